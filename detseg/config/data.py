@@ -1,0 +1,185 @@
+"""Settings of the data sets, the loader and the augmentation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from detseg.config.section import (
+    InputSide,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+)
+
+
+class AffineConfig(Section):
+    """Random affine map of image and boxes about the image's centre."""
+
+    probability: Probability = 0.0
+    """How often."""
+    scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.2)
+    """Zoom factor."""
+    shift: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest shift, as a share of the image's side."""
+    rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest rotation to either side."""
+    shear_degrees: Annotated[float, Field(ge=0, le=60)] = 0.0
+    """Largest shear to either side."""
+
+
+class ColorConfig(Section):
+    """Random change of colour; each value is the largest relative change to either side."""
+
+    probability: Probability = 0.0
+    """How often."""
+    brightness: Probability = 0.2
+    """Of brightness."""
+    contrast: Probability = 0.2
+    """Of contrast."""
+    saturation: Probability = 0.4
+    """Of saturation."""
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.015
+    """Of hue, as a share of the colour circle."""
+
+
+class CutoutConfig(Section):
+    """Random grey rectangles over the image (DeVries, Taylor 2017); boxes stay."""
+
+    probability: Probability = 0.0
+    """How often."""
+    max_holes: PositiveInt = 4
+    """Most rectangles."""
+    max_size: Probability = 0.2
+    """Longest side of a rectangle, as a share of the image's side."""
+
+
+class JpegConfig(Section):
+    """Random JPEG artefacts."""
+
+    probability: Probability = 0.0
+    """How often."""
+    quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (50, 95)
+    """Range of the quality."""
+
+
+class AugmentationConfig(Section):
+    """Random changes of the training images; the validation images are letterboxed only."""
+
+    horizontal_flip: Probability = 0.5
+    """How often the image is mirrored left to right."""
+    vertical_flip: Probability = 0.0
+    """How often the image is mirrored top to bottom."""
+    crop: Probability = 0.0
+    """How often a random part of the image that keeps every box is cut out before the letterbox."""
+    affine: AffineConfig = AffineConfig()
+    color: ColorConfig = ColorConfig()
+    blur: Probability = 0.0
+    """How often the image is blurred a little."""
+    noise: Probability = 0.0
+    """How often Gaussian noise is added."""
+    jpeg: JpegConfig = JpegConfig()
+    cutout: CutoutConfig = CutoutConfig()
+    mosaic: Probability = 0.0
+    """How often four images are put together into one."""
+    mosaic_scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    """Zoom of each image of a mosaic, relative to its letterboxed size."""
+    mixup: Probability = 0.0
+    """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count."""
+    plain_last_epochs: NonNegativeInt = 0
+    """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones."""
+    multi_scale: tuple[PositiveFloat, PositiveFloat] | None = None
+    """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
+    min_visibility: Probability = 0.1
+    """A box is dropped when a crop, shift or mosaic leaves less than this share of its area in the picture."""
+    min_box_size: NonNegativeFloat = 2.0
+    """A box is dropped when a side of what is left of it in the network input is shorter, in pixels."""
+
+
+class DataSection(Section):
+    """What every data section has."""
+
+    image_size: InputSide | tuple[InputSide, InputSide] = 640
+    """Side of the square network input in pixels, or [height, width]; multiples of 32."""
+    batch_size: PositiveInt = 16
+    """Images of one training step and process."""
+    num_workers: NonNegativeInt = 2
+    """Loader processes; the sample stream does not depend on it."""
+    classes: tuple[str, ...] | None = None
+    """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
+    annotations). Given names are checked against the data: an unknown class in an annotation is an error."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @property
+    def input_hw(self) -> tuple[int, int]:
+        """Height and width of the network input, pixels."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
+
+
+class VocConfig(DataSection):
+    """Pascal VOC layout: `Annotations/`, `ImageSets/Main/`, `JPEGImages/`."""
+
+    name: Literal["voc"]
+    """Which layout."""
+    root: Path
+    """The folder that holds those three, or `VOCdevkit/` with year folders in it, or the folder that holds that."""
+    years: tuple[str, ...] = ()
+    """Year folders to merge (`VOC2007`: "2007"); empty: `root` itself is the one folder. A split may name its own year
+    as `2007:test`."""
+    train_split: str = "train"
+    """List in ImageSets/Main to train on; several are joined by `+`: `2007:trainval+2012:trainval`."""
+    val_split: str = "val"
+    """List to validate on."""
+    test_split: str = "test"
+    """List that `tools/evaluate.py --split test` uses."""
+    download: bool = False
+    """Fetch VOC 2007/2012 through torchvision where it is missing."""
+
+
+class CocoConfig(DataSection):
+    """COCO layout: a folder of images and one JSON file a split."""
+
+    name: Literal["coco"]
+    """Which layout."""
+    root: Path
+    """Folder that the paths below are relative to."""
+    train_images: Path = Path("train2017")
+    """Image folder of the training split."""
+    train_annotations: Path = Path("annotations/instances_train2017.json")
+    """Annotation file of the training split."""
+    val_images: Path = Path("val2017")
+    """Image folder of the validation split."""
+    val_annotations: Path = Path("annotations/instances_val2017.json")
+    """Annotation file of the validation split."""
+    test_images: Path | None = None
+    """Image folder of the test split, if there is one with annotations."""
+    test_annotations: Path | None = None
+    """Annotation file of the test split."""
+
+
+class ShapesConfig(DataSection):
+    """The embedded synthetic set: coloured, textured shapes that overlap; written to `root` on first use."""
+
+    name: Literal["shapes"]
+    """Which data set."""
+    root: Path = Path("data/shapes")
+    """Folder that the set is generated into; reused when it already holds this very set."""
+    num_train: PositiveInt = 400
+    """Training images."""
+    num_val: PositiveInt = 100
+    """Validation images."""
+    size: Annotated[int, Field(ge=64)] = 160
+    """Longest side of the images in pixels."""
+    max_objects: PositiveInt = 6
+    """Most objects of an image."""
+    data_seed: int = 0
+    """Seed of the generator; the same seed gives the same files."""
+
+
+DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig, Field(discriminator="name")]

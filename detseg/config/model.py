@@ -1,0 +1,119 @@
+"""Settings of the models."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from detseg.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Section
+
+
+class BackboneConfig(Section):
+    """The network that turns an image into feature maps."""
+
+    name: str = "csp_nano"
+    """`csp_nano`, `csp_small`, `csp_medium`, `csp_large` (ours), or the name of any timm model that gives features."""
+    depth: PositiveFloat | None = None
+    """Depth multiplier of a csp backbone; null: that of its name. Refused for timm models."""
+    width: PositiveFloat | None = None
+    """Width multiplier of a csp backbone; null: that of its name. Refused for timm models."""
+    pretrained: bool = False
+    """Load the published weights of a timm model (downloads on first use). Refused for csp: none are published."""
+    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
+    """How many stages, counted from the image, are not trained; their batch-norm statistics stay as they are."""
+
+
+class NeckConfig(Section):
+    """The network that mixes feature maps of different strides."""
+
+    name: Literal["pan", "fpn"] = "pan"
+    """`fpn`: top-down (Lin et al. 2017); `pan`: top-down, then bottom-up (Liu et al. 2018)."""
+    channels: PositiveInt | None = None
+    """Channels of every fpn level, or of the finest pan level (which then doubles); null: follow the backbone."""
+    depth: PositiveFloat | None = None
+    """Depth multiplier of the pan's CSP layers; null: that of the backbone, or 0.33 for timm models."""
+
+
+class TaskAlignedHeadConfig(Section):
+    """Anchor-free head: task-aligned assignment (TOOD), CIoU and distribution focal loss."""
+
+    name: Literal["task_aligned"] = "task_aligned"
+    """Which head."""
+    coupled: bool = False
+    """One branch for boxes and classes (as in the early versions) instead of two."""
+    strides: tuple[PositiveInt, ...] = (8, 16, 32)
+    """The strides of the feature maps that predict."""
+    bins: Annotated[int, Field(ge=2)] = 16
+    """Bins of the distribution of each side's distance, one stride wide each."""
+    top_candidates: PositiveInt = 10
+    """Positive priors an object at most (TOOD's m)."""
+    alpha: NonNegativeFloat = 0.5
+    """Exponent of the class score in the alignment metric."""
+    beta: NonNegativeFloat = 6.0
+    """Exponent of the IoU in the alignment metric."""
+    box_weight: NonNegativeFloat = 7.5
+    """Weight of the CIoU loss."""
+    class_weight: NonNegativeFloat = 0.5
+    """Weight of the classification loss."""
+    dfl_weight: NonNegativeFloat = 1.5
+    """Weight of the distribution focal loss."""
+
+
+class AnchorHeadConfig(Section):
+    """Anchor head of YOLOv2 and YOLOv3: the anchor of best IoU is responsible."""
+
+    name: Literal["anchor"]
+    """Which head."""
+    coupled: bool = True
+    """One branch for boxes, objectness and classes, as in the papers."""
+    strides: tuple[PositiveInt, ...] = (8, 16, 32)
+    """The strides of the feature maps that predict."""
+    anchors: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
+    """Widths and heights in input pixels, shared out over the strides by size; null: k-means on the training set."""
+    anchors_per_level: PositiveInt = 3
+    """Anchors of each stride when they are fitted."""
+    ignore_iou: Probability = 0.5
+    """A prior that overlaps an object by more than this, and is not responsible, is not a negative."""
+    box_weight: NonNegativeFloat = 5.0
+    """Weight of the box loss."""
+    objectness_weight: NonNegativeFloat = 1.0
+    """Weight of the objectness loss."""
+    class_weight: NonNegativeFloat = 1.0
+    """Weight of the classification loss."""
+
+
+class GridHeadConfig(Section):
+    """Grid head of YOLOv1: the cell that holds an object's centre is responsible."""
+
+    name: Literal["grid"]
+    """Which head."""
+    coupled: bool = True
+    """One branch for boxes, confidence and classes, as in the paper."""
+    stride: PositiveInt = 32
+    """The stride of the grid: cells are this many input pixels wide (the paper: 64 at 448 pixels)."""
+    boxes_per_cell: PositiveInt = 2
+    """B of the paper."""
+    coordinate_weight: NonNegativeFloat = 5.0
+    """Lambda_coord of the paper."""
+    no_object_weight: NonNegativeFloat = 0.5
+    """Lambda_noobj of the paper."""
+
+
+HeadConfig = Annotated[TaskAlignedHeadConfig | AnchorHeadConfig | GridHeadConfig, Field(discriminator="name")]
+
+
+class YoloConfig(Section):
+    """A one-stage detector: backbone, neck, head."""
+
+    name: Literal["yolo"] = "yolo"
+    """Which model."""
+    backbone: BackboneConfig = BackboneConfig()
+    neck: NeckConfig = NeckConfig()
+    head: HeadConfig = TaskAlignedHeadConfig()
+    score_threshold: Probability = 0.001
+    """Detections below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
+    nms_iou: Probability = 0.65
+    """Of two detections of one class that overlap by more than this, the worse one is dropped."""
+    max_detections: PositiveInt = 300
+    """The best so many detections of an image are kept after NMS."""

@@ -1,0 +1,48 @@
+"""Every setting of an experiment: its name, type, range, default and meaning.
+
+The attribute docstrings are the documentation: ``--help`` and ``docs/configuration.md`` are made from them.  A default
+that has a reason carries it.  Like its neighbours this file imports pydantic alone, so that a wrong setting is reported
+before torch loads.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import model_validator
+
+from detseg.config.data import DataConfig
+from detseg.config.model import YoloConfig
+from detseg.config.section import NonNegativeInt, Section
+from detseg.config.training import (
+    AdamWConfig,
+    CosineConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainerConfig,
+)
+
+
+class ExperimentConfig(Section):
+    """One experiment: model, data, training, evaluation."""
+
+    seed: NonNegativeInt = 0
+    """Seed of the weights and of every random choice."""
+    run_dir: Path | None = None
+    """Where this run writes; null: `runs/<name of the config file>`, with a number added if that exists."""
+    model: YoloConfig = YoloConfig()
+    data: DataConfig
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = CosineConfig()
+    trainer: TrainerConfig = TrainerConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _plain_epochs_fit(self) -> ExperimentConfig:
+        plain, epochs = self.data.augmentation.plain_last_epochs, self.trainer.max_epochs
+        if plain > epochs:
+            raise ValueError(
+                f"data.augmentation.plain_last_epochs is {plain} but trainer.max_epochs is {epochs}; lower the first"
+            )
+        return self

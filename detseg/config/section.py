@@ -1,0 +1,20 @@
+"""What the sections of the schema are made of: the base class and the number types with their ranges."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeInt = Annotated[int, Field(ge=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
+InputSide = Annotated[int, Field(ge=32, multiple_of=32)]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, unknown keys refused, attribute docstrings kept as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

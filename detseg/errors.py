@@ -1,0 +1,17 @@
+"""The errors that users can mend: each message is one line that says what, where, expected, and how to mend it."""
+
+
+class DetsegError(Exception):
+    """Base of every error whose cause lies in the user's files or settings; tools print it and exit with code 2."""
+
+
+class ConfigError(DetsegError, ValueError):
+    """A configuration file or an override is wrong."""
+
+
+class DataError(DetsegError, ValueError):
+    """An image, an annotation file or a data folder is missing, unreadable or contradicts itself."""
+
+
+class CheckpointError(DetsegError, ValueError):
+    """A checkpoint is missing, damaged, or made for another model or class table."""

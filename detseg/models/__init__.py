@@ -1,0 +1,1 @@
+"""Networks: their constructors take values and modules, never a config."""

@@ -1,0 +1,67 @@
+"""The contracts between backbones, necks, detectors and the tasks that train them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from detseg.structures import BoxTargets, Detections
+
+LossTerms = dict[str, Tensor]
+"""Weighted scalar losses by name; their sum is what is minimised."""
+
+
+class FeatureExtractor(Protocol):
+    """A backbone, alone or with a neck on top.
+
+    Attributes:
+        channels: channels of each feature map, finest map first.
+        strides: input pixels per cell of each feature map, finest map first.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) float map per stride."""
+        ...
+
+
+class Neck(Protocol):
+    """What sits on a backbone's maps and keeps their strides.
+
+    Attributes:
+        channels: channels of each map that it returns.
+        strides: strides of each map, finest first.
+    """
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def __call__(self, features: list[Tensor]) -> list[Tensor]:
+        """Maps in, maps out; same order and sizes."""
+        ...
+
+
+class Detector(Protocol):
+    """A model that finds boxes.  Images are (B, 3, H, W) float RGB in [0, 1]; the model normalises them itself.
+
+    No method's return type depends on ``training``; an image without objects is a normal case everywhere.
+    """
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The raw maps, one per stride: what an export holds."""
+        ...
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        """Weighted loss terms of a batch; B targets in pixels of the images."""
+        ...
+
+    def predict(self, images: Tensor) -> list[Detections]:
+        """The detections of each image, best first, in pixels of the images."""
+        ...
+
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+        """Both, from one forward pass: what validation needs."""
+        ...

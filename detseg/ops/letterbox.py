@@ -1,0 +1,88 @@
+"""The one resize of detseg: evaluation, the tail of training and the Predictor all go through this file.
+
+A letterbox scales an image so that it just fits the network input, keeps its proportions, centres it and pads the
+rest.  The geometry is a value, so that boxes travel both ways through the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+PAD_VALUE = 114
+"""Grey level of the padding (about the mean of natural images), in 0..255."""
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where an image of ``original_hw`` lies in a network input of ``input_hw``.
+
+    Attributes:
+        original_hw: height and width of the image, pixels.
+        input_hw: height and width of the network input, pixels.
+        resized_hw: height and width of the scaled image inside the input.
+        top, left: pixels of padding above and to the left of it.
+    """
+
+    original_hw: tuple[int, int]
+    input_hw: tuple[int, int]
+    resized_hw: tuple[int, int]
+    top: int
+    left: int
+
+    @classmethod
+    def fit(cls, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Letterbox:
+        """The largest centred placement of an image in an input; sides round to the nearest pixel, at least one."""
+        height, width = original_hw
+        if height < 1 or width < 1:
+            raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
+        scale = min(input_hw[0] / height, input_hw[1] / width)
+        resized = (
+            min(max(round(height * scale), 1), input_hw[0]),
+            min(max(round(width * scale), 1), input_hw[1]),
+        )
+        return cls(original_hw, input_hw, resized, (input_hw[0] - resized[0]) // 2, (input_hw[1] - resized[1]) // 2)
+
+    @property
+    def scale_xy(self) -> tuple[float, float]:
+        """Input pixels per original pixel along x and y; they differ by the rounding of the sides only."""
+        return self.resized_hw[1] / self.original_hw[1], self.resized_hw[0] / self.original_hw[0]
+
+    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize and pad an (H, W, 3) uint8 image to (*input_hw, 3)."""
+        if image.shape[:2] != self.original_hw:
+            raise ValueError(f"this letterbox is for images of {self.original_hw}, got {image.shape[:2]}")
+        height, width = self.resized_hw
+        canvas = np.full((*self.input_hw, image.shape[2]), PAD_VALUE, dtype=np.uint8)
+        canvas[self.top : self.top + height, self.left : self.left + width] = resize(image, (height, width))
+        return canvas
+
+    def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
+        sx, sy = self.scale_xy
+        scaled = boxes * np.array([sx, sy, sx, sy]) + np.array([self.left, self.top, self.left, self.top])
+        return scaled.astype(np.float32)
+
+    def boxes_to_original(self, boxes: Tensor) -> Tensor:
+        """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""
+        sx, sy = self.scale_xy
+        offset = boxes.new_tensor([self.left, self.top, self.left, self.top])
+        scale = boxes.new_tensor([sx, sy, sx, sy])
+        height, width = self.original_hw
+        limit = boxes.new_tensor([width, height, width, height])
+        return torch.minimum(((boxes - offset) / scale).clamp(min=0), limit)
+
+
+def resize(image: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Resize an (H, W, 3) uint8 image: by area when shrinking (no aliasing), bilinear when growing."""
+    if image.shape[:2] == hw:
+        return image
+    shrinking = hw[0] * hw[1] < image.shape[0] * image.shape[1]
+    interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+    resized: npt.NDArray[np.uint8] = np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation))
+    return resized
