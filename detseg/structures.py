@@ -2,7 +2,7 @@
 
 Letters for dimensions: N objects of one image, B images of a batch, H and W pixels.
 
-Boxes are always xyxy in absolute pixels, 0-based and half-open: a box over a whole image of width W is ``(0, 0, W, H)``.
+Boxes are always xyxy in absolute pixels, 0-based and half-open: a box over a whole image is ``(0, 0, W, H)``.
 Labels are 0-based and contiguous; there is no background index.
 """
 

@@ -1,0 +1,1 @@
+"""YOLO-style detectors: one network, three schemes (grid, anchors, task-aligned points)."""

@@ -1,0 +1,99 @@
+"""Formats and overlaps of axis-aligned boxes.
+
+Boxes are (..., 4) float tensors: xyxy (corners) or cxcywh (centre and sides), in any one unit.  N and M count boxes.
+``pairwise_iou`` compares every box with every other, ``matched_*`` compare row with row.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-7
+"""Keeps quotients finite for boxes without area."""
+
+
+def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
+    """(..., 4) centre and sides → corners."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
+    """(..., 4) corners → centre and sides."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def box_area(boxes: Tensor) -> Tensor:
+    """(..., 4) xyxy → (...) area; boxes whose corners are swapped have none."""
+    sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def clip_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
+    """(N, 4) xyxy cut to an image of height and width ``hw`` pixels."""
+    height, width = hw
+    return torch.stack(
+        [
+            boxes[:, 0].clamp(0, width),
+            boxes[:, 1].clamp(0, height),
+            boxes[:, 2].clamp(0, width),
+            boxes[:, 3].clamp(0, height),
+        ],
+        dim=1,
+    )
+
+
+def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """(..., N, 4) and (..., M, 4) xyxy → (..., N, M) intersection over union in [0, 1]."""
+    left, right = boxes1[..., :, None, :], boxes2[..., None, :, :]
+    inter = _intersection(left, right)
+    union = box_area(left) + box_area(right) - inter
+    return inter / (union + EPSILON)
+
+
+def matched_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """(..., 4) and (..., 4) xyxy → (...) intersection over union of each pair of rows, in [0, 1]."""
+    inter = _intersection(boxes1, boxes2)
+    return inter / (box_area(boxes1) + box_area(boxes2) - inter + EPSILON)
+
+
+def matched_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Generalised IoU of each pair of rows, in (-1, 1] (Rezatofighi et al. 2019, eq. 1)."""
+    inter = _intersection(boxes1, boxes2)
+    union = box_area(boxes1) + box_area(boxes2) - inter
+    hull = _hull_sides(boxes1, boxes2).prod(dim=-1)
+    return inter / (union + EPSILON) - (hull - union) / (hull + EPSILON)
+
+
+def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    """Complete IoU of each pair of rows (Zheng et al. 2020, eqs. 8-11): IoU less the distance of the centres less the
+    difference of the aspect ratios.  Its trade-off weight carries no gradient, as in the paper."""
+    iou = matched_iou(boxes1, boxes2)
+    centre1 = (boxes1[..., :2] + boxes1[..., 2:]) / 2
+    centre2 = (boxes2[..., :2] + boxes2[..., 2:]) / 2
+    distance = ((centre1 - centre2) ** 2).sum(dim=-1)
+    diagonal = (_hull_sides(boxes1, boxes2) ** 2).sum(dim=-1)
+    side1 = (boxes1[..., 2:] - boxes1[..., :2]).clamp(min=EPSILON)
+    side2 = (boxes2[..., 2:] - boxes2[..., :2]).clamp(min=EPSILON)
+    angle = torch.atan(side1[..., 0] / side1[..., 1]) - torch.atan(side2[..., 0] / side2[..., 1])
+    aspect = (4 / math.pi**2) * angle**2
+    with torch.no_grad():
+        trade_off = aspect / (1 - iou + aspect + EPSILON)
+    return iou - distance / (diagonal + EPSILON) - trade_off * aspect
+
+
+def _intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    low = torch.maximum(boxes1[..., :2], boxes2[..., :2])
+    high = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
+    sides = (high - low).clamp(min=0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def _hull_sides(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+    low = torch.minimum(boxes1[..., :2], boxes2[..., :2])
+    high = torch.maximum(boxes1[..., 2:], boxes2[..., 2:])
+    return (high - low).clamp(min=0)
