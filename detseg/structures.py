@@ -163,20 +163,31 @@ class Batch:
         indices: B positions in the data set.
         letterboxes: B geometries that lead back to original pixels; empty for training batches, where the way back is
             lost in augmentation.
+        image_ids: B ids in evaluation files; empty for training batches, as are the annotations.
+        annotations: B ground truths in original pixels, which is where detections are scored.
     """
 
     images: Tensor
     targets: list[BoxTargets]
     indices: list[int]
     letterboxes: list[Letterbox] = field(default_factory=list)
+    image_ids: list[int] = field(default_factory=list)
+    annotations: list[ImageAnnotations] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.targets)
 
-    def to(self, device: torch.device | str) -> Batch:
+    def to(self, device: torch.device | str, **_: object) -> Batch:
         """The same batch with its tensors on another device."""
         images = self.images.to(device, non_blocking=True)
         return replace(self, images=images, targets=[target.to(device) for target in self.targets])
+
+    def to_original(self, detections: Sequence[Detections]) -> list[Detections]:
+        """B detections in pixels of ``images`` → the same in pixels of the original images (evaluation batches only)."""
+        return [
+            replace(found, boxes=letterbox.boxes_to_original(found.boxes))
+            for found, letterbox in zip(detections, self.letterboxes, strict=True)
+        ]
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory (called by the loader's pinning thread)."""

@@ -178,7 +178,7 @@ class ShapesConfig(DataSection):
     """Longest side of the images in pixels."""
     max_objects: PositiveInt = 6
     """Most objects of an image."""
-    data_seed: int = 0
+    data_seed: NonNegativeInt = 0
     """Seed of the generator; the same seed gives the same files."""
 
 

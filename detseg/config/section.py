@@ -15,6 +15,6 @@ InputSide = Annotated[int, Field(ge=32, multiple_of=32)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys refused, attribute docstrings kept as descriptions."""
+    """Base of every section: frozen, unknown keys and infinite numbers refused, attribute docstrings kept."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

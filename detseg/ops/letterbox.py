@@ -66,7 +66,8 @@ class Letterbox:
         """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
         sx, sy = self.scale_xy
         scaled = boxes * np.array([sx, sy, sx, sy]) + np.array([self.left, self.top, self.left, self.top])
-        return scaled.astype(np.float32)
+        result: npt.NDArray[np.float32] = scaled.astype(np.float32)
+        return result
 
     def boxes_to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""

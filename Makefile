@@ -1,0 +1,55 @@
+# On a machine with Python (>= 3.11) and make: `make demo` or `make test`; each sets up .venv on its first use.
+# The interpreter that .venv is made with: `make demo PYTHON=python3.12`.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help env demo test test-slow lint format docs clean
+
+help:
+	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
+	@echo "make test       style, types and tests"
+	@echo "make test-slow  the long tests: trainings on real data"
+	@echo "make lint       style and types only"
+	@echo "make format     lay the code out, mend what ruff can mend"
+	@echo "make docs       write docs/configuration.md anew from the schema"
+	@echo "make env        only set up $(VENV)"
+	@echo "make clean      remove $(VENV), caches and build leftovers; runs/ and data/ stay"
+
+env: $(INSTALLED)
+
+# Done again when pyproject.toml changes. torch and torchvision come from one index in one call, so that they match.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "error: $(PYTHON) is missing or older than Python 3.11; name a newer one: make PYTHON=python3.12"; exit 2; }
+	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) || \
+		{ rm -rf $(VENV); echo "error: $(PYTHON) cannot make an environment (Debian: apt install python3-venv)"; exit 2; }
+	$(RUN) -m pip install --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)
+	$(RUN) tools/demo.py
+
+test: lint
+	$(RUN) -m pytest -m "not slow"
+
+test-slow: $(INSTALLED)
+	$(RUN) -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+format: $(INSTALLED)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+docs: $(INSTALLED)
+	$(RUN) -m detseg.config.describe > docs/configuration.md.new
+	mv docs/configuration.md.new docs/configuration.md
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path "./data/*" -prune -exec rm -rf {} +

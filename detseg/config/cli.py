@@ -1,0 +1,96 @@
+"""What the command-line tools share: arguments, one-line errors, exit codes.  Imports nothing heavy.
+
+Exit codes: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 interrupted; a bug of ours keeps its
+traceback and exits with 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from detseg.config.describe import help_text
+from detseg.config.load import load_config
+from detseg.config.schema import ExperimentConfig
+from detseg.config.wording import printable
+from detseg.errors import ConfigError, DetsegError
+
+
+class ToolParser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, raised as ``ConfigError``, and which knows ``--debug``.
+
+    Flags may stand before, between and behind positional arguments when ``parse_intermixed_args`` is used.
+    """
+
+    def __init__(self, description: str, epilog: str | None = None) -> None:
+        super().__init__(
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Raises instead of printing the usage and leaving."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def experiment_parser(description: str) -> ToolParser:
+    """A parser for tools that read an experiment: file, overrides, ``--print-config``; its help lists all settings."""
+    parser = ToolParser(description, epilog=help_text())
+    # Optional for argparse alone: it would name the overrides among the "required" arguments.
+    parser.add_argument(
+        "config", nargs="?", type=Path, help="YAML file of the experiment, such as configs/yolo_shapes.yaml"
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings over those of the file")
+    parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and leave")
+    return parser
+
+
+def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
+    """The configuration that the arguments of an ``experiment_parser`` name.
+
+    Raises:
+        ConfigError: as ``load_config``, and where there is no argument, or the first is an override instead of a file.
+    """
+    path: Path | None = arguments.config
+    if path is None:
+        raise ConfigError("no configuration file given, such as configs/yolo_shapes.yaml; see --help")
+    if "=" in str(path) and not path.exists():
+        raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
+    return load_config(path, arguments.overrides)
+
+
+def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Runs a tool and turns the user's mistakes into one line on stderr.
+
+    Args:
+        main: the tool; takes the arguments behind the program's name.
+        argv: those arguments; None: of this process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        main(arguments)
+        sys.stdout.flush()
+    except DetsegError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        for line in str(error).splitlines():
+            print(f"error: {printable(line)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output, such as `head`, has left; the interpreter must not flush again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0

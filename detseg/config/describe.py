@@ -1,0 +1,136 @@
+"""The schema as text: what ``--help`` prints and what stands in ``docs/configuration.md``.
+
+``python -m detseg.config.describe > docs/configuration.md`` writes that page anew.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
+from detseg.config.schema import ExperimentConfig
+from detseg.config.section import Section
+from detseg.config.wording import in_words, kind_name, quoted, sections
+
+_PAGE = """\
+# Configuration
+
+One YAML file describes an experiment; `configs/` holds some. It states what differs from the defaults below.
+This page is made from the schema in `detseg/config/`: `python -m detseg.config.describe > docs/configuration.md`.
+
+    python tools/train.py configs/yolo_voc.yaml trainer.max_epochs=3 model.backbone.name=resnet18
+
+- `key.key=value` after the file sets one value over the file's; of two for one key the last counts.
+- Values are YAML 1.2: `1e-3` is a number, `no` is text, `null` is none, `[1, 2]` is a list. `"2007"` needs its quotes
+  (on the command line: `'data.years=["2007"]'`) because it is text.
+- A section with several kinds is told which by its `name`; settings of one kind only are marked with it.
+- An unknown or duplicate key, a wrong type or a value out of range is an error that names file, key and what was
+  expected. Nothing is converted silently: `"3"` is not a number, `1` is not `true`.
+- Relative paths are relative to the folder that the tool is started in.
+- `--print-config` prints the resolved file; it is also written into the run directory and the checkpoint.
+"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting.
+
+    Attributes:
+        path: its keys, joined by dots.
+        kinds: names of the kinds of its section that have it in this form; empty: all of them.
+        type: what it accepts, in words.
+        default: its default as it would stand in a file; None: it must be given.
+        meaning: its docstring, on one line.
+    """
+
+    path: str
+    kinds: tuple[str, ...]
+    type: str
+    default: str | None
+    meaning: str
+
+
+def every_setting() -> list[Setting]:
+    """All settings, in the order of the schema."""
+    return _settings_of((ExperimentConfig,), "")
+
+
+def help_text() -> str:
+    """All settings for a terminal: path, type, default, meaning."""
+    lines = ["settings (in the file, or as key.key=value after it):"]
+    for setting in every_setting():
+        lines.append(f"  {setting.path}{_kinds(setting, ' [', ']')}: {setting.type}; {_default(setting)}")
+        lines += textwrap.wrap(setting.meaning, width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return "\n".join(lines)
+
+
+def markdown() -> str:
+    """The page ``docs/configuration.md``."""
+    parts = [_PAGE]
+    section = None
+    for setting in every_setting():
+        owner = setting.path.rpartition(".")[0]
+        if owner != section:
+            section = owner
+            parts.append(f"\n## `{owner}`\n" if owner else "\n## Top level\n")
+        key = setting.path.rpartition(".")[2]
+        parts.append(f"- **`{key}`**{_kinds(setting, ' (', ')')}: {setting.type}; {_default(setting)}.  ")
+        parts.append(f"  {setting.meaning}")
+    return "\n".join(parts) + "\n"
+
+
+def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]:
+    """The settings of a section: its own values first, then those of the sections in it."""
+    own: dict[tuple[str, str, str | None, str], list[str]] = {}
+    below: dict[str, tuple[type[Section], ...]] = {}
+    for kind in kinds:
+        for key, field in kind.model_fields.items():
+            if inner := sections(field.annotation):
+                below[key] = inner
+            elif key != "name" or len(kinds) == 1:
+                form = (key, in_words(field.annotation, field.metadata), _default_text(field), _one_line(field))
+                own.setdefault(form, []).append(kind_name(kind) if len(kinds) > 1 else "")
+    settings = [
+        Setting(prefix + key, () if len(names) == len(kinds) else tuple(names), type_, default, meaning)
+        for (key, type_, default, meaning), names in own.items()
+    ]
+    for key, inner in below.items():
+        if len(inner) > 1:
+            settings.append(_kind_setting(prefix + key, inner, kinds[0].model_fields[key]))
+        settings += _settings_of(inner, f"{prefix}{key}.")
+    return settings
+
+
+def _kind_setting(path: str, kinds: tuple[type[Section], ...], field: FieldInfo) -> Setting:
+    names = ", ".join(f"'{kind_name(kind)}'" for kind in kinds)
+    default = kind_name(type(field.default)) if isinstance(field.default, Section) else None
+    meaning = " ".join(f"`{kind_name(kind)}`: {' '.join((kind.__doc__ or '').split())}" for kind in kinds)
+    return Setting(f"{path}.name", (), f"one of {names}", default, meaning)
+
+
+def _default_text(field: FieldInfo) -> str | None:
+    if field.is_required():
+        return None
+    default: Any = field.default
+    if isinstance(default, str):
+        return default
+    return quoted(list(default) if isinstance(default, tuple) else default)
+
+
+def _one_line(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
+
+
+def _default(setting: Setting) -> str:
+    return "required" if setting.default is None else f"default {setting.default}"
+
+
+def _kinds(setting: Setting, before: str, after: str) -> str:
+    return before + ", ".join(setting.kinds) + after if setting.kinds else ""
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")

@@ -1,0 +1,110 @@
+"""From a YAML file and overrides to a validated ``ExperimentConfig``, and back to plain data.
+
+Nothing here imports torch, so that a wrong setting is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from detseg.config.overrides import apply_overrides, parse_override
+from detseg.config.report import Origin, explain
+from detseg.config.schema import ExperimentConfig
+from detseg.config.section import Section
+from detseg.config.strict_yaml import YamlValue, read_yaml, resolve_plain
+from detseg.config.wording import kind_name, printable, sections
+from detseg.errors import ConfigError
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """The experiment that a YAML file describes.
+
+    Args:
+        path: the file.
+        overrides: ``a.b.c=value`` each; the value is YAML and replaces the file's.
+
+    Raises:
+        ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got.
+    """
+    data = read_yaml(Path(path))
+    parsed = tuple(parse_override(text) for text in overrides)
+    return _validate(apply_overrides(data, parsed), Origin(printable(str(path)), data, parsed))
+
+
+def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint") -> ExperimentConfig:
+    """The experiment that plain data describes, as ``config_to_dict`` gave it.
+
+    Args:
+        data: nested mappings, lists and scalars.
+        where: what an error begins with.
+
+    Raises:
+        ConfigError: as ``load_config``; also where ``data`` holds anything but plain data.
+    """
+    return _validate(dict(data), Origin(where, dict(data), ()))
+
+
+def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """Every setting as plain data: dicts, lists, text, numbers, booleans, None."""
+    return config.model_dump(mode="json")
+
+
+def config_to_yaml(config: ExperimentConfig) -> str:
+    """Every setting as YAML; ``load_config`` reads an equal configuration from it."""
+    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
+    """Through JSON, whose strict mode tells 3, "3", 3.0 and true apart but takes lists as tuples and text as paths."""
+    data = _name_default_kinds(data, ExperimentConfig)
+    try:
+        text = json.dumps(data)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{origin.where}: the configuration is not plain data: {error}") from None
+    try:
+        return ExperimentConfig.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        raise ConfigError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
+
+
+def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:
+    """``data`` with ``name`` filled in where a section that has a default kind leaves it out."""
+    result = dict(data)
+    for key, field in schema.model_fields.items():
+        value, kinds = data.get(key), sections(field.annotation)
+        if not kinds or not isinstance(value, dict):
+            continue
+        if len(kinds) > 1 and "name" not in value and isinstance(field.default, Section):
+            value = {"name": kind_name(type(field.default)), **value}
+        chosen = [kind for kind in kinds if len(kinds) == 1 or kind_name(kind) == value.get("name")]
+        result[key] = _name_default_kinds(value, chosen[0]) if chosen else value
+    return result
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes lists on one line and quotes text that YAML 1.2 would read as a number."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Every value is written out."""
+        return True
+
+
+def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style = None if resolve_plain(text) == text else "'"
+    if not text.isprintable():  # PyYAML would fold Unicode's line breaks into spaces
+        style = '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+
+
+_Dumper.add_representer(str, _represent_text)
+_Dumper.add_representer(list, _represent_list)

@@ -1,0 +1,75 @@
+"""Overrides from the command line: ``trainer.max_epochs=3`` sets one value over the file's.
+
+The value is read by the rules of the files.  The last of several overrides of one setting counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from detseg.config.strict_yaml import YamlValue, parse_value
+from detseg.config.wording import printable, quoted
+from detseg.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Override:
+    """One override.
+
+    Attributes:
+        path: the keys from the top to the setting.
+        value: what it is set to.
+        text: as the user wrote it.
+    """
+
+    path: tuple[str, ...]
+    value: YamlValue
+    text: str
+
+    @property
+    def where(self) -> str:
+        """What an error about it begins with."""
+        return f"override {printable(self.text)}"
+
+
+def parse_override(text: str) -> Override:
+    """``a.b.c=value`` → its path and value.
+
+    Raises:
+        ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
+    """
+    key, equals, value_text = text.partition("=")
+    where = f"override {printable(text)}"
+    if not equals:
+        raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
+    path = tuple(key.split("."))
+    if any(not part or part != part.strip() for part in path):
+        raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
+    if not value_text.strip():
+        raise ConfigError(f"{where}: no value after '='; write null for none, or '\"\"' for empty text")
+    value = parse_value(value_text, where)
+    if isinstance(value, dict):
+        raise ConfigError(
+            f"{where}: expected a single value or a list; set a section key by key: {printable(key)}.key=value"
+        )
+    return Override(path, value, text)
+
+
+def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:
+    """A copy of ``data`` with the overrides set, in their order; sections on the way are created.
+
+    Raises:
+        ConfigError: an override leads through something that is no section.
+    """
+    result = dict(data)
+    for override in overrides:
+        section = result
+        for depth, key in enumerate(override.path[:-1], start=1):
+            below = section.get(key, {})
+            if not isinstance(below, dict):
+                name = printable(".".join(override.path[:depth]))
+                raise ConfigError(f"{override.where}: {name} is {quoted(below)}, not a section; it has no keys to set")
+            section[key] = section = dict(below)
+        section[override.path[-1]] = override.value
+    return result

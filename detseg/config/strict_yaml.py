@@ -1,0 +1,161 @@
+"""A strict reader of YAML: plain data or one clear line, never a guess.
+
+PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight, ``12:30`` is 750 and the second of
+two equal keys silently wins.  Here PyYAML only cuts the text into events; the values are built from those by the core
+schema of YAML 1.2 (section 10.3).  Tags, anchors, aliases, second documents and keys that are not text are refused:
+settings need none of them, and without them no file can name a class or grow beyond its own size.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.reader import ReaderError
+
+from detseg.config.wording import did_you_mean, printable, quoted
+from detseg.errors import ConfigError
+
+YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
+
+Position = Callable[[Any], str]
+"""Names the place of a PyYAML mark (or None: the whole text) for an error message."""
+
+_MAX_DEPTH = 30
+_INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_WORDS: dict[str, bool | None] = {
+    **dict.fromkeys(("", "~", "null", "Null", "NULL"), None),
+    **dict.fromkeys(("true", "True", "TRUE"), True),
+    **dict.fromkeys(("false", "False", "FALSE"), False),
+}
+
+
+def read_yaml(path: Path) -> dict[str, YamlValue]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ConfigError: the file is missing, not a file, not UTF-8, not YAML, or holds no mapping; with line and column.
+    """
+    name = printable(str(path))
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        near = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
+        raise ConfigError(f"{name}: no such configuration file{near}") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{name}: a folder, expected a YAML file") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{name}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from None
+    except (OSError, ValueError) as error:  # no permission, a NUL in the name, ...
+        raise ConfigError(f"{name}: cannot be read: {printable(str(error))}") from None
+    value = _parse(text, lambda mark: f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name)
+    if not isinstance(value, dict):
+        got = "nothing" if value is None else quoted(value)
+        raise ConfigError(f"{name}: expected a mapping such as `seed: 0` at the top, got {got}")
+    return value
+
+
+def parse_value(text: str, where: str) -> YamlValue:
+    """The value of an override, by the rules of the files.
+
+    Args:
+        text: what stands right of the equals sign.
+        where: what an error begins with.
+
+    Raises:
+        ConfigError: not YAML, or a comment that would swallow part of the value.
+    """
+    value = _parse(text, lambda mark: where)
+    last_token = list(yaml.scan(text, Loader=yaml.SafeLoader))[-2]
+    if last_token.end_mark.index < len(text.rstrip()):
+        raise ConfigError(f"{where}: '#' begins a comment in YAML; put the value in quotes")
+    return value
+
+
+def resolve_plain(text: str) -> bool | int | float | str | None:
+    """The value of a scalar without quotes, by the core schema of YAML 1.2.
+
+    Raises:
+        ValueError: a whole number beyond 64 bits.
+    """
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        if len(text) > 40 or not -(2**63) <= (number := int(text, base)) < 2**63:
+            raise ValueError("a whole number beyond 64 bits")
+        return number
+    if _FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    return text
+
+
+def _parse(text: str, position: Position) -> YamlValue:
+    try:
+        events = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        next(events)  # start of the stream
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return None
+        value = _build(next(events), events, position, depth=0)
+        next(events)  # end of the document
+        following = next(events)
+        if not isinstance(following, yaml.StreamEndEvent):
+            raise ConfigError(f"{position(following.start_mark)}: a second document begins; expected one")
+    except ConfigError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        context = f" ({error.context})" if error.context else ""
+        mark = error.problem_mark or error.context_mark
+        raise ConfigError(f"{position(mark)}: not valid YAML: {error.problem}{context}") from None
+    except ReaderError as error:
+        character = printable(text[error.position])
+        line = text.count("\n", 0, error.position) + 1
+        raise ConfigError(f"{position(None)}: line {line}: YAML does not allow the character '{character}'") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape such as \UFFFFFFFF
+        raise ConfigError(f"{position(None)}: not valid YAML: {printable(str(error))}") from None
+    return value
+
+
+def _build(event: yaml.Event, events: Iterator[yaml.Event], position: Position, depth: int) -> YamlValue:
+    """The value that begins with ``event``; takes the events that belong to it."""
+    where = position(event.start_mark)
+    if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+        raise ConfigError(f"{where}: anchors (&) and aliases (*) are not allowed; write the value out, or quote it")
+    if getattr(event, "tag", None):
+        raise ConfigError(f"{where}: tags (!) are not allowed; remove it, or quote the value")
+    if depth > _MAX_DEPTH:
+        raise ConfigError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+    if isinstance(event, yaml.ScalarEvent):
+        return _scalar(event, where)
+    if isinstance(event, yaml.SequenceStartEvent):
+        items: list[YamlValue] = []
+        while not isinstance(item := next(events), yaml.SequenceEndEvent):
+            items.append(_build(item, events, position, depth + 1))
+        return items
+    mapping: dict[str, YamlValue] = {}
+    marks: dict[str, Any] = {}
+    while not isinstance(item := next(events), yaml.MappingEndEvent):
+        key, mark = _build(item, events, position, depth + 1), item.start_mark
+        where = position(mark)
+        if not isinstance(key, str):
+            raise ConfigError(f"{where}: expected text as a key, got {quoted(key)}")
+        if key in mapping:
+            raise ConfigError(
+                f"{where}: duplicate key {quoted(key)}, first on line {marks[key].line + 1}; remove one of them"
+            )
+        marks[key] = mark
+        mapping[key] = _build(next(events), events, position, depth + 1)
+    return mapping
+
+
+def _scalar(event: yaml.ScalarEvent, where: str) -> YamlValue:
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in event.value):
+        raise ConfigError(f"{where}: a NUL or half a surrogate pair is not text, got {quoted(event.value)}")
+    try:
+        return resolve_plain(event.value) if event.implicit[0] else event.value
+    except ValueError as error:
+        raise ConfigError(f"{where}: {quoted(event.value)} is {error}") from None

@@ -1,0 +1,1 @@
+"""Readers, writers and the synthetic set; transforms; the data module."""

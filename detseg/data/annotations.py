@@ -1,0 +1,172 @@
+"""The annotations of a whole data set in a few arrays.
+
+Worker processes share the pages of large arrays, whereas every small Python object that a worker touches is copied into
+its own memory (its reference count changes).
+
+Letters for dimensions: I images, T objects of all images, N objects of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
+
+
+@dataclass(frozen=True)
+class PackedAnnotations:
+    """The ground truth of I images with T objects in all.
+
+    Attributes:
+        image_ids: (I,) int64, all different.
+        sizes_hw: (I, 2) int64, height and width in pixels, as the annotation file states them, else as the image says.
+        path_bytes: the images' paths, relative to the data set's root, one after the other in UTF-8.
+        path_offsets: (I + 1,) int64; path i is ``path_bytes[path_offsets[i]:path_offsets[i + 1]]``.
+        offsets: (I + 1,) int64; the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
+        boxes: (T, 4) float64 xyxy in pixels, exactly as the file states them.
+        labels: (T,) int64.
+        crowd: (T,) bool.
+        difficult: (T,) bool.
+        truncated: (T,) bool.
+        area: (T,) float64, square pixels.
+    """
+
+    image_ids: IntArray
+    sizes_hw: IntArray
+    path_bytes: bytes
+    path_offsets: IntArray
+    offsets: IntArray
+    boxes: FloatArray
+    labels: IntArray
+    crowd: BoolArray
+    difficult: BoolArray
+    truncated: BoolArray
+    area: FloatArray
+
+    def __post_init__(self) -> None:
+        images, objects = len(self.image_ids), len(self.labels)
+        expected = {
+            "sizes_hw": (images, 2),
+            "path_offsets": (images + 1,),
+            "offsets": (images + 1,),
+            "boxes": (objects, 4),
+            "crowd": (objects,),
+            "difficult": (objects,),
+            "truncated": (objects,),
+            "area": (objects,),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
+        if len(np.unique(self.image_ids)) != images:
+            raise ValueError("image ids must differ")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def image(self, index: int) -> ImageAnnotations:
+        """The objects of one image, as views of the arrays."""
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return ImageAnnotations(
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            difficult=self.difficult[rows],
+            truncated=self.truncated[rows],
+            area=self.area[rows],
+        )
+
+    def path(self, index: int) -> str:
+        """The path of one image relative to the data set's root, with forward slashes."""
+        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode()
+
+    def hw(self, index: int) -> tuple[int, int]:
+        """Height and width of one image in pixels."""
+        return int(self.sizes_hw[index, 0]), int(self.sizes_hw[index, 1])
+
+    def select(self, indices: Sequence[int]) -> PackedAnnotations:
+        """The annotations of some images, in the given order, without repetition."""
+        builder = AnnotationsBuilder()
+        for index in indices:
+            builder.append(int(self.image_ids[index]), self.path(index), self.hw(index), self.image(index))
+        return builder.build()
+
+
+class AnnotationsBuilder:
+    """Collects the annotations of images one by one and packs them."""
+
+    def __init__(self) -> None:
+        self._image_ids: list[int] = []
+        self._paths: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._objects: list[ImageAnnotations] = []
+
+    def append(self, image_id: int, path: str, hw: tuple[int, int], objects: ImageAnnotations) -> None:
+        """Add one image.
+
+        Args:
+            image_id: the id of the image in evaluation files.
+            path: relative to the data set's root, with forward slashes.
+            hw: height and width in pixels.
+            objects: its N objects.
+        """
+        self._image_ids.append(image_id)
+        self._paths.append(path)
+        self._sizes.append(hw)
+        self._objects.append(objects)
+
+    def build(self) -> PackedAnnotations:
+        """Everything appended so far, packed."""
+        objects = self._objects or [no_objects()]
+        path_bytes, path_offsets = pack_paths(self._paths)
+        return PackedAnnotations(
+            image_ids=np.array(self._image_ids, dtype=np.int64),
+            sizes_hw=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
+            path_bytes=path_bytes,
+            path_offsets=path_offsets,
+            offsets=running_total([len(item) for item in self._objects]),
+            boxes=np.concatenate([item.boxes for item in objects]),
+            labels=np.concatenate([item.labels for item in objects]),
+            crowd=np.concatenate([item.crowd for item in objects]),
+            difficult=np.concatenate([item.difficult for item in objects]),
+            truncated=np.concatenate([item.truncated for item in objects]),
+            area=np.concatenate([item.area for item in objects]),
+        )
+
+
+def no_objects() -> ImageAnnotations:
+    """The annotations of an image without objects."""
+    flags = np.zeros(0, dtype=np.bool_)
+    return ImageAnnotations(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), flags, flags, flags, np.zeros(0))
+
+
+def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
+    """I paths → one buffer and its (I + 1,) int64 offsets."""
+    encoded = [path.encode() for path in paths]
+    return b"".join(encoded), running_total([len(path) for path in encoded])
+
+
+def running_total(counts: Sequence[int] | IntArray) -> IntArray:
+    """I counts → (I + 1,) int64 offsets, from 0 to the sum."""
+    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=offsets[1:])
+    return offsets
+
+
+def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
+    """Boxes as training wants them, and which of them can be trained on.
+
+    Args:
+        boxes: (N, 4) float64 xyxy pixels.
+        hw: height and width of the image; or (N, 2), one pair a box.
+
+    Returns:
+        (N, 4) float32 xyxy clipped to the image, and (N,) bool: those whose clipped box has an area.
+    """
+    limit = np.asarray(hw)[..., [1, 0, 1, 0]]
+    clipped = np.clip(boxes, 0, limit).astype(np.float32)
+    return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])

@@ -1,0 +1,50 @@
+"""The ground truth of a data set as COCO JSON, so that pycocotools alone can score results against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from detseg.data.dataset import DetectionDataset
+
+
+def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
+    """The annotations of a data set in COCO's form; nothing is decoded.
+
+    Args:
+        dataset: from any reader.
+
+    Returns:
+        ``images``, ``annotations`` and ``categories`` of plain numbers and strings, ready for ``json.dump``: category
+        ids are the source's, annotation ids count from 1 (pycocotools takes a match with id 0 for none), ``iscrowd`` is
+        set for crowd and difficult objects, boxes are (x, y, width, height) in pixels.
+    """
+    packed, source_ids = dataset.packed, dataset.classes.source_ids
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for index in range(len(dataset)):
+        height, width = packed.hw(index)
+        image_id = dataset.image_id(index)
+        images.append({"id": image_id, "file_name": packed.path(index), "height": height, "width": width})
+        objects = packed.image(index)
+        for box, label, ignore, area in zip(
+            objects.boxes.tolist(), objects.labels.tolist(), objects.ignore.tolist(), objects.area.tolist(), strict=True
+        ):
+            x1, y1, x2, y2 = box
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": source_ids[label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": area,
+                    "iscrowd": int(ignore),
+                }
+            )
+    return {
+        "info": {"description": dataset.name},
+        "images": images,
+        "annotations": annotations,
+        "categories": [
+            {"id": source_id, "name": name} for name, source_id in zip(dataset.classes.names, source_ids, strict=True)
+        ],
+    }

@@ -1,0 +1,131 @@
+"""Samples as the model's input: augmented for training, only letterboxed for evaluation.
+
+H and W pixels of the network input.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from detseg.config.data import AugmentationConfig
+from detseg.data.geometry import AnnotatedImage, BoxArray
+from detseg.data.mosaic import mixup, mosaic
+from detseg.data.sampling import SampleRequest, Stream, random_stream
+from detseg.data.source import SampleSource
+from detseg.errors import DataError
+from detseg.ops.letterbox import Letterbox
+from detseg.structures import BoolArray, IntArray, Sample, UInt8Array
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One entry of a batch.
+
+    Attributes:
+        image: (3, H, W) uint8 RGB.
+        boxes: (N, 4) float32 xyxy in pixels of `image`.
+        labels: (N,) int64.
+        ignore: (N,) bool.
+        index: position in the data set.
+        letterbox: the way back to original pixels; None in training.
+    """
+
+    image: UInt8Array
+    boxes: BoxArray
+    labels: IntArray
+    ignore: BoolArray
+    index: int
+    letterbox: Letterbox | None
+
+
+class TrainDataset(Dataset[Example]):
+    """Augmented samples; what a request yields depends on the seed and the request alone.
+
+    Args:
+        source: the samples.
+        config: the augmentation.
+        seed: of everything random.
+    """
+
+    def __init__(self, source: SampleSource, config: AugmentationConfig, seed: int) -> None:
+        from detseg.data.transforms import TrainTransform  # here, so that evaluation does not need albumentations
+
+        self.source, self.config, self.seed = source, config, seed
+        self.transform = TrainTransform(config)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, request: SampleRequest) -> Example:
+        """The augmented sample for a request of `EpochBatchSampler`."""
+        rng = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index)
+        item = self._image_or_mosaic(request.index, request, rng)
+        if request.mix and rng.random() < self.config.mixup:
+            item = mixup(item, self._image_or_mosaic(self._partner(rng), request, rng), rng)
+        return to_example(self.transform.augment(item, rng), request.index, None)
+
+    def __getitems__(self, requests: list[SampleRequest]) -> list[Example] | DataError:
+        """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
+        return _examples_or_error(self, requests)
+
+    def _image_or_mosaic(self, index: int, request: SampleRequest, rng: np.random.Generator) -> AnnotatedImage:
+        hw = (request.height, request.width)
+        if request.mix and rng.random() < self.config.mosaic:
+            indices = [index, self._partner(rng), self._partner(rng), self._partner(rng)]
+            tiles = [annotated(self.source[i]) for i in rng.permutation(indices).tolist()]
+            return mosaic(tiles, hw, self.config.mosaic_scale, self.config.min_visibility, rng)
+        return self.transform.fit(annotated(self.source[index]), hw, rng)
+
+    def _partner(self, rng: np.random.Generator) -> int:
+        return int(rng.integers(len(self.source)))
+
+
+class EvalDataset(Dataset[Example]):
+    """Letterboxed samples with the geometry that leads back to original pixels.
+
+    Args:
+        source: the samples.
+        input_hw: height and width of the network input, pixels.
+    """
+
+    def __init__(self, source: SampleSource, input_hw: tuple[int, int]) -> None:
+        self.source, self.input_hw = source, input_hw
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Example:
+        sample = self.source[index]
+        letterbox = Letterbox.fit(sample.hw, self.input_hw)
+        boxes = letterbox.boxes_to_input(sample.boxes)
+        item = AnnotatedImage(letterbox.apply(sample.image), boxes, sample.labels, sample.ignore)
+        return to_example(item, index, letterbox)
+
+    def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
+        """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
+        return _examples_or_error(self, indices)
+
+
+def annotated(sample: Sample) -> AnnotatedImage:
+    """The part of a sample that augmentation changes."""
+    return AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore)
+
+
+def to_example(item: AnnotatedImage, index: int, letterbox: Letterbox | None) -> Example:
+    """Channels first, as networks want them."""
+    image = np.ascontiguousarray(item.image.transpose(2, 0, 1))  # 3 H W
+    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox)
+
+
+def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:
+    try:
+        return [dataset[request] for request in requests]
+    except DataError as error:
+        error.add_note("In the loader:\n" + traceback.format_exc())  # for --debug; notes travel between processes
+        return error

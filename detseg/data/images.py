@@ -1,0 +1,180 @@
+"""Images from files: upright 8-bit RGB, or an error that names the file.
+
+Pillow reads the header: format, mode, declared size (before any memory is taken) and EXIF orientation.  OpenCV decodes
+plain JPEG and PNG, to the same pixels as Pillow in a fraction of the time; Pillow decodes the rest and says what is
+wrong with a damaged file.
+
+Letters for dimensions: H and W pixels.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from detseg.errors import DataError
+from detseg.structures import UInt8Array
+
+MAX_PIXELS = 178_956_970
+"""Images that declare more pixels are refused as decompression bombs; Pillow's own limit (half a gigabyte as RGB)."""
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+"""Suffixes, in lower case, by which images are recognised in a folder."""
+
+_FAST_FORMATS = {"JPEG", "MPO", "PNG"}
+_FAST_MODES = {"L", "RGB"}
+_END_OF_JPEG = b"\xff\xd9"
+
+
+def read_image(path: Path | str) -> UInt8Array:
+    """Decode an image.
+
+    Grey becomes RGB; palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an
+    animation the first frame is read.
+
+    Args:
+        path: the file.
+
+    Returns:
+        (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
+
+    Raises:
+        DataError: the file is missing, not an image, cut short, or declares more than ``MAX_PIXELS``.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    with _open(BytesIO(data), path) as header:
+        orientation = _orientation(header)
+        image = _decode_plain(data) if _is_plain(header, data) else None
+        if image is None:
+            image = _decode_any(header, path)
+    return np.ascontiguousarray(_upright(image, orientation))
+
+
+def read_image_hw(path: Path | str) -> tuple[int, int]:
+    """The size that ``read_image`` would return, from the file's header alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        Height and width in pixels, upright.
+
+    Raises:
+        DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream, _open(stream, path) as header:
+            if header.format == "TIFF":
+                header.load()  # when and how a turned TIFF changes its size differs between versions of Pillow
+            width, height = header.size
+            turned = _orientation(header) >= 5
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return (width, height) if turned else (height, width)
+
+
+def _open(stream: BinaryIO, path: Path) -> Image.Image:
+    try:
+        header = Image.open(stream)
+    except MemoryError:
+        raise
+    except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
+        raise _unreadable(path, error) from None
+    width, height = header.size
+    if width * height > MAX_PIXELS:
+        raise DataError(
+            f"{path}: the file declares {width} x {height} pixels, more than the {MAX_PIXELS} that are read; "
+            "if it is no decompression bomb, make it smaller or cut it into tiles"
+        )
+    return header
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: there is no such image")
+    if isinstance(error, UnidentifiedImageError):
+        return DataError(
+            f"{path}: not an image, or damaged beyond recognition; replace the file or take it off the list"
+        )
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+    return DataError(f"{path}: cannot read the image: {reason}; replace the file or take it off the list")
+
+
+def _orientation(header: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 is upright, and so is what has no readable one."""
+    if header.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself
+    try:
+        # The base class's method: that of PNG decodes the whole image first.
+        value = Image.Image.getexif(header).get(ExifTags.Base.Orientation)
+    except Exception:  # a damaged EXIF block, of which there are many kinds, does not make the image unreadable
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _is_plain(header: Image.Image, data: bytes) -> bool:
+    if header.format not in _FAST_FORMATS or header.mode not in _FAST_MODES:
+        return False
+    # OpenCV may pad a JPEG that was cut short with grey; Pillow refuses it.  A whole one ends with this marker.
+    return header.format == "PNG" or data.endswith(_END_OF_JPEG)
+
+
+def _decode_plain(data: bytes) -> UInt8Array | None:
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+    except cv2.error:
+        return None
+    return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _decode_any(header: Image.Image, path: Path) -> UInt8Array:
+    try:
+        header.load()
+        if header.mode == "F":
+            raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
+        if header.mode.startswith("I"):
+            return _from_16_bits(np.asarray(header))
+        return np.array(header.convert("RGB"), dtype=np.uint8)
+    except MemoryError:
+        raise
+    except Exception as error:  # see _open
+        raise _unreadable(path, error) from None
+
+
+def _from_16_bits(grey: npt.NDArray[np.generic]) -> UInt8Array:
+    """(H, W) unsigned 16-bit grey, in 16 or 32 bits → (H, W, 3) uint8."""
+    upper = (np.clip(grey.astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
+    return np.repeat(upper[..., None], 3, axis=2)
+
+
+def _upright(image: UInt8Array, orientation: int) -> UInt8Array:
+    """Undo an EXIF orientation (CIPA DC-008, tag 274): what the 0th row and column of the stored image show."""
+    match orientation:
+        case 2:
+            return image[:, ::-1]
+        case 3:
+            return image[::-1, ::-1]
+        case 4:
+            return image[::-1]
+        case 5:
+            return image.transpose(1, 0, 2)
+        case 6:
+            return np.rot90(image, -1)
+        case 7:
+            return image[::-1, ::-1].transpose(1, 0, 2)
+        case 8:
+            return np.rot90(image)
+        case _:
+            return image

@@ -1,0 +1,130 @@
+"""Which images a training batch is made of, and at which size, as pure functions of the seed and the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+SIZE_STEP = 32
+"""Batch sizes in pixels are multiples of this, the coarsest stride of the networks."""
+
+
+class Stream(IntEnum):
+    """What random numbers are for; numbers for different ends never repeat each other."""
+
+    PERMUTATION = 0
+    BATCH_SIZE = 1
+    SAMPLE = 2
+
+
+def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
+    """The generator for one end, epoch and position; it depends on nothing else, workers and processes included.
+
+    The entropy has a fixed length because numpy pads it with zeros: (3, 4) and (3, 4, 0) are one stream.
+    """
+    return np.random.default_rng((seed, epoch, index, stream))
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """What the sampler asks of the training set.
+
+    Attributes:
+        epoch: 0-based.
+        index: position in the data set.
+        height, width: network input, pixels; the same for the whole batch.
+        mix: whether mosaic and mixup may happen.
+    """
+
+    epoch: int
+    index: int
+    height: int
+    width: int
+    mix: bool
+
+
+class EpochBatchSampler:
+    """Deals the training set, shuffled anew in each epoch, into batches of `SampleRequest`.
+
+    The order of an epoch depends on (seed, epoch) alone. `world_size * batch_size` images in a row are a global batch;
+    process r takes the r-th part of each, so that 1 process × 16 and 4 × 4 see the same global batches of the same size
+    in pixels.
+
+    The short global batch at the end of an epoch is dealt out evenly. It is left out when a process would get less than
+    two images of it, since batch normalisation cannot learn from one image; but an epoch is never left without a batch.
+
+    Args:
+        num_samples: length of the data set.
+        batch_size: images of one batch and process.
+        seed: of everything random.
+        input_hw: height and width of the network input, pixels.
+        multi_scale: range of the factor by which a batch's size differs from `input_hw`; drawn per global batch from
+            (seed, epoch, number of the batch), one for both sides, which are rounded to multiples of 32.
+        plain_from_epoch: the first epoch without mosaic and mixup; None: they are never switched off.
+        shuffle: false: the order of the data set in every epoch.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: no images, or fewer images than processes.
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        batch_size: int,
+        seed: int,
+        input_hw: tuple[int, int],
+        *,
+        multi_scale: tuple[float, float] | None = None,
+        plain_from_epoch: int | None = None,
+        shuffle: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if num_samples < world_size:
+            raise ValueError(f"expected at least one image for each of {world_size} processes, got {num_samples}")
+        self.num_samples, self.batch_size, self.seed, self.input_hw = num_samples, batch_size, seed, input_hw
+        self.multi_scale, self.plain_from_epoch, self.shuffle = multi_scale, plain_from_epoch, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        full, rest = divmod(num_samples, batch_size * world_size)
+        rest_counts = rest >= min(2, batch_size) * world_size or full == 0
+        self._num_batches = full + (1 if rest and rest_counts else 0)
+
+    @property
+    def sampler(self) -> EpochBatchSampler:
+        """Itself: Lightning sets the epoch of `dataloader.batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration deals."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[SampleRequest]]:
+        return self._deal(self.epoch)  # the epoch of this moment, however late the batches are asked for
+
+    def _deal(self, epoch: int) -> Iterator[list[SampleRequest]]:
+        order = np.arange(self.num_samples)
+        if self.shuffle:
+            order = random_stream(Stream.PERMUTATION, self.seed, epoch).permutation(self.num_samples)
+        mix = self.plain_from_epoch is None or epoch < self.plain_from_epoch
+        step = self.batch_size * self.world_size
+        for number in range(self._num_batches):
+            height, width = self.batch_hw(epoch, number)
+            part = np.array_split(order[number * step : (number + 1) * step], self.world_size)[self.rank]
+            yield [SampleRequest(epoch, index, height, width, mix) for index in part.tolist()]
+
+    def batch_hw(self, epoch: int, number: int) -> tuple[int, int]:
+        """Height and width in pixels of a global batch."""
+        if self.multi_scale is None:
+            return self.input_hw
+        factor = random_stream(Stream.BATCH_SIZE, self.seed, epoch, number).uniform(*self.multi_scale)
+        height, width = (max(round(side * factor / SIZE_STEP), 1) * SIZE_STEP for side in self.input_hw)
+        return height, width

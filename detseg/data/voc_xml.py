@@ -1,0 +1,122 @@
+"""One annotation file of Pascal VOC (Everingham et al. 2010): XML, 1-based inclusive corners.
+
+Letters for dimensions: N objects of the image.
+"""
+
+from __future__ import annotations
+
+import math
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detseg.errors import DataError
+from detseg.structures import BoolArray, FloatArray
+
+
+@dataclass(frozen=True)
+class VocAnnotation:
+    """What an annotation file says.
+
+    Attributes:
+        filename: the image's name; empty when not stated.
+        hw: height and width in pixels; None when not stated, or stated as 0.
+        names: N class names.
+        boxes: (N, 4) float64 xyxy, 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax).
+        difficult: (N,) bool.
+        truncated: (N,) bool.
+    """
+
+    filename: str
+    hw: tuple[int, int] | None
+    names: tuple[str, ...]
+    boxes: FloatArray
+    difficult: BoolArray
+    truncated: BoolArray
+
+
+def read_voc_xml(path: Path) -> VocAnnotation:
+    """Read an annotation file.
+
+    Args:
+        path: the file; a document type or entities in it are refused, so that nothing expands.
+
+    Raises:
+        DataError: the file is missing, is no VOC annotation, or an object lacks its name or a corner.
+    """
+    root = _parse(path)
+    if root.tag != "annotation":
+        raise DataError(f"{path}: expected <annotation> as the outermost element, got <{root.tag}>")
+    objects = root.findall("object")  # direct children: the <part>s of an object have boxes, too
+    names = tuple(_name(path, item) for item in objects)
+    corners = [_corners(path, name, item) for name, item in zip(names, objects, strict=True)]
+    return VocAnnotation(
+        filename=_text(root, "filename"),
+        hw=_size(path, root),
+        names=names,
+        boxes=np.array(corners, dtype=np.float64).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
+        difficult=np.array([_flag(path, item, "difficult") for item in objects], dtype=np.bool_),
+        truncated=np.array([_flag(path, item, "truncated") for item in objects], dtype=np.bool_),
+    )
+
+
+class _PlainTree(ET.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called by the parser before it reads the declarations of a document type."""
+        raise DataError("document types and entities are not read; remove <!DOCTYPE ...>")
+
+
+def _parse(path: Path) -> ET.Element:
+    try:
+        return ET.fromstring(path.read_bytes(), parser=ET.XMLParser(target=_PlainTree()))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such annotation file; add it or take the image off the list") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
+    except (ET.ParseError, DataError, ValueError, LookupError) as error:  # the last two: unknown encodings
+        raise DataError(f"{path}: not a readable XML file: {error}") from None
+
+
+def _text(element: ET.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _name(path: Path, item: ET.Element) -> str:
+    name = _text(item, "name")
+    if not name:
+        raise DataError(f"{path}: an <object> has no <name>; add its class or remove the object")
+    return name
+
+
+def _corners(path: Path, name: str, item: ET.Element) -> list[float]:
+    box = item.find("bndbox")
+    if box is None:
+        raise DataError(f"{path}: the object {name!r} has no <bndbox>; add xmin, ymin, xmax, ymax or remove the object")
+    return [_number(path, f"{tag} of the object {name!r}", _text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")]
+
+
+def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
+    size = root.find("size")
+    if size is None:
+        return None
+    height, width = (_number(path, f"{tag} of <size>", _text(size, tag) or "0") for tag in ("height", "width"))
+    return (int(height), int(width)) if height > 0 and width > 0 else None
+
+
+def _flag(path: Path, item: ET.Element, tag: str) -> bool:
+    text = _text(item, tag)
+    if text.lower() in ("", "unspecified"):
+        return False
+    return _number(path, f"<{tag}>", text) != 0
+
+
+def _number(path: Path, what: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(f"{path}: {what}: expected a number, got {text!r}")
+    return value

@@ -1,0 +1,20 @@
+"""Images on their way into a network; the one way, for training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+
+def stack_images(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
+    """B images (H, W, 3) uint8 of one size → (B, 3, H, W) uint8, channels-last in memory (nothing is moved)."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)

@@ -1,0 +1,1 @@
+"""Training through Lightning: the only package that subclasses its classes."""

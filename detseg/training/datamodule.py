@@ -1,0 +1,74 @@
+"""Hands the loaders to Lightning, which knows rank and number of processes only once it runs."""
+
+from __future__ import annotations
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from detseg.config.data import AugmentationConfig
+from detseg.data.loader import eval_loader, train_loader
+from detseg.data.source import EvalSource, SampleSource
+from detseg.structures import Batch
+
+
+class DetectionDataModule(L.LightningDataModule):
+    """A training and a validation set as loaders.
+
+    Args:
+        train: samples to train on.
+        val: samples to validate on; every process sees all of them, so that each computes the same, whole metric.
+        input_hw: height and width of the network input, pixels.
+        batch_size: images of one step and process.
+        augmentation: what happens to training images.
+        num_workers: loader processes.
+        max_epochs: epochs of the whole training; the last ones may be plain.
+        seed: of every random choice.
+        shuffle: whether training images come in a new order every epoch.
+    """
+
+    def __init__(
+        self,
+        train: SampleSource,
+        val: EvalSource,
+        *,
+        input_hw: tuple[int, int],
+        batch_size: int,
+        augmentation: AugmentationConfig,
+        num_workers: int,
+        max_epochs: int,
+        seed: int,
+        shuffle: bool = True,
+    ) -> None:
+        super().__init__()
+        self.train = train
+        self.val = val
+        self.input_hw = input_hw
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.num_workers = num_workers
+        self.max_epochs = max_epochs
+        self.seed = seed
+        self.shuffle = shuffle
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Augmented batches of this process's share."""
+        world_size = self.trainer.world_size if self.trainer else 1
+        rank = self.trainer.global_rank if self.trainer else 0
+        return train_loader(
+            self.train,
+            self.augmentation,
+            input_hw=self.input_hw,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            max_epochs=self.max_epochs,
+            seed=self.seed,
+            shuffle=self.shuffle,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Letterboxed batches of the whole validation set."""
+        return eval_loader(
+            self.val, input_hw=self.input_hw, batch_size=self.batch_size, num_workers=min(self.num_workers, 2)
+        )

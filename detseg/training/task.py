@@ -1,0 +1,165 @@
+"""The detection task: one training step, one validation step, one evaluator.
+
+Between ``trainer.fit`` and the network stand three frames of ours: ``training_step`` → ``losses`` → ``forward``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from detseg.checkpoint import ENTRY, model_entry
+from detseg.config.training import (
+    AdamWConfig,
+    CosineConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from detseg.errors import CheckpointError, DetsegError
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.result import DetectionResult
+from detseg.ops.images import to_float
+from detseg.structures import Batch, ClassTable
+from detseg.training.ema import WeightAverage
+from detseg.training.optimizers import build_optimizer
+from detseg.training.schedules import build_schedule
+
+_CHECK_EVERY = 10
+"""Batches from one look at the loss to the next; looking makes a GPU wait."""
+
+
+class DetectionTask(L.LightningModule):
+    """Trains anything that satisfies the ``Detector`` contract.
+
+    Args:
+        model: the detector, an ``nn.Module``.
+        classes: names of its labels.
+        optimizer: settings of the optimiser.
+        schedule: settings of the learning rate's course.
+        evaluation: settings of the evaluator.
+        ema_decay: decay of the averaged weights; 0: no average, the model itself is evaluated.
+        ema_warmup_steps: see ``WeightAverage``.
+        config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: ClassTable,
+        optimizer: OptimizerConfig | None = None,
+        schedule: ScheduleConfig | None = None,
+        evaluation: EvaluationConfig | None = None,
+        ema_decay: float = 0.0,
+        ema_warmup_steps: int = 0,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
+        self.model: Any = model.to(memory_format=torch.channels_last)
+        self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
+        self.classes = classes
+        self.optimizer_config = optimizer or AdamWConfig()
+        self.schedule_config = schedule or CosineConfig()
+        evaluation = evaluation or EvaluationConfig()
+        self.evaluator = DetectionEvaluator(classes, evaluation.max_detections, evaluation.operating_iou)
+        self.result: DetectionResult | None = None
+        self.config = config or {}
+        self._averaged_steps = 0
+
+    @property
+    def evaluated_model(self) -> Any:
+        """The model that validation and checkpoints' users see: the average where there is one."""
+        return self.average.model if self.average is not None else self.model
+
+    def train(self, mode: bool = True) -> DetectionTask:
+        """Training mode, except for frozen normalisation layers, whose statistics stay as they are."""
+        super().train(mode)
+        for module in self.model.modules():
+            frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+            if isinstance(module, nn.BatchNorm2d) and frozen:
+                module.eval()
+        return self
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """The sum of the model's loss terms for a batch."""
+        terms = self.model.losses(to_float(batch.images), batch.targets)
+        total = torch.stack(list(terms.values())).sum()
+        self._log_losses("train", {"loss": total, **terms}, len(batch))
+        return total
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
+        """Moves the average after every optimiser step, and stops a run whose loss is no number."""
+        if self.global_step > self._averaged_steps:
+            self._averaged_steps = self.global_step
+            if self.average is not None:
+                self.average.update(self.model, self.global_step)
+        if batch_index % _CHECK_EVERY == 0 and not bool(torch.isfinite(outputs["loss"])):
+            terms = ", ".join(f"{name} {float(v):.4g}" for name, v in self.trainer.callback_metrics.items())
+            raise DetsegError(
+                f"epoch {self.current_epoch}, step {self.global_step}: the loss is not finite ({terms}); lower "
+                f"optimizer.lr, or set trainer.precision=float32"
+            )
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        """Losses of the evaluated model, and its detections handed to the evaluator in original pixels."""
+        # Float32 whatever the training computes in, so that the number is the one that evaluation finds later.
+        with torch.autocast(self.device.type, enabled=False):
+            images = to_float(batch.images)
+            terms, detections = self.evaluated_model.losses_and_predictions(images, batch.targets)
+        total = torch.stack(list(terms.values())).sum()
+        self._log_losses("val", {"loss": total, **terms}, len(batch))
+        self.evaluator.update_batch(batch, detections)
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets the last validation."""
+        self.evaluator.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Computes and logs the metrics; ``result`` keeps all of them."""
+        self.result = self.evaluator.compute()
+        for name in ("AP", "AP50", "AP75"):
+            value = self.result.coco[name]
+            self.log(f"val/{name}", float(value), prog_bar=name != "AP75", rank_zero_only=True)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser, with a schedule that moves every step."""
+        optimizer = build_optimizer(self.optimizer_config, self.model)
+        total_steps = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
+        schedule = build_schedule(self.schedule_config, total_steps, steps_per_epoch)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what a Predictor needs."""
+        checkpoint[ENTRY] = model_entry(self.config, self.classes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses to go on from a run with other classes."""
+        names = tuple(checkpoint.get(ENTRY, {}).get("classes", {}).get("names", ()))
+        if names != self.classes.names:
+            raise CheckpointError(
+                f"the checkpoint's classes are {list(names)}, the data's are {list(self.classes.names)}; resume with "
+                f"the data that the run began with, or start a new run"
+            )
+        self._averaged_steps = int(checkpoint["global_step"])
+
+    def _log_losses(self, stage: str, terms: dict[str, Tensor], batch_size: int) -> None:
+        training = stage == "train"
+        for name, value in terms.items():
+            self.log(
+                f"{stage}/{name}",
+                value.detach(),
+                on_step=training,
+                on_epoch=True,
+                prog_bar=name == "loss",
+                batch_size=batch_size,
+            )

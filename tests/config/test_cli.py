@@ -1,0 +1,109 @@
+"""The command line: exit codes, one line on stderr, flags anywhere among the overrides."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from detseg.config.cli import run_tool
+from detseg.config.load import load_config
+from detseg.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPES = str(ROOT / "configs" / "yolo_shapes.yaml")
+
+
+def train_main() -> Callable[[Sequence[str]], None]:
+    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    main: Callable[[Sequence[str]], None] = module.main
+    return main
+
+
+@pytest.mark.parametrize(
+    ("argv", "line"),
+    [
+        ([], "no configuration file given, such as configs/yolo_shapes.yaml; see --help"),
+        (["--foo", SHAPES], "unrecognized arguments: --foo; see "),
+        ([SHAPES, "--run-dir"], "argument --run-dir: expected one argument; see "),
+        ([SHAPES, "trainer.max_epochs", "3"], "argument 'trainer.max_epochs': expected an override such as "),
+        (["seed=1", SHAPES], "argument 'seed=1': expected the configuration file before any override"),
+        (["--resume", SHAPES], "argument --resume: "),
+        ([SHAPES, "--resume", "seed=1"], "argument --resume: 'seed=1' is no checkpoint; put --resume last, or "),
+        ([SHAPES, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
+    ],
+)
+def test_wrong_arguments_are_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_tool(train_main(), argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"error: {line}")
+    assert err.count("\n") == 1
+
+
+def test_print_config_prints_what_loads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--run-dir", "a b", SHAPES, "seed=3", "--print-config", "trainer.max_epochs=7", "--resume"]
+    assert run_tool(train_main(), argv) == 0
+    path = tmp_path / "resolved.yaml"
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    config = load_config(path)
+    assert (config.seed, config.trainer.max_epochs, config.run_dir) == (3, 7, Path("a b"))
+
+
+def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run_tool(train_main(), ["--help"])
+    assert caught.value.code == 0
+    assert (
+        "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes over" in capsys.readouterr().out
+    )
+
+
+def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong(argv: Sequence[str]) -> None:
+        raise DataError("a\x1b[31m.jpg: unreadable\nb.jpg: missing")
+
+    def interrupted(argv: Sequence[str]) -> None:
+        raise KeyboardInterrupt
+
+    def broken(argv: Sequence[str]) -> None:
+        raise ZeroDivisionError
+
+    assert run_tool(wrong, []) == 2
+    assert capsys.readouterr().err == "error: a\\x1b[31m.jpg: unreadable\nerror: b.jpg: missing\n"
+    assert run_tool(wrong, ["--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+    assert run_tool(interrupted, []) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(ZeroDivisionError):
+        run_tool(broken, [])
+
+
+def test_the_tool_as_a_process() -> None:
+    command = [sys.executable, "tools/train.py", "configs/yolo_voc.yaml", "model.bakbone.name=x"]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False
+    )
+    assert result.returncode == 2
+    assert (
+        result.stderr == "error: override model.bakbone.name=x: model.bakbone: unknown key (did you mean 'backbone'?)\n"
+    )
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    code = "from detseg.config.cli import run_tool; import sys; sys.exit(run_tool(lambda argv: print('x' * 10**6), []))"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() == 1

@@ -1,0 +1,216 @@
+"""The rules of the house as functions: each reads source files and returns its violations, one line each.
+
+``test_house.py`` applies them to the project, and proves on small wrong files that each can fail.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+FOUNDATION = {"errors", "ops", "structures"}
+EVERYTHING = {
+    "checkpoint",
+    "config",
+    "data",
+    "draw",
+    "factory",
+    "metrics",
+    "models",
+    "predict",
+    "training",
+} | FOUNDATION
+
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "ops": set(),
+    "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
+    "draw": FOUNDATION,
+    "checkpoint": FOUNDATION,
+    "config": {"errors"},
+    "models": FOUNDATION,
+    "data": FOUNDATION | {"config"},
+    "metrics": FOUNDATION,
+    "training": FOUNDATION | {"checkpoint", "config", "draw", "metrics", "models"},
+    "factory": FOUNDATION | {"checkpoint", "config", "models"},
+    "predict": FOUNDATION | {"checkpoint", "config", "draw", "factory", "models"},
+    "experiment": EVERYTHING,
+    "__init__": FOUNDATION | {"draw", "predict"},
+    "tools": FOUNDATION | {"__init__", "checkpoint", "config", "data", "draw", "experiment", "predict"},
+}
+"""Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""
+
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "lightning": ("detseg/training/", "detseg/experiment.py"),
+    "albumentations": ("detseg/data/transforms.py",),
+    "pycocotools": ("detseg/metrics/",),
+}
+"""Library → the files and folders that may import it."""
+
+BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
+BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+BANNED_CALLS = {"eval", "exec", "__import__", "builtins.eval", "builtins.exec", "importlib.import_module"}
+
+
+def python_files(root: Path, *folders: str) -> list[Path]:
+    """Every Python file under the given folders of ``root``, sorted."""
+    return sorted(path for folder in folders for path in (root / folder).rglob("*.py"))
+
+
+def imports(root: Path, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of all that a file imports, at the top or inside functions; relative names resolved."""
+    package = list(path.relative_to(root).with_suffix("").parts[:-1])
+    for node in ast.walk(_parse(path)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:  # the name may be a module itself: from detseg import draw
+                yield node.lineno, f"{module}.{alias.name}"
+
+
+def import_direction(root: Path) -> list[str]:
+    """Imports between parts of the project that ALLOWED does not list, and parts without a rule."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        parts = path.relative_to(root).with_suffix("").parts
+        part = "tools" if parts[0] == "tools" else parts[1]
+        if part not in ALLOWED:
+            found.append(f"{_where(root, path)}: the part {part!r} has no rule; add it to ALLOWED in tests/house.py")
+            continue
+        for line, name in imports(root, path):
+            target = _part_of(root, name)
+            if target is not None and target not in {part, *ALLOWED[part]}:
+                found.append(f"{_where(root, path)}:{line}: {part} must not import {target} ({name})")
+    return found
+
+
+def library_borders(root: Path) -> list[str]:
+    """Imports of a library outside the files that ONLY_IN gives it; torch in config, which must load without it."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        where = _where(root, path)
+        for line, name in imports(root, path):
+            library = name.split(".")[0]
+            library = {"pytorch_lightning": "lightning", "lightning_fabric": "lightning"}.get(library, library)
+            if library in ONLY_IN and not where.startswith(ONLY_IN[library]):
+                found.append(f"{where}:{line}: {library} is imported outside {' and '.join(ONLY_IN[library])}")
+            if library in {"torch", "torchvision"} and where.startswith(("detseg/config/", "detseg/errors.py")):
+                found.append(f"{where}:{line}: {library} is imported where wrong settings are reported before it loads")
+    return found
+
+
+def sizes(root: Path) -> list[str]:
+    """Files of more than 300 lines and functions of 60 lines or more."""
+    found = []
+    for path in python_files(root, "detseg", "tools", "tests"):
+        num_lines = len(path.read_text(encoding="utf-8").splitlines())
+        if num_lines > 300:
+            found.append(f"{_where(root, path)}: {num_lines} lines, at most 300")
+        for node in ast.walk(_parse(path)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = (node.end_lineno or node.lineno) - node.lineno + 1
+                if length >= 60:
+                    found.append(f"{_where(root, path)}:{node.lineno}: {node.name} has {length} lines, under 60 wanted")
+    return found
+
+
+def names(root: Path) -> list[str]:
+    """Modules and folders whose name says nothing: utils, common, helpers, misc, alone or as one word of the name."""
+    found = []
+    for path in python_files(root, "detseg", "tools", "tests"):
+        for part in path.relative_to(root).with_suffix("").parts:
+            if BANNED_NAMES & set(part.lower().split("_")):
+                found.append(f"{_where(root, path)}: {part!r} says nothing about what is in it")
+    return found
+
+
+def dangerous_calls(root: Path) -> list[str]:
+    """Ways to run code out of data: eval, exec, imports by string, pickle, and loaders that unpickle."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        where = _where(root, path)
+        for line, name in imports(root, path):
+            if name == "pickle.UnpicklingError":  # what torch.load raises for a file that is not plain data
+                continue
+            if name.split(".")[0] in BANNED_MODULES or name in {"torch.load", "importlib.import_module"}:
+                found.append(f"{where}:{line}: {name} is imported")
+        for node in ast.walk(_parse(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = ast.unparse(node.func)
+            keywords = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+            if called in BANNED_CALLS:
+                found.append(f"{where}:{node.lineno}: {called}() is called")
+            if called == "torch.load" and keywords.get("weights_only") is not True:
+                found.append(f"{where}:{node.lineno}: torch.load() without weights_only=True")
+            if any(k.arg == "allow_pickle" for k in node.keywords) and keywords.get("allow_pickle") is not False:
+                found.append(f"{where}:{node.lineno}: {called}() with allow_pickle")
+    return found
+
+
+def docstrings(root: Path) -> list[str]:
+    """Modules with code, public functions, public classes and their public methods that no docstring explains."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        module = _parse(path)
+        if module.body and ast.get_docstring(module) is None:
+            found.append(f"{_where(root, path)}: the module has no docstring")
+        found += [
+            f"{_where(root, path)}:{node.lineno}: {name} has no docstring"
+            for name, node in _public(module.body)
+            if ast.get_docstring(node) is None
+        ]
+    return found
+
+
+def silenced_checks(root: Path) -> list[str]:
+    """Comments that silence mypy or ruff without a code, or without a reason after it."""
+    found = []
+    wanted = re.compile(r"#\s*(?:type:\s*ignore\[[\w\-, ]+\]|noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)\s*#\s*\w{2,}")
+    for path in python_files(root, "detseg", "tools", "tests"):
+        for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
+            silences = token.type == tokenize.COMMENT and re.search(
+                r"#\s*(type:\s*ignore|noqa|ruff:|mypy:)", token.string
+            )
+            if silences and not wanted.search(token.string):
+                where = f"{_where(root, path)}:{token.start[0]}"
+                found.append(f"{where}: {token.string!r} needs a code and a reason: '# … [code]  # why it is right'")
+    return found
+
+
+def _parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def _where(root: Path, path: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _part_of(root: Path, name: str) -> str | None:
+    """The part of the project that a dotted name lies in; None for libraries."""
+    first, *rest = name.split(".")
+    if first == "tools":
+        return "tools"
+    if first != "detseg":
+        return None
+    # `from detseg import Predictor` names no file: that is the package itself.
+    is_part = bool(rest) and ((root / "detseg" / rest[0]).is_dir() or (root / "detseg" / f"{rest[0]}.py").exists())
+    return rest[0] if is_part else "__init__"
+
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def _public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    for node in body:
+        if isinstance(node, Definition) and not node.name.startswith("_"):
+            yield prefix + node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from _public(node.body, f"{prefix}{node.name}.")

@@ -1,0 +1,104 @@
+"""GridScheme against YOLOv1's loss worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from detseg.models.yolo.grid import GridScheme
+from detseg.ops.boxes import matched_iou
+from detseg.structures import BoxTargets
+
+
+def box_targets(boxes: list[tuple[float, float, float, float]], labels: list[int], ignore: list[bool]) -> BoxTargets:
+    return BoxTargets(torch.tensor(boxes), torch.tensor(labels), torch.tensor(ignore))
+
+
+def logit(p: float) -> float:
+    return math.log(p / (1 - p))
+
+
+def flat_map(num_images: int = 1) -> Tensor:
+    """64 × 64 pixels, 2 × 2 cells, 2 boxes, 2 classes: sigmoids of 0.5, but confidences of 0.2."""
+    raw = torch.zeros(num_images, 12, 2, 2)
+    raw[:, [4, 9]] = logit(0.2)
+    return raw
+
+
+SCHEME = GridScheme(num_classes=2, stride=32, boxes_per_cell=2)
+TARGET = box_targets([(8.0, 8.0, 40.0, 24.0)], [1], [False])
+
+
+def test_loss_of_one_object_and_one_empty_image() -> None:
+    # Object: centre (24, 16) in cell 0, at (0.75, 0.5) of it; sides 32 and 16 of 64: square roots 0.70711 and 0.5.
+    # Every box says: centre (0.5, 0.5) of its cell, square roots 0.5, so 16 pixels wide and high; that of cell 0 is
+    # (8, 8, 24, 24), overlap 16 * 16 = 256, union 256 + 512 - 256 = 512, IoU 0.5.  The first of its two boxes wins.
+    terms = SCHEME.losses([flat_map(2)], [TARGET, BoxTargets.empty()])
+    expected = {
+        "centre": 5 * 0.25**2 / 2,  # lambda_coord, and half as there are two images
+        "size": 5 * (0.70710678 - 0.5) ** 2 / 2,
+        "confidence": (0.2 - 0.5) ** 2 / 2,
+        "no_object": 0.5 * (7 + 8) * 0.2**2 / 2,  # 8 boxes an image, one of them responsible
+        "class": 2 * 0.5**2 / 2,  # two equal classes: (0.5 - 0)² + (0.5 - 1)²
+    }
+    assert terms.keys() == expected.keys()
+    for name, value in expected.items():
+        assert terms[name].item() == pytest.approx(value, abs=1e-6), name
+
+
+def test_weights_scale_their_terms() -> None:
+    scheme = GridScheme(2, 32, 2, coordinate_weight=1.0, no_object_weight=2.0)
+    terms = scheme.losses([flat_map()], [TARGET])
+    assert terms["centre"].item() == pytest.approx(0.0625)
+    assert terms["no_object"].item() == pytest.approx(2 * 7 * 0.04)
+
+
+def test_ignored_objects_leave_the_confidence_of_their_cells_alone() -> None:
+    # (0, 0, 40, 20) covers the centre (16, 16) of cell 0, not (48, 16): 2 of 8 boxes are not punished.
+    terms = SCHEME.losses([flat_map()], [box_targets([(0.0, 0.0, 40.0, 20.0)], [0], [True])])
+    assert terms["no_object"].item() == pytest.approx(0.5 * 6 * 0.04)
+    assert sum(terms[name].item() for name in ("centre", "size", "confidence", "class")) == 0
+
+
+def test_gradient_reaches_the_responsible_box_and_all_confidences_only() -> None:
+    raw = flat_map().requires_grad_()
+    torch.autograd.backward(list(SCHEME.losses([raw], [TARGET]).values()))
+    assert raw.grad is not None
+    gradient = raw.grad[0].flatten(1)  # (12, 4 cells)
+    assert (gradient[[0, 2, 4, 10, 11], 0] != 0).all()  # x, w, confidence of the first box, both classes of cell 0
+    assert (gradient[[4, 9]] != 0).all()
+    gradient[[0, 2, 4, 10, 11], 0] = 0
+    gradient[[4, 9]] = 0
+    assert (gradient == 0).all()  # y and h of the object are met already; nothing else answers for it
+
+
+def test_maps_built_for_a_box_decode_to_it() -> None:
+    # Image of 64 rows and 96 columns.  Object (50, 6, 80, 42): centre (65, 24), cell row 0, column 2, at
+    # (1 / 32, 0.75); sides 30 of 96 and 36 of 64, square roots 0.559017 and 0.75.
+    raw = torch.full((1, 13, 2, 3), -4.0)
+    raw[0, 5:10, 0, 2] = torch.tensor([logit(1 / 32), logit(0.75), logit(0.559017), logit(0.75), logit(0.9)])
+    raw[0, 10:, 0, 2] = torch.tensor([0.7, 0.2, 0.1]).log()
+    boxes, scores = GridScheme(3, 32, 2).decode([raw])
+    assert boxes.shape == (1, 12, 4)
+    at = 2 * 2 + 1  # second box of the third cell
+    torch.testing.assert_close(boxes[0, at], torch.tensor([50.0, 6, 80, 42]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(scores[0, at], torch.tensor([0.63, 0.18, 0.09]))  # class × confidence
+    assert scores[0].max() == scores[0, at].max()
+
+
+def test_a_perfect_map_has_hardly_any_loss() -> None:
+    raw = torch.full((1, 12, 2, 2), -12.0)
+    raw[0, :5, 0, 0] = torch.tensor([logit(0.75), 0, logit(0.70710678), 0, 12.0])
+    raw[0, 11, 0, 0] = 12.0
+    boxes, _ = SCHEME.decode([raw])
+    assert matched_iou(boxes[0, 0], TARGET.boxes[0]) > 0.9999
+    assert sum(term.item() for term in SCHEME.losses([raw], [TARGET]).values()) < 1e-6
+
+
+def test_objects_that_share_a_cell_are_reported() -> None:
+    targets = box_targets([(8.0, 8.0, 40.0, 24.0), (10.0, 10.0, 20.0, 20.0)], [1, 0], [False, False])
+    with pytest.warns(UserWarning, match="YOLOv1 learns only the largest"):
+        SCHEME.losses([flat_map()], [targets])

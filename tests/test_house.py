@@ -1,0 +1,156 @@
+"""The project keeps the rules of the house; and each rule is shown to catch what it forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import house
+
+ROOT = Path(__file__).resolve().parents[1]
+Rule = Callable[[Path], list[str]]
+RULES: list[Rule] = [
+    house.import_direction,
+    house.library_borders,
+    house.sizes,
+    house.names,
+    house.dangerous_calls,
+    house.docstrings,
+    house.silenced_checks,
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_project_keeps(rule: Rule) -> None:
+    violations = rule(ROOT)
+    assert not violations, "\n" + "\n".join(violations)
+
+
+def test_the_project_is_really_read() -> None:
+    found = {path.relative_to(ROOT).as_posix() for path in house.python_files(ROOT, "detseg", "tools", "tests")}
+    assert {"detseg/structures.py", "detseg/ops/boxes.py", "tools/demo.py", "tests/house.py"} <= found
+
+
+CLEAN = '"""A module."""\n\nfrom detseg.ops.boxes import box_area\n'
+
+
+def make_project(root: Path, path: str, text: str) -> Path:
+    """A small project that keeps every rule, but for the one file given."""
+    files = {
+        "detseg/__init__.py": "",
+        "detseg/ops/boxes.py": '"""Boxes."""\n\nimport torch\n',
+        "detseg/data/voc.py": CLEAN + "from detseg.config.data import VocConfig\n",
+        "detseg/data/transforms.py": '"""The one place."""\n\nimport albumentations as A\n',
+        "detseg/models/yolo.py": CLEAN,
+        "detseg/config/data.py": '"""Settings."""\n\nfrom detseg.errors import ConfigError\n',
+        "detseg/structures.py": CLEAN,
+        "detseg/errors.py": '"""Errors."""\n',
+        "detseg/training/task.py": CLEAN + "import lightning\n\nfrom detseg.metrics.coco import evaluate\n",
+        "detseg/metrics/coco.py": CLEAN + "from pycocotools.coco import COCO\n",
+        "detseg/experiment.py": CLEAN + "from lightning import Trainer\n\nfrom detseg.training.task import Task\n",
+        "tools/train.py": '"""Train."""\n\nfrom detseg.experiment import fit\n',
+    } | {path: text}
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content, encoding="utf-8")
+    return root
+
+
+def test_a_clean_project_breaks_no_rule(tmp_path: Path) -> None:
+    project = make_project(tmp_path, "detseg/factory.py", CLEAN)
+    assert [rule(project) for rule in RULES] == [[]] * len(RULES)
+
+
+LAZY = '"""M."""\n\n\ndef load():\n    """Load."""\n    {}\n'
+
+WRONG: list[tuple[Rule, str, str, str]] = [
+    (
+        house.import_direction,
+        "detseg/ops/masks.py",
+        "from detseg.structures import Sample\n",
+        "ops must not import struct",
+    ),
+    (house.import_direction, "detseg/models/net.py", "import detseg.data.voc\n", "models must not import data"),
+    (house.import_direction, "detseg/models/net.py", "from ..config import data\n", "models must not import config"),
+    (house.import_direction, "detseg/data/coco.py", "from detseg import models\n", "data must not import models"),
+    (house.import_direction, "detseg/data/coco.py", LAZY.format("from detseg.models import yolo"), ":6: data must not"),
+    (
+        house.import_direction,
+        "detseg/metrics/voc.py",
+        "from detseg.data.voc import x\n",
+        "metrics must not import data",
+    ),
+    (
+        house.import_direction,
+        "detseg/training/ema.py",
+        "from detseg import experiment\n",
+        "training must not import exp",
+    ),
+    (house.import_direction, "detseg/predict.py", "import detseg.training.task\n", "predict must not import training"),
+    (house.import_direction, "detseg/models/net.py", "from detseg import Predictor\n", "must not import __init__"),
+    (house.import_direction, "detseg/data/coco.py", "import tools.train\n", "data must not import tools"),
+    (house.import_direction, "detseg/things.py", "", "'things' has no rule"),
+    (house.library_borders, "detseg/predict.py", LAZY.format("import lightning as L"), ":6: lightning is imported"),
+    (house.library_borders, "detseg/predict.py", "import pytorch_lightning\n", "lightning is imported"),
+    (
+        house.library_borders,
+        "detseg/data/mosaic.py",
+        "from albumentations import Compose\n",
+        "albumentations is imported",
+    ),
+    (house.library_borders, "detseg/data/coco.py", "from pycocotools.coco import COCO\n", "pycocotools is imported"),
+    (house.library_borders, "tools/predict.py", "import lightning\n", "lightning is imported"),
+    (house.library_borders, "detseg/config/load.py", "import torch\n", "torch is imported"),
+    (house.sizes, "detseg/data/long.py", "x = 1\n" * 301, "301 lines"),
+    (house.sizes, "detseg/data/long.py", "def f():\n" + "    x = 1\n" * 59, "f has 60 lines"),
+    (house.sizes, "tests/test_long.py", "class T:\n  def f():\n" + "    x = 1\n" * 59, "f has 60 lines"),
+    (house.names, "detseg/utils.py", "", "'utils'"),
+    (house.names, "detseg/data/box_utils.py", "", "'box_utils'"),
+    (house.names, "detseg/common/boxes.py", "", "'common'"),
+    (house.names, "tests/helpers.py", "", "'helpers'"),
+    (house.dangerous_calls, "detseg/config/load.py", "x = eval('1')\n", "eval() is called"),
+    (house.dangerous_calls, "tools/run.py", "exec('1')\n", "exec() is called"),
+    (house.dangerous_calls, "detseg/factory.py", "import importlib\nimportlib.import_module('x')\n", ":2: importlib"),
+    (house.dangerous_calls, "detseg/factory.py", "from importlib import import_module\n", "is imported"),
+    (house.dangerous_calls, "detseg/predict.py", LAZY.format("import pickle"), ":6: pickle is imported"),
+    (house.dangerous_calls, "detseg/predict.py", "import torch\ntorch.load('x')\n", "without weights_only=True"),
+    (house.dangerous_calls, "detseg/predict.py", "torch.load('x', weights_only=False)\n", "without weights_only=True"),
+    (house.dangerous_calls, "detseg/predict.py", "from torch import load\n", "torch.load is imported"),
+    (house.dangerous_calls, "detseg/data/coco.py", "np.load('x', allow_pickle=True)\n", "with allow_pickle"),
+    (house.docstrings, "detseg/draw.py", "x = 1\n", "the module has no docstring"),
+    (house.docstrings, "detseg/draw.py", '"""M."""\ndef draw(): pass\n', ":2: draw has no docstring"),
+    (house.docstrings, "detseg/draw.py", '"""M."""\nclass Box: pass\n', ":2: Box has no docstring"),
+    (house.docstrings, "detseg/draw.py", '"""M."""\nclass B:\n  """B."""\n  def f(self): pass\n', ":4: B.f has no doc"),
+    (house.silenced_checks, "detseg/draw.py", "x = 1  # type: ignore\n", "needs a code and a reason"),
+    (house.silenced_checks, "detseg/draw.py", "x = 1  # type: ignore[misc]\n", "needs a code and a reason"),
+    (house.silenced_checks, "detseg/draw.py", "x = 1  # noqa\n", "needs a code and a reason"),
+    (house.silenced_checks, "tests/test_x.py", "x = 1  # noqa: E402, N812\n", "needs a code and a reason"),
+    (house.silenced_checks, "detseg/draw.py", "# ruff: noqa\n", "needs a code and a reason"),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text", "message"), WRONG, ids=[f"{w[0].__name__}-{w[1]}" for w in WRONG])
+def test_rule_catches(rule: Rule, path: str, text: str, message: str, tmp_path: Path) -> None:
+    violations = rule(make_project(tmp_path, path, text))
+    assert len(violations) == 1, violations
+    assert path in violations[0]
+    assert message in violations[0]
+
+
+RIGHT: list[tuple[Rule, str, str]] = [
+    (house.dangerous_calls, "detseg/checkpoint.py", "from pickle import UnpicklingError\n"),
+    (house.dangerous_calls, "detseg/predict.py", "model.eval()\ntorch.compile(model)\nre.compile('x')\n"),
+    (house.dangerous_calls, "detseg/predict.py", "torch.load('x', map_location='cpu', weights_only=True)\n"),
+    (house.silenced_checks, "detseg/draw.py", "x = 1  # noqa: E402, N812  # the library must see the setting\n"),
+    (house.silenced_checks, "detseg/draw.py", "x = 1  # type: ignore[attr-defined]  # ships no types\n"),
+    (house.docstrings, "detseg/draw.py", '"""M."""\ndef _f(): pass\nclass _B:\n  def f(self): pass\n'),
+    (house.sizes, "detseg/data/long.py", "x = 1\n" * 300),
+    (house.sizes, "detseg/data/long.py", "def f():\n" + "    x = 1\n" * 58),
+]
+
+
+@pytest.mark.parametrize(("rule", "path", "text"), RIGHT)
+def test_rule_lets_pass(rule: Rule, path: str, text: str, tmp_path: Path) -> None:
+    assert rule(make_project(tmp_path, path, text)) == []
