@@ -7,9 +7,9 @@ and class table.  Nothing in it is unpickled into code (``weights_only=True``).
 from __future__ import annotations
 
 import os
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -78,7 +78,7 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: no such checkpoint file{hint}")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint "
             f"is safe to read, this file is none)"

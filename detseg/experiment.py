@@ -46,7 +46,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         resume: None: a new run. ``last``: go on at the last checkpoint of the run directory. Else: a checkpoint file.
 
     Returns:
-        The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, TensorBoard logs, pictures.
+        The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
+        ``pictures/``.
 
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
@@ -147,9 +148,7 @@ def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | No
         run_dir = wanted if config.run_dir else _latest(wanted)
         checkpoint = run_dir / CHECKPOINTS / "last.ckpt"
         if not checkpoint.is_file():
-            raise CheckpointError(
-                f"{checkpoint}: nothing to resume; name a checkpoint with --resume=CKPT, or leave it out"
-            )
+            raise CheckpointError(f"{checkpoint}: no such checkpoint to go on from; name one: --resume=CKPT")
         return run_dir, checkpoint
     if config.run_dir is None:
         return _free(wanted), None
@@ -236,5 +235,12 @@ def _quiet_lightning() -> None:
     os.environ.setdefault("PL_DISABLE_TIPS", "1")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*number of training batches.*", ".*Checkpoint directory.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*",
+        ".*Checkpoint directory.*",
+        ".*in eval mode at the start of training.*",  # the averaged model and frozen layers, on purpose
+        ".*Experiment logs directory.*",
+        ".*LeafSpec.*",  # Lightning against a newer torch
+    ):
         warnings.filterwarnings("ignore", message)

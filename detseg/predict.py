@@ -18,6 +18,7 @@ from torch import nn
 
 from detseg.data.images import read_image
 from detseg.factory import load_detector
+from detseg.ops.devices import resolve_device
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable, Detections, UInt8Array
@@ -115,13 +116,6 @@ def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold
     """
     model, config, contents = load_detector(Path(checkpoint))
     return Predictor(model, contents.classes, config.data.input_hw, resolve_device(device), score_threshold)
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device that ``device`` names; ``auto``: the GPU if there is one, else the CPU."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def to_array(image: ImageLike) -> UInt8Array:

@@ -183,7 +183,7 @@ class Batch:
         return replace(self, images=images, targets=[target.to(device) for target in self.targets])
 
     def to_original(self, detections: Sequence[Detections]) -> list[Detections]:
-        """B detections in pixels of ``images`` → the same in pixels of the original images (evaluation batches only)."""
+        """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
         return [
             replace(found, boxes=letterbox.boxes_to_original(found.boxes))
             for found, letterbox in zip(detections, self.letterboxes, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from detseg.config.section import (
     InputSide,
@@ -18,12 +18,21 @@ from detseg.config.section import (
 )
 
 
+def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected [lowest, highest], got {list(bounds)}")
+    return bounds
+
+
+Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+
+
 class AffineConfig(Section):
     """Random affine map of image and boxes about the image's centre."""
 
     probability: Probability = 0.0
     """How often."""
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.2)
+    scale: Factors = (0.8, 1.2)
     """Zoom factor."""
     shift: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest shift, as a share of the image's side."""
@@ -64,7 +73,9 @@ class JpegConfig(Section):
 
     probability: Probability = 0.0
     """How often."""
-    quality: tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]] = (50, 95)
+    quality: Annotated[
+        tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]], AfterValidator(_ordered)
+    ] = (50, 95)
     """Range of the quality."""
 
 
@@ -87,13 +98,13 @@ class AugmentationConfig(Section):
     cutout: CutoutConfig = CutoutConfig()
     mosaic: Probability = 0.0
     """How often four images are put together into one."""
-    mosaic_scale: tuple[PositiveFloat, PositiveFloat] = (0.5, 1.5)
+    mosaic_scale: Factors = (0.5, 1.5)
     """Zoom of each image of a mosaic, relative to its letterboxed size."""
     mixup: Probability = 0.0
     """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count."""
     plain_last_epochs: NonNegativeInt = 0
     """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones."""
-    multi_scale: tuple[PositiveFloat, PositiveFloat] | None = None
+    multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     min_visibility: Probability = 0.1
     """A box is dropped when a crop, shift or mosaic leaves less than this share of its area in the picture."""

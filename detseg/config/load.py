@@ -17,7 +17,7 @@ from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.report import Origin, explain
 from detseg.config.schema import ExperimentConfig
 from detseg.config.section import Section
-from detseg.config.strict_yaml import YamlValue, read_yaml, resolve_plain
+from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
 from detseg.config.wording import kind_name, printable, sections
 from detseg.errors import ConfigError
 
@@ -37,17 +37,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     return _validate(apply_overrides(data, parsed), Origin(printable(str(path)), data, parsed))
 
 
-def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint") -> ExperimentConfig:
+def config_from_dict(
+    data: Mapping[str, Any], where: str = "checkpoint", overrides: Sequence[str] = ()
+) -> ExperimentConfig:
     """The experiment that plain data describes, as ``config_to_dict`` gave it.
 
     Args:
         data: nested mappings, lists and scalars.
         where: what an error begins with.
+        overrides: ``a.b.c=value`` each.
 
     Raises:
         ConfigError: as ``load_config``; also where ``data`` holds anything but plain data.
     """
-    return _validate(dict(data), Origin(where, dict(data), ()))
+    parsed = tuple(parse_override(text) for text in overrides)
+    return _validate(apply_overrides(dict(data), parsed), Origin(where, dict(data), parsed))
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
@@ -96,7 +100,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = None if resolve_plain(text) == text else "'"
+    style = "'" if needs_quotes(text) else None
     if not text.isprintable():  # PyYAML would fold Unicode's line breaks into spaces
         style = '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)

@@ -76,7 +76,7 @@ def parse_value(text: str, where: str) -> YamlValue:
     return value
 
 
-def resolve_plain(text: str) -> bool | int | float | str | None:
+def _resolve_plain(text: str) -> bool | int | float | str | None:
     """The value of a scalar without quotes, by the core schema of YAML 1.2.
 
     Raises:
@@ -92,6 +92,11 @@ def resolve_plain(text: str) -> bool | int | float | str | None:
     if _FLOAT.fullmatch(text):
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     return text
+
+
+def needs_quotes(text: str) -> bool:
+    """Whether text would be read as a number, a boolean or null if it stood without quotes."""
+    return text in _WORDS or bool(_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text))
 
 
 def _parse(text: str, position: Position) -> YamlValue:
@@ -156,6 +161,6 @@ def _scalar(event: yaml.ScalarEvent, where: str) -> YamlValue:
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in event.value):
         raise ConfigError(f"{where}: a NUL or half a surrogate pair is not text, got {quoted(event.value)}")
     try:
-        return resolve_plain(event.value) if event.implicit[0] else event.value
+        return _resolve_plain(event.value) if event.implicit[0] else event.value
     except ValueError as error:
         raise ConfigError(f"{where}: {quoted(event.value)} is {error}") from None

@@ -17,10 +17,15 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
+def printable(name: str) -> str:
+    """A name from a file as it can stand in a message: quoted, with escapes, if it holds more than printable text."""
+    return name if name.isprintable() else ascii(name)
+
+
 def listed(names: Sequence[str]) -> str:
     """The names in a row, cut after ten."""
     more = f", and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
+    return ", ".join(printable(name) for name in names[:_MAX_LISTED]) + more
 
 
 def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:

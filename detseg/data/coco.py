@@ -6,7 +6,6 @@ Letters for dimensions: I images, T annotations, C classes.
 from __future__ import annotations
 
 import json
-import math
 import os
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -24,6 +23,9 @@ from detseg.errors import DataError
 from detseg.structures import ClassTable
 
 Entry = dict[str, Any]
+
+_LARGEST = 1e15
+"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
 
 
 def read_coco(
@@ -99,7 +101,7 @@ def _by_id(file: Path, kind: str, entries: list[Entry]) -> dict[int, Entry]:
     found: dict[int, Entry] = {}
     for number, entry in enumerate(entries):
         entry_id = entry.get("id")
-        if type(entry_id) is not int:
+        if type(entry_id) is not int or abs(entry_id) >= 2**63:
             raise DataError(f"{file}: {kind} number {number}: id: expected a whole number, got {entry_id!r}")
         if entry_id in found:
             raise DataError(f"{file}: two entries have the {kind} id {entry_id}; ids must differ")
@@ -178,7 +180,7 @@ def _sizes(
     for row, (entry, path) in enumerate(zip(entries, paths, strict=True)):
         for column, key in enumerate(("height", "width")):
             value = entry.get(key) or 0
-            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+            if not _are_numbers([value]) or value < 0:
                 raise DataError(f"{file}: image {entry['id']}: {key}: expected pixels, got {value!r}")
             sizes[row, column] = int(value)
         if not sizes[row].all():
@@ -231,14 +233,14 @@ def _columns(
 
 
 def _numbers(file: Path, entry: Entry, key: str, values: object, count: int) -> list[float]:
-    if isinstance(values, list) and len(values) == count and _all_finite(values):
+    if isinstance(values, list) and len(values) == count and _are_numbers(values):
         return values
     expected = "[x, y, width, height] in pixels" if count == 4 else "a number"
     raise DataError(f"{file}: annotation {entry['id']}: {key}: expected {expected}, got {entry.get(key)!r}")
 
 
-def _all_finite(values: Iterable[object]) -> bool:
-    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+def _are_numbers(values: Iterable[object]) -> bool:
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)  # NaN is not less
 
 
 def _is_crowd(file: Path, entry: Entry) -> bool:

@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 
 from detseg.data.annotations import PackedAnnotations, training_boxes
+from detseg.data.class_names import printable
 from detseg.structures import BoolArray, ClassTable
 
 MAX_EXAMPLES = 5
@@ -75,7 +76,7 @@ class DataReport:
 
     def _where(self, oddity: Oddity) -> str:
         more = ", ..." if len(self._examples[oddity]) > MAX_EXAMPLES else ""
-        return ", ".join(self.examples(oddity)) + more
+        return ", ".join(printable(name) for name in self.examples(oddity)) + more
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:

@@ -95,7 +95,7 @@ class TrainTransform:
 def pixel_changes(config: AugmentationConfig) -> list[Any]:
     """The albumentations transforms that change colours and detail but move nothing, in order.
 
-    Milliseconds for 320 × 320 on one core, when it happens: colour 0.45, blur 0.25, noise 1.3, JPEG 0.5, cutout 0.05.
+    Milliseconds at 320 × 320 on one core: colour 0.5, blur 0.2, noise 1.1, JPEG 0.5, cutout 0.1.
     """
     changes: list[Any] = []
     color, jpeg, cutout = config.color, config.jpeg, config.cutout
@@ -111,7 +111,8 @@ def pixel_changes(config: AugmentationConfig) -> list[Any]:
     if jpeg.probability > 0:
         changes.append(A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability))
     if cutout.probability > 0 and cutout.max_size > 0:
-        sides = (cutout.max_size / 4, cutout.max_size)
+        longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
+        sides = (longest / 4, longest)
         changes.append(
             A.CoarseDropout(
                 num_holes_range=(1, cutout.max_holes),

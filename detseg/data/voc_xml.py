@@ -5,7 +5,6 @@ Letters for dimensions: N objects of the image.
 
 from __future__ import annotations
 
-import math
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,9 @@ import numpy as np
 
 from detseg.errors import DataError
 from detseg.structures import BoolArray, FloatArray
+
+_LARGEST = 1e15
+"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _number(path: Path, what: str, text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+        value = float("nan")
+    if not abs(value) < _LARGEST:  # nor is NaN less
         raise DataError(f"{path}: {what}: expected a number, got {text!r}")
     return value

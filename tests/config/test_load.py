@@ -245,7 +245,8 @@ def test_data_of_a_foreign_checkpoint_is_a_config_error(data: dict[Any, Any]) ->
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    text=st.text(st.characters(codec="utf-8")), name=st.sampled_from(["yes", "010", "1e3", "0o7", "~", " a", "x: y"])
+    text=st.text(st.characters(codec="utf-8")),
+    name=st.sampled_from(["yes", "010", "1e3", "0o7", "~", " a", "x: y", "9" * 20]),
 )
 def test_any_text_survives_yaml(tmp_path: Path, text: str, name: str) -> None:
     config = ExperimentConfig(data=ShapesConfig(name="shapes", classes=(text.replace("\0", ""), name, "a")))

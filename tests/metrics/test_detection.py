@@ -82,6 +82,8 @@ def test_merged_states_equal_one_evaluator() -> None:
         second.update(image_id, *images[image_id])
     first.merge(second.state())
     assert together.state()["image_ids"].tolist() == [3, 5, 7]
+    assert together.state()["detection_image_ids"].tolist() == [3, 7, 7]
+    assert together.state()["object_image_ids"].tolist() == [3, 3, 5, 7]
     for name, values in together.state().items():
         np.testing.assert_array_equal(first.state()[name], values)
     assert first.compute().to_dict() == together.compute().to_dict()

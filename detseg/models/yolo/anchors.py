@@ -4,8 +4,8 @@ Redmon, Farhadi, "YOLO9000", 2017, section 2 ("Dimension Clusters"); seeds after
 2007.
 Letters: N boxes, K anchors.  Sizes are widths and heights in input pixels; IoU is that of boxes with one centre.
 
-A cluster's anchor is the median of its widths and of its heights, not their mean: 1 - IoU is about
-|log w - log w'| + |log h - log h'| for similar boxes, which the median minimises, while the mean is drawn to large boxes.
+A cluster's anchor is the median of its widths and of its heights, not their mean: 1 - IoU is at most
+|log w - log w'| + |log h - log h'|, which the median minimises, while the mean is drawn to large boxes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from detseg.structures import FloatArray, IntArray
 
 NUM_STARTS = 5
 """k-means ends in the nearest local optimum; of several starts the best one counts."""
+
+MIN_GAIN = 1e-4
+"""k-means stops when a step adds less to the mean IoU: no detector feels it, and large sets would take minutes."""
 
 
 def fit_anchors(sizes: npt.ArrayLike, num_anchors: int, seed: int) -> FloatArray:
@@ -80,21 +83,20 @@ def share_out_anchors(anchors: npt.ArrayLike, num_levels: int) -> list[list[tupl
     return [[(float(width), float(height)) for width, height in level] for level in ordered]
 
 
-def refine_anchors(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
+def refine_anchors(sizes: FloatArray, iou: FloatArray) -> FloatArray:
     """One step of k-means: each anchor becomes the median of the boxes nearest to it.
 
     An anchor that no box is nearest to becomes the worst covered box instead (several: the next worst ones).
 
     Args:
         sizes: (N, 2) float64 box sizes.
-        anchors: (K, 2) float64 anchors.
+        iou: (N, K) float64 IoU of each box with each anchor.
 
     Returns:
         (K, 2) float64 new anchors.
     """
-    iou = _shape_iou(sizes, anchors)  # (N, K)
     nearest: IntArray = iou.argmax(axis=1)
-    clusters = [sizes[nearest == k] for k in range(len(anchors))]
+    clusters = [sizes[nearest == k] for k in range(iou.shape[1])]
     refined = np.array([np.median(cluster, axis=0) if len(cluster) else (0, 0) for cluster in clusters])
     empty = [k for k, cluster in enumerate(clusters) if len(cluster) == 0]
     if empty:
@@ -104,14 +106,14 @@ def refine_anchors(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
 
 
 def _run_k_means(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
-    """Refine until the mean IoU no longer grows; the median of a cluster need not be its optimum, so it may fall."""
-    quality = mean_best_iou(sizes, anchors)
+    """Refine until the mean IoU hardly grows; the median of a cluster need not be its optimum, so it may fall."""
+    iou = _shape_iou(sizes, anchors)
     while True:
-        refined = refine_anchors(sizes, anchors)
-        refined_quality = mean_best_iou(sizes, refined)
-        if refined_quality <= quality + 1e-6:
+        refined = refine_anchors(sizes, iou)
+        refined_iou = _shape_iou(sizes, refined)
+        if refined_iou.max(axis=1).mean() < iou.max(axis=1).mean() + MIN_GAIN:
             return anchors
-        anchors, quality = refined, refined_quality
+        anchors, iou = refined, refined_iou
 
 
 def _seed_anchors(sizes: FloatArray, num_anchors: int, rng: np.random.Generator) -> FloatArray:

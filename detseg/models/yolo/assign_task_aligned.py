@@ -98,7 +98,7 @@ def _inside(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def _at_least_wide(boxes: Tensor, width: float) -> Tensor:
-    """Boxes grown about their centres until both sides exceed ``width``, so that an open interval holds a grid point."""
+    """Boxes grown about their centres until both sides exceed ``width``, so that a grid point lies inside."""
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=width / 2 * 1.001)
     return torch.cat([centre - half, centre + half], dim=1)

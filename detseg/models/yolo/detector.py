@@ -88,7 +88,7 @@ class YoloDetector(nn.Module):
         ]
 
     def _suppress(self, candidates: Candidates, hw: tuple[int, int]) -> Detections:
-        """The detections of one image from its (A, 4) boxes and (A, C) scores; a prior may speak for several classes."""
+        """The detections of one image from (A, 4) boxes and (A, C) scores; a prior may speak for several classes."""
         prior, label = torch.nonzero(candidates.scores >= self.score_threshold, as_tuple=True)
         boxes = clip_boxes(candidates.boxes[prior], hw)
         has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])

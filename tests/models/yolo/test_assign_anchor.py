@@ -75,8 +75,8 @@ def test_the_better_shape_keeps_the_prior_and_the_other_takes_its_next_best() ->
 def test_a_moved_object_may_push_out_a_worse_one() -> None:
     # Coarse cell 3, centres (20, 20).  A 16 × 16 fits 38 with 1.  B 15 × 15 fits 38 with .879, 39 with .545.
     # C 4 × 20 fits 39 with 80 / 200 = .4, 38 with 64 / 272 = .235, then 8 × 4 with 16 / 96 = .167 and 4 × 4 with .2.
-    # A keeps 38; B moves to 39, where it beats C; C loses 38 to A too and takes 4 × 4 of fine row 2, column 2 (cell 10):
-    # prior 20.
+    # A keeps 38; B moves to 39, where it beats C; C loses 38 to A too and takes 4 × 4 of fine row 2, column 2, cell
+    # 10: prior 20.
     found = assign([(12, 12, 28, 28, 0, False), (12.5, 12.5, 27.5, 27.5, 1, False), (18, 10, 22, 30, 2, False)])
     assert found.prior.tolist() == [38, 39, 20]
 

@@ -1,0 +1,124 @@
+"""Evaluation of a trained model on a split of a data set, with the evaluator that training uses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from detseg.config.schema import ExperimentConfig
+from detseg.data.coco_format import coco_ground_truth
+from detseg.data.dataset import DetectionDataset
+from detseg.data.loader import eval_loader
+from detseg.data.splits import Split, open_split
+from detseg.errors import CheckpointError, DataError
+from detseg.factory import load_detector
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.result import DetectionResult
+from detseg.models.yolo.detector import YoloDetector
+from detseg.ops.devices import resolve_device
+from detseg.ops.images import to_float
+from detseg.structures import ClassTable, Detections
+
+
+def evaluate_checkpoint(
+    checkpoint: Path,
+    split: Split,
+    config: ExperimentConfig | None = None,
+    device: str = "auto",
+    coco_dir: Path | None = None,
+) -> DetectionResult:
+    """Evaluate a checkpoint, print what the data's reader found odd, the numbers and what they mean.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a run.
+        split: which images.
+        config: settings of data and evaluation; None: those that the model was trained with.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form; None: nowhere.
+
+    Returns:
+        The result; also written to ``evaluation_<split>.json`` in the run directory.
+
+    Raises:
+        DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
+    """
+    console = Console()
+    model, trained_config, contents = load_detector(checkpoint)
+    config = config or trained_config
+    dataset = open_split_for(config, split, contents.classes, checkpoint)
+    for line in dataset.report.lines():
+        console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
+    evaluator = DetectionEvaluator(contents.classes, config.evaluation.max_detections, config.evaluation.operating_iou)
+    entries = evaluate_model(model, dataset, evaluator, config, device)
+    result = evaluator.compute()
+    console.print(result.table())
+    for line in result.explain():
+        console.print(line, highlight=False)
+    report = checkpoint.resolve().parent.parent / f"evaluation_{split}.json"
+    report.write_text(json.dumps({"checkpoint": checkpoint.name, **result.to_dict()}, indent=2), encoding="utf-8")
+    console.print(f"written: {report}", highlight=False, soft_wrap=True)
+    if coco_dir is not None:
+        coco_dir.mkdir(parents=True, exist_ok=True)
+        (coco_dir / "ground_truth.json").write_text(json.dumps(coco_ground_truth(dataset)), encoding="utf-8")
+        (coco_dir / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
+        console.print(f"written: {coco_dir}/ground_truth.json, detections.json", highlight=False, soft_wrap=True)
+    return result
+
+
+def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> DetectionDataset:
+    """The split, labelled by the checkpoint's class table.
+
+    Raises:
+        CheckpointError: the data has classes of its own that are not the checkpoint's.
+    """
+    own = config.data.classes
+    if own is not None and own != classes.names:
+        raise CheckpointError(
+            f"{checkpoint}: was trained on the classes {list(classes.names)}, data.classes are {list(own)}; leave "
+            f"data.classes out, or take the checkpoint that fits"
+        )
+    try:
+        return open_split(config.data, split, classes)
+    except DataError as error:
+        if "class" not in str(error):
+            raise
+        raise CheckpointError(f"{error} (the table is that of {checkpoint}: {', '.join(classes.names)})") from error
+
+
+@torch.no_grad()
+def evaluate_model(
+    model: YoloDetector,
+    dataset: DetectionDataset,
+    evaluator: DetectionEvaluator,
+    config: ExperimentConfig,
+    device: str = "auto",
+) -> list[dict[str, object]]:
+    """Show every image of ``dataset`` to the model and its detections to the evaluator.
+
+    Returns:
+        The detections as COCO result entries.
+    """
+    target = resolve_device(device)
+    model = model.eval().to(target).to(memory_format=torch.channels_last)
+    loader = eval_loader(
+        dataset,
+        input_hw=config.data.input_hw,
+        batch_size=config.data.batch_size,
+        num_workers=min(config.data.num_workers, 2),
+    )
+    entries: list[dict[str, object]] = []
+    for batch in track(loader, description="evaluating", transient=True):
+        batch = batch.to(target)
+        found = [detections.cpu() for detections in model.predict(to_float(batch.images))]
+        evaluator.update_batch(batch, found)
+        for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
+            entries += _named(detections, dataset.classes).to_coco(image_id)
+    return entries
+
+
+def _named(detections: Detections, classes: ClassTable) -> Detections:
+    return Detections(detections.boxes, detections.scores, detections.labels, classes)

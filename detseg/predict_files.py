@@ -1,0 +1,88 @@
+"""Prediction over files and folders: drawn pictures and COCO results, with progress."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import track
+
+from detseg.data.images import read_image
+from detseg.errors import DataError
+from detseg.predict import load_predictor
+
+PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+"""Endings of the files that a folder is searched for."""
+
+
+def predict_files(
+    checkpoint: Path, sources: Sequence[Path], out: Path, score_threshold: float, device: str = "auto"
+) -> None:
+    """Detect in every picture, draw what is found, and write all of it as COCO JSON.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a run.
+        sources: pictures and folders.
+        out: folder for the drawn pictures, which keep their names (and their subfolders), for ``detections.json`` (COCO
+            results) and for ``images.json`` (which file each ``image_id`` is, and the categories).
+        score_threshold: detections below it are left out.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Raises:
+        DetsegError: no pictures, one that cannot be read, or a checkpoint that cannot be loaded.
+    """
+    console = Console()
+    pictures = find_pictures(sources)
+    targets = [out / relative for _, relative in pictures]
+    clash = sorted({str(target) for target in targets if targets.count(target) > 1})
+    if clash:
+        raise DataError(f"{clash[0]}: two pictures would be written here; predict the folders one by one")
+    in_place = [path for (path, _), target in zip(pictures, targets, strict=True) if target.resolve() == path.resolve()]
+    if in_place:
+        raise DataError(f"{in_place[0]}: --out would overwrite the pictures themselves; choose another folder")
+    predictor = load_predictor(checkpoint, device, score_threshold)
+    entries, images = [], []
+    for image_id, ((path, relative), target) in enumerate(
+        track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
+    ):
+        image = read_image(path)
+        detections = predictor(image)
+        entries += detections.to_coco(image_id)
+        height, width = image.shape[:2]
+        images.append({"id": image_id, "file_name": relative.as_posix(), "height": height, "width": width})
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(target), cv2.cvtColor(detections.draw(image), cv2.COLOR_RGB2BGR)):
+            raise DataError(f"{target}: the picture could not be written; is there space, and the right to write?")
+    table = predictor.classes
+    categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
+    (out / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
+    (out / "images.json").write_text(json.dumps({"images": images, "categories": categories}), encoding="utf-8")
+    console.print(
+        f"{len(entries)} objects in {len(images)} pictures; written to {out}: the drawn pictures, detections.json, "
+        f"images.json",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The pictures that files and folders stand for, each with its path relative to the folder that it was found in.
+
+    Raises:
+        DataError: a source does not exist, or holds no pictures.
+    """
+    found = []
+    for source in sources:
+        if source.is_file():
+            found.append((source, Path(source.name)))
+        elif source.is_dir():
+            inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+            if not inside:
+                raise DataError(f"{source}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+            found += [(path, path.relative_to(source)) for path in inside]
+        else:
+            raise DataError(f"{source}: no such file or folder")
+    return found

@@ -1,0 +1,39 @@
+"""Find objects in pictures: python tools/predict.py runs/yolo_voc/checkpoints/best.ckpt images/ --out found/"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detseg.config.cli import ToolParser, run_tool
+
+
+def main(argv: Sequence[str]) -> None:
+    """Arguments → predictor → drawn pictures and COCO JSON."""
+    parser = ToolParser("Find objects in pictures; writes drawn copies and detections.json (COCO results).")
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
+    parser.add_argument("images", type=Path, nargs="+", help="pictures, or folders of pictures (searched all the way)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--score", type=_score, default=0.3, help="detections below this score are left out (0.3)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    arguments = parser.parse_intermixed_args(argv)
+
+    from detseg.predict_files import predict_files  # loads torch; the arguments are valid by now
+
+    predict_files(arguments.checkpoint, arguments.images, arguments.out, arguments.score, arguments.device)
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return score
+
+
+if __name__ == "__main__":
+    sys.exit(run_tool(main))
