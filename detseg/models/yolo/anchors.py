@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from detseg.errors import ConfigError, DataError
+from detseg.errors import DataError
 from detseg.structures import FloatArray, IntArray
 
 NUM_STARTS = 5
@@ -58,29 +58,6 @@ def fit_anchors(sizes: npt.ArrayLike, num_anchors: int, seed: int) -> FloatArray
 def mean_best_iou(sizes: npt.ArrayLike, anchors: npt.ArrayLike) -> float:
     """Mean over (N, 2) sizes of the IoU with the best of (K, 2) anchors, in [0, 1]; what YOLO9000's table 1 reports."""
     return float(_shape_iou(_check_sizes(sizes), _check_sizes(anchors)).max(axis=1).mean())
-
-
-def share_out_anchors(anchors: npt.ArrayLike, num_levels: int) -> list[list[tuple[float, float]]]:
-    """Share anchors out over the levels by area: the finest level gets the smallest.
-
-    Args:
-        anchors: (K, 2) widths and heights in input pixels, in any order.
-        num_levels: number of strides.
-
-    Returns:
-        One list of K / ``num_levels`` (width, height) a level, finest level first.
-
-    Raises:
-        ConfigError: K is not a multiple of ``num_levels``.
-    """
-    checked = _check_sizes(anchors)
-    if len(checked) == 0 or len(checked) % num_levels:
-        raise ConfigError(
-            f"model.head.anchors: got {len(checked)} anchors for {num_levels} strides;"
-            f" expected as many for each stride: list a multiple of {num_levels}"
-        )
-    ordered = checked[np.argsort(checked.prod(axis=1), kind="stable")].reshape(num_levels, -1, 2)
-    return [[(float(width), float(height)) for width, height in level] for level in ordered]
 
 
 def refine_anchors(sizes: FloatArray, iou: FloatArray) -> FloatArray:

@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from detseg.errors import ConfigError, DataError
-from detseg.models.yolo.anchors import fit_anchors, mean_best_iou, refine_anchors, share_out_anchors
+from detseg.errors import DataError
+from detseg.models.yolo.anchors import fit_anchors, mean_best_iou, refine_anchors
 from detseg.structures import FloatArray
 
 
@@ -102,9 +102,3 @@ def test_wrong_shape_or_number_is_refused() -> None:
         fit_anchors(np.zeros((3, 4)), 1, seed=0)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         fit_anchors(np.ones((3, 2)), 0, seed=0)
-
-
-def test_anchors_are_shared_out_by_area() -> None:
-    assert share_out_anchors([(50, 40), (4, 5), (30, 9), (8, 8)], 2) == [[(4, 5), (8, 8)], [(30, 9), (50, 40)]]
-    with pytest.raises(ConfigError, match="got 4 anchors for 3 strides; expected as many for each"):
-        share_out_anchors([(50, 40), (4, 5), (30, 9), (8, 8)], 3)
