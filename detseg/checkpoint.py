@@ -7,6 +7,7 @@ and class table.  Nothing in it is unpickled into code (``weights_only=True``).
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,11 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.errors import CheckpointError
+from detseg.errors import CheckpointError, one_line
 from detseg.structures import ClassTable
 
 ENTRY = "detseg"
 FORMAT = 1
+FOLDER = "checkpoints"
+"""Folder of a run directory that holds its checkpoints."""
+
 _AVERAGE_PREFIX = "average.model."
 _MODEL_PREFIX = "model."
 
@@ -47,23 +51,33 @@ def model_entry(config: dict[str, Any], classes: ClassTable) -> dict[str, Any]:
     return {"format": FORMAT, "config": config, "classes": table}
 
 
+def run_dir_of(checkpoint: Path) -> Path:
+    """The run directory that a checkpoint lies in; the checkpoint's own folder, where it was taken out of its run."""
+    folder = checkpoint.resolve().parent
+    return folder.parent if folder.name == FOLDER else folder
+
+
 def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
     """Write to a file beside ``path``, sync it, and rename: a crash leaves the old file or the new one, never half.
 
     Raises:
         CheckpointError: the disk refused (full, read-only, ...).
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: could not be written ({error}); the previous file is untouched") from error
+        raise CheckpointError(
+            f"{path}: could not be written ({one_line(error)}); the previous file is untouched"
+        ) from error
+    finally:  # also when the user interrupts
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """The errors that users can mend: each message is one line that says what, where, expected, and how to mend it."""
 
+from __future__ import annotations
+
 
 class DetsegError(Exception):
     """Base of every error whose cause lies in the user's files or settings; tools print it and exit with code 2."""
@@ -15,3 +17,8 @@ class DataError(DetsegError, ValueError):
 
 class CheckpointError(DetsegError, ValueError):
     """A checkpoint is missing, damaged, or made for another model or class table."""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line, for the inside of one of ours."""
+    return " ".join(str(error).split()) or type(error).__name__

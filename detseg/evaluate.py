@@ -9,18 +9,19 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from detseg.checkpoint import run_dir_of
 from detseg.config.schema import ExperimentConfig
 from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
 from detseg.data.splits import Split, open_split
-from detseg.errors import CheckpointError, DataError
+from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.factory import load_detector
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.devices import resolve_device
 from detseg.ops.images import to_float
+from detseg.predict import find_device
 from detseg.structures import ClassTable, Detections
 
 
@@ -47,18 +48,19 @@ def evaluate_checkpoint(
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
     console = Console()
+    target = find_device(device)
     model, trained_config, contents = load_detector(checkpoint)
     config = config or trained_config
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
         console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
     evaluator = DetectionEvaluator(contents.classes, config.evaluation.max_detections, config.evaluation.operating_iou)
-    entries = evaluate_model(model, dataset, evaluator, config, device)
+    entries = evaluate_model(model, dataset, evaluator, config, target)
     result = evaluator.compute()
     console.print(result.table())
     for line in result.explain():
         console.print(line, highlight=False)
-    report = checkpoint.resolve().parent.parent / f"evaluation_{split}.json"
+    report = run_dir_of(checkpoint) / f"evaluation_{split}.json"
     report.write_text(json.dumps({"checkpoint": checkpoint.name, **result.to_dict()}, indent=2), encoding="utf-8")
     console.print(f"written: {report}", highlight=False, soft_wrap=True)
     if coco_dir is not None:
@@ -95,15 +97,14 @@ def evaluate_model(
     dataset: DetectionDataset,
     evaluator: DetectionEvaluator,
     config: ExperimentConfig,
-    device: str = "auto",
+    device: torch.device,
 ) -> list[dict[str, object]]:
     """Show every image of ``dataset`` to the model and its detections to the evaluator.
 
     Returns:
         The detections as COCO result entries.
     """
-    target = resolve_device(device)
-    model = model.eval().to(target).to(memory_format=torch.channels_last)
+    model = model.eval().to(device).to(memory_format=torch.channels_last)
     loader = eval_loader(
         dataset,
         input_hw=config.data.input_hw,
@@ -112,7 +113,7 @@ def evaluate_model(
     )
     entries: list[dict[str, object]] = []
     for batch in track(loader, description="evaluating", transient=True):
-        batch = batch.to(target)
+        batch = batch.to(device)
         found = [detections.cpu() for detections in model.predict(to_float(batch.images))]
         evaluator.update_batch(batch, found)
         for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):

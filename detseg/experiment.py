@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
-import warnings
+import signal
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from detseg.checkpoint import FOLDER
 from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict, config_to_yaml
 from detseg.config.model import AnchorHeadConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.data.dataset import DetectionDataset
 from detseg.data.splits import open_split
-from detseg.errors import CheckpointError, ConfigError
+from detseg.errors import ConfigError, one_line
 from detseg.factory import build_detector, head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
-from detseg.training.checkpoints import AtomicCheckpointIO, best_and_last
+from detseg.training.checkpoints import LAST, AtomicCheckpointIO, BestAndLast
 from detseg.training.datamodule import DetectionDataModule
+from detseg.training.epoch_table import EpochTable
+from detseg.training.lightning_noise import quiet_lightning
 from detseg.training.pictures import SamplePictures
 from detseg.training.precision import resolve_precision
 from detseg.training.progress import ValidateLastEpoch, progress_callbacks
+from detseg.training.run_directory import new_run, resumed_run
 from detseg.training.task import DetectionTask
-
-CHECKPOINTS = "checkpoints"
-"""Folder of a run directory that holds its checkpoints."""
 
 
 def train(config: ExperimentConfig, config_path: Path, resume: str | None = None) -> Path:
@@ -52,7 +53,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
     """
-    console = Console()
+    console = Console(quiet=not _is_first_process())
     run_dir, checkpoint = _run_directory(config, config_path, resume)
     L.seed_everything(config.seed, verbose=False)
     train_set, val_set = _open_data(config, console)
@@ -88,7 +89,15 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     if not config.trainer.fast_dev_run and trainer.is_global_zero:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
-    trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    try:
+        _fit(trainer, task, data, checkpoint)
+    except KeyboardInterrupt:
+        if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
+            console.print(
+                f"stopped; the finished epochs are in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
+            )
+        raise
+    _say_why_stopped(trainer, console)
     if task.result is not None and trainer.is_global_zero:
         for line in task.result.explain():
             console.print(line, highlight=False)
@@ -100,79 +109,87 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
 def build_trainer(config: ExperimentConfig, run_dir: Path, console: Console) -> L.Trainer:
     """Lightning's Trainer with our callbacks, loggers and checkpoint files."""
     settings = config.trainer
-    _quiet_lightning()
+    quiet_lightning()
     accelerator = settings.accelerator
     device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
     precision = resolve_precision(settings.precision, device_type)
     on_cpu = device_type == "cpu"
     callbacks: list[Callback] = [*progress_callbacks(console), ValidateLastEpoch()]
     if not settings.fast_dev_run:
-        callbacks.append(best_and_last(run_dir / CHECKPOINTS))
+        callbacks += [EpochTable(run_dir / "metrics.csv"), BestAndLast(run_dir / FOLDER)]
         if settings.num_pictures:
             callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
     if settings.early_stopping_patience is not None:
         callbacks.append(EarlyStopping("val/AP", patience=settings.early_stopping_patience, mode="max"))
-    return L.Trainer(
-        accelerator="cpu" if on_cpu else accelerator,
-        # Lightning's "auto" on a CPU is one process as well; saying so keeps its warning away.
-        devices=1 if on_cpu and settings.devices == "auto" else settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=settings.strategy,
-        precision="bf16-mixed" if precision == "bfloat16" else "32-true",
-        max_epochs=settings.max_epochs,
-        accumulate_grad_batches=settings.accumulate_batches,
-        gradient_clip_val=settings.gradient_clip_norm or None,
-        check_val_every_n_epoch=settings.validate_every,
-        fast_dev_run=settings.fast_dev_run,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10,
-        use_distributed_sampler=False,  # our batch sampler shares out the samples itself
-        callbacks=callbacks,
-        logger=[CSVLogger(run_dir, name="", version=""), TensorBoardLogger(run_dir, name="", version="tensorboard")],
-        plugins=[AtomicCheckpointIO()],
-        enable_model_summary=False,
-        enable_progress_bar=console.is_terminal,
-        default_root_dir=run_dir,
-    )
+    try:
+        return L.Trainer(
+            accelerator="cpu" if on_cpu else accelerator,
+            # Lightning's "auto" on a CPU is one process as well; saying so keeps its warning away.
+            devices=1 if on_cpu and settings.devices == "auto" else settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            max_epochs=settings.max_epochs,
+            accumulate_grad_batches=settings.accumulate_batches,
+            gradient_clip_val=settings.gradient_clip_norm or None,
+            check_val_every_n_epoch=settings.validate_every,
+            fast_dev_run=settings.fast_dev_run,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,  # our batch sampler shares out the samples itself
+            callbacks=callbacks,
+            logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
+            plugins=[AtomicCheckpointIO()],
+            enable_model_summary=False,
+            enable_progress_bar=console.is_terminal,
+            default_root_dir=run_dir,
+        )
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"trainer: Lightning refuses accelerator={accelerator}, devices={settings.devices}, "
+            f"num_nodes={settings.num_nodes}, strategy={settings.strategy}: {one_line(error)}"
+        ) from error
+
+
+def _fit(trainer: L.Trainer, task: DetectionTask, data: DetectionDataModule, checkpoint: Path | None) -> None:
+    """Train; an interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code.
+
+    Lightning turns the first into ``SystemExit(1)`` and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the one of several that writes and speaks; known from the environment."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _say_why_stopped(trainer: L.Trainer, console: Console) -> None:
+    stopper = trainer.early_stopping_callback
+    if stopper is not None and stopper.stopped_epoch:
+        console.print(
+            f"stopped after epoch {stopper.stopped_epoch + 1}: no better AP than {float(stopper.best_score):.3f} in "
+            f"{stopper.patience} validations",
+            highlight=False,
+        )
 
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:
     """The folder to write to and the checkpoint to go on from."""
-    if resume is not None and resume != "last":
-        checkpoint = Path(resume)
-        if not checkpoint.is_file():
-            raise CheckpointError(f"{checkpoint}: no such checkpoint file")
-        return config.run_dir or checkpoint.resolve().parent.parent, checkpoint
-    wanted = config.run_dir or Path("runs") / config_path.stem
-    if resume == "last":
-        run_dir = wanted if config.run_dir else _latest(wanted)
-        checkpoint = run_dir / CHECKPOINTS / "last.ckpt"
-        if not checkpoint.is_file():
-            raise CheckpointError(f"{checkpoint}: no such checkpoint to go on from; name one: --resume=CKPT")
-        return run_dir, checkpoint
-    if config.run_dir is None:
-        return _free(wanted), None
-    if (wanted / CHECKPOINTS).exists() and not config.trainer.fast_dev_run:
-        raise ConfigError(f"run_dir: {wanted} holds a run already; choose another folder, or go on with --resume")
-    return wanted, None
-
-
-def _numbered(path: Path) -> list[Path]:
-    """``path``, ``path-2``, ``path-3``, ... as far as they exist, oldest first."""
-    found, candidate, number = [], path, 2
-    while candidate.exists():
-        found.append(candidate)
-        candidate, number = path.with_name(f"{path.name}-{number}"), number + 1
-    return found
-
-
-def _latest(path: Path) -> Path:
-    return (_numbered(path) or [path])[-1]
-
-
-def _free(path: Path) -> Path:
-    taken = len(_numbered(path))
-    return path if not taken else path.with_name(f"{path.name}-{taken + 1}")
+    if resume is not None:
+        return resumed_run(config.run_dir, config_path, resume)
+    if config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):
+        return config.run_dir, None  # nothing is written, or by the first process, which may have begun
+    return new_run(config.run_dir, config_path), None
 
 
 def _open_data(config: ExperimentConfig, console: Console) -> tuple[DetectionDataset, DetectionDataset]:
@@ -228,19 +245,3 @@ def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> np.ndarr
         sizes.append((boxes[:, 2:] - boxes[:, :2]) * np.array(scale))
     together = np.concatenate(sizes)
     return together[(together > 0).all(axis=1)]
-
-
-def _quiet_lightning() -> None:
-    """Keep what Lightning says of itself off the screen: tips, and advice on choices that we made on purpose."""
-    os.environ.setdefault("PL_DISABLE_TIPS", "1")
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*number of training batches.*",
-        ".*Checkpoint directory.*",
-        ".*in eval mode at the start of training.*",  # the averaged model and frozen layers, on purpose
-        ".*Experiment logs directory.*",
-        ".*LeafSpec.*",  # Lightning against a newer torch
-    ):
-        warnings.filterwarnings("ignore", message)

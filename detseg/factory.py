@@ -20,9 +20,10 @@ from detseg.config.model import (
 )
 from detseg.config.schema import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
-from detseg.models.backbones import CSP_FAMILY, CSPBackbone, TimmBackbone
+from detseg.models.backbones import CSP_FAMILY, CSPBackbone
 from detseg.models.blocks import Normalize
 from detseg.models.necks import FPN, PAN
+from detseg.models.timm_backbone import TimmBackbone
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.detector import YoloDetector
@@ -62,14 +63,27 @@ def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool =
 
 
 def head_strides(config: HeadConfig) -> tuple[int, ...]:
-    """The strides that a head predicts on, finest first."""
-    return (config.stride,) if isinstance(config, GridHeadConfig) else tuple(sorted(config.strides))
+    """The strides that a head predicts on, finest first.
+
+    Raises:
+        ConfigError: none, or one twice.
+    """
+    if isinstance(config, GridHeadConfig):
+        return (config.stride,)
+    if not config.strides or len(set(config.strides)) != len(config.strides):
+        raise ConfigError(f"model.head.strides: expected one or more different strides, got {list(config.strides)}")
+    return tuple(sorted(config.strides))
 
 
 def build_backbone(
     config: BackboneConfig, strides: tuple[int, ...], load_pretrained: bool
 ) -> CSPBackbone | TimmBackbone:
-    """The backbone that ``config`` describes, its first stages frozen where asked."""
+    """The backbone that ``config`` describes, its first stages frozen where asked.
+
+    Raises:
+        ConfigError: no such backbone, it lacks a stride, or a setting does not apply to it.
+        DetsegError: published weights could not be loaded.
+    """
     backbone: CSPBackbone | TimmBackbone
     try:
         if config.name in CSP_FAMILY:
@@ -83,28 +97,33 @@ def build_backbone(
                     f"model.backbone: depth and width belong to {', '.join(CSP_FAMILY)}; {config.name!r} has none"
                 )
             backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
+        backbone.freeze_stages(config.frozen_stages)
     except ConfigError:
         raise
     except ValueError as error:
         raise ConfigError(f"model.backbone: {error}; ours are {', '.join(CSP_FAMILY)}") from error
-    freeze(backbone, config.frozen_stages)
     return backbone
-
-
-def freeze(backbone: CSPBackbone | TimmBackbone, num_stages: int) -> None:
-    """Stop training the first stages; the task keeps their batch-norm statistics still as well."""
-    for module in backbone.freeze_stages(num_stages):
-        module.requires_grad_(False)
 
 
 def build_neck(
     config: NeckConfig, backbone: BackboneConfig, in_channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> FPN | PAN:
-    """The neck that ``config`` describes, on a backbone with ``in_channels``."""
+    """The neck that ``config`` describes, on a backbone with ``in_channels``.
+
+    Raises:
+        ConfigError: a setting that does not apply to this neck.
+    """
     match config.name:
         case "fpn":
+            if config.depth is not None:
+                raise ConfigError("model.neck.depth: belongs to pan, an fpn has no CSP layers; leave it out")
             return FPN(in_channels, strides, config.channels or in_channels[0])
         case "pan":
+            if len(strides) == 1 and (config.channels is not None or config.depth is not None):
+                raise ConfigError(
+                    "model.neck: a pan on one stride passes the backbone's map on as it is, so channels and depth do "
+                    "not apply; leave them out, or set model.neck.name=fpn"
+                )
             family_depth, _ = CSP_FAMILY.get(backbone.name, CSP_FAMILY["csp_nano"])
             first = config.channels
             channels = in_channels if first is None else tuple(first * 2**i for i in range(len(in_channels)))
@@ -145,9 +164,13 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
 def build_anchor_scheme(
     config: AnchorHeadConfig, anchors: tuple[tuple[float, float], ...], num_classes: int
 ) -> AnchorScheme:
-    """The anchor scheme with its anchors shared out over the strides, smallest on the finest."""
-    strides = tuple(sorted(config.strides))
-    if len(anchors) % len(strides):
+    """The anchor scheme with its anchors shared out over the strides, smallest on the finest.
+
+    Raises:
+        ConfigError: their number is no multiple of that of the strides.
+    """
+    strides = head_strides(config)
+    if not anchors or len(anchors) % len(strides):
         raise ConfigError(
             f"model.head.anchors: {len(anchors)} anchors cannot be shared out evenly over {len(strides)} strides"
         )

@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from torch import nn
 
 from detseg.data.images import read_image
+from detseg.errors import ConfigError
 from detseg.factory import load_detector
 from detseg.ops.devices import resolve_device
 from detseg.ops.images import stack_images, to_float
@@ -113,9 +114,23 @@ def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a detseg checkpoint.
+        ConfigError: this machine has no such device.
     """
+    target = find_device(device)  # first, since it is quick to say
     model, config, contents = load_detector(Path(checkpoint))
-    return Predictor(model, contents.classes, config.data.input_hw, resolve_device(device), score_threshold)
+    return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold)
+
+
+def find_device(device: str) -> torch.device:
+    """The device that a user names; tools print the error.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def to_array(image: ImageLike) -> UInt8Array:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 from rich.console import Console
@@ -32,23 +34,24 @@ def predict_files(
         device: ``auto``, ``cpu``, ``cuda``, ...
 
     Raises:
-        DetsegError: no pictures, one that cannot be read, or a checkpoint that cannot be loaded.
+        DetsegError: no pictures, a checkpoint that cannot be loaded, an output that would overwrite an input; and,
+            after all others are done and written, pictures that cannot be read.
     """
     console = Console()
     pictures = find_pictures(sources)
-    targets = [out / relative for _, relative in pictures]
-    clash = sorted({str(target) for target in targets if targets.count(target) > 1})
-    if clash:
-        raise DataError(f"{clash[0]}: two pictures would be written here; predict the folders one by one")
-    in_place = [path for (path, _), target in zip(pictures, targets, strict=True) if target.resolve() == path.resolve()]
-    if in_place:
-        raise DataError(f"{in_place[0]}: --out would overwrite the pictures themselves; choose another folder")
+    targets = _targets(pictures, out)
     predictor = load_predictor(checkpoint, device, score_threshold)
-    entries, images = [], []
+    entries: list[dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    unreadable: list[DataError] = []
     for image_id, ((path, relative), target) in enumerate(
         track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
     ):
-        image = read_image(path)
+        try:
+            image = read_image(path)
+        except DataError as error:  # the others need not suffer
+            unreadable.append(error)
+            continue
         detections = predictor(image)
         entries += detections.to_coco(image_id)
         height, width = image.shape[:2]
@@ -58,6 +61,7 @@ def predict_files(
             raise DataError(f"{target}: the picture could not be written; is there space, and the right to write?")
     table = predictor.classes
     categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
+    out.mkdir(parents=True, exist_ok=True)
     (out / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
     (out / "images.json").write_text(json.dumps({"images": images, "categories": categories}), encoding="utf-8")
     console.print(
@@ -66,6 +70,33 @@ def predict_files(
         highlight=False,
         soft_wrap=True,
     )
+    if unreadable:
+        more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        raise DataError(
+            f"{len(unreadable)} of {len(pictures)} pictures were left out: {'; '.join(map(str, unreadable[:3]))}{more}"
+        )
+
+
+def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
+    """Where each picture's drawn copy goes.
+
+    Raises:
+        DataError: nowhere: the copy would overwrite a picture or another copy, or cannot be written in its format.
+    """
+    targets = [out / relative for _, relative in pictures]
+    clash = [str(target) for target, count in Counter(targets).items() if count > 1]
+    if clash:
+        raise DataError(f"{clash[0]}: two pictures would be written here; predict the folders one by one")
+    out_and_above = [out.resolve(), *out.resolve().parents]
+    for (path, relative), target in zip(pictures, targets, strict=True):
+        searched = path.resolve().parents[len(relative.parts) - 1]
+        if searched in out_and_above and out_and_above[0] in path.resolve().parents:
+            raise DataError(
+                f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
+            )
+        if not cv2.haveImageWriter(str(target)):
+            raise DataError(f"{path}: a drawn copy cannot be written in this format; convert it to PNG or JPEG")
+    return targets
 
 
 def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -79,7 +110,9 @@ def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
         if source.is_file():
             found.append((source, Path(source.name)))
         elif source.is_dir():
-            inside = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES)
+            inside = sorted(
+                path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+            )
             if not inside:
                 raise DataError(f"{source}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
             found += [(path, path.relative_to(source)) for path in inside]

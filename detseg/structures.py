@@ -221,12 +221,18 @@ class Detections:
     def __len__(self) -> int:
         return len(self.scores)
 
-    def __getitem__(self, item: int | slice | Tensor | Sequence[int]) -> Detections:
+    def __getitem__(
+        self, item: int | slice | Tensor | Sequence[int] | Sequence[bool] | IntArray | BoolArray
+    ) -> Detections:
+        if isinstance(item, Tensor | np.ndarray | np.generic) and item.ndim == 0:
+            item = int(item)
         if isinstance(item, int):
-            if not -len(self) <= item < len(self):  # also what ends iteration
+            if not -len(self) <= item < len(self):
                 raise IndexError(f"detection {item} of {len(self)}")
             item = [item]
-        picked = item if isinstance(item, slice | Tensor) else torch.as_tensor(item, dtype=torch.int64)
+        picked = item if isinstance(item, slice) else torch.as_tensor(item)
+        if isinstance(picked, Tensor) and not picked.numel():
+            picked = picked.long()  # torch makes floats of an empty list
         return replace(self, boxes=self.boxes[picked], scores=self.scores[picked], labels=self.labels[picked])
 
     def __iter__(self) -> Iterator[Detections]:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments = parser.parse_intermixed_args(argv)
     for override in arguments.overrides:
-        if not override.startswith(("data.", "evaluation.")):
+        if override.partition("=")[0].partition(".")[0] not in ("data", "evaluation"):
             raise ConfigError(
                 f"override {override}: the checkpoint decides; only data.* and evaluation.* can be changed"
             )

@@ -33,8 +33,7 @@ def main(argv: Sequence[str]) -> None:
 
     from detseg.experiment import train  # loads torch; the configuration is valid by now
 
-    run_dir = train(config, arguments.config, arguments.resume)
-    print(f"checkpoints, metrics and pictures: {run_dir}")
+    train(config, arguments.config, arguments.resume)
 
 
 def _checkpoint(text: str) -> str:

@@ -82,15 +82,24 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         main(arguments)
         sys.stdout.flush()
     except DetsegError as error:
-        if "--debug" in arguments:
-            traceback.print_exc()
-        for line in str(error).splitlines():
-            print(f"error: {printable(line)}", file=sys.stderr)
-        return 2
+        return _report(str(error), arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output, such as `head`, has left; the interpreter must not flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        return _report(f"{error.filename}: {error.strerror}", arguments)  # no space, no right to write, ...
     return 0
+
+
+def _report(message: str, arguments: Sequence[str]) -> int:
+    """Print the error that is being handled; returns the exit code."""
+    if "--debug" in arguments:
+        traceback.print_exc()
+    for line in message.splitlines():
+        print(f"error: {printable(line)}", file=sys.stderr)
+    return 2

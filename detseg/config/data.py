@@ -103,7 +103,8 @@ class AugmentationConfig(Section):
     mixup: Probability = 0.0
     """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count."""
     plain_last_epochs: NonNegativeInt = 0
-    """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones."""
+    """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones;
+    in a shorter training they never happen."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     min_visibility: Probability = 0.1
@@ -179,6 +180,8 @@ class ShapesConfig(DataSection):
 
     name: Literal["shapes"]
     """Which data set."""
+    image_size: InputSide | tuple[InputSide, InputSide] = 160
+    """As in the other layouts."""
     root: Path = Path("data/shapes")
     """Folder that the set is generated into; reused when it already holds this very set."""
     num_train: PositiveInt = 400

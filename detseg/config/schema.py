@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import model_validator
-
 from detseg.config.data import DataConfig
 from detseg.config.model import YoloConfig
 from detseg.config.section import NonNegativeInt, Section
@@ -37,12 +35,3 @@ class ExperimentConfig(Section):
     schedule: ScheduleConfig = CosineConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-
-    @model_validator(mode="after")
-    def _plain_epochs_fit(self) -> ExperimentConfig:
-        plain, epochs = self.data.augmentation.plain_last_epochs, self.trainer.max_epochs
-        if plain > epochs:
-            raise ValueError(
-                f"data.augmentation.plain_last_epochs is {plain} but trainer.max_epochs is {epochs}; lower the first"
-            )
-        return self

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7
-"""Keeps quotients finite for boxes without area."""
+"""Smallest divisor, so that quotients of boxes without area are finite; larger areas are divided by as they are."""
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -52,13 +52,14 @@ def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     left, right = boxes1[..., :, None, :], boxes2[..., None, :, :]
     inter = _intersection(left, right)
     union = box_area(left) + box_area(right) - inter
-    return inter / (union + EPSILON)
+    return inter / union.clamp(min=EPSILON)
 
 
 def matched_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """(..., 4) and (..., 4) xyxy → (...) intersection over union of each pair of rows, in [0, 1]."""
     inter = _intersection(boxes1, boxes2)
-    return inter / (box_area(boxes1) + box_area(boxes2) - inter + EPSILON)
+    union = box_area(boxes1) + box_area(boxes2) - inter
+    return inter / union.clamp(min=EPSILON)
 
 
 def matched_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def matched_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     inter = _intersection(boxes1, boxes2)
     union = box_area(boxes1) + box_area(boxes2) - inter
     hull = _hull_sides(boxes1, boxes2).prod(dim=-1)
-    return inter / (union + EPSILON) - (hull - union) / (hull + EPSILON)
+    return inter / union.clamp(min=EPSILON) - (hull - union) / hull.clamp(min=EPSILON)
 
 
 def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     aspect = (4 / math.pi**2) * angle**2
     with torch.no_grad():
         trade_off = aspect / (1 - iou + aspect + EPSILON)
-    return iou - distance / (diagonal + EPSILON) - trade_off * aspect
+    return iou - distance / diagonal.clamp(min=EPSILON) - trade_off * aspect
 
 
 def _intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:

@@ -9,11 +9,16 @@ def resolve_device(device: str) -> torch.device:
     """The device that ``device`` names (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: the GPU if there is one.
 
     Raises:
-        ValueError: no such kind of device.
+        ValueError: no such kind of device, or this machine or this build of torch has none.
     """
-    if device != "auto":
-        try:
-            return torch.device(device)
-        except RuntimeError as error:
-            raise ValueError(f"device: expected auto, cpu, cuda, cuda:1, mps, ..., got {device!r}") from error
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise ValueError(
+            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as far as this machine has it, got {device!r} ({reason})"
+        ) from error
+    return resolved

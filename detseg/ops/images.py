@@ -16,5 +16,11 @@ def stack_images(images: Sequence[npt.NDArray[np.uint8]]) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory."""
+    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory.
+
+    Raises:
+        ValueError: the images are not uint8; they would be scaled twice, and in place.
+    """
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: expected uint8 in 0..255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)

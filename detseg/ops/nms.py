@@ -26,10 +26,12 @@ def classwise_nms(boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: 
     Returns:
         (K,) int64 positions into the input.
     """
+    # Overlaps are rounded to the boxes' precision: so is the limit, or else one equal to it could count as above.
+    limit = torch.tensor(iou_threshold, dtype=boxes.dtype).item()
     kept = []
     for label in torch.unique(labels).tolist():
         members = torch.nonzero(labels == label).flatten()
-        kept.append(members[nms(boxes[members], scores[members], iou_threshold)])
+        kept.append(members[nms(boxes[members], scores[members], limit)])
     if not kept:
         return torch.zeros(0, dtype=torch.int64, device=boxes.device)
     survivors = torch.cat(kept).sort().values

@@ -21,13 +21,14 @@ from detseg.config.training import (
     OptimizerConfig,
     ScheduleConfig,
 )
-from detseg.errors import CheckpointError, DetsegError
+from detseg.errors import DetsegError
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.result import DetectionResult
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable
 from detseg.training.ema import WeightAverage
 from detseg.training.optimizers import build_optimizer
+from detseg.training.resume import check_resumable
 from detseg.training.schedules import build_schedule
 
 _CHECK_EVERY = 10
@@ -81,8 +82,8 @@ class DetectionTask(L.LightningModule):
         """Training mode, except for frozen normalisation layers, whose statistics stay as they are."""
         super().train(mode)
         for module in self.model.modules():
-            frozen = not any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-            if isinstance(module, nn.BatchNorm2d) and frozen:
+            parameters = list(module.parameters(recurse=False))
+            if isinstance(module, nn.BatchNorm2d) and parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
         return self
 
@@ -99,12 +100,8 @@ class DetectionTask(L.LightningModule):
             self._averaged_steps = self.global_step
             if self.average is not None:
                 self.average.update(self.model, self.global_step)
-        if batch_index % _CHECK_EVERY == 0 and not bool(torch.isfinite(outputs["loss"])):
-            terms = ", ".join(f"{name} {float(v):.4g}" for name, v in self.trainer.callback_metrics.items())
-            raise DetsegError(
-                f"epoch {self.current_epoch}, step {self.global_step}: the loss is not finite ({terms}); lower "
-                f"optimizer.lr, or set trainer.precision=float32"
-            )
+        if batch_index % _CHECK_EVERY == 0 or self.trainer.is_last_batch:
+            self._check_finite(outputs["loss"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses of the evaluated model, and its detections handed to the evaluator in original pixels."""
@@ -123,9 +120,11 @@ class DetectionTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them."""
         self.result = self.evaluator.compute()
-        for name in ("AP", "AP50", "AP75"):
-            value = self.result.coco[name]
-            self.log(f"val/{name}", float(value), prog_bar=name != "AP75", rank_zero_only=True)
+        # Batch-norm statistics are each process's own; the first one's are those that are saved, so its AP counts.
+        numbers = self.trainer.strategy.broadcast({name: self.result.coco[name] for name in ("AP", "AP50", "AP75")})
+        for name, value in numbers.items():
+            # As float64, which Lightning keeps: the very number that evaluation finds later.
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name != "AP75")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""
@@ -143,14 +142,24 @@ class DetectionTask(L.LightningModule):
         checkpoint[ENTRY] = model_entry(self.config, self.classes)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on from a run with other classes."""
-        names = tuple(checkpoint.get(ENTRY, {}).get("classes", {}).get("names", ()))
-        if names != self.classes.names:
-            raise CheckpointError(
-                f"the checkpoint's classes are {list(names)}, the data's are {list(self.classes.names)}; resume with "
-                f"the data that the run began with, or start a new run"
-            )
+        """Refuses to go on from a run of other classes or settings, or one that is over."""
+        check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs)
         self._averaged_steps = int(checkpoint["global_step"])
+
+    def _check_finite(self, loss: Tensor) -> None:
+        """Stops a run that has diverged before its checkpoint is overwritten.
+
+        Raises:
+            DetsegError: the loss, or at the end of an epoch a weight, is NaN or infinite.
+        """
+        where = f"epoch {self.current_epoch + 1}, step {self.global_step}"
+        mend = "lower optimizer.lr, or set trainer.precision=float32"
+        if not bool(torch.isfinite(loss)):
+            latest = self.trainer.callback_metrics
+            terms = [f"{name[6:-5]} {float(latest[name]):.4g}" for name in sorted(latest) if name.endswith("_step")]
+            raise DetsegError(f"{where}: the loss is not finite ({', '.join(terms)}); {mend}")
+        if self.trainer.is_last_batch and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise DetsegError(f"{where}: a weight is not finite any more; {mend}")
 
     def _log_losses(self, stage: str, terms: dict[str, Tensor], batch_size: int) -> None:
         training = stage == "train"

@@ -23,7 +23,7 @@ def test_settings_in_words() -> None:
     assert settings["data.root", ("voc", "coco", "shapes")[:1]].default is None
     assert settings["optimizer.lr", ("sgd",)].default == "0.01"
     assert settings["optimizer.lr", ("adam", "adamw", "rmsprop")].default == "0.001"
-    assert settings["data.image_size", ()].type == (
+    assert settings["data.image_size", ("voc", "coco")].type == (
         "a multiple of 32 of at least 32, or a list of 2 (each a multiple of 32 of at least 32)"
     )
     head = settings["model.head.name", ()]

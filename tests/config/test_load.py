@@ -204,11 +204,8 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
     ),
     (
         VOC,
-        ("trainer.max_epochs=3", "data.augmentation.plain_last_epochs=4"),
-        [
-            "x.yaml with its overrides: data.augmentation.plain_last_epochs is 4 but trainer.max_epochs is 3; "
-            "lower the first"
-        ],
+        ("data.augmentation.mosaic_scale=[2, 1]",),
+        ["x.yaml with its overrides: data.augmentation.mosaic_scale: expected [lowest, highest], got [2.0, 1.0]"],
     ),
     (VOC + 'seed: "\\e"', (), ["x.yaml: seed: expected a whole number of at least 0, got '\\x1b'"]),
 ]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detseg.models.yolo.priors import Points
-from detseg.ops.boxes import EPSILON, pairwise_iou
+from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
 
 
@@ -85,7 +85,8 @@ class TaskAlignedAssigner:
         alignment = alignment * candidate
         top_alignment = alignment.amax(dim=1, keepdim=True)
         top_iou = (iou * candidate).amax(dim=1, keepdim=True)
-        normalised = alignment / (top_alignment + EPSILON**2) * top_iou  # (T, A); alignments may be as small as 1e-12
+        smallest = torch.finfo(alignment.dtype).tiny  # the alignment of an IoU of 0.001 is about 1e-18
+        normalised = alignment / top_alignment.clamp(min=smallest) * top_iou  # (T, A)
         return TaskAlignedAssignment(
             torch.where(positive, target_index, -1), normalised.amax(dim=0).clamp(max=1.0), ignored & ~positive
         )
@@ -93,8 +94,9 @@ class TaskAlignedAssigner:
 
 def _inside(points: Tensor, boxes: Tensor) -> Tensor:
     """(A, 2) points and (T, 4) boxes → (T, A) bool."""
-    low, high = boxes[:, None, :2], boxes[:, None, 2:]
-    return ((points > low) & (points < high)).all(dim=2)
+    x, y = points.unbind(dim=1)
+    x1, y1, x2, y2 = boxes[:, :, None].unbind(dim=1)
+    return (x > x1) & (x < x2) & (y > y1) & (y < y2)
 
 
 def _at_least_wide(boxes: Tensor, width: float) -> Tensor:

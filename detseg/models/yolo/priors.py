@@ -38,4 +38,5 @@ def cell_points(maps: list[Tensor], strides: tuple[int, ...]) -> Points:
 
 def flatten_maps(maps: list[Tensor]) -> Tensor:
     """(B, K, H / s, W / s) maps → (B, A, K), in the order of ``cell_points``."""
-    return torch.cat([raw.flatten(2) for raw in maps], dim=2).transpose(1, 2)
+    # The outputs of a prior side by side: that is how channels-last maps lie in memory, and how softmax is fast.
+    return torch.cat([raw.permute(0, 2, 3, 1).flatten(1, 2) for raw in maps], dim=1)

@@ -122,8 +122,8 @@ class TaskAlignedScheme(nn.Module):
 
     def _split(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Raw maps → (B, A, 4R) and (B, A, C) logits."""
-        flat = flatten_maps(maps)
-        return flat[..., : self.box_outputs], flat[..., self.box_outputs :]
+        boxes, classes = torch.split(flatten_maps(maps), [self.box_outputs, self.class_outputs], dim=-1)
+        return boxes, classes
 
     def _expected(self, side_logits: Tensor) -> Tensor:
         """(..., R) logits → (...) mean distance in cells."""

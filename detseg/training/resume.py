@@ -1,0 +1,71 @@
+"""Whether a run can go on from a checkpoint with the settings of today."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from detseg.checkpoint import ENTRY
+from detseg.errors import CheckpointError
+from detseg.structures import ClassTable
+
+_KEPT = (
+    ("model", "backbone"),
+    ("model", "neck"),
+    ("model", "head"),
+    ("optimizer",),
+    ("trainer", "ema_decay"),
+)
+"""Sections that the checkpoint brings along: a change would not fit its tensors, or be overruled by them in silence."""
+
+
+def check_resumable(
+    checkpoint: Mapping[str, Any], classes: ClassTable, config: Mapping[str, Any], max_epochs: int | None
+) -> None:
+    """Refuse a checkpoint that this run cannot go on from.
+
+    Args:
+        checkpoint: a whole checkpoint of ours.
+        classes: of the data.
+        config: resolved settings as plain data; empty: not compared.
+        max_epochs: where the run is to end; None: nowhere.
+
+    Raises:
+        CheckpointError: other classes, other settings of what the checkpoint holds, or nothing left to train.
+    """
+    entry = checkpoint.get(ENTRY, {})
+    names = tuple(entry.get("classes", {}).get("names", ()))
+    if names != classes.names:
+        raise CheckpointError(
+            f"the checkpoint's classes are {list(names)}, the data's are {list(classes.names)}; resume with the data "
+            f"that the run began with, or start a new run"
+        )
+    then = entry.get("config", {})
+    if then and config:
+        changed = [line for path in _KEPT for line in _changes(_at(then, path), _at(config, path), ".".join(path))]
+        if changed:
+            raise CheckpointError(
+                f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
+                f"they were, or start a new run"
+            )
+    done = int(checkpoint["epoch"]) + 1
+    if max_epochs is not None and done >= max_epochs:
+        raise CheckpointError(
+            f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; "
+            f"to go on, raise it"
+        )
+
+
+def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    value: Any = config
+    for key in path:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def _changes(then: Any, now: Any, path: str) -> Iterator[str]:
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for key in [*then, *(key for key in now if key not in then)]:
+            yield from _changes(then.get(key), now.get(key), f"{path}.{key}")
+    elif then != now:
+        yield f"{path} was {then} and is {now}"

@@ -1,0 +1,65 @@
+"""Which folder a run writes to, and which checkpoint it goes on from."""
+
+from __future__ import annotations
+
+import glob
+from pathlib import Path
+
+from detseg.checkpoint import FOLDER, run_dir_of
+from detseg.errors import CheckpointError, ConfigError
+from detseg.training.checkpoints import LAST
+
+
+def new_run(run_dir: Path | None, config_path: Path) -> Path:
+    """The folder of a run that begins.
+
+    Args:
+        run_dir: the folder that the user asked for; None: ``runs/<name of the config file>``, numbered if that exists.
+        config_path: the file that the settings came from.
+
+    Raises:
+        ConfigError: the folder that was asked for holds a run.
+    """
+    if run_dir is None:
+        wanted = Path("runs") / config_path.stem
+        taken = max(_numbered(wanted), default=0)
+        return wanted if not taken else wanted.with_name(f"{wanted.name}-{taken + 1}")
+    if (run_dir / FOLDER).exists():
+        raise ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or go on with --resume")
+    return run_dir
+
+
+def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[Path, Path]:
+    """The folder of a run that goes on, and the checkpoint that it goes on from.
+
+    Args:
+        run_dir: the folder that the user asked for; None: that of the checkpoint, or the latest of the config file.
+        config_path: the file that the settings came from.
+        resume: ``last``: the last checkpoint of the folder; else a checkpoint file.
+
+    Raises:
+        CheckpointError: there is no such checkpoint.
+    """
+    if resume != "last":
+        checkpoint = Path(resume)
+        if not checkpoint.is_file():
+            raise CheckpointError(f"{checkpoint}: no such checkpoint file")
+        return run_dir or run_dir_of(checkpoint), checkpoint
+    if run_dir is None:
+        wanted = Path("runs") / config_path.stem
+        runs = _numbered(wanted)
+        run_dir = runs[max(runs)] if runs else wanted
+    checkpoint = run_dir / FOLDER / LAST
+    if not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: no such checkpoint to go on from; name one: --resume=CKPT")
+    return run_dir, checkpoint
+
+
+def _numbered(path: Path) -> dict[int, Path]:
+    """``path`` as number 1 and ``path-2``, ``path-3``, ..., as far as they exist."""
+    found = {1: path} if path.exists() else {}
+    for beside in path.parent.glob(f"{glob.escape(path.name)}-*"):
+        number = beside.name.removeprefix(f"{path.name}-")
+        if number.isascii() and number.isdigit() and number[0] != "0" and number != "1":
+            found[int(number)] = beside
+    return found

@@ -1,0 +1,153 @@
+"""Box operations against numbers worked out by hand and against torchvision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision.ops
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from detseg.ops.boxes import (
+    box_area,
+    clip_boxes,
+    cxcywh_to_xyxy,
+    matched_ciou,
+    matched_giou,
+    matched_iou,
+    pairwise_iou,
+    xyxy_to_cxcywh,
+)
+
+PAIRS = [
+    # Intersection 2 × 2 = 4, union 16 + 16 - 4 = 28, hull 6 × 6 = 36; centres (2, 2) and (4, 4): distance² 8, hull's
+    # diagonal² 72; same aspect.  GIoU 1/7 - (36 - 28) / 36, CIoU 1/7 - 8/72.
+    ((0, 0, 4, 4), (2, 2, 6, 6), 1 / 7, 1 / 7 - 2 / 9, 1 / 7 - 1 / 9),
+    # Intersection 2 × 2 = 4, union 8 + 8 - 4 = 12, hull 4 × 4 = 16; centres (2, 1) and (1, 2): distance² 2, diagonal²
+    # 32.  v = 4/π² · (atan 2 - atan ½)² = 0.405285 · 0.643501² = 0.167826, trade-off = v / (1 - 1/3 + v) = 0.201111:
+    # CIoU 1/3 - 1/16 - 0.201111 · 0.167826 = 0.237082.
+    ((0, 0, 4, 2), (0, 0, 2, 4), 1 / 3, 1 / 3 - 1 / 4, 0.237082),
+    # Disjoint: hull 3 × 1, union 2, so GIoU -1/3; distance² 4, diagonal² 9 + 1.
+    ((0, 0, 1, 1), (2, 0, 3, 1), 0.0, -1 / 3, -0.4),
+    # One inside the other, same centre, same aspect: hull = union.
+    ((0, 0, 8, 4), (2, 1, 6, 3), 1 / 4, 1 / 4, 1 / 4),
+    # The same box, a tenth of a thousandth of a pixel high: still 1, as the smallest divisor is smaller still.
+    ((5, 5, 6, 5.0001), (5, 5, 6, 5.0001), 1.0, 1.0, 1.0),
+    # Touching edges overlap by nothing: hull = union; distance² 4, diagonal² 16 + 4.
+    ((0, 0, 2, 2), (2, 0, 4, 2), 0.0, 0.0, -0.2),
+]
+
+
+def tensor(*boxes: tuple[float, ...]) -> Tensor:
+    return torch.tensor(boxes, dtype=torch.float32)
+
+
+@pytest.mark.parametrize(("one", "other", "iou", "giou", "ciou"), PAIRS)
+def test_overlaps_by_hand(
+    one: tuple[float, ...], other: tuple[float, ...], iou: float, giou: float, ciou: float
+) -> None:
+    assert matched_iou(tensor(one), tensor(other)).item() == pytest.approx(iou, abs=1e-6)
+    assert pairwise_iou(tensor(one), tensor(other)).item() == pytest.approx(iou, abs=1e-6)
+    assert matched_giou(tensor(one), tensor(other)).item() == pytest.approx(giou, abs=1e-6)
+    assert matched_ciou(tensor(one), tensor(other)).item() == pytest.approx(ciou, abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_overlaps_do_not_depend_on_the_unit(scale: float) -> None:
+    for one, other, iou, giou, ciou in PAIRS[:4]:
+        assert matched_iou(tensor(one) * scale, tensor(other) * scale).item() == pytest.approx(iou, abs=1e-6)
+        assert matched_giou(tensor(one) * scale, tensor(other) * scale).item() == pytest.approx(giou, abs=1e-6)
+        assert matched_ciou(tensor(one) * scale, tensor(other) * scale).item() == pytest.approx(ciou, abs=1e-6)
+
+
+def random_boxes(num: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(num, 2, generator=generator) * 100
+    return torch.cat([corner, corner + 0.5 + torch.rand(num, 2, generator=generator) * 80], dim=1)
+
+
+def test_overlaps_equal_torchvision() -> None:
+    one, other = random_boxes(200, 0), random_boxes(200, 1)
+    torch.testing.assert_close(pairwise_iou(one, other), torchvision.ops.box_iou(one, other))
+    giou = torchvision.ops.generalized_box_iou(one, other)
+    torch.testing.assert_close(matched_giou(one, other), giou.diagonal())
+    torch.testing.assert_close(1 - matched_ciou(one, other), torchvision.ops.complete_box_iou_loss(one, other))
+
+
+def test_gradient_of_ciou_equals_torchvision() -> None:
+    """The trade-off weight is a constant to the gradient, in both."""
+    mine, theirs = random_boxes(50, 2).requires_grad_(), random_boxes(50, 2).requires_grad_()
+    other = random_boxes(50, 3)
+    (1 - matched_ciou(mine, other)).sum().backward()
+    torchvision.ops.complete_box_iou_loss(theirs, other, reduction="sum").backward()
+    assert mine.grad is not None
+    assert mine.grad.abs().sum() > 0
+    torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_pairwise_takes_batches() -> None:
+    one, other = random_boxes(6, 4).view(2, 3, 4), random_boxes(10, 5).view(2, 5, 4)
+    together = pairwise_iou(one, other)
+    assert together.shape == (2, 3, 5)
+    for i in range(2):
+        torch.testing.assert_close(together[i], torchvision.ops.box_iou(one[i], other[i]))
+
+
+def test_no_boxes_have_no_overlaps() -> None:
+    nothing = torch.zeros(0, 4)
+    assert pairwise_iou(nothing, random_boxes(3, 6)).shape == (0, 3)
+    assert pairwise_iou(random_boxes(3, 6), nothing).shape == (3, 0)
+    assert matched_ciou(nothing, nothing).shape == (0,)
+
+
+coordinate = st.floats(0, 1000, width=32)
+
+
+@st.composite
+def any_box(draw: st.DrawFn) -> Tensor:
+    """A box of any size, without width or height as well."""
+    x1, y1 = draw(coordinate), draw(coordinate)
+    x2, y2 = draw(st.one_of(st.just(x1), coordinate)), draw(st.one_of(st.just(y1), coordinate))
+    return tensor((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+
+
+@given(any_box(), any_box())
+def test_overlaps_are_symmetric_and_in_range(one: Tensor, other: Tensor) -> None:
+    for overlap, low in ((matched_iou, 0.0), (matched_giou, -1.0), (matched_ciou, -2.0)):
+        there, back = overlap(one, other), overlap(other, one)
+        assert low <= there.item() <= 1 + 1e-6
+        torch.testing.assert_close(there, back, rtol=1e-5, atol=1e-5)
+    assert pairwise_iou(one, other).item() == matched_iou(one, other).item()
+    assert matched_giou(one, other).item() <= matched_iou(one, other).item() + 1e-6
+    assert matched_ciou(one, other).item() <= matched_iou(one, other).item() + 1e-6
+
+
+@given(any_box(), any_box())
+def test_gradients_are_finite(one: Tensor, other: Tensor) -> None:
+    for overlap in (matched_iou, matched_giou, matched_ciou):
+        box = one.clone().requires_grad_()
+        overlap(box, other).sum().backward()
+        assert box.grad is not None
+        assert box.grad.isfinite().all()
+
+
+def test_formats_by_hand() -> None:
+    torch.testing.assert_close(xyxy_to_cxcywh(tensor((10, 20, 30, 60))), tensor((20, 40, 20, 40)))
+    torch.testing.assert_close(cxcywh_to_xyxy(tensor((20, 40, 20, 40))), tensor((10, 20, 30, 60)))
+
+
+@given(any_box())
+def test_formats_round_trip(box: Tensor) -> None:
+    torch.testing.assert_close(cxcywh_to_xyxy(xyxy_to_cxcywh(box)), box, rtol=1e-5, atol=1e-3)
+
+
+def test_area_of_swapped_corners_is_none() -> None:
+    boxes = tensor((1, 2, 4, 8), (4, 8, 1, 2), (4, 2, 1, 8), (3, 3, 3, 9))
+    assert box_area(boxes).tolist() == [18, 0, 0, 0]
+
+
+def test_boxes_are_clipped_to_height_and_width() -> None:
+    boxes = tensor((-5, -6, 10, 10), (90, 30, 120, 70), (130, 80, 150, 90))
+    clipped = tensor((0, 0, 10, 10), (90, 30, 100, 50), (100, 50, 100, 50))
+    torch.testing.assert_close(clip_boxes(boxes, (50, 100)), clipped)

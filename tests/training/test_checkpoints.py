@@ -1,0 +1,81 @@
+"""Which checkpoints a run leaves; the training is a bare Lightning module whose AP is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from detseg.training.checkpoints import BestAndLast
+
+
+class GivenAp(L.LightningModule):
+    """Learns one number, and validates to the AP that is listed for the epoch."""
+
+    def __init__(self, ap: list[float]) -> None:
+        super().__init__()
+        self.ap = ap
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.epochs: list[int] = []
+
+    def training_step(self, batch: Tensor, batch_index: int) -> Tensor:
+        return (self.weight - batch).square().sum()
+
+    def on_train_epoch_start(self) -> None:
+        self.epochs.append(self.current_epoch)
+
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        self.log("val/AP", self.ap[self.current_epoch])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = None, **options: Any) -> None:
+    """Train on two batches of one number an epoch."""
+    loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]  # a tensor is a data set
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        callbacks=[BestAndLast(folder)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **options,
+    )
+    trainer.fit(module, loader, loader, ckpt_path=None if resume is None else str(resume))
+
+
+def epoch_of(path: Path) -> int:
+    return int(torch.load(path, weights_only=True)["epoch"])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_best_is_the_epoch_of_the_best_ap_and_last_is_the_last_epoch(tmp_path: Path) -> None:
+    fit(tmp_path, GivenAp([0.1, 0.5, 0.3, 0.2]), max_epochs=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert epoch_of(tmp_path / "last.ckpt") == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_epochs_without_a_validation_are_kept_as_well(tmp_path: Path) -> None:
+    fit(tmp_path, GivenAp([0.1, 0.5, 0.3]), max_epochs=3, check_val_every_n_epoch=2)
+    assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert epoch_of(tmp_path / "last.ckpt") == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_resuming_at_last_trains_the_epochs_that_are_left_and_keeps_the_best(tmp_path: Path) -> None:
+    fit(tmp_path, GivenAp([0.5, 0.3]), max_epochs=2)
+    resumed = GivenAp([0.5, 0.3, 0.2, 0.4])
+    fit(tmp_path, resumed, max_epochs=4, resume=tmp_path / "last.ckpt")
+    assert resumed.epochs == [2, 3]
+    assert epoch_of(tmp_path / "best.ckpt") == 0
+    assert epoch_of(tmp_path / "last.ckpt") == 3
