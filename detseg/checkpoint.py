@@ -7,6 +7,7 @@ and class table.  Nothing in it is unpickled into code (``weights_only=True``).
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,13 +92,17 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         hint = f"; there are {', '.join(beside)}" if beside else ""
         raise CheckpointError(f"{path}: no such checkpoint file{hint}")
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickle formats that it then refuses
+            checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(
             f"{path}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint "
             f"is safe to read, this file is none)"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch raises on damaged bytes is not a closed list
         raise CheckpointError(f"{path}: damaged or not a checkpoint; take another one of the run directory") from error
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
 
 from detseg.checkpoint import run_dir_of
+from detseg.config.data import DataSection
+from detseg.config.load import config_from_dict
 from detseg.config.schema import ExperimentConfig
 from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
 from detseg.data.splits import Split, open_split
-from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.errors import CheckpointError, DataError
 from detseg.factory import load_detector
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.result import DetectionResult
@@ -69,6 +73,25 @@ def evaluate_checkpoint(
         (coco_dir / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
         console.print(f"written: {coco_dir}/ground_truth.json, detections.json", highlight=False, soft_wrap=True)
     return result
+
+
+def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequence[str]) -> ExperimentConfig:
+    """The settings of a run with overrides of its data and evaluation sections.
+
+    Args:
+        trained: the settings as plain data, as they are in the checkpoint.
+        where: what an error begins with.
+        overrides: ``data.key=value`` or ``evaluation.key=value`` each; where ``data.name`` is not the layout of the
+            run, only what every layout has (image size, batch size, ...) is kept of the run's data section.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    data = dict(trained["data"])
+    layout = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "data.name"]
+    if layout and layout[-1] != data["name"]:
+        data = {key: value for key, value in data.items() if key in DataSection.model_fields}
+    return config_from_dict({**trained, "data": data}, where, overrides)
 
 
 def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> DetectionDataset:

@@ -27,6 +27,7 @@ from detseg.errors import ConfigError, one_line
 from detseg.factory import build_detector, head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
+from detseg.structures import ClassTable
 from detseg.training.checkpoints import LAST, AtomicCheckpointIO, BestAndLast
 from detseg.training.datamodule import DetectionDataModule
 from detseg.training.epoch_table import EpochTable
@@ -34,7 +35,7 @@ from detseg.training.lightning_noise import quiet_lightning
 from detseg.training.pictures import SamplePictures
 from detseg.training.precision import resolve_precision
 from detseg.training.progress import ValidateLastEpoch, progress_callbacks
-from detseg.training.run_directory import new_run, resumed_run
+from detseg.training.run_directory import ResolvedConfig, new_run, resumed_run
 from detseg.training.task import DetectionTask
 
 
@@ -58,14 +59,29 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     L.seed_everything(config.seed, verbose=False)
     train_set, val_set = _open_data(config, console)
     config = _with_anchors(config, train_set, console)
-    model = build_detector(config.model, len(train_set.classes))
+    task = _build_task(config, train_set.classes, console)
+    data = _build_data(config, train_set, val_set)
+    trainer = build_trainer(config, run_dir, console)
+    try:
+        _fit(trainer, task, data, checkpoint)
+    except KeyboardInterrupt:
+        if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
+            console.print(
+                f"stopped; the finished epochs are in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
+            )
+        raise
+    if trainer.is_global_zero:
+        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)
+    return run_dir
+
+
+def _build_task(config: ExperimentConfig, classes: ClassTable, console: Console) -> DetectionTask:
+    model = build_detector(config.model, len(classes))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"model: {config.model.backbone.name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
-
-    trainer = build_trainer(config, run_dir, console)
     task = DetectionTask(
         model,
-        train_set.classes,
+        classes,
         config.optimizer,
         config.schedule,
         config.evaluation,
@@ -75,35 +91,23 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     )
     if config.trainer.compile:
         task.model.compile()
-    overfitting = bool(config.trainer.overfit_batches)
-    data = DetectionDataModule(
+    return task
+
+
+def _build_data(
+    config: ExperimentConfig, train_set: DetectionDataset, val_set: DetectionDataset
+) -> DetectionDataModule:
+    augmentation = config.data.augmentation
+    return DetectionDataModule(
         train_set,
         val_set,
         input_hw=config.data.input_hw,
         batch_size=config.data.batch_size,
-        augmentation=_no_augmentation(config.data.augmentation) if overfitting else config.data.augmentation,
+        augmentation=_no_augmentation(augmentation) if config.trainer.overfit_batches else augmentation,
         num_workers=config.data.num_workers,
         max_epochs=config.trainer.max_epochs,
         seed=config.seed,
     )
-    if not config.trainer.fast_dev_run and trainer.is_global_zero:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "config.yaml").write_text(config_to_yaml(config), encoding="utf-8")
-    try:
-        _fit(trainer, task, data, checkpoint)
-    except KeyboardInterrupt:
-        if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
-            console.print(
-                f"stopped; the finished epochs are in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
-            )
-        raise
-    _say_why_stopped(trainer, console)
-    if task.result is not None and trainer.is_global_zero:
-        for line in task.result.explain():
-            console.print(line, highlight=False)
-        if not config.trainer.fast_dev_run:
-            (run_dir / "metrics.json").write_text(json.dumps(task.result.to_dict(), indent=2), encoding="utf-8")
-    return run_dir
 
 
 def build_trainer(config: ExperimentConfig, run_dir: Path, console: Console) -> L.Trainer:
@@ -116,7 +120,11 @@ def build_trainer(config: ExperimentConfig, run_dir: Path, console: Console) -> 
     on_cpu = device_type == "cpu"
     callbacks: list[Callback] = [*progress_callbacks(console), ValidateLastEpoch()]
     if not settings.fast_dev_run:
-        callbacks += [EpochTable(run_dir / "metrics.csv"), BestAndLast(run_dir / FOLDER)]
+        callbacks += [
+            ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
+            EpochTable(run_dir / "metrics.csv"),
+            BestAndLast(run_dir / FOLDER),
+        ]
         if settings.num_pictures:
             callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
     if settings.early_stopping_patience is not None:
@@ -173,7 +181,8 @@ def _is_first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def _say_why_stopped(trainer: L.Trainer, console: Console) -> None:
+def _conclude(trainer: L.Trainer, task: DetectionTask, run_dir: Path | None, console: Console) -> None:
+    """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
     stopper = trainer.early_stopping_callback
     if stopper is not None and stopper.stopped_epoch:
         console.print(
@@ -181,6 +190,15 @@ def _say_why_stopped(trainer: L.Trainer, console: Console) -> None:
             f"{stopper.patience} validations",
             highlight=False,
         )
+    if task.result is not None:
+        for line in task.result.explain():
+            console.print(line, highlight=False)
+    if run_dir is None:
+        console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
+        return
+    if task.result is not None:
+        (run_dir / "metrics.json").write_text(json.dumps(task.result.to_dict(), indent=2), encoding="utf-8")
+    console.print(f"checkpoints, metrics and pictures: {run_dir}", highlight=False, soft_wrap=True)
 
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import nn
 
-from detseg.data.images import read_image
+from detseg.data.images import pil_to_rgb, read_image
 from detseg.errors import ConfigError
 from detseg.factory import load_detector
 from detseg.ops.devices import resolve_device
@@ -143,7 +143,7 @@ def to_array(image: ImageLike) -> UInt8Array:
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
-        return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        return pil_to_rgb(ImageOps.exif_transpose(image))
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(
             f"image: expected uint8 of shape (H, W, 3) in RGB order or (H, W) grey, got {image.dtype} of {image.shape}"

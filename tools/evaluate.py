@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.config.cli import ToolParser, run_tool
-from detseg.config.load import config_from_dict
 from detseg.errors import ConfigError
 
 
@@ -23,16 +22,16 @@ def main(argv: Sequence[str]) -> None:
     )
     arguments = parser.parse_intermixed_args(argv)
     for override in arguments.overrides:
-        if override.partition("=")[0].partition(".")[0] not in ("data", "evaluation"):
+        if not override.startswith(("data.", "evaluation.")):
             raise ConfigError(
                 f"override {override}: the checkpoint decides; only data.* and evaluation.* can be changed"
             )
 
     from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
-    from detseg.evaluate import evaluate_checkpoint
+    from detseg.evaluate import evaluate_checkpoint, evaluation_config
 
     trained = read_model_checkpoint(arguments.checkpoint)
-    config = config_from_dict(trained.config, str(arguments.checkpoint), arguments.overrides)
+    config = evaluation_config(trained.config, str(arguments.checkpoint), arguments.overrides)
     evaluate_checkpoint(arguments.checkpoint, arguments.split, config, arguments.device, arguments.save_coco)
 
 

@@ -21,7 +21,8 @@ class BackboneConfig(Section):
     pretrained: bool = False
     """Load the published weights of a timm model (downloads on first use). Refused for csp: none are published."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """How many stages, counted from the image, are not trained; their batch-norm statistics stay as they are."""
+    """How many stages, counted from the image, are not trained; their batch-norm statistics stay as they are. Stage n
+    ends at the feature map of stride 2^n: 1 is the stem, 5 the whole backbone."""
 
 
 class NeckConfig(Section):

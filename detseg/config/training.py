@@ -92,7 +92,7 @@ class StepConfig(Warmup):
 
 
 class InverseTimeConfig(Warmup):
-    """The rate is divided by (1 + decay × share of the training done)."""
+    """The rate is divided by (1 + decay × share of the training done, counted from the end of the warm-up)."""
 
     name: Literal["inverse_time"]
     """Which schedule."""
@@ -133,7 +133,7 @@ class TrainerConfig(Section):
     """Of the training's matrix products; auto: bfloat16 where the CPU or GPU computes it natively, else float32.
     Evaluation and prediction always compute in float32, so that a number does not depend on where it was computed."""
     accumulate_batches: PositiveInt = 1
-    """Batches whose gradients are added up for one step."""
+    """Batches whose gradients are averaged for one step."""
     gradient_clip_norm: NonNegativeFloat = 10.0
     """Largest norm of the gradient; 0: no clipping."""
     ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999

@@ -84,6 +84,25 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def pil_to_rgb(image: Image.Image) -> UInt8Array:
+    """The pixels of a PIL image as ``read_image`` gives them, but for the orientation.
+
+    Args:
+        image: of any mode.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: the pixels are floats.
+    """
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
+    if image.mode.startswith("I"):
+        return _from_16_bits(np.asarray(image))
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
 def _open(stream: BinaryIO, path: Path) -> Image.Image:
     try:
         header = Image.open(stream)
@@ -142,11 +161,7 @@ def _decode_plain(data: bytes) -> UInt8Array | None:
 def _decode_any(header: Image.Image, path: Path) -> UInt8Array:
     try:
         header.load()
-        if header.mode == "F":
-            raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
-        if header.mode.startswith("I"):
-            return _from_16_bits(np.asarray(header))
-        return np.array(header.convert("RGB"), dtype=np.uint8)
+        return pil_to_rgb(header)
     except MemoryError:
         raise
     except Exception as error:  # see _open

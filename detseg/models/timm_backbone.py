@@ -93,6 +93,7 @@ def _create_features(name: str, pretrained: bool, out_indices: list[int]) -> Any
         ) from error
 
 
+@torch.enable_grad()
 def _parameters_reached(features: Any, name: str) -> list[set[str]]:
     """The names of the parameters that each map of a timm model is computed from.
 

@@ -19,6 +19,6 @@ def resolve_device(device: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
         reason = str(error).split("\n")[0].split(". ")[0]
         raise ValueError(
-            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as far as this machine has it, got {device!r} ({reason})"
+            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"
         ) from error
     return resolved

@@ -24,43 +24,47 @@ def build_schedule(config: ScheduleConfig, total_steps: int, steps_per_epoch: fl
     Warm-up epochs turn into steps; a warm-up longer than half of the training is cut to that half, so that short runs
     train at all.
     """
-    match config:
-        case OneCycleConfig():
-            return partial(_one_cycle, config, total_steps)
-        case CosineConfig():
-            decay: Callable[[float], float] = partial(_cosine, config)
-        case StepConfig():
-            decay = partial(_steps, config)
-        case InverseTimeConfig():
-            decay = partial(_inverse_time, config)
+    if isinstance(config, OneCycleConfig):
+        return partial(_one_cycle, config, total_steps)
     warmup_steps = min(config.warmup_epochs * steps_per_epoch, total_steps / 2)
-    return partial(_warmed_up, decay, warmup_steps, total_steps)
+    match config:
+        case CosineConfig():
+            rest: Schedule = partial(_cosine, config, warmup_steps, total_steps)
+        case StepConfig():
+            rest = partial(_steps, config, total_steps)
+        case InverseTimeConfig():
+            rest = partial(_inverse_time, config, warmup_steps, total_steps)
+    return partial(_warmed_up, rest, warmup_steps)
 
 
-def _warmed_up(decay: Callable[[float], float], warmup_steps: float, total_steps: int, step: int) -> float:
-    """Linear climb to 1, then ``decay`` of the share of the remaining steps that are done."""
-    if step < warmup_steps:
-        return (step + 1) / (warmup_steps + 1)
-    return decay(min((step - warmup_steps) / max(total_steps - warmup_steps, 1), 1.0))
+def _warmed_up(rest: Schedule, warmup_steps: float, step: int) -> float:
+    """Linear climb to 1, then ``rest``."""
+    return (step + 1) / (warmup_steps + 1) if step < warmup_steps else rest(step)
 
 
-def _cosine(config: CosineConfig, progress: float) -> float:
-    return config.final_share + (1 - config.final_share) * (1 + math.cos(math.pi * progress)) / 2
+def _cosine(config: CosineConfig, start: float, end: int, step: int) -> float:
+    return _blend(1.0, config.final_share, _share_done(start, end, step))
 
 
-def _steps(config: StepConfig, progress: float) -> float:
-    return float(config.gamma ** sum(progress >= milestone for milestone in config.milestones))
+def _steps(config: StepConfig, total_steps: int, step: int) -> float:
+    share = _share_done(0, total_steps, step)
+    return float(config.gamma ** sum(share >= milestone for milestone in config.milestones))
 
 
-def _inverse_time(config: InverseTimeConfig, progress: float) -> float:
-    return 1 / (1 + config.decay * progress)
+def _inverse_time(config: InverseTimeConfig, start: float, end: int, step: int) -> float:
+    return 1 / (1 + config.decay * _share_done(start, end, step))
 
 
 def _one_cycle(config: OneCycleConfig, total_steps: int, step: int) -> float:
-    progress = min(step / max(total_steps, 1), 1.0)
-    if progress < config.rise_share:
-        return _blend(config.initial_share, 1.0, progress / config.rise_share)
-    return _blend(1.0, config.final_share, (progress - config.rise_share) / max(1 - config.rise_share, 1e-9))
+    share = _share_done(0, total_steps, step)
+    if share < config.rise_share:
+        return _blend(config.initial_share, 1.0, share / config.rise_share)
+    return _blend(1.0, config.final_share, (share - config.rise_share) / max(1 - config.rise_share, 1e-9))
+
+
+def _share_done(start: float, end: int, step: int) -> float:
+    """How much of the way from step ``start`` to step ``end`` is done, from 0 to 1."""
+    return min((step - start) / max(end - start, 1), 1.0)
 
 
 def _blend(start: float, end: float, share: float) -> float:

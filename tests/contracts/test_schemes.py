@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from detseg.models.yolo.anchor import AnchorScheme
+from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.grid import GridScheme
 from detseg.models.yolo.scheme import Scheme
+from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.ops.boxes import matched_iou
 from detseg.structures import BoxTargets
 
@@ -175,3 +177,8 @@ class TestGridScheme(SchemeContract):
 class TestAnchorScheme(SchemeContract):
     def build(self) -> Scheme:
         return AnchorScheme(NUM_CLASSES, (16, 32), [[(10, 12), (24, 16)], [(30, 32), (48, 40)]])
+
+
+class TestTaskAlignedScheme(SchemeContract):
+    def build(self) -> Scheme:
+        return TaskAlignedScheme(NUM_CLASSES, (8, 16, 32), TaskAlignedAssigner())

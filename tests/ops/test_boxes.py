@@ -79,8 +79,8 @@ def test_gradient_of_ciou_equals_torchvision() -> None:
     """The trade-off weight is a constant to the gradient, in both."""
     mine, theirs = random_boxes(50, 2).requires_grad_(), random_boxes(50, 2).requires_grad_()
     other = random_boxes(50, 3)
-    (1 - matched_ciou(mine, other)).sum().backward()
-    torchvision.ops.complete_box_iou_loss(theirs, other, reduction="sum").backward()
+    torch.autograd.backward((1 - matched_ciou(mine, other)).sum())
+    torch.autograd.backward(torchvision.ops.complete_box_iou_loss(theirs, other, reduction="sum"))
     assert mine.grad is not None
     assert mine.grad.abs().sum() > 0
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-4, atol=1e-6)
@@ -127,7 +127,7 @@ def test_overlaps_are_symmetric_and_in_range(one: Tensor, other: Tensor) -> None
 def test_gradients_are_finite(one: Tensor, other: Tensor) -> None:
     for overlap in (matched_iou, matched_giou, matched_ciou):
         box = one.clone().requires_grad_()
-        overlap(box, other).sum().backward()
+        torch.autograd.backward(overlap(box, other).sum())
         assert box.grad is not None
         assert box.grad.isfinite().all()
 

@@ -65,7 +65,7 @@ def test_boxes_round_trip(height: int, width: int, input_hw: tuple[int, int], da
     box = np.array([[xs[0] * width, ys[0] * height, xs[1] * width, ys[1] * height]], dtype=np.float32)
     back = letterbox.boxes_to_original(torch.from_numpy(letterbox.boxes_to_input(box)))
     assert back.dtype == torch.float32
-    # Float32 keeps 24 bits of a place in the input; half a unit of the last one, in original pixels, and once more back.
+    # Float32 keeps 24 bits of a place in the input; half a unit of the last, in original pixels; and once more back.
     sx, sy = letterbox.scale_xy
     tolerance = np.array([input_hw[1] / sx, input_hw[0] / sy] * 2) * 2**-22
     assert (np.abs(back.numpy() - box) <= tolerance).all()

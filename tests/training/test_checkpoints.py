@@ -38,7 +38,7 @@ class GivenAp(L.LightningModule):
 
 def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = None, **options: Any) -> None:
     """Train on two batches of one number an epoch."""
-    loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]  # a tensor is a data set
+    loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]  # tensors are data sets
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
@@ -79,3 +79,30 @@ def test_resuming_at_last_trains_the_epochs_that_are_left_and_keeps_the_best(tmp
     assert resumed.epochs == [2, 3]
     assert epoch_of(tmp_path / "best.ckpt") == 0
     assert epoch_of(tmp_path / "last.ckpt") == 3
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_was_moved_keeps_its_best(tmp_path: Path) -> None:
+    fit(tmp_path / "old", GivenAp([0.5, 0.3]), max_epochs=2)
+    (tmp_path / "old").rename(tmp_path / "new")
+    fit(tmp_path / "new", GivenAp([0.5, 0.3, 0.4]), max_epochs=3, resume=tmp_path / "new" / "last.ckpt")
+    assert epoch_of(tmp_path / "new" / "best.ckpt") == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_run_that_goes_on_in_another_folder_gets_a_best_there(tmp_path: Path) -> None:
+    fit(tmp_path / "old", GivenAp([0.5, 0.3]), max_epochs=2)
+    fit(tmp_path / "new", GivenAp([0.5, 0.3, 0.2, 0.1]), max_epochs=4, resume=tmp_path / "old" / "last.ckpt")
+    assert epoch_of(tmp_path / "new" / "best.ckpt") == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_where_no_ap_is_defined_the_newest_epoch_is_the_best(tmp_path: Path) -> None:
+    fit(tmp_path, GivenAp([float("nan")] * 3), max_epochs=3)
+    assert epoch_of(tmp_path / "best.ckpt") == 2
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_equal_epochs_the_first_is_the_best(tmp_path: Path) -> None:
+    fit(tmp_path, GivenAp([0.0, 0.5, 0.5]), max_epochs=3)
+    assert epoch_of(tmp_path / "best.ckpt") == 1

@@ -1,0 +1,13 @@
+"""Fixtures that several folders of tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.tiny import TinyRun, train_tiny_run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """One finished training, made once; whoever writes into it works on a copy."""
+    return train_tiny_run(tmp_path_factory.mktemp("tiny"))

@@ -1,0 +1,182 @@
+"""Checkpoint files: whole or not at all, and never more than tensors and plain data."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+
+from detseg.checkpoint import (
+    ENTRY,
+    model_entry,
+    read_model_checkpoint,
+    read_raw_checkpoint,
+    run_dir_of,
+    save_atomically,
+)
+from detseg.errors import CheckpointError
+from detseg.structures import ClassTable
+
+TABLE = ClassTable(("cat", "dog"), (17, 18))
+
+
+def contents(**others: Any) -> dict[str, Any]:
+    return {
+        ENTRY: model_entry({"seed": 3}, TABLE),
+        "epoch": 4,
+        "state_dict": {"model.weight": torch.ones(2), "evaluator": torch.zeros(1)},
+        **others,
+    }
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "last.ckpt"
+    save_atomically(contents(), path)
+    return path
+
+
+def test_what_a_predictor_needs_comes_back(file: Path) -> None:
+    found = read_model_checkpoint(file)
+    assert (found.config, found.classes, found.epoch) == ({"seed": 3}, TABLE, 5)
+    assert found.weights.keys() == {"weight"}
+    assert torch.equal(found.weights["weight"], torch.ones(2))
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    weights = {"model.weight": torch.ones(2), "average.model.weight": torch.full((2,), 5.0)}
+    save_atomically(contents(state_dict=weights), tmp_path / "a.ckpt")
+    found = read_model_checkpoint(tmp_path / "a.ckpt")
+    assert {name: value.tolist() for name, value in found.weights.items()} == {"weight": [5.0, 5.0]}
+
+
+def fail_half_way(error: BaseException) -> Any:
+    def save(checkpoint: object, stream: BinaryIO) -> None:
+        stream.write(b"half of it")
+        raise error
+
+    return save
+
+
+DISK_FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    "error", [DISK_FULL, RuntimeError("[enforce fail at inline_container.cc:664] . \nunexpected pos 64 vs 0")]
+)
+def test_a_full_disk_leaves_the_old_file(error: Exception, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", fail_half_way(error))
+    with pytest.raises(CheckpointError) as caught:
+        save_atomically(contents(epoch=9), file)
+    assert str(caught.value).startswith(f"{file}: could not be written (")
+    assert str(caught.value).endswith("); the previous file is untouched")
+    assert "\n" not in str(caught.value)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_an_interruption_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+    monkeypatch.setattr(torch, "save", fail_half_way(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        save_atomically(contents(epoch=9), file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_failing_rename_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object, target: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(CheckpointError, match="Permission denied"):
+        save_atomically(contents(epoch=9), file)
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match=r"file/a\.ckpt: could not be written"):
+        save_atomically(contents(), tmp_path / "file" / "a.ckpt")
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return (open, (str(self.target), "w"))
+
+
+@pytest.mark.parametrize("plain_pickle", [True, False])
+def test_pickled_objects_are_refused_and_never_run(plain_pickle: bool, tmp_path: Path) -> None:
+    bomb, path = Bomb(tmp_path / "exploded"), tmp_path / "bomb.ckpt"
+    if plain_pickle:
+        path.write_bytes(pickle.dumps(contents(extra=bomb)))
+    else:
+        torch.save(contents(extra=bomb), path)
+    with pytest.raises(CheckpointError, match=r"bomb\.ckpt: holds more than tensors and plain data, or is damaged"):
+        read_raw_checkpoint(path)
+    assert not bomb.target.exists()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
+def test_a_file_cut_short_is_refused(share: float, file: Path) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(CheckpointError) as caught:
+        read_model_checkpoint(file)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "damaged" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", [b"just text\n", b"\x80", b"PK\x03\x04", b"\xff\xd8\xff\xe0 a picture", b"\x00" * 64]
+)
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_raw_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"state_dict": {}}, "not a detseg checkpoint (it has no 'detseg' entry)"),
+        ([1, 2], "not a detseg checkpoint (it has no 'detseg' entry)"),
+        ({ENTRY: {"format": 2}}, "checkpoint format 2, this version reads format 1"),
+        ({ENTRY: {"format": 1}}, "an entry is missing or malformed ('classes')"),
+        ({**contents(), "epoch": None}, "an entry is missing or malformed ("),
+    ],
+)
+def test_what_is_not_ours_is_refused(content: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    torch.save(content, path)
+    with pytest.raises(CheckpointError) as caught:
+        read_model_checkpoint(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+
+
+def test_a_missing_file_names_those_that_are_there(file: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        read_raw_checkpoint(file.with_name("lst.ckpt"))
+    assert str(caught.value) == f"{file.parent}/lst.ckpt: no such checkpoint file; there are last.ckpt"
+    with pytest.raises(CheckpointError, match=r"no such checkpoint file$"):
+        read_raw_checkpoint(file.parent / "nowhere" / "a.ckpt")
+
+
+def test_the_run_directory_of_a_checkpoint(tmp_path: Path) -> None:
+    assert run_dir_of(tmp_path / "runs" / "a" / "checkpoints" / "best.ckpt") == tmp_path / "runs" / "a"
+    assert run_dir_of(tmp_path / "taken" / "best.ckpt") == tmp_path / "taken"

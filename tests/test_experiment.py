@@ -1,0 +1,317 @@
+"""Whole trainings, as small as they come: what they leave, how they end, and that every setting runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.config.load import load_config
+from detseg.config.schema import ExperimentConfig
+from detseg.data.write_shapes import write_shapes
+from detseg.errors import CheckpointError, ConfigError
+from detseg.experiment import build_trainer, train
+from detseg.predict import load_predictor
+from detseg.training.task import DetectionTask
+from tests.tiny import TinyRun, tiny_config, write_colors
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def config_of(run: TinyRun, run_dir: Path, *overrides: str) -> ExperimentConfig:
+    return tiny_config(run.config_path, run_dir, "trainer.max_epochs=1", *overrides)
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    return TinyRun(Path(), Path(), run_dir).rows()
+
+
+def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
+    found = {path.name for path in tiny_run.run_dir.iterdir()} - {"evaluation_val.json"}
+    assert found == {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"}
+    assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+
+
+def test_the_resolved_config_loads_back_and_is_in_the_checkpoint(tiny_run: TinyRun) -> None:
+    config = tiny_config(tiny_run.config_path, tiny_run.run_dir)
+    assert load_config(tiny_run.run_dir / "config.yaml") == config
+    found = read_model_checkpoint(tiny_run.best)
+    assert found.config["optimizer"]["lr"] == config.optimizer.lr
+    assert found.classes.names == ("blue", "red", "yellow")
+
+
+def test_the_table_has_a_row_an_epoch_and_the_last_is_validated(tiny_run: TinyRun) -> None:
+    rows = tiny_run.rows()
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 17))
+    assert [int(row["step"]) for row in rows] == [8 * epoch for epoch in range(1, 17)]  # 16 images in twos
+    assert [int(row["epoch"]) for row in rows if row["val/AP"]] == [5, 10, 15, 16]  # every 5th and the last
+    assert all((row["val/loss"] == "") == (row["val/AP"] == "") for row in rows)
+    for row in rows:
+        parts = [float(row[f"train/{name}"]) for name in ("box", "class", "dfl")]
+        assert float(row["train/loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    assert float(rows[-1]["train/loss"]) < 0.5 * float(rows[0]["train/loss"])
+    assert float(rows[-1]["lr"]) == pytest.approx(0.01 * 0.01)
+
+
+def test_best_is_the_best_epoch_and_last_the_last(tiny_run: TinyRun) -> None:
+    validated = [row for row in tiny_run.rows() if row["val/AP"]]
+    best = max(validated, key=lambda row: float(row["val/AP"]))
+    assert float(best["val/AP"]) > 0.05, "the tests that compare numbers need numbers worth comparing"
+    assert read_model_checkpoint(tiny_run.best).epoch == int(best["epoch"])
+    assert read_model_checkpoint(tiny_run.best.with_name("last.ckpt")).epoch == 16
+    numbers = json.loads((tiny_run.run_dir / "metrics.json").read_text())
+    assert numbers["coco"]["AP"] == float(validated[-1]["val/AP"])
+
+
+def test_tensorboard_has_the_curves(tiny_run: TinyRun) -> None:
+    events = EventAccumulator(str(tiny_run.run_dir / "tensorboard")).Reload()
+    assert {"train/loss_epoch", "val/loss", "val/AP", "val/AP50"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("val/AP")) == 4
+
+
+def test_the_pictures_can_be_seen(tiny_run: TinyRun) -> None:
+    pictures = sorted((tiny_run.run_dir / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["train_batch.jpg", "val_detections.jpg", "val_targets.jpg"]
+    for path in pictures:
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        assert picture.shape == (64, 128, 3)  # two cells of 64
+        assert picture.std() > 10
+
+
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three epochs at once, and three epochs with Ctrl-C in the third; validation every second epoch."""
+    settings = ("trainer.max_epochs=3", "trainer.validate_every=2")
+    whole = train(config_of(tiny_run, tmp_path / "whole", *settings), tiny_run.config_path)
+
+    step = DetectionTask.training_step
+
+    def interrupted(self: DetectionTask, batch: object, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 2 and batch_index == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
+
+    config = config_of(tiny_run, tmp_path / "parts", *settings)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_run.config_path)
+    assert signal.getsignal(signal.SIGINT) is on_interrupt
+    parts = tmp_path / "parts"
+    assert f"stopped; the finished epochs are in {parts}: go on with --resume" in capsys.readouterr().out
+    assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 2
+
+    assert train(config, tiny_run.config_path, resume="last") == parts
+    assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert [row["val/AP"] != "" for row in rows_of(parts)] == [False, True, True]
+    expected, found = (read_raw_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    assert expected["state_dict"].keys() == found["state_dict"].keys()
+    assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
+    for name in ("epoch", "global_step", "lr_schedulers", "callbacks"):
+        assert expected[name] == found[name], name
+    assert (parts / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
+    before = {path: path.read_bytes() for path in tiny_run.run_dir.rglob("*.*") if path.is_file()}
+    for override, message in (
+        ("optimizer.lr=0.5", r"other settings than it began with: optimizer\.lr was 0\.01 and is 0\.5; set them"),
+        ("model.neck.name=pan", r"model\.neck\.name was fpn and is pan"),
+        ("data.classes=[red, blue, yellow]", r"the checkpoint's classes are \['blue', 'red', 'yellow'\], the data's"),
+        ("seed=0", r"nothing is left to train: the checkpoint has 16 epochs and trainer\.max_epochs is 16"),
+    ):
+        config = tiny_config(tiny_run.config_path, tiny_run.run_dir, override)
+        with pytest.raises(CheckpointError, match=message):
+            train(config, tiny_run.config_path, resume="last")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_termination_keeps_its_exit_code(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = DetectionTask.training_step
+
+    def terminated(self: DetectionTask, batch: object, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
+
+    monkeypatch.setattr(DetectionTask, "training_step", terminated)
+    with pytest.raises(SystemExit) as caught:
+        train(config_of(tiny_run, tmp_path / "run", "trainer.max_epochs=3"), tiny_run.config_path)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert read_model_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").epoch == 1
+
+
+def test_a_run_is_never_written_over(tiny_run: TinyRun) -> None:
+    with pytest.raises(ConfigError, match=f"^run_dir: {tiny_run.run_dir} holds a run already; choose another"):
+        train(config_of(tiny_run, tiny_run.run_dir), tiny_run.config_path)
+
+
+def test_runs_without_a_name_are_numbered(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    config = tiny_config(tiny_run.config_path, None, "trainer.max_epochs=1", "trainer.num_pictures=0")
+    assert train(config, tiny_run.config_path) == Path("runs/tiny-2")
+    assert sorted(os.listdir("runs/tiny-2")) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "tensorboard",
+    ]
+
+
+def test_fast_dev_run_writes_nothing(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny_config(tiny_run.config_path, None, "trainer.fast_dev_run=true"), tiny_run.config_path)
+    assert list(tmp_path.iterdir()) == []
+    assert "fast_dev_run: one batch of training and one of validation went through" in capsys.readouterr().out
+
+
+def test_overfitting_validates_on_the_images_that_it_trains_on(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("trainer.overfit_batches=1", "data.augmentation.mosaic=1.0", "trainer.max_epochs=2")
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "data: 2 training and 2 validation images, 3 classes" in capsys.readouterr().out
+    assert json.loads((run_dir / "metrics.json").read_text())["num_images"] == 2
+    assert [int(row["step"]) for row in rows_of(run_dir)] == [1, 2]
+    # Unaugmented: training shows the two pictures that validation shows, in this order or the other.
+    shown, targets = (cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_targets"))
+    assert shown is not None
+    assert targets is not None
+    swapped = np.hstack([shown[:, 64:], shown[:, :64]])
+    assert min(float(np.abs(sheet.astype(int) - targets).mean()) for sheet in (shown, swapped)) < 1
+
+
+def test_a_training_that_does_not_improve_stops_early(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = (
+        "trainer.max_epochs=9",
+        "trainer.validate_every=1",
+        "trainer.early_stopping_patience=2",
+        "optimizer.lr=1e-12",
+    )
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert len(rows_of(run_dir)) == 3  # the first AP, and two that are no better
+    assert "stopped after epoch 3: no better AP than 0.000 in 2 validations" in capsys.readouterr().out
+
+
+def test_fitted_anchors_are_kept(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("model.head.name=anchor", "model.head.anchors_per_level=1")
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "anchors: 3 fitted to 18 boxes, mean best IoU 0." in capsys.readouterr().out  # 22 objects, 4 difficult
+    head = load_config(run_dir / "config.yaml").model.head
+    anchors = getattr(head, "anchors", None)
+    assert anchors is not None
+    assert all(10 < side < 64 for anchor in anchors for side in anchor)  # objects of 18 to 35 pixels, letterboxed
+    kept = read_model_checkpoint(run_dir / "checkpoints" / "last.ckpt").config["model"]["head"]["anchors"]
+    assert kept == [list(anchor) for anchor in anchors]
+    load_predictor(run_dir / "checkpoints" / "last.ckpt", device="cpu")
+
+
+SMALL = ("data.image_size=64", "data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu")
+LAYOUTS = {
+    "yolo_shapes": ("data.num_train=4", "data.num_val=2", "data.size=64"),
+    "yolo_coco": (
+        *("data.train_images=train", "data.train_annotations=annotations/instances_train.json"),
+        *("data.val_images=val", "data.val_annotations=annotations/instances_val.json"),
+    ),
+    "yolo_bccd": (),
+    "yolo_voc": (),
+    "yolo_anchor_voc": (),
+    "yolo_grid_voc": (),
+}
+
+
+def test_every_config_file_is_tried() -> None:
+    assert {path.stem for path in CONFIGS.glob("*.yaml")} == set(LAYOUTS)
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A data root for each config file, with the splits that it names."""
+    folder = tmp_path_factory.mktemp("layouts")
+    write_shapes(folder / "shapes", num_train=4, num_val=2, size=64, max_objects=6, seed=0)
+    write_colors(folder / "bccd", {"train": 8, "val": 3})
+    write_colors(folder / "devkit" / "VOC2007", {"trainval": 6, "test": 3})
+    write_colors(folder / "devkit" / "VOC2012", {"trainval": 6}, seed=1)
+    voc = dict.fromkeys(("yolo_voc", "yolo_anchor_voc", "yolo_grid_voc"), folder / "devkit")
+    return {
+        "yolo_shapes": folder / "shapes",
+        "yolo_coco": folder / "shapes" / "coco",
+        "yolo_bccd": folder / "bccd",
+    } | voc
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_config_file_runs(name: str, layouts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = (f"data.root={layouts[name]}", *SMALL, *LAYOUTS[name], "trainer.fast_dev_run=true")
+    train(load_config(CONFIGS / f"{name}.yaml", overrides), CONFIGS / f"{name}.yaml")
+    assert "epoch 1/1  loss " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer.name=sgd", "schedule.name=cosine"),
+        ("optimizer.name=adam", "schedule.name=step"),
+        ("optimizer.name=rmsprop", "schedule.name=inverse_time"),
+        ("optimizer.name=adamw", "schedule.name=one_cycle"),
+        ("trainer.precision=bfloat16", "trainer.ema_decay=0"),
+        ("trainer.gradient_clip_norm=0", "trainer.accumulate_batches=2"),
+        ("data.augmentation.multi_scale=[0.5, 1.5]", "data.augmentation.mosaic=1.0", "data.augmentation.mixup=1.0"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_optimizer_and_schedule_runs(
+    overrides: tuple[str, ...], tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load(tiny_run.config_path.read_text(encoding="utf-8"))
+    del settings["schedule"]  # the keys of one kind do not fit another
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    train(tiny_config(path, None, "trainer.fast_dev_run=true", *overrides), path)
+    assert "epoch 1/1  loss " in capsys.readouterr().out
+
+
+def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
+    overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_batches=2", "trainer.validate_every=4")
+    trainer = build_trainer(config_of(tiny_run, tmp_path, *overrides), tmp_path, Console(quiet=True))
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (3.0, 2)
+    assert (trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.world_size) == (4, 1, 1)
+    unclipped = config_of(tiny_run, tmp_path, "trainer.gradient_clip_norm=0")
+    assert build_trainer(unclipped, tmp_path, Console(quiet=True)).gradient_clip_val is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("trainer.strategy=dpp",), r"strategy=dpp: .*invalid strategy"),
+        (("trainer.accelerator=gpu", "trainer.devices=7"), r"accelerator=gpu, devices=7, .*: \S+"),
+        (("trainer.accelerator=mps",), r"accelerator=mps, .*: \S+"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(
+    overrides: tuple[str, ...], reason: str, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^trainer: Lightning refuses .*{reason}") as caught:
+        train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

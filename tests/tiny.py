@@ -1,0 +1,125 @@
+"""A data set and a training small enough for tests, whose numbers are still worth comparing."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from detseg.config.load import load_config
+from detseg.config.schema import ExperimentConfig
+from tests.data.voc_layout import annotation_xml, object_xml
+
+CLASSES = ("blue", "red", "yellow")
+_COLORS = {"blue": (40, 60, 230), "red": (230, 40, 40), "yellow": (235, 225, 40)}
+
+
+def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
+    """A VOC folder of dark pictures of several sizes, each with up to two coloured rectangles; the class is the colour.
+
+    Every fifth object is difficult, the last picture of a split has no object.
+
+    Args:
+        root: the folder.
+        counts: pictures by split.
+        seed: another seed gives other pictures.
+    """
+    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    num_objects = 0
+    for split, count in (counts or {"train": 16, "val": 9, "test": 5}).items():
+        stems = [f"{split}{i:02d}" for i in range(count)]
+        for i, stem in enumerate(stems):
+            width, height = ((64, 64), (90, 60), (50, 75), (80, 64))[i % 4]
+            image = rng.integers(0, 50, (height, width, 3)).astype(np.uint8)
+            objects = ""
+            for _ in range(0 if i + 1 == count else 1 + i % 2):
+                num_objects += 1
+                name = str(rng.choice(CLASSES))
+                w, h = rng.integers(18, 36, 2).tolist()
+                x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
+                image[y : y + h, x : x + w] = _COLORS[name]
+                difficult = "<difficult>1</difficult>" if num_objects % 5 == 0 else ""
+                objects += object_xml((name, x + 1, y + 1, x + w, y + h), difficult)
+            Image.fromarray(image).save(root / "JPEGImages" / f"{stem}.png")
+            xml = annotation_xml(objects, f"{stem}.png", (width, height))
+            (root / "Annotations" / f"{stem}.xml").write_text(xml, encoding="utf-8")
+        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems), encoding="utf-8")
+    return root
+
+
+def write_config(path: Path, data_root: Path) -> Path:
+    """A configuration file that learns ``write_colors`` in seconds, in the main process and in float32."""
+    settings = {
+        "model": {"backbone": {"width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn"}},
+        "data": {
+            "name": "voc",
+            "root": str(data_root),
+            "classes": list(CLASSES),
+            "image_size": 64,
+            "batch_size": 2,
+            "num_workers": 0,
+        },
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "schedule": {"name": "cosine", "warmup_epochs": 1.0},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_epochs": 16,
+            "precision": "float32",
+            "ema_decay": 0.8,
+            "ema_warmup_steps": 4,
+            "validate_every": 5,
+            "num_pictures": 2,
+        },
+    }
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class TinyRun:
+    """A finished training.
+
+    Attributes:
+        config_path: its configuration file.
+        data_root: its data, a VOC folder.
+        run_dir: what it left.
+    """
+
+    config_path: Path
+    data_root: Path
+    run_dir: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint of its best epoch."""
+        return self.run_dir / "checkpoints" / "best.ckpt"
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of its ``metrics.csv``."""
+        with (self.run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+
+def train_tiny_run(folder: Path) -> TinyRun:
+    """Write data and settings into a folder, and train."""
+    from detseg.experiment import train
+
+    torch.set_num_threads(1)  # tiny layers are slower on several
+    data_root = write_colors(folder / "colors")
+    config_path = write_config(folder / "tiny.yaml", data_root)
+    run_dir = train(tiny_config(config_path, folder / "run"), config_path)
+    return TinyRun(config_path, data_root, run_dir)
+
+
+def tiny_config(path: Path, run_dir: Path | None, *overrides: str) -> ExperimentConfig:
+    """The configuration of ``write_config`` with overrides."""
+    wanted: Sequence[str] = overrides if run_dir is None else (f"run_dir={run_dir}", *overrides)
+    return load_config(path, wanted)

@@ -1,0 +1,80 @@
+"""Which checkpoints a run may go on from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from detseg.checkpoint import ENTRY, model_entry
+from detseg.errors import CheckpointError
+from detseg.structures import ClassTable
+from detseg.training.resume import check_resumable
+
+TABLE = ClassTable(("cat", "dog"))
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    return {
+        "seed": 0,
+        "model": {"backbone": {"name": "csp_nano", "width": None}, "neck": {"name": "pan"}, "head": {"name": "grid"}},
+        "optimizer": {"name": "sgd", "lr": 0.01},
+        "trainer": {"ema_decay": 0.9, "max_epochs": 5},
+        **changes,
+    }
+
+
+def checkpoint(epoch: int = 1) -> dict[str, Any]:
+    return {ENTRY: model_entry(settings(), TABLE), "epoch": epoch}
+
+
+def test_the_run_itself_goes_on() -> None:
+    check_resumable(checkpoint(), TABLE, settings(), max_epochs=5)
+
+
+def test_what_the_checkpoint_does_not_decide_may_change() -> None:
+    now = settings(seed=4, trainer={"ema_decay": 0.9, "max_epochs": 9}, data={"num_workers": 8})
+    check_resumable(checkpoint(epoch=6), TABLE, now, max_epochs=9)
+
+
+def test_without_settings_there_is_nothing_to_compare() -> None:
+    check_resumable(checkpoint(), TABLE, {}, max_epochs=None)
+
+
+@pytest.mark.parametrize("names", [("dog", "cat"), ("cat",), ("cat", "dog", "cow")])
+def test_other_classes_are_refused(names: tuple[str, ...]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        check_resumable(checkpoint(), ClassTable(names), settings(), 5)
+    assert str(caught.value) == (
+        f"the checkpoint's classes are ['cat', 'dog'], the data's are {list(names)}; resume with the data that the run "
+        "began with, or start a new run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "difference"),
+    [
+        ({"optimizer": {"name": "sgd", "lr": 0.02}}, "optimizer.lr was 0.01 and is 0.02"),
+        (
+            {"optimizer": {"name": "adam", "lr": 0.01, "betas": [0.9, 0.99]}},
+            "optimizer.name was sgd and is adam; optimizer.betas was None and is [0.9, 0.99]",
+        ),
+        ({"trainer": {"ema_decay": 0.0}}, "trainer.ema_decay was 0.9 and is 0.0"),
+        (
+            {"model": {**settings()["model"], "backbone": {"name": "csp_nano", "width": 0.5}}},
+            "model.backbone.width was None and is 0.5",
+        ),
+    ],
+)
+def test_other_settings_of_what_it_holds_are_refused(changes: dict[str, Any], difference: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        check_resumable(checkpoint(), TABLE, settings(**changes), 5)
+    assert str(caught.value) == (
+        f"the run cannot be resumed with other settings than it began with: {difference}; set them as they were, or "
+        "start a new run"
+    )
+
+
+def test_a_finished_run_is_refused() -> None:
+    with pytest.raises(CheckpointError, match=r"^nothing is left to train: the checkpoint has 5 epochs and trainer\."):
+        check_resumable(checkpoint(epoch=4), TABLE, settings(), max_epochs=5)

@@ -1,0 +1,70 @@
+"""Folders of runs: numbered where the user names none, never written into twice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detseg.errors import CheckpointError, ConfigError
+from detseg.training.run_directory import new_run, resumed_run
+
+CONFIG = Path("configs/yolo_x.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def make_run(path: str) -> Path:
+    (Path(path) / "checkpoints").mkdir(parents=True)
+    checkpoint = Path(path) / "checkpoints" / "last.ckpt"
+    checkpoint.write_text("")
+    return checkpoint
+
+
+def test_a_new_run_is_named_after_its_config_and_numbered() -> None:
+    assert new_run(None, CONFIG) == Path("runs/yolo_x")
+    make_run("runs/yolo_x")
+    assert new_run(None, CONFIG) == Path("runs/yolo_x-2")
+    make_run("runs/yolo_x-2")
+    make_run("runs/yolo_x-11")  # 3 to 10 were deleted: numbers grow, whatever is gone
+    make_run("runs/yolo_x-old")
+    assert new_run(None, CONFIG) == Path("runs/yolo_x-12")
+
+
+def test_a_named_run_directory_must_not_hold_a_run() -> None:
+    Path("mine").mkdir()
+    assert new_run(Path("mine"), CONFIG) == Path("mine")
+    make_run("mine")
+    with pytest.raises(ConfigError) as caught:
+        new_run(Path("mine"), CONFIG)
+    assert str(caught.value) == ("run_dir: mine holds a run already; choose another folder, or go on with --resume")
+
+
+def test_resume_takes_the_latest_run_of_the_config() -> None:
+    make_run("runs/yolo_x")
+    latest = make_run("runs/yolo_x-10")
+    make_run("runs/yolo_x-9")
+    assert resumed_run(None, CONFIG, "last") == (Path("runs/yolo_x-10"), latest)
+
+
+def test_resume_takes_the_named_folder_or_checkpoint() -> None:
+    checkpoint = make_run("mine")
+    assert resumed_run(Path("mine"), CONFIG, "last") == (Path("mine"), checkpoint)
+    assert resumed_run(None, CONFIG, "mine/checkpoints/last.ckpt") == (Path("mine").resolve(), checkpoint)
+    assert resumed_run(Path("other"), CONFIG, "mine/checkpoints/last.ckpt") == (Path("other"), checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("resume", "message"),
+    [
+        ("last", "runs/yolo_x/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT"),
+        ("a.ckpt", "a.ckpt: no such checkpoint file"),
+    ],
+)
+def test_resume_without_a_run_is_one_line(resume: str, message: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        resumed_run(None, CONFIG, resume)
+    assert str(caught.value) == message

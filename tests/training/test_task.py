@@ -1,0 +1,135 @@
+"""The task on a detector of one weight, whose steps are computed by hand, and on a real one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detseg.config.model import BackboneConfig, NeckConfig, YoloConfig
+from detseg.config.training import AdamWConfig, CosineConfig
+from detseg.errors import DetsegError
+from detseg.factory import build_detector
+from detseg.models.interface import LossTerms
+from detseg.structures import Batch, BoxTargets, ClassTable
+from detseg.training.task import DetectionTask
+from tests.training.stub import OneWeight, batch_of, fit, task_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+WHITE, BLACK = batch_of(255), batch_of(0)
+
+
+def weight_of(task: DetectionTask) -> float:
+    return float(task.model.weight)
+
+
+def test_the_terms_are_summed_and_one_step_is_taken_a_batch(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0))
+    trainer = fit(task, [WHITE, WHITE], tmp_path)
+    assert weight_of(task) == 0.0  # 1 - 0.5 - 0.5
+    assert float(trainer.callback_metrics["train/loss_epoch"]) == 0.75  # (1 + 0.5) / 2
+    assert float(trainer.callback_metrics["train/first_epoch"]) == 0.375
+
+
+def test_accumulated_gradients_are_averaged_and_the_average_moves_once_a_step(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0), ema_decay=0.5)
+    fit(task, [WHITE, BLACK, WHITE, BLACK], tmp_path, accumulate_grad_batches=2)
+    assert weight_of(task) == 0.5  # two steps of 0.5 * (1 + 0) / 2
+    assert float(task.evaluated_model.weight) == 0.6875  # 1 -> 0.875 -> 0.6875
+
+
+def test_the_average_is_validated_and_its_ap_kept_in_full(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0), ema_decay=0.5)
+    trainer = fit(task, [WHITE], tmp_path)
+    assert weight_of(task) == 0.5
+    assert float(trainer.callback_metrics["val/loss"]) == 0.75
+    assert trainer.callback_metrics["val/AP"].dtype == torch.float64
+    assert task.result is not None
+    assert task.result.coco["AP"] == pytest.approx(1.0)
+    assert task.result.coco["AP"] == float(trainer.callback_metrics["val/AP"])
+
+
+def test_without_an_average_the_model_itself_is_validated(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0))
+    trainer = fit(task, [WHITE], tmp_path)
+    assert task.average is None
+    assert float(trainer.callback_metrics["val/loss"]) == 0.5
+
+
+def test_the_rate_follows_the_schedule_step_by_step(tmp_path: Path) -> None:
+    task = task_of(OneWeight(4.0), CosineConfig(warmup_epochs=0, final_share=0.0))
+    fit(task, [WHITE, WHITE, WHITE], tmp_path)
+    assert weight_of(task) == pytest.approx(4 - 0.5 * (1 + 0.75 + 0.25))
+
+
+class Diverging(OneWeight):
+    """Its loss is no number from the third batch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches = 0
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        self.batches += 1
+        factor = float("nan") if self.batches >= 3 else 1.0
+        return {name: term * factor for name, term in super().losses(images, targets).items()}
+
+
+@pytest.mark.parametrize("num_batches", [3, 25])
+def test_a_loss_that_is_no_number_stops_the_run_before_its_validation(num_batches: int, tmp_path: Path) -> None:
+    task = task_of(Diverging())
+    step = 3 if num_batches == 3 else 11  # looked at: every tenth batch, and the last
+    with pytest.raises(DetsegError) as caught:
+        fit(task, [WHITE] * num_batches, tmp_path)
+    assert str(caught.value) == (
+        f"epoch 1, step {step}: the loss is not finite (first nan, loss nan, second nan); lower optimizer.lr, or set "
+        "trainer.precision=float32"
+    )
+    assert task.result is None
+
+
+class InfiniteSlope(OneWeight):
+    """Its loss is 0 and its gradient is no number: the square root at 0."""
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        return {"root": torch.sqrt(self.weight * 0)}
+
+
+def test_a_weight_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(DetsegError, match=r"^epoch 1, step 1: a weight is not finite any more; lower optimizer\.lr"):
+        fit(task_of(InfiniteSlope()), [WHITE], tmp_path)
+
+
+def test_frozen_normalisation_keeps_its_statistics() -> None:
+    model = OneWeight()
+    model.frozen = nn.BatchNorm2d(3).requires_grad_(False)
+    model.trained = nn.BatchNorm2d(3)
+    model.without_weights = nn.BatchNorm2d(3, affine=False)
+    task = task_of(model).train()
+    assert not model.frozen.training
+    assert model.trained.training
+    assert model.without_weights.training
+    assert task.eval().training is False
+
+
+def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
+    torch.manual_seed(0)
+    config = YoloConfig(backbone=BackboneConfig(width=0.0625, depth=0.1), neck=NeckConfig(name="fpn"))
+    task = DetectionTask(build_detector(config, 2), ClassTable(("a", "b")), AdamWConfig(lr=2e-3), ema_decay=0.9).train()
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+    objects = BoxTargets(boxes, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))
+    batch = Batch(images, [objects, BoxTargets.empty()], [0, 1])
+    task.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer to log to
+    optimizer = torch.optim.AdamW(task.model.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(6):
+        loss = task.training_step(batch, 0)
+        losses.append(float(loss))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[1] < losses[0]
+    assert losses[-1] < losses[1]
