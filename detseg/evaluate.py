@@ -63,7 +63,7 @@ def evaluate_checkpoint(
     result = evaluator.compute()
     console.print(result.table())
     for line in result.explain():
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     report = run_dir_of(checkpoint) / f"evaluation_{split}.json"
     report.write_text(json.dumps({"checkpoint": checkpoint.name, **result.to_dict()}, indent=2), encoding="utf-8")
     console.print(f"written: {report}", highlight=False, soft_wrap=True)

@@ -192,7 +192,7 @@ def _conclude(trainer: L.Trainer, task: DetectionTask, run_dir: Path | None, con
         )
     if task.result is not None:
         for line in task.result.explain():
-            console.print(line, highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
     if run_dir is None:
         console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return

@@ -12,12 +12,9 @@ import cv2
 from rich.console import Console
 from rich.progress import track
 
-from detseg.data.images import read_image
+from detseg.data.images import IMAGE_SUFFIXES, read_image
 from detseg.errors import DataError
 from detseg.predict import load_predictor
-
-PICTURE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
-"""Endings of the files that a folder is searched for."""
 
 
 def predict_files(
@@ -111,10 +108,10 @@ def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
             found.append((source, Path(source.name)))
         elif source.is_dir():
             inside = sorted(
-                path for path in source.rglob("*") if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file()
+                path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
             )
             if not inside:
-                raise DataError(f"{source}: holds no pictures ({', '.join(sorted(PICTURE_SUFFIXES))})")
+                raise DataError(f"{source}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
             found += [(path, path.relative_to(source)) for path in inside]
         else:
             raise DataError(f"{source}: no such file or folder")

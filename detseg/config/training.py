@@ -81,7 +81,7 @@ class CosineConfig(Warmup):
 
 
 class StepConfig(Warmup):
-    """The rate falls by a factor at given epochs."""
+    """The rate falls by a factor at given shares of the training."""
 
     name: Literal["step"]
     """Which schedule."""

@@ -68,7 +68,7 @@ def _load(file: Path) -> dict[str, list[Entry]]:
     try:
         content = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"{file}: there is no such annotation file") from None
+        raise DataError(f"{file}: there is no such annotation file; correct data.root or the annotation path") from None
     except OSError as error:
         raise DataError(f"{file}: cannot read the annotation file: {error.strerror}") from None
     except (ValueError, RecursionError) as error:

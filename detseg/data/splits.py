@@ -22,7 +22,7 @@ def open_split(config: DataConfig, split: Split, classes: ClassTable | None = No
 
     Args:
         config: the ``data`` section.
-        split: which one; the shapes set tests on its validation images.
+        split: which one; the shapes set has no test split.
         classes: the table to label by; None: ``config.classes``, or what the training annotations hold.
 
     Raises:
@@ -42,6 +42,8 @@ def open_split(config: DataConfig, split: Split, classes: ClassTable | None = No
                 raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
             return read_coco(config.root / images, config.root / annotations, names)
         case ShapesConfig():
+            if split == "test":
+                raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
             ensure_shapes(
                 config.root,
                 num_train=config.num_train,
@@ -50,7 +52,7 @@ def open_split(config: DataConfig, split: Split, classes: ClassTable | None = No
                 max_objects=config.max_objects,
                 seed=config.data_seed,
             )
-            return read_voc(config.root / "voc", "train" if split == "train" else "val", classes=names or SHAPE_CLASSES)
+            return read_voc(config.root / "voc", split, classes=names or SHAPE_CLASSES)
 
 
 def _open_voc(config: VocConfig, split: Split, classes: ClassTable | tuple[str, ...] | None) -> DetectionDataset:

@@ -21,6 +21,9 @@ from detseg.models.yolo.scheme import Candidates
 from detseg.ops.boxes import matched_ciou
 from detseg.structures import BoxTargets
 
+_TYPICAL_SIDE, _TYPICAL_POSITIVES = 640, 10
+"""Pixels of an image's side, and positives of a stride in it, that the first class scores are set for."""
+
 
 class TaskAlignedScheme(nn.Module):
     """Every cell predicts C class scores and, for each side of a box, a distribution of its distance in cells.
@@ -57,9 +60,10 @@ class TaskAlignedScheme(nn.Module):
         self.register_buffer("distances", torch.arange(bins, dtype=torch.float32), persistent=False)
 
     def initial_bias(self, stride: int) -> Tensor:
-        """Uniform distances; class scores of 0.01, so that the many negatives do not drown the start (Lin et al. 2017,
-        "Focal Loss", section 3.3)."""
-        prior = 0.01
+        """Uniform distances; class scores at the share of cells that will be positive, so that the many negatives do
+        not drown the start (Lin et al. 2017, "Focal Loss", section 3.3)."""
+        cells = (_TYPICAL_SIDE / stride) ** 2
+        prior = min(_TYPICAL_POSITIVES / (cells * self.class_outputs), 0.01)
         return torch.cat(
             [torch.zeros(self.box_outputs), torch.full((self.class_outputs,), math.log(prior / (1 - prior)))]
         )

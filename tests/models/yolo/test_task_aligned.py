@@ -140,13 +140,14 @@ def test_maps_built_for_a_box_decode_to_it() -> None:
 
 
 def test_starts_with_uniform_distances_and_small_scores() -> None:
-    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4); every score 0.01.
+    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4).  10 of the 80 × 80 cells of a 640-pixel image,
+    # shared by 3 classes: 10 / 19200 = 0.000521.
     scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner())
     bias = scheme.initial_bias(8)
     assert bias.shape == (4 * 16 + 3,)
     boxes, scores = scheme.decode([bias[None, :, None, None].expand(1, -1, 2, 2)])
     torch.testing.assert_close(boxes[0, 1], torch.tensor([-48.0, -56, 72, 64]))
-    torch.testing.assert_close(scores, torch.full((1, 4, 3), 0.01))
+    torch.testing.assert_close(scores, torch.full((1, 4, 3), 10 / 19200))
 
 
 def test_gradient_of_the_box_reaches_the_positives_only() -> None:

@@ -1,0 +1,103 @@
+"""`tools/train.py` as a process of its own: what reaches the screen, Ctrl-C, and several processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from detseg.checkpoint import read_model_checkpoint
+from detseg.data.loader import eval_loader
+from detseg.data.splits import open_split
+from detseg.factory import load_detector
+from detseg.ops.images import to_float
+from tests.tiny import TinyRun, tiny_config
+
+ROOT = Path(__file__).resolve().parents[2]
+EPOCH_LINE = (
+    r"epoch \d+/\d+  loss [\d.]+  val loss [\d.]+  AP50 [\d.]+  AP [\d.]+  lr [\d.e+-]+  [\d.]+ img/s  left \S+"
+)
+SPOKEN = (
+    r"voc (train|val): (images without objects|difficult objects) .*",
+    r"data: 16 training and 9 validation images, 3 classes",
+    r"model: csp_nano, 0\.37 M parameters",
+    EPOCH_LINE,
+    r"stopped; the finished epochs are in .*: go on with --resume",
+)
+
+
+def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Start a training in a process group of its own, as a shell does."""
+    command = [
+        sys.executable,
+        "tools/train.py",
+        str(config),
+        f"run_dir={run_dir}",
+        "trainer.validate_every=1",
+        *overrides,
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    )
+
+
+def test_ctrl_c_says_so_in_one_line_and_the_run_can_go_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+    process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
+    assert process.stdout is not None
+    lines = []
+    for line in process.stdout:
+        lines.append(line.rstrip("\n"))
+        if line.startswith("epoch 2/"):
+            os.killpg(process.pid, signal.SIGINT)  # to the loader's workers as well, as a terminal does
+            break
+    output, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors == "interrupted\n"  # and none of Lightning's tips and warnings
+    lines += output.splitlines()
+    foreign = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in SPOKEN)]
+    assert foreign == []
+    assert lines[-1] == f"stopped; the finished epochs are in {tmp_path / 'run'}: go on with --resume"
+    assert read_model_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").epoch >= 2
+
+
+def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
+    overrides = ("trainer.max_epochs=1", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
+    process = start(tiny_run.config_path, tmp_path / "run", *overrides)
+    output, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert errors == ""
+    assert output.count("data: 16 training and 9 validation images") == 1  # only the first process speaks
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    run = TinyRun(tiny_run.config_path, tiny_run.data_root, tmp_path / "run")
+    (row,) = run.rows()
+    assert int(row["step"]) == 8  # 16 images, one for each of two processes
+
+    model, _, _ = load_detector(run.run_dir / "checkpoints" / "last.ckpt")
+    dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
+    losses = []
+    for batch in eval_loader(dataset, input_hw=(64, 64), batch_size=1, num_workers=0):
+        with torch.no_grad():
+            losses.append(float(sum(model.losses(to_float(batch.images), batch.targets).values())))
+    assert float(row["val/loss"]) == pytest.approx(sum(losses) / 9, rel=1e-5)
+
+
+@pytest.mark.parametrize("broken", range(2), ids=["in an early image", "in a late image"])
+@pytest.mark.slow
+def test_an_error_in_one_of_two_processes_ends_both(broken: int, tiny_run: TinyRun, tmp_path: Path) -> None:
+    from tests.tiny import write_colors
+
+    root = write_colors(tmp_path / "colors")
+    (root / "JPEGImages" / f"train{3 + 5 * broken:02d}.png").write_bytes(b"no image")
+    overrides = ("trainer.max_epochs=2", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
+    process = start(tiny_run.config_path, tmp_path / "run", f"data.root={root}", *overrides)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "not an image, or damaged beyond recognition" in errors

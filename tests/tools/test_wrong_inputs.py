@@ -1,0 +1,195 @@
+"""What the tools say to mistakes: exactly one line, exit code 2, and no traceback unless it is asked for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from detseg.config.cli import run_tool
+from detseg.data.images import IMAGE_SUFFIXES
+from tests.tiny import CLASSES, TinyRun, write_colors
+from tools import evaluate, predict, train
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CONFIG, BEST = "tiny.yaml", "run/checkpoints/best.ckpt"
+NOT_AN_IMAGE = "not an image, or damaged beyond recognition; replace the file or take it off the list"
+ONE_EPOCH = ("trainer.max_epochs=1", "run_dir=new")
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, its data and settings, and everything that can be wrong beside them."""
+    root = tmp_path_factory.mktemp("wrong")
+    (root / "run").symlink_to(tiny_run.run_dir)
+    (root / CONFIG).write_bytes(tiny_run.config_path.read_bytes())
+    (root / "twice.yaml").write_text("seed: 1\ndata: {name: voc, root: colors}\nseed: 2\n")
+    (root / "cut.ckpt").write_bytes(tiny_run.best.read_bytes()[:1000])
+    (root / "file").write_text("no folder")
+    (root / "empty").mkdir()
+    for split in ("train", "val"):
+        (write_colors(root / f"unreadable_{split}") / "JPEGImages" / f"{split}03.png").write_bytes(b"no image")
+    xml = write_colors(root / "misspelt") / "Annotations" / "train00.xml"
+    xml.write_text(re.sub("<name>.*?</name>", "<name>bleu</name>", xml.read_text()))
+    (write_colors(root / "listless") / "ImageSets" / "Main" / "train.txt").write_text("\n")
+    (write_colors(root / "incomplete") / "JPEGImages" / "train04.png").unlink()
+    return root
+
+
+TRAIN = [
+    ([CONFIG, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
+    (
+        [CONFIG, "trainer.max_epochs=many"],
+        "override trainer.max_epochs=many: trainer.max_epochs: expected a whole number of at least 1, got 'many'",
+    ),
+    (
+        [CONFIG, "data.batch_size=0"],
+        "override data.batch_size=0: data.batch_size: expected a whole number of at least 1, got 0",
+    ),
+    ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
+    (["missing.yaml"], "missing.yaml: no such configuration file"),
+    (["twice.yaml"], "twice.yaml:3:1: duplicate key 'seed', first on line 1; remove one of them"),
+    (
+        [CONFIG, "data.root=nowhere"],
+        "nowhere: there is no such folder; set data.root to the folder of the VOC data",
+    ),
+    (
+        [CONFIG, "data.root=empty"],
+        "empty: there is no ImageSets/Main in it; set data.root to the folder that holds Annotations, ImageSets and "
+        "JPEGImages",
+    ),
+    (
+        [CONFIG, "data.root=listless"],
+        "listless: the split 'train' lists no images; write one name a line into its list",
+    ),
+    (
+        [CONFIG, "data.root=incomplete"],
+        "incomplete/JPEGImages: 1 image(s) of the list missing: train04; add the files or take the names off the list",
+    ),
+    (
+        [CONFIG, "data.root=misspelt"],
+        "misspelt/Annotations/train00.xml: unknown class 'bleu' (did you mean 'blue'?); the classes are blue, red, "
+        "yellow: correct the annotation or name the class in data.classes",
+    ),
+    (
+        [CONFIG, "model.backbone.name=resnet1888", "model.backbone.width=null", "model.backbone.depth=null"],
+        "model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); "
+        "ours are csp_nano, csp_small, csp_medium, csp_large",
+    ),
+    # From inside Lightning, from the main process and from a worker, in training and in validation.
+    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_train"], f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}"),
+    (
+        [CONFIG, *ONE_EPOCH, "data.root=unreadable_train", "data.num_workers=1"],
+        f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}",
+    ),
+    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
+    (
+        [CONFIG, *ONE_EPOCH, "optimizer.lr=1e30"],
+        "epoch 1, step 8: the loss is not finite (box 0, class nan, dfl 0, loss nan); lower optimizer.lr, or set "
+        "trainer.precision=float32",
+    ),
+    ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or go on with --resume"),
+    ([CONFIG, "run_dir=file"], "{folder}/file: File exists"),
+    (
+        [CONFIG, "--resume"],
+        "runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT",
+    ),
+    ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
+    (
+        [CONFIG, "--resume=cut.ckpt"],
+        "{folder}/cut.ckpt: damaged or not a checkpoint; take another one of the run directory",
+    ),
+    (
+        [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
+        f"the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data "
+        "that the run began with, or start a new run",
+    ),
+]
+
+EVALUATE = [
+    (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
+    (["cut.ckpt"], "cut.ckpt: damaged or not a checkpoint; take another one of the run directory"),
+    (
+        [CONFIG],
+        f"{CONFIG}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint is "
+        "safe to read, this file is none)",
+    ),
+    (
+        [BEST, "model.nms_iou=0.5"],
+        "override model.nms_iou=0.5: the checkpoint decides; only data.* and evaluation.* can be changed",
+    ),
+    ([BEST, "data.rot=x"], "override data.rot=x: data.rot: unknown key (did you mean 'root'?)"),
+    (
+        [BEST, "data.classes=[cat, dog]"],
+        f"{BEST}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave data.classes out, "
+        "or take the checkpoint that fits",
+    ),
+    ([BEST, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
+    ([BEST, "data.root=unreadable_val", "data.num_workers=1"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
+    ([BEST, "--save-coco", "file"], "file: File exists"),
+]
+
+PREDICT = [
+    (
+        ["nowhere.ckpt", "empty", "--out", "new"],
+        f"empty: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})",
+    ),
+    ([BEST, "nowhere", "--out", "new"], "nowhere: no such file or folder"),
+    (
+        [BEST, "unreadable_val/JPEGImages/val03.png", "--out", "new"],
+        f"1 of 1 pictures were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
+    ),
+    ([BEST, "unreadable_val/JPEGImages", "--out", "file"], "file: File exists"),
+]
+
+
+def said(tool: object, argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = run_tool(tool.main, argv)  # type: ignore[attr-defined]  # one of the three modules
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tool", "argv", "message"),
+    [(tool, *case) for tool, cases in ((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT)) for case in cases],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(
+    tool: object,
+    argv: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    argv = [f"run_dir={tmp_path / 'new'}" if part == "run_dir=new" else part for part in argv]
+    assert said(tool, argv, capsys) == (2, f"error: {message.format(folder=folder)}\n")
+
+
+@pytest.mark.parametrize("device", ["cudax", "cuda:77"])
+@pytest.mark.parametrize("tool", [evaluate, predict])
+def test_a_device_that_is_not_there(
+    tool: object, device: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    others = ["unreadable_val/JPEGImages/val00.png", "--out", "new"] if tool is predict else []
+    code, error = said(tool, [BEST, *others, "--device", device], capsys)
+    assert code == 2
+    assert error.startswith("error: device: expected auto, cpu, cuda, cuda:1, mps, ")
+    assert f"got '{device}' (" in error
+    assert error.count("\n") == 1
+
+
+def test_debug_shows_where_it_happened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(folder)
+    overrides = [f"run_dir={tmp_path / 'new'}", "data.root=unreadable_train", "data.num_workers=1"]
+    code, error = said(train, ["--debug", CONFIG, *overrides], capsys)
+    assert code == 2
+    assert error.startswith("Traceback (most recent call last):")
+    assert "In the loader:" in error  # what happened in the worker
+    assert error.endswith(f"\nerror: unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}\n")
