@@ -49,11 +49,10 @@ class EpochLines(Callback):
         eta = timedelta(seconds=round((time.monotonic() - self._begin) / done * left))
         metrics = trainer.callback_metrics
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
-        for name, label in (("train/loss_epoch", "loss"), ("val/loss", "val loss"), ("val/AP50", "AP50")):
-            if name in metrics and (name != "val/AP50" or self._validated(trainer)):
-                parts.append(f"{label} {float(metrics[name]):.3f}")
-        if "val/AP" in metrics and self._validated(trainer):
-            parts.append(f"AP {float(metrics['val/AP']):.3f}")
+        labels = {"train/loss_epoch": "loss"}
+        if self._validated(trainer):  # else the metrics are those of an earlier epoch
+            labels |= {"val/loss": "val loss", "val/AP50": "AP50", "val/AP": "AP"}
+        parts += [f"{label} {float(metrics[name]):.3f}" for name, label in labels.items() if name in metrics]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         parts += [f"lr {rate:.2e}", f"{self._images_a_second:.1f} img/s", f"left {eta}"]
         self.console.print("  ".join(parts), highlight=False, soft_wrap=True)

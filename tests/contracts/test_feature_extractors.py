@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -47,6 +48,10 @@ def maps_in_evaluation(backbone: nn.Module, images: Tensor) -> list[Tensor]:
     return maps
 
 
+_BUILT: dict[str, Any] = {}
+"""The backbone of each inheriting class."""
+
+
 class FeatureExtractorContract:
     """Inherit, call the class ``Test…`` and build the backbone."""
 
@@ -55,9 +60,16 @@ class FeatureExtractorContract:
     def build(self) -> Any:
         raise NotImplementedError
 
+    def fresh(self) -> Any:
+        """The backbone as it was built, to do with what a test likes."""
+        name = type(self).__name__
+        if name not in _BUILT:
+            _BUILT[name] = self.build()
+        return copy.deepcopy(_BUILT[name])
+
     @pytest.mark.parametrize("hw", [(64, 64), (64, 96), (128, 32)])
     def test_gives_one_map_a_stride_finest_first(self, hw: tuple[int, int]) -> None:
-        backbone = self.build().eval()
+        backbone = self.fresh().eval()
         assert backbone.strides == self.strides
         assert backbone.strides == tuple(sorted(backbone.strides))
         maps = backbone(torch.rand(2, 3, *hw))
@@ -66,13 +78,13 @@ class FeatureExtractorContract:
         assert [tuple(x.shape) for x in maps] == shapes
 
     def test_says_how_images_are_normalised(self) -> None:
-        backbone = self.build()
+        backbone = self.fresh()
         assert len(backbone.mean) == len(backbone.std) == 3
         assert all(std > 0 for std in backbone.std)
 
     def test_every_trained_parameter_gets_a_gradient(self) -> None:
         """Distributed training refuses parameters without one."""
-        backbone = self.build().train()
+        backbone = self.fresh().train()
         images = torch.rand(2, 3, 64, 96, requires_grad=True)
         maps = backbone(images)
         torch.autograd.backward([(x * torch.rand_like(x)).sum() for x in maps])
@@ -82,7 +94,7 @@ class FeatureExtractorContract:
         assert images.grad.abs().sum() > 0
 
     def test_each_image_is_seen_by_itself(self) -> None:
-        backbone = self.build()
+        backbone = self.fresh()
         images = torch.rand(3, 3, 64, 64)
         together = maps_in_evaluation(backbone, images)
         alone = maps_in_evaluation(backbone, images[1:2])
@@ -92,7 +104,7 @@ class FeatureExtractorContract:
     def test_frozen_stages_do_not_move_by_a_bit(self) -> None:
         """Frozen to stride 2ⁿ: the maps down to it stay what they were, weights and statistics; later ones change."""
         finest = self.strides[0]
-        backbone = self.build()
+        backbone = self.fresh()
         backbone.freeze_stages(finest.bit_length() - 1)
         task = DetectionTask(detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
@@ -103,7 +115,7 @@ class FeatureExtractorContract:
         assert all(not torch.equal(x, y) for x, y in zip(before[1:], after[1:], strict=True))
 
     def test_nothing_is_frozen_unless_asked(self) -> None:
-        backbone = self.build()
+        backbone = self.fresh()
         backbone.freeze_stages(0)
         task = DetectionTask(detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
@@ -113,7 +125,7 @@ class FeatureExtractorContract:
 
     def test_a_stage_that_is_not_there_is_an_error(self) -> None:
         with pytest.raises(ValueError, match=r"frozen_stages: .*got 9"):
-            self.build().freeze_stages(9)
+            self.fresh().freeze_stages(9)
 
 
 class TestCSPBackboneNano(FeatureExtractorContract):

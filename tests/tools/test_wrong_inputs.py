@@ -49,7 +49,7 @@ TRAIN = [
         "override data.batch_size=0: data.batch_size: expected a whole number of at least 1, got 0",
     ),
     ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
-    (["missing.yaml"], "missing.yaml: no such configuration file"),
+    (["nothing-like-it"], "nothing-like-it: no such configuration file"),
     (["twice.yaml"], "twice.yaml:3:1: duplicate key 'seed', first on line 1; remove one of them"),
     (
         [CONFIG, "data.root=nowhere"],
@@ -99,7 +99,7 @@ TRAIN = [
     ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
     (
         [CONFIG, "--resume=cut.ckpt"],
-        "{folder}/cut.ckpt: damaged or not a checkpoint; take another one of the run directory",
+        "cut.ckpt: damaged or not a checkpoint; take another one of the run directory",
     ),
     (
         [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
