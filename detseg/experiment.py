@@ -128,7 +128,9 @@ def build_trainer(config: ExperimentConfig, run_dir: Path, console: Console) -> 
         if settings.num_pictures:
             callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
     if settings.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping("val/AP", patience=settings.early_stopping_patience, mode="max"))
+        callbacks.append(
+            EarlyStopping("val/AP", patience=settings.early_stopping_patience, mode="max", check_finite=False)
+        )
     try:
         return L.Trainer(
             accelerator="cpu" if on_cpu else accelerator,

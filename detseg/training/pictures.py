@@ -11,6 +11,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 
 from detseg.draw import contact_sheet, draw_boxes
+from detseg.errors import DataError
 from detseg.ops.images import to_float
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import DetectionTask
@@ -73,9 +74,14 @@ def target_pictures(batch: Batch, names: tuple[str, ...], limit: int) -> list[UI
 
 
 def write_picture(path: Path, picture: UInt8Array) -> None:
-    """Write an (H, W, 3) uint8 RGB picture."""
+    """Write an (H, W, 3) uint8 RGB picture.
+
+    Raises:
+        DataError: it could not be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
+        raise DataError(f"{path}: the picture could not be written; is there space, and the right to write?")
 
 
 def _arrays(batch: Batch) -> list[UInt8Array]:

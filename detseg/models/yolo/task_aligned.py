@@ -21,8 +21,8 @@ from detseg.models.yolo.scheme import Candidates
 from detseg.ops.boxes import matched_ciou
 from detseg.structures import BoxTargets
 
-_TYPICAL_SIDE, _TYPICAL_POSITIVES = 640, 10
-"""Pixels of an image's side, and positives of a stride in it, that the first class scores are set for."""
+_AREA_OF_AN_OBJECT = 200.0**2
+"""Square pixels of image to one object: COCO's 860 000 objects in 118 000 images of about 640 × 480 pixels."""
 
 
 class TaskAlignedScheme(nn.Module):
@@ -61,9 +61,12 @@ class TaskAlignedScheme(nn.Module):
 
     def initial_bias(self, stride: int) -> Tensor:
         """Uniform distances; class scores at the share of cells that will be positive, so that the many negatives do
-        not drown the start (Lin et al. 2017, "Focal Loss", section 3.3)."""
-        cells = (_TYPICAL_SIDE / stride) ** 2
-        prior = min(_TYPICAL_POSITIVES / (cells * self.class_outputs), 0.01)
+        not drown the start (Lin et al. 2017, "Focal Loss", section 3.3, where the share is a flat 0.01).
+
+        An object has m positives (the assigner's ``top_candidates``), shared by the strides, and one of C classes.
+        """
+        positives = self.assigner.top_candidates / len(self.strides)
+        prior = min(positives * stride**2 / _AREA_OF_AN_OBJECT / self.class_outputs, 0.01)
         return torch.cat(
             [torch.zeros(self.box_outputs), torch.full((self.class_outputs,), math.log(prior / (1 - prior)))]
         )

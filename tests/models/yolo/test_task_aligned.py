@@ -147,7 +147,7 @@ def test_starts_with_uniform_distances_and_small_scores() -> None:
     assert bias.shape == (4 * 16 + 3,)
     boxes, scores = scheme.decode([bias[None, :, None, None].expand(1, -1, 2, 2)])
     torch.testing.assert_close(boxes[0, 1], torch.tensor([-48.0, -56, 72, 64]))
-    torch.testing.assert_close(scores, torch.full((1, 4, 3), 10 / 19200))
+    torch.testing.assert_close(scores, torch.full((1, 4, 3), 10 / 625 / 3))
 
 
 def test_gradient_of_the_box_reaches_the_positives_only() -> None:
