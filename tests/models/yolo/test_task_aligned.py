@@ -140,8 +140,8 @@ def test_maps_built_for_a_box_decode_to_it() -> None:
 
 
 def test_starts_with_uniform_distances_and_small_scores() -> None:
-    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4).  10 of the 80 × 80 cells of an image of
-    # 640 pixels, shared by 3 classes: 10 / 19200 = 0.000521.
+    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4).  10 positives in 200 × 200
+    # pixels, which are 625 cells, shared by 3 classes: 10 / 625 / 3 = 0.00533.
     scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner())
     bias = scheme.initial_bias(8)
     assert bias.shape == (4 * 16 + 3,)
