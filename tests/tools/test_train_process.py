@@ -44,21 +44,29 @@ def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
-    )
+    # Processes in the background ignore Ctrl-C, and so do their children: the tests may run there.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_says_so_in_one_line_and_the_run_can_go_on(tiny_run: TinyRun, tmp_path: Path) -> None:
     process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
-    assert process.stdout is not None
-    lines = []
-    for line in process.stdout:
-        lines.append(line.rstrip("\n"))
-        if line.startswith("epoch 2/"):
-            os.killpg(process.pid, signal.SIGINT)  # to the loader's workers as well, as a terminal does
-            break
-    output, errors = process.communicate()
+    try:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if line.startswith("epoch 2/"):
+                os.killpg(process.pid, signal.SIGINT)  # to the loader's workers as well, as a terminal does
+                break
+        output, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert errors == "interrupted\n"  # and none of Lightning's tips and warnings
     lines += output.splitlines()
@@ -71,7 +79,7 @@ def test_ctrl_c_says_so_in_one_line_and_the_run_can_go_on(tiny_run: TinyRun, tmp
 def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.max_epochs=1", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
     process = start(tiny_run.config_path, tmp_path / "run", *overrides)
-    output, errors = process.communicate()
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert errors == ""
     assert output.count("data: 16 training and 9 validation images") == 1  # only the first process speaks
