@@ -114,7 +114,7 @@ def test_find_pictures(images: Path, tmp_path: Path) -> None:
     assert [relative.as_posix() for _, relative in find_pictures([images])] == ["B.JPG", "a.png", "day two/a.png"]
     assert find_pictures([images / "B.JPG"]) == [(images / "B.JPG", Path("B.JPG"))]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: holds no pictures \(\.bmp, \.jpeg, \.jpg, "):
+    with pytest.raises(DataError, match=r"empty: holds no pictures \(\.bmp, .*\.jpeg, \.jpg, "):
         find_pictures([tmp_path / "empty"])
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         find_pictures([tmp_path / "nowhere"])
