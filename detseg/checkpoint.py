@@ -22,6 +22,7 @@ from detseg.structures import ClassTable
 
 ENTRY = "detseg"
 FORMAT = 1
+BEST, LAST = "best.ckpt", "last.ckpt"
 FOLDER = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
 

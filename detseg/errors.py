@@ -15,6 +15,10 @@ class DataError(DetsegError, ValueError):
     """An image, an annotation file or a data folder is missing, unreadable or contradicts itself."""
 
 
+class ClassTableError(DataError):
+    """The classes of annotations and the class table that they are read with do not fit together."""
+
+
 class CheckpointError(DetsegError, ValueError):
     """A checkpoint is missing, damaged, or made for another model or class table."""
 

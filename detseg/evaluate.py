@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
-from detseg.checkpoint import run_dir_of
+from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict
 from detseg.config.schema import ExperimentConfig
@@ -19,7 +19,7 @@ from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
 from detseg.data.splits import Split, open_split
-from detseg.errors import CheckpointError, DataError
+from detseg.errors import CheckpointError, ClassTableError
 from detseg.factory import load_detector
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.result import DetectionResult
@@ -51,7 +51,7 @@ def evaluate_checkpoint(
     Raises:
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
-    console = Console()
+    console = Console(markup=False)
     target = find_device(device)
     model, trained_config, contents = load_detector(checkpoint)
     config = config or trained_config
@@ -61,11 +61,10 @@ def evaluate_checkpoint(
     evaluator = DetectionEvaluator(contents.classes, config.evaluation.max_detections, config.evaluation.operating_iou)
     entries = evaluate_model(model, dataset, evaluator, config, target)
     result = evaluator.compute()
+    report = _write_report(result, checkpoint, split, config)
     console.print(result.table())
     for line in result.explain():
         console.print(line, highlight=False, soft_wrap=True)
-    report = run_dir_of(checkpoint) / f"evaluation_{split}.json"
-    report.write_text(json.dumps({"checkpoint": checkpoint.name, **result.to_dict()}, indent=2), encoding="utf-8")
     console.print(f"written: {report}", highlight=False, soft_wrap=True)
     if coco_dir is not None:
         coco_dir.mkdir(parents=True, exist_ok=True)
@@ -73,6 +72,17 @@ def evaluate_checkpoint(
         (coco_dir / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
         console.print(f"written: {coco_dir}/ground_truth.json, detections.json", highlight=False, soft_wrap=True)
     return result
+
+
+def _write_report(result: DetectionResult, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
+    """Leave the numbers in the run directory, with what they were measured on and by; returns the file."""
+    settings = config.model_dump(mode="json", include={"data", "evaluation"})
+    # Those of another checkpoint of the run must not pass for those of the best.
+    suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
+    report = run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
+    content = {"checkpoint": checkpoint.name, "split": split, **result.to_dict(), "settings": settings}
+    report.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    return report
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequence[str]) -> ExperimentConfig:
@@ -99,6 +109,7 @@ def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, 
 
     Raises:
         CheckpointError: the data has classes of its own that are not the checkpoint's.
+        DataError: the data is missing or wrong.
     """
     own = config.data.classes
     if own is not None and own != classes.names:
@@ -108,9 +119,7 @@ def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, 
         )
     try:
         return open_split(config.data, split, classes)
-    except DataError as error:
-        if "class" not in str(error):
-            raise
+    except ClassTableError as error:
         raise CheckpointError(f"{error} (the table is that of {checkpoint}: {', '.join(classes.names)})") from error
 
 

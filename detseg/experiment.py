@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,26 +17,27 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from detseg.checkpoint import FOLDER
+from detseg.checkpoint import FOLDER, LAST
 from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict, config_to_yaml
 from detseg.config.model import AnchorHeadConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.data.dataset import DetectionDataset
+from detseg.data.small_boxes import small_boxes_line
 from detseg.data.splits import open_split
 from detseg.errors import ConfigError, one_line
 from detseg.factory import build_detector, head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable
-from detseg.training.checkpoints import LAST, AtomicCheckpointIO, BestAndLast
+from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
 from detseg.training.datamodule import DetectionDataModule
 from detseg.training.epoch_table import EpochTable
 from detseg.training.lightning_noise import quiet_lightning
 from detseg.training.pictures import SamplePictures
 from detseg.training.precision import resolve_precision
 from detseg.training.progress import ValidateLastEpoch, progress_callbacks
-from detseg.training.run_directory import ResolvedConfig, new_run, resumed_run
+from detseg.training.run_directory import ResolvedConfig, claim, new_run, resumed_run
 from detseg.training.task import DetectionTask
 
 
@@ -54,14 +56,18 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
     """
-    console = Console(quiet=not _is_first_process())
+    console = Console(quiet=not _is_first_process(), markup=False)
     run_dir, checkpoint = _run_directory(config, config_path, resume)
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     L.seed_everything(config.seed, verbose=False)
     train_set, val_set = _open_data(config, console)
     config = _with_anchors(config, train_set, console)
-    task = _build_task(config, train_set.classes, console)
+    task = _build_task(config, train_set.classes, console, load_pretrained=checkpoint is None)
     data = _build_data(config, train_set, val_set)
     trainer = build_trainer(config, run_dir, console)
+    if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
+        claim(run_dir)
     try:
         _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
@@ -75,8 +81,10 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     return run_dir
 
 
-def _build_task(config: ExperimentConfig, classes: ClassTable, console: Console) -> DetectionTask:
-    model = build_detector(config.model, len(classes))
+def _build_task(
+    config: ExperimentConfig, classes: ClassTable, console: Console, load_pretrained: bool
+) -> DetectionTask:
+    model = build_detector(config.model, len(classes), load_pretrained)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     console.print(f"model: {config.model.backbone.name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
     task = DetectionTask(
@@ -186,10 +194,11 @@ def _is_first_process() -> bool:
 def _conclude(trainer: L.Trainer, task: DetectionTask, run_dir: Path | None, console: Console) -> None:
     """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
     stopper = trainer.early_stopping_callback
-    if stopper is not None and stopper.stopped_epoch:
+    if stopper is not None and stopper.wait_count >= stopper.patience:
+        best = float(stopper.best_score)
+        reason = f"no better AP than {best:.3f}" if math.isfinite(best) else "no AP, as there is nothing to find,"
         console.print(
-            f"stopped after epoch {stopper.stopped_epoch + 1}: no better AP than {float(stopper.best_score):.3f} in "
-            f"{stopper.patience} validations",
+            f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations",
             highlight=False,
         )
     if task.result is not None:
@@ -225,6 +234,8 @@ def _open_data(config: ExperimentConfig, console: Console) -> tuple[DetectionDat
         val_set = open_split(config.data, "val", train_set.classes)
         for line in val_set.report.lines():
             console.print(f"{val_set.name}: {line}", highlight=False, soft_wrap=True)
+    if too_small := small_boxes_line(train_set, config.data.input_hw, config.data.augmentation.min_box_size):
+        console.print(f"{train_set.name}: {too_small}", highlight=False, soft_wrap=True)
     console.print(
         f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes",
         highlight=False,

@@ -167,7 +167,7 @@ def build_anchor_scheme(
     """The anchor scheme with its anchors shared out over the strides, smallest on the finest.
 
     Raises:
-        ConfigError: their number is no multiple of that of the strides.
+        ConfigError: their number is no multiple of that of the strides, or not what ``anchors_per_level`` makes.
     """
     strides = head_strides(config)
     if not anchors or len(anchors) % len(strides):
@@ -176,6 +176,12 @@ def build_anchor_scheme(
         )
     ranked = sorted(anchors, key=lambda size: size[0] * size[1])
     share = len(ranked) // len(strides)
+    if share != config.anchors_per_level:
+        raise ConfigError(
+            f"model.head.anchors: {len(anchors)} anchors on {len(strides)} strides are {share} for each, but "
+            f"model.head.anchors_per_level is {config.anchors_per_level}; set it to {share}, or give "
+            f"{config.anchors_per_level * len(strides)} anchors"
+        )
     levels = [ranked[i * share : (i + 1) * share] for i in range(len(strides))]
     return AnchorScheme(
         num_classes,

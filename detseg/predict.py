@@ -76,6 +76,7 @@ class Predictor:
 
         Raises:
             DataError: a file is missing or no image.
+            TypeError: not an image, nor a list of images.
             ValueError: an array is no uint8 image.
         """
         if isinstance(images, str | Path | np.ndarray | Image.Image):
@@ -86,6 +87,8 @@ class Predictor:
         """As calling with a list, but one result after the other, so that memory does not grow with the list."""
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
+        if not isinstance(images, list | tuple):
+            raise _wrong_type(images)
         for start in range(0, len(images), batch_size):
             yield from self._predict([to_array(image) for image in images[start : start + batch_size]])
 
@@ -138,14 +141,24 @@ def to_array(image: ImageLike) -> UInt8Array:
 
     Raises:
         DataError: a file is missing or no image.
+        TypeError: not an image.
         ValueError: an array is no uint8 image.
     """
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):
         return pil_to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, np.ndarray):
+        raise _wrong_type(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise ValueError(
             f"image: expected uint8 of shape (H, W, 3) in RGB order or (H, W) grey, got {image.dtype} of {image.shape}"
         )
     return np.stack([image] * 3, axis=2) if image.ndim == 2 else image
+
+
+def _wrong_type(given: object) -> TypeError:
+    return TypeError(
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {type(given).__name__}"
+    )

@@ -34,7 +34,7 @@ def predict_files(
         DetsegError: no pictures, a checkpoint that cannot be loaded, an output that would overwrite an input; and,
             after all others are done and written, pictures that cannot be read.
     """
-    console = Console()
+    console = Console(markup=False)
     pictures = find_pictures(sources)
     targets = _targets(pictures, out)
     predictor = load_predictor(checkpoint, device, score_threshold)
@@ -80,7 +80,9 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
     Raises:
         DataError: nowhere: the copy would overwrite a picture or another copy, or cannot be written in its format.
     """
-    targets = [out / relative for _, relative in pictures]
+    # PGM holds grey only, and the drawings are coloured.
+    names = [path.with_suffix(".png") if path.suffix.lower() == ".pgm" else path for _, path in pictures]
+    targets = [out / name for name in names]
     clash = [str(target) for target, count in Counter(targets).items() if count > 1]
     if clash:
         raise DataError(f"{clash[0]}: two pictures would be written here; predict the folders one by one")

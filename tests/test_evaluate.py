@@ -113,6 +113,8 @@ def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun) -> None:
     result = evaluate(tiny_run)
     report = json.loads((tiny_run.run_dir / "evaluation_val.json").read_text())
     assert report.pop("checkpoint") == "best.ckpt"
+    assert report.pop("split") == "val"
+    assert report.pop("settings")["data"]["root"].endswith("colors")
     assert report == json.loads(json.dumps(numbers(result)))
 
 
@@ -121,7 +123,7 @@ def test_the_report_of_a_checkpoint_taken_out_of_its_run_lies_beside_it(tiny_run
     copy.parent.mkdir()
     shutil.copy(tiny_run.best, copy)
     evaluate_checkpoint(copy, "val", None, "cpu")
-    assert (tmp_path / "taken" / "evaluation_val.json").is_file()
+    assert (tmp_path / "taken" / "evaluation_val_model.json").is_file()
 
 
 def test_other_splits(tiny_run: TinyRun) -> None:
@@ -163,6 +165,14 @@ def test_a_checkpoint_of_other_classes_is_one_line(tiny_run: TinyRun, tmp_path: 
         CheckpointError, match=r"val00\.xml: unknown class 'green'.* \(the table is that of .*best\.ckpt"
     ):
         evaluate(tiny_run, f"data.root={other}", "data.classes=null")
+
+
+def test_only_classes_that_do_not_fit_are_put_down_to_the_checkpoint(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(tiny_run, f"data.root={tmp_path / 'classroom'}")
+    assert str(caught.value) == (
+        f"{tmp_path / 'classroom'}: there is no such folder; set data.root to the folder of the VOC data"
+    )
 
 
 def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun, tmp_path: Path) -> None:

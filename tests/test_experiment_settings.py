@@ -81,6 +81,13 @@ def test_every_optimizer_and_schedule_runs(
     assert "epoch 1/1  loss " in capsys.readouterr().out
 
 
+def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("trainer.fast_dev_run=true", "data.augmentation.min_box_size=64")
+    train(tiny_config(tiny_run.config_path, None, *overrides), tiny_run.config_path)
+    # Of 22 objects of at most 35 pixels, 4 are difficult.
+    assert "voc train: 18 of 18 objects (100.0%) have a side below" in capsys.readouterr().out
+
+
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_batches=2", "trainer.validate_every=4")
     trainer = build_trainer(tiny_config(tiny_run.config_path, tmp_path, *overrides), tmp_path, Console(quiet=True))

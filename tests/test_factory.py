@@ -159,6 +159,7 @@ class TestHead:
             name="anchor",
             strides=(32, 16),
             anchors=ANCHORS,
+            anchors_per_level=2,
             ignore_iou=0.75,
             box_weight=3.5,
             objectness_weight=4.5,
@@ -176,6 +177,15 @@ class TestHead:
         config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=anchors)
         with pytest.raises(ConfigError, match=r"model\.head\.anchors: \d anchors cannot be shared out evenly over 2"):
             build_scheme(config, num_classes=7)
+
+    def test_anchors_that_contradict_their_number_for_a_stride_are_refused(self) -> None:
+        config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=ANCHORS, anchors_per_level=3)
+        with pytest.raises(ConfigError) as caught:
+            build_scheme(config, num_classes=7)
+        assert str(caught.value) == (
+            "model.head.anchors: 4 anchors on 2 strides are 2 for each, but model.head.anchors_per_level is 3; "
+            "set it to 2, or give 6 anchors"
+        )
 
     def test_anchors_are_needed(self) -> None:
         with pytest.raises(ConfigError, match=r"model\.head\.anchors: not given"):

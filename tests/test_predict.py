@@ -110,7 +110,6 @@ def test_exif_orientation_is_applied(predictor: Predictor, picture: Path, tmp_pa
         np.zeros((8, 8, 4), dtype=np.uint8),
         np.zeros((3, 8, 8), dtype=np.uint8),
         np.zeros(8, dtype=np.uint8),
-        torch.zeros(3, 8, 8),
     ],
 )
 def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
@@ -118,6 +117,26 @@ def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
         ValueError, match=r"^image: expected uint8 of shape \(H, W, 3\) in RGB order or \(H, W\) grey, "
     ):
         predictor(image)  # type: ignore[call-overload]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (None, "NoneType"),
+        (b"GIF89a", "bytes"),
+        ((path for path in ("a.png",)), "generator"),
+        (torch.zeros(3, 8, 8), "Tensor"),
+        ([torch.zeros(3, 8, 8)], "Tensor"),
+        ([None], "NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused(predictor: Predictor, given: object, name: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        predictor(given)  # type: ignore[call-overload]  # wrong on purpose
+    assert str(caught.value) == (
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {name}"
+    )
 
 
 def test_an_image_without_pixels_is_refused(predictor: Predictor) -> None:

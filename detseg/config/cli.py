@@ -7,6 +7,7 @@ traceback and exits with 1.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -78,6 +79,9 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         The exit code.
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter of a name is no reason to die
+            stream.reconfigure(errors="backslashreplace")
     try:
         main(arguments)
         sys.stdout.flush()

@@ -47,17 +47,18 @@ class TaskAlignedHeadConfig(Section):
     """The strides of the feature maps that predict."""
     bins: Annotated[int, Field(ge=2)] = 16
     """Bins of the distribution of each side's distance, one stride wide each."""
-    top_candidates: PositiveInt = 10
+    top_candidates: PositiveInt = 13
     """Positive priors an object at most (TOOD's m)."""
-    alpha: NonNegativeFloat = 0.5
+    alpha: NonNegativeFloat = 1.0
     """Exponent of the class score in the alignment metric."""
     beta: NonNegativeFloat = 6.0
     """Exponent of the IoU in the alignment metric."""
-    box_weight: NonNegativeFloat = 7.5
-    """Weight of the CIoU loss."""
-    class_weight: NonNegativeFloat = 0.5
+    box_weight: NonNegativeFloat = 10.0
+    """Weight of the CIoU loss. This and the next two: PP-YOLOE's 2.5, 1 and 0.5 (Xu et al. 2022), with
+    boxes weighed four times as much against classes, which measured better on BCCD (docs/benchmarks.md)."""
+    class_weight: NonNegativeFloat = 1.0
     """Weight of the classification loss."""
-    dfl_weight: NonNegativeFloat = 1.5
+    dfl_weight: NonNegativeFloat = 2.0
     """Weight of the distribution focal loss."""
 
 
@@ -73,7 +74,7 @@ class AnchorHeadConfig(Section):
     anchors: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
     """Widths and heights in input pixels, shared out over the strides by size; null: k-means on the training set."""
     anchors_per_level: PositiveInt = 3
-    """Anchors of each stride when they are fitted."""
+    """Anchors of each stride; where `anchors` are given, they must be so many."""
     ignore_iou: Probability = 0.5
     """A prior that overlaps an object by more than this, and is not responsible, is not a negative."""
     box_weight: NonNegativeFloat = 5.0

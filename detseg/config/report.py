@@ -172,11 +172,12 @@ def _other(error: ErrorDetails, data: Mapping[str, Any], origin: Origin) -> str:
         return f"{origin.where}: {error['msg']}"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return _wrong_kind(place, data, origin)
-    if kind == "missing" and place.field:
+    got = _value_at(data, place.path)
+    if kind == "missing" and got is _MISSING and place.field:
         return f"{origin.where}: {dotted(place.path)}: missing; expected {place.expected}"
     if kind == "missing":  # a list that is too short
         place = _locate(error["loc"][:-1])
-    got = _value_at(data, place.path)
+        got = _value_at(data, place.path)
     hint = ""
     if kind == "string_type" and isinstance(got, int | float):
         hint = f"; put it in quotes: '{quoted(got)}'"

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detseg.config.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Section
+from detseg.config.section import (
+    Decay,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+)
 
 
 class SgdConfig(Section):
@@ -16,7 +24,7 @@ class SgdConfig(Section):
     """Which optimiser."""
     lr: PositiveFloat = 0.01
     """Learning rate after warm-up."""
-    momentum: Probability = 0.937
+    momentum: Decay = 0.937
     """Momentum."""
     weight_decay: NonNegativeFloat = 5e-4
     """Weight decay of the weights; biases and normalisation layers have none."""
@@ -29,7 +37,7 @@ class AdamConfig(Section):
     """Which optimiser."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the running means."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the weights; biases and normalisation layers have none."""
@@ -42,7 +50,7 @@ class AdamWConfig(Section):
     """Which optimiser."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
-    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the running means."""
     weight_decay: NonNegativeFloat = 0.05
     """Weight decay of the weights; biases and normalisation layers have none."""
@@ -55,7 +63,7 @@ class RmspropConfig(Section):
     """Which optimiser."""
     lr: PositiveFloat = 1e-3
     """Learning rate after warm-up."""
-    momentum: Probability = 0.9
+    momentum: Decay = 0.9
     """Momentum."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of the weights; biases and normalisation layers have none."""
@@ -136,7 +144,7 @@ class TrainerConfig(Section):
     """Batches whose gradients are averaged for one step."""
     gradient_clip_norm: NonNegativeFloat = 10.0
     """Largest norm of the gradient; 0: no clipping."""
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    ema_decay: Decay = 0.999
     """Decay of the moving average of the weights, which is what is evaluated and predicts; 0: none."""
     ema_warmup_steps: NonNegativeInt = 500
     """The decay climbs as decay × (1 - exp(-step / this)), since the first weights are not worth keeping."""
@@ -151,13 +159,13 @@ class TrainerConfig(Section):
     num_pictures: NonNegativeInt = 8
     """Pictures of training batches and of validation results left in the run directory."""
     compile: bool = False
-    """Compile the model with torch.compile."""
+    """Compile the model with torch.compile; needs a C++ compiler on CPUs, and minutes at the beginning."""
 
 
 class EvaluationConfig(Section):
     """What a result is measured by."""
 
     max_detections: PositiveInt = 100
-    """Detections of an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
-    operating_iou: Probability = 0.5
+    """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
+    operating_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """IoU from which a detection is right in precision, recall and F1."""

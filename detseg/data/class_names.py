@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from detseg.errors import DataError
+from detseg.errors import ClassTableError
 from detseg.structures import ClassTable
 
 _MAX_LISTED = 10
@@ -32,13 +32,13 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
     """A table as it is, or the table of the given names with the ids 1 to C.
 
     Raises:
-        DataError: no names, or a name twice.
+        ClassTableError: no names, or a name twice.
     """
     if isinstance(classes, ClassTable):
         return classes
     if not classes:
-        raise DataError("the list of classes is empty; leave it out to take the classes from the data")
+        raise ClassTableError("the list of classes is empty; leave it out to take the classes from the data")
     try:
         return ClassTable(tuple(classes))
     except ValueError as error:
-        raise DataError(str(error)) from None
+        raise ClassTableError(str(error)) from None

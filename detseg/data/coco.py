@@ -19,7 +19,7 @@ from detseg.data.class_names import did_you_mean, listed
 from detseg.data.dataset import DetectionDataset
 from detseg.data.images import read_image_hw
 from detseg.data.report import DataReport, Oddity, report_contents
-from detseg.errors import DataError
+from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
 
 Entry = dict[str, Any]
@@ -118,12 +118,14 @@ def _table(
     wanted = classes.names if isinstance(classes, ClassTable) else tuple(classes)
     for name in wanted:
         if name not in id_of:
-            raise DataError(
+            raise ClassTableError(
                 f"{file}: the class {name!r} is not among its categories{did_you_mean(name, list(id_of))}; "
                 f"they are {listed(list(id_of))}: correct data.classes, or the categories of the file"
             )
     if not wanted or len(set(wanted)) != len(wanted):
-        raise DataError(f"the list of classes must name each class once and at least one, got {listed(wanted) or '-'}")
+        raise ClassTableError(
+            f"the list of classes must name each class once and at least one, got {listed(wanted) or '-'}"
+        )
     if not isinstance(classes, ClassTable):
         return ClassTable(wanted, tuple(id_of[name] for name in wanted))
     for name, source_id in zip(classes.names, classes.source_ids, strict=True):
@@ -180,8 +182,8 @@ def _sizes(
     for row, (entry, path) in enumerate(zip(entries, paths, strict=True)):
         for column, key in enumerate(("height", "width")):
             value = entry.get(key) or 0
-            if not _are_numbers([value]) or value < 0:
-                raise DataError(f"{file}: image {entry['id']}: {key}: expected pixels, got {value!r}")
+            if not _are_numbers([value]) or value < 0 or value != int(value):
+                raise DataError(f"{file}: image {entry['id']}: {key}: expected whole pixels, got {value!r}")
             sizes[row, column] = int(value)
         if not sizes[row].all():
             report.add(Oddity.SIZE_NOT_STATED, path)

@@ -9,7 +9,7 @@ Letters for dimensions: N objects of one image.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from detseg.data.dataset import DetectionDataset
 from detseg.data.images import IMAGE_SUFFIXES, read_image_hw
 from detseg.data.report import DataReport, Oddity, report_contents
 from detseg.data.voc_xml import VocAnnotation, read_voc_xml
-from detseg.errors import DataError
+from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable, ImageAnnotations
 
 
@@ -62,7 +62,7 @@ def read_voc(
     report = DataReport()
     entries: list[_Entry] = []
     for folder, list_name in _lists(root, split, years):
-        entries += _read_folder(root, folder, _stems(folder, list_name, report), report)
+        entries += _read_folder(root, folder, list_name, report)
     entries = _once(entries, report)
     if not entries:
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
@@ -115,8 +115,8 @@ def _only_folder(root: Path) -> Path:
     raise DataError(f"{root}: there is no ImageSets/Main in it; {mend}")
 
 
-def _stems(folder: Path, list_name: str, report: DataReport) -> list[str]:
-    """The names that a list holds, each once."""
+def _stems(folder: Path, list_name: str, present: Container[str], report: DataReport) -> list[str]:
+    """The names that a list holds, each once; ``present`` are those that have an image or an annotation."""
     path = folder / "ImageSets" / "Main" / f"{list_name}.txt"
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
@@ -129,7 +129,7 @@ def _stems(folder: Path, list_name: str, report: DataReport) -> list[str]:
         raise DataError(f"{path}: cannot read the list: {error}") from None
     stems: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
-        stem = _listed_name(line)
+        stem = _listed_name(line, present)
         if not stem:
             continue
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
@@ -140,19 +140,22 @@ def _stems(folder: Path, list_name: str, report: DataReport) -> list[str]:
     return list(stems)
 
 
-def _listed_name(line: str) -> str:
-    """The name on a line; lists of one class (``cat_train.txt``) have -1, 0 or 1 behind it."""
+def _listed_name(line: str, present: Container[str]) -> str:
+    """The name on a line; lists of one class (``cat_train.txt``) have -1, 0 or 1 behind it, and so have some names."""
     line = line.strip()
     if line.startswith("#"):
         return ""
+    if line in present:
+        return line
     words = line.split()
     return words[0] if len(words) == 2 and words[1] in ("-1", "0", "1") else line
 
 
-def _read_folder(root: Path, folder: Path, stems: list[str], report: DataReport) -> list[_Entry]:
+def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -> list[_Entry]:
     images = _images_by_stem(folder / "JPEGImages")
-    _check_present("image", folder / "JPEGImages", [stem for stem in stems if stem not in images])
     xmls = _stems_of(folder / "Annotations", ".xml")
+    stems = _stems(folder, list_name, xmls | images.keys(), report)
+    _check_present("image", folder / "JPEGImages", [stem for stem in stems if stem not in images])
     _check_present("annotation", folder / "Annotations", [f"{stem}.xml" for stem in stems if stem not in xmls])
     relative = (folder / "JPEGImages").relative_to(root).as_posix()
     entries = []
@@ -226,7 +229,7 @@ def _objects(entry: _Entry, classes: ClassTable) -> ImageAnnotations:
     found = entry.annotation
     for name in found.names:
         if name not in label_of:
-            raise DataError(
+            raise ClassTableError(
                 f"{entry.xml}: unknown class {name!r}{did_you_mean(name, classes.names)}; the classes are "
                 f"{listed(classes.names)}: correct the annotation or name the class in data.classes"
             )

@@ -18,7 +18,7 @@ class ConvNormAct(nn.Sequential):
         padding = (kernel_size - 1) // 2
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
-            # Momentum and eps of the YOLO line: small batches make PyTorch's 0.1 a noisy average.
+            # As in YOLOX (Ge et al. 2021): at small batches PyTorch's momentum of 0.1 makes a noisy average.
             nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03),
             nn.SiLU(inplace=True),
         )

@@ -9,9 +9,7 @@ import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from detseg.checkpoint import read_raw_checkpoint, save_atomically
-
-BEST, LAST = "best.ckpt", "last.ckpt"
+from detseg.checkpoint import BEST, LAST, read_raw_checkpoint, save_atomically
 
 
 class AtomicCheckpointIO(CheckpointIO):
@@ -57,9 +55,10 @@ class BestAndLast(Checkpoint):
         improved = new is not None and self._improves(new, bool(trainer.strategy.broadcast(self._best_exists())))
         if improved:
             self.best_ap = new
-        trainer.save_checkpoint(self.folder / LAST)
+        # The best one first: a run that is killed in between resumes before this epoch, and finds it the best again.
         if improved:
             trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
 
     def state_dict(self) -> dict[str, Any]:
         """The best AP so far."""

@@ -14,9 +14,16 @@ _KEPT = (
     ("model", "neck"),
     ("model", "head"),
     ("optimizer",),
+    ("schedule",),
     ("trainer", "ema_decay"),
+    ("trainer", "accumulate_batches"),
+    ("data", "batch_size"),
+    ("data", "image_size"),
+    ("data", "augmentation"),
+    ("seed",),
 )
-"""Sections that the checkpoint brings along: a change would not fit its tensors, or be overruled by them in silence."""
+"""Settings that make the run what it is: a change would not fit the checkpoint's tensors, be overruled by them in
+silence, or count steps in another unit than the schedule."""
 
 
 def check_resumable(

@@ -8,9 +8,8 @@ from pathlib import Path
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detseg.checkpoint import FOLDER, run_dir_of
+from detseg.checkpoint import FOLDER, LAST, run_dir_of
 from detseg.errors import CheckpointError, ConfigError
-from detseg.training.checkpoints import LAST
 
 
 class ResolvedConfig(Callback):
@@ -48,8 +47,29 @@ def new_run(run_dir: Path | None, config_path: Path) -> Path:
         taken = max(_numbered(wanted), default=0)
         return wanted if not taken else wanted.with_name(f"{wanted.name}-{taken + 1}")
     if (run_dir / FOLDER).exists():
-        raise ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or go on with --resume")
+        raise _taken(run_dir)
     return run_dir
+
+
+def claim(run_dir: Path) -> None:
+    """Make the folder of checkpoints, which only one run can, so that two runs that begin at once do not share it.
+
+    Raises:
+        ConfigError: another run was faster.
+    """
+    try:
+        (run_dir / FOLDER).mkdir(parents=True)
+    except FileExistsError:
+        raise _taken(run_dir) from None
+
+
+def _taken(run_dir: Path) -> ConfigError:
+    if (run_dir / FOLDER / LAST).is_file():
+        return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or go on with --resume")
+    return ConfigError(
+        f"run_dir: {run_dir} belongs to a run without a checkpoint yet, running or broken off; choose another folder, "
+        f"or delete it"
+    )
 
 
 def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[Path, Path]:
@@ -67,7 +87,13 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
         checkpoint = Path(resume)
         if not checkpoint.is_file():
             raise CheckpointError(f"{checkpoint}: no such checkpoint file")
-        return run_dir or run_dir_of(checkpoint), checkpoint
+        own = run_dir_of(checkpoint)
+        if run_dir is not None and run_dir.resolve() != own.resolve() and (run_dir / FOLDER).exists():
+            raise CheckpointError(
+                f"{checkpoint}: belongs to {own}, but run_dir {run_dir} holds another run; leave run_dir out, or "
+                f"choose a new folder"
+            )
+        return run_dir or own, checkpoint
     if run_dir is None:
         wanted = Path("runs") / config_path.stem
         runs = _numbered(wanted)

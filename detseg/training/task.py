@@ -96,6 +96,7 @@ class DetectionTask(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
         """Moves the average after every optimiser step, and stops a run whose loss is no number."""
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.global_step > self._averaged_steps:
             self._averaged_steps = self.global_step
             if self.average is not None:
@@ -169,6 +170,6 @@ class DetectionTask(L.LightningModule):
                 value.detach(),
                 on_step=training,
                 on_epoch=True,
-                prog_bar=name == "loss",
+                prog_bar=training or name == "loss",
                 batch_size=batch_size,
             )

@@ -172,7 +172,9 @@ def heads(coupled: bool) -> dict[str, HeadConfig]:
     anchors = ((10.0, 12.0), (24.0, 16.0), (30.0, 32.0), (48.0, 40.0))
     return {
         "task_aligned": TaskAlignedHeadConfig(coupled=coupled, strides=(8, 16, 32)),
-        "anchor": AnchorHeadConfig(name="anchor", coupled=coupled, strides=(16, 32), anchors=anchors),
+        "anchor": AnchorHeadConfig(
+            name="anchor", coupled=coupled, strides=(16, 32), anchors=anchors, anchors_per_level=2
+        ),
         "grid": GridHeadConfig(name="grid", coupled=coupled, stride=16),
     }
 

@@ -70,6 +70,17 @@ def test_lists_with_comments_blank_lines_and_a_second_column(tmp_path: Path) -> 
     assert dataset.report.count(Oddity.LISTED_TWICE) == 1
 
 
+def test_a_name_that_looks_like_a_second_column_is_a_name(tmp_path: Path) -> None:
+    xmls = {stem: annotation_xml(object_xml(("cat", 1, 1, 2, 2))) for stem in ("cell 1", "cell", "cell 0", "b")}
+    write_voc(tmp_path, {"train": "cell 1\ncell\nb 1\n", "val": "cell 0\n"}, xmls)
+    (tmp_path / "Annotations" / "cell 0.xml").unlink()  # the image alone makes it a name, too
+    dataset = read_voc(tmp_path, "train")
+    assert [dataset.path(i).name for i in range(len(dataset))] == ["cell 1.jpg", "cell.jpg", "b.jpg"]
+    assert dataset.report.lines() == []
+    with pytest.raises(DataError, match=r"Annotations: 1 annotation\(s\) of the list missing: cell 0\.xml"):
+        read_voc(tmp_path, "val")
+
+
 def test_real_list_with_comment_and_blank_line() -> None:
     dataset = read_voc(shared_data("formats", "voc_dataset", "voc_dataset3"), "train")
     assert [dataset.path(i).name for i in range(len(dataset))] == ["2007_000001.jpg"]

@@ -43,7 +43,7 @@ class TaskAlignedAssigner:
         beta: exponent of the IoU.
     """
 
-    def __init__(self, top_candidates: int = 10, alpha: float = 0.5, beta: float = 6.0) -> None:
+    def __init__(self, top_candidates: int = 13, alpha: float = 1.0, beta: float = 6.0) -> None:
         self.top_candidates = top_candidates
         self.alpha = alpha
         self.beta = beta

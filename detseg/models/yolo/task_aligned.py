@@ -44,9 +44,9 @@ class TaskAlignedScheme(nn.Module):
         strides: tuple[int, ...],
         assigner: TaskAlignedAssigner,
         bins: int = 16,
-        box_weight: float = 7.5,
-        class_weight: float = 0.5,
-        dfl_weight: float = 1.5,
+        box_weight: float = 10.0,
+        class_weight: float = 1.0,
+        dfl_weight: float = 2.0,
     ) -> None:
         super().__init__()
         self.strides = strides

@@ -17,7 +17,7 @@ LN3 = math.log(3)
 
 # 16 × 16 pixels, stride 8: points (4, 4), (12, 4), (4, 12), (12, 12).  Two bins, 0 and 1 cell: zeros say half a cell
 # to every side, so that the four boxes are the four cells.
-SCHEME = TaskAlignedScheme(2, (8,), TaskAlignedAssigner(10, alpha=1.0, beta=1.0), bins=2)
+SCHEME = TaskAlignedScheme(2, (8,), TaskAlignedAssigner(10, alpha=1.0, beta=1.0), 2, 7.5, 0.5, 1.5)
 
 
 def box_targets(
@@ -140,14 +140,14 @@ def test_maps_built_for_a_box_decode_to_it() -> None:
 
 
 def test_starts_with_uniform_distances_and_small_scores() -> None:
-    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4).  10 positives in 200 × 200
-    # pixels, which are 625 cells, shared by 3 classes: 10 / 625 / 3 = 0.00533.
+    # 16 equally likely bins: 7.5 cells of 8 pixels to every side of (12, 4).  13 positives in 200 × 200
+    # pixels, which are 625 cells, shared by 3 classes: 13 / 625 / 3 = 0.00693.
     scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner())
     bias = scheme.initial_bias(8)
     assert bias.shape == (4 * 16 + 3,)
     boxes, scores = scheme.decode([bias[None, :, None, None].expand(1, -1, 2, 2)])
     torch.testing.assert_close(boxes[0, 1], torch.tensor([-48.0, -56, 72, 64]))
-    torch.testing.assert_close(scores, torch.full((1, 4, 3), 10 / 625 / 3))
+    torch.testing.assert_close(scores, torch.full((1, 4, 3), 13 / 625 / 3))
 
 
 def test_gradient_of_the_box_reaches_the_positives_only() -> None:

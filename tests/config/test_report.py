@@ -1,0 +1,18 @@
+"""How mistakes in a value that may be of several kinds are worded."""
+
+from __future__ import annotations
+
+import pytest
+
+from detseg.config.load import config_from_dict
+from detseg.errors import ConfigError
+
+
+@pytest.mark.parametrize("size", [[64], [], [64, 64, 64]])
+def test_a_list_of_the_wrong_length_in_a_union_is_one_line(size: list[int]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        config_from_dict({"data": {"name": "voc", "root": "x", "image_size": size}}, "x.yaml")
+    assert str(caught.value) == (
+        "x.yaml: data.image_size: expected a multiple of 32 of at least 32, or a list of 2 (each a multiple of 32 of "
+        f"at least 32), got {size}"
+    )
