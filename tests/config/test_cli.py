@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -96,6 +97,15 @@ def test_the_tool_as_a_process() -> None:
     assert (
         result.stderr == "error: override model.bakbone.name=x: model.bakbone: unknown key (did you mean 'backbone'?)\n"
     )
+
+
+def test_a_terminal_without_the_letters_of_a_name_is_no_reason_to_die(tmp_path: Path) -> None:
+    code = "import sys; from detseg.config.cli import run_tool; sys.exit(run_tool(lambda argv: print('b\u00efld')))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout) == (0, "b\\xefld\n")
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:

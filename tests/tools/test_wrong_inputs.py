@@ -91,7 +91,7 @@ TRAIN = [
         "trainer.precision=float32",
     ),
     ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or go on with --resume"),
-    ([CONFIG, "run_dir=file"], "{folder}/file: File exists"),
+    ([CONFIG, "run_dir=file"], "file/checkpoints: Not a directory"),
     (
         [CONFIG, "--resume"],
         "runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT",

@@ -106,3 +106,15 @@ def test_where_no_ap_is_defined_the_newest_epoch_is_the_best(tmp_path: Path) -> 
 def test_of_equal_epochs_the_first_is_the_best(tmp_path: Path) -> None:
     fit(tmp_path, GivenAp([0.0, 0.5, 0.5]), max_epochs=3)
     assert epoch_of(tmp_path / "best.ckpt") == 1
+
+
+def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", lambda self, path: written.append(Path(path).name))
+    keeper = BestAndLast(tmp_path)
+    keeper._new_ap = 0.5
+    keeper.on_train_epoch_end(L.Trainer(accelerator="cpu", devices=1, logger=False), L.LightningModule())
+    # last.ckpt, from which the run resumes, must not know of a best epoch that best.ckpt does not hold.
+    assert written == ["best.ckpt", "last.ckpt"]

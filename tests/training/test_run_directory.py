@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detseg.errors import CheckpointError, ConfigError
-from detseg.training.run_directory import new_run, resumed_run
+from detseg.training.run_directory import claim, new_run, resumed_run
 
 CONFIG = Path("configs/yolo_x.yaml")
 
@@ -41,6 +41,24 @@ def test_a_named_run_directory_must_not_hold_a_run() -> None:
     with pytest.raises(ConfigError) as caught:
         new_run(Path("mine"), CONFIG)
     assert str(caught.value) == ("run_dir: mine holds a run already; choose another folder, or go on with --resume")
+
+
+def test_of_two_runs_that_begin_at_once_one_gets_the_folder() -> None:
+    claim(Path("mine"))
+    with pytest.raises(ConfigError) as caught:
+        claim(Path("mine"))
+    assert str(caught.value) == (
+        "run_dir: mine belongs to a run without a checkpoint yet, running or broken off; choose another folder, or "
+        "delete it"
+    )
+
+
+def test_a_checkpoint_does_not_go_on_in_the_folder_of_another_run() -> None:
+    checkpoint = make_run("mine")
+    make_run("other")
+    with pytest.raises(CheckpointError, match=r"belongs to .*mine, but run_dir other holds another run; leave run_dir"):
+        resumed_run(Path("other"), CONFIG, str(checkpoint))
+    assert resumed_run(Path("mine"), CONFIG, str(checkpoint)) == (Path("mine"), checkpoint)
 
 
 def test_resume_takes_the_latest_run_of_the_config() -> None:
