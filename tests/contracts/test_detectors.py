@@ -67,7 +67,7 @@ class DetectorContract:
 
     @pytest.fixture
     def detector(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # the tester of each implementation builds its own
 
     @WITH_TARGETS
     def test_losses_are_finite_scalars_that_reach_every_parameter(

@@ -58,7 +58,7 @@ class FeatureExtractorContract:
     strides: tuple[int, ...] = (8, 16, 32)
 
     def build(self) -> Any:
-        raise NotImplementedError
+        raise NotImplementedError  # the tester of each implementation builds its own
 
     def fresh(self) -> Any:
         """The backbone as it was built, to do with what a test likes."""

@@ -65,7 +65,7 @@ class SchemeContract:
     """Of the overfit check."""
 
     def build(self) -> Scheme:
-        raise NotImplementedError
+        raise NotImplementedError  # the tester of each implementation builds its own
 
     def test_has_one_bias_per_output_and_no_weights(self) -> None:
         scheme = self.build()
