@@ -1,0 +1,30 @@
+"""The small validated types in which the parts of detseg meet.
+
+Boxes are always xyxy in absolute pixels, 0-based and half-open: a box over a whole image is ``(0, 0, W, H)``.
+Labels are 0-based and contiguous; detection has no background index.  Semantic maps hold one label a pixel, and
+``IGNORE_LABEL`` where there is none.
+"""
+
+from __future__ import annotations
+
+from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures.batches import Batch, BoxTargets
+from detseg.structures.detections import Detections
+from detseg.structures.samples import IGNORE_LABEL, MAX_CLASSES, ClassTable, ImageAnnotations, Sample
+from detseg.structures.segmentation import SegmentationMap
+
+__all__ = [
+    "IGNORE_LABEL",
+    "MAX_CLASSES",
+    "Batch",
+    "BoolArray",
+    "BoxTargets",
+    "ClassTable",
+    "Detections",
+    "FloatArray",
+    "ImageAnnotations",
+    "IntArray",
+    "Sample",
+    "SegmentationMap",
+    "UInt8Array",
+]

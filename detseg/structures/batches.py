@@ -1,0 +1,126 @@
+"""What travels between loaders and tasks: targets and batches.
+
+Letters for dimensions: N objects of one image, B images of a batch, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from detseg.structures.arrays import UInt8Array, check_boxes, check_column
+from detseg.structures.detections import Detections
+from detseg.structures.samples import ImageAnnotations
+
+if TYPE_CHECKING:
+    from detseg.ops.letterbox import Letterbox
+
+
+@dataclass(frozen=True)
+class BoxTargets:
+    """The objects of one image as the losses see them, in pixels of the network input.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy.
+        labels: (N,) int64.
+        ignore: (N,) bool; crowd, difficult and ignore regions: neither positive nor negative.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+
+    def __post_init__(self) -> None:
+        check_boxes(self.boxes)
+        num = len(self.boxes)
+        check_column("labels", self.labels, num, torch.int64)
+        check_column("ignore", self.ignore, num, torch.bool)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> BoxTargets:
+        """The same targets on another device."""
+        return BoxTargets(
+            *(x.to(device, non_blocking=True) for x in (self.boxes, self.labels, self.ignore)),
+        )
+
+    @property
+    def counted(self) -> BoxTargets:
+        """Only the objects that count: those not ignored."""
+        keep = ~self.ignore
+        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep])
+
+    @classmethod
+    def empty(cls, device: torch.device | str = "cpu") -> BoxTargets:
+        """Targets of an image without objects."""
+        return cls(
+            torch.zeros(0, 4, device=device),
+            torch.zeros(0, dtype=torch.int64, device=device),
+            torch.zeros(0, dtype=torch.bool, device=device),
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loader yields and a task consumes.
+
+    Attributes:
+        images: (B, 3, H, W) uint8 RGB; the task scales them to [0, 1] on the device.
+        targets: B entries, in pixels of ``images``.
+        indices: B positions in the data set.
+        letterboxes: B geometries that lead back to original pixels; empty for training batches, where the way back is
+            lost in augmentation.
+        image_ids: B ids in evaluation files; empty for training batches, as are the annotations.
+        annotations: B ground truths in original pixels, which is where detections are scored.
+        semantic: (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where none counts; None in
+            detection.  Tasks widen it to int64 on the device: it travels in an eighth of the bytes.
+        semantic_truths: B label maps (H_i, W_i) uint8 at the sizes of the original images, which is where semantic
+            predictions are scored; empty for training batches and in detection.
+    """
+
+    images: Tensor
+    targets: list[BoxTargets]
+    indices: list[int]
+    letterboxes: list[Letterbox] = field(default_factory=list)
+    image_ids: list[int] = field(default_factory=list)
+    annotations: list[ImageAnnotations] = field(default_factory=list)
+    semantic: Tensor | None = None
+    semantic_truths: list[UInt8Array] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.semantic is not None:
+            expected = (self.images.shape[0], *self.images.shape[2:])
+            if self.semantic.dtype != torch.uint8 or self.semantic.shape != expected:
+                raise ValueError(
+                    f"semantic: expected uint8 of shape {expected}, got {self.semantic.dtype} of "
+                    f"{tuple(self.semantic.shape)}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def to(self, device: torch.device | str, **_: object) -> Batch:
+        """The same batch with its tensors on another device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=True),
+            targets=[target.to(device) for target in self.targets],
+            semantic=None if self.semantic is None else self.semantic.to(device, non_blocking=True),
+        )
+
+    def to_original(self, detections: Sequence[Detections]) -> list[Detections]:
+        """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
+        return [
+            replace(found, boxes=letterbox.boxes_to_original(found.boxes))
+            for found, letterbox in zip(detections, self.letterboxes, strict=True)
+        ]
+
+    def pin_memory(self) -> Batch:
+        """The same batch with its images in page-locked memory (called by the loader's pinning thread)."""
+        semantic = None if self.semantic is None else self.semantic.pin_memory()
+        return replace(self, images=self.images.pin_memory(), semantic=semantic)

@@ -1,0 +1,102 @@
+"""The objects found in one image.
+
+Letters for dimensions: N objects, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detseg.structures.arrays import BoolArray, IntArray, UInt8Array, check_boxes, check_column
+from detseg.structures.samples import ClassTable
+
+NO_CLASSES = ClassTable(())
+"""The table of detections that nobody has named yet."""
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The objects found in one image, best first.
+
+    Sliceable like a tensor: ``detections[detections.scores > 0.5]``, ``detections[:10]``, ``detections[3]``.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy in pixels; of the original image in what a Predictor returns.
+        scores: (N,) float32 in [0, 1].
+        labels: (N,) int64.
+        classes: the table that names the labels; empty as long as nobody attached one.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    classes: ClassTable = NO_CLASSES
+
+    def __post_init__(self) -> None:
+        check_boxes(self.boxes)
+        num = len(self.boxes)
+        check_column("scores", self.scores, num, torch.float32)
+        check_column("labels", self.labels, num, torch.int64)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(
+        self, item: int | slice | Tensor | Sequence[int] | Sequence[bool] | IntArray | BoolArray
+    ) -> Detections:
+        if isinstance(item, Tensor | np.ndarray | np.generic) and item.ndim == 0:
+            item = int(item)
+        if isinstance(item, int):
+            if not -len(self) <= item < len(self):
+                raise IndexError(f"detection {item} of {len(self)}")
+            item = [item]
+        picked = item if isinstance(item, slice) else torch.as_tensor(item)
+        if isinstance(picked, Tensor) and not picked.numel():
+            picked = picked.long()  # torch makes floats of an empty list
+        return replace(self, boxes=self.boxes[picked], scores=self.scores[picked], labels=self.labels[picked])
+
+    def __iter__(self) -> Iterator[Detections]:
+        return (self[i] for i in range(len(self)))
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.classes.names[label] for label in self.labels.tolist()]
+
+    def cpu(self) -> Detections:
+        """The same detections in main memory."""
+        return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
+
+    def draw(self, image: UInt8Array, score_threshold: float = 0.0) -> UInt8Array:
+        """A copy of ``image`` ((H, W, 3) uint8 RGB) with the boxes of at least ``score_threshold`` drawn on it."""
+        from detseg.draw import draw_detections
+
+        return draw_detections(image, self[self.scores >= score_threshold])
+
+    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+        """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``."""
+        if len(self) and not len(self.classes):
+            raise ValueError("these detections have no class table; set `classes` to get COCO's category ids")
+        ids = self.classes.source_ids
+        return [
+            {
+                "image_id": image_id,
+                "category_id": ids[label],
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "score": score,
+            }
+            for (x1, y1, x2, y2), score, label in zip(
+                self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
+            )
+        ]
+
+    @classmethod
+    def empty(cls, classes: ClassTable = NO_CLASSES) -> Detections:
+        """No detections."""
+        return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), classes)

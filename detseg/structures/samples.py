@@ -1,0 +1,103 @@
+"""What readers yield: class tables, ground truth as files state it, decoded samples.
+
+Letters for dimensions: N objects of one image, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
+
+IGNORE_LABEL = 255
+"""What a semantic map says where no class is stated: void, crowd, padding.  Such pixels count nowhere."""
+
+MAX_CLASSES = 255
+"""So many classes fit a semantic map beside ``IGNORE_LABEL``."""
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a data set: the label of a class is its position in ``names``.
+
+    Attributes:
+        names: one name per class, all different.
+        source_ids: the ids that the source used (COCO's sparse category ids), in the same order; 1..C when not given.
+    """
+
+    names: tuple[str, ...]
+    source_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"class names must differ, got {twice} more than once")
+        if not self.source_ids:
+            object.__setattr__(self, "source_ids", tuple(range(1, len(self.names) + 1)))
+        if len(self.source_ids) != len(self.names) or len(set(self.source_ids)) != len(self.source_ids):
+            raise ValueError(f"expected {len(self.names)} different source ids, got {list(self.source_ids)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class ImageAnnotations:
+    """The ground truth of one image as its file states it, in pixels of the original image (upright, EXIF applied).
+
+    Attributes:
+        boxes: (N, 4) float64 xyxy, not clipped; evaluation sees exactly these.
+        labels: (N,) int64.
+        crowd: (N,) bool, COCO's iscrowd: a region of many objects.
+        difficult: (N,) bool, VOC's flag.
+        truncated: (N,) bool, VOC's flag.
+        area: (N,) float64, square pixels; COCO's ``area`` (of the mask, where there is one), else that of the box.
+    """
+
+    boxes: FloatArray
+    labels: IntArray
+    crowd: BoolArray
+    difficult: BoolArray
+    truncated: BoolArray
+    area: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def ignore(self) -> BoolArray:
+        """(N,) bool: objects that are neither right nor wrong to find, in training as in evaluation."""
+        return self.crowd | self.difficult
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One decoded image with its training targets; what every reader yields.
+
+    Attributes:
+        index: position in the data set.
+        image_id: the id of the image in evaluation files.
+        path: where the image was read from.
+        image: (H, W, 3) uint8 RGB, upright.
+        boxes: (N, 4) float32 xyxy with ``0 <= x1 < x2 <= W``; clipped to the image, boxes without area left out.
+        labels: (N,) int64.
+        ignore: (N,) bool.
+        semantic: (H, W) uint8, the label of each pixel, ``IGNORE_LABEL`` where none counts; None from readers of boxes.
+    """
+
+    index: int
+    image_id: int
+    path: str
+    image: UInt8Array
+    boxes: npt.NDArray[np.float32]
+    labels: IntArray
+    ignore: BoolArray
+    semantic: UInt8Array | None = None
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
