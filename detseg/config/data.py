@@ -58,7 +58,7 @@ class ColorConfig(Section):
 
 
 class CutoutConfig(Section):
-    """Random grey rectangles over the image (DeVries, Taylor 2017); boxes stay."""
+    """Random grey rectangles over the image (DeVries, Taylor 2017); boxes and masks stay."""
 
     probability: Probability = 0.0
     """How often."""
@@ -79,6 +79,18 @@ class JpegConfig(Section):
     """Range of the quality."""
 
 
+class ElasticConfig(Section):
+    """Random smooth deformation: displacements drawn on a coarse grid, interpolated in between (Ronneberger, Fischer,
+    Brox 2015, section 3.1). For masks only: boxes cannot follow."""
+
+    probability: Probability = 0.0
+    """How often."""
+    grid: Annotated[int, Field(ge=2, le=32)] = 3
+    """Grid points along each side, as in the paper."""
+    strength: Annotated[float, Field(gt=0, le=0.2)] = 0.02
+    """Standard deviation of the displacements, as a share of the image's shorter side; the paper's 10 pixels of 512."""
+
+
 class AugmentationConfig(Section):
     """Random changes of the training images; the validation images are letterboxed only."""
 
@@ -88,7 +100,11 @@ class AugmentationConfig(Section):
     """How often the image is mirrored top to bottom."""
     crop: Probability = 0.0
     """How often a random part of the image that keeps every box is cut out before the letterbox."""
+    scale_jitter: Factors | None = None
+    """Range of a zoom factor for each image; of a larger one a random part is seen, a smaller one lies at a random
+    place (Chen et al. 2018: 0.5 to 2); null: off."""
     affine: AffineConfig = AffineConfig()
+    elastic: ElasticConfig = ElasticConfig()
     color: ColorConfig = ColorConfig()
     blur: Probability = 0.0
     """How often the image is blurred a little."""
@@ -101,7 +117,7 @@ class AugmentationConfig(Section):
     mosaic_scale: Factors = (0.5, 1.5)
     """Zoom of each image of a mosaic, relative to its letterboxed size."""
     mixup: Probability = 0.0
-    """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count."""
+    """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count. For boxes only."""
     plain_last_epochs: NonNegativeInt = 0
     """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones;
     in a shorter training they never happen."""
@@ -117,14 +133,15 @@ class DataSection(Section):
     """What every data section has."""
 
     image_size: InputSide | tuple[InputSide, InputSide] = 640
-    """Side of the square network input in pixels, or [height, width]; multiples of 32."""
+    """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
     batch_size: PositiveInt = 16
     """Images of one training step and process."""
     num_workers: NonNegativeInt = 2
     """Loader processes; the sample stream does not depend on it."""
     classes: tuple[str, ...] | None = None
     """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
-    annotations). Given names are checked against the data: an unknown class in an annotation is an error."""
+    annotations; masks: the lines of `classes.txt` in `root`). Given names are checked against the data: an unknown
+    class in an annotation is an error. For masks the order is that of the values, a background included."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property
@@ -134,18 +151,33 @@ class DataSection(Section):
         return (size, size) if isinstance(size, int) else size
 
 
-class VocConfig(DataSection):
-    """Pascal VOC layout: `Annotations/`, `ImageSets/Main/`, `JPEGImages/`."""
+MaskValue = Annotated[int, Field(ge=0, le=255)]
+Rgb = tuple[MaskValue, MaskValue, MaskValue]
+
+
+class MaskPictureSection(DataSection):
+    """What the layouts have whose masks are pictures; for segmentation only."""
+
+    mask_values: tuple[MaskValue, ...] | None = None
+    """Pixel value of each class in label order; null: the label itself, 0, 1, 2, ..."""
+    ignore_index: MaskValue | None = 255
+    """Pixel value that counts nowhere (VOC's void); null: there is none."""
+
+
+class VocConfig(MaskPictureSection):
+    """Pascal VOC layout: `JPEGImages/`, with `Annotations/` and `ImageSets/Main/` for detection, with
+    `SegmentationClass/` and `ImageSets/Segmentation/` for segmentation."""
 
     name: Literal["voc"]
     """Which layout."""
     root: Path
-    """The folder that holds those three, or `VOCdevkit/` with year folders in it, or the folder that holds that."""
+    """The folder that holds those, or `VOCdevkit/` with year folders in it, or the folder that holds that."""
     years: tuple[str, ...] = ()
     """Year folders to merge (`VOC2007`: "2007"); empty: `root` itself is the one folder. A split may name its own year
     as `2007:test`."""
     train_split: str = "train"
-    """List in ImageSets/Main to train on; several are joined by `+`: `2007:trainval+2012:trainval`."""
+    """List in ImageSets/Main (or Segmentation) to train on; several are joined by `+`:
+    `2007:trainval+2012:trainval`."""
     val_split: str = "val"
     """List to validate on."""
     test_split: str = "test"
@@ -196,4 +228,31 @@ class ShapesConfig(DataSection):
     """Seed of the generator; the same seed gives the same files."""
 
 
-DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig, Field(discriminator="name")]
+class FolderConfig(MaskPictureSection):
+    """A folder of images and one of masks a split; a mask has the name of its image. For segmentation only."""
+
+    name: Literal["folder"]
+    """Which layout."""
+    root: Path
+    """Folder that the paths below are relative to."""
+    train_images: Path = Path("train/images")
+    """Image folder of the training split."""
+    train_masks: Path = Path("train/masks")
+    """Mask folder of the training split."""
+    val_images: Path = Path("val/images")
+    """Image folder of the validation split."""
+    val_masks: Path = Path("val/masks")
+    """Mask folder of the validation split."""
+    test_images: Path | None = None
+    """Image folder of the test split, if there is one."""
+    test_masks: Path | None = None
+    """Mask folder of the test split."""
+    mask_suffix: str = ""
+    """What the name of a mask has behind that of its image, before `.png`: `_mask` for `a.jpg` and `a_mask.png`."""
+    mask_colors: tuple[Rgb, ...] | None = None
+    """Red, green, blue of each class in label order, where masks are colour pictures; null: masks hold values."""
+    ignore_colors: tuple[Rgb, ...] = ()
+    """Colours that count nowhere."""
+
+
+DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig | FolderConfig, Field(discriminator="name")]

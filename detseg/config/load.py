@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from detseg.config.consistency import contradictions
 from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.report import Origin, explain
 from detseg.config.schema import ExperimentConfig
@@ -72,9 +73,12 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin.where}: the configuration is not plain data: {error}") from None
     try:
-        return ExperimentConfig.model_validate_json(text, strict=True)
+        config = ExperimentConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
+    if wrong := list(contradictions(config)):
+        raise ConfigError("\n".join(f"{origin.where}: {line}" for line in wrong))
+    return config
 
 
 def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:

@@ -13,13 +13,18 @@ class BackboneConfig(Section):
     """The network that turns an image into feature maps."""
 
     name: str = "csp_nano"
-    """`csp_nano`, `csp_small`, `csp_medium`, `csp_large` (ours), or the name of any timm model that gives features."""
+    """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
+    of any timm model that gives features."""
     depth: PositiveFloat | None = None
-    """Depth multiplier of a csp backbone; null: that of its name. Refused for timm models."""
+    """Depth multiplier of a csp backbone; null: that of its name. Refused for others."""
     width: PositiveFloat | None = None
-    """Width multiplier of a csp backbone; null: that of its name. Refused for timm models."""
+    """Width multiplier of a csp backbone, null: that of its name; or of `unet`, null: 1, the paper's 64 channels.
+    Refused for timm models."""
+    levels: Annotated[int, Field(ge=2, le=6)] | None = None
+    """Levels of `unet`, each half the size and twice the channels of the one before; null: as many as the coarsest
+    stride asks for, the paper's 5 in a U-Net. Refused for others."""
     pretrained: bool = False
-    """Load the published weights of a timm model (downloads on first use). Refused for csp: none are published."""
+    """Load the published weights of a timm model (downloads on first use). Refused for ours: none are published."""
     frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
     """How many stages, counted from the image, are not trained; their batch-norm statistics stay as they are. Stage n
     ends at the feature map of stride 2^n: 1 is the stem, 5 the whole backbone."""

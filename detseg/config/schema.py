@@ -8,10 +8,14 @@ before torch loads.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from detseg.config.data import DataConfig
 from detseg.config.model import YoloConfig
 from detseg.config.section import NonNegativeInt, Section
+from detseg.config.segmentation import FcnConfig, UNetConfig
 from detseg.config.training import (
     AdamWConfig,
     CosineConfig,
@@ -21,6 +25,8 @@ from detseg.config.training import (
     TrainerConfig,
 )
 
+ModelConfig = Annotated[YoloConfig | FcnConfig | UNetConfig, Field(discriminator="name")]
+
 
 class ExperimentConfig(Section):
     """One experiment: model, data, training, evaluation."""
@@ -29,7 +35,7 @@ class ExperimentConfig(Section):
     """Seed of the weights and of every random choice."""
     run_dir: Path | None = None
     """Where this run writes; null: `runs/<name of the config file>`, with a number added if that exists."""
-    model: YoloConfig = YoloConfig()
+    model: ModelConfig = YoloConfig()
     data: DataConfig
     optimizer: OptimizerConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineConfig()

@@ -12,7 +12,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
-InputSide = Annotated[int, Field(ge=32, multiple_of=32)]
+InputSide = Annotated[int, Field(ge=32)]
 
 
 class Section(BaseModel):

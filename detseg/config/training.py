@@ -151,7 +151,7 @@ class TrainerConfig(Section):
     validate_every: PositiveInt = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
     early_stopping_patience: PositiveInt | None = None
-    """Stop after so many validations without a better AP; null: never."""
+    """Stop after so many validations without a better AP (segmentation: mIoU); null: never."""
     overfit_batches: NonNegativeInt = 0
     """Train and validate on the first so many batches of the training set, unaugmented; 0: off."""
     fast_dev_run: bool = False
@@ -169,3 +169,5 @@ class EvaluationConfig(Section):
     """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
     operating_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """IoU from which a detection is right in precision, recall and F1."""
+    boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02
+    """Width of the band that boundary IoU compares, as a share of the image's diagonal (Cheng et al. 2021)."""
