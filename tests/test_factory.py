@@ -21,10 +21,11 @@ from detseg.config.model import (
     YoloConfig,
 )
 from detseg.errors import CheckpointError, ConfigError
-from detseg.factory import build_backbone, build_detector, build_neck, build_scheme, head_strides, load_detector
+from detseg.factory import build_backbone, build_detector, build_neck, build_scheme, head_strides, load_model
 from detseg.models.blocks import CSPLayer
 from detseg.models.necks import FPN, PAN
 from detseg.models.yolo.anchor import AnchorScheme
+from detseg.models.yolo.detector import YoloDetector
 from detseg.models.yolo.grid import GridScheme
 from detseg.models.yolo.head import CoupledHead, DecoupledHead
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
@@ -59,7 +60,7 @@ class TestBackbone:
             (BackboneConfig(name="resnet18", width=0.5), STRIDES, r"depth and width belong to csp_nano.*'resnet18'"),
             (BackboneConfig(name="csp_small", pretrained=True), STRIDES, r"pretrained: no weights .* 'csp_small'"),
             (BackboneConfig(name="test_resnet"), (8, 64), r"strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
-            (BackboneConfig(), (64,), r"strides \[4, 8, 16, 32\], got \[64\]"),
+            (BackboneConfig(), (64,), r"strides \[2, 4, 8, 16, 32\], got \[64\]"),
             (BackboneConfig(frozen_stages=5), (8, 16), r"frozen_stages: expected 0 to 4, got 5"),
             (BackboneConfig(name="convnext_atto", frozen_stages=1), STRIDES, r"frozen_stages: .*\[0, 2, 3, 4, 5\]"),
         ],
@@ -237,7 +238,8 @@ class TestLoading:
         config = YoloConfig(backbone=BackboneConfig(name="test_resnet"), neck=NeckConfig(name="fpn"))
         model = build_detector(config, 3).eval()
         path = write_checkpoint(tmp_path / "a.ckpt", settings, model.state_dict())
-        loaded, read, contents = load_detector(path)
+        loaded, read, contents = load_model(path)
+        assert isinstance(loaded, YoloDetector)
         assert not loaded.training
         assert read.model.backbone.name == "test_resnet"
         assert contents.classes.names == ("a", "b", "c")
@@ -258,6 +260,6 @@ class TestLoading:
             weights["nobody.knows"] = torch.zeros(1)
         path = write_checkpoint(tmp_path / "a.ckpt", {"backbone": {"width": 0.125}}, weights)
         with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings") as caught:
-            load_detector(path)
+            load_model(path)
         assert ("nobody.knows" if spoil == "too many" else name) in str(caught.value)
         assert "\n" not in str(caught.value)

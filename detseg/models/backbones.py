@@ -1,6 +1,7 @@
 """Backbones: images to feature maps of several strides, finest first (the ``FeatureExtractor`` contract).
 
-``CSPBackbone`` is ours and scales by two multipliers; ``detseg.models.timm_backbone`` wraps timm's models.
+``CSPBackbone`` is ours and scales by two multipliers; ``detseg.models.unet_encoder`` is that of the U-Net paper;
+``detseg.models.timm_backbone`` wraps timm's models.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class CSPBackbone(nn.Module):
     Args:
         depth: multiplies the bottlenecks of a stage (3, 6, 6, 3).
         width: multiplies the channels (64, 128, 256, 512, 1024).
-        strides: which of the strides 4, 8, 16, 32 to return.
+        strides: which of the strides 2, 4, 8, 16, 32 to return; None: all.
 
     Raises:
         ValueError: other strides.
@@ -48,13 +49,14 @@ class CSPBackbone(nn.Module):
     mean = (0.0, 0.0, 0.0)
     std = (1.0, 1.0, 1.0)
 
-    def __init__(self, depth: float, width: float, strides: tuple[int, ...] = (8, 16, 32)) -> None:
+    def __init__(self, depth: float, width: float, strides: tuple[int, ...] | None = (8, 16, 32)) -> None:
         super().__init__()
-        available = (4, 8, 16, 32)
+        available = (2, 4, 8, 16, 32)
+        strides = available if strides is None else strides
         if not strides or len(set(strides)) != len(strides) or not set(strides) <= set(available):
             raise ValueError(f"a CSP backbone has the strides {list(available)}, got {list(strides)}")
         channels = [scaled_channels(base, width) for base in _BASE_CHANNELS]
-        num_stages = available.index(max(strides)) + 1
+        num_stages = available.index(max(strides))  # behind the stem, whose map is that of stride 2
         self.stem = ConvNormAct(3, channels[0], stride=2)
         self.stages = nn.ModuleList()
         for i, base_blocks in enumerate(_BASE_BLOCKS[:num_stages]):
@@ -66,14 +68,14 @@ class CSPBackbone(nn.Module):
                 stage.append(SpatialPyramidPool(channels[i + 1]))
             self.stages.append(nn.Sequential(*stage))
         self.strides = tuple(sorted(strides))
-        self.channels = tuple(channels[available.index(stride) + 1] for stride in self.strides)
-        self._wanted = [stride in strides for stride in available[:num_stages]]
+        self.channels = tuple(channels[available.index(stride)] for stride in self.strides)
+        self._wanted = [stride in strides for stride in available[: num_stages + 1]]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
-        x = self.stem(images)
+        x = images
         maps = []
-        for stage, wanted in zip(self.stages, self._wanted, strict=True):
+        for stage, wanted in zip([self.stem, *self.stages], self._wanted, strict=True):
             x = stage(x)
             if wanted:
                 maps.append(x)

@@ -12,15 +12,32 @@ from torch import Tensor, nn
 
 
 class ConvNormAct(nn.Sequential):
-    """Convolution, batch normalisation, SiLU; keeps the size at stride 1, halves it (rounding up) at stride 2."""
+    """Convolution, batch normalisation, activation; keeps the size at stride 1, halves it (rounding up) at stride 2."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        activation: type[nn.SiLU] | type[nn.ReLU] = nn.SiLU,
+    ) -> None:
         padding = (kernel_size - 1) // 2
         super().__init__(
             nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False),
             # As in YOLOX (Ge et al. 2021): at small batches PyTorch's momentum of 0.1 makes a noisy average.
             nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03),
-            nn.SiLU(inplace=True),
+            activation(inplace=True),
+        )
+
+
+class DoubleConv(nn.Sequential):
+    """Two 3×3 convolutions, each with batch normalisation and ReLU: a level of U-Net (Ronneberger et al. 2015)."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(
+            ConvNormAct(in_channels, out_channels, activation=nn.ReLU),
+            ConvNormAct(out_channels, out_channels, activation=nn.ReLU),
         )
 
 

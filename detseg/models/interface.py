@@ -1,4 +1,4 @@
-"""The contracts between backbones, necks, detectors and the tasks that train them."""
+"""The contracts between backbones, necks, detectors, segmenters and the tasks that train them."""
 
 from __future__ import annotations
 
@@ -63,5 +63,49 @@ class Detector(Protocol):
         ...
 
     def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+        """Both, from one forward pass: what validation needs."""
+        ...
+
+
+class SemanticHead(Protocol):
+    """What turns feature maps into scores of classes.
+
+    Attributes:
+        stride: input pixels per cell of the scores.
+    """
+
+    stride: int
+
+    def __call__(self, features: list[Tensor]) -> Tensor:
+        """Maps finest first → (B, K, H / stride, W / stride) raw scores, K outputs a pixel."""
+        ...
+
+
+class Segmenter(Protocol):
+    """A model that finds the class of every pixel.  Images are (B, 3, H, W) float RGB in [0, 1], of any size; the model
+    normalises and pads them itself.
+
+    No method's return type depends on ``training``; a batch in which no pixel counts is a normal case.
+
+    Attributes:
+        stride: input pixels per cell of its coarsest map; tiles of large images begin at multiples of it.
+    """
+
+    stride: int
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) logits of the C classes in pixels of the images, their softmax being the probabilities: what an
+        export holds."""
+        ...
+
+    def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
+        """Weighted loss terms of a batch; ``semantic`` is (B, H, W) uint8 with ``IGNORE_LABEL`` where none counts."""
+        ...
+
+    def predict(self, images: Tensor) -> Tensor:
+        """``forward`` in float32 and without gradients."""
+        ...
+
+    def losses_and_predictions(self, images: Tensor, semantic: Tensor) -> tuple[LossTerms, Tensor]:
         """Both, from one forward pass: what validation needs."""
         ...

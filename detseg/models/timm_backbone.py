@@ -20,16 +20,16 @@ class TimmBackbone(nn.Module):
         name: the timm model's name; with a pretrained tag (``resnet18.a1_in1k``) where not the default weights are
             wanted.
         pretrained: load its published weights, downloading them on first use.
-        strides: which strides to return; the model must have them.
+        strides: which strides to return; the model must have them.  None: each that it has, 32 the coarsest.
 
     Raises:
         ValueError: timm has no such model, it gives no feature maps, not these strides, or not for images of any size.
         DetsegError: the published weights could not be loaded.
     """
 
-    def __init__(self, name: str, pretrained: bool = False, strides: tuple[int, ...] = (8, 16, 32)) -> None:
+    def __init__(self, name: str, pretrained: bool = False, strides: tuple[int, ...] | None = (8, 16, 32)) -> None:
         super().__init__()
-        if not strides or len(set(strides)) != len(strides):
+        if strides is not None and (not strides or len(set(strides)) != len(strides)):
             raise ValueError(f"expected one or more different strides, got {list(strides)}")
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -42,7 +42,9 @@ class TimmBackbone(nn.Module):
         if pretrained and not timm.models.is_model_pretrained(name):
             raise ValueError(f"timm publishes no weights for {name!r}; set pretrained to false, or take another model")
         reductions = [int(reduction) for reduction in probe.feature_info.reduction()]
-        if not set(strides) <= set(reductions):
+        if strides is None:
+            strides = tuple({stride for stride in reductions if stride <= 32})
+        if not strides or not set(strides) <= set(reductions):
             raise ValueError(f"timm model {name!r} has feature maps of strides {reductions}, not {sorted(strides)}")
         # Where several maps share a stride, the last one has seen most layers.
         positions = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in sorted(strides)]

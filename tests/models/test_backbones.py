@@ -44,10 +44,21 @@ def test_stages_that_nothing_uses_are_not_built() -> None:
     assert sum(isinstance(module, SpatialPyramidPool) for module in backbone.modules()) == 1
 
 
-@pytest.mark.parametrize("strides", [(), (2,), (8, 64), (8, 8)])
+@pytest.mark.parametrize("strides", [(), (1,), (8, 64), (8, 8)])
 def test_csp_refuses_strides_it_has_not(strides: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"has the strides \[4, 8, 16, 32\], got"):
+    with pytest.raises(ValueError, match=r"has the strides \[2, 4, 8, 16, 32\], got"):
         CSPBackbone(0.33, 0.25, strides)
+
+
+def test_csp_map_of_stride_two_is_that_of_its_stem() -> None:
+    every, fewer = CSPBackbone(0.33, 0.125, strides=None).eval(), CSPBackbone(0.33, 0.125, (4, 8, 16, 32)).eval()
+    fewer.load_state_dict(every.state_dict())  # the same weights by the same names
+    images = torch.rand(1, 3, 64, 96)
+    maps = every(images)
+    assert every.strides == (2, 4, 8, 16, 32)
+    assert every.channels == (8, 16, 32, 64, 128)
+    assert torch.equal(maps[0], every.stem(images))
+    assert all(torch.equal(x, y) for x, y in zip(maps[1:], fewer(images), strict=True))
 
 
 def frozen_children(module: nn.Module) -> set[str]:
@@ -118,6 +129,11 @@ def test_timm_maps_are_those_of_the_strides_asked_for() -> None:
     assert backbone.strides == (8, 32)
     assert backbone.channels == (64, 256)
     assert [x.shape[2] for x in backbone.eval()(torch.rand(1, 3, 64, 64))] == [8, 2]
+
+
+@pytest.mark.parametrize(("name", "strides"), [("resnet18", (2, 4, 8, 16, 32)), ("convnext_atto", (4, 8, 16, 32))])
+def test_timm_gives_all_its_strides(name: str, strides: tuple[int, ...]) -> None:
+    assert TimmBackbone(name, strides=None).strides == strides
 
 
 def test_layers_behind_the_last_map_are_not_trained() -> None:

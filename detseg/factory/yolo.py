@@ -1,29 +1,21 @@
-"""From settings to modules: explicit matches that one can click through."""
+"""From settings to YOLO detectors: an explicit match that one can click through."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import cast
 
 from torch import nn
 
-from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
-from detseg.config.load import config_from_dict
 from detseg.config.model import (
     AnchorHeadConfig,
-    BackboneConfig,
     GridHeadConfig,
     HeadConfig,
-    NeckConfig,
     TaskAlignedHeadConfig,
     YoloConfig,
 )
-from detseg.config.schema import ExperimentConfig
-from detseg.errors import CheckpointError, ConfigError
-from detseg.models.backbones import CSP_FAMILY, CSPBackbone
+from detseg.errors import ConfigError
+from detseg.factory.backbones import build_backbone, build_neck
 from detseg.models.blocks import Normalize
-from detseg.models.necks import FPN, PAN
-from detseg.models.timm_backbone import TimmBackbone
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.detector import YoloDetector
@@ -73,61 +65,6 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
     if not config.strides or len(set(config.strides)) != len(config.strides):
         raise ConfigError(f"model.head.strides: expected one or more different strides, got {list(config.strides)}")
     return tuple(sorted(config.strides))
-
-
-def build_backbone(
-    config: BackboneConfig, strides: tuple[int, ...], load_pretrained: bool
-) -> CSPBackbone | TimmBackbone:
-    """The backbone that ``config`` describes, its first stages frozen where asked.
-
-    Raises:
-        ConfigError: no such backbone, it lacks a stride, or a setting does not apply to it.
-        DetsegError: published weights could not be loaded.
-    """
-    backbone: CSPBackbone | TimmBackbone
-    try:
-        if config.name in CSP_FAMILY:
-            if config.pretrained:
-                raise ConfigError(f"model.backbone.pretrained: no weights are published for {config.name!r}")
-            depth, width = CSP_FAMILY[config.name]
-            backbone = CSPBackbone(config.depth or depth, config.width or width, strides)
-        else:
-            if config.depth is not None or config.width is not None:
-                raise ConfigError(
-                    f"model.backbone: depth and width belong to {', '.join(CSP_FAMILY)}; {config.name!r} has none"
-                )
-            backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
-        backbone.freeze_stages(config.frozen_stages)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(f"model.backbone: {error}; ours are {', '.join(CSP_FAMILY)}") from error
-    return backbone
-
-
-def build_neck(
-    config: NeckConfig, backbone: BackboneConfig, in_channels: tuple[int, ...], strides: tuple[int, ...]
-) -> FPN | PAN:
-    """The neck that ``config`` describes, on a backbone with ``in_channels``.
-
-    Raises:
-        ConfigError: a setting that does not apply to this neck.
-    """
-    match config.name:
-        case "fpn":
-            if config.depth is not None:
-                raise ConfigError("model.neck.depth: belongs to pan, an fpn has no CSP layers; leave it out")
-            return FPN(in_channels, strides, config.channels or in_channels[0])
-        case "pan":
-            if len(strides) == 1 and (config.channels is not None or config.depth is not None):
-                raise ConfigError(
-                    "model.neck: a pan on one stride passes the backbone's map on as it is, so channels and depth do "
-                    "not apply; leave them out, or set model.neck.name=fpn"
-                )
-            family_depth, _ = CSP_FAMILY.get(backbone.name, CSP_FAMILY["csp_nano"])
-            first = config.channels
-            channels = in_channels if first is None else tuple(first * 2**i for i in range(len(in_channels)))
-            return PAN(in_channels, strides, channels, config.depth or backbone.depth or family_depth)
 
 
 def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
@@ -192,20 +129,3 @@ def build_anchor_scheme(
         config.objectness_weight,
         config.class_weight,
     )
-
-
-def load_detector(path: Path) -> tuple[YoloDetector, ExperimentConfig, ModelCheckpoint]:
-    """The trained detector of a checkpoint, in evaluation mode on the CPU, with its settings and what else it holds.
-
-    Raises:
-        CheckpointError: missing, damaged, or its weights do not fit its settings.
-    """
-    checkpoint = read_model_checkpoint(path)
-    config = config_from_dict(checkpoint.config, where=str(path))
-    model = build_detector(config.model, len(checkpoint.classes), load_pretrained=False)
-    try:
-        model.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{path}: its weights do not fit its own settings ({first})") from error
-    return model.eval(), config, checkpoint

@@ -1,0 +1,146 @@
+"""From settings to segmenters: FCN and U-Net."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from detseg.config.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
+from detseg.errors import ConfigError
+from detseg.factory.backbones import Backbone, build_backbone, build_neck
+from detseg.models.blocks import Normalize
+from detseg.models.segmentation.fcn import FCNHead
+from detseg.models.segmentation.losses import SegmentationLoss
+from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter
+from detseg.models.segmentation.unet import UNetDecoder, level_strides
+
+_FCN_STRIDES = (8, 16, 32)
+
+
+def build_segmenter(
+    config: FcnConfig | UNetConfig, num_classes: int, load_pretrained: bool = True
+) -> SemanticSegmenter:
+    """The segmenter that ``config`` describes, with weights at their start.
+
+    Args:
+        config: the ``model`` section; class weights that come from the data must be given as numbers.
+        num_classes: how many classes the data has, a background included.
+        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
+
+    Raises:
+        ConfigError: no such backbone, or a setting that does not apply to it, to the classes or to another one.
+    """
+    if config.binary and num_classes != 2:
+        raise ConfigError(f"model.binary: needs exactly 2 classes, the data has {num_classes}; set it to false")
+    criterion = build_criterion(config.loss, num_classes)
+    num_outputs = 1 if config.binary else num_classes
+    neck: nn.Module | None
+    head: nn.Module
+    match config:
+        case FcnConfig():
+            backbone, neck, head, auxiliary = _fcn(config, num_outputs, load_pretrained)
+        case UNetConfig():
+            backbone, head, auxiliary = _unet(config, num_outputs, load_pretrained)
+            neck = None
+    return SemanticSegmenter(
+        backbone,
+        neck,
+        head,
+        Normalize(backbone.mean, backbone.std),
+        criterion,
+        num_classes,
+        auxiliary,
+        config.auxiliary_weight,
+    )
+
+
+def _fcn(
+    config: FcnConfig, num_outputs: int, load_pretrained: bool
+) -> tuple[Backbone, nn.Module | None, FCNHead, AuxiliaryHead | None]:
+    finest = min(config.stride, 16) if config.auxiliary_weight else config.stride
+    strides = tuple(stride for stride in _FCN_STRIDES if stride >= finest)
+    backbone = build_backbone(config.backbone, strides, load_pretrained)
+    neck = None if config.neck is None else build_neck(config.neck, config.backbone, backbone.channels, strides)
+    channels = backbone.channels if neck is None else neck.channels
+    head = FCNHead(channels, strides, num_outputs, config.stride, config.upsampling, config.head_channels)
+    auxiliary = AuxiliaryHead(channels[-2], strides[-2], num_outputs, position=-2) if config.auxiliary_weight else None
+    return backbone, neck, head, auxiliary
+
+
+def _unet(
+    config: UNetConfig, num_outputs: int, load_pretrained: bool
+) -> tuple[Backbone, UNetDecoder, AuxiliaryHead | None]:
+    if config.strides is not None:
+        _check_strides(config.strides, config.output_stride)
+    backbone = build_backbone(config.backbone, config.strides, load_pretrained)
+    try:
+        num_levels = len(level_strides(backbone.strides, config.output_stride))
+    except ValueError as error:  # a backbone's own strides, where none are set
+        raise ConfigError(f"model.strides: {error}; give those to use, or take another backbone") from error
+    if config.decoder_channels is not None and len(config.decoder_channels) != num_levels:
+        raise ConfigError(
+            f"model.decoder_channels: expected {num_levels} numbers, finest first, for the levels from output_stride "
+            f"{config.output_stride} to the map behind the coarsest of strides {list(backbone.strides)}, "
+            f"got {list(config.decoder_channels)}"
+        )
+    head = UNetDecoder(
+        backbone.channels,
+        backbone.strides,
+        num_outputs,
+        config.decoder_channels,
+        config.output_stride,
+        config.upsampling,
+    )
+    auxiliary = None
+    if config.auxiliary_weight:
+        auxiliary = AuxiliaryHead(backbone.channels[-1], backbone.strides[-1], num_outputs, position=-1)
+    return backbone, head, auxiliary
+
+
+def _check_strides(strides: tuple[int, ...], output_stride: int) -> None:
+    """Refuse strides that a decoder cannot join, or would not use.
+
+    Raises:
+        ConfigError: they do not double, none is coarser than the output, or one is finer.
+    """
+    if not strides:
+        raise ConfigError("model.strides: expected one or more, got none; null takes all that the backbone has")
+    try:
+        level_strides(strides, output_stride)
+    except ValueError as error:
+        raise ConfigError(f"model.strides: {error}") from error
+    if strides[0] < output_stride:
+        raise ConfigError(
+            f"model.strides: {list(strides)} has maps finer than model.output_stride {output_stride}, which nothing "
+            "would use; leave them out"
+        )
+
+
+def build_criterion(config: SegmentationLossConfig, num_classes: int) -> SegmentationLoss:
+    """The loss that ``config`` describes.
+
+    Raises:
+        ConfigError: numbers that do not fit the classes, or a setting whose terms are off.
+    """
+    weights = config.class_weights
+    if weights == "median_frequency":
+        raise ConfigError("model.loss.class_weights: not computed yet; give numbers, or let training compute them")
+    if weights is not None and not (config.cross_entropy.weight or config.focal.weight):
+        raise ConfigError("model.loss.class_weights: belong to cross_entropy and focal, both are off; leave it out")
+    if config.left_out and not (config.dice.weight or config.tversky.weight):
+        raise ConfigError("model.loss.left_out: belongs to dice and tversky, both are off; leave it out")
+    try:
+        return SegmentationLoss(
+            num_classes,
+            config.cross_entropy.weight,
+            config.cross_entropy.label_smoothing,
+            config.focal.weight,
+            config.focal.gamma,
+            config.dice.weight,
+            config.tversky.weight,
+            config.tversky.alpha,
+            config.tversky.beta,
+            weights,
+            config.left_out,
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.loss: {error}") from error

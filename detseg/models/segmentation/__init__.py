@@ -1,0 +1,1 @@
+"""Semantic segmentation: one segmenter, the heads of FCN and U-Net, and their losses."""

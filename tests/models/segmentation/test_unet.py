@@ -1,0 +1,105 @@
+"""The decoder of U-Net: levels, their channels, and the skips that they take in."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import pytest
+import torch
+from torch import nn
+
+from detseg.models.segmentation.unet import DecoderLevel, UNetDecoder, default_channels
+
+
+def features(channels: tuple[int, ...], strides: tuple[int, ...]) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, c, 64 // s, 96 // s, generator=generator) for c, s in zip(channels, strides, strict=True)]
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+@pytest.mark.parametrize(
+    ("strides", "output_stride"),
+    [((1, 2, 4), 1), ((1, 2, 4), 2), ((4, 8, 16, 32), 1), ((2, 4, 8, 16, 32), 4), ((8,), 2), ((16, 32), 4)],
+)
+def test_output_has_its_stride(
+    strides: tuple[int, ...], output_stride: int, upsampling: Literal["transposed", "resize"]
+) -> None:
+    channels = tuple(8 * (i + 1) for i in range(len(strides)))
+    decoder = UNetDecoder(channels, strides, 3, output_stride=output_stride, upsampling=upsampling)
+    assert decoder.stride == output_stride
+    assert decoder(features(channels, strides)).shape == (2, 3, 64 // output_stride, 96 // output_stride)
+
+
+@pytest.mark.parametrize(
+    ("channels", "strides", "output_stride", "expected"),
+    [
+        ((64, 128, 256, 512, 1024), (1, 2, 4, 8, 16), 1, (64, 128, 256, 512)),  # figure 1 of the paper
+        ((64, 64, 128, 256, 512), (2, 4, 8, 16, 32), 1, (32, 64, 64, 128, 256)),  # resnet18
+        ((96, 192, 384, 768), (4, 8, 16, 32), 1, (24, 48, 96, 192, 384)),
+        ((96, 192, 384, 768), (4, 8, 16, 32), 4, (96, 192, 384)),
+        ((64, 128), (16, 32), 1, (16, 16, 16, 32, 64)),  # 4, 8 and then 16 would be the finest
+    ],
+)
+def test_default_channels_by_hand(
+    channels: tuple[int, ...], strides: tuple[int, ...], output_stride: int, expected: tuple[int, ...]
+) -> None:
+    assert default_channels(channels, strides, output_stride) == expected
+
+
+def test_the_papers_decoder() -> None:
+    """Section 2: 23 convolutional layers, 10 of them in the encoder; the decoder has 4 + 8 and the last."""
+    with torch.device("meta"):
+        decoder = UNetDecoder((64, 128, 256, 512, 1024), (1, 2, 4, 8, 16), 2)
+    ups = [m for m in decoder.modules() if isinstance(m, nn.ConvTranspose2d)]
+    convolutions = [m for m in decoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [(up.in_channels, up.out_channels, up.kernel_size) for up in reversed(ups)] == [
+        (1024, 512, (2, 2)),
+        (512, 256, (2, 2)),
+        (256, 128, (2, 2)),
+        (128, 64, (2, 2)),
+    ]
+    assert [(m.in_channels, m.out_channels) for m in convolutions[:2]] == [(128, 64), (64, 64)]
+    assert len(ups) + len(convolutions) == 13
+
+
+def test_given_channels_are_those_of_the_levels_finest_first() -> None:
+    decoder = UNetDecoder((8, 16), (4, 8), 3, channels=(5, 6, 7))
+    outputs = [cast(nn.ConvTranspose2d, cast(DecoderLevel, level).up).out_channels for level in decoder.levels]
+    assert outputs == [5, 6, 7]
+    assert decoder.score.in_channels == 5
+
+
+@pytest.mark.parametrize("position", [0, 1, 2])
+def test_every_map_is_seen(position: int) -> None:
+    decoder = UNetDecoder((8, 16, 32), (2, 4, 8), 3).eval()
+    maps = features((8, 16, 32), (2, 4, 8))
+    before = decoder(maps)
+    maps[position] = -maps[position]
+    assert not torch.allclose(before, decoder(maps))
+
+
+def test_maps_finer_than_the_output_are_not_used() -> None:
+    decoder = UNetDecoder((8, 16, 32), (2, 4, 8), 3, output_stride=4).eval()
+    maps = features((8, 16, 32), (2, 4, 8))
+    assert torch.equal(decoder(maps), decoder([torch.zeros_like(maps[0]), *maps[1:]]))
+
+
+def test_up_convolution_keeps_the_scale() -> None:
+    """Each of its outputs sums as many products as it has input channels: unit variance in, unit variance out."""
+    torch.manual_seed(0)
+    level = DecoderLevel(256, 0, 64, "transposed")
+    assert level.up(torch.randn(2, 256, 16, 16)).std().item() == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("strides", "channels", "output_stride", "message"),
+    [
+        ((4, 16), None, 1, r"each twice the one before, got \[4, 16\]"),
+        ((6, 12), None, 1, r"powers of 2, each twice"),
+        ((2, 4), None, 4, r"output_stride 4 needs a coarser map, got strides \[2, 4\]"),
+        ((2, 4), (8,), 1, r"from stride 4 to 1 has 2 levels, got 1 channels \[8\]"),
+    ],
+)
+def test_refuses(strides: tuple[int, ...], channels: tuple[int, ...] | None, output_stride: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNetDecoder((8, 16), strides, 3, channels, output_stride)
