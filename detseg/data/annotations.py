@@ -18,14 +18,50 @@ from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
 
 
 @dataclass(frozen=True)
-class PackedAnnotations:
-    """The ground truth of I images with T objects in all.
+class PackedImages:
+    """Ids and paths of I images.
 
     Attributes:
         image_ids: (I,) int64, all different.
-        sizes_hw: (I, 2) int64, height and width in pixels, as the annotation file states them, else as the image says.
         path_bytes: the images' paths, relative to the data set's root, one after the other in UTF-8.
         path_offsets: (I + 1,) int64; path i is ``path_bytes[path_offsets[i]:path_offsets[i + 1]]``.
+    """
+
+    image_ids: IntArray
+    path_bytes: bytes
+    path_offsets: IntArray
+
+    def __post_init__(self) -> None:
+        images = len(self.image_ids)
+        if self.path_offsets.shape != (images + 1,):
+            raise ValueError(f"path_offsets: expected shape {(images + 1,)}, got {self.path_offsets.shape}")
+        if len(np.unique(self.image_ids)) != images:
+            raise ValueError("image ids must differ")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, index: int) -> str:
+        """The path of one image relative to the data set's root, with forward slashes."""
+        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode()
+
+    def select(self, indices: Sequence[int]) -> PackedImages:
+        """Some of the images, in the given order, without repetition."""
+        return pack_images([self.path(index) for index in indices], self.image_ids[list(indices)])
+
+
+def pack_images(paths: Sequence[str], image_ids: Sequence[int] | IntArray | None = None) -> PackedImages:
+    """Images by their paths; without ids they are counted from 1."""
+    ids = np.arange(1, len(paths) + 1) if image_ids is None else np.asarray(image_ids)
+    return PackedImages(ids.astype(np.int64), *pack_paths(paths))
+
+
+@dataclass(frozen=True)
+class PackedAnnotations(PackedImages):
+    """The ground truth of I images with T objects in all.
+
+    Attributes:
+        sizes_hw: (I, 2) int64, height and width in pixels, as the annotation file states them, else as the image says.
         offsets: (I + 1,) int64; the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
         boxes: (T, 4) float64 xyxy in pixels, exactly as the file states them.
         labels: (T,) int64.
@@ -35,10 +71,7 @@ class PackedAnnotations:
         area: (T,) float64, square pixels.
     """
 
-    image_ids: IntArray
     sizes_hw: IntArray
-    path_bytes: bytes
-    path_offsets: IntArray
     offsets: IntArray
     boxes: FloatArray
     labels: IntArray
@@ -48,10 +81,10 @@ class PackedAnnotations:
     area: FloatArray
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         images, objects = len(self.image_ids), len(self.labels)
         expected = {
             "sizes_hw": (images, 2),
-            "path_offsets": (images + 1,),
             "offsets": (images + 1,),
             "boxes": (objects, 4),
             "crowd": (objects,),
@@ -62,11 +95,6 @@ class PackedAnnotations:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
-        if len(np.unique(self.image_ids)) != images:
-            raise ValueError("image ids must differ")
-
-    def __len__(self) -> int:
-        return len(self.image_ids)
 
     def image(self, index: int) -> ImageAnnotations:
         """The objects of one image, as views of the arrays."""
@@ -79,10 +107,6 @@ class PackedAnnotations:
             truncated=self.truncated[rows],
             area=self.area[rows],
         )
-
-    def path(self, index: int) -> str:
-        """The path of one image relative to the data set's root, with forward slashes."""
-        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode()
 
     def hw(self, index: int) -> tuple[int, int]:
         """Height and width of one image in pixels."""

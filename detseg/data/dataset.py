@@ -1,4 +1,4 @@
-"""The data set that every reader returns: images from a folder, annotations from packed arrays."""
+"""The data sets that the readers return: images from a folder, annotations from packed arrays."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from detseg.data.annotations import PackedAnnotations, training_boxes
+from detseg.data.annotations import PackedAnnotations, PackedImages, training_boxes
 from detseg.data.images import read_image
 from detseg.data.report import DataReport
 from detseg.errors import DataError
 from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
-class DetectionDataset(Dataset[Sample]):
-    """Images with boxes; ``dataset[i]`` decodes image i and pairs it with its training targets.
+class ImageDataset(Dataset[Sample]):
+    """Images with ids, whatever their ground truth is.
 
     Attributes:
-        packed: the annotations of all images.
+        packed: ids and paths of all images.
         root: the folder that the images' paths are relative to.
         classes: names of the labels.
         report: what the reader found odd.
         name: how messages call this data set.
     """
 
-    def __init__(
-        self, packed: PackedAnnotations, root: Path, classes: ClassTable, report: DataReport, name: str
-    ) -> None:
+    packed: PackedImages
+
+    def __init__(self, packed: PackedImages, root: Path, classes: ClassTable, report: DataReport, name: str) -> None:
         self.packed = packed
         self.root = root
         self.classes = classes
@@ -36,6 +36,34 @@ class DetectionDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def image_id(self, index: int) -> int:
+        """The id of an image in evaluation files."""
+        return int(self.packed.image_ids[self._position(index)])
+
+    def path(self, index: int) -> Path:
+        """Where an image lies."""
+        return self.root / self.packed.path(self._position(index))
+
+    def _position(self, index: int) -> int:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)} in {self.name}")
+        return int(index) % len(self)
+
+
+class DetectionDataset(ImageDataset):
+    """Images with boxes; ``dataset[i]`` decodes image i and pairs it with its training targets.
+
+    Attributes:
+        packed: the images and the annotations of all of them.
+    """
+
+    packed: PackedAnnotations
+
+    def __init__(
+        self, packed: PackedAnnotations, root: Path, classes: ClassTable, report: DataReport, name: str
+    ) -> None:
+        super().__init__(packed, root, classes, report, name)
 
     def __getitem__(self, index: int) -> Sample:
         """Image ``index``, decoded, with the boxes to train on.
@@ -64,14 +92,6 @@ class DetectionDataset(Dataset[Sample]):
         """The ground truth of an image exactly as its file states it; nothing is decoded."""
         return self.packed.image(self._position(index))
 
-    def image_id(self, index: int) -> int:
-        """The id of an image in evaluation files."""
-        return int(self.packed.image_ids[self._position(index)])
-
-    def path(self, index: int) -> Path:
-        """Where an image lies."""
-        return self.root / self.packed.path(self._position(index))
-
     def hw(self, index: int) -> tuple[int, int]:
         """Height and width of an image in pixels; nothing is decoded."""
         return self.packed.hw(self._position(index))
@@ -85,22 +105,22 @@ class DetectionDataset(Dataset[Sample]):
         positions = [self._position(index) for index in indices]
         return DetectionDataset(self.packed.select(positions), self.root, self.classes, self.report, self.name)
 
-    def _position(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"image {index} of {len(self)} in {self.name}")
-        return int(index) % len(self)
-
     def _check_size(self, index: int, hw: tuple[int, int]) -> None:
         stated = self.packed.hw(index)
         if stated == hw:
             return
         mend = "correct the annotation or bring back the image that it was made for"
         if stated == hw[::-1]:
-            mend = (
-                "the sides are swapped: the boxes were probably drawn before the image was turned upright by its EXIF "
-                "orientation; remove that tag from the image, or turn the boxes"
-            )
+            mend = swapped_sides("boxes were")
         raise DataError(
             f"{self.path(index)}: the image is {hw[1]} x {hw[0]} pixels (width x height), but its annotation says "
             f"{stated[1]} x {stated[0]}; {mend}"
         )
+
+
+def swapped_sides(drawn: str) -> str:
+    """Why height and width are the wrong way round; ``drawn``: what was, as in "boxes were"."""
+    return (
+        f"the sides are swapped: the {drawn} probably drawn before the image was turned upright by its EXIF "
+        f"orientation; remove that tag from the image, or turn the {drawn.split()[0]}"
+    )

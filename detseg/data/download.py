@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detseg.data.voc import find_year_folder
+from detseg.data.voc_lists import find_year_folder
 from detseg.errors import DataError
 
 _LISTS = {"2007": ("trainval", "test"), "2012": ("trainval",)}

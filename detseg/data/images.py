@@ -16,7 +16,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
@@ -51,13 +51,13 @@ def read_image(path: Path | str) -> UInt8Array:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
-    with _open(BytesIO(data), path) as header:
-        orientation = _orientation(header)
+        raise unreadable(path, error) from None
+    with open_header(BytesIO(data), path) as header:
+        orientation = exif_orientation(header)
         image = _decode_plain(data) if _is_plain(header, data) else None
         if image is None:
             image = _decode_any(header, path)
-    return np.ascontiguousarray(_upright(image, orientation))
+    return np.ascontiguousarray(upright(image, orientation))
 
 
 def read_image_hw(path: Path | str) -> tuple[int, int]:
@@ -74,13 +74,13 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
     """
     path = Path(path)
     try:
-        with path.open("rb") as stream, _open(stream, path) as header:
+        with path.open("rb") as stream, open_header(stream, path) as header:
             if header.format == "TIFF":
                 header.load()  # when and how a turned TIFF changes its size differs between versions of Pillow
             width, height = header.size
-            turned = _orientation(header) >= 5
+            turned = exif_orientation(header) >= 5
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     return (width, height) if turned else (height, width)
 
 
@@ -103,13 +103,22 @@ def pil_to_rgb(image: Image.Image) -> UInt8Array:
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def _open(stream: BinaryIO, path: Path) -> Image.Image:
+def open_header(stream: BinaryIO, path: Path, kind: str = "image") -> ImageFile.ImageFile:
+    """A Pillow image whose header is read and whose pixels are not.
+
+    Args:
+        stream: the file's bytes.
+        path: the file, and ``kind``: what it is meant to be; for messages.
+
+    Raises:
+        DataError: it is not an image, or declares more than ``MAX_PIXELS``.
+    """
     try:
         header = Image.open(stream)
     except MemoryError:
         raise
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error, kind) from None
     width, height = header.size
     if width * height > MAX_PIXELS:
         raise DataError(
@@ -119,18 +128,19 @@ def _open(stream: BinaryIO, path: Path) -> Image.Image:
     return header
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
+def unreadable(path: Path, error: Exception, kind: str = "image") -> DataError:
+    """The error of a file that cannot be read as what it is meant to be."""
     if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: there is no such image")
+        return DataError(f"{path}: there is no such {kind}")
     if isinstance(error, UnidentifiedImageError):
         return DataError(
             f"{path}: not an image, or damaged beyond recognition; replace the file or take it off the list"
         )
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return DataError(f"{path}: cannot read the image: {reason}; replace the file or take it off the list")
+    return DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list")
 
 
-def _orientation(header: Image.Image) -> int:
+def exif_orientation(header: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 is upright, and so is what has no readable one."""
     if header.format == "TIFF":
         return 1  # Pillow turns TIFFs itself
@@ -164,8 +174,8 @@ def _decode_any(header: Image.Image, path: Path) -> UInt8Array:
         return pil_to_rgb(header)
     except MemoryError:
         raise
-    except Exception as error:  # see _open
-        raise _unreadable(path, error) from None
+    except Exception as error:  # see open_header
+        raise unreadable(path, error) from None
 
 
 def _from_16_bits(grey: npt.NDArray[np.generic]) -> UInt8Array:
@@ -174,7 +184,7 @@ def _from_16_bits(grey: npt.NDArray[np.generic]) -> UInt8Array:
     return np.repeat(upper[..., None], 3, axis=2)
 
 
-def _upright(image: UInt8Array, orientation: int) -> UInt8Array:
+def upright(image: UInt8Array, orientation: int) -> UInt8Array:
     """Undo an EXIF orientation (CIPA DC-008, tag 274): what the 0th row and column of the stored image show."""
     match orientation:
         case 2:
@@ -184,11 +194,11 @@ def _upright(image: UInt8Array, orientation: int) -> UInt8Array:
         case 4:
             return image[::-1]
         case 5:
-            return image.transpose(1, 0, 2)
+            return image.swapaxes(0, 1)
         case 6:
             return np.rot90(image, -1)
         case 7:
-            return image[::-1, ::-1].transpose(1, 0, 2)
+            return image[::-1, ::-1].swapaxes(0, 1)
         case 8:
             return np.rot90(image)
         case _:

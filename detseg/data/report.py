@@ -38,6 +38,9 @@ class Oddity(StrEnum):
     CROWD = "crowd regions (neither right nor wrong to find)"
     DIFFICULT = "difficult objects (neither right nor wrong to find)"
     UNSEEN = "classes without any object"
+    NO_IMAGE = "masks without an image (not read)"
+    ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
+    ABSENT = "classes that no mask shows"
 
 
 class DataReport:
@@ -46,6 +49,11 @@ class DataReport:
     def __init__(self) -> None:
         self._counts: dict[Oddity, int] = {}
         self._examples: dict[Oddity, list[str]] = {}
+        self._notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Add a line as it is, for what cannot be counted."""
+        self._notes.append(line)
 
     def add(self, oddity: Oddity, where: str, count: int = 1) -> None:
         """Note an oddity.
@@ -69,8 +77,8 @@ class DataReport:
         return self._examples.get(oddity, [])[:MAX_EXAMPLES]
 
     def lines(self) -> list[str]:
-        """One line for each kind of oddity, empty when nothing is odd."""
-        return [
+        """The notes, and one line for each kind of oddity; empty when nothing is odd."""
+        return self._notes + [
             f"{oddity.value}: {self._counts[oddity]} ({self._where(oddity)})" for oddity in Oddity if self.count(oddity)
         ]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
-from detseg.config.data import CocoConfig, DataConfig, ShapesConfig, VocConfig
+from detseg.config.data import CocoConfig, DataConfig, FolderConfig, ShapesConfig, VocConfig
 from detseg.data.coco import read_coco
 from detseg.data.dataset import DetectionDataset
 from detseg.data.download import download_voc
@@ -31,33 +32,58 @@ def open_split(config: DataConfig, split: Split, classes: ClassTable | None = No
     names = classes or config.classes
     match config:
         case VocConfig():
-            return _open_voc(config, split, names)
+            return read_voc(config.root, voc_list(config, split), config.years, names)
         case CocoConfig():
-            images, annotations = {
-                "train": (config.train_images, config.train_annotations),
-                "val": (config.val_images, config.val_annotations),
-                "test": (config.test_images, config.test_annotations),
-            }[split]
-            if images is None or annotations is None:
-                raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
-            return read_coco(config.root / images, config.root / annotations, names)
+            return read_coco(*coco_paths(config, split), names)
         case ShapesConfig():
-            if split == "test":
-                raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
-            ensure_shapes(
-                config.root,
-                num_train=config.num_train,
-                num_val=config.num_val,
-                size=config.size,
-                max_objects=config.max_objects,
-                seed=config.data_seed,
-            )
-            return read_voc(config.root / "voc", split, classes=names or SHAPE_CLASSES)
+            return read_voc(shapes_root(config, split), split, classes=names or SHAPE_CLASSES)
+        case FolderConfig():
+            raise DataError("data.name: folder holds masks, not boxes; take voc or coco")
 
 
-def _open_voc(config: VocConfig, split: Split, classes: ClassTable | tuple[str, ...] | None) -> DetectionDataset:
+def voc_list(config: VocConfig, split: Split) -> str:
+    """The list of a split as the readers take it, fetched where that is asked for.
+
+    Raises:
+        DataError: the download failed.
+    """
     name = {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
     if config.download:
         for year in sorted({*config.years, *(part.partition(":")[0] for part in name.split("+") if ":" in part)}):
             download_voc(config.root, year)
-    return read_voc(config.root, name, config.years, classes)
+    return name
+
+
+def coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder and the annotation file of a split.
+
+    Raises:
+        DataError: there is no test split.
+    """
+    images, annotations = {
+        "train": (config.train_images, config.train_annotations),
+        "val": (config.val_images, config.val_annotations),
+        "test": (config.test_images, config.test_annotations),
+    }[split]
+    if images is None or annotations is None:
+        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
+    return config.root / images, config.root / annotations
+
+
+def shapes_root(config: ShapesConfig, split: Split) -> Path:
+    """The folder of the shapes set in VOC layout, written now if it was not there.
+
+    Raises:
+        DataError: there is no such split, or the set cannot be written.
+    """
+    if split == "test":
+        raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
+    ensure_shapes(
+        config.root,
+        num_train=config.num_train,
+        num_val=config.num_val,
+        size=config.size,
+        max_objects=config.max_objects,
+        seed=config.data_seed,
+    )
+    return config.root / "voc"

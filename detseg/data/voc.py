@@ -8,8 +8,7 @@ Letters for dimensions: N objects of one image.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +17,9 @@ import numpy as np
 from detseg.data.annotations import AnnotationsBuilder
 from detseg.data.class_names import class_table, did_you_mean, listed
 from detseg.data.dataset import DetectionDataset
-from detseg.data.images import IMAGE_SUFFIXES, read_image_hw
+from detseg.data.images import read_image_hw
 from detseg.data.report import DataReport, Oddity, report_contents
+from detseg.data.voc_lists import check_present, files_by_stem, listed_stems, stems_of, voc_lists
 from detseg.data.voc_xml import VocAnnotation, read_voc_xml
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable, ImageAnnotations
@@ -61,7 +61,7 @@ def read_voc(
     name = f"voc {split}" if not years else f"voc {'+'.join(years)} {split}"
     report = DataReport()
     entries: list[_Entry] = []
-    for folder, list_name in _lists(root, split, years):
+    for folder, list_name in voc_lists(root, split, years, "Main"):
         entries += _read_folder(root, folder, list_name, report)
     entries = _once(entries, report)
     if not entries:
@@ -77,86 +77,12 @@ def read_voc(
     return DetectionDataset(packed, root, table, report, name)
 
 
-def find_year_folder(root: Path, year: str) -> Path | None:
-    """The folder of a year (``VOC2007`` for "2007") in or below ``root``, or None."""
-    folder = f"VOC{year}"
-    candidates = [root / folder, root / "VOCdevkit" / folder] + ([root] if root.name == folder else [])
-    return next((path for path in candidates if (path / "ImageSets" / "Main").is_dir()), None)
-
-
-def _lists(root: Path, split: str, years: Sequence[str]) -> list[tuple[Path, str]]:
-    """The folders that a split is made of, each with the name of its list."""
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the VOC data")
-    lists = []
-    for part in split.split("+"):
-        year, colon, list_name = part.strip().rpartition(":")
-        if not list_name or (colon and not year) or "/" in list_name or "\\" in list_name:
-            raise DataError(f"split '{split}': expected a list like 'train' or '2007:train+2012:train', got '{part}'")
-        for folder_year in [year] if colon else years:
-            folder = find_year_folder(root, folder_year)
-            if folder is None:
-                raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/Main in it or in its VOCdevkit folder")
-            lists.append((folder, list_name))
-        if not colon and not years:
-            lists.append((_only_folder(root), list_name))
-    return lists
-
-
-def _only_folder(root: Path) -> Path:
-    if (root / "ImageSets" / "Main").is_dir():
-        return root
-    years = sorted(
-        path.parts[-3][3:] for path in [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
-    )
-    mend = "set data.root to the folder that holds Annotations, ImageSets and JPEGImages"
-    if years:
-        mend = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
-    raise DataError(f"{root}: there is no ImageSets/Main in it; {mend}")
-
-
-def _stems(folder: Path, list_name: str, present: Container[str], report: DataReport) -> list[str]:
-    """The names that a list holds, each once; ``present`` are those that have an image or an annotation."""
-    path = folder / "ImageSets" / "Main" / f"{list_name}.txt"
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        there = sorted(item.stem for item in path.parent.glob("*.txt"))
-        raise DataError(
-            f"{path}: there is no such list{did_you_mean(list_name, there)}; the lists there: {listed(there) or 'none'}"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the list: {error}") from None
-    stems: dict[str, None] = {}
-    for number, line in enumerate(lines, start=1):
-        stem = _listed_name(line, present)
-        if not stem:
-            continue
-        if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(f"{path}:{number}: expected the name of an image without folder and suffix, got {stem!r}")
-        if stem in stems:
-            report.add(Oddity.LISTED_TWICE, stem)
-        stems[stem] = None
-    return list(stems)
-
-
-def _listed_name(line: str, present: Container[str]) -> str:
-    """The name on a line; lists of one class (``cat_train.txt``) have -1, 0 or 1 behind it, and so have some names."""
-    line = line.strip()
-    if line.startswith("#"):
-        return ""
-    if line in present:
-        return line
-    words = line.split()
-    return words[0] if len(words) == 2 and words[1] in ("-1", "0", "1") else line
-
-
 def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -> list[_Entry]:
-    images = _images_by_stem(folder / "JPEGImages")
-    xmls = _stems_of(folder / "Annotations", ".xml")
-    stems = _stems(folder, list_name, xmls | images.keys(), report)
-    _check_present("image", folder / "JPEGImages", [stem for stem in stems if stem not in images])
-    _check_present("annotation", folder / "Annotations", [f"{stem}.xml" for stem in stems if stem not in xmls])
+    images = files_by_stem(folder / "JPEGImages")
+    xmls = stems_of(folder / "Annotations", ".xml")
+    stems = listed_stems(folder, "Main", list_name, xmls | images.keys(), report)
+    check_present("image", folder / "JPEGImages", [stem for stem in stems if stem not in images])
+    check_present("annotation", folder / "Annotations", [f"{stem}.xml" for stem in stems if stem not in xmls])
     relative = (folder / "JPEGImages").relative_to(root).as_posix()
     entries = []
     for stem in stems:
@@ -170,29 +96,6 @@ def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -
             report.add(Oddity.WRONG_FILENAME, xml.name)
         entries.append(_Entry(f"{relative}/{name}", xml, annotation))
     return entries
-
-
-def _images_by_stem(folder: Path) -> dict[str, list[str]]:
-    """From one listing of the folder: the image files of each stem."""
-    found: dict[str, list[str]] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            found.setdefault(stem, []).append(name)
-    return found
-
-
-def _stems_of(folder: Path, suffix: str) -> set[str]:
-    names = os.listdir(folder) if folder.is_dir() else []
-    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
-
-
-def _check_present(kind: str, folder: Path, missing: list[str]) -> None:
-    if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} {kind}(s) of the list missing: {listed(missing)}; "
-            "add the files or take the names off the list"
-        )
 
 
 def _once(entries: list[_Entry], report: DataReport) -> list[_Entry]:

@@ -1,0 +1,219 @@
+"""What a COCO annotation file (Lin et al. 2014) says of images and categories, checked; for boxes and for masks.
+
+Letters for dimensions: I images.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from detseg.data.class_names import did_you_mean, listed
+from detseg.data.images import read_image_hw
+from detseg.data.report import DataReport, Oddity
+from detseg.errors import ClassTableError, DataError
+from detseg.structures import ClassTable, IntArray
+
+Entry = dict[str, Any]
+
+_LARGEST = 1e15
+"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
+
+
+def load_coco(file: Path) -> dict[str, list[Entry]]:
+    """The lists ``images``, ``annotations`` and ``categories`` of a file.
+
+    Raises:
+        DataError: the file is missing, unreadable, without one of the lists, or without images.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"{file}: there is no such annotation file; correct data.root or the annotation path") from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot read the annotation file: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not a readable JSON file: {error}") from None
+    for key in ("images", "annotations", "categories"):
+        entries = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise DataError(f"{file}: expected a list of objects under '{key}'; is this a COCO instances file?")
+    if not content["images"]:
+        raise DataError(f"{file}: it lists no images")
+    return {key: content[key] for key in ("images", "annotations", "categories")}
+
+
+def coco_categories(file: Path, entries: list[Entry]) -> dict[int, str]:
+    """Category names by id, in the order of the ids.
+
+    Raises:
+        DataError: there are none, or one has no id or name of its own.
+    """
+    if not entries:
+        raise DataError(f"{file}: it has no categories; is it an image_info file instead of an instances file?")
+    names = entries_by_id(file, "category", entries)
+    for category_id, entry in names.items():
+        if not isinstance(entry.get("name"), str) or not entry["name"]:
+            raise DataError(f"{file}: category {category_id}: expected a name, got {entry.get('name')!r}")
+    found = {category_id: str(names[category_id]["name"]) for category_id in sorted(names)}
+    twice = sorted({name for name in found.values() if list(found.values()).count(name) > 1})
+    if twice:
+        raise DataError(f"{file}: several categories have the same name: {listed(twice)}; rename or merge them")
+    return found
+
+
+def entries_by_id(file: Path, kind: str, entries: list[Entry]) -> dict[int, Entry]:
+    """Entries by id, in the order of the file; ``kind`` is what messages call them.
+
+    Raises:
+        DataError: an id is missing, wrong, or there twice.
+    """
+    found: dict[int, Entry] = {}
+    for number, entry in enumerate(entries):
+        entry_id = entry.get("id")
+        if type(entry_id) is not int or abs(entry_id) >= 2**63:
+            raise DataError(f"{file}: {kind} number {number}: id: expected a whole number, got {entry_id!r}")
+        if entry_id in found:
+            raise DataError(f"{file}: two entries have the {kind} id {entry_id}; ids must differ")
+        found[entry_id] = entry
+    return found
+
+
+def coco_class_table(
+    file: Path, names: dict[int, str], classes: ClassTable | Sequence[str] | None, report: DataReport
+) -> ClassTable:
+    """The table of the categories that are wanted.
+
+    Args:
+        file: for messages.
+        names: the file's category names by id.
+        classes: as ``read_coco`` takes them.
+        report: where it is noted that the file has other ids than a given table.
+
+    Raises:
+        ClassTableError: a wanted name is not among the categories, or wanted twice.
+    """
+    if classes is None:
+        return ClassTable(tuple(names.values()), tuple(names))
+    id_of = {name: category_id for category_id, name in names.items()}
+    wanted = classes.names if isinstance(classes, ClassTable) else tuple(classes)
+    for name in wanted:
+        if name not in id_of:
+            raise ClassTableError(
+                f"{file}: the class {name!r} is not among its categories{did_you_mean(name, list(id_of))}; "
+                f"they are {listed(list(id_of))}: correct data.classes, or the categories of the file"
+            )
+    if not wanted or len(set(wanted)) != len(wanted):
+        raise ClassTableError(
+            f"the list of classes must name each class once and at least one, got {listed(wanted) or '-'}"
+        )
+    if not isinstance(classes, ClassTable):
+        return ClassTable(wanted, tuple(id_of[name] for name in wanted))
+    for name, source_id in zip(classes.names, classes.source_ids, strict=True):
+        if id_of[name] != source_id:
+            report.add(Oddity.OTHER_ID, name)
+    return classes
+
+
+def coco_images(file: Path, entries: list[Entry], report: DataReport) -> tuple[dict[int, int], list[str]]:
+    """The position of each image id, and the paths in order of position.
+
+    Raises:
+        DataError: an id or a path is wrong.
+    """
+    by_id = entries_by_id(file, "image", entries)
+    paths = [_path(file, image_id, entry.get("file_name")) for image_id, entry in by_id.items()]
+    seen: set[str] = set()
+    for path in paths:
+        if path in seen:
+            report.add(Oddity.SHARED_IMAGE, path)
+        seen.add(path)
+    return {image_id: position for position, image_id in enumerate(by_id)}, paths
+
+
+def _path(file: Path, image_id: int, name: object) -> str:
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{file}: image {image_id}: file_name: expected a path, got {name!r}")
+    if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in PureWindowsPath(name).parts:
+        raise DataError(
+            f"{file}: image {image_id}: file_name: expected a path inside the image folder, got {name!r}; "
+            "write it relative to that folder"
+        )
+    return posixpath.normpath(name)
+
+
+def check_images_present(root: Path, paths: list[str]) -> None:
+    """Refuse images that are not there.
+
+    Raises:
+        DataError: some are missing.
+    """
+    listings: dict[str, set[str]] = {}  # one listing a folder instead of one question an image
+    missing = []
+    for path in paths:
+        folder, name = posixpath.split(path)
+        if folder not in listings:
+            listings[folder] = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
+        if name not in listings[folder]:
+            missing.append(path)
+    if missing:
+        raise DataError(
+            f"{root}: {len(missing)} of {len(paths)} images missing: {listed(missing)}; "
+            "is this the image folder of the annotation file?"
+        )
+
+
+def coco_sizes(file: Path, entries: list[Entry], root: Path, paths: list[str], report: DataReport) -> IntArray:
+    """(I, 2) int64 height and width of the images in pixels; those that are not stated are read from the images.
+
+    Raises:
+        DataError: a size is wrong, or an image without one unreadable.
+    """
+    sizes = np.zeros((len(entries), 2), dtype=np.int64)
+    for row, (entry, path) in enumerate(zip(entries, paths, strict=True)):
+        for column, key in enumerate(("height", "width")):
+            value = entry.get(key) or 0
+            if not are_numbers([value]) or value < 0 or value != int(value):
+                raise DataError(f"{file}: image {entry['id']}: {key}: expected whole pixels, got {value!r}")
+            sizes[row, column] = int(value)
+        if not sizes[row].all():
+            report.add(Oddity.SIZE_NOT_STATED, path)
+            sizes[row] = read_image_hw(root / path)
+    return sizes
+
+
+def coco_references(file: Path, entry: Entry, image_ids: dict[int, int], categories: dict[int, str]) -> tuple[int, int]:
+    """The position of the image that an annotation belongs to, and the id of its category.
+
+    Raises:
+        DataError: there is no such image or category.
+    """
+    image_id, category_id = entry.get("image_id"), entry.get("category_id")
+    if type(image_id) is not int or image_id not in image_ids:
+        raise DataError(f"{file}: annotation {entry['id']}: image_id: there is no image {image_id!r}")
+    if type(category_id) is not int or category_id not in categories:
+        raise DataError(f"{file}: annotation {entry['id']}: category_id: there is no category {category_id!r}")
+    return image_ids[image_id], category_id
+
+
+def are_numbers(values: Iterable[object]) -> bool:
+    """Whether all values are numbers that can be pixels."""
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)  # NaN is not less
+
+
+def is_crowd(file: Path, entry: Entry) -> bool:
+    """Whether an annotation is a region of many objects.
+
+    Raises:
+        DataError: its flag is neither 0 nor 1.
+    """
+    value = entry.get("iscrowd", 0)
+    if value not in (0, 1):
+        raise DataError(f"{file}: annotation {entry['id']}: iscrowd: expected 0 or 1, got {value!r}")
+    return bool(value)

@@ -1,0 +1,193 @@
+"""Semantic maps from COCO instances (Lin et al. 2014): every pixel gets the category of the object that covers it.
+
+The rule where regions overlap: crowd regions come first and become ``IGNORE_LABEL``; then the objects from the one with
+the most pixels to the one with the fewest, each over those before it, so that small ones stay visible; objects of equal
+size in the order of the file.  What no region covers is background, label 0.
+
+Letters for dimensions: I images, T annotations, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from detseg.data.annotations import pack_images, running_total
+from detseg.data.class_names import listed
+from detseg.data.coco_file import (
+    Entry,
+    check_images_present,
+    coco_categories,
+    coco_class_table,
+    coco_images,
+    coco_references,
+    coco_sizes,
+    entries_by_id,
+    is_crowd,
+    load_coco,
+)
+from detseg.data.mask_inspection import inspect_masks
+from detseg.data.regions import PackedRegions, RegionsBuilder, rle_areas, rle_mask
+from detseg.data.report import DataReport, Oddity
+from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.errors import ClassTableError, DataError
+from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
+
+BACKGROUND = "background"
+"""Name of label 0 where none is given."""
+
+
+@dataclass(frozen=True)
+class CocoMasks:
+    """Maps drawn from the regions of a COCO file; the arrays are shared by all selections of it.
+
+    Attributes:
+        file: the annotation file.
+        image_ids: (I,) int64, the ids of the file's images.
+        sizes_hw: (I, 2) int64, their heights and widths in pixels.
+        offsets: (I + 1,) int64; the regions of image i are ``offsets[i]`` to ``offsets[i + 1]``.
+        regions: of all T annotations, sorted by image.
+        labels: (T,) int64.
+        crowd: (T,) bool.
+        rows: int64, which of the I images this holds, in order.
+    """
+
+    file: Path
+    image_ids: IntArray
+    sizes_hw: IntArray
+    offsets: IntArray
+    regions: PackedRegions
+    labels: IntArray
+    crowd: BoolArray
+    rows: IntArray
+
+    def read(self, index: int) -> UInt8Array:
+        """See ``MaskSource``; drawn by the rule above."""
+        row = int(self.rows[index])
+        hw = self.stated_hw(index)
+        first, last = int(self.offsets[row]), int(self.offsets[row + 1])
+        rles = [self.regions.rle(number, hw) for number in range(first, last)]
+        crowd = self.crowd[first:last]
+        labels = np.where(crowd, IGNORE_LABEL, self.labels[first:last]).astype(np.uint8)
+        semantic = np.zeros(hw, dtype=np.uint8)
+        for number in np.lexsort((-rle_areas(rles), ~crowd)):
+            semantic[rle_mask(rles[number]) != 0] = labels[number]
+        return semantic
+
+    def where(self, index: int) -> str:
+        """See ``MaskSource``."""
+        return f"{self.file}: image {self.image_ids[self.rows[index]]}"
+
+    def stated_hw(self, index: int) -> tuple[int, int]:
+        """See ``MaskSource``."""
+        height, width = self.sizes_hw[self.rows[index]].tolist()
+        return height, width
+
+    def select(self, indices: Sequence[int]) -> CocoMasks:
+        """See ``MaskSource``."""
+        return replace(self, rows=self.rows[list(indices)])
+
+
+def read_coco_masks(
+    images_dir: Path | str, annotation_file: Path | str, classes: ClassTable | Sequence[str] | None = None
+) -> SegmentationDataset:
+    """Read a data set in COCO layout as semantic maps; images keep the order and the ids of the file.
+
+    Args:
+        images_dir: the folder that the file's ``file_name`` entries are relative to.
+        annotation_file: the JSON file, of the kind ``instances_*.json``; polygons and run lengths of both kinds.
+        classes: None: ``background``, then all categories of the file in the order of their ids.  Names: first that of
+            the background, which is no category, then these categories in this order; the regions of others become
+            background, with their counts in the report.  A table (``train.classes``): likewise; its ids are kept.
+
+    Returns:
+        The data set.  The background's source id is 0, or one below all others where a category has the id 0.
+
+    Raises:
+        DataError: a file is missing, an entry is wrong or refers to nothing, an annotation has no region, or a class is
+            not among the categories.
+    """
+    root, file = Path(images_dir), Path(annotation_file)
+    content = load_coco(file)
+    report = DataReport()
+    names = coco_categories(file, content["categories"])
+    table = _class_table(file, names, classes, report)
+    image_ids, paths = coco_images(file, content["images"], report)
+    check_images_present(root, paths)
+    sizes = coco_sizes(file, content["images"], root, paths, report)
+    ids = np.array(list(image_ids), dtype=np.int64)
+    masks = _pack(file, content["annotations"], image_ids, sizes, names, table, report)
+    dataset = SegmentationDataset(pack_images(paths, ids), masks, root, table, report, f"coco {file.stem}")
+    inspect_masks(dataset)
+    return dataset
+
+
+def _class_table(
+    file: Path, names: dict[int, str], classes: ClassTable | Sequence[str] | None, report: DataReport
+) -> ClassTable:
+    """The table with the background in front."""
+    given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
+    background = given[0] if given else BACKGROUND
+    if background in names.values():
+        other = "ground" if background == BACKGROUND else BACKGROUND
+        raise ClassTableError(
+            f"{file}: label 0 is the background, but {background!r} is the name of a category; begin data.classes "
+            f"with a name that no category has: [{other}, {listed(given or tuple(names.values()))}]"
+        )
+    if isinstance(classes, ClassTable):
+        coco_class_table(file, names, ClassTable(given[1:], classes.source_ids[1:]), report)
+        return classes
+    objects = coco_class_table(file, names, given[1:] if given else None, report)
+    if len(objects) >= MAX_CLASSES:
+        raise ClassTableError(
+            f"{file}: {len(objects)} categories and a background are more than the {MAX_CLASSES} classes that a map "
+            "can tell apart; name those that count in data.classes"
+        )
+    source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
+    return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
+
+
+def _pack(
+    file: Path,
+    entries: list[Entry],
+    image_ids: dict[int, int],
+    sizes: IntArray,
+    names: dict[int, str],
+    table: ClassTable,
+    report: DataReport,
+) -> CocoMasks:
+    entries_by_id(file, "annotation", entries)
+    label_of_name = {name: label for label, name in enumerate(table.names)}
+    found: list[tuple[int, int, bool, Entry]] = []
+    for entry in entries:
+        position, category_id = coco_references(file, entry, image_ids, names)
+        label = label_of_name.get(names[category_id])
+        if label is None:
+            report.add(Oddity.LEFT_OUT, names[category_id])
+        else:
+            found.append((position, label, is_crowd(file, entry), entry))
+    found.sort(key=lambda item: item[0])  # stable: annotations of an image stay in the order of the file
+    regions = RegionsBuilder()
+    for position, _, _, entry in found:
+        try:
+            regions.append(entry.get("segmentation"), (int(sizes[position, 0]), int(sizes[position, 1])))
+        except ValueError as error:
+            raise DataError(
+                f"{file}: annotation {entry['id']}: segmentation: {error}; mend it or take the annotation out"
+            ) from None
+    counts = (
+        np.bincount([position for position, *_ in found], minlength=len(sizes)) if found else np.zeros(len(sizes), int)
+    )
+    return CocoMasks(
+        file=file,
+        image_ids=np.array(list(image_ids), dtype=np.int64),
+        sizes_hw=sizes,
+        offsets=running_total(counts),
+        regions=regions.build(),
+        labels=np.array([label for _, label, _, _ in found], dtype=np.int64),
+        crowd=np.array([crowd for _, _, crowd, _ in found], dtype=np.bool_),
+        rows=np.arange(len(sizes)),
+    )
