@@ -34,6 +34,8 @@ class Example:
         ignore: (N,) bool.
         index: position in the data set.
         letterbox: the way back to original pixels; None in training.
+        semantic: (H, W) uint8, the label of each pixel of `image`; None in detection.
+        truth: uint8 label map of the original image, at its size; None in training and in detection.
     """
 
     image: UInt8Array
@@ -42,6 +44,8 @@ class Example:
     ignore: BoolArray
     index: int
     letterbox: Letterbox | None
+    semantic: UInt8Array | None = None
+    truth: UInt8Array | None = None
 
 
 class TrainDataset(Dataset[Example]):
@@ -103,9 +107,12 @@ class EvalDataset(Dataset[Example]):
     def __getitem__(self, index: int) -> Example:
         sample = self.source[index]
         letterbox = Letterbox.fit(sample.hw, self.input_hw)
-        boxes = letterbox.boxes_to_input(sample.boxes)
-        item = AnnotatedImage(letterbox.apply(sample.image), boxes, sample.labels, sample.ignore)
-        return to_example(item, index, letterbox)
+        item = annotated(sample)._replace(
+            image=letterbox.apply(sample.image),
+            boxes=letterbox.boxes_to_input(sample.boxes),
+            semantic=None if sample.semantic is None else letterbox.apply_labels(sample.semantic),
+        )
+        return to_example(item, index, letterbox, sample.semantic)
 
     def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
@@ -114,13 +121,15 @@ class EvalDataset(Dataset[Example]):
 
 def annotated(sample: Sample) -> AnnotatedImage:
     """The part of a sample that augmentation changes."""
-    return AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore)
+    return AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
 
 
-def to_example(item: AnnotatedImage, index: int, letterbox: Letterbox | None) -> Example:
+def to_example(
+    item: AnnotatedImage, index: int, letterbox: Letterbox | None, truth: UInt8Array | None = None
+) -> Example:
     """Channels first, as networks want them."""
     image = np.ascontiguousarray(item.image.transpose(2, 0, 1))  # 3 H W
-    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox)
+    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox, item.semantic, truth)
 
 
 def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:

@@ -23,7 +23,7 @@ from detseg.data.sampling import EpochBatchSampler
 from detseg.data.source import EvalSource, SampleSource
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoolArray, BoxTargets, IntArray
+from detseg.structures import Batch, BoolArray, BoxTargets, IntArray, UInt8Array
 
 PREFETCH = 4
 """Batches that each worker prepares ahead."""
@@ -40,7 +40,8 @@ class PackedBatch:
         images: (B, 3, H, W) uint8.
         boxes, labels, ignore: the targets of all images in a row.
         counts: number of objects of each image.
-        indices, letterboxes: as in `Batch`.
+        indices, letterboxes, semantic: as in `Batch`.
+        truths: the label maps at original size of an evaluation batch; empty in training and in detection.
     """
 
     images: Tensor
@@ -50,17 +51,27 @@ class PackedBatch:
     counts: list[int]
     indices: list[int]
     letterboxes: list[Letterbox]
+    semantic: Tensor | None
+    truths: list[UInt8Array]
 
     def pin_memory(self) -> PackedBatch:
         """The same with its images in page-locked memory (called by the loader's pinning thread)."""
-        return replace(self, images=self.images.pin_memory())
+        semantic = None if self.semantic is None else self.semantic.pin_memory()
+        return replace(self, images=self.images.pin_memory(), semantic=semantic)
 
     def unpack(self) -> Batch:
         """The batch that tasks consume."""
         borders = np.cumsum(self.counts)[:-1]
         columns = [np.split(column, borders) for column in (self.boxes, self.labels, self.ignore)]
         targets = [BoxTargets(*(torch.from_numpy(rows) for rows in image)) for image in zip(*columns, strict=True)]
-        return Batch(self.images, targets, self.indices, self.letterboxes)
+        return Batch(
+            self.images,
+            targets,
+            self.indices,
+            self.letterboxes,
+            semantic=self.semantic,
+            semantic_truths=self.truths,
+        )
 
 
 def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
@@ -71,9 +82,17 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
 
     Returns:
         the batch as it travels to the main process; `unpack()` gives the `Batch`.
+
+    Raises:
+        ValueError: some examples have a semantic map, others none.
     """
     if isinstance(examples, DataError):
         return examples
+    semantic = [torch.from_numpy(example.semantic) for example in examples if example.semantic is not None]
+    if len(semantic) not in (0, len(examples)):
+        raise ValueError(
+            f"a batch needs semantic maps of all its images or of none, got {len(semantic)} of {len(examples)}"
+        )
     return PackedBatch(
         images=torch.stack([torch.from_numpy(example.image) for example in examples]),
         boxes=np.concatenate([example.boxes for example in examples]),
@@ -82,6 +101,8 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
         counts=[len(example.labels) for example in examples],
         indices=[example.index for example in examples],
         letterboxes=[example.letterbox for example in examples if example.letterbox is not None],
+        semantic=torch.stack(semantic) if semantic else None,
+        truths=[example.truth for example in examples if example.truth is not None],
     )
 
 
@@ -100,7 +121,10 @@ class BatchLoader(DataLoader[Any]):
 
 
 class EvalLoader(BatchLoader):
-    """Adds to each batch what its detections are scored against; this process has it at hand, so it does not travel."""
+    """Adds to each batch what its detections are scored against; this process has it at hand, so it does not travel.
+
+    Semantic truths do travel: the worker has decoded them, and to read them again here would cost more.
+    """
 
     def __init__(self, source: EvalSource, input_hw: tuple[int, int], **options: Any) -> None:
         super().__init__(EvalDataset(source, input_hw), **options)

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.data.geometry import AnnotatedImage, BoxArray, visible_boxes
-from detseg.ops.letterbox import PAD_VALUE, Letterbox, resize
+from detseg.ops.letterbox import PAD_VALUE, Letterbox, resize, resize_labels
+from detseg.structures import IGNORE_LABEL, UInt8Array
 
 CENTER_RANGE = (0.3, 0.7)
 """Where the four images of a mosaic meet, as shares of the sides."""
@@ -35,6 +36,7 @@ def mosaic(
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
     what is larger than the quadrant is cut to a random part. Of a box only what lies in its quadrant counts as visible.
+    Semantic maps are put together in the same way, where every image has one.
 
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.
@@ -45,9 +47,13 @@ def mosaic(
 
     Returns:
         the mosaic; boxes clipped to their quadrants.
+
+    Raises:
+        ValueError: not four images, or some of them with a semantic map and some without.
     """
     if len(tiles) != 4:
         raise ValueError(f"a mosaic is made of 4 images, got {len(tiles)}")
+    canvas_labels = _canvas_labels(tiles, input_hw)
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
@@ -58,14 +64,26 @@ def mosaic(
         x = _Span.draw(tile.hw[1], fitted_width * zoom, center_x, width, after=position % 2 == 1, rng=rng)
         y = _Span.draw(tile.hw[0], fitted_height * zoom, center_y, height, after=position >= 2, rng=rng)
         part = tile.image[y.first : y.first + y.taken, x.first : x.first + x.taken]
-        canvas[y.start : y.end, x.start : x.end] = resize(part, (y.end - y.start, x.end - x.start))
+        shown_hw = (y.end - y.start, x.end - x.start)
+        canvas[y.start : y.end, x.start : x.end] = resize(part, shown_hw)
+        if canvas_labels is not None and tile.semantic is not None:
+            part = tile.semantic[y.first : y.first + y.taken, x.first : x.first + x.taken]
+            canvas_labels[y.start : y.end, x.start : x.end] = resize_labels(part, shown_hw)
         moved = np.stack([span.to_canvas(tile.boxes[:, k]) for k, span in enumerate((x, y, x, y))], axis=1)
         # Too small boxes are dropped at the end of the augmentation, which may still zoom.
         clipped, keep = visible_boxes(moved, (x.start, y.start, x.end, y.end), min_visibility, 0)
         boxes.append(clipped[keep])
         labels.append(tile.labels[keep])
         ignore.append(tile.ignore[keep])
-    return AnnotatedImage(canvas, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignore))
+    return AnnotatedImage(canvas, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignore), canvas_labels)
+
+
+def _canvas_labels(tiles: Sequence[AnnotatedImage], hw: tuple[int, int]) -> UInt8Array | None:
+    """An (H, W) semantic map without labels, or None where the images have none."""
+    having = sum(tile.semantic is not None for tile in tiles)
+    if having not in (0, len(tiles)):
+        raise ValueError(f"a mosaic needs semantic maps of all its images or of none, got {having} of {len(tiles)}")
+    return np.full(hw, IGNORE_LABEL, dtype=np.uint8) if having else None
 
 
 class _Span(NamedTuple):
@@ -106,7 +124,12 @@ def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> Ann
 
     Returns:
         the blend with the objects of `a`, then those of `b`.
+
+    Raises:
+        ValueError: images of different size, or with semantic maps: a pixel has one label, not two.
     """
+    if a.semantic is not None or b.semantic is not None:
+        raise ValueError("mixup is for boxes: semantic maps cannot be blended; set data.augmentation.mixup to 0")
     if a.hw != b.hw:
         raise ValueError(f"mixup blends images of one size, got {a.hw} and {b.hw}")
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)

@@ -1,7 +1,8 @@
 """The random changes of training images, and the only file that imports albumentations.
 
-Albumentations changes the pixels; what moves boxes is in `geometry` (which says why).  Order: crop, letterbox, flips,
-affine map, colour, blur, noise, JPEG, cutout.
+Albumentations changes the pixels; what moves boxes and labels is in `geometry` (which says why) and `elastic`.
+Order: crop, letterbox, flips, scale jitter, affine map, elastic deformation (these three in one interpolation), colour,
+blur, noise, JPEG, cutout.  Scale jitter and elastic deformation draw random numbers only where they are switched on.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask a server for its ne
 import albumentations as A
 
 from detseg.config.data import AugmentationConfig
+from detseg.data.elastic import deformed, random_displacements
 from detseg.data.geometry import (
+    AffineMatrix,
     AnnotatedImage,
+    chained,
     flipped,
     keep_visible,
     letterboxed,
     random_affine_matrix,
     random_crop,
+    random_zoom_matrix,
     warped,
 )
 from detseg.ops.letterbox import PAD_VALUE
@@ -36,7 +41,7 @@ NOISE_STD = (0.01, 0.05)
 
 
 class TrainTransform:
-    """Augments one training image with its boxes; every choice comes from the generator that the call is given.
+    """Augments one training image with its boxes or semantic map; every choice comes from the call's generator.
 
     A box is dropped when less than `min_visibility` of its transformed area lies in the picture, or when a side of what
     is left is shorter than `min_box_size` pixels of the network input.
@@ -54,12 +59,15 @@ class TrainTransform:
         """Bring an image of any size to `input_hw` and augment it.
 
         Args:
-            item: image and objects in pixels of the image.
+            item: image, objects and semantic map in pixels of the image.
             input_hw: height and width of the network input, pixels.
             rng: source of all choices.
 
         Returns:
-            image of `input_hw` and what is left of the objects, in its pixels; `0 <= x1 < x2 <= W`.
+            image and semantic map of `input_hw` and what is left of the objects, in its pixels; `0 <= x1 < x2 <= W`.
+
+        Raises:
+            ValueError: an elastic deformation of boxes, which cannot follow it.
         """
         return self.augment(self.fit(item, input_hw, rng), rng)
 
@@ -77,10 +85,24 @@ class TrainTransform:
             horizontal=rng.random() < config.horizontal_flip,
             vertical=rng.random() < config.vertical_flip,
         )
-        if rng.random() < config.affine.probability:
-            item = warped(item, random_affine_matrix(config.affine, item.hw, rng))
+        matrix = self._random_matrix(item.hw, rng)
+        if config.elastic.probability > 0 and rng.random() < config.elastic.probability:
+            item = deformed(item, random_displacements(config.elastic, item.hw, rng), matrix)
+        elif matrix is not None:
+            item = warped(item, matrix)
         item = keep_visible(item, config.min_visibility, config.min_box_size)
         return item._replace(image=self._change_pixels(item.image, rng))
+
+    def _random_matrix(self, hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix | None:
+        """The (2, 3) map of scale jitter and then the affine map; None where neither happens."""
+        config = self.config
+        matrix = None
+        if config.scale_jitter is not None:
+            matrix = random_zoom_matrix(config.scale_jitter, hw, rng)
+        if rng.random() < config.affine.probability:
+            affine = random_affine_matrix(config.affine, hw, rng)
+            matrix = affine if matrix is None else chained(matrix, then=affine)
+        return matrix
 
     def _change_pixels(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
         if self._pixels is None:

@@ -24,3 +24,8 @@ def to_float(images: Tensor) -> Tensor:
     if images.dtype != torch.uint8:
         raise ValueError(f"images: expected uint8 in 0..255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def to_arrays(images: Tensor) -> list[npt.NDArray[np.uint8]]:
+    """(B, 3, H, W) uint8 on any device → B images (H, W, 3) uint8, as drawings want them."""
+    return list(np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy()))

@@ -1,7 +1,8 @@
 """The one resize of detseg: evaluation, the tail of training and the Predictor all go through this file.
 
 A letterbox scales an image so that it just fits the network input, keeps its proportions, centres it and pads the
-rest.  The geometry is a value, so that boxes travel both ways through the same numbers.
+rest.  The geometry is a value, so that boxes travel both ways through the same numbers, and semantic maps go through
+it with their images.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from torch import Tensor
 
 PAD_VALUE = 114
 """Grey level of the padding (about the mean of natural images), in 0..255."""
+
+PAD_LABEL = 255
+"""Label of the padding of semantic maps: ``IGNORE_LABEL`` of `detseg.structures`, which lies above this package."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class Letterbox:
         canvas[self.top : self.top + height, self.left : self.left + width] = resize(image, (height, width))
         return canvas
 
+    def apply_labels(self, semantic: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Resize an (H, W) uint8 semantic map by nearest neighbour and pad it with ``PAD_LABEL`` to `input_hw`.
+
+        Raises:
+            ValueError: the map is not of this letterbox's `original_hw`.
+        """
+        if semantic.shape != self.original_hw:
+            raise ValueError(f"this letterbox is for semantic maps of {self.original_hw}, got {semantic.shape}")
+        height, width = self.resized_hw
+        canvas = np.full(self.input_hw, PAD_LABEL, dtype=np.uint8)
+        canvas[self.top : self.top + height, self.left : self.left + width] = resize_labels(semantic, (height, width))
+        return canvas
+
     def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
         sx, sy = self.scale_xy
@@ -87,3 +104,23 @@ def resize(image: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
     resized: npt.NDArray[np.uint8] = np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation))
     return resized
+
+
+def resize_labels(semantic: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    """Resize an (H, W) uint8 semantic map: each new pixel takes the label of the pixel that its centre falls into.
+
+    Where a centre falls on the border between two pixels, the right or lower one counts.  OpenCV's INTER_NEAREST takes
+    the pixel under the upper left corner, a shift against `resize` of up to half a pixel; its INTER_NEAREST_EXACT takes
+    now one, now the other pixel at such borders.
+    """
+    if semantic.shape == hw:
+        return semantic
+    rows, columns = (_nearest(side, length) for side, length in zip(semantic.shape, hw, strict=True))
+    resized: npt.NDArray[np.uint8] = semantic.take(rows, axis=0).take(columns, axis=1)
+    return resized
+
+
+def _nearest(side: int, length: int) -> npt.NDArray[np.int64]:
+    """For each of `length` pixels over `side` pixels the one under its centre, in exact arithmetic."""
+    centers_twice = 2 * np.arange(length, dtype=np.int64) + 1  # in half pixels of the result
+    return centers_twice * side // (2 * length)

@@ -1,14 +1,20 @@
-"""Images whose pixels show where a box must be, and a data set of them."""
+"""Images whose pixels show where a box or a label must be, and data sets of them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from detseg.data.geometry import AnnotatedImage, BoxArray
 from detseg.errors import DataError
-from detseg.structures import ClassTable, ImageAnnotations, Sample, UInt8Array
+from detseg.ops.letterbox import PAD_VALUE
+from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, Sample, UInt8Array
 
 WHITE = (255, 255, 255)
+
+LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IGNORE_LABEL: (PAD_VALUE,) * 3}
+"""The colour of each label; none is a mixture of others, so where one is seen pure, nothing else was mixed in."""
 
 
 def painted(
@@ -31,6 +37,32 @@ def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
+def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AnnotatedImage:
+    """An image of fields × fields rectangles in `LABEL_COLORS` with its semantic map, without boxes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array(list(LABEL_COLORS), dtype=np.uint8), (fields, fields))
+    rows, columns = (np.arange(side) * fields // side for side in hw)
+    return colored(labels[rows[:, None], columns])
+
+
+def colored(semantic: UInt8Array) -> AnnotatedImage:
+    """The image in which the labels of a semantic map have their colours, without boxes."""
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    for label, color in LABEL_COLORS.items():
+        colors[label] = color
+    return painted(semantic.shape)._replace(image=colors[semantic], semantic=semantic)
+
+
+def pure_labels(image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+    """(H, W) label whose colour each pixel has, and (H, W) bool, true where it has it pure, within 2 of 255 levels."""
+    labels = np.zeros(image.shape[:2], dtype=np.uint8)
+    pure = np.zeros(image.shape[:2], dtype=bool)
+    for label, color in LABEL_COLORS.items():
+        here = (np.abs(image.astype(int) - np.array(color)) <= 2).all(axis=2)
+        labels[here], pure = label, pure | here
+    return labels, pure
+
+
 def assert_valid(item: AnnotatedImage, hw: tuple[int, int]) -> None:
     """Everything that the contract of training targets asks."""
     num = len(item.boxes)
@@ -38,7 +70,7 @@ def assert_valid(item: AnnotatedImage, hw: tuple[int, int]) -> None:
     assert item.image.dtype == np.uint8
     assert item.boxes.shape == (num, 4)
     assert item.labels.shape == item.ignore.shape == (num,)
-    assert [column.dtype.name for column in item[1:]] == ["float32", "int64", "bool"]
+    assert [column.dtype.name for column in item[1:4]] == ["float32", "int64", "bool"]
     x1, y1, x2, y2 = item.boxes.T
     assert ((x1 >= 0) & (x1 < x2) & (x2 <= hw[1]) & (y1 >= 0) & (y1 < y2) & (y2 <= hw[0])).all()
 
@@ -83,3 +115,15 @@ class PaintedSource:
         no = np.zeros(len(boxes), dtype=bool)
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return ImageAnnotations(boxes, sample.labels, crowd=sample.ignore, difficult=no, truncated=no, area=area)
+
+
+class LabeledSource(PaintedSource):
+    """The same images with semantic maps instead of boxes; every third map has a part without labels."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        semantic = np.random.default_rng(index).integers(0, self.num, sample.hw, dtype=np.uint8)
+        semantic[: 10 if index % 3 == 0 else 0] = IGNORE_LABEL
+        return replace(
+            sample, boxes=sample.boxes[:0], labels=sample.labels[:0], ignore=sample.ignore[:0], semantic=semantic
+        )

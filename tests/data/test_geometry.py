@@ -1,4 +1,4 @@
-"""Boxes follow pixels through crop, flips and affine maps, and are dropped by the stated rule."""
+"""Boxes and labels follow pixels through crop, flips, zoom and affine maps; boxes are dropped by the stated rule."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 from detseg.config.data import AffineConfig
 from detseg.data.geometry import (
     MIN_CROP,
+    chained,
     flipped,
     keep_visible,
     letterboxed,
     random_affine_matrix,
     random_crop,
+    random_zoom_matrix,
     visible_boxes,
     warped,
 )
 from detseg.ops.letterbox import PAD_VALUE
-from tests.data.painted import bounds, painted
+from detseg.structures import IGNORE_LABEL, UInt8Array
+from tests.data.painted import blobs, bounds, colored, painted
 
 seeds = st.integers(0, 2**32 - 1)
 spans = st.tuples(st.integers(0, 40), st.integers(6, 20))
@@ -149,3 +152,83 @@ def test_crop_without_boxes_and_with_fractional_ones() -> None:
 def test_letterboxed_box_lies_on_its_pixels() -> None:
     result = letterboxed(painted((100, 200), (40, 20, 100, 80)), (96, 96))
     assert result.boxes.tolist() == [bounds(result.image)] or np.abs(result.boxes - bounds(result.image)).max() < 1
+
+
+def test_crop_and_flips_move_each_label_with_its_pixel() -> None:
+    item = blobs((60, 81), 0, fields=20)
+    for seed in range(20):
+        part = random_crop(item, np.random.default_rng(seed))
+        for result in (part, *(flipped(part, horizontal=h, vertical=v) for h, v in ((True, False), (False, True)))):
+            assert result.semantic is not None
+            np.testing.assert_array_equal(colored(result.semantic).image, result.image)
+    assert item.semantic is not None
+    both = flipped(item, horizontal=True, vertical=True).semantic
+    np.testing.assert_array_equal(both, item.semantic[::-1, ::-1])
+
+
+def nearest_by_brute_force(semantic: UInt8Array, matrix: np.ndarray) -> tuple[UInt8Array, np.ndarray]:
+    """The label under each pixel's centre, and how far that place is from a border between pixels."""
+    height, width = semantic.shape
+    y, x = np.indices(semantic.shape) + 0.5
+    places = np.stack([x, y], axis=2) - matrix[:, 2]
+    u, v = np.moveaxis(places @ np.linalg.inv(matrix[:, :2]).T, 2, 0)
+    inside = (u >= 0) & (u < width) & (v >= 0) & (v < height)
+    result = np.full(semantic.shape, IGNORE_LABEL, dtype=np.uint8)
+    result[inside] = semantic[v[inside].astype(int), u[inside].astype(int)]
+    return result, np.minimum(np.abs(u - np.round(u)), np.abs(v - np.round(v)))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_affine_map_takes_the_label_under_each_centre(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    item = colored(rng.integers(0, 4, (60, 81), dtype=np.uint8))  # every pixel for itself
+    config = AffineConfig(probability=1, scale=(0.5, 2.0), shift=0.2, rotate_degrees=180, shear_degrees=20)
+    matrix = chained(random_zoom_matrix((0.5, 2.0), (60, 81), rng), random_affine_matrix(config, (60, 81), rng))
+    assert item.semantic is not None
+    expected, distance = nearest_by_brute_force(item.semantic, matrix)
+    clear = distance > 0.005  # OpenCV 4 counts in 1/1024 of a pixel
+    assert clear.mean() > 0.9
+    result = warped(item, matrix).semantic
+    assert result is not None
+    np.testing.assert_array_equal(result[clear], expected[clear])
+
+
+def test_whole_pixels_stay_exact_under_an_affine_map() -> None:
+    item = blobs((40, 60), 1, fields=10)
+    assert item.semantic is not None
+    doubled = warped(item, np.array([[2.0, 0, 0], [0, 2.0, 0]]))
+    np.testing.assert_array_equal(doubled.semantic, item.semantic[:20, :30].repeat(2, axis=0).repeat(2, axis=1))
+    moved = warped(item, np.array([[1.0, 0, 7], [0, 1.0, -3]]))
+    assert moved.semantic is not None
+    np.testing.assert_array_equal(moved.semantic[:-3, 7:], item.semantic[3:, :-7])
+    np.testing.assert_array_equal(colored(moved.semantic).image, moved.image)
+
+
+def test_zoom_shows_a_part_of_a_grown_image_and_all_of_a_shrunk_one() -> None:
+    zooms, places = [], []
+    for seed in range(400):
+        matrix = random_zoom_matrix((0.5, 2.0), (60, 80), np.random.default_rng(seed))
+        zoom = float(matrix[0, 0])
+        np.testing.assert_array_equal(matrix[:, :2], zoom * np.eye(2))
+        low, high = matrix[:, 2], matrix @ np.array([80.0, 60.0, 1.0])
+        spare = np.array([80, 60]) - (high - low)
+        if zoom >= 1:
+            assert (low <= 0).all()
+            assert (high >= (80, 60)).all()
+        else:
+            assert (low >= 0).all()
+            assert (high <= (80, 60)).all()
+        zooms.append(zoom)
+        places.append(low / spare)
+    assert 0.5 <= min(zooms) < 0.52
+    assert 1.95 < max(zooms) <= 2.0
+    assert 160 < sum(zoom < 1 for zoom in zooms) < 240  # halving is as likely as doubling
+    np.testing.assert_allclose(np.quantile(places, [0.01, 0.5, 0.99], axis=0).T, [[0.01, 0.5, 0.99]] * 2, atol=0.08)
+    assert abs(np.corrcoef(np.array(places).T)[0, 1]) < 0.15
+
+
+def test_chained_maps_by_hand() -> None:
+    double = np.array([[2.0, 0, 1], [0, 2.0, 5]])
+    turn = np.array([[0.0, -1, 100], [1, 0.0, 0]])
+    assert chained(double, then=turn).tolist() == [[0, -2, 95], [2, 0, 1]]  # (3, 4) → (7, 13) → (87, 7)
+    assert chained(turn, then=double).tolist() == [[0, -2, 201], [2, 0, 5]]

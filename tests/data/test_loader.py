@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.config.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
+from detseg.config.data import (
+    AffineConfig,
+    AugmentationConfig,
+    ColorConfig,
+    CutoutConfig,
+    ElasticConfig,
+    JpegConfig,
+)
 from detseg.data.examples import TrainDataset
-from detseg.data.loader import BatchLoader, eval_loader, train_loader
+from detseg.data.loader import BatchLoader, collate, eval_loader, train_loader
 from detseg.data.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
 from detseg.structures import Batch
-from tests.data.painted import PaintedSource
+from tests.data.painted import LabeledSource, PaintedSource
 
 CONFIG = AugmentationConfig(
     crop=0.3,
@@ -30,10 +37,14 @@ CONFIG = AugmentationConfig(
     mixup=0.3,
     multi_scale=(0.5, 1.5),
 )
+SEMANTIC = CONFIG.model_copy(
+    update={"mixup": 0.0, "scale_jitter": (0.5, 2.0), "elastic": ElasticConfig(probability=0.5)}
+)
 
 
 def digest(batch: Batch) -> str:
     parts = [batch.images, *(x for t in batch.targets for x in (t.boxes, t.labels, t.ignore))]
+    parts += [] if batch.semantic is None else [batch.semantic]
     return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts) + str(batch.indices).encode()).hexdigest()
 
 
@@ -174,3 +185,51 @@ def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
     dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
     request = SampleRequest(0, 1, 64, 64, True)
     np.testing.assert_array_equal(copy.deepcopy(dataset)[request].image, dataset[request].image)
+
+
+def make_semantic_loader(num_workers: int) -> BatchLoader:
+    return train_loader(
+        LabeledSource(24), SEMANTIC, input_hw=(64, 96), batch_size=4, num_workers=num_workers, seed=3, max_epochs=10
+    )
+
+
+def test_semantic_maps_are_the_same_for_any_number_of_workers() -> None:
+    expected = run_epochs(make_semantic_loader(0), (0, 1))
+    assert len(set(expected)) == 12
+    assert run_epochs(make_semantic_loader(2), (0, 1)) == expected
+
+
+def test_a_semantic_training_batch_keeps_the_contract() -> None:
+    for batch in make_semantic_loader(0):
+        assert batch.semantic is not None  # Batch checks type and shape itself
+        values = set(np.unique(batch.semantic.numpy()).tolist())
+        assert values <= {*range(24), 255}
+        assert len(values) > 10
+        assert batch.semantic_truths == []
+        assert [len(target) for target in batch.targets] == [0] * 4
+    for batch in make_loader(0):
+        assert batch.semantic is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_batches_hold_the_labels_letterboxed_and_as_they_are(num_workers: int) -> None:
+    source = LabeledSource(10)
+    num_seen = 0
+    for batch in eval_loader(source, input_hw=(64, 96), batch_size=4, num_workers=num_workers):
+        assert batch.semantic is not None
+        assert len(batch.semantic_truths) == len(batch) == len(batch.image_ids)
+        for row, index in enumerate(batch.indices):
+            truth = source[index].semantic
+            assert truth is not None
+            assert batch.semantic_truths[row].dtype == np.uint8
+            np.testing.assert_array_equal(batch.semantic_truths[row], truth)
+            np.testing.assert_array_equal(batch.semantic[row].numpy(), batch.letterboxes[row].apply_labels(truth))
+            num_seen += 1
+    assert num_seen == 10
+
+
+def test_a_batch_has_semantic_maps_of_all_images_or_of_none() -> None:
+    request = SampleRequest(0, 1, 64, 64, False)
+    mixed = [TrainDataset(source, AugmentationConfig(), 0)[request] for source in (PaintedSource(4), LabeledSource(4))]
+    with pytest.raises(ValueError, match="of all its images or of none, got 1 of 2"):
+        collate(mixed)

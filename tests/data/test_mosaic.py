@@ -1,4 +1,4 @@
-"""Mosaic and mixup: where boxes land, by hand and by painted rectangles."""
+"""Mosaic and mixup: where boxes and labels land, by hand and by painted rectangles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from detseg.data.geometry import AnnotatedImage
 from detseg.data.mosaic import mixup, mosaic
 from detseg.ops.letterbox import PAD_VALUE
-from tests.data.painted import assert_valid, bounds, painted
+from tests.data.painted import assert_valid, blobs, bounds, colored, painted, pure_labels
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -97,3 +97,30 @@ def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     assert 0.04 < np.std(levels) < 0.09
     with pytest.raises(ValueError, match="one size"):
         mixup(a, painted((20, 21)), np.random.default_rng(0))
+
+
+def test_labels_of_a_mosaic_by_hand() -> None:
+    tiles = [colored(np.full((200, 100), label, dtype=np.uint8)) for label in range(4)]
+    result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # as in test_small_tiles_touch_the_center
+    expected = np.full((80, 80), 255, dtype=np.uint8)
+    expected[:40, 20:40], expected[:40, 40:60], expected[40:, 20:40], expected[40:, 40:60] = 0, 1, 2, 3
+    np.testing.assert_array_equal(result.semantic, expected)
+    np.testing.assert_array_equal(colored(expected).image, result.image)
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(40, 90), st.integers(40, 90)))
+def test_labels_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int]) -> None:
+    tiles = [blobs(tile_hw, seed + k) for k in range(4)]
+    result = mosaic(tiles, (96, 128), (0.6, 1.6), 0.1, np.random.default_rng(seed))
+    assert result.semantic is not None
+    labels, pure = pure_labels(result.image)
+    assert pure.mean() > 0.5
+    np.testing.assert_array_equal(result.semantic[pure], labels[pure])
+
+
+def test_labels_are_for_all_images_of_a_mosaic_and_none_of_mixup() -> None:
+    tiles = [blobs((30, 50), 0), *[painted((30, 50))] * 3]
+    with pytest.raises(ValueError, match="of all its images or of none, got 1 of 4"):
+        mosaic(tiles, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"set data\.augmentation\.mixup to 0"):
+        mixup(blobs((30, 50), 0), blobs((30, 50), 1), np.random.default_rng(0))

@@ -44,6 +44,7 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
     result = TrainTransform(OFF)(item, (64, 96), rng())
     np.testing.assert_array_equal(result.image, letterbox.apply(item.image))
     np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
+    assert result.semantic is None
 
 
 @st.composite
@@ -172,3 +173,23 @@ def test_albumentations_is_imported_in_one_file_only() -> None:
 def test_ranges_run_from_low_to_high(section: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"expected \[lowest, highest\]"):
         AugmentationConfig.model_validate_json(json.dumps(section))
+
+
+def test_what_is_switched_off_draws_nothing() -> None:
+    """Crop, two flips, affine map: four numbers, whatever was added since: old settings keep their stream."""
+    generator = rng(5)
+    TrainTransform(OFF)(painted((50, 80), (10, 10, 40, 30)), (64, 96), generator)
+    assert generator.random() == rng(5).random(5)[4]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(0, 50), st.integers(0, 40)))
+def test_a_painted_box_follows_scale_jitter(seed: int, corner: tuple[int, int]) -> None:
+    x, y = corner
+    config = AugmentationConfig(
+        scale_jitter=(0.5, 2.0), affine=AffineConfig(probability=0.5, scale=(0.8, 1.2)), min_visibility=0.3
+    )
+    result = TrainTransform(config)(painted((60, 80), (x, y, x + 20, y + 16)), (96, 96), rng(seed))
+    assert_valid(result, (96, 96))
+    if len(result.boxes):
+        np.testing.assert_allclose(bounds(result.image), result.boxes[0], atol=1.5)

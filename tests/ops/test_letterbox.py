@@ -1,4 +1,4 @@
-"""The one resize: geometry by hand, boxes there and back, pixels as OpenCV computes them."""
+"""The one resize: geometry by hand, boxes there and back, pixels as OpenCV computes them, labels by brute force."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detseg.ops.letterbox import PAD_VALUE, Letterbox, resize
+from detseg.ops.letterbox import PAD_LABEL, PAD_VALUE, Letterbox, resize, resize_labels
+from detseg.structures import IGNORE_LABEL
 
 SIDE = st.integers(1, 3000)
 INPUT_SIDE = st.integers(1, 40).map(lambda k: 32 * k)
@@ -127,3 +128,75 @@ def test_an_image_without_pixels_is_refused() -> None:
 def test_an_image_of_another_size_is_refused() -> None:
     with pytest.raises(ValueError, match=r"images of \(10, 20\), got \(20, 10\)"):
         Letterbox.fit((10, 20), (64, 64)).apply(noise(20, 10))
+
+
+def label_noise(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("labels", "length", "expected"),
+    [
+        ([0, 1, 2, 3], 2, [1, 3]),  # centres at 1.0 and 3.0, on borders: the right pixel
+        ([0, 1, 2, 3, 4, 5], 2, [1, 4]),  # 1.5 and 4.5
+        ([0, 1, 2], 6, [0, 0, 1, 1, 2, 2]),
+        ([0, 1], 3, [0, 1, 1]),  # 1/3, 1.0, 5/3
+        ([0, 1, 2, 3, 4], 3, [0, 2, 4]),  # 5/6, 2.5, 4 1/6
+        ([0, 1, 2, 3, 4], 1, [2]),
+    ],
+)
+def test_labels_of_a_line_by_hand(labels: list[int], length: int, expected: list[int]) -> None:
+    line = np.array([labels], dtype=np.uint8)
+    assert resize_labels(line, (1, length)).tolist() == [expected]
+    assert resize_labels(line.T, (length, 1)).ravel().tolist() == expected
+
+
+@given(st.tuples(*[st.integers(1, 50)] * 4))
+def test_labels_are_those_of_the_nearest_pixel(sides: tuple[int, int, int, int]) -> None:
+    """Brute force: no centre of a pixel of the original is nearer than that of the one taken."""
+    height, width, rows, columns = sides
+    result = resize_labels(np.arange(height * width).astype(np.uint16).reshape(height, width), (rows, columns))  # type: ignore[arg-type]  # more labels than 256 tell every pixel
+    assert result.shape == (rows, columns)
+    for taken, side, length in ((result[:, 0] // width, height, rows), (result[0] % width, width, columns)):
+        positions = (2 * np.arange(length) + 1) * side  # all in units of 1 / (2 · length) pixels
+        distances = np.abs(positions[:, None] - (2 * np.arange(side) + 1) * length)
+        np.testing.assert_array_equal(distances[np.arange(length), taken], distances.min(axis=1))
+
+
+@pytest.mark.parametrize("hw", [(48, 80), (300, 200), (1, 90), (1, 1), (64, 96)])
+def test_labels_lie_where_the_image_lies_and_padding_is_ignored(hw: tuple[int, int]) -> None:
+    labels = label_noise(*hw) % 200
+    letterbox = Letterbox.fit(hw, (64, 96))
+    result = letterbox.apply_labels(labels)
+    assert result.shape == (64, 96)
+    assert result.dtype == np.uint8
+    expected = np.full((64, 96), 255, dtype=np.uint8)
+    rows, columns = letterbox.resized_hw
+    expected[letterbox.top :, letterbox.left :][:rows, :columns] = resize_labels(labels, (rows, columns))
+    np.testing.assert_array_equal(result, expected)
+    inside = (letterbox.apply(np.zeros((*hw, 3), dtype=np.uint8)) == 0).all(axis=2)
+    np.testing.assert_array_equal(result != 255, inside)
+    assert PAD_LABEL == IGNORE_LABEL
+
+
+@pytest.mark.parametrize("side", [23, 40, 61, 150, 201, 333])
+def test_image_and_labels_do_not_drift_apart(side: int) -> None:
+    """The centroid of a disc is the same in both, whether it shrinks or grows; half a pixel would be seen."""
+    rows, columns = np.indices((side, side)) + 0.5
+    letterbox = Letterbox.fit((side, side), (96, 96))
+    differences = []
+    for x, y in np.random.default_rng(0).uniform(0.4, 0.6, (20, 2)) * side:
+        disc = ((columns - x) ** 2 + (rows - y) ** 2 < (0.3 * side) ** 2).astype(np.uint8)
+        image = letterbox.apply(np.repeat(255 * disc[..., None], 3, axis=2))[..., 0].astype(float)
+        labels = letterbox.apply_labels(disc).astype(float)
+        places = np.indices((96, 96))
+        differences.append([(places * w).sum(axis=(1, 2)) / w.sum() for w in (image, labels)])
+    drift = np.subtract(*np.array(differences).transpose(1, 0, 2)).mean(axis=0)
+    assert np.abs(drift).max() < 0.1
+
+
+def test_labels_of_the_same_size_are_left_alone_and_of_another_refused() -> None:
+    labels = label_noise(32, 64)
+    assert resize_labels(labels, (32, 64)) is labels
+    with pytest.raises(ValueError, match=r"semantic maps of \(10, 20\), got \(20, 10\)"):
+        Letterbox.fit((10, 20), (64, 64)).apply_labels(label_noise(20, 10))

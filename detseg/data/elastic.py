@@ -1,0 +1,74 @@
+"""Elastic deformation of an image with its semantic map (Ronneberger, Fischer, Brox 2015, section 3.1).
+
+"We generate smooth deformations using random displacement vectors on a coarse 3 by 3 grid.  The displacements are
+sampled from a Gaussian distribution with 10 pixels standard deviation.  Per-pixel displacements are then computed using
+bicubic interpolation."  Here the standard deviation is a share of the image's side, so that it fits any size.
+
+H and W pixels, G control points along each side.  Coordinates are those of edges: pixel i covers [i, i + 1).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from detseg.config.data import ElasticConfig
+from detseg.data.geometry import AffineMatrix, AnnotatedImage, between_centers
+from detseg.ops.letterbox import PAD_VALUE
+from detseg.structures import IGNORE_LABEL
+
+
+def random_displacements(
+    config: ElasticConfig, hw: tuple[int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float32]:
+    """Draw for each pixel how far away, along x and y, its content comes from.
+
+    The control points are the middles of G × G equal fields that cover the image; from the outermost ones to the border
+    the displacements level off.
+
+    Args:
+        config: number of control points, and standard deviation as a share of the shorter side.
+        hw: height and width, pixels.
+        rng: source of the displacements.
+
+    Returns:
+        (H, W, 2) float32, pixels.
+    """
+    control = rng.normal(0.0, config.strength * min(hw), size=(config.grid, config.grid, 2)).astype(np.float32)
+    displacements = cv2.resize(control, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(displacements, dtype=np.float32)
+
+
+def deformed(
+    item: AnnotatedImage, displacements: npt.NDArray[np.float32], matrix: AffineMatrix | None = None
+) -> AnnotatedImage:
+    """Map image and semantic map by an affine map, then by displacements, in one interpolation.
+
+    The image is interpolated bilinearly between pixels and grey outside, the map takes the nearest label, and
+    ``IGNORE_LABEL`` outside.
+
+    Args:
+        item: an image with a semantic map and no boxes.
+        displacements: (H, W, 2) float32, pixels; the result's pixel p shows what lies at p + displacement.
+        matrix: (2, 3) affine map in edge coordinates that comes first; None: there is none.
+
+    Raises:
+        ValueError: there are boxes, or no semantic map.
+    """
+    if item.semantic is None or len(item.boxes):
+        raise ValueError(
+            "an elastic deformation is for semantic maps, boxes cannot follow it; "
+            "set data.augmentation.elastic.probability to 0"
+        )
+    height, width = item.hw
+    places = displacements.copy()  # H W 2, counted from the centre of the first pixel, as OpenCV does
+    places[..., 0] += np.arange(width, dtype=np.float32)
+    places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
+    if matrix is not None:
+        places = np.asarray(cv2.transform(places, cv2.invertAffineTransform(between_centers(matrix))), dtype=np.float32)
+    # OpenCV takes places as two arrays, or as pairs in the first of them.
+    pairs, border = (places, np.empty(0, dtype=np.float32)), cv2.BORDER_CONSTANT
+    image = cv2.remap(item.image, *pairs, cv2.INTER_LINEAR, borderMode=border, borderValue=(PAD_VALUE,) * 3)
+    labels = cv2.remap(item.semantic, *pairs, cv2.INTER_NEAREST, borderMode=border, borderValue=IGNORE_LABEL)
+    return item._replace(image=np.asarray(image, dtype=np.uint8), semantic=np.asarray(labels, dtype=np.uint8))
