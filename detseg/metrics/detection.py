@@ -18,6 +18,7 @@ from detseg.metrics.matching import best_overlaps, judge, rank_class
 from detseg.metrics.operating_point import best_operating_point
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.result import ClassResult, DetectionResult
+from detseg.metrics.undefined import mean_defined
 from detseg.metrics.voc import voc07_average_precision, voc10_average_precision
 from detseg.structures import Batch, ClassTable, Detections, FloatArray, ImageAnnotations, IntArray
 
@@ -107,8 +108,8 @@ class DetectionEvaluator:
         rows = self._class_results(records, coco.class_ap, coco.class_ap50)
         return DetectionResult(
             coco=coco.summary,
-            voc07_ap50=_mean_defined([row.voc07_ap50 for row in rows]),
-            voc10_ap50=_mean_defined([row.voc10_ap50 for row in rows]),
+            voc07_ap50=mean_defined([row.voc07_ap50 for row in rows]),
+            voc10_ap50=mean_defined([row.voc10_ap50 for row in rows]),
             classes=rows,
             num_images=len(records.image_ids),
             num_objects=int(np.count_nonzero(~records.object_ignore)),
@@ -156,9 +157,3 @@ def _check_finite(where: str, values: FloatArray) -> None:
     num_wrong = int(np.count_nonzero(~np.isfinite(values)))
     if num_wrong:
         raise ValueError(f"{where}: {num_wrong} of {values.size} numbers are NaN or infinite; has training diverged?")
-
-
-def _mean_defined(values: list[float]) -> float:
-    """The mean of the numbers that are defined; NaN if none is."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")

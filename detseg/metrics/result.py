@@ -5,12 +5,12 @@ NaN stands for "not defined" (no objects of that class or size); in files it is 
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from detseg.metrics.diagnosis import Evidence, diagnose
+from detseg.metrics.undefined import shown, without_nan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,6 +89,11 @@ class DetectionResult:
     operating_iou: float
     evidence: Evidence
 
+    @property
+    def headline(self) -> dict[str, float]:
+        """AP, AP50 and AP75 of COCO; AP is what the best checkpoint is picked by."""
+        return {name: self.coco[name] for name in ("AP", "AP50", "AP75")}
+
     def explain(self) -> list[str]:
         """Say in words why the AP is zero or looks wrong; nothing where nothing is suspicious."""
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
@@ -98,7 +103,7 @@ class DetectionResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; what is not defined is None."""
-        plain: dict[str, Any] = _without_nan(asdict(self))
+        plain: dict[str, Any] = without_nan(asdict(self))
         return plain
 
     def table(self) -> RenderableType:
@@ -113,7 +118,7 @@ class DetectionResult:
         precisions = [name for name in names if name.startswith("AP")]
         recalls = [name for name in names if name.startswith("AR")]
         for left, right in zip_longest(precisions, recalls):
-            pairs = [(name, _shown(self.coco[name])) for name in (left, right) if name]
+            pairs = [(name, shown(self.coco[name])) for name in (left, right) if name]
             summary.add_row(*(cell for pair in pairs for cell in pair))
 
         rows = Table(box=SIMPLE_HEAD, padding=0, title="By class", title_justify="left")
@@ -121,11 +126,11 @@ class DetectionResult:
         for column in ("objects", "dets", *_CLASS_COLUMNS):
             rows.add_column(column, justify="right", no_wrap=True)
         for row in self.classes:
-            numbers = (_shown(getattr(row, attribute)) for attribute in _CLASS_COLUMNS.values())
+            numbers = (shown(getattr(row, attribute)) for attribute in _CLASS_COLUMNS.values())
             rows.add_row(Text(row.name), str(row.num_objects), str(row.num_detections), *numbers)
         rows.add_section()
         means = (self.coco["AP"], self.coco["AP50"], self.voc07_ap50, self.voc10_ap50)
-        rows.add_row("all", str(self.num_objects), str(self.num_detections), *(_shown(mean) for mean in means))
+        rows.add_row("all", str(self.num_objects), str(self.num_detections), *(shown(mean) for mean in means))
         return Group(summary, rows, self._footnote())
 
     def _footnote(self) -> str:
@@ -134,15 +139,3 @@ class DetectionResult:
             f"difficult). COCO: the best {self.max_detections} detections of a class in an image. VOC07, VOC10: AP at "
             f"IoU 0.5 by both rules. Precision, recall: at the score of the best F1, IoU {self.operating_iou:g}."
         )
-
-
-def _shown(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.3f}"
-
-
-def _without_nan(data: Any) -> Any:
-    if isinstance(data, dict):
-        return {key: _without_nan(value) for key, value in data.items()}
-    if isinstance(data, list | tuple):
-        return [_without_nan(value) for value in data]
-    return None if isinstance(data, float) and math.isnan(data) else data

@@ -1,0 +1,47 @@
+"""What every evaluator and its result offer, whatever the task: what training, tools and checkpoints go by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from detseg.structures import Batch
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Result(Protocol):
+    """The outcome of an evaluation."""
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """The numbers to follow, most important first: by the first, the best checkpoint and early stopping go."""
+        ...
+
+    def explain(self) -> list[str]:
+        """What is suspicious about the result, one sentence each; nothing where nothing is."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file; what is not defined is None."""
+        ...
+
+    def table(self) -> RenderableType:
+        """The numbers for the screen, 80 columns wide."""
+        ...
+
+
+class Evaluator(Protocol):
+    """Collects what a model predicts beside the ground truth, batch by batch, and scores it."""
+
+    def reset(self) -> None:
+        """Forget everything collected."""
+        ...
+
+    def update_batch(self, batch: Batch, predictions: Any, /) -> None:
+        """Add an evaluation batch and what the model's ``predict`` returned for its images."""
+        ...
+
+    def compute(self) -> Result:
+        """Score everything collected so far; the state stays."""
+        ...
