@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import nn
 
 from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict
+from detseg.config.model import YoloConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
-from detseg.data.splits import Split, open_split
-from detseg.errors import CheckpointError, ClassTableError
-from detseg.factory import load_detector
+from detseg.data.open import open_dataset
+from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.source import EvalSource
+from detseg.data.splits import Split
+from detseg.errors import CheckpointError, ClassTableError, ConfigError
+from detseg.factory import load_model
 from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.result import DetectionResult
-from detseg.models.yolo.detector import YoloDetector
+from detseg.metrics.interface import Evaluator, Result
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.images import to_float
 from detseg.predict import find_device
-from detseg.structures import ClassTable, Detections
+from detseg.structures import Batch, ClassTable, Detections
 
 
 def evaluate_checkpoint(
@@ -35,7 +41,7 @@ def evaluate_checkpoint(
     config: ExperimentConfig | None = None,
     device: str = "auto",
     coco_dir: Path | None = None,
-) -> DetectionResult:
+) -> Result:
     """Evaluate a checkpoint, print what the data's reader found odd, the numbers and what they mean.
 
     Args:
@@ -43,7 +49,8 @@ def evaluate_checkpoint(
         split: which images.
         config: settings of data and evaluation; None: those that the model was trained with.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form; None: nowhere.
+        coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form (detectors only); None:
+            nowhere.
 
     Returns:
         The result; also written to ``evaluation_<split>.json`` in the run directory.
@@ -53,20 +60,26 @@ def evaluate_checkpoint(
     """
     console = Console(markup=False)
     target = find_device(device)
-    model, trained_config, contents = load_detector(checkpoint)
+    model, trained_config, contents = load_model(checkpoint)
     config = config or trained_config
+    if coco_dir is not None and not isinstance(config.model, YoloConfig):
+        raise ConfigError(f"--save-coco: is for detectors; {checkpoint} holds a {config.model.name}")
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
         console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
-    evaluator = DetectionEvaluator(contents.classes, config.evaluation.max_detections, config.evaluation.operating_iou)
-    entries = evaluate_model(model, dataset, evaluator, config, target)
+    evaluator = build_evaluator(config, contents.classes)
+    entries: list[dict[str, object]] = []
+    for batch, found in predictions(model, dataset, config, target):
+        evaluator.update_batch(batch, found)
+        if coco_dir is not None:
+            entries += _coco_entries(batch, found, contents.classes)
     result = evaluator.compute()
     report = _write_report(result, checkpoint, split, config)
     console.print(result.table())
     for line in result.explain():
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written: {report}", highlight=False, soft_wrap=True)
-    if coco_dir is not None:
+    if coco_dir is not None and isinstance(dataset, DetectionDataset):
         coco_dir.mkdir(parents=True, exist_ok=True)
         (coco_dir / "ground_truth.json").write_text(json.dumps(coco_ground_truth(dataset)), encoding="utf-8")
         (coco_dir / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
@@ -74,7 +87,7 @@ def evaluate_checkpoint(
     return result
 
 
-def _write_report(result: DetectionResult, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
+def _write_report(result: Result, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
     """Leave the numbers in the run directory, with what they were measured on and by; returns the file."""
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
     # Those of another checkpoint of the run must not pass for those of the best.
@@ -104,7 +117,9 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequenc
     return config_from_dict({**trained, "data": data}, where, overrides)
 
 
-def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> DetectionDataset:
+def open_split_for(
+    config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path
+) -> DetectionDataset | SegmentationDataset:
     """The split, labelled by the checkpoint's class table.
 
     Raises:
@@ -118,40 +133,44 @@ def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, 
             f"data.classes out, or take the checkpoint that fits"
         )
     try:
-        return open_split(config.data, split, classes)
+        return open_dataset(config, split, classes)
     except ClassTableError as error:
         raise CheckpointError(f"{error} (the table is that of {checkpoint}: {', '.join(classes.names)})") from error
 
 
-@torch.no_grad()
-def evaluate_model(
-    model: YoloDetector,
-    dataset: DetectionDataset,
-    evaluator: DetectionEvaluator,
-    config: ExperimentConfig,
-    device: torch.device,
-) -> list[dict[str, object]]:
-    """Show every image of ``dataset`` to the model and its detections to the evaluator.
+def build_evaluator(config: ExperimentConfig, classes: ClassTable) -> Evaluator:
+    """The evaluator of the model's kind, with the settings that training gives it."""
+    settings = config.evaluation
+    if isinstance(config.model, YoloConfig):
+        return DetectionEvaluator(classes, settings.max_detections, settings.operating_iou)
+    return SegmentationEvaluator(classes, settings.boundary_width)
 
-    Returns:
-        The detections as COCO result entries.
+
+@torch.no_grad()
+def predictions(
+    model: nn.Module, dataset: EvalSource, config: ExperimentConfig, device: torch.device
+) -> Iterator[tuple[Batch, Any]]:
+    """What the model finds in every image of ``dataset``, batch by batch.
+
+    Yields:
+        Each batch with what ``model.predict`` returned for it.
     """
     model = model.eval().to(device).to(memory_format=torch.channels_last)
+    predict: Any = model.predict  # of a Detector or a Segmenter
     loader = eval_loader(
         dataset,
         input_hw=config.data.input_hw,
         batch_size=config.data.batch_size,
         num_workers=min(config.data.num_workers, 2),
     )
-    entries: list[dict[str, object]] = []
     for batch in track(loader, description="evaluating", transient=True):
         batch = batch.to(device)
-        found = [detections.cpu() for detections in model.predict(to_float(batch.images))]
-        evaluator.update_batch(batch, found)
-        for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
-            entries += _named(detections, dataset.classes).to_coco(image_id)
+        yield batch, predict(to_float(batch.images))
+
+
+def _coco_entries(batch: Batch, found: list[Detections], classes: ClassTable) -> list[dict[str, object]]:
+    """The detections of a batch as COCO result entries."""
+    entries: list[dict[str, object]] = []
+    for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
+        entries += replace(detections.cpu(), classes=classes).to_coco(image_id)
     return entries
-
-
-def _named(detections: Detections, classes: ClassTable) -> Detections:
-    return Detections(detections.boxes, detections.scores, detections.labels, classes)

@@ -30,7 +30,7 @@ def test_project_keeps(rule: Rule) -> None:
 
 def test_the_project_is_really_read() -> None:
     found = {path.relative_to(ROOT).as_posix() for path in house.python_files(ROOT, "detseg", "tools", "tests")}
-    assert {"detseg/structures.py", "detseg/ops/boxes.py", "tools/demo.py", "tests/house.py"} <= found
+    assert {"detseg/structures/__init__.py", "detseg/ops/boxes.py", "tools/demo.py", "tests/house.py"} <= found
 
 
 CLEAN = '"""A module."""\n\nfrom detseg.ops.boxes import box_area\n'
@@ -49,7 +49,7 @@ def make_project(root: Path, path: str, text: str) -> Path:
         "detseg/errors.py": '"""Errors."""\n',
         "detseg/training/task.py": CLEAN + "import lightning\n\nfrom detseg.metrics.coco import evaluate\n",
         "detseg/metrics/coco.py": CLEAN + "from pycocotools.coco import COCO\n",
-        "detseg/experiment.py": CLEAN + "from lightning import Trainer\n\nfrom detseg.training.task import Task\n",
+        "detseg/experiment/run.py": CLEAN + "from lightning import Trainer\n\nfrom detseg.training.task import Task\n",
         "tools/train.py": '"""Train."""\n\nfrom detseg.experiment import fit\n',
     } | {path: text}
     for name, content in files.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,14 @@ _COLORS = {"blue": (40, 60, 230), "red": (230, 40, 40), "yellow": (235, 225, 40)
 def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
     """A VOC folder of dark pictures of several sizes, each with up to two coloured rectangles; the class is the colour.
 
-    Every fifth object is difficult, the last picture of a split has no object.
+    Every fifth object is difficult, and void in the masks; the last picture of a split has no object.
 
     Args:
         root: the folder.
         counts: pictures by split.
         seed: another seed gives other pictures.
     """
-    for name in ("Annotations", "ImageSets/Main", "JPEGImages"):
+    for name in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (root / name).mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     num_objects = 0
@@ -39,6 +39,7 @@ def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0
         for i, stem in enumerate(stems):
             width, height = ((64, 64), (90, 60), (50, 75), (80, 64))[i % 4]
             image = rng.integers(0, 50, (height, width, 3)).astype(np.uint8)
+            mask = np.zeros((height, width), dtype=np.uint8)
             objects = ""
             for _ in range(0 if i + 1 == count else 1 + i % 2):
                 num_objects += 1
@@ -46,12 +47,15 @@ def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0
                 w, h = rng.integers(18, 36, 2).tolist()
                 x, y = int(rng.integers(0, width - w)), int(rng.integers(0, height - h))
                 image[y : y + h, x : x + w] = _COLORS[name]
+                mask[y : y + h, x : x + w] = 255 if num_objects % 5 == 0 else 1 + CLASSES.index(name)
                 difficult = "<difficult>1</difficult>" if num_objects % 5 == 0 else ""
                 objects += object_xml((name, x + 1, y + 1, x + w, y + h), difficult)
             Image.fromarray(image).save(root / "JPEGImages" / f"{stem}.png")
+            Image.fromarray(mask).save(root / "SegmentationClass" / f"{stem}.png")
             xml = annotation_xml(objects, f"{stem}.png", (width, height))
             (root / "Annotations" / f"{stem}.xml").write_text(xml, encoding="utf-8")
-        (root / "ImageSets" / "Main" / f"{split}.txt").write_text("\n".join(stems), encoding="utf-8")
+        for task in ("Main", "Segmentation"):
+            (root / "ImageSets" / task / f"{split}.txt").write_text("\n".join(stems), encoding="utf-8")
     return root
 
 
@@ -83,6 +87,16 @@ def write_config(path: Path, data_root: Path) -> Path:
     return path
 
 
+def write_segmentation_config(path: Path, data_root: Path) -> Path:
+    """The same for the masks of ``write_colors``: a small U-Net, at a size that is no multiple of its strides."""
+    settings = yaml.safe_load(write_config(path, data_root).read_text(encoding="utf-8"))
+    settings["model"] = {"name": "unet", "backbone": {"name": "unet", "width": 0.125, "levels": 3}}
+    settings["data"] |= {"classes": ["ground", *CLASSES], "image_size": [70, 90]}
+    settings["trainer"] |= {"max_epochs": 6, "validate_every": 2}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
 @dataclass(frozen=True)
 class TinyRun:
     """A finished training.
@@ -108,13 +122,13 @@ class TinyRun:
             return list(csv.DictReader(file))
 
 
-def train_tiny_run(folder: Path) -> TinyRun:
+def train_tiny_run(folder: Path, write_settings: Callable[[Path, Path], Path] = write_config) -> TinyRun:
     """Write data and settings into a folder, and train."""
     from detseg.experiment import train
 
     torch.set_num_threads(1)  # tiny layers are slower on several
     data_root = write_colors(folder / "colors")
-    config_path = write_config(folder / "tiny.yaml", data_root)
+    config_path = write_settings(folder / "tiny.yaml", data_root)
     run_dir = train(tiny_config(config_path, folder / "run"), config_path)
     return TinyRun(config_path, data_root, run_dir)
 

@@ -11,7 +11,7 @@ from detseg.data.source import EvalSource, SampleSource
 from detseg.structures import Batch
 
 
-class DetectionDataModule(L.LightningDataModule):
+class ImageDataModule(L.LightningDataModule):
     """A training and a validation set as loaders.
 
     Args:

@@ -9,11 +9,11 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from rich.console import Console
 
-from detseg.training.task import DetectionTask
+from detseg.training.task import Task
 
 
 class EpochLines(Callback):
-    """One line an epoch: losses, AP, rate, images a second and the time that is left; fits logs and terminals alike."""
+    """One line an epoch: losses, metrics, rate, images a second and the time left; fits logs and terminals alike."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -42,7 +42,7 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Prints the line; the validation of the epoch, if there was one, is over by now."""
-        if not trainer.is_global_zero or not isinstance(pl_module, DetectionTask):
+        if not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         done = trainer.current_epoch + 1 - self._first_epoch
         left = (trainer.max_epochs or 0) - trainer.current_epoch - 1
@@ -51,7 +51,7 @@ class EpochLines(Callback):
         parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
         labels = {"train/loss_epoch": "loss"}
         if self._validated(trainer):  # else the metrics are those of an earlier epoch
-            labels |= {"val/loss": "val loss", "val/AP50": "AP50", "val/AP": "AP"}
+            labels |= {"val/loss": "val loss"} | {f"val/{name}": name for name in pl_module.shown}
         parts += [f"{label} {float(metrics[name]):.3f}" for name, label in labels.items() if name in metrics]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         parts += [f"lr {rate:.2e}", f"{self._images_a_second:.1f} img/s", f"left {eta}"]

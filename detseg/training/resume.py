@@ -10,9 +10,9 @@ from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
 
 _KEPT = (
-    ("model", "backbone"),
-    ("model", "neck"),
-    ("model", "head"),
+    *(("model", key) for key in ("name", "backbone", "neck", "head", "loss", "binary", "auxiliary_weight")),
+    *(("model", key) for key in ("stride", "strides", "output_stride", "upsampling")),
+    *(("model", key) for key in ("head_channels", "decoder_channels")),
     ("optimizer",),
     ("schedule",),
     ("trainer", "ema_decay"),

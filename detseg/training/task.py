@@ -1,4 +1,4 @@
-"""The detection task: one training step, one validation step, one evaluator.
+"""What every task shares: one training step, one validation step, one evaluator.
 
 Between ``trainer.fit`` and the network stand three frames of ours: ``training_step`` → ``losses`` → ``forward``.
 """
@@ -14,18 +14,11 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
-from detseg.config.training import (
-    AdamWConfig,
-    CosineConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-)
+from detseg.config.training import AdamWConfig, CosineConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.result import DetectionResult
+from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
-from detseg.structures import Batch, ClassTable
+from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.ema import WeightAverage
 from detseg.training.optimizers import build_optimizer
 from detseg.training.resume import check_resumable
@@ -35,27 +28,34 @@ _CHECK_EVERY = 10
 """Batches from one look at the loss to the next; looking makes a GPU wait."""
 
 
-class DetectionTask(L.LightningModule):
-    """Trains anything that satisfies the ``Detector`` contract.
+class Task(L.LightningModule):
+    """Trains a model; ``DetectionTask`` and ``SegmentationTask`` say on which targets, and by what it is measured.
 
     Args:
-        model: the detector, an ``nn.Module``.
+        model: an ``nn.Module`` with ``losses(images, targets)`` and ``losses_and_predictions(images, targets)``.
         classes: names of its labels.
+        evaluator: what its predictions are scored by.
         optimizer: settings of the optimiser.
         schedule: settings of the learning rate's course.
-        evaluation: settings of the evaluator.
         ema_decay: decay of the averaged weights; 0: no average, the model itself is evaluated.
         ema_warmup_steps: see ``WeightAverage``.
         config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
+
+    Attributes:
+        criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
+        shown: the metrics in the progress bar and in the line of an epoch.
     """
+
+    criterion: str
+    shown: tuple[str, ...]
 
     def __init__(
         self,
         model: nn.Module,
         classes: ClassTable,
+        evaluator: Evaluator,
         optimizer: OptimizerConfig | None = None,
         schedule: ScheduleConfig | None = None,
-        evaluation: EvaluationConfig | None = None,
         ema_decay: float = 0.0,
         ema_warmup_steps: int = 0,
         config: dict[str, Any] | None = None,
@@ -65,20 +65,31 @@ class DetectionTask(L.LightningModule):
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
         self.classes = classes
+        self.evaluator = evaluator
         self.optimizer_config = optimizer or AdamWConfig()
         self.schedule_config = schedule or CosineConfig()
-        evaluation = evaluation or EvaluationConfig()
-        self.evaluator = DetectionEvaluator(classes, evaluation.max_detections, evaluation.operating_iou)
-        self.result: DetectionResult | None = None
+        self.result: Result | None = None
         self.config = config or {}
         self._averaged_steps = 0
+
+    def targets(self, batch: Batch) -> Any:
+        """What of a batch the model's losses are computed against."""
+        raise NotImplementedError
+
+    def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
+        """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each."""
+        raise NotImplementedError
+
+    def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
+        """The first ``limit`` images of a batch with what the evaluated model finds."""
+        raise NotImplementedError
 
     @property
     def evaluated_model(self) -> Any:
         """The model that validation and checkpoints' users see: the average where there is one."""
         return self.average.model if self.average is not None else self.model
 
-    def train(self, mode: bool = True) -> DetectionTask:
+    def train(self, mode: bool = True) -> Task:
         """Training mode, except for frozen normalisation layers, whose statistics stay as they are."""
         super().train(mode)
         for module in self.model.modules():
@@ -89,7 +100,7 @@ class DetectionTask(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The sum of the model's loss terms for a batch."""
-        terms = self.model.losses(to_float(batch.images), batch.targets)
+        terms = self.model.losses(to_float(batch.images), self.targets(batch))
         total = torch.stack(list(terms.values())).sum()
         self._log_losses("train", {"loss": total, **terms}, len(batch))
         return total
@@ -105,14 +116,14 @@ class DetectionTask(L.LightningModule):
             self._check_finite(outputs["loss"])
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        """Losses of the evaluated model, and its detections handed to the evaluator in original pixels."""
+        """Losses of the evaluated model, and its predictions handed to the evaluator."""
         # Float32 whatever the training computes in, so that the number is the one that evaluation finds later.
         with torch.autocast(self.device.type, enabled=False):
             images = to_float(batch.images)
-            terms, detections = self.evaluated_model.losses_and_predictions(images, batch.targets)
+            terms, predictions = self.evaluated_model.losses_and_predictions(images, self.targets(batch))
         total = torch.stack(list(terms.values())).sum()
         self._log_losses("val", {"loss": total, **terms}, len(batch))
-        self.evaluator.update_batch(batch, detections)
+        self.evaluator.update_batch(batch, predictions)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
@@ -121,11 +132,11 @@ class DetectionTask(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them."""
         self.result = self.evaluator.compute()
-        # Batch-norm statistics are each process's own; the first one's are those that are saved, so its AP counts.
-        numbers = self.trainer.strategy.broadcast({name: self.result.coco[name] for name in ("AP", "AP50", "AP75")})
+        # Batch-norm statistics are each process's own; the first one's are those that are saved, so its numbers count.
+        numbers = self.trainer.strategy.broadcast(self.result.headline)
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
-            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name != "AP75")
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name in self.shown)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""

@@ -15,7 +15,7 @@ from detseg.config.training import CosineConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations
-from detseg.training.task import DetectionTask
+from detseg.training.detection_task import DetectionTask
 from tests.metrics.builders import truth
 
 CLASSES = ClassTable(("a", "b"))

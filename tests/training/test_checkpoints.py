@@ -42,7 +42,7 @@ def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = No
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
-        callbacks=[BestAndLast(folder)],
+        callbacks=[BestAndLast(folder, "val/AP")],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -113,8 +113,8 @@ def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
 ) -> None:
     written: list[str] = []
     monkeypatch.setattr(L.Trainer, "save_checkpoint", lambda self, path: written.append(Path(path).name))
-    keeper = BestAndLast(tmp_path)
-    keeper._new_ap = 0.5
+    keeper = BestAndLast(tmp_path, "val/AP")
+    keeper._new = 0.5
     keeper.on_train_epoch_end(L.Trainer(accelerator="cpu", devices=1, logger=False), L.LightningModule())
     # last.ckpt, from which the run resumes, must not know of a best epoch that best.ckpt does not hold.
     assert written == ["best.ckpt", "last.ckpt"]

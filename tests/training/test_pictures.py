@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from detseg.errors import DataError
-from detseg.training.pictures import target_pictures, write_picture
-from tests.training.stub import batch_of
+from detseg.training.pictures import write_picture
 
 
 def test_pictures_are_written_as_rgb(tmp_path: Path) -> None:
@@ -26,12 +25,3 @@ def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
     with pytest.raises(DataError, match=r"a\.png: the picture could not be written; is there space"):
         write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), dtype=np.uint8))
-
-
-def test_targets_are_drawn_on_a_copy() -> None:
-    batch = batch_of(100)
-    (picture,) = target_pictures(batch, ("a", "b"), limit=4)
-    assert picture.shape == (8, 8, 3)
-    assert (picture != 100).any()
-    assert (batch.images == 100).all()
-    assert target_pictures(batch, ("a", "b"), limit=0) == []

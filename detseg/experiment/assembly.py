@@ -1,0 +1,71 @@
+"""From settings to a task and its data."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from detseg.config.data import AugmentationConfig
+from detseg.config.load import config_to_dict
+from detseg.config.model import YoloConfig
+from detseg.config.schema import ExperimentConfig
+from detseg.data.source import EvalSource
+from detseg.factory import build_model
+from detseg.structures import ClassTable
+from detseg.training.datamodule import ImageDataModule
+from detseg.training.detection_task import DetectionTask
+from detseg.training.segmentation_task import SegmentationTask
+from detseg.training.task import Task
+
+
+def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, load_pretrained: bool) -> Task:
+    """The model that the settings describe, in the task that trains its kind.
+
+    Args:
+        config: the settings; what follows from the data is filled in.
+        classes: of the data.
+        console: where the model is announced.
+        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
+
+    Raises:
+        ConfigError: the model cannot be built.
+    """
+    model = build_model(config.model, len(classes), load_pretrained)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    name = f"{config.model.name} on {config.model.backbone.name}"
+    console.print(f"model: {name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
+    task_class = DetectionTask if isinstance(config.model, YoloConfig) else SegmentationTask
+    task = task_class(
+        model,
+        classes,
+        config.optimizer,
+        config.schedule,
+        config.evaluation,
+        config.trainer.ema_decay,
+        config.trainer.ema_warmup_steps,
+        config_to_dict(config),
+    )
+    if config.trainer.compile:
+        task.model.compile()
+    return task
+
+
+def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:
+    """The loaders that the settings ask for."""
+    augmentation = config.data.augmentation
+    return ImageDataModule(
+        train_set,
+        val_set,
+        input_hw=config.data.input_hw,
+        batch_size=config.data.batch_size,
+        augmentation=_no_augmentation(augmentation) if config.trainer.overfit_batches else augmentation,
+        num_workers=config.data.num_workers,
+        max_epochs=config.trainer.max_epochs,
+        seed=config.seed,
+    )
+
+
+def _no_augmentation(config: AugmentationConfig) -> AugmentationConfig:
+    """Letterbox only; the rule that drops unusable boxes stays."""
+    return AugmentationConfig(
+        horizontal_flip=0.0, min_visibility=config.min_visibility, min_box_size=config.min_box_size
+    )

@@ -1,0 +1,105 @@
+"""What comes before the first step: the data sets are opened, and the settings that follow from the data filled in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from detseg.config.model import AnchorHeadConfig, YoloConfig
+from detseg.config.schema import ExperimentConfig
+from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.data.class_weights import median_frequency_weights
+from detseg.data.dataset import DetectionDataset
+from detseg.data.open import open_dataset
+from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.small_boxes import small_boxes_line
+from detseg.factory import head_strides
+from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
+from detseg.ops.letterbox import Letterbox
+
+AnyDataset = DetectionDataset | SegmentationDataset
+
+
+def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, AnyDataset]:
+    """The training and the validation set; what is odd about them is said once.
+
+    Raises:
+        DataError: something is missing or wrong.
+    """
+    train_set = open_dataset(config, "train")
+    _say(train_set, train_set.report.lines(), console)
+    overfit = config.trainer.overfit_batches
+    if overfit:
+        train_set = train_set.subset(range(min(overfit * config.data.batch_size, len(train_set))))
+        val_set = train_set
+    else:
+        val_set = open_dataset(config, "val", train_set.classes)
+        _say(val_set, val_set.report.lines(), console)
+    if isinstance(train_set, DetectionDataset):
+        too_small = small_boxes_line(train_set, config.data.input_hw, config.data.augmentation.min_box_size)
+        _say(train_set, [too_small] if too_small else [], console)
+    console.print(
+        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes",
+        highlight=False,
+    )
+    return train_set, val_set
+
+
+def settings_from_data(config: ExperimentConfig, train_set: AnyDataset, console: Console) -> ExperimentConfig:
+    """The settings with what they leave to the training set: anchors, class weights."""
+    match config.model:
+        case YoloConfig() as model if isinstance(train_set, DetectionDataset):
+            return _with_anchors(config, model, train_set, console)
+        case FcnConfig() | UNetConfig() as model if isinstance(train_set, SegmentationDataset):
+            return _with_class_weights(config, model, train_set, console)
+    raise TypeError(f"model {config.model.name} does not train on a {type(train_set).__name__}")
+
+
+def _say(dataset: AnyDataset, lines: list[str], console: Console) -> None:
+    for line in lines:
+        console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
+
+
+def _with_class_weights(
+    config: ExperimentConfig, model: FcnConfig | UNetConfig, train_set: SegmentationDataset, console: Console
+) -> ExperimentConfig:
+    """The settings with the weights of the classes as numbers, where they are to follow from the training set."""
+    if model.loss.class_weights != "median_frequency":
+        return config
+    weights = tuple(round(weight, 4) for weight in median_frequency_weights(train_set))
+    shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(train_set.classes.names, weights, strict=True))
+    console.print(f"class weights by median frequency: {shown}", highlight=False, soft_wrap=True)
+    loss = model.loss.model_copy(update={"class_weights": weights})
+    return config.model_copy(update={"model": model.model_copy(update={"loss": loss})})
+
+
+def _with_anchors(
+    config: ExperimentConfig, model: YoloConfig, train_set: DetectionDataset, console: Console
+) -> ExperimentConfig:
+    """The settings with anchors fitted to the training boxes, where the head wants anchors and has none."""
+    head = model.head
+    if not isinstance(head, AnchorHeadConfig) or head.anchors is not None:
+        return config
+    sizes = _box_sizes(train_set, config.data.input_hw)
+    num_anchors = head.anchors_per_level * len(head_strides(head))
+    anchors = fit_anchors(sizes, num_anchors, config.seed)
+    console.print(
+        f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {mean_best_iou(sizes, anchors):.3f}",
+        highlight=False,
+    )
+    fitted = head.model_copy(update={"anchors": tuple((round(float(w), 1), round(float(h), 1)) for w, h in anchors)})
+    return config.model_copy(update={"model": model.model_copy(update={"head": fitted})})
+
+
+def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(T, 2) widths and heights, in input pixels, of the boxes that count."""
+    sizes = [np.zeros((0, 2))]
+    for index in range(len(dataset)):
+        truth = dataset.annotations(index)
+        boxes = truth.boxes[~truth.ignore]
+        scale = Letterbox.fit(dataset.hw(index), input_hw).scale_xy
+        sizes.append((boxes[:, 2:] - boxes[:, :2]) * np.array(scale))
+    together = np.concatenate(sizes)
+    return together[(together > 0).all(axis=1)]

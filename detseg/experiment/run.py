@@ -1,0 +1,117 @@
+"""One training from its settings to its last line."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from detseg.checkpoint import FOLDER, LAST
+from detseg.config.schema import ExperimentConfig
+from detseg.errors import ConfigError
+from detseg.experiment.assembly import build_data, build_task
+from detseg.experiment.preparation import open_data, settings_from_data
+from detseg.experiment.trainer import build_trainer
+from detseg.training.datamodule import ImageDataModule
+from detseg.training.run_directory import claim, new_run, resumed_run
+from detseg.training.task import Task
+
+
+def train(config: ExperimentConfig, config_path: Path, resume: str | None = None) -> Path:
+    """Train what ``config`` describes.
+
+    Args:
+        config: the settings.
+        config_path: the file that they came from; names the run directory where the settings do not.
+        resume: None: a new run. ``last``: go on at the last checkpoint of the run directory. Else: a checkpoint file.
+
+    Returns:
+        The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
+        ``pictures/``.
+
+    Raises:
+        DetsegError: something in the settings, the data or the checkpoint is wrong.
+    """
+    console = Console(quiet=not _is_first_process(), markup=False)
+    run_dir, checkpoint = _run_directory(config, config_path, resume)
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
+    L.seed_everything(config.seed, verbose=False)
+    train_set, val_set = open_data(config, console)
+    config = settings_from_data(config, train_set, console)
+    task = build_task(config, train_set.classes, console, load_pretrained=checkpoint is None)
+    data = build_data(config, train_set, val_set)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console)
+    if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
+        claim(run_dir)
+    try:
+        _fit(trainer, task, data, checkpoint)
+    except KeyboardInterrupt:
+        if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
+            console.print(
+                f"stopped; the finished epochs are in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
+            )
+        raise
+    if trainer.is_global_zero:
+        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)
+    return run_dir
+
+
+def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
+    """Train; an interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code.
+
+    Lightning turns the first into ``SystemExit(1)`` and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the one of several that writes and speaks; known from the environment."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None, console: Console) -> None:
+    """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
+    stopper = trainer.early_stopping_callback
+    if stopper is not None and stopper.wait_count >= stopper.patience:
+        best = float(stopper.best_score)
+        name = task.criterion
+        reason = (
+            f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
+        )
+        console.print(
+            f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations",
+            highlight=False,
+        )
+    if task.result is not None:
+        for line in task.result.explain():
+            console.print(line, highlight=False, soft_wrap=True)
+    if run_dir is None:
+        console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
+        return
+    if task.result is not None:
+        (run_dir / "metrics.json").write_text(json.dumps(task.result.to_dict(), indent=2), encoding="utf-8")
+    console.print(f"checkpoints, metrics and pictures: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:
+    """The folder to write to and the checkpoint to go on from."""
+    if resume is not None:
+        return resumed_run(config.run_dir, config_path, resume)
+    if config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):
+        return config.run_dir, None  # nothing is written, or by the first process, which may have begun
+    return new_run(config.run_dir, config_path), None

@@ -1,0 +1,85 @@
+"""Lightning's Trainer, set up as the settings say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.loggers import TensorBoardLogger
+from rich.console import Console
+
+from detseg.checkpoint import FOLDER
+from detseg.config.load import config_to_yaml
+from detseg.config.schema import ExperimentConfig
+from detseg.errors import ConfigError, one_line
+from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
+from detseg.training.epoch_table import EpochTable
+from detseg.training.lightning_noise import quiet_lightning
+from detseg.training.pictures import SamplePictures
+from detseg.training.precision import resolve_precision
+from detseg.training.progress import ValidateLastEpoch, progress_callbacks
+from detseg.training.run_directory import ResolvedConfig
+
+
+def build_trainer(config: ExperimentConfig, run_dir: Path, metric: str, console: Console) -> L.Trainer:
+    """Lightning's Trainer with our callbacks, loggers and checkpoint files.
+
+    Args:
+        config: the settings.
+        run_dir: where everything is written.
+        metric: name of the logged metric that the best checkpoint and early stopping go by; higher is better.
+        console: where progress is printed.
+
+    Raises:
+        ConfigError: Lightning refuses the settings.
+    """
+    settings = config.trainer
+    quiet_lightning()
+    accelerator = settings.accelerator
+    device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
+    precision = resolve_precision(settings.precision, device_type)
+    on_cpu = device_type == "cpu"
+    callbacks: list[Callback] = [*progress_callbacks(console), ValidateLastEpoch()]
+    if not settings.fast_dev_run:
+        callbacks += [
+            ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
+            EpochTable(run_dir / "metrics.csv"),
+            BestAndLast(run_dir / FOLDER, metric),
+        ]
+        if settings.num_pictures:
+            callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
+    if settings.early_stopping_patience is not None:
+        callbacks.append(
+            EarlyStopping(metric, patience=settings.early_stopping_patience, mode="max", check_finite=False)
+        )
+    try:
+        return L.Trainer(
+            accelerator="cpu" if on_cpu else accelerator,
+            # Lightning's "auto" on a CPU is one process as well; saying so keeps its warning away.
+            devices=1 if on_cpu and settings.devices == "auto" else settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            max_epochs=settings.max_epochs,
+            accumulate_grad_batches=settings.accumulate_batches,
+            gradient_clip_val=settings.gradient_clip_norm or None,
+            check_val_every_n_epoch=settings.validate_every,
+            fast_dev_run=settings.fast_dev_run,
+            num_sanity_val_steps=0,
+            log_every_n_steps=10,
+            use_distributed_sampler=False,  # our batch sampler shares out the samples itself
+            callbacks=callbacks,
+            logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
+            plugins=[AtomicCheckpointIO()],
+            enable_model_summary=False,
+            enable_progress_bar=console.is_terminal,
+            default_root_dir=run_dir,
+        )
+    except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"trainer: Lightning refuses accelerator={accelerator}, devices={settings.devices}, "
+            f"num_nodes={settings.num_nodes}, strategy={settings.strategy}: {one_line(error)}"
+        ) from error

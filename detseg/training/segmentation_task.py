@@ -1,0 +1,68 @@
+"""Training of semantic segmentation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detseg.config.training import EvaluationConfig, OptimizerConfig, ScheduleConfig
+from detseg.draw import draw_semantic
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.ops.images import to_arrays, to_float
+from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.training.task import Task
+
+
+class SegmentationTask(Task):
+    """Trains anything that satisfies the ``Segmenter`` contract.
+
+    Args:
+        model: the segmenter, an ``nn.Module``.
+        classes: names of its labels.
+        optimizer: settings of the optimiser.
+        schedule: settings of the learning rate's course.
+        evaluation: settings of the evaluator.
+        ema_decay, ema_warmup_steps, config: see ``Task``.
+    """
+
+    criterion = "mIoU"
+    shown = ("pixel_accuracy", "mIoU")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: ClassTable,
+        optimizer: OptimizerConfig | None = None,
+        schedule: ScheduleConfig | None = None,
+        evaluation: EvaluationConfig | None = None,
+        ema_decay: float = 0.0,
+        ema_warmup_steps: int = 0,
+        config: dict[str, Any] | None = None,
+    ) -> None:
+        evaluator = SegmentationEvaluator(classes, (evaluation or EvaluationConfig()).boundary_width)
+        super().__init__(model, classes, evaluator, optimizer, schedule, ema_decay, ema_warmup_steps, config)
+
+    def targets(self, batch: Batch) -> Tensor:
+        """(B, H, W) uint8 labels of the pixels.
+
+        Raises:
+            ValueError: the batch comes from a reader of boxes.
+        """
+        if batch.semantic is None:
+            raise ValueError("the batch has no semantic maps: a SegmentationTask trains on a data set of masks")
+        return batch.semantic
+
+    def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
+        """The first ``limit`` images of a batch under the colours of their labels; pixels to ignore stay plain."""
+        labels = self.targets(batch)[:limit].cpu().numpy()
+        return [draw_semantic(image, map_) for image, map_ in zip(to_arrays(batch.images[:limit]), labels, strict=True)]
+
+    @torch.no_grad()
+    def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
+        """The first ``limit`` images of a batch under the colours of what the evaluated model finds."""
+        images = batch.images[:limit]
+        labels = self.evaluated_model.predict(to_float(images)).argmax(dim=1).cpu().numpy().astype(np.uint8)
+        return [draw_semantic(image, map_) for image, map_ in zip(to_arrays(images), labels, strict=True)]
