@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError
-    from detseg.predict import Predictor, load_predictor
-    from detseg.structures import ClassTable, Detections
+    from detseg.predict import Predictor, SegmentationPredictor, load_predictor
+    from detseg.structures import ClassTable, Detections, SegmentationMap
 
 __version__ = "0.1.0"
 
 _ERRORS = ("CheckpointError", "ConfigError", "DataError", "DetsegError")
-_PREDICTION = ("Predictor", "load_predictor")
-_STRUCTURES = ("ClassTable", "Detections")
+_PREDICTION = ("Predictor", "SegmentationPredictor", "load_predictor")
+_STRUCTURES = ("ClassTable", "Detections", "SegmentationMap")
 
 __all__ = [
     "CheckpointError",
@@ -27,6 +27,8 @@ __all__ = [
     "Detections",
     "DetsegError",
     "Predictor",
+    "SegmentationMap",
+    "SegmentationPredictor",
     "load_predictor",
 ]
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import ImageDraw, ImageFont
 
-from detseg import draw
-from detseg.draw import class_color, contact_sheet, draw_boxes, draw_detections
+from detseg.draw import class_color, contact_sheet, draw_boxes, draw_detections, lettering
 from detseg.structures import ClassTable, Detections, UInt8Array
 from tests.shared_data import shared_data
 
@@ -94,7 +93,7 @@ def test_lines_and_letters_grow_with_the_picture() -> None:
 
 
 def test_a_name_too_long_for_the_picture_keeps_its_score() -> None:
-    font, text = draw._fit("a name that goes on and on and on and on", " 0.87", 12, 100)
+    font, text = lettering._fit("a name that goes on and on and on and on", " 0.87", 12, 100)
     assert text.startswith("a name")
     assert text.endswith("... 0.87")
     assert font.getlength(text) <= 100
@@ -152,8 +151,8 @@ def test_colours_of_classes_differ_to_the_eye() -> None:
     ],
 )
 def test_letters_that_no_font_has_are_spelled_out(name: str, written: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(draw, "_installed_font", lambda name, size: None)  # a machine without fonts
-    text, _ = draw._written(name, 20)
+    monkeypatch.setattr(lettering, "_installed_font", lambda name, size: None)  # a machine without fonts
+    text, _ = lettering._written(name, 20)
     assert text == written
 
 
@@ -162,7 +161,7 @@ def test_an_installed_font_writes_what_the_own_one_lacks() -> None:
         ImageFont.truetype("DejaVuSans.ttf", 20)
     except OSError:
         pytest.skip("this machine has no DejaVuSans.ttf")
-    text, font = draw._written("größe клетка", 20)
+    text, font = lettering._written("größe клетка", 20)
     assert text == "größe клетка"
     masks = [bytes(font.getmask(letter)) for letter in "клета"]
     assert all(a != b for a, b in pairwise(masks))  # letters, not five boxes for unknown ones

@@ -18,7 +18,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--split", choices=("train", "val", "test"), default="val", help="which images (val)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     parser.add_argument(
-        "--save-coco", type=Path, metavar="DIR", help="leave ground truth and detections as COCO JSON, for pycocotools"
+        "--save-coco", type=Path, metavar="DIR", help="of a detector: leave truth and detections as COCO JSON"
     )
     arguments = parser.parse_intermixed_args(argv)
     for override in arguments.overrides:

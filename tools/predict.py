@@ -1,4 +1,4 @@
-"""Find objects in pictures: python tools/predict.py runs/yolo_voc/checkpoints/best.ckpt images/ --out found/"""
+"""Predict for pictures: python tools/predict.py runs/yolo_voc/checkpoints/best.ckpt images/ --out found/"""
 
 from __future__ import annotations
 
@@ -11,18 +11,40 @@ from detseg.config.cli import ToolParser, run_tool
 
 
 def main(argv: Sequence[str]) -> None:
-    """Arguments → predictor → drawn pictures and COCO JSON."""
-    parser = ToolParser("Find objects in pictures; writes drawn copies and detections.json (COCO results).")
+    """Arguments → predictor → drawn pictures, with COCO JSON or with masks."""
+    parser = ToolParser(
+        "Find objects in pictures, or the class of every pixel, as the checkpoint can; writes drawn copies, and "
+        "detections.json (COCO results) or masks/ (labels as indexed PNGs)."
+    )
     parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
     parser.add_argument("images", type=Path, nargs="+", help="pictures, or folders of pictures (searched all the way)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--score", type=_score, default=0.3, help="detections below this score are left out (0.3)")
+    parser.add_argument("--score", type=_score, help="detectors: detections below this score are left out (0.3)")
+    parser.add_argument(
+        "--tile",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="segmentation: look at pictures in tiles of this size in pixels, unscaled (scaled to the input size)",
+    )
+    parser.add_argument(
+        "--overlap", type=int, metavar="N", help="pixels that neighbouring tiles share at least (a quarter of a tile)"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     arguments = parser.parse_intermixed_args(argv)
+    tile = None if arguments.tile is None else (arguments.tile[0], arguments.tile[1])
 
-    from detseg.predict_files import predict_files  # loads torch; the arguments are valid by now
+    from detseg.predict.files import predict_files  # loads torch; the arguments are valid by now
 
-    predict_files(arguments.checkpoint, arguments.images, arguments.out, arguments.score, arguments.device)
+    predict_files(
+        arguments.checkpoint,
+        arguments.images,
+        arguments.out,
+        arguments.score,
+        arguments.device,
+        tile,
+        arguments.overlap,
+    )
 
 
 def _score(text: str) -> float:

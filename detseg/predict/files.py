@@ -1,0 +1,182 @@
+"""Prediction over files and folders, with progress: drawn pictures, and what was found in files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import track
+
+from detseg.data.images import IMAGE_SUFFIXES, read_image
+from detseg.errors import ConfigError, DataError
+from detseg.predict.detection import Predictor
+from detseg.predict.load import load_predictor
+from detseg.predict.outputs import DetectionOutput, Output, SegmentationOutput
+from detseg.predict.segmentation import SegmentationPredictor
+
+SCORE_THRESHOLD = 0.3
+"""Detections below it are left out of files, unless another threshold is given."""
+
+
+def predict_files(
+    checkpoint: Path,
+    sources: Sequence[Path],
+    out: Path,
+    score_threshold: float | None = None,
+    device: str = "auto",
+    tile: tuple[int, int] | None = None,
+    overlap: int | None = None,
+) -> None:
+    """Predict for every picture, draw what is found, and write all of it in a form to go on with.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a run.
+        sources: pictures and folders.
+        out: folder for the drawn pictures, which keep their names (and their subfolders).  Of a detector also for
+            ``detections.json`` (COCO results) and ``images.json`` (which file each ``image_id`` is, and the
+            categories); of a segmentation model for ``masks/`` (labels as indexed PNGs, names and subfolders kept) and
+            ``classes.json`` (what the labels are, and the pixels of each class in each picture).
+        score_threshold: of a detector: detections below it are left out; None: ``SCORE_THRESHOLD``.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+        tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
+        overlap: pixels that neighbouring tiles share at least; None: a quarter of the tile's sides.
+
+    Raises:
+        DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an
+            output that would overwrite an input; and, after all others are done and written, pictures that cannot be
+            read.
+    """
+    console = Console(markup=False)
+    pictures = find_pictures(sources)
+    targets = _targets(pictures, out)
+    output = _open_output(checkpoint, out, score_threshold, device, tile, overlap)
+    _check_other_files(output, pictures, targets)
+    unreadable: list[DataError] = []
+    for image_id, ((path, relative), target) in enumerate(
+        track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
+    ):
+        try:
+            image = read_image(path)
+        except DataError as error:  # the others need not suffer
+            unreadable.append(error)
+            continue
+        drawn = output.add(image_id, relative, image)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not cv2.imwrite(str(target), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
+            raise DataError(f"{target}: the picture could not be written; is there space, and the right to write?")
+    out.mkdir(parents=True, exist_ok=True)
+    console.print(output.finish(), highlight=False, soft_wrap=True)
+    if unreadable:
+        more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
+        raise DataError(
+            f"{len(unreadable)} of {len(pictures)} pictures were left out: {'; '.join(map(str, unreadable[:3]))}{more}"
+        )
+
+
+def _open_output(
+    checkpoint: Path,
+    out: Path,
+    score_threshold: float | None,
+    device: str,
+    tile: tuple[int, int] | None,
+    overlap: int | None,
+) -> Output:
+    """What predicts and writes for the checkpoint's kind of model.
+
+    Raises:
+        DetsegError: the checkpoint cannot be loaded, or an option is not for its kind of model.
+    """
+    predictor = load_predictor(checkpoint, device)
+    if isinstance(predictor, SegmentationPredictor):
+        if score_threshold is not None:
+            raise ConfigError(
+                f"{checkpoint}: is a segmentation model, which gives every pixel a class; a score threshold is for "
+                f"detectors, leave it out"
+            )
+        return SegmentationOutput(predictor, out, tile, overlap)
+    if tile is not None or overlap is not None:
+        raise ConfigError(f"{checkpoint}: is a detector; tile and overlap are for segmentation models, leave them out")
+    threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
+    detector = Predictor(predictor.model, predictor.classes, predictor.input_hw, predictor.device, threshold)
+    return DetectionOutput(detector, out)
+
+
+def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
+    """Where each picture's drawn copy goes.
+
+    Raises:
+        DataError: nowhere: the copy would overwrite a picture or another copy, or cannot be written in its format.
+    """
+    # PGM holds grey only, and the drawings are coloured.
+    names = [path.with_suffix(".png") if path.suffix.lower() == ".pgm" else path for _, path in pictures]
+    targets = [out / name for name in names]
+    _refuse_clashes((path, target) for (path, _), target in zip(pictures, targets, strict=True))
+    out_and_above = [out.resolve(), *out.resolve().parents]
+    for (path, relative), target in zip(pictures, targets, strict=True):
+        searched = path.resolve().parents[len(relative.parts) - 1]
+        if searched in out_and_above and out_and_above[0] in path.resolve().parents:
+            raise DataError(
+                f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
+            )
+        if not cv2.haveImageWriter(str(target)):
+            raise DataError(f"{path}: a drawn copy cannot be written in this format; convert it to PNG or JPEG")
+    return targets
+
+
+def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path]) -> None:
+    """Refuse files beside the drawn copies that would overwrite these, one another, or a picture.
+
+    Raises:
+        DataError: they would.
+    """
+    files = [(path, target) for (path, _), target in zip(pictures, targets, strict=True)]
+    sources = {path.resolve() for path, _ in pictures}
+    for path, relative in pictures:
+        for file in output.written_with(relative):
+            if file.resolve() in sources:
+                raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
+            files.append((path, file))
+    _refuse_clashes(files)
+
+
+def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
+    """Refuse to write a file twice.
+
+    Args:
+        files: each picture with a file that will be written for it.
+
+    Raises:
+        DataError: one file for two pictures.
+    """
+    owners: dict[Path, Path] = {}
+    for picture, file in files:
+        if file in owners:
+            raise DataError(
+                f"{file}: two pictures would be written here; predict the folders one by one, or rename {picture} (the "
+                f"other is {owners[file]})"
+            )
+        owners[file] = picture
+
+
+def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The pictures that files and folders stand for, each with its path relative to the folder that it was found in.
+
+    Raises:
+        DataError: a source does not exist, or holds no pictures.
+    """
+    found = []
+    for source in sources:
+        if source.is_file():
+            found.append((source, Path(source.name)))
+        elif source.is_dir():
+            inside = sorted(
+                path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
+            if not inside:
+                raise DataError(f"{source}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += [(path, path.relative_to(source)) for path in inside]
+        else:
+            raise DataError(f"{source}: no such file or folder")
+    return found

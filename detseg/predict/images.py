@@ -1,0 +1,45 @@
+"""The forms in which applications hold images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from detseg.data.images import pil_to_rgb, read_image
+from detseg.structures import UInt8Array
+
+ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
+"""A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, or a PIL image."""
+
+
+def to_array(image: ImageLike) -> UInt8Array:
+    """Any image as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        DataError: a file is missing or no image.
+        TypeError: not an image.
+        ValueError: an array is no uint8 image.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return pil_to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, np.ndarray):
+        raise not_an_image(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(
+            f"image: expected uint8 of shape (H, W, 3) in RGB order or (H, W) grey, got {image.dtype} of {image.shape}"
+        )
+    return np.stack([image] * 3, axis=2) if image.ndim == 2 else image
+
+
+def not_an_image(given: object) -> TypeError:
+    """The error for what is neither an image nor a list of images."""
+    return TypeError(
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {type(given).__name__}"
+    )

@@ -1,0 +1,58 @@
+"""From a checkpoint to the predictor of its task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.config.model import YoloConfig
+from detseg.errors import ConfigError
+from detseg.factory import load_model
+from detseg.ops.devices import resolve_device
+from detseg.predict.detection import Predictor
+from detseg.predict.predictor import ImagePredictor
+from detseg.predict.segmentation import SegmentationPredictor
+
+
+def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold: float = 0.0) -> ImagePredictor[Any]:
+    """Load a trained model for prediction.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of a run; its averaged weights are used where it has them.
+        device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        score_threshold: of a detector: detections below it are left out; 0 keeps all that evaluation counts (scores
+            above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
+
+    Returns:
+        A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
+        checkpoint is. Its results are typed ``Any``, since only the file knows; ``isinstance``, or an annotation as in
+        ``predictor: ImagePredictor[Detections] = load_predictor(path)``, tells a type checker.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or not a detseg checkpoint.
+        ConfigError: this machine has no such device; or a score threshold for a model that gives no scores.
+    """
+    target = find_device(device)  # first, since it is quick to say
+    model, config, contents = load_model(Path(checkpoint))
+    if isinstance(config.model, YoloConfig):
+        return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold)
+    if score_threshold != 0:
+        raise ConfigError(
+            f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
+            f"score threshold; got {score_threshold}, leave it out"
+        )
+    return SegmentationPredictor(model, contents.classes, config.data.input_hw, target)
+
+
+def find_device(device: str) -> torch.device:
+    """The device that a user names; tools print the error.
+
+    Raises:
+        ConfigError: this machine has no such device.
+    """
+    try:
+        return resolve_device(device)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

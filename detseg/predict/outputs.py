@@ -1,0 +1,142 @@
+"""What is written for the pictures of a folder, for each kind of model, beside the drawn copies."""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+from detseg.draw import class_color, draw_legend
+from detseg.predict.detection import Predictor
+from detseg.predict.segmentation import SegmentationPredictor
+from detseg.structures import SegmentationMap, UInt8Array
+
+MASKS = "masks"
+"""Folder for the labels of a segmentation model, below that of the drawn copies."""
+
+
+class Output(ABC):
+    """Predicts for pictures, and keeps or writes what is found; how they are drawn is its answer."""
+
+    def written_with(self, picture: Path) -> list[Path]:
+        """The files beside its drawn copy that ``add`` will write for a picture, by its relative path."""
+        return []
+
+    @abstractmethod
+    def add(self, image_id: int, relative: Path, image: UInt8Array) -> UInt8Array:
+        """Predict for one picture.
+
+        Args:
+            image_id: its number among the pictures.
+            relative: its path relative to the folder that it was found in.
+            image: (H, W, 3) uint8 RGB.
+
+        Returns:
+            The drawn copy, (H', W, 3) uint8 RGB.
+        """
+
+    @abstractmethod
+    def finish(self) -> str:
+        """Write what belongs to all pictures together; returns what to tell the user."""
+
+
+class DetectionOutput(Output):
+    """COCO results in ``detections.json``; files and categories in ``images.json``.
+
+    Args:
+        predictor: finds the objects.
+        out: the folder to write to.
+    """
+
+    def __init__(self, predictor: Predictor, out: Path) -> None:
+        self._predictor = predictor
+        self._out = out
+        self._entries: list[dict[str, Any]] = []
+        self._images: list[dict[str, Any]] = []
+
+    def add(self, image_id: int, relative: Path, image: UInt8Array) -> UInt8Array:
+        """Find the objects of a picture; returns it with their boxes."""
+        detections = self._predictor(image)
+        self._entries += detections.to_coco(image_id)
+        height, width = image.shape[:2]
+        self._images.append({"id": image_id, "file_name": relative.as_posix(), "height": height, "width": width})
+        return detections.draw(image)
+
+    def finish(self) -> str:
+        """Write both files."""
+        table = self._predictor.classes
+        categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
+        _write_json(self._out / "detections.json", self._entries)
+        _write_json(self._out / "images.json", {"images": self._images, "categories": categories})
+        return (
+            f"{len(self._entries)} objects in {len(self._images)} pictures; written to {self._out}: the drawn "
+            f"pictures, detections.json, images.json"
+        )
+
+
+class SegmentationOutput(Output):
+    """Labels as indexed PNGs in ``masks/``; what they mean, and how many pixels each class has, in ``classes.json``.
+
+    Args:
+        predictor: labels the pixels.
+        out: the folder to write to.
+        tile: height and width of tiles, pixels; None: pictures are scaled to the input size.
+        overlap: pixels that neighbouring tiles share at least; None: a quarter of the tile's sides.
+    """
+
+    def __init__(
+        self, predictor: SegmentationPredictor, out: Path, tile: tuple[int, int] | None, overlap: int | None
+    ) -> None:
+        self._predictor = predictor
+        self._out = out
+        self._tile = tile
+        self._overlap = overlap
+        self._pictures: list[dict[str, Any]] = []
+
+    def written_with(self, picture: Path) -> list[Path]:
+        """The labels of the picture."""
+        return [self._mask_of(picture)]
+
+    def add(self, image_id: int, relative: Path, image: UInt8Array) -> UInt8Array:
+        """Label the pixels of a picture and write them; returns it under their colours, with a legend below it."""
+        found = self._predictor(image, tile=self._tile, overlap=self._overlap)
+        mask = self._mask_of(relative)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        found.save_png(mask)
+        height, width = found.hw
+        self._pictures.append(
+            {
+                "file_name": relative.as_posix(),
+                "mask": mask.relative_to(self._out).as_posix(),
+                "height": height,
+                "width": width,
+                "pixels": found.areas,
+            }
+        )
+        return draw_legend(found.draw(image), _legend(found))
+
+    def finish(self) -> str:
+        """Write ``classes.json``."""
+        names = self._predictor.classes.names
+        classes = [{"label": i, "name": name, "color": class_color(i)} for i, name in enumerate(names)]
+        _write_json(self._out / "classes.json", {"classes": classes, "pictures": self._pictures})
+        return (
+            f"{len(self._pictures)} pictures; written to {self._out}: the drawn pictures, {MASKS}/ (labels as indexed "
+            f"PNGs), classes.json"
+        )
+
+    def _mask_of(self, picture: Path) -> Path:
+        return (self._out / MASKS / picture).with_suffix(".png")
+
+
+def _legend(found: SegmentationMap) -> list[tuple[str, str, tuple[int, int, int]]]:
+    """The classes that occur with their share of the picture, the largest first."""
+    areas = list(found.areas.values())
+    occurring = sorted((label for label, area in enumerate(areas) if area), key=lambda label: -areas[label])
+    total = found.labels.size
+    return [(found.names[label], f" {areas[label] / total:.1%}", class_color(label)) for label in occurring]
+
+
+def _write_json(path: Path, content: object) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")

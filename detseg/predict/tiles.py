@@ -1,0 +1,184 @@
+"""Large images by overlapping tiles whose logits are blended, so that no seam shows.
+
+Tiles begin at multiples of the network's coarsest stride, so that each samples the same grid as the whole image would.
+What a network says near a tile's inner edge has seen its zero padding in place of the image; it has no weight, and
+between the tiles' trusted parts the weights ramp linearly.  Rows of the image are finished one row of tiles after the
+other, so that logits are held for the height of one tile only.
+
+Letters for dimensions: C classes, H and W pixels of the image, h and w pixels of a tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from detseg.errors import ConfigError
+from detseg.structures import UInt8Array
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How an image is cut.
+
+    Attributes:
+        tile_hw: height and width of a tile, pixels; multiples of ``stride``.
+        overlap_hw: pixels that neighbours share at least, along y and x.
+        stride: input pixels per cell of the network's coarsest map.
+    """
+
+    tile_hw: tuple[int, int]
+    overlap_hw: tuple[int, int]
+    stride: int
+
+    @classmethod
+    def of(cls, tile_hw: tuple[int, int], overlap: int | None, stride: int) -> Tiling:
+        """The tiling that a caller asks for; ``overlap`` None: a quarter of the tile's sides.
+
+        Raises:
+            ConfigError: sizes that the network cannot be tiled with; the message names those that it can.
+        """
+        if len(tile_hw) != 2 or any(side < stride or side % stride for side in tile_hw):
+            raise ConfigError(
+                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got "
+                f"{tuple(tile_hw)}"
+            )
+        largest = min(tile_hw) - stride  # the next tile begins at least one cell further
+        if overlap is None:
+            return cls(
+                tile_hw, (min(tile_hw[0] // 4, tile_hw[0] - stride), min(tile_hw[1] // 4, tile_hw[1] - stride)), stride
+            )
+        if not 0 <= overlap <= largest:
+            raise ConfigError(
+                f"overlap: expected 0 to {largest} pixels (the tile's shorter side less the network's coarsest stride, "
+                f"{stride}), got {overlap}; take less overlap or larger tiles"
+            )
+        return cls(tile_hw, (overlap, overlap), stride)
+
+    def rows(self, height: int) -> list[Span]:
+        """The tiles' places along y in an image of ``height`` pixels."""
+        return spans(height, self.tile_hw[0], self.overlap_hw[0], self.stride)
+
+    def columns(self, width: int) -> list[Span]:
+        """The tiles' places along x in an image of ``width`` pixels."""
+        return spans(width, self.tile_hw[1], self.overlap_hw[1], self.stride)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a tile lies along one axis.
+
+    Attributes:
+        start, stop: its first pixel, and the one after its last.
+        weights: (stop - start,) float32 in [0, 1]: its say at each of its pixels; those of all tiles sum to 1.
+    """
+
+    start: int
+    stop: int
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
+    """Cut an axis of ``length`` pixels into tiles.
+
+    Args:
+        length: pixels of the image along the axis; where one tile holds them all, there is one.
+        tile: pixels of a tile, a multiple of ``stride``.
+        overlap: pixels that neighbours share at least, at most ``tile - stride``.
+        stride: every tile starts at a multiple of it.
+
+    Returns:
+        Tiles that cover the axis, first to last; the last may be cut short by the end of the image, by less than
+        ``stride`` where there are several.
+    """
+    step = (tile - overlap) // stride * stride
+    last = max(0, -(-(length - tile) // stride) * stride)
+    starts = [*range(0, last, step), last]
+    stops = [min(start + tile, length) for start in starts]
+    shared = tile - step  # at least `overlap`; of it one third is not trusted, one blends, and one is trusted alone
+    margin = shared // 3
+    said = []
+    total = torch.zeros(length)
+    for start, stop in zip(starts, stops, strict=True):
+        weights = torch.ones(stop - start)
+        ramp = ((torch.arange(stop - start) - margin + 0.5) / max(shared - 2 * margin, 1)).clamp(0, 1)
+        if start > 0 and shared:
+            weights = torch.minimum(weights, ramp)
+        if stop < length and shared:
+            weights = torch.minimum(weights, ramp.flip(0))
+        total[start:stop] += weights
+        said.append(weights)
+    return [
+        Span(start, stop, weights / total[start:stop]) for start, stop, weights in zip(starts, stops, said, strict=True)
+    ]
+
+
+def label_tiles(
+    image: UInt8Array,
+    tiling: Tiling,
+    logits_of: Callable[[list[UInt8Array]], Tensor],
+    num_classes: int,
+    batch_size: int,
+    probabilities: bool,
+) -> tuple[UInt8Array, npt.NDArray[np.float32] | None]:
+    """The class of every pixel of an image at its own scale.
+
+    Memory beyond the image and the network's own: C x h x W float32 logits, once, on the network's device.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        tiling: how to cut it.
+        logits_of: B tiles (h, w, 3) of one size → (B, C, h, w) float32 logits.
+        num_classes: C.
+        batch_size: how many tiles ``logits_of`` gets at a time.
+        probabilities: whether to return them, at 4 C bytes a pixel.
+
+    Returns:
+        (H, W) uint8 labels, and (C, H, W) float32 probabilities or None.
+
+    Raises:
+        ValueError: the image has no pixels.
+    """
+    height, width = image.shape[:2]
+    if height < 1 or width < 1:
+        raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
+    rows, columns = tiling.rows(height), tiling.columns(width)
+    labels = np.empty((height, width), dtype=np.uint8)
+    chances = np.empty((num_classes, height, width), dtype=np.float32) if probabilities else None
+    band: Tensor | None = None  # logits of the rows in work; on the device that the network answers from
+    for row, below in zip(rows, [*(span.start for span in rows[1:]), height], strict=True):
+        for group in _batches(columns, batch_size):
+            tiles = logits_of([image[row.start : row.stop, column.start : column.stop] for column in group])
+            if band is None:
+                band = tiles.new_zeros(num_classes, max(map(len, rows)), width)
+            for column, logits in zip(group, tiles, strict=True):
+                weights = (row.weights[:, None] * column.weights).to(logits.device)
+                band[:, : len(row), column.start : column.stop].addcmul_(logits, weights)
+        assert band is not None  # there is at least one column
+        done = below - row.start  # no later tile reaches these rows
+        finished = band[:, :done]
+        labels[row.start : below] = finished.argmax(dim=0).to(torch.uint8).cpu().numpy()
+        if chances is not None:
+            chances[:, row.start : below] = finished.softmax(dim=0).cpu().numpy()
+        rest = band[:, done:].clone()
+        band.zero_()
+        band[:, : rest.shape[1]] = rest
+    return labels, chances
+
+
+def _batches(columns: list[Span], batch_size: int) -> list[list[Span]]:
+    """Runs of at most ``batch_size`` tiles of one width."""
+    found = []
+    for _, run in groupby(columns, key=len):
+        same = list(run)
+        found += [same[start : start + batch_size] for start in range(0, len(same), batch_size)]
+    return found

@@ -1,0 +1,207 @@
+"""The Predictor: every way to hand an image over gives the same detections."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image
+
+from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.predict import Predictor, load_predictor
+from detseg.structures import Detections, UInt8Array
+from tests.tiny import CLASSES, TinyRun
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def predictor(tiny_run: TinyRun) -> Predictor:
+    loaded = load_predictor(tiny_run.best, device="cpu")
+    assert isinstance(loaded, Predictor)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def picture(tiny_run: TinyRun) -> Path:
+    return tiny_run.data_root / "JPEGImages" / "val01.png"
+
+
+@pytest.fixture(scope="module")
+def expected(predictor: Predictor, picture: Path) -> Detections:
+    return predictor(picture)
+
+
+def pixels(path: Path) -> UInt8Array:
+    return np.array(Image.open(path).convert("RGB"))
+
+
+def assert_same(found: Detections, expected: Detections) -> None:
+    assert torch.equal(found.boxes, expected.boxes)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.labels, expected.labels)
+
+
+def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: Detections) -> None:
+    assert len(expected) > 3
+    assert expected.classes.names == CLASSES
+    assert set(expected.names) <= set(CLASSES)
+    assert (expected.scores[:-1] >= expected.scores[1:]).all()
+    x1, y1, x2, y2 = expected.boxes.unbind(dim=1)
+    assert (x1 >= 0).all()
+    assert (y1 >= 0).all()
+    assert (x1 < x2).all()
+    assert (y1 < y2).all()
+    assert (x2 <= 90).all()  # the image is 90 x 60, the network input 64 x 64
+    assert (y2 <= 60).all()
+    assert (x2 > 64).any()
+
+
+def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
+    image = Image.open(picture)
+    forms = [str(picture), pixels(picture), image, image.convert("RGBA"), pixels(picture)[:, ::-1].copy()[:, ::-1]]
+    for form in forms:
+        assert_same(predictor(form), expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_a_list_gives_a_list(predictor: Predictor, tiny_run: TinyRun, batch_size: int) -> None:
+    paths = sorted((tiny_run.data_root / "JPEGImages").glob("val*.png"))
+    found = predictor(list(paths), batch_size=batch_size)
+    assert len(found) == len(paths) == 9
+    for detections, path in zip(found, paths, strict=True):
+        alone = predictor(path)
+        assert torch.equal(detections.labels, alone.labels)
+        torch.testing.assert_close(detections.scores, alone.scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(detections.boxes, alone.boxes, atol=1e-3, rtol=0)
+    assert predictor([]) == []
+
+
+def test_grey_images_become_rgb(predictor: Predictor, picture: Path) -> None:
+    grey = pixels(picture)[..., 0]
+    expected = predictor(np.stack([grey] * 3, axis=2))
+    assert_same(predictor(grey), expected)
+    assert_same(predictor(Image.fromarray(grey)), expected)
+
+
+def test_16_bit_images_are_read_alike_from_file_and_memory(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
+    deep = Image.fromarray(pixels(picture)[..., 0].astype(np.uint16) * 256)
+    deep.save(tmp_path / "deep.png")
+    assert_same(predictor(deep), predictor(tmp_path / "deep.png"))
+    assert_same(predictor(deep), predictor(pixels(picture)[..., 0]))
+
+
+def test_exif_orientation_is_applied(predictor: Predictor, picture: Path, tmp_path: Path) -> None:
+    upright = Image.open(picture).convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # shown turned by 90 degrees clockwise
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    expected = predictor(upright)
+    assert_same(predictor(tmp_path / "turned.png"), expected)
+    assert_same(predictor(Image.open(tmp_path / "turned.png")), expected)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((8, 8, 3), dtype=np.float32),
+        np.zeros((8, 8, 4), dtype=np.uint8),
+        np.zeros((3, 8, 8), dtype=np.uint8),
+        np.zeros(8, dtype=np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"^image: expected uint8 of shape \(H, W, 3\) in RGB order or \(H, W\) grey, "
+    ):
+        predictor(image)  # type: ignore[call-overload]  # wrong on purpose
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        (None, "NoneType"),
+        (b"GIF89a", "bytes"),
+        ((path for path in ("a.png",)), "generator"),
+        (torch.zeros(3, 8, 8), "Tensor"),
+        ([torch.zeros(3, 8, 8)], "Tensor"),
+        ([None], "NoneType"),
+    ],
+)
+def test_what_is_no_image_is_refused(predictor: Predictor, given: object, name: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        predictor(given)  # type: ignore[call-overload]  # wrong on purpose
+    assert str(caught.value) == (
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {name}"
+    )
+
+
+def test_an_image_without_pixels_is_refused(predictor: Predictor) -> None:
+    with pytest.raises(ValueError, match="an image needs at least one pixel"):
+        predictor(np.zeros((0, 8, 3), dtype=np.uint8))
+
+
+def test_files_that_cannot_be_read_are_named(predictor: Predictor, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.jpg: there is no such image"):
+        predictor(tmp_path / "nowhere.jpg")
+    (tmp_path / "text.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"text\.jpg: not an image"):
+        predictor(str(tmp_path / "text.jpg"))
+
+
+def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path, expected: Detections) -> None:
+    threshold = float(expected.scores[2])
+    found = load_predictor(tiny_run.best, device="cpu", score_threshold=threshold)(picture)
+    assert len(found) == 3  # a detection at the threshold stays
+    assert_same(found, expected[:3])
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="score_threshold: expected a number from 0 to 1, got"):
+            load_predictor(tiny_run.best, device="cpu", score_threshold=wrong)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
+        list(load_predictor(tiny_run.best, device="cpu").stream([picture], batch_size=0))
+
+
+def test_the_averaged_weights_are_used(tiny_run: TinyRun, predictor: Predictor) -> None:
+    state = torch.load(tiny_run.best, weights_only=True)["state_dict"]
+    name = "backbone.stem.0.weight"
+    weight = predictor.model.state_dict()[name]
+    assert torch.equal(weight, state[f"average.model.{name}"])
+    assert not torch.equal(weight, state[f"model.{name}"])
+
+
+@pytest.mark.parametrize("device", ["cudax", "cuda:77", "", "gpu"])
+def test_a_device_that_is_not_there_is_one_line(tiny_run: TinyRun, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"^device: expected auto, cpu, cuda, .*got '{device}'") as caught:
+        load_predictor(tiny_run.best, device=device)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_do_not_fit_are_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    checkpoint = torch.load(tiny_run.best, weights_only=True)
+    checkpoint["detseg"]["config"]["model"]["backbone"]["width"] = 0.25
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings \(size mismatch"):
+        load_predictor(tmp_path / "a.ckpt", device="cpu")
+    checkpoint["detseg"]["config"]["model"]["bakbone"] = {}
+    torch.save(checkpoint, tmp_path / "b.ckpt")
+    with pytest.raises(ConfigError, match=r"b\.ckpt: model\.bakbone: unknown key"):
+        load_predictor(tmp_path / "b.ckpt", device="cpu")
+
+
+def test_predicting_needs_no_training_library(tiny_run: TinyRun, picture: Path) -> None:
+    code = (
+        "import sys, detseg\n"
+        f"found = detseg.load_predictor({str(tiny_run.best)!r}, device='cpu')({str(picture)!r})\n"
+        "assert len(found) > 3\n"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    loaded = set(done.stdout.split())
+    assert "torch" in loaded
+    assert not loaded & {"lightning", "pytorch_lightning", "albumentations", "pycocotools", "tensorboard"}
+    assert done.stderr == ""

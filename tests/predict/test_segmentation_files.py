@@ -1,0 +1,148 @@
+"""Prediction over files with a segmentation model: what is written, where, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.config.cli import run_tool
+from detseg.draw import class_color
+from detseg.errors import ConfigError, DataError
+from detseg.predict import SegmentationPredictor, load_predictor
+from detseg.predict.files import predict_files
+from tests.predict.networks import CLASSES, noise, write_unet
+from tools import predict
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_unet(tmp_path_factory.mktemp("unet") / "best.ckpt")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with pictures of odd sizes at its top and in a subfolder."""
+    folder = tmp_path / "images"
+    (folder / "day two").mkdir(parents=True)
+    Image.fromarray(noise(181, 239)).save(folder / "a.png")
+    Image.fromarray(noise(61, 35)).save(folder / "day two" / "a.jpg")
+    return folder
+
+
+def segmenter(checkpoint: Path) -> SegmentationPredictor:
+    loaded = load_predictor(checkpoint, "cpu")
+    assert isinstance(loaded, SegmentationPredictor)
+    return loaded
+
+
+def written(out: Path) -> list[str]:
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("tile", [None, (64, 96)])
+def test_overlays_masks_and_the_meaning_of_labels(
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tile: tuple[int, int] | None,
+) -> None:
+    out = tmp_path / "out"
+    predict_files(checkpoint, [images], out, device="cpu", tile=tile)
+    assert written(out) == ["a.png", "classes.json", "day two/a.jpg", "masks/a.png", "masks/day two/a.png"]
+    meaning = json.loads((out / "classes.json").read_text())
+    assert [entry["name"] for entry in meaning["classes"]] == list(CLASSES.names)
+    assert [entry["label"] for entry in meaning["classes"]] == [0, 1, 2]
+    predictor = segmenter(checkpoint)
+    for entry, name in zip(meaning["pictures"], ("a.png", "day two/a.jpg"), strict=True):
+        assert entry["file_name"] == name
+        mask = Image.open(out / entry["mask"])
+        assert mask.mode == "P"
+        labels = np.array(mask)
+        np.testing.assert_array_equal(labels, predictor(images / name, tile=tile).labels)
+        assert labels.shape == (entry["height"], entry["width"])
+        assert entry["pixels"] == {name: int((labels == i).sum()) for i, name in enumerate(CLASSES.names)}
+        colors = np.array([described["color"] for described in meaning["classes"]])
+        np.testing.assert_array_equal(np.array(mask.convert("RGB")), colors[labels])
+        drawn = cv2.imread(str(out / name))
+        assert drawn is not None
+        assert drawn.shape[0] > entry["height"]  # the legend lies below the picture
+        assert drawn.shape[1] == entry["width"]
+    assert f"2 pictures; written to {out}: the drawn pictures, masks/" in capsys.readouterr().out
+
+
+def test_a_lossless_overlay_is_the_picture_under_its_colours(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    predict_files(checkpoint, [images / "a.png"], tmp_path / "out", device="cpu")
+    labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    colors = np.array([class_color(label) for label in range(3)], dtype=np.float64)[labels]
+    drawn = np.array(Image.open(tmp_path / "out" / "a.png"))[:181]
+    assert np.abs(drawn - (colors + noise(181, 239)) / 2).max() <= 1
+
+
+def test_labels_of_two_pictures_never_share_a_file(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    shutil.copy(images / "day two" / "a.jpg", images / "a.jpg")
+    with pytest.raises(DataError, match=r"masks/a\.png: two pictures would be written here; .*, or rename .*a\.png"):
+        predict_files(checkpoint, [images], tmp_path / "out", device="cpu")
+    (images / "a.jpg").unlink()
+    (images / "masks").mkdir()
+    shutil.copy(images / "a.png", images / "masks" / "a.png")  # whose drawn copy goes to masks/a.png
+    with pytest.raises(DataError, match=r"out/masks/a\.png: two pictures would be written here"):
+        predict_files(checkpoint, [images], tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_never_overwrite_a_picture(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    shutil.copytree(images, tmp_path / "out" / "masks")
+    before = (tmp_path / "out" / "masks" / "a.png").read_bytes()
+    with pytest.raises(DataError, match=r"masks/a\.png: is a picture to predict for and would be overwritten; choose"):
+        predict_files(checkpoint, [tmp_path / "out" / "masks"], tmp_path / "out", device="cpu")
+    assert (tmp_path / "out" / "masks" / "a.png").read_bytes() == before
+
+
+def test_a_damaged_picture_is_named_and_the_others_are_done(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    (images / "broken.jpg").write_bytes((images / "day two" / "a.jpg").read_bytes()[:300])
+    with pytest.raises(DataError, match=r"^1 of 3 pictures were left out: .*broken\.jpg: cannot read the image"):
+        predict_files(checkpoint, [images], tmp_path / "out", device="cpu")
+    entries = json.loads((tmp_path / "out" / "classes.json").read_text())["pictures"]
+    assert [entry["file_name"] for entry in entries] == ["a.png", "day two/a.jpg"]
+
+
+@pytest.mark.parametrize("score", [0.3, 0.0])
+def test_a_score_threshold_is_for_detectors(checkpoint: Path, images: Path, tmp_path: Path, score: float) -> None:
+    with pytest.raises(ConfigError) as caught:
+        predict_files(checkpoint, [images], tmp_path / "out", score, "cpu")
+    assert str(caught.value) == (
+        f"{checkpoint}: is a segmentation model, which gives every pixel a class; a score threshold is for detectors, "
+        "leave it out"
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tool_takes_tiles(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(*options: str) -> tuple[int, str]:
+        argv = [str(checkpoint), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
+        return run_tool(predict.main, argv), capsys.readouterr().err
+
+    assert said("--tile", "64", "96", "--overlap", "20") == (0, "")
+    labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))
+    expected = segmenter(checkpoint)(images / "a.png", tile=(64, 96), overlap=20)
+    np.testing.assert_array_equal(labels, expected.labels)
+    code, error = said("--tile", "63", "96")
+    assert code == 2
+    assert error == (
+        "error: tile: expected height and width in multiples of 4, the network's coarsest stride, got (63, 96)\n"
+    )
+    code, error = said("--overlap", "20")
+    assert code == 2
+    assert error.startswith("error: overlap: belongs to tiles")
+    assert error.count("\n") == 1
+    assert said("--score", "0.5")[0] == 2

@@ -1,0 +1,173 @@
+"""Tiles: where they lie, what weight they have, and that no seam shows."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from detseg.errors import ConfigError
+from detseg.ops.images import stack_images, to_float
+from detseg.predict.tiles import Tiling, label_tiles, spans
+from detseg.structures import UInt8Array
+from tests.predict.networks import noise, two_levels
+
+
+def test_places_and_weights_by_hand() -> None:
+    # 20 pixels in tiles of 12 that share 6: the step is 6, rounded down to a multiple of 4; so they share 8.
+    found = spans(20, tile=12, overlap=6, stride=4)
+    assert [(span.start, span.stop) for span in found] == [(0, 12), (4, 16), (8, 20)]
+    # 18 pixels: the last tile is cut short by the end of the image, for it begins at a multiple of 4.
+    assert [(span.start, span.stop) for span in spans(18, 12, 6, 4)] == [(0, 12), (4, 16), (8, 18)]
+    # 16 pixels in two tiles of 12 that share 8: 2 not trusted, 4 that ramp, 2 trusted alone.
+    first, second = spans(16, tile=12, overlap=8, stride=4)
+    assert (first.start, first.stop, second.start, second.stop) == (0, 12, 4, 16)
+    assert first.weights.tolist() == pytest.approx([1] * 6 + [0.875, 0.625, 0.375, 0.125] + [0] * 2)
+    assert second.weights.tolist() == pytest.approx([0] * 2 + [0.125, 0.375, 0.625, 0.875] + [1] * 6)
+
+
+def test_without_overlap_tiles_lie_side_by_side() -> None:
+    found = spans(20, tile=8, overlap=0, stride=4)
+    assert [(span.start, span.stop) for span in found] == [(0, 8), (8, 16), (12, 20)]
+    assert found[0].weights.tolist() == [1] * 8
+    assert found[1].weights.tolist() == [1] * 4 + [0.5] * 4  # the last tile is set back, and shares these
+
+
+@given(
+    length=st.integers(1, 300),
+    cells=st.integers(1, 12),
+    stride=st.sampled_from([1, 2, 4, 8, 32]),
+    share=st.floats(0, 1),
+)
+@settings(max_examples=300)
+def test_tiles_cover_the_axis_on_the_grid(length: int, cells: int, stride: int, share: float) -> None:
+    tile = cells * stride
+    overlap = int(share * (tile - stride))
+    found = spans(length, tile, overlap, stride)
+    assert found[0].start == 0
+    assert found[-1].stop == length
+    total = torch.zeros(length)
+    for span in found:
+        assert span.start % stride == 0
+        assert len(span) == min(tile, length - span.start)
+        assert len(span.weights) == len(span)
+        total[span.start : span.stop] += span.weights
+        margin = overlap // 3
+        assert not span.weights[: margin if span.start else 0].any()
+        assert not span.weights[len(span) - margin if span.stop < length else len(span) :].any()
+    torch.testing.assert_close(total, torch.ones(length))
+    for before, after in pairwise(found):
+        assert before.stop - after.start >= overlap
+    if length <= tile:
+        assert len(found) == 1
+
+
+def tiled_and_whole(
+    image: UInt8Array, tile: tuple[int, int], overlap: int | None, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """(C, H, W) probabilities in tiles, and those of the whole image in one pass; C = 3."""
+    network = two_levels()
+
+    @torch.no_grad()
+    def logits_of(tiles: list[UInt8Array]) -> Tensor:
+        assert len(tiles) <= batch_size
+        assert all(part.shape[0] <= tile[0] and part.shape[1] <= tile[1] for part in tiles)
+        return network.predict(to_float(stack_images(tiles)))
+
+    labels, chances = label_tiles(image, Tiling.of(tile, overlap, 4), logits_of, 3, batch_size, True)
+    assert chances is not None
+    with torch.no_grad():
+        whole = network.predict(to_float(stack_images([image])))[0]
+    np.testing.assert_array_equal(labels, chances.argmax(axis=0))
+    return torch.from_numpy(chances), whole.softmax(dim=0)
+
+
+@pytest.mark.parametrize(
+    ("hw", "tile", "overlap"),
+    [
+        ((150, 203), (64, 96), 48),  # 150 and 203 are no multiples of the stride
+        ((150, 203), (96, 64), 60),  # at each place up to 16 tiles
+        ((64, 203), (64, 64), 48),
+        ((300, 50), (64, 64), 48),
+        ((129, 129), (128, 128), 45),
+    ],
+)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_tiles_that_share_more_than_the_network_sees_leave_no_trace(
+    hw: tuple[int, int], tile: tuple[int, int], overlap: int, batch_size: int
+) -> None:
+    tiled, whole = tiled_and_whole(noise(*hw), tile, overlap, batch_size)
+    torch.testing.assert_close(tiled, whole, atol=1e-5, rtol=0)
+
+
+def test_without_overlap_seams_show_and_with_the_default_they_are_less() -> None:
+    image = noise(150, 203)
+    worst = []
+    for overlap in (0, 24, 45):  # 24: a third of it, which has no weight, is 8 pixels; the network sees 15
+        tiled, whole = tiled_and_whole(image, (64, 64), overlap, 1)
+        worst.append(float((tiled - whole).abs().max()))
+    assert worst[0] > 0.05  # the test would notice
+    assert worst[0] > 2 * worst[1]
+    assert worst[2] < 1e-5
+
+
+@pytest.mark.parametrize("hw", [(64, 64), (40, 50), (3, 61), (1, 1)])
+def test_an_image_that_fits_into_a_tile_is_seen_whole(hw: tuple[int, int]) -> None:
+    tiled, whole = tiled_and_whole(noise(*hw), (64, 64), None, 1)
+    torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
+
+
+def test_the_default_overlap_is_a_quarter_of_each_side() -> None:
+    assert Tiling.of((128, 64), None, 32).overlap_hw == (32, 16)
+    assert Tiling.of((32, 64), None, 32).overlap_hw == (0, 16)  # the next tile begins a cell further at least
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "message"),
+    [
+        ((60, 64), None, r"^tile: expected height and width in multiples of 32, .*, got \(60, 64\)$"),
+        ((64, 0), None, "^tile: expected height and width in multiples of 32"),
+        ((64, -32), None, "^tile: expected height and width in multiples of 32"),
+        ((16, 16), None, "^tile: expected height and width in multiples of 32"),
+        ((64, 128), 64, r"^overlap: expected 0 to 32 pixels .*, got 64; take less overlap or larger tiles$"),
+        ((64, 128), 33, "^overlap: expected 0 to 32 pixels"),
+        ((64, 128), -1, "^overlap: expected 0 to 32 pixels"),
+    ],
+)
+def test_sizes_that_cannot_be_tiled_are_refused(tile: tuple[int, int], overlap: int | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Tiling.of(tile, overlap, 32)
+
+
+def memory(kind: str) -> int:
+    """Bytes of main memory that this process holds (``VmRSS``) or held at most since the last reset (``VmHWM``)."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(kind))
+    return int(line.split()[1]) * 1024
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what a process holds on Linux only")
+def test_logits_are_held_for_one_row_of_tiles_only() -> None:
+    image = np.zeros((1000, 3000, 3), dtype=np.uint8)
+    answer = torch.rand(1, 21, 256, 256)
+
+    def logits_of(tiles: list[UInt8Array]) -> Tensor:
+        return answer[:, :, : tiles[0].shape[0], : tiles[0].shape[1]]
+
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        pytest.skip("this machine does not let a process reset its peak of memory")
+    before = memory("VmRSS")
+    labels, chances = label_tiles(image, Tiling.of((256, 256), None, 32), logits_of, 21, 1, False)
+    peak = memory("VmHWM") - before
+    assert labels.shape == (1000, 3000)
+    assert chances is None
+    one_row = 21 * 256 * 3000 * 4  # 64 MB; of the whole image it would be 252 MB
+    assert peak < 2.5 * one_row
