@@ -18,8 +18,9 @@ from detseg.data.splits import open_split
 from detseg.errors import CheckpointError, DataError
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train
-from detseg.factory import load_detector
+from detseg.factory import load_model
 from detseg.metrics.result import DetectionResult
+from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.images import to_float
 from detseg.predict import load_predictor
 from detseg.structures import Detections
@@ -180,7 +181,8 @@ def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun
     config = tiny_config(tiny_run.config_path, tmp_path / "run", *overrides)
     run_dir = train(config, tiny_run.config_path)
     logged = float(TinyRun(Path(), Path(), run_dir).rows()[0]["val/loss"])
-    model, trained, _ = load_detector(run_dir / "checkpoints" / "last.ckpt")
+    model, trained, _ = load_model(run_dir / "checkpoints" / "last.ckpt")
+    assert isinstance(model, YoloDetector)
     assert config_from_dict(trained.model_dump(mode="json")).trainer.precision == "bfloat16"
     dataset = open_split(config.data, "val")
     total = 0.0

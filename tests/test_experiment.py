@@ -19,7 +19,7 @@ from detseg.config.schema import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
 from detseg.experiment import train
 from detseg.predict import load_predictor
-from detseg.training.task import DetectionTask
+from detseg.training.detection_task import DetectionTask
 from tests.tiny import TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -79,7 +79,7 @@ def test_tensorboard_has_the_curves(tiny_run: TinyRun) -> None:
 
 def test_the_pictures_can_be_seen(tiny_run: TinyRun) -> None:
     pictures = sorted((tiny_run.run_dir / "pictures").iterdir())
-    assert [path.name for path in pictures] == ["train_batch.jpg", "val_detections.jpg", "val_targets.jpg"]
+    assert [path.name for path in pictures] == ["train_batch.jpg", "val_predictions.jpg", "val_targets.jpg"]
     for path in pictures:
         picture = cv2.imread(str(path))
         assert picture is not None

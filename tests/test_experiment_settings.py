@@ -90,11 +90,12 @@ def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytes
 
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_batches=2", "trainer.validate_every=4")
-    trainer = build_trainer(tiny_config(tiny_run.config_path, tmp_path, *overrides), tmp_path, Console(quiet=True))
+    config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
+    trainer = build_trainer(config, tmp_path, "val/AP", Console(quiet=True))
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (3.0, 2)
     assert (trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.world_size) == (4, 16, 1)
     unclipped = tiny_config(tiny_run.config_path, tmp_path, "trainer.gradient_clip_norm=0")
-    assert build_trainer(unclipped, tmp_path, Console(quiet=True)).gradient_clip_val is None
+    assert build_trainer(unclipped, tmp_path, "val/AP", Console(quiet=True)).gradient_clip_val is None
 
 
 @pytest.mark.parametrize(

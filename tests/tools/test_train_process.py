@@ -15,7 +15,8 @@ import torch
 from detseg.checkpoint import read_model_checkpoint
 from detseg.data.loader import eval_loader
 from detseg.data.splits import open_split
-from detseg.factory import load_detector
+from detseg.factory import load_model
+from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.images import to_float
 from tests.tiny import TinyRun, tiny_config
 
@@ -88,7 +89,8 @@ def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, 
     (row,) = run.rows()
     assert int(row["step"]) == 8  # 16 images, one for each of two processes
 
-    model, _, _ = load_detector(run.run_dir / "checkpoints" / "last.ckpt")
+    model, _, _ = load_model(run.run_dir / "checkpoints" / "last.ckpt")
+    assert isinstance(model, YoloDetector)
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
     losses = []
     for batch in eval_loader(dataset, input_hw=(64, 64), batch_size=1, num_workers=0):

@@ -142,6 +142,14 @@ PREDICT = [
         f"1 of 1 pictures were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
     ),
     ([BEST, "unreadable_val/JPEGImages", "--out", "file"], "file: File exists"),
+    (
+        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--tile", "64", "64"],
+        f"{BEST}: is a detector; tile and overlap are for segmentation models, leave them out",
+    ),
+    (
+        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--overlap", "8"],
+        f"{BEST}: is a detector; tile and overlap are for segmentation models, leave them out",
+    ),
 ]
 
 
