@@ -20,11 +20,11 @@ def test_settings_in_words() -> None:
     assert settings["trainer.max_epochs", ()] == Setting(
         "trainer.max_epochs", (), "a whole number of at least 1", "100", "Passes over the training set."
     )
-    assert settings["data.root", ("voc", "coco", "shapes")[:1]].default is None
+    assert settings["data.root", ("voc",)].default is None
     assert settings["optimizer.lr", ("sgd",)].default == "0.01"
     assert settings["optimizer.lr", ("adam", "adamw", "rmsprop")].default == "0.001"
-    assert settings["data.image_size", ("voc", "coco")].type == (
-        "a multiple of 32 of at least 32, or a list of 2 (each a multiple of 32 of at least 32)"
+    assert settings["data.image_size", ("voc", "coco", "folder")].type == (
+        "a whole number of at least 32, or a list of 2 (each a whole number of at least 32)"
     )
     head = settings["model.head.name", ()]
     assert (head.type, head.default) == ("one of 'task_aligned', 'anchor', 'grid'", "task_aligned")

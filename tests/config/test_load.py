@@ -103,14 +103,14 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
             "evaluation",
         ],
     ),
-    ("seed: 1", (), ["x.yaml: data: missing; expected a section whose name is one of 'voc', 'coco', 'shapes'"]),
-    ("data: {root: x}", (), ["x.yaml: data.name: missing; expected one of 'voc', 'coco', 'shapes'"]),
+    ("seed: 1", (), ["x.yaml: data: missing; expected a section whose name is one of 'voc', 'coco', 'shapes', 'folder'"]),
+    ("data: {root: x}", (), ["x.yaml: data.name: missing; expected one of 'voc', 'coco', 'shapes', 'folder'"]),
     (
         "data: {name: vok, root: x}",
         (),
-        ["x.yaml: data.name: expected one of 'voc', 'coco', 'shapes', got 'vok' (did you mean 'voc'?)"],
+        ["x.yaml: data.name: expected one of 'voc', 'coco', 'shapes', 'folder', got 'vok' (did you mean 'voc'?)"],
     ),
-    ("data: 3", (), ["x.yaml: data: expected a section whose name is one of 'voc', 'coco', 'shapes', got 3"]),
+    ("data: 3", (), ["x.yaml: data: expected a section whose name is one of 'voc', 'coco', 'shapes', 'folder', got 3"]),
     (
         VOC + "trainer:",
         (),
@@ -144,12 +144,17 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
     (VOC + "optimizer: {lr: .nan}", (), ["x.yaml: optimizer.lr: expected a number above 0, got .nan"]),
     (VOC + "optimizer: {lr: 1_0}", (), ["x.yaml: optimizer.lr: expected a number above 0, got '1_0'"]),
     (
-        "data: {name: voc, root: x, image_size: 33}",
+        "data: {name: voc, root: x, image_size: 31}",
         (),
         [
-            "x.yaml: data.image_size: expected a multiple of 32 of at least 32, or a list of 2 "
-            "(each a multiple of 32 of at least 32), got 33"
+            "x.yaml: data.image_size: expected a whole number of at least 32, or a list of 2 "
+            "(each a whole number of at least 32), got 31"
         ],
+    ),
+    (
+        "data: {name: voc, root: x, image_size: 33}",
+        (),
+        ["x.yaml: data.image_size: model.name=yolo needs multiples of 32, got [33, 33]"],
     ),
     (
         "data: {name: voc, root: x, years: [2007]}",

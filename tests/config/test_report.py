@@ -13,6 +13,6 @@ def test_a_list_of_the_wrong_length_in_a_union_is_one_line(size: list[int]) -> N
     with pytest.raises(ConfigError) as caught:
         config_from_dict({"data": {"name": "voc", "root": "x", "image_size": size}}, "x.yaml")
     assert str(caught.value) == (
-        "x.yaml: data.image_size: expected a multiple of 32 of at least 32, or a list of 2 (each a multiple of 32 of "
+        "x.yaml: data.image_size: expected a whole number of at least 32, or a list of 2 (each a whole number of "
         f"at least 32), got {size}"
     )
