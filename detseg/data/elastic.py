@@ -67,8 +67,7 @@ def deformed(
     places[..., 1] += np.arange(height, dtype=np.float32)[:, None]
     if matrix is not None:
         places = np.asarray(cv2.transform(places, cv2.invertAffineTransform(between_centers(matrix))), dtype=np.float32)
-    # OpenCV takes places as two arrays, or as pairs in the first of them.
-    pairs, border = (places, np.empty(0, dtype=np.float32)), cv2.BORDER_CONSTANT
-    image = cv2.remap(item.image, *pairs, cv2.INTER_LINEAR, borderMode=border, borderValue=(PAD_VALUE,) * 3)
-    labels = cv2.remap(item.semantic, *pairs, cv2.INTER_NEAREST, borderMode=border, borderValue=IGNORE_LABEL)
+    x, y = cv2.split(places)  # H W each
+    image = cv2.remap(item.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(PAD_VALUE,) * 3)
+    labels = cv2.remap(item.semantic, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE_LABEL)
     return item._replace(image=np.asarray(image, dtype=np.uint8), semantic=np.asarray(labels, dtype=np.uint8))

@@ -50,7 +50,7 @@ def save_image(path: Path, hw: tuple[int, int]) -> Path:
 
 
 def write_voc_masks(root: Path, masks: Mapping[str, Rows], lists: Mapping[str, str] | None = None) -> Path:
-    """A VOC folder for segmentation: palette masks by stem, a black image of the size of each, and the list ``train``."""
+    """A VOC folder for segmentation: palette masks by stem, a black image for each, and the list ``train``."""
     for stem, rows in masks.items():
         save_mask(root / "SegmentationClass" / f"{stem}.png", rows, "P")
         save_image(root / "JPEGImages" / f"{stem}.jpg", np.shape(rows)[:2])
