@@ -14,7 +14,7 @@ class BackboneConfig(Section):
 
     name: str = "csp_nano"
     """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
-    of any timm model that gives features."""
+    of any timm model that gives features. The default of model.name=unet is `unet`."""
     depth: PositiveFloat | None = None
     """Depth multiplier of a csp backbone; null: that of its name. Refused for others."""
     width: PositiveFloat | None = None
@@ -34,7 +34,8 @@ class NeckConfig(Section):
     """The network that mixes feature maps of different strides."""
 
     name: Literal["pan", "fpn"] = "pan"
-    """`fpn`: top-down (Lin et al. 2017); `pan`: top-down, then bottom-up (Liu et al. 2018)."""
+    """`fpn`: top-down (Lin et al. 2017); `pan`: top-down, then bottom-up (Liu et al. 2018). An fcn has a neck only
+    where one is set, a unet has none."""
     channels: PositiveInt | None = None
     """Channels of every fpn level, or of the finest pan level (which then doubles); null: follow the backbone."""
     depth: PositiveFloat | None = None

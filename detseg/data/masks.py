@@ -27,7 +27,9 @@ from detseg.data.mask_messages import (
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
-_LOSSLESS = ("PNG", "TIFF", "BMP", "GIF")
+_READ = {"PNG", "TIFF", "BMP", "GIF"}
+_LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}
+_LOSSY_COMPRESSIONS = {"jpeg", "webp"}  # inside a TIFF
 _VALUE_MODES = {"1", "L", "P"}
 _COLOR_MODES = {"RGB", "RGBA", "RGBX"}
 
@@ -65,12 +67,14 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
 
 def _check_format(header: Image.Image, path: Path, encoding: MaskEncoding) -> None:
     compression = str(header.info.get("compression", ""))
-    if header.format not in _LOSSLESS or compression in {"jpeg", "webp"}:
-        kind = header.format if header.format not in _LOSSLESS else f"{header.format} with {compression} compression"
+    inside = f" with {compression} compression" if compression in _LOSSY_COMPRESSIONS else ""
+    if header.format in _LOSSY or inside:
         raise DataError(
-            f"{path}: the mask is {kind}, which changes values at the edges; expected a lossless "
-            "PNG, TIFF or BMP: make the mask anew from its source (a converted copy keeps the wrong values)"
+            f"{path}: the mask is {header.format}{inside}, which changes values at the edges; make it anew from its "
+            "source as PNG, TIFF or BMP (a converted copy keeps the wrong values)"
         )
+    if header.format not in _READ:
+        raise DataError(f"{path}: the mask is {header.format}, expected PNG, TIFF or BMP; convert it to PNG")
     if header.format == "GIF" and encoding.colors is None:
         raise DataError(
             f"{path}: the mask is GIF, whose writers number its values anew, so that they say nothing; convert it from "

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from detseg.config.data import CocoConfig, ShapesConfig, VocConfig
 from detseg.config.describe import every_setting
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
-from detseg.config.model import AnchorHeadConfig, GridHeadConfig, TaskAlignedHeadConfig
+from detseg.config.model import AnchorHeadConfig, GridHeadConfig, TaskAlignedHeadConfig, YoloConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.training import CosineConfig, SgdConfig
 from detseg.errors import ConfigError
@@ -57,6 +57,7 @@ def test_types_come_through(tmp_path: Path) -> None:
     assert config.data.root == Path("a/b")
     assert config.data.years == ("2007", "2012")
     assert config.data.input_hw == (320, 640)
+    assert isinstance(config.model, YoloConfig)
     assert isinstance(config.model.head, AnchorHeadConfig)
     assert config.model.head.anchors == ((1.0, 2.5), (3.0, 4.0))
     assert config.optimizer == SgdConfig(name="sgd", lr=0.001)
@@ -67,6 +68,7 @@ def test_types_come_through(tmp_path: Path) -> None:
 def test_a_section_with_a_default_kind_needs_no_name(tmp_path: Path) -> None:
     config = load(tmp_path, VOC + "schedule: {warmup_epochs: 1}\nmodel: {head: {bins: 8}}\n", "optimizer.lr=0.5")
     assert config.schedule == CosineConfig(warmup_epochs=1.0)
+    assert isinstance(config.model, YoloConfig)
     assert config.model.head == TaskAlignedHeadConfig(bins=8)
     assert (config.optimizer.name, config.optimizer.lr) == ("adamw", 0.5)
 
@@ -75,11 +77,13 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path: 
     content = VOC + "trainer: {max_epochs: 5, num_nodes: 2}\nmodel: {head: {name: anchor, ignore_iou: 0.7}}\n"
     config = load(tmp_path, content, "trainer.max_epochs=3", "trainer.max_epochs=4", "model.neck.name=fpn", "seed=0x10")
     assert (config.trainer.max_epochs, config.trainer.num_nodes, config.seed) == (4, 2, 16)
+    assert isinstance(config.model, YoloConfig)
     assert config.model.neck.name == "fpn"
     assert config.model.head == AnchorHeadConfig(name="anchor", ignore_iou=0.7)
     switched = load(
         tmp_path, VOC, "model.head.name=grid", "model.head.stride=16", "run_dir=null", "data.years=['2012']"
     )
+    assert isinstance(switched.model, YoloConfig)
     assert switched.model.head == GridHeadConfig(name="grid", stride=16)
     assert isinstance(switched.data, VocConfig)
     assert switched.data.years == ("2012",)
@@ -87,6 +91,7 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path: 
     assert coco.data == CocoConfig(name="coco", root=Path("c"))
 
 
+LAYOUTS = "'voc', 'coco', 'shapes', 'folder'"
 WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
     (VOC + "model: {bakbone: {}}", (), ["x.yaml: model.bakbone: unknown key (did you mean 'backbone'?)"]),
     (
@@ -103,14 +108,14 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
             "evaluation",
         ],
     ),
-    ("seed: 1", (), ["x.yaml: data: missing; expected a section whose name is one of 'voc', 'coco', 'shapes', 'folder'"]),
-    ("data: {root: x}", (), ["x.yaml: data.name: missing; expected one of 'voc', 'coco', 'shapes', 'folder'"]),
+    ("seed: 1", (), [f"x.yaml: data: missing; expected a section whose name is one of {LAYOUTS}"]),
+    ("data: {root: x}", (), [f"x.yaml: data.name: missing; expected one of {LAYOUTS}"]),
     (
         "data: {name: vok, root: x}",
         (),
-        ["x.yaml: data.name: expected one of 'voc', 'coco', 'shapes', 'folder', got 'vok' (did you mean 'voc'?)"],
+        [f"x.yaml: data.name: expected one of {LAYOUTS}, got 'vok' (did you mean 'voc'?)"],
     ),
-    ("data: 3", (), ["x.yaml: data: expected a section whose name is one of 'voc', 'coco', 'shapes', 'folder', got 3"]),
+    ("data: 3", (), [f"x.yaml: data: expected a section whose name is one of {LAYOUTS}, got 3"]),
     (
         VOC + "trainer:",
         (),
@@ -143,14 +148,6 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
     (VOC + "optimizer: {lr: .inf}", (), ["x.yaml: optimizer.lr: expected a number above 0, got .inf"]),
     (VOC + "optimizer: {lr: .nan}", (), ["x.yaml: optimizer.lr: expected a number above 0, got .nan"]),
     (VOC + "optimizer: {lr: 1_0}", (), ["x.yaml: optimizer.lr: expected a number above 0, got '1_0'"]),
-    (
-        "data: {name: voc, root: x, image_size: 31}",
-        (),
-        [
-            "x.yaml: data.image_size: expected a whole number of at least 32, or a list of 2 "
-            "(each a whole number of at least 32), got 31"
-        ],
-    ),
     (
         "data: {name: voc, root: x, image_size: 33}",
         (),

@@ -8,8 +8,8 @@ from detseg.config.load import config_from_dict
 from detseg.errors import ConfigError
 
 
-@pytest.mark.parametrize("size", [[64], [], [64, 64, 64]])
-def test_a_list_of_the_wrong_length_in_a_union_is_one_line(size: list[int]) -> None:
+@pytest.mark.parametrize("size", [31, [64], [], [64, 64, 64]])
+def test_a_wrong_value_of_a_union_is_one_line(size: int | list[int]) -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_dict({"data": {"name": "voc", "root": "x", "image_size": size}}, "x.yaml")
     assert str(caught.value) == (

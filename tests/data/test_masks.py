@@ -203,8 +203,11 @@ def test_pictures_saved_with_loss(tmp_path: Path, kind: str) -> None:
     with pytest.raises(DataError, match=rf"m\.{kind}: the mask is (JPEG|WEBP), which changes values at the edges"):
         read_mask(tmp_path / f"m.{kind}", encoding())
     Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "m.tif", compression="jpeg")
-    with pytest.raises(DataError, match=r"m\.tif: the mask is TIFF with jpeg compression"):
+    with pytest.raises(DataError, match=r"m\.tif: the mask is TIFF with jpeg compression, which changes values"):
         read_mask(tmp_path / "m.tif", encoding())
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "m.pgm")
+    with pytest.raises(DataError, match=r"m\.pgm: the mask is PPM, expected PNG, TIFF or BMP; convert it"):
+        read_mask(tmp_path / "m.pgm", encoding())
 
 
 @pytest.mark.parametrize("kind", ["png", "gif", "tif"])
