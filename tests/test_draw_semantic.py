@@ -124,3 +124,11 @@ def test_a_real_mask() -> None:
     road = labels == 3
     expected = (image[road].astype(float) + class_color(3)) / 2
     assert np.abs(drawn[road] - expected).max() <= 1
+
+
+def test_a_class_called_background_stays_as_it_is() -> None:
+    image, labels = grey(1, 3), np.array([[1, 0, 255]], dtype=np.uint8)
+    drawn = SegmentationMap(labels[:, :2], ClassTable(("thing", "background"))).draw(image[:, :2])
+    assert drawn[0, 0].tolist() == image[0, 0].tolist()
+    assert drawn[0, 1].tolist() != image[0, 1].tolist()
+    assert draw_semantic(image, labels, background=0)[0, 1].tolist() == image[0, 1].tolist()

@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> None:
         help="segmentation: look at pictures in tiles of this size in pixels, unscaled (scaled to the input size)",
     )
     parser.add_argument(
-        "--overlap", type=int, metavar="N", help="pixels that neighbouring tiles share at least (a quarter of a tile)"
+        "--overlap", type=int, metavar="N", help="pixels that neighbouring tiles share at least (half a tile)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     arguments = parser.parse_intermixed_args(argv)

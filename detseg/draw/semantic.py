@@ -23,7 +23,9 @@ _IGNORE_COLOR = (224, 224, 192)  # as VOC paints its void
 _LEGEND_BACKGROUND = (32, 32, 32)
 
 
-def draw_semantic(image: UInt8Array, labels: UInt8Array, opacity: float = 0.5) -> UInt8Array:
+def draw_semantic(
+    image: UInt8Array, labels: UInt8Array, opacity: float = 0.5, background: int | None = None
+) -> UInt8Array:
     """A copy of an image under the colours of its classes, with darker lines where classes meet.
 
     The lines grow with the picture; below about 400 pixels there are none, since they would hide what is thin.
@@ -32,6 +34,7 @@ def draw_semantic(image: UInt8Array, labels: UInt8Array, opacity: float = 0.5) -
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8; pixels of ``IGNORE_LABEL`` stay as they are.
         opacity: of the colours, from 0 (the image alone) to 1 (the colours alone).
+        background: a label whose pixels stay as they are, too; None: there is none.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -51,8 +54,10 @@ def draw_semantic(image: UInt8Array, labels: UInt8Array, opacity: float = 0.5) -
     colors = np.array([class_color(label) for label in range(256)], dtype=np.uint8)[labels]
     colors[_borders(labels, round(math.sqrt(labels.size) / 640))] //= 3
     drawn = np.asarray(cv2.addWeighted(colors, opacity, image, 1 - opacity, 0), dtype=np.uint8)
-    ignored = labels == IGNORE_LABEL
-    drawn[ignored] = image[ignored]
+    plain = labels == IGNORE_LABEL
+    if background is not None:
+        plain |= labels == background
+    drawn[plain] = image[plain]
     return drawn
 
 

@@ -41,7 +41,7 @@ def predict_files(
         score_threshold: of a detector: detections below it are left out; None: ``SCORE_THRESHOLD``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
-        overlap: pixels that neighbouring tiles share at least; None: a quarter of the tile's sides.
+        overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
 
     Raises:
         DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an

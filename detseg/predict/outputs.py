@@ -82,7 +82,7 @@ class SegmentationOutput(Output):
         predictor: labels the pixels.
         out: the folder to write to.
         tile: height and width of tiles, pixels; None: pictures are scaled to the input size.
-        overlap: pixels that neighbouring tiles share at least; None: a quarter of the tile's sides.
+        overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
     """
 
     def __init__(

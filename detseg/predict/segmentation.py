@@ -68,7 +68,7 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
             batch_size: how many images of a list, or tiles of an image, the network sees at a time.
             tile: height and width of tiles, pixels, multiples of the model's coarsest stride; None: the whole image is
                 scaled to ``input_hw``.  An image that fits into one tile is seen whole, at its own scale.
-            overlap: pixels that neighbouring tiles share at least; None: a quarter of the tile's sides.
+            overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
             probabilities: also return them, (C, H, W) float32: 4 C times the memory of the labels.
 
         Returns:

@@ -43,6 +43,11 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def background(self) -> int | None:
+        """The label of a class called ``background``, which drawings leave plain; None where there is none."""
+        return self.names.index("background") if "background" in self.names else None
+
 
 @dataclass(frozen=True)
 class ImageAnnotations:

@@ -78,10 +78,13 @@ class SegmentationMap:
         return mask
 
     def draw(self, image: UInt8Array, opacity: float = 0.5) -> UInt8Array:
-        """A copy of ``image`` ((H, W, 3) uint8 RGB, of this map's size) under the colours of the classes."""
+        """A copy of ``image`` ((H, W, 3) uint8 RGB, of this map's size) under the colours of the classes.
+
+        A class called ``background`` stays as it is in the image.
+        """
         from detseg.draw import draw_semantic
 
-        return draw_semantic(image, self.labels, opacity)
+        return draw_semantic(image, self.labels, opacity, self.classes.background)
 
     def save_png(self, path: Path | str) -> None:
         """Write the labels as an indexed PNG whose palette shows the colours of ``draw``.

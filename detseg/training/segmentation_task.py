@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,12 +56,14 @@ class SegmentationTask(Task):
 
     def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch under the colours of their labels; pixels to ignore stay plain."""
-        labels = self.targets(batch)[:limit].cpu().numpy()
-        return [draw_semantic(image, map_) for image, map_ in zip(to_arrays(batch.images[:limit]), labels, strict=True)]
+        return self._draw(batch.images[:limit], self.targets(batch)[:limit])
 
     @torch.no_grad()
     def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch under the colours of what the evaluated model finds."""
         images = batch.images[:limit]
-        labels = self.evaluated_model.predict(to_float(images)).argmax(dim=1).cpu().numpy().astype(np.uint8)
-        return [draw_semantic(image, map_) for image, map_ in zip(to_arrays(images), labels, strict=True)]
+        return self._draw(images, self.evaluated_model.predict(to_float(images)).argmax(dim=1).to(torch.uint8))
+
+    def _draw(self, images: Tensor, semantic: Tensor) -> list[UInt8Array]:
+        pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
+        return [draw_semantic(image, labels, background=self.classes.background) for image, labels in pairs]

@@ -26,11 +26,11 @@ def test_places_and_weights_by_hand() -> None:
     assert [(span.start, span.stop) for span in found] == [(0, 12), (4, 16), (8, 20)]
     # 18 pixels: the last tile is cut short by the end of the image, for it begins at a multiple of 4.
     assert [(span.start, span.stop) for span in spans(18, 12, 6, 4)] == [(0, 12), (4, 16), (8, 18)]
-    # 16 pixels in two tiles of 12 that share 8: 2 not trusted, 4 that ramp, 2 trusted alone.
+    # 16 pixels in two tiles of 12 that share 8: 3 not trusted, 2 that ramp, 3 trusted alone.
     first, second = spans(16, tile=12, overlap=8, stride=4)
     assert (first.start, first.stop, second.start, second.stop) == (0, 12, 4, 16)
-    assert first.weights.tolist() == pytest.approx([1] * 6 + [0.875, 0.625, 0.375, 0.125] + [0] * 2)
-    assert second.weights.tolist() == pytest.approx([0] * 2 + [0.125, 0.375, 0.625, 0.875] + [1] * 6)
+    assert first.weights.tolist() == pytest.approx([1] * 7 + [0.75, 0.25] + [0] * 3)
+    assert second.weights.tolist() == pytest.approx([0] * 3 + [0.25, 0.75] + [1] * 7)
 
 
 def test_without_overlap_tiles_lie_side_by_side() -> None:
@@ -110,7 +110,7 @@ def test_tiles_that_share_more_than_the_network_sees_leave_no_trace(
 def test_without_overlap_seams_show_and_with_the_default_they_are_less() -> None:
     image = noise(150, 203)
     worst = []
-    for overlap in (0, 24, 45):  # 24: a third of it, which has no weight, is 8 pixels; the network sees 15
+    for overlap in (0, 24, 45):  # 24: of it 9 pixels have no weight; the network sees 15
         tiled, whole = tiled_and_whole(image, (64, 64), overlap, 1)
         worst.append(float((tiled - whole).abs().max()))
     assert worst[0] > 0.05  # the test would notice
@@ -124,9 +124,9 @@ def test_an_image_that_fits_into_a_tile_is_seen_whole(hw: tuple[int, int]) -> No
     torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
 
 
-def test_the_default_overlap_is_a_quarter_of_each_side() -> None:
-    assert Tiling.of((128, 64), None, 32).overlap_hw == (32, 16)
-    assert Tiling.of((32, 64), None, 32).overlap_hw == (0, 16)  # the next tile begins a cell further at least
+def test_the_default_overlap_is_half_of_each_side() -> None:
+    assert Tiling.of((128, 64), None, 32).overlap_hw == (64, 32)
+    assert Tiling.of((32, 64), None, 32).overlap_hw == (0, 32)  # the next tile begins a cell further at least
 
 
 @pytest.mark.parametrize(
