@@ -4,44 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detseg.config.data import AugmentationConfig, FolderConfig, VocConfig
+from detseg.config.data import FolderConfig, VocConfig
 from detseg.config.model import YoloConfig
 from detseg.config.schema import ExperimentConfig
+from detseg.config.section import Section
 
 COARSEST_STRIDE = 32
 
+Contradiction = tuple[str, str]
+"""The dotted path of a setting, and what is wrong with it beside the others, with the mend."""
 
-def contradictions(config: ExperimentConfig) -> Iterator[str]:
-    """One line for each contradiction: the settings, and how to mend them."""
+
+def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
+    """Everything that does not go together; a setting that the model's kind would never look at is told, too."""
     if isinstance(config.model, YoloConfig):
         yield from _detection(config)
     else:
         yield from _segmentation(config)
 
 
-def _detection(config: ExperimentConfig) -> Iterator[str]:
+def _detection(config: ExperimentConfig) -> Iterator[Contradiction]:
     data = config.data
     if isinstance(data, FolderConfig):
-        yield "data.name: folder holds masks, model.name=yolo finds boxes; take voc or coco, or model.name=unet"
+        yield "data.name", "folder holds masks, model.name=yolo finds boxes; take voc or coco, or model.name=unet"
     if any(side % COARSEST_STRIDE for side in data.input_hw):
-        yield f"data.image_size: model.name=yolo needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
+        yield "data.image_size", f"model.name=yolo needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
     if data.augmentation.elastic.probability:
-        yield "data.augmentation.elastic: boxes cannot follow an elastic deformation; set its probability to 0"
+        yield "data.augmentation.elastic", "boxes cannot follow an elastic deformation; set its probability to 0"
     if isinstance(data, VocConfig):
-        defaults = VocConfig.model_fields
-        for key in ("mask_values", "ignore_index"):
-            if getattr(data, key) != defaults[key].default:
-                yield f"data.{key}: belongs to masks, model.name=yolo reads none; leave it out"
+        for key in _changed(data, "mask_values", "ignore_index"):
+            yield f"data.{key}", "belongs to masks, model.name=yolo reads none; leave it out"
+    for key in _changed(config.evaluation, "boundary_width"):
+        yield f"evaluation.{key}", "belongs to masks, model.name=yolo finds boxes; leave it out"
 
 
-def _segmentation(config: ExperimentConfig) -> Iterator[str]:
-    data, model = config.data, config.model
-    boxes_only = {"mixup": 0.0, "min_visibility": None, "min_box_size": None}
-    for key, off in boxes_only.items():
-        default = AugmentationConfig.model_fields[key].default
-        if getattr(data.augmentation, key) not in (off, default):
-            yield f"data.augmentation.{key}: is for boxes, model.name={model.name} has none; leave it out"
-    if isinstance(data, FolderConfig) and data.mask_colors is not None and data.mask_values is not None:
-        yield "data.mask_values: masks are either values or colours; leave out mask_values or mask_colors"
-    if isinstance(data, FolderConfig) and data.ignore_colors and data.mask_colors is None:
-        yield "data.ignore_colors: give data.mask_colors, too, the colour of each class"
+def _segmentation(config: ExperimentConfig) -> Iterator[Contradiction]:
+    data, name = config.data, config.model.name
+    for key in _changed(data.augmentation, "mixup", "min_visibility", "min_box_size"):
+        yield f"data.augmentation.{key}", f"is for boxes, model.name={name} has none; leave it out"
+    for key in _changed(config.evaluation, "max_detections", "operating_iou"):
+        yield f"evaluation.{key}", f"is for boxes, model.name={name} has none; leave it out"
+    if isinstance(data, FolderConfig):
+        if data.mask_colors is not None:
+            for key in _changed(data, "mask_values", "ignore_index"):
+                yield f"data.{key}", "data.mask_colors says that masks are colours, not values; leave one of them out"
+        elif data.ignore_colors:
+            yield "data.ignore_colors", "give data.mask_colors, too, the colour of each class"
+
+
+def _changed(section: Section, *keys: str) -> list[str]:
+    """Those of some settings that are not at their default."""
+    fields = type(section).model_fields
+    return [key for key in keys if getattr(section, key) != fields[key].default]

@@ -77,7 +77,8 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
     except ValidationError as error:
         raise ConfigError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
     if wrong := list(contradictions(config)):
-        raise ConfigError("\n".join(f"{origin.where}: {line}" for line in wrong))
+        lines = (f"{origin.of(tuple(path.split('.')))}: {path}: {message}" for path, message in wrong)
+        raise ConfigError("\n".join(lines))
     return config
 
 
