@@ -84,6 +84,26 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def read_orientation(path: Path | str) -> int:
+    """The EXIF orientation that a file states, from its header alone.
+
+    Args:
+        path: the file.
+
+    Returns:
+        1 to 8; 1 is upright, and so is what has no readable one.
+
+    Raises:
+        DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as stream, open_header(stream, path) as header:
+            return _stated_orientation(header)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
     """The pixels of a PIL image as ``read_image`` gives them, but for the orientation.
 
@@ -144,6 +164,10 @@ def exif_orientation(header: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 is upright, and so is what has no readable one."""
     if header.format == "TIFF":
         return 1  # Pillow turns TIFFs itself
+    return _stated_orientation(header)
+
+
+def _stated_orientation(header: Image.Image) -> int:
     try:
         # The base class's method: that of PNG decodes the whole image first.
         value = Image.Image.getexif(header).get(ExifTags.Base.Orientation)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.data.class_names import class_table
-from detseg.errors import DataError
-from detseg.structures import ClassTable
+from detseg.data.class_names import class_table, listed
+from detseg.errors import ClassTableError, DataError
+from detseg.structures import MAX_CLASSES, ClassTable
 
 CLASSES_FILE = "classes.txt"
-"""In the root of a data set: one class a line, in label order."""
+"""In the root of a data set: one class a line, in label order; lines that are empty or begin with # say nothing."""
+
+_NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
+_MEND = "name the classes in the order of their values, a background included, in data.classes"
 
 
 def mask_class_table(
@@ -20,29 +24,84 @@ def mask_class_table(
 
     Args:
         root: the folder of the data set.
-        classes: a table, which is taken as it is; names in label order; None: the lines of ``classes.txt`` in ``root``.
+        classes: a table, which is taken as it is; names in label order, which go before the file's; None: the lines of
+            ``classes.txt`` in ``root``.
         values: value of each class in the masks; None: the label itself.
 
     Raises:
-        DataError: no classes are given, and there is no such file or it names none.
+        DataError: no classes are given, and there is no such file or it is wrong.
     """
     if isinstance(classes, ClassTable):
         return classes
-    names = class_table(_names_in_file(root) if classes is None else classes).names
+    names = class_table(_names_in_file(root / CLASSES_FILE) if classes is None else classes).names
     fits = values is not None and len(values) == len(names) == len(set(values))  # else MaskEncoding says what is wrong
     return ClassTable(names, values if values is not None and fits else tuple(range(len(names))))
 
 
-def _names_in_file(root: Path) -> list[str]:
+def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str] | None) -> str:
+    """Hold the classes that masks are to be labelled by against those that ``classes.txt`` in ``root`` names.
+
+    Args:
+        root: the folder of the data set.
+        table: the table of the training set or of a checkpoint, if there is one.
+        names: what the user set in ``data.classes``; this goes before the file, so that classes can be renamed.
+
+    Returns:
+        A line for the report where ``names`` differ from the file's; else nothing.
+
+    Raises:
+        ClassTableError: the table differs from the file, and the user set no names.
+        DataError: the file is wrong, and the user set no names.
+    """
     path = root / CLASSES_FILE
-    mend = "name the classes in the order of their values, a background included, in data.classes"
+    if (table is None and names is None) or not path.exists():
+        return ""
+    if names is not None:
+        try:
+            found = _names_in_file(path)
+        except DataError:  # whoever has a file of another form is told to set data.classes instead
+            return ""
+        if found == list(names):
+            return ""
+        return f"{path} names {listed(found)}; data.classes goes before it: {listed(names)}"
+    found = _names_in_file(path)
+    if table is not None and found != list(table.names):
+        raise ClassTableError(
+            f"{path}: it names {_difference(found, table.names)}; values of these masks would be taken for other "
+            "classes; if they do mean these, set data.classes to them"
+        )
+    return ""
+
+
+def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
+    """Both lists from the first name that differs on."""
+    first = next((k for k in range(min(len(found), len(expected))) if found[k] != expected[k]), None)
+    where = "" if first is None else f" (from label {first} on: {listed(found[first:])}; {listed(expected[first:])})"
+    same_names = ", in another order" if sorted(found) == sorted(expected) else ""
+    return f"the {len(found)} classes {listed(found)}, expected the {len(expected)} {listed(expected)}{same_names}" + (
+        where if first is not None and first > 0 else ""
+    )
+
+
+def _names_in_file(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise DataError(f"{root}: masks hold no class names; {mend}, or one a line in {path}") from None
+        raise DataError(f"{path.parent}: masks hold no class names; {_MEND}, or one a line in {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the class names: {error}; {mend}") from None
-    names = [line.strip() for line in lines if line.strip()]
+        raise DataError(f"{path}: cannot read the class names: {error}; {_MEND}") from None
+    names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not names:
-        raise DataError(f"{path}: it names no classes; write one a line, or {mend}")
+        raise DataError(f"{path}: it names no classes; write one a line, or {_MEND}")
+    if all(_NUMBERED.match(name) for name in names):
+        raise DataError(
+            f"{path}: expected names only, one a line, got {names[0]!r}; take the numbers out (values other than "
+            f"0, 1, 2, ... go into data.mask_values), or {_MEND}"
+        )
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{path}: class names must differ, got {listed(twice)} more than once")
+    if not 2 <= len(names) <= MAX_CLASSES:
+        mend = f"; name the background, too, on a line before {names[0]}" if len(names) == 1 else ""
+        raise DataError(f"{path}: a mask tells 2 to {MAX_CLASSES} classes apart, got {len(names)}{mend}")
     return names

@@ -16,14 +16,14 @@ from detseg.structures import BoolArray, IntArray, UInt8Array
 
 _MAX_SHOWN = 8
 """So many values or colours of a mask are shown in a message."""
-_MANY = 64
-"""More unlisted values or colours than this are no classes that somebody forgot to list."""
+_MANY = 8
+"""More unlisted values or colours than this, and than there are classes, are hardly classes that nobody listed."""
 
 
 def value_histogram(values: npt.NDArray[Any]) -> str:
     """The values of a picture and how often they occur: ``0 (81.2 %), 255 (18.8 %)``; in order of value."""
     found, counts = np.unique(values, return_counts=True)
-    return _histogram([str(value) for value in found.tolist()], counts)
+    return histogram([str(value) for value in found.tolist()], counts)
 
 
 def describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
@@ -37,11 +37,11 @@ def describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
     outside = encoding.unknown[found] == 1
     num = len(encoding.classes)
     ignored = "" if encoding.ignore_index is None else f", and {encoding.ignore_index} for what counts nowhere"
-    histogram = np.concatenate([np.flatnonzero(outside), np.flatnonzero(~outside)])
+    order = np.concatenate([np.flatnonzero(outside), np.flatnonzero(~outside)])
     return (
         f"values {{{_runs(found.tolist())}}} with {num} classes: "
         f"{_value_mend(found.tolist(), found[outside].tolist(), encoding)} "
-        f"(found: {_histogram([str(value) for value in found[histogram].tolist()], counts[histogram])}; "
+        f"(found: {histogram([str(value) for value in found[order].tolist()], counts[order])}; "
         f"expected: {_runs(sorted(encoding.class_values))}{ignored})"
     )
 
@@ -81,8 +81,11 @@ def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskE
     mend = "name them in data.mask_colors, or in data.ignore_colors if they are to count nowhere"
     if (image[..., :1] == image).all():
         mend = "the mask is grey: if its values are the labels, leave out data.mask_colors; else " + mend
-    elif len(colors) > _MANY:
-        mend = "so many suggest a mask resized with interpolation or saved with loss; make it anew from its source"
+    elif len(colors) > _many(encoding):
+        mend = (
+            "so many suggest a mask resized with interpolation or saved with loss; make it anew from its source; "
+            f"or, if each of them means something, {mend}"
+        )
     return f"{len(colors)} colour(s) that are not listed: {'; '.join(found)}{more}: {mend}"
 
 
@@ -91,7 +94,7 @@ def most_frequent_colors(image: UInt8Array) -> str:
     colors, counts = np.unique(color_codes(image), return_counts=True)
     order = np.argsort(-counts, kind="stable")
     names = [str((code >> 16, code >> 8 & 255, code & 255)) for code in colors[order].tolist()]
-    return _histogram(names, counts[order])
+    return histogram(names, counts[order])
 
 
 def _value_mend(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:
@@ -100,10 +103,10 @@ def _value_mend(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
     if num == 2 and len(found) == 2 and found[0] == 0:
         ignored = "" if encoding.ignore_index not in found else " data.ignore_index=null"
         return f"is {found[1]} the foreground? set data.mask_values=[0, {found[1]}]{ignored}"
-    if len(unknown) > _MANY:
+    if len(unknown) > _many(encoding):
         return (
             "so many suggest a mask resized with interpolation or saved with loss, or one of object numbers; "
-            "make it anew from its source"
+            "make it anew from its source; or, if each is a class, name every class in data.classes"
         )
     if unknown == [255] and encoding.ignore_index is None:
         return "is 255 void? set data.ignore_index=255"
@@ -125,7 +128,17 @@ def _from_one(num: int) -> str:
     return str(list(range(1, num + 1))) if num <= _MAX_SHOWN else f"[1, 2, ..., {num}]"
 
 
-def _histogram(names: Sequence[str], counts: IntArray) -> str:
+def _many(encoding: MaskEncoding) -> int:
+    return max(_MANY, len(encoding.classes))
+
+
+def histogram(names: Sequence[str], counts: IntArray) -> str:
+    """How often each of some values occurs, in the given order: ``0 (81.2 %), 255 (18.8 %)``; cut after eight.
+
+    Args:
+        names: what each value is called.
+        counts: int64, pixels of each.
+    """
     total = int(counts.sum())
     shown = [
         f"{name} ({_share(count, total)})" for name, count in zip(names[:_MAX_SHOWN], counts.tolist(), strict=False)

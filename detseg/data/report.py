@@ -41,6 +41,10 @@ class Oddity(StrEnum):
     NO_IMAGE = "masks without an image (not read)"
     ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
     ABSENT = "classes that no mask shows"
+    TURNED = (
+        "images turned by an EXIF orientation that their masks do not have "
+        "(if the masks were drawn on the unturned images, they do not fit)"
+    )
 
 
 class DataReport:

@@ -20,6 +20,9 @@ from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 
+_MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+"""For messages: the file types of masks that are read whatever they hold."""
+
 
 def read_mask_folder(
     images: Path | str,
@@ -35,7 +38,8 @@ def read_mask_folder(
 
     Args:
         images, masks: the folders; the same one is allowed where ``suffix`` tells masks from images.
-        classes: the classes in label order, a background included.
+        classes: the classes in label order, a background included. A table says that another set is trained on, so
+            that in this one a class alone is noted, not refused.
         suffix: what the name of a mask has behind that of its image, before its file type: ``_mask`` for ``a.jpg`` and
             ``a_mask.png``.
         values: value of each class in the masks, in label order; None: the label itself.
@@ -64,7 +68,7 @@ def read_mask_folder(
     source = PictureMasks(pack_images([mask for _, mask in pairs]), masks, encoding)
     packed = pack_images([image for image, _ in pairs])
     dataset = SegmentationDataset(packed, source, images, encoding.classes, report, f"folder {images}")
-    inspect_masks(dataset, encoding)
+    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable))
     return dataset
 
 
@@ -82,10 +86,11 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     wanted = {stem: stem + suffix for stem in image_files}
     missing = [image_files[stem][0] for stem, mask in wanted.items() if mask not in mask_files]
     if missing:
-        example = f"{next(stem for stem, mask in wanted.items() if mask not in mask_files)}{suffix}.png"
+        example = f"{next(stem for stem, mask in wanted.items() if mask not in mask_files)}{suffix}"
         raise DataError(
             f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(missing)}; expected {example} "
-            "(data.mask_suffix is what comes before the file type); add the masks or take the images out"
+            f"with {' or '.join(_MASK_SUFFIXES)} (data.mask_suffix is what comes before the file type); add the masks "
+            "or take the images out"
         )
     for stem in sorted(mask_files.keys() - set(wanted.values()) - (image_files.keys() if together else set())):
         report.add(Oddity.NO_IMAGE, mask_files[stem][0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detseg.config.data import CocoConfig, DataConfig, FolderConfig, ShapesConfig, VocConfig
 from detseg.data.class_names import class_table
-from detseg.data.mask_classes import mask_class_table
+from detseg.data.mask_classes import compare_with_file, mask_class_table
 from detseg.data.semantic_coco import BACKGROUND, read_coco_masks
 from detseg.data.semantic_dataset import SegmentationDataset
 from detseg.data.semantic_folder import read_mask_folder
@@ -24,11 +24,23 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
     Args:
         config: the ``data`` section.
         split: which one; the shapes set has no test split.
-        classes: the table to label by; None: ``config.classes``, or what the data says.
+        classes: the table to label by, of the training split or of a checkpoint; None: this is the training split,
+            labelled by ``config.classes``, or by what the data says.
 
     Raises:
+        ClassTableError: ``classes`` are not those that the data names, and ``config.classes`` says nothing.
         DataError: a folder, list, annotation, image or mask is missing or wrong.
     """
+    difference = ""
+    if isinstance(config, VocConfig | FolderConfig):
+        difference = compare_with_file(config.root, classes, config.classes)
+    dataset = _open(config, split, classes)
+    if difference:
+        dataset.report.note(difference)
+    return dataset
+
+
+def _open(config: DataConfig, split: Split, classes: ClassTable | None) -> SegmentationDataset:
     names = classes or config.classes
     match config:
         case VocConfig():
@@ -64,7 +76,8 @@ def _open_folder(
     return read_mask_folder(
         config.root / images,
         config.root / masks,
-        mask_class_table(config.root, classes, config.mask_values),
+        # Names, since a table says that this is not the training split.
+        classes if isinstance(classes, ClassTable) else mask_class_table(config.root, classes).names,
         config.mask_suffix,
         config.mask_values,
         config.ignore_index,

@@ -38,6 +38,7 @@ def read_voc_masks(
             folder of that name); or ``VOCdevkit``, which holds such folders; or the folder that holds ``VOCdevkit``.
         split, years: as ``read_voc`` takes them; the lists are those of ``ImageSets/Segmentation``.
         classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``.
+            A table says that another set is trained on, so that in this one a class alone is noted, not refused.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value that counts nowhere; None: there is none.
 
@@ -60,7 +61,7 @@ def read_voc_masks(
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
     masks = PictureMasks(pack_images(list(pairs.values())), root, encoding)
     dataset = SegmentationDataset(pack_images(list(pairs)), masks, root, encoding.classes, report, name)
-    inspect_masks(dataset, encoding)
+    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable))
     return dataset
 
 

@@ -6,13 +6,14 @@ What is drawn grows with the picture; pictures are (H, W, 3) uint8 RGB arrays, a
 from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes, draw_detections
-from detseg.draw.colors import Color, class_color
+from detseg.draw.colors import Color, class_color, class_colors
 from detseg.draw.pictures import contact_sheet
 from detseg.draw.semantic import draw_legend, draw_semantic, write_index_png
 
 __all__ = [
     "Color",
     "class_color",
+    "class_colors",
     "contact_sheet",
     "draw_boxes",
     "draw_detections",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from detseg.structures import ClassTable
+
 Color = tuple[int, int, int]
 """RGB in 0..255."""
 
@@ -15,6 +17,14 @@ _PALETTE = bytes.fromhex(
     ffb496 00ffd2 87ff5a 78872d a5e196 c369c3 4b783c 69a54b c31ef0 694be1 1ed269 f05ac3 9669d2 4bd2ff 964b87 0f96e1
     """
 )
+
+
+_BACKGROUND: Color = (0, 0, 0)  # as in the masks of VOC
+
+
+def class_colors(classes: ClassTable) -> list[Color]:
+    """The colour of each class in masks and their legends: ``class_color``, and black for a background."""
+    return [_BACKGROUND if label == classes.background else class_color(label) for label in range(len(classes))]
 
 
 def class_color(label: int) -> Color:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rich.console import Console
+from torch import nn
 
 from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict
@@ -15,6 +16,10 @@ from detseg.training.datamodule import ImageDataModule
 from detseg.training.detection_task import DetectionTask
 from detseg.training.segmentation_task import SegmentationTask
 from detseg.training.task import Task
+
+
+_NETWORKS = ("backbone", "neck", "head", "auxiliary")
+"""The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
 
 
 def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, load_pretrained: bool) -> Task:
@@ -45,8 +50,19 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         config_to_dict(config),
     )
     if config.trainer.compile:
-        task.model.compile()
+        _compile(model)
     return task
+
+
+def _compile(model: nn.Module) -> None:
+    """Have the networks in a model compiled, each by itself, when first called.
+
+    Training calls ``model.losses``, not the model itself, so that compiling the model would do nothing there.
+    """
+    for name in _NETWORKS:
+        network = getattr(model, name, None)
+        if network is not None:
+            network.compile()
 
 
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:

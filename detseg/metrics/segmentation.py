@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from detseg.errors import DetsegError
 from detseg.metrics.boundary import band_overlaps, band_width
 from detseg.metrics.confusion import ConfusionMatrix
 from detseg.metrics.segmentation_result import SegmentationResult, segmentation_result
@@ -58,7 +59,8 @@ class SegmentationEvaluator:
             logits: (B, C, h, w) float32, in pixels of ``batch.images``, on any device.
 
         Raises:
-            ValueError: the batch has no truth, or the logits have the wrong shape or are not finite.
+            ValueError: the batch has no truth, or the logits have the wrong shape.
+            DetsegError: the logits are not finite.
         """
         expected = (len(batch.semantic_truths), len(self.classes))
         if tuple(logits.shape[:2]) != expected:
@@ -70,7 +72,10 @@ class SegmentationEvaluator:
             return
         extremes = torch.stack(torch.aminmax(logits.detach()))  # both NaN if there is one anywhere
         if not torch.isfinite(extremes).all():
-            raise ValueError("logits: some are NaN or infinite; has training diverged?")
+            raise DetsegError(
+                "the model's logits are NaN or infinite, so there is nothing to score; has training diverged? Take an "
+                "earlier checkpoint, or train again with a lower optimizer.lr"
+            )
         rows = zip(batch.image_ids, logits.detach(), batch.letterboxes, batch.semantic_truths, strict=True)
         for image_id, scores, letterbox, truth in rows:
             if image_id not in self._seen:

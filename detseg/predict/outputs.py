@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
-from detseg.draw import class_color, draw_legend
+from detseg.draw import class_colors, draw_legend
 from detseg.predict.detection import Predictor
 from detseg.predict.segmentation import SegmentationPredictor
 from detseg.structures import SegmentationMap, UInt8Array
@@ -70,7 +70,7 @@ class DetectionOutput(Output):
         _write_json(self._out / "detections.json", self._entries)
         _write_json(self._out / "images.json", {"images": self._images, "categories": categories})
         return (
-            f"{len(self._entries)} objects in {len(self._images)} pictures; written to {self._out}: the drawn "
+            f"{_counted(len(self._entries), 'object')} in {_counted(len(self._images), 'picture')}; written to {self._out}: the drawn "
             f"pictures, detections.json, images.json"
         )
 
@@ -118,11 +118,12 @@ class SegmentationOutput(Output):
 
     def finish(self) -> str:
         """Write ``classes.json``."""
-        names = self._predictor.classes.names
-        classes = [{"label": i, "name": name, "color": class_color(i)} for i, name in enumerate(names)]
+        table = self._predictor.classes
+        rows = zip(table.names, class_colors(table), strict=True)
+        classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
         _write_json(self._out / "classes.json", {"classes": classes, "pictures": self._pictures})
         return (
-            f"{len(self._pictures)} pictures; written to {self._out}: the drawn pictures, {MASKS}/ (labels as indexed "
+            f"{_counted(len(self._pictures), 'picture')}; written to {self._out}: the drawn pictures, {MASKS}/ (labels as indexed "
             f"PNGs), classes.json"
         )
 
@@ -134,8 +135,12 @@ def _legend(found: SegmentationMap) -> list[tuple[str, str, tuple[int, int, int]
     """The classes that occur with their share of the picture, the largest first."""
     areas = list(found.areas.values())
     occurring = sorted((label for label, area in enumerate(areas) if area), key=lambda label: -areas[label])
-    total = found.labels.size
-    return [(found.names[label], f" {areas[label] / total:.1%}", class_color(label)) for label in occurring]
+    total, colors = found.labels.size, class_colors(found.classes)
+    return [(found.names[label], f" {areas[label] / total:.1%}", colors[label]) for label in occurring]
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _write_json(path: Path, content: object) -> None:

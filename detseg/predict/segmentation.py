@@ -10,8 +10,9 @@ from functools import partial
 from typing import Any, overload
 
 import torch
+from torch import Tensor
 
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DetsegError
 from detseg.ops.semantic import label_map, logits_at_original_size
 from detseg.predict.images import ImageLike
 from detseg.predict.predictor import ImagePredictor
@@ -79,6 +80,7 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
             TypeError: not an image, nor a list of images.
             ValueError: an array is no uint8 image.
             ConfigError: ``tile`` or ``overlap`` does not suit the model.
+            DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
         """
         return self._call(images, batch_size, self._way(batch_size, tile, overlap, probabilities))
 
@@ -101,8 +103,22 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
                 raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
             return partial(self._predict, probabilities=probabilities)
         model: Any = self.model  # an nn.Module that satisfies the Segmenter contract
-        tiling = Tiling.of((tile[0], tile[1]), overlap, model.stride)
+        tiling = Tiling.of(tile, overlap, model.stride)
         return partial(self._predict_tiled, tiling=tiling, batch_size=batch_size, probabilities=probabilities)
+
+    def _network(self, inputs: list[UInt8Array]) -> Tensor:
+        """The logits for arrays of one size.
+
+        Raises:
+            DetsegError: some are NaN or infinite; the highest of them would be class 0, whatever the image.
+        """
+        logits: Tensor = super()._network(inputs)
+        if logits.numel() and not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
+            raise DetsegError(
+                "the model's logits are NaN or infinite, so there are no labels; take another checkpoint of its run, "
+                "or train again with a lower optimizer.lr"
+            )
+        return logits
 
     @torch.no_grad()
     def _predict(self, images: list[UInt8Array], probabilities: bool = False) -> list[SegmentationMap]:

@@ -45,16 +45,18 @@ class Tiling:
         Raises:
             ConfigError: sizes that the network cannot be tiled with; the message names those that it can.
         """
-        if len(tile_hw) != 2 or any(side < stride or side % stride for side in tile_hw):
+        two = isinstance(tile_hw, tuple | list) and len(tile_hw) == 2
+        if not two or any(not isinstance(side, int) or side < stride or side % stride for side in tile_hw):
+            got = tuple(tile_hw) if isinstance(tile_hw, list) else tile_hw
             raise ConfigError(
-                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got "
-                f"{tuple(tile_hw)}"
+                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got {got}"
             )
+        tile_hw = (tile_hw[0], tile_hw[1])
         largest = min(tile_hw) - stride  # the next tile begins at least one cell further
         if overlap is None:
             height, width = (min(side // 2, side - stride) for side in tile_hw)
             return cls(tile_hw, (height, width), stride)
-        if not 0 <= overlap <= largest:
+        if not isinstance(overlap, int) or not 0 <= overlap <= largest:
             raise ConfigError(
                 f"overlap: expected 0 to {largest} pixels (the tile's shorter side less the network's coarsest stride, "
                 f"{stride}), got {overlap}; take less overlap or larger tiles"
@@ -70,7 +72,7 @@ class Tiling:
         return spans(width, self.tile_hw[1], self.overlap_hw[1], self.stride)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Span:
     """Where a tile lies along one axis.
 

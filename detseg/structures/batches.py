@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from detseg.ops.letterbox import Letterbox
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoxTargets:
     """The objects of one image as the losses see them, in pixels of the network input.
 
@@ -65,7 +65,7 @@ class BoxTargets:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Batch:
     """What a loader yields and a task consumes.
 

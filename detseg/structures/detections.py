@@ -20,7 +20,7 @@ NO_CLASSES = ClassTable(())
 """The table of detections that nobody has named yet."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detections:
     """The objects found in one image, best first.
 

@@ -49,7 +49,7 @@ class ClassTable:
         return self.names.index("background") if "background" in self.names else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageAnnotations:
     """The ground truth of one image as its file states it, in pixels of the original image (upright, EXIF applied).
 
@@ -78,7 +78,7 @@ class ImageAnnotations:
         return self.crowd | self.difficult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """One decoded image with its training targets; what every reader yields.
 

@@ -15,7 +15,7 @@ from detseg.structures.arrays import UInt8Array
 from detseg.structures.samples import MAX_CLASSES, ClassTable
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SegmentationMap:
     """The class of every pixel of one image, at the image's own size.
 
@@ -55,10 +55,13 @@ class SegmentationMap:
 
     @property
     def palette(self) -> UInt8Array:
-        """(C, 3) uint8 RGB: the colour of each label in drawings and in the palette of the PNG."""
-        from detseg.draw import class_color
+        """(C, 3) uint8 RGB: the colour of each label in drawings and in the palette of the PNG.
 
-        return np.array([class_color(label) for label in range(len(self.classes))], dtype=np.uint8)
+        A class called ``background`` is black, as in VOC's masks; drawings leave it as it is.
+        """
+        from detseg.draw import class_colors
+
+        return np.array(class_colors(self.classes), dtype=np.uint8)
 
     @property
     def areas(self) -> dict[str, int]:

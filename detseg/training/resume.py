@@ -25,6 +25,10 @@ _KEPT = (
 """Settings that make the run what it is: a change would not fit the checkpoint's tensors, be overruled by them in
 silence, or count steps in another unit than the schedule."""
 
+_MASK_ENCODING = tuple(("data", key) for key in ("mask_values", "ignore_index", "mask_colors", "ignore_colors"))
+"""What pictures of masks mean: a change teaches other labels under the same names.  Another layout (``data.name``) may
+well write the same classes in another way, so these are compared within one."""
+
 
 def check_resumable(
     checkpoint: Mapping[str, Any], classes: ClassTable, config: Mapping[str, Any], max_epochs: int | None
@@ -49,7 +53,7 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
-        changed = [line for path in _KEPT for line in _changes(_at(then, path), _at(config, path), ".".join(path))]
+        changed = [line for path in _compared(then, config) for line in _changes(_at(then, path), _at(config, path), ".".join(path))]
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
@@ -61,6 +65,12 @@ def check_resumable(
             f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; "
             f"to go on, raise it"
         )
+
+
+def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
+    """The settings that must be the same in both."""
+    same_layout = _at(then, ("data", "name")) == _at(now, ("data", "name"))
+    return (*_KEPT, *_MASK_ENCODING) if same_layout else _KEPT
 
 
 def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:

@@ -27,6 +27,9 @@ from detseg.training.schedules import build_schedule
 _CHECK_EVERY = 10
 """Batches from one look at the loss to the next; looking makes a GPU wait."""
 
+_TOO_SMALL = "Expected more than 1 value per channel when training"
+"""How PyTorch's batch normalisation begins its ValueError."""
+
 
 class Task(L.LightningModule):
     """Trains a model; ``DetectionTask`` and ``SegmentationTask`` say on which targets, and by what it is measured.
@@ -99,8 +102,21 @@ class Task(L.LightningModule):
         return self
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The sum of the model's loss terms for a batch."""
-        terms = self.model.losses(to_float(batch.images), self.targets(batch))
+        """The sum of the model's loss terms for a batch.
+
+        Raises:
+            DetsegError: the batch is too small for batch normalisation.
+        """
+        try:
+            terms = self.model.losses(to_float(batch.images), self.targets(batch))
+        except ValueError as error:
+            if not str(error).startswith(_TOO_SMALL):
+                raise
+            height, width = batch.images.shape[-2:]
+            raise DetsegError(
+                f"a training batch of {len(batch)} image of {height} x {width} pixels leaves a single value a channel, "
+                f"which batch normalisation cannot train on; raise data.batch_size or data.image_size"
+            ) from error
         total = torch.stack(list(terms.values())).sum()
         self._log_losses("train", {"loss": total, **terms}, len(batch))
         return total
