@@ -41,6 +41,14 @@ def test_classes_are_parted_by_darker_lines_in_large_pictures_only() -> None:
     assert len(np.unique(small, axis=0)) == 2
 
 
+def test_a_palette_has_the_colours_of_the_classes_and_black_for_a_background() -> None:
+    labels = np.zeros((1, 1), dtype=np.uint8)
+    plain = SegmentationMap(labels, ClassTable(("a", "b"))).palette
+    assert plain.tolist() == [[240, 30, 30], [0, 255, 0]]
+    assert SegmentationMap(labels, ClassTable(("background", "b"))).palette.tolist() == [[0, 0, 0], [0, 255, 0]]
+    assert SegmentationMap(labels, ClassTable(("a", "background"))).palette.tolist() == [[240, 30, 30], [0, 0, 0]]
+
+
 def test_a_map_draws_itself() -> None:
     labels = np.array([[0, 1], [1, 0]], dtype=np.uint8)
     found = SegmentationMap(labels, ClassTable(("a", "b")))

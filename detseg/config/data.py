@@ -141,7 +141,8 @@ class DataSection(Section):
     classes: tuple[str, ...] | None = None
     """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
     annotations; masks: the lines of `classes.txt` in `root`). Given names are checked against the data: an unknown
-    class in an annotation is an error. For masks the order is that of the values, a background included."""
+    class in an annotation is an error. For masks the order is that of the values, a background included, and given
+    names go before `classes.txt`."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property

@@ -67,20 +67,17 @@ def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str]
     found = _names_in_file(path)
     if table is not None and found != list(table.names):
         raise ClassTableError(
-            f"{path}: it names {_difference(found, table.names)}; values of these masks would be taken for other "
-            "classes; if they do mean these, set data.classes to them"
+            f"{path}: {_difference(found, table.names)}; values of these masks would be taken for other classes; if "
+            "they do mean the expected ones, name these in data.classes"
         )
     return ""
 
 
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """Both lists from the first name that differs on."""
-    first = next((k for k in range(min(len(found), len(expected))) if found[k] != expected[k]), None)
-    where = "" if first is None else f" (from label {first} on: {listed(found[first:])}; {listed(expected[first:])})"
-    same_names = ", in another order" if sorted(found) == sorted(expected) else ""
-    return f"the {len(found)} classes {listed(found)}, expected the {len(expected)} {listed(expected)}{same_names}" + (
-        where if first is not None and first > 0 else ""
-    )
+    """Both lists, and the first label that differs, as long lists are cut."""
+    first = next((k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
+    label = "" if first is None else f" (label {first} is {found[first]!r}, expected {expected[first]!r})"
+    return f"{len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}{label}"
 
 
 def _names_in_file(path: Path) -> list[str]:

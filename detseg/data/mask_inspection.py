@@ -5,12 +5,16 @@ Letters for dimensions: C classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
-from detseg.data.images import read_image_hw
+from detseg.data.class_names import listed, printable
+from detseg.data.images import read_image_hw, read_orientation
 from detseg.data.mask_encoding import MaskEncoding
-from detseg.data.report import Oddity
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.mask_messages import histogram
+from detseg.data.report import MAX_EXAMPLES, Oddity
+from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, IntArray
 
@@ -18,7 +22,27 @@ MAX_INSPECTED = 200
 """Of larger data sets so many masks are looked at, evenly spread."""
 
 
-def inspect_masks(dataset: SegmentationDataset, encoding: MaskEncoding | None = None) -> None:
+@dataclass
+class _Seen:
+    """What the masks hold that were looked at.
+
+    Attributes:
+        counts: (256,) int64, pixels of each label.
+        masks: how many they are.
+        alone: of each label the images whose masks show it and ignored pixels, and nothing else.
+    """
+
+    counts: IntArray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
+    masks: int = 0
+    alone: dict[int, list[str]] = field(default_factory=dict)
+
+    @property
+    def present(self) -> list[int]:
+        """The labels that occur."""
+        return [int(label) for label in np.flatnonzero(self.counts[:IGNORE_LABEL])]
+
+
+def inspect_masks(dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True) -> None:
     """Decode all masks, or an even sample of many, and note in the report what is odd about them.
 
     Where the sample looks as if the masks meant something else, the others are decoded too before that is said.
@@ -26,25 +50,34 @@ def inspect_masks(dataset: SegmentationDataset, encoding: MaskEncoding | None = 
     Args:
         dataset: just read.
         encoding: of its mask pictures; None: its maps are no pictures.
+        training: whether this set is trained on.  One class and ignored pixels are all that a split of images without
+            objects may hold, but nothing can be learned from them.
 
     Raises:
-        DataError: one of the masks, or of their images' headers, is wrong; no pixel of any mask counts; or one of two
-            classes never occurs whereas ignored values do, as in masks of 0 and 255 that are read with 255 ignored.
+        DataError: one of the masks, or of their images' headers, is wrong; no pixel of any mask counts; or, in
+            training, a single class occurs beside ignored pixels, as in masks of 0 and 255 that are read with 255
+            ignored.
     """
     sample = _evenly_spread(len(dataset), MAX_INSPECTED)
     others = sorted(set(range(len(dataset))) - set(sample))
-    counts = np.zeros(256, dtype=np.int64)
-    looked = 0
+    seen = _Seen()
     for index in [*sample, *others]:
-        if looked >= len(sample) and not _doubt(counts, dataset, encoding):
+        if seen.masks >= len(sample) and not _refused(seen, encoding, training):
             break
-        counts += _look(dataset, index)
-        looked += 1
-    doubt = _doubt(counts, dataset, encoding)
-    if doubt:
-        others_too = f" and {looked - 1} more" if looked > 1 else ""
-        raise DataError(f"{dataset.masks.where(0)}{others_too}: {doubt}")
-    _report(dataset, counts, looked)
+        _look(dataset, index, seen)
+    if _refused(seen, encoding, training):
+        others_too = f" and {seen.masks - 1} more" if seen.masks > 1 else ""
+        raise DataError(f"{dataset.masks.where(0)}{others_too}: {_mend(seen, dataset.classes.names, encoding)}")
+    _report(dataset, seen, encoding)
+
+
+def _refused(seen: _Seen, encoding: MaskEncoding | None, training: bool) -> bool:
+    return not seen.present or (training and encoding is not None and _single(seen))
+
+
+def _single(seen: _Seen) -> bool:
+    """Whether one class occurs beside ignored pixels, and no other."""
+    return len(seen.present) == 1 and bool(seen.counts[IGNORE_LABEL])
 
 
 def _evenly_spread(num: int, most: int) -> list[int]:
@@ -52,42 +85,91 @@ def _evenly_spread(num: int, most: int) -> list[int]:
     return list(range(num)) if num <= most else [round(k * (num - 1) / (most - 1)) for k in range(most)]
 
 
-def _look(dataset: SegmentationDataset, index: int) -> IntArray:
-    """(256,) pixels of each label of one mask, whose size is checked against its image's."""
+def _look(dataset: SegmentationDataset, index: int, seen: _Seen) -> None:
+    """Add one mask, whose size and orientation are checked against its image's."""
     semantic = dataset.masks.read(index)
-    dataset.check_size(index, read_image_hw(dataset.path(index)), (semantic.shape[0], semantic.shape[1]))
+    hw = (semantic.shape[0], semantic.shape[1])
+    dataset.check_size(index, read_image_hw(dataset.path(index)), hw)
+    name = dataset.packed.path(index)
+    if isinstance(dataset.masks, PictureMasks) and _turned_otherwise(dataset, index, hw):
+        dataset.report.add(Oddity.TURNED, name)
     counts = np.bincount(semantic.ravel(), minlength=256)
-    if not counts[:IGNORE_LABEL].any():
-        dataset.report.add(Oddity.ALL_IGNORED, dataset.packed.path(index))
-    return counts
+    labels = np.flatnonzero(counts[:IGNORE_LABEL])
+    if not len(labels):
+        dataset.report.add(Oddity.ALL_IGNORED, name)
+    if len(labels) == 1 and counts[IGNORE_LABEL]:
+        seen.alone.setdefault(int(labels[0]), []).append(name)
+    seen.counts += counts
+    seen.masks += 1
 
 
-def _doubt(counts: IntArray, dataset: SegmentationDataset, encoding: MaskEncoding | None) -> str:
-    """Why masks with these pixels of each label cannot be meant as they are read; empty: they can."""
-    names = dataset.classes.names
-    present = np.flatnonzero(counts[: len(names)]).tolist()
+def _turned_otherwise(dataset: SegmentationDataset, index: int, hw: tuple[int, int]) -> bool:
+    """Whether image and mask state different orientations, where their sizes do not show that they fit."""
+    image, mask = read_orientation(dataset.path(index)), read_orientation(dataset.masks.where(index))
+    sides_show_it = (image >= 5) != (mask >= 5) and hw[0] != hw[1]  # 5 to 8 swap the sides, and these are equal by now
+    return image != mask and not sides_show_it
+
+
+def _mend(seen: _Seen, names: tuple[str, ...], encoding: MaskEncoding | None) -> str:
+    """Why masks with these pixels cannot be trained on, and what may be meant."""
     ignored = None if encoding is None or encoding.colors is not None else encoding.ignore_index
-    if not counts[IGNORE_LABEL] or encoding is None or ignored is None:
-        return "" if present else "no pixel counts, so there is nothing to learn or to score"
-    if len(names) == 2 and len(present) < 2:
-        found = sorted([ignored, *(encoding.class_values[label] for label in present)])
-        absent = 0 if present == [1] else 1
-        values = list(encoding.class_values)
-        values[absent] = ignored
-        part = ("background", "foreground")[absent]
-        return (
-            f"values {{{', '.join(map(str, found))}}} with 2 classes, and {ignored} counts nowhere, so that "
-            f"{names[absent]!r} never occurs: is {ignored} the {part}? set data.mask_values={values} "
-            "data.ignore_index=null"
+    if seen.present and encoding is not None:
+        begin, question = _single_class(seen.present[0], ignored, encoding)
+        return f"{begin}, and one class alone cannot be learned: {question} (found: {_histogram(seen, encoding)})"
+    if ignored is None:
+        return "no pixel counts, so there is nothing to learn or to score"
+    return (
+        f"values {{{ignored}}} with {len(names)} classes: all pixels are {ignored}, which counts nowhere; set "
+        "data.ignore_index=null if that is a class, or mend the masks"
+    )
+
+
+def _single_class(label: int, ignored: int | None, encoding: MaskEncoding) -> tuple[str, str]:
+    """What masks hold that show one class and ignored pixels (None: of ignored colours), and what may be meant."""
+    names, values = encoding.classes.names, list(encoding.class_values)
+    absent = [name for k, name in enumerate(names) if k != label]
+    if ignored is None:
+        begin = f"only {names[label]!r} occurs beside colours that count nowhere, never {listed(absent)}"
+        return begin, "is one of data.ignore_colors a class? it belongs into data.mask_colors"
+    low, high = sorted([ignored, values[label]])
+    begin = f"values {{{low}, {high}}} with {len(names)} classes, and {ignored} counts nowhere"
+    if len(names) == 2:
+        values[1 - label] = ignored
+        return f"{begin}, so that {absent[0]!r} never occurs", (
+            f"is {ignored} the {('foreground', 'background')[label]}? set data.mask_values={values} "
+            f"data.ignore_index=null; or is it void? add images that show {absent[0]!r}"
         )
-    return "" if present else f"all pixels are {ignored}, which counts nowhere; set data.ignore_index=null or mend them"
+    return f"{begin} (data.ignore_index), so that only {names[label]!r} occurs, never {listed(absent)}", (
+        f"is {ignored} a class here? the masks then tell fewer classes apart than data.classes has; mend the masks, or "
+        "name their classes in data.classes and the value of each in data.mask_values"
+    )
 
 
-def _report(dataset: SegmentationDataset, counts: IntArray, looked: int) -> None:
-    if looked < len(dataset):
-        dataset.report.note(f"masks looked at when opened: {looked} of {len(dataset)}, evenly spread")
-    total, ignored = int(counts.sum()), int(counts[IGNORE_LABEL])
+def _histogram(seen: _Seen, encoding: MaskEncoding) -> str:
+    """How often each class, by its value or else its name, and what is ignored occur."""
+    labels = [*seen.present, IGNORE_LABEL]
+    if encoding.colors is None:
+        names = [str(encoding.ignore_index if k == IGNORE_LABEL else encoding.class_values[k]) for k in labels]
+    else:
+        names = ["ignored" if k == IGNORE_LABEL else encoding.classes.names[k] for k in labels]
+    return histogram(names, seen.counts[labels])
+
+
+def _report(dataset: SegmentationDataset, seen: _Seen, encoding: MaskEncoding | None) -> None:
+    report, names = dataset.report, dataset.classes.names
+    if seen.masks < len(dataset):
+        report.note(f"masks looked at when opened: {seen.masks} of {len(dataset)}, evenly spread")
+    total, ignored = int(seen.counts.sum()), int(seen.counts[IGNORE_LABEL])
     if ignored:
-        dataset.report.note(f"pixels of the masks that count nowhere: {100 * ignored / total:.1f} %")
-    for label in np.flatnonzero(counts[: len(dataset.classes)] == 0):
-        dataset.report.add(Oddity.ABSENT, dataset.classes.names[label])
+        report.note(f"pixels of the masks that count nowhere: {100 * ignored / total:.1f} %")
+    if encoding is not None and _single(seen):
+        report.note(
+            f"the masks show {names[seen.present[0]]!r} and what counts nowhere, and no other class "
+            f"({_histogram(seen, encoding)}): is that so?"
+        )
+    for label, images in sorted(seen.alone.items()) if encoding is not None else ():
+        more = ", ..." if len(images) > MAX_EXAMPLES else ""
+        shown = ", ".join(printable(name) for name in images[:MAX_EXAMPLES]) + more
+        report.note(f"masks in which only {names[label]!r} and void occur: {len(images)} of {seen.masks} ({shown})")
+    for absent in np.flatnonzero(seen.counts[: len(names)] == 0):
+        report.add(Oddity.ABSENT, names[absent])

@@ -20,9 +20,6 @@ from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 
-_MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
-"""For messages: the file types of masks that are read whatever they hold."""
-
 
 def read_mask_folder(
     images: Path | str,
@@ -86,10 +83,10 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     wanted = {stem: stem + suffix for stem in image_files}
     missing = [image_files[stem][0] for stem, mask in wanted.items() if mask not in mask_files]
     if missing:
-        example = f"{next(stem for stem, mask in wanted.items() if mask not in mask_files)}{suffix}"
+        example = f"{next(stem for stem, mask in wanted.items() if mask not in mask_files)}{suffix}.png"
         raise DataError(
-            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(missing)}; expected {example} "
-            f"with {' or '.join(_MASK_SUFFIXES)} (data.mask_suffix is what comes before the file type); add the masks "
+            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(missing)}; expected "
+            f"{example}, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add the masks "
             "or take the images out"
         )
     for stem in sorted(mask_files.keys() - set(wanted.values()) - (image_files.keys() if together else set())):

@@ -17,7 +17,6 @@ from detseg.training.detection_task import DetectionTask
 from detseg.training.segmentation_task import SegmentationTask
 from detseg.training.task import Task
 
-
 _NETWORKS = ("backbone", "neck", "head", "auxiliary")
 """The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
 

@@ -70,8 +70,8 @@ class DetectionOutput(Output):
         _write_json(self._out / "detections.json", self._entries)
         _write_json(self._out / "images.json", {"images": self._images, "categories": categories})
         return (
-            f"{_counted(len(self._entries), 'object')} in {_counted(len(self._images), 'picture')}; written to {self._out}: the drawn "
-            f"pictures, detections.json, images.json"
+            f"{_counted(len(self._entries), 'object')} in {_counted(len(self._images), 'picture')}; written to "
+            f"{self._out}: the drawn pictures, detections.json, images.json"
         )
 
 
@@ -123,8 +123,8 @@ class SegmentationOutput(Output):
         classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
         _write_json(self._out / "classes.json", {"classes": classes, "pictures": self._pictures})
         return (
-            f"{_counted(len(self._pictures), 'picture')}; written to {self._out}: the drawn pictures, {MASKS}/ (labels as indexed "
-            f"PNGs), classes.json"
+            f"{_counted(len(self._pictures), 'picture')}; written to {self._out}: the drawn pictures, {MASKS}/ (labels "
+            f"as indexed PNGs), classes.json"
         )
 
     def _mask_of(self, picture: Path) -> Path:

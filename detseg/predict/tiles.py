@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -45,18 +46,17 @@ class Tiling:
         Raises:
             ConfigError: sizes that the network cannot be tiled with; the message names those that it can.
         """
-        two = isinstance(tile_hw, tuple | list) and len(tile_hw) == 2
-        if not two or any(not isinstance(side, int) or side < stride or side % stride for side in tile_hw):
-            got = tuple(tile_hw) if isinstance(tile_hw, list) else tile_hw
+        are_two = isinstance(tile_hw, tuple | list) and len(tile_hw) == 2
+        if not are_two or any(not isinstance(side, Integral) or side < stride or side % stride for side in tile_hw):
             raise ConfigError(
-                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got {got}"
+                f"tile: expected height and width in multiples of {stride}, the network's coarsest stride, got "
+                f"{tile_hw}"
             )
-        tile_hw = (tile_hw[0], tile_hw[1])
         largest = min(tile_hw) - stride  # the next tile begins at least one cell further
         if overlap is None:
             height, width = (min(side // 2, side - stride) for side in tile_hw)
             return cls(tile_hw, (height, width), stride)
-        if not isinstance(overlap, int) or not 0 <= overlap <= largest:
+        if not isinstance(overlap, Integral) or not 0 <= overlap <= largest:
             raise ConfigError(
                 f"overlap: expected 0 to {largest} pixels (the tile's shorter side less the network's coarsest stride, "
                 f"{stride}), got {overlap}; take less overlap or larger tiles"

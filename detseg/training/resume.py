@@ -53,7 +53,11 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
-        changed = [line for path in _compared(then, config) for line in _changes(_at(then, path), _at(config, path), ".".join(path))]
+        changed = [
+            line
+            for path in _compared(then, config)
+            for line in _changes(_at(then, path), _at(config, path), ".".join(path))
+        ]
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "

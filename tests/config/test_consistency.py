@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from detseg.config.load import load_config
+from detseg.config.segmentation import UNetConfig
 from detseg.errors import ConfigError
 
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"
 UNET = "model: {name: unet}\ndata: {name: voc, root: x, image_size: 50}\n"
+NO_CE = UNET.replace("unet}", "unet, loss: {cross_entropy: {weight: 0}, dice: {weight: 1}}}")
 FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
 
 
@@ -26,6 +28,10 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (UNET, "data.augmentation.min_visibility=0.5", "data.augmentation.min_visibility", "is for boxes"),
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),
         (UNET, "evaluation.operating_iou=0.7", "evaluation.operating_iou", "is for boxes"),
+        (UNET, "model.loss.focal.gamma=3", "model.loss.focal.gamma", "focal is off, its weight is 0; set focal.weight"),
+        (UNET, "model.loss.tversky.alpha=0.1", "model.loss.tversky.alpha", "tversky is off, .*, or leave alpha out"),
+        (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave beta out"),
+        (NO_CE, "model.loss.cross_entropy.label_smoothing=0.1", "model.loss.cross_entropy.label_smoothing", "is off"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
     ],
 )
@@ -39,6 +45,16 @@ def test_it_is_one_line_that_names_the_override(
         load_config(file, [override])
     assert "\n" not in str(caught.value)
     assert str(caught.value).startswith(f"override {override}: {path}: ")
+
+
+def test_settings_of_terms_that_are_on_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(UNET, encoding="utf-8")
+    terms = ["focal.weight=1", "focal.gamma=3", "tversky.weight=1", "tversky.alpha=0.1", "tversky.beta=0.2"]
+    model = load_config(file, [f"model.loss.{x}" for x in (*terms, "cross_entropy.label_smoothing=0.1")]).model
+    assert isinstance(model, UNetConfig)
+    loss = model.loss
+    assert (loss.focal.gamma, loss.tversky.alpha, loss.tversky.beta) == (3, 0.1, 0.2)
 
 
 def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:

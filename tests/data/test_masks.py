@@ -87,6 +87,9 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
         ([0, 85, 170], ABC, 255, r"are these the values of the classes\? set data\.mask_values=\[0, 85, 170\]"),
         ([0, 1, 2, 3, 4, 5, 9], ABC, 255, r"values \{0 to 5, 9\} with 3 classes: name every class in data\.classes"),
         ([0, 1, 2, 3, 4, 5, 9], ABC, 255, r"expected: 0 to 2, and 255 for what counts nowhere"),
+        (list(range(0, 250, 5)), ABC, 255, "resized with interpolation or saved with loss"),
+        (list(range(12)), ABC, 255, "or, if each is a class, name every class in data.classes"),
+        (list(range(20)), tuple("abcdefghij"), 255, "with 10 classes: name every class in data.classes"),
         (list(range(256)), ABC, 255, "resized with interpolation or saved with loss, or one of object numbers"),
     ],
 )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.report import Oddity
 from detseg.data.semantic_dataset import SegmentationDataset
 from detseg.data.semantic_folder import read_mask_folder
 from detseg.data.semantic_voc import read_voc_masks
@@ -102,9 +101,9 @@ def test_a_mask_drawn_before_its_image_was_turned(dataset: SegmentationDataset) 
     ("masks", "settings", "message"),
     [
         # mmsegmentation#1609: masks of 0 and 255, read with 255 ignored.
-        ({"a": [[0, 255]], "b": [[0]]}, {}, r"a\.png and 1 more: values \{0, 255\} with 2 classes, .*'thing' never occurs: is 255 the foreground\? set data\.mask_values=\[0, 255\] data\.ignore_index=null"),  # noqa: E501 - one message
-        ({"a": [[1, 255]]}, {}, r"a\.png: values \{1, 255\} .*'background' never occurs: is 255 the background\? set data\.mask_values=\[255, 1\]"),  # noqa: E501 - one message
-        ({"a": [[0, 1]]}, {"values": [1, 2], "ignore_index": 0}, r"'thing' never occurs: is 0 the foreground\? set data\.mask_values=\[1, 0\]"),  # noqa: E501 - one message
+        ({"a": [[0, 255]], "b": [[0]]}, {}, r"a\.png and 1 more: values \{0, 255\} with 2 classes, .*'thing' never occurs.*: is 255 the foreground\? set data\.mask_values=\[0, 255\] data\.ignore_index=null"),  # noqa: E501 - one message
+        ({"a": [[1, 255]]}, {}, r"a\.png: values \{1, 255\} .*'background' never occurs.*: is 255 the background\? set data\.mask_values=\[255, 1\]"),  # noqa: E501 - one message
+        ({"a": [[0, 1]]}, {"values": [1, 2], "ignore_index": 0}, r"'thing' never occurs.*: is 0 the foreground\? set data\.mask_values=\[1, 0\]"),  # noqa: E501 - one message
         ({"a": [[255, 255]]}, {"classes": ("x", "y", "z")}, r"all pixels are 255, which counts nowhere"),
         ({"a": [[255, 255]]}, {}, r"values \{255\} with 2 classes"),
     ],
@@ -121,8 +120,7 @@ def test_masks_that_cannot_be_meant_as_they_are_read(
 def test_what_the_trap_is_not(tmp_path: Path) -> None:
     only_background = read_voc_masks(write_voc_masks(tmp_path / "a", {"a": [[0, 0]]}), "train", classes=BINARY)
     assert only_background.report.lines() == ["classes that no mask shows: 1 (thing)"]
-    three = read_voc_masks(write_voc_masks(tmp_path / "b", {"a": [[0, 255]]}), "train", classes=("x", "y", "z"))
-    assert three.report.examples(Oddity.ABSENT) == ["y", "z"]
+    write_voc_masks(tmp_path / "b", {"a": [[0, 255]]})
     mended = read_voc_masks(tmp_path / "b", "train", classes=BINARY, values=(0, 255), ignore_index=None)
     assert mended.semantic(0).tolist() == [[0, 1]]
     assert mended.classes.source_ids == (0, 255)

@@ -38,7 +38,7 @@ def test_images_without_a_mask_are_an_error_that_names_them(tmp_path: Path) -> N
     images, masks = write_pairs(tmp_path, {"a": [[0, 1]], "b": [[1, 1]], "c": [[0, 0]]})
     (masks / "b.png").unlink()
     with pytest.raises(
-        DataError, match=r"masks: 1 of 3 images have no mask: b\.jpg; expected b\.png \(data\.mask_suffix"
+        DataError, match=r"1 of 3 images have no mask: b\.jpg; expected b\.png, \.tif, \.tiff or \.bmp \(data\.mask_"
     ):
         read_mask_folder(images, masks, BINARY)
     with pytest.raises(DataError, match=r"3 of 3 images have no mask: a\.jpg, b\.jpg, c\.jpg; expected a_gt\.png"):

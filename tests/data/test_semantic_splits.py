@@ -13,7 +13,7 @@ from detseg.data.shapes import render_scene
 from detseg.data.splits import open_split
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
-from tests.data.mask_layouts import BINARY, rectangle, write_coco_masks, write_pairs, write_voc_masks
+from tests.data.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -26,8 +26,12 @@ def test_voc(tmp_path: Path) -> None:
     assert train.semantic(0).tolist() == [[0, 1]]
     assert train.classes == ClassTable(BINARY, (7, 9))
     assert len(open_semantic_split(config, "test", train.classes)) == 2
+    # Nothing can be learned from b, but it may well be evaluated on.
+    val = open_semantic_split(config, "val", train.classes)
+    assert val.semantic(0).tolist() == [[1, 255]]
+    assert "the masks show 'thing' and what counts nowhere" in lines_of(val.report)
     with pytest.raises(DataError, match=r"is 3 the background\? set data\.mask_values=\[3, 9\]"):
-        open_semantic_split(config, "val", train.classes)
+        open_semantic_split(config.model_copy(update={"train_split": "two"}), "train")
 
 
 def test_folder(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from detseg.errors import DetsegError
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.semantic import logits_at_original_size
@@ -190,7 +191,7 @@ def test_wrong_input_is_refused() -> None:
     for value in (float("nan"), float("inf"), float("-inf")):
         wrong = logits.clone()
         wrong[1, 2, 3, 4] = value
-        with pytest.raises(ValueError, match="NaN or infinite; has training diverged"):
+        with pytest.raises(DetsegError, match=r"logits are NaN or infinite, so .* has training diverged"):
             evaluator.update_batch(batch, wrong)
     with pytest.raises(ValueError, match=r"expected a label map of shape \(H, W\), got shape \(1, 2, 3\)"):
         evaluator.update(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8))

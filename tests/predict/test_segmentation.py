@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from detseg.errors import CheckpointError, ConfigError
+from detseg.errors import CheckpointError, ConfigError, DetsegError
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.predict import ImagePredictor, Predictor, SegmentationPredictor, load_predictor
 from detseg.structures import SegmentationMap
@@ -105,8 +105,12 @@ def test_what_cannot_be_asked_for_is_refused(predictor: SegmentationPredictor) -
         predictor(noise(9, 9), overlap=8)
     with pytest.raises(ConfigError, match=r"^tile: expected height and width in multiples of 4"):
         predictor(noise(9, 9), tile=(30, 32))
-    with pytest.raises(ConfigError, match=r"^overlap: expected 0 to 28 pixels"):
-        predictor(noise(9, 9), tile=(32, 32), overlap=32)
+    for tile in (64, (32.0, 32.0), (32, 32, 32), (32,), "64", (True, 32)):
+        with pytest.raises(ConfigError, match=r"^tile: expected height and width in multiples of 4, .*, got "):
+            predictor(noise(9, 9), tile=tile)  # type: ignore[arg-type]  # wrong on purpose
+    for overlap in (32, -1, 8.0):
+        with pytest.raises(ConfigError, match=r"^overlap: expected 0 to 28 pixels"):
+            predictor(noise(9, 9), tile=(32, 32), overlap=overlap)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         list(predictor.stream([noise(9, 9)], batch_size=0))
     with pytest.raises(TypeError, match="a PIL image, or a list of these, got NoneType"):
@@ -115,6 +119,25 @@ def test_what_cannot_be_asked_for_is_refused(predictor: SegmentationPredictor) -
         predictor(np.zeros((0, 8, 3), dtype=np.uint8))
     with pytest.raises(ValueError, match="an image needs at least one pixel"):
         predictor(np.zeros((0, 8, 3), dtype=np.uint8), tile=(32, 32))
+
+
+@pytest.mark.parametrize("tile", [None, (32, 32)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_that_has_diverged_labels_nothing(
+    predictor: SegmentationPredictor, value: float, tile: tuple[int, int] | None
+) -> None:
+    with torch.no_grad():
+        dict(predictor.model.named_parameters())["score.bias"][1] = value
+    with pytest.raises(DetsegError, match=r"^the model's logits are NaN or infinite, so there are no labels; take"):
+        predictor(noise(50, 60), tile=tile)
+
+
+def test_maps_are_compared_by_identity(predictor: SegmentationPredictor) -> None:
+    one, other = predictor([noise(20, 30), noise(20, 30)])
+    np.testing.assert_array_equal(one.labels, other.labels)
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2
 
 
 def test_a_checkpoint_of_a_segmenter_gives_its_predictor(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError
 from detseg.predict import SegmentationPredictor, load_predictor
 from detseg.predict.files import predict_files
+from detseg.structures import ClassTable
 from tests.predict.networks import CLASSES, noise, write_unet
 from tools import predict
 
@@ -83,6 +84,27 @@ def test_a_lossless_overlay_is_the_picture_under_its_colours(checkpoint: Path, i
     colors = np.array([class_color(label) for label in range(3)], dtype=np.float64)[labels]
     drawn = np.array(Image.open(tmp_path / "out" / "a.png"))[:181]
     assert np.abs(drawn - (colors + noise(181, 239)) / 2).max() <= 1
+
+
+def test_one_picture_is_told_as_one(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predict_files(checkpoint, [images / "a.png"], tmp_path / "out", device="cpu")
+    assert f"1 picture; written to {tmp_path / 'out'}: the drawn pictures, masks/" in capsys.readouterr().out
+
+
+def test_a_background_is_black_in_masks_and_plain_in_drawings(images: Path, tmp_path: Path) -> None:
+    checkpoint = write_unet(tmp_path / "b.ckpt", ClassTable(("background", "road", "car")))
+    predict_files(checkpoint, [images / "a.png"], tmp_path / "out", device="cpu")
+    described = json.loads((tmp_path / "out" / "classes.json").read_text())["classes"]
+    assert [entry["color"] for entry in described] == [[0, 0, 0], list(class_color(1)), list(class_color(2))]
+    mask = Image.open(tmp_path / "out" / "masks" / "a.png")
+    labels = np.array(mask)
+    assert (labels == 0).any()
+    assert (np.array(mask.convert("RGB"))[labels == 0] == 0).all()
+    drawn = np.array(Image.open(tmp_path / "out" / "a.png"))
+    np.testing.assert_array_equal(drawn[:181][labels == 0], noise(181, 239)[labels == 0])
+    assert (drawn[181:] == 0).all(axis=2).sum() > 100  # its strip in the legend
 
 
 def test_labels_of_two_pictures_never_share_a_file(checkpoint: Path, images: Path, tmp_path: Path) -> None:

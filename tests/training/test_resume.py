@@ -75,6 +75,43 @@ def test_other_settings_of_what_it_holds_are_refused(changes: dict[str, Any], di
     )
 
 
+UNET: dict[str, Any] = {
+    "model": {"name": "unet", "loss": {"dice": {"weight": 0.0}, "class_weights": [1.0, 2.0]}},
+    "data": {"name": "folder", "mask_values": None, "ignore_index": 255, "mask_colors": None, "ignore_colors": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "difference"),
+    [
+        ("model", {"loss": {"dice": {"weight": 1.0}, "class_weights": [1.0, 2.0]}}, "model.loss.dice.weight was 0.0 "),
+        (
+            "model",
+            {"loss": {"dice": {"weight": 0.0}, "class_weights": None}},
+            "model.loss.class_weights was [1.0, 2.0]",
+        ),
+        ("data", {"mask_values": [0, 255]}, "data.mask_values was None and is [0, 255]"),
+        ("data", {"ignore_index": None}, "data.ignore_index was 255 and is None"),
+        ("data", {"mask_colors": [[0, 0, 0], [9, 9, 9]]}, "data.mask_colors was None and is [[0, 0, 0], [9, 9, 9]]"),
+        ("data", {"ignore_colors": [[1, 1, 1]]}, "data.ignore_colors was [] and is [[1, 1, 1]]"),
+    ],
+)
+def test_what_masks_mean_and_losses_weigh_stays(section: str, changes: dict[str, Any], difference: str) -> None:
+    then = {ENTRY: model_entry(settings(**UNET), TABLE), "epoch": 1}
+    check_resumable(then, TABLE, settings(**UNET), 5)
+    now = settings(**{**UNET, section: {**UNET[section], **changes}})
+    with pytest.raises(CheckpointError) as caught:
+        check_resumable(then, TABLE, now, 5)
+    assert f"than it began with: {difference}" in str(caught.value)
+
+
+def test_another_layout_may_write_the_same_classes_in_another_way() -> None:
+    then = {ENTRY: model_entry(settings(**UNET), TABLE), "epoch": 1}
+    check_resumable(then, TABLE, settings(**{**UNET, "data": {"name": "coco"}}), 5)
+    values = {"name": "voc", "mask_values": [0, 7], "ignore_index": None}
+    check_resumable(then, TABLE, settings(**{**UNET, "data": values}), 5)
+
+
 def test_a_finished_run_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"^nothing is left to train: the checkpoint has 5 epochs and trainer\."):
         check_resumable(checkpoint(epoch=4), TABLE, settings(), max_epochs=5)

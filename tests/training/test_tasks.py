@@ -7,7 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from detseg.config.load import config_from_dict
 from detseg.draw import class_color
+from detseg.errors import DetsegError
+from detseg.evaluate import build_evaluator
+from detseg.factory import build_model
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable
@@ -61,6 +66,41 @@ def test_the_criterion_heads_the_results(kind: str) -> None:
     headline = task.evaluator.compute().headline
     assert next(iter(headline)) == task.criterion
     assert set(task.shown) <= headline.keys()
+
+
+def test_the_evaluator_has_the_settings_that_evaluation_gives_it() -> None:
+    overrides = {"evaluation": {"boundary_width": 0.07}, "data": {"name": "voc", "root": "x"}}
+    config = config_from_dict({"model": {"name": "unet"}, **overrides}, "settings")
+    task = SegmentationTask(LeftIsOne(), CLASSES, evaluation=config.evaluation)
+    for evaluator in (task.evaluator, build_evaluator(config, CLASSES)):
+        assert isinstance(evaluator, SegmentationEvaluator)
+        assert evaluator.boundary_width == 0.07
+
+
+@pytest.mark.parametrize("model", ["fcn", "unet", "yolo"])
+def test_a_batch_too_small_for_batch_normalisation_is_one_line(model: str) -> None:
+    backbone = {"name": "csp_nano", "width": 0.0625, "depth": 0.1}
+    settings = {"model": {"name": model, "backbone": backbone}, "data": {"name": "voc", "root": "x"}}
+    config = config_from_dict(settings, "settings")
+    network = build_model(config.model, 2)
+    task = DetectionTask(network, CLASSES) if model == "yolo" else SegmentationTask(network, CLASSES)
+    images, semantic = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, 32, 32, dtype=torch.uint8)
+    with pytest.raises(DetsegError) as caught:
+        task.train().training_step(Batch(images, [BoxTargets.empty()], [0], semantic=semantic), 0)
+    assert str(caught.value) == (
+        "a training batch of 1 image of 32 x 32 pixels leaves a single value a channel, which batch normalisation "
+        "cannot train on; raise data.batch_size or data.image_size"
+    )
+
+
+def test_other_errors_of_a_step_stay_what_they_are() -> None:
+    class Wrong(LeftIsOne):
+        def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
+            raise ValueError("something else")
+
+    with pytest.raises(ValueError, match=r"^something else$") as caught:
+        SegmentationTask(Wrong(), CLASSES).training_step(semantic_batch(), 0)
+    assert not isinstance(caught.value, DetsegError)
 
 
 def test_a_segmenter_learns_from_the_map_and_a_detector_from_the_boxes() -> None:

@@ -91,6 +91,15 @@ def test_up_convolution_keeps_the_scale() -> None:
     assert level.up(torch.randn(2, 256, 16, 16)).std().item() == pytest.approx(1, abs=0.05)
 
 
+def test_resized_maps_are_not_shifted() -> None:
+    """Cells lie at their centres: of a ramp i the outputs lie at (j + 0.5) / 2 - 0.5, flat beyond the last centres."""
+    up = cast(nn.Sequential, DecoderLevel(1, 0, 1, "resize").up)[0]
+    ramp = torch.arange(4.0).expand(1, 1, 4, 4)
+    line = torch.tensor([0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+    torch.testing.assert_close(up(ramp), line.expand(1, 1, 8, 8))
+    torch.testing.assert_close(up(ramp.mT), line[:, None].expand(1, 1, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("strides", "channels", "output_stride", "message"),
     [

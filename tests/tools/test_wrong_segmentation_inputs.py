@@ -1,0 +1,184 @@
+"""What the tools say to mistakes with masks and segmenters: exactly one line, and exit code 2."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detseg.checkpoint import read_raw_checkpoint
+from detseg.config.cli import run_tool
+from tests.tiny import TinyRun, write_colors
+from tools import evaluate, predict, train
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+CONFIG, BEST = "tiny.yaml", "run/checkpoints/best.ckpt"
+COUNTS = {"train": 4, "val": 2}
+
+
+def mask_of(root: Path, stem: str) -> Path:
+    return root / "SegmentationClass" / f"{stem}.png"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_segmentation: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run, its settings, and everything that can be wrong with masks beside them."""
+    root = tmp_path_factory.mktemp("wrong_masks")
+    (root / "run").symlink_to(tiny_segmentation.run_dir)
+    (root / CONFIG).write_bytes(tiny_segmentation.config_path.read_bytes())
+    for path in (write_colors(root / "bright", COUNTS) / "SegmentationClass").iterdir():
+        Image.fromarray(np.where(np.array(Image.open(path)) == 0, 0, 255).astype(np.uint8)).save(path)
+    colored = mask_of(write_colors(root / "colored", COUNTS), "train01")
+    Image.open(colored).convert("RGB").save(colored)
+    mask_of(write_colors(root / "incomplete", COUNTS), "train02").unlink()
+    small = mask_of(write_colors(root / "small", COUNTS), "train03")
+    Image.fromarray(np.array(Image.open(small))[:-1]).save(small)
+    beyond = mask_of(write_colors(root / "beyond", COUNTS), "train00")
+    Image.fromarray(np.full_like(np.array(Image.open(beyond)), 9)).save(beyond)
+    pairs = write_colors(root / "source", COUNTS)
+    for split in COUNTS:
+        shutil.copytree(pairs / "JPEGImages", root / "nameless" / split / "images")
+        shutil.copytree(pairs / "SegmentationClass", root / "nameless" / split / "masks")
+    (root / "nameless.yaml").write_text("model: {name: unet}\ndata: {name: folder, root: nameless}\n")
+    diverged = dict(read_raw_checkpoint(tiny_segmentation.best))
+    diverged["state_dict"] = {
+        name: torch.full_like(value, torch.nan) if name.endswith("head.score.bias") else value
+        for name, value in diverged["state_dict"].items()
+    }
+    torch.save(diverged, root / "diverged.ckpt")
+    return root
+
+
+DIVERGED = "the model's logits are NaN or infinite, so there"
+
+TRAIN = [
+    (
+        [CONFIG, "data.root=bright"],
+        "bright/SegmentationClass/train00.png and 3 more: values {0, 255} with 4 classes, and 255 counts nowhere "
+        "(data.ignore_index), so that only 'ground' occurs, never blue, red, yellow, and one class alone cannot be "
+        "learned: is 255 a class here? the masks then tell fewer classes apart than data.classes has; mend the masks, "
+        "or name their classes in data.classes and the value of each in data.mask_values (found: 0 (80.7 %), 255 "
+        "(19.3 %))",
+    ),
+    (
+        [CONFIG, "data.root=colored"],
+        "colored/SegmentationClass/train01.png: the mask is RGB, expected one value a pixel (a palette or grey "
+        "picture); its three channels are equal: save one of them (found: 0 (69.2 %), 1 (11.3 %), 2 (19.5 %)), or with "
+        "data.name=folder name the colours in data.mask_colors",
+    ),
+    (
+        [CONFIG, "data.root=incomplete"],
+        "incomplete/SegmentationClass: 1 mask(s) of the list missing: train02.png; add the files or take the names off "
+        "the list",
+    ),
+    (
+        [CONFIG, "data.root=small", "trainer.max_epochs=1", "run_dir=new"],
+        "small/SegmentationClass/train03.png: the mask is 80 x 63 pixels (width x height), but its image "
+        "small/JPEGImages/train03.png is 80 x 64; bring back the image that the mask was made for, or make the mask "
+        "anew",
+    ),
+    (
+        [CONFIG, "data.root=beyond"],
+        "beyond/SegmentationClass/train00.png: values {9} with 4 classes: name every class in data.classes, and in "
+        "data.mask_values the value of each, if it is not 0, 1, 2, ... (found: 9 (100.0 %); expected: 0 to 3, and 255 "
+        "for what counts nowhere)",
+    ),
+    (
+        ["nameless.yaml"],
+        "nameless: masks hold no class names; name the classes in the order of their values, a background included, in "
+        "data.classes, or one a line in nameless/classes.txt",
+    ),
+    (
+        [CONFIG, "model.loss.dise.weight=1"],
+        "override model.loss.dise.weight=1: model.loss.dise: unknown key (did you mean 'dice'?)",
+    ),
+    (
+        [CONFIG, "model.loss.focal.gamma=3"],
+        "override model.loss.focal.gamma=3: model.loss.focal.gamma: focal is off, its weight is 0; set focal.weight, "
+        "or leave gamma out",
+    ),
+    (
+        [CONFIG, "model.loss.class_weights=[1, 2]"],
+        "model.loss: class_weights: expected 4, not all 0, got [1.0, 2.0]",
+    ),
+    (
+        [CONFIG, "model.loss.cross_entropy.weight=0"],
+        "model.loss: the weights of cross_entropy, focal, dice and tversky are all 0; set one of them",
+    ),
+    ([CONFIG, "model.binary=true"], "model.binary: needs exactly 2 classes, the data has 4; set it to false"),
+    (
+        [CONFIG, "model.decoder_channels=[8, 8, 8]"],
+        "model.decoder_channels: expected 2 numbers, finest first, for the levels from output_stride 1 to the map "
+        "behind the coarsest of strides [1, 2, 4], got [8, 8, 8]",
+    ),
+    (
+        [CONFIG, "model.strides=[4, 8]"],
+        "model.backbone: a unet encoder of 3 levels has the strides [1, 2, 4], got [4, 8]; ours are csp_nano, "
+        "csp_small, csp_medium, csp_large, unet",
+    ),
+    (
+        [CONFIG, "data.augmentation.mixup=0.5"],
+        "override data.augmentation.mixup=0.5: data.augmentation.mixup: is for boxes, model.name=unet has none; leave "
+        "it out",
+    ),
+    (
+        [CONFIG, f"--resume={BEST}", "model.loss.dice.weight=1", "trainer.max_epochs=99"],
+        "the run cannot be resumed with other settings than it began with: model.loss.dice.weight was 0.0 and is 1.0; "
+        "set them as they were, or start a new run",
+    ),
+]
+
+EVALUATE = [
+    ([BEST, "--save-coco", "coco"], f"--save-coco: is for detectors; {BEST} holds a unet"),
+    (
+        [BEST, "evaluation.max_detections=7"],
+        "override evaluation.max_detections=7: evaluation.max_detections: is for boxes, model.name=unet has none; "
+        "leave it out",
+    ),
+    (
+        ["diverged.ckpt", "--split", "train"],
+        f"{DIVERGED} is nothing to score; has training diverged? Take an earlier checkpoint, or train again with a "
+        "lower optimizer.lr",
+    ),
+]
+
+PREDICT = [
+    (
+        [BEST, "colored/JPEGImages", "--out", "new", "--score", "0.5"],
+        f"{BEST}: is a segmentation model, which gives every pixel a class; a score threshold is for detectors, leave "
+        "it out",
+    ),
+    (
+        [BEST, "colored/JPEGImages", "--out", "new", "--tile", "30", "32"],
+        "tile: expected height and width in multiples of 4, the network's coarsest stride, got (30, 32)",
+    ),
+    (
+        ["diverged.ckpt", "colored/JPEGImages", "--out", "new"],
+        f"{DIVERGED} are no labels; take another checkpoint of its run, or train again with a lower optimizer.lr",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("tool", "argv", "message"),
+    [(tool, *case) for tool, cases in ((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT)) for case in cases],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line(
+    tool: object,
+    argv: list[str],
+    message: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(folder)
+    argv = [part.replace("new", str(tmp_path / "new")) if part in ("new", "run_dir=new") else part for part in argv]
+    code = run_tool(tool.main, argv)  # type: ignore[attr-defined]  # one of the three modules
+    assert (code, capsys.readouterr().err) == (2, f"error: {message}\n")
