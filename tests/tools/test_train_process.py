@@ -27,7 +27,7 @@ EPOCH_LINE = (
 SPOKEN = (
     r"voc (train|val): (images without objects|difficult objects) .*",
     r"data: 16 training and 9 validation images, 3 classes",
-    r"model: csp_nano, 0\.37 M parameters",
+    r"model: yolo on csp_nano, 0\.37 M parameters",
     EPOCH_LINE,
     r"stopped; the finished epochs are in .*: go on with --resume",
 )

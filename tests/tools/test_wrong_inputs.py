@@ -76,7 +76,7 @@ TRAIN = [
     (
         [CONFIG, "model.backbone.name=resnet1888", "model.backbone.width=null", "model.backbone.depth=null"],
         "model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); "
-        "ours are csp_nano, csp_small, csp_medium, csp_large",
+        "ours are csp_nano, csp_small, csp_medium, csp_large, unet",
     ),
     # From inside Lightning, from the main process and from a worker, in training and in validation.
     ([CONFIG, *ONE_EPOCH, "data.root=unreadable_train"], f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}"),
