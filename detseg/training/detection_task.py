@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from detseg.config.training import EvaluationConfig, OptimizerConfig, ScheduleConfig
+from detseg.config.training import EvaluationConfig
 from detseg.draw import draw_boxes
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.ops.images import to_arrays, to_float
-from detseg.structures import Batch, BoxTargets, ClassTable, UInt8Array
+from detseg.structures import Batch, BoxTargets, UInt8Array
 from detseg.training.task import Task
 
 DRAWN_SCORE = 0.3
@@ -18,34 +14,14 @@ DRAWN_SCORE = 0.3
 
 
 class DetectionTask(Task):
-    """Trains anything that satisfies the ``Detector`` contract.
-
-    Args:
-        model: the detector, an ``nn.Module``.
-        classes: names of its labels.
-        optimizer: settings of the optimiser.
-        schedule: settings of the learning rate's course.
-        evaluation: settings of the evaluator.
-        ema_decay, ema_warmup_steps, config: see ``Task``.
-    """
+    """Trains anything that satisfies the ``Detector`` contract. Arguments: see ``Task``."""
 
     criterion = "AP"
     shown = ("AP50", "AP")
 
-    def __init__(
-        self,
-        model: nn.Module,
-        classes: ClassTable,
-        optimizer: OptimizerConfig | None = None,
-        schedule: ScheduleConfig | None = None,
-        evaluation: EvaluationConfig | None = None,
-        ema_decay: float = 0.0,
-        ema_warmup_steps: int = 0,
-        config: dict[str, Any] | None = None,
-    ) -> None:
-        evaluation = evaluation or EvaluationConfig()
-        evaluator = DetectionEvaluator(classes, evaluation.max_detections, evaluation.operating_iou)
-        super().__init__(model, classes, evaluator, optimizer, schedule, ema_decay, ema_warmup_steps, config)
+    def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
+        """COCO and VOC AP."""
+        return DetectionEvaluator(self.classes, settings.max_detections, settings.operating_iou)
 
     def targets(self, batch: Batch) -> list[BoxTargets]:
         """The objects of each image."""

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detseg.config.training import EvaluationConfig, OptimizerConfig, ScheduleConfig
+from detseg.config.training import EvaluationConfig
 from detseg.draw import draw_semantic
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.images import to_arrays, to_float
-from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 
 
 class SegmentationTask(Task):
-    """Trains anything that satisfies the ``Segmenter`` contract.
-
-    Args:
-        model: the segmenter, an ``nn.Module``.
-        classes: names of its labels.
-        optimizer: settings of the optimiser.
-        schedule: settings of the learning rate's course.
-        evaluation: settings of the evaluator.
-        ema_decay, ema_warmup_steps, config: see ``Task``.
-    """
+    """Trains anything that satisfies the ``Segmenter`` contract. Arguments: see ``Task``."""
 
     criterion = "mIoU"
     shown = ("pixel_accuracy", "mIoU")
 
-    def __init__(
-        self,
-        model: nn.Module,
-        classes: ClassTable,
-        optimizer: OptimizerConfig | None = None,
-        schedule: ScheduleConfig | None = None,
-        evaluation: EvaluationConfig | None = None,
-        ema_decay: float = 0.0,
-        ema_warmup_steps: int = 0,
-        config: dict[str, Any] | None = None,
-    ) -> None:
-        evaluator = SegmentationEvaluator(classes, (evaluation or EvaluationConfig()).boundary_width)
-        super().__init__(model, classes, evaluator, optimizer, schedule, ema_decay, ema_warmup_steps, config)
+    def build_evaluator(self, settings: EvaluationConfig) -> SegmentationEvaluator:
+        """mIoU and what belongs to it."""
+        return SegmentationEvaluator(self.classes, settings.boundary_width)
 
     def targets(self, batch: Batch) -> Tensor:
         """(B, H, W) uint8 labels of the pixels.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
-from detseg.config.training import AdamWConfig, CosineConfig, OptimizerConfig, ScheduleConfig
+from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
@@ -37,9 +37,9 @@ class Task(L.LightningModule):
     Args:
         model: an ``nn.Module`` with ``losses(images, targets)`` and ``losses_and_predictions(images, targets)``.
         classes: names of its labels.
-        evaluator: what its predictions are scored by.
         optimizer: settings of the optimiser.
         schedule: settings of the learning rate's course.
+        evaluation: settings of the evaluator.
         ema_decay: decay of the averaged weights; 0: no average, the model itself is evaluated.
         ema_warmup_steps: see ``WeightAverage``.
         config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
@@ -56,9 +56,9 @@ class Task(L.LightningModule):
         self,
         model: nn.Module,
         classes: ClassTable,
-        evaluator: Evaluator,
         optimizer: OptimizerConfig | None = None,
         schedule: ScheduleConfig | None = None,
+        evaluation: EvaluationConfig | None = None,
         ema_decay: float = 0.0,
         ema_warmup_steps: int = 0,
         config: dict[str, Any] | None = None,
@@ -68,12 +68,16 @@ class Task(L.LightningModule):
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
         self.classes = classes
-        self.evaluator = evaluator
+        self.evaluator = self.build_evaluator(evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
         self.schedule_config = schedule or CosineConfig()
         self.result: Result | None = None
         self.config = config or {}
         self._averaged_steps = 0
+
+    def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
+        """What the predictions are scored by."""
+        raise NotImplementedError
 
     def targets(self, batch: Batch) -> Any:
         """What of a batch the model's losses are computed against."""
