@@ -122,6 +122,20 @@ def test_a_picture_of_any_size_is_predicted_at_its_size(tiny_segmentation: TinyR
         assert found.names == ("ground", *CLASSES)
 
 
+def test_odd_sizes_are_trained_on_and_come_back(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    """Pictures and masks of 181 x 239 go in as they are, and labels of 181 x 239 come out."""
+    root = shutil.copytree(tiny_segmentation.data_root, tmp_path / "odd")
+    for path in [*root.glob("JPEGImages/*.png"), *root.glob("SegmentationClass/*.png")]:
+        pixels = np.array(Image.open(path))
+        rows, columns = np.arange(181) * pixels.shape[0] // 181, np.arange(239) * pixels.shape[1] // 239
+        Image.fromarray(pixels[rows][:, columns]).save(path)
+    overrides = (f"data.root={root}", "data.image_size=[181, 239]", "trainer.max_epochs=1")
+    train(tiny_config(tiny_segmentation.config_path, tmp_path / "run", *overrides), tiny_segmentation.config_path)
+    predictor = load_predictor(tmp_path / "run" / "checkpoints" / "best.ckpt", device="cpu")
+    for path in sorted(root.glob("JPEGImages/val*.png")):
+        assert predictor(path).labels.shape == (181, 239)
+
+
 def test_a_mask_of_another_value_stops_training_with_its_name(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
     root = shutil.copytree(tiny_segmentation.data_root, tmp_path / "colors")
     path = root / "SegmentationClass" / "train05.png"
