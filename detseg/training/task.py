@@ -5,6 +5,7 @@ Between ``trainer.fit`` and the network stand three frames of ours: ``training_s
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning as L
@@ -31,7 +32,7 @@ _TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
 
 
-class Task(L.LightningModule):
+class Task(L.LightningModule, ABC):
     """Trains a model; ``DetectionTask`` and ``SegmentationTask`` say on which targets, and by what it is measured.
 
     Args:
@@ -75,21 +76,21 @@ class Task(L.LightningModule):
         self.config = config or {}
         self._averaged_steps = 0
 
+    @abstractmethod
     def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
         """What the predictions are scored by."""
-        raise NotImplementedError
 
+    @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What of a batch the model's losses are computed against."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with what the evaluated model finds."""
-        raise NotImplementedError
 
     @property
     def evaluated_model(self) -> Any:

@@ -18,6 +18,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.training.detection_task import DetectionTask
 from detseg.training.segmentation_task import SegmentationTask
+from detseg.training.task import Task
 from tests.training.stub import CLASSES, OneWeight, batch_of
 
 
@@ -139,3 +140,11 @@ def test_maps_are_drawn_in_the_colours_of_the_classes() -> None:
     assert (truth[:, 7] == 100).all(), "what is ignored stays as it is"
     assert (found[:, 7] != 100).any()
     assert (batch.images == 100).all()
+
+
+def test_a_kind_of_task_that_does_not_say_its_part_cannot_be_made() -> None:
+    class Unfinished(Task):
+        criterion = "x"
+
+    with pytest.raises(TypeError, match="abstract"):
+        Unfinished(OneWeight(), CLASSES)  # type: ignore[abstract]  # that is what is tested
