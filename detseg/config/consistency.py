@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detseg.config.data import FolderConfig, VocConfig
-from detseg.config.model import YoloConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema import DetectorConfig, ExperimentConfig
 from detseg.config.section import Section
 from detseg.config.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
 
@@ -18,7 +17,7 @@ Contradiction = tuple[str, str]
 
 def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     """Everything that does not go together; a setting that the model's kind would never look at is told, too."""
-    if isinstance(config.model, YoloConfig):
+    if isinstance(config.model, DetectorConfig):
         yield from _detection(config)
     else:
         yield from _segmentation(config, config.model)

@@ -25,9 +25,14 @@ class BackboneConfig(Section):
     stride asks for, the paper's 5 in a U-Net. Refused for others."""
     pretrained: bool = False
     """Load the published weights of a timm model (downloads on first use). Refused for ours: none are published."""
-    frozen_stages: Annotated[int, Field(ge=0, le=5)] = 0
-    """How many stages, counted from the image, are not trained; their batch-norm statistics stay as they are. Stage n
-    ends at the feature map of stride 2^n: 1 is the stem, 5 the whole backbone."""
+    freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=0, le=5)] = "none"
+    """What of it is not trained: its weights and batch-norm statistics stay as they are. A number: so many stages,
+    counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
+    frozen_norm: bool = False
+    """All its batch normalisation stays as it is, statistics, scale and shift: for pretrained weights and batches too
+    small to measure statistics on."""
+    unfreeze_epoch: PositiveInt | None = None
+    """Train what `freeze` holds from this epoch on (the first is 1, which would freeze nothing); null: never."""
 
 
 class NeckConfig(Section):

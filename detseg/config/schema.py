@@ -14,6 +14,7 @@ from pydantic import Field
 
 from detseg.config.data import DataConfig
 from detseg.config.model import YoloConfig
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.section import NonNegativeInt, Section
 from detseg.config.segmentation import FcnConfig, UNetConfig
 from detseg.config.training import (
@@ -25,7 +26,15 @@ from detseg.config.training import (
     TrainerConfig,
 )
 
-ModelConfig = Annotated[YoloConfig | FcnConfig | UNetConfig, Field(discriminator="name")]
+DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
+"""The models that find objects."""
+
+SegmenterConfig = FcnConfig | UNetConfig
+"""The models that find the class of every pixel."""
+
+ModelConfig = Annotated[
+    YoloConfig | FasterRcnnConfig | MaskRcnnConfig | FcnConfig | UNetConfig, Field(discriminator="name")
+]
 
 
 class ExperimentConfig(Section):

@@ -17,7 +17,14 @@ from detseg.config.section import (
 )
 
 
-class SgdConfig(Section):
+class OptimizerSection(Section):
+    """What every optimiser has."""
+
+    backbone_lr_scale: PositiveFloat = 1.0
+    """The backbone learns at this multiple of `lr`; below 1 where its weights are pretrained."""
+
+
+class SgdConfig(OptimizerSection):
     """Stochastic gradient descent with Nesterov momentum."""
 
     name: Literal["sgd"]
@@ -30,7 +37,7 @@ class SgdConfig(Section):
     """Weight decay of the weights; biases and normalisation layers have none."""
 
 
-class AdamConfig(Section):
+class AdamConfig(OptimizerSection):
     """Adam (Kingma, Ba 2015): weight decay is added to the gradient."""
 
     name: Literal["adam"]
@@ -43,7 +50,7 @@ class AdamConfig(Section):
     """Weight decay of the weights; biases and normalisation layers have none."""
 
 
-class AdamWConfig(Section):
+class AdamWConfig(OptimizerSection):
     """AdamW (Loshchilov, Hutter 2019): weight decay apart from the gradient."""
 
     name: Literal["adamw"] = "adamw"
@@ -56,7 +63,7 @@ class AdamWConfig(Section):
     """Weight decay of the weights; biases and normalisation layers have none."""
 
 
-class RmspropConfig(Section):
+class RmspropConfig(OptimizerSection):
     """RMSprop (Hinton 2012)."""
 
     name: Literal["rmsprop"]

@@ -15,7 +15,7 @@ _PAPER_LEVELS = 5
 
 
 def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load_pretrained: bool) -> Backbone:
-    """The backbone that ``config`` describes, its first stages frozen where asked.
+    """The backbone that ``config`` describes; what is to be frozen is frozen by the task that trains it.
 
     Args:
         config: the ``model.backbone`` section.
@@ -38,7 +38,6 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
             backbone = UNetEncoder(config.width or 1.0, config.levels or asked, strides)
         else:
             backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
-        backbone.freeze_stages(config.frozen_stages)
     except ValueError as error:
         raise ConfigError(f"model.backbone: {error}; ours are {ours}") from error
     return backbone

@@ -88,12 +88,16 @@ class Letterbox:
 
     def boxes_to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""
-        sx, sy = self.scale_xy
-        offset = boxes.new_tensor([self.left, self.top, self.left, self.top])
-        scale = boxes.new_tensor([sx, sy, sx, sy])
         height, width = self.original_hw
         limit = boxes.new_tensor([width, height, width, height])
-        return torch.minimum(((boxes - offset) / scale).clamp(min=0), limit)
+        return torch.minimum(self.to_original(boxes).clamp(min=0), limit)
+
+    def to_original(self, regions: Tensor) -> Tensor:
+        """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, not clipped."""
+        sx, sy = self.scale_xy
+        offset = regions.new_tensor([self.left, self.top, self.left, self.top])
+        scale = regions.new_tensor([sx, sy, sx, sy])
+        return (regions - offset) / scale
 
 
 def resize(image: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

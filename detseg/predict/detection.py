@@ -45,5 +45,5 @@ class Predictor(ImagePredictor[Detections]):
         results = []
         for found, letterbox in self._at_input_size(images):
             found = found[found.scores >= self.score_threshold].cpu()
-            results.append(replace(found, boxes=letterbox.boxes_to_original(found.boxes), classes=self.classes))
+            results.append(replace(found.to_original(letterbox), classes=self.classes))
         return results

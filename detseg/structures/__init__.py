@@ -10,6 +10,7 @@ from __future__ import annotations
 from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.batches import Batch, BoxTargets
 from detseg.structures.detections import Detections
+from detseg.structures.masks import InstanceMasks, MaskGrids
 from detseg.structures.samples import IGNORE_LABEL, MAX_CLASSES, ClassTable, ImageAnnotations, Sample
 from detseg.structures.segmentation import SegmentationMap
 
@@ -23,7 +24,9 @@ __all__ = [
     "Detections",
     "FloatArray",
     "ImageAnnotations",
+    "InstanceMasks",
     "IntArray",
+    "MaskGrids",
     "Sample",
     "SegmentationMap",
     "UInt8Array",

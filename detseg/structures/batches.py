@@ -28,32 +28,38 @@ class BoxTargets:
         boxes: (N, 4) float32 xyxy.
         labels: (N,) int64.
         ignore: (N,) bool; crowd, difficult and ignore regions: neither positive nor negative.
+        masks: (N, H, W) bool, of the size of the network input; None where only boxes are learnt.
     """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
+    masks: Tensor | None = None
 
     def __post_init__(self) -> None:
         check_boxes(self.boxes)
         num = len(self.boxes)
         check_column("labels", self.labels, num, torch.int64)
         check_column("ignore", self.ignore, num, torch.bool)
+        masks = self.masks
+        if masks is not None and (masks.ndim != 3 or len(masks) != num or masks.dtype != torch.bool):
+            raise ValueError(f"masks: expected bool of shape ({num}, H, W), got {masks.dtype} of {tuple(masks.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device | str) -> BoxTargets:
         """The same targets on another device."""
-        return BoxTargets(
-            *(x.to(device, non_blocking=True) for x in (self.boxes, self.labels, self.ignore)),
-        )
+        boxes, labels, ignore = (x.to(device, non_blocking=True) for x in (self.boxes, self.labels, self.ignore))
+        masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
+        return BoxTargets(boxes, labels, ignore, masks)
 
     @property
     def counted(self) -> BoxTargets:
         """Only the objects that count: those not ignored."""
         keep = ~self.ignore
-        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep])
+        masks = None if self.masks is None else self.masks[keep]
+        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep], masks)
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> BoxTargets:
@@ -115,10 +121,7 @@ class Batch:
 
     def to_original(self, detections: Sequence[Detections]) -> list[Detections]:
         """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
-        return [
-            replace(found, boxes=letterbox.boxes_to_original(found.boxes))
-            for found, letterbox in zip(detections, self.letterboxes, strict=True)
-        ]
+        return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
 
     def pin_memory(self) -> Batch:
         """The same batch with its images in page-locked memory (called by the loader's pinning thread)."""

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from detseg.structures.arrays import BoolArray, IntArray, UInt8Array, check_boxes, check_column
+from detseg.structures.masks import InstanceMasks, MaskGrids
 from detseg.structures.samples import ClassTable
+
+if TYPE_CHECKING:
+    from detseg.ops.letterbox import Letterbox
 
 NO_CLASSES = ClassTable(())
 """The table of detections that nobody has named yet."""
@@ -31,18 +35,25 @@ class Detections:
         scores: (N,) float32 in [0, 1].
         labels: (N,) int64.
         classes: the table that names the labels; empty as long as nobody attached one.
+        masks: N masks in the image that the boxes are in; None from a detector of boxes.
+        grids: what a network found of the masks, before ``to_original`` pastes them; None else.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     classes: ClassTable = NO_CLASSES
+    masks: InstanceMasks | None = None
+    grids: MaskGrids | None = None
 
     def __post_init__(self) -> None:
         check_boxes(self.boxes)
         num = len(self.boxes)
         check_column("scores", self.scores, num, torch.float32)
         check_column("labels", self.labels, num, torch.int64)
+        for name, found in (("masks", self.masks), ("grids", self.grids)):
+            if found is not None and len(found) != num:
+                raise ValueError(f"{name}: expected one for each of {num} boxes, got {len(found)}")
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -59,7 +70,14 @@ class Detections:
         picked = item if isinstance(item, slice) else torch.as_tensor(item)
         if isinstance(picked, Tensor) and not picked.numel():
             picked = picked.long()  # torch makes floats of an empty list
-        return replace(self, boxes=self.boxes[picked], scores=self.scores[picked], labels=self.labels[picked])
+        return replace(
+            self,
+            boxes=self.boxes[picked],
+            scores=self.scores[picked],
+            labels=self.labels[picked],
+            masks=None if self.masks is None else self.masks.picked(torch.arange(len(self))[_on_cpu(picked)].tolist()),
+            grids=None if self.grids is None else self.grids[picked],
+        )
 
     def __iter__(self) -> Iterator[Detections]:
         return (self[i] for i in range(len(self)))
@@ -71,7 +89,18 @@ class Detections:
 
     def cpu(self) -> Detections:
         """The same detections in main memory."""
-        return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu())
+        grids = None if self.grids is None else self.grids.cpu()
+        return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), grids=grids)
+
+    def to_original(self, letterbox: Letterbox) -> Detections:
+        """Detections in pixels of a network input → in pixels of the original image, grids pasted into masks there."""
+        boxes = letterbox.boxes_to_original(self.boxes)
+        if self.grids is None:
+            return replace(self, boxes=boxes)
+        # Not clipped: a grid belongs to the whole of its box.
+        regions = letterbox.to_original(self.grids.regions)
+        masks = replace(self.grids, regions=regions).paste(letterbox.original_hw)
+        return replace(self, boxes=boxes, masks=masks, grids=None)
 
     def draw(self, image: UInt8Array, score_threshold: float = 0.0) -> UInt8Array:
         """A copy of ``image`` ((H, W, 3) uint8 RGB) with the boxes of at least ``score_threshold`` drawn on it."""
@@ -100,3 +129,7 @@ class Detections:
     def empty(cls, classes: ClassTable = NO_CLASSES) -> Detections:
         """No detections."""
         return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), classes)
+
+
+def _on_cpu(picked: slice | Tensor) -> slice | Tensor:
+    return picked if isinstance(picked, slice) else picked.cpu()

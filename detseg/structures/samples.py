@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures.masks import InstanceMasks
 
 IGNORE_LABEL = 255
 """What a semantic map says where no class is stated: void, crowd, padding.  Such pixels count nowhere."""
@@ -60,6 +61,7 @@ class ImageAnnotations:
         difficult: (N,) bool, VOC's flag.
         truncated: (N,) bool, VOC's flag.
         area: (N,) float64, square pixels; COCO's ``area`` (of the mask, where there is one), else that of the box.
+        masks: N masks; None where only boxes were read.
     """
 
     boxes: FloatArray
@@ -68,6 +70,7 @@ class ImageAnnotations:
     difficult: BoolArray
     truncated: BoolArray
     area: FloatArray
+    masks: InstanceMasks | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -91,6 +94,7 @@ class Sample:
         labels: (N,) int64.
         ignore: (N,) bool.
         semantic: (H, W) uint8, the label of each pixel, ``IGNORE_LABEL`` where none counts; None from readers of boxes.
+        masks: N masks of the size of ``image``; None where only boxes were read.
     """
 
     index: int
@@ -101,6 +105,7 @@ class Sample:
     labels: IntArray
     ignore: BoolArray
     semantic: UInt8Array | None = None
+    masks: InstanceMasks | None = None
 
     @property
     def hw(self) -> tuple[int, int]:

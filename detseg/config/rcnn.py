@@ -1,0 +1,132 @@
+"""Settings of the two-stage detectors: Faster R-CNN and Mask R-CNN.
+
+Defaults are those of the papers: Ren et al. 2015 ("Faster R-CNN"), Lin et al. 2017 ("Feature Pyramid Networks"), He et
+al. 2017 ("Mask R-CNN").
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from detseg.config.model import BackboneConfig, NeckConfig
+from detseg.config.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Section
+
+Variant = Literal["custom", "resnet50_fpn", "resnet50_fpn_v2", "mobilenet_v3_large_fpn", "mobilenet_v3_large_320_fpn"]
+
+
+class BoxLossConfig(Section):
+    """The loss of the boxes of one stage."""
+
+    name: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
+    """`smooth_l1` of the encoded differences (Girshick 2015, eq. 3); `giou` (Rezatofighi et al. 2019) or `ciou` (Zheng
+    et al. 2020) of the boxes themselves."""
+    beta: PositiveFloat = 1 / 9
+    """Where smooth L1 turns from square to straight; 1/9 is the sigma of 3 that Ren et al. used. For smooth_l1 only."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the loss."""
+
+
+class ProposalConfig(Section):
+    """The first stage: the region proposal network (Ren et al. 2015, section 3)."""
+
+    anchor_sizes: tuple[tuple[PositiveFloat, ...], ...] | None = None
+    """Sides of the square anchors of each level in input pixels, finest level first, the pooled level last; null: one
+    a level, 8 times its stride: 32 to 512 for strides 4 to 64, as in Lin et al. 2017."""
+    aspect_ratios: tuple[PositiveFloat, ...] | None = None
+    """Heights over widths of the anchors; null: 0.5, 1 and 2."""
+    convolutions: PositiveInt | None = None
+    """3×3 convolutions of its head; null: 1, as in the paper (resnet50_fpn_v2: 2)."""
+    positive_iou: Probability = 0.7
+    """An anchor that overlaps an object by at least this is positive; so is the best one of each object."""
+    negative_iou: Probability = 0.3
+    """An anchor that overlaps every object by less than this is negative."""
+    samples: PositiveInt = 256
+    """Anchors of an image that the losses look at."""
+    positive_share: Probability = 0.5
+    """Most positives among them, as a share."""
+    nms_iou: Probability = 0.7
+    """Of two proposals of a level that overlap by more than this, the worse one is dropped."""
+    candidates_train: PositiveInt = 2000
+    """Best anchors of each level that are looked at in training; Lin et al. 2017."""
+    candidates: PositiveInt | None = None
+    """The same in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    proposals_train: PositiveInt = 2000
+    """Proposals of an image that remain after NMS, in training."""
+    proposals: PositiveInt | None = None
+    """The same in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    score_threshold: Probability | None = None
+    """Proposals with a lower score are dropped; null: 0 (both mobilenet variants: 0.05)."""
+    box_loss: BoxLossConfig = BoxLossConfig()
+
+
+class RegionConfig(Section):
+    """The second stage: class and box of each proposal (Girshick 2015, "Fast R-CNN"; Lin et al. 2017, section 4.2)."""
+
+    pool_size: PositiveInt = 7
+    """Cells along a side of the features of a proposal (RoIAlign, He et al. 2017)."""
+    sampling_ratio: PositiveInt = 2
+    """Samples along a side of each cell."""
+    hidden: PositiveInt = 1024
+    """Width of its two fully connected layers."""
+    positive_iou: Probability = 0.5
+    """A proposal that overlaps an object by at least this is positive, else negative."""
+    samples: PositiveInt = 512
+    """Proposals of an image that the losses look at."""
+    positive_share: Probability = 0.25
+    """Most positives among them, as a share."""
+    box_loss: BoxLossConfig = BoxLossConfig()
+
+
+class MaskHeadConfig(Section):
+    """The mask of each proposal (He et al. 2017, figure 4, right)."""
+
+    pool_size: PositiveInt = 14
+    """Cells along a side of the features of a proposal; the mask has twice as many."""
+    convolutions: NonNegativeInt = 4
+    """3×3 convolutions."""
+    channels: PositiveInt = 256
+    """Channels of each of them and of the transposed one."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the mask loss."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability from which a pixel belongs to the object."""
+
+
+class RcnnConfig(Section):
+    """What both two-stage detectors have."""
+
+    variant: Variant = "custom"
+    """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
+    decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
+    weights: Literal["coco"] | None = None
+    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. Its heads are kept where
+    the data has the 80 classes of COCO, else they begin anew. null: random weights."""
+    backbone: BackboneConfig = BackboneConfig(name="resnet50")
+    neck: NeckConfig = NeckConfig(name="fpn", channels=256)
+    strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
+    """Strides of the feature maps; one more, half as fine as the last, is pooled from it for the proposals."""
+    proposals: ProposalConfig = ProposalConfig()
+    regions: RegionConfig = RegionConfig()
+    score_threshold: Probability = 0.05
+    """Detections below this score are dropped before NMS."""
+    nms_iou: Probability = 0.5
+    """Of two detections of one class that overlap by more than this, the worse one is dropped."""
+    max_detections: PositiveInt = 100
+    """The best so many detections of an image are kept after NMS."""
+
+
+class FasterRcnnConfig(RcnnConfig):
+    """A two-stage detector of boxes (Ren et al. 2015) on a feature pyramid."""
+
+    name: Literal["faster_rcnn"]
+    """Which model."""
+
+
+class MaskRcnnConfig(RcnnConfig):
+    """A two-stage detector of boxes and masks (He et al. 2017); its data has a mask for each object."""
+
+    name: Literal["mask_rcnn"]
+    """Which model."""
+    mask: MaskHeadConfig = MaskHeadConfig()

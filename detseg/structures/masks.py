@@ -1,0 +1,114 @@
+"""The masks of the objects of one image: as run lengths, and as the small grids that a network gives.
+
+Letters for dimensions: N objects, H and W pixels of the image, M cells along a side of a grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detseg.ops.masks import decode_mask, encode_mask, mask_areas, mask_bounds, paste_grid
+from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array, check_boxes
+
+
+@dataclass(frozen=True)
+class InstanceMasks:
+    """N masks of one image as compressed run lengths (see `detseg.ops.masks`): kilobytes each, whatever the image.
+
+    Attributes:
+        hw: height and width of the image, pixels.
+        counts: the compressed run lengths of each mask.
+    """
+
+    hw: tuple[int, int]
+    counts: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def picked(self, positions: Sequence[int] | IntArray) -> InstanceMasks:
+        """The masks at some positions, in that order."""
+        return InstanceMasks(self.hw, tuple(self.counts[int(i)] for i in positions))
+
+    def mask(self, index: int) -> BoolArray:
+        """(H, W) bool, one mask in full."""
+        decoded: BoolArray = decode_mask(self.counts[index], self.hw).view(np.bool_)
+        return decoded
+
+    def dense(self) -> BoolArray:
+        """(N, H, W) bool, all masks in full: mind the memory."""
+        masks = np.zeros((len(self), *self.hw), dtype=np.bool_)
+        for i in range(len(self)):
+            masks[i] = self.mask(i)
+        return masks
+
+    @property
+    def areas(self) -> IntArray:
+        """(N,) int64 pixels."""
+        return mask_areas(self.counts, self.hw)
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(N, 4) float64 xyxy, the smallest box around each mask; zeros for an empty mask."""
+        return mask_bounds(self.counts, self.hw)
+
+    @classmethod
+    def from_dense(cls, masks: BoolArray | UInt8Array) -> InstanceMasks:
+        """(N, H, W) bool, or uint8 that is 0 outside → run lengths.
+
+        Raises:
+            ValueError: another shape.
+        """
+        if masks.ndim != 3:
+            raise ValueError(f"masks: expected shape (N, H, W), got {masks.shape}")
+        return cls((masks.shape[1], masks.shape[2]), tuple(encode_mask(mask) for mask in masks))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskGrids:
+    """What a network says of the masks of N objects: the probability in each cell of a grid over each.
+
+    Attributes:
+        probabilities: (N, M, M) float32 in [0, 1].
+        regions: (N, 4) float32 xyxy, what each grid covers, in the pixels of its detection's box; not clipped.
+        threshold: probability from which a pixel belongs to the object, in (0, 1].
+    """
+
+    probabilities: Tensor
+    regions: Tensor
+    threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_boxes(self.regions)
+        grids = self.probabilities
+        if grids.ndim != 3 or len(grids) != len(self.regions) or grids.dtype != torch.float32:
+            raise ValueError(
+                f"probabilities: expected float32 of shape ({len(self.regions)}, M, M), got {grids.dtype} of "
+                f"{tuple(grids.shape)}"
+            )
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold: expected a number above 0 and up to 1, got {self.threshold}")
+
+    def __len__(self) -> int:
+        return len(self.regions)
+
+    def __getitem__(self, item: slice | Tensor) -> MaskGrids:
+        return replace(self, probabilities=self.probabilities[item], regions=self.regions[item])
+
+    def cpu(self) -> MaskGrids:
+        """The same grids in main memory."""
+        return replace(self, probabilities=self.probabilities.cpu(), regions=self.regions.cpu())
+
+    def paste(self, hw: tuple[int, int]) -> InstanceMasks:
+        """The masks in an image of height and width ``hw`` pixels, in which the regions are; one after the other, so
+        that no more than one is ever there in full."""
+        grids = self.probabilities.detach().cpu().numpy()
+        regions = self.regions.detach().cpu().tolist()
+        return InstanceMasks(
+            hw, tuple(paste_grid(grid, region, hw, self.threshold) for grid, region in zip(grids, regions, strict=True))
+        )
