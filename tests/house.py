@@ -50,7 +50,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/transforms.py",),
-    "pycocotools": ("detseg/metrics/", "detseg/data/regions.py", "detseg/ops/masks.py"),
+    "pycocotools": ("detseg/metrics/", "detseg/data/regions.py"),
 }
 """Library → the files and folders that may import it."""
 

@@ -119,12 +119,12 @@ def resize_labels(semantic: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.N
     """
     if semantic.shape == hw:
         return semantic
-    rows, columns = (_nearest(side, length) for side, length in zip(semantic.shape, hw, strict=True))
+    rows, columns = (nearest_pixels(side, length) for side, length in zip(semantic.shape, hw, strict=True))
     resized: npt.NDArray[np.uint8] = semantic.take(rows, axis=0).take(columns, axis=1)
     return resized
 
 
-def _nearest(side: int, length: int) -> npt.NDArray[np.int64]:
+def nearest_pixels(side: int, length: int) -> npt.NDArray[np.int64]:
     """For each of `length` pixels over `side` pixels the one under its centre, in exact arithmetic."""
     centers_twice = 2 * np.arange(length, dtype=np.int64) + 1  # in half pixels of the result
     return centers_twice * side // (2 * length)

@@ -11,20 +11,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
 
+_MOST_CHARACTERS = 7
+"""Of one compressed number: 35 bits, of which it uses 32."""
+
 BLOCK_PIXELS = 1 << 20
 """A grid is pasted in blocks of about so many pixels, so that its memory does not grow with the object."""
-
-
-class Rle(TypedDict):
-    """A mask as pycocotools takes it: height and width, and the compressed run lengths."""
-
-    size: list[int]
-    counts: bytes
 
 
 def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> bytes:
@@ -49,43 +44,110 @@ def encode_part(
     height, width = part.shape
     if min(corner) < 0 or top + height > hw[0] or left + width > hw[1]:
         raise ValueError(f"a part of {height} x {width} at row {top}, column {left} is not inside {hw[0]} x {hw[1]}")
-    # Column by column, each closed by a pixel outside, so that runs never reach from one column into the next one ...
-    columns = np.zeros((width, height + 1), dtype=np.int8)
-    columns[:, :height] = np.asarray(part != 0).T
-    edges = np.flatnonzero(np.diff(columns.ravel(), prepend=np.int8(0)))
+    # Column by column, each closed by a pixel outside, so that runs never reach from one column into the next one.
+    pixels = np.zeros(1 + width * (height + 1), dtype=np.bool_)  # one more pixel outside before all
+    np.not_equal(part.T, 0, out=pixels[1:].reshape(width, height + 1)[:, :height])
+    edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     column, row = np.divmod(edges, height + 1)
-    position = (left + column) * hw[0] + top + row
-    # ... unless the column goes on where the next one begins: there the two edges are one place, and none.
-    joined = np.flatnonzero(position[1:-1:2] == position[2::2]) * 2 + 1
-    position = np.delete(position, np.concatenate([joined, joined + 1]))
-    counts = np.diff(position, prepend=0, append=hw[0] * hw[1]).tolist()
-    if len(counts) > 1 and counts[-1] == 0:
-        counts.pop()  # the mask ends at the last pixel
-    return _compress(counts, hw)
+    return encode_edges((left + column) * hw[0] + top + row, hw[0] * hw[1])
+
+
+def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
+    """The compressed run lengths of a mask by where its runs begin and end.
+
+    Args:
+        edges: (2R,) int64 ascending, begin and end of each of R runs, in pixels column by column; a run may begin where
+            the one before ends.
+        num_pixels: of the image.
+    """
+    meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
+    edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
+    lengths = np.diff(edges, prepend=0, append=num_pixels)
+    # A mask that ends at the last pixel has no run outside behind it.
+    return compressed(lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths)
 
 
 def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Compressed run lengths → (H, W) uint8, 1 inside."""
-    from pycocotools import mask
+    lengths = run_lengths(counts)
+    inside = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    return np.repeat(inside, lengths).reshape(hw[1], hw[0]).T
 
-    return np.asarray(mask.decode(_rle(counts, hw)), dtype=np.uint8)
+
+def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
+    """Compressed run lengths → the smallest part of the image that holds the whole mask; undone by ``encode_part``.
+
+    Nothing of the size of the image is made on the way.
+
+    Args:
+        counts: compressed run lengths.
+        hw: height and width of the image, pixels.
+
+    Returns:
+        (h, w) uint8, 1 inside, and row and column of its upper left pixel; for an empty mask (0, 0) pixels at (0, 0).
+    """
+    begins, ends = _runs_inside(counts)
+    left, top, right, bottom = _bounds(begins, ends, hw)
+    height, width = bottom - top, right - left
+    if not height:
+        return np.zeros((0, 0), dtype=np.uint8), (0, 0)
+    column, row = np.divmod(np.stack([begins, ends], axis=1).ravel(), hw[0])
+    before = (column - left) * height + np.clip(row - top, 0, height)  # pixels of the part before each edge
+    lengths = np.diff(before, prepend=0, append=height * width)
+    inside = np.arange(len(lengths)) % 2
+    part = np.repeat(inside.astype(np.uint8), lengths).reshape(width, height).T
+    return np.ascontiguousarray(part), (top, left)
 
 
-def mask_areas(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.int64]:
+def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
+    """The run lengths of a compressed mask.
+
+    Each character carries 5 bits of a number, the lowest first, and a sixth that says whether more follow; the highest
+    of the last 5 is the sign.  From the fourth number on, the difference to the number two before it is written.
+
+    Raises:
+        ValueError: these are no compressed run lengths.
+    """
+    characters = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
+    if not len(characters) or (characters < 0).any() or (characters > 63).any() or characters[-1] & 32:
+        raise ValueError("counts: not a string of compressed run lengths, or cut short")
+    last = np.flatnonzero(characters & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
+    if (place > 6).any():
+        raise ValueError("counts: a compressed run length is too long")
+    numbers = np.add.reduceat((characters & 31) << (5 * place), first)
+    numbers -= np.where(characters[last] & 16, 1 << (5 * (place[last] + 1)), 0)
+    lengths: npt.NDArray[np.int64] = numbers.copy()
+    lengths[1::2] = np.cumsum(numbers[1::2])
+    lengths[2::2] = np.cumsum(numbers[2::2])
+    return lengths
+
+
+def compressed(lengths: npt.NDArray[np.int64]) -> bytes:
+    """Run lengths, first those outside, → their compressed form; undone by ``run_lengths``, which describes it."""
+    rest = np.array(lengths, dtype=np.int64)
+    rest[3:] -= lengths[1:-2]
+    characters = np.zeros((len(rest), _MOST_CHARACTERS), dtype=np.uint8)
+    written = np.zeros(characters.shape, dtype=np.bool_)
+    more = np.ones(len(rest), dtype=np.bool_)
+    for place in range(_MOST_CHARACTERS):
+        written[:, place] = more
+        low = rest & 31
+        rest >>= 5
+        more = more & np.where(low & 16, rest != -1, rest != 0)  # what is left is not yet told by the sign
+        characters[:, place] = 48 + low + 32 * more
+    return characters[written].tobytes()
+
+
+def mask_areas(masks: Sequence[bytes]) -> npt.NDArray[np.int64]:
     """(N,) int64, the pixels inside each mask."""
-    from pycocotools import mask
-
-    # One by one: pycocotools 2.0.11 cannot count more than 255 at once.
-    return np.array([int(mask.area(_rle(counts, hw))) for counts in masks], dtype=np.int64)
+    return np.array([run_lengths(counts)[1::2].sum() for counts in masks], dtype=np.int64)
 
 
 def mask_bounds(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.float64]:
     """(N, 4) float64 xyxy, the smallest box around each mask, half-open; zeros for an empty one."""
-    from pycocotools import mask
-
-    boxes = np.array([mask.toBbox(_rle(counts, hw)) for counts in masks], dtype=np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
+    return np.array([_bounds(*_runs_inside(counts), hw) for counts in masks], dtype=np.float64).reshape(-1, 4)
 
 
 def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int], threshold: float) -> bytes:
@@ -109,12 +171,12 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
     rows = _covered(y1, y2, grid.shape[0], hw[0])
     across = _weights(columns, x1, x2, grid.shape[1])  # w M
     down = _weights(rows, y1, y2, grid.shape[0])  # h M
-    part = np.zeros((len(rows), len(columns)), dtype=np.bool_)
-    values = grid @ across.T  # M w
-    step = max(BLOCK_PIXELS // max(len(columns), 1), 1)
-    for start in range(0, len(rows), step):
-        part[start : start + step] = down[start : start + step] @ values >= threshold
-    return encode_part(part, (rows.start, columns.start), hw)
+    part = np.zeros((len(columns), len(rows)), dtype=np.bool_)  # column by column, as it is encoded
+    values = (grid @ across.T).T  # w M
+    step = max(BLOCK_PIXELS // max(len(rows), 1), 1)
+    for start in range(0, len(columns), step):
+        part[start : start + step] = values[start : start + step] @ down.T >= threshold
+    return encode_part(part.T, (rows.start, columns.start), hw)
 
 
 def _covered(low: float, high: float, cells: int, side: int) -> range:
@@ -132,11 +194,22 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
     return weights
 
 
-def _compress(counts: list[int], hw: tuple[int, int]) -> bytes:
-    from pycocotools import mask
+def _runs_inside(counts: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the runs inside a mask begin and end, in pixels column by column."""
+    ends = np.cumsum(run_lengths(counts))  # of all runs: where one ends, the next begins
+    begins, ends = ends[0 : len(ends) // 2 * 2 : 2], ends[1::2]
+    return begins[ends > begins], ends[ends > begins]
 
-    return bytes(mask.frPyObjects({"size": list(hw), "counts": counts}, *hw)["counts"])
 
-
-def _rle(counts: bytes, hw: tuple[int, int]) -> Rle:
-    return {"size": list(hw), "counts": counts}
+def _bounds(
+    begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hw: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """The smallest box around runs, xyxy and half-open; zeros around none."""
+    if not len(ends):
+        return 0, 0, 0, 0
+    first_column, first_row = np.divmod(begins, hw[0])
+    last_column, last_row = np.divmod(ends - 1, hw[0])
+    left, right = int(first_column[0]), int(last_column[-1]) + 1
+    if (last_column > first_column).any():  # a run that goes on in the next column touches both edges
+        return left, 0, right, hw[0]
+    return left, int(first_row.min()), right, int(last_row.max()) + 1

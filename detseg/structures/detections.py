@@ -103,17 +103,25 @@ class Detections:
         return replace(self, boxes=boxes, masks=masks, grids=None)
 
     def draw(self, image: UInt8Array, score_threshold: float = 0.0) -> UInt8Array:
-        """A copy of ``image`` ((H, W, 3) uint8 RGB) with the boxes of at least ``score_threshold`` drawn on it."""
+        """A copy of ``image`` ((H, W, 3) uint8 RGB) with what scores at least ``score_threshold`` drawn on it: masks as
+        far as there are any, and boxes."""
         from detseg.draw import draw_detections
 
         return draw_detections(image, self[self.scores >= score_threshold])
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
-        """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``."""
+        """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``; with
+        masks also ``segmentation``, the compressed run lengths as ``{"size": [H, W], "counts": str}``.
+
+        Raises:
+            ValueError: there is no class table, or the masks are still grids.
+        """
         if len(self) and not len(self.classes):
             raise ValueError("these detections have no class table; set `classes` to get COCO's category ids")
+        if self.grids is not None:
+            raise ValueError("these detections are in pixels of a network input; call `to_original` first")
         ids = self.classes.source_ids
-        return [
+        entries: list[dict[str, Any]] = [
             {
                 "image_id": image_id,
                 "category_id": ids[label],
@@ -124,6 +132,10 @@ class Detections:
                 self.boxes.tolist(), self.scores.tolist(), self.labels.tolist(), strict=True
             )
         ]
+        if self.masks is not None:
+            for entry, counts in zip(entries, self.masks.counts, strict=True):
+                entry["segmentation"] = {"size": list(self.masks.hw), "counts": counts.decode("ascii")}
+        return entries
 
     @classmethod
     def empty(cls, classes: ClassTable = NO_CLASSES) -> Detections:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detseg.ops.masks import decode_mask, encode_mask, mask_areas, mask_bounds, paste_grid
+from detseg.ops.masks import decode_mask, decode_part, encode_mask, mask_areas, mask_bounds, paste_grid
 from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array, check_boxes
 
 
@@ -40,6 +40,12 @@ class InstanceMasks:
         decoded: BoolArray = decode_mask(self.counts[index], self.hw).view(np.bool_)
         return decoded
 
+    def part(self, index: int) -> tuple[BoolArray, tuple[int, int]]:
+        """One mask as the smallest part that holds all of it, (h, w) bool, and the row and column of its upper left
+        pixel; 0 x 0 for an empty mask."""
+        part, corner = decode_part(self.counts[index], self.hw)
+        return part.view(np.bool_), corner
+
     def dense(self) -> BoolArray:
         """(N, H, W) bool, all masks in full: mind the memory."""
         masks = np.zeros((len(self), *self.hw), dtype=np.bool_)
@@ -50,7 +56,7 @@ class InstanceMasks:
     @property
     def areas(self) -> IntArray:
         """(N,) int64 pixels."""
-        return mask_areas(self.counts, self.hw)
+        return mask_areas(self.counts)
 
     @property
     def boxes(self) -> FloatArray:

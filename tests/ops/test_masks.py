@@ -1,0 +1,205 @@
+"""Run lengths against pycocotools and numpy; pasting against plain loops and against torchvision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as referee
+from torchvision.models.detection.roi_heads import expand_boxes, paste_masks_in_image
+
+from detseg.ops import masks as masks_module
+from detseg.ops.masks import (
+    decode_mask,
+    decode_part,
+    encode_mask,
+    encode_part,
+    mask_areas,
+    mask_bounds,
+    paste_grid,
+)
+
+Mask = npt.NDArray[np.bool_]
+FULL, HOLLOW = np.ones((3, 4), dtype=np.bool_), np.zeros((3, 4), dtype=np.bool_)
+MASKS = hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+def in_image(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> Mask:
+    full = np.zeros(hw, dtype=np.bool_)
+    full[corner[0] : corner[0] + part.shape[0], corner[1] : corner[1] + part.shape[1]] = part
+    return full
+
+
+class TestRunLengths:
+    @given(MASKS)
+    @example(FULL)
+    @example(HOLLOW)
+    def test_bytes_are_those_of_pycocotools_and_come_back(self, mask: Mask) -> None:
+        counts = encode_mask(mask)
+        assert counts == referee.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"]
+        assert counts == encode_mask(mask.astype(np.uint8) * 255)  # whatever stands for "inside"
+        np.testing.assert_array_equal(decode_mask(counts, mask.shape), mask)
+
+    @given(MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
+    @example(FULL, 0, 0, 0, 0)  # runs reach from column to column
+    @example(FULL, 2, 0, 0, 3)
+    def test_a_part_is_the_mask_that_is_empty_around_it(
+        self, part: Mask, top: int, left: int, below: int, right: int
+    ) -> None:
+        hw = (top + part.shape[0] + below, left + part.shape[1] + right)
+        whole = in_image(part, (top, left), hw)
+        assert encode_part(part, (top, left), hw) == encode_mask(whole)
+        assert encode_part(np.asfortranarray(part), (top, left), hw) == encode_mask(whole)
+        smallest, corner = decode_part(encode_mask(whole), hw)
+        np.testing.assert_array_equal(in_image(smallest.astype(np.bool_), corner, hw), whole)
+        if part.any():
+            assert smallest[[0, -1]].any(axis=1).all()  # nothing to cut off, on any side
+            assert smallest[:, [0, -1]].any(axis=0).all()
+        else:
+            assert (smallest.shape, corner) == ((0, 0), (0, 0))
+
+    def test_a_part_without_pixels_is_an_empty_mask(self) -> None:
+        counts = encode_part(np.zeros((0, 0), dtype=np.bool_), (7, 5), (7, 5))
+        assert counts == encode_mask(np.zeros((7, 5), dtype=np.bool_))
+
+    def test_a_large_image_has_long_runs(self) -> None:
+        hw = (3000, 4000)  # numbers of five digits of five bits
+        counts = encode_part(np.ones((2, 3), dtype=np.bool_), (2998, 3997), hw)
+        assert mask_bounds([counts], hw).tolist() == [[3997, 2998, 4000, 3000]]
+        part, corner = decode_part(counts, hw)
+        assert (part.tolist(), corner) == ([[1, 1, 1], [1, 1, 1]], (2998, 3997))
+        full = encode_part(np.ones(hw, dtype=np.bool_), (0, 0), hw)
+        assert mask_areas([full]).tolist() == [12_000_000]
+        assert decode_part(full, hw)[0].shape == hw
+
+    @pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (6, 0), (0, 7)])
+    def test_a_part_beyond_the_image_is_refused(self, corner: tuple[int, int]) -> None:
+        with pytest.raises(ValueError, match=r"a part of 3 x 4 at row .* is not inside 8 x 10$"):
+            encode_part(FULL, corner, (8, 10))
+
+    @given(st.lists(hnp.arrays(np.bool_, (7, 9)), max_size=5))
+    def test_areas_and_bounds_are_those_of_the_pixels(self, masks: list[Mask]) -> None:
+        counts = [encode_mask(mask) for mask in masks]
+        bounds = mask_bounds(counts, (7, 9))
+        assert bounds.shape == (len(masks), 4)
+        assert mask_areas(counts).tolist() == [int(mask.sum()) for mask in masks]
+        for mask, box in zip(masks, bounds.tolist(), strict=True):
+            rows, columns = np.nonzero(mask)
+            expected = (
+                [0, 0, 0, 0]
+                if not len(rows)
+                else [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]  # half-open
+            )
+            assert box == expected
+
+    def test_more_than_255_masks_are_measured(self) -> None:
+        counts = [encode_part(np.ones((1, width), dtype=np.bool_), (0, 0), (2, 400)) for width in range(1, 400)]
+        assert mask_areas(counts).tolist() == list(range(1, 400))
+        assert mask_bounds(counts, (2, 400))[:, 2].tolist() == list(range(1, 400))
+
+
+def sampled(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """The probability at the centre of every pixel, by the four cells around it, in float64."""
+    cells = len(grid)
+    padded = np.pad(grid.astype(np.float64), 1)
+    x1, y1, x2, y2 = region
+    values = np.zeros(hw)
+    for row in range(hw[0]):
+        for column in range(hw[1]):
+            u = (column + 0.5 - x1) / (x2 - x1) * cells - 0.5
+            v = (row + 0.5 - y1) / (y2 - y1) * cells - 0.5
+            if -1 < u < cells and -1 < v < cells:
+                i, j = math.floor(v), math.floor(u)
+                a, b = v - i, u - j
+                upper = (1 - b) * padded[i + 1, j + 1] + b * padded[i + 1, j + 2]
+                lower = (1 - b) * padded[i + 2, j + 1] + b * padded[i + 2, j + 2]
+                values[row, column] = (1 - a) * upper + a * lower
+    return values
+
+
+def assert_pasted(counts: bytes, probabilities: npt.NDArray[np.floating], threshold: float, undecided: float) -> None:
+    """The mask is that of the probabilities, but for pixels as near to the threshold as rounding may carry."""
+    hw = (probabilities.shape[0], probabilities.shape[1])
+    decided = np.abs(probabilities - threshold) > undecided
+    assert decided.mean() > 0.99
+    np.testing.assert_array_equal(decode_mask(counts, hw)[decided], (probabilities >= threshold)[decided])
+
+
+class TestPasting:
+    def test_by_hand(self) -> None:
+        # One cell of probability 1 over 4 x 4 pixels: along an axis the pixels at 2, 3, 4, 5 have 0.625, 0.875, 0.875,
+        # 0.625, and those at 1 and 6 0.375.  Of the products 0.625 ** 2 = 0.390625 alone is below 0.5.
+        grid = np.ones((1, 1), dtype=np.float32)
+        expected = np.zeros((8, 9), dtype=np.uint8)
+        expected[2:6, 2:6] = 1
+        at_least = paste_grid(grid, (2, 2, 6, 6), (8, 9), 0.390625)  # exact in binary: a pixel at the threshold is in
+        np.testing.assert_array_equal(decode_mask(at_least, (8, 9)), expected)
+        expected[[2, 2, 5, 5], [2, 5, 2, 5]] = 0
+        half = paste_grid(grid, (2, 2, 6, 6), (8, 9), 0.5)
+        np.testing.assert_array_equal(decode_mask(half, (8, 9)), expected)
+
+    @given(
+        st.integers(0, 2**32 - 1),
+        st.integers(1, 9),
+        *[st.floats(-15, 25)] * 2,
+        *[st.floats(0.01, 60)] * 2,
+        st.sampled_from([0.2, 0.5, 0.9]),
+    )
+    @example(0, 5, 5.2, 5.3, 0.01, 0.01, 0.5)  # below a pixel, around no centre
+    @example(0, 5, 5.45, 5.45, 0.1, 0.1, 0.2)  # below a pixel, around a centre
+    @example(0, 5, -300.0, -300.0, 1000.0, 1000.0, 0.5)  # far beyond every side
+    @example(0, 5, 30.0, 3.0, 5.0, 5.0, 0.5)  # outside
+    @example(0, 5, -9.0, -9.0, 5.0, 5.0, 0.5)
+    def test_as_by_plain_loops(
+        self, seed: int, cells: int, x: float, y: float, width: float, height: float, threshold: float
+    ) -> None:
+        grid = np.random.default_rng(seed).random((cells, cells)).astype(np.float32)
+        region, hw = (x, y, x + width, y + height), (11, 14)
+        counts = paste_grid(grid, region, hw, threshold)
+        expected = sampled(grid, region, hw)
+        # Within 1e-4: where a cell is a thousandth of a pixel wide, so are positions less exact by as much.
+        decided = np.abs(expected - threshold) > 1e-4
+        np.testing.assert_array_equal(decode_mask(counts, hw)[decided], (expected >= threshold)[decided])
+
+    @pytest.mark.parametrize(
+        "region", [(3, 3, 3, 3), (3.5, 3.5, 3.5, 3.5), (5, 5, 4, 4), (50, 50, 60, 60), (2, 2, 9, 2)]
+    )
+    def test_regions_without_area_or_outside_are_at_most_a_pixel(self, region: tuple[float, ...]) -> None:
+        counts = paste_grid(np.ones((28, 28), dtype=np.float32), region, (10, 10), 0.5)
+        assert mask_areas([counts])[0] <= 1
+
+    def test_a_huge_region_shows_its_middle(self) -> None:
+        grid = np.zeros((28, 28), dtype=np.float32)
+        grid[:, 14:] = 1
+        mask = decode_mask(paste_grid(grid, (-1e7 + 5, -1e7, 1e7 + 5, 1e7), (10, 10), 0.5), (10, 10))
+        np.testing.assert_array_equal(mask, np.arange(10) >= 5 + np.zeros((10, 1)))
+
+    def test_blocks_do_not_show(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        grid = np.random.default_rng(3).random((28, 28)).astype(np.float32)
+        whole = paste_grid(grid, (3.3, 4.4, 88, 77), (90, 95), 0.5)
+        monkeypatch.setattr(masks_module, "BLOCK_PIXELS", 500)
+        assert paste_grid(grid, (3.3, 4.4, 88, 77), (90, 95), 0.5) == whole
+
+    def test_regions_of_the_published_models_give_torchvisions_masks(self) -> None:
+        rng = np.random.default_rng(0)
+        hw = (190, 230)
+        corners = rng.uniform(-20, 180, (60, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(0.2, 120, (60, 2)) ** rng.uniform(0.2, 1, (60, 1))], 1)
+        boxes[:3] = [[0, 0, 230, 190], [10, 10, 10.01, 10.01], [229.5, 189.5, 230, 190]]
+        xyxy = torch.from_numpy(boxes.clip(0, [230, 190, 230, 190])).float()  # torchvision's are clipped
+        grids = torch.from_numpy(rng.random((60, 28, 28))).float()
+        expected = paste_masks_in_image(grids[:, None], xyxy, hw)[:, 0].numpy()
+        # Recipe: the box, grown by a cell on each side as torchvision does it, is cut to whole pixels and one is added;
+        # the 30 cells lie in that, and the grid is the inner 28.
+        grown = expand_boxes(xyxy, 30 / 28).to(torch.int64).double()
+        sides = grown[:, 2:] - grown[:, :2] + 1
+        regions = torch.cat([grown[:, :2] + sides / 30, grown[:, :2] + sides * 29 / 30], dim=1)
+        for grid, region, probabilities in zip(grids.numpy(), regions.tolist(), expected, strict=True):
+            assert_pasted(paste_grid(grid, region, hw, 0.5), probabilities, 0.5, undecided=1e-5)
