@@ -81,7 +81,7 @@ class JpegConfig(Section):
 
 class ElasticConfig(Section):
     """Random smooth deformation: displacements drawn on a coarse grid, interpolated in between (Ronneberger, Fischer,
-    Brox 2015, section 3.1). For masks only: boxes cannot follow."""
+    Brox 2015, section 3.1). For data with masks only: boxes alone cannot follow."""
 
     probability: Probability = 0.0
     """How often."""

@@ -9,11 +9,13 @@ Letters for dimensions: I images, T objects of all images, N objects of one imag
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from detseg.data.offsets import running_total
+from detseg.data.regions import PackedRegions
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
 
 
@@ -69,6 +71,7 @@ class PackedAnnotations(PackedImages):
         difficult: (T,) bool.
         truncated: (T,) bool.
         area: (T,) float64, square pixels.
+        regions: of all T objects, packed as the file states them; None where only boxes were read.
     """
 
     sizes_hw: IntArray
@@ -79,6 +82,7 @@ class PackedAnnotations(PackedImages):
     difficult: BoolArray
     truncated: BoolArray
     area: FloatArray
+    regions: PackedRegions | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,9 +99,18 @@ class PackedAnnotations(PackedImages):
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
+        if self.regions is not None and len(self.regions) != objects:
+            raise ValueError(f"regions: expected {objects}, got {len(self.regions)}")
 
     def image(self, index: int) -> ImageAnnotations:
-        """The objects of one image, as views of the arrays."""
+        """The objects of one image, as views of the arrays; their masks are made now."""
+        objects = self._columns(index)
+        if self.regions is None:
+            return objects
+        rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return replace(objects, masks=self.regions.masks(rows, self.hw(index)))
+
+    def _columns(self, index: int) -> ImageAnnotations:
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return ImageAnnotations(
             boxes=self.boxes[rows],
@@ -116,8 +129,12 @@ class PackedAnnotations(PackedImages):
         """The annotations of some images, in the given order, without repetition."""
         builder = AnnotationsBuilder()
         for index in indices:
-            builder.append(int(self.image_ids[index]), self.path(index), self.hw(index), self.image(index))
-        return builder.build()
+            builder.append(int(self.image_ids[index]), self.path(index), self.hw(index), self._columns(index))
+        packed = builder.build()
+        if self.regions is None:
+            return packed
+        rows = [row for index in indices for row in range(int(self.offsets[index]), int(self.offsets[index + 1]))]
+        return replace(packed, regions=self.regions.select(rows))
 
 
 class AnnotationsBuilder:
@@ -174,11 +191,22 @@ def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
     return b"".join(encoded), running_total([len(path) for path in encoded])
 
 
-def running_total(counts: Sequence[int] | IntArray) -> IntArray:
-    """I counts → (I + 1,) int64 offsets, from 0 to the sum."""
-    offsets = np.zeros(len(counts) + 1, dtype=np.int64)
-    np.cumsum(counts, out=offsets[1:])
-    return offsets
+def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
+    """The boxes of one image as training wants them, and which objects can be trained on.
+
+    Args:
+        objects: N objects as their file states them.
+        hw: height and width of the image.
+
+    Returns:
+        (N, 4) float32 xyxy, the bounds of the masks where there are any, else the boxes clipped to the image; and (N,)
+        bool: those whose stated box has an area in the image, and whose mask has a pixel.
+    """
+    boxes, keep = training_boxes(objects.boxes, hw)
+    if objects.masks is None:
+        return boxes, keep
+    bounds = objects.masks.boxes
+    return bounds.astype(np.float32), keep & (bounds[:, 2] > bounds[:, 0])
 
 
 def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations import PackedAnnotations, pack_paths, running_total
+from detseg.data.annotations import PackedAnnotations, pack_paths
 from detseg.data.coco_file import (
     Entry,
     are_numbers,
@@ -20,19 +20,24 @@ from detseg.data.coco_file import (
     coco_class_table,
     coco_images,
     coco_references,
+    coco_regions,
     coco_sizes,
     entries_by_id,
     is_crowd,
     load_coco,
 )
 from detseg.data.dataset import DetectionDataset
+from detseg.data.offsets import running_total
 from detseg.data.report import DataReport, Oddity, report_contents
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 
 
 def read_coco(
-    images_dir: Path | str, annotation_file: Path | str, classes: ClassTable | Sequence[str] | None = None
+    images_dir: Path | str,
+    annotation_file: Path | str,
+    classes: ClassTable | Sequence[str] | None = None,
+    masks: bool = False,
 ) -> DetectionDataset:
     """Read a data set in COCO layout; images keep the order of the file, annotations that of their image.
 
@@ -42,9 +47,11 @@ def read_coco(
         classes: None: all categories of the file, in the order of their ids.  Names: these categories in this order;
             annotations of others are left out, with their counts in the report.  A table (``train.classes``): likewise,
             and its ids are kept where this file has others for the same names.
+        masks: whether to read the segmentations, too: polygons and run lengths of both kinds, crowds included.
 
     Raises:
-        DataError: a file is missing, an entry is wrong or refers to nothing, or a class is not among the categories.
+        DataError: a file is missing, an entry is wrong or refers to nothing, a class is not among the categories, or
+            masks are wanted and an annotation has none.
     """
     root, file = Path(images_dir), Path(annotation_file)
     content = load_coco(file)
@@ -54,13 +61,20 @@ def read_coco(
     image_ids, paths = coco_images(file, content["images"], report)
     check_images_present(root, paths)
     sizes = coco_sizes(file, content["images"], root, paths, report)
-    columns = _columns(file, content["annotations"], image_ids, names, table, report)
+    rows, columns = _columns(file, content["annotations"], image_ids, names, table, report)
+    regions = None
+    if masks:
+        entries = [content["annotations"][row] for row in rows]
+        entry_sizes = np.repeat(sizes, np.diff(columns["offsets"]), axis=0)
+        mend = "take the annotation out, or take model.name=faster_rcnn, which learns from boxes alone"
+        regions = coco_regions(file, entries, entry_sizes, mend)
     path_bytes, path_offsets = pack_paths(paths)
     packed = PackedAnnotations(
         image_ids=np.array(list(image_ids), dtype=np.int64),
         sizes_hw=sizes,
         path_bytes=path_bytes,
         path_offsets=path_offsets,
+        regions=regions,
         **columns,
     )
     report_contents(packed, table, report)
@@ -74,8 +88,9 @@ def _columns(
     names: dict[int, str],
     table: ClassTable,
     report: DataReport,
-) -> dict[str, Any]:
-    """The annotations as columns, sorted by image: offsets, boxes, labels, crowd, difficult, truncated, area."""
+) -> tuple[list[int], dict[str, Any]]:
+    """The annotations of wanted classes, sorted by image: which entries they are, and their columns, those of
+    ``PackedAnnotations``."""
     entries_by_id(file, "annotation", entries)
     label_of_name = {name: label for label, name in enumerate(table.names)}
     label_of = {category_id: label_of_name.get(name, -1) for category_id, name in names.items()}
@@ -95,7 +110,7 @@ def _columns(
     order = np.argsort(position, kind="stable")
     order = order[labels[order] >= 0]
     flags = np.zeros(len(order), dtype=np.bool_)
-    return {
+    return order.tolist(), {
         "offsets": running_total(np.bincount(position[order], minlength=len(image_ids))),
         "boxes": np.concatenate([xywh[order, :2], xywh[order, :2] + xywh[order, 2:]], axis=1),
         "labels": labels[order],

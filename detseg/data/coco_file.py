@@ -16,6 +16,7 @@ import numpy as np
 
 from detseg.data.class_names import did_you_mean, listed
 from detseg.data.images import read_image_hw
+from detseg.data.regions import PackedRegions, RegionsBuilder
 from detseg.data.report import DataReport, Oddity
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable, IntArray
@@ -200,6 +201,27 @@ def coco_references(file: Path, entry: Entry, image_ids: dict[int, int], categor
     if type(category_id) is not int or category_id not in categories:
         raise DataError(f"{file}: annotation {entry['id']}: category_id: there is no category {category_id!r}")
     return image_ids[image_id], category_id
+
+
+def coco_regions(file: Path, entries: Sequence[Entry], sizes: IntArray, mend: str) -> PackedRegions:
+    """The segmentations of T annotations, packed in their order.
+
+    Args:
+        file: for messages.
+        entries: the annotations.
+        sizes: (T, 2) int64, height and width in pixels of the image of each.
+        mend: what messages advise where a segmentation cannot be mended.
+
+    Raises:
+        DataError: an annotation has no segmentation, or one that cannot be filled.
+    """
+    regions = RegionsBuilder()
+    for entry, (height, width) in zip(entries, sizes.tolist(), strict=True):
+        try:
+            regions.append(entry.get("segmentation"), (height, width))
+        except ValueError as error:
+            raise DataError(f"{file}: annotation {entry['id']}: segmentation: {error}; mend it or {mend}") from None
+    return regions.build()
 
 
 def are_numbers(values: Iterable[object]) -> bool:

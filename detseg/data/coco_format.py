@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from detseg.data.dataset import DetectionDataset
+from detseg.structures import InstanceMasks
 
 
 def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
@@ -16,7 +17,8 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
     Returns:
         ``images``, ``annotations`` and ``categories`` of plain numbers and strings, ready for ``json.dump``: category
         ids are the source's, annotation ids count from 1 (pycocotools takes a match with id 0 for none), ``iscrowd`` is
-        set for crowd and difficult objects, boxes are (x, y, width, height) in pixels.
+        set for crowd and difficult objects, boxes are (x, y, width, height) in pixels; ``segmentation`` holds
+        compressed run lengths where the data set has masks.
     """
     packed, source_ids = dataset.packed, dataset.classes.source_ids
     images: list[dict[str, Any]] = []
@@ -26,8 +28,14 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
         image_id = dataset.image_id(index)
         images.append({"id": image_id, "file_name": packed.path(index), "height": height, "width": width})
         objects = packed.image(index)
-        for box, label, ignore, area in zip(
-            objects.boxes.tolist(), objects.labels.tolist(), objects.ignore.tolist(), objects.area.tolist(), strict=True
+        segmentations = _segmentations(objects.masks, len(objects))
+        for box, label, ignore, area, segmentation in zip(
+            objects.boxes.tolist(),
+            objects.labels.tolist(),
+            objects.ignore.tolist(),
+            objects.area.tolist(),
+            segmentations,
+            strict=True,
         ):
             x1, y1, x2, y2 = box
             annotations.append(
@@ -38,6 +46,7 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
                     "bbox": [x1, y1, x2 - x1, y2 - y1],
                     "area": area,
                     "iscrowd": int(ignore),
+                    **segmentation,
                 }
             )
     return {
@@ -48,3 +57,11 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
             {"id": source_id, "name": name} for name, source_id in zip(dataset.classes.names, source_ids, strict=True)
         ],
     }
+
+
+def _segmentations(masks: InstanceMasks | None, num: int) -> list[dict[str, Any]]:
+    """For each of ``num`` objects the entry of its mask; nothing where there are no masks."""
+    if masks is None:
+        return [{}] * num
+    size = list(masks.hw)
+    return [{"segmentation": {"size": size, "counts": counts.decode()}} for counts in masks.counts]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch.utils.data import Dataset
 
-from detseg.data.annotations import PackedAnnotations, PackedImages, training_boxes
+from detseg.data.annotations import PackedAnnotations, PackedImages, trainable
 from detseg.data.images import read_image
 from detseg.data.report import DataReport
 from detseg.errors import DataError
@@ -52,7 +53,7 @@ class ImageDataset(Dataset[Sample]):
 
 
 class DetectionDataset(ImageDataset):
-    """Images with boxes; ``dataset[i]`` decodes image i and pairs it with its training targets.
+    """Images with boxes, or boxes and masks; ``dataset[i]`` decodes image i and pairs it with its training targets.
 
     Attributes:
         packed: the images and the annotations of all of them.
@@ -66,7 +67,9 @@ class DetectionDataset(ImageDataset):
         super().__init__(packed, root, classes, report, name)
 
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index``, decoded, with the boxes to train on.
+        """Image ``index``, decoded, with the boxes to train on, and the masks where they were read.
+
+        The boxes are the bounds of the masks then; objects without a pixel are left out.
 
         Raises:
             DataError: the image is missing, damaged, or not of the size that its annotation states.
@@ -77,7 +80,7 @@ class DetectionDataset(ImageDataset):
         image = read_image(path)
         self._check_size(index, (image.shape[0], image.shape[1]))
         objects = self.packed.image(index)
-        boxes, keep = training_boxes(objects.boxes, self.packed.hw(index))
+        boxes, keep = trainable(objects, self.packed.hw(index))
         return Sample(
             index=index,
             image_id=self.image_id(index),
@@ -86,10 +89,12 @@ class DetectionDataset(ImageDataset):
             boxes=boxes[keep],
             labels=objects.labels[keep],
             ignore=objects.ignore[keep],
+            masks=None if objects.masks is None else objects.masks.picked(np.flatnonzero(keep)),
         )
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The ground truth of an image exactly as its file states it; nothing is decoded."""
+        """The ground truth of an image exactly as its file states it, with masks where they were read; the image
+        is not decoded."""
         return self.packed.image(self._position(index))
 
     def hw(self, index: int) -> tuple[int, int]:

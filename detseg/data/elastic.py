@@ -1,4 +1,4 @@
-"""Elastic deformation of an image with its semantic map (Ronneberger, Fischer, Brox 2015, section 3.1).
+"""Elastic deformation of an image with its semantic map or masks (Ronneberger, Fischer, Brox 2015, section 3.1).
 
 "We generate smooth deformations using random displacement vectors on a coarse 3 by 3 grid.  The displacements are
 sampled from a Gaussian distribution with 10 pixels standard deviation.  Per-pixel displacements are then computed using
@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.config.data import ElasticConfig
-from detseg.data.geometry import AffineMatrix, AnnotatedImage, between_centers
+from detseg.data.geometry import AffineMatrix, AnnotatedImage, between_centers, mapped_boxes
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import IGNORE_LABEL
+from detseg.structures import IGNORE_LABEL, UInt8Array
 
 
 def random_displacements(
@@ -43,22 +43,22 @@ def random_displacements(
 def deformed(
     item: AnnotatedImage, displacements: npt.NDArray[np.float32], matrix: AffineMatrix | None = None
 ) -> AnnotatedImage:
-    """Map image and semantic map by an affine map, then by displacements, in one interpolation.
+    """Map image, semantic map and masks by an affine map, then by displacements, in one interpolation.
 
     The image is interpolated bilinearly between pixels and grey outside, the map takes the nearest label, and
-    ``IGNORE_LABEL`` outside.
+    ``IGNORE_LABEL`` outside; masks take the nearest pixel, and boxes become their bounds.
 
     Args:
-        item: an image with a semantic map and no boxes.
+        item: an image with a semantic map and no boxes, or with masks.
         displacements: (H, W, 2) float32, pixels; the result's pixel p shows what lies at p + displacement.
         matrix: (2, 3) affine map in edge coordinates that comes first; None: there is none.
 
     Raises:
-        ValueError: there are boxes, or no semantic map.
+        ValueError: there are boxes without masks, or neither a semantic map nor masks.
     """
-    if item.semantic is None or len(item.boxes):
+    if item.masks is None and (item.semantic is None or len(item.boxes)):
         raise ValueError(
-            "an elastic deformation is for semantic maps, boxes cannot follow it; "
+            "an elastic deformation is for semantic maps and masks, boxes cannot follow it; "
             "set data.augmentation.elastic.probability to 0"
         )
     height, width = item.hw
@@ -68,6 +68,21 @@ def deformed(
     if matrix is not None:
         places = np.asarray(cv2.transform(places, cv2.invertAffineTransform(between_centers(matrix))), dtype=np.float32)
     x, y = cv2.split(places)  # H W each
+
+    def nearest(labels: UInt8Array, outside: int = 0) -> UInt8Array:
+        mapped = cv2.remap(labels, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=outside)
+        return np.asarray(mapped, dtype=np.uint8)
+
     image = cv2.remap(item.image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(PAD_VALUE,) * 3)
-    labels = cv2.remap(item.semantic, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=IGNORE_LABEL)
-    return item._replace(image=np.asarray(image, dtype=np.uint8), semantic=np.asarray(labels, dtype=np.uint8))
+    changed = item._replace(
+        image=np.asarray(image, dtype=np.uint8),
+        semantic=None if item.semantic is None else nearest(item.semantic, IGNORE_LABEL),
+    )
+    if item.masks is None:
+        return changed
+    boxes, scale = item.boxes.astype(np.float64), 1.0
+    if matrix is not None:
+        boxes, scale = mapped_boxes(item.boxes, matrix), abs(float(np.linalg.det(matrix[:, :2])))
+    dx, dy = cv2.split(displacements)  # H W each; numpy takes long for the extremes of interleaved values
+    farthest = np.array([dx.max(), dy.max(), dx.min(), dy.min()])  # pixel p shows what was at p + displacement
+    return changed.of_masks(item.masks.resampled(nearest, boxes - farthest, scale))

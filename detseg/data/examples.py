@@ -14,8 +14,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.config.data import AugmentationConfig
-from detseg.data.geometry import AnnotatedImage, BoxArray
+from detseg.data.cropped_masks import CroppedMasks
+from detseg.data.geometry import AnnotatedImage, BoxArray, through_letterbox
 from detseg.data.mosaic import mixup, mosaic
+from detseg.data.sample_check import check_sample
 from detseg.data.sampling import SampleRequest, Stream, random_stream
 from detseg.data.source import SampleSource
 from detseg.errors import DataError
@@ -36,6 +38,7 @@ class Example:
         letterbox: the way back to original pixels; None in training.
         semantic: (H, W) uint8, the label of each pixel of `image`; None in detection.
         truth: uint8 label map of the original image, at its size; None in training and in detection.
+        masks: N masks of the size of `image`; None where only boxes are learnt.
     """
 
     image: UInt8Array
@@ -46,6 +49,7 @@ class Example:
     letterbox: Letterbox | None
     semantic: UInt8Array | None = None
     truth: UInt8Array | None = None
+    masks: CroppedMasks | None = None
 
 
 class TrainDataset(Dataset[Example]):
@@ -82,9 +86,14 @@ class TrainDataset(Dataset[Example]):
         hw = (request.height, request.width)
         if request.mix and rng.random() < self.config.mosaic:
             indices = [index, self._partner(rng), self._partner(rng), self._partner(rng)]
-            tiles = [annotated(self.source[i]) for i in rng.permutation(indices).tolist()]
+            tiles = [self._annotated(i) for i in rng.permutation(indices).tolist()]
             return mosaic(tiles, hw, self.config.mosaic_scale, self.config.min_visibility, rng)
-        return self.transform.fit(annotated(self.source[index]), hw, rng)
+        return self.transform.fit(self._annotated(index), hw, rng)
+
+    def _annotated(self, index: int) -> AnnotatedImage:
+        sample = self.source[index]
+        check_sample(sample, self.source.classes)
+        return annotated(sample)
 
     def _partner(self, rng: np.random.Generator) -> int:
         return int(rng.integers(len(self.source)))
@@ -106,12 +115,9 @@ class EvalDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         sample = self.source[index]
+        check_sample(sample, self.source.classes)
         letterbox = Letterbox.fit(sample.hw, self.input_hw)
-        item = annotated(sample)._replace(
-            image=letterbox.apply(sample.image),
-            boxes=letterbox.boxes_to_input(sample.boxes),
-            semantic=None if sample.semantic is None else letterbox.apply_labels(sample.semantic),
-        )
+        item = with_pixels(through_letterbox(annotated(sample), letterbox))
         return to_example(item, index, letterbox, sample.semantic)
 
     def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
@@ -120,8 +126,14 @@ class EvalDataset(Dataset[Example]):
 
 
 def annotated(sample: Sample) -> AnnotatedImage:
-    """The part of a sample that augmentation changes."""
-    return AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
+    """The part of a sample that augmentation changes; the bounds of masks, where there are any, for boxes."""
+    item = AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
+    return item if sample.masks is None else with_pixels(item.of_masks(CroppedMasks.decoded(sample.masks)))
+
+
+def with_pixels(item: AnnotatedImage) -> AnnotatedImage:
+    """Without the objects whose mask has no pixel: they have no box, either."""
+    return item if item.masks is None else item.picked(item.masks.areas > 0)
 
 
 def to_example(
@@ -129,7 +141,7 @@ def to_example(
 ) -> Example:
     """Channels first, as networks want them."""
     image = np.ascontiguousarray(item.image.transpose(2, 0, 1))  # 3 H W
-    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox, item.semantic, truth)
+    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox, item.semantic, truth, item.masks)
 
 
 def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.geometry import AnnotatedImage, BoxArray, visible_boxes
+from detseg.data.cropped_masks import CroppedMasks
+from detseg.data.geometry import AnnotatedImage, BoxArray, visible_boxes, visible_masks
 from detseg.ops.letterbox import PAD_VALUE, Letterbox, resize, resize_labels
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
@@ -35,8 +36,9 @@ def mosaic(
     """Put four images around a random point of a grey canvas.
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
-    what is larger than the quadrant is cut to a random part. Of a box only what lies in its quadrant counts as visible.
-    Semantic maps are put together in the same way, where every image has one.
+    what is larger than the quadrant is cut to a random part. Of a box or
+    mask only what lies in its quadrant counts as visible. Semantic maps are put together in the same way, where every
+    image has one.
 
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.
@@ -49,7 +51,7 @@ def mosaic(
         the mosaic; boxes clipped to their quadrants.
 
     Raises:
-        ValueError: not four images, or some of them with a semantic map and some without.
+        ValueError: not four images, or some of them with a semantic map, or with masks, and some without.
     """
     if len(tiles) != 4:
         raise ValueError(f"a mosaic is made of 4 images, got {len(tiles)}")
@@ -57,7 +59,7 @@ def mosaic(
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
-    boxes, labels, ignore = [], [], []
+    shown = []
     for position, tile in enumerate(tiles):
         zoom = math.exp(rng.uniform(*np.log(scale_range)))
         fitted_height, fitted_width = Letterbox.fit(tile.hw, input_hw).resized_hw
@@ -69,13 +71,22 @@ def mosaic(
         if canvas_labels is not None and tile.semantic is not None:
             part = tile.semantic[y.first : y.first + y.taken, x.first : x.first + x.taken]
             canvas_labels[y.start : y.end, x.start : x.end] = resize_labels(part, shown_hw)
-        moved = np.stack([span.to_canvas(tile.boxes[:, k]) for k, span in enumerate((x, y, x, y))], axis=1)
-        # Too small boxes are dropped at the end of the augmentation, which may still zoom.
-        clipped, keep = visible_boxes(moved, (x.start, y.start, x.end, y.end), min_visibility, 0)
-        boxes.append(clipped[keep])
-        labels.append(tile.labels[keep])
-        ignore.append(tile.ignore[keep])
-    return AnnotatedImage(canvas, np.concatenate(boxes), np.concatenate(labels), np.concatenate(ignore), canvas_labels)
+        shown.append(_objects_shown(tile, x, y, input_hw, min_visibility))
+    return _with_all_objects(canvas, shown)._replace(semantic=canvas_labels)
+
+
+def _with_all_objects(image: UInt8Array, several: Sequence[AnnotatedImage]) -> AnnotatedImage:
+    """An image with the objects of several others, one after the other."""
+    masks = [item.masks for item in several if item.masks is not None]
+    if len(masks) not in (0, len(several)):
+        raise ValueError(f"images are put together with masks all or none, got {len(masks)} of {len(several)} with")
+    return AnnotatedImage(
+        image,
+        np.concatenate([item.boxes for item in several]),
+        np.concatenate([item.labels for item in several]),
+        np.concatenate([item.ignore for item in several]),
+        masks=CroppedMasks.joined(masks) if masks else None,
+    )
 
 
 def _canvas_labels(tiles: Sequence[AnnotatedImage], hw: tuple[int, int]) -> UInt8Array | None:
@@ -114,8 +125,25 @@ class _Span(NamedTuple):
         return (positions.astype(np.float64) - self.first) * scale + self.start
 
 
+def _objects_shown(
+    tile: AnnotatedImage, x: _Span, y: _Span, hw: tuple[int, int], min_visibility: float
+) -> AnnotatedImage:
+    """A tile whose objects are those that the canvas of height and width ``hw`` shows, as it shows them.
+
+    Too small ones are dropped at the end of the augmentation, which may still zoom.
+    """
+    if tile.masks is None:
+        moved = np.stack([span.to_canvas(tile.boxes[:, k]) for k, span in enumerate((x, y, x, y))], axis=1)
+        clipped, keep = visible_boxes(moved, (x.start, y.start, x.end, y.end), min_visibility, 0)
+        return tile._replace(boxes=clipped).picked(keep)
+    part = tile.masks.cropped((x.first, y.first, x.first + x.taken, y.first + y.taken))
+    resized = part.resized((y.end - y.start, x.end - x.start))
+    keep = visible_masks(part, min_visibility) & (resized.areas > 0)
+    return tile.of_masks(resized.uncut().placed(hw, y.start, x.start)).picked(keep)
+
+
 def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
-    """Blend two images of one size at a random ratio; the boxes of both count in full.
+    """Blend two images of one size at a random ratio; the objects of both count in full.
 
     Args:
         a: the first image with its objects.
@@ -126,7 +154,8 @@ def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> Ann
         the blend with the objects of `a`, then those of `b`.
 
     Raises:
-        ValueError: images of different size, or with semantic maps: a pixel has one label, not two.
+        ValueError: images of different size, with semantic maps (a pixel has one label, not two), or one with masks and
+            one without.
     """
     if a.semantic is not None or b.semantic is not None:
         raise ValueError("mixup is for boxes: semantic maps cannot be blended; set data.augmentation.mixup to 0")
@@ -134,9 +163,4 @@ def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> Ann
         raise ValueError(f"mixup blends images of one size, got {a.hw} and {b.hw}")
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)
     image = cv2.addWeighted(a.image, ratio, b.image, 1 - ratio, 0)
-    return AnnotatedImage(
-        np.asarray(image, dtype=np.uint8),
-        np.concatenate([a.boxes, b.boxes]),
-        np.concatenate([a.labels, b.labels]),
-        np.concatenate([a.ignore, b.ignore]),
-    )
+    return _with_all_objects(np.asarray(image, dtype=np.uint8), (a, b))

@@ -1,9 +1,9 @@
-"""The data set that an experiment's model learns from: boxes for detectors, masks for segmenters."""
+"""The data set that an experiment's model learns from: objects for detectors, maps for segmenters."""
 
 from __future__ import annotations
 
-from detseg.config.model import YoloConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.rcnn import MaskRcnnConfig
+from detseg.config.schema import DetectorConfig, ExperimentConfig
 from detseg.data.dataset import DetectionDataset
 from detseg.data.semantic_dataset import SegmentationDataset
 from detseg.data.semantic_splits import open_semantic_split
@@ -24,6 +24,6 @@ def open_dataset(
     Raises:
         DataError: something is missing or wrong.
     """
-    if isinstance(config.model, YoloConfig):
-        return open_split(config.data, split, classes)
+    if isinstance(config.model, DetectorConfig):
+        return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))
     return open_semantic_split(config.data, split, classes)

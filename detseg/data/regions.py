@@ -1,6 +1,6 @@
 """Regions of pixels from polygons and run lengths, filled exactly as pycocotools fills them.
 
-Run lengths (RLE) count the pixels column by column, first those outside the region, then those inside, and so on.
+Run lengths (RLE) are those of `detseg.ops.masks`.
 
 Letters for dimensions: T regions, P polygons, V numbers (x and y of every corner), H and W pixels.
 """
@@ -12,22 +12,16 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations import running_total
-from detseg.structures import FloatArray, IntArray, UInt8Array
+from detseg.data.offsets import running_total
+from detseg.ops.masks import encode_edges, run_lengths
+from detseg.structures import FloatArray, InstanceMasks, IntArray
 
 MAX_COORDINATE = 1e6
 """Corners farther from the image's corner than this, in pixels, are taken for mistakes."""
-
-
-class Rle(TypedDict):
-    """A region as pycocotools takes it: height and width, and the run lengths, compressed."""
-
-    size: list[int]
-    counts: bytes
 
 
 @dataclass(frozen=True)
@@ -51,38 +45,36 @@ class PackedRegions:
     def __len__(self) -> int:
         return len(self.region_offsets) - 1
 
-    def rle(self, index: int, hw: tuple[int, int]) -> Rle:
-        """One region as run lengths; polygons are filled, the parts of a region united.
+    def masks(self, rows: range, hw: tuple[int, int]) -> InstanceMasks:
+        """Some regions as masks; polygons are filled, the parts of a region united.
 
         Args:
-            index: which region.
-            hw: height and width of its image in pixels.
+            rows: which regions, all of one image.
+            hw: height and width of that image in pixels.
         """
+        return InstanceMasks(hw, tuple(self._counts(row, hw) for row in rows))
+
+    def select(self, rows: Sequence[int] | IntArray) -> PackedRegions:
+        """Some of the regions, in the given order."""
+        builder = RegionsBuilder()
+        for row in rows:
+            builder.copy(self, int(row))
+        return builder.build()
+
+    def polygons(self, index: int) -> list[list[float]]:
+        """The polygons of one region; none where it is run lengths."""
+        first, last = int(self.region_offsets[index]), int(self.region_offsets[index + 1])
+        return [self.coordinates[a:b].tolist() for a, b in pairwise(self.polygon_offsets[first : last + 1].tolist())]
+
+    def stated_counts(self, index: int) -> bytes:
+        """The compressed run lengths of one region; empty where it is polygons."""
+        return self.rle_bytes[int(self.rle_offsets[index]) : int(self.rle_offsets[index + 1])]
+
+    def _counts(self, index: int, hw: tuple[int, int]) -> bytes:
         from pycocotools import mask
 
-        text = self.rle_bytes[int(self.rle_offsets[index]) : int(self.rle_offsets[index + 1])]
-        if text:
-            return {"size": list(hw), "counts": text}
-        first, last = int(self.region_offsets[index]), int(self.region_offsets[index + 1])
-        edges = self.polygon_offsets[first : last + 1].tolist()
-        polygons = [self.coordinates[a:b].tolist() for a, b in pairwise(edges)]
-        merged: Rle = mask.merge(mask.frPyObjects(polygons, *hw))
-        return merged
-
-
-def rle_areas(rles: Sequence[Rle]) -> IntArray:
-    """Pixels of each region, int64."""
-    from pycocotools import mask
-
-    # One by one: pycocotools 2.0.11 cannot count more than 255 at once.
-    return np.array([int(mask.area(rle)) for rle in rles], dtype=np.int64)
-
-
-def rle_mask(rle: Rle) -> UInt8Array:
-    """(H, W) uint8, 1 inside the region."""
-    from pycocotools import mask
-
-    return np.asarray(mask.decode(rle), dtype=np.uint8)
+        stated = self.stated_counts(index)
+        return stated or bytes(mask.merge(mask.frPyObjects(self.polygons(index), *hw))["counts"])
 
 
 class RegionsBuilder:
@@ -106,17 +98,24 @@ class RegionsBuilder:
             ValueError: it is neither, or cannot be filled.
         """
         if isinstance(segmentation, dict):
-            self._rles.append(_compressed(segmentation, hw))
-            self._num_polygons.append(0)
+            self._add([], _compressed(segmentation, hw))
             return
         if not isinstance(segmentation, list) or not segmentation:
             raise ValueError(f"expected polygons or run lengths, got {_short(segmentation)}")
         for polygon in segmentation:
             _check_polygon(polygon)
+        self._add(segmentation, b"")
+
+    def copy(self, regions: PackedRegions, index: int) -> None:
+        """Add a region that is packed already."""
+        self._add(regions.polygons(index), regions.stated_counts(index))
+
+    def _add(self, polygons: list[list[float]], counts: bytes) -> None:
+        for polygon in polygons:
             self._coordinates.extend(polygon)
             self._polygon_lengths.append(len(polygon))
-        self._rles.append(b"")
-        self._num_polygons.append(len(segmentation))
+        self._rles.append(counts)
+        self._num_polygons.append(len(polygons))
 
     def build(self) -> PackedRegions:
         """Everything appended so far, packed."""
@@ -146,38 +145,21 @@ def _compressed(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
         )
     given = rle.get("counts")
     if isinstance(given, str) and given.isascii():
-        counts, text = _decompress(given.encode()), given.encode()
+        counts, text = run_lengths(given.encode()), given.encode()
     elif isinstance(given, list) and given and all(type(count) is int and count < 2**31 for count in given):
-        from pycocotools import mask
-
         counts, text = np.array(given, dtype=np.int64), b""
     else:
         raise ValueError(f"counts: expected a list of run lengths or a compressed string, got {_short(given)}")
     if (counts < 0).any() or counts.sum() != hw[0] * hw[1]:
         raise ValueError(f"counts: the run lengths must add up to {hw[0]} x {hw[1]} pixels, got {int(counts.sum())}")
-    return text or bytes(mask.frPyObjects({"size": list(hw), "counts": given}, *hw)["counts"])
+    return text if text and counts[1:].all() else _without_empty_runs(counts)
 
 
-def _decompress(text: bytes) -> IntArray:
-    """The run lengths of a compressed string.
-
-    Each character carries 5 bits of a number, the lowest first, and a sixth that says whether more follow; the highest
-    of the last 5 is the sign.  From the fourth number on, the difference to the number two before it is written.
-    """
-    characters = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if not len(characters) or (characters < 0).any() or (characters > 63).any() or characters[-1] & 32:
-        raise ValueError("counts: not a string of compressed run lengths, or cut short")
-    last = np.flatnonzero(characters & 32 == 0)
-    first = np.concatenate([[0], last[:-1] + 1])
-    place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
-    if (place > 6).any():
-        raise ValueError("counts: a compressed run length is too long")
-    numbers = np.add.reduceat((characters & 31) << (5 * place), first)
-    numbers -= np.where(characters[last] & 16, 1 << (5 * (place[last] + 1)), 0)
-    counts = numbers.copy()
-    counts[1::2] = np.cumsum(numbers[1::2])
-    counts[2::2] = np.cumsum(numbers[2::2])
-    return counts
+def _without_empty_runs(counts: IntArray) -> bytes:
+    """The same mask with runs of no pixels joined with their neighbours: pycocotools finds wrong bounds with them."""
+    ends = np.cumsum(counts)
+    kept = (np.arange(len(counts)) % 2 == 1) & (counts > 0)
+    return encode_edges(np.stack([(ends - counts)[kept], ends[kept]], axis=1).ravel(), int(counts.sum()))
 
 
 def _short(value: object) -> str:

@@ -23,6 +23,7 @@ class Oddity(StrEnum):
     NO_AREA = "boxes without area (left out of training)"
     NOTHING_INSIDE = "boxes of which nothing lies in their image (left out of training)"
     OUTSIDE = "boxes that reach more than a pixel out of their image (clipped in training)"
+    NO_PIXEL = "masks without a pixel (left out of training)"
     ONE_PIXEL = "boxes of one pixel or less"
     ZERO_BASED = "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)"
     WRONG_FILENAME = "annotation files whose <filename> is not their image (ignored; the list's name counts)"
@@ -117,8 +118,18 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
     for oddity, rows in found.items():
         for image, count in zip(*np.unique(image_of[rows], return_counts=True), strict=True):
             report.add(oddity, packed.path(int(image)), int(count))
+    if packed.regions is not None:
+        for image in range(len(packed)):
+            _report_empty_masks(packed, image, report)
     for image in np.flatnonzero(counts == 0):
         report.add(Oddity.NO_OBJECTS, packed.path(int(image)))
     seen = np.bincount(packed.labels, minlength=len(classes))
     for label in np.flatnonzero(seen == 0):
         report.add(Oddity.UNSEEN, classes.names[label])
+
+
+def _report_empty_masks(packed: PackedAnnotations, image: int, report: DataReport) -> None:
+    masks = packed.image(image).masks
+    num = 0 if masks is None else int((masks.areas == 0).sum())
+    if num:
+        report.add(Oddity.NO_PIXEL, packed.path(image), num)

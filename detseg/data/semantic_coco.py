@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations import pack_images, running_total
+from detseg.data.annotations import pack_images
 from detseg.data.class_names import listed
 from detseg.data.coco_file import (
     Entry,
@@ -24,16 +24,18 @@ from detseg.data.coco_file import (
     coco_class_table,
     coco_images,
     coco_references,
+    coco_regions,
     coco_sizes,
     entries_by_id,
     is_crowd,
     load_coco,
 )
 from detseg.data.mask_inspection import inspect_masks
-from detseg.data.regions import PackedRegions, RegionsBuilder, rle_areas, rle_mask
+from detseg.data.offsets import running_total
+from detseg.data.regions import PackedRegions
 from detseg.data.report import DataReport, Oddity
 from detseg.data.semantic_dataset import SegmentationDataset
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 BACKGROUND = "background"
@@ -69,12 +71,12 @@ class CocoMasks:
         row = int(self.rows[index])
         hw = self.stated_hw(index)
         first, last = int(self.offsets[row]), int(self.offsets[row + 1])
-        rles = [self.regions.rle(number, hw) for number in range(first, last)]
+        masks = self.regions.masks(range(first, last), hw)
         crowd = self.crowd[first:last]
         labels = np.where(crowd, IGNORE_LABEL, self.labels[first:last]).astype(np.uint8)
         semantic = np.zeros(hw, dtype=np.uint8)
-        for number in np.lexsort((-rle_areas(rles), ~crowd)):
-            semantic[rle_mask(rles[number]) != 0] = labels[number]
+        for number in np.lexsort((-masks.areas, ~crowd)):
+            semantic[masks.mask(number)] = labels[number]
         return semantic
 
     def where(self, index: int) -> str:
@@ -170,14 +172,9 @@ def _pack(
         else:
             found.append((position, label, is_crowd(file, entry), entry))
     found.sort(key=lambda item: item[0])  # stable: annotations of an image stay in the order of the file
-    regions = RegionsBuilder()
-    for position, _, _, entry in found:
-        try:
-            regions.append(entry.get("segmentation"), (int(sizes[position, 0]), int(sizes[position, 1])))
-        except ValueError as error:
-            raise DataError(
-                f"{file}: annotation {entry['id']}: segmentation: {error}; mend it or take the annotation out"
-            ) from None
+    regions = coco_regions(
+        file, [entry for *_, entry in found], sizes[[position for position, *_ in found]], "take the annotation out"
+    )
     counts = (
         np.bincount([position for position, *_ in found], minlength=len(sizes)) if found else np.zeros(len(sizes), int)
     )
@@ -186,7 +183,7 @@ def _pack(
         image_ids=np.array(list(image_ids), dtype=np.int64),
         sizes_hw=sizes,
         offsets=running_total(counts),
-        regions=regions.build(),
+        regions=regions,
         labels=np.array([label for _, label, _, _ in found], dtype=np.int64),
         crowd=np.array([crowd for _, _, crowd, _ in found], dtype=np.bool_),
         rows=np.arange(len(sizes)),

@@ -18,23 +18,33 @@ from detseg.structures import ClassTable
 Split = Literal["train", "val", "test"]
 
 
-def open_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> DetectionDataset:
+def open_split(
+    config: DataConfig, split: Split, classes: ClassTable | None = None, masks: bool = False
+) -> DetectionDataset:
     """The data set of a split.
 
     Args:
         config: the ``data`` section.
         split: which one; the shapes set has no test split.
         classes: the table to label by; None: ``config.classes``, or what the training annotations hold.
+        masks: whether the objects need masks, too.
 
     Raises:
-        DataError: a folder, list, annotation or image is missing or wrong.
+        DataError: the layout has no masks of single objects, or a folder, list, annotation or image is missing or
+            wrong.
     """
     names = classes or config.classes
     match config:
         case VocConfig():
+            if masks:
+                raise DataError("data.name: voc holds no masks of single objects; take coco, or model.name=faster_rcnn")
             return read_voc(config.root, voc_list(config, split), config.years, names)
         case CocoConfig():
-            return read_coco(*coco_paths(config, split), names)
+            return read_coco(*coco_paths(config, split), names, masks)
+        case ShapesConfig() if masks:
+            root = shapes_root(config, split, "coco")
+            file = root / "annotations" / f"instances_{split}.json"
+            return read_coco(root / split, file, names or SHAPE_CLASSES, masks)
         case ShapesConfig():
             return read_voc(shapes_root(config, split), split, classes=names or SHAPE_CLASSES)
         case FolderConfig():
@@ -70,8 +80,8 @@ def coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
     return config.root / images, config.root / annotations
 
 
-def shapes_root(config: ShapesConfig, split: Split) -> Path:
-    """The folder of the shapes set in VOC layout, written now if it was not there.
+def shapes_root(config: ShapesConfig, split: Split, layout: Literal["voc", "coco"] = "voc") -> Path:
+    """The folder of the shapes set in one of its layouts, written now if it was not there.
 
     Raises:
         DataError: there is no such split, or the set cannot be written.
@@ -86,4 +96,4 @@ def shapes_root(config: ShapesConfig, split: Split) -> Path:
         max_objects=config.max_objects,
         seed=config.data_seed,
     )
-    return config.root / "voc"
+    return config.root / layout

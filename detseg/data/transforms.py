@@ -41,10 +41,11 @@ NOISE_STD = (0.01, 0.05)
 
 
 class TrainTransform:
-    """Augments one training image with its boxes or semantic map; every choice comes from the call's generator.
+    """Augments one training image with its objects or semantic map; every choice comes from the call's generator.
 
     A box is dropped when less than `min_visibility` of its transformed area lies in the picture, or when a side of what
-    is left is shorter than `min_box_size` pixels of the network input.
+    is left is shorter than `min_box_size` pixels of the network input.  Objects with masks go by the area of the mask,
+    and their boxes are its bounds.
 
     Args:
         config: what to do and how often.
@@ -67,7 +68,7 @@ class TrainTransform:
             image and semantic map of `input_hw` and what is left of the objects, in its pixels; `0 <= x1 < x2 <= W`.
 
         Raises:
-            ValueError: an elastic deformation of boxes, which cannot follow it.
+            ValueError: an elastic deformation of boxes without masks, which cannot follow it.
         """
         return self.augment(self.fit(item, input_hw, rng), rng)
 

@@ -6,6 +6,7 @@ Letters for dimensions: N objects of the image.
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,59 @@ def read_voc_xml(path: Path) -> VocAnnotation:
         difficult=np.array([_flag(path, item, "difficult") for item in objects], dtype=np.bool_),
         truncated=np.array([_flag(path, item, "truncated") for item in objects], dtype=np.bool_),
     )
+
+
+def write_voc_xml(
+    path: Path,
+    annotation: VocAnnotation,
+    folder: str = "",
+    segmented: bool = False,
+    scores: Sequence[float] | None = None,
+) -> None:
+    """Write an annotation file, corners to a thousandth of a pixel; ``read_voc_xml`` reads the same back.
+
+    Args:
+        path: the file; an existing one is replaced.
+        annotation: what it shall say; its size must be known.
+        folder: name of the folder of the image; empty: none is stated.
+        segmented: whether the image has masks beside it.
+        scores: N scores in [0, 1] of detections, written as ``<score>``, which readers of VOC pass over; None: none.
+
+    Raises:
+        ValueError: the size is not known, or there is not one score for each object.
+        OSError: the file could not be written.
+    """
+    if annotation.hw is None:
+        raise ValueError("an annotation is written with the size of its image; got none")
+    if scores is not None and len(scores) != len(annotation.names):
+        raise ValueError(f"expected a score for each of {len(annotation.names)} objects, got {len(scores)}")
+    root = ET.Element("annotation")
+    if folder:
+        _leaf(root, "folder", folder)
+    _leaf(root, "filename", annotation.filename)
+    size = ET.SubElement(root, "size")
+    for tag, value in (("width", annotation.hw[1]), ("height", annotation.hw[0]), ("depth", 3)):
+        _leaf(size, tag, value)
+    _leaf(root, "segmented", int(segmented))
+    for i, (name, (x1, y1, x2, y2)) in enumerate(zip(annotation.names, annotation.boxes.tolist(), strict=True)):
+        entry = ET.SubElement(root, "object")
+        _leaf(entry, "name", name)
+        _leaf(entry, "pose", "Unspecified")
+        _leaf(entry, "truncated", int(annotation.truncated[i]))
+        _leaf(entry, "difficult", int(annotation.difficult[i]))
+        corners = ET.SubElement(entry, "bndbox")
+        # From 0-based half-open to 1-based inclusive: the last pixel x2 - 1 is number x2.
+        for tag, corner in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
+            rounded = round(corner, 3)
+            _leaf(corners, tag, int(rounded) if rounded == int(rounded) else rounded)
+        if scores is not None:
+            _leaf(entry, "score", f"{scores[i]:.6f}")
+    ET.indent(root)
+    ET.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _leaf(parent: ET.Element, tag: str, value: str | float) -> None:
+    ET.SubElement(parent, tag).text = str(value)
 
 
 class _PlainTree(ET.TreeBuilder):

@@ -9,13 +9,13 @@ Letters for dimensions: N objects, H and W pixels.
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from detseg.data.voc_xml import VocAnnotation, write_voc_xml
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 MAX_INDEX = 254
@@ -76,8 +76,15 @@ class VocWriter:
         """
         if len(labels) > MAX_INDEX:
             raise ValueError(f"{stem}: a palette image holds at most {MAX_INDEX} objects, got {len(labels)}")
-        tree = _annotation(stem, image, [self.classes[label] for label in labels], boxes, truncated)
-        tree.write(self.root / "Annotations" / f"{stem}.xml", encoding="utf-8")
+        annotation = VocAnnotation(
+            filename=f"{stem}.jpg",
+            hw=(image.shape[0], image.shape[1]),
+            names=tuple(self.classes[label] for label in labels),
+            boxes=boxes,
+            difficult=np.zeros(len(labels), dtype=np.bool_),
+            truncated=truncated,
+        )
+        write_voc_xml(self.root / "Annotations" / f"{stem}.xml", annotation, folder="JPEGImages", segmented=True)
         semantic = np.zeros(image.shape[:2], dtype=np.uint8)
         instance = np.zeros(image.shape[:2], dtype=np.uint8)
         for number, (label, mask) in enumerate(zip(labels, masks, strict=True), start=1):
@@ -108,35 +115,6 @@ def voc_palette() -> list[int]:
         for channel in range(3):
             palette.append(sum(((index >> (3 * k + channel)) & 1) << (7 - k) for k in range(3)))
     return palette
-
-
-def _annotation(
-    stem: str, image: UInt8Array, names: list[str], boxes: FloatArray, truncated: BoolArray
-) -> ET.ElementTree[ET.Element]:
-    height, width, depth = image.shape
-    root = ET.Element("annotation")
-    _leaf(root, "folder", "JPEGImages")
-    _leaf(root, "filename", f"{stem}.jpg")
-    size = ET.SubElement(root, "size")
-    for tag, value in (("width", width), ("height", height), ("depth", depth)):
-        _leaf(size, tag, value)
-    _leaf(root, "segmented", 1)
-    for name, (x1, y1, x2, y2), cut in zip(names, boxes.tolist(), truncated, strict=True):
-        entry = ET.SubElement(root, "object")
-        _leaf(entry, "name", name)
-        _leaf(entry, "pose", "Unspecified")
-        _leaf(entry, "truncated", int(cut))
-        _leaf(entry, "difficult", 0)
-        corners = ET.SubElement(entry, "bndbox")
-        # From 0-based half-open to 1-based inclusive: the last pixel x2 - 1 is number x2.
-        for tag, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
-            _leaf(corners, tag, int(value) if value == int(value) else value)
-    ET.indent(root)
-    return ET.ElementTree(root)
-
-
-def _leaf(parent: ET.Element, tag: str, value: str | float) -> None:
-    ET.SubElement(parent, tag).text = str(value)
 
 
 def _write_palette_image(path: Path, indices: UInt8Array) -> None:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detseg.data.annotations import AnnotationsBuilder, PackedAnnotations, no_objects, running_total, training_boxes
+from detseg.data.annotations import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
+from detseg.data.offsets import running_total
 from detseg.structures import ImageAnnotations
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as mask_api
 
-from detseg.data.regions import RegionsBuilder, rle_areas, rle_mask
+from detseg.data.regions import RegionsBuilder
 
 HW = (6, 8)
 
@@ -19,7 +19,7 @@ def packed(*segmentations: object, hw: tuple[int, int] = HW) -> list[np.ndarray[
         builder.append(segmentation, hw)
     regions = builder.build()
     assert len(regions) == len(segmentations)
-    return [rle_mask(regions.rle(index, hw)) for index in range(len(regions))]
+    return list(regions.masks(range(len(regions)), hw).dense())
 
 
 def test_a_rectangle_and_a_union() -> None:
@@ -61,11 +61,43 @@ def test_random_regions_of_every_kind_are_those_of_pycocotools() -> None:
             assert np.array_equal(one, expected)
 
 
-def test_areas_of_more_regions_than_pycocotools_counts_at_once() -> None:
-    rng = np.random.default_rng(0)
-    masks = [(rng.random((9, 7)) < 0.4).astype(np.uint8, order="F") for _ in range(300)]
-    assert rle_areas([mask_api.encode(mask) for mask in masks]).tolist() == [int(mask.sum()) for mask in masks]
-    assert rle_areas([]).tolist() == []
+def test_some_regions_in_another_order() -> None:
+    segmentations: list[object] = [
+        [[1, 2, 4, 2, 4, 5, 1, 5], [0, 0, 2, 0, 2, 1, 0, 1]],
+        {"size": [6, 8], "counts": [3, 7, 38]},
+        [[5, 1, 8, 1, 8, 4]],
+    ]
+    builder = RegionsBuilder()
+    for segmentation in segmentations:
+        builder.append(segmentation, HW)
+    regions = builder.build()
+    whole = regions.masks(range(3), HW)
+    assert regions.select([2, 0, 1]).masks(range(3), HW).counts == (whole.counts[2], whole.counts[0], whole.counts[1])
+    assert len(regions.select([])) == 0
+    assert len(whole.picked([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "box"),
+    [
+        ([8, 0, 4, 3, 33], [2, 0, 3, 3]),  # pycocotools would take row 1 for a part of the mask
+        ([0, 0, 12, 2, 0, 3, 31], [2, 0, 3, 5]),
+        ([7, 2, 39, 0], [1, 1, 2, 3]),
+        ([0, 0, 48], [0, 0, 0, 0]),
+        ([0, 48, 0], [0, 0, 8, 6]),
+    ],
+)
+@pytest.mark.parametrize("compressed", [False, True])
+def test_runs_of_no_pixels(counts: list[int], box: list[int], compressed: bool) -> None:
+    segmentation: dict[str, object] = {"size": list(HW), "counts": counts}
+    if compressed:
+        segmentation["counts"] = mask_api.frPyObjects(segmentation, *HW)["counts"].decode()
+    builder = RegionsBuilder()
+    builder.append(segmentation, HW)
+    masks = builder.build().masks(range(1), HW)
+    expected = np.repeat(np.arange(len(counts)) % 2, counts).reshape(HW[::-1]).T
+    assert np.array_equal(masks.mask(0), expected)
+    assert masks.boxes.tolist() == [box]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from detseg.data.voc_xml import VocAnnotation, read_voc_xml
+from detseg.data.voc_xml import VocAnnotation, read_voc_xml, write_voc_xml
 from detseg.errors import DataError
 from tests.data.voc_layout import annotation_xml, object_xml
 from tests.shared_data import shared_data
@@ -109,3 +110,37 @@ def test_wrong_files_are_errors_that_name_file_and_place(tmp_path: Path, text: s
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such annotation file"):
         read_voc_xml(tmp_path / "gone.xml")
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    written = VocAnnotation(
+        filename="a & b.jpg",
+        hw=(10, 20),
+        names=("cat", "größe <1>"),
+        boxes=np.array([[0, 0, 20, 10], [0.1234, 2.5, 3.9996, 4]]),
+        difficult=np.array([True, False]),
+        truncated=np.array([False, True]),
+    )
+    for scores in (None, [0.5, 1.0]):
+        write_voc_xml(tmp_path / "a.xml", written, folder="pictures", segmented=True, scores=scores)
+        read = read_voc_xml(tmp_path / "a.xml")
+        assert (read.filename, read.hw, read.names) == (written.filename, written.hw, written.names)
+        assert read.difficult.tolist() == [True, False]
+        assert read.truncated.tolist() == [False, True]
+        np.testing.assert_allclose(read.boxes, [[0, 0, 20, 10], [0.123, 2.5, 4, 4]], atol=1e-9)
+        text = (tmp_path / "a.xml").read_text(encoding="utf-8")
+        assert text.count("<score>") == (0 if scores is None else 2)
+        assert "<xmin>1.123</xmin>" in text
+        assert "<folder>pictures</folder>" in text
+        assert "<segmented>1</segmented>" in text
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    flag = np.zeros(1, dtype=np.bool_)
+    with pytest.raises(ValueError, match="written with the size of its image"):
+        write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", None, ("cat",), np.ones((1, 4)), flag, flag))
+    with pytest.raises(ValueError, match="a score for each of 1 objects, got 2"):
+        write_voc_xml(
+            tmp_path / "a.xml", VocAnnotation("a", (1, 1), ("cat",), np.ones((1, 4)), flag, flag), scores=[0.1, 0.2]
+        )
+    assert not (tmp_path / "a.xml").exists()
