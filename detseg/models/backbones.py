@@ -89,6 +89,6 @@ class CSPBackbone(nn.Module):
         """
         stages = [self.stem, *self.stages]
         if not 0 <= num_stages <= len(stages):
-            raise ValueError(f"frozen_stages: expected 0 to {len(stages)}, got {num_stages}")
+            raise ValueError(f"freeze: expected 0 to {len(stages)} stages, got {num_stages}")
         for stage in stages[:num_stages]:
             stage.requires_grad_(False)

@@ -75,7 +75,7 @@ class TimmBackbone(nn.Module):
             return
         if 2**num_stages not in self._reached:
             possible = [0, *(stride.bit_length() - 1 for stride in self._reached if stride > 1)]
-            raise ValueError(f"frozen_stages: this model has maps for one of {possible}, got {num_stages}")
+            raise ValueError(f"freeze: this model has maps for one of {possible}, got {num_stages}")
         for name, parameter in self.body.named_parameters():
             if name in self._reached[2**num_stages]:
                 parameter.requires_grad_(False)

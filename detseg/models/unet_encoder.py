@@ -65,6 +65,6 @@ class UNetEncoder(nn.Module):
             ValueError: there are not so many stages.
         """
         if not 0 <= num_stages < len(self.levels):
-            raise ValueError(f"frozen_stages: expected 0 to {len(self.levels) - 1}, got {num_stages}")
+            raise ValueError(f"freeze: expected 0 to {len(self.levels) - 1} stages, got {num_stages}")
         if num_stages > 0:
             self.levels[: num_stages + 1].requires_grad_(False)

@@ -125,7 +125,7 @@ class FeatureExtractorContract:
         assert not torch.equal(before[0], maps_in_evaluation(backbone, images)[0])
 
     def test_a_stage_that_is_not_there_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match=r"frozen_stages: .*got 9"):
+        with pytest.raises(ValueError, match=r"freeze: .*got 9"):
             self.fresh().freeze_stages(9)
 
 

@@ -24,7 +24,7 @@ from detseg.config.segmentation import (
     UNetConfig,
 )
 from detseg.factory import build_model, build_segmenter
-from detseg.structures import IGNORE_LABEL, BoxTargets
+from detseg.structures import IGNORE_LABEL, BoxTargets, ClassTable
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 EVERY_TERM = SegmentationLossConfig(
@@ -191,7 +191,7 @@ MODELS: dict[str, Any] = {
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("backbone", backbones_of_configs().values(), ids=backbones_of_configs().keys())
 def test_every_backbone_of_the_configs_in_every_model(backbone: BackboneConfig, model_name: str) -> None:
-    model: Any = build_model(MODELS[model_name](backbone), num_classes=3, load_pretrained=False).train()
+    model: Any = build_model(MODELS[model_name](backbone), ClassTable(("a", "b", "c")), load_pretrained=False).train()
     truth: Any = random_semantic(3)
     if model_name == "yolo":
         truth = [BoxTargets(torch.tensor([[8.0, 8, 56, 40]]), torch.tensor([1]), torch.tensor([False]))] * 2

@@ -1,0 +1,159 @@
+"""The two-stage detector: features → proposals → regions (Ren et al. 2015; He et al. 2017).
+
+Letters: B images, A anchors of a cell, C labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from detseg.models.blocks import Normalize
+from detseg.models.interface import LossTerms
+from detseg.models.rcnn.proposals import AnchorOutputs, ProposalNetwork
+from detseg.models.rcnn.regions import RegionHeads
+from detseg.structures import BoxTargets, Detections
+
+
+class RCNNDetector(nn.Module):
+    """Faster R-CNN, or Mask R-CNN where the heads find masks; satisfies the ``Detector`` contract.
+
+    Args:
+        backbone: images to feature maps.
+        neck: feature maps to feature maps of one width.
+        rpn: feature maps to proposals; has one level more than the neck, pooled from its last map.
+        roi_heads: proposals to detections.
+        normalize: what the backbone wants done to images in [0, 1].
+        output_of_label: the output of the class layer that speaks for each label; None: label + 1.  Output 0 is
+            background; an output that no label has, as those of COCO's unused ids, is never detected.
+
+    Raises:
+        ValueError: two labels have one output, or one has background's.
+    """
+
+    output_of_label: Tensor | None
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        neck: nn.Module,
+        rpn: ProposalNetwork,
+        roi_heads: RegionHeads,
+        normalize: Normalize,
+        output_of_label: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.backbone = backbone
+        self.neck = neck
+        self.rpn = rpn
+        self.roi_heads = roi_heads
+        if output_of_label is not None and (
+            len(set(output_of_label)) != len(output_of_label) or min(output_of_label) < 1
+        ):
+            raise ValueError(f"output_of_label: expected different numbers of at least 1, got {output_of_label}")
+        outputs = None if output_of_label is None else torch.tensor(output_of_label)
+        self.register_buffer("output_of_label", outputs, persistent=False)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) float in [0, 1] → (B, 5A, H / s, W / s) raw maps of the proposals, one a level: A objectness
+        logits, then 4 differences for each anchor."""
+        return self._raw_maps(self._features(images))
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        """Weighted loss terms of a batch, computed in float32 whatever the precision of the network.
+
+        Raises:
+            ValueError: a box without area, or objects without masks where masks are learnt.
+        """
+        self._check(images, targets)
+        features = self._features(images)
+        return self._losses(features, self._read(features, images), _hw(images), targets)
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> list[Detections]:
+        """The detections of each of B images, best first, in pixels of ``images``."""
+        features = self._features(images)
+        return self._detections(features, self._read(features, images), _hw(images))
+
+    @torch.no_grad()
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+        """Both from one pass through backbone, neck and proposal head.
+
+        Raises:
+            ValueError: as ``losses``.
+        """
+        self._check(images, targets)
+        features = self._features(images)
+        outputs = self._read(features, images)
+        return self._losses(features, outputs, _hw(images), targets), self._detections(features, outputs, _hw(images))
+
+    def _features(self, images: Tensor) -> list[Tensor]:
+        return cast(list[Tensor], self.neck(self.backbone(self.normalize(images))))
+
+    def _raw_maps(self, features: list[Tensor]) -> list[Tensor]:
+        # Large objects have anchors of their own, on a map half as fine as the last (Lin et al. 2017, section 4.1).
+        pooled = F.max_pool2d(features[-1], kernel_size=1, stride=2)
+        return cast(list[Tensor], self.rpn([*features, pooled]))
+
+    def _read(self, features: list[Tensor], images: Tensor) -> AnchorOutputs:
+        return self.rpn.read(self._raw_maps(features), _hw(images))
+
+    def _losses(
+        self, features: list[Tensor], outputs: AnchorOutputs, hw: tuple[int, int], targets: list[BoxTargets]
+    ) -> LossTerms:
+        terms = self.rpn.losses(outputs, targets)
+        proposals = self.rpn.propose(outputs, hw, training=True)
+        return terms | self.roi_heads.losses(features, proposals, hw, [self._with_outputs(t) for t in targets])
+
+    def _detections(self, features: list[Tensor], outputs: AnchorOutputs, hw: tuple[int, int]) -> list[Detections]:
+        proposals = self.rpn.propose(outputs, hw, training=False)
+        return self.roi_heads.detect(features, proposals, hw, self.output_of_label)
+
+    def _with_outputs(self, target: BoxTargets) -> BoxTargets:
+        """The same objects, their labels being outputs of the class layer."""
+        outputs = target.labels + 1 if self.output_of_label is None else self.output_of_label[target.labels]
+        return replace(target, labels=outputs)
+
+    def _check(self, images: Tensor, targets: list[BoxTargets]) -> None:
+        boxes = torch.cat([target.boxes for target in targets])
+        # A comparison with NaN is false.
+        valid = (boxes[:, :2] < boxes[:, 2:]).all(dim=1) & boxes.isfinite().all(dim=1)
+        if not valid.all():
+            _refuse_boxes(targets)
+        if self.roi_heads.has_masks:
+            for i, target in enumerate(targets):
+                _check_masks(i, target, _hw(images))
+
+
+def _refuse_boxes(targets: list[BoxTargets]) -> None:
+    for i, target in enumerate(targets):
+        for j, box in enumerate(target.boxes.tolist()):
+            x1, y1, x2, y2 = box
+            if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, box))):
+                raise ValueError(
+                    f"targets: image {i} of the batch, box {j}: expected finite numbers with x1 < x2 and y1 < y2, "
+                    f"got {box}"
+                )
+
+
+def _check_masks(image: int, target: BoxTargets, hw: tuple[int, int]) -> None:
+    if target.masks is None and len(target):
+        raise ValueError(
+            f"targets: image {image} of the batch: expected a mask for each of its {len(target)} objects, which a "
+            "model with a mask head learns from, got boxes alone"
+        )
+    if target.masks is not None and target.masks.shape[1:] != hw:
+        raise ValueError(
+            f"targets: image {image} of the batch: expected masks of the images' {hw[0]} x {hw[1]} pixels, got "
+            f"{target.masks.shape[1]} x {target.masks.shape[2]}"
+        )
+
+
+def _hw(images: Tensor) -> tuple[int, int]:
+    return images.shape[-2], images.shape[-1]

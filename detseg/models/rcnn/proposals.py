@@ -1,0 +1,171 @@
+"""The first stage: the region proposal network (Ren et al. 2015, sec. 3) on a pyramid (Lin et al. 2017, sec. 4.1).
+
+Letters: B images, A anchors of a cell, R anchors of an image, levels one after the other, K proposals, P positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import batched_nms, remove_small_boxes
+
+from detseg.models.interface import LossTerms
+from detseg.models.rcnn.assign import RegionAssigner
+from detseg.models.rcnn.coder import BoxCoder
+from detseg.models.rcnn.losses import BoxLoss
+from detseg.models.rcnn.sampling import RegionSampler
+from detseg.ops.boxes import clip_boxes
+from detseg.structures import BoxTargets
+
+_SMALLEST_SIDE = 1e-3
+"""Shorter proposals are dropped, pixels: what lies outside of the image has no side left after clipping."""
+
+
+class AnchorOutputs(NamedTuple):
+    """What the network says of each anchor.
+
+    Attributes:
+        anchors: (R, 4) float32 xyxy, the same for all images; may reach beyond them.
+        logits: (B, R) float32, whether there is an object.
+        deltas: (B, R, 4) float32, the object's differences from the anchor.
+        level_sizes: anchors of each level; they sum to R.
+    """
+
+    anchors: Tensor
+    logits: Tensor
+    deltas: Tensor
+    level_sizes: list[int]
+
+
+class ProposalNetwork(nn.Module):
+    """Says at every anchor whether there is an object, of whatever class, and where.
+
+    Args:
+        in_channels: channels of every feature map.
+        anchor_sizes: sides of the square anchors of each level in input pixels, finest level first.
+        aspect_ratios: heights over widths of the anchors.
+        convolutions: 3×3 convolutions of the head.
+        positive_iou, negative_iou: see ``RegionAssigner``.
+        samples, positive_share: see ``RegionSampler``.
+        nms_iou: of two proposals of a level that overlap by more than this, the worse one is dropped.
+        candidates: best anchors of each level that are looked at, in training and in prediction.
+        proposals: most proposals of an image after NMS, in training and in prediction.
+        score_threshold: proposals with a lower score are dropped.
+        box_loss: the loss of the boxes.
+
+    Raises:
+        ValueError: the levels have different numbers of anchors, which one head cannot serve.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        anchor_sizes: Sequence[Sequence[float]],
+        aspect_ratios: Sequence[float],
+        *,
+        convolutions: int = 1,
+        positive_iou: float = 0.7,
+        negative_iou: float = 0.3,
+        samples: int = 256,
+        positive_share: float = 0.5,
+        nms_iou: float = 0.7,
+        candidates: tuple[int, int] = (2000, 1000),
+        proposals: tuple[int, int] = (2000, 1000),
+        score_threshold: float = 0.0,
+        box_loss: BoxLoss | None = None,
+    ) -> None:
+        super().__init__()
+        numbers = sorted({len(sizes) for sizes in anchor_sizes})
+        if len(numbers) != 1:
+            raise ValueError(f"anchor_sizes: expected the same number of sizes at every level, got {numbers}")
+        sizes = tuple(tuple(level) for level in anchor_sizes)
+        self.anchor_generator = AnchorGenerator(sizes, (tuple(aspect_ratios),) * len(sizes))
+        self.anchors_per_cell = numbers[0] * len(aspect_ratios)
+        self.head = RPNHead(in_channels, self.anchors_per_cell, convolutions)
+        self.assigner = RegionAssigner(positive_iou, negative_iou, best_is_positive=True)
+        self.sampler = RegionSampler(samples, positive_share)
+        self.coder = BoxCoder()
+        self.nms_iou = nms_iou
+        self.num_candidates = candidates
+        self.num_proposals = proposals
+        self.score_threshold = score_threshold
+        self.box_loss = box_loss or BoxLoss()
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """(B, C, h, w) maps → (B, 5A, h, w) raw maps: A objectness logits, then 4 differences for each anchor."""
+        logits, deltas = self.head(features)
+        return [torch.cat(level, dim=1) for level in zip(logits, deltas, strict=True)]
+
+    def read(self, maps: list[Tensor], hw: tuple[int, int]) -> AnchorOutputs:
+        """Raw maps, finest first, of images of ``hw`` pixels → float32 outputs anchor by anchor.
+
+        Raises:
+            ValueError: not one map for each level of anchors.
+        """
+        if len(maps) != len(self.anchor_generator.sizes):
+            raise ValueError(f"expected {len(self.anchor_generator.sizes)} levels, one for each of the anchors' "
+                             f"sizes, got {len(maps)}")  # fmt: skip
+        maps = [raw.float() for raw in maps]  # anchors take the maps' precision
+        images = ImageList(maps[0].new_empty(0, 3, *hw), [hw])
+        (anchors,) = self.anchor_generator(images, maps)
+        num, num_images = self.anchors_per_cell, len(maps[0])
+        logits = [raw[:, :num].permute(0, 2, 3, 1).flatten(1) for raw in maps]
+        deltas = [raw[:, num:].reshape(num_images, num, 4, *raw.shape[2:]).permute(0, 3, 4, 1, 2) for raw in maps]
+        return AnchorOutputs(
+            anchors,
+            torch.cat(logits, dim=1),
+            torch.cat([level.reshape(num_images, -1, 4) for level in deltas], dim=1),
+            [level.shape[1] for level in logits],
+        )
+
+    def losses(self, outputs: AnchorOutputs, targets: list[BoxTargets]) -> LossTerms:
+        """``objectness`` and ``proposal_box`` of a batch."""
+        num_anchors = len(outputs.anchors)
+        sampled, positives, boxes = [], [], []
+        for i, target in enumerate(targets):
+            assignment = self.assigner.assign(outputs.anchors, target)
+            chosen = self.sampler(assignment)
+            positive = chosen[assignment.positive[chosen]]
+            sampled.append(chosen + i * num_anchors)
+            positives.append(positive + i * num_anchors)
+            boxes.append(target.boxes[assignment.objects[positive]])
+        at, positive_at = torch.cat(sampled), torch.cat(positives)
+
+        is_object = torch.zeros(outputs.logits.numel(), device=at.device).index_fill_(0, positive_at, 1.0)
+        entropy = F.binary_cross_entropy_with_logits(outputs.logits.flatten()[at], is_object[at], reduction="sum")
+        deltas = outputs.deltas.flatten(0, 1)[positive_at]  # P 4
+        anchors = outputs.anchors[positive_at % num_anchors]
+        return {
+            "objectness": entropy / max(len(at), 1),
+            "proposal_box": self.box_loss(deltas, anchors, torch.cat(boxes), self.coder, len(at)),
+        }
+
+    @torch.no_grad()
+    def propose(self, outputs: AnchorOutputs, hw: tuple[int, int], training: bool) -> list[Tensor]:
+        """The proposals of each image, best first: (K, 4) xyxy inside it; as many as training or prediction wants."""
+        candidates, proposals = (pair[0 if training else 1] for pair in (self.num_candidates, self.num_proposals))
+        best, levels, start = [], [], 0
+        for level, logits in enumerate(torch.split(outputs.logits, outputs.level_sizes, dim=1)):
+            top = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
+            best.append(top + start)
+            levels.append(torch.full((top.shape[1],), level, device=top.device))
+            start += logits.shape[1]
+        at, level_of = torch.cat(best, dim=1), torch.cat(levels)
+        scores = outputs.logits.gather(1, at).sigmoid()
+        deltas = outputs.deltas.gather(1, at[..., None].expand(-1, -1, 4))
+        boxes = self.coder.decode(deltas, outputs.anchors[at])
+        return [self._suppress(clip_boxes(boxes[i], hw), scores[i], level_of)[:proposals] for i in range(len(boxes))]
+
+    def _suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
+        """Boxes, best first, after NMS within each level; scores of different levels are not comparable enough."""
+        keep = remove_small_boxes(boxes, _SMALLEST_SIDE)
+        keep = keep[scores[keep] >= self.score_threshold]
+        boxes, scores, levels = boxes[keep], scores[keep], levels[keep]
+        return boxes[batched_nms(boxes, scores, levels, self.nms_iou)]

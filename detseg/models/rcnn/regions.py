@@ -1,0 +1,233 @@
+"""The second stage: class, box and mask of each proposal (Girshick 2015; He et al. 2017, section 3).
+
+Letters: B images, R regions of the whole batch, O outputs of the class layer, the first of which is background,
+C labels, N detections of one image, P positives, M cells along a side of a mask.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import remove_small_boxes
+
+from detseg.models.interface import LossTerms
+from detseg.models.rcnn.assign import RegionAssigner
+from detseg.models.rcnn.coder import BoxCoder
+from detseg.models.rcnn.instance_masks import mask_targets, published_regions
+from detseg.models.rcnn.losses import BoxLoss, zero_loss
+from detseg.models.rcnn.sampling import RegionSampler
+from detseg.ops.boxes import clip_boxes
+from detseg.ops.nms import classwise_nms
+from detseg.structures import BoxTargets, Detections, MaskGrids
+
+_SMALLEST_SIDE = 1e-2
+"""Shorter detections are dropped, pixels: what lies outside of the image has no side left after clipping."""
+
+
+class RegionSample(NamedTuple):
+    """The proposals of one image that the losses look at.
+
+    Attributes:
+        boxes: (S, 4) float32 xyxy.
+        objects: (S,) int64, position of the object among the image's targets; -1: background.
+    """
+
+    boxes: Tensor
+    objects: Tensor
+
+
+class RegionHeads(nn.Module):
+    """Says of every proposal what it is, where exactly, and which of its pixels belong to it.
+
+    Args:
+        box_pool: maps by name ("0" finest), boxes of each image and sizes of the images to features of the boxes
+            (``MultiScaleRoIAlign``).
+        box_head: features to vectors.
+        box_predictor: vectors to O logits and 4 O differences.
+        positive_iou: a proposal that overlaps an object by at least this is positive, else negative.
+        samples, positive_share: see ``RegionSampler``.
+        box_loss: the loss of the boxes.
+        score_threshold: detections with a lower score are dropped before NMS.
+        nms_iou: of two detections of a class that overlap by more than this, the worse one is dropped.
+        max_detections: the best so many detections of an image are kept.
+        mask_pool: as ``box_pool``, for the masks; None for a detector of boxes, as the other two.
+        mask_head: features to features.
+        mask_predictor: features to (R, O, M, M) logits.
+        mask_weight: weight of the mask loss.
+        mask_threshold: probability from which a pixel belongs to the object.
+        published_masks: masks are learnt and placed as torchvision's published weights want it; else exactly.
+
+    Raises:
+        ValueError: some of the three parts of a mask head without the others.
+    """
+
+    def __init__(
+        self,
+        box_pool: nn.Module,
+        box_head: nn.Module,
+        box_predictor: nn.Module,
+        *,
+        positive_iou: float = 0.5,
+        samples: int = 512,
+        positive_share: float = 0.25,
+        box_loss: BoxLoss | None = None,
+        score_threshold: float = 0.05,
+        nms_iou: float = 0.5,
+        max_detections: int = 100,
+        mask_pool: nn.Module | None = None,
+        mask_head: nn.Module | None = None,
+        mask_predictor: nn.Module | None = None,
+        mask_weight: float = 1.0,
+        mask_threshold: float = 0.5,
+        published_masks: bool = False,
+    ) -> None:
+        super().__init__()
+        parts = {"mask_pool": mask_pool, "mask_head": mask_head, "mask_predictor": mask_predictor}
+        missing = [name for name, part in parts.items() if part is None]
+        if len(missing) in (1, 2):
+            raise ValueError(f"masks need all of {', '.join(parts)}, got no {' and no '.join(missing)}")
+        self.box_pool = box_pool
+        self.box_head = box_head
+        self.box_predictor = box_predictor
+        self.assigner = RegionAssigner(positive_iou, positive_iou, best_is_positive=False)
+        self.sampler = RegionSampler(samples, positive_share)
+        self.coder = BoxCoder(center_scale=10.0, side_scale=5.0)
+        self.box_loss = box_loss or BoxLoss()
+        self.score_threshold = score_threshold
+        self.nms_iou = nms_iou
+        self.max_detections = max_detections
+        self.mask_pool = mask_pool
+        self.mask_head = mask_head
+        self.mask_predictor = mask_predictor
+        self.mask_weight = mask_weight
+        self.mask_threshold = mask_threshold
+        self.published_masks = published_masks
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it finds masks."""
+        return self.mask_predictor is not None
+
+    def losses(
+        self, features: list[Tensor], proposals: list[Tensor], hw: tuple[int, int], targets: list[BoxTargets]
+    ) -> LossTerms:
+        """``class``, ``box`` and, where there are masks, ``mask``.
+
+        Args:
+            features: maps of the batch, finest first.
+            proposals: (K, 4) float32 xyxy of each image.
+            hw: height and width of the images, pixels.
+            targets: B targets whose labels are outputs of the class layer, 1 being the first that is not background.
+        """
+        samples = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
+        pairs = list(zip(samples, targets, strict=True))
+        regions = torch.cat([sample.boxes for sample in samples])
+        positive = torch.cat([sample.objects for sample in samples]) >= 0
+        # Of the positives alone, from here: (P,) and (P, 4).
+        outputs = torch.cat([target.labels[sample.objects[sample.objects >= 0]] for sample, target in pairs])
+        boxes = torch.cat([target.boxes[sample.objects[sample.objects >= 0]] for sample, target in pairs])
+        if not len(regions):
+            nothing = zero_loss(self.box_head, self.box_predictor, like=features[0])
+            terms = {"class": nothing, "box": nothing}
+        else:
+            logits, deltas = self._classify(features, [sample.boxes for sample in samples], hw)
+            classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
+            classes[positive] = outputs
+            terms = {
+                "class": F.cross_entropy(logits, classes),
+                "box": self.box_loss(deltas[positive, outputs], regions[positive], boxes, self.coder, len(regions)),
+            }
+        if self.has_masks:
+            terms["mask"] = self.mask_weight * self._mask_loss(features, pairs, hw, outputs)
+        return terms
+
+    @torch.no_grad()
+    def detect(
+        self, features: list[Tensor], proposals: list[Tensor], hw: tuple[int, int], outputs: Tensor | None
+    ) -> list[Detections]:
+        """The detections of each image, best first.
+
+        Args:
+            features: maps of the batch, finest first.
+            proposals: (K, 4) float32 xyxy of each image.
+            hw: height and width of the images, pixels.
+            outputs: (C,) int64, the output of the class layer that speaks for each label; None: all but the first.
+        """
+        logits, deltas = self._classify(features, proposals, hw)
+        if outputs is None:
+            outputs = torch.arange(1, logits.shape[1], device=logits.device)
+        scores, deltas = logits.softmax(dim=1)[:, outputs], deltas[:, outputs]  # R C, R C 4
+        sizes = [len(boxes) for boxes in proposals]
+        found = [
+            self._suppress(*image, hw)
+            for image in zip(proposals, torch.split(scores, sizes), torch.split(deltas, sizes), strict=True)
+        ]
+        return self._with_masks(features, found, hw, outputs) if self.has_masks else found
+
+    def _sample(self, proposals: Tensor, target: BoxTargets) -> RegionSample:
+        """The objects themselves are proposals as well: early in training there are few good ones."""
+        boxes = torch.cat([proposals, target.boxes[~target.ignore]])
+        assignment = self.assigner.assign(boxes, target)
+        chosen = self.sampler(assignment)
+        return RegionSample(boxes[chosen], assignment.objects[chosen])
+
+    def _classify(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """(R, O) float32 logits and (R, O, 4) float32 differences."""
+        pooled = self.box_pool(_by_name(features), boxes, [hw] * len(boxes))
+        logits, deltas = self.box_predictor(self.box_head(pooled))
+        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+
+    def _suppress(self, proposals: Tensor, scores: Tensor, deltas: Tensor, hw: tuple[int, int]) -> Detections:
+        """The detections of one image; a proposal may become one of several classes."""
+        region, label = torch.nonzero(scores >= self.score_threshold, as_tuple=True)
+        boxes = clip_boxes(self.coder.decode(deltas[region, label], proposals[region]), hw)
+        keep = remove_small_boxes(boxes, _SMALLEST_SIDE)
+        boxes, label, score = boxes[keep], label[keep], scores[region[keep], label[keep]]
+        best = classwise_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
+        return Detections(boxes[best], score[best], label[best])
+
+    def _mask_logits(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int], outputs: Tensor) -> Tensor:
+        """Boxes of each image and the output of each → (R, M, M) float32."""
+        pool, head, predictor = cast(tuple[nn.Module, ...], (self.mask_pool, self.mask_head, self.mask_predictor))
+        logits = predictor(head(pool(_by_name(features), boxes, [hw] * len(boxes))))
+        return cast(Tensor, logits[torch.arange(len(outputs), device=outputs.device), outputs].float())
+
+    def _mask_loss(
+        self,
+        features: list[Tensor],
+        pairs: list[tuple[RegionSample, BoxTargets]],
+        hw: tuple[int, int],
+        outputs: Tensor,
+    ) -> Tensor:
+        """The mean cross-entropy of the masks of the positives, whose outputs are given."""
+        if not len(outputs):
+            heads = cast(tuple[nn.Module, ...], (self.mask_head, self.mask_predictor))
+            return zero_loss(*heads, like=features[0])
+        boxes = [sample.boxes[sample.objects >= 0] for sample, _ in pairs]
+        logits = self._mask_logits(features, boxes, hw, outputs)
+        cells = logits.shape[-1]
+        expected = [
+            mask_targets(target.masks, sample.objects[sample.objects >= 0], own, cells, not self.published_masks)
+            for (sample, target), own in zip(pairs, boxes, strict=True)
+            if target.masks is not None
+        ]
+        return F.binary_cross_entropy_with_logits(logits, torch.cat(expected))
+
+    def _with_masks(
+        self, features: list[Tensor], found: list[Detections], hw: tuple[int, int], outputs: Tensor
+    ) -> list[Detections]:
+        labels = torch.cat([detections.labels for detections in found])
+        boxes = [detections.boxes for detections in found]
+        grids = self._mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
+        regions = [published_regions(own, grids.shape[-1]) if self.published_masks else own for own in boxes]
+        return [
+            Detections(image.boxes, image.scores, image.labels, grids=MaskGrids(own, region, self.mask_threshold))
+            for image, own, region in zip(found, torch.split(grids, [len(own) for own in boxes]), regions, strict=True)
+        ]
+
+
+def _by_name(features: list[Tensor]) -> dict[str, Tensor]:
+    return {str(i): feature for i, feature in enumerate(features)}
