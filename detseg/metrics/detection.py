@@ -1,7 +1,7 @@
 """The one evaluator of detections: in training, in ``tools/evaluate.py`` and for exported models.
 
 It collects detections and ground truth image by image and scores them by COCO's rules (pycocotools), by VOC's, and at
-the best threshold of each class.
+the best threshold of each class; with masks, also those by COCO's rules.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.metrics.coco import coco_numbers
+from detseg.metrics.coco import coco_mask_numbers, coco_numbers
 from detseg.metrics.diagnosis import gather_evidence
+from detseg.metrics.mask_records import MaskRecords
 from detseg.metrics.matching import best_overlaps, judge, rank_class
 from detseg.metrics.operating_point import best_operating_point
 from detseg.metrics.records import DetectionRecords
-from detseg.metrics.result import ClassResult, DetectionResult
+from detseg.metrics.result import ClassResult, DetectionResult, MaskNumbers
 from detseg.metrics.undefined import mean_defined
 from detseg.metrics.voc import voc07_average_precision, voc10_average_precision
 from detseg.structures import Batch, ClassTable, Detections, FloatArray, ImageAnnotations, IntArray
@@ -36,12 +37,15 @@ class DetectionEvaluator:
         max_detections: how many detections of a class in an image the COCO numbers count; COCO's rule is 100.
         operating_iou: IoU in (0, 1] from which a detection is right in precision, recall and F1, which are judged by
             VOC's matching rule.
+        masks: score the masks of the detections too; all other numbers are of boxes.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, classes: ClassTable, max_detections: int = 100, operating_iou: float = 0.5) -> None:
+    def __init__(
+        self, classes: ClassTable, max_detections: int = 100, operating_iou: float = 0.5, masks: bool = False
+    ) -> None:
         if max_detections < 1:
             raise ValueError(f"max_detections: expected 1 or more, got {max_detections}")
         if not 0 < operating_iou <= 1:
@@ -49,6 +53,8 @@ class DetectionEvaluator:
         self.classes = classes
         self.max_detections = max_detections
         self.operating_iou = operating_iou
+        self.masks = masks
+        self._kind: type[DetectionRecords] = MaskRecords if masks else DetectionRecords
         self.reset()
 
     def reset(self) -> None:
@@ -65,7 +71,8 @@ class DetectionEvaluator:
             truth: the objects of the image as its annotations state them.
 
         Raises:
-            ValueError: a label outside the class table, another class table, or a box or score that is not finite.
+            ValueError: a label outside the class table, another class table, a box or score that is not finite, or,
+                where masks are scored, no masks or masks of different image sizes.
         """
         if image_id in self._seen:
             return
@@ -74,7 +81,7 @@ class DetectionEvaluator:
                 f"image {image_id}: the detections' classes {list(detections.classes.names)} are not the evaluator's "
                 f"{list(self.classes.names)}"
             )
-        part = DetectionRecords.of_image(image_id, detections, truth)
+        part = self._kind.of_image(image_id, detections, truth)
         self._check_labels(f"image {image_id}: detections", part.detection_labels)
         self._check_labels(f"image {image_id}: ground truth", part.object_labels)
         _check_finite(f"image {image_id}: boxes of detections", part.detection_boxes)
@@ -84,13 +91,13 @@ class DetectionEvaluator:
         self._seen.add(image_id)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All images as plain arrays by name (those of ``DetectionRecords``), for another process to ``merge``."""
-        return dict(vars(DetectionRecords.concatenate(self._parts)))
+        """All images as plain arrays by name, for another process to ``merge``."""
+        return self._kind.concatenate(self._parts).to_state()
 
     def merge(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add the images of another evaluator's ``state`` that are not there yet."""
         seen = np.array(sorted(self._seen), dtype=np.int64)
-        part = DetectionRecords(**state).without_images(seen)
+        part = self._kind.from_state(state).without_images(seen)
         self._parts.append(part)
         self._seen.update(part.image_ids.tolist())
 
@@ -103,7 +110,7 @@ class DetectionEvaluator:
 
     def compute(self) -> DetectionResult:
         """Score everything collected so far; the state stays."""
-        records = DetectionRecords.concatenate(self._parts)
+        records = self._kind.concatenate(self._parts)
         coco = coco_numbers(records, self.classes, self.max_detections)
         rows = self._class_results(records, coco.class_ap, coco.class_ap50)
         return DetectionResult(
@@ -118,7 +125,14 @@ class DetectionEvaluator:
             max_detections=self.max_detections,
             operating_iou=self.operating_iou,
             evidence=gather_evidence(records),
+            masks=self._mask_numbers(records),
         )
+
+    def _mask_numbers(self, records: DetectionRecords) -> MaskNumbers | None:
+        if not isinstance(records, MaskRecords):
+            return None
+        numbers = coco_mask_numbers(records, self.classes, self.max_detections)
+        return MaskNumbers(numbers.summary, tuple(numbers.class_ap.tolist()), tuple(numbers.class_ap50.tolist()))
 
     def _class_results(
         self, records: DetectionRecords, class_ap: FloatArray, class_ap50: FloatArray

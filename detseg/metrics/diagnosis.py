@@ -13,6 +13,7 @@ from detseg.metrics.voc import voc10_average_precision
 _IOU = 0.5
 _LOW_SCORE = 0.05
 _LABELS_SUSPECT = 0.2  # AP50 without labels from which it is worth asking where the labels went
+_MASKS_SUSPECT = 0.3  # AP50 of boxes from which it is worth asking where the masks went
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,14 @@ def diagnose(
     if undetected_classes:
         words.append(f"Classes with objects but without a single detection: {', '.join(undetected_classes)}.")
     return words
+
+
+def diagnose_masks(box_ap50: float, mask_ap50: float) -> list[str]:
+    """Name what is suspicious about masks, given COCO's AP50 of boxes and of masks (NaN where not defined)."""
+    if not (box_ap50 > _MASKS_SUSPECT and mask_ap50 < box_ap50 / 10):
+        return []
+    return [
+        f"Boxes are found but their masks are wrong: AP50 is {box_ap50:.3f} of the boxes and {mask_ap50:.3f} of the "
+        "masks; the mask head has not learned yet, or the annotations' masks do not lie in their boxes (another image "
+        "size, x and y swapped): draw some."
+    ]

@@ -5,10 +5,12 @@ Letters: I images, D detections of all images, G ground-truth objects of all ima
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from detseg.structures import BoolArray, Detections, FloatArray, ImageAnnotations, IntArray
 
@@ -42,29 +44,34 @@ class DetectionRecords:
     object_areas: FloatArray
 
     @classmethod
-    def of_image(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> DetectionRecords:
+    def of_image(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> Self:
         """The records of one image."""
-        found = detections.cpu()
-        return cls(
-            image_ids=np.array([image_id], dtype=np.int64),
-            detection_image_ids=np.full(len(found), image_id, dtype=np.int64),
-            detection_boxes=found.boxes.detach().numpy().astype(np.float64),
-            detection_scores=found.scores.detach().numpy().astype(np.float64),
-            detection_labels=found.labels.numpy().astype(np.int64),
-            object_image_ids=np.full(len(truth), image_id, dtype=np.int64),
-            object_boxes=np.array(truth.boxes, dtype=np.float64).reshape(-1, 4),
-            object_labels=np.array(truth.labels, dtype=np.int64),
-            object_ignore=np.array(truth.ignore, dtype=np.bool_),
-            object_areas=np.array(truth.area, dtype=np.float64),
-        )
+        return cls(**cls.columns(image_id, detections, truth))
 
     @classmethod
-    def concatenate(cls, parts: Sequence[DetectionRecords]) -> DetectionRecords:
+    def columns(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> dict[str, Any]:
+        """The arrays of one image by name."""
+        found = detections.cpu()
+        return {
+            "image_ids": np.array([image_id], dtype=np.int64),
+            "detection_image_ids": np.full(len(found), image_id, dtype=np.int64),
+            "detection_boxes": found.boxes.detach().numpy().astype(np.float64),
+            "detection_scores": found.scores.detach().numpy().astype(np.float64),
+            "detection_labels": found.labels.numpy().astype(np.int64),
+            "object_image_ids": np.full(len(truth), image_id, dtype=np.int64),
+            "object_boxes": np.array(truth.boxes, dtype=np.float64).reshape(-1, 4),
+            "object_labels": np.array(truth.labels, dtype=np.int64),
+            "object_ignore": np.array(truth.ignore, dtype=np.bool_),
+            "object_areas": np.array(truth.area, dtype=np.float64),
+        }
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """The records of several sets of images, which must not overlap, in the order of their image ids.
 
         The order decides between detections of equal score; ascending ids are what pycocotools goes by.
         """
-        parts = [_NO_RECORDS, *parts]
+        parts = [cls._of_no_image(), *parts]
         every = cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
         return every.picked(
             np.argsort(every.image_ids),
@@ -72,7 +79,7 @@ class DetectionRecords:
             np.argsort(every.object_image_ids, kind="stable"),
         )
 
-    def without_images(self, image_ids: IntArray) -> DetectionRecords:
+    def without_images(self, image_ids: IntArray) -> Self:
         """The records of all images but the (K,) given ones."""
         return self.picked(
             np.flatnonzero(~np.isin(self.image_ids, image_ids)),
@@ -80,23 +87,27 @@ class DetectionRecords:
             np.flatnonzero(~np.isin(self.object_image_ids, image_ids)),
         )
 
-    def picked(self, images: IntArray, detections: IntArray, objects: IntArray) -> DetectionRecords:
+    def picked(self, images: IntArray, detections: IntArray, objects: IntArray) -> Self:
         """The images, detections and objects at the given positions, in that order."""
         picks = {"image": images, "detection": detections, "object": objects}
-        return DetectionRecords(
+        return type(self)(
             *(getattr(self, field.name)[picks[field.name.split("_")[0]]] for field in fields(self)),
         )
 
+    def to_state(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by name, of plain numbers, to travel between processes."""
+        return dict(vars(self))
 
-_NO_RECORDS = DetectionRecords(
-    image_ids=np.zeros(0, dtype=np.int64),
-    detection_image_ids=np.zeros(0, dtype=np.int64),
-    detection_boxes=np.zeros((0, 4)),
-    detection_scores=np.zeros(0),
-    detection_labels=np.zeros(0, dtype=np.int64),
-    object_image_ids=np.zeros(0, dtype=np.int64),
-    object_boxes=np.zeros((0, 4)),
-    object_labels=np.zeros(0, dtype=np.int64),
-    object_ignore=np.zeros(0, dtype=np.bool_),
-    object_areas=np.zeros(0),
-)
+    @classmethod
+    def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The records of a ``to_state``."""
+        return cls(**state)
+
+    @classmethod
+    def _of_no_image(cls) -> Self:
+        """Arrays of their kinds and shapes with nothing in them."""
+        none, flags = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
+        truth = ImageAnnotations(
+            np.zeros((0, 4)), none, crowd=flags, difficult=flags, truncated=flags, area=np.zeros(0)
+        )
+        return cls.of_image(0, Detections.empty(), truth).picked(none, none, none)

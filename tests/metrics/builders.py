@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords
-from detseg.structures import ClassTable, Detections, ImageAnnotations
+from detseg.structures import ClassTable, Detections, ImageAnnotations, InstanceMasks
 
 Box = Sequence[float]  # x1, y1, x2, y2
 
@@ -45,8 +47,18 @@ def truth(
 
 def evaluator_of_coco(dataset: dict[str, Any], results: list[dict[str, Any]], **options: Any) -> DetectionEvaluator:
     """An evaluator filled image by image from the contents of a COCO annotation file and a COCO result file."""
-    table, labels = _classes(dataset)
-    evaluator = DetectionEvaluator(table, **options)
+    evaluator = DetectionEvaluator(coco_classes(dataset)[0], **options)
+    for image in images_of_coco(dataset, results, evaluator.masks):
+        evaluator.update(*image)
+    return evaluator
+
+
+def images_of_coco(
+    dataset: dict[str, Any], results: list[dict[str, Any]], masks: bool = False
+) -> Iterator[tuple[int, Detections, ImageAnnotations]]:
+    """Id, detections and objects of each image, in the order of the file; masks by pycocotools' ``annToRLE``."""
+    _, labels = coco_classes(dataset)
+    index = _index(copy.deepcopy(dataset))
     for image in dataset["images"]:
         objects = [entry for entry in dataset["annotations"] if entry["image_id"] == image["id"]]
         rows = [entry for entry in results if entry["image_id"] == image["id"]]
@@ -57,10 +69,10 @@ def evaluator_of_coco(dataset: dict[str, Any], results: list[dict[str, Any]], **
             difficult=np.zeros(len(objects), dtype=np.bool_),
             truncated=np.zeros(len(objects), dtype=np.bool_),
             area=np.array([entry["area"] for entry in objects], dtype=np.float64),
+            masks=_masks(index, image, objects) if masks else None,
         )
         detections = found([(xyxy(row["bbox"]), row["score"], labels[row["category_id"]]) for row in rows])
-        evaluator.update(image["id"], detections, annotations)
-    return evaluator
+        yield image["id"], replace(detections, masks=_masks(index, image, rows) if masks else None), annotations
 
 
 def evaluator_of_coco_in_float64(dataset: dict[str, Any], results: list[dict[str, Any]]) -> DetectionEvaluator:
@@ -68,7 +80,7 @@ def evaluator_of_coco_in_float64(dataset: dict[str, Any], results: list[dict[str
 
     The published example has overlaps that are exactly a threshold, such as 0.8: there the rounding shows.
     """
-    table, labels = _classes(dataset)
+    table, labels = coco_classes(dataset)
     evaluator = DetectionEvaluator(table)
     objects = dataset["annotations"]
     records = DetectionRecords(
@@ -87,16 +99,19 @@ def evaluator_of_coco_in_float64(dataset: dict[str, Any], results: list[dict[str
     return evaluator
 
 
-def plain_cocoeval(dataset: dict[str, Any], results: list[dict[str, Any]]) -> Any:
+def plain_cocoeval(
+    dataset: dict[str, Any],
+    results: list[dict[str, Any]],
+    iou_type: str = "bbox",
+    limits: Sequence[int] = (1, 10, 100),
+) -> Any:
     """pycocotools as its manual says: load, evaluate, accumulate, summarize."""
-    from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = COCO()
-        ground_truth.dataset = dataset
-        ground_truth.createIndex()
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iouType="bbox")
+        ground_truth = _index(dataset)
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iouType=iou_type)
+        evaluation.params.maxDets = list(limits)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -105,11 +120,16 @@ def plain_cocoeval(dataset: dict[str, Any], results: list[dict[str, Any]]) -> An
 
 def stats(evaluator: DetectionEvaluator) -> NDArray[np.float64]:
     """Our twelve numbers the way pycocotools writes them: -1 for what is not defined."""
-    numbers = np.array(list(evaluator.compute().coco.values()))
-    return np.where(np.isnan(numbers), -1.0, numbers)
+    return as_stats(evaluator.compute().coco.values())
 
 
-def _classes(dataset: dict[str, Any]) -> tuple[ClassTable, dict[int, int]]:
+def as_stats(numbers: Iterable[float]) -> NDArray[np.float64]:
+    """Our numbers the way pycocotools writes them: -1 for what is not defined."""
+    values = np.array(list(numbers))
+    return np.where(np.isnan(values), -1.0, values)
+
+
+def coco_classes(dataset: dict[str, Any]) -> tuple[ClassTable, dict[int, int]]:
     """The class table in the order of the file, and the label of each category id."""
     ids = tuple(category["id"] for category in dataset["categories"])
     names = tuple(category["name"] for category in dataset["categories"])
@@ -120,3 +140,19 @@ def xyxy(xywh: Sequence[float]) -> list[float]:
     """COCO's form of a box in ours."""
     x, y, width, height = xywh
     return [x, y, x + width, y + height]
+
+
+def _index(dataset: dict[str, Any]) -> Any:
+    from pycocotools.coco import COCO
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        index = COCO()
+        index.dataset = dataset
+        index.createIndex()
+    return index
+
+
+def _masks(index: Any, image: dict[str, Any], entries: Sequence[dict[str, Any]]) -> InstanceMasks:
+    counts = (index.annToRLE(entry)["counts"] for entry in entries)
+    texts = tuple(text.encode() if isinstance(text, str) else text for text in counts)
+    return InstanceMasks((image["height"], image["width"]), texts)
