@@ -110,7 +110,16 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
     if entry.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {entry.get('format')}, this version reads format {FORMAT}")
+    _rename_settings(entry.get("config"))
     return checkpoint
+
+
+def _rename_settings(config: Any) -> None:
+    """Bring the settings of an older version to the names of today."""
+    model = config.get("model") if isinstance(config, dict) else None
+    backbone = model.get("backbone") if isinstance(model, dict) else None
+    if isinstance(backbone, dict) and "frozen_stages" in backbone:
+        backbone["freeze"] = backbone.pop("frozen_stages") or "none"
 
 
 def read_model_checkpoint(path: Path) -> ModelCheckpoint:

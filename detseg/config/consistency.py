@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detseg.config.data import FolderConfig, VocConfig
+from detseg.config.model import BackboneConfig
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.rcnn_consistency import Contradiction, two_stage_contradictions
 from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.config.section import Section
+from detseg.config.section import changed
 from detseg.config.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
 
 COARSEST_STRIDE = 32
-
-Contradiction = tuple[str, str]
-"""The dotted path of a setting, and what is wrong with it beside the others, with the mend."""
 
 
 def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
@@ -21,33 +21,46 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
         yield from _detection(config)
     else:
         yield from _segmentation(config, config.model)
+    if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
+        yield from two_stage_contradictions(config.model)
+    yield from _freezing(config.model.backbone)
 
 
 def _detection(config: ExperimentConfig) -> Iterator[Contradiction]:
-    data = config.data
+    data, name = config.data, config.model.name
+    masks = isinstance(config.model, MaskRcnnConfig)
     if isinstance(data, FolderConfig):
-        yield "data.name", "folder holds masks, model.name=yolo finds boxes; take voc or coco, or model.name=unet"
+        yield "data.name", f"folder holds masks, model.name={name} finds boxes; take voc or coco, or model.name=unet"
     if any(side % COARSEST_STRIDE for side in data.input_hw):
-        yield "data.image_size", f"model.name=yolo needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
-    if data.augmentation.elastic.probability:
+        yield "data.image_size", f"model.name={name} needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
+    if data.augmentation.elastic.probability and not masks:
         yield "data.augmentation.elastic", "boxes cannot follow an elastic deformation; set its probability to 0"
     if isinstance(data, VocConfig):
-        for key in _changed(data, "mask_values", "ignore_index"):
-            yield f"data.{key}", "belongs to masks, model.name=yolo reads none; leave it out"
-    for key in _changed(config.evaluation, "boundary_width"):
-        yield f"evaluation.{key}", "belongs to masks, model.name=yolo finds boxes; leave it out"
+        if masks:
+            yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
+        for key in changed(data, "mask_values", "ignore_index"):
+            yield f"data.{key}", f"belongs to masks, model.name={name} reads none; leave it out"
+    for key in changed(config.evaluation, "boundary_width"):
+        yield f"evaluation.{key}", f"belongs to semantic masks, model.name={name} finds objects; leave it out"
+
+
+def _freezing(backbone: BackboneConfig) -> Iterator[Contradiction]:
+    if backbone.unfreeze_epoch is not None and backbone.freeze in ("none", 0):
+        yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"
+    if backbone.unfreeze_epoch == 1:
+        yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
 
 
 def _segmentation(config: ExperimentConfig, model: FcnConfig | UNetConfig) -> Iterator[Contradiction]:
     data, name = config.data, model.name
-    for key in _changed(data.augmentation, "mixup", "min_visibility", "min_box_size"):
+    for key in changed(data.augmentation, "mixup", "min_visibility", "min_box_size"):
         yield f"data.augmentation.{key}", f"is for boxes, model.name={name} has none; leave it out"
-    for key in _changed(config.evaluation, "max_detections", "operating_iou"):
+    for key in changed(config.evaluation, "max_detections", "operating_iou"):
         yield f"evaluation.{key}", f"is for boxes, model.name={name} has none; leave it out"
     yield from _terms_that_are_off(model.loss)
     if isinstance(data, FolderConfig):
         if data.mask_colors is not None:
-            for key in _changed(data, "mask_values", "ignore_index"):
+            for key in changed(data, "mask_values", "ignore_index"):
                 yield f"data.{key}", "data.mask_colors says that masks are colours, not values; leave one of them out"
         elif data.ignore_colors:
             yield "data.ignore_colors", "give data.mask_colors, too, the colour of each class"
@@ -56,16 +69,10 @@ def _segmentation(config: ExperimentConfig, model: FcnConfig | UNetConfig) -> It
 def _terms_that_are_off(loss: SegmentationLossConfig) -> Iterator[Contradiction]:
     """Settings of loss terms whose weight is 0."""
     terms = {
-        "cross_entropy": _changed(loss.cross_entropy, "label_smoothing") if not loss.cross_entropy.weight else [],
-        "focal": _changed(loss.focal, "gamma") if not loss.focal.weight else [],
-        "tversky": _changed(loss.tversky, "alpha", "beta") if not loss.tversky.weight else [],
+        "cross_entropy": changed(loss.cross_entropy, "label_smoothing") if not loss.cross_entropy.weight else [],
+        "focal": changed(loss.focal, "gamma") if not loss.focal.weight else [],
+        "tversky": changed(loss.tversky, "alpha", "beta") if not loss.tversky.weight else [],
     }
     for term, keys in terms.items():
         for key in keys:
             yield f"model.loss.{term}.{key}", f"{term} is off, its weight is 0; set {term}.weight, or leave {key} out"
-
-
-def _changed(section: Section, *keys: str) -> list[str]:
-    """Those of some settings that are not at their default."""
-    fields = type(section).model_fields
-    return [key for key in keys if getattr(section, key) != fields[key].default]

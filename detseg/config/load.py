@@ -83,14 +83,17 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
 
 
 def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:
-    """``data`` with ``name`` filled in where a section that has a default kind leaves it out."""
+    """``data`` with ``name`` filled in where a section leaves it out: that of the default of its place.
+
+    So ``model.backbone`` without a name is the encoder of its paper in a unet, and stays it when its width is set.
+    """
     result = dict(data)
     for key, field in schema.model_fields.items():
         value, kinds = data.get(key), sections(field.annotation)
         if not kinds or not isinstance(value, dict):
             continue
-        if len(kinds) > 1 and "name" not in value and isinstance(field.default, Section):
-            value = {"name": kind_name(type(field.default)), **value}
+        if "name" not in value and isinstance(name := getattr(field.default, "name", None), str):
+            value = {"name": name, **value}
         chosen = [kind for kind in kinds if len(kinds) == 1 or kind_name(kind) == value.get("name")]
         result[key] = _name_default_kinds(value, chosen[0]) if chosen else value
     return result

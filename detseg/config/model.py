@@ -14,7 +14,7 @@ class BackboneConfig(Section):
 
     name: str = "csp_nano"
     """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
-    of any timm model that gives features. The default of model.name=unet is `unet`."""
+    of any timm model that gives features. By default a unet has `unet`, a two-stage detector `resnet50`."""
     depth: PositiveFloat | None = None
     """Depth multiplier of a csp backbone; null: that of its name. Refused for others."""
     width: PositiveFloat | None = None

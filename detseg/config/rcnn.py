@@ -104,7 +104,7 @@ class RcnnConfig(Section):
     """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. Its heads are kept where
     the data has the 80 classes of COCO, else they begin anew. null: random weights."""
     backbone: BackboneConfig = BackboneConfig(name="resnet50")
-    neck: NeckConfig = NeckConfig(name="fpn", channels=256)
+    neck: NeckConfig = NeckConfig(name="fpn")
     strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
     """Strides of the feature maps; one more, half as fine as the last, is pooled from it for the proposals."""
     proposals: ProposalConfig = ProposalConfig()

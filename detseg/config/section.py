@@ -19,3 +19,9 @@ class Section(BaseModel):
     """Base of every section: frozen, unknown keys and infinite numbers refused, attribute docstrings kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def changed(section: Section, *keys: str) -> list[str]:
+    """Those of some settings that are not at their default."""
+    fields = type(section).model_fields
+    return [key for key in keys if getattr(section, key) != fields[key].default]

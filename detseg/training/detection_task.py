@@ -6,7 +6,7 @@ from detseg.config.training import EvaluationConfig
 from detseg.draw import draw_boxes
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.ops.images import to_arrays, to_float
-from detseg.structures import Batch, BoxTargets, UInt8Array
+from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
 from detseg.training.task import Task
 
 DRAWN_SCORE = 0.3
@@ -30,7 +30,13 @@ class DetectionTask(Task):
     def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with their objects, those to ignore included."""
         return [
-            draw_boxes(image, target.boxes.cpu(), target.labels.cpu(), self.classes.names)
+            draw_boxes(
+                image,
+                target.boxes.cpu(),
+                target.labels.cpu(),
+                self.classes.names,
+                masks=None if target.masks is None else InstanceMasks.from_dense(target.masks.cpu().numpy()),
+            )
             for image, target in zip(to_arrays(batch.images[:limit]), batch.targets[:limit], strict=True)
         ]
 
@@ -40,5 +46,6 @@ class DetectionTask(Task):
         pictures = []
         for image, found in zip(to_arrays(images), self.evaluated_model.predict(to_float(images)), strict=True):
             shown = found.cpu()[found.cpu().scores >= DRAWN_SCORE]
-            pictures.append(draw_boxes(image, shown.boxes, shown.labels, self.classes.names, shown.scores))
+            masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
+            pictures.append(draw_boxes(image, shown.boxes, shown.labels, self.classes.names, shown.scores, masks))
         return pictures

@@ -1,28 +1,57 @@
-"""Optimisers, with weight decay where it belongs."""
+"""Optimisers, with weight decay where it belongs, and a learning rate of its own for a backbone."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from torch import nn, optim
 
 from detseg.config.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.errors import ConfigError
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """The trainable parameters in two groups: weights (decayed), then biases and normalisation (not decayed).
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, held: Sequence[nn.Parameter] = ()
+) -> list[dict[str, object]]:
+    """The parameters that train in two groups: weights (decayed), then biases and normalisation (not decayed).
 
     Decay pulls a weight towards zero because a smaller weight is a simpler function; for a bias or a normalisation's
     scale, which are vectors, it is not.
+
+    Args:
+        model: its parameters without ``requires_grad`` are left out.
+        config: weight decay, learning rate, and that of the ``backbone``; where it differs, the backbone's parameters
+            are in two more groups behind the others.
+        held: parameters that will train later: they are there from the beginning, so that a checkpoint of any epoch
+            fits; without a gradient, an optimiser leaves them as they are.
+
+    Raises:
+        ConfigError: another rate for the backbone of a model without one.
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    later = set(held)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad or parameter in later]
+    if config.backbone_lr_scale == 1:
+        return _by_decay(trained, config.weight_decay, config.lr)
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        raise ConfigError(f"optimizer.backbone_lr_scale: a {type(model).__name__} has no backbone; leave it out")
+    slow = set(backbone.parameters())
     return [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+        *_by_decay([p for p in trained if p not in slow], config.weight_decay, config.lr),
+        *_by_decay([p for p in trained if p in slow], config.weight_decay, config.lr * config.backbone_lr_scale),
     ]
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module) -> optim.Optimizer:
-    """The optimiser that ``config`` describes, over the trainable parameters of ``model``."""
-    groups = parameter_groups(model, config.weight_decay)
+def _by_decay(parameters: list[nn.Parameter], weight_decay: float, lr: float) -> list[dict[str, object]]:
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "lr": lr},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
+    ]
+
+
+def build_optimizer(config: OptimizerConfig, model: nn.Module, held: Sequence[nn.Parameter] = ()) -> optim.Optimizer:
+    """The optimiser that ``config`` describes, over the groups of ``parameter_groups``."""
+    groups = parameter_groups(model, config, held)
     match config:
         case SgdConfig():
             return optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

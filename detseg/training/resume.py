@@ -13,6 +13,7 @@ _KEPT = (
     *(("model", key) for key in ("name", "backbone", "neck", "head", "loss", "binary", "auxiliary_weight")),
     *(("model", key) for key in ("stride", "strides", "output_stride", "upsampling")),
     *(("model", key) for key in ("head_channels", "decoder_channels")),
+    *(("model", key) for key in ("variant", "weights", "proposals", "regions", "mask")),
     ("optimizer",),
     ("schedule",),
     ("trainer", "ema_decay"),
@@ -56,6 +57,7 @@ def check_resumable(
         changed = [
             line
             for path in _compared(then, config)
+            if _is_there(then, path)
             for line in _changes(_at(then, path), _at(config, path), ".".join(path))
         ]
         if changed:
@@ -77,6 +79,11 @@ def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[st
     return (*_KEPT, *_MASK_ENCODING) if same_layout else _KEPT
 
 
+def _is_there(config: Mapping[str, Any], path: tuple[str, ...]) -> bool:
+    """Whether the settings have this one; those of an older version may not, and then it had its default."""
+    return path[-1] in (_at(config, path[:-1]) or {})
+
+
 def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
     value: Any = config
     for key in path:
@@ -86,7 +93,9 @@ def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 def _changes(then: Any, now: Any, path: str) -> Iterator[str]:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for key in [*then, *(key for key in now if key not in then)]:
+        # Within one kind, what was not there then had its default: the checkpoint is of an older version.
+        added = [] if then.get("name") == now.get("name") else [key for key in now if key not in then]
+        for key in [*then, *added]:
             yield from _changes(then.get(key), now.get(key), f"{path}.{key}")
     elif then != now:
         yield f"{path} was {then} and is {now}"

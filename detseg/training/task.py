@@ -6,21 +6,24 @@ Between ``trainer.fit`` and the network stand three frames of ours: ``training_s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
+from detseg.config.model import BackboneConfig
 from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.ema import WeightAverage
+from detseg.training.freezing import NORMALIZATION, FrozenParts
 from detseg.training.optimizers import build_optimizer
 from detseg.training.resume import check_resumable
 from detseg.training.schedules import build_schedule
@@ -44,6 +47,7 @@ class Task(L.LightningModule, ABC):
         ema_decay: decay of the averaged weights; 0: no average, the model itself is evaluated.
         ema_warmup_steps: see ``WeightAverage``.
         config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
+        freezing: what of ``model.backbone`` is not trained, and until when; None: all of it trains as it comes.
 
     Attributes:
         criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
@@ -63,8 +67,10 @@ class Task(L.LightningModule, ABC):
         ema_decay: float = 0.0,
         ema_warmup_steps: int = 0,
         config: dict[str, Any] | None = None,
+        freezing: BackboneConfig | None = None,
     ) -> None:
         super().__init__()
+        self.frozen = None if freezing is None else FrozenParts(cast(nn.Module, model.backbone), freezing)
         # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
@@ -102,9 +108,23 @@ class Task(L.LightningModule, ABC):
         super().train(mode)
         for module in self.model.modules():
             parameters = list(module.parameters(recurse=False))
-            if isinstance(module, nn.BatchNorm2d) and parameters and not any(p.requires_grad for p in parameters):
+            if isinstance(module, NORMALIZATION) and parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
+        self.train()
+
+    def on_train_epoch_start(self) -> None:
+        """Lets what was held back train once its epoch has come."""
+        if self.frozen is None or not self.frozen.release(self.current_epoch + 1):
+            return
+        self.train()
+        if isinstance(self.trainer.strategy, DDPStrategy):
+            # Gradients are averaged over the processes for those parameters only that trained when it was set up.
+            self.trainer.strategy.model = self
+            self.trainer.strategy.configure_ddp()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """The sum of the model's loss terms for a batch.
@@ -161,7 +181,8 @@ class Task(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""
-        optimizer = build_optimizer(self.optimizer_config, self.model)
+        held = [] if self.frozen is None else self.frozen.held
+        optimizer = build_optimizer(self.optimizer_config, self.model, held)
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
         schedule = build_schedule(self.schedule_config, total_steps, steps_per_epoch)

@@ -13,6 +13,10 @@ from detseg.errors import ConfigError
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"
 UNET = "model: {name: unet}\ndata: {name: voc, root: x, image_size: 50}\n"
 NO_CE = UNET.replace("unet}", "unet, loss: {cross_entropy: {weight: 0}, dice: {weight: 1}}}")
+FASTER = "model: {name: faster_rcnn}\ndata: {name: voc, root: x, image_size: 64}\n"
+HELD = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: stem, unfreeze_epoch: 2}")
+MASK = "model: {name: mask_rcnn}\ndata: {name: coco, root: x, image_size: 64}\n"
+PUBLISHED = FASTER.replace("faster_rcnn", "faster_rcnn, variant: resnet50_fpn, weights: coco")
 FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
 
 
@@ -23,7 +27,7 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (YOLO, "data.mask_values=[0, 255]", "data.mask_values", "belongs to masks, model.name=yolo reads none"),
         (YOLO, "data.ignore_index=11", "data.ignore_index", "belongs to masks"),
         (YOLO, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
-        (YOLO, "evaluation.boundary_width=0.1", "evaluation.boundary_width", "belongs to masks"),
+        (YOLO, "evaluation.boundary_width=0.1", "evaluation.boundary_width", "belongs to semantic masks"),
         (UNET, "data.augmentation.mixup=0.1", "data.augmentation.mixup", "is for boxes, model.name=unet has none"),
         (UNET, "data.augmentation.min_visibility=0.5", "data.augmentation.min_visibility", "is for boxes"),
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),
@@ -32,6 +36,23 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (UNET, "model.loss.tversky.alpha=0.1", "model.loss.tversky.alpha", "tversky is off, .*, or leave alpha out"),
         (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave beta out"),
         (NO_CE, "model.loss.cross_entropy.label_smoothing=0.1", "model.loss.cross_entropy.label_smoothing", "is off"),
+        (YOLO, "model.backbone.unfreeze_epoch=3", "model.backbone.unfreeze_epoch", "nothing is frozen"),
+        (FASTER, "data.image_size=100", "data.image_size", "model.name=faster_rcnn needs multiples of 32"),
+        (FASTER, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
+        (FASTER, "model.weights=coco", "model.weights", "are those of a published variant; set model.variant"),
+        (FASTER, "model.neck.name=pan", "model.neck.name", "the same channels in an fpn only, got pan"),
+        (HELD, "model.backbone.unfreeze_epoch=1", "model.backbone.unfreeze_epoch", "take 2 or more"),
+        (PUBLISHED, "model.backbone.name=csp_nano", "model.backbone.name", "is decided by model.variant=resnet50_fpn"),
+        (PUBLISHED, "model.neck.channels=64", "model.neck.channels", "is decided by model.variant=resnet50_fpn"),
+        (
+            PUBLISHED,
+            "model.proposals.aspect_ratios=[1]",
+            "model.proposals.aspect_ratios",
+            "is decided by model.variant",
+        ),
+        (PUBLISHED, "model.regions.hidden=64", "model.regions.hidden", "is decided by model.variant"),
+        (PUBLISHED, "model.strides=[8, 16]", "model.strides", "is decided by model.variant"),
+        (MASK, "model.variant=resnet50_fpn_v2", "model.variant", "no mask_rcnn is published on resnet50_fpn_v2"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
     ],
 )
@@ -71,3 +92,38 @@ def test_colours_and_values_exclude_each_other(tmp_path: Path) -> None:
     load_config(file)
     with pytest.raises(ConfigError, match=r"data\.mask_values: data\.mask_colors says that masks are colours"):
         load_config(file, ["data.mask_values=[0, 1]"])
+
+
+@pytest.mark.parametrize("stage", ["proposals", "regions"])
+def test_a_setting_of_another_box_loss_is_refused(tmp_path: Path, stage: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(FASTER, encoding="utf-8")
+    load_config(file, [f"model.{stage}.box_loss.beta=0.5"])
+    with pytest.raises(ConfigError, match=rf"model\.{stage}\.box_loss\.beta: belongs to smooth_l1; .* instead of giou"):
+        load_config(file, [f"model.{stage}.box_loss.beta=0.5", f"model.{stage}.box_loss.name=giou"])
+
+
+def test_masks_cannot_be_read_from_voc(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(FASTER, encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"data\.name: model\.name=mask_rcnn needs the mask of each object.*take coco"
+    ):
+        load_config(file, ["model.name=mask_rcnn"])
+
+
+def test_what_a_published_variant_leaves_open_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(PUBLISHED, encoding="utf-8")
+    config = load_config(file, ["model.backbone.freeze=stem", "model.proposals.samples=64", "model.nms_iou=0.6"])
+    assert config.model.backbone.freeze == "stem"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [(YOLO, "csp_nano"), (UNET, "unet"), (FOLDER, "csp_nano"), (FASTER, "resnet50")]
+)
+def test_a_backbone_keeps_its_name_when_something_of_it_is_set(tmp_path: Path, text: str, name: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert load_config(file).model.backbone.name == name
+    assert load_config(file, ["model.backbone.freeze=stem"]).model.backbone.name == name

@@ -9,7 +9,9 @@ from torch import nn, optim
 
 from detseg.config.model import BackboneConfig, YoloConfig
 from detseg.config.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.errors import ConfigError
 from detseg.factory import build_detector
+from detseg.training.freezing import FrozenParts
 from detseg.training.optimizers import build_optimizer
 
 NANO = YoloConfig()
@@ -35,7 +37,8 @@ def test_convolutions_are_decayed_and_neither_biases_nor_norms_are() -> None:
 
 
 def test_frozen_layers_are_left_out() -> None:
-    model = build_detector(YoloConfig(backbone=BackboneConfig(frozen_stages=2)), num_classes=3)
+    model = build_detector(YoloConfig(backbone=BackboneConfig()), num_classes=3)
+    FrozenParts(model.backbone, BackboneConfig(freeze=2))
     groups = build_optimizer(AdamWConfig(), model).param_groups
     found = names_of(model, groups[0]) | names_of(model, groups[1])
     assert not {name for name in found if name.startswith(("backbone.stem", "backbone.stages.0"))}
@@ -63,3 +66,30 @@ def test_settings_reach_the_optimizer(
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
         assert {key: group[key] for key in expected} == expected
+
+
+def test_a_backbone_learns_at_its_own_rate() -> None:
+    model = build_detector(NANO, num_classes=3)
+    plain = build_optimizer(AdamWConfig(lr=0.01), model).param_groups
+    groups = build_optimizer(AdamWConfig(lr=0.01, backbone_lr_scale=0.1), model).param_groups
+    assert [group["lr"] for group in plain] == [0.01, 0.01]
+    assert [group["lr"] for group in groups] == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert [group["weight_decay"] for group in groups] == [0.05, 0.0, 0.05, 0.0]
+    inside = {name for name, _ in model.named_parameters() if name.startswith("backbone.")}
+    assert names_of(model, groups[2]) | names_of(model, groups[3]) == inside
+    outside = names_of(model, groups[0]) | names_of(model, groups[1])
+    assert outside == {name for name, _ in model.named_parameters()} - inside
+
+
+def test_without_a_backbone_there_is_no_rate_for_it() -> None:
+    with pytest.raises(ConfigError, match=r"^optimizer\.backbone_lr_scale: a Linear has no backbone"):
+        build_optimizer(AdamWConfig(backbone_lr_scale=0.1), nn.Linear(2, 2))
+
+
+def test_what_is_held_back_is_there_from_the_beginning() -> None:
+    model = build_detector(NANO, num_classes=3)
+    parts = FrozenParts(model.backbone, BackboneConfig(freeze="backbone", unfreeze_epoch=3))
+    held = list(parts.held)
+    assert len(held) == len(list(model.backbone.parameters()))
+    groups = build_optimizer(AdamWConfig(), model, held).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

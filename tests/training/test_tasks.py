@@ -83,7 +83,7 @@ def test_a_batch_too_small_for_batch_normalisation_is_one_line(model: str) -> No
     backbone = {"name": "csp_nano", "width": 0.0625, "depth": 0.1}
     settings = {"model": {"name": model, "backbone": backbone}, "data": {"name": "voc", "root": "x"}}
     config = config_from_dict(settings, "settings")
-    network = build_model(config.model, 2)
+    network = build_model(config.model, CLASSES)
     task = DetectionTask(network, CLASSES) if model == "yolo" else SegmentationTask(network, CLASSES)
     images, semantic = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, 32, 32, dtype=torch.uint8)
     with pytest.raises(DetsegError) as caught:

@@ -1,0 +1,57 @@
+"""Settings of two-stage detectors that are right each by itself and wrong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.section import changed
+
+Contradiction = tuple[str, str]
+"""The dotted path of a setting, and what is wrong with it beside the others, with the mend."""
+
+_DECIDED: dict[str, tuple[str, ...]] = {
+    "backbone": ("name", "depth", "width", "levels", "pretrained"),
+    "neck": ("name", "channels", "depth"),
+    "proposals": ("anchor_sizes", "aspect_ratios", "convolutions"),
+    "regions": ("pool_size", "sampling_ratio", "hidden"),
+    "mask": ("pool_size", "convolutions", "channels"),
+}
+"""What a published variant decides, by section."""
+
+
+def two_stage_contradictions(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction]:
+    """What does not go together within the model."""
+    if model.variant == "custom":
+        if model.weights is not None:
+            yield "model.weights", "are those of a published variant; set model.variant, resnet50_fpn for example"
+    else:
+        for key in changed(model, "strides"):
+            yield f"model.{key}", f"is decided by model.variant={model.variant}; leave it out, or take variant custom"
+        for name, keys in _DECIDED.items():
+            for key in _set(model, name, keys):
+                yield (
+                    f"model.{name}.{key}",
+                    f"is decided by model.variant={model.variant}; leave it out, or take variant custom",
+                )
+    if model.neck.name != "fpn":
+        yield (
+            "model.neck.name",
+            f"one head looks at all levels, which have the same channels in an fpn only, got {model.neck.name}",
+        )
+    if isinstance(model, MaskRcnnConfig) and model.variant not in ("custom", "resnet50_fpn"):
+        yield "model.variant", f"no mask_rcnn is published on {model.variant}; take resnet50_fpn or custom"
+    for stage, loss in (("proposals", model.proposals.box_loss), ("regions", model.regions.box_loss)):
+        if loss.name != "smooth_l1" and changed(loss, "beta"):
+            yield (
+                f"model.{stage}.box_loss.beta",
+                f"belongs to smooth_l1; leave it out, or take that instead of {loss.name}",
+            )
+
+
+def _set(model: FasterRcnnConfig | MaskRcnnConfig, name: str, keys: tuple[str, ...]) -> list[str]:
+    """Those of some settings of a section that are not as the model has them by default."""
+    if name not in type(model).model_fields:
+        return []
+    section, default = getattr(model, name), type(model).model_fields[name].default
+    return [key for key in keys if getattr(section, key) != getattr(default, key)]
