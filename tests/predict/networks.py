@@ -1,8 +1,9 @@
-"""Small segmenters with random weights, and checkpoints of them without training."""
+"""Small segmenters with random weights, checkpoints of them without training, and a detector of given masks."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from detseg.checkpoint import model_entry
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.structures import ClassTable, UInt8Array
+from detseg.structures import ClassTable, Detections, MaskGrids, UInt8Array
 
 CLASSES = ClassTable(("sky", "road", "car"))
 
@@ -67,10 +68,61 @@ def write_unet(path: Path, classes: ClassTable = CLASSES) -> Path:
         "model": {"name": "unet", "backbone": {"name": "unet", "width": 0.0625, "levels": 3}},
         "data": {"name": "voc", "root": "nowhere", "classes": list(classes.names), "image_size": [48, 64]},
     }
+    return _write_checkpoint(path, settings, classes)
+
+
+def _write_checkpoint(path: Path, settings: dict[str, Any], classes: ClassTable) -> Path:
     config = config_from_dict(settings, "settings")
     torch.manual_seed(1)
-    model = build_model(config.model, len(classes))
+    model = build_model(config.model, classes)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     entry = model_entry(config.model_dump(mode="json"), classes)
     torch.save({"state_dict": state, "epoch": 0, "detseg": entry}, path)
     return path
+
+
+def write_rcnn(path: Path, name: str, classes: ClassTable = CLASSES) -> Path:
+    """A checkpoint of a small ``faster_rcnn`` or ``mask_rcnn`` as training would leave it, with random weights."""
+    settings: dict[str, Any] = {
+        "model": {
+            "name": name,
+            "backbone": {"width": 0.0625, "depth": 0.1, "name": "csp_nano"},
+            "neck": {"channels": 16},
+            "regions": {"hidden": 16},
+            "score_threshold": 0.0,
+            "max_detections": 10,
+        },
+        "data": {"name": "shapes", "image_size": [64, 96]},
+    }
+    if name == "mask_rcnn":
+        settings["model"]["mask"] = {"channels": 8, "convolutions": 1}
+    return _write_checkpoint(path, settings, classes)
+
+
+class FoundMasks(nn.Module):
+    """A detector that finds the same objects in every image, each with a grid of its mask: rings of several widths.
+
+    Args:
+        regions: (N, 4) xyxy in pixels of the network input: the boxes, and what the grids cover.
+        num_classes: labels go round.
+        cells: along a side of a grid.
+    """
+
+    def __init__(self, regions: Tensor, num_classes: int = 3, cells: int = 28) -> None:
+        super().__init__()
+        num = len(regions)
+        self.register_buffer("regions", regions)
+        self.register_buffer("labels", torch.arange(num) % num_classes)
+        self.register_buffer("scores", 1 - torch.arange(num) / (2.0 * max(num, 1)))
+        across = (torch.arange(cells) + 0.5) / cells * 2 - 1
+        radius = (across[:, None] ** 2 + across**2).sqrt()
+        holes = torch.arange(num) % 5 / 10.0
+        self.register_buffer("grids", torch.sigmoid(20 * torch.minimum(0.9 - radius, radius - holes[:, None, None])))
+
+    def predict(self, images: Tensor) -> list[Detections]:
+        """(B, 3, H, W) float → B times the same detections, in pixels of ``images``."""
+        height, width = images.shape[-2:]
+        regions, grids = self.get_buffer("regions"), self.get_buffer("grids")
+        boxes = torch.minimum(regions.clamp(min=0), regions.new_tensor([width, height, width, height]))
+        scores, labels = self.get_buffer("scores"), self.get_buffer("labels")
+        return [Detections(boxes, scores, labels, grids=MaskGrids(grids, regions)) for _ in images]

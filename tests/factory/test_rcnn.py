@@ -1,0 +1,238 @@
+"""From settings to two-stage detectors: what each setting reaches, what null stands for, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from detseg.checkpoint import ENTRY, model_entry, save_atomically
+from detseg.config.load import config_from_dict
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.errors import ConfigError
+from detseg.factory import build_model, load_model
+from detseg.factory.rcnn import build_rcnn, resolve_proposals
+from detseg.models.rcnn.detector import RCNNDetector
+from detseg.structures import BoxTargets, ClassTable
+from tests.factory.torchvision_models import MAKERS
+
+CLASSES = ClassTable(("a", "b", "c"))
+SMALL = {"backbone": {"name": "csp_nano", "width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn", "channels": 8}}
+
+
+def faster(**changes: Any) -> FasterRcnnConfig:
+    return FasterRcnnConfig.model_validate({"name": "faster_rcnn", **changes})
+
+
+def mask(**changes: Any) -> MaskRcnnConfig:
+    return MaskRcnnConfig.model_validate({"name": "mask_rcnn", **changes})
+
+
+def build(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable = CLASSES) -> RCNNDetector:
+    return build_rcnn(config, classes, False, lambda line: None)
+
+
+def small_mask_settings() -> dict[str, Any]:
+    return {"name": "mask_rcnn", **SMALL, "regions": {"hidden": 16}, "mask": {"channels": 4, "convolutions": 1}}
+
+
+class TestSettingsReachTheModel:
+    def test_of_the_first_stage(self) -> None:
+        settings = {
+            "anchor_sizes": ((10, 20), (30, 40), (50, 60)),
+            "aspect_ratios": (0.5, 2),
+            "convolutions": 3,
+            "positive_iou": 0.6,
+            "negative_iou": 0.2,
+            "samples": 40,
+            "positive_share": 0.3,
+            "nms_iou": 0.65,
+            "candidates_train": 11,
+            "candidates": 12,
+            "proposals_train": 13,
+            "proposals": 14,
+            "score_threshold": 0.01,
+            "box_loss": {"name": "giou", "weight": 2.5},
+        }
+        rpn = build(faster(**SMALL, strides=(8, 16), proposals=settings)).rpn
+        assert rpn.anchor_generator.sizes == ((10, 20), (30, 40), (50, 60))
+        assert rpn.anchor_generator.aspect_ratios == ((0.5, 2),) * 3
+        assert rpn.head.cls_logits.out_channels == 4
+        assert sum(isinstance(m, nn.Conv2d) for m in rpn.head.conv.modules()) == 3
+        assert (rpn.assigner.positive_iou, rpn.assigner.negative_iou) == (0.6, 0.2)
+        assert (rpn.sampler.num_samples, rpn.sampler.most_positives) == (40, 12)
+        assert (rpn.nms_iou, rpn.score_threshold) == (0.65, 0.01)
+        assert (rpn.num_candidates, rpn.num_proposals) == ((11, 12), (13, 14))
+        assert (rpn.box_loss.name, rpn.box_loss.weight) == ("giou", 2.5)
+
+    def test_of_the_second_stage(self) -> None:
+        settings = {
+            "pool_size": 5,
+            "sampling_ratio": 3,
+            "hidden": 24,
+            "positive_iou": 0.4,
+            "samples": 20,
+            "positive_share": 0.5,
+            "box_loss": {"name": "smooth_l1", "beta": 0.5, "weight": 3},
+        }
+        model = build(faster(**SMALL, regions=settings, score_threshold=0.2, nms_iou=0.4, max_detections=7))
+        heads: Any = model.roi_heads
+        assert (heads.box_pool.output_size, heads.box_pool.sampling_ratio) == ((5, 5), 3)
+        assert heads.box_head.fc6.weight.shape == (24, 8 * 5 * 5)
+        assert heads.box_predictor.cls_score.weight.shape == (4, 24)
+        assert heads.box_predictor.bbox_pred.weight.shape == (16, 24)
+        assert (heads.assigner.positive_iou, heads.assigner.negative_iou) == (0.4, 0.4)
+        assert (heads.sampler.num_samples, heads.sampler.most_positives) == (20, 10)
+        assert (heads.box_loss.name, heads.box_loss.beta, heads.box_loss.weight) == ("smooth_l1", 0.5, 3)
+        assert (heads.score_threshold, heads.nms_iou, heads.max_detections) == (0.2, 0.4, 7)
+        assert not heads.has_masks
+        assert not heads.published_masks
+
+    @pytest.mark.parametrize("convolutions", [0, 2])
+    def test_of_the_masks(self, convolutions: int) -> None:
+        settings = {"pool_size": 6, "convolutions": convolutions, "channels": 12, "weight": 1.5, "threshold": 0.4}
+        heads: Any = build(mask(**SMALL, mask=settings)).roi_heads
+        assert heads.mask_pool.output_size == (6, 6)
+        assert (heads.mask_weight, heads.mask_threshold, heads.published_masks) == (1.5, 0.4, False)
+        assert len(heads.mask_head) == convolutions
+        logits = heads.mask_predictor(heads.mask_head(torch.zeros(2, 8, 6, 6)))
+        assert logits.shape == (2, 4, 12, 12)
+        assert heads.mask_predictor.conv5_mask.out_channels == 12
+
+    def test_levels_are_the_strides(self) -> None:
+        model = build(faster(**SMALL, strides=(8, 16)))
+        assert model.backbone.strides == model.neck.strides == (8, 16)
+        assert model.neck.channels == (8, 8)
+        assert model.roi_heads.box_pool.featmap_names == ["0", "1"]
+        assert [tuple(x.shape) for x in model(torch.rand(1, 3, 64, 96))] == [
+            (1, 15, 8, 12),
+            (1, 15, 4, 6),
+            (1, 15, 2, 3),
+        ]
+
+    def test_defaults_are_the_papers(self) -> None:
+        """Lin et al. 2017, section 4.1: areas of 32² to 512² on P2 to P6, ratios 1:2, 1:1, 2:1."""
+        values = resolve_proposals(faster(), (4, 8, 16, 32))
+        assert values.anchor_sizes == ((32,), (64,), (128,), (256,), (512,))
+        assert values.aspect_ratios == (0.5, 1, 2)
+        assert (values.convolutions, values.candidates, values.proposals, values.score_threshold) == (1, 1000, 1000, 0)
+
+
+@pytest.mark.parametrize("key", MAKERS, ids=" on ".join)
+def test_numbers_of_published_variants_are_torchvisions(key: tuple[str, str]) -> None:
+    kind: Any = FasterRcnnConfig if key[0] == "faster_rcnn" else MaskRcnnConfig
+    with torch.device("meta"):
+        theirs: Any = MAKERS[key](weights=None, weights_backbone=None, num_classes=4)
+        ours: Any = build(kind.model_validate({"name": key[0], "variant": key[1]}))
+    rpn, heads = theirs.rpn, theirs.roi_heads
+    assert ours.rpn.anchor_generator.sizes == rpn.anchor_generator.sizes
+    assert ours.rpn.anchor_generator.aspect_ratios == rpn.anchor_generator.aspect_ratios
+    assert ours.rpn.num_candidates == (rpn._pre_nms_top_n["training"], rpn._pre_nms_top_n["testing"])
+    assert ours.rpn.num_proposals == (rpn._post_nms_top_n["training"], rpn._post_nms_top_n["testing"])
+    assert (ours.rpn.nms_iou, ours.rpn.score_threshold) == (rpn.nms_thresh, rpn.score_thresh)
+    assert ours.rpn.sampler.num_samples == rpn.fg_bg_sampler.batch_size_per_image
+    assert ours.roi_heads.sampler.num_samples == heads.fg_bg_sampler.batch_size_per_image
+    assert ours.roi_heads.sampler.most_positives == 512 * heads.fg_bg_sampler.positive_fraction
+    assert (ours.roi_heads.score_threshold, ours.roi_heads.nms_iou) == (heads.score_thresh, heads.nms_thresh)
+    assert ours.roi_heads.max_detections == heads.detections_per_img
+    assert ours.roi_heads.has_masks == heads.has_mask()
+    assert ours.roi_heads.published_masks
+    assert ours.normalize.mean.shape == (3, 1, 1)
+    # Without weights, as torchvision: every layer trains, batch normalisation as well.
+    expected = {
+        name.replace("backbone.fpn.", "neck.fpn."): tuple(p.shape)
+        for name, p in theirs.named_parameters()
+        if p.requires_grad
+    }
+    assert {name: tuple(p.shape) for name, p in ours.named_parameters() if p.requires_grad} == expected
+
+
+@pytest.mark.parametrize(
+    ("variant", "eps"), [("resnet50_fpn", {0.0}), ("resnet50_fpn_v2", set()), ("mobilenet_v3_large_fpn", {1e-5})]
+)
+def test_normalisation_with_published_weights_is_fixed_but_for_v2(variant: str, eps: set[float]) -> None:
+    with torch.device("meta"):
+        model = build(faster(variant=variant, weights="coco"))
+    fixed = [module for module in model.modules() if isinstance(module, FrozenBatchNorm2d)]
+    assert {module.eps for module in fixed} == eps
+    assert any(isinstance(module, nn.BatchNorm2d) for module in model.modules()) == (variant == "resnet50_fpn_v2")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            faster(**{**SMALL, "neck": {"name": "pan"}}),
+            r"model\.neck: .*equal channels.*pan has \[.*set model.neck.name=fpn",
+        ),
+        (faster(**SMALL, strides=(8, 32)), r"model\.strides: .*twice the one before.*got \[8, 32\]"),
+        (faster(**SMALL, strides=(16, 8)), r"model\.strides: .*got \[16, 8\]"),
+        (faster(**SMALL, strides=()), r"model\.strides: .*got \[\]"),
+        (faster(**SMALL, strides=(32, 64)), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], got \[32, 64\]"),
+        (
+            faster(**SMALL, proposals={"anchor_sizes": ((32,),) * 4}),
+            r"model\.proposals\.anchor_sizes: .*each of 5 levels, of strides \[4, 8, 16, 32, 64\].*got \[\[32.0\], ",
+        ),
+        (
+            faster(**SMALL, strides=(8,), proposals={"anchor_sizes": ((32,), ())}),
+            r"model\.proposals\.anchor_sizes: expected one or more.*got \[\[32.0\], \[\]\]",
+        ),
+        (
+            faster(**SMALL, strides=(8,), proposals={"anchor_sizes": ((32,), (64, 128))}),
+            r"model\.proposals\.anchor_sizes: .*as many sizes, got \[\[32.0\], \[64.0, 128.0\]\]",
+        ),
+        (faster(**SMALL, proposals={"aspect_ratios": ()}), r"model\.proposals\.aspect_ratios: .*got none"),
+        (faster(**SMALL, weights="coco"), r"model\.weights: coco belongs to the published variants"),
+        (
+            mask(variant="mobilenet_v3_large_fpn"),
+            r"model\.variant: mask_rcnn is published as resnet50_fpn; got 'mobilenet_v3_large_fpn'",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_refused(config: FasterRcnnConfig | MaskRcnnConfig, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}") as caught:
+        build(config)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pan_of_one_level_is_no_contradiction() -> None:
+    model = build(faster(**{**SMALL, "neck": {"name": "pan"}}, strides=(16,)))
+    assert model.neck.channels == model.backbone.channels
+
+
+@pytest.mark.parametrize("settings", [{"name": "faster_rcnn", **SMALL}, small_mask_settings()], ids=["boxes", "masks"])
+def test_every_trained_parameter_gets_a_gradient(settings: dict[str, Any]) -> None:
+    config = config_from_dict({"model": settings, "data": {"name": "shapes"}}, "test").model
+    model: Any = build_model(config, CLASSES).train()
+    masks = torch.zeros(1, 64, 96, dtype=torch.bool)
+    masks[0, 8:40, 8:56] = True
+    targets = [
+        BoxTargets(torch.tensor([[8.0, 8, 56, 40]]), torch.tensor([2]), torch.tensor([False]), masks),
+        BoxTargets.empty(),
+    ]
+    terms = model.losses(torch.rand(2, 3, 64, 96), targets)
+    assert terms.keys() == {"objectness", "proposal_box", "class", "box"} | ({"mask"} if "mask" in settings else set())
+    torch.autograd.backward(list(terms.values()))
+    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_a_detector_comes_back_from_its_checkpoint(tmp_path: Path) -> None:
+    settings = small_mask_settings()
+    data = {"model": settings, "data": {"name": "shapes"}}
+    model: Any = build_model(config_from_dict(data, "test").model, CLASSES).eval()
+    entry = model_entry(config_from_dict(data, "test").model_dump(mode="json"), CLASSES)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    save_atomically({ENTRY: entry, "state_dict": state, "epoch": 4}, tmp_path / "a.ckpt")
+    loaded, read, _ = load_model(tmp_path / "a.ckpt")
+    assert isinstance(loaded, RCNNDetector)
+    assert not loaded.training
+    assert read.model.name == "mask_rcnn"
+    images = torch.rand(1, 3, 64, 96)
+    (want,), (got,) = model.predict(images), loaded.predict(images)
+    assert len(want) > 0
+    assert torch.equal(want.boxes, got.boxes)
+    assert torch.equal(want.grids.probabilities, got.grids.probabilities)
