@@ -11,15 +11,22 @@ from detseg.config.cli import ToolParser, run_tool
 
 
 def main(argv: Sequence[str]) -> None:
-    """Arguments → predictor → drawn pictures, with COCO JSON or with masks."""
+    """Arguments → predictor → drawn pictures, with detections in a format of choice or with masks."""
     parser = ToolParser(
         "Find objects in pictures, or the class of every pixel, as the checkpoint can; writes drawn copies, and "
-        "detections.json (COCO results) or masks/ (labels as indexed PNGs)."
+        "detections (COCO JSON, VOC XML, YOLO text) or masks/ (labels as indexed PNGs)."
     )
     parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
     parser.add_argument("images", type=Path, nargs="+", help="pictures, or folders of pictures (searched all the way)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--score", type=_score, help="detectors: detections below this score are left out (0.3)")
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        action="extend",
+        metavar="NAME[,NAME]",
+        help="detectors: coco (detections.json), voc (annotations/), yolo (labels/), or several (coco)",
+    )
     parser.add_argument(
         "--tile",
         type=int,
@@ -44,6 +51,7 @@ def main(argv: Sequence[str]) -> None:
         arguments.device,
         tile,
         arguments.overlap,
+        arguments.format,
     )
 
 
@@ -55,6 +63,13 @@ def _score(text: str) -> float:
     if not 0 <= score <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
     return score
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= {"coco", "voc", "yolo"}:
+        raise argparse.ArgumentTypeError(f"expected coco, voc or yolo, or several with commas, got {text!r}")
+    return names
 
 
 if __name__ == "__main__":

@@ -28,20 +28,24 @@ def predict_files(
     device: str = "auto",
     tile: tuple[int, int] | None = None,
     overlap: int | None = None,
+    formats: Sequence[str] | None = None,
 ) -> None:
     """Predict for every picture, draw what is found, and write all of it in a form to go on with.
 
     Args:
         checkpoint: a ``.ckpt`` file of a run.
         sources: pictures and folders.
-        out: folder for the drawn pictures, which keep their names (and their subfolders).  Of a detector also for
-            ``detections.json`` (COCO results) and ``images.json`` (which file each ``image_id`` is, and the
-            categories); of a segmentation model for ``masks/`` (labels as indexed PNGs, names and subfolders kept) and
-            ``classes.json`` (what the labels are, and the pixels of each class in each picture).
+        out: folder for the drawn pictures, which keep their names (and their subfolders).  Of a detector also for the
+            files of ``formats``; of a segmentation model for ``masks/`` (labels as indexed PNGs, names and subfolders
+            kept) and ``classes.json`` (what the labels are, and the pixels of each class in each picture).
         score_threshold: of a detector: detections below it are left out; None: ``SCORE_THRESHOLD``.
         device: ``auto``, ``cpu``, ``cuda``, ...
         tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
         overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
+        formats: of a detector: ``coco`` (``detections.json``, COCO results, and ``images.json``, which file each
+            ``image_id`` is, and the categories), ``voc`` (``annotations/``, an XML file a picture), ``yolo``
+            (``labels/`` and, of a model of masks, ``segments/``, a text file a picture, and ``classes.txt``); None:
+            ``coco`` alone.
 
     Raises:
         DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an
@@ -51,7 +55,7 @@ def predict_files(
     console = Console(markup=False)
     pictures = find_pictures(sources)
     targets = _targets(pictures, out)
-    output = _open_output(checkpoint, out, score_threshold, device, tile, overlap)
+    output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)
     _check_other_files(output, pictures, targets)
     unreadable: list[DataError] = []
     for image_id, ((path, relative), target) in enumerate(
@@ -82,6 +86,7 @@ def _open_output(
     device: str,
     tile: tuple[int, int] | None,
     overlap: int | None,
+    formats: Sequence[str] | None,
 ) -> Output:
     """What predicts and writes for the checkpoint's kind of model.
 
@@ -95,12 +100,17 @@ def _open_output(
                 f"{checkpoint}: is a segmentation model, which gives every pixel a class; a score threshold is for "
                 f"detectors, leave it out"
             )
+        if formats is not None:
+            raise ConfigError(
+                f"{checkpoint}: is a segmentation model, whose labels are written as indexed PNGs; a format "
+                f"({', '.join(formats)}) is for detectors, leave it out"
+            )
         return SegmentationOutput(predictor, out, tile, overlap)
     if tile is not None or overlap is not None:
         raise ConfigError(f"{checkpoint}: is a detector; tile and overlap are for segmentation models, leave them out")
     threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
     detector = Predictor(predictor.model, predictor.classes, predictor.input_hw, predictor.device, threshold)
-    return DetectionOutput(detector, out)
+    return DetectionOutput(detector, out, ["coco"] if formats is None else formats)
 
 
 def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
@@ -126,7 +136,7 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
 
 
 def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path]) -> None:
-    """Refuse files beside the drawn copies that would overwrite these, one another, or a picture.
+    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or other work.
 
     Raises:
         DataError: they would.
@@ -139,6 +149,9 @@ def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], target
                 raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
             files.append((path, file))
     _refuse_clashes(files)
+    for file in output.must_not_exist([relative for _, relative in pictures]):
+        if file.exists():
+            raise DataError(f"{file}: exists, and may be somebody's work; choose another --out, or remove it")
 
 
 def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:

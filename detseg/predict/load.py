@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detseg.config.model import YoloConfig
+from detseg.config.schema import DetectorConfig
 from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.devices import resolve_device
@@ -36,7 +36,7 @@ def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold
     """
     target = find_device(device)  # first, since it is quick to say
     model, config, contents = load_model(Path(checkpoint))
-    if isinstance(config.model, YoloConfig):
+    if isinstance(config.model, DetectorConfig):
         return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold)
     if score_threshold != 0:
         raise ConfigError(

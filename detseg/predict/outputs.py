@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detseg.draw import class_colors, draw_legend
 from detseg.predict.detection import Predictor
+from detseg.predict.exports import open_export
 from detseg.predict.segmentation import SegmentationPredictor
 from detseg.structures import SegmentationMap, UInt8Array
 
@@ -21,6 +23,10 @@ class Output(ABC):
 
     def written_with(self, picture: Path) -> list[Path]:
         """The files beside its drawn copy that ``add`` will write for a picture, by its relative path."""
+        return []
+
+    def must_not_exist(self, pictures: Sequence[Path]) -> list[Path]:
+        """The files that are not to be written over, for pictures by their relative paths."""
         return []
 
     @abstractmethod
@@ -42,37 +48,51 @@ class Output(ABC):
 
 
 class DetectionOutput(Output):
-    """COCO results in ``detections.json``; files and categories in ``images.json``.
+    """Detections in one format or several.
 
     Args:
         predictor: finds the objects.
         out: the folder to write to.
+        formats: ``coco``, ``voc``, ``yolo``; see `detseg.predict.exports`.
+
+    Raises:
+        ConfigError: an unknown format.
     """
 
-    def __init__(self, predictor: Predictor, out: Path) -> None:
+    def __init__(self, predictor: Predictor, out: Path, formats: Sequence[str]) -> None:
         self._predictor = predictor
         self._out = out
-        self._entries: list[dict[str, Any]] = []
-        self._images: list[dict[str, Any]] = []
+        self._exports = [open_export(name, out, predictor.classes) for name in dict.fromkeys(formats)]
+        self._num_objects = 0
+        self._num_pictures = 0
+
+    def written_with(self, picture: Path) -> list[Path]:
+        """What the formats have for each picture."""
+        return [file for export in self._exports for file in export.written_with(picture)]
+
+    def must_not_exist(self, pictures: Sequence[Path]) -> list[Path]:
+        """The annotations that will be written: a person may have made those that are there already.
+
+        Args:
+            pictures: relative paths.
+        """
+        each = [file for picture in pictures for file in self.written_with(picture)]
+        return each + [file for export in self._exports for file in export.written_once()]
 
     def add(self, image_id: int, relative: Path, image: UInt8Array) -> UInt8Array:
-        """Find the objects of a picture; returns it with their boxes."""
-        detections = self._predictor(image)
-        self._entries += detections.to_coco(image_id)
-        height, width = image.shape[:2]
-        self._images.append({"id": image_id, "file_name": relative.as_posix(), "height": height, "width": width})
-        return detections.draw(image)
+        """Find the objects of a picture; returns it with their boxes and masks."""
+        found = self._predictor(image)
+        for export in self._exports:
+            export.add(image_id, relative, (image.shape[0], image.shape[1]), found)
+        self._num_objects += len(found)
+        self._num_pictures += 1
+        return found.draw(image)
 
     def finish(self) -> str:
-        """Write both files."""
-        table = self._predictor.classes
-        categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
-        _write_json(self._out / "detections.json", self._entries)
-        _write_json(self._out / "images.json", {"images": self._images, "categories": categories})
-        return (
-            f"{_counted(len(self._entries), 'object')} in {_counted(len(self._images), 'picture')}; written to "
-            f"{self._out}: the drawn pictures, detections.json, images.json"
-        )
+        """Write what belongs to all pictures together."""
+        written = ", ".join(["the drawn pictures", *(export.finish() for export in self._exports)])
+        counts = f"{_counted(self._num_objects, 'object')} in {_counted(self._num_pictures, 'picture')}"
+        return f"{counts}; written to {self._out}: {written}"
 
 
 class SegmentationOutput(Output):
