@@ -16,8 +16,8 @@ from torch import nn
 from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict
-from detseg.config.model import YoloConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.rcnn import MaskRcnnConfig
+from detseg.config.schema import DetectorConfig, ExperimentConfig
 from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
@@ -62,7 +62,7 @@ def evaluate_checkpoint(
     target = find_device(device)
     model, trained_config, contents = load_model(checkpoint)
     config = config or trained_config
-    if coco_dir is not None and not isinstance(config.model, YoloConfig):
+    if coco_dir is not None and not isinstance(config.model, DetectorConfig):
         raise ConfigError(f"--save-coco: is for detectors; {checkpoint} holds a {config.model.name}")
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
@@ -141,8 +141,9 @@ def open_split_for(
 def build_evaluator(config: ExperimentConfig, classes: ClassTable) -> Evaluator:
     """The evaluator of the model's kind, with the settings that training gives it."""
     settings = config.evaluation
-    if isinstance(config.model, YoloConfig):
-        return DetectionEvaluator(classes, settings.max_detections, settings.operating_iou)
+    if isinstance(config.model, DetectorConfig):
+        masks = isinstance(config.model, MaskRcnnConfig)
+        return DetectionEvaluator(classes, settings.max_detections, settings.operating_iou, masks)
     return SegmentationEvaluator(classes, settings.boundary_width)
 
 

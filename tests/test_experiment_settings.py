@@ -17,21 +17,34 @@ from tests.tiny import TinyRun, tiny_config, write_colors
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 pytestmark = pytest.mark.filterwarnings("ignore")
 SMALL = ("data.image_size=64", "data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu")
+SHAPES = ("data.num_train=4", "data.num_val=2", "data.size=64")
+COCO = (
+    *("data.train_images=train", "data.train_annotations=annotations/instances_train.json"),
+    *("data.val_images=val", "data.val_annotations=annotations/instances_val.json"),
+)
+FEW = ("model.proposals.proposals_train=64", "model.proposals.proposals=32", "model.regions.samples=32")
+RANDOM = ("model.weights=null", *FEW)
+"""The published weights cannot be fetched here; tests/factory/test_published.py loads files like them."""
 LAYOUTS = {
-    "yolo_shapes": ("data.num_train=4", "data.num_val=2", "data.size=64"),
-    "yolo_coco": (
-        *("data.train_images=train", "data.train_annotations=annotations/instances_train.json"),
-        *("data.val_images=val", "data.val_annotations=annotations/instances_val.json"),
-    ),
+    "yolo_shapes": SHAPES,
+    "yolo_coco": COCO,
     "yolo_bccd": (),
     "yolo_voc": (),
     "yolo_anchor_voc": (),
     "yolo_grid_voc": (),
+    "faster_rcnn_shapes": SHAPES,
+    "faster_rcnn_bccd": (),
+    "faster_rcnn_voc": RANDOM,
+    "faster_rcnn_coco": (*COCO, *FEW, "model.backbone.pretrained=false"),
+    "mask_rcnn_shapes": SHAPES,
+    "mask_rcnn_nuclei": COCO,
+    "mask_rcnn_coco": (*COCO, *RANDOM),
 }
+DETECTORS = ("yolo", "faster_rcnn", "mask_rcnn")
 
 
 def test_every_config_file_of_a_detector_is_tried() -> None:
-    assert {path.stem for path in CONFIGS.glob("yolo_*.yaml")} == set(LAYOUTS)
+    assert {path.stem for name in DETECTORS for path in CONFIGS.glob(f"{name}_*.yaml")} == set(LAYOUTS)
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +55,8 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_colors(folder / "bccd", {"train": 8, "val": 3})
     write_colors(folder / "devkit" / "VOC2007", {"trainval": 6, "test": 3})
     write_colors(folder / "devkit" / "VOC2012", {"trainval": 6}, seed=1)
-    voc = dict.fromkeys(("yolo_voc", "yolo_anchor_voc", "yolo_grid_voc"), folder / "devkit")
-    return {
-        "yolo_shapes": folder / "shapes",
-        "yolo_coco": folder / "shapes" / "coco",
-        "yolo_bccd": folder / "bccd",
-    } | voc
+    roots = {"shapes": "shapes", "coco": "shapes/coco", "nuclei": "shapes/coco", "bccd": "bccd", "voc": "devkit"}
+    return {name: folder / roots[name.rpartition("_")[2]] for name in LAYOUTS}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

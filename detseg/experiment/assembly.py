@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from rich.console import Console
 from torch import nn
 
 from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict
 from detseg.config.model import YoloConfig
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
+from detseg.config.segmentation import FcnConfig, UNetConfig
 from detseg.data.source import EvalSource
 from detseg.factory import build_model
 from detseg.structures import ClassTable
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.detection_task import DetectionTask
+from detseg.training.instance_task import InstanceTask
 from detseg.training.segmentation_task import SegmentationTask
 from detseg.training.task import Task
 
@@ -28,17 +33,17 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         config: the settings; what follows from the data is filled in.
         classes: of the data.
         console: where the model is announced.
-        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
+        load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
 
     Raises:
         ConfigError: the model cannot be built.
+        DetsegError: published weights could not be loaded.
     """
-    model = build_model(config.model, len(classes), load_pretrained)
+    model = build_model(config.model, classes, load_pretrained, partial(console.print, highlight=False, markup=False))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     name = f"{config.model.name} on {config.model.backbone.name}"
     console.print(f"model: {name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
-    task_class = DetectionTask if isinstance(config.model, YoloConfig) else SegmentationTask
-    task = task_class(
+    task = _task_class(config)(
         model,
         classes,
         config.optimizer,
@@ -47,10 +52,21 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         config.trainer.ema_decay,
         config.trainer.ema_warmup_steps,
         config_to_dict(config),
+        config.model.backbone,
     )
     if config.trainer.compile:
         _compile(model)
     return task
+
+
+def _task_class(config: ExperimentConfig) -> type[Task]:
+    match config.model:
+        case MaskRcnnConfig():
+            return InstanceTask
+        case YoloConfig() | FasterRcnnConfig():
+            return DetectionTask
+        case FcnConfig() | UNetConfig():
+            return SegmentationTask
 
 
 def _compile(model: nn.Module) -> None:

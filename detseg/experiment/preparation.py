@@ -8,6 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from detseg.config.model import AnchorHeadConfig, YoloConfig
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import FcnConfig, UNetConfig
 from detseg.data.class_weights import median_frequency_weights
@@ -52,6 +53,8 @@ def settings_from_data(config: ExperimentConfig, train_set: AnyDataset, console:
     match config.model:
         case YoloConfig() as model if isinstance(train_set, DetectionDataset):
             return _with_anchors(config, model, train_set, console)
+        case FasterRcnnConfig() | MaskRcnnConfig() if isinstance(train_set, DetectionDataset):
+            return config
         case FcnConfig() | UNetConfig() as model if isinstance(train_set, SegmentationDataset):
             return _with_class_weights(config, model, train_set, console)
     raise TypeError(f"model {config.model.name} does not train on a {type(train_set).__name__}")
