@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
-from tests.tiny import TinyRun, train_tiny_run, write_segmentation_config
+from tests.tiny import TinyRun, train_tiny_run, write_ellipses, write_instance_config, write_segmentation_config
 
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("untimed", deadline=None)
@@ -22,3 +22,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished training of a U-Net, made once; whoever writes into it works on a copy."""
     return train_tiny_run(tmp_path_factory.mktemp("tiny_segmentation"), write_segmentation_config)
+
+
+@pytest.fixture(scope="session")
+def tiny_instances(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
+    """A finished training of a Mask R-CNN, made once; whoever writes into it works on a copy."""
+    return train_tiny_run(tmp_path_factory.mktemp("tiny_instances"), write_instance_config, write_ellipses)

@@ -14,6 +14,8 @@ from PIL import Image
 
 from detseg.config.load import load_config
 from detseg.config.schema import ExperimentConfig
+from detseg.data.write_coco import CocoWriter
+from detseg.structures import InstanceMasks
 from tests.data.voc_layout import annotation_xml, object_xml
 
 CLASSES = ("blue", "red", "yellow")
@@ -59,6 +61,37 @@ def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0
     return root
 
 
+def write_ellipses(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
+    """A COCO folder of dark pictures of several sizes, each with up to two coloured ellipses and their masks; the class
+    is the colour.
+
+    Args:
+        root: the folder.
+        counts: pictures by split, which is the name of the folder.
+        seed: another seed gives other pictures.
+    """
+    rng = np.random.default_rng(seed)
+    writer = CocoWriter(root, CLASSES)
+    for split, count in (counts or {"train": 24, "val": 9}).items():
+        for i in range(count):
+            width, height = ((64, 64), (90, 60), (50, 75), (80, 64))[i % 4]
+            image = rng.integers(0, 50, (height, width, 3)).astype(np.uint8)
+            rows, columns = np.mgrid[:height, :width]
+            labels, masks = [], np.zeros((0, height, width), dtype=np.bool_)
+            for _ in range(1 + i % 2):
+                labels.append(int(rng.integers(len(CLASSES))))
+                w, h = rng.integers(18, 36, 2).tolist()
+                x, y = rng.integers(w // 2, width - w // 2), rng.integers(h // 2, height - h // 2)
+                mask = ((columns - x) / w) ** 2 + ((rows - y) / h) ** 2 <= 0.25
+                image[mask] = _COLORS[CLASSES[labels[-1]]]
+                masks = np.concatenate([masks & ~mask, mask[None]])  # the later one lies on top
+            seen = masks.any(axis=(1, 2))
+            boxes = InstanceMasks.from_dense(masks[seen]).boxes
+            writer.add(split, f"{split}{i:02d}", image, boxes, np.array(labels)[seen], masks[seen])
+    writer.finish()
+    return root
+
+
 def write_config(path: Path, data_root: Path) -> Path:
     """A configuration file that learns ``write_colors`` in seconds, in the main process and in float32."""
     settings = {
@@ -97,6 +130,33 @@ def write_segmentation_config(path: Path, data_root: Path) -> Path:
     return path
 
 
+def write_instance_config(path: Path, data_root: Path) -> Path:
+    """A configuration file that learns ``write_ellipses`` in seconds: a small Mask R-CNN."""
+    settings = yaml.safe_load(write_config(path, data_root).read_text(encoding="utf-8"))
+    settings["model"] = {
+        "name": "mask_rcnn",
+        "backbone": {"name": "csp_nano", "width": 0.125, "depth": 0.1},
+        "neck": {"channels": 32},
+        "proposals": {
+            "anchor_sizes": [[16], [24], [32], [48], [64]],
+            "samples": 64,
+            "candidates_train": 100,
+            "proposals_train": 64,
+            "candidates": 100,
+            "proposals": 32,
+        },
+        "regions": {"hidden": 64, "samples": 32},
+        "mask": {"channels": 16, "convolutions": 1},
+    }
+    folders = {"train_images": "train", "val_images": "val"}
+    files = {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+    settings["data"] |= {"name": "coco"} | folders | files
+    settings["optimizer"] = {"name": "adamw", "lr": 0.005}
+    settings["trainer"] |= {"max_epochs": 20, "validate_every": 10}
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
 @dataclass(frozen=True)
 class TinyRun:
     """A finished training.
@@ -122,12 +182,16 @@ class TinyRun:
             return list(csv.DictReader(file))
 
 
-def train_tiny_run(folder: Path, write_settings: Callable[[Path, Path], Path] = write_config) -> TinyRun:
+def train_tiny_run(
+    folder: Path,
+    write_settings: Callable[[Path, Path], Path] = write_config,
+    write_data: Callable[[Path], Path] = write_colors,
+) -> TinyRun:
     """Write data and settings into a folder, and train."""
     from detseg.experiment import train
 
     torch.set_num_threads(1)  # tiny layers are slower on several
-    data_root = write_colors(folder / "colors")
+    data_root = write_data(folder / "colors")
     config_path = write_settings(folder / "tiny.yaml", data_root)
     run_dir = train(tiny_config(config_path, folder / "run"), config_path)
     return TinyRun(config_path, data_root, run_dir)

@@ -69,7 +69,6 @@ def coco_mask_numbers(records: MaskRecords, classes: ClassTable, max_detections:
     _add_masks(objects, records.object_masks, sizes)
     _add_masks(detections, records.detection_masks, sizes)
     for entry in detections:
-        height, width = entry["segmentation"]["size"]
         entry["area"] = int(mask_areas([entry["segmentation"]["counts"]])[0])
     return _numbers(images, objects, detections, classes, max_detections, "segm")
 

@@ -1,6 +1,6 @@
 """Trained models in applications: image in, result in the original's pixels out.
 
-Nothing here imports lightning or albumentations; pycocotools is loaded once there are masks.
+Nothing here imports lightning, albumentations or pycocotools.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -132,6 +133,7 @@ class Task(L.LightningModule, ABC):
         Raises:
             DetsegError: the batch is too small for batch normalisation.
         """
+        self._seed_step(batch_index)
         try:
             terms = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
@@ -199,6 +201,12 @@ class Task(L.LightningModule, ABC):
         """Refuses to go on from a run of other classes or settings, or one that is over."""
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs)
         self._averaged_steps = int(checkpoint["global_step"])
+
+    def _seed_step(self, batch_index: int) -> None:
+        """Make what a model draws at random (which proposals to learn from) follow from where the run is, so that one
+        that is resumed draws what the whole one would have drawn."""
+        place = (int(self.config.get("seed", 0)), self.current_epoch, batch_index, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
 
     def _check_finite(self, loss: Tensor) -> None:
         """Stops a run that has diverged before its checkpoint is overwritten.
