@@ -108,7 +108,7 @@ def both_models(arguments: argparse.Namespace) -> tuple[Any, Any]:
     }
     ours = build_model(config_from_dict(settings).model, classes)
     state = {
-        name.replace("backbone.body.", "backbone.body.").replace("backbone.fpn.", "neck."): value
+        name.replace("backbone.fpn.", "neck.fpn."): value
         for name, value in theirs.state_dict().items()
     }
     missing = ours.load_state_dict(state, strict=False)

@@ -32,8 +32,9 @@ class ProposalConfig(Section):
     """The first stage: the region proposal network (Ren et al. 2015, section 3)."""
 
     anchor_sizes: tuple[tuple[PositiveFloat, ...], ...] | None = None
-    """Sides of the square anchors of each level in input pixels, finest level first, the pooled level last; null: one
-    a level, 8 times its stride: 32 to 512 for strides 4 to 64, as in Lin et al. 2017."""
+    """Sides of the square anchors of each level in pixels of the network input, a list for each level, finest first,
+    the pooled one last; null: one a level, 8 times its stride: 32 to 512 for strides 4 to 64, as in Lin et al. 2017
+    (both mobilenet variants: all five at every level)."""
     aspect_ratios: tuple[PositiveFloat, ...] | None = None
     """Heights over widths of the anchors; null: 0.5, 1 and 2."""
     convolutions: PositiveInt | None = None
@@ -43,19 +44,19 @@ class ProposalConfig(Section):
     negative_iou: Probability = 0.3
     """An anchor that overlaps every object by less than this is negative."""
     samples: PositiveInt = 256
-    """Anchors of an image that the losses look at."""
+    """Anchors of an image that the losses look at, drawn at random."""
     positive_share: Probability = 0.5
-    """Most positives among them, as a share."""
+    """At most this share of them is positive."""
     nms_iou: Probability = 0.7
     """Of two proposals of a level that overlap by more than this, the worse one is dropped."""
     candidates_train: PositiveInt = 2000
-    """Best anchors of each level that are looked at in training; Lin et al. 2017."""
+    """Best anchors of each level that go into NMS in training; Lin et al. 2017."""
     candidates: PositiveInt | None = None
-    """The same in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    """Best anchors of each level that go into NMS in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
     proposals_train: PositiveInt = 2000
     """Proposals of an image that remain after NMS, in training."""
     proposals: PositiveInt | None = None
-    """The same in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    """Proposals of an image that remain after NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
     score_threshold: Probability | None = None
     """Proposals with a lower score are dropped; null: 0 (both mobilenet variants: 0.05)."""
     box_loss: BoxLossConfig = BoxLossConfig()
@@ -73,9 +74,9 @@ class RegionConfig(Section):
     positive_iou: Probability = 0.5
     """A proposal that overlaps an object by at least this is positive, else negative."""
     samples: PositiveInt = 512
-    """Proposals of an image that the losses look at."""
+    """Proposals of an image that the losses look at, drawn at random."""
     positive_share: Probability = 0.25
-    """Most positives among them, as a share."""
+    """At most this share of them is positive."""
     box_loss: BoxLossConfig = BoxLossConfig()
 
 
@@ -101,12 +102,14 @@ class RcnnConfig(Section):
     """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
     decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
     weights: Literal["coco"] | None = None
-    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. Its heads are kept where
-    the data has the 80 classes of COCO, else they begin anew. null: random weights."""
+    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. The layers with a row for
+    each class are kept where the data has exactly COCO's 80 classes by name, else they begin anew. null: random
+    weights."""
     backbone: BackboneConfig = BackboneConfig(name="resnet50")
     neck: NeckConfig = NeckConfig(name="fpn")
     strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
-    """Strides of the feature maps; one more, half as fine as the last, is pooled from it for the proposals."""
+    """Strides of the feature maps, each twice the one before; one more map, half as fine as the last, is pooled from it
+    for the proposals."""
     proposals: ProposalConfig = ProposalConfig()
     regions: RegionConfig = RegionConfig()
     score_threshold: Probability = 0.05
@@ -114,7 +117,8 @@ class RcnnConfig(Section):
     nms_iou: Probability = 0.5
     """Of two detections of one class that overlap by more than this, the worse one is dropped."""
     max_detections: PositiveInt = 100
-    """The best so many detections of an image are kept after NMS."""
+    """The best so many detections of an image are kept after NMS; where images hold more objects raise it together with
+    `evaluation.max_detections`."""
 
 
 class FasterRcnnConfig(RcnnConfig):
