@@ -107,10 +107,7 @@ def both_models(arguments: argparse.Namespace) -> tuple[Any, Any]:
         "data": {"name": "coco", "root": "unused"},
     }
     ours = build_model(config_from_dict(settings).model, classes)
-    state = {
-        name.replace("backbone.fpn.", "neck.fpn."): value
-        for name, value in theirs.state_dict().items()
-    }
+    state = {name.replace("backbone.fpn.", "neck.fpn."): value for name, value in theirs.state_dict().items()}
     missing = ours.load_state_dict(state, strict=False)
     changed = [name for name in (*missing.missing_keys, *missing.unexpected_keys) if not name.startswith("normalize")]
     if changed:
