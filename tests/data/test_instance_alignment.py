@@ -69,8 +69,8 @@ def pure(image: UInt8Array, label: int) -> BoolArray:
 def assert_on_pixels(item: AnnotatedImage, dense: BoolArray) -> None:
     """Pixels of an object's pure colour are in its mask; pixels of the mask are pure, except near its border.
 
-    There colours mix over up to a pixel of the original image, which is 2 (crop) · 1.6 (letterbox) · 2 · 1.5 pixels here
-    at most, and twice as many where the elastic deformation stretches it.
+    There colours mix over up to a pixel of the original image, which is 2 (crop) · 1.6 (letterbox) · 2 · 1.5 pixels
+    here at most, and twice as many where the elastic deformation stretches it.
     """
     reach = np.ones((41, 41), dtype=np.uint8)
     for mask, label in zip(dense, item.labels.tolist(), strict=True):
