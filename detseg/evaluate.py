@@ -18,7 +18,7 @@ from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict
 from detseg.config.rcnn import MaskRcnnConfig
 from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.data.coco_format import coco_ground_truth
+from detseg.data.coco_format import MASK_RESULTS, coco_ground_truth, mask_results
 from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import eval_loader
 from detseg.data.open import open_dataset
@@ -49,8 +49,8 @@ def evaluate_checkpoint(
         split: which images.
         config: settings of data and evaluation; None: those that the model was trained with.
         device: ``auto``, ``cpu``, ``cuda``, ...
-        coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form (detectors only); None:
-            nowhere.
+        coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form (detectors only), and of a
+            model of masks ``detections_masks.json``, the same without boxes, to score as ``segm``; None: nowhere.
 
     Returns:
         The result; also written to ``evaluation_<split>.json`` in the run directory.
@@ -80,11 +80,20 @@ def evaluate_checkpoint(
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"written: {report}", highlight=False, soft_wrap=True)
     if coco_dir is not None and isinstance(dataset, DetectionDataset):
-        coco_dir.mkdir(parents=True, exist_ok=True)
-        (coco_dir / "ground_truth.json").write_text(json.dumps(coco_ground_truth(dataset)), encoding="utf-8")
-        (coco_dir / "detections.json").write_text(json.dumps(entries), encoding="utf-8")
-        console.print(f"written: {coco_dir}/ground_truth.json, detections.json", highlight=False, soft_wrap=True)
+        written = _write_coco(coco_dir, dataset, entries, masks=isinstance(config.model, MaskRcnnConfig))
+        console.print(f"written: {coco_dir}/{written}", highlight=False, soft_wrap=True)
     return result
+
+
+def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
+    """Leave truth and detections in COCO's form; returns the names of the files."""
+    files = {"ground_truth.json": coco_ground_truth(dataset), "detections.json": entries}
+    if masks:
+        files[MASK_RESULTS] = mask_results(entries)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+    return ", ".join(files) + (" (without boxes, to score as segm)" if masks else "")
 
 
 def _write_report(result: Result, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:

@@ -27,6 +27,7 @@ EVERYTHING = {
 
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "formats": set(),
     "ops": set(),
     "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
     "draw": FOUNDATION,
@@ -39,11 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "training": FOUNDATION | {"checkpoint", "config", "data", "draw", "metrics", "models"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
-    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "models"},
+    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "models"},
     "experiment": EVERYTHING,
     "evaluate": EVERYTHING - {"training"},
     "__init__": FOUNDATION | {"draw", "predict"},
-    "tools": FOUNDATION | {"__init__", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "predict"},
+    "tools": FOUNDATION
+    | {"__init__", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"},
 }
 """Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""
 
@@ -104,7 +106,9 @@ def library_borders(root: Path) -> list[str]:
             library = {"pytorch_lightning": "lightning", "lightning_fabric": "lightning"}.get(library, library)
             if library in ONLY_IN and not where.startswith(ONLY_IN[library]):
                 found.append(f"{where}:{line}: {library} is imported outside {' and '.join(ONLY_IN[library])}")
-            if library in {"torch", "torchvision"} and where.startswith(("detseg/config/", "detseg/errors.py")):
+            if library in {"torch", "torchvision"} and where.startswith(
+                ("detseg/config/", "detseg/errors.py", "detseg/formats.py")
+            ):
                 found.append(f"{where}:{line}: {library} is imported where wrong settings are reported before it loads")
     return found
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.config.cli import ToolParser, run_tool
+from detseg.formats import EXPORT_FORMATS, NAMED_FORMATS
 
 
 def main(argv: Sequence[str]) -> None:
@@ -25,7 +26,10 @@ def main(argv: Sequence[str]) -> None:
         type=_formats,
         action="extend",
         metavar="NAME[,NAME]",
-        help="detectors: coco (detections.json), voc (annotations/), yolo (labels/), or several (coco)",
+        help=f"detectors: {NAMED_FORMATS}, or several ({EXPORT_FORMATS[0]})",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="detectors: replace annotations of --format voc and yolo that exist"
     )
     parser.add_argument(
         "--tile",
@@ -52,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
         tile,
         arguments.overlap,
         arguments.format,
+        arguments.overwrite,
     )
 
 
@@ -67,8 +72,8 @@ def _score(text: str) -> float:
 
 def _formats(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
-    if not set(names) <= {"coco", "voc", "yolo"}:
-        raise argparse.ArgumentTypeError(f"expected coco, voc or yolo, or several with commas, got {text!r}")
+    if not set(names) <= set(EXPORT_FORMATS):
+        raise argparse.ArgumentTypeError(f"expected {NAMED_FORMATS}, or several with commas, got {text!r}")
     return names
 
 

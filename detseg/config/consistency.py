@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from detseg.config.data import FolderConfig, VocConfig
-from detseg.config.model import BackboneConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.rcnn_consistency import Contradiction, two_stage_contradictions
 from detseg.config.schema import DetectorConfig, ExperimentConfig
@@ -18,17 +17,17 @@ COARSEST_STRIDE = 32
 def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     """Everything that does not go together; a setting that the model's kind would never look at is told, too."""
     if isinstance(config.model, DetectorConfig):
-        yield from _detection(config)
+        yield from _detection(config, config.model)
     else:
         yield from _segmentation(config, config.model)
     if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
         yield from two_stage_contradictions(config.model)
-    yield from _freezing(config.model.backbone)
+    yield from _freezing(config)
 
 
-def _detection(config: ExperimentConfig) -> Iterator[Contradiction]:
-    data, name = config.data, config.model.name
-    masks = isinstance(config.model, MaskRcnnConfig)
+def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Contradiction]:
+    data, name = config.data, model.name
+    masks = isinstance(model, MaskRcnnConfig)
     if isinstance(data, FolderConfig):
         yield "data.name", f"folder holds masks, model.name={name} finds boxes; take voc or coco, or model.name=unet"
     if any(side % COARSEST_STRIDE for side in data.input_hw):
@@ -40,15 +39,28 @@ def _detection(config: ExperimentConfig) -> Iterator[Contradiction]:
             yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
         for key in changed(data, "mask_values", "ignore_index"):
             yield f"data.{key}", f"belongs to masks, model.name={name} reads none; leave it out"
+    if config.evaluation.max_detections > model.max_detections:
+        yield (
+            "evaluation.max_detections",
+            f"the model keeps model.max_detections={model.max_detections} of an image; raise that, or lower this",
+        )
     for key in changed(config.evaluation, "boundary_width"):
         yield f"evaluation.{key}", f"belongs to semantic masks, model.name={name} finds objects; leave it out"
 
 
-def _freezing(backbone: BackboneConfig) -> Iterator[Contradiction]:
-    if backbone.unfreeze_epoch is not None and backbone.freeze in ("none", 0):
+def _freezing(config: ExperimentConfig) -> Iterator[Contradiction]:
+    backbone, unfreeze = config.model.backbone, config.model.backbone.unfreeze_epoch
+    if unfreeze is not None and backbone.freeze == "none":
         yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"
-    if backbone.unfreeze_epoch == 1:
+    if unfreeze == 1:
         yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
+    if unfreeze is not None and unfreeze > config.trainer.max_epochs and not config.trainer.fast_dev_run:
+        yield (
+            "model.backbone.unfreeze_epoch",
+            f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or train longer",
+        )
+    if backbone.freeze == "backbone" and unfreeze is None and config.optimizer.backbone_lr_scale != 1:
+        yield "optimizer.backbone_lr_scale", "the whole backbone is frozen for good, so it has no rate; leave it out"
 
 
 def _segmentation(config: ExperimentConfig, model: FcnConfig | UNetConfig) -> Iterator[Contradiction]:

@@ -25,7 +25,7 @@ class BackboneConfig(Section):
     stride asks for, the paper's 5 in a U-Net. Refused for others."""
     pretrained: bool = False
     """Load the published weights of a timm model (downloads on first use). Refused for ours: none are published."""
-    freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=0, le=5)] = "none"
+    freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] = "none"
     """What of it is not trained: its weights and batch-norm statistics stay as they are. A number: so many stages,
     counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
     frozen_norm: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig, ProposalConfig, RegionConfig
 from detseg.config.section import changed
 
 Contradiction = tuple[str, str]
@@ -41,12 +41,23 @@ def two_stage_contradictions(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterat
         )
     if isinstance(model, MaskRcnnConfig) and model.variant not in ("custom", "resnet50_fpn"):
         yield "model.variant", f"no mask_rcnn is published on {model.variant}; take resnet50_fpn or custom"
-    for stage, loss in (("proposals", model.proposals.box_loss), ("regions", model.regions.box_loss)):
+    for stage in ("proposals", "regions"):
+        section: ProposalConfig | RegionConfig = getattr(model, stage)
+        if int(section.samples * section.positive_share) < 1:
+            yield (
+                f"model.{stage}.samples",
+                f"{section.samples} samples of which a share of {section.positive_share:g} may be positive leave no "
+                f"positive at all, and boxes would never be learnt; raise samples or positive_share",
+            )
+        loss = section.box_loss
         if loss.name != "smooth_l1" and changed(loss, "beta"):
             yield (
                 f"model.{stage}.box_loss.beta",
                 f"belongs to smooth_l1; leave it out, or take that instead of {loss.name}",
             )
+
+    if model.proposals.positive_iou < model.proposals.negative_iou:
+        yield "model.proposals.positive_iou", "is below negative_iou; an anchor would be both, raise it or lower that"
 
 
 def _set(model: FasterRcnnConfig | MaskRcnnConfig, name: str, keys: tuple[str, ...]) -> list[str]:

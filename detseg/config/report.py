@@ -20,6 +20,9 @@ from detseg.config.schema import ExperimentConfig
 from detseg.config.section import Section
 from detseg.config.wording import did_you_mean, in_words, kind_name, printable, quoted, sections
 
+_RENAMED = {"frozen_stages": "freeze"}
+"""What older versions called a setting."""
+
 _MAX_LINES = 10
 _MISSING = object()
 
@@ -153,7 +156,9 @@ def _unknown_keys(errors: Sequence[ErrorDetails], data: Mapping[str, Any], origi
 
 
 def _nearest(key: str, section: type[Section]) -> str:
-    """A hint at the known key that ``key`` may stand for: in its section, else of the same name elsewhere."""
+    """A hint at the known key that ``key`` may stand for: its new name, one beside it, its name elsewhere."""
+    if _RENAMED.get(key) in section.model_fields:
+        return f"; it is called {_RENAMED[key]!r} now"
     if near := did_you_mean(key, section.model_fields):
         return near
     elsewhere = [f"'{setting.path}'" for setting in every_setting() if setting.path.rpartition(".")[2] == key]

@@ -166,7 +166,8 @@ class TrainerConfig(Section):
     num_pictures: NonNegativeInt = 8
     """Pictures of training batches and of validation results left in the run directory."""
     compile: bool = False
-    """Compile the model with torch.compile; needs a C++ compiler on CPUs, and minutes at the beginning."""
+    """Compile the model (of a two-stage detector backbone and neck) with torch.compile; needs a C++ compiler on CPUs,
+    and minutes at the beginning."""
 
 
 class EvaluationConfig(Section):

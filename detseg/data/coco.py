@@ -14,7 +14,6 @@ import numpy as np
 from detseg.data.annotations import PackedAnnotations, pack_paths
 from detseg.data.coco_file import (
     Entry,
-    are_numbers,
     check_images_present,
     coco_categories,
     coco_class_table,
@@ -27,10 +26,12 @@ from detseg.data.coco_file import (
     load_coco,
 )
 from detseg.data.dataset import DetectionDataset
+from detseg.data.numbers import are_numbers
 from detseg.data.offsets import running_total
+from detseg.data.regions import PackedRegions
 from detseg.data.report import DataReport, Oddity, report_contents
 from detseg.errors import DataError
-from detseg.structures import ClassTable
+from detseg.structures import ClassTable, FloatArray, IntArray
 
 
 def read_coco(
@@ -66,8 +67,9 @@ def read_coco(
     if masks:
         entries = [content["annotations"][row] for row in rows]
         entry_sizes = np.repeat(sizes, np.diff(columns["offsets"]), axis=0)
-        mend = "take the annotation out, or take model.name=faster_rcnn, which learns from boxes alone"
+        mend = "take these annotations out, or take model.name=faster_rcnn, which learns from boxes alone"
         regions = coco_regions(file, entries, entry_sizes, mend)
+        _take_mask_areas(columns["area"], entries, regions, entry_sizes)
     path_bytes, path_offsets = pack_paths(paths)
     packed = PackedAnnotations(
         image_ids=np.array(list(image_ids), dtype=np.int64),
@@ -105,8 +107,11 @@ def _columns(
         crowd[row] = is_crowd(file, entry)
         if labels[row] < 0:
             report.add(Oddity.LEFT_OUT, names[category_id])
-        elif entry.get("ignore") == 1 and not crowd[row]:
+            continue
+        if entry.get("ignore") == 1 and not crowd[row]:
             report.add(Oddity.IGNORE_KEY, str(entry["id"]))
+        if "area" not in entry:
+            report.add(Oddity.AREA_NOT_STATED, str(entry["id"]))
     order = np.argsort(position, kind="stable")
     order = order[labels[order] >= 0]
     flags = np.zeros(len(order), dtype=np.bool_)
@@ -119,6 +124,13 @@ def _columns(
         "truncated": flags,
         "area": area[order],
     }
+
+
+def _take_mask_areas(area: FloatArray, entries: list[Entry], regions: PackedRegions, sizes: IntArray) -> None:
+    """Put the pixels of its mask where an annotation states no area; of T entries each with the size of its image."""
+    for row, (entry, (height, width)) in enumerate(zip(entries, sizes.tolist(), strict=True)):
+        if "area" not in entry:
+            area[row] = regions.masks(range(row, row + 1), (height, width)).areas[0]
 
 
 def _numbers(file: Path, entry: Entry, key: str, values: object, count: int) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -16,15 +16,13 @@ import numpy as np
 
 from detseg.data.class_names import did_you_mean, listed
 from detseg.data.images import read_image_hw
+from detseg.data.numbers import are_numbers
 from detseg.data.regions import PackedRegions, RegionsBuilder
 from detseg.data.report import DataReport, Oddity
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable, IntArray
 
 Entry = dict[str, Any]
-
-_LARGEST = 1e15
-"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
 
 
 def load_coco(file: Path) -> dict[str, list[Entry]]:
@@ -210,23 +208,27 @@ def coco_regions(file: Path, entries: Sequence[Entry], sizes: IntArray, mend: st
         file: for messages.
         entries: the annotations.
         sizes: (T, 2) int64, height and width in pixels of the image of each.
-        mend: what messages advise where a segmentation cannot be mended.
+        mend: what the message advises where segmentations cannot be mended.
 
     Raises:
-        DataError: an annotation has no segmentation, or one that cannot be filled.
+        DataError: annotations have no segmentation, or one that cannot be filled; it counts them all.
     """
     regions = RegionsBuilder()
+    unusable: list[int] = []
+    reason = ""  # of the first
     for entry, (height, width) in zip(entries, sizes.tolist(), strict=True):
         try:
             regions.append(entry.get("segmentation"), (height, width))
         except ValueError as error:
-            raise DataError(f"{file}: annotation {entry['id']}: segmentation: {error}; mend it or {mend}") from None
+            reason = reason or str(error)
+            unusable.append(entry["id"])
+    if unusable:
+        raise DataError(
+            f"{file}: {len(unusable)} of {len(entries)} annotations have no usable segmentation "
+            f"({', '.join(map(str, unusable[:3]))}{', ...' if len(unusable) > 3 else ''}); annotation {unusable[0]}: "
+            f"segmentation: {reason}; mend the file or {mend}"
+        )
     return regions.build()
-
-
-def are_numbers(values: Iterable[object]) -> bool:
-    """Whether all values are numbers that can be pixels."""
-    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)  # NaN is not less
 
 
 def is_crowd(file: Path, entry: Entry) -> bool:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from detseg.data.dataset import DetectionDataset
 from detseg.structures import InstanceMasks
+
+MASK_RESULTS = "detections_masks.json"
+"""Name of a file of results with masks and without boxes."""
 
 
 def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
@@ -57,6 +61,16 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
             {"id": source_id, "name": name} for name, source_id in zip(dataset.classes.names, source_ids, strict=True)
         ],
     }
+
+
+def mask_results(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """COCO results without ``bbox``: what small, medium and large are goes by the box in pycocotools where there is one,
+    and by the pixels of the mask else.
+
+    Args:
+        entries: results with ``segmentation``, as ``Detections.to_coco`` gives them.
+    """
+    return [{key: value for key, value in entry.items() if key != "bbox"} for entry in entries]
 
 
 def _segmentations(masks: InstanceMasks | None, num: int) -> list[dict[str, Any]]:

@@ -36,9 +36,8 @@ def mosaic(
     """Put four images around a random point of a grey canvas.
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
-    what is larger than the quadrant is cut to a random part. Of a box or
-    mask only what lies in its quadrant counts as visible. Semantic maps are put together in the same way, where every
-    image has one.
+    what is larger than the quadrant is cut to a random part.  Of a box or mask only what lies in its quadrant counts as
+    visible.  Semantic maps are put together in the same way, where every image has one.
 
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.

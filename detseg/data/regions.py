@@ -23,6 +23,8 @@ from detseg.structures import FloatArray, InstanceMasks, IntArray
 MAX_COORDINATE = 1e6
 """Corners farther from the image's corner than this, in pixels, are taken for mistakes."""
 
+_POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
+
 
 @dataclass(frozen=True)
 class PackedRegions:
@@ -102,6 +104,8 @@ class RegionsBuilder:
             return
         if not isinstance(segmentation, list) or not segmentation:
             raise ValueError(f"expected polygons or run lengths, got {_short(segmentation)}")
+        if all(isinstance(value, int | float) for value in segmentation):
+            raise ValueError(f"{_POLYGONS}, got one flat list of numbers; put it in brackets")
         for polygon in segmentation:
             _check_polygon(polygon)
         self._add(segmentation, b"")
@@ -129,8 +133,10 @@ class RegionsBuilder:
 
 
 def _check_polygon(polygon: object) -> None:
+    if isinstance(polygon, list) and polygon and all(isinstance(point, list) for point in polygon):
+        raise ValueError(f"{_POLYGONS}, got one of points [[x, y], ...]; write its numbers one after the other")
     if not isinstance(polygon, list) or not all(isinstance(value, int | float) for value in polygon):
-        raise ValueError(f"expected polygons [x, y, x, y, ...], got {_short(polygon)}")
+        raise ValueError(f"{_POLYGONS}, got {_short(polygon)} in it")
     if len(polygon) < 6 or len(polygon) % 2:
         raise ValueError(f"a polygon needs x and y of at least 3 corners, got {len(polygon)} numbers")
     if not math.isfinite(math.fsum(polygon)) or max(map(abs, polygon)) > MAX_COORDINATE:
@@ -149,7 +155,9 @@ def _compressed(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
     elif isinstance(given, list) and given and all(type(count) is int and count < 2**31 for count in given):
         counts, text = np.array(given, dtype=np.int64), b""
     else:
-        raise ValueError(f"counts: expected a list of run lengths or a compressed string, got {_short(given)}")
+        raise ValueError(
+            f"counts: expected run lengths, a list of whole numbers or a compressed string, got {_short(given)}"
+        )
     if (counts < 0).any() or counts.sum() != hw[0] * hw[1]:
         raise ValueError(f"counts: the run lengths must add up to {hw[0]} x {hw[1]} pixels, got {int(counts.sum())}")
     return text if text and counts[1:].all() else _without_empty_runs(counts)

@@ -28,6 +28,7 @@ class Oddity(StrEnum):
     ZERO_BASED = "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)"
     WRONG_FILENAME = "annotation files whose <filename> is not their image (ignored; the list's name counts)"
     SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
+    AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
     LISTED_TWICE = "images listed more than once (read once)"
     SHARED_IMAGE = "image entries whose file another entry has, too"
     LEFT_OUT = "annotations of categories that the given classes leave out"

@@ -173,7 +173,7 @@ def _pack(
             found.append((position, label, is_crowd(file, entry), entry))
     found.sort(key=lambda item: item[0])  # stable: annotations of an image stay in the order of the file
     regions = coco_regions(
-        file, [entry for *_, entry in found], sizes[[position for position, *_ in found]], "take the annotation out"
+        file, [entry for *_, entry in found], sizes[[position for position, *_ in found]], "take these annotations out"
     )
     counts = (
         np.bincount([position for position, *_ in found], minlength=len(sizes)) if found else np.zeros(len(sizes), int)

@@ -12,11 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from detseg.data.numbers import are_numbers
 from detseg.errors import DataError
 from detseg.structures import BoolArray, FloatArray
-
-_LARGEST = 1e15
-"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,8 @@ def write_voc_xml(
     segmented: bool = False,
     scores: Sequence[float] | None = None,
 ) -> None:
-    """Write an annotation file, corners to a thousandth of a pixel; ``read_voc_xml`` reads the same back.
+    """Write an annotation file, corners to a thousandth of a pixel; ``read_voc_xml`` reads the same back, but for boxes
+    thinner than a pixel, which inclusive corners cannot state: they become a pixel wide (high) about their centre.
 
     Args:
         path: the file; an existing one is replaced.
@@ -104,14 +103,23 @@ def write_voc_xml(
         _leaf(entry, "truncated", int(annotation.truncated[i]))
         _leaf(entry, "difficult", int(annotation.difficult[i]))
         corners = ET.SubElement(entry, "bndbox")
-        # From 0-based half-open to 1-based inclusive: the last pixel x2 - 1 is number x2.
-        for tag, corner in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
+        xmin, xmax = _inclusive(x1, x2, annotation.hw[1])
+        ymin, ymax = _inclusive(y1, y2, annotation.hw[0])
+        for tag, corner in (("xmin", xmin), ("ymin", ymin), ("xmax", xmax), ("ymax", ymax)):
             rounded = round(corner, 3)
             _leaf(corners, tag, int(rounded) if rounded == int(rounded) else rounded)
         if scores is not None:
             _leaf(entry, "score", f"{scores[i]:.6f}")
     ET.indent(root)
     ET.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
+    """0-based half-open → 1-based inclusive along an axis of ``side`` pixels: the last pixel end - 1 is number end."""
+    if end - start >= 1:
+        return start + 1, end
+    middle = min(max((start + 1 + end) / 2, 1.0), float(side))  # the pixel about the centre, inside the image
+    return middle, middle
 
 
 def _leaf(parent: ET.Element, tag: str, value: str | float) -> None:
@@ -173,6 +181,6 @@ def _number(path: Path, what: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = float("nan")
-    if not abs(value) < _LARGEST:  # nor is NaN less
+    if not are_numbers([value]):
         raise DataError(f"{path}: {what}: expected a number, got {text!r}")
     return value

@@ -41,7 +41,7 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
     """
     model = build_model(config.model, classes, load_pretrained, partial(console.print, highlight=False, markup=False))
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    name = f"{config.model.name} on {config.model.backbone.name}"
+    name = f"{config.model.name} on {_network_name(config)}"
     console.print(f"model: {name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
     task = _task_class(config)(
         model,
@@ -57,6 +57,12 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
     if config.trainer.compile:
         _compile(model)
     return task
+
+
+def _network_name(config: ExperimentConfig) -> str:
+    """The backbone, or the published network that decides it."""
+    variant = getattr(config.model, "variant", "custom")
+    return config.model.backbone.name if variant == "custom" else f"{variant} (a published network)"
 
 
 def _task_class(config: ExperimentConfig) -> type[Task]:

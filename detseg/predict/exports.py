@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detseg.data.coco_format import MASK_RESULTS, mask_results
 from detseg.data.voc_xml import VocAnnotation, write_voc_xml
-from detseg.errors import ConfigError, DataError
+from detseg.errors import ConfigError
+from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon
+from detseg.predict.writing import write_file, write_text
 from detseg.structures import ClassTable, Detections
 
 VOC_FOLDER, YOLO_LABELS, YOLO_SEGMENTS = "annotations", "labels", "segments"
@@ -75,25 +77,31 @@ class Export(ABC):
 
 
 class CocoExport(Export):
-    """COCO results in ``detections.json``; files and categories in ``images.json``."""
+    """COCO results in ``detections.json``; files and categories in ``images.json``; of a model of masks also
+    ``detections_masks.json``, the results without boxes."""
 
     def __init__(self, out: Path, classes: ClassTable) -> None:
         super().__init__(out, classes)
         self._entries: list[dict[str, Any]] = []
         self._images: list[dict[str, Any]] = []
+        self._with_masks = False
 
     def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
         """Take up one picture; nothing is written yet."""
         self._entries += found.to_coco(image_id)
+        self._with_masks |= found.masks is not None
         self._images.append({"id": image_id, "file_name": relative.as_posix(), "height": hw[0], "width": hw[1]})
 
     def finish(self) -> str:
-        """Write both files."""
+        """Write the files."""
         table = self.classes
         categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
-        _write_text(self.out / "detections.json", json.dumps(self._entries))
-        _write_text(self.out / "images.json", json.dumps({"images": self._images, "categories": categories}))
-        return "detections.json, images.json"
+        write_text(self.out / "detections.json", json.dumps(self._entries))
+        write_text(self.out / "images.json", json.dumps({"images": self._images, "categories": categories}))
+        if not self._with_masks:
+            return "detections.json, images.json"
+        write_text(self.out / MASK_RESULTS, json.dumps(mask_results(self._entries)))
+        return f"detections.json, {MASK_RESULTS} (without boxes, to score as segm), images.json"
 
 
 class VocExport(Export):
@@ -110,7 +118,7 @@ class VocExport(Export):
         annotation = VocAnnotation(relative.name, hw, tuple(found.names), boxes, difficult=none, truncated=none)
         folder = "" if relative.parent == Path() else relative.parent.as_posix()
         path = self._beside(VOC_FOLDER, relative, ".xml")
-        _write(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
+        write_file(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
 
     def finish(self) -> str:
         """Names the folder; all is written."""
@@ -144,7 +152,7 @@ class YoloExport(Export):
         x1, y1, x2, y2 = found.boxes.double().unbind(dim=1)
         shares = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height, found.scores]
         rows = zip(labels, *(column.tolist() for column in shares), strict=True)
-        _write_text(self._beside(YOLO_LABELS, relative, ".txt"), "".join(_line(label, row) for label, *row in rows))
+        write_text(self._beside(YOLO_LABELS, relative, ".txt"), "".join(_line(label, row) for label, *row in rows))
         if found.masks is None:
             return
         self._with_masks = True
@@ -156,11 +164,11 @@ class YoloExport(Export):
                 continue
             corners = (outer_polygon(part) + np.array([left, top])) / np.array([width, height])
             lines.append(_line(label, corners.ravel().tolist()))
-        _write_text(self._beside(YOLO_SEGMENTS, relative, ".txt"), "".join(lines))
+        write_text(self._beside(YOLO_SEGMENTS, relative, ".txt"), "".join(lines))
 
     def finish(self) -> str:
         """Write the names of the classes, one a line in the order of their numbers."""
-        _write_text(self.out / YOLO_CLASSES, "".join(f"{name}\n" for name in self.classes.names))
+        write_text(self.out / YOLO_CLASSES, "".join(f"{name}\n" for name in self.classes.names))
         if not self._with_masks:
             return f"{YOLO_LABELS}/ (YOLO text), {YOLO_CLASSES}"
         without = f"; {self._empty} without a pixel are not in it" if self._empty else ""
@@ -168,7 +176,7 @@ class YoloExport(Export):
 
 
 def open_export(name: str, out: Path, classes: ClassTable) -> Export:
-    """What writes the format ``coco``, ``voc`` or ``yolo``.
+    """What writes one of the ``EXPORT_FORMATS``.
 
     Raises:
         ConfigError: another name.
@@ -181,22 +189,8 @@ def open_export(name: str, out: Path, classes: ClassTable) -> Export:
         case "yolo":
             return YoloExport(out, classes)
         case _:
-            raise ConfigError(f"format: expected coco, voc or yolo, got {name!r}")
+            raise ConfigError(f"format: expected {NAMED_FORMATS}, got {name!r}")
 
 
 def _line(label: int, numbers: list[float]) -> str:
     return " ".join([str(label), *(f"{number:.6f}" for number in numbers)]) + "\n"
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda: path.write_text(text, encoding="utf-8"))
-
-
-def _write(path: Path, write: Callable[[], object]) -> None:
-    """Make the folder of a file and call what writes it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"{path}: could not be written ({reason}); is there space, and the right to write?") from error

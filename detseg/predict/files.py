@@ -29,6 +29,7 @@ def predict_files(
     tile: tuple[int, int] | None = None,
     overlap: int | None = None,
     formats: Sequence[str] | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Predict for every picture, draw what is found, and write all of it in a form to go on with.
 
@@ -43,9 +44,10 @@ def predict_files(
         tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
         overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
         formats: of a detector: ``coco`` (``detections.json``, COCO results, and ``images.json``, which file each
-            ``image_id`` is, and the categories), ``voc`` (``annotations/``, an XML file a picture), ``yolo``
+            ``image_id`` is, and the categories; of a model of masks also ``detections_masks.json``), ``voc`` (``annotations/``, an XML file a picture), ``yolo``
             (``labels/`` and, of a model of masks, ``segments/``, a text file a picture, and ``classes.txt``); None:
             ``coco`` alone.
+        overwrite: whether files of ``voc`` and ``yolo`` that exist may be replaced; those of ``coco`` always are.
 
     Raises:
         DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an
@@ -56,7 +58,7 @@ def predict_files(
     pictures = find_pictures(sources)
     targets = _targets(pictures, out)
     output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)
-    _check_other_files(output, pictures, targets)
+    _check_other_files(output, pictures, targets, overwrite)
     unreadable: list[DataError] = []
     for image_id, ((path, relative), target) in enumerate(
         track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
@@ -135,8 +137,9 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
     return targets
 
 
-def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path]) -> None:
-    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or other work.
+def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path], overwrite: bool) -> None:
+    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or, unless ``overwrite``,
+    other work.
 
     Raises:
         DataError: they would.
@@ -149,9 +152,11 @@ def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], target
                 raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
             files.append((path, file))
     _refuse_clashes(files)
-    for file in output.must_not_exist([relative for _, relative in pictures]):
+    for file in () if overwrite else output.must_not_exist([relative for _, relative in pictures]):
         if file.exists():
-            raise DataError(f"{file}: exists, and may be somebody's work; choose another --out, or remove it")
+            raise DataError(
+                f"{file}: exists, and may be somebody's work; choose another --out, or replace it with --overwrite"
+            )
 
 
 def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
@@ -167,8 +172,8 @@ def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
     for picture, file in files:
         if file in owners:
             raise DataError(
-                f"{file}: two pictures would be written here; predict the folders one by one, or rename {picture} (the "
-                f"other is {owners[file]})"
+                f"{file}: two pictures would be written here, {owners[file]} and {picture}; rename one of them, or "
+                "predict them into different --out folders"
             )
         owners[file] = picture
 

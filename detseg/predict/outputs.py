@@ -12,6 +12,7 @@ from detseg.draw import class_colors, draw_legend
 from detseg.predict.detection import Predictor
 from detseg.predict.exports import open_export
 from detseg.predict.segmentation import SegmentationPredictor
+from detseg.predict.writing import write_file, write_text
 from detseg.structures import SegmentationMap, UInt8Array
 
 MASKS = "masks"
@@ -53,7 +54,7 @@ class DetectionOutput(Output):
     Args:
         predictor: finds the objects.
         out: the folder to write to.
-        formats: ``coco``, ``voc``, ``yolo``; see `detseg.predict.exports`.
+        formats: some of ``EXPORT_FORMATS``; see `detseg.predict.exports`.
 
     Raises:
         ConfigError: an unknown format.
@@ -122,8 +123,7 @@ class SegmentationOutput(Output):
         """Label the pixels of a picture and write them; returns it under their colours, with a legend below it."""
         found = self._predictor(image, tile=self._tile, overlap=self._overlap)
         mask = self._mask_of(relative)
-        mask.parent.mkdir(parents=True, exist_ok=True)
-        found.save_png(mask)
+        write_file(mask, lambda: found.save_png(mask))
         height, width = found.hw
         self._pictures.append(
             {
@@ -141,7 +141,7 @@ class SegmentationOutput(Output):
         table = self._predictor.classes
         rows = zip(table.names, class_colors(table), strict=True)
         classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
-        _write_json(self._out / "classes.json", {"classes": classes, "pictures": self._pictures})
+        write_text(self._out / "classes.json", json.dumps({"classes": classes, "pictures": self._pictures}))
         return (
             f"{_counted(len(self._pictures), 'picture')}; written to {self._out}: the drawn pictures, {MASKS}/ (labels "
             f"as indexed PNGs), classes.json"
@@ -161,7 +161,3 @@ def _legend(found: SegmentationMap) -> list[tuple[str, str, tuple[int, int, int]
 
 def _counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _write_json(path: Path, content: object) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")

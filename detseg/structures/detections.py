@@ -67,15 +67,19 @@ class Detections:
             if not -len(self) <= item < len(self):
                 raise IndexError(f"detection {item} of {len(self)}")
             item = [item]
-        picked = item if isinstance(item, slice) else torch.as_tensor(item)
-        if isinstance(picked, Tensor) and not picked.numel():
+        if isinstance(item, slice):
+            item = list(range(len(self))[item])  # torch has no negative steps
+        elif isinstance(item, np.ndarray):
+            item = np.ascontiguousarray(item)  # nor negative strides
+        picked = torch.as_tensor(item)
+        if not picked.numel():
             picked = picked.long()  # torch makes floats of an empty list
         return replace(
             self,
             boxes=self.boxes[picked],
             scores=self.scores[picked],
             labels=self.labels[picked],
-            masks=None if self.masks is None else self.masks.picked(torch.arange(len(self))[_on_cpu(picked)].tolist()),
+            masks=None if self.masks is None else self.masks.picked(torch.arange(len(self))[picked.cpu()].tolist()),
             grids=None if self.grids is None else self.grids[picked],
         )
 
@@ -93,14 +97,16 @@ class Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), grids=grids)
 
     def to_original(self, letterbox: Letterbox) -> Detections:
-        """Detections in pixels of a network input → in pixels of the original image, grids pasted into masks there."""
+        """Detections in pixels of a network input → in pixels of the original image, grids pasted into masks there;
+        those of which nothing lies in the image (boxes in the padding) are left out."""
         boxes = letterbox.boxes_to_original(self.boxes)
-        if self.grids is None:
-            return replace(self, boxes=boxes)
+        inside = replace(self, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+        if inside.grids is None:
+            return inside
         # Not clipped: a grid belongs to the whole of its box.
-        regions = letterbox.to_original(self.grids.regions)
-        masks = replace(self.grids, regions=regions).paste(letterbox.original_hw)
-        return replace(self, boxes=boxes, masks=masks, grids=None)
+        regions = letterbox.to_original(inside.grids.regions)
+        masks = replace(inside.grids, regions=regions).paste(letterbox.original_hw)
+        return replace(inside, masks=masks, grids=None)
 
     def draw(self, image: UInt8Array, score_threshold: float = 0.0) -> UInt8Array:
         """A copy of ``image`` ((H, W, 3) uint8 RGB) with what scores at least ``score_threshold`` drawn on it: masks as
@@ -123,7 +129,7 @@ class Detections:
         ids = self.classes.source_ids
         entries: list[dict[str, Any]] = [
             {
-                "image_id": image_id,
+                "image_id": int(image_id),
                 "category_id": ids[label],
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "score": score,
@@ -141,7 +147,3 @@ class Detections:
     def empty(cls, classes: ClassTable = NO_CLASSES) -> Detections:
         """No detections."""
         return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), classes)
-
-
-def _on_cpu(picked: slice | Tensor) -> slice | Tensor:
-    return picked if isinstance(picked, slice) else picked.cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.config.model import BackboneConfig
 from detseg.errors import ConfigError
@@ -24,7 +25,7 @@ class FrozenParts:
         held: the parameters that train again from ``unfreeze_epoch`` on; empty where that is never.
 
     Raises:
-        ConfigError: the backbone has not so many stages.
+        ConfigError: the backbone has not so many stages, or no normalisation to freeze.
     """
 
     def __init__(self, backbone: nn.Module, config: BackboneConfig) -> None:
@@ -36,11 +37,8 @@ class FrozenParts:
         self.unfreeze_epoch = config.unfreeze_epoch
         self.held = [p for p in trained if not p.requires_grad] if config.unfreeze_epoch is not None else []
         if config.frozen_norm:
-            for module in backbone.modules():
-                if isinstance(module, NORMALIZATION):
-                    module.requires_grad_(False)
-                    own = set(module.parameters())
-                    self.held = [parameter for parameter in self.held if parameter not in own]
+            own = set(_freeze_norm(backbone))
+            self.held = [parameter for parameter in self.held if parameter not in own]
 
     def release(self, epoch: int) -> bool:
         """Let the held parameters train if it is time.
@@ -57,6 +55,18 @@ class FrozenParts:
             parameter.requires_grad_(True)
         self.held = []
         return True
+
+
+def _freeze_norm(backbone: nn.Module) -> list[nn.Parameter]:
+    """Stop the training of all normalisation; returns its parameters."""
+    norms = [module for module in backbone.modules() if isinstance(module, (*NORMALIZATION, FrozenBatchNorm2d))]
+    if not norms:
+        raise ConfigError(
+            "model.backbone.frozen_norm: this backbone has no batch normalisation; set it to false, or take another one"
+        )
+    for module in norms:
+        module.requires_grad_(False)
+    return [parameter for module in norms for parameter in module.parameters()]
 
 
 def _freeze_stages(backbone: nn.Module, num_stages: int) -> None:

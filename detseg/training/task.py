@@ -82,6 +82,12 @@ class Task(L.LightningModule, ABC):
         self.result: Result | None = None
         self.config = config or {}
         self._averaged_steps = 0
+        self._seed = int(self.config.get("seed", torch.initial_seed()))
+        self._fresh_norms = [
+            (module, module.momentum)
+            for module in self.model.modules()
+            if isinstance(module, NORMALIZATION) and module.momentum and not module.num_batches_tracked
+        ]
 
     @abstractmethod
     def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
@@ -134,6 +140,7 @@ class Task(L.LightningModule, ABC):
             DetsegError: the batch is too small for batch normalisation.
         """
         self._seed_step(batch_index)
+        self._average_first_statistics()
         try:
             terms = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
@@ -205,8 +212,18 @@ class Task(L.LightningModule, ABC):
     def _seed_step(self, batch_index: int) -> None:
         """Make what a model draws at random (which proposals to learn from) follow from where the run is, so that one
         that is resumed draws what the whole one would have drawn."""
-        place = (int(self.config.get("seed", 0)), self.current_epoch, batch_index, self.global_rank)
+        place = (self._seed, self.current_epoch, batch_index, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    def _average_first_statistics(self) -> None:
+        """Let normalisation that begins with made-up statistics (mean 0, variance 1) take the plain average of the
+        batches seen so far, until its momentum takes over: a variance of 1 beside true ones of a thousandth would be
+        felt for hundreds of steps, and a short training be evaluated with it."""
+        share = 1 / (self.global_step + 1)
+        for module, momentum in self._fresh_norms:
+            module.momentum = max(momentum, share)
+        if self._fresh_norms and all(share < momentum for _, momentum in self._fresh_norms):
+            self._fresh_norms = []
 
     def _check_finite(self, loss: Tensor) -> None:
         """Stops a run that has diverged before its checkpoint is overwritten.

@@ -15,6 +15,7 @@ UNET = "model: {name: unet}\ndata: {name: voc, root: x, image_size: 50}\n"
 NO_CE = UNET.replace("unet}", "unet, loss: {cross_entropy: {weight: 0}, dice: {weight: 1}}}")
 FASTER = "model: {name: faster_rcnn}\ndata: {name: voc, root: x, image_size: 64}\n"
 HELD = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: stem, unfreeze_epoch: 2}")
+FROZEN = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: backbone}")
 MASK = "model: {name: mask_rcnn}\ndata: {name: coco, root: x, image_size: 64}\n"
 PUBLISHED = FASTER.replace("faster_rcnn", "faster_rcnn, variant: resnet50_fpn, weights: coco")
 FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
@@ -53,6 +54,18 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (PUBLISHED, "model.regions.hidden=64", "model.regions.hidden", "is decided by model.variant"),
         (PUBLISHED, "model.strides=[8, 16]", "model.strides", "is decided by model.variant"),
         (MASK, "model.variant=resnet50_fpn_v2", "model.variant", "no mask_rcnn is published on resnet50_fpn_v2"),
+        (HELD, "trainer.max_epochs=1", "model.backbone.unfreeze_epoch", "comes after the last epoch"),
+        (
+            FROZEN,
+            "optimizer.backbone_lr_scale=0.1",
+            "optimizer.backbone_lr_scale",
+            "frozen for good, so it has no rate",
+        ),
+        (FASTER, "model.regions.samples=3", "model.regions.samples", "leave no positive at all"),
+        (FASTER, "model.proposals.positive_share=0.0", "model.proposals.samples", "leave no positive at all"),
+        (FASTER, "model.proposals.positive_iou=0.2", "model.proposals.positive_iou", "is below negative_iou"),
+        (FASTER, "evaluation.max_detections=400", "evaluation.max_detections", "keeps model.max_detections=100"),
+        (YOLO, "model.max_detections=50", "evaluation.max_detections", "keeps model.max_detections=50"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
     ],
 )
@@ -65,7 +78,8 @@ def test_it_is_one_line_that_names_the_override(
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(file, [override])
     assert "\n" not in str(caught.value)
-    assert str(caught.value).startswith(f"override {override}: {path}: ")
+    told = f"override {override}" if override.startswith(path) else str(file)
+    assert str(caught.value).startswith((f"override {override}: {path}: ", f"{told}: {path}: "))
 
 
 def test_settings_of_terms_that_are_on_are_taken(tmp_path: Path) -> None:

@@ -144,6 +144,12 @@ def test_frozen_normalisation_does_not_move_and_its_convolutions_do(tmp_path: Pa
     assert moved & whole == whole - norms
 
 
+def test_normalisation_that_is_not_there_cannot_be_frozen() -> None:
+    backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
+    with pytest.raises(ConfigError, match=r"^model\.backbone\.frozen_norm: this backbone has no batch normalisation"):
+        FrozenParts(backbone, BackboneConfig(frozen_norm=True))
+
+
 @pytest.mark.parametrize("frozen_norm", [False, True])
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_held_back_trains_from_its_epoch_on(frozen_norm: bool, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,3 +134,51 @@ def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
         optimizer.step()
     assert losses[1] < losses[0]
     assert losses[-1] < losses[1]
+
+
+class Normed(OneWeight):
+    """Measures its images by two normalisations, a new one and one that comes with statistics."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.pretrained = nn.BatchNorm2d(3, momentum=0.25), nn.BatchNorm2d(3, momentum=0.25)
+        self.pretrained.num_batches_tracked += 7
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        self.norm(images)
+        self.pretrained(images)
+        return super().losses(images, targets)
+
+
+@pytest.mark.parametrize(
+    ("greys", "mean", "of_pretrained"), [((51, 102, 255, 51), 0.45, 0.31484375), ((51,), 0.2, 0.05)]
+)
+def test_first_statistics_are_the_plain_average_of_the_batches(
+    greys: tuple[int, ...], mean: float, of_pretrained: float, tmp_path: Path
+) -> None:
+    """With a momentum of a quarter: four batches count alike, and a fifth would count a quarter."""
+    model = Normed()
+    fit(task_of(model), [batch_of(grey) for grey in greys], tmp_path)
+    assert model.norm.running_mean[0] == pytest.approx(mean)
+    assert model.pretrained.running_mean[0] == pytest.approx(of_pretrained)
+
+
+def test_then_the_momentum_takes_over(tmp_path: Path) -> None:
+    model = Normed()
+    fit(task_of(model), [batch_of(grey) for grey in (51, 102, 255, 51, 255)], tmp_path)
+    assert model.norm.running_mean[0] == pytest.approx(0.75 * 0.45 + 0.25 * 1)
+    assert model.norm.momentum == 0.25
+
+
+def test_draws_follow_from_the_users_seed_and_the_place_in_the_run() -> None:
+    def drawn(seed: int, batch_index: int, **settings: Any) -> float:
+        torch.manual_seed(seed)
+        task = task_of(OneWeight(), **settings).train()
+        task.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer to log to
+        torch.rand(5)  # what came before in this process does not matter
+        task.training_step(batch_of(100), batch_index)
+        return float(torch.rand(1))
+
+    assert drawn(1, 0) == drawn(1, 0)
+    assert len({drawn(1, 0), drawn(2, 0), drawn(1, 1)}) == 3
+    assert drawn(1, 0, config={"seed": 5}) == drawn(2, 0, config={"seed": 5})

@@ -45,6 +45,8 @@ class Body(nn.Module):
 class Pyramid(FeaturePyramidNetwork):
     """A neck with torchvision's names."""
 
+    strides = (4, 8, 16)
+
     def __init__(self) -> None:
         super().__init__([8, 12, 16], CHANNELS)
 

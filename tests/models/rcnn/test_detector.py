@@ -32,6 +32,29 @@ def test_a_box_without_area_is_an_error_that_says_where(bad: list[float]) -> Non
         assert str(error.value).endswith(f"got {bad}")
 
 
+@pytest.mark.parametrize("method", ["predict", "losses", "losses_and_predictions"])
+def test_sides_that_the_coarsest_stride_does_not_divide_are_refused(method: str) -> None:
+    model = small_detector(3, masks=False)
+    images = torch.rand(1, 3, 64, 72)
+    arguments = (images,) if method == "predict" else (images, [BoxTargets.empty()])
+    with pytest.raises(
+        ValueError, match=r"^images: expected sides that are multiples of 16 pixels, got 64 x 72; letterb"
+    ):
+        getattr(model, method)(*arguments)
+
+
+@pytest.mark.parametrize("label", [-1, 3])
+def test_labels_that_are_no_class_are_refused(label: int) -> None:
+    target = BoxTargets(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.tensor([label]), torch.tensor([False]))
+    with pytest.raises(ValueError, match=rf"^targets: expected labels from 0 to 1, got {label}$"):
+        small_detector(3, masks=False).losses(torch.rand(1, 3, 64, 64), [target])
+
+
+def test_each_image_has_targets() -> None:
+    with pytest.raises(ValueError, match=r"^targets: expected one entry for each of 2 images, got 1$"):
+        small_detector(3, masks=False).losses(torch.rand(2, 3, 64, 64), [BoxTargets.empty()])
+
+
 @pytest.mark.parametrize("outputs", [(1, 1), (0, 1)])
 def test_outputs_of_labels_differ_and_are_not_background(outputs: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"output_of_label: expected different numbers of at least 1, got \("):

@@ -1,0 +1,13 @@
+"""Which numbers of annotation files can be pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+_LARGEST = 1e15
+"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
+
+
+def are_numbers(values: Iterable[object]) -> bool:
+    """Whether all values are numbers that can be pixels."""
+    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)  # NaN is not less
