@@ -30,6 +30,7 @@ from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.training.detection_task import DetectionTask
 from detseg.training.instance_task import InstanceTask
+from detseg.training.lightning_noise import quiet_lightning
 
 NUM_CLASSES = 3
 SGD = {"lr": 0.001, "momentum": 0.9, "weight_decay": 0.0001}
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", default="32-true", help="Lightning's name; the reference is always float32")
     arguments = parser.parse_args()
+    quiet_lightning()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     batches = [random_batch(arguments) for _ in range(arguments.steps + 1)]

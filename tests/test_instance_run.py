@@ -13,6 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.data.coco_format import mask_results
 from detseg.data.dataset import DetectionDataset
 from detseg.data.open import open_dataset
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
@@ -35,22 +36,23 @@ def evaluate(run: TinyRun, *overrides: str, coco_dir: Path | None = None) -> Det
     return result
 
 
-def by_pycocotools(truth: Path, entries: list[dict[str, Any]], kind: Any) -> list[float]:
-    """The twelve numbers that pycocotools itself computes from a file and from results."""
+def by_pycocotools(truth: Path, results: Path, kind: Any) -> list[float]:
+    """The twelve numbers that pycocotools itself computes from two files."""
     coco = COCO(str(truth))
-    # Without boxes, since pycocotools would take the area of the box for that of the mask.
-    wanted = ("image_id", "category_id", "score", "segmentation" if kind == "segm" else "bbox")
-    evaluation = COCOeval(coco, coco.loadRes([{key: entry[key] for key in wanted} for entry in entries]), kind)
+    evaluation = COCOeval(coco, coco.loadRes(str(results)), kind)
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
     return [float("nan") if number == -1 else float(number) for number in evaluation.stats]
 
 
-def test_the_same_mask_ap_three_times(tiny_instances: TinyRun, tmp_path: Path) -> None:
+def test_the_same_mask_ap_three_times(
+    tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     epoch = read_model_checkpoint(tiny_instances.best).epoch
     row = next(row for row in tiny_instances.rows() if int(row["epoch"]) == epoch)
     result = evaluate(tiny_instances, coco_dir=tmp_path)
+    assert "detections.json, detections_masks.json (without boxes, to score as segm)" in capsys.readouterr().out
     assert result.masks is not None
     assert result.masks.summary["AP"] > 0.3, "numbers that are compared must be worth comparing"
     for name in ("AP", "AP50", "AP75"):
@@ -63,12 +65,14 @@ def test_the_same_mask_ap_three_times(tiny_instances: TinyRun, tmp_path: Path) -
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
     truth = tiny_instances.data_root / "annotations" / "instances_val.json"
     ours = list(result.masks.summary.values())
-    assert by_pycocotools(truth, entries, "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
+    (tmp_path / "predicted.json").write_text(json.dumps(mask_results(entries)), encoding="utf-8")
+    assert by_pycocotools(truth, tmp_path / "predicted.json", "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
     # And from the files that evaluation leaves.
-    saved = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
-    assert by_pycocotools(tmp_path / "ground_truth.json", saved, "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
-    boxes = list(result.coco.values())
-    assert by_pycocotools(tmp_path / "ground_truth.json", saved, "bbox") == pytest.approx(boxes, abs=1e-12, nan_ok=True)
+    truth = tmp_path / "ground_truth.json"
+    by_masks = by_pycocotools(truth, tmp_path / "detections_masks.json", "segm")
+    assert by_masks == pytest.approx(ours, abs=1e-12, nan_ok=True)
+    by_boxes = by_pycocotools(truth, tmp_path / "detections.json", "bbox")
+    assert by_boxes == pytest.approx(list(result.coco.values()), abs=1e-12, nan_ok=True)
 
 
 def test_another_batch_size_gives_the_same_numbers(tiny_instances: TinyRun) -> None:

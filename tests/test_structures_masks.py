@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -126,6 +128,9 @@ class TestSlicing:
             (slice(1, 3), [1, 2]),
             (slice(None, None, 2), [0, 2]),
             (slice(4, None), []),
+            (slice(None, None, -1), [3, 2, 1, 0]),
+            (slice(-2, None, -2), [2, 0]),
+            (np.arange(4)[::-1], [3, 2, 1, 0]),
             (2, [2]),
             (-4, [0]),
             (np.int64(1), [1]),
@@ -204,6 +209,19 @@ class TestToOriginal:
     def test_detections_without_grids_have_no_masks(self) -> None:
         assert found(None).to_original(self.LETTERBOX).masks is None
 
+    def test_what_lies_in_the_padding_is_left_out(self) -> None:
+        # A tall image, 200 x 100 in 64 x 64: 16 columns of padding on either side.
+        tall = Letterbox.fit((200, 100), (64, 64))
+        some = self.at([2.0, 10, 12, 40], [10.0, 24, 32, 40], [48.0, 5, 60, 9], [20.0, 30, 20, 40])
+        some = replace(some, scores=torch.tensor([0.75, 0.5, 0.25, 0.125]))
+        for found_there in (some.to_original(tall), replace(some, grids=None).to_original(tall)):
+            assert found_there.boxes.tolist() == [[0, 75, 50, 125]]
+            assert found_there.scores.tolist() == [0.5]
+            assert found_there.labels.tolist() == [0]
+        masks = some.to_original(tall).masks
+        assert masks is not None
+        assert masks.boxes.tolist() == [[0, 75, 50, 125]]
+
     def test_none_found_is_none_there(self) -> None:
         there = self.at([0.0, 0, 1, 1])[:0].to_original(self.LETTERBOX)
         assert there.masks == InstanceMasks((100, 200), ())
@@ -236,6 +254,10 @@ class TestToCoco:
         for entry, mask in zip(read, DENSE, strict=True):
             assert isinstance(entry["segmentation"]["counts"], str)  # JSON has no bytes
             np.testing.assert_array_equal(referee.decode(entry["segmentation"]), mask)
+
+    def test_ids_of_numpy_can_be_written(self) -> None:
+        (entry, *_) = json.loads(json.dumps(found().to_coco(np.int64(3))))
+        assert entry["image_id"] == 3
 
     def test_grids_are_no_result_yet(self) -> None:
         with pytest.raises(ValueError, match="in pixels of a network input; call `to_original` first"):

@@ -64,8 +64,7 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
 
 
 def mask_results(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """COCO results without ``bbox``: what small, medium and large are goes by the box in pycocotools where there is one,
-    and by the pixels of the mask else.
+    """COCO results without ``bbox``: where there is one, pycocotools takes the area of the box for that of the mask.
 
     Args:
         entries: results with ``segmentation``, as ``Detections.to_coco`` gives them.

@@ -44,9 +44,9 @@ def predict_files(
         tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
         overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
         formats: of a detector: ``coco`` (``detections.json``, COCO results, and ``images.json``, which file each
-            ``image_id`` is, and the categories; of a model of masks also ``detections_masks.json``), ``voc`` (``annotations/``, an XML file a picture), ``yolo``
-            (``labels/`` and, of a model of masks, ``segments/``, a text file a picture, and ``classes.txt``); None:
-            ``coco`` alone.
+            ``image_id`` is, and the categories; of a model of masks also ``detections_masks.json``), ``voc``
+            (``annotations/``, an XML file a picture), ``yolo`` (``labels/`` and, of a model of masks, ``segments/``, a
+            text file a picture, and ``classes.txt``); None: ``coco`` alone.
         overwrite: whether files of ``voc`` and ``yolo`` that exist may be replaced; those of ``coco`` always are.
 
     Raises:
@@ -138,8 +138,13 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
 
 
 def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path], overwrite: bool) -> None:
-    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or, unless ``overwrite``,
-    other work.
+    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or other work.
+
+    Args:
+        output: says which files it will write.
+        pictures: as ``find_pictures`` gives them.
+        targets: the drawn copy of each.
+        overwrite: whether files that exist may be replaced.
 
     Raises:
         DataError: they would.

@@ -69,9 +69,8 @@ class Detections:
             item = [item]
         if isinstance(item, slice):
             item = list(range(len(self))[item])  # torch has no negative steps
-        elif isinstance(item, np.ndarray):
-            item = np.ascontiguousarray(item)  # nor negative strides
-        picked = torch.as_tensor(item)
+        # Nor negative strides, as positions[::-1] of an array has them.
+        picked = torch.as_tensor(np.ascontiguousarray(item) if isinstance(item, np.ndarray) else item)
         if not picked.numel():
             picked = picked.long()  # torch makes floats of an empty list
         return replace(
@@ -115,7 +114,7 @@ class Detections:
 
         return draw_detections(image, self[self.scores >= score_threshold])
 
-    def to_coco(self, image_id: int) -> list[dict[str, Any]]:
+    def to_coco(self, image_id: int | np.integer[Any]) -> list[dict[str, Any]]:
         """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``; with
         masks also ``segmentation``, the compressed run lengths as ``{"size": [H, W], "counts": str}``.
 

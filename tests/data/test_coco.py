@@ -64,6 +64,7 @@ def test_a_small_file(tmp_path: Path, content: Content) -> None:
     sample = dataset[0]
     assert (sample.boxes.tolist(), sample.labels.tolist(), sample.ignore.tolist()) == ([[0.5, 0, 20, 10]], [0], [True])
     assert dataset.report.lines() == [
+        "annotations whose area is not stated (that of the mask is taken, without masks that of the box): 2 (2, 3)",
         "images without objects (kept, as background): 1 (c.png)",
         "crowd regions (neither right nor wrong to find): 1 (b.png)",
         "classes without any object: 1 (bus)",
@@ -216,6 +217,7 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
         Oddity.OUTSIDE: 1,  # but not the last one, which leaves the image by a hundredth of a pixel
         Oddity.ONE_PIXEL: 1,
         Oddity.IGNORE_KEY: 1,
+        Oddity.AREA_NOT_STATED: 6,
         Oddity.NO_OBJECTS: 2,
         Oddity.UNSEEN: 2,
     }

@@ -112,11 +112,38 @@ def test_only_what_a_mask_has_can_be_trained_on(tmp_path: Path) -> None:
 )
 def test_an_annotation_without_a_mask(tmp_path: Path, segmentation: object, message: str) -> None:
     folders = write_coco_masks(tmp_path, [entry(3, rectangle(0, 0, 2, 2)), entry(4, segmentation)])
-    with pytest.raises(DataError, match=rf"x\.json: annotation 2: {message}; mend it or take .*faster_rcnn") as caught:
+    beginning = r"x\.json: 1 of 2 annotations have no usable segmentation \(2\); annotation 2: "
+    with pytest.raises(DataError, match=rf"{beginning}{message}; mend the file or take .*faster_rcnn") as caught:
         read_coco(*folders, masks=True)
     assert "\n" not in str(caught.value)
     assert len(read_coco(*folders)) == 1  # boxes need none
     assert len(read_coco(*folders, classes=["a"], masks=True)) == 1  # nor do classes that are left out
+
+
+def test_all_annotations_without_a_mask_are_counted(tmp_path: Path) -> None:
+    entries = [entry(3, rectangle(0, 0, 2, 2)), *(entry(3, [0, 0, 2, 0, 2, 2], id=number) for number in (8, 6, 9, 7))]
+    images, file = write_coco_masks(tmp_path, entries)
+    with pytest.raises(DataError) as caught:
+        read_coco(images, file, masks=True)
+    assert str(caught.value) == (
+        f"{file}: 4 of 5 annotations have no usable segmentation (8, 6, 9, ...); annotation 8: segmentation: expected "
+        "a list of polygons [[x, y, x, y, ...], ...], got one flat list of numbers; put it in brackets; mend the file "
+        "or take these annotations out, or take model.name=faster_rcnn, which learns from boxes alone"
+    )
+
+
+def test_an_area_that_is_not_stated_is_that_of_the_mask(tmp_path: Path) -> None:
+    entries = [
+        entry(4, rectangle(1, 1, 4, 3), 0, 0, 5, 5),
+        entry(3, {"size": [6, 8], "counts": [6, 12, 30]}, 0, 0, 5, 5, area=7.5),
+    ]
+    folders = write_coco_masks(tmp_path, [*entries, entry(4, rectangle(0, 0, 8, 6), 1, 1, 2, 2)])
+    dataset = read_coco(*folders, masks=True)
+    assert dataset.annotations(0).area.tolist() == [6, 7.5, 48]
+    assert dataset.report.count(Oddity.AREA_NOT_STATED) == 2
+    assert dataset.report.examples(Oddity.AREA_NOT_STATED) == ["1", "3"]
+    assert read_coco(*folders).annotations(0).area.tolist() == [25, 7.5, 1]
+    assert read_coco(*folders, classes=["a"], masks=True).report.count(Oddity.AREA_NOT_STATED) == 0
 
 
 def test_subset_keeps_the_masks() -> None:

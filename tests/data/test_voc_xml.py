@@ -135,6 +135,15 @@ def test_what_is_written_comes_back(tmp_path: Path) -> None:
         assert "<segmented>1</segmented>" in text
 
 
+def test_a_box_thinner_than_a_pixel_is_written_one_pixel_wide(tmp_path: Path) -> None:
+    boxes = [[4.0, 2, 4.5, 7], [0, 0.2, 20, 0.4], [19.9, 9.5, 20, 10], [3.3, 3, 3.3, 4]]
+    flags = np.zeros(4, dtype=np.bool_)
+    write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", (10, 20), ("cat",) * 4, np.array(boxes), flags, flags))
+    # A pixel about the centre, 4.25 +- 0.5; at the border the first and the last pixel of the image.
+    expected = [[3.75, 2, 4.75, 7], [0, 0, 20, 1], [19, 9, 20, 10], [2.8, 3, 3.8, 4]]
+    np.testing.assert_allclose(read_voc_xml(tmp_path / "a.xml").boxes, expected, atol=1e-9)
+
+
 def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     flag = np.zeros(1, dtype=np.bool_)
     with pytest.raises(ValueError, match="written with the size of its image"):

@@ -93,6 +93,7 @@ def write_rcnn(path: Path, name: str, classes: ClassTable = CLASSES) -> Path:
             "max_detections": 10,
         },
         "data": {"name": "shapes", "image_size": [64, 96]},
+        "evaluation": {"max_detections": 10},
     }
     if name == "mask_rcnn":
         settings["model"]["mask"] = {"channels": 8, "convolutions": 1}

@@ -28,7 +28,7 @@ from tools import predict
 
 CLASSES = ClassTable(("sky & sea", "road", "car"), (5, 7, 90))
 SIZES = {"a.png": (100, 130), "day two/a.png": (64, 96), "b.jpg": (37, 20)}
-REGIONS = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 30, 40], [60, 30, 90, 80], [45.3, 30.1, 52.9, 38.7]])
+REGIONS = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 34, 40], [60, 30, 90, 80], [45.3, 30.1, 52.9, 38.7]])
 
 
 @pytest.fixture
@@ -58,7 +58,11 @@ def expected(predictor: Predictor, images: Path) -> dict[str, Detections]:
 
 def test_coco_is_the_default_and_holds_the_masks(predictor: Predictor, images: Path, tmp_path: Path) -> None:
     predict_files(Path("a.ckpt"), [images], tmp_path / "out")
-    assert written(tmp_path / "out") == sorted([*SIZES, "detections.json", "images.json"])
+    assert written(tmp_path / "out") == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json"])
+    results_of_masks = json.loads((tmp_path / "out" / "detections_masks.json").read_text())
+    assert all(set(entry) == {"image_id", "category_id", "score", "segmentation"} for entry in results_of_masks)
+    full = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert [entry | {"bbox": other["bbox"]} for entry, other in zip(results_of_masks, full, strict=True)] == full
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(tmp_path / "out" / "images.json"))
         truth.dataset |= {"annotations": [], "info": {}}
@@ -186,22 +190,29 @@ def test_annotations_that_exist_are_not_overwritten(images: Path, tmp_path: Path
     mine.parent.mkdir(parents=True)
     mine.write_text("made by hand")
     with pytest.raises(
-        DataError, match="exists, and may be somebody's work; choose another --out, or remove it"
+        DataError, match="exists, and may be somebody's work; choose another --out, or replace it with --overwrite"
     ) as said:
         predict_files(Path("a.ckpt"), [images], tmp_path / "out", formats=[name])
     assert str(said.value).startswith(f"{mine}: ")
     assert mine.read_text() == "made by hand"
     assert written(tmp_path / "out") == [file]  # nothing was done
+    predict.main(["a.ckpt", str(images), "--out", str(tmp_path / "out"), "--format", name, "--overwrite"])
+    assert "made by hand" not in mine.read_text()
 
 
 @pytest.mark.usefixtures("predictor")
 @pytest.mark.parametrize(("name", "file"), [("voc", "annotations/a.xml"), ("yolo", "labels/a.txt")])
 def test_two_pictures_are_not_written_to_one_file(images: Path, tmp_path: Path, name: str, file: str) -> None:
     shutil.copy(images / "a.png", images / "a.bmp")
-    with pytest.raises(DataError, match=f"{file}: two pictures would be written here; predict the folders one by one"):
-        predict_files(Path("a.ckpt"), [images], tmp_path / "out", formats=[name])
+    with pytest.raises(DataError, match=f"{file}: two pictures would be written here") as said:
+        predict_files(Path("a.ckpt"), [images], tmp_path / "out", formats=[name], overwrite=True)
+    assert str(said.value).endswith(
+        f"here, {images / 'a.bmp'} and {images / 'a.png'}; rename one of them, or predict them into different --out "
+        "folders"
+    )
     assert not (tmp_path / "out").exists()
-    predict_files(Path("a.ckpt"), [images], tmp_path / "out", formats=["coco"])  # which knows them apart
+    for _ in range(2):  # which knows them apart, and replaces the files of the last run
+        predict_files(Path("a.ckpt"), [images], tmp_path / "out", formats=["coco"])
 
 
 @pytest.mark.usefixtures("predictor")

@@ -109,7 +109,9 @@ def test_a_background_is_black_in_masks_and_plain_in_drawings(images: Path, tmp_
 
 def test_labels_of_two_pictures_never_share_a_file(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shutil.copy(images / "day two" / "a.jpg", images / "a.jpg")
-    with pytest.raises(DataError, match=r"masks/a\.png: two pictures would be written here; .*, or rename .*a\.png"):
+    with pytest.raises(
+        DataError, match=r"masks/a\.png: two pictures would be written here, .*a\.png; rename one of them"
+    ):
         predict_files(checkpoint, [images], tmp_path / "out", device="cpu")
     (images / "a.jpg").unlink()
     (images / "masks").mkdir()
@@ -117,6 +119,15 @@ def test_labels_of_two_pictures_never_share_a_file(checkpoint: Path, images: Pat
     with pytest.raises(DataError, match=r"out/masks/a\.png: two pictures would be written here"):
         predict_files(checkpoint, [images], tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["classes.json", "masks"])
+def test_what_cannot_be_written_is_one_line(checkpoint: Path, images: Path, tmp_path: Path, name: str) -> None:
+    blocked = tmp_path / "out" / name
+    blocked.parent.mkdir()
+    blocked.write_text("no folder") if name == "masks" else blocked.mkdir()
+    with pytest.raises(DataError, match=rf"out/{name}.*: could not be written \(.*\); is there space, and the right"):
+        predict_files(checkpoint, [images / "a.png"], tmp_path / "out", device="cpu")
 
 
 def test_labels_never_overwrite_a_picture(checkpoint: Path, images: Path, tmp_path: Path) -> None:
