@@ -284,3 +284,11 @@ class TestBoxTargets:
         assert moved.masks.device.type == "meta"
         assert self.targets(None).to("cpu").masks is None
         assert self.targets(None).counted.masks is None
+
+
+def test_boxes_that_are_no_numbers_are_not_lost_on_the_way() -> None:
+    boxes = torch.tensor([[1.0, 1.0, 5.0, 5.0], [float("nan"), 1.0, 5.0, 5.0], [7.0, 1.0, 7.0, 5.0]])
+    found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.int64))
+    moved = found.to_original(Letterbox.fit((10, 10), (10, 10)))
+    assert moved.scores.tolist() == found.scores[:2].tolist()
+    assert moved.boxes[1].isnan().any()

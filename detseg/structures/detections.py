@@ -99,7 +99,9 @@ class Detections:
         """Detections in pixels of a network input → in pixels of the original image, grids pasted into masks there;
         those of which nothing lies in the image (boxes in the padding) are left out."""
         boxes = letterbox.boxes_to_original(self.boxes)
-        inside = replace(self, boxes=boxes)[(boxes[:, 2:] > boxes[:, :2]).all(dim=1)]
+        # A box that is no number is not empty: it stays, for the evaluator to refuse.
+        empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
+        inside = replace(self, boxes=boxes)[~empty]
         if inside.grids is None:
             return inside
         # Not clipped: a grid belongs to the whole of its box.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from detseg.config.cli import run_tool
 from detseg.data.images import IMAGE_SUFFIXES
 from tests.tiny import CLASSES, TinyRun, write_colors
+from tests.tools.mistakes import each_case, said
 from tools import evaluate, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -153,16 +153,7 @@ PREDICT = [
 ]
 
 
-def said(tool: object, argv: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = run_tool(tool.main, argv)  # type: ignore[attr-defined]  # one of the three modules
-    return code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("tool", "argv", "message"),
-    [(tool, *case) for tool, cases in ((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT)) for case in cases],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
+@each_case((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT))
 def test_a_mistake_is_one_line(
     tool: object,
     argv: list[str],

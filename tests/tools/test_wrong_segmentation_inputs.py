@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from detseg.checkpoint import read_raw_checkpoint
-from detseg.config.cli import run_tool
 from tests.tiny import TinyRun, write_colors
+from tests.tools.mistakes import each_case, said
 from tools import evaluate, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -164,11 +164,7 @@ PREDICT = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("tool", "argv", "message"),
-    [(tool, *case) for tool, cases in ((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT)) for case in cases],
-    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-)
+@each_case((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT))
 def test_a_mistake_is_one_line(
     tool: object,
     argv: list[str],
@@ -180,5 +176,4 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(folder)
     argv = [part.replace("new", str(tmp_path / "new")) if part in ("new", "run_dir=new") else part for part in argv]
-    code = run_tool(tool.main, argv)  # type: ignore[attr-defined]  # one of the three modules
-    assert (code, capsys.readouterr().err) == (2, f"error: {message}\n")
+    assert said(tool, argv, capsys) == (2, f"error: {message}\n")

@@ -110,8 +110,8 @@ class ProposalNetwork(nn.Module):
             ValueError: not one map for each level of anchors.
         """
         if len(maps) != len(self.anchor_generator.sizes):
-            raise ValueError(f"expected {len(self.anchor_generator.sizes)} levels, one for each of the anchors' "
-                             f"sizes, got {len(maps)}")  # fmt: skip
+            num_levels = len(self.anchor_generator.sizes)
+            raise ValueError(f"expected {num_levels} levels, one for each of the anchors' sizes, got {len(maps)}")
         maps = [raw.float() for raw in maps]  # anchors take the maps' precision
         images = ImageList(maps[0].new_empty(0, 3, *hw), [hw])
         (anchors,) = self.anchor_generator(images, maps)
