@@ -21,7 +21,7 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     else:
         yield from _segmentation(config, config.model)
     if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
-        yield from two_stage_contradictions(config.model)
+        yield from two_stage_contradictions(config.model, config.evaluation)
     yield from _freezing(config)
 
 
@@ -39,11 +39,6 @@ def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Cont
             yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
         for key in changed(data, "mask_values", "ignore_index"):
             yield f"data.{key}", f"belongs to masks, model.name={name} reads none; leave it out"
-    if config.evaluation.max_detections > model.max_detections:
-        yield (
-            "evaluation.max_detections",
-            f"the model keeps model.max_detections={model.max_detections} of an image; raise that, or lower this",
-        )
     for key in changed(config.evaluation, "boundary_width"):
         yield f"evaluation.{key}", f"belongs to semantic masks, model.name={name} finds objects; leave it out"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig, ProposalConfig, RegionConfig
 from detseg.config.section import changed
+from detseg.config.training import EvaluationConfig
 
 Contradiction = tuple[str, str]
 """The dotted path of a setting, and what is wrong with it beside the others, with the mend."""
@@ -20,8 +21,15 @@ _DECIDED: dict[str, tuple[str, ...]] = {
 """What a published variant decides, by section."""
 
 
-def two_stage_contradictions(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction]:
-    """What does not go together within the model."""
+def two_stage_contradictions(
+    model: FasterRcnnConfig | MaskRcnnConfig, evaluation: EvaluationConfig
+) -> Iterator[Contradiction]:
+    """What does not go together within the model, and in what it keeps and what is counted."""
+    if evaluation.max_detections > model.max_detections:
+        yield (
+            "evaluation.max_detections",
+            f"the model keeps model.max_detections={model.max_detections} of an image; raise that, or lower this",
+        )
     if model.variant == "custom":
         if model.weights is not None:
             yield "model.weights", "are those of a published variant; set model.variant, resnet50_fpn for example"

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detseg.checkpoint import ENTRY
-from detseg.errors import CheckpointError
+from detseg.config.load import config_from_dict, config_to_dict
+from detseg.errors import CheckpointError, ConfigError
 from detseg.structures import ClassTable
 
 _KEPT = (
@@ -54,10 +55,10 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
+        then = _completed(then)
         changed = [
             line
             for path in _compared(then, config)
-            if _is_there(then, path)
             for line in _changes(_at(then, path), _at(config, path), ".".join(path))
         ]
         if changed:
@@ -79,9 +80,12 @@ def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[st
     return (*_KEPT, *_MASK_ENCODING) if same_layout else _KEPT
 
 
-def _is_there(config: Mapping[str, Any], path: tuple[str, ...]) -> bool:
-    """Whether the settings have this one; those of an older version may not, and then it had its default."""
-    return path[-1] in (_at(config, path[:-1]) or {})
+def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of an older version with those that it did not know yet, at their defaults, which it went by."""
+    try:
+        return config_to_dict(config_from_dict(settings))
+    except ConfigError:  # a task made in Python may carry a part of them
+        return settings
 
 
 def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
@@ -93,9 +97,7 @@ def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
 
 def _changes(then: Any, now: Any, path: str) -> Iterator[str]:
     if isinstance(then, Mapping) and isinstance(now, Mapping):
-        # Within one kind, what was not there then had its default: the checkpoint is of an older version.
-        added = [] if then.get("name") == now.get("name") else [key for key in now if key not in then]
-        for key in [*then, *added]:
+        for key in [*then, *(key for key in now if key not in then)]:
             yield from _changes(then.get(key), now.get(key), f"{path}.{key}")
     elif then != now:
         yield f"{path} was {then} and is {now}"

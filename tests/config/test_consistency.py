@@ -65,7 +65,7 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (FASTER, "model.proposals.positive_share=0.0", "model.proposals.samples", "leave no positive at all"),
         (FASTER, "model.proposals.positive_iou=0.2", "model.proposals.positive_iou", "is below negative_iou"),
         (FASTER, "evaluation.max_detections=400", "evaluation.max_detections", "keeps model.max_detections=100"),
-        (YOLO, "model.max_detections=50", "evaluation.max_detections", "keeps model.max_detections=50"),
+        (FASTER, "model.max_detections=50", "evaluation.max_detections", "keeps model.max_detections=50"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
     ],
 )

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from detseg.checkpoint import ENTRY, model_entry
+from detseg.config.load import config_from_dict, config_to_dict
 from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
 from detseg.training.resume import check_resumable
@@ -115,3 +116,17 @@ def test_another_layout_may_write_the_same_classes_in_another_way() -> None:
 def test_a_finished_run_is_refused() -> None:
     with pytest.raises(CheckpointError, match=r"^nothing is left to train: the checkpoint has 5 epochs and trainer\."):
         check_resumable(checkpoint(epoch=4), TABLE, settings(), max_epochs=5)
+
+
+def whole(**backbone: Any) -> dict[str, Any]:
+    settings = {"model": {"name": "yolo", "backbone": backbone}, "data": {"name": "voc", "root": "x"}}
+    return config_to_dict(config_from_dict(settings))
+
+
+def test_what_an_older_version_did_not_know_had_its_default() -> None:
+    then = whole()
+    del then["model"]["backbone"]["freeze"], then["optimizer"]["backbone_lr_scale"]
+    older = {ENTRY: model_entry(then, TABLE), "epoch": 1}
+    check_resumable(older, TABLE, whole(), max_epochs=5)
+    with pytest.raises(CheckpointError, match=r"with: model\.backbone\.freeze was none and is stem; set"):
+        check_resumable(older, TABLE, whole(freeze="stem"), max_epochs=5)
