@@ -23,6 +23,14 @@ class CheckpointError(DetsegError, ValueError):
     """A checkpoint is missing, damaged, or made for another model or class table."""
 
 
+class RunStoppedError(Exception):
+    """A run was asked to stop (signal, time limit); all it has done is saved.  The tools exit with ``EXIT_STOPPED``."""
+
+
+EXIT_STOPPED = 75
+"""sysexits.h's EX_TEMPFAIL: not done, try again, which here is ``--resume``."""
+
+
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line, for the inside of one of ours."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -138,6 +138,13 @@ class DataSection(Section):
     """Images of one training step and process."""
     num_workers: NonNegativeInt = 2
     """Loader processes; the sample stream does not depend on it."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """A training image or annotation that cannot be read: an `error` with its name, or `skip`: another sample, always
+    the same, takes its place, and it is listed in the run directory. Evaluation never skips."""
+    max_bad_share: Probability = 0.01
+    """Largest share of the training set that may be skipped; beyond it is an error."""
+    on_change: Literal["error", "warn"] = "error"
+    """When a run is resumed with data that is not what it began with: an `error`, or a warning."""
     classes: tuple[str, ...] | None = None
     """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
     annotations; masks: the lines of `classes.txt` in `root`). Given names are checked against the data: an unknown

@@ -143,7 +143,21 @@ class TrainerConfig(Section):
     num_nodes: PositiveInt = 1
     """Nodes."""
     strategy: str = "auto"
-    """Lightning's strategy name (`auto`, `ddp`, ...)."""
+    """Lightning's strategy name: `auto` (`ddp` where there are several devices), `ddp`, `fsdp`, ...; `fsdp` shards a
+    large backbone's weights over GPUs, see docs/multi_gpu.md."""
+    sync_batchnorm: bool = False
+    """Batch normalisation over the batches of all GPUs together; for few images a GPU."""
+    save_every_steps: PositiveInt | None = None
+    """Optimiser steps from one save to the next within an epoch, besides the save at each epoch's end; null: none. A
+    run that is killed repeats what came after its last save."""
+    max_time: Annotated[str, Field(pattern=r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$")] | None = None
+    """Hours, minutes, seconds (`11:30:00`) after which this call finishes its step, saves and leaves with exit code 75,
+    to be gone on with by --resume; null: never."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """When a loss or gradient is not finite: `stop` the run, or `skip` the step; either leaves a bundle for
+    tools/replay.py."""
+    max_nan_steps: PositiveInt = 10
+    """So many steps of a run are skipped at most; one more stops it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the training's matrix products; auto: bfloat16 where the CPU or GPU computes it natively, else float32.
     Evaluation and prediction always compute in float32, so that a number does not depend on where it was computed."""

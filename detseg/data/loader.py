@@ -5,6 +5,7 @@ B images of H × W pixels.
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -133,6 +134,15 @@ class BatchLoader(DataLoader[Any]):
             yield packed.unpack()
 
 
+class TrainLoader(BatchLoader):
+    """Yields None for each batch of the epoch that a resumed run had before: the count of batches goes on from there,
+    and nothing is decoded."""
+
+    def __iter__(self) -> Iterator[Batch | None]:  # type: ignore[override]  # torch declares its own iterator class
+        yield from itertools.repeat(None, self.batch_sampler.num_done)  # type: ignore[union-attr]  # ours
+        yield from super().__iter__()
+
+
 class EvalLoader(BatchLoader):
     """Adds to each batch what its detections are scored against; this process has it at hand, so it does not travel.
 
@@ -164,7 +174,7 @@ def train_loader(
     shuffle: bool = True,
     rank: int = 0,
     world_size: int = 1,
-) -> BatchLoader:
+) -> TrainLoader:
     """The loader of augmented training batches; call `loader.batch_sampler.set_epoch` before each epoch.
 
     Args:
@@ -180,7 +190,7 @@ def train_loader(
         world_size: number of processes.
 
     Returns:
-        a loader of `Batch`.
+        a loader of `Batch`; its `batch_sampler` is an `EpochBatchSampler`.
 
     Raises:
         DataError: while iterating, when an image cannot be read.
@@ -197,7 +207,7 @@ def train_loader(
         rank=rank,
         world_size=world_size,
     )
-    return BatchLoader(TrainDataset(source, config, seed), batch_sampler=batches, **_worker_options(num_workers))
+    return TrainLoader(TrainDataset(source, config, seed), batch_sampler=batches, **_worker_options(num_workers))
 
 
 def eval_loader(

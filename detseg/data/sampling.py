@@ -18,6 +18,8 @@ class Stream(IntEnum):
     PERMUTATION = 0
     BATCH_SIZE = 1
     SAMPLE = 2
+    REPLACEMENT = 3
+    MODEL = 4
 
 
 def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
@@ -53,8 +55,9 @@ class EpochBatchSampler:
     process r takes the r-th part of each, so that 1 process × 16 and 4 × 4 see the same global batches of the same size
     in pixels.
 
-    The short global batch at the end of an epoch is dealt out evenly. It is left out when a process would get less than
-    two images of it, since batch normalisation cannot learn from one image; but an epoch is never left without a batch.
+    The last global batch of an epoch is filled up with the first images of the epoch's order: every image is seen, and
+    every batch is whole in any layout (a short one would be dealt out, or left out, by the number of processes).  A
+    data set of fewer images than one global batch is one short batch, dealt out evenly.
 
     Args:
         num_samples: length of the data set.
@@ -91,9 +94,8 @@ class EpochBatchSampler:
         self.multi_scale, self.plain_from_epoch, self.shuffle = multi_scale, plain_from_epoch, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        full, rest = divmod(num_samples, batch_size * world_size)
-        rest_counts = rest >= min(2, batch_size) * world_size or full == 0
-        self._num_batches = full + (1 if rest and rest_counts else 0)
+        self._num_batches = -(-num_samples // (batch_size * world_size))
+        self._done = (0, 0)
 
     @property
     def sampler(self) -> EpochBatchSampler:
@@ -104,19 +106,32 @@ class EpochBatchSampler:
         """Choose the epoch that the next iteration deals."""
         self.epoch = epoch
 
+    def begin_at(self, epoch: int, num_batches: int) -> None:
+        """Note that a run that is gone on with has had so many batches of an epoch: they are not dealt again."""
+        self._done = (epoch, num_batches)
+
+    @property
+    def num_done(self) -> int:
+        """Batches of the present epoch that are not dealt, because the run had them before it was resumed."""
+        epoch, num_batches = self._done
+        return num_batches if epoch == self.epoch else 0
+
     def __len__(self) -> int:
+        """Batches of a whole epoch."""
         return self._num_batches
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        return self._deal(self.epoch)  # the epoch of this moment, however late the batches are asked for
+        # The epoch of this moment, however late the batches are asked for.
+        return self._deal(self.epoch, self.num_done)
 
-    def _deal(self, epoch: int) -> Iterator[list[SampleRequest]]:
+    def _deal(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
             order = random_stream(Stream.PERMUTATION, self.seed, epoch).permutation(self.num_samples)
         mix = self.plain_from_epoch is None or epoch < self.plain_from_epoch
-        step = self.batch_size * self.world_size
-        for number in range(self._num_batches):
+        step = min(self.batch_size * self.world_size, self.num_samples)
+        order = np.concatenate([order, order[: self._num_batches * step - self.num_samples]])
+        for number in range(first, self._num_batches):
             height, width = self.batch_hw(epoch, number)
             part = np.array_split(order[number * step : (number + 1) * step], self.world_size)[self.rank]
             yield [SampleRequest(epoch, index, height, width, mix) for index in part.tolist()]

@@ -23,9 +23,14 @@ from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.training.cursor import EpochCursor
 from detseg.training.ema import WeightAverage
 from detseg.training.freezing import NORMALIZATION, FrozenParts
+from detseg.training.fresh_norms import FreshNorms
+from detseg.training.loss_means import LossMeans
 from detseg.training.optimizers import build_optimizer
+from detseg.training.processes import Processes
+from detseg.training.random_state import random_state, restore_random_state
 from detseg.training.resume import check_resumable
 from detseg.training.schedules import build_schedule
 
@@ -81,13 +86,11 @@ class Task(L.LightningModule, ABC):
         self.schedule_config = schedule or CosineConfig()
         self.result: Result | None = None
         self.config = config or {}
-        self._averaged_steps = 0
+        self.fresh_norms = FreshNorms(self.model)
+        self.cursor = EpochCursor()
+        self.train_means, self.val_means = LossMeans(), LossMeans()
+        self._resumed_means: list[dict[str, Any]] | None = None
         self._seed = int(self.config.get("seed", torch.initial_seed()))
-        self._fresh_norms = [
-            (module, module.momentum)
-            for module in self.model.modules()
-            if isinstance(module, NORMALIZATION) and module.momentum and not module.num_batches_tracked
-        ]
 
     @abstractmethod
     def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
@@ -121,10 +124,17 @@ class Task(L.LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
+        self.processes = Processes()
         self.train()
 
     def on_train_epoch_start(self) -> None:
-        """Lets what was held back train once its epoch has come."""
+        """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
+        come."""
+        self.cursor.begin_epoch(self.trainer)
+        self.train_means.reset()
+        if self._resumed_means is not None:
+            self.train_means.load(self._resumed_means, self.processes.rank, self.processes.world_size)
+            self._resumed_means = None
         if self.frozen is None or not self.frozen.release(self.current_epoch + 1):
             return
         self.train()
@@ -140,7 +150,7 @@ class Task(L.LightningModule, ABC):
             DetsegError: the batch is too small for batch normalisation.
         """
         self._seed_step(batch_index)
-        self._average_first_statistics()
+        self.fresh_norms.prepare(self.global_step)
         try:
             terms = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
@@ -152,18 +162,31 @@ class Task(L.LightningModule, ABC):
                 f"which batch normalisation cannot train on; raise data.batch_size or data.image_size"
             ) from error
         total = torch.stack(list(terms.values())).sum()
-        self._log_losses("train", {"loss": total, **terms}, len(batch))
+        terms = {"loss": total, **terms}
+        self.train_means.add(terms, len(batch))
+        for name, value in terms.items():
+            self.log(f"train/{name}_step", value.detach(), prog_bar=name == "loss")
         return total
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_index: int) -> None:
-        """Moves the average after every optimiser step, and stops a run whose loss is no number."""
+    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
+        """One step, which the averaged weights follow."""
+        super().optimizer_step(*arguments, **options)
+        if self.average is not None:
+            self.average.update(self.model, self.global_step + 1)  # Lightning counts the step when this returns
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Moves the rate on with the optimiser's steps; the batches that a resumed run had before make none."""
+        if scheduler.last_epoch < self.global_step:
+            scheduler.step()
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
+        """Stops a run whose loss is no number, and logs the means at the end of the epoch."""
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
-        if self.global_step > self._averaged_steps:
-            self._averaged_steps = self.global_step
-            if self.average is not None:
-                self.average.update(self.model, self.global_step)
-        if batch_index % _CHECK_EVERY == 0 or self.trainer.is_last_batch:
+        if batch is not None and (batch_index % _CHECK_EVERY == 0 or self.trainer.is_last_batch):
             self._check_finite(outputs["loss"])
+        if self.trainer.is_last_batch:
+            for name, mean in self.train_means.means(self.processes).items():
+                self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses of the evaluated model, and its predictions handed to the evaluator."""
@@ -172,12 +195,13 @@ class Task(L.LightningModule, ABC):
             images = to_float(batch.images)
             terms, predictions = self.evaluated_model.losses_and_predictions(images, self.targets(batch))
         total = torch.stack(list(terms.values())).sum()
-        self._log_losses("val", {"loss": total, **terms}, len(batch))
+        self.val_means.add({"loss": total, **terms}, len(batch))
         self.evaluator.update_batch(batch, predictions)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets the last validation."""
         self.evaluator.reset()
+        self.val_means.reset()
 
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them."""
@@ -187,6 +211,8 @@ class Task(L.LightningModule, ABC):
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name in self.shown)
+        for name, mean in self.val_means.means(self.processes).items():
+            self.log(f"val/{name}", mean, prog_bar=name == "loss")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""
@@ -201,29 +227,29 @@ class Task(L.LightningModule, ABC):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a Predictor needs."""
-        checkpoint[ENTRY] = model_entry(self.config, self.classes)
+        """Adds what a Predictor needs, and where the run stands."""
+        self.cursor.rewrite(self.trainer, checkpoint)
+        checkpoint[ENTRY] = model_entry(self.config, self.classes) | {
+            "place": self.cursor.place(self.trainer),
+            "means": self.train_means.state(self.processes),
+            "fresh_norms": self.fresh_norms.names,
+            "random": random_state(),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on from a run of other classes or settings, or one that is over."""
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs)
-        self._averaged_steps = int(checkpoint["global_step"])
+        entry = checkpoint[ENTRY]
+        if "place" in entry:  # else a checkpoint of an older version, from the end of an epoch
+            self._resumed_means = entry["means"] if entry["place"]["batch"] else None
+            self.fresh_norms.keep(entry["fresh_norms"])
+            restore_random_state(entry["random"])
 
     def _seed_step(self, batch_index: int) -> None:
         """Make what a model draws at random (which proposals to learn from) follow from where the run is, so that one
         that is resumed draws what the whole one would have drawn."""
         place = (self._seed, self.current_epoch, batch_index, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
-
-    def _average_first_statistics(self) -> None:
-        """Let normalisation that begins with made-up statistics (mean 0, variance 1) take the plain average of the
-        batches seen so far, until its momentum takes over: a variance of 1 beside true ones of a thousandth would be
-        felt for hundreds of steps, and a short training be evaluated with it."""
-        share = 1 / (self.global_step + 1)
-        for module, momentum in self._fresh_norms:
-            module.momentum = max(momentum, share)
-        if self._fresh_norms and all(share < momentum for _, momentum in self._fresh_norms):
-            self._fresh_norms = []
 
     def _check_finite(self, loss: Tensor) -> None:
         """Stops a run that has diverged before its checkpoint is overwritten.
@@ -239,15 +265,3 @@ class Task(L.LightningModule, ABC):
             raise DetsegError(f"{where}: the loss is not finite ({', '.join(terms)}); {mend}")
         if self.trainer.is_last_batch and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise DetsegError(f"{where}: a weight is not finite any more; {mend}")
-
-    def _log_losses(self, stage: str, terms: dict[str, Tensor], batch_size: int) -> None:
-        training = stage == "train"
-        for name, value in terms.items():
-            self.log(
-                f"{stage}/{name}",
-                value.detach(),
-                on_step=training,
-                on_epoch=True,
-                prog_bar=training or name == "loss",
-                batch_size=batch_size,
-            )

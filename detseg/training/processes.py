@@ -1,0 +1,92 @@
+"""What the processes of a training tell each other besides gradients: small numbers and arrays, in host memory.
+
+They speak through a gloo group of their own.  A GPU's queue is not waited for, and whoever waits while the first
+process scores a validation waits as long as that takes: NCCL's watchdog would end the run.  Only tensors travel, no
+pickles.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+
+_PATIENCE = timedelta(days=2)
+"""How long a process waits for the others; one that has died is noticed at once, since its connection closes."""
+
+
+class Processes:
+    """All processes of a run; every method is called by all of them, in the same order.
+
+    To be made once the process group of the run is there (Lightning: from ``on_fit_start`` on).
+
+    Attributes:
+        rank: number of this process.
+        world_size: number of processes.
+    """
+
+    def __init__(self) -> None:
+        alone = not (dist.is_available() and dist.is_initialized())
+        self.rank, self.world_size = (0, 1) if alone else (dist.get_rank(), dist.get_world_size())
+        self._group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if self.world_size > 1 else None
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag of any process is set."""
+        return bool(self.total(np.array([float(flag)]))[0]) if self._group is not None else flag
+
+    def total(self, numbers: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The sums of float64 numbers over the processes, of the shape that all have."""
+        if self._group is None:
+            return numbers
+        numbers = np.ascontiguousarray(numbers, dtype=np.float64)
+        parts = [torch.empty(numbers.shape, dtype=torch.float64) for _ in range(self.world_size)]
+        dist.all_gather(parts, torch.from_numpy(numbers), group=self._group)
+        # Added in the order of the processes, so that every process, and every run, has the same last bits.
+        return np.asarray(torch.stack(parts).sum(dim=0).numpy())
+
+    def gather(self, arrays: Arrays) -> list[dict[str, npt.NDArray[Any]]]:
+        """Each process's arrays, in the order of the processes, in the first one; elsewhere nothing."""
+        if self._group is None:
+            return [dict(arrays)]
+        own = _packed(arrays)
+        sizes = [torch.empty(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(own)]), group=self._group)
+        if self.rank:
+            dist.send(own, 0, group=self._group)
+            return []
+        several = [own]
+        for rank in range(1, self.world_size):
+            buffer = torch.empty(int(sizes[rank]), dtype=torch.uint8)
+            dist.recv(buffer, rank, group=self._group)
+            several.append(buffer)
+        return [_unpacked(buffer) for buffer in several]
+
+    def from_first(self, arrays: Arrays) -> dict[str, npt.NDArray[Any]]:
+        """The first process's arrays, in all of them; the others' argument is not looked at."""
+        if self._group is None:
+            return dict(arrays)
+        own = _packed(arrays) if self.rank == 0 else torch.empty(0, dtype=torch.uint8)
+        size = torch.tensor([len(own)])
+        dist.broadcast(size, 0, group=self._group)
+        buffer = own if self.rank == 0 else torch.empty(int(size), dtype=torch.uint8)
+        dist.broadcast(buffer, 0, group=self._group)
+        return _unpacked(buffer)
+
+
+def _packed(arrays: Arrays) -> torch.Tensor:
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **dict(arrays))
+    return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+
+
+def _unpacked(buffer: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
+    with np.load(io.BytesIO(buffer.numpy().tobytes()), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
