@@ -1,13 +1,17 @@
 """Reading and writing checkpoint files: tensors and plain data only, whole or not at all.
 
-A checkpoint of detseg is what Lightning writes, plus one entry of ours, ``detseg``: format version, resolved settings
-and class table.  Nothing in it is unpickled into code (``weights_only=True``).
+A checkpoint of detseg is what Lightning writes, plus one entry of ours, ``detseg``: format version, resolved settings,
+class table, where the run stands, and a checksum of everything.  Nothing in it is unpickled into code
+(``weights_only=True``).
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +26,11 @@ from detseg.structures import ClassTable
 
 ENTRY = "detseg"
 FORMAT = 1
-BEST, LAST = "best.ckpt", "last.ckpt"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 FOLDER = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
+
+_CHECKSUM = "sha256"
 
 _AVERAGE_PREFIX = "average.model."
 _MODEL_PREFIX = "model."
@@ -53,26 +59,50 @@ def model_entry(config: dict[str, Any], classes: ClassTable) -> dict[str, Any]:
     return {"format": FORMAT, "config": config, "classes": table}
 
 
+def epochs_ended(checkpoint: Mapping[str, Any]) -> int:
+    """Whole epochs that the run of a checkpoint had trained."""
+    place = checkpoint[ENTRY].get("place")  # those of older versions are from the end of an epoch
+    return int(checkpoint["epoch"]) + 1 if place is None else int(place["epoch"])
+
+
 def run_dir_of(checkpoint: Path) -> Path:
     """The run directory that a checkpoint lies in; the checkpoint's own folder, where it was taken out of its run."""
     folder = checkpoint.resolve().parent
     return folder.parent if folder.name == FOLDER else folder
 
 
-def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
+def save_atomically(
+    checkpoint: dict[str, Any], path: Path, *, previous: Path | None = None, copy: Path | None = None
+) -> None:
     """Write to a file beside ``path``, sync it, and rename: a crash leaves the old file or the new one, never half.
+
+    Args:
+        checkpoint: of ours; its checksum is added.
+        path: where to.
+        previous: the name that the file that is there gets, so that the newest two are kept.
+        copy: a second file of the same content, written before ``path`` is.
 
     Raises:
         CheckpointError: the disk refused (full, read-only, ...).
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = _partial(path)
+    entry = checkpoint.get(ENTRY)
+    if isinstance(entry, dict):
+        entry[_CHECKSUM] = content_digest({**checkpoint, ENTRY: _without_checksum(entry)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
+        if copy is not None:
+            shutil.copyfile(partial, _partial(copy))
+            _sync(_partial(copy))
+            os.replace(_partial(copy), copy)
+        if previous is not None and path.exists():
+            os.replace(path, previous)
         os.replace(partial, path)
+        _sync(path.parent)  # the names, too
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: could not be written ({one_line(error)}); the previous file is untouched"
@@ -80,6 +110,58 @@ def save_atomically(checkpoint: dict[str, Any], path: Path) -> None:
     finally:  # also when the user interrupts
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _sync(path: Path) -> None:
+    with suppress(PermissionError):  # Windows opens no folders, and needs none synced
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def content_digest(content: Any) -> str:
+    """SHA-256 of tensors and plain data: of what is kept, not of the bytes of a file.
+
+    Raises:
+        TypeError: something else is in it.
+    """
+    digest = hashlib.sha256()
+    for piece in _pieces(content):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _pieces(content: Any) -> Iterator[Any]:
+    """Everything in ``content`` in a fixed order, as bytes that no other content has."""
+    match content:
+        case Tensor():
+            yield f"{content.dtype}{tuple(content.shape)}".encode()
+            yield content.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        case Mapping():
+            yield b"{%d" % len(content)
+            for key, value in content.items():
+                yield from _pieces(key)
+                yield from _pieces(value)
+        case list() | tuple():
+            yield b"[%d" % len(content)
+            for value in content:
+                yield from _pieces(value)
+        case None | bool() | int() | float() | str():
+            text = repr(content).encode("utf-8", "surrogatepass")
+            yield b"=%d:" % len(text)
+            yield text
+        case _:
+            raise TypeError(f"a checkpoint holds tensors and plain data, not {type(content).__name__}")
+
+
+def _without_checksum(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if key != _CHECKSUM}
 
 
 def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -110,6 +192,12 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
     if entry.get("format") != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {entry.get('format')}, this version reads format {FORMAT}")
+    # Those of older versions have none.
+    if _CHECKSUM in entry and entry[_CHECKSUM] != content_digest({**checkpoint, ENTRY: _without_checksum(entry)}):
+        raise CheckpointError(
+            f"{path}: damaged: its content does not have the checksum that it was written with; take another one of "
+            f"the run directory"
+        )
     _rename_settings(entry.get("config"))
     return checkpoint
 
@@ -136,6 +224,6 @@ def read_model_checkpoint(path: Path) -> ModelCheckpoint:
         averaged = any(name.startswith(_AVERAGE_PREFIX) for name in state)
         prefix = _AVERAGE_PREFIX if averaged else _MODEL_PREFIX
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-        return ModelCheckpoint(entry["config"], classes, weights, int(checkpoint["epoch"]) + 1)
+        return ModelCheckpoint(entry["config"], classes, weights, epochs_ended(checkpoint))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{path}: an entry is missing or malformed ({error})") from error

@@ -20,7 +20,8 @@ def main(argv: Sequence[str]) -> None:
         const="last",
         type=_checkpoint,
         metavar="CKPT",
-        help="go on where this checkpoint stopped; without CKPT: at the last checkpoint of the run directory",
+        help="go on where this checkpoint stopped; without CKPT: at the last checkpoint of the run directory; auto: "
+        "that, or begin where there is none (for jobs that a cluster starts again)",
     )
     parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write; the same as run_dir=DIR")
     arguments = parser.parse_intermixed_args(argv)

@@ -1,7 +1,7 @@
 """What the command-line tools share: arguments, one-line errors, exit codes.  Imports nothing heavy.
 
-Exit codes: 0 done, 2 a mistake that the user can mend (one line on stderr), 130 interrupted; a bug of ours keeps its
-traceback and exits with 1.
+Exit codes: 0 done, 2 a mistake that the user can mend (one line on stderr), 75 a training that was asked to stop and
+has saved itself, 130 interrupted; a bug of ours keeps its traceback and exits with 1.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detseg.config.describe import help_text
 from detseg.config.load import load_config
 from detseg.config.schema import ExperimentConfig
 from detseg.config.wording import printable
-from detseg.errors import ConfigError, DetsegError
+from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -87,6 +87,9 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         sys.stdout.flush()
     except DetsegError as error:
         return _report(str(error), arguments)
+    except RunStoppedError as stopped:
+        print(printable(str(stopped)), file=sys.stderr)
+        return EXIT_STOPPED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

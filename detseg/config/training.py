@@ -183,6 +183,14 @@ class TrainerConfig(Section):
     """Compile the model (of a two-stage detector backbone and neck) with torch.compile; needs a C++ compiler on CPUs,
     and minutes at the beginning."""
 
+    @property
+    def max_seconds(self) -> float | None:
+        """``max_time`` in seconds."""
+        if self.max_time is None:
+            return None
+        hours, minutes, seconds = (int(part) for part in self.max_time.split(":"))
+        return float(hours * 3600 + minutes * 60 + seconds)
+
 
 class EvaluationConfig(Section):
     """What a result is measured by."""

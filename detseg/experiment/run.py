@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import signal
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -17,8 +19,9 @@ from detseg.errors import ConfigError
 from detseg.experiment.assembly import build_data, build_task
 from detseg.experiment.preparation import open_data, settings_from_data
 from detseg.experiment.trainer import build_trainer
+from detseg.training.checkpoints import AtomicCheckpointIO
 from detseg.training.datamodule import ImageDataModule
-from detseg.training.run_directory import claim, new_run, resumed_run
+from detseg.training.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.task import Task
 
 
@@ -28,7 +31,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     Args:
         config: the settings.
         config_path: the file that they came from; names the run directory where the settings do not.
-        resume: None: a new run. ``last``: go on at the last checkpoint of the run directory. Else: a checkpoint file.
+        resume: None: a new run. ``last``: go on at the last checkpoint of the run directory; ``auto``: that, or begin
+            where there is none. Else: a checkpoint file.
 
     Returns:
         The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
@@ -36,9 +40,12 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
 
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
+        RunStoppedError: the run was asked to stop, and has saved itself.
     """
     console = Console(quiet=not _is_first_process(), markup=False)
     run_dir, checkpoint = _run_directory(config, config_path, resume)
+    if checkpoint is not None:
+        checkpoint = sound_checkpoint(checkpoint, partial(console.print, highlight=False, soft_wrap=True))
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     L.seed_everything(config.seed, verbose=False)
@@ -48,13 +55,13 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     data = build_data(config, train_set, val_set)
     trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
-        claim(run_dir)
+        claim(run_dir, again=resume == "auto")
     try:
         _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
             console.print(
-                f"stopped; the finished epochs are in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
+                f"stopped; what was saved last is in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
             )
         raise
     if trainer.is_global_zero:
@@ -63,13 +70,17 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
 
 
 def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
-    """Train; an interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code.
+    """Train, and wait until the last checkpoint is on the disk.
 
-    Lightning turns the first into ``SystemExit(1)`` and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
+    An interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code: both come before
+    the first step, or a second time, else ``StopWhenAsked`` answers.  Lightning turns the first into ``SystemExit(1)``
+    and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
+    files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
     try:
         trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        files.flush()
     except SystemExit as leaving:
         if isinstance(leaving.__context__, KeyboardInterrupt):
             signal.signal(signal.SIGINT, on_interrupt)
@@ -77,6 +88,8 @@ def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path
         if trainer.received_sigterm:
             raise SystemExit(128 + signal.SIGTERM) from None
         raise
+    finally:
+        files.close()
 
 
 def _is_first_process() -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -22,6 +23,7 @@ from detseg.training.pictures import SamplePictures
 from detseg.training.precision import resolve_precision
 from detseg.training.progress import ValidateLastEpoch, progress_callbacks
 from detseg.training.run_directory import ResolvedConfig
+from detseg.training.stopping import StopWhenAsked
 
 
 def build_trainer(config: ExperimentConfig, run_dir: Path, metric: str, console: Console) -> L.Trainer:
@@ -43,11 +45,14 @@ def build_trainer(config: ExperimentConfig, run_dir: Path, metric: str, console:
     precision = resolve_precision(settings.precision, device_type)
     on_cpu = device_type == "cpu"
     callbacks: list[Callback] = [*progress_callbacks(console), ValidateLastEpoch()]
+    files = AtomicCheckpointIO()
     if not settings.fast_dev_run:
+        saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [
             ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
             EpochTable(run_dir / "metrics.csv"),
-            BestAndLast(run_dir / FOLDER, metric),
+            saver,
+            StopWhenAsked(saver, settings.max_seconds),
         ]
         if settings.num_pictures:
             callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
@@ -73,7 +78,8 @@ def build_trainer(config: ExperimentConfig, run_dir: Path, metric: str, console:
             use_distributed_sampler=False,  # our batch sampler shares out the samples itself
             callbacks=callbacks,
             logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
-            plugins=[AtomicCheckpointIO()],
+            # Lightning would save a file of its own, and put the job back itself.
+            plugins=[files, *([SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else [])],
             enable_model_summary=False,
             enable_progress_bar=console.is_terminal,
             default_root_dir=run_dir,

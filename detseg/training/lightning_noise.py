@@ -13,6 +13,7 @@ _ADVICE = (
     ".*Experiment logs directory.*",
     ".*sync_dist=True.*",  # every process validates the whole set
     ".*LeafSpec.*",  # Lightning against a newer torch
+    ".*train_dataloader yielded None.*",  # the batches that a resumed run had before
 )
 
 

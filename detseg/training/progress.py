@@ -36,8 +36,9 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Counts the images."""
-        self._images += len(batch) * trainer.world_size  # type: ignore[arg-type]  # our Batch
+        """Counts the images; there are none in the batches that a resumed run had before."""
+        if batch is not None:
+            self._images += len(batch) * trainer.world_size  # type: ignore[arg-type]  # our Batch
         self._images_a_second = self._images / max(time.monotonic() - self._epoch_begin, 1e-9)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detseg.checkpoint import ENTRY
+from detseg.checkpoint import ENTRY, epochs_ended
 from detseg.config.load import config_from_dict, config_to_dict
 from detseg.errors import CheckpointError, ConfigError
 from detseg.structures import ClassTable
@@ -66,7 +66,7 @@ def check_resumable(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
                 f"they were, or start a new run"
             )
-    done = int(checkpoint["epoch"]) + 1
+    done = epochs_ended(checkpoint)
     if max_epochs is not None and done >= max_epochs:
         raise CheckpointError(
             f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; "

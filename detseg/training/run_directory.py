@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detseg.checkpoint import FOLDER, LAST, run_dir_of
+from detseg.checkpoint import FOLDER, LAST, PREVIOUS, read_raw_checkpoint, run_dir_of
 from detseg.errors import CheckpointError, ConfigError
 
 
@@ -51,20 +52,24 @@ def new_run(run_dir: Path | None, config_path: Path) -> Path:
     return run_dir
 
 
-def claim(run_dir: Path) -> None:
+def claim(run_dir: Path, again: bool = False) -> None:
     """Make the folder of checkpoints, which only one run can, so that two runs that begin at once do not share it.
+
+    Args:
+        run_dir: of the run that begins.
+        again: whether it may be there, of a run that was killed before it saved.
 
     Raises:
         ConfigError: another run was faster.
     """
     try:
-        (run_dir / FOLDER).mkdir(parents=True)
+        (run_dir / FOLDER).mkdir(parents=True, exist_ok=again)
     except FileExistsError:
         raise _taken(run_dir) from None
 
 
 def _taken(run_dir: Path) -> ConfigError:
-    if (run_dir / FOLDER / LAST).is_file():
+    if any((run_dir / FOLDER / name).is_file() for name in (LAST, PREVIOUS)):
         return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or go on with --resume")
     return ConfigError(
         f"run_dir: {run_dir} belongs to a run without a checkpoint yet, running or broken off; choose another folder, "
@@ -72,18 +77,19 @@ def _taken(run_dir: Path) -> ConfigError:
     )
 
 
-def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[Path, Path]:
+def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[Path, Path | None]:
     """The folder of a run that goes on, and the checkpoint that it goes on from.
 
     Args:
         run_dir: the folder that the user asked for; None: that of the checkpoint, or the latest of the config file.
         config_path: the file that the settings came from.
-        resume: ``last``: the last checkpoint of the folder; else a checkpoint file.
+        resume: ``last``: the last checkpoint of the folder; ``auto``: that, or none where there is none yet; else a
+            checkpoint file.
 
     Raises:
         CheckpointError: there is no such checkpoint.
     """
-    if resume != "last":
+    if resume not in ("last", "auto"):
         checkpoint = Path(resume)
         if not checkpoint.is_file():
             raise CheckpointError(f"{checkpoint}: no such checkpoint file")
@@ -98,10 +104,37 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
         wanted = Path("runs") / config_path.stem
         runs = _numbered(wanted)
         run_dir = runs[max(runs)] if runs else wanted
-    checkpoint = run_dir / FOLDER / LAST
-    if not checkpoint.is_file():
-        raise CheckpointError(f"{checkpoint}: no such checkpoint to go on from; name one: --resume=CKPT")
-    return run_dir, checkpoint
+    for name in (LAST, PREVIOUS):  # a run that is killed between two renamings leaves the second alone
+        if (run_dir / FOLDER / name).is_file():
+            return run_dir, run_dir / FOLDER / name
+    if resume == "auto":
+        return run_dir, None
+    raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to go on from; name one: --resume=CKPT")
+
+
+def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
+    """The checkpoint, or the one before it where it is the run's last and damaged.
+
+    Args:
+        checkpoint: to go on from.
+        say: told of the damage.
+
+    Raises:
+        CheckpointError: it is damaged, and there is no other.
+    """
+    try:
+        read_raw_checkpoint(checkpoint)
+    except CheckpointError as error:
+        before = checkpoint.with_name(PREVIOUS)
+        if checkpoint.name != LAST or not before.is_file():
+            raise
+        try:
+            place = read_raw_checkpoint(before)
+        except CheckpointError:
+            raise error from None
+        say(f"{error}; going on from {before}, step {place['global_step']}")
+        return before
+    return checkpoint
 
 
 def _numbered(path: Path) -> dict[int, Path]:

@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from detseg.checkpoint import ENTRY, model_entry
 from detseg.config.model import BackboneConfig
 from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
-from detseg.errors import DetsegError
+from detseg.data.sampling import EpochBatchSampler
+from detseg.errors import CheckpointError, DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
@@ -89,6 +90,7 @@ class Task(L.LightningModule, ABC):
         self.fresh_norms = FreshNorms(self.model)
         self.cursor = EpochCursor()
         self.train_means, self.val_means = LossMeans(), LossMeans()
+        self._resumed_at: dict[str, int] = {"epoch": 0, "batch": 0}
         self._resumed_means: list[dict[str, Any]] | None = None
         self._seed = int(self.config.get("seed", torch.initial_seed()))
 
@@ -126,6 +128,21 @@ class Task(L.LightningModule, ABC):
         """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
         self.processes = Processes()
         self.train()
+
+    def on_train_start(self) -> None:
+        """Has the loader begin where the run stood.
+
+        Raises:
+            CheckpointError: that is in the middle of an epoch, and the loader is none of ours.
+        """
+        sampler = getattr(self.trainer.train_dataloader, "batch_sampler", None)
+        if isinstance(sampler, EpochBatchSampler):
+            sampler.begin_at(self._resumed_at["epoch"], self._resumed_at["batch"])
+        elif self._resumed_at["batch"]:
+            raise CheckpointError(
+                "the checkpoint is from the middle of an epoch, where only a loader of detseg.data.loader.train_loader "
+                "can go on; take one from the end of an epoch"
+            )
 
     def on_train_epoch_start(self) -> None:
         """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
@@ -241,7 +258,8 @@ class Task(L.LightningModule, ABC):
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs)
         entry = checkpoint[ENTRY]
         if "place" in entry:  # else a checkpoint of an older version, from the end of an epoch
-            self._resumed_means = entry["means"] if entry["place"]["batch"] else None
+            self._resumed_at = entry["place"]
+            self._resumed_means = entry["means"] if self._resumed_at["batch"] else None
             self.fresh_norms.keep(entry["fresh_norms"])
             restore_random_state(entry["random"])
 

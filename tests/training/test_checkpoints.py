@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from detseg.training.checkpoints import BestAndLast
+from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
 
 
 class GivenAp(L.LightningModule):
@@ -39,10 +39,12 @@ class GivenAp(L.LightningModule):
 def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = None, **options: Any) -> None:
     """Train on two batches of one number an epoch."""
     loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]  # tensors are data sets
+    files = AtomicCheckpointIO()
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=max_epochs,
-        callbacks=[BestAndLast(folder, "val/AP")],
+        callbacks=[BestAndLast(folder, "val/AP", files)],
+        plugins=[files],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -50,6 +52,7 @@ def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = No
         **options,
     )
     trainer.fit(module, loader, loader, ckpt_path=None if resume is None else str(resume))
+    files.flush()
 
 
 def epoch_of(path: Path) -> int:
@@ -59,8 +62,13 @@ def epoch_of(path: Path) -> int:
 @pytest.mark.filterwarnings("ignore")
 def test_best_is_the_epoch_of_the_best_ap_and_last_is_the_last_epoch(tmp_path: Path) -> None:
     fit(tmp_path, GivenAp([0.1, 0.5, 0.3, 0.2]), max_epochs=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    ]
     assert epoch_of(tmp_path / "best.ckpt") == 1
+    assert epoch_of(tmp_path / "previous.ckpt") == 2
     assert epoch_of(tmp_path / "last.ckpt") == 3
 
 
