@@ -5,12 +5,13 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help env demo test test-slow lint format docs clean
+.PHONY: help env demo test test-slow fuzz lint format docs clean
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
 	@echo "make test       style, types and tests"
 	@echo "make test-slow  the long tests: trainings on real data"
+	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
 	@echo "make lint       style and types only"
 	@echo "make format     lay the code out, mend what ruff can mend"
 	@echo "make docs       write docs/configuration.md anew from the schema"
@@ -36,6 +37,12 @@ test: lint
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
+
+# Inputs that fail are saved in runs/fuzz. Another seed gives other inputs.
+fuzz: SECONDS = 600
+fuzz: SEED = 1
+fuzz: $(INSTALLED)
+	$(RUN) -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .

@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from detseg.errors import CheckpointError, one_line
+from detseg.checkpoint_bounds import growing_archive, is_bounded
+from detseg.errors import CheckpointError, one_line, shown
 from detseg.structures import ClassTable
 
 ENTRY = "detseg"
@@ -29,6 +30,9 @@ FORMAT = 1
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 FOLDER = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
+
+WEIGHTS_SUFFIX = ".safetensors"
+"""By which files of weights alone are recognised."""
 
 _CHECKSUM = "sha256"
 
@@ -174,6 +178,10 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         beside = sorted(file.name for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are {', '.join(beside)}" if beside else ""
         raise CheckpointError(f"{path}: no such checkpoint file{hint}")
+    if path.suffix == WEIGHTS_SUFFIX:
+        raise CheckpointError(f"{path}: holds weights alone; a run goes on from a .ckpt file of its run directory")
+    if (reason := growing_archive(path)) is not None:
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: {reason}; it was not loaded")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns of pickle formats that it then refuses
@@ -187,22 +195,35 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise
     except Exception as error:  # what torch raises on damaged bytes is not a closed list
         raise CheckpointError(f"{path}: damaged or not a checkpoint; take another one of the run directory") from error
+    if not is_bounded(checkpoint, path):
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: it pretends to hold far more than its file does")
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict):
         raise CheckpointError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
-    if entry.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: checkpoint format {entry.get('format')}, this version reads format {FORMAT}")
-    # Those of older versions have none.
-    if _CHECKSUM in entry and entry[_CHECKSUM] != content_digest({**checkpoint, ENTRY: _without_checksum(entry)}):
+    found = entry.get("format")
+    if type(found) is not int or found != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {shown(found)}, this version reads format {FORMAT}")
+    if not _is_whole(checkpoint, entry):
         raise CheckpointError(
             f"{path}: damaged: its content does not have the checksum that it was written with; take another one of "
             f"the run directory"
         )
-    _rename_settings(entry.get("config"))
+    rename_settings(entry.get("config"))
     return checkpoint
 
 
-def _rename_settings(config: Any) -> None:
+def _is_whole(checkpoint: dict[str, Any], entry: dict[str, Any]) -> bool:
+    """Whether a checkpoint holds what was written; those of older versions do not say."""
+    if _CHECKSUM not in entry:
+        return True
+    try:
+        digest = content_digest({**checkpoint, ENTRY: _without_checksum(entry)})
+    except (TypeError, ValueError, RecursionError, RuntimeError):  # what was written was tensors and plain data
+        return False
+    return type(entry[_CHECKSUM]) is str and entry[_CHECKSUM] == digest
+
+
+def rename_settings(config: Any) -> None:
     """Bring the settings of an older version to the names of today."""
     model = config.get("model") if isinstance(config, dict) else None
     backbone = model.get("backbone") if isinstance(model, dict) else None
@@ -211,19 +232,37 @@ def _rename_settings(config: Any) -> None:
 
 
 def read_model_checkpoint(path: Path) -> ModelCheckpoint:
-    """The part of a checkpoint that a predictor needs.
+    """The part of a checkpoint that a predictor needs; also from a file of ``detseg.safe_weights``.
 
     Raises:
         CheckpointError: missing, damaged, or not ours.
     """
+    if path.suffix == WEIGHTS_SUFFIX:
+        from detseg.safe_weights import read_weights  # builds on this module
+
+        return read_weights(path)
     checkpoint = read_raw_checkpoint(path)
     entry = checkpoint[ENTRY]
     try:
-        classes = ClassTable(tuple(entry["classes"]["names"]), tuple(entry["classes"]["source_ids"]))
+        classes = class_table_of(entry["classes"])
+        if not isinstance(entry["config"], dict):
+            raise TypeError("config is no mapping")
         state: dict[str, Tensor] = checkpoint["state_dict"]
         averaged = any(name.startswith(_AVERAGE_PREFIX) for name in state)
         prefix = _AVERAGE_PREFIX if averaged else _MODEL_PREFIX
         weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         return ModelCheckpoint(entry["config"], classes, weights, epochs_ended(checkpoint))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{path}: an entry is missing or malformed ({error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: an entry is missing or malformed ({one_line(error)})") from error
+
+
+def class_table_of(entry: dict[str, Any]) -> ClassTable:
+    """The class table that plain data describes.
+
+    Raises:
+        KeyError, TypeError, ValueError: it describes none.
+    """
+    names, source_ids = tuple(entry["names"]), tuple(entry["source_ids"])
+    if not names or any(type(name) is not str for name in names) or any(type(i) is not int for i in source_ids):
+        raise TypeError("classes: expected names and whole numbers")
+    return ClassTable(names, source_ids)

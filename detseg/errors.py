@@ -31,6 +31,26 @@ EXIT_STOPPED = 75
 """sysexits.h's EX_TEMPFAIL: not done, try again, which here is ``--resume``."""
 
 
+_MOST_OF_AN_ERROR = 300
+_MOST_OF_A_VALUE = 100
+
+
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line, for the inside of one of ours."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return _shortened(str(error), _MOST_OF_AN_ERROR) or type(error).__name__
+
+
+def shown(value: object) -> str:
+    """A value of a user's file as it can stand in a message: on one line, quoted where it is text, not too long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
+        text = f"a {type(value).__name__}"
+    return _shortened(text, _MOST_OF_A_VALUE)
+
+
+def _shortened(text: str, most: int) -> str:
+    """Text on one line, with what would move a terminal's cursor as escapes, cut after so many characters."""
+    line = " ".join(text[: 20 * most].split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
+    return line if len(line) <= most else f"{line[:most]}..."

@@ -27,6 +27,8 @@ from detseg.data.source import EvalSource
 from detseg.data.splits import Split
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
+from detseg.memory.advice import evaluation_advice
+from detseg.memory.exhausted import BatchInHand, memory_errors_explained
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation import SegmentationEvaluator
@@ -58,7 +60,7 @@ def evaluate_checkpoint(
     Raises:
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     target = find_device(device)
     model, trained_config, contents = load_model(checkpoint)
     config = config or trained_config
@@ -69,11 +71,13 @@ def evaluate_checkpoint(
         console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
     evaluator = build_evaluator(config, contents.classes)
     entries: list[dict[str, object]] = []
-    for batch, found in predictions(model, dataset, config, target):
-        evaluator.update_batch(batch, found)
-        if coco_dir is not None:
-            entries += _coco_entries(batch, found, contents.classes)
-    result = evaluator.compute()
+    in_hand = BatchInHand()
+    with memory_errors_explained(in_hand, lambda: target, lambda: evaluation_advice(config)):
+        for batch, found in predictions(model, dataset, config, target, in_hand):
+            evaluator.update_batch(batch, found)
+            if coco_dir is not None:
+                entries += _coco_entries(batch, found, contents.classes)
+        result = evaluator.compute()
     report = _write_report(result, checkpoint, split, config)
     console.print(result.table())
     for line in result.explain():
@@ -158,9 +162,13 @@ def build_evaluator(config: ExperimentConfig, classes: ClassTable) -> Evaluator:
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module, dataset: EvalSource, config: ExperimentConfig, device: torch.device
+    model: nn.Module,
+    dataset: EvalSource,
+    config: ExperimentConfig,
+    device: torch.device,
+    in_hand: BatchInHand | None = None,
 ) -> Iterator[tuple[Batch, Any]]:
-    """What the model finds in every image of ``dataset``, batch by batch.
+    """What the model finds in every image of ``dataset``, batch by batch; ``in_hand`` is kept up to date.
 
     Yields:
         Each batch with what ``model.predict`` returned for it.
@@ -170,12 +178,15 @@ def predictions(
     loader = eval_loader(
         dataset,
         input_hw=config.data.input_hw,
-        batch_size=config.data.batch_size,
+        batch_size=config.data.num_images,
         num_workers=min(config.data.num_workers, 2),
     )
-    for batch in track(loader, description="evaluating", transient=True):
+    in_hand = in_hand or BatchInHand()
+    for number, batch in enumerate(track(loader, description="evaluating", transient=True), 1):
+        in_hand.take(f"batch {number} of the evaluation", batch)
         batch = batch.to(device)
         yield batch, predict(to_float(batch.images))
+        in_hand.put_down()
 
 
 def _coco_entries(batch: Batch, found: list[Detections], classes: ClassTable) -> list[dict[str, object]]:

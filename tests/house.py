@@ -19,6 +19,7 @@ EVERYTHING = {
     "data",
     "draw",
     "factory",
+    "memory",
     "metrics",
     "models",
     "predict",
@@ -31,13 +32,16 @@ ALLOWED: dict[str, set[str]] = {
     "ops": set(),
     "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
     "draw": FOUNDATION,
-    "checkpoint": FOUNDATION,
+    "checkpoint": FOUNDATION | {"checkpoint_bounds", "safe_weights"},  # reads a weights file by its name, lazily
+    "checkpoint_bounds": set(),
+    "safe_weights": FOUNDATION | {"checkpoint"},
     "config": {"errors"},
+    "memory": FOUNDATION | {"config"},
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
     "metrics": FOUNDATION,
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
-    "training": FOUNDATION | {"checkpoint", "config", "data", "draw", "metrics", "models"},
+    "training": FOUNDATION | {"checkpoint", "config", "data", "draw", "memory", "metrics", "models"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "models"},
@@ -45,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": EVERYTHING - {"training"},
     "__init__": FOUNDATION | {"draw", "predict"},
     "tools": FOUNDATION
-    | {"__init__", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"},
+    | {"__init__", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"}
+    | {"safe_weights"},
 }
 """Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""
 
@@ -56,9 +61,25 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 """Library → the files and folders that may import it."""
 
+REACHES_OUT: dict[str, tuple[str, ...]] = {
+    # What a user asks for by data.download or a published weights file; torchvision and timm fetch the latter.
+    "urllib.request": ("detseg/data/fetch.py",),
+    "urllib.error": ("detseg/data/fetch.py",),
+    "http": ("detseg/data/fetch.py",),
+    # The demo types our own commands; SLURM is asked to requeue; a batch that may kill its process is tried in another.
+    "subprocess": ("tools/demo.py", "detseg/training/stopping.py", "detseg/experiment/memory_probe.py"),
+    **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
+    **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
+    **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "wandb", "posthog", "segment"), ()),
+}
+"""Module that opens connections, starts programs, installs, or reports use → the files that may import it."""
+
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "__import__", "builtins.eval", "builtins.exec", "importlib.import_module"}
+PROGRAM_CALLS = re.compile(
+    r"os\.(system|popen|startfile|exec\w+|spawn\w+|posix_spawn\w*)|torch\.hub\.(load\w*|download\w*)"
+)
 
 
 def python_files(root: Path, *folders: str) -> list[Path]:
@@ -159,6 +180,22 @@ def dangerous_calls(root: Path) -> list[str]:
                 found.append(f"{where}:{node.lineno}: torch.load() without weights_only=True")
             if any(k.arg == "allow_pickle" for k in node.keywords) and keywords.get("allow_pickle") is not False:
                 found.append(f"{where}:{node.lineno}: {called}() with allow_pickle")
+    return found
+
+
+def reaches_out(root: Path) -> list[str]:
+    """Imports of modules that open connections, start programs, install packages or report use, and calls that do so,
+    outside the files that REACHES_OUT gives them."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        where = _where(root, path)
+        for line, name in imports(root, path):
+            module = next((key for key in REACHES_OUT if f"{name}.".startswith(f"{key}.")), None)
+            if module is not None and where not in REACHES_OUT[module]:
+                found.append(f"{where}:{line}: {module} is imported, which only {REACHES_OUT[module] or 'nobody'} may")
+        for node in ast.walk(_parse(path)):
+            if isinstance(node, ast.Call) and PROGRAM_CALLS.fullmatch(called := ast.unparse(node.func)):
+                found.append(f"{where}:{node.lineno}: {called}() is called")
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 
 from detseg.checkpoint import (
     ENTRY,
+    content_digest,
     model_entry,
     read_model_checkpoint,
     read_raw_checkpoint,
@@ -106,6 +107,58 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match=r"file/a\.ckpt: could not be written"):
         save_atomically(contents(), tmp_path / "file" / "a.ckpt")
+
+
+def test_the_newest_two_are_kept_and_a_copy_is_the_same(file: Path) -> None:
+    first, best = file.read_bytes(), file.with_name("best.ckpt")
+    save_atomically(contents(epoch=9), file, previous=file.with_name("previous.ckpt"), copy=best)
+    assert file.with_name("previous.ckpt").read_bytes() == first
+    assert best.read_bytes() == file.read_bytes() != first
+    assert sorted(os.listdir(file.parent)) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_a_bit_that_torch_does_not_miss_is_missed_by_the_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    save_atomically(contents(state_dict={"model.weight": torch.arange(10000.0)}), path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    altered = torch.load(path, weights_only=True)["state_dict"]["model.weight"]
+    assert not torch.equal(altered, torch.arange(10000.0))
+    with pytest.raises(CheckpointError, match=r"a\.ckpt: damaged: its content does not have the checksum"):
+        read_model_checkpoint(path)
+
+
+def test_the_digest_tells_contents_apart() -> None:
+    grid = torch.arange(6.0)
+    others: list[Any] = [
+        *(
+            0,
+            0.0,
+            -0.0,
+            False,
+            None,
+            "",
+            "0",
+            [],
+            {},
+            [0],
+            [[0]],
+            [0, 0],
+            {"0": 0},
+            {0: "0"},
+            ["a", "b"],
+            ["ab"],
+            ["", "ab"],
+        ),
+        *({"a": 1, "b": 2}, {"b": 2, "a": 1}, float("nan"), float("inf")),
+        *(grid, grid.reshape(2, 3), grid.reshape(3, 2), grid.to(torch.int64), grid.double(), -grid, torch.zeros(0)),
+    ]
+    assert len({content_digest(content) for content in others}) == len(others)
+    turned = grid.reshape(2, 3).t()
+    assert content_digest([turned]) == content_digest((turned.contiguous().clone(),))  # torch.save keeps no more
+    with pytest.raises(TypeError, match="holds tensors and plain data, not set"):
+        content_digest({"a": {1}})
 
 
 class Bomb:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
@@ -19,6 +20,8 @@ from detseg.config.schema import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
 from detseg.experiment import train
 from detseg.predict import load_predictor
+from detseg.structures import Batch
+from detseg.training.datamodule import ImageDataModule
 from detseg.training.detection_task import DetectionTask
 from tests.tiny import TinyRun, tiny_config
 
@@ -37,7 +40,7 @@ def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
     # Other tests evaluate the run, and leave their reports there.
     found = {path.name for path in tiny_run.run_dir.iterdir() if not path.name.startswith("evaluation_")}
     assert found == {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"}
-    assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt"]
+    assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
 
 
 def test_the_resolved_config_loads_back_and_is_in_the_checkpoint(tiny_run: TinyRun) -> None:
@@ -109,7 +112,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
             train(config, tiny_run.config_path)
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     parts = tmp_path / "parts"
-    assert f"stopped; the finished epochs are in {parts}: go on with --resume" in capsys.readouterr().out
+    assert f"stopped; what was saved last is in {parts}: go on with --resume" in capsys.readouterr().out
     assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 2
 
     assert train(config, tiny_run.config_path, resume="last") == parts
@@ -137,19 +140,28 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_termination_keeps_its_exit_code(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    step = DetectionTask.training_step
+def test_a_termination_before_the_first_step_keeps_its_exit_code(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ImageDataModule.train_dataloader
 
-    def terminated(self: DetectionTask, batch: object, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
+    def terminated(self: ImageDataModule) -> DataLoader[Batch]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(self)
 
-    monkeypatch.setattr(DetectionTask, "training_step", terminated)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(ImageDataModule, "train_dataloader", terminated)
     with pytest.raises(SystemExit) as caught:
         train(config_of(tiny_run, tmp_path / "run", "trainer.max_epochs=3"), tiny_run.config_path)
     assert caught.value.code == 128 + signal.SIGTERM
-    assert read_model_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").epoch == 1
+    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_a_run_leaves_the_signals_as_they_were(tiny_run: TinyRun, tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    train(config_of(tiny_run, tmp_path / "run"), tiny_run.config_path)
+    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_a_run_is_never_written_over(tiny_run: TinyRun) -> None:

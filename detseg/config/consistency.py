@@ -23,6 +23,9 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
         yield from two_stage_contradictions(config.model, config.evaluation)
     yield from _freezing(config)
+    yield from _sharding(config)
+    if config.data.batch_size == "auto" and config.trainer.overfit_batches:
+        yield "data.batch_size", "trainer.overfit_batches counts batches of a size that is known; give a number"
 
 
 def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Contradiction]:
@@ -56,6 +59,25 @@ def _freezing(config: ExperimentConfig) -> Iterator[Contradiction]:
         )
     if backbone.freeze == "backbone" and unfreeze is None and config.optimizer.backbone_lr_scale != 1:
         yield "optimizer.backbone_lr_scale", "the whole backbone is frozen for good, so it has no rate; leave it out"
+
+
+def _sharding(config: ExperimentConfig) -> Iterator[Contradiction]:
+    """What does not go with FSDP, where no process has the whole of a weight outside of a step."""
+    trainer = config.trainer
+    if trainer.strategy.startswith("fsdp_"):
+        yield "trainer.strategy", f"fsdp is the one that knows the model's parts, got {trainer.strategy}; take fsdp"
+    if trainer.strategy != "fsdp":
+        return
+    if trainer.ema_decay:
+        yield "trainer.ema_decay", "averaged weights cannot follow those that trainer.strategy=fsdp shards; set it to 0"
+    if trainer.gradient_clip_norm:
+        yield "trainer.gradient_clip_norm", "Lightning does not clip by norm with trainer.strategy=fsdp; set it to 0"
+    if trainer.num_pictures:
+        yield "trainer.num_pictures", "with trainer.strategy=fsdp one process alone cannot draw; set it to 0"
+    if trainer.compile:
+        yield "trainer.compile", "is not tried with trainer.strategy=fsdp; set it to false"
+    if config.model.backbone.unfreeze_epoch is not None:
+        yield "model.backbone.unfreeze_epoch", "trainer.strategy=fsdp shards what is frozen for good; leave it out"
 
 
 def _segmentation(config: ExperimentConfig, model: FcnConfig | UNetConfig) -> Iterator[Contradiction]:

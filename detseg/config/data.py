@@ -16,6 +16,7 @@ from detseg.config.section import (
     Probability,
     Section,
 )
+from detseg.errors import ConfigError
 
 
 def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -134,8 +135,11 @@ class DataSection(Section):
 
     image_size: InputSide | tuple[InputSide, InputSide] = 640
     """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
-    batch_size: PositiveInt = 16
-    """Images of one training step and process."""
+    batch_size: PositiveInt | Literal["auto"] = 16
+    """Images of one training step and process; `auto`: as many as fit into memory, tried on images as large and as full
+    as the data and the augmentation can make them, with `optimizer.lr`, which is then the rate for 16 images, scaled to
+    the number found: in proportion for sgd, by the square root for adam, adamw and rmsprop. On Linux or CUDA, in one
+    process; see docs/training.md."""
     num_workers: NonNegativeInt = 2
     """Loader processes; the sample stream does not depend on it."""
     on_bad_sample: Literal["error", "skip"] = "error"
@@ -157,6 +161,17 @@ class DataSection(Section):
         """Height and width of the network input, pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
+
+    @property
+    def num_images(self) -> int:
+        """Images of a batch as a number.
+
+        Raises:
+            ConfigError: it is still to be found.
+        """
+        if self.batch_size == "auto":
+            raise ConfigError("data.batch_size: auto is found when a training begins; give a number here")
+        return self.batch_size
 
 
 MaskValue = Annotated[int, Field(ge=0, le=255)]
@@ -191,7 +206,7 @@ class VocConfig(MaskPictureSection):
     test_split: str = "test"
     """List that `tools/evaluate.py --split test` uses."""
     download: bool = False
-    """Fetch VOC 2007/2012 through torchvision where it is missing."""
+    """Fetch VOC 2007/2012 from its authors' server where it is missing, checked by SHA-256."""
 
 
 class CocoConfig(DataSection):

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detseg.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Probability, Section
+from detseg.config.section import (
+    Channels,
+    Multiplier,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+)
 
 
 class BackboneConfig(Section):
@@ -15,9 +23,9 @@ class BackboneConfig(Section):
     name: str = "csp_nano"
     """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
     of any timm model that gives features. By default a unet has `unet`, a two-stage detector `resnet50`."""
-    depth: PositiveFloat | None = None
+    depth: Multiplier | None = None
     """Depth multiplier of a csp backbone; null: that of its name. Refused for others."""
-    width: PositiveFloat | None = None
+    width: Multiplier | None = None
     """Width multiplier of a csp backbone, null: that of its name; or of `unet`, null: 1, the paper's 64 channels.
     Refused for timm models."""
     levels: Annotated[int, Field(ge=2, le=6)] | None = None
@@ -41,9 +49,9 @@ class NeckConfig(Section):
     name: Literal["pan", "fpn"] = "pan"
     """`fpn`: top-down (Lin et al. 2017); `pan`: top-down, then bottom-up (Liu et al. 2018). An fcn has a neck only
     where one is set, a unet has none."""
-    channels: PositiveInt | None = None
+    channels: Channels | None = None
     """Channels of every fpn level, or of the finest pan level (which then doubles); null: follow the backbone."""
-    depth: PositiveFloat | None = None
+    depth: Multiplier | None = None
     """Depth multiplier of the pan's CSP layers; null: that of the backbone, or 0.33 for timm models."""
 
 
@@ -56,7 +64,7 @@ class TaskAlignedHeadConfig(Section):
     """One branch for boxes and classes (as in the early versions) instead of two."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
     """The strides of the feature maps that predict."""
-    bins: Annotated[int, Field(ge=2)] = 16
+    bins: Annotated[int, Field(ge=2, le=256)] = 16
     """Bins of the distribution of each side's distance, one stride wide each."""
     top_candidates: PositiveInt = 13
     """Positive priors an object at most (TOOD's m)."""
@@ -84,7 +92,7 @@ class AnchorHeadConfig(Section):
     """The strides of the feature maps that predict."""
     anchors: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
     """Widths and heights in input pixels, shared out over the strides by size; null: k-means on the training set."""
-    anchors_per_level: PositiveInt = 3
+    anchors_per_level: Annotated[int, Field(ge=1, le=100)] = 3
     """Anchors of each stride; where `anchors` are given, they must be so many."""
     ignore_iou: Probability = 0.5
     """A prior that overlaps an object by more than this, and is not responsible, is not a negative."""
@@ -105,7 +113,7 @@ class GridHeadConfig(Section):
     """One branch for boxes, confidence and classes, as in the paper."""
     stride: PositiveInt = 32
     """The stride of the grid: cells are this many input pixels wide (the paper: 64 at 448 pixels)."""
-    boxes_per_cell: PositiveInt = 2
+    boxes_per_cell: Annotated[int, Field(ge=1, le=100)] = 2
     """B of the paper."""
     coordinate_weight: NonNegativeFloat = 5.0
     """Lambda_coord of the paper."""

@@ -12,6 +12,9 @@ from detseg.config.strict_yaml import YamlValue, parse_value
 from detseg.config.wording import printable, quoted
 from detseg.errors import ConfigError
 
+_LONGEST = 200
+"""Characters of an override that errors repeat."""
+
 
 @dataclass(frozen=True)
 class Override:
@@ -30,7 +33,7 @@ class Override:
     @property
     def where(self) -> str:
         """What an error about it begins with."""
-        return f"override {printable(self.text)}"
+        return _named(self.text)
 
 
 def parse_override(text: str) -> Override:
@@ -40,7 +43,7 @@ def parse_override(text: str) -> Override:
         ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
     """
     key, equals, value_text = text.partition("=")
-    where = f"override {printable(text)}"
+    where = _named(text)
     if not equals:
         raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
     path = tuple(key.split("."))
@@ -54,6 +57,11 @@ def parse_override(text: str) -> Override:
             f"{where}: expected a single value or a list; set a section key by key: {printable(key)}.key=value"
         )
     return Override(path, value, text)
+
+
+def _named(text: str) -> str:
+    """What errors about an override begin with."""
+    return f"override {printable(text if len(text) <= _LONGEST else text[:_LONGEST] + '...')}"
 
 
 def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:

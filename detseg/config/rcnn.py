@@ -11,7 +11,15 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detseg.config.model import BackboneConfig, NeckConfig
-from detseg.config.section import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Probability, Section
+from detseg.config.section import (
+    Channels,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
+)
 
 Variant = Literal["custom", "resnet50_fpn", "resnet50_fpn_v2", "mobilenet_v3_large_fpn", "mobilenet_v3_large_320_fpn"]
 
@@ -37,7 +45,7 @@ class ProposalConfig(Section):
     (both mobilenet variants: all five at every level)."""
     aspect_ratios: tuple[PositiveFloat, ...] | None = None
     """Heights over widths of the anchors; null: 0.5, 1 and 2."""
-    convolutions: PositiveInt | None = None
+    convolutions: Annotated[int, Field(ge=1, le=32)] | None = None
     """3×3 convolutions of its head; null: 1, as in the paper (resnet50_fpn_v2: 2)."""
     positive_iou: Probability = 0.7
     """An anchor that overlaps an object by at least this is positive; so is the best one of each object."""
@@ -65,11 +73,11 @@ class ProposalConfig(Section):
 class RegionConfig(Section):
     """The second stage: class and box of each proposal (Girshick 2015, "Fast R-CNN"; Lin et al. 2017, section 4.2)."""
 
-    pool_size: PositiveInt = 7
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 7
     """Cells along a side of the features of a proposal (RoIAlign, He et al. 2017)."""
-    sampling_ratio: PositiveInt = 2
+    sampling_ratio: Annotated[int, Field(ge=1, le=16)] = 2
     """Samples along a side of each cell."""
-    hidden: PositiveInt = 1024
+    hidden: Channels = 1024
     """Width of its two fully connected layers."""
     positive_iou: Probability = 0.5
     """A proposal that overlaps an object by at least this is positive, else negative."""
@@ -83,11 +91,11 @@ class RegionConfig(Section):
 class MaskHeadConfig(Section):
     """The mask of each proposal (He et al. 2017, figure 4, right)."""
 
-    pool_size: PositiveInt = 14
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 14
     """Cells along a side of the features of a proposal; the mask has twice as many."""
     convolutions: NonNegativeInt = 4
     """3×3 convolutions."""
-    channels: PositiveInt = 256
+    channels: Channels = 256
     """Channels of each of them and of the transposed one."""
     weight: NonNegativeFloat = 1.0
     """Weight of the mask loss."""

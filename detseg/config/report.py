@@ -24,6 +24,7 @@ _RENAMED = {"frozen_stages": "freeze"}
 """What older versions called a setting."""
 
 _MAX_LINES = 10
+_LONGEST_KEY = 100
 _MISSING = object()
 
 Keys = tuple[str | int, ...]
@@ -214,5 +215,9 @@ def _value_at(data: Any, path: Keys) -> Any:
 
 
 def dotted(path: Keys) -> str:
-    """``("a", "b", 1)`` → ``a.b[1]``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    """``("a", "b", 1)`` → ``a.b[1]``; keys that are far too long for settings are cut."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{_cut(part)}" for part in path).removeprefix(".")
+
+
+def _cut(key: str) -> str:
+    return key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}..."

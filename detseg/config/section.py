@@ -12,6 +12,10 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Channels = Annotated[int, Field(ge=1, le=8192)]
+Multiplier = Annotated[float, Field(gt=0, le=8)]
+"""Of depth or width.  It and channels have bounds so that a number that is wrong by orders of magnitude, be it in a
+foreign checkpoint, is an error and does not take all memory."""
 InputSide = Annotated[int, Field(ge=32)]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detseg.config.model import BackboneConfig, NeckConfig
-from detseg.config.section import NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Section
+from detseg.config.section import Channels, NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Section
 
 
 class CrossEntropyConfig(Section):
@@ -72,7 +72,7 @@ class FcnConfig(Section):
     """FCN-32s, 16s or 8s: the finest map that scores are computed on."""
     upsampling: Literal["transposed", "bilinear"] = "transposed"
     """`transposed`: convolutions that begin as bilinear interpolation and learn, as in the paper; `bilinear`: fixed."""
-    head_channels: PositiveInt | None = None
+    head_channels: Channels | None = None
     """Channels of the two convolutions before the scores of the coarsest map; null: a quarter of the map's."""
     auxiliary_weight: NonNegativeFloat = 0.0
     """Weight of the loss of a second head on the second-coarsest map, used in training only (Zhao et al. 2017: 0.4);
@@ -90,7 +90,7 @@ class UNetConfig(Section):
     backbone: BackboneConfig = BackboneConfig(name="unet")
     strides: tuple[PositiveInt, ...] | None = None
     """Strides of the encoder's maps, each twice the one before; null: all that the backbone has, 32 the coarsest."""
-    decoder_channels: tuple[PositiveInt, ...] | None = None
+    decoder_channels: tuple[Channels, ...] | None = None
     """Channels of the decoder's levels, finest first, from `output_stride` to the second-coarsest map; null: those of
     the encoder's maps, halved for each level finer than they are, at least 16."""
     output_stride: Literal[1, 2, 4] = 1

@@ -30,7 +30,7 @@ from detseg.data.numbers import are_numbers
 from detseg.data.offsets import running_total
 from detseg.data.regions import PackedRegions
 from detseg.data.report import DataReport, Oddity, report_contents
-from detseg.errors import DataError
+from detseg.errors import DataError, shown
 from detseg.structures import ClassTable, FloatArray, IntArray
 
 
@@ -137,4 +137,4 @@ def _numbers(file: Path, entry: Entry, key: str, values: object, count: int) -> 
     if isinstance(values, list) and len(values) == count and are_numbers(values):
         return values
     expected = "[x, y, width, height] in pixels" if count == 4 else "a number"
-    raise DataError(f"{file}: annotation {entry['id']}: {key}: expected {expected}, got {entry.get(key)!r}")
+    raise DataError(f"{file}: annotation {entry['id']}: {key}: expected {expected}, got {shown(entry.get(key))}")

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.class_names import did_you_mean, listed
-from detseg.data.images import read_image_hw
+from detseg.data.class_names import check_class_name, did_you_mean, listed
+from detseg.data.images import MAX_PIXELS, read_image_hw
 from detseg.data.numbers import are_numbers
 from detseg.data.regions import PackedRegions, RegionsBuilder
 from detseg.data.report import DataReport, Oddity
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, shown
 from detseg.structures import ClassTable, IntArray
 
 Entry = dict[str, Any]
@@ -29,10 +29,11 @@ def load_coco(file: Path) -> dict[str, list[Entry]]:
     """The lists ``images``, ``annotations`` and ``categories`` of a file.
 
     Raises:
-        DataError: the file is missing, unreadable, without one of the lists, or without images.
+        DataError: the file is missing, unreadable, without one of the lists, without images, or an object in it has a
+            key twice.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = json.loads(file.read_bytes(), object_pairs_hook=_object)
     except FileNotFoundError:
         raise DataError(f"{file}: there is no such annotation file; correct data.root or the annotation path") from None
     except OSError as error:
@@ -48,6 +49,16 @@ def load_coco(file: Path) -> dict[str, list[Entry]]:
     return {key: content[key] for key in ("images", "annotations", "categories")}
 
 
+def _object(pairs: list[tuple[str, Any]]) -> Entry:
+    """A JSON object, of which Python would keep the last of two equal keys and lose the other."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"an object has the key {shown(twice)} twice; remove or rename one")
+    return found
+
+
 def coco_categories(file: Path, entries: list[Entry]) -> dict[int, str]:
     """Category names by id, in the order of the ids.
 
@@ -59,7 +70,8 @@ def coco_categories(file: Path, entries: list[Entry]) -> dict[int, str]:
     names = entries_by_id(file, "category", entries)
     for category_id, entry in names.items():
         if not isinstance(entry.get("name"), str) or not entry["name"]:
-            raise DataError(f"{file}: category {category_id}: expected a name, got {entry.get('name')!r}")
+            raise DataError(f"{file}: category {category_id}: expected a name, got {shown(entry.get('name'))}")
+        check_class_name(f"{file}: category {category_id}", entry["name"])
     found = {category_id: str(names[category_id]["name"]) for category_id in sorted(names)}
     twice = sorted({name for name in found.values() if list(found.values()).count(name) > 1})
     if twice:
@@ -77,7 +89,7 @@ def entries_by_id(file: Path, kind: str, entries: list[Entry]) -> dict[int, Entr
     for number, entry in enumerate(entries):
         entry_id = entry.get("id")
         if type(entry_id) is not int or abs(entry_id) >= 2**63:
-            raise DataError(f"{file}: {kind} number {number}: id: expected a whole number, got {entry_id!r}")
+            raise DataError(f"{file}: {kind} number {number}: id: expected a whole number, got {shown(entry_id)}")
         if entry_id in found:
             raise DataError(f"{file}: two entries have the {kind} id {entry_id}; ids must differ")
         found[entry_id] = entry
@@ -105,7 +117,7 @@ def coco_class_table(
     for name in wanted:
         if name not in id_of:
             raise ClassTableError(
-                f"{file}: the class {name!r} is not among its categories{did_you_mean(name, list(id_of))}; "
+                f"{file}: the class {shown(name)} is not among its categories{did_you_mean(name, list(id_of))}; "
                 f"they are {listed(list(id_of))}: correct data.classes, or the categories of the file"
             )
     if not wanted or len(set(wanted)) != len(wanted):
@@ -138,10 +150,10 @@ def coco_images(file: Path, entries: list[Entry], report: DataReport) -> tuple[d
 
 def _path(file: Path, image_id: int, name: object) -> str:
     if not isinstance(name, str) or not name:
-        raise DataError(f"{file}: image {image_id}: file_name: expected a path, got {name!r}")
+        raise DataError(f"{file}: image {image_id}: file_name: expected a path, got {shown(name)}")
     if name.startswith(("/", "\\")) or PureWindowsPath(name).drive or ".." in PureWindowsPath(name).parts:
         raise DataError(
-            f"{file}: image {image_id}: file_name: expected a path inside the image folder, got {name!r}; "
+            f"{file}: image {image_id}: file_name: expected a path inside the image folder, got {shown(name)}; "
             "write it relative to that folder"
         )
     return posixpath.normpath(name)
@@ -179,8 +191,14 @@ def coco_sizes(file: Path, entries: list[Entry], root: Path, paths: list[str], r
         for column, key in enumerate(("height", "width")):
             value = entry.get(key) or 0
             if not are_numbers([value]) or value < 0 or value != int(value):
-                raise DataError(f"{file}: image {entry['id']}: {key}: expected whole pixels, got {value!r}")
+                raise DataError(f"{file}: image {entry['id']}: {key}: expected whole pixels, got {shown(value)}")
             sizes[row, column] = int(value)
+        height, width = sizes[row].tolist()  # Python's integers, whose product does not overflow
+        if height * width > MAX_PIXELS:
+            raise DataError(
+                f"{file}: image {entry['id']}: width, height: {width} x {height} pixels are more than the {MAX_PIXELS} "
+                "that are read; correct them, or cut the image into tiles"
+            )
         if not sizes[row].all():
             report.add(Oddity.SIZE_NOT_STATED, path)
             sizes[row] = read_image_hw(root / path)
@@ -195,9 +213,9 @@ def coco_references(file: Path, entry: Entry, image_ids: dict[int, int], categor
     """
     image_id, category_id = entry.get("image_id"), entry.get("category_id")
     if type(image_id) is not int or image_id not in image_ids:
-        raise DataError(f"{file}: annotation {entry['id']}: image_id: there is no image {image_id!r}")
+        raise DataError(f"{file}: annotation {entry['id']}: image_id: there is no image {shown(image_id)}")
     if type(category_id) is not int or category_id not in categories:
-        raise DataError(f"{file}: annotation {entry['id']}: category_id: there is no category {category_id!r}")
+        raise DataError(f"{file}: annotation {entry['id']}: category_id: there is no category {shown(category_id)}")
     return image_ids[image_id], category_id
 
 
@@ -239,5 +257,5 @@ def is_crowd(file: Path, entry: Entry) -> bool:
     """
     value = entry.get("iscrowd", 0)
     if value not in (0, 1):
-        raise DataError(f"{file}: annotation {entry['id']}: iscrowd: expected 0 or 1, got {value!r}")
+        raise DataError(f"{file}: annotation {entry['id']}: iscrowd: expected 0 or 1, got {shown(value)}")
     return bool(value)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.config.data import AugmentationConfig
+from detseg.data.bad_samples import BadSample, file_of, replaced
 from detseg.data.cropped_masks import CroppedMasks
 from detseg.data.geometry import AnnotatedImage, BoxArray, through_letterbox
 from detseg.data.mosaic import mixup, mosaic
@@ -39,6 +41,7 @@ class Example:
         semantic: (H, W) uint8, the label of each pixel of `image`; None in detection.
         truth: uint8 label map of the original image, at its size; None in training and in detection.
         masks: N masks of the size of `image`; None where only boxes are learnt.
+        skipped: the bad samples in whose place there is another one in this example.
     """
 
     image: UInt8Array
@@ -50,6 +53,7 @@ class Example:
     semantic: UInt8Array | None = None
     truth: UInt8Array | None = None
     masks: CroppedMasks | None = None
+    skipped: tuple[BadSample, ...] = ()
 
 
 class TrainDataset(Dataset[Example]):
@@ -59,12 +63,13 @@ class TrainDataset(Dataset[Example]):
         source: the samples.
         config: the augmentation.
         seed: of everything random.
+        skip_bad: another sample takes the place of one that cannot be read; else that is an error.
     """
 
-    def __init__(self, source: SampleSource, config: AugmentationConfig, seed: int) -> None:
+    def __init__(self, source: SampleSource, config: AugmentationConfig, seed: int, skip_bad: bool = False) -> None:
         from detseg.data.transforms import TrainTransform  # here, so that evaluation does not need albumentations
 
-        self.source, self.config, self.seed = source, config, seed
+        self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config)
 
     def __len__(self) -> int:
@@ -73,26 +78,31 @@ class TrainDataset(Dataset[Example]):
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
         rng = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index)
-        item = self._image_or_mosaic(request.index, request, rng)
+        bad: list[BadSample] = []
+        item = self._image_or_mosaic(request.index, request, rng, bad)
         if request.mix and rng.random() < self.config.mixup:
-            item = mixup(item, self._image_or_mosaic(self._partner(rng), request, rng), rng)
-        return to_example(self.transform.augment(item, rng), request.index, None)
+            item = mixup(item, self._image_or_mosaic(self._partner(rng), request, rng, bad), rng)
+        return to_example(self.transform.augment(item, rng), request.index, None, skipped=bad)
 
     def __getitems__(self, requests: list[SampleRequest]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
         return _examples_or_error(self, requests)
 
-    def _image_or_mosaic(self, index: int, request: SampleRequest, rng: np.random.Generator) -> AnnotatedImage:
+    def _image_or_mosaic(
+        self, index: int, request: SampleRequest, rng: np.random.Generator, bad: list[BadSample]
+    ) -> AnnotatedImage:
         hw = (request.height, request.width)
         if request.mix and rng.random() < self.config.mosaic:
             indices = [index, self._partner(rng), self._partner(rng), self._partner(rng)]
-            tiles = [self._annotated(i) for i in rng.permutation(indices).tolist()]
+            tiles = [self._annotated(i, request.epoch, bad) for i in rng.permutation(indices).tolist()]
             return mosaic(tiles, hw, self.config.mosaic_scale, self.config.min_visibility, rng)
-        return self.transform.fit(self._annotated(index), hw, rng)
+        return self.transform.fit(self._annotated(index, request.epoch, bad), hw, rng)
 
-    def _annotated(self, index: int) -> AnnotatedImage:
-        sample = self.source[index]
-        check_sample(sample, self.source.classes)
+    def _annotated(self, index: int, epoch: int, bad: list[BadSample]) -> AnnotatedImage:
+        if not self.skip_bad:
+            return annotated(checked_sample(self.source, index))
+        sample, found = replaced(partial(checked_sample, self.source), self.source, self.seed, epoch, index)
+        bad += found
         return annotated(sample)
 
     def _partner(self, rng: np.random.Generator) -> int:
@@ -114,8 +124,7 @@ class EvalDataset(Dataset[Example]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> Example:
-        sample = self.source[index]
-        check_sample(sample, self.source.classes)
+        sample = checked_sample(self.source, index)
         letterbox = Letterbox.fit(sample.hw, self.input_hw)
         item = with_pixels(through_letterbox(annotated(sample), letterbox))
         return to_example(item, index, letterbox, sample.semantic)
@@ -123,6 +132,24 @@ class EvalDataset(Dataset[Example]):
     def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
         return _examples_or_error(self, indices)
+
+
+def checked_sample(source: SampleSource, index: int) -> Sample:
+    """A sample that a network can learn from.
+
+    Raises:
+        DataError: it cannot be read, or does not keep the contract.  Whatever else its source raises (out of memory, a
+            mistake in a source of the user's) goes on with a note that names the file, which a loader hands on, too.
+    """
+    try:
+        sample = source[index]
+        check_sample(sample, source.classes)
+    except DataError:
+        raise
+    except Exception as error:
+        error.add_note(f"This happened while {file_of(source, index)} was read.")
+        raise
+    return sample
 
 
 def annotated(sample: Sample) -> AnnotatedImage:
@@ -137,11 +164,16 @@ def with_pixels(item: AnnotatedImage) -> AnnotatedImage:
 
 
 def to_example(
-    item: AnnotatedImage, index: int, letterbox: Letterbox | None, truth: UInt8Array | None = None
+    item: AnnotatedImage,
+    index: int,
+    letterbox: Letterbox | None,
+    truth: UInt8Array | None = None,
+    skipped: Sequence[BadSample] = (),
 ) -> Example:
     """Channels first, as networks want them."""
     image = np.ascontiguousarray(item.image.transpose(2, 0, 1))  # 3 H W
-    return Example(image, item.boxes, item.labels, item.ignore, index, letterbox, item.semantic, truth, item.masks)
+    columns = (image, item.boxes, item.labels, item.ignore)
+    return Example(*columns, index, letterbox, item.semantic, truth, item.masks, tuple(skipped))
 
 
 def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:

@@ -2,7 +2,7 @@
 
 Pillow reads the header: format, mode, declared size (before any memory is taken) and EXIF orientation.  OpenCV decodes
 plain JPEG and PNG, to the same pixels as Pillow in a fraction of the time; Pillow decodes the rest and says what is
-wrong with a damaged file.
+wrong with a damaged file.  What neither says, that bytes of a JPEG are lost, ``decoder_messages`` hears of libjpeg.
 
 Letters for dimensions: H and W pixels.
 """
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from detseg.data.decoder_messages import lost_pixels
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
@@ -30,6 +31,9 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 _FAST_FORMATS = {"JPEG", "MPO", "PNG"}
 _FAST_MODES = {"L", "RGB"}
 _END_OF_JPEG = b"\xff\xd9"
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ANIMATED_PNG = b"acTL"
+_COMPRESSED_TEXTS = (b"zTXt", b"iTXt")
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -45,7 +49,8 @@ def read_image(path: Path | str) -> UInt8Array:
         (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Raises:
-        DataError: the file is missing, not an image, cut short, or declares more than ``MAX_PIXELS``.
+        DataError: the file is missing, not an image, cut short, damaged as far as the decoders notice, or declares more
+            than ``MAX_PIXELS``.
     """
     path = Path(path)
     try:
@@ -54,7 +59,7 @@ def read_image(path: Path | str) -> UInt8Array:
         raise unreadable(path, error) from None
     with open_header(BytesIO(data), path) as header:
         orientation = exif_orientation(header)
-        image = _decode_plain(data) if _is_plain(header, data) else None
+        image = _decode_plain(data, path) if _is_plain(header, data) else None
         if image is None:
             image = _decode_any(header, path)
     return np.ascontiguousarray(upright(image, orientation))
@@ -76,7 +81,7 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
     try:
         with path.open("rb") as stream, open_header(stream, path) as header:
             if header.format == "TIFF":
-                header.load()  # when and how a turned TIFF changes its size differs between versions of Pillow
+                _load(header, path)  # when and how a turned TIFF changes its size differs between versions of Pillow
             width, height = header.size
             turned = exif_orientation(header) >= 5
     except OSError as error:
@@ -179,23 +184,55 @@ def _stated_orientation(header: Image.Image) -> int:
 def _is_plain(header: Image.Image, data: bytes) -> bool:
     if header.format not in _FAST_FORMATS or header.mode not in _FAST_MODES:
         return False
+    if header.format == "PNG":
+        return _is_plain_png(data)
     # OpenCV may pad a JPEG that was cut short with grey; Pillow refuses it.  A whole one ends with this marker.
-    return header.format == "PNG" or data.endswith(_END_OF_JPEG)
+    return data.endswith(_END_OF_JPEG)
 
 
-def _decode_plain(data: bytes) -> UInt8Array | None:
+def _is_plain_png(png: bytes) -> bool:
+    """Whether OpenCV takes no more of a PNG than Pillow would.
+
+    Of a damaged animation it gives what it has; texts behind the pixels, which Pillow's header has not come to, it
+    expands whatever their size.
+    """
+    place, behind = len(_PNG_SIGNATURE), False
+    while place + 8 <= len(png):
+        kind = png[place + 4 : place + 8]
+        if kind == _ANIMATED_PNG or (behind and kind in _COMPRESSED_TEXTS):
+            return False
+        behind = behind or kind == b"IDAT"
+        place += 12 + int.from_bytes(png[place : place + 4], "big")  # length, kind and checksum take four bytes each
+    return True
+
+
+def _decode_plain(data: bytes, path: Path) -> UInt8Array | None:
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        bgr, lost = lost_pixels(lambda: cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags), str(path))
     except cv2.error:
         return None
+    if bgr is not None and lost:
+        raise DataError(
+            f"{path}: the image is damaged, a part of its pixels is lost (the decoder says: {lost}); replace the file "
+            "or take it off the list; if it looks whole, save it anew"
+        )
     return None if bgr is None else np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def _decode_any(header: Image.Image, path: Path) -> UInt8Array:
+    _load(header, path)
+    try:
+        return pil_to_rgb(header)
+    except MemoryError:
+        raise
+    except Exception as error:  # see open_header
+        raise unreadable(path, error) from None
+
+
+def _load(header: Image.Image, path: Path) -> None:
     try:
         header.load()
-        return pil_to_rgb(header)
     except MemoryError:
         raise
     except Exception as error:  # see open_header

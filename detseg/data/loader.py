@@ -6,118 +6,30 @@ B images of H × W pixels.
 from __future__ import annotations
 
 import itertools
+import signal
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import cv2
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detseg.config.data import AugmentationConfig
-from detseg.data.examples import EvalDataset, Example, TrainDataset
-from detseg.data.geometry import BoxArray
-from detseg.data.packed_masks import PackedMasks, pack_masks
+from detseg.data.bad_samples import BadSampleList
+from detseg.data.examples import EvalDataset, TrainDataset
+from detseg.data.packed_batch import PackedBatch, collate
 from detseg.data.sampling import EpochBatchSampler
 from detseg.data.source import EvalSource, SampleSource
-from detseg.errors import DataError
-from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoolArray, BoxTargets, IntArray, UInt8Array
+from detseg.errors import DataError, DetsegError, one_line
+from detseg.structures import Batch
 
 PREFETCH = 4
 """Batches that each worker prepares ahead."""
 
-
-@dataclass(frozen=True)
-class PackedBatch:
-    """A batch on its way from a worker, with the targets of all images in a few arrays.
-
-    torch passes every tensor between processes through a shared memory file of its own; with the targets of each
-    image apart that takes 1.4 ms an image instead of 0.4, and large batches run out of open files.
-
-    Attributes:
-        images: (B, 3, H, W) uint8.
-        boxes, labels, ignore: the targets of all images in a row.
-        counts: number of objects of each image.
-        indices, letterboxes, semantic: as in `Batch`.
-        truths: the label maps at original size of an evaluation batch; empty in training and in detection.
-        masks: those of all images in a row; None where only boxes are learnt.
-    """
-
-    images: Tensor
-    boxes: BoxArray
-    labels: IntArray
-    ignore: BoolArray
-    counts: list[int]
-    indices: list[int]
-    letterboxes: list[Letterbox]
-    semantic: Tensor | None
-    truths: list[UInt8Array]
-    masks: PackedMasks | None = None
-
-    def pin_memory(self) -> PackedBatch:
-        """The same with its images in page-locked memory (called by the loader's pinning thread)."""
-        semantic = None if self.semantic is None else self.semantic.pin_memory()
-        return replace(self, images=self.images.pin_memory(), semantic=semantic)
-
-    def unpack(self) -> Batch:
-        """The batch that tasks consume."""
-        borders = np.cumsum(self.counts)[:-1]
-        columns = [np.split(column, borders) for column in (self.boxes, self.labels, self.ignore)]
-        targets = [BoxTargets(*(torch.from_numpy(rows) for rows in image)) for image in zip(*columns, strict=True)]
-        if self.masks is not None:
-            height, width = self.images.shape[2:]
-            dense = self.masks.dense((height, width), self.counts)
-            targets = [
-                replace(target, masks=torch.from_numpy(masks)) for target, masks in zip(targets, dense, strict=True)
-            ]
-        return Batch(
-            self.images,
-            targets,
-            self.indices,
-            self.letterboxes,
-            semantic=self.semantic,
-            semantic_truths=self.truths,
-        )
-
-
-def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
-    """Stack the examples of one batch, all of one size; an error is handed on.
-
-    Args:
-        examples: B examples.
-
-    Returns:
-        the batch as it travels to the main process; `unpack()` gives the `Batch`.
-
-    Raises:
-        ValueError: some examples have a semantic map or masks, others none.
-    """
-    if isinstance(examples, DataError):
-        return examples
-    semantic = [torch.from_numpy(example.semantic) for example in examples if example.semantic is not None]
-    if len(semantic) not in (0, len(examples)):
-        raise ValueError(
-            f"a batch needs semantic maps of all its images or of none, got {len(semantic)} of {len(examples)}"
-        )
-    masks = [example.masks for example in examples if example.masks is not None]
-    if len(masks) not in (0, len(examples)):
-        raise ValueError(f"a batch needs masks for all its images or for none, got {len(masks)} of {len(examples)}")
-    return PackedBatch(
-        images=torch.stack([torch.from_numpy(example.image) for example in examples]),
-        boxes=np.concatenate([example.boxes for example in examples]),
-        labels=np.concatenate([example.labels for example in examples]),
-        ignore=np.concatenate([example.ignore for example in examples]),
-        counts=[len(example.labels) for example in examples],
-        indices=[example.index for example in examples],
-        letterboxes=[example.letterbox for example in examples if example.letterbox is not None],
-        semantic=torch.stack(semantic) if semantic else None,
-        truths=[example.truth for example in examples if example.truth is not None],
-        masks=pack_masks(masks) if masks else None,
-    )
+_GRACE = 60
+"""Seconds that a worker lives on after SIGTERM; one that is not needed any more is told so, and leaves before."""
 
 
 class BatchLoader(DataLoader[Any]):
@@ -125,13 +37,31 @@ class BatchLoader(DataLoader[Any]):
 
     torch re-raises what a worker raises with the worker's whole traceback as its message; so workers return the error
     as a value, and it is raised here.
+
+    Attributes:
+        bad_samples: where samples that were skipped are listed; None: none is.
     """
 
+    bad_samples: BadSampleList | None = None
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
-        for packed in super().__iter__():
+        for packed in self._packed():
             if isinstance(packed, DataError):
                 raise packed
+            if self.bad_samples is not None:
+                self.bad_samples.add(packed.skipped)
             yield packed.unpack()
+
+    def _packed(self) -> Iterator[PackedBatch | DataError]:
+        try:
+            yield from super().__iter__()
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            raise DetsegError(
+                f"a loader process has died: {one_line(error)}; if it was killed for want of memory, lower "
+                "data.num_workers or data.batch_size, else --debug and data.num_workers=0 show where"
+            ) from error
 
 
 class TrainLoader(BatchLoader):
@@ -147,11 +77,30 @@ class EvalLoader(BatchLoader):
     """Adds to each batch what its detections are scored against; this process has it at hand, so it does not travel.
 
     Semantic truths do travel: the worker has decoded them, and to read them again here would cost more.
+
+    Args:
+        source: the samples.
+        input_hw: height and width of the network input, pixels.
+        batches: positions in the data set of each batch's images.
+        num_empty: batches without an image behind those, so that all processes make the same number of steps.
+        options: of torch's DataLoader.
     """
 
-    def __init__(self, source: EvalSource, input_hw: tuple[int, int], **options: Any) -> None:
-        super().__init__(EvalDataset(source, input_hw), **options)
+    def __init__(
+        self,
+        source: EvalSource,
+        input_hw: tuple[int, int],
+        batches: Sequence[list[int]],
+        num_empty: int,
+        **options: Any,
+    ) -> None:
+        super().__init__(EvalDataset(source, input_hw), batch_sampler=batches, **options)
         self.source = source
+        self.input_hw = input_hw
+        self.num_empty = num_empty
+
+    def __len__(self) -> int:
+        return super().__len__() + self.num_empty
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         for batch in super().__iter__():
@@ -160,6 +109,7 @@ class EvalLoader(BatchLoader):
                 image_ids=[self.source.image_id(index) for index in batch.indices],
                 annotations=[self.source.annotations(index) for index in batch.indices],
             )
+        yield from itertools.repeat(Batch(torch.zeros(0, 3, *self.input_hw, dtype=torch.uint8), [], []), self.num_empty)
 
 
 def train_loader(
@@ -174,6 +124,7 @@ def train_loader(
     shuffle: bool = True,
     rank: int = 0,
     world_size: int = 1,
+    bad_samples: BadSampleList | None = None,
 ) -> TrainLoader:
     """The loader of augmented training batches; call `loader.batch_sampler.set_epoch` before each epoch.
 
@@ -188,13 +139,14 @@ def train_loader(
         shuffle: false: the order of the data set in every epoch.
         rank: number of this process.
         world_size: number of processes.
+        bad_samples: where samples that cannot be read are listed, which others then take the place of; None: such a
+            sample is an error.
 
     Returns:
         a loader of `Batch`; its `batch_sampler` is an `EpochBatchSampler`.
 
     Raises:
-        DataError: while iterating, when an image cannot be read.
-        ValueError: fewer images than processes.
+        DataError: fewer images than processes; while iterating: an image cannot be read, or too many cannot.
     """
     batches = EpochBatchSampler(
         len(source),
@@ -207,7 +159,10 @@ def train_loader(
         rank=rank,
         world_size=world_size,
     )
-    return TrainLoader(TrainDataset(source, config, seed), batch_sampler=batches, **_worker_options(num_workers))
+    dataset = TrainDataset(source, config, seed, skip_bad=bad_samples is not None)
+    loader = TrainLoader(dataset, batch_sampler=batches, **_worker_options(num_workers))
+    loader.bad_samples = bad_samples
+    return loader
 
 
 def eval_loader(
@@ -221,8 +176,10 @@ def eval_loader(
 ) -> BatchLoader:
     """The loader of letterboxed batches in the order of the data set.
 
-    Process r sees images r, r + world_size, ...: every image once, none twice to fill up, so that the metric of all
-    processes together counts each image once.
+    The batches are those of a single process, and process r sees batches r, r + world_size, ...: every image once, none
+    twice to fill up, and each in the company that it would have there, since the last bits of what a network computes
+    for an image may depend on the size of its batch.  Who has one batch less ends on an empty one: all make the same
+    number of steps.
 
     Args:
         source: the samples.
@@ -238,8 +195,11 @@ def eval_loader(
     Raises:
         DataError: while iterating, when an image cannot be read.
     """
-    indices = range(rank, len(source), world_size)
-    return EvalLoader(source, input_hw, batch_size=batch_size, sampler=indices, **_worker_options(num_workers))
+    positions = list(range(len(source)))
+    batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]
+    own = batches[rank::world_size]
+    num_empty = -(-len(batches) // world_size) - len(own)
+    return EvalLoader(source, input_hw, own, num_empty, **_worker_options(num_workers))
 
 
 def _worker_options(num_workers: int) -> dict[str, Any]:
@@ -258,6 +218,13 @@ def _worker_options(num_workers: int) -> dict[str, Any]:
 
 
 def init_worker(worker_id: int) -> None:
-    """One thread for each worker: they share the cores already, and thread pools do not survive a fork."""
+    """One thread for each worker: they share the cores already, and thread pools do not survive a fork.
+
+    Signals are the training's to answer.  Ctrl-C and many clusters send them to the workers as well, and a worker that
+    died of one would take down the step that the training is about to finish.
+    """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGALRM"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))

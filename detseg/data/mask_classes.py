@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.data.class_names import class_table, listed
-from detseg.errors import ClassTableError, DataError
+from detseg.data.class_names import check_class_name, class_table, listed, printable
+from detseg.errors import ClassTableError, DataError, shown
 from detseg.structures import MAX_CLASSES, ClassTable
 
 CLASSES_FILE = "classes.txt"
@@ -76,7 +76,7 @@ def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str]
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
     """Both lists, and the first label that differs, as long lists are cut."""
     first = next((k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
-    label = "" if first is None else f" (label {first} is {found[first]!r}, expected {expected[first]!r})"
+    label = "" if first is None else f" (label {first} is {shown(found[first])}, expected {shown(expected[first])})"
     return f"{len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}{label}"
 
 
@@ -92,13 +92,15 @@ def _names_in_file(path: Path) -> list[str]:
         raise DataError(f"{path}: it names no classes; write one a line, or {_MEND}")
     if all(_NUMBERED.match(name) for name in names):
         raise DataError(
-            f"{path}: expected names only, one a line, got {names[0]!r}; take the numbers out (values other than "
+            f"{path}: expected names only, one a line, got {shown(names[0])}; take the numbers out (values other than "
             f"0, 1, 2, ... go into data.mask_values), or {_MEND}"
         )
+    for name in names:
+        check_class_name(str(path), name)
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise DataError(f"{path}: class names must differ, got {listed(twice)} more than once")
     if not 2 <= len(names) <= MAX_CLASSES:
-        mend = f"; name the background, too, on a line before {names[0]}" if len(names) == 1 else ""
+        mend = f"; name the background, too, on a line before {printable(names[0])}" if len(names) == 1 else ""
         raise DataError(f"{path}: a mask tells 2 to {MAX_CLASSES} classes apart, got {len(names)}{mend}")
     return names

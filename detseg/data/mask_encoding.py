@@ -5,16 +5,19 @@ Letters for dimensions: C classes, H and W pixels, K colours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
-from detseg.data.class_names import listed
-from detseg.errors import ClassTableError
+from detseg.data.class_names import listed, printable
+from detseg.errors import ClassTableError, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 Rgb = tuple[int, int, int]
+
+_BLOCK_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -78,14 +81,17 @@ class MaskEncoding:
 
     def labels_of_colors(self, image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
         """(H, W, 3) uint8 RGB → (H, W) uint8 labels, and (H, W) bool: where the colour means something."""
-        codes = color_codes(image)
-        place = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
-        return self.code_labels[place], self.codes[place] == codes
+        labels, known = np.empty(image.shape[:2], dtype=np.uint8), np.empty(image.shape[:2], dtype=np.bool_)
+        for rows in row_blocks(image):
+            codes = color_codes(image[rows])
+            place = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
+            labels[rows], known[rows] = self.code_labels[place], self.codes[place] == codes
+        return labels, known
 
     def _check(self) -> None:
         num = len(self.classes)
         if not 2 <= num <= MAX_CLASSES:
-            mend = f"; name the background, too: [background, {self.classes.names[0]}]" if num == 1 else ""
+            mend = f"; name the background, too: [background, {printable(self.classes.names[0])}]" if num == 1 else ""
             raise ClassTableError(f"data.classes: a mask tells 2 to {MAX_CLASSES} classes apart, got {num}{mend}")
         if self.colors is not None:
             self._check_colors(num)
@@ -104,7 +110,7 @@ class MaskEncoding:
             others = [value for value in range(num + 1) if value != self.ignore_index]
             mend = f", or the values of the classes, as data.mask_values={others[:num]}" if self.values is None else ""
             raise ClassTableError(
-                f"data.ignore_index: {self.ignore_index} is the value of the class {name!r}, so it cannot count "
+                f"data.ignore_index: {self.ignore_index} is the value of the class {shown(name)}, so it cannot count "
                 f"nowhere, too; set data.ignore_index=null or to another value{mend}"
             )
 
@@ -123,6 +129,13 @@ class MaskEncoding:
         twice = sorted({tuple(color) for color in colors if colors.count(color) > 1})
         if twice:
             raise ClassTableError(f"data.mask_colors, data.ignore_colors: {twice[0]} stands there more than once")
+
+
+def row_blocks(image: UInt8Array) -> Iterator[slice]:
+    """The rows of an (H, W, 3) image in blocks: codes take 16 times the memory of labels, and as much on the way."""
+    step = max(_BLOCK_PIXELS // max(image.shape[1], 1), 1)
+    for start in range(0, image.shape[0], step):
+        yield slice(start, start + step)
 
 
 def color_codes(image: UInt8Array) -> IntArray:

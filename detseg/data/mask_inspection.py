@@ -15,7 +15,7 @@ from detseg.data.mask_encoding import MaskEncoding
 from detseg.data.mask_messages import histogram
 from detseg.data.report import MAX_EXAMPLES, Oddity
 from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
-from detseg.errors import DataError
+from detseg.errors import DataError, shown
 from detseg.structures import IGNORE_LABEL, IntArray
 
 MAX_INSPECTED = 200
@@ -129,17 +129,17 @@ def _single_class(label: int, ignored: int | None, encoding: MaskEncoding) -> tu
     names, values = encoding.classes.names, list(encoding.class_values)
     absent = [name for k, name in enumerate(names) if k != label]
     if ignored is None:
-        begin = f"only {names[label]!r} occurs beside colours that count nowhere, never {listed(absent)}"
+        begin = f"only {shown(names[label])} occurs beside colours that count nowhere, never {listed(absent)}"
         return begin, "is one of data.ignore_colors a class? it belongs into data.mask_colors"
     low, high = sorted([ignored, values[label]])
     begin = f"values {{{low}, {high}}} with {len(names)} classes, and {ignored} counts nowhere"
     if len(names) == 2:
         values[1 - label] = ignored
-        return f"{begin}, so that {absent[0]!r} never occurs", (
+        return f"{begin}, so that {shown(absent[0])} never occurs", (
             f"is {ignored} the {('foreground', 'background')[label]}? set data.mask_values={values} "
-            f"data.ignore_index=null; or is it void? add images that show {absent[0]!r}"
+            f"data.ignore_index=null; or is it void? add images that show {shown(absent[0])}"
         )
-    return f"{begin} (data.ignore_index), so that only {names[label]!r} occurs, never {listed(absent)}", (
+    return f"{begin} (data.ignore_index), so that only {shown(names[label])} occurs, never {listed(absent)}", (
         f"is {ignored} a class here? the masks then tell fewer classes apart than data.classes has; mend the masks, or "
         "name their classes in data.classes and the value of each in data.mask_values"
     )
@@ -164,12 +164,13 @@ def _report(dataset: SegmentationDataset, seen: _Seen, encoding: MaskEncoding | 
         report.note(f"pixels of the masks that count nowhere: {100 * ignored / total:.1f} %")
     if encoding is not None and _single(seen):
         report.note(
-            f"the masks show {names[seen.present[0]]!r} and what counts nowhere, and no other class "
+            f"the masks show {shown(names[seen.present[0]])} and what counts nowhere, and no other class "
             f"({_histogram(seen, encoding)}): is that so?"
         )
     for label, images in sorted(seen.alone.items()) if encoding is not None else ():
         more = ", ..." if len(images) > MAX_EXAMPLES else ""
-        shown = ", ".join(printable(name) for name in images[:MAX_EXAMPLES]) + more
-        report.note(f"masks in which only {names[label]!r} and void occur: {len(images)} of {seen.masks} ({shown})")
+        some = ", ".join(printable(name) for name in images[:MAX_EXAMPLES]) + more
+        alone = f"masks in which only {shown(names[label])} and void occur"
+        report.note(f"{alone}: {len(images)} of {seen.masks} ({some})")
     for absent in np.flatnonzero(seen.counts[: len(names)] == 0):
         report.add(Oddity.ABSENT, names[absent])

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.mask_encoding import MaskEncoding, color_codes
+from detseg.data.class_names import printable
+from detseg.data.mask_encoding import MaskEncoding, color_codes, row_blocks
 from detseg.structures import BoolArray, IntArray, UInt8Array
 
 _MAX_SHOWN = 8
@@ -67,16 +68,15 @@ def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskE
         known: (H, W) bool, the pixels whose colour is listed; not all of them.
         encoding: the listed colours.
     """
-    colors, counts = np.unique(color_codes(image)[~known], return_counts=True)
+    colors, counts = _color_counts(image, ~known)
     order = np.argsort(-counts, kind="stable")[:_MAX_SHOWN]
     table = np.array(encoding.colors, dtype=np.int64)
     found = []
     for code, count in zip(colors[order].tolist(), counts[order].tolist(), strict=True):
         color = (code >> 16, code >> 8 & 255, code & 255)
         nearest = int(((table - np.array(color)) ** 2).sum(axis=1).argmin())
-        found.append(
-            f"{color} {_pixels(count)}, nearest {encoding.classes.names[nearest]} {tuple(table[nearest].tolist())}"
-        )
+        name = printable(encoding.classes.names[nearest])
+        found.append(f"{color} {_pixels(count)}, nearest {name} {tuple(table[nearest].tolist())}")
     more = f"; and {len(colors) - len(order)} more" if len(colors) > len(order) else ""
     mend = "name them in data.mask_colors, or in data.ignore_colors if they are to count nowhere"
     if (image[..., :1] == image).all():
@@ -91,10 +91,19 @@ def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskE
 
 def most_frequent_colors(image: UInt8Array) -> str:
     """The colours of (H, W, 3) uint8 RGB pixels, the most frequent first: ``(0, 0, 0) (81.2 %), ...``."""
-    colors, counts = np.unique(color_codes(image), return_counts=True)
+    colors, counts = _color_counts(image, np.ones(image.shape[:2], dtype=np.bool_))
     order = np.argsort(-counts, kind="stable")
     names = [str((code >> 16, code >> 8 & 255, code & 255)) for code in colors[order].tolist()]
     return histogram(names, counts[order])
+
+
+def _color_counts(image: UInt8Array, counted: BoolArray) -> tuple[IntArray, IntArray]:
+    """The codes of the colours of some pixels of an image, ascending, and how many pixels have each."""
+    found = [np.unique(color_codes(image[rows])[counted[rows]], return_counts=True) for rows in row_blocks(image)]
+    colors, place = np.unique(np.concatenate([codes for codes, _ in found]), return_inverse=True)
+    counts = np.zeros(len(colors), dtype=np.int64)
+    np.add.at(counts, place, np.concatenate([numbers for _, numbers in found]))
+    return colors, counts
 
 
 def _value_mend(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:

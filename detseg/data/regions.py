@@ -7,7 +7,6 @@ Letters for dimensions: T regions, P polygons, V numbers (x and y of every corne
 
 from __future__ import annotations
 
-import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from detseg.data.numbers import are_numbers
 from detseg.data.offsets import running_total
+from detseg.errors import shown
 from detseg.ops.masks import encode_edges, run_lengths
 from detseg.structures import FloatArray, InstanceMasks, IntArray
 
@@ -103,7 +104,7 @@ class RegionsBuilder:
             self._add([], _compressed(segmentation, hw))
             return
         if not isinstance(segmentation, list) or not segmentation:
-            raise ValueError(f"expected polygons or run lengths, got {_short(segmentation)}")
+            raise ValueError(f"expected polygons or run lengths, got {shown(segmentation)}")
         if all(isinstance(value, int | float) for value in segmentation):
             raise ValueError(f"{_POLYGONS}, got one flat list of numbers; put it in brackets")
         for polygon in segmentation:
@@ -136,10 +137,10 @@ def _check_polygon(polygon: object) -> None:
     if isinstance(polygon, list) and polygon and all(isinstance(point, list) for point in polygon):
         raise ValueError(f"{_POLYGONS}, got one of points [[x, y], ...]; write its numbers one after the other")
     if not isinstance(polygon, list) or not all(isinstance(value, int | float) for value in polygon):
-        raise ValueError(f"{_POLYGONS}, got {_short(polygon)} in it")
+        raise ValueError(f"{_POLYGONS}, got {shown(polygon)} in it")
     if len(polygon) < 6 or len(polygon) % 2:
         raise ValueError(f"a polygon needs x and y of at least 3 corners, got {len(polygon)} numbers")
-    if not math.isfinite(math.fsum(polygon)) or max(map(abs, polygon)) > MAX_COORDINATE:
+    if not are_numbers(polygon) or max(map(abs, polygon)) > MAX_COORDINATE:
         raise ValueError(f"corners of a polygon lie more than {MAX_COORDINATE:.0f} pixels away, or nowhere")
 
 
@@ -147,16 +148,16 @@ def _compressed(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
     """The compressed run lengths of a region, after a check that they fill the image: pycocotools trusts them."""
     if rle.get("size") != list(hw):
         raise ValueError(
-            f"size: expected that of the image, [height, width] = {list(hw)}, got {_short(rle.get('size'))}"
+            f"size: expected that of the image, [height, width] = {list(hw)}, got {shown(rle.get('size'))}"
         )
     given = rle.get("counts")
     if isinstance(given, str) and given.isascii():
         counts, text = run_lengths(given.encode()), given.encode()
-    elif isinstance(given, list) and given and all(type(count) is int and count < 2**31 for count in given):
+    elif isinstance(given, list) and given and all(type(count) is int and abs(count) < 2**31 for count in given):
         counts, text = np.array(given, dtype=np.int64), b""
     else:
         raise ValueError(
-            f"counts: expected run lengths, a list of whole numbers or a compressed string, got {_short(given)}"
+            f"counts: expected run lengths, a list of whole numbers or a compressed string, got {shown(given)}"
         )
     if (counts < 0).any() or counts.sum() != hw[0] * hw[1]:
         raise ValueError(f"counts: the run lengths must add up to {hw[0]} x {hw[1]} pixels, got {int(counts.sum())}")
@@ -168,8 +169,3 @@ def _without_empty_runs(counts: IntArray) -> bytes:
     ends = np.cumsum(counts)
     kept = (np.arange(len(counts)) % 2 == 1) & (counts > 0)
     return encode_edges(np.stack([(ends - counts)[kept], ends[kept]], axis=1).ravel(), int(counts.sum()))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

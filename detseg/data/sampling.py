@@ -8,6 +8,8 @@ from enum import IntEnum
 
 import numpy as np
 
+from detseg.errors import DataError
+
 SIZE_STEP = 32
 """Batch sizes in pixels are multiples of this, the coarsest stride of the networks."""
 
@@ -72,7 +74,7 @@ class EpochBatchSampler:
         world_size: number of processes.
 
     Raises:
-        ValueError: no images, or fewer images than processes.
+        DataError: no images, or fewer images than processes.
     """
 
     def __init__(
@@ -89,7 +91,10 @@ class EpochBatchSampler:
         world_size: int = 1,
     ) -> None:
         if num_samples < world_size:
-            raise ValueError(f"expected at least one image for each of {world_size} processes, got {num_samples}")
+            raise DataError(
+                f"training images: expected at least one for each of {world_size} processes, got {num_samples}; train "
+                f"on fewer devices (trainer.devices, trainer.num_nodes), or on more images"
+            )
         self.num_samples, self.batch_size, self.seed, self.input_hw = num_samples, batch_size, seed, input_hw
         self.multi_scale, self.plain_from_epoch, self.shuffle = multi_scale, plain_from_epoch, shuffle
         self.rank, self.world_size = rank, world_size
@@ -123,6 +128,10 @@ class EpochBatchSampler:
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         # The epoch of this moment, however late the batches are asked for.
         return self._deal(self.epoch, self.num_done)
+
+    def batch(self, epoch: int, number: int) -> list[SampleRequest]:
+        """The requests of one batch, whichever epoch is chosen; ``number``: within its epoch, from 0."""
+        return next(self._deal(epoch, number))
 
     def _deal(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
         order = np.arange(self.num_samples)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.data.annotations import pack_images
-from detseg.data.class_names import listed
+from detseg.data.class_names import check_class_name, listed
 from detseg.data.coco_file import (
     Entry,
     check_images_present,
@@ -35,7 +35,7 @@ from detseg.data.offsets import running_total
 from detseg.data.regions import PackedRegions
 from detseg.data.report import DataReport, Oddity
 from detseg.data.semantic_dataset import SegmentationDataset
-from detseg.errors import ClassTableError
+from detseg.errors import ClassTableError, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 BACKGROUND = "background"
@@ -133,10 +133,11 @@ def _class_table(
     """The table with the background in front."""
     given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
     background = given[0] if given else BACKGROUND
+    check_class_name("data.classes", background)
     if background in names.values():
         other = "ground" if background == BACKGROUND else BACKGROUND
         raise ClassTableError(
-            f"{file}: label 0 is the background, but {background!r} is the name of a category; begin data.classes "
+            f"{file}: label 0 is the background, but {shown(background)} is the name of a category; begin data.classes "
             f"with a name that no category has: [{other}, {listed(given or tuple(names.values()))}]"
         )
     if isinstance(classes, ClassTable):

@@ -17,7 +17,7 @@ from detseg.data.mask_inspection import inspect_masks
 from detseg.data.report import DataReport, Oddity
 from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.data.voc_lists import check_present, files_by_stem, listed_stems, voc_lists
-from detseg.errors import DataError
+from detseg.errors import DataError, shown
 from detseg.structures import ClassTable
 
 
@@ -84,5 +84,5 @@ def _images_folder(folder: Path) -> Path:
 
 def _only(root: Path, folder: Path, stem: str, names: list[str]) -> str:
     if len(names) > 1:
-        raise DataError(f"{folder}: which file is {stem!r}: {listed(names)}? Remove all but one")
+        raise DataError(f"{folder}: which file is {shown(stem)}: {listed(names)}? Remove all but one")
     return f"{folder.relative_to(root).as_posix()}/{names[0]}"

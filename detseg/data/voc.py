@@ -21,7 +21,7 @@ from detseg.data.images import read_image_hw
 from detseg.data.report import DataReport, Oddity, report_contents
 from detseg.data.voc_lists import check_present, files_by_stem, listed_stems, stems_of, voc_lists
 from detseg.data.voc_xml import VocAnnotation, read_voc_xml
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, shown
 from detseg.structures import ClassTable, ImageAnnotations
 
 
@@ -91,7 +91,9 @@ def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -
         names = images[stem]
         name = annotation.filename if annotation.filename in names else names[0]
         if len(names) > 1 and name != annotation.filename:
-            raise DataError(f"{folder / 'JPEGImages'}: which image is {stem!r}: {listed(names)}? Remove all but one")
+            raise DataError(
+                f"{folder / 'JPEGImages'}: which image is {shown(stem)}: {listed(names)}? Remove all but one"
+            )
         if annotation.filename and annotation.filename != name:
             report.add(Oddity.WRONG_FILENAME, xml.name)
         entries.append(_Entry(f"{relative}/{name}", xml, annotation))
@@ -133,7 +135,7 @@ def _objects(entry: _Entry, classes: ClassTable) -> ImageAnnotations:
     for name in found.names:
         if name not in label_of:
             raise ClassTableError(
-                f"{entry.xml}: unknown class {name!r}{did_you_mean(name, classes.names)}; the classes are "
+                f"{entry.xml}: unknown class {shown(name)}{did_you_mean(name, classes.names)}; the classes are "
                 f"{listed(classes.names)}: correct the annotation or name the class in data.classes"
             )
     sides = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0)

@@ -13,7 +13,7 @@ from typing import Literal
 from detseg.data.class_names import did_you_mean, listed
 from detseg.data.images import IMAGE_SUFFIXES
 from detseg.data.report import DataReport, Oddity
-from detseg.errors import DataError
+from detseg.errors import DataError, shown
 
 Task = Literal["Main", "Segmentation"]
 """The folder in ``ImageSets`` that holds the lists."""
@@ -95,7 +95,9 @@ def listed_stems(folder: Path, task: Task, list_name: str, present: Container[st
         if not stem:
             continue
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(f"{path}:{number}: expected the name of an image without folder and suffix, got {stem!r}")
+            raise DataError(
+                f"{path}:{number}: expected the name of an image without folder and suffix, got {shown(stem)}"
+            )
         if stem in stems:
             report.add(Oddity.LISTED_TWICE, stem)
         stems[stem] = None

@@ -5,6 +5,7 @@ Letters for dimensions: N objects of the image.
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from detseg.data.class_names import check_class_name, printable
 from detseg.data.numbers import are_numbers
-from detseg.errors import DataError
+from detseg.errors import DataError, shown
 from detseg.structures import BoolArray, FloatArray
+
+# XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
+_XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ def read_voc_xml(path: Path) -> VocAnnotation:
     """
     root = _parse(path)
     if root.tag != "annotation":
-        raise DataError(f"{path}: expected <annotation> as the outermost element, got <{root.tag}>")
+        raise DataError(f"{path}: expected <annotation> as the outermost element, got <{printable(root.tag)}>")
     objects = root.findall("object")  # direct children: the <part>s of an object have boxes, too
     names = tuple(_name(path, item) for item in objects)
     corners = [_corners(path, name, item) for name, item in zip(names, objects, strict=True)]
@@ -81,7 +86,7 @@ def write_voc_xml(
         scores: N scores in [0, 1] of detections, written as ``<score>``, which readers of VOC pass over; None: none.
 
     Raises:
-        ValueError: the size is not known, or there is not one score for each object.
+        ValueError: the size is not known, there is not one score for each object, or a name holds what XML cannot say.
         OSError: the file could not be written.
     """
     if annotation.hw is None:
@@ -123,7 +128,10 @@ def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
 
 
 def _leaf(parent: ET.Element, tag: str, value: str | float) -> None:
-    ET.SubElement(parent, tag).text = str(value)
+    text = str(value)
+    if not _XML_TEXT.fullmatch(text):
+        raise ValueError(f"{tag}: XML has no place for some of the characters of {shown(text)}")
+    ET.SubElement(parent, tag).text = text
 
 
 class _PlainTree(ET.TreeBuilder):
@@ -151,14 +159,19 @@ def _name(path: Path, item: ET.Element) -> str:
     name = _text(item, "name")
     if not name:
         raise DataError(f"{path}: an <object> has no <name>; add its class or remove the object")
+    check_class_name(str(path), name)
     return name
 
 
 def _corners(path: Path, name: str, item: ET.Element) -> list[float]:
     box = item.find("bndbox")
     if box is None:
-        raise DataError(f"{path}: the object {name!r} has no <bndbox>; add xmin, ymin, xmax, ymax or remove the object")
-    return [_number(path, f"{tag} of the object {name!r}", _text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")]
+        raise DataError(
+            f"{path}: the object {shown(name)} has no <bndbox>; add xmin, ymin, xmax, ymax or remove the object"
+        )
+    return [
+        _number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")
+    ]
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:
@@ -182,5 +195,5 @@ def _number(path: Path, what: str, text: str) -> float:
     except ValueError:
         value = float("nan")
     if not are_numbers([value]):
-        raise DataError(f"{path}: {what}: expected a number, got {text!r}")
+        raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
     return value

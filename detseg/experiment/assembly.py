@@ -13,13 +13,19 @@ from detseg.config.model import YoloConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.data.bad_samples import BadSampleList
+from detseg.data.fingerprint import fingerprint
 from detseg.data.source import EvalSource
+from detseg.experiment.preparation import AnyDataset
+from detseg.experiment.strategy import with_synchronised_norm
 from detseg.factory import build_model
 from detseg.structures import ClassTable
+from detseg.training.data_changes import DataGuard
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.detection_task import DetectionTask
 from detseg.training.instance_task import InstanceTask
 from detseg.training.segmentation_task import SegmentationTask
+from detseg.training.step_guard import StepGuard
 from detseg.training.task import Task
 
 _NETWORKS = ("backbone", "neck", "head", "auxiliary")
@@ -40,6 +46,8 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         DetsegError: published weights could not be loaded.
     """
     model = build_model(config.model, classes, load_pretrained, partial(console.print, highlight=False, markup=False))
+    if config.trainer.sync_batchnorm:
+        model = with_synchronised_norm(model)
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     name = f"{config.model.name} on {_network_name(config)}"
     console.print(f"model: {name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
@@ -53,6 +61,11 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         config.trainer.ema_warmup_steps,
         config_to_dict(config),
         config.model.backbone,
+        StepGuard(
+            config.trainer.on_nan,
+            config.trainer.max_nan_steps,
+            partial(console.print, highlight=False, markup=False, soft_wrap=True),
+        ),
     )
     if config.trainer.compile:
         _compile(model)
@@ -89,15 +102,26 @@ def _compile(model: nn.Module) -> None:
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:
     """The loaders that the settings ask for."""
     augmentation = config.data.augmentation
+    skips = config.data.on_bad_sample == "skip"
     return ImageDataModule(
         train_set,
         val_set,
         input_hw=config.data.input_hw,
-        batch_size=config.data.batch_size,
+        batch_size=config.data.num_images,
         augmentation=_no_augmentation(augmentation) if config.trainer.overfit_batches else augmentation,
         num_workers=config.data.num_workers,
         max_epochs=config.trainer.max_epochs,
         seed=config.seed,
+        bad_samples=BadSampleList(len(train_set), config.data.max_bad_share) if skips else None,
+    )
+
+
+def guard_data(config: ExperimentConfig, train_set: AnyDataset, val_set: AnyDataset, console: Console) -> DataGuard:
+    """What notices, when the run goes on, that the data is another."""
+    return DataGuard(
+        {"train": fingerprint(train_set), "val": fingerprint(val_set)},
+        config.data.on_change,
+        partial(console.print, highlight=False, markup=False, soft_wrap=True),
     )
 
 

@@ -29,11 +29,9 @@ def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, A
     Raises:
         DataError: something is missing or wrong.
     """
-    train_set = open_dataset(config, "train")
+    train_set = open_training_set(config)
     _say(train_set, train_set.report.lines(), console)
-    overfit = config.trainer.overfit_batches
-    if overfit:
-        train_set = train_set.subset(range(min(overfit * config.data.batch_size, len(train_set))))
+    if config.trainer.overfit_batches:
         val_set = train_set
     else:
         val_set = open_dataset(config, "val", train_set.classes)
@@ -46,6 +44,17 @@ def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, A
         highlight=False,
     )
     return train_set, val_set
+
+
+def open_training_set(config: ExperimentConfig) -> AnyDataset:
+    """The images that a run trains on.
+
+    Raises:
+        DataError: something is missing or wrong.
+    """
+    train_set = open_dataset(config, "train")
+    overfit = config.trainer.overfit_batches
+    return train_set.subset(range(min(overfit * config.data.num_images, len(train_set)))) if overfit else train_set
 
 
 def settings_from_data(config: ExperimentConfig, train_set: AnyDataset, console: Console) -> ExperimentConfig:

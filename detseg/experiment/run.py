@@ -16,11 +16,14 @@ from rich.console import Console
 from detseg.checkpoint import FOLDER, LAST
 from detseg.config.schema import ExperimentConfig
 from detseg.errors import ConfigError
-from detseg.experiment.assembly import build_data, build_task
+from detseg.experiment.assembly import build_data, build_task, guard_data
+from detseg.experiment.auto_batch import with_batch_size
+from detseg.experiment.ending import ending_together
 from detseg.experiment.preparation import open_data, settings_from_data
 from detseg.experiment.trainer import build_trainer
 from detseg.training.checkpoints import AtomicCheckpointIO
 from detseg.training.datamodule import ImageDataModule
+from detseg.training.memory import training_memory_explained
 from detseg.training.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.task import Task
 
@@ -36,13 +39,13 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
 
     Returns:
         The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
-        ``pictures/``.
+        ``pictures/``; ``bad_samples.csv`` where samples were skipped.
 
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
-    console = Console(quiet=not _is_first_process(), markup=False)
+    console = Console(quiet=not _is_first_process(), markup=False, emoji=False)
     run_dir, checkpoint = _run_directory(config, config_path, resume)
     if checkpoint is not None:
         checkpoint = sound_checkpoint(checkpoint, partial(console.print, highlight=False, soft_wrap=True))
@@ -51,19 +54,24 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     L.seed_everything(config.seed, verbose=False)
     train_set, val_set = open_data(config, console)
     config = settings_from_data(config, train_set, console)
+    config = with_batch_size(config, train_set, checkpoint, console)
     task = build_task(config, train_set.classes, console, load_pretrained=checkpoint is None)
+    task.data_guard = guard_data(config, train_set, val_set, console)
     data = build_data(config, train_set, val_set)
-    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console, data.bad_samples, task.model.backbone)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
-        _fit(trainer, task, data, checkpoint)
+        with training_memory_explained(trainer, config), ending_together(trainer):
+            _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
             console.print(
                 f"stopped; what was saved last is in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
             )
         raise
+    for line in data.bad_samples.lines() if data.bad_samples is not None else []:
+        console.print(line, highlight=False, soft_wrap=True)
     if trainer.is_global_zero:
         _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)
     return run_dir

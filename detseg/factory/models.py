@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor
+
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict
 from detseg.config.model import YoloConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import FcnConfig, UNetConfig
-from detseg.errors import CheckpointError
+from detseg.errors import CheckpointError, one_line
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
 from detseg.factory.yolo import build_detector
@@ -58,14 +60,29 @@ def load_model(path: Path) -> tuple[Model, ExperimentConfig, ModelCheckpoint]:
     """The trained model of a checkpoint, in evaluation mode on the CPU, with its settings and what else it holds.
 
     Raises:
-        CheckpointError: missing, damaged, or its weights do not fit its settings.
+        CheckpointError: missing, damaged, its weights do not fit its settings, or are no numbers.
     """
     checkpoint = read_model_checkpoint(path)
     config = config_from_dict(checkpoint.config, where=str(path))
-    model = build_model(config.model, checkpoint.classes, load_pretrained=False)
+    try:
+        model = build_model(config.model, checkpoint.classes, load_pretrained=False)
+    except (ValueError, TypeError, RuntimeError) as error:  # the last two: of sizes that no tensor has
+        raise CheckpointError(f"{path}: its settings make no model: {one_line(error)}") from error
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        first = str(error).split("\n")[1].strip() if "\n" in str(error) else str(error)
-        raise CheckpointError(f"{path}: its weights do not fit its own settings ({first})") from error
+        lines = str(error).split("\n")  # the first says that there are errors
+        reason = one_line(RuntimeError(lines[1] if len(lines) > 1 else lines[0]))
+        raise CheckpointError(f"{path}: its weights do not fit its own settings ({reason})") from error
+    _check_finite(path, checkpoint.weights)
     return model.eval(), config, checkpoint
+
+
+def _check_finite(path: Path, weights: dict[str, Tensor]) -> None:
+    """Refuse weights that are no numbers: nothing is found with them, which would pass for pictures without objects."""
+    bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise CheckpointError(
+            f"{path}: NaN or infinite in {len(bad)} of {len(weights)} tensors, first in {bad[0]}: the training had "
+            f"diverged; take an earlier checkpoint, or train again with a lower optimizer.lr"
+        )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy.typing as npt
 
 from detseg.structures import Batch
 
@@ -40,6 +43,14 @@ class Evaluator(Protocol):
 
     def update_batch(self, batch: Batch, predictions: Any, /) -> None:
         """Add an evaluation batch and what the model's ``predict`` returned for its images."""
+        ...
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """Everything collected as plain arrays by name, for another process to ``merge``."""
+        ...
+
+    def merge(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Add the images of another evaluator's ``state``; the numbers do not depend on the order."""
         ...
 
     def compute(self) -> Result:

@@ -17,7 +17,7 @@ import numpy as np
 
 from detseg.data.coco_format import MASK_RESULTS, mask_results
 from detseg.data.voc_xml import VocAnnotation, write_voc_xml
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon
 from detseg.predict.writing import write_file, write_text
@@ -118,7 +118,10 @@ class VocExport(Export):
         annotation = VocAnnotation(relative.name, hw, tuple(found.names), boxes, difficult=none, truncated=none)
         folder = "" if relative.parent == Path() else relative.parent.as_posix()
         path = self._beside(VOC_FOLDER, relative, ".xml")
-        write_file(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
+        try:
+            write_file(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
+        except ValueError as error:  # a name of a file may hold anything
+            raise DataError(f"{path}: {error}; rename the picture, or export another format") from error
 
     def finish(self) -> str:
         """Names the folder; all is written."""

@@ -54,7 +54,7 @@ def predict_files(
             output that would overwrite an input; and, after all others are done and written, pictures that cannot be
             read.
     """
-    console = Console(markup=False)
+    console = Console(markup=False, emoji=False)
     pictures = find_pictures(sources)
     targets = _targets(pictures, out)
     output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)

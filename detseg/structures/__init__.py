@@ -11,7 +11,14 @@ from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.batches import Batch, BoxTargets
 from detseg.structures.detections import Detections
 from detseg.structures.masks import InstanceMasks, MaskGrids
-from detseg.structures.samples import IGNORE_LABEL, MAX_CLASSES, ClassTable, ImageAnnotations, Sample
+from detseg.structures.samples import (
+    IGNORE_LABEL,
+    MAX_CLASSES,
+    ClassTable,
+    ImageAnnotations,
+    Sample,
+    is_plain_text,
+)
 from detseg.structures.segmentation import SegmentationMap
 
 __all__ = [
@@ -30,4 +37,5 @@ __all__ = [
     "Sample",
     "SegmentationMap",
     "UInt8Array",
+    "is_plain_text",
 ]

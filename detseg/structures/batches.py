@@ -29,12 +29,15 @@ class BoxTargets:
         labels: (N,) int64.
         ignore: (N,) bool; crowd, difficult and ignore regions: neither positive nor negative.
         masks: (N, H, W) bool, of the size of the network input; None where only boxes are learnt.
+        draw_seed: of what a model draws at random for this image in training, below 2^63; None: it draws from torch's
+            own generator.
     """
 
     boxes: Tensor
     labels: Tensor
     ignore: Tensor
     masks: Tensor | None = None
+    draw_seed: int | None = None
 
     def __post_init__(self) -> None:
         check_boxes(self.boxes)
@@ -52,14 +55,14 @@ class BoxTargets:
         """The same targets on another device."""
         boxes, labels, ignore = (x.to(device, non_blocking=True) for x in (self.boxes, self.labels, self.ignore))
         masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
-        return BoxTargets(boxes, labels, ignore, masks)
+        return BoxTargets(boxes, labels, ignore, masks, self.draw_seed)
 
     @property
     def counted(self) -> BoxTargets:
         """Only the objects that count: those not ignored."""
         keep = ~self.ignore
         masks = None if self.masks is None else self.masks[keep]
-        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep], masks)
+        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep], masks, self.draw_seed)
 
     @classmethod
     def empty(cls, device: torch.device | str = "cpu") -> BoxTargets:

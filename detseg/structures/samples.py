@@ -5,6 +5,7 @@ Letters for dimensions: N objects of one image, H and W pixels.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,23 @@ MAX_CLASSES = 255
 """So many classes fit a semantic map beside ``IGNORE_LABEL``."""
 
 
+_NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
+"""Unicode's categories of control characters, halves of pairs, and separators of lines and paragraphs."""
+_TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def is_plain_text(name: str) -> bool:
+    """Whether a name can stand on a line of a terminal, a text file or an XML file and be nothing but itself: it holds
+    no control character, line break, half of a surrogate pair, or mark that turns the direction of what follows."""
+    return not any(unicodedata.category(c) in _NO_TEXT or c in _TURNS_TEXT for c in name)
+
+
 @dataclass(frozen=True)
 class ClassTable:
     """The classes of a data set: the label of a class is its position in ``names``.
 
     Attributes:
-        names: one name per class, all different.
+        names: one name per class, all different; see ``is_plain_text``.
         source_ids: the ids that the source used (COCO's sparse category ids), in the same order; 1..C when not given.
     """
 
@@ -36,6 +48,9 @@ class ClassTable:
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise ValueError(f"class names must differ, got {twice} more than once")
+        for name in self.names:
+            if not is_plain_text(name):
+                raise ValueError(f"class names must be text without control characters, got {name!r}")
         if not self.source_ids:
             object.__setattr__(self, "source_ids", tuple(range(1, len(self.names) + 1)))
         if len(self.source_ids) != len(self.names) or len(set(self.source_ids)) != len(self.source_ids):

@@ -30,7 +30,7 @@ class AtomicCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         """Write ``checkpoint`` to ``path``; ``storage_options``: those of ``save_atomically``."""
         self.flush()
-        write = partial(save_atomically, _in_memory(checkpoint), Path(path), **(storage_options or {}))
+        write = partial(save_atomically, in_memory(checkpoint), Path(path), **(storage_options or {}))
         self._writing = self._thread.submit(write)
 
     def raise_failure(self) -> None:
@@ -69,17 +69,17 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def _in_memory(content: Any) -> Any:
+def in_memory(content: Any) -> Any:
     """A copy that training does not change any more, in the memory of the host."""
     match content:
         case Tensor():
             return content.detach().to("cpu", copy=True)
         case Mapping():
-            return {key: _in_memory(value) for key, value in content.items()}
+            return {key: in_memory(value) for key, value in content.items()}
         case list():
-            return [_in_memory(value) for value in content]
+            return [in_memory(value) for value in content]
         case tuple():
-            return tuple(_in_memory(value) for value in content)
+            return tuple(in_memory(value) for value in content)
         case _:
             return content
 

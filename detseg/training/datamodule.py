@@ -6,6 +6,7 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from detseg.config.data import AugmentationConfig
+from detseg.data.bad_samples import BadSampleList
 from detseg.data.loader import eval_loader, train_loader
 from detseg.data.source import EvalSource, SampleSource
 from detseg.structures import Batch
@@ -16,7 +17,7 @@ class ImageDataModule(L.LightningDataModule):
 
     Args:
         train: samples to train on.
-        val: samples to validate on; every process sees all of them, so that each computes the same, whole metric.
+        val: samples to validate on.
         input_hw: height and width of the network input, pixels.
         batch_size: images of one step and process.
         augmentation: what happens to training images.
@@ -24,6 +25,8 @@ class ImageDataModule(L.LightningDataModule):
         max_epochs: epochs of the whole training; the last ones may be plain.
         seed: of every random choice.
         shuffle: whether training images come in a new order every epoch.
+        bad_samples: where training samples that cannot be read are listed, which others take the place of; None: such a
+            sample is an error.
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class ImageDataModule(L.LightningDataModule):
         max_epochs: int,
         seed: int,
         shuffle: bool = True,
+        bad_samples: BadSampleList | None = None,
     ) -> None:
         super().__init__()
         self.train = train
@@ -49,11 +53,11 @@ class ImageDataModule(L.LightningDataModule):
         self.max_epochs = max_epochs
         self.seed = seed
         self.shuffle = shuffle
+        self.bad_samples = bad_samples
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches of this process's share."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        rank = self.trainer.global_rank if self.trainer else 0
+        rank, world_size = self._process()
         return train_loader(
             self.train,
             self.augmentation,
@@ -65,10 +69,21 @@ class ImageDataModule(L.LightningDataModule):
             shuffle=self.shuffle,
             rank=rank,
             world_size=world_size,
+            bad_samples=self.bad_samples,
         )
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Letterboxed batches of the whole validation set."""
+        """Letterboxed batches of this process's share."""
+        rank, world_size = self._process()
         return eval_loader(
-            self.val, input_hw=self.input_hw, batch_size=self.batch_size, num_workers=min(self.num_workers, 2)
+            self.val,
+            input_hw=self.input_hw,
+            batch_size=self.batch_size,
+            num_workers=min(self.num_workers, 2),
+            rank=rank,
+            world_size=world_size,
         )
+
+    def _process(self) -> tuple[int, int]:
+        """Number of this process, and of all."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from detseg.config.training import EvaluationConfig
+from detseg.data.sampling import Stream, random_stream
 from detseg.draw import draw_boxes
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.ops.images import to_arrays, to_float
@@ -18,14 +21,24 @@ class DetectionTask(Task):
 
     criterion = "AP"
     shown = ("AP50", "AP")
+    draws_of: int | None = None
+    """The epoch whose draws ``targets`` asks for, from 0; None: the trainer's present one."""
 
     def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
         """COCO and VOC AP."""
         return DetectionEvaluator(self.classes, settings.max_detections, settings.operating_iou)
 
     def targets(self, batch: Batch) -> list[BoxTargets]:
-        """The objects of each image."""
-        return batch.targets
+        """The objects of each image; in training with the seed of what the model draws for it, which follows from where
+        in the run the image is, not from its place in a batch or the process that has it."""
+        if not self.training:
+            return batch.targets
+        epoch = self.current_epoch if self.draws_of is None else self.draws_of
+        streams = [random_stream(Stream.MODEL, self.seed, epoch, index) for index in batch.indices]
+        return [
+            replace(target, draw_seed=int(stream.integers(2**62)))
+            for target, stream in zip(batch.targets, streams, strict=True)
+        ]
 
     def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with their objects, those to ignore included."""

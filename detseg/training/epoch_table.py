@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 class EpochTable(Callback):
     """Keeps ``metrics.csv``: one row an epoch (from 1) with the optimiser steps done, the rate at the end, the training
-    losses (means over the epoch; of the first process's share) and, where the epoch was validated, the validation's.
+    losses (means over the epoch's images, of all processes) and, where the epoch was validated, the validation's.
 
     A resumed run goes on behind the rows of the epochs that it goes on from; Lightning's own logger would delete them.
 

@@ -33,10 +33,13 @@ class LossMeans:
 
     def means(self, processes: Processes) -> dict[str, float]:
         """The means over the images of all processes; empty where there were none."""
-        names = sorted(self._sums)
-        own = [float(self._sums[name]) for name in names]
-        *sums, num_images = processes.total(np.array([*own, self._num_images], dtype=np.float64)).tolist()
-        return {name: value / num_images for name, value in zip(names, sums, strict=True)}
+        parts = self.state(processes)  # one that had no batch has no terms
+        num_images = sum(part["images"] for part in parts)
+        means = {
+            name: np.array(sum(part["sums"].get(name, 0.0) for part in parts) / num_images)
+            for name in sorted({name for part in parts for name in part["sums"]})
+        }
+        return {name: float(value) for name, value in processes.from_first(means).items()}
 
     def state(self, processes: Processes) -> list[dict[str, Any]]:
         """The sums of each process as plain data, in the first process; elsewhere empty."""

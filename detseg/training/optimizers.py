@@ -10,8 +10,16 @@ from detseg.config.training import AdamConfig, AdamWConfig, OptimizerConfig, Rms
 from detseg.errors import ConfigError
 
 
+def vectors(model: nn.Module) -> frozenset[nn.Parameter]:
+    """Biases and normalisation: the parameters of one dimension or none; to be asked before they are sharded."""
+    return frozenset(parameter for parameter in model.parameters() if parameter.ndim <= 1)
+
+
 def parameter_groups(
-    model: nn.Module, config: OptimizerConfig, held: Sequence[nn.Parameter] = ()
+    model: nn.Module,
+    config: OptimizerConfig,
+    held: Sequence[nn.Parameter] = (),
+    undecayed: frozenset[nn.Parameter] | None = None,
 ) -> list[dict[str, object]]:
     """The parameters that train in two groups: weights (decayed), then biases and normalisation (not decayed).
 
@@ -24,34 +32,45 @@ def parameter_groups(
             are in two more groups behind the others.
         held: parameters that will train later: they are there from the beginning, so that a checkpoint of any epoch
             fits; without a gradient, an optimiser leaves them as they are.
+        undecayed: the model's ``vectors``; None: found here.
 
     Raises:
         ConfigError: another rate for the backbone of a model without one.
     """
     later = set(held)
+    undecayed = vectors(model) if undecayed is None else undecayed
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad or parameter in later]
     if config.backbone_lr_scale == 1:
-        return _by_decay(trained, config.weight_decay, config.lr)
+        return _by_decay(trained, undecayed, config.weight_decay, config.lr)
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
         raise ConfigError(f"optimizer.backbone_lr_scale: a {type(model).__name__} has no backbone; leave it out")
     slow = set(backbone.parameters())
     return [
-        *_by_decay([p for p in trained if p not in slow], config.weight_decay, config.lr),
-        *_by_decay([p for p in trained if p in slow], config.weight_decay, config.lr * config.backbone_lr_scale),
+        *_by_decay([p for p in trained if p not in slow], undecayed, config.weight_decay, config.lr),
+        *_by_decay(
+            [p for p in trained if p in slow], undecayed, config.weight_decay, config.lr * config.backbone_lr_scale
+        ),
     ]
 
 
-def _by_decay(parameters: list[nn.Parameter], weight_decay: float, lr: float) -> list[dict[str, object]]:
+def _by_decay(
+    parameters: list[nn.Parameter], undecayed: frozenset[nn.Parameter], weight_decay: float, lr: float
+) -> list[dict[str, object]]:
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay, "lr": lr},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
+        {"params": [p for p in parameters if p not in undecayed], "weight_decay": weight_decay, "lr": lr},
+        {"params": [p for p in parameters if p in undecayed], "weight_decay": 0.0, "lr": lr},
     ]
 
 
-def build_optimizer(config: OptimizerConfig, model: nn.Module, held: Sequence[nn.Parameter] = ()) -> optim.Optimizer:
+def build_optimizer(
+    config: OptimizerConfig,
+    model: nn.Module,
+    held: Sequence[nn.Parameter] = (),
+    undecayed: frozenset[nn.Parameter] | None = None,
+) -> optim.Optimizer:
     """The optimiser that ``config`` describes, over the groups of ``parameter_groups``."""
-    groups = parameter_groups(model, config, held)
+    groups = parameter_groups(model, config, held, undecayed)
     match config:
         case SgdConfig():
             return optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0)

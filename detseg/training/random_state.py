@@ -30,6 +30,19 @@ def restore_random_state(state: dict[str, Any]) -> None:
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002  # the global one is meant
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
+
+
+def seed_batch(seed: int, epoch: int, batch: int, rank: int) -> None:
+    """Make what a model draws from torch follow from its place in the run, so that one that is resumed, and a replay of
+    the step, draw what the whole run would have drawn.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        batch: number within the epoch, from 0.
+        rank: number of the process.
+    """
+    torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0]))

@@ -19,7 +19,6 @@ _KEPT = (
     ("schedule",),
     ("trainer", "ema_decay"),
     ("trainer", "accumulate_batches"),
-    ("data", "batch_size"),
     ("data", "image_size"),
     ("data", "augmentation"),
     ("seed",),
@@ -33,7 +32,11 @@ well write the same classes in another way, so these are compared within one."""
 
 
 def check_resumable(
-    checkpoint: Mapping[str, Any], classes: ClassTable, config: Mapping[str, Any], max_epochs: int | None
+    checkpoint: Mapping[str, Any],
+    classes: ClassTable,
+    config: Mapping[str, Any],
+    max_epochs: int | None,
+    world_size: int = 1,
 ) -> None:
     """Refuse a checkpoint that this run cannot go on from.
 
@@ -42,6 +45,7 @@ def check_resumable(
         classes: of the data.
         config: resolved settings as plain data; empty: not compared.
         max_epochs: where the run is to end; None: nowhere.
+        world_size: number of processes now; 1 × 16 images may go on as 4 × 4.
 
     Raises:
         CheckpointError: other classes, other settings of what the checkpoint holds, or nothing left to train.
@@ -61,6 +65,7 @@ def check_resumable(
             for path in _compared(then, config)
             for line in _changes(_at(then, path), _at(config, path), ".".join(path))
         ]
+        changed += _other_global_batch(entry.get("world_size"), then, config, world_size)
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
@@ -72,6 +77,22 @@ def check_resumable(
             f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; "
             f"to go on, raise it"
         )
+
+
+def _other_global_batch(
+    world_size_then: int | None, then: Mapping[str, Any], now: Mapping[str, Any], world_size: int
+) -> list[str]:
+    """What differs in the number of images that all processes see at a time, by which a run counts its batches."""
+    size_then, size = _at(then, ("data", "batch_size")), _at(now, ("data", "batch_size"))
+    if size_then is None or size is None:  # a task made in Python
+        return []
+    if world_size_then is None:  # an older checkpoint, which did not note it
+        return [] if size_then == size else [f"data.batch_size was {size_then} and is {size}"]
+    if size_then * world_size_then == size * world_size:
+        return []
+    return [
+        f"data.batch_size was {size_then} in each of {world_size_then} processes and is {size} in each of {world_size}"
+    ]
 
 
 def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -63,15 +63,16 @@ class StopWhenAsked(Callback):
         if trainer.world_size == 1 and self._asked():
             self._stop(trainer)
 
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Listens no more."""
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Listens no more.  Not in ``teardown``, by which Lightning has given back the handlers that were there before
+        its own: they would be overwritten by those."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Listens no more."""
-        self.teardown(trainer, pl_module, "fit")
+        self.on_train_end(trainer, pl_module)
 
     def _on_signal(self, number: int, _: Any) -> None:
         if self._signal is not None and number == signal.SIGINT:
@@ -84,6 +85,8 @@ class StopWhenAsked(Callback):
     def _stop(self, trainer: L.Trainer) -> None:
         self.saver.save_unless_saved(trainer)
         self.saver.files.flush()
+        # Lightning kills the first process, writing or not, once one that it has started is gone.
+        cast(Task, trainer.lightning_module).processes.any(False)
         reason = "by another process" if self._signal is None else f"by {self._signal.name}"
         if self._deadline is not None and time.monotonic() >= self._deadline:
             reason = "by trainer.max_time"

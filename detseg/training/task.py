@@ -9,7 +9,6 @@ from abc import ABC, abstractmethod
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -25,20 +24,20 @@ from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.cursor import EpochCursor
+from detseg.training.data_changes import DataGuard
 from detseg.training.ema import WeightAverage
 from detseg.training.freezing import NORMALIZATION, FrozenParts
 from detseg.training.fresh_norms import FreshNorms
 from detseg.training.loss_means import LossMeans
-from detseg.training.optimizers import build_optimizer
+from detseg.training.optimizers import build_optimizer, vectors
 from detseg.training.processes import Processes
-from detseg.training.random_state import random_state, restore_random_state
+from detseg.training.random_state import random_state, restore_random_state, seed_batch
 from detseg.training.resume import check_resumable
 from detseg.training.schedules import build_schedule
+from detseg.training.shared_validation import score_together, take_buffers_of_first
+from detseg.training.step_guard import StepGuard, check_weights
 
-_CHECK_EVERY = 10
-"""Batches from one look at the loss to the next; looking makes a GPU wait."""
-
-_TOO_SMALL = "Expected more than 1 value per channel when training"
+TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
 
 
@@ -55,10 +54,12 @@ class Task(L.LightningModule, ABC):
         ema_warmup_steps: see ``WeightAverage``.
         config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
         freezing: what of ``model.backbone`` is not trained, and until when; None: all of it trains as it comes.
+        guard: what looks at every step before it is made; None: one that stops the run where numbers are not finite.
 
     Attributes:
         criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
         shown: the metrics in the progress bar and in the line of an epoch.
+        data_guard: what the data is, kept in checkpoints and compared when the run goes on; None: neither.
     """
 
     criterion: str
@@ -75,6 +76,7 @@ class Task(L.LightningModule, ABC):
         ema_warmup_steps: int = 0,
         config: dict[str, Any] | None = None,
         freezing: BackboneConfig | None = None,
+        guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
         self.frozen = None if freezing is None else FrozenParts(cast(nn.Module, model.backbone), freezing)
@@ -87,12 +89,15 @@ class Task(L.LightningModule, ABC):
         self.schedule_config = schedule or CosineConfig()
         self.result: Result | None = None
         self.config = config or {}
+        self.data_guard: DataGuard | None = None
+        self._vectors = vectors(self.model)  # FSDP makes vectors of all
         self.fresh_norms = FreshNorms(self.model)
+        self.guard = guard or StepGuard()
         self.cursor = EpochCursor()
         self.train_means, self.val_means = LossMeans(), LossMeans()
         self._resumed_at: dict[str, int] = {"epoch": 0, "batch": 0}
         self._resumed_means: list[dict[str, Any]] | None = None
-        self._seed = int(self.config.get("seed", torch.initial_seed()))
+        self.seed = int(self.config.get("seed", torch.initial_seed()))
 
     @abstractmethod
     def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
@@ -148,6 +153,7 @@ class Task(L.LightningModule, ABC):
         """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
         come."""
         self.cursor.begin_epoch(self.trainer)
+        self.guard.begin_epoch()
         self.train_means.reset()
         if self._resumed_means is not None:
             self.train_means.load(self._resumed_means, self.processes.rank, self.processes.world_size)
@@ -166,12 +172,13 @@ class Task(L.LightningModule, ABC):
         Raises:
             DetsegError: the batch is too small for batch normalisation.
         """
-        self._seed_step(batch_index)
-        self.fresh_norms.prepare(self.global_step)
+        self.guard.before_forward(self.model)
+        seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
+        self.fresh_norms.prepare(self.global_step - self.guard.num_skipped)
         try:
             terms = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
-            if not str(error).startswith(_TOO_SMALL):
+            if not str(error).startswith(TOO_SMALL):
                 raise
             height, width = batch.images.shape[-2:]
             raise DetsegError(
@@ -180,16 +187,33 @@ class Task(L.LightningModule, ABC):
             ) from error
         total = torch.stack(list(terms.values())).sum()
         terms = {"loss": total, **terms}
-        self.train_means.add(terms, len(batch))
+        self.guard.after_forward(batch, batch_index, terms)
         for name, value in terms.items():
             self.log(f"train/{name}_step", value.detach(), prog_bar=name == "loss")
         return total
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lets no step be made whose numbers are not finite; only the losses of the others count."""
+        for seen in self.guard.check(self, optimizer):
+            self.train_means.add(seen.terms, len(seen.indices))
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the norm that is known already; where it is not (FSDP), Lightning does."""
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        if not gradient_clip_val or not (by_norm and self.guard.clip(optimizer, gradient_clip_val)):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def optimizer_step(self, *arguments: Any, **options: Any) -> None:
         """One step, which the averaged weights follow."""
         super().optimizer_step(*arguments, **options)
-        if self.average is not None:
-            self.average.update(self.model, self.global_step + 1)  # Lightning counts the step when this returns
+        if self.average is not None and not self.guard.dropped:
+            # Lightning counts the step when this returns; those that were skipped, too.
+            self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves the rate on with the optimiser's steps; the batches that a resumed run had before make none."""
@@ -197,16 +221,17 @@ class Task(L.LightningModule, ABC):
             scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
-        """Stops a run whose loss is no number, and logs the means at the end of the epoch."""
+        """Logs the means at the end of the epoch."""
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
-        if batch is not None and (batch_index % _CHECK_EVERY == 0 or self.trainer.is_last_batch):
-            self._check_finite(outputs["loss"])
         if self.trainer.is_last_batch:
+            check_weights(self)  # before the validation
             for name, mean in self.train_means.means(self.processes).items():
                 self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses of the evaluated model, and its predictions handed to the evaluator."""
+        if not len(batch):  # other processes have one more
+            return
         # Float32 whatever the training computes in, so that the number is the one that evaluation finds later.
         with torch.autocast(self.device.type, enabled=False):
             images = to_float(batch.images)
@@ -216,15 +241,14 @@ class Task(L.LightningModule, ABC):
         self.evaluator.update_batch(batch, predictions)
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the last validation."""
+        """Forgets the last validation, and sees to it that all processes validate the model that is saved."""
         self.evaluator.reset()
         self.val_means.reset()
+        take_buffers_of_first(self, self.processes)
 
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs the metrics; ``result`` keeps all of them."""
-        self.result = self.evaluator.compute()
-        # Batch-norm statistics are each process's own; the first one's are those that are saved, so its numbers count.
-        numbers = self.trainer.strategy.broadcast(self.result.headline)
+        """Computes and logs the metrics; ``result`` keeps all of them, in the first process."""
+        self.result, numbers = score_together(self.evaluator, self.processes)
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name in self.shown)
@@ -234,7 +258,7 @@ class Task(L.LightningModule, ABC):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""
         held = [] if self.frozen is None else self.frozen.held
-        optimizer = build_optimizer(self.optimizer_config, self.model, held)
+        optimizer = build_optimizer(self.optimizer_config, self.model, held, self._vectors)
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
         schedule = build_schedule(self.schedule_config, total_steps, steps_per_epoch)
@@ -244,42 +268,32 @@ class Task(L.LightningModule, ABC):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a Predictor needs, and where the run stands."""
+        """Adds what a Predictor needs, and where the run stands.
+
+        Raises:
+            DetsegError: a weight is not finite; nothing is written.
+        """
+        check_weights(self)
         self.cursor.rewrite(self.trainer, checkpoint)
         checkpoint[ENTRY] = model_entry(self.config, self.classes) | {
             "place": self.cursor.place(self.trainer),
+            "world_size": self.trainer.world_size,
             "means": self.train_means.state(self.processes),
             "fresh_norms": self.fresh_norms.names,
+            "skipped_steps": self.guard.num_skipped,
             "random": random_state(),
+            "data": None if self.data_guard is None else self.data_guard.fingerprints,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses to go on from a run of other classes or settings, or one that is over."""
-        check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs)
+        check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs, self.trainer.world_size)
         entry = checkpoint[ENTRY]
+        if self.data_guard is not None:
+            self.data_guard.check(entry.get("data"))
         if "place" in entry:  # else a checkpoint of an older version, from the end of an epoch
             self._resumed_at = entry["place"]
             self._resumed_means = entry["means"] if self._resumed_at["batch"] else None
             self.fresh_norms.keep(entry["fresh_norms"])
+            self.guard.num_skipped = int(entry.get("skipped_steps", 0))
             restore_random_state(entry["random"])
-
-    def _seed_step(self, batch_index: int) -> None:
-        """Make what a model draws at random (which proposals to learn from) follow from where the run is, so that one
-        that is resumed draws what the whole one would have drawn."""
-        place = (self._seed, self.current_epoch, batch_index, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
-
-    def _check_finite(self, loss: Tensor) -> None:
-        """Stops a run that has diverged before its checkpoint is overwritten.
-
-        Raises:
-            DetsegError: the loss, or at the end of an epoch a weight, is NaN or infinite.
-        """
-        where = f"epoch {self.current_epoch + 1}, step {self.global_step}"
-        mend = "lower optimizer.lr, or set trainer.precision=float32"
-        if not bool(torch.isfinite(loss)):
-            latest = self.trainer.callback_metrics
-            terms = [f"{name[6:-5]} {float(latest[name]):.4g}" for name in sorted(latest) if name.endswith("_step")]
-            raise DetsegError(f"{where}: the loss is not finite ({', '.join(terms)}); {mend}")
-        if self.trainer.is_last_batch and not all(bool(p.isfinite().all()) for p in self.model.parameters()):
-            raise DetsegError(f"{where}: a weight is not finite any more; {mend}")

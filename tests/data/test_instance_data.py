@@ -28,8 +28,9 @@ from detseg.data.coco import read_coco
 from detseg.data.coco_format import coco_ground_truth
 from detseg.data.dataset import DetectionDataset
 from detseg.data.examples import annotated
-from detseg.data.loader import BatchLoader, collate, eval_loader, train_loader
+from detseg.data.loader import BatchLoader, eval_loader, train_loader
 from detseg.data.open import open_dataset
+from detseg.data.packed_batch import collate
 from detseg.data.report import Oddity
 from detseg.data.sampling import SampleRequest
 from detseg.data.shapes import render_scene

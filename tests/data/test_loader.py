@@ -19,7 +19,8 @@ from detseg.config.data import (
     JpegConfig,
 )
 from detseg.data.examples import TrainDataset
-from detseg.data.loader import BatchLoader, collate, eval_loader, train_loader
+from detseg.data.loader import BatchLoader, eval_loader, train_loader
+from detseg.data.packed_batch import collate
 from detseg.data.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
 from detseg.structures import Batch
@@ -152,18 +153,33 @@ def test_evaluation_batches_lead_back_to_the_original_boxes() -> None:
     assert seen == list(range(10))
 
 
-def test_processes_share_the_evaluation_set_without_padding() -> None:
-    parts = [
-        [
-            index
-            for batch in eval_loader(
-                PaintedSource(10), input_hw=(32, 32), batch_size=2, num_workers=0, rank=rank, world_size=4
-            )
-            for index in batch.indices
-        ]
-        for rank in range(4)
-    ]
-    assert parts == [[0, 4, 8], [1, 5, 9], [2, 6], [3, 7]]
+def shares_of_evaluation(num_images: int, world_size: int, num_workers: int = 0) -> list[list[list[int]]]:
+    """The positions in each batch of each process, two images a batch."""
+    shares = []
+    for rank in range(world_size):
+        loader = eval_loader(
+            PaintedSource(num_images),
+            input_hw=(32, 32),
+            batch_size=2,
+            num_workers=num_workers,
+            rank=rank,
+            world_size=world_size,
+        )
+        shares.append([batch.indices for batch in loader])
+        assert len(loader) == len(shares[-1])
+    return shares
+
+
+def test_processes_share_the_batches_of_an_evaluation_and_make_as_many_steps() -> None:
+    assert shares_of_evaluation(9, 1) == [[[0, 1], [2, 3], [4, 5], [6, 7], [8]]]
+    assert shares_of_evaluation(9, 2) == [[[0, 1], [4, 5], [8]], [[2, 3], [6, 7], []]]
+    assert shares_of_evaluation(3, 4, num_workers=1) == [[[0, 1]], [[2]], [[]], [[]]]
+
+
+def test_an_empty_evaluation_batch_is_a_batch() -> None:
+    (batch,) = eval_loader(PaintedSource(1), input_hw=(32, 64), batch_size=2, num_workers=0, rank=1, world_size=2)
+    assert (len(batch), batch.image_ids, batch.annotations) == (0, [], [])
+    assert batch.to("cpu").images.shape == (0, 3, 32, 64)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

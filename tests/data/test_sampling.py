@@ -20,19 +20,19 @@ def indices(batches: list[list[SampleRequest]]) -> list[list[int]]:
 
 
 def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
-    sampler = EpochBatchSampler(37, 5, 0, (64, 64))
+    sampler = EpochBatchSampler(35, 5, 0, (64, 64))
     first, second = (list(itertools.chain(*indices(epoch_of(sampler, epoch)))) for epoch in (0, 1))
-    assert sorted(first) == sorted(second) == list(range(37))
+    assert sorted(first) == sorted(second) == list(range(35))
     assert first != second
-    assert indices(epoch_of(sampler, 0)) == [first[i : i + 5] for i in range(0, 37, 5)]
-    other_seed = EpochBatchSampler(37, 5, 1, (64, 64))
+    assert indices(epoch_of(sampler, 0)) == [first[i : i + 5] for i in range(0, 35, 5)]
+    other_seed = EpochBatchSampler(35, 5, 1, (64, 64))
     assert list(itertools.chain(*indices(epoch_of(other_seed, 0)))) != first
 
 
 def test_unshuffled_is_the_order_of_the_data_set() -> None:
     sampler = EpochBatchSampler(6, 4, 0, (64, 96), shuffle=False)
     assert epoch_of(sampler, 3) == [
-        [SampleRequest(3, index, 64, 96, True) for index in batch] for batch in ([0, 1, 2, 3], [4, 5])
+        [SampleRequest(3, index, 64, 96, True) for index in batch] for batch in ([0, 1, 2, 3], [4, 5, 0, 1])
     ]
 
 
@@ -40,20 +40,39 @@ def test_unshuffled_is_the_order_of_the_data_set() -> None:
     ("num_samples", "batch_size", "world_size", "lengths"),
     [
         (8, 4, 1, [4, 4]),
-        (10, 4, 1, [4, 4, 2]),
-        (9, 4, 1, [4, 4]),  # the last would be one image
-        (3, 4, 1, [3]),
-        (1, 4, 1, [1]),  # but an epoch has a batch
-        (3, 1, 1, [1, 1, 1]),  # one at a time is what was asked for
-        (20, 4, 2, [4, 4, 2]),
-        (19, 4, 2, [4, 4]),  # one process would get one image
+        (10, 4, 1, [4, 4, 4]),
+        (9, 4, 1, [4, 4, 4]),
+        (3, 4, 1, [3]),  # fewer than a global batch
+        (1, 4, 1, [1]),
+        (3, 1, 1, [1, 1, 1]),
+        (20, 4, 2, [4, 4, 4]),
+        (17, 4, 2, [4, 4, 4]),
         (5, 4, 2, [3]),
     ],
 )
-def test_short_batches(num_samples: int, batch_size: int, world_size: int, lengths: list[int]) -> None:
+def test_lengths_of_batches(num_samples: int, batch_size: int, world_size: int, lengths: list[int]) -> None:
     sampler = EpochBatchSampler(num_samples, batch_size, 0, (64, 64), world_size=world_size)
     assert [len(batch) for batch in sampler] == lengths
     assert len(sampler) == len(lengths)
+
+
+def test_the_last_batch_is_filled_up_from_the_beginning_of_the_epoch() -> None:
+    sampler = EpochBatchSampler(10, 4, 0, (64, 64))
+    for epoch in range(3):
+        first, second, third = indices(epoch_of(sampler, epoch))
+        assert sorted(first + second + third[:2]) == list(range(10))
+        assert third[2:] == first[:2]
+
+
+def test_a_resumed_run_is_dealt_what_is_left_of_its_epoch() -> None:
+    whole, resumed = (EpochBatchSampler(10, 2, 0, (64, 64), multi_scale=(0.5, 2.0)) for _ in range(2))
+    resumed.begin_at(epoch=3, num_batches=2)
+    assert len(resumed) == 5
+    for epoch, done in ((2, 0), (3, 2), (4, 0), (3, 2)):
+        assert epoch_of(resumed, epoch) == epoch_of(whole, epoch)[done:]
+        assert resumed.num_done == done
+    resumed.begin_at(epoch=3, num_batches=5)
+    assert epoch_of(resumed, 3) == []
 
 
 def test_fewer_images_than_processes() -> None:
@@ -70,7 +89,7 @@ def test_one_process_and_four_see_the_same_global_batches() -> None:
         assert [len(part) for part in parts] == [5] * 4
         together = [list(itertools.chain(*batch)) for batch in zip(*parts, strict=True)]
         assert together == epoch_of(alone, epoch)
-        assert [len(part[-1]) for part in parts] == [3, 2, 2, 2]
+        assert [len(part[-1]) for part in parts] == [4, 4, 4, 4]
 
 
 def test_sizes_of_batches() -> None:

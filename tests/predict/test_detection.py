@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from detseg.checkpoint import save_atomically
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.predict import Predictor, load_predictor
 from detseg.structures import Detections, UInt8Array
@@ -184,11 +185,11 @@ def test_a_device_that_is_not_there_is_one_line(tiny_run: TinyRun, device: str) 
 def test_weights_that_do_not_fit_are_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
     checkpoint = torch.load(tiny_run.best, weights_only=True)
     checkpoint["detseg"]["config"]["model"]["backbone"]["width"] = 0.25
-    torch.save(checkpoint, tmp_path / "a.ckpt")
+    save_atomically(checkpoint, tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings \(size mismatch"):
         load_predictor(tmp_path / "a.ckpt", device="cpu")
     checkpoint["detseg"]["config"]["model"]["bakbone"] = {}
-    torch.save(checkpoint, tmp_path / "b.ckpt")
+    save_atomically(checkpoint, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: model\.bakbone: unknown key"):
         load_predictor(tmp_path / "b.ckpt", device="cpu")
 

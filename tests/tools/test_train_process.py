@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detseg.checkpoint import read_model_checkpoint
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.data.loader import eval_loader
 from detseg.data.splits import open_split
 from detseg.factory import load_model
@@ -29,7 +29,6 @@ SPOKEN = (
     r"data: 16 training and 9 validation images, 3 classes",
     r"model: yolo on csp_nano, 0\.37 M parameters",
     EPOCH_LINE,
-    r"stopped; the finished epochs are in .*: go on with --resume",
 )
 
 
@@ -55,7 +54,10 @@ def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]
         signal.signal(signal.SIGINT, before)
 
 
-def test_ctrl_c_says_so_in_one_line_and_the_run_can_go_on(tiny_run: TinyRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_saves_and_says_so_in_one_line(
+    sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path
+) -> None:
     process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
     try:
         assert process.stdout is not None
@@ -63,18 +65,22 @@ def test_ctrl_c_says_so_in_one_line_and_the_run_can_go_on(tiny_run: TinyRun, tmp
         for line in process.stdout:
             lines.append(line.rstrip("\n"))
             if line.startswith("epoch 2/"):
-                os.killpg(process.pid, signal.SIGINT)  # to the loader's workers as well, as a terminal does
+                os.killpg(process.pid, sent)  # to the loader's workers as well, as a terminal does, and SLURM
                 break
         output, errors = process.communicate(timeout=300)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert errors == "interrupted\n"  # and none of Lightning's tips and warnings
+    assert process.returncode == 75
+    run_dir = tmp_path / "run"
+    step = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["global_step"]
+    # In one line, and none of Lightning's tips and warnings.
+    assert errors == (
+        f"stopped by {sent.name} after step {step}; everything is saved in {run_dir}: go on with --resume\n"
+    )
     lines += output.splitlines()
     foreign = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in SPOKEN)]
     assert foreign == []
-    assert lines[-1] == f"stopped; the finished epochs are in {tmp_path / 'run'}: go on with --resume"
-    assert read_model_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt").epoch >= 1
+    assert read_model_checkpoint(run_dir / "checkpoints" / "last.ckpt").epoch >= 2
 
 
 def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, tmp_path: Path) -> None:
@@ -109,5 +115,5 @@ def test_an_error_in_one_of_two_processes_ends_both(broken: int, tiny_run: TinyR
     overrides = ("trainer.max_epochs=2", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
     process = start(tiny_run.config_path, tmp_path / "run", f"data.root={root}", *overrides)
     _, errors = process.communicate(timeout=300)
-    assert process.returncode != 0
-    assert "not an image, or damaged beyond recognition" in errors
+    assert process.returncode == 2
+    assert re.fullmatch(r"error: .*: not an image, or damaged beyond recognition; .*\n", errors)

@@ -46,7 +46,7 @@ TRAIN = [
     ),
     (
         [CONFIG, "data.batch_size=0"],
-        "override data.batch_size=0: data.batch_size: expected a whole number of at least 1, got 0",
+        "override data.batch_size=0: data.batch_size: expected a whole number of at least 1, or 'auto', got 0",
     ),
     ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
     (["nothing-like-it"], "nothing-like-it: no such configuration file"),

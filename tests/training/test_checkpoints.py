@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from detseg.checkpoint import ENTRY, read_raw_checkpoint, save_atomically
+from detseg.errors import CheckpointError
 from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
+from tests.training.stub import OneWeight, batch_of, task_of
+from tests.training.stub import fit as fit_stub
 
 
 class GivenAp(L.LightningModule):
@@ -34,6 +41,9 @@ class GivenAp(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[ENTRY] = {"format": 1}
 
 
 def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = None, **options: Any) -> None:
@@ -116,13 +126,72 @@ def test_of_equal_epochs_the_first_is_the_best(tmp_path: Path) -> None:
     assert epoch_of(tmp_path / "best.ckpt") == 1
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[str] = []
-    monkeypatch.setattr(L.Trainer, "save_checkpoint", lambda self, path: written.append(Path(path).name))
-    keeper = BestAndLast(tmp_path, "val/AP")
-    keeper._new = 0.5
-    keeper.on_train_epoch_end(L.Trainer(accelerator="cpu", devices=1, logger=False), L.LightningModule())
+    replace = os.replace
+
+    def note(source: Path, target: Path) -> None:
+        written.append(Path(target).name)
+        replace(source, target)
+
+    monkeypatch.setattr("detseg.checkpoint.os.replace", note)
+    fit(tmp_path, GivenAp([0.1, 0.5]), max_epochs=2)
     # last.ckpt, from which the run resumes, must not know of a best epoch that best.ckpt does not hold.
-    assert written == ["best.ckpt", "last.ckpt"]
+    assert written == ["best.ckpt", "last.ckpt", "best.ckpt", "previous.ckpt", "last.ckpt"]
+    assert (tmp_path / "best.ckpt").read_bytes() == (tmp_path / "last.ckpt").read_bytes()
+
+
+def contents(value: float) -> dict[str, Any]:
+    return {ENTRY: {"format": 1}, "weight": torch.full((3,), value)}
+
+
+def test_training_goes_on_while_the_file_is_written_and_does_not_change_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, began = threading.Event(), threading.Event()
+
+    def slow(content: Any, path: Path, **options: Any) -> None:
+        began.set()
+        assert disk.wait(timeout=30)
+        save_atomically(content, path, **options)
+
+    monkeypatch.setattr("detseg.training.checkpoints.save_atomically", slow)
+    files, content = AtomicCheckpointIO(), contents(1.0)
+    files.save_checkpoint(content, tmp_path / "last.ckpt")
+    assert began.wait(timeout=30)
+    content["weight"].fill_(2.0)  # the next step
+    files.raise_failure()  # nothing is known yet, and nothing is waited for
+    assert not (tmp_path / "last.ckpt").exists()
+    disk.set()
+    files.flush()
+    assert read_raw_checkpoint(tmp_path / "last.ckpt")["weight"].tolist() == [1.0] * 3
+    files.close()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_full_disk_stops_the_run_and_leaves_the_files_of_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit(tmp_path, GivenAp([0.5, 0.3]), max_epochs=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("detseg.checkpoint.torch.save", full)
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt: could not be written \(.*No space left on device\); the prev"
+    ):
+        fit(tmp_path, GivenAp([0.5, 0.3, 0.6, 0.7]), max_epochs=4, resume=tmp_path / "last.ckpt")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_middle_of_an_epoch_needs_a_loader_that_can_go_on_there(tmp_path: Path) -> None:
+    task = task_of(OneWeight())
+    task._resumed_at = {"epoch": 0, "batch": 1}
+    with pytest.raises(CheckpointError, match="is from the middle of an epoch, where only a loader of"):
+        fit_stub(task, [batch_of(255)], tmp_path)

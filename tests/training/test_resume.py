@@ -76,6 +76,22 @@ def test_other_settings_of_what_it_holds_are_refused(changes: dict[str, Any], di
     )
 
 
+@pytest.mark.parametrize(("batch_size", "world_size"), [(16, 1), (4, 4), (2, 8)])
+def test_another_layout_of_the_same_global_batch_goes_on(batch_size: int, world_size: int) -> None:
+    then = {ENTRY: {**model_entry(settings(data={"batch_size": 8}), TABLE), "world_size": 2}, "epoch": 1}
+    check_resumable(then, TABLE, settings(data={"batch_size": batch_size}), 5, world_size)
+
+
+def test_another_global_batch_is_refused() -> None:
+    then = {ENTRY: {**model_entry(settings(data={"batch_size": 8}), TABLE), "world_size": 2}, "epoch": 1}
+    wrong = r"with: data\.batch_size was 8 in each of 2 processes and is 8 in each of 1; set"
+    with pytest.raises(CheckpointError, match=wrong):
+        check_resumable(then, TABLE, settings(data={"batch_size": 8}), 5, 1)
+    older = {ENTRY: model_entry(settings(data={"batch_size": 8}), TABLE), "epoch": 1}
+    with pytest.raises(CheckpointError, match=r"with: data\.batch_size was 8 and is 4; set"):
+        check_resumable(older, TABLE, settings(data={"batch_size": 4}), 5, 2)
+
+
 UNET: dict[str, Any] = {
     "model": {"name": "unet", "loss": {"dice": {"weight": 0.0}, "class_weights": [1.0, 2.0]}},
     "data": {"name": "folder", "mask_values": None, "ignore_index": 255, "mask_colors": None, "ignore_colors": []},

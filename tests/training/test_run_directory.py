@@ -86,3 +86,16 @@ def test_resume_without_a_run_is_one_line(resume: str, message: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         resumed_run(None, CONFIG, resume)
     assert str(caught.value) == message
+
+
+def test_auto_goes_on_where_there_is_a_checkpoint_and_begins_where_there_is_none() -> None:
+    assert resumed_run(None, CONFIG, "auto") == (Path("runs/yolo_x"), None)
+    assert resumed_run(Path("mine"), CONFIG, "auto") == (Path("mine"), None)
+    claim(Path("mine"))  # and was killed
+    assert resumed_run(Path("mine"), CONFIG, "auto") == (Path("mine"), None)
+    claim(Path("mine"), again=True)
+    (Path("mine") / "checkpoints" / "previous.ckpt").write_text("")  # killed between two renamings
+    found = (Path("mine"), Path("mine/checkpoints/previous.ckpt"))
+    assert resumed_run(Path("mine"), CONFIG, "auto") == resumed_run(Path("mine"), CONFIG, "last") == found
+    latest = make_run("runs/yolo_x-4")
+    assert resumed_run(None, CONFIG, "auto") == (Path("runs/yolo_x-4"), latest)

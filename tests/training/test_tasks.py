@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -108,9 +112,26 @@ def test_a_segmenter_learns_from_the_map_and_a_detector_from_the_boxes() -> None
     batch = semantic_batch()
     assert segmentation_task().targets(batch) is batch.semantic
     boxes = batch_of(0)
-    assert DetectionTask(OneWeight(), CLASSES).targets(boxes) is boxes.targets
+    assert DetectionTask(OneWeight(), CLASSES).eval().targets(boxes) is boxes.targets
     with pytest.raises(ValueError, match="the batch has no semantic maps"):
         segmentation_task().targets(batch_of(0))
+
+
+def test_what_a_model_draws_for_an_image_follows_from_seed_epoch_and_image() -> None:
+    def seeds(indices: list[int], epoch: int = 0, seed: int = 0) -> list[int | None]:
+        task = DetectionTask(OneWeight(), CLASSES, config={"seed": seed})
+        trainer: Any = SimpleNamespace(current_epoch=epoch)
+        task._trainer = trainer
+        batch = replace(batch_of(0), targets=batch_of(0).targets * len(indices), indices=indices)
+        return [target.draw_seed for target in task.targets(batch)]
+
+    four = seeds([3, 1, 4, 5])
+    assert seeds([4, 5]) == four[2:]  # wherever in a batch, and whoever has it
+    assert len({*four, *seeds([3], epoch=1), *seeds([3], seed=1)}) == 6
+    replayed = DetectionTask(OneWeight(), CLASSES, config={"seed": 0})
+    replayed.draws_of = 1  # as in a step that is replayed without a trainer
+    assert [target.draw_seed for target in replayed.targets(batch_of(0))] == seeds([0], epoch=1)
+    assert all(seed is not None and 0 <= seed < 2**63 - 1 for seed in four)
 
 
 def test_a_perfect_map_scores_one_whatever_is_ignored() -> None:

@@ -31,7 +31,9 @@ class BoxLoss:
     beta: float = 1 / 9
     weight: float = 1.0
 
-    def __call__(self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder, num_samples: int) -> Tensor:
+    def __call__(
+        self, deltas: Tensor, references: Tensor, boxes: Tensor, coder: BoxCoder, normaliser: Tensor
+    ) -> Tensor:
         """The weighted loss of the positives, over the number of samples, negatives included, so that every sample
         weighs the same however few of them are positive (torchvision's normalisation).
 
@@ -40,7 +42,7 @@ class BoxLoss:
             references: (P, 4) float32 xyxy, the anchors or proposals that they start from.
             boxes: (P, 4) float32 xyxy, the objects.
             coder: what the differences mean.
-            num_samples: positives and negatives.
+            normaliser: number of samples, positives and negatives, at least 1 (``shared_normaliser``).
 
         Returns:
             a scalar; 0 without positives.
@@ -51,7 +53,7 @@ class BoxLoss:
         else:
             overlap = matched_giou if self.name == "giou" else matched_ciou
             loss = (1 - overlap(coder.decode(deltas, references), boxes)).sum()
-        return self.weight * loss / max(num_samples, 1)
+        return self.weight * loss / normaliser
 
 
 def zero_loss(*modules: nn.Module, like: Tensor) -> Tensor:

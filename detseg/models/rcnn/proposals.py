@@ -22,6 +22,7 @@ from detseg.models.rcnn.coder import BoxCoder
 from detseg.models.rcnn.losses import BoxLoss
 from detseg.models.rcnn.sampling import RegionSampler
 from detseg.ops.boxes import clip_boxes
+from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
 _SMALLEST_SIDE = 1e-3
@@ -131,7 +132,7 @@ class ProposalNetwork(nn.Module):
         sampled, positives, boxes = [], [], []
         for i, target in enumerate(targets):
             assignment = self.assigner.assign(outputs.anchors, target)
-            chosen = self.sampler(assignment)
+            chosen = self.sampler(assignment, target.draw_seed)
             positive = chosen[assignment.positive[chosen]]
             sampled.append(chosen + i * num_anchors)
             positives.append(positive + i * num_anchors)
@@ -142,9 +143,10 @@ class ProposalNetwork(nn.Module):
         entropy = F.binary_cross_entropy_with_logits(outputs.logits.flatten()[at], is_object[at], reduction="sum")
         deltas = outputs.deltas.flatten(0, 1)[positive_at]  # P 4
         anchors = outputs.anchors[positive_at % num_anchors]
+        normaliser = shared_normaliser(len(at), self.training, entropy)
         return {
-            "objectness": entropy / max(len(at), 1),
-            "proposal_box": self.box_loss(deltas, anchors, torch.cat(boxes), self.coder, len(at)),
+            "objectness": entropy / normaliser,
+            "proposal_box": self.box_loss(deltas, anchors, torch.cat(boxes), self.coder, normaliser),
         }
 
     @torch.no_grad()

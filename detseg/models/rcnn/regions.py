@@ -21,6 +21,7 @@ from detseg.models.rcnn.losses import BoxLoss, zero_loss
 from detseg.models.rcnn.sampling import RegionSampler
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
+from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets, Detections, MaskGrids
 
 _SMALLEST_SIDE = 1e-2
@@ -129,6 +130,8 @@ class RegionHeads(nn.Module):
         # Of the positives alone, from here: (P,) and (P, 4).
         outputs = torch.cat([target.labels[sample.objects[sample.objects >= 0]] for sample, target in pairs])
         boxes = torch.cat([target.boxes[sample.objects[sample.objects >= 0]] for sample, target in pairs])
+        # Whatever this process has, all must ask.
+        normaliser = shared_normaliser(len(regions), self.training, regions)
         if not len(regions):
             nothing = zero_loss(self.box_head, self.box_predictor, like=features[0])
             terms = {"class": nothing, "box": nothing}
@@ -137,8 +140,8 @@ class RegionHeads(nn.Module):
             classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
             classes[positive] = outputs
             terms = {
-                "class": F.cross_entropy(logits, classes),
-                "box": self.box_loss(deltas[positive, outputs], regions[positive], boxes, self.coder, len(regions)),
+                "class": F.cross_entropy(logits, classes, reduction="sum") / normaliser,
+                "box": self.box_loss(deltas[positive, outputs], regions[positive], boxes, self.coder, normaliser),
             }
         if self.has_masks:
             terms["mask"] = self.mask_weight * self._mask_loss(features, pairs, hw, outputs)
@@ -171,7 +174,8 @@ class RegionHeads(nn.Module):
         """The objects themselves are proposals as well: early in training there are few good ones."""
         boxes = torch.cat([proposals, target.boxes[~target.ignore]])
         assignment = self.assigner.assign(boxes, target)
-        chosen = self.sampler(assignment)
+        # Other draws than those of the first stage.
+        chosen = self.sampler(assignment, None if target.draw_seed is None else target.draw_seed + 1)
         return RegionSample(boxes[chosen], assignment.objects[chosen])
 
     def _classify(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -203,6 +207,7 @@ class RegionHeads(nn.Module):
         outputs: Tensor,
     ) -> Tensor:
         """The mean cross-entropy of the masks of the positives, whose outputs are given."""
+        normaliser = shared_normaliser(len(outputs), self.training, outputs)
         if not len(outputs):
             heads = cast(tuple[nn.Module, ...], (self.mask_head, self.mask_predictor))
             return zero_loss(*heads, like=features[0])
@@ -214,7 +219,7 @@ class RegionHeads(nn.Module):
             for (sample, target), own in zip(pairs, boxes, strict=True)
             if target.masks is not None
         ]
-        return F.binary_cross_entropy_with_logits(logits, torch.cat(expected))
+        return F.binary_cross_entropy_with_logits(logits, torch.cat(expected)) * (len(outputs) / normaliser)
 
     def _with_masks(
         self, features: list[Tensor], found: list[Detections], hw: tuple[int, int], outputs: Tensor

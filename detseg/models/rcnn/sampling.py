@@ -14,9 +14,9 @@ from detseg.models.rcnn.assign import RegionAssignment
 class RegionSampler(nn.Module):
     """Draws a fixed number of regions, positives up to a share of them, the rest negatives.
 
-    As dropout, it draws at random in training mode (positives first, then negatives, from torch's own generator: the
-    draws of torchvision).  In evaluation mode the draws of an image are always the same, so that the losses of a
-    validation repeat.
+    As dropout, it draws at random in training mode (positives first, then negatives), by the seed of the image; without
+    one, from torch's own generator: the draws of torchvision.  In evaluation mode the draws of an image are always the
+    same, so that the losses of a validation repeat.
 
     Args:
         num_samples: S, fewer where an image has fewer.
@@ -28,11 +28,12 @@ class RegionSampler(nn.Module):
         self.num_samples = num_samples
         self.most_positives = int(num_samples * positive_share)
 
-    def forward(self, assignment: RegionAssignment) -> Tensor:
-        """The assignment of R regions → (S,) int64 positions, ascending."""
+    def forward(self, assignment: RegionAssignment, seed: int | None = None) -> Tensor:
+        """The assignment of R regions and the seed of the draws → (S,) int64 positions, ascending."""
         positive = torch.nonzero(assignment.positive).flatten()
         negative = torch.nonzero(assignment.negative).flatten()
-        generator = None if self.training else torch.Generator(positive.device).manual_seed(0)
+        seed = seed if self.training else 0
+        generator = None if seed is None else torch.Generator(positive.device).manual_seed(seed)
         num_positives = min(len(positive), self.most_positives)
         num_negatives = min(len(negative), self.num_samples - num_positives)
         drawn = torch.cat(

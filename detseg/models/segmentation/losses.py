@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detseg.models.interface import LossTerms
+from detseg.ops.processes import num_processes, total_over_processes
 from detseg.structures import IGNORE_LABEL
 
 _TINY = 1e-6
@@ -87,18 +88,18 @@ class SegmentationLoss(nn.Module):
         terms: LossTerms = {}
         if self.cross_entropy or self.focal:
             target = semantic.long()  # (B, H, W)
-            total_weight = self.table[target].sum()
-            total_weight = torch.where(total_weight > 0, total_weight, 1)
+            total_weight = total_over_processes(self.table[target].sum(), self.training)
+            total_weight = torch.where(total_weight > 0, total_weight, 1) / num_processes(self.training)
             if self.cross_entropy:
                 terms["cross_entropy"] = self.cross_entropy * self._cross_entropy(logits, target) / total_weight
             if self.focal:
                 terms["focal"] = self.focal * self._focal(logits, target) / total_weight
         if self.dice or self.tversky:
-            sums = overlap_sums(logits, semantic)
+            hit, predicted, true = total_over_processes(torch.stack(overlap_sums(logits, semantic)), self.training)
             if self.dice:
-                terms["dice"] = self.dice * self._overlap_loss(*sums, alpha=0.5, beta=0.5)
+                terms["dice"] = self.dice * self._overlap_loss(hit, predicted, true, 0.5, 0.5)
             if self.tversky:
-                terms["tversky"] = self.tversky * self._overlap_loss(*sums, alpha=self.alpha, beta=self.beta)
+                terms["tversky"] = self.tversky * self._overlap_loss(hit, predicted, true, self.alpha, self.beta)
         return terms
 
     def _cross_entropy(self, logits: Tensor, target: Tensor) -> Tensor:

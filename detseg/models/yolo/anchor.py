@@ -24,6 +24,7 @@ from detseg.models.interface import LossTerms
 from detseg.models.yolo.assign_anchor import AnchorAssigner
 from detseg.models.yolo.scheme import Candidates
 from detseg.ops.boxes import cxcywh_to_xyxy, matched_ciou, matched_iou
+from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
 INITIAL_OBJECTNESS = 0.01
@@ -120,7 +121,8 @@ class AnchorScheme(nn.Module):
         object_loss = F.binary_cross_entropy_with_logits(outputs[..., 4], objectness, reduction="none")
         one_hot = F.one_hot(found.labels, self.num_classes).to(logits.dtype)
         class_loss = F.binary_cross_entropy_with_logits(logits[found.image, found.prior], one_hot, reduction="sum")
-        normaliser = max(len(found.labels), len(targets))
+        positives = shared_normaliser(len(found.labels), self.training, logits)
+        normaliser = torch.maximum(positives, shared_normaliser(len(targets), self.training, logits))
         return {
             "box": self.box_weight * (1 - matched_ciou(positive, found.boxes)).sum() / normaliser,
             "objectness": self.objectness_weight * (object_loss * ~found.left_alone).sum() / normaliser,

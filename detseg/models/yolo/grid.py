@@ -24,6 +24,7 @@ from detseg.models.interface import LossTerms
 from detseg.models.yolo.assign_grid import GridAssigner, GridAssignment
 from detseg.models.yolo.scheme import Candidates
 from detseg.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
 INITIAL_CONFIDENCE = 0.1
@@ -89,7 +90,7 @@ class GridScheme(nn.Module):
                 " a smaller stride or the anchor or task_aligned head learns more of them",
                 stacklevel=2,
             )
-        num_images = len(targets)
+        num_images = shared_normaliser(len(targets), self.training, box)
         box, classes = box.flatten(1, 2), classes.flatten(1, 2)  # (B, H * W, N, 5), (B, H * W, C)
         responsible = box[found.image, found.cell, found.slot]  # (P, 5)
         error = (responsible[:, :4] - self._encode(found, grid_hw)) ** 2

@@ -19,6 +19,7 @@ from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner, TaskAlig
 from detseg.models.yolo.priors import Points, cell_points, flatten_maps
 from detseg.models.yolo.scheme import Candidates
 from detseg.ops.boxes import matched_ciou
+from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
 _AREA_OF_AN_OBJECT = 200.0**2
@@ -89,7 +90,7 @@ class TaskAlignedScheme(nn.Module):
         labels = torch.cat([target.labels for target in counted])[objects]  # (P,)
 
         weight = alignment[image, prior]  # (P,)
-        normaliser = weight.sum().clamp(min=1.0)
+        normaliser = shared_normaliser(weight.sum(), self.training, weight)
         class_targets = torch.zeros_like(class_logits)
         class_targets[image, prior, labels] = weight
         entropy = F.binary_cross_entropy_with_logits(class_logits, class_targets, reduction="none")

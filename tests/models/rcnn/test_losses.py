@@ -19,13 +19,15 @@ BOXES = torch.tensor([[5.0, 0.0, 15.0, 10.0], [20.0, 20.0, 40.0, 30.0]])
 
 def test_smooth_l1_by_hand() -> None:
     # The first object is half a width to the right: 0.5 of one difference, in the straight part: 0.5 - beta / 2.
-    loss = BoxLoss("smooth_l1", beta=0.2, weight=3.0)(torch.zeros(2, 4), REFERENCES, BOXES, CODER, num_samples=8)
+    loss = BoxLoss("smooth_l1", beta=0.2, weight=3.0)(
+        torch.zeros(2, 4), REFERENCES, BOXES, CODER, normaliser=torch.tensor(8.0)
+    )
     assert loss.item() == pytest.approx(3 * (0.5 - 0.1) / 8)
 
 
 def test_giou_by_hand() -> None:
     # Of the first pair: intersection 50, union 150, hull 150; the second pair is the same box.
-    loss = BoxLoss("giou", weight=2.0)(torch.zeros(2, 4), REFERENCES, BOXES, CODER, num_samples=4)
+    loss = BoxLoss("giou", weight=2.0)(torch.zeros(2, 4), REFERENCES, BOXES, CODER, normaliser=torch.tensor(4.0))
     assert loss.item() == pytest.approx(2 * (1 - 50 / 150) / 4)
 
 
@@ -35,13 +37,13 @@ def test_giou_by_hand() -> None:
 def test_overlap_losses_are_torchvisions_of_the_decoded_boxes(name: Any, reference: Any) -> None:
     deltas = torch.randn(2, 4, generator=torch.Generator().manual_seed(0)) * 0.3
     expected = reference(CODER.decode(deltas, REFERENCES), BOXES, reduction="sum") / 5
-    torch.testing.assert_close(BoxLoss(name)(deltas, REFERENCES, BOXES, CODER, num_samples=5), expected)
+    torch.testing.assert_close(BoxLoss(name)(deltas, REFERENCES, BOXES, CODER, normaliser=torch.tensor(5.0)), expected)
 
 
 @pytest.mark.parametrize("name", ["smooth_l1", "giou", "ciou"])
 def test_no_positives_cost_nothing(name: Any) -> None:
     deltas = torch.zeros(0, 4, requires_grad=True)
-    loss = BoxLoss(name)(deltas, torch.zeros(0, 4), torch.zeros(0, 4), CODER, num_samples=0)
+    loss = BoxLoss(name)(deltas, torch.zeros(0, 4), torch.zeros(0, 4), CODER, normaliser=torch.tensor(1.0))
     torch.autograd.backward([loss])
     assert loss.item() == 0
     assert deltas.grad is not None
@@ -61,7 +63,7 @@ def test_each_loss_leads_boxes_to_their_objects(name: Any) -> None:
     optimizer = torch.optim.Adam([deltas], lr=0.02)
     for _ in range(150):
         optimizer.zero_grad()
-        torch.autograd.backward([BoxLoss(name)(deltas, REFERENCES, BOXES, CODER, num_samples=2)])
+        torch.autograd.backward([BoxLoss(name)(deltas, REFERENCES, BOXES, CODER, normaliser=torch.tensor(2.0))])
         optimizer.step()
     torch.testing.assert_close(CODER.decode(deltas.detach(), REFERENCES), BOXES, rtol=0, atol=0.5)
 

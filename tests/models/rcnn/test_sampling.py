@@ -46,3 +46,17 @@ def test_draws_repeat_in_evaluation_and_leave_the_generator_alone() -> None:
     torch.manual_seed(1)
     assert torch.rand(1) == after
     assert not torch.equal(sampler.train()(given), first)
+
+
+def test_draws_of_an_image_follow_from_its_seed_alone() -> None:
+    given = assignment(50, 200, 30)
+    sampler = RegionSampler(64, 0.25).train()
+    first = sampler(given, seed=3)
+    after = torch.rand(1)
+    assert torch.equal(sampler(given, seed=3), first)
+    assert not torch.equal(sampler(given, seed=4), first)
+    torch.manual_seed(1)
+    sampler(given, seed=3)
+    sampler.eval()
+    assert torch.equal(sampler(given, seed=3), sampler(given))  # in evaluation it does not matter
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(1)) != after

@@ -1,0 +1,102 @@
+"""Long runs: ``python -m tests.fuzz --seconds 600 --seed 1``; ``make fuzz`` does that.
+
+Prints what became of the inputs of each target and saves those that failed with what there is to say of them.  An
+input is made again, and its traceback shown, by ``--targets NAME --seed N --input K``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import itertools
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.fuzz.campaign import Failure, Tally, Target, limited_memory, try_input, try_inputs
+from tests.fuzz.targets import TARGETS
+
+STUCK = 120.0
+"""Seconds by the clock after which the process is ended: code that no signal interrupts hangs."""
+
+SAVED = 3
+"""So many inputs are saved of each kind of failure."""
+
+
+def main() -> int:
+    """Try all targets for a time; 1 where something failed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="in all, by the clock (default 600)")
+    parser.add_argument("--seed", type=int, default=1, help="another seed gives other inputs (default 1)")
+    parser.add_argument("--targets", default=",".join(TARGETS), help=f"some of {','.join(TARGETS)}")
+    parser.add_argument("--count", type=int, help="so many inputs a target, however long they take")
+    parser.add_argument("--input", type=int, help="only this input of its run, with its traceback")
+    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="where failing inputs go (runs/fuzz)")
+    args = parser.parse_args()
+    names = args.targets.split(",")
+    if unknown := [name for name in names if name not in TARGETS]:
+        parser.error(f"--targets: there is no {', '.join(unknown)}; there are {', '.join(TARGETS)}")
+    faulthandler.enable()
+    failed = False
+    with tempfile.TemporaryDirectory() as scratch, limited_memory():
+        for name in names:
+            target = TARGETS[name](Path(scratch) / name)
+            if args.input is not None:
+                failed |= _show(target, args.seed, args.input, args.out)
+                continue
+            start = time.monotonic()
+            numbers = range(args.count) if args.count else _until(start + args.seconds / len(names))
+            tally = try_inputs(target, args.seed, _watched(iter(numbers), target, args.seed))
+            _report(target, args.seed, tally, time.monotonic() - start, args.out)
+            failed |= bool(tally.failures)
+    return 1 if failed else 0
+
+
+def _until(end: float) -> Iterator[int]:
+    return itertools.takewhile(lambda _: time.monotonic() < end, itertools.count())
+
+
+def _watched(numbers: Iterator[int], target: Target, seed: int) -> Iterator[int]:
+    """The numbers; the process ends, and says where it was, if one takes far too long."""
+    for number in numbers:
+        faulthandler.dump_traceback_later(STUCK, exit=True)
+        sys.stdout.write(f"\r{target.name} --seed {seed} --input {number}" if sys.stdout.isatty() else "")
+        yield number
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _report(target: Target, seed: int, tally: Tally, seconds: float, out: Path) -> None:
+    counts = ", ".join(f"{count} {end}" for end, count in sorted(tally.counts.items()))
+    print(f"\r{target.name}: {tally.tried} inputs in {seconds:.0f} s (seed {seed}): {counts}", flush=True)
+    kinds = Counter(failure.kind for failure in tally.failures)
+    saved: Counter[str] = Counter()
+    for failure in tally.failures:
+        saved[failure.kind] += 1
+        if saved[failure.kind] <= SAVED:
+            _save(failure, out, f"{target.name}-{seed}-{failure.number}")
+    for kind, count in kinds.most_common():
+        first = next(failure.number for failure in tally.failures if failure.kind == kind)
+        print(f"  FAILED {count} times: {kind}\n    again: --targets {target.name} --seed {seed} --input {first}")
+
+
+def _save(failure: Failure, out: Path, name: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    (out / name).write_bytes(failure.content)
+    (out / f"{name}.txt").write_text(failure.details, encoding="utf-8", errors="backslashreplace")
+
+
+def _show(target: Target, seed: int, number: int, out: Path) -> bool:
+    content = target.content(seed, number)
+    end, failure = try_input(target, content, number)
+    print(f"{target.name} --seed {seed} --input {number}: {len(content)} bytes: {end}")
+    if failure is not None:
+        print(failure.kind, failure.details, sep="\n")
+        _save(failure, out, f"{target.name}-{seed}-{number}")
+    return failure is not None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What holds of everything that a reader accepts, however odd the file was."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from detseg.data.dataset import DetectionDataset
+from detseg.data.images import read_image, read_image_hw, read_orientation
+from detseg.data.sample_check import check_sample
+from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.errors import DataError
+from detseg.structures import IGNORE_LABEL
+from tests.fuzz.mutator import PNG_SIGNATURE, put_together, take_apart
+
+
+def check_detection(dataset: DetectionDataset) -> None:
+    """Boxes, labels, areas and masks are finite and fit together; samples can be trained on; the report can be printed.
+
+    Raises:
+        DataError: an image is not what its annotation says, which a sample may say.
+        AssertionError: a contract is broken.
+    """
+    packed = dataset.packed
+    check_lines(dataset.report.lines())
+    assert len(dataset) > 0
+    assert np.isfinite(packed.boxes).all()
+    assert np.isfinite(packed.area).all()
+    assert ((packed.labels >= 0) & (packed.labels < len(dataset.classes))).all()
+    for index in range(len(dataset)):
+        truth = dataset.annotations(index)
+        num = len(truth.labels)
+        assert truth.boxes.shape == (num, 4)
+        if truth.masks is not None:
+            assert truth.masks.hw == dataset.hw(index)
+            assert len(truth.masks) == num
+            assert (truth.masks.areas >= 0).all()
+            assert (truth.masks.areas <= np.prod(truth.masks.hw)).all()
+        sample = dataset[index]  # DataError where the image is not of the size that the file states
+        check_sample(sample, dataset.classes)
+        if sample.masks is not None:
+            assert (sample.masks.areas > 0).all()
+            np.testing.assert_array_equal(sample.masks.boxes.astype(np.float32), sample.boxes)
+        else:  # every object that lies in the image with an area is there, clipped by hand
+            kept = [row for row in truth.boxes.tolist() if clipped(row, sample.hw)]
+            np.testing.assert_array_equal(
+                sample.boxes, np.array([clipped(row, sample.hw) for row in kept], dtype=np.float32).reshape(-1, 4)
+            )
+
+
+def clipped(box: list[float], hw: tuple[int, int]) -> list[float]:
+    """A box as it lies in an image, in float32; nothing where it has no area there."""
+    x1, x2 = (float(np.float32(min(max(x, 0.0), float(hw[1])))) for x in box[::2])
+    y1, y2 = (float(np.float32(min(max(y, 0.0), float(hw[0])))) for y in box[1::2])
+    return [x1, y1, x2, y2] if x1 < x2 and y1 < y2 else []
+
+
+def check_semantic(dataset: SegmentationDataset) -> None:
+    """Maps have the size of their image and hold labels of the table or the ignore label.
+
+    Raises:
+        DataError: as ``check_detection``.
+        AssertionError: a contract is broken.
+    """
+    check_lines(dataset.report.lines())
+    assert len(dataset) > 0
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        assert sample.semantic is not None
+        assert sample.semantic.dtype == np.uint8
+        assert sample.semantic.shape == sample.hw
+        assert set(np.unique(sample.semantic).tolist()) <= {*range(len(dataset.classes)), IGNORE_LABEL}
+        assert dataset.hw(index) == sample.hw
+
+
+def check_lines(lines: list[str]) -> None:
+    """A report's lines go to a terminal."""
+    assert all(line.isprintable() for line in lines), lines
+
+
+def check_image(path: Path) -> None:
+    """Pixels are RGB bytes of the size that the header says; those of a PNG are Pillow's.
+
+    Raises:
+        DataError: the image was refused, with the same words for its header where that was refused, too.
+        AssertionError: a contract is broken.
+    """
+    try:
+        hw: tuple[int, int] | None = read_image_hw(path)
+        assert 1 <= read_orientation(path) <= 8
+    except DataError:
+        hw = None
+    image = read_image(path)
+    assert image.dtype == np.uint8
+    assert image.ndim == 3
+    assert image.shape[2] == 3
+    assert image.flags.c_contiguous
+    assert hw == image.shape[:2]
+    content = path.read_bytes()
+    if content.startswith(PNG_SIGNATURE) and read_orientation(path) == 1:
+        wanted = [(name, data) for name, data in take_apart(content) if name in {b"IHDR", b"PLTE", b"IDAT", b"IEND"}]
+        if b"IDAT" not in dict(wanted):  # Pillow shows the first frame of an animation, then
+            return
+        with Image.open(io.BytesIO(put_together(wanted))) as picture:
+            picture.load()  # pixels that Pillow refuses are not to be guessed at
+            if picture.mode in {"L", "RGB"}:
+                np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB")))

@@ -1,0 +1,176 @@
+"""Run lengths, polygons, annotation files: what is written comes back, and pycocotools sees the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pycocotools import mask as referee
+
+from detseg.data.coco import read_coco
+from detseg.data.coco_format import coco_ground_truth
+from detseg.data.regions import RegionsBuilder
+from detseg.data.voc import read_voc
+from detseg.data.voc_xml import VocAnnotation, read_voc_xml, write_voc_xml
+from detseg.data.write_coco import CocoWriter
+from detseg.data.write_voc import VocWriter
+from detseg.ops.masks import compressed, decode_mask, decode_part, encode_edges, encode_mask, encode_part, run_lengths
+from detseg.structures import BoolArray, InstanceMasks
+from tests.fuzz.strategies import boxes_inside, seeds
+
+WITH_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+LENGTHS = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 2**31 - 1)), min_size=1, max_size=40)
+
+
+@given(LENGTHS)
+def test_run_lengths_of_any_size_are_those_of_pycocotools(lengths: list[int]) -> None:
+    lengths = lengths if sum(lengths) < 2**31 else [length % 10_000 for length in lengths]
+    text = compressed(np.array(lengths, dtype=np.int64))
+    assert run_lengths(text).tolist() == lengths
+    if sum(lengths):
+        assert text == referee.frPyObjects({"size": [1, sum(lengths)], "counts": lengths}, 1, sum(lengths))["counts"]
+
+
+LETTERS = st.text(alphabet=[chr(48 + k) for k in range(64)], max_size=30)
+
+
+@given(st.one_of(st.binary(max_size=30), LETTERS.map(str.encode)))
+def test_any_bytes_are_run_lengths_or_refused(text: bytes) -> None:
+    try:
+        lengths = run_lengths(text)
+    except ValueError as error:
+        message = str(error)
+    else:
+        message = ""
+    if message:
+        assert message.startswith("counts: ")
+        return
+    assert len(lengths) >= 1
+    if (np.abs(lengths) < 2**31).all():
+        assert run_lengths(compressed(lengths)).tolist() == lengths.tolist()
+
+
+SIZES = st.tuples(st.just(1), st.integers(1, 300)) | st.tuples(st.integers(1, 12), st.integers(1, 12))
+MASKS = hnp.arrays(np.bool_, SIZES)
+
+
+@given(MASKS)
+def test_masks_come_back_whole_and_in_parts(mask: BoolArray) -> None:
+    hw = (mask.shape[0], mask.shape[1])
+    counts = encode_mask(mask)
+    np.testing.assert_array_equal(decode_mask(counts, hw), mask)
+    part, corner = decode_part(counts, hw)
+    assert encode_part(part, corner, hw) == counts
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F").astype(int), [0]])))
+    assert encode_edges(edges, mask.size) == counts
+    assert referee.area({"size": list(hw), "counts": counts}) == mask.sum()
+
+
+@settings(max_examples=60)
+@given(seeds, st.sampled_from([(1, 1), (1, 40), (7, 9), (200, 150)]), st.sampled_from([1.0, 10.0, 1e3]))
+def test_any_polygons_fill_the_pixels_that_pycocotools_fills(seed: int, hw: tuple[int, int], reach: float) -> None:
+    rng = np.random.default_rng(seed)
+    polygons = [
+        (rng.normal(scale=reach, size=2 * int(rng.integers(3, 30))) + rng.choice([0, 5])).tolist() for _ in range(3)
+    ]
+    builder = RegionsBuilder()
+    for parts in (polygons[:1], polygons):
+        builder.append(parts, hw)
+    found = builder.build().masks(range(2), hw).dense()
+    for mask, parts in zip(found, (polygons[:1], polygons), strict=True):
+        np.testing.assert_array_equal(mask, referee.decode(referee.frPyObjects(parts, *hw)).any(axis=2))
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=20))
+def test_runs_without_pixels_change_nothing(lengths: list[int]) -> None:
+    hw = (1, sum(lengths))
+    expected = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    builder = RegionsBuilder()
+    for counts in (lengths, compressed(np.array(lengths)).decode()):
+        builder.append({"size": list(hw), "counts": counts}, hw)
+    regions = builder.build()
+    masks = regions.masks(range(2), hw)
+    if sum(lengths):
+        np.testing.assert_array_equal(masks.dense(), np.stack([expected[None]] * 2))
+    assert masks.areas.tolist() == [int(expected.sum())] * 2
+
+
+@given(st.lists(st.one_of(st.integers(), st.floats(), st.none(), st.text(max_size=2)), max_size=9))
+def test_any_values_are_a_polygon_or_refused(values: list[object]) -> None:
+    builder = RegionsBuilder()
+    try:
+        builder.append([values], (9, 7))
+    except ValueError:
+        return
+    assert len(values) >= 6
+    assert builder.build().masks(range(1), (9, 7)).dense().shape == (1, 9, 7)
+
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=12)
+
+
+@WITH_FOLDER
+@given(seed=seeds, names=st.lists(NAMES.filter(lambda name: name == name.strip()), max_size=6))
+def test_voc_xml_comes_back_to_a_thousandth_of_a_pixel(tmp_path: Path, seed: int, names: list[str]) -> None:
+    rng, hw = np.random.default_rng(seed), (1 + seed % 3000, 1 + seed % 701)
+    boxes = boxes_inside(hw, len(names), rng, cells=1000).astype(np.float64)
+    flags = rng.random(len(names)) < 0.5
+    write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", hw, tuple(names), boxes, flags, ~flags))
+    found = read_voc_xml(tmp_path / "a.xml")
+    assert (found.filename, found.hw, found.names) == ("a.jpg", hw, tuple(names))
+    assert found.difficult.tolist() == flags.tolist()
+    assert found.truncated.tolist() == (~flags).tolist()
+    for low, high, side in ((0, 2, hw[1]), (1, 3, hw[0])):
+        wide = boxes[:, high] - boxes[:, low] >= 1
+        np.testing.assert_allclose(found.boxes[wide][:, [low, high]], boxes[wide][:, [low, high]], atol=6e-4)
+        thin = found.boxes[~wide]  # a pixel wide, about the same centre, inside the image
+        assert ((thin[:, low] >= -1e-9) & (thin[:, high] <= side + 1e-9)).all()
+        np.testing.assert_allclose(thin[:, high] - thin[:, low], 1, atol=2e-3)
+        assert (np.abs(thin[:, low] + thin[:, high] - boxes[~wide][:, low] - boxes[~wide][:, high]) <= 1.001).all()
+
+
+@WITH_FOLDER
+@given(seed=seeds, hw=st.tuples(st.integers(1, 60), st.integers(1, 60)), num=st.integers(0, 6))
+def test_both_layouts_come_back(tmp_path: Path, seed: int, hw: tuple[int, int], num: int) -> None:
+    rng, names = np.random.default_rng(seed), ("a", "b", "c")
+    boxes = np.floor(boxes_inside(hw, num, rng, cells=1)).astype(np.float64)
+    masks = np.zeros((num, *hw), dtype=np.bool_)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes.astype(int).tolist(), strict=True):
+        mask[y1:y2, x1:x2] = True
+    labels, image = rng.integers(0, 3, num), rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
+    voc, coco = VocWriter(tmp_path / "voc", names), CocoWriter(tmp_path / "coco", names)
+    voc.add("train", "x", image, boxes, labels, masks, np.zeros(num, dtype=np.bool_))
+    coco.add("train", "x", image, boxes, labels, masks)
+    voc.finish()
+    coco.finish()
+    file = tmp_path / "coco" / "annotations" / "instances_train.json"
+    again = tmp_path / "again.json"
+    read = read_coco(tmp_path / "coco" / "train", file, masks=True)
+    again.write_text(json.dumps(coco_ground_truth(read)))
+    for dataset in (
+        read_voc(tmp_path / "voc", "train", classes=names),
+        read,
+        read_coco(tmp_path / "coco" / "train", again, masks=True),
+    ):
+        truth = dataset.annotations(0)
+        np.testing.assert_array_equal(truth.boxes, boxes)
+        np.testing.assert_array_equal(truth.labels, labels)
+        np.testing.assert_array_equal(truth.area, (boxes[:, 2:] - boxes[:, :2]).prod(axis=1))
+        sample = dataset[0]
+        assert sample.hw == dataset.hw(0) == hw
+        np.testing.assert_array_equal(sample.boxes, boxes.astype(np.float32))
+        if truth.masks is not None:
+            np.testing.assert_array_equal(truth.masks.dense(), masks)
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (1, 5), (5, 1)])
+def test_pictures_of_a_pixel_have_masks(hw: tuple[int, int]) -> None:
+    for full in (False, True):
+        masks = InstanceMasks.from_dense(np.full((1, *hw), full))
+        assert masks.areas.tolist() == [hw[0] * hw[1] * full]
+        assert masks.boxes.tolist() == [[0, 0, hw[1] * full, hw[0] * full]]

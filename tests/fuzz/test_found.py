@@ -1,0 +1,183 @@
+"""What fuzzing found, each with the least input that shows it."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, TiffImagePlugin
+
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.config.load import load_config
+from detseg.data.coco import read_coco
+from detseg.data.images import read_image, read_image_hw
+from detseg.data.mask_classes import mask_class_table
+from detseg.data.mask_encoding import MaskEncoding
+from detseg.data.mask_messages import describe_unknown_colors, most_frequent_colors
+from detseg.data.regions import RegionsBuilder
+from detseg.data.voc import read_voc
+from detseg.errors import CheckpointError, ConfigError, DataError, one_line, shown
+from detseg.factory import load_model
+from detseg.structures import ClassTable
+from tests.data.mask_layouts import write_coco_masks
+from tests.data.voc_layout import simple_voc
+from tests.fuzz.mutator import put_together, take_apart
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_first_frame_of_a_damaged_animation_is_not_made_up(tmp_path: Path) -> None:
+    """OpenCV gave a PNG's animation pixels that its checksum contradicts; those of still PNGs it refused."""
+    frame, file = Image.new("RGB", (14, 9), (10, 20, 30)), io.BytesIO()
+    frame.save(file, "PNG", save_all=True, append_images=[Image.new("RGB", (14, 9))])
+    chunks = dict(take_apart(file.getvalue()))
+    path = tmp_path / "a.png"
+    path.write_bytes(file.getvalue())
+    assert (read_image(path) == (10, 20, 30)).all()
+    pixels = bytearray(zlib.decompress(chunks[b"IDAT"]))
+    pixels[5] ^= 1
+    wrong = zlib.compress(bytes(pixels))[:-4] + zlib.compress(zlib.decompress(chunks[b"IDAT"]))[-4:]
+    path.write_bytes(put_together([(k, wrong if k == b"IDAT" else v) for k, v in take_apart(file.getvalue())]))
+    with pytest.raises(DataError, match=r"a\.png: "):
+        read_image(path)
+
+
+def test_the_size_of_a_damaged_tiff_is_a_data_error(tmp_path: Path) -> None:
+    """Offsets of strips that are fractions: a TypeError of Pillow's came out of ``read_image_hw``."""
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (14, 9)).save(path)
+    content = bytearray(path.read_bytes())
+    start = int.from_bytes(content[4:8], "little") + 2
+    entries = [start + 12 * k for k in range(int.from_bytes(content[start - 2 : start], "little"))]
+    strips = next(k for k in entries if int.from_bytes(content[k : k + 2], "little") == TiffImagePlugin.STRIPOFFSETS)
+    content[strips + 2] = 5  # a fraction
+    path.write_bytes(bytes(content))
+    for read in (read_image, read_image_hw):
+        with pytest.raises(DataError, match=r"a\.tif: "):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [[[0, 0, 5, 0, 10**400, 5]], [[0, 0, 5, 0, float("nan"), 5]], {"size": [6, 8], "counts": [-(10**30), 48]}],
+)
+def test_numbers_beyond_64_bits_are_no_regions(segmentation: Any) -> None:
+    """An OverflowError of ``math.fsum`` and of numpy."""
+    with pytest.raises(ValueError, match=r"corners of a polygon|counts: expected run lengths"):
+        RegionsBuilder().append(segmentation, (6, 8))
+
+
+def test_values_of_files_are_shown_on_one_short_line() -> None:
+    """Messages held whole files: a box of 20 000 characters, a tensor over several lines."""
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in ("x" * 20_000, "a\nb\x1b[31m\u202e", torch.zeros(9, 9), deep, -(10**5000), {"a": "\ud800"}):
+        assert len(shown(value)) < 200
+        assert shown(value).isprintable()
+        assert len(one_line(ValueError(value if isinstance(value, str) else ""))) < 700
+    assert shown("cat") == "'cat'"
+    assert one_line(ValueError(" a\n b ")) == "a b"
+
+
+def test_messages_of_readers_stay_short(tmp_path: Path) -> None:
+    images, file = write_coco_masks(tmp_path, [{"category_id": 3, "bbox": [0, 1, "x" * 9000, 2]}])
+    long_name = simple_voc(tmp_path / "voc", [("x" * 9000, 2, 3, 8, 9)])
+    (tmp_path / "classes.txt").write_text("y" * 9000 + "\x1b[31m")
+    with pytest.raises(DataError) as coco:
+        read_coco(images, file)
+    with pytest.raises(DataError) as voc:
+        read_voc(long_name, "train", classes=("cat",))
+    with pytest.raises(DataError) as names:
+        mask_class_table(tmp_path, None)
+    with pytest.raises(ConfigError) as override:
+        load_config(ROOT / "configs" / "yolo_shapes.yaml", ["data." + "z" * 9000 + "=1"])
+    for raised in (coco, voc, names, override):
+        assert len(str(raised.value)) < 1000
+        assert str(raised.value).isprintable()
+
+
+def test_colours_of_large_masks_take_little_memory_on_the_way() -> None:
+    """64 bits for each pixel, several times: 6 GB for the largest picture that is read."""
+    colors = ((0, 0, 0), (255, 0, 0), (0, 128, 0))
+    encoding = MaskEncoding(ClassTable(("a", "b", "c")), None, None, colors)
+    expected = np.random.default_rng(0).integers(0, 3, (2500, 3100), dtype=np.uint8)  # eight blocks
+    image = np.array(colors, dtype=np.uint8)[expected]
+    image[-1, -1] = image[0, 0] = (1, 2, 3)
+    tracemalloc.start()
+    labels, known = encoding.labels_of_colors(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12 * expected.size
+    assert np.argwhere(~known).tolist() == [[0, 0], [2499, 3099]]
+    np.testing.assert_array_equal(labels[known], expected[known])
+    message = describe_unknown_colors(image, known, encoding)
+    assert message.startswith("1 colour(s) that are not listed: (1, 2, 3) 2 pixels")
+    assert "(1, 2, 3) (2 pixels)" in most_frequent_colors(image)
+
+
+def saved(tmp_path: Path, **entries: Any) -> Path:
+    """A file with the entry of our checkpoints."""
+    table = {"names": ["a"], "source_ids": [1]}
+    contents = {"detseg": {"format": 1, "config": {}, "classes": table}, "state_dict": {}, "epoch": 0}
+    contents["detseg"] |= {key: value for key, value in entries.items() if key != "epoch"}  # type: ignore[operator]  # a dict
+    torch.save(contents | {key: value for key, value in entries.items() if key == "epoch"}, tmp_path / "x.ckpt")
+    return tmp_path / "x.ckpt"
+
+
+def test_checkpoints_of_other_content_are_checkpoint_errors(tmp_path: Path) -> None:
+    """ValueError, OverflowError, TypeError, RecursionError and RuntimeError came out, or a message over many lines."""
+    round_and_round: list[Any] = []
+    round_and_round.append(round_and_round)
+    for entries in (
+        {"config": ["model"]},
+        {"config": "model"},
+        {"epoch": float("inf")},
+        {"format": torch.zeros(3, 3)},
+        {"format": "\ud800\x1b[31m"},
+        {"classes": {"names": [1, None], "source_ids": [1, 2]}},
+        {"classes": {"names": ["a", "b"], "source_ids": ["1", 2]}},
+        {"sha256": "", "more": round_and_round},
+        {"sha256": "", "more": {1 + 2j}},
+        {"sha256": torch.zeros(2)},
+    ):
+        path = saved(tmp_path, **entries)
+        with pytest.raises(CheckpointError, match=r"x\.ckpt: ") as raised:
+            read_model_checkpoint(path)
+        assert str(raised.value).isprintable()
+        assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"backbone": {"width": 1e9}}, ConfigError),
+        ({"backbone": {"depth": 2**64}}, ConfigError),
+        ({"neck": {"channels": 10**99}}, ConfigError),
+        ({"head": {"strides": [16, 8, 16]}}, CheckpointError),
+        ({"backbone": {"name": "none", "width": 1}}, CheckpointError),
+    ],
+)
+def test_settings_of_no_model_are_an_error_with_the_file(tmp_path: Path, settings: Any, error: type[Exception]) -> None:
+    """Layers of 10⁹ channels: all memory, or none of torch's errors caught; or ours, without the file's name."""
+    path = saved(tmp_path, config={"data": {"name": "shapes"}, "model": {"name": "yolo", **settings}})
+    read_raw_checkpoint(path)
+    with pytest.raises(error, match=r"x\.ckpt: ") as raised:
+        load_model(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_json_of_any_depth_is_read_or_refused(tmp_path: Path) -> None:
+    images, file = write_coco_masks(tmp_path, [])
+    for depth in (10, 900, 990, 100_000):
+        deep = "[" * depth + "]" * depth
+        file.write_text(json.dumps({"images": [], "annotations": [], "categories": []})[:-1] + f', "x": {deep}}}')
+        with pytest.raises(DataError, match=r"x\.json: (it lists no images|not a readable JSON file)"):
+            read_coco(images, file)

@@ -1,0 +1,185 @@
+"""Crops, flips, maps, mosaics: any picture, from one pixel on, with any objects, from none to thousands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detseg.config.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
+from detseg.data.geometry import (
+    AnnotatedImage,
+    flipped,
+    letterboxed,
+    mapped_boxes,
+    random_affine_matrix,
+    random_crop,
+    visible_boxes,
+    warped,
+)
+from detseg.data.mosaic import mixup, mosaic
+from detseg.data.sample_check import check_sample
+from detseg.data.transforms import TrainTransform
+from detseg.errors import DataError
+from detseg.structures import IGNORE_LABEL, ClassTable, Sample
+from tests.data.painted import assert_valid
+from tests.fuzz.strategies import annotated_images, boxes_inside, seeds
+
+EVERYTHING = AugmentationConfig(
+    horizontal_flip=0.5,
+    vertical_flip=0.5,
+    crop=0.7,
+    scale_jitter=(0.2, 3.0),
+    affine=AffineConfig(probability=0.7, scale=(0.2, 3.0), shift=0.6, rotate_degrees=180, shear_degrees=40),
+    cutout=CutoutConfig(probability=0.5, max_size=1.0),
+    min_box_size=0.0,
+    min_visibility=0.0,
+)
+ELASTIC = EVERYTHING.model_copy(update={"elastic": ElasticConfig(probability=0.7, strength=0.2)})
+
+
+def numbered(item: AnnotatedImage) -> AnnotatedImage:
+    """With pixels that say where they are: row, then column in two bytes."""
+    rows, columns = np.mgrid[: item.hw[0], : item.hw[1]]
+    return item._replace(image=np.stack([rows % 256, columns % 256, columns // 256], axis=2).astype(np.uint8))
+
+
+@given(annotated_images(semantic=True), seeds)
+def test_a_crop_is_a_window_and_its_boxes_move_by_its_corner(item: AnnotatedImage, seed: int) -> None:
+    item = numbered(item)
+    result = random_crop(item, np.random.default_rng(seed))
+    height, width = result.hw
+    left = int(result.image[0, 0, 1]) + 256 * int(result.image[0, 0, 2])
+    tops = [top for top in range(item.hw[0]) if top % 256 == result.image[0, 0, 0] and top + height <= item.hw[0]]
+    windows = [item.image[top : top + height, left : left + width] for top in tops]
+    top = next(top for top, window in zip(tops, windows, strict=True) if np.array_equal(window, result.image))
+    assert item.semantic is not None
+    assert result.semantic is not None
+    if len(tops) == 1:
+        np.testing.assert_array_equal(result.semantic, item.semantic[top : top + height, left : left + width])
+        np.testing.assert_array_equal(result.boxes, item.boxes - np.array([left, top, left, top], dtype=np.float32))
+    assert len(result.boxes) == len(item.boxes)
+    assert ((result.boxes >= 0) & (result.boxes <= [width, height, width, height])).all()
+
+
+@given(annotated_images(masks=True, semantic=True), st.booleans(), st.booleans())
+def test_two_flips_are_none_and_one_mirrors_each_pixel(item: AnnotatedImage, across: bool, down: bool) -> None:
+    once = flipped(item, horizontal=across, vertical=down)
+    steps = (-1 if down else 1, -1 if across else 1)
+    np.testing.assert_array_equal(once.image, item.image[:: steps[0], :: steps[1]])
+    assert item.masks is not None
+    assert once.masks is not None
+    np.testing.assert_array_equal(once.masks.dense(), item.masks.dense()[:, :: steps[0], :: steps[1]])
+    np.testing.assert_array_equal(once.boxes, once.masks.boxes)
+    twice = flipped(once, horizontal=across, vertical=down)
+    np.testing.assert_array_equal(twice.image, item.image)
+    np.testing.assert_array_equal(twice.boxes, item.boxes)
+
+
+@given(seeds, st.integers(0, 60), st.sampled_from([0.0, 0.3, 1.0]), st.sampled_from([0.0, 0.5, 4.0]))
+def test_what_stays_visible_one_by_one(seed: int, num: int, share: float, size: float) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = boxes_inside((400, 400), num, rng) - 150
+    window = (0.0, 10.0, 120.0, 90.0)
+    clipped, keep = visible_boxes(boxes, window, share, size)
+    assert clipped.dtype == np.float32
+    for (x1, y1, x2, y2), found, stays in zip(boxes.tolist(), clipped.tolist(), keep.tolist(), strict=True):
+        left, right = (min(max(x, 0.0), 120.0) for x in (x1, x2))
+        top, bottom = (min(max(y, 10.0), 90.0) for y in (y1, y2))
+        expected = [left, top, right, bottom]
+        assert found == expected
+        width, height = expected[2] - expected[0], expected[3] - expected[1]
+        seen = width * height >= share * (x2 - x1) * (y2 - y1)
+        assert stays == (width > 0 and height > 0 and seen and min(width, height) >= size)
+
+
+@settings(max_examples=60)
+@given(annotated_images(), st.sampled_from([(32, 32), (64, 96)]), seeds)
+def test_any_picture_with_boxes_is_augmented(item: AnnotatedImage, hw: tuple[int, int], seed: int) -> None:
+    result = TrainTransform(EVERYTHING)(item, hw, np.random.default_rng(seed))
+    assert_valid(result, hw)
+    assert len(result.boxes) <= len(item.boxes)
+    assert np.isin(result.labels, item.labels).all()
+    again = TrainTransform(EVERYTHING)(item, hw, np.random.default_rng(seed))
+    for one, other in zip(result[:4], again[:4], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@settings(max_examples=60)
+@given(annotated_images(masks=True), st.sampled_from([(32, 32), (64, 96)]), seeds)
+def test_any_picture_with_masks_is_augmented(item: AnnotatedImage, hw: tuple[int, int], seed: int) -> None:
+    result = TrainTransform(ELASTIC)(item, hw, np.random.default_rng(seed))
+    assert_valid(result, hw)
+    assert result.masks is not None
+    assert result.masks.hw == hw
+    assert (result.masks.areas > 0).all()
+    for mask, box in zip(result.masks.dense(), result.boxes.tolist(), strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+
+
+@settings(max_examples=40)
+@given(annotated_images(semantic=True), seeds)
+def test_any_picture_with_a_map_is_augmented(item: AnnotatedImage, seed: int) -> None:
+    item = item.picked(np.zeros(len(item.boxes), dtype=bool))
+    result = TrainTransform(ELASTIC)(item, (64, 96), np.random.default_rng(seed))
+    assert item.semantic is not None
+    assert result.semantic is not None
+    assert result.semantic.shape == result.hw == (64, 96)
+    assert set(np.unique(result.semantic).tolist()) <= {*np.unique(item.semantic).tolist(), IGNORE_LABEL}
+
+
+@given(seeds, st.integers(0, 30))
+def test_mapped_boxes_hold_their_four_corners(seed: int, num: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes = boxes_inside((90, 70), num, rng)
+    matrix = random_affine_matrix(EVERYTHING.affine, (90, 70), rng)
+    for (x1, y1, x2, y2), found in zip(boxes.tolist(), mapped_boxes(boxes, matrix).tolist(), strict=True):
+        corners = np.array([matrix @ (x, y, 1) for x in (x1, x2) for y in (y1, y2)])
+        np.testing.assert_allclose(found, [*corners.min(axis=0), *corners.max(axis=0)], atol=1e-6)
+
+
+@settings(max_examples=30)
+@given(annotated_images(masks=True), seeds)
+def test_a_map_that_moves_nothing_changes_nothing(item: AnnotatedImage, seed: int) -> None:
+    same = warped(item, np.array([[1.0, 0, 0], [0, 1, 0]]))
+    np.testing.assert_array_equal(same.image, item.image)
+    assert item.masks is not None
+    assert same.masks is not None
+    np.testing.assert_array_equal(same.masks.dense(), item.masks.dense())
+    np.testing.assert_array_equal(same.boxes, item.boxes)
+
+
+def tiles(masks: bool) -> st.SearchStrategy[list[AnnotatedImage]]:
+    return st.lists(annotated_images(masks=masks), min_size=4, max_size=4)
+
+
+@settings(max_examples=40)
+@given(st.booleans().flatmap(tiles), seeds, st.sampled_from([0.0, 0.5]))
+def test_any_four_pictures_make_a_mosaic(four: Sequence[AnnotatedImage], seed: int, share: float) -> None:
+    four = [item._replace(labels=np.full(len(item.labels), k)) for k, item in enumerate(four)]
+    hw = (64, 96)
+    result = mosaic(four, hw, (0.2, 3.0), share, np.random.default_rng(seed))
+    assert_valid(result, hw)
+    for k, item in enumerate(four):
+        assert int((result.labels == k).sum()) <= len(item.labels)
+    end = result.boxes[result.labels == 0, 2:].max(axis=0, initial=0)
+    begin = result.boxes[result.labels == 3, :2].min(axis=0, initial=96)
+    assert (end <= begin + 1e-3).all()  # the first quadrant ends where the last begins
+    if result.masks is not None:
+        assert (result.masks.areas > 0).all()
+    blend = mixup(result, letterboxed(four[0], hw), np.random.default_rng(seed))
+    assert len(blend.boxes) == len(result.boxes) + len(four[0].boxes)
+
+
+@given(st.sampled_from([np.nan, np.inf, -np.inf, 1e30]), st.integers(0, 3), st.integers(0, 4))
+def test_boxes_that_are_no_numbers_are_refused_with_their_file(number: float, column: int, row: int) -> None:
+    boxes: npt.NDArray[np.float32] = np.tile(np.array([2, 3, 8, 9], dtype=np.float32), (5, 1))
+    boxes[row, column] = number
+    sample = Sample(0, 1, "a.jpg", np.zeros((10, 20, 3), np.uint8), boxes, np.zeros(5, np.int64), np.zeros(5, np.bool_))
+    with pytest.raises(DataError, match=rf"^a\.jpg: object {row}: box: expected 0 <= x1 < x2 <= 20"):
+        check_sample(sample, ClassTable(("a",)))

@@ -1,0 +1,235 @@
+"""Runs that are killed by SIGKILL and gone on with, beside the same run that nobody killed.
+
+``test_kills.py`` kills at chosen moments, ``kill_at_random.py`` at random ones, from outside.  Every run is a process
+of its own, forked from one that has the imports behind it.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing as mp
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import detseg.checkpoint
+from detseg.checkpoint import content_digest, read_raw_checkpoint
+from detseg.errors import EXIT_STOPPED, RunStoppedError
+from detseg.experiment import train
+from detseg.training.task import Task
+from tests.tiny import (
+    tiny_config,
+    write_colors,
+    write_config,
+    write_ellipses,
+    write_instance_config,
+    write_segmentation_config,
+)
+
+SETTINGS = (
+    "trainer.max_epochs=3",
+    "trainer.validate_every=2",
+    "trainer.save_every_steps=3",
+    "trainer.num_pictures=0",
+    "data.batch_size=3",
+    "data.augmentation.affine.probability=0.5",
+    "data.augmentation.mosaic=0.5",
+)
+"""Of every run here: 6 to 8 steps an epoch, saves in the middle, a validation in the second and the last epoch."""
+
+PHASES = ("starting", "step", "validation", "between")
+
+_CONTEXT = mp.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.kills"])
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A model's configuration file, with the data beside it."""
+
+    name: str
+    config: Path
+
+    @classmethod
+    def write(cls, name: str, folder: Path) -> Setup:
+        """Write data and settings of ``yolo``, ``unet`` or ``faster_rcnn``."""
+        folder.mkdir(parents=True)
+        data, settings = {
+            "yolo": (write_colors, write_config),
+            "unet": (write_colors, write_segmentation_config),
+            "faster_rcnn": (write_ellipses, _write_faster_rcnn),
+        }[name]
+        return cls(name, settings(folder / f"{name}.yaml", data(folder / "data")))
+
+
+def _write_faster_rcnn(path: Path, data_root: Path) -> Path:
+    import yaml
+
+    settings = yaml.safe_load(write_instance_config(path, data_root).read_text(encoding="utf-8"))
+    settings["model"] = {key: value for key, value in settings["model"].items() if key != "mask"}
+    settings["model"]["name"] = "faster_rcnn"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+@dataclass(frozen=True)
+class KillPoint:
+    """The ``count``-th time that a run is ``where``: in a ``step``, a ``validation``'s step, halfway through the bytes
+    of a checkpoint (``write``), or right behind a renaming of one (``rename``)."""
+
+    where: str
+    count: int
+
+
+class Run:
+    """One process that trains, or goes on with, a run.
+
+    Args:
+        setup: the model and its data.
+        run_dir: the folder of the run.
+        kill: where it kills itself; None: nowhere.
+        settings: more overrides.
+        environment: more variables.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        run_dir: Path,
+        kill: KillPoint | None = None,
+        settings: tuple[str, ...] = (),
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        self.phase = _CONTEXT.Value("i", 0)
+        self.writing = _CONTEXT.Value("i", 0)
+        arguments = (setup.config, run_dir, kill, (*SETTINGS, *settings), environment or {}, self.phase, self.writing)
+        self.process = _CONTEXT.Process(target=_train, args=arguments)
+        self.process.start()
+
+    def wait(self) -> int:
+        """The exit code; a negative one is that of a signal."""
+        self.process.join(timeout=300)
+        assert self.process.exitcode is not None, "the run hangs"
+        return self.process.exitcode
+
+
+def result_of(run_dir: Path) -> tuple[str, str]:
+    """Digest of weights, averaged weights, optimiser and schedule at a run's end, and its table of metrics."""
+    last = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")
+    digest = content_digest([last["state_dict"], last["optimizer_states"], last["lr_schedulers"], last["global_step"]])
+    return digest, (run_dir / "metrics.csv").read_text(encoding="utf-8")
+
+
+def _train(
+    config: Path,
+    run_dir: Path,
+    kill: KillPoint | None,
+    settings: tuple[str, ...],
+    environment: dict[str, str],
+    phase: Any,
+    writing: Any,
+) -> None:
+    """In the process of a run: train to the end, or to the kill; what is printed goes to a file beside the run."""
+    torch.set_num_threads(1)
+    os.environ.update(environment)
+    _watch(phase, writing)
+    if kill is not None:
+        _arm(kill)
+    with run_dir.with_suffix(".log").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+        try:
+            train(tiny_config(config, run_dir, *settings), config, resume="auto")
+        except RunStoppedError as stopped:
+            print(stopped)
+            sys.exit(EXIT_STOPPED)
+
+
+def _watch(phase: Any, writing: Any) -> None:
+    """Have the run say where it is."""
+    _around(Task, "training_step", lambda: _put(phase, 1), lambda: None)
+    _around(Task, "on_train_batch_end", lambda: None, lambda: _put(phase, 3))
+    _around(Task, "validation_step", lambda: _put(phase, 2), lambda: None)
+    _around(Task, "on_validation_epoch_end", lambda: None, lambda: _put(phase, 3))
+    _around(detseg.training.checkpoints, "save_atomically", lambda: _put(writing, 1), lambda: _put(writing, 0))
+
+
+def _put(value: Any, number: int) -> None:
+    value.value = number
+
+
+def _around(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def replacement(*arguments: Any, **options: Any) -> Any:
+        before()
+        try:
+            return original(*arguments, **options)
+        finally:
+            after()
+
+    setattr(owner, name, replacement)
+
+
+def _arm(kill: KillPoint) -> None:
+    times = 0
+
+    def once_more() -> None:
+        nonlocal times
+        times += 1
+        if times == kill.count:
+            _die()
+
+    match kill.where:
+        case "step":
+            _around(Task, "training_step", lambda: None, once_more)
+        case "validation":
+            _around(Task, "validation_step", lambda: None, once_more)
+        case "rename":
+            _around(detseg.checkpoint.os, "replace", lambda: None, once_more)
+        case "write":
+            whole = torch.save
+
+            def half(content: Any, file: Any) -> None:
+                nonlocal times
+                times += 1
+                if times < kill.count:
+                    return whole(content, file)
+                buffer = io.BytesIO()
+                whole(content, buffer)
+                file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+                file.flush()
+                return _die()
+
+            detseg.checkpoint.torch.save = half  # type: ignore[assignment]  # in this process alone
+
+
+def _die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at_random(setup: Setup, run_dir: Path, seconds: float, rng: random.Random) -> str | None:
+    """Start a run, kill it at a random moment of ``seconds`` from its first step on, and go on with it to its end.
+
+    Returns:
+        Where the kill hit; None: the run was over before.
+    """
+    settings = (f"data.num_workers={rng.choice((0, 1))}",)
+    run = Run(setup, run_dir, settings=settings)
+    while run.phase.value == 0 and run.process.is_alive():
+        time.sleep(0.002)
+    time.sleep(rng.uniform(0, seconds))
+    place = PHASES[run.phase.value] + (" while a file is written" if run.writing.value else "")
+    run.process.kill()
+    if run.wait() != -signal.SIGKILL:
+        return None
+    code = Run(setup, run_dir, settings=settings).wait()
+    assert code == 0, f"{setup.name}: going on failed with exit code {code}"
+    return place

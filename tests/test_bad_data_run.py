@@ -1,0 +1,119 @@
+"""Whole trainings on data with a sample that cannot be read, and on data that changes before they go on."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from detseg.checkpoint import read_raw_checkpoint
+from detseg.errors import CheckpointError, DataError
+from detseg.experiment import train
+from tests.tiny import tiny_config, write_colors, write_config
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SKIP = ("data.on_bad_sample=skip", "data.max_bad_share=0.1", "trainer.num_pictures=0")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training of two epochs that has skipped a picture."""
+
+    folder: Path
+    config_path: Path
+    said: str
+
+    @property
+    def bad(self) -> Path:
+        """The picture."""
+        return self.folder / "colors" / "JPEGImages" / "train03.png"
+
+    def copy(self, to: Path) -> Path:
+        """The run directory, to go on in."""
+        return Path(shutil.copytree(self.folder / "run", to / "run"))
+
+    def go_on(self, run_dir: Path, *overrides: str) -> None:
+        """Train it to the third epoch."""
+        train(
+            tiny_config(self.config_path, run_dir, "trainer.max_epochs=3", *SKIP, *overrides), self.config_path, "last"
+        )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("bad")
+    data = write_colors(folder / "colors", {"train": 16, "val": 2})
+    found = Run(folder, write_config(folder / "tiny.yaml", data), "")
+    found.bad.write_bytes(found.bad.read_bytes()[:100])
+    with pytest.MonkeyPatch.context() as patch:
+        lines: list[str] = []
+        patch.setattr("rich.console.Console.print", lambda self, line, **_: lines.append(str(line)))
+        train(tiny_config(found.config_path, folder / "run", "trainer.max_epochs=2", *SKIP), found.config_path)
+    return Run(folder, found.config_path, "\n".join(lines))
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "bad_samples.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_run_lists_what_it_skipped_and_says_so_at_its_end(run: Run) -> None:
+    (row,) = rows(run.folder / "run")
+    assert (row["index"], row["file"]) == ("3", str(run.bad))
+    assert row["reason"].startswith(f"{run.bad}: cannot read the image")
+    line = f"bad data: 1 of 16 training samples (6.25%) could not be read, and others took their place: {run.bad}; "
+    when = [i for i, said in enumerate(run.said.splitlines()) if said.startswith((line, "epoch"))]
+    assert len(when) == 4
+    assert run.said.splitlines()[when[1]].startswith(line)  # when the first epoch has ended
+    assert run.said.splitlines()[when[3]].startswith(line)  # when the second, which was the last, has
+
+
+def test_by_default_the_sample_is_an_error_with_its_name(run: Run, tmp_path: Path) -> None:
+    config = tiny_config(run.config_path, tmp_path / "run", "trainer.max_epochs=1")
+    with pytest.raises(DataError, match=r"train03\.png: cannot read the image") as caught:
+        train(config, run.config_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_evaluation_never_skips(run: Run, tmp_path: Path) -> None:
+    data = tmp_path / "colors"
+    shutil.copytree(run.folder / "colors", data)
+    image = data / "JPEGImages" / "val01.png"
+    image.write_bytes(image.read_bytes()[:100])
+    config = tiny_config(run.config_path, tmp_path / "run", "trainer.max_epochs=1", f"data.root={data}", *SKIP)
+    with pytest.raises(DataError, match=r"val01\.png: cannot read the image"):
+        train(config, run.config_path)
+
+
+def test_a_run_that_goes_on_has_the_list_that_it_had(run: Run, tmp_path: Path) -> None:
+    run_dir = run.copy(tmp_path)
+    (run_dir / "bad_samples.csv").unlink()
+    run.go_on(run_dir)
+    assert len(rows(run_dir)) == 1
+    assert [row["index"] for row in read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["bad_samples"]] == [3]
+
+
+def test_a_run_does_not_go_on_with_other_data_unless_told_to(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = run.copy(tmp_path)
+    data = tmp_path / "moved"  # somewhere else, which is no change
+    shutil.copytree(run.folder / "colors", data)
+    annotation = data / "Annotations" / "train01.xml"
+    annotation.write_text(
+        annotation.read_text().replace("<difficult>1</difficult>", "").replace("<xmin>", "<xmin>1", 1)
+    )
+    (data / "ImageSets" / "Main" / "val.txt").write_text("val00\n")
+    change = "the data is not what the run began with: train: the annotations changed; val: 2 images, now 1; "
+    with pytest.raises(CheckpointError) as caught:
+        run.go_on(run_dir, f"data.root={data}")
+    assert str(caught.value).startswith(change)
+    run.go_on(run_dir, f"data.root={data}", "data.on_change=warn")
+    assert f"warning: {change}the run goes on with what it is now" in capsys.readouterr().out
+    run.go_on(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on

@@ -1,0 +1,142 @@
+"""A run that is killed, or asked to stop, and gone on with ends as the run that was left alone: to the bit, with every
+metric."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from detseg.checkpoint import read_raw_checkpoint
+from detseg.errors import EXIT_STOPPED
+from tests.kills import KillPoint, Run, Setup, kill_at_random, result_of
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tuple[str, str]]]:
+    """Each model's setup, and how its run ends that nobody kills."""
+    found = {}
+    for name in ("yolo", "unet", "faster_rcnn"):
+        setup = Setup.write(name, tmp_path_factory.mktemp("kills") / name)
+        run_dir = setup.config.parent / "whole"
+        assert Run(setup, run_dir).wait() == 0
+        found[name] = (setup, result_of(run_dir))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "kill"),
+    [
+        ("yolo", KillPoint("step", 1)),  # before anything is saved: the run begins anew
+        ("yolo", KillPoint("step", 5)),
+        ("yolo", KillPoint("validation", 2)),
+        ("yolo", KillPoint("write", 1)),  # the first file ever
+        ("yolo", KillPoint("write", 4)),
+        ("yolo", KillPoint("rename", 3)),  # last.ckpt is previous.ckpt by now, and the new one not yet last.ckpt
+        ("yolo", KillPoint("step", 13)),
+        ("unet", KillPoint("step", 8)),
+        ("unet", KillPoint("validation", 1)),
+        ("faster_rcnn", KillPoint("step", 11)),
+    ],
+    ids=str,
+)
+def test_a_killed_run_ends_as_the_whole_one(
+    name: str, kill: KillPoint, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
+) -> None:
+    setup, expected = whole[name]
+    assert Run(setup, tmp_path / "run", kill).wait() == -signal.SIGKILL
+    assert Run(setup, tmp_path / "run", settings=("data.num_workers=1",)).wait() == 0
+    assert result_of(tmp_path / "run") == expected
+
+
+def test_a_run_may_be_killed_again_and_again(whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
+    setup, expected = whole["unet"]
+    for kill in (KillPoint("step", 4), KillPoint("write", 1), KillPoint("step", 4), KillPoint("validation", 1)):
+        assert Run(setup, tmp_path / "run", kill).wait() == -signal.SIGKILL
+    assert Run(setup, tmp_path / "run").wait() == 0
+    assert result_of(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("damage", ["a byte", "half"])
+def test_a_damaged_newest_file_is_named_and_the_one_before_taken(
+    damage: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
+) -> None:
+    setup, expected = whole["yolo"]
+    assert Run(setup, tmp_path / "run", KillPoint("step", 11)).wait() == -signal.SIGKILL
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = read_raw_checkpoint(last.with_name("previous.ckpt"))
+    content = bytearray(last.read_bytes())
+    if damage == "half":
+        del content[len(content) // 2 :]
+    else:
+        content[len(content) // 2] ^= 1  # in the middle of a tensor, where a zip file is still a zip file
+    last.write_bytes(content)
+    assert Run(setup, tmp_path / "run", settings=("data.num_workers=1",)).wait() == 0
+    assert result_of(tmp_path / "run") == expected
+    said = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert f"{last}: damaged" in said
+    assert f"going on from {last.with_name('previous.ckpt')}, step {before['global_step']}\n" in said
+
+
+def started(run: Run) -> Run:
+    """A run once it has begun a step."""
+    while run.phase.value == 0 and run.process.is_alive():
+        time.sleep(0.002)
+    return run
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "max_time"])
+def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(
+    how: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
+) -> None:
+    setup, expected = whole["unet"]
+    rare = ("trainer.save_every_steps=1000",)
+    if how == "max_time":
+        run = Run(setup, tmp_path / "run", settings=(*rare, "trainer.max_time=0:00:00"))
+    else:
+        run = started(Run(setup, tmp_path / "run", settings=rare))
+        assert run.process.pid is not None
+        os.kill(run.process.pid, getattr(signal, how))
+    assert run.wait() == EXIT_STOPPED
+    last = read_raw_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    said = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()[-1]
+    reason = "trainer.max_time" if how == "max_time" else how
+    assert said == (
+        f"stopped by {reason} after step {last['global_step']}; everything is saved in {tmp_path / 'run'}: go on with "
+        "--resume"
+    )
+    assert Run(setup, tmp_path / "run").wait() == 0
+    assert result_of(tmp_path / "run") == expected
+
+
+def test_a_job_of_slurm_is_put_back_into_the_queue(
+    whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, expected = whole["unet"]
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/queue\n', encoding="utf-8")
+    scontrol.chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"}
+    run = started(Run(setup, tmp_path / "run", environment=slurm))
+    assert run.process.pid is not None
+    os.kill(run.process.pid, signal.SIGUSR1)
+    assert run.wait() == EXIT_STOPPED
+    assert (tmp_path / "queue").read_text(encoding="utf-8") == "requeue 77\n"
+    assert Run(setup, tmp_path / "run", environment=slurm).wait() == 0  # as the job is started again
+    assert result_of(tmp_path / "run") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["yolo", "unet", "faster_rcnn"])
+def test_kills_at_random_moments(name: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
+    setup, expected = whole[name]
+    rng = random.Random(name)
+    for number in range(4):
+        while kill_at_random(setup, tmp_path / f"run{number}", 2.0, rng) is None:
+            (tmp_path / f"run{number}").rename(tmp_path / f"over{number}-{rng.random()}")
+        assert result_of(tmp_path / f"run{number}") == expected

@@ -1,0 +1,216 @@
+"""Weights as safetensors: the same model as the checkpoint's, and nothing of damaged, foreign or hostile files."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint, read_raw_checkpoint
+from detseg.errors import CheckpointError
+from detseg.evaluate import evaluate_checkpoint
+from detseg.predict import load_predictor
+from detseg.safe_weights import FORMAT, read_weights, write_weights
+from detseg.structures import ClassTable, Detections
+from tests.tiny import TinyRun
+from tests.tools.mistakes import said
+from tools import export_weights, train
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def small() -> ModelCheckpoint:
+    shared = torch.arange(6.0)
+    weights = {
+        "b.weight": shared.reshape(2, 3).T,  # not laid out row by row
+        "a.bias": shared[:2],  # the same memory
+        "a.count": torch.tensor(7),
+        "a.half": torch.tensor([0.1], dtype=torch.bfloat16),
+    }
+    return ModelCheckpoint({"model": {"name": "yolo"}, "seed": 0.1}, ClassTable(("é", "b"), (90, 3)), weights, 12)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "new" / "small.safetensors"
+    write_weights(path, small())
+    return path
+
+
+def test_what_was_written_is_read(file: Path) -> None:
+    found, expected = read_model_checkpoint(file), small()
+    assert (found.config, found.classes, found.epoch) == (expected.config, expected.classes, expected.epoch)
+    assert found.weights.keys() == expected.weights.keys()
+    for name, value in expected.weights.items():
+        assert found.weights[name].dtype == value.dtype
+        assert torch.equal(found.weights[name], value), name
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_other_programs_read_its_metadata(file: Path) -> None:
+    with safe_open(file, framework="np") as opened:
+        metadata = opened.metadata()
+    assert metadata["format"] == FORMAT
+    assert json.loads(metadata["classes"]) == {"names": ["é", "b"], "source_ids": [90, 3]}
+    assert json.loads(metadata["config"]) == small().config
+    assert metadata["epoch"] == "12"
+
+
+def test_a_failed_write_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = file.read_bytes()
+
+    def full(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(CheckpointError, match=r"small\.safetensors: could not be written \(.*No space"):
+        write_weights(file, small())
+    assert file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
+def test_predictions_and_metrics_are_those_of_the_checkpoint(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "tiny.safetensors"
+    assert said(export_weights, [str(tiny_run.best), str(out)], capsys) == (0, "")
+    first, second = load_predictor(tiny_run.best, "cpu"), load_predictor(out, "cpu")
+    pictures = sorted((tiny_run.data_root / "JPEGImages").glob("val*.png"))
+    num_found = 0
+    for picture in pictures:
+        expected: Detections = first(picture)
+        found: Detections = second(picture)
+        assert torch.equal(found.boxes, expected.boxes)
+        assert torch.equal(found.scores, expected.scores)
+        assert torch.equal(found.labels, expected.labels)
+        assert found.classes == expected.classes
+        num_found += len(found)
+    assert num_found > len(pictures)
+    result = evaluate_checkpoint(out, "val", device="cpu").to_dict()
+    assert result == evaluate_checkpoint(tiny_run.best, "val", device="cpu").to_dict()
+    assert (tmp_path / "evaluation_val_tiny.json").is_file()
+
+
+def test_the_tool_replaces_nothing_unasked(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    out.write_text("mine")
+    code, message = said(export_weights, [str(tiny_run.best), str(out)], capsys)
+    assert (code, out.read_text()) == (2, "mine")
+    assert message == f"error: {out}: exists already; choose another name, or replace it with --overwrite\n"
+    code, message = said(export_weights, [str(tiny_run.best), str(tmp_path / "a.pt")], capsys)
+    assert code == 2
+    assert "expected a name that ends in .safetensors" in message
+    assert said(export_weights, [str(tiny_run.best), str(out), "--overwrite"], capsys) == (0, "")
+    assert read_weights(out).classes.names == ("blue", "red", "yellow")
+
+
+def test_no_run_goes_on_from_weights_alone(file: Path, tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match=r"small\.safetensors: holds weights alone; a run goes on from a \.ckpt"):
+        read_raw_checkpoint(file)
+    code, message = said(train, [str(tiny_run.config_path), f"--resume={file}"], capsys)
+    assert code == 2
+    assert f"{file}: holds weights alone" in message
+    assert message.count("\n") == 1
+
+
+def raw(header: bytes, data: bytes = b"", length: int | None = None) -> bytes:
+    """The bytes of a safetensors file: the length of the header, the header, the numbers."""
+    return struct.pack("<Q", len(header) if length is None else length) + header + data
+
+
+def header(**tensors: Any) -> bytes:
+    return json.dumps(tensors).encode()
+
+
+FLOATS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+HOSTILE = {
+    "empty": b"",
+    "not one": b"PK\x03\x04 something else",
+    "a header of four exabytes": raw(b"{}", length=2**62),
+    "a header beyond the file": raw(b"{}", length=10**8),
+    "a header of depth 10^5": raw(b"[" * 100_000),
+    "metadata of depth 10^5": raw(b'{"__metadata__":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "overlapping tensors": raw(header(a=FLOATS, b=FLOATS | {"data_offsets": [4, 12]}), bytes(12)),
+    "a tensor beyond the file": raw(header(a=FLOATS | {"shape": [10**12], "data_offsets": [0, 4 * 10**12]}), bytes(8)),
+    "a product that overflows": raw(header(a=FLOATS | {"shape": [2**63, 2**63]}), bytes(8)),
+    "a hole before the numbers": raw(header(a=FLOATS | {"data_offsets": [4, 12]}), bytes(12)),
+    "offsets that run backwards": raw(header(a=FLOATS | {"data_offsets": [8, 0]}), bytes(8)),
+    "a kind of number that is none": raw(header(a=FLOATS | {"dtype": "PICKLE"}), bytes(8)),
+    "no metadata": raw(header(a=FLOATS), bytes(8)),
+    "those of another program": raw(header(a=FLOATS, __metadata__={"format": "pt"}), bytes(8)),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=list(HOSTILE))
+def test_hostile_files_are_one_line(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"^.*hostile\.safetensors: (damaged|not weights of detseg)") as caught:
+        read_model_checkpoint(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def signed(path: Path, **texts: str) -> Path:
+    """A file of ours with other metadata, and a checksum that fits."""
+    from detseg.safe_weights import _digest
+
+    tensors = {"a": torch.zeros(2)}
+    metadata = {
+        "format": FORMAT,
+        "config": "{}",
+        "classes": '{"names": ["a"], "source_ids": [1]}',
+        "epoch": "1",
+    } | texts
+    save_file(tensors, path, metadata=metadata | {"sha256": _digest(metadata, tensors)})
+    return path
+
+
+def test_metadata_that_fit_are_taken(tmp_path: Path) -> None:
+    assert read_weights(signed(tmp_path / "a.safetensors")).classes == ClassTable(("a",))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"config": "[" * 100_000},
+        {"config": '{"a":' * 100_000},
+        {"config": "[]"},
+        {"config": "no json"},
+        {"classes": "{}"},
+        {"classes": '{"names": [], "source_ids": []}'},
+        {"classes": '{"names": ["a", "a"], "source_ids": [1, 2]}'},
+        {"classes": '{"names": ["\\u001b[31m"], "source_ids": [1]}'},
+        {"classes": '{"names": [1], "source_ids": [1]}'},
+        {"epoch": "many"},
+        {"epoch": "9" * 5000},
+    ],
+    ids=lambda texts: str(texts)[:40],
+)
+def test_metadata_that_mean_nothing_are_one_line(texts: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"a\.safetensors: an entry is missing or malformed") as caught:
+        read_weights(signed(tmp_path / "a.safetensors", **texts))
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 400
+
+
+def test_a_changed_bit_is_noticed(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    for position in np.linspace(len(content) - 40, len(content) - 1, 10).astype(int).tolist():
+        content[position] ^= 4
+        file.write_bytes(content)
+        with pytest.raises(CheckpointError, match="does not have its checksum"):
+            read_weights(file)
+        content[position] ^= 4
+    file.write_bytes(content)
+    assert read_weights(file).epoch == 12

@@ -1,0 +1,128 @@
+"""One sample stream: global batches hold the same images, crops and mosaics in all layouts of processes and workers."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing as mp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+from detseg.config.data import (
+    AffineConfig,
+    AugmentationConfig,
+    ColorConfig,
+    CutoutConfig,
+    ElasticConfig,
+    JpegConfig,
+)
+from detseg.data.coco import read_coco
+from detseg.data.loader import train_loader
+from detseg.structures import Batch
+from detseg.training.processes import Processes
+from tests.tiny import write_ellipses
+
+NUM_BATCHES = 50
+GLOBAL_BATCH = 16
+NUM_IMAGES = 40  # two and a half global batches: the third of an epoch is filled up from its beginning
+
+BOXES = AugmentationConfig(
+    vertical_flip=0.3,
+    crop=0.3,
+    affine=AffineConfig(probability=0.5, rotate_degrees=10),
+    color=ColorConfig(probability=0.5),
+    blur=0.2,
+    noise=0.2,
+    jpeg=JpegConfig(probability=0.2),
+    cutout=CutoutConfig(probability=0.2),
+    mosaic=0.5,
+    mixup=0.3,
+    multi_scale=(0.5, 1.5),
+)
+MASKS = BOXES.model_copy(update={"elastic": ElasticConfig(probability=0.5), "scale_jitter": (0.5, 2.0)})
+
+_CONTEXT = mp.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["tests.test_sample_stream"])
+
+
+def digests(batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """(B, 32) SHA-256 of each image with its objects, and of its position in the data set."""
+    rows = []
+    for image, target, index in zip(batch.images, batch.targets, batch.indices, strict=True):
+        digest = hashlib.sha256(str((index, tuple(image.shape))).encode())
+        for column in (image, target.boxes, target.labels, target.ignore, target.masks):
+            if column is not None:
+                digest.update(column.contiguous().numpy().tobytes())
+        rows.append(np.frombuffer(digest.digest(), dtype=np.uint8))
+    return np.stack(rows)
+
+
+def stream(root: Path, masks: bool, num_workers: int, rank: int, world_size: int) -> list[np.ndarray[Any, Any]]:
+    """The digests of this process's share of the first batches."""
+    source = read_coco(root / "train", root / "annotations" / "instances_train.json", masks=masks)
+    loader = train_loader(
+        source,
+        MASKS if masks else BOXES,
+        input_hw=(64, 96),
+        batch_size=GLOBAL_BATCH // world_size,
+        num_workers=num_workers,
+        seed=3,
+        max_epochs=100,
+        rank=rank,
+        world_size=world_size,
+    )
+    found: list[np.ndarray[Any, Any]] = []
+    epoch = 0
+    while len(found) < NUM_BATCHES:
+        loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # ours
+        found += [digests(batch) for batch in loader if batch is not None]
+        epoch += 1
+    return found[:NUM_BATCHES]
+
+
+def global_digest(root: Path, masks: bool, num_workers: int, rank: int, world_size: int, scratch: Path) -> None:
+    """In a process of its own: join the others, put the global batches together, and leave their digest in a file."""
+    torch.set_num_threads(1)
+    if world_size > 1:
+        dist.init_process_group("gloo", init_method=f"file://{scratch}/rendezvous", rank=rank, world_size=world_size)
+    own = stream(root, masks, num_workers, rank, world_size)
+    several = Processes().gather({str(number): rows for number, rows in enumerate(own)})
+    if rank == 0:
+        whole = hashlib.sha256()
+        for number in range(NUM_BATCHES):
+            rows = np.concatenate([part[str(number)] for part in several])
+            assert len(rows) == GLOBAL_BATCH
+            whole.update(rows.tobytes())
+        (scratch / "digest").write_text(whole.hexdigest(), encoding="utf-8")
+    if world_size > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def digest_of(layout: tuple[int, int], root: Path, masks: bool, scratch: Path) -> str:
+    """The digest that (processes, workers of each) find together."""
+    world_size, num_workers = layout
+    scratch.mkdir()
+    processes = [
+        _CONTEXT.Process(target=global_digest, args=(root, masks, num_workers, rank, world_size, scratch))
+        for rank in range(world_size)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout=300)
+        assert process.exitcode == 0
+    return (scratch / "digest").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
+def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) -> None:
+    root = write_ellipses(tmp_path / "data", {"train": NUM_IMAGES})
+    layouts = [(1, 0), (1, 8), (4, 0), (4, 2)]
+    found = {layout: digest_of(layout, root, masks, tmp_path / f"{layout}") for layout in layouts}
+    assert len(set(found.values())) == 1, found
+    print(f"sha256 of the first {NUM_BATCHES} global batches: {found[1, 0]}")

@@ -1,0 +1,63 @@
+"""What is said when a run goes on with other data."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import pytest
+
+from detseg.data.fingerprint import Fingerprint
+from detseg.errors import CheckpointError
+from detseg.training.data_changes import DataGuard
+
+
+def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
+    digests = {"names": "a1", "annotations": "b2", "files": "c3", "masks": ""} | changed
+    return cast(Fingerprint, {"images": images, **digests})
+
+
+def guard(train: Fingerprint, on_change: Literal["error", "warn"] = "error") -> tuple[DataGuard, list[str]]:
+    said: list[str] = []
+    return DataGuard({"train": train, "val": fingerprint(20)}, on_change, said.append), said
+
+
+BEFORE = {"train": fingerprint(), "val": fingerprint(20)}
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (fingerprint(204, names="z", annotations="z", files="z"), "train: 205 images, now 204; bring"),
+        (fingerprint(names="z"), "train: the names of the images, or their order, changed; bring"),
+        (fingerprint(annotations="z"), "train: the annotations changed; bring"),
+        (fingerprint(files="z"), "train: the image files changed (sizes); bring"),
+        (fingerprint(masks="z"), "train: the mask files changed (sizes); bring"),
+        (
+            fingerprint(annotations="z", files="z"),
+            "train: the annotations changed; train: the image files changed (sizes); bring",
+        ),
+    ],
+)
+def test_each_change_is_named_with_its_mend(now: Fingerprint, words: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        guard(now)[0].check(BEFORE)
+    message = str(caught.value)
+    assert message.startswith(f"the data is not what the run began with: {words}")
+    assert message.endswith("the data back, or go on with what it is now: data.on_change=warn")
+
+
+def test_a_warning_is_one_line_and_the_run_goes_on() -> None:
+    warned, said = guard(fingerprint(files="z"), "warn")
+    warned.check(BEFORE)
+    assert said == [
+        "warning: the data is not what the run began with: train: the image files changed (sizes); the run goes on "
+        "with what it is now (data.on_change=warn)"
+    ]
+
+
+def test_the_same_data_and_checkpoints_without_fingerprints_say_nothing() -> None:
+    same, said = guard(fingerprint())
+    same.check(BEFORE)
+    same.check(None)
+    same.check({"train": {"images": 205}})  # of a version that knew less
+    assert said == []

@@ -1,0 +1,274 @@
+"""Steps whose loss or gradient is not finite, on models of few weights whose steps are made by hand as well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+
+from detseg.checkpoint import ENTRY
+from detseg.config.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.errors import DetsegError
+from detseg.models.interface import LossTerms
+from detseg.ops.images import to_float
+from detseg.structures import Batch, BoxTargets
+from detseg.training.detection_task import DetectionTask
+from detseg.training.nan_bundle import NanBundle, read_bundle
+from detseg.training.step_guard import StepGuard
+from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+WHITE, BAD = batch_of(255), batch_of(7)
+MEND = "if no sample is at fault, lower optimizer.lr, or set trainer.precision=float32"
+
+
+class Fragile(OneWeight):
+    """Its first term is no number for images of grey 7; a normalisation has seen them by then."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.norm = nn.BatchNorm2d(3, momentum=0.25, affine=False)
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        self.norm(images)
+        terms = super().losses(images, targets)
+        return terms | {"first": terms["first"] * float("nan")} if bool((images * 255 == 7).all()) else terms
+
+
+class Sloped(OneWeight):
+    """Its loss is given by the sum of its weights."""
+
+    def __init__(self, loss: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.more = nn.Parameter(torch.zeros(4))
+        self.loss = loss
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        return {"root": self.loss(self.weight + self.more.sum())}
+
+
+def bundle_in(folder: Path, name: str) -> NanBundle:
+    return read_bundle(folder / name)[0]
+
+
+def stopped(task: DetectionTask, batches: list[Batch], folder: Path, **options: Any) -> str:
+    with pytest.raises(DetsegError) as caught:
+        fit(task, batches, folder, **options)
+    return str(caught.value)
+
+
+def test_the_step_is_not_made_and_the_line_says_where_which_term_and_which_gradient(tmp_path: Path) -> None:
+    task = task_of(Fragile(2.0), ema_decay=0.5)
+    assert stopped(task, [WHITE, BAD, WHITE], tmp_path) == (
+        "epoch 1, step 2: the loss is not finite (first nan, second 0.02059); samples 0; gradient not finite in 1 of 1 "
+        f"parameters, first weight; its numbers are in {tmp_path}/nan_epoch001_step00002; {MEND}"
+    )
+    assert float(task.model.weight) == 1.5
+    assert float(task.evaluated_model.weight) == 1.75
+    assert task.result is None  # no validation
+
+
+def test_the_bundle_holds_the_model_from_before_the_step_and_what_came_of_it(tmp_path: Path) -> None:
+    stopped(task_of(Fragile(2.0)), [WHITE, BAD], tmp_path)
+    bundle, tensors = read_bundle(tmp_path / "nan_epoch001_step00002")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["nan_epoch001_step00002"]  # and no partial folder
+    assert float(tensors.weights["weight"]) == 1.5
+    assert tensors.weights["norm.running_mean"].tolist() == [1.0, 1.0, 1.0]  # of the white batch alone
+    assert int(tensors.weights["norm.num_batches_tracked"]) == 1
+    (batch,) = bundle.batches
+    assert (bundle.epoch, bundle.step, batch.number, batch.indices) == (0, 2, 1, [0])
+    assert str(batch.terms["first"]) == str(batch.terms["loss"]) == "nan"
+    assert batch.terms["second"] == pytest.approx(1.5 * 7 / 255 / 2)
+    assert bundle.gradient_norms[0] == 1.0
+    assert [str(norm) for norm in bundle.gradient_norms[1:]] == ["nan"]
+    assert [(name, str(norm)) for name, norm in bundle.largest_gradients] == [("weight", "nan")]
+    text = (tmp_path / "nan_epoch001_step00002" / "bundle.json").read_text()
+    json.loads(text, parse_constant=pytest.fail)  # strict JSON, which has no NaN
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        # Finite, with an infinite slope: 0.5 / sqrt(0), times 0.
+        (lambda w: (w * 0).sqrt(), "(root 0); samples 0; gradient not finite in 2 of 2 parameters, first weight"),
+        # The slope is finite, the sum of its squares in float32 is not.
+        (lambda w: (w - w.detach()) * 2e38, "(root 0); samples 0; largest gradient 4e+38 of more"),
+    ],
+)
+def test_a_gradient_that_is_not_finite_stops_the_run(
+    loss: Callable[[Tensor], Tensor], said: str, tmp_path: Path
+) -> None:
+    task = task_of(Sloped(loss))
+    message = stopped(task, [WHITE], tmp_path, gradient_clip_val=1.0)
+    assert message.startswith(f"epoch 1, step 1: the gradient is not finite {said}; ")
+    assert float(task.model.weight) == 1.0
+
+
+def test_a_weight_that_a_finite_step_has_made_infinite_is_neither_validated_nor_saved(tmp_path: Path) -> None:
+    steep = SgdConfig(name="sgd", lr=3e38, momentum=0.0, weight_decay=0.0)
+    task = DetectionTask(OneWeight(), CLASSES, steep, CONSTANT)
+    message = "epoch 1, step 2: a weight is not finite any more (weight); lower optimizer.lr, or set trainer.precision"
+    assert stopped(task, [WHITE, WHITE], tmp_path).startswith(message)
+    assert task.result is None
+    with pytest.raises(DetsegError, match="a weight is not finite any more"):
+        task.trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "last.ckpt").exists()
+
+
+def test_a_term_of_a_constant_stops_the_run_though_the_gradient_is_finite(tmp_path: Path) -> None:
+    task = task_of(Sloped(lambda w: w + float("inf")))
+    assert "the loss is not finite (root inf); samples 0; largest gradient 2 of more" in stopped(
+        task, [WHITE], tmp_path
+    )
+
+
+OPTIMIZERS: list[tuple[OptimizerConfig, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = [
+    (
+        SgdConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.0),
+        lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    ),
+    (AdamConfig(name="adam", lr=0.1), lambda p: torch.optim.Adam(p, lr=0.1)),
+    (AdamWConfig(lr=0.1, weight_decay=0.3), lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.3)),
+    (
+        RmspropConfig(name="rmsprop", lr=0.1, momentum=0.9),
+        lambda p: torch.optim.RMSprop(p, lr=0.1, momentum=0.9),
+    ),
+]
+
+
+class Matrix(Fragile):
+    """The same with a weight that decays: it is no vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor([[1.0]]))
+
+    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+        return {name: term.sum() ** 2 for name, term in super().losses(images, targets).items()}
+
+
+@pytest.mark.parametrize(("config", "build"), OPTIMIZERS, ids=lambda value: getattr(value, "name", ""))
+@pytest.mark.parametrize("greys", [(7, 255, 100, 51), (255, 7, 100, 51)], ids=["first", "second"])
+def test_a_skipped_step_is_a_step_left_out(
+    config: OptimizerConfig,
+    build: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+    greys: tuple[int, ...],
+    tmp_path: Path,
+) -> None:
+    lines: list[str] = []
+    guard = StepGuard("skip", 3, lines.append)
+    task = DetectionTask(Matrix(), CLASSES, config, CONSTANT, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
+    trainer = fit(task, [batch_of(grey) for grey in greys], tmp_path)
+
+    weight = nn.Parameter(torch.tensor([[1.0]]))
+    optimizer, average, mean, losses = build([weight]), torch.tensor(1.0), 0.0, []
+    for step, grey in enumerate(grey for grey in greys if grey != 7):
+        level = torch.full((1, 3, 8, 8), grey, dtype=torch.uint8).float().div(255).mean()
+        half = weight * level / 2
+        loss = half.sum() ** 2 + half.sum() ** 2
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        optimizer.step()
+        losses.append(float(loss))
+        decay = 0.5 * (1 - torch.exp(torch.tensor(-(step + 1) / 2)))
+        average = average + (weight.detach().squeeze() - average) * (1 - decay)
+        mean += (float(level) - mean) * max(0.25, 1 / (step + 1))
+    assert float(task.model.weight) == float(weight)
+    assert float(task.evaluated_model.weight) == pytest.approx(float(average), abs=1e-6)
+    assert task.model.norm.running_mean.tolist() == pytest.approx([mean] * 3, abs=1e-6)
+    assert int(task.model.norm.num_batches_tracked) == 3
+    assert float(trainer.callback_metrics["train/loss_epoch"]) == pytest.approx(sum(losses) / 3)
+    step = 1 + greys.index(7)
+    (line,) = lines
+    assert line.startswith(f"epoch 1, step {step}: skipped (1 of at most 3): the loss is not finite (first nan, second")
+    assert (tmp_path / f"nan_epoch001_step{step:05d}" / "bundle.json").is_file()
+
+
+def test_more_bad_steps_than_allowed_stop_the_run(tmp_path: Path) -> None:
+    task = task_of(Fragile(), guard=StepGuard("skip", 2, lambda _: None))
+    message = stopped(task, [BAD, WHITE, BAD, BAD], tmp_path)
+    assert message.startswith("epoch 1, step 4: the loss is not finite")
+    assert message.endswith(f"2 steps of the run were skipped already (trainer.max_nan_steps); {MEND}")
+    assert float(task.model.weight) == 0.5
+
+
+def test_the_count_of_skipped_steps_is_that_of_the_whole_run(tmp_path: Path) -> None:
+    def run(max_epochs: int, ckpt_path: Path | None) -> L.Trainer:
+        task = task_of(Fragile(), guard=StepGuard("skip", 1, lambda _: None))
+        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, default_root_dir=tmp_path, **options)
+        trainer.fit(task, loader_of([BAD]), loader_of([WHITE]), ckpt_path=ckpt_path)
+        return trainer
+
+    first = run(1, None)
+    first.save_checkpoint(tmp_path / "last.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved[ENTRY]["skipped_steps"] == 1
+    with pytest.raises(DetsegError, match=r"^epoch 2, step 2: .* 1 steps of the run were skipped already"):
+        run(2, tmp_path / "last.ckpt")
+
+
+def test_of_accumulated_batches_one_bad_one_spoils_the_step(tmp_path: Path) -> None:
+    task = task_of(Fragile(2.0), guard=StepGuard("skip", 1, lambda _: None))
+    fit(task, [WHITE, BAD, WHITE, WHITE], tmp_path, accumulate_grad_batches=2)
+    assert float(task.model.weight) == 1.5  # of the second step alone
+    assert int(task.model.norm.num_batches_tracked) == 2
+    bundle, tensors = read_bundle(tmp_path / "nan_epoch001_step00001")
+    assert [batch.number for batch in bundle.batches] == [0, 1]
+    assert bundle.accumulate_batches == 2
+    assert int(tensors.weights["norm.num_batches_tracked"]) == 0  # before the first of the two
+
+
+def test_the_norm_that_the_guard_has_computed_clips_as_torch_does(tmp_path: Path) -> None:
+    class TwoLayers(OneWeight):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(3)
+            self.layers = nn.Sequential(nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, 1))
+
+        def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
+            return {"only": 100 * (self.layers(images.flatten(2)).sum() - self.weight) ** 2}
+
+    batches = [batch_of(grey) for grey in (255, 30, 120, 77)]
+    task = task_of(TwoLayers())
+    fit(task, batches, tmp_path, gradient_clip_val=0.7)
+
+    model = TwoLayers()
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    parameters = decayed + [p for p in model.parameters() if p.ndim <= 1]  # the order of the optimiser's groups
+    optimizer = torch.optim.SGD(parameters, lr=0.5)
+    for batch in batches:
+        optimizer.zero_grad()
+        torch.autograd.backward(model.losses(to_float(batch.images), batch.targets)["only"])
+        torch.nn.utils.clip_grad_norm_(parameters, 0.7)
+        optimizer.step()
+    assert task.guard.norms[0] > 0.7
+    for name, value in model.state_dict().items():
+        assert torch.equal(task.model.state_dict()[name], value), name
+
+
+def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    message = stopped(task_of(Fragile()), [BAD], tmp_path / "file")
+    assert message.startswith("epoch 1, step 1: the loss is not finite (first nan, second 0.01373); samples 0; ")
+    assert "nan_epoch001_step00001 could not be written (" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
+    assert "; fast_dev_run left no bundle; " in stopped(task_of(Fragile()), [BAD], tmp_path, fast_dev_run=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_last_fifty_norms_are_kept(tmp_path: Path) -> None:
+    task = task_of(Fragile())
+    stopped(task, [WHITE] * 60 + [BAD], tmp_path)
+    bundle = bundle_in(tmp_path, "nan_epoch001_step00061")
+    assert bundle.gradient_norms[:-1] == [1.0] * 49
+    assert str(bundle.gradient_norms[-1]) == "nan"
