@@ -143,16 +143,17 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
 def test_a_termination_before_the_first_step_keeps_its_exit_code(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    load = ImageDataModule.train_dataloader
+    load = ImageDataModule.val_dataloader
 
     def terminated(self: ImageDataModule) -> DataLoader[Batch]:
+        assert callable(signal.getsignal(signal.SIGTERM))  # else it would end the tests
         os.kill(os.getpid(), signal.SIGTERM)
         return load(self)
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(ImageDataModule, "train_dataloader", terminated)
+    monkeypatch.setattr(ImageDataModule, "val_dataloader", terminated)
     with pytest.raises(SystemExit) as caught:
-        train(config_of(tiny_run, tmp_path / "run", "trainer.max_epochs=3"), tiny_run.config_path)
+        train(config_of(tiny_run, tmp_path / "run", "trainer.validate_every=1"), tiny_run.config_path)
     assert caught.value.code == 128 + signal.SIGTERM
     assert os.listdir(tmp_path / "run" / "checkpoints") == []
     assert {number: signal.getsignal(number) for number in handlers} == handlers

@@ -18,12 +18,10 @@ from torch.optim.lr_scheduler import LambdaLR
 from detseg.checkpoint import ENTRY, model_entry
 from detseg.config.model import BackboneConfig
 from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
-from detseg.data.sampling import EpochBatchSampler
-from detseg.errors import CheckpointError, DetsegError
+from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
-from detseg.training.cursor import EpochCursor
 from detseg.training.data_changes import DataGuard
 from detseg.training.ema import WeightAverage
 from detseg.training.freezing import NORMALIZATION, FrozenParts
@@ -31,8 +29,9 @@ from detseg.training.fresh_norms import FreshNorms
 from detseg.training.loss_means import LossMeans
 from detseg.training.optimizers import build_optimizer, vectors
 from detseg.training.processes import Processes
-from detseg.training.random_state import random_state, restore_random_state, seed_batch
+from detseg.training.random_state import seed_batch
 from detseg.training.resume import check_resumable
+from detseg.training.run_state import RunState
 from detseg.training.schedules import build_schedule
 from detseg.training.shared_validation import score_together, take_buffers_of_first
 from detseg.training.step_guard import StepGuard, check_weights
@@ -93,10 +92,8 @@ class Task(L.LightningModule, ABC):
         self._vectors = vectors(self.model)  # FSDP makes vectors of all
         self.fresh_norms = FreshNorms(self.model)
         self.guard = guard or StepGuard()
-        self.cursor = EpochCursor()
-        self.train_means, self.val_means = LossMeans(), LossMeans()
-        self._resumed_at: dict[str, int] = {"epoch": 0, "batch": 0}
-        self._resumed_means: list[dict[str, Any]] | None = None
+        self.run_state = RunState()
+        self.val_means = LossMeans()
         self.seed = int(self.config.get("seed", torch.initial_seed()))
 
     @abstractmethod
@@ -135,29 +132,14 @@ class Task(L.LightningModule, ABC):
         self.train()
 
     def on_train_start(self) -> None:
-        """Has the loader begin where the run stood.
-
-        Raises:
-            CheckpointError: that is in the middle of an epoch, and the loader is none of ours.
-        """
-        sampler = getattr(self.trainer.train_dataloader, "batch_sampler", None)
-        if isinstance(sampler, EpochBatchSampler):
-            sampler.begin_at(self._resumed_at["epoch"], self._resumed_at["batch"])
-        elif self._resumed_at["batch"]:
-            raise CheckpointError(
-                "the checkpoint is from the middle of an epoch, where only a loader of detseg.data.loader.train_loader "
-                "can go on; take one from the end of an epoch"
-            )
+        """Has the loader begin where the run stood."""
+        self.run_state.begin_training(self)
 
     def on_train_epoch_start(self) -> None:
         """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
         come."""
-        self.cursor.begin_epoch(self.trainer)
+        self.run_state.begin_epoch(self)
         self.guard.begin_epoch()
-        self.train_means.reset()
-        if self._resumed_means is not None:
-            self.train_means.load(self._resumed_means, self.processes.rank, self.processes.world_size)
-            self._resumed_means = None
         if self.frozen is None or not self.frozen.release(self.current_epoch + 1):
             return
         self.train()
@@ -195,7 +177,7 @@ class Task(L.LightningModule, ABC):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Lets no step be made whose numbers are not finite; only the losses of the others count."""
         for seen in self.guard.check(self, optimizer):
-            self.train_means.add(seen.terms, len(seen.indices))
+            self.run_state.train_means.add(seen.terms, len(seen.indices))
 
     def configure_gradient_clipping(
         self,
@@ -225,7 +207,7 @@ class Task(L.LightningModule, ABC):
         self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.trainer.is_last_batch:
             check_weights(self)  # before the validation
-            for name, mean in self.train_means.means(self.processes).items():
+            for name, mean in self.run_state.train_means.means(self.processes).items():
                 self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
@@ -274,14 +256,9 @@ class Task(L.LightningModule, ABC):
             DetsegError: a weight is not finite; nothing is written.
         """
         check_weights(self)
-        self.cursor.rewrite(self.trainer, checkpoint)
-        checkpoint[ENTRY] = model_entry(self.config, self.classes) | {
-            "place": self.cursor.place(self.trainer),
-            "world_size": self.trainer.world_size,
-            "means": self.train_means.state(self.processes),
-            "fresh_norms": self.fresh_norms.names,
-            "skipped_steps": self.guard.num_skipped,
-            "random": random_state(),
+        checkpoint[ENTRY] = {
+            **model_entry(self.config, self.classes),
+            **self.run_state.save(self, checkpoint),
             "data": None if self.data_guard is None else self.data_guard.fingerprints,
         }
 
@@ -291,9 +268,4 @@ class Task(L.LightningModule, ABC):
         entry = checkpoint[ENTRY]
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
-        if "place" in entry:  # else a checkpoint of an older version, from the end of an epoch
-            self._resumed_at = entry["place"]
-            self._resumed_means = entry["means"] if self._resumed_at["batch"] else None
-            self.fresh_norms.keep(entry["fresh_norms"])
-            self.guard.num_skipped = int(entry.get("skipped_steps", 0))
-            restore_random_state(entry["random"])
+        self.run_state.load(self, entry)

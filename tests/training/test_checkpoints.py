@@ -192,6 +192,6 @@ def test_a_full_disk_stops_the_run_and_leaves_the_files_of_before(
 
 def test_a_middle_of_an_epoch_needs_a_loader_that_can_go_on_there(tmp_path: Path) -> None:
     task = task_of(OneWeight())
-    task._resumed_at = {"epoch": 0, "batch": 1}
+    task.run_state.resumed_at = {"epoch": 0, "batch": 1}
     with pytest.raises(CheckpointError, match="is from the middle of an epoch, where only a loader of"):
         fit_stub(task, [batch_of(255)], tmp_path)
