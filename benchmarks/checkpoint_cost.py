@@ -76,9 +76,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=320, help="side of the square images, pixels")
     parser.add_argument("--batch", type=int, default=4, help="images of a step")
     parser.add_argument("--steps", type=int, default=30, help="steps of a block")
-    parser.add_argument(
-        "--every", type=int, default=10, help="steps from save to save, in the blocks with saves"
-    )
+    parser.add_argument("--every", type=int, default=10, help="steps from save to save, in the blocks with saves")
     parser.add_argument("--blocks", type=int, default=5, help="blocks with saves, and without")
     arguments = parser.parse_args()
     quiet_lightning()

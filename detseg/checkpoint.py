@@ -24,6 +24,7 @@ from torch import Tensor
 from detseg.checkpoint_bounds import growing_archive, is_bounded
 from detseg.errors import CheckpointError, one_line, shown
 from detseg.structures import ClassTable
+from detseg.whole_files import written_whole
 
 ENTRY = "detseg"
 FORMAT = 1
@@ -100,20 +101,26 @@ def save_atomically(
             file.flush()
             os.fsync(file.fileno())
         if copy is not None:
-            shutil.copyfile(partial, _partial(copy))
-            _sync(_partial(copy))
-            os.replace(_partial(copy), copy)
+            with partial.open("rb") as source, written_whole(copy) as file:
+                shutil.copyfileobj(source, file)
         if previous is not None and path.exists():
             os.replace(path, previous)
         os.replace(partial, path)
         _sync(path.parent)  # the names, too
     except (OSError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{path}: could not be written ({one_line(error)}); the previous file is untouched"
-        ) from error
+        raise _not_written(path, error) from error
     finally:  # also when the user interrupts
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: Exception) -> CheckpointError:
+    """The error of a disk that refuses; torch's own words of a full one say nothing of it."""
+    room = ""
+    with suppress(OSError):
+        room = f"; {shutil.disk_usage(path.parent).free // 10**6} MB are free there"
+    before = "the previous file is untouched" if path.exists() else "there is none of before"
+    return CheckpointError(f"{path}: could not be written ({one_line(error)}{room}); {before}")
 
 
 def _partial(path: Path) -> Path:

@@ -11,6 +11,10 @@ class ConfigError(DetsegError, ValueError):
     """A configuration file or an override is wrong."""
 
 
+class SettingsError(ConfigError):
+    """Several mistakes in settings, each on a line of its own; what the user wrote is escaped and breaks no line."""
+
+
 class DataError(DetsegError, ValueError):
     """An image, an annotation file or a data folder is missing, unreadable or contradicts itself."""
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.data import DataSection
-from detseg.config.load import config_from_dict
+from detseg.config.load import config_from_dict, without_download
 from detseg.config.rcnn import MaskRcnnConfig
 from detseg.config.schema import DetectorConfig, ExperimentConfig
 from detseg.data.coco_format import MASK_RESULTS, coco_ground_truth, mask_results
@@ -112,7 +112,8 @@ def _write_report(result: Result, checkpoint: Path, split: Split, config: Experi
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequence[str]) -> ExperimentConfig:
-    """The settings of a run with overrides of its data and evaluation sections.
+    """The settings of a run with overrides of its data and evaluation sections; nothing is downloaded that these do not
+    ask for.
 
     Args:
         trained: the settings as plain data, as they are in the checkpoint.
@@ -123,11 +124,12 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequenc
     Raises:
         ConfigError: an override is wrong.
     """
-    data = dict(trained["data"])
+    trained = without_download(trained)
+    data = trained.get("data")
     layout = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "data.name"]
-    if layout and layout[-1] != data["name"]:
-        data = {key: value for key, value in data.items() if key in DataSection.model_fields}
-    return config_from_dict({**trained, "data": data}, where, overrides)
+    if layout and isinstance(data, dict) and layout[-1] != data.get("name"):
+        trained["data"] = {key: value for key, value in data.items() if key in DataSection.model_fields}
+    return config_from_dict(trained, where, overrides)
 
 
 def open_split_for(

@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-FOUNDATION = {"errors", "ops", "structures"}
+FOUNDATION = {"errors", "ops", "structures", "whole_files"}
 EVERYTHING = {
     "checkpoint",
     "config",
@@ -29,6 +29,7 @@ EVERYTHING = {
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "formats": set(),
+    "whole_files": set(),
     "ops": set(),
     "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
     "draw": FOUNDATION,

@@ -144,7 +144,8 @@ def _train(
     _watch(phase, writing)
     if kill is not None:
         _arm(kill)
-    with run_dir.with_suffix(".log").open("w", encoding="utf-8") as log, redirect_stdout(log), redirect_stderr(log):
+    path = run_dir.with_suffix(".log")
+    with path.open("w", encoding="utf-8", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         try:
             train(tiny_config(config, run_dir, *settings), config, resume="auto")
         except RunStoppedError as stopped:

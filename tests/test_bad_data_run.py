@@ -7,13 +7,15 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detseg.checkpoint import read_raw_checkpoint
 from detseg.errors import CheckpointError, DataError
 from detseg.experiment import train
-from tests.tiny import tiny_config, write_colors, write_config
+from tests.tiny import tiny_config, write_colors, write_config, write_segmentation_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -117,3 +119,63 @@ def test_a_run_does_not_go_on_with_other_data_unless_told_to(
     run.go_on(run_dir, f"data.root={data}", "data.on_change=warn")
     assert f"warning: {change}the run goes on with what it is now" in capsys.readouterr().out
     run.go_on(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on
+
+
+BROKEN = {
+    "image": "JPEGImages/train03.png: cannot read the image",
+    "header": "JPEGImages/train03.png: not an image",
+    "mask": "SegmentationClass/train03.png: cannot read the mask",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_segmenter_skips_broken_pictures_from_the_opening_on(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_colors(tmp_path / "colors", {"train": 16, "val": 2})
+    config_path = write_segmentation_config(tmp_path / "tiny.yaml", data)
+    path = data / BROKEN[kind].partition(":")[0]
+    path.write_bytes(path.read_bytes()[: {"image": 100, "header": 10, "mask": 60}[kind]])
+    options = ("trainer.max_epochs=1", "model.loss.class_weights=median_frequency")
+    with pytest.raises(DataError, match=BROKEN[kind]):
+        train(tiny_config(config_path, tmp_path / "error", *options), config_path)
+    capsys.readouterr()
+    train(tiny_config(config_path, tmp_path / "run", *options, *SKIP), config_path)
+    (row,) = rows(tmp_path / "run")
+    assert row["index"] == "3"
+    assert BROKEN[kind] in row["reason"]
+    out = capsys.readouterr().out
+    assert out.count("bad data: 1 of 16 training samples") == 1  # the run's end is that of its one epoch
+    noted = "voc train: masks or images that cannot be read, which the training will skip: 1 of 16; the first: "
+    assert out.count(noted) == (kind != "image")  # of images the header alone is read at the opening
+    assert f"class weights by median frequency: ground {weight_of_ground(data, kind == 'mask'):.3g}, " in out
+
+
+def weight_of_ground(data: Path, without_the_bad: bool) -> float:
+    """Of the masks, the bad one with or without."""
+    pixels, present = np.zeros(4), np.zeros(4)
+    for number in range(16):
+        if not (without_the_bad and number == 3):
+            with Image.open(data / "SegmentationClass" / f"train{number:02d}.png") as picture:
+                counts = np.bincount(np.asarray(picture).ravel(), minlength=256)[:4]
+            pixels += counts
+            present[counts > 0] += counts.sum()
+    return float(np.median(pixels / present) / (pixels / present)[0])
+
+
+def test_annotations_that_are_broken_or_missing_are_never_skipped(run: Run, tmp_path: Path) -> None:
+    for name, reason in (("Annotations/train03.xml", "not a readable XML file"), ("JPEGImages/train03.png", "missing")):
+        data = tmp_path / name.partition("/")[0]
+        shutil.copytree(run.folder / "colors", data)
+        (data / name).write_text("<") if name.endswith("xml") else (data / name).unlink()
+        with pytest.raises(DataError, match=reason):
+            train(tiny_config(run.config_path, tmp_path / "run", f"data.root={data}", *SKIP), run.config_path)
+
+
+def test_when_every_mask_is_broken_the_first_is_an_error(tmp_path: Path) -> None:
+    data = write_colors(tmp_path / "colors", {"train": 4, "val": 2})
+    config_path = write_segmentation_config(tmp_path / "tiny.yaml", data)
+    for path in (data / "SegmentationClass").glob("train*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"train00\.png"):
+        train(tiny_config(config_path, tmp_path / "run", *SKIP), config_path)

@@ -75,11 +75,43 @@ def test_a_damaged_newest_file_is_named_and_the_one_before_taken(
     else:
         content[len(content) // 2] ^= 1  # in the middle of a tensor, where a zip file is still a zip file
     last.write_bytes(content)
+    (tmp_path / "run" / "metrics.csv").write_text("x,1\ny,2\n", encoding="utf-8")  # the rows are in the checkpoint
+    # Killed once more, at its first save: the damaged file must not have taken the place of the good one.
+    assert Run(setup, tmp_path / "run", KillPoint("rename", 1)).wait() == -signal.SIGKILL
+    said = (tmp_path / "run.log").read_text(encoding="utf-8")
     assert Run(setup, tmp_path / "run", settings=("data.num_workers=1",)).wait() == 0
     assert result_of(tmp_path / "run") == expected
-    said = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert last.with_name("damaged.ckpt").read_bytes() == content
     assert f"{last}: damaged" in said
     assert f"going on from {last.with_name('previous.ckpt')}, step {before['global_step']}\n" in said
+
+
+def test_a_run_that_is_over_is_over_for_a_job_that_is_started_again(
+    whole: dict[str, tuple[Setup, tuple[str, str]]],
+) -> None:
+    setup, expected = whole["unet"]
+    run_dir = setup.config.parent / "whole"
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    assert Run(setup, run_dir).wait() == 0
+    assert (run_dir.with_suffix(".log")).read_text(encoding="utf-8").startswith("nothing is left to train: the checkp")
+    assert {path: path.read_bytes() for path in before} == before
+    assert result_of(run_dir) == expected
+
+
+def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
+    setup, _ = whole["unet"]
+    patient = ("trainer.max_epochs=9", "trainer.validate_every=1", "optimizer.lr=1e-12")
+    impatient = (*patient, "trainer.early_stopping_patience=1")
+    assert Run(setup, tmp_path / "run", settings=impatient).wait() == 0
+    ended = result_of(tmp_path / "run")
+    epochs = ended[1].count("\n") - 1
+    assert epochs < 9
+    assert Run(setup, tmp_path / "run", settings=impatient).wait() == 0
+    over = f"nothing is left to train: early stopping ended the run after epoch {epochs}; to go on, raise"
+    assert (tmp_path / "run.log").read_text(encoding="utf-8").startswith(over)
+    assert result_of(tmp_path / "run") == ended
+    assert Run(setup, tmp_path / "run", settings=(*patient, "trainer.early_stopping_patience=3")).wait() == 0
+    assert result_of(tmp_path / "run")[1].count("\n") - 1 > epochs
 
 
 def started(run: Run) -> Run:

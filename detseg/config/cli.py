@@ -19,7 +19,7 @@ from detseg.config.describe import help_text
 from detseg.config.load import load_config
 from detseg.config.schema import ExperimentConfig
 from detseg.config.wording import printable
-from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError
+from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -86,7 +86,9 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         main(arguments)
         sys.stdout.flush()
     except DetsegError as error:
-        return _report(str(error), arguments)
+        # Else a line break comes from the name of a file, which must not pass for another message.
+        several = isinstance(error, SettingsError)
+        return _report(str(error).split("\n") if several else [str(error)], arguments)
     except RunStoppedError as stopped:
         print(printable(str(stopped)), file=sys.stderr)
         return EXIT_STOPPED
@@ -99,14 +101,14 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     except OSError as error:
         if error.filename is None or error.strerror is None:
             raise
-        return _report(f"{error.filename}: {error.strerror}", arguments)  # no space, no right to write, ...
+        return _report([f"{error.filename}: {error.strerror}"], arguments)  # no space, no right to write, ...
     return 0
 
 
-def _report(message: str, arguments: Sequence[str]) -> int:
+def _report(lines: Sequence[str], arguments: Sequence[str]) -> int:
     """Print the error that is being handled; returns the exit code."""
     if "--debug" in arguments:
         traceback.print_exc()
-    for line in message.splitlines():
+    for line in lines:
         print(f"error: {printable(line)}", file=sys.stderr)
     return 2

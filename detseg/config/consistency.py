@@ -8,7 +8,7 @@ from detseg.config.data import FolderConfig, VocConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.rcnn_consistency import Contradiction, two_stage_contradictions
 from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.config.section import changed
+from detseg.config.section import MAX_SIDE, changed
 from detseg.config.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
 
 COARSEST_STRIDE = 32
@@ -24,6 +24,8 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
         yield from two_stage_contradictions(config.model, config.evaluation)
     yield from _freezing(config)
     yield from _sharding(config)
+    if (scale := config.data.augmentation.multi_scale) and (side := max(config.data.input_hw)) * scale[1] > MAX_SIDE:
+        yield "data.augmentation.multi_scale", f"makes {side} more than {MAX_SIDE} pixels; lower it"
     if config.data.batch_size == "auto" and config.trainer.overfit_batches:
         yield "data.batch_size", "trainer.overfit_batches counts batches of a size that is known; give a number"
 

@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from detseg.config.section import (
+    Count,
     InputSide,
+    Multiplier,
     NonNegativeFloat,
     NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
     Probability,
     Section,
 )
@@ -25,7 +25,7 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_ordered)]
+Factors = Annotated[tuple[Multiplier, Multiplier], AfterValidator(_ordered)]
 
 
 class AffineConfig(Section):
@@ -63,7 +63,7 @@ class CutoutConfig(Section):
 
     probability: Probability = 0.0
     """How often."""
-    max_holes: PositiveInt = 4
+    max_holes: Annotated[int, Field(ge=1, le=1000)] = 4
     """Most rectangles."""
     max_size: Probability = 0.2
     """Longest side of a rectangle, as a share of the image's side."""
@@ -135,16 +135,19 @@ class DataSection(Section):
 
     image_size: InputSide | tuple[InputSide, InputSide] = 640
     """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
-    batch_size: PositiveInt | Literal["auto"] = 16
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = 16
     """Images of one training step and process; `auto`: as many as fit into memory, tried on images as large and as full
     as the data and the augmentation can make them, with `optimizer.lr`, which is then the rate for 16 images, scaled to
     the number found: in proportion for sgd, by the square root for adam, adamw and rmsprop. On Linux or CUDA, in one
     process; see docs/training.md."""
-    num_workers: NonNegativeInt = 2
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Loader processes; the sample stream does not depend on it."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """A training image or annotation that cannot be read: an `error` with its name, or `skip`: another sample, always
-    the same, takes its place, and it is listed in the run directory. Evaluation never skips."""
+    """A training sample whose image or mask cannot be read, or which contradicts its annotation: an `error` with its
+    name, or `skip`: another sample, always the same, takes its place, and it is listed in the run directory. Annotation
+    files that cannot be read, and listed files that do not exist, are errors when the set is opened, with `skip`, too:
+    the set is not what it says. So are images whose size no annotation states, if their header cannot be read.
+    Evaluation never skips."""
     max_bad_share: Probability = 0.01
     """Largest share of the training set that may be skipped; beyond it is an error."""
     on_change: Literal["error", "warn"] = "error"
@@ -239,13 +242,13 @@ class ShapesConfig(DataSection):
     """As in the other layouts."""
     root: Path = Path("data/shapes")
     """Folder that the set is generated into; reused when it already holds this very set."""
-    num_train: PositiveInt = 400
+    num_train: Count = 400
     """Training images."""
-    num_val: PositiveInt = 100
+    num_val: Count = 100
     """Validation images."""
-    size: Annotated[int, Field(ge=64)] = 160
+    size: Annotated[int, Field(ge=64, le=4096)] = 160
     """Longest side of the images in pixels."""
-    max_objects: PositiveInt = 6
+    max_objects: Annotated[int, Field(ge=1, le=1000)] = 6
     """Most objects of an image."""
     data_seed: NonNegativeInt = 0
     """Seed of the generator; the same seed gives the same files."""

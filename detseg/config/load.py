@@ -20,7 +20,7 @@ from detseg.config.schema import ExperimentConfig
 from detseg.config.section import Section
 from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
 from detseg.config.wording import kind_name, printable, sections
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, SettingsError
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -55,6 +55,15 @@ def config_from_dict(
     return _validate(apply_overrides(dict(data), parsed), Origin(where, dict(data), parsed))
 
 
+def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain settings out of a checkpoint or a bundle, in which ``data.download`` is off: only who starts a program, by
+    a configuration file or an override, may have it reach out."""
+    section = data.get("data")
+    if not isinstance(section, Mapping) or "download" not in section:
+        return dict(data)
+    return {**data, "data": {**section, "download": False}}
+
+
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """Every setting as plain data: dicts, lists, text, numbers, booleans, None."""
     return config.model_dump(mode="json")
@@ -70,16 +79,23 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
     data = _name_default_kinds(data, ExperimentConfig)
     try:
         text = json.dumps(data)
+        json.loads(text, parse_int=_check_integer)
     except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"{origin.where}: the configuration is not plain data: {error}") from None
     try:
         config = ExperimentConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise ConfigError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
+        raise SettingsError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
     if wrong := list(contradictions(config)):
         lines = (f"{origin.of(tuple(path.split('.')))}: {path}: {message}" for path, message in wrong)
-        raise ConfigError("\n".join(lines))
+        raise SettingsError("\n".join(map(printable, lines)))
     return config
+
+
+def _check_integer(digits: str) -> None:
+    """The rule of ``strict_yaml`` for plain data that came from elsewhere: nothing that we call takes more."""
+    if not -(2**63) <= int(digits) < 2**63:
+        raise ValueError("a whole number beyond 64 bits")
 
 
 def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from detseg.config.section import (
     Channels,
+    Count,
     Multiplier,
     NonNegativeFloat,
     PositiveFloat,
@@ -66,7 +67,7 @@ class TaskAlignedHeadConfig(Section):
     """The strides of the feature maps that predict."""
     bins: Annotated[int, Field(ge=2, le=256)] = 16
     """Bins of the distribution of each side's distance, one stride wide each."""
-    top_candidates: PositiveInt = 13
+    top_candidates: Count = 13
     """Positive priors an object at most (TOOD's m)."""
     alpha: NonNegativeFloat = 1.0
     """Exponent of the class score in the alignment metric."""
@@ -136,5 +137,5 @@ class YoloConfig(Section):
     """Detections below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
     nms_iou: Probability = 0.65
     """Of two detections of one class that overlap by more than this, the worse one is dropped."""
-    max_detections: PositiveInt = 300
+    max_detections: Count = 300
     """The best so many detections of an image are kept after NMS."""

@@ -13,8 +13,8 @@ from pydantic import Field
 from detseg.config.model import BackboneConfig, NeckConfig
 from detseg.config.section import (
     Channels,
+    Count,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Probability,
@@ -51,19 +51,19 @@ class ProposalConfig(Section):
     """An anchor that overlaps an object by at least this is positive; so is the best one of each object."""
     negative_iou: Probability = 0.3
     """An anchor that overlaps every object by less than this is negative."""
-    samples: PositiveInt = 256
+    samples: Count = 256
     """Anchors of an image that the losses look at, drawn at random."""
     positive_share: Probability = 0.5
     """At most this share of them is positive."""
     nms_iou: Probability = 0.7
     """Of two proposals of a level that overlap by more than this, the worse one is dropped."""
-    candidates_train: PositiveInt = 2000
+    candidates_train: Count = 2000
     """Best anchors of each level that go into NMS in training; Lin et al. 2017."""
-    candidates: PositiveInt | None = None
+    candidates: Count | None = None
     """Best anchors of each level that go into NMS in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
-    proposals_train: PositiveInt = 2000
+    proposals_train: Count = 2000
     """Proposals of an image that remain after NMS, in training."""
-    proposals: PositiveInt | None = None
+    proposals: Count | None = None
     """Proposals of an image that remain after NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
     score_threshold: Probability | None = None
     """Proposals with a lower score are dropped; null: 0 (both mobilenet variants: 0.05)."""
@@ -81,7 +81,7 @@ class RegionConfig(Section):
     """Width of its two fully connected layers."""
     positive_iou: Probability = 0.5
     """A proposal that overlaps an object by at least this is positive, else negative."""
-    samples: PositiveInt = 512
+    samples: Count = 512
     """Proposals of an image that the losses look at, drawn at random."""
     positive_share: Probability = 0.25
     """At most this share of them is positive."""
@@ -93,7 +93,7 @@ class MaskHeadConfig(Section):
 
     pool_size: Annotated[int, Field(ge=1, le=64)] = 14
     """Cells along a side of the features of a proposal; the mask has twice as many."""
-    convolutions: NonNegativeInt = 4
+    convolutions: Annotated[int, Field(ge=0, le=32)] = 4
     """3×3 convolutions."""
     channels: Channels = 256
     """Channels of each of them and of the transposed one."""
@@ -124,7 +124,7 @@ class RcnnConfig(Section):
     """Detections below this score are dropped before NMS."""
     nms_iou: Probability = 0.5
     """Of two detections of one class that overlap by more than this, the worse one is dropped."""
-    max_detections: PositiveInt = 100
+    max_detections: Count = 100
     """The best so many detections of an image are kept after NMS; where images hold more objects raise it together with
     `evaluation.max_detections`."""
 

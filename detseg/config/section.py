@@ -16,7 +16,11 @@ Channels = Annotated[int, Field(ge=1, le=8192)]
 Multiplier = Annotated[float, Field(gt=0, le=8)]
 """Of depth or width.  It and channels have bounds so that a number that is wrong by orders of magnitude, be it in a
 foreign checkpoint, is an error and does not take all memory."""
-InputSide = Annotated[int, Field(ge=32)]
+MAX_SIDE = 13_376
+InputSide = Annotated[int, Field(ge=32, le=MAX_SIDE)]
+"""Of the network input, pixels.  The largest multiple of 32 whose square is no more pixels than an image may have."""
+Count = Annotated[int, Field(ge=1, le=1_000_000)]
+"""Of what is kept for each image at once."""
 
 
 class Section(BaseModel):

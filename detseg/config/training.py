@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detseg.config.section import (
+    Count,
     Decay,
     NonNegativeFloat,
     NonNegativeInt,
@@ -195,7 +196,7 @@ class TrainerConfig(Section):
 class EvaluationConfig(Section):
     """What a result is measured by."""
 
-    max_detections: PositiveInt = 100
+    max_detections: Count = 100
     """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
     operating_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """IoU from which a detection is right in precision, recall and F1."""

@@ -18,6 +18,9 @@ from detseg.data.offsets import running_total
 from detseg.data.regions import PackedRegions
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
 
+_ANY_NAME = "surrogatepass"
+"""How names of files that are no UTF-8 (os.fsdecode: single surrogates) are packed all the same."""
+
 
 @dataclass(frozen=True)
 class PackedImages:
@@ -45,7 +48,9 @@ class PackedImages:
 
     def path(self, index: int) -> str:
         """The path of one image relative to the data set's root, with forward slashes."""
-        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode()
+        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode(
+            "utf-8", _ANY_NAME
+        )
 
     def select(self, indices: Sequence[int]) -> PackedImages:
         """Some of the images, in the given order, without repetition."""
@@ -187,7 +192,7 @@ def no_objects() -> ImageAnnotations:
 
 def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
     """I paths → one buffer and its (I + 1,) int64 offsets."""
-    encoded = [path.encode() for path in paths]
+    encoded = [path.encode("utf-8", _ANY_NAME) for path in paths]
     return b"".join(encoded), running_total([len(path) for path in encoded])
 
 

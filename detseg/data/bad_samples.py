@@ -7,7 +7,6 @@ stays the same for any number of workers and processes, and in a resumed run.
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from detseg.data.sampling import Stream, random_stream
 from detseg.data.source import SampleSource
 from detseg.errors import DataError, one_line
 from detseg.structures import Sample
+from detseg.whole_files import written_whole
 
 _MAX_DRAWS = 100
 """Replacements that may be bad in a row; so many are, unless nearly all of the data is bad, by no chance."""
@@ -136,13 +136,10 @@ class BadSampleList:
         if not self._found:
             self.file.unlink(missing_ok=True)
             return
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f".{self.file.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with written_whole(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["index", "file", "reason"])
             writer.writerows([item.index, item.file, item.reason] for item in self._in_order())
-        os.replace(partial, self.file)
 
     def state(self) -> list[dict[str, Any]]:
         """The list as plain data."""

@@ -28,8 +28,12 @@ class LabelMaps(Protocol):
         ...
 
 
-def class_pixel_counts(dataset: LabelMaps) -> tuple[IntArray, IntArray]:
+def class_pixel_counts(dataset: LabelMaps, skip_bad: bool = False) -> tuple[IntArray, IntArray]:
     """How often each class occurs; every mask is decoded once.
+
+    Args:
+        dataset: the training set.
+        skip_bad: whether masks that cannot be read are left out, since the training skips them.
 
     Returns:
         (C,) int64 pixels of each class, and (C,) int64 pixels that count, whatever their class, of the images in which
@@ -38,13 +42,19 @@ def class_pixel_counts(dataset: LabelMaps) -> tuple[IntArray, IntArray]:
     num = len(dataset.classes)
     counts, present = np.zeros(num, dtype=np.int64), np.zeros(num, dtype=np.int64)
     for index in range(len(dataset)):
-        pixels = np.bincount(dataset.semantic(index).ravel(), minlength=256)[:num]
+        try:
+            semantic = dataset.semantic(index)
+        except DataError:
+            if not skip_bad:
+                raise
+            continue
+        pixels = np.bincount(semantic.ravel(), minlength=256)[:num]
         counts += pixels
         present[pixels > 0] += pixels.sum()
     return counts, present
 
 
-def median_frequency_weights(dataset: LabelMaps) -> tuple[float, ...]:
+def median_frequency_weights(dataset: LabelMaps, skip_bad: bool = False) -> tuple[float, ...]:
     """Weight of each class: the median frequency over its own.
 
     The frequency of a class is its share of the pixels that count of the images in which it occurs.  A class that
@@ -52,14 +62,15 @@ def median_frequency_weights(dataset: LabelMaps) -> tuple[float, ...]:
 
     Args:
         dataset: the training set.
+        skip_bad: as above.
 
     Returns:
         C weights in label order, at least 0.
 
     Raises:
-        DataError: no class occurs.
+        DataError: no class occurs, or a mask cannot be read.
     """
-    counts, present = class_pixel_counts(dataset)
+    counts, present = class_pixel_counts(dataset, skip_bad)
     occurs = counts > 0
     if not occurs.any():
         raise DataError("class_weights: no pixel of the training masks counts, so classes have no frequency")

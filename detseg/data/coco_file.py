@@ -189,12 +189,12 @@ def coco_sizes(file: Path, entries: list[Entry], root: Path, paths: list[str], r
     sizes = np.zeros((len(entries), 2), dtype=np.int64)
     for row, (entry, path) in enumerate(zip(entries, paths, strict=True)):
         for column, key in enumerate(("height", "width")):
-            value = entry.get(key) or 0
+            value = 0 if (stated := entry.get(key)) is None else stated
             if not are_numbers([value]) or value < 0 or value != int(value):
                 raise DataError(f"{file}: image {entry['id']}: {key}: expected whole pixels, got {shown(value)}")
             sizes[row, column] = int(value)
         height, width = sizes[row].tolist()  # Python's integers, whose product does not overflow
-        if height * width > MAX_PIXELS:
+        if max(height, 1) * max(width, 1) > MAX_PIXELS:  # one of them may not be stated
             raise DataError(
                 f"{file}: image {entry['id']}: width, height: {width} x {height} pixels are more than the {MAX_PIXELS} "
                 "that are read; correct them, or cut the image into tiles"

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from detseg.config.wording import printable
+
 _STDERR = 2
 
 _LOST_PIXELS = (
@@ -107,6 +109,6 @@ def lost_pixels(decode: Callable[[], Result], name: str) -> tuple[Result, str]:
     if result is None:
         others = [line for line in others if not any(mark in line for mark in _GIVEN_UP)]
     if others:
-        named = "".join(f"{name}: {line}" if line.startswith(_WARNING) else line for line in others)
+        named = "".join(f"{printable(name)}: {line}" if line.startswith(_WARNING) else line for line in others)
         os.write(_STDERR, named.encode(errors="replace"))
     return result, damage

@@ -9,6 +9,7 @@ Letters for dimensions: H and W pixels.
 
 from __future__ import annotations
 
+import warnings
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -16,9 +17,11 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 
 from detseg.data.decoder_messages import lost_pixels
+from detseg.data.picture_files import FORMATS, open_picture, picture_bytes, unreadable
+from detseg.data.png_rows import lacks_rows
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
@@ -34,6 +37,12 @@ _END_OF_JPEG = b"\xff\xd9"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _ANIMATED_PNG = b"acTL"
 _COMPRESSED_TEXTS = (b"zTXt", b"iTXt")
+
+# Of what Pillow warns without naming the file, the pixels are checked here, and metadata that cannot be read count as
+# absent.  For the whole process, since setting warnings aside for a while is not safe beside threads; filters that the
+# application has set come first.
+for _kind in (UserWarning, Image.DecompressionBombWarning):
+    warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.", append=True)
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -53,15 +62,13 @@ def read_image(path: Path | str) -> UInt8Array:
             than ``MAX_PIXELS``.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from None
+    data = picture_bytes(path)
     with open_header(BytesIO(data), path) as header:
         orientation = exif_orientation(header)
         image = _decode_plain(data, path) if _is_plain(header, data) else None
         if image is None:
             image = _decode_any(header, path)
+            refuse_missing_rows(header, data, path)
     return np.ascontiguousarray(upright(image, orientation))
 
 
@@ -78,14 +85,11 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
         DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream, open_header(stream, path) as header:
-            if header.format == "TIFF":
-                _load(header, path)  # when and how a turned TIFF changes its size differs between versions of Pillow
-            width, height = header.size
-            turned = exif_orientation(header) >= 5
-    except OSError as error:
-        raise unreadable(path, error) from None
+    with open_picture(path) as stream, open_header(stream, path) as header:
+        if header.format == "TIFF":
+            _load(header, path)  # when and how a turned TIFF changes its size differs between versions of Pillow
+        width, height = header.size
+        turned = exif_orientation(header) >= 5
     return (width, height) if turned else (height, width)
 
 
@@ -102,11 +106,8 @@ def read_orientation(path: Path | str) -> int:
         DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
     """
     path = Path(path)
-    try:
-        with path.open("rb") as stream, open_header(stream, path) as header:
-            return _stated_orientation(header)
-    except OSError as error:
-        raise unreadable(path, error) from None
+    with open_picture(path) as stream, open_header(stream, path) as header:
+        return _stated_orientation(header)
 
 
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
@@ -136,10 +137,10 @@ def open_header(stream: BinaryIO, path: Path, kind: str = "image") -> ImageFile.
         path: the file, and ``kind``: what it is meant to be; for messages.
 
     Raises:
-        DataError: it is not an image, or declares more than ``MAX_PIXELS``.
+        DataError: it is not an image of one of the ``FORMATS``, or declares more than ``MAX_PIXELS``.
     """
     try:
-        header = Image.open(stream)
+        header = Image.open(stream, formats=FORMATS)
     except MemoryError:
         raise
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
@@ -153,16 +154,19 @@ def open_header(stream: BinaryIO, path: Path, kind: str = "image") -> ImageFile.
     return header
 
 
-def unreadable(path: Path, error: Exception, kind: str = "image") -> DataError:
-    """The error of a file that cannot be read as what it is meant to be."""
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: there is no such {kind}")
-    if isinstance(error, UnidentifiedImageError):
-        return DataError(
-            f"{path}: not an image, or damaged beyond recognition; replace the file or take it off the list"
-        )
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list")
+def refuse_missing_rows(header: Image.Image, data: bytes, path: Path, kind: str = "image") -> None:
+    """Refuse a PNG that Pillow has filled up with black.
+
+    Args:
+        header: the image, decoded by Pillow.
+        data: its file's content.
+        path: the file, and ``kind``: what it is meant to be; for messages.
+
+    Raises:
+        DataError: rows are missing.
+    """
+    if header.format == "PNG" and lacks_rows(data):
+        raise unreadable(path, ValueError("its pixels end before the last row"), kind)
 
 
 def exif_orientation(header: Image.Image) -> int:

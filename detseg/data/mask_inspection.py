@@ -15,7 +15,7 @@ from detseg.data.mask_encoding import MaskEncoding
 from detseg.data.mask_messages import histogram
 from detseg.data.report import MAX_EXAMPLES, Oddity
 from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
-from detseg.errors import DataError, shown
+from detseg.errors import DataError, one_line, shown
 from detseg.structures import IGNORE_LABEL, IntArray
 
 MAX_INSPECTED = 200
@@ -30,11 +30,18 @@ class _Seen:
         counts: (256,) int64, pixels of each label.
         masks: how many they are.
         alone: of each label the images whose masks show it and ignored pixels, and nothing else.
+        bad: what is wrong with those that cannot be read.
     """
 
     counts: IntArray = field(default_factory=lambda: np.zeros(256, dtype=np.int64))
     masks: int = 0
     alone: dict[int, list[str]] = field(default_factory=dict)
+    bad: list[DataError] = field(default_factory=list)
+
+    @property
+    def looked_at(self) -> int:
+        """All of them."""
+        return self.masks + len(self.bad)
 
     @property
     def present(self) -> list[int]:
@@ -42,7 +49,9 @@ class _Seen:
         return [int(label) for label in np.flatnonzero(self.counts[:IGNORE_LABEL])]
 
 
-def inspect_masks(dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True) -> None:
+def inspect_masks(
+    dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True, skip_bad: bool = False
+) -> None:
     """Decode all masks, or an even sample of many, and note in the report what is odd about them.
 
     Where the sample looks as if the masks meant something else, the others are decoded too before that is said.
@@ -52,19 +61,28 @@ def inspect_masks(dataset: SegmentationDataset, encoding: MaskEncoding | None = 
         encoding: of its mask pictures; None: its maps are no pictures.
         training: whether this set is trained on.  One class and ignored pixels are all that a split of images without
             objects may hold, but nothing can be learned from them.
+        skip_bad: whether masks, and headers of images, that are wrong are noted instead of refused, since the training
+            skips them.
 
     Raises:
-        DataError: one of the masks, or of their images' headers, is wrong; no pixel of any mask counts; or, in
-            training, a single class occurs beside ignored pixels, as in masks of 0 and 255 that are read with 255
-            ignored.
+        DataError: one of the masks, or of their images' headers, is wrong (with `skip_bad`: all of them); no pixel of
+            any mask counts; or, in training, a single class occurs beside ignored pixels, as in masks of 0 and 255 that
+            are read with 255 ignored.
     """
     sample = _evenly_spread(len(dataset), MAX_INSPECTED)
     others = sorted(set(range(len(dataset))) - set(sample))
     seen = _Seen()
     for index in [*sample, *others]:
-        if seen.masks >= len(sample) and not _refused(seen, encoding, training):
+        if seen.looked_at >= len(sample) and not _refused(seen, encoding, training):
             break
-        _look(dataset, index, seen)
+        try:
+            _look(dataset, index, seen)
+        except DataError as error:
+            if not skip_bad:
+                raise
+            seen.bad.append(error)
+    if seen.bad and not seen.masks:
+        raise seen.bad[0]
     if _refused(seen, encoding, training):
         others_too = f" and {seen.masks - 1} more" if seen.masks > 1 else ""
         raise DataError(f"{dataset.masks.where(0)}{others_too}: {_mend(seen, dataset.classes.names, encoding)}")
@@ -157,8 +175,13 @@ def _histogram(seen: _Seen, encoding: MaskEncoding) -> str:
 
 def _report(dataset: SegmentationDataset, seen: _Seen, encoding: MaskEncoding | None) -> None:
     report, names = dataset.report, dataset.classes.names
-    if seen.masks < len(dataset):
-        report.note(f"masks looked at when opened: {seen.masks} of {len(dataset)}, evenly spread")
+    if seen.looked_at < len(dataset):
+        report.note(f"masks looked at when opened: {seen.looked_at} of {len(dataset)}, evenly spread")
+    if seen.bad:
+        report.note(
+            f"masks or images that cannot be read, which the training will skip: {len(seen.bad)} of {seen.looked_at}; "
+            f"the first: {one_line(seen.bad[0])}"
+        )
     total, ignored = int(seen.counts.sum()), int(seen.counts[IGNORE_LABEL])
     if ignored:
         report.note(f"pixels of the masks that count nowhere: {100 * ignored / total:.1f} %")

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from detseg.data.images import exif_orientation, open_header, unreadable, upright
+from detseg.data.images import exif_orientation, open_header, refuse_missing_rows, upright
 from detseg.data.mask_encoding import MaskEncoding
 from detseg.data.mask_messages import (
     describe_unknown_colors,
@@ -24,11 +24,12 @@ from detseg.data.mask_messages import (
     most_frequent_colors,
     value_histogram,
 )
+from detseg.data.picture_files import picture_bytes, unreadable
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
 _READ = {"PNG", "TIFF", "BMP", "GIF"}
-_LOSSY = {"JPEG", "MPO", "JPEG2000", "WEBP", "AVIF"}
+_LOSSY = {"JPEG", "MPO", "WEBP"}
 _LOSSY_COMPRESSIONS = {"jpeg", "webp"}  # inside a TIFF
 _VALUE_MODES = {"1", "L", "P"}
 _COLOR_MODES = {"RGB", "RGBA", "RGBX"}
@@ -50,13 +51,11 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
             colours where values are expected, or values or colours that mean nothing.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error, "mask") from None
+    data = picture_bytes(path, "mask")
     with open_header(BytesIO(data), path, "mask") as header:
         _check_format(header, path, encoding)
         pixels = _load(header, path)
+        refuse_missing_rows(header, data, path, "mask")
         orientation = exif_orientation(header)
         if encoding.colors is None:
             labels = _labels_of_values(pixels, header.mode, path, encoding)

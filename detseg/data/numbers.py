@@ -9,5 +9,8 @@ _LARGEST = 1e15
 
 
 def are_numbers(values: Iterable[object]) -> bool:
-    """Whether all values are numbers that can be pixels."""
-    return all(isinstance(value, int | float) and abs(value) < _LARGEST for value in values)  # NaN is not less
+    """Whether all values are numbers that can be pixels; true and false are none."""
+    return all(
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST  # NaN is not less
+        for value in values
+    )

@@ -94,7 +94,10 @@ class CocoMasks:
 
 
 def read_coco_masks(
-    images_dir: Path | str, annotation_file: Path | str, classes: ClassTable | Sequence[str] | None = None
+    images_dir: Path | str,
+    annotation_file: Path | str,
+    classes: ClassTable | Sequence[str] | None = None,
+    skip_bad: bool = False,
 ) -> SegmentationDataset:
     """Read a data set in COCO layout as semantic maps; images keep the order and the ids of the file.
 
@@ -104,6 +107,7 @@ def read_coco_masks(
         classes: None: ``background``, then all categories of the file in the order of their ids.  Names: first that of
             the background, which is no category, then these categories in this order; the regions of others become
             background, with their counts in the report.  A table (``train.classes``): likewise; its ids are kept.
+        skip_bad: as ``inspect_masks`` takes it.
 
     Returns:
         The data set.  The background's source id is 0, or one below all others where a category has the id 0.
@@ -123,7 +127,7 @@ def read_coco_masks(
     ids = np.array(list(image_ids), dtype=np.int64)
     masks = _pack(file, content["annotations"], image_ids, sizes, names, table, report)
     dataset = SegmentationDataset(pack_images(paths, ids), masks, root, table, report, f"coco {file.stem}")
-    inspect_masks(dataset)
+    inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
 
 

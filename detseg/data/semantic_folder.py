@@ -30,6 +30,7 @@ def read_mask_folder(
     ignore_index: int | None = 255,
     colors: Sequence[Rgb] | None = None,
     ignore_colors: Sequence[Rgb] = (),
+    skip_bad: bool = False,
 ) -> SegmentationDataset:
     """Read pairs of images and masks; image ids are 1 to I in the order of the paths.
 
@@ -43,6 +44,7 @@ def read_mask_folder(
         ignore_index: value that counts nowhere; None: there is none.
         colors: colour of each class in label order, where masks are colour pictures.
         ignore_colors: colours that count nowhere.
+        skip_bad: as ``inspect_masks`` takes it.
 
     Raises:
         DataError: a folder or file is missing or wrong, an image has no mask or several, or the masks do not fit the
@@ -65,7 +67,7 @@ def read_mask_folder(
     source = PictureMasks(pack_images([mask for _, mask in pairs]), masks, encoding)
     packed = pack_images([image for image, _ in pairs])
     dataset = SegmentationDataset(packed, source, images, encoding.classes, report, f"folder {images}")
-    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable))
+    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
 

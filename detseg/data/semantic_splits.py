@@ -42,13 +42,13 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
 
 def _open(config: DataConfig, split: Split, classes: ClassTable | None) -> SegmentationDataset:
     names = classes or config.classes
+    skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
         case VocConfig():
-            return read_voc_masks(
-                config.root, voc_list(config, split), config.years, names, config.mask_values, config.ignore_index
-            )
+            wanted, values = voc_list(config, split), config.mask_values
+            return read_voc_masks(config.root, wanted, config.years, names, values, config.ignore_index, skip_bad)
         case CocoConfig():
-            return read_coco_masks(*coco_paths(config, split), names)
+            return read_coco_masks(*coco_paths(config, split), names, skip_bad)
         case ShapesConfig():
             table = class_table(names or SHAPE_MASK_CLASSES)
             if table.names != SHAPE_MASK_CLASSES:
@@ -57,14 +57,17 @@ def _open(config: DataConfig, split: Split, classes: ClassTable | None) -> Segme
                     f"got {', '.join(table.names)}"
                 )
             return read_voc_masks(
-                shapes_root(config, split), split, classes=SHAPE_MASK_CLASSES if not classes else table
+                shapes_root(config, split),
+                split,
+                classes=SHAPE_MASK_CLASSES if not classes else table,
+                skip_bad=skip_bad,
             )
         case FolderConfig():
-            return _open_folder(config, split, names)
+            return _open_folder(config, split, names, skip_bad)
 
 
 def _open_folder(
-    config: FolderConfig, split: Split, classes: ClassTable | tuple[str, ...] | None
+    config: FolderConfig, split: Split, classes: ClassTable | tuple[str, ...] | None, skip_bad: bool
 ) -> SegmentationDataset:
     images, masks = {
         "train": (config.train_images, config.train_masks),
@@ -83,4 +86,5 @@ def _open_folder(
         config.ignore_index,
         config.mask_colors,
         config.ignore_colors,
+        skip_bad,
     )

@@ -28,6 +28,7 @@ def read_voc_masks(
     classes: ClassTable | Sequence[str] | None = None,
     values: Sequence[int] | None = None,
     ignore_index: int | None = 255,
+    skip_bad: bool = False,
 ) -> SegmentationDataset:
     """Read one split of a data set in VOC layout for semantic segmentation.
 
@@ -41,6 +42,7 @@ def read_voc_masks(
             A table says that another set is trained on, so that in this one a class alone is noted, not refused.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value that counts nowhere; None: there is none.
+        skip_bad: as ``inspect_masks`` takes it.
 
     Raises:
         DataError: a folder, list, image or mask is missing or wrong, or the classes are not named.
@@ -61,7 +63,7 @@ def read_voc_masks(
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
     masks = PictureMasks(pack_images(list(pairs.values())), root, encoding)
     dataset = SegmentationDataset(pack_images(list(pairs)), masks, root, encoding.classes, report, name)
-    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable))
+    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
 

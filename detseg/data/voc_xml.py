@@ -127,10 +127,19 @@ def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
     return middle, middle
 
 
+def check_xml_text(what: str, text: str) -> None:
+    """Refuse a text that no XML file can hold.
+
+    Raises:
+        ValueError: it has such characters.
+    """
+    if not _XML_TEXT.fullmatch(text):
+        raise ValueError(f"{what}: XML has no place for some of the characters of {shown(text)}")
+
+
 def _leaf(parent: ET.Element, tag: str, value: str | float) -> None:
     text = str(value)
-    if not _XML_TEXT.fullmatch(text):
-        raise ValueError(f"{tag}: XML has no place for some of the characters of {shown(text)}")
+    check_xml_text(tag, text)
     ET.SubElement(parent, tag).text = text
 
 

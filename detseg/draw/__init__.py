@@ -9,9 +9,11 @@ from detseg.draw.boxes import draw_boxes, draw_detections
 from detseg.draw.colors import Color, class_color, class_colors
 from detseg.draw.pictures import contact_sheet
 from detseg.draw.semantic import draw_legend, draw_semantic, write_index_png
+from detseg.draw.writing import can_be_written, write_picture
 
 __all__ = [
     "Color",
+    "can_be_written",
     "class_color",
     "class_colors",
     "contact_sheet",
@@ -20,4 +22,5 @@ __all__ = [
     "draw_legend",
     "draw_semantic",
     "write_index_png",
+    "write_picture",
 ]

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies.launchers.subprocess_script import _Subprocess
 
 from detseg.errors import DetsegError, RunStoppedError
 
+_KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 _USERS_MISTAKE = 2
 """The exit code of a process that has said in one line what is wrong (``run_tool``)."""
 
@@ -27,20 +28,25 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
 
     Raises:
         DetsegError: another process is gone.
-        SystemExit: the same, where nothing is left to be said.
+        SystemExit: the same, where nothing is left to be said; or this one was terminated before the first step.
     """
+    launcher = trainer.strategy.launcher
+    started = launcher if isinstance(launcher, _SubprocessScriptLauncher) else None
     try:
-        yield
+        with _termination_as_exit():
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        if started is not None:  # they would wait for this one
+            started.kill(_KILL)
+        raise
     except RunStoppedError:
         if trainer.is_global_zero:
             raise
         raise SystemExit(0) from None  # all of them stop, in order; the first says so
     except Exception as error:
-        launcher = trainer.strategy.launcher
-        started = launcher if isinstance(launcher, _SubprocessScriptLauncher) else None
         if started is not None:
             # They may wait for this one in a GPU's queue until its watchdog wakes up.
-            atexit.register(started.kill, getattr(signal, "SIGKILL", signal.SIGTERM))
+            atexit.register(started.kill, _KILL)
         if trainer.world_size == 1 or not _is_lost_connection(error):
             raise
         if not trainer.is_global_zero or (started is not None and _one_has_said_why(started)):
@@ -49,6 +55,25 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
             "another process of this run has ended, and so does this one; what it said is above, and if it said "
             "nothing it was killed: for want of memory, or from outside"
         ) from error
+
+
+@contextmanager
+def _termination_as_exit() -> Iterator[None]:
+    """Within it, SIGTERM leaves by way of ``finally`` and ``except``, with the exit code that shells expect; from the
+    first step on ``StopWhenAsked`` answers it."""
+    before = signal.getsignal(signal.SIGTERM)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+
+    def leave(*_: object) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _is_lost_connection(error: Exception) -> bool:

@@ -80,8 +80,9 @@ def _with_class_weights(
     """The settings with the weights of the classes as numbers, where they are to follow from the training set."""
     if model.loss.class_weights != "median_frequency":
         return config
+    weights_found = median_frequency_weights(train_set, skip_bad=config.data.on_bad_sample == "skip")
     # Four digits that count: the weight of a class that fills nearly all must not become 0, which switches it off.
-    weights = tuple(float(f"{weight:.4g}") for weight in median_frequency_weights(train_set))
+    weights = tuple(float(f"{weight:.4g}") for weight in weights_found)
     shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(train_set.classes.names, weights, strict=True))
     console.print(f"class weights by median frequency: {shown}", highlight=False, soft_wrap=True)
     loss = model.loss.model_copy(update={"class_weights": weights})

@@ -11,10 +11,10 @@ from pathlib import Path
 from rich.console import Console
 
 from detseg.config.wording import printable
+from detseg.draw import write_picture
 from detseg.experiment.replay_step import Outcome, ReplayedStep, SampleOutcome
 from detseg.training.nan_bundle import BundleBatch, NanBundle, read_bundle
 from detseg.training.nan_report import gradient_sentence, terms_sentence
-from detseg.training.pictures import write_picture
 
 _MAX_LISTED = 8
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from detseg.config.load import config_from_dict
+from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema import ExperimentConfig
 from detseg.data.loader import TrainLoader
 from detseg.data.sampling import EpochBatchSampler, SampleRequest
@@ -172,6 +172,10 @@ class ReplayedStep:
             CheckpointError: the settings and the data deal no such samples.
         """
         sampler = cast(EpochBatchSampler, self.loader.batch_sampler)
+        if entry.number >= len(sampler):
+            raise CheckpointError(
+                f"{self.folder}: an epoch of its settings has {len(sampler)} batches, it says {entry.number + 1}"
+            )
         hw = sampler.batch_hw(self.bundle.epoch, entry.number)
         requests = [SampleRequest(self.bundle.epoch, s.index, s.height, s.width, s.mix) for s in entry.samples]
         fits = all(r.index < sampler.num_samples and (r.height, r.width) == hw for r in requests)
@@ -188,7 +192,7 @@ class ReplayedStep:
             if not override.startswith("data."):
                 raise ConfigError(f"override {override}: the bundle decides; only data.* can be changed")
         fixed = ("data.num_workers=0", "trainer.compile=false", "trainer.sync_batchnorm=false")  # one CPU process
-        return config_from_dict(self.bundle.config, str(self.folder / JSON), (*overrides, *fixed))
+        return config_from_dict(without_download(self.bundle.config), str(self.folder / JSON), (*overrides, *fixed))
 
     def _open(self, config: ExperimentConfig) -> TrainLoader:
         train_set = open_training_set(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from functools import partial
@@ -13,7 +12,8 @@ import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
-from detseg.checkpoint import FOLDER, LAST
+from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
+from detseg.config.load import config_to_dict
 from detseg.config.schema import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.experiment.assembly import build_data, build_task, guard_data
@@ -24,6 +24,7 @@ from detseg.experiment.trainer import build_trainer
 from detseg.training.checkpoints import AtomicCheckpointIO
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.memory import training_memory_explained
+from detseg.training.resume import why_over
 from detseg.training.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.task import Task
 
@@ -47,8 +48,14 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     """
     console = Console(quiet=not _is_first_process(), markup=False, emoji=False)
     run_dir, checkpoint = _run_directory(config, config_path, resume)
-    if checkpoint is not None:
-        checkpoint = sound_checkpoint(checkpoint, partial(console.print, highlight=False, soft_wrap=True))
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    if checkpoint is not None and resume in ("last", "auto"):
+        checkpoint = sound_checkpoint(checkpoint, say)
+    if checkpoint is not None and resume == "auto":
+        over = why_over(read_raw_checkpoint(checkpoint), config_to_dict(config), config.trainer.max_epochs)
+        if over is not None:  # a job that a cluster has started once more
+            say(over)
+            return run_dir
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     L.seed_everything(config.seed, verbose=False)
@@ -124,8 +131,6 @@ def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None, console: Con
     if run_dir is None:
         console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return
-    if task.result is not None:
-        (run_dir / "metrics.json").write_text(json.dumps(task.result.to_dict(), indent=2), encoding="utf-8")
     console.print(f"checkpoints, metrics and pictures: {run_dir}", highlight=False, soft_wrap=True)
 
 

@@ -20,7 +20,7 @@ from detseg.errors import ConfigError, one_line
 from detseg.experiment.strategy import build_strategy, check_device, slurm_environment
 from detseg.training.bad_samples import KeepBadSamples
 from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
-from detseg.training.epoch_table import EpochTable
+from detseg.training.epoch_table import EpochTable, LastNumbers
 from detseg.training.lightning_noise import quiet_lightning
 from detseg.training.pictures import SamplePictures
 from detseg.training.precision import resolve_precision
@@ -108,6 +108,7 @@ def _callbacks(
         callbacks += [
             ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
             EpochTable(run_dir / "metrics.csv"),
+            LastNumbers(run_dir / "metrics.json"),
             saver,
             StopWhenAsked(saver, settings.max_seconds),
         ]

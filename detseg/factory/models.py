@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
-from detseg.config.load import config_from_dict
+from detseg.config.load import config_from_dict, without_download
 from detseg.config.model import YoloConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
@@ -63,7 +63,7 @@ def load_model(path: Path) -> tuple[Model, ExperimentConfig, ModelCheckpoint]:
         CheckpointError: missing, damaged, its weights do not fit its settings, or are no numbers.
     """
     checkpoint = read_model_checkpoint(path)
-    config = config_from_dict(checkpoint.config, where=str(path))
+    config = config_from_dict(without_download(checkpoint.config), where=str(path))
     try:
         model = build_model(config.model, checkpoint.classes, load_pretrained=False)
     except (ValueError, TypeError, RuntimeError) as error:  # the last two: of sizes that no tensor has

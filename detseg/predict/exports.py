@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from detseg.data.coco_format import MASK_RESULTS, mask_results
-from detseg.data.voc_xml import VocAnnotation, write_voc_xml
+from detseg.data.voc_xml import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon
@@ -43,7 +43,11 @@ class Export(ABC):
         self.classes = classes
 
     def written_with(self, picture: Path) -> list[Path]:
-        """The files that ``add`` will write for a picture, by its relative path."""
+        """The files that ``add`` will write for a picture, by its relative path.
+
+        Raises:
+            DataError: the format has no place for the picture's name.
+        """
         return []
 
     def written_once(self) -> list[Path]:
@@ -109,7 +113,12 @@ class VocExport(Export):
 
     def written_with(self, picture: Path) -> list[Path]:
         """The annotation."""
-        return [self._beside(VOC_FOLDER, picture, ".xml")]
+        path = self._beside(VOC_FOLDER, picture, ".xml")
+        try:
+            check_xml_text("name", picture.as_posix())
+        except ValueError as error:  # a name of a file may hold anything
+            raise DataError(f"{path}: {error}; rename the picture, or export another format") from error
+        return [path]
 
     def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
         """Write the annotation of one picture."""
@@ -117,11 +126,8 @@ class VocExport(Export):
         boxes = found.boxes.double().numpy()
         annotation = VocAnnotation(relative.name, hw, tuple(found.names), boxes, difficult=none, truncated=none)
         folder = "" if relative.parent == Path() else relative.parent.as_posix()
-        path = self._beside(VOC_FOLDER, relative, ".xml")
-        try:
-            write_file(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
-        except ValueError as error:  # a name of a file may hold anything
-            raise DataError(f"{path}: {error}; rename the picture, or export another format") from error
+        (path,) = self.written_with(relative)
+        write_file(path, lambda: write_voc_xml(path, annotation, folder, scores=found.scores.tolist()))
 
     def finish(self) -> str:
         """Names the folder; all is written."""

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import cv2
 from rich.console import Console
 from rich.progress import track
 
+from detseg.config.wording import printable
 from detseg.data.images import IMAGE_SUFFIXES, read_image
+from detseg.draw import can_be_written, write_picture
 from detseg.errors import ConfigError, DataError
 from detseg.predict.detection import Predictor
 from detseg.predict.load import load_predictor
 from detseg.predict.outputs import DetectionOutput, Output, SegmentationOutput
 from detseg.predict.segmentation import SegmentationPredictor
+from detseg.predict.writing import replace_text
 
 SCORE_THRESHOLD = 0.3
 """Detections below it are left out of files, unless another threshold is given."""
+
+UNREADABLE = "unreadable.txt"
+"""The pictures of the last run that could not be read, with the reason, one a line; only where there are any."""
 
 
 def predict_files(
@@ -52,7 +58,7 @@ def predict_files(
     Raises:
         DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an
             output that would overwrite an input; and, after all others are done and written, pictures that cannot be
-            read.
+            read (``unreadable.txt`` lists them).
     """
     console = Console(markup=False, emoji=False)
     pictures = find_pictures(sources)
@@ -69,16 +75,24 @@ def predict_files(
             unreadable.append(error)
             continue
         drawn = output.add(image_id, relative, image)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not cv2.imwrite(str(target), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
-            raise DataError(f"{target}: the picture could not be written; is there space, and the right to write?")
+        write_picture(target, drawn)
     out.mkdir(parents=True, exist_ok=True)
     console.print(output.finish(), highlight=False, soft_wrap=True)
-    if unreadable:
-        more = f"; and {len(unreadable) - 3} more" if len(unreadable) > 3 else ""
-        raise DataError(
-            f"{len(unreadable)} of {len(pictures)} pictures were left out: {'; '.join(map(str, unreadable[:3]))}{more}"
-        )
+    _list_unreadable(unreadable, len(pictures), out / UNREADABLE)
+
+
+def _list_unreadable(errors: Sequence[DataError], num_pictures: int, file: Path) -> None:
+    """List in a file what was left out; remove the list of an earlier run where nothing was.
+
+    Raises:
+        DataError: something was.
+    """
+    if not errors:
+        file.unlink(missing_ok=True)
+        return
+    replace_text(file, "".join(f"{printable(str(error))}\n" for error in errors))
+    more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
+    raise DataError(f"{len(errors)} of {num_pictures} pictures were left out: {'; '.join(map(str, errors[:3]))}{more}")
 
 
 def _open_output(
@@ -119,7 +133,8 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
     """Where each picture's drawn copy goes.
 
     Raises:
-        DataError: nowhere: the copy would overwrite a picture or another copy, or cannot be written in its format.
+        DataError: nowhere: the copy would overwrite a picture (be it through a link) or another copy, or cannot be
+            written in its format.
     """
     # PGM holds grey only, and the drawings are coloured.
     names = [path.with_suffix(".png") if path.suffix.lower() == ".pgm" else path for _, path in pictures]
@@ -132,7 +147,7 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
             raise DataError(
                 f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
             )
-        if not cv2.haveImageWriter(str(target)):
+        if not can_be_written(target):
             raise DataError(f"{path}: a drawn copy cannot be written in this format; convert it to PNG or JPEG")
     return targets
 
@@ -150,18 +165,27 @@ def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], target
         DataError: they would.
     """
     files = [(path, target) for (path, _), target in zip(pictures, targets, strict=True)]
-    sources = {path.resolve() for path, _ in pictures}
     for path, relative in pictures:
-        for file in output.written_with(relative):
-            if file.resolve() in sources:
-                raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
-            files.append((path, file))
+        files += [(path, file) for file in output.written_with(relative)]
+    sources = {_identity(path) for path, _ in pictures}
+    for _, file in files:
+        if (identity := _identity(file)) and identity in sources:
+            raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
     _refuse_clashes(files)
     for file in () if overwrite else output.must_not_exist([relative for _, relative in pictures]):
         if file.exists():
             raise DataError(
                 f"{file}: exists, and may be somebody's work; choose another --out, or replace it with --overwrite"
             )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What two names of one file have in common, through symbolic and hard links; None where there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
@@ -175,12 +199,13 @@ def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
     """
     owners: dict[Path, Path] = {}
     for picture, file in files:
-        if file in owners:
+        place = file.resolve()  # two names may be links to one file
+        if place in owners:
             raise DataError(
-                f"{file}: two pictures would be written here, {owners[file]} and {picture}; rename one of them, or "
+                f"{file}: two pictures would be written here, {owners[place]} and {picture}; rename one of them, or "
                 "predict them into different --out folders"
             )
-        owners[file] = picture
+        owners[place] = picture
 
 
 def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:

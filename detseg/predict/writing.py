@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,17 @@ def write_text(path: Path, text: str) -> None:
         DataError: it could not be written.
     """
     write_file(path, lambda: path.write_text(text, encoding="utf-8"))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file that is whole at any time; what is no UTF-8 is escaped.
+
+    Raises:
+        DataError: it could not be written.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    write_file(path, lambda: partial.write_text(text, encoding="utf-8", errors="backslashreplace"))
+    write_file(path, lambda: os.replace(partial, path))
 
 
 def write_file(path: Path, write: Callable[[], object]) -> None:

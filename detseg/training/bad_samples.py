@@ -52,9 +52,10 @@ class KeepBadSamples(Callback):
         self.bad.write()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Brings the lists together, and says so when there is news."""
+        """Brings the lists together, and says so when there is news and the run goes on."""
         self._share(pl_module)
-        if len(self.bad) > self._told:
+        ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs  # where the run says it itself
+        if len(self.bad) > self._told and not ends:
             self._told = len(self.bad)
             for line in self.bad.lines():
                 self.console.print(line, highlight=False, soft_wrap=True)

@@ -1,20 +1,42 @@
-"""The course of a run as a table that any program opens."""
+"""The numbers of a run as files that any program opens."""
 
 from __future__ import annotations
 
 import csv
-import os
+import json
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
+
+from detseg.training.task import Task
+from detseg.whole_files import written_whole
+
+
+class LastNumbers(Callback):
+    """Keeps ``metrics.json``: all numbers of the last validation, from before its epoch is saved.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Writes the file anew, whole or not at all."""
+        if trainer.is_global_zero and isinstance(pl_module, Task) and pl_module.result is not None:
+            with written_whole(self.path, "w", encoding="utf-8") as file:
+                json.dump(pl_module.result.to_dict(), file, indent=2)
 
 
 class EpochTable(Callback):
     """Keeps ``metrics.csv``: one row an epoch (from 1) with the optimiser steps done, the rate at the end, the training
     losses (means over the epoch's images, of all processes) and, where the epoch was validated, the validation's.
 
-    A resumed run goes on behind the rows of the epochs that it goes on from; Lightning's own logger would delete them.
+    The rows travel in the checkpoint: a resumed run has those of the epochs that it goes on from, whatever became of
+    the file.  Lightning's own logger would delete them.
 
     Args:
         path: the file.
@@ -25,12 +47,23 @@ class EpochTable(Callback):
         self._rows: list[dict[str, str]] = []
         self._validated = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """The rows."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on behind the rows of the checkpoint."""
+        self._rows = list(state_dict["rows"])
+
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes over the rows of a resumed run's earlier epochs."""
-        if trainer.is_global_zero and self.path.is_file():
+        """Writes the rows of a resumed run's earlier epochs; those of a checkpoint without them are in the file."""
+        if not trainer.is_global_zero or not trainer.current_epoch:
+            return
+        if not self._rows and self.path.is_file():
             with self.path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
             self._rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
+        self._write()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes that this epoch has numbers of a validation."""
@@ -52,10 +85,7 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(f".{self.path.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
+        with written_whole(self.path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)
-        os.replace(partial, self.path)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +23,8 @@ from detseg.errors import CheckpointError, one_line
 JSON, WEIGHTS = "bundle.json", "weights.safetensors"
 _MAX_BYTES = 64 * 1024**2
 """A larger ``bundle.json`` is none of ours."""
+_NotNegative = Annotated[int, Field(ge=0, lt=2**63)]
+_Positive = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 class _Plain(BaseModel):
@@ -30,14 +32,19 @@ class _Plain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
 
 
+def _as_utf8(path: str) -> str:
+    """The path with what is no UTF-8 escaped, which JSON could not hold; the sample is found by its index."""
+    return path.encode(errors="backslashreplace").decode()
+
+
 class BundleSample(_Plain):
     """A sample as the sampler asked for it, see ``SampleRequest``; ``path``: of its image, where the data set knows."""
 
-    index: int = Field(ge=0)
-    height: int = Field(gt=0)
-    width: int = Field(gt=0)
+    index: _NotNegative
+    height: _Positive
+    width: _Positive
     mix: bool
-    path: str | None
+    path: Annotated[str, AfterValidator(_as_utf8)] | None
 
 
 class BundleBatch(_Plain):
@@ -51,8 +58,8 @@ class BundleBatch(_Plain):
         terms: its loss terms and their sum, ``loss``; empty for batches of other processes than the bundle's.
     """
 
-    rank: int = Field(ge=0)
-    number: int = Field(ge=0)
+    rank: _NotNegative
+    number: _NotNegative
     samples: list[BundleSample]
     indices: list[int]
     terms: dict[str, float]
@@ -86,16 +93,16 @@ class NanBundle(_Plain):
     config: dict[str, Any]
     class_names: list[str]
     source_ids: list[int]
-    seed: int = Field(ge=0)
-    epoch: int = Field(ge=0)
-    step: int = Field(ge=1)
-    rank: int = Field(ge=0)
-    world_size: int = Field(ge=1)
+    seed: Annotated[int, Field(ge=0, lt=2**64)]
+    epoch: _NotNegative
+    step: _Positive
+    rank: _NotNegative
+    world_size: _Positive
     device: str
-    num_threads: int = Field(ge=1)
+    num_threads: _Positive
     precision: str
-    accumulate_batches: int = Field(ge=1)
-    num_samples: int = Field(ge=0)
+    accumulate_batches: _Positive
+    num_samples: _NotNegative
     batches: list[BundleBatch]
     gradient_norms: list[float]
     largest_gradients: list[tuple[str, float]]

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detseg.draw import contact_sheet
-from detseg.errors import DataError
+from detseg.draw import contact_sheet, write_picture
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 
@@ -54,17 +52,6 @@ class SamplePictures(Callback):
         targets = pl_module.draw_targets(batch, self.num_pictures)
         write_picture(self.folder / "val_targets.jpg", _sheet(targets))
         write_picture(self.folder / "val_predictions.jpg", _sheet(pl_module.draw_predictions(batch, self.num_pictures)))
-
-
-def write_picture(path: Path, picture: UInt8Array) -> None:
-    """Write an (H, W, 3) uint8 RGB picture.
-
-    Raises:
-        DataError: it could not be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)):
-        raise DataError(f"{path}: the picture could not be written; is there space, and the right to write?")
 
 
 def _sheet(pictures: list[UInt8Array]) -> UInt8Array:

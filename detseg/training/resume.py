@@ -18,6 +18,11 @@ _KEPT = (
     ("optimizer",),
     ("schedule",),
     ("trainer", "ema_decay"),
+    ("trainer", "ema_warmup_steps"),
+    ("trainer", "gradient_clip_norm"),
+    ("trainer", "precision"),
+    ("trainer", "on_nan"),
+    ("evaluation",),
     ("trainer", "accumulate_batches"),
     ("data", "image_size"),
     ("data", "augmentation"),
@@ -71,12 +76,32 @@ def check_resumable(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
                 f"they were, or start a new run"
             )
-    done = epochs_ended(checkpoint)
+    reason = why_over(checkpoint, config, max_epochs)
+    if reason is not None:
+        raise CheckpointError(reason)
+
+
+def why_over(checkpoint: Mapping[str, Any], config: Mapping[str, Any], max_epochs: int | None) -> str | None:
+    """Why a run has nothing left to train, and what to do to go on; None: it has.
+
+    Args:
+        checkpoint: a whole checkpoint of ours.
+        config: resolved settings of today as plain data.
+        max_epochs: where the run is to end; None: nowhere.
+    """
+    done, entry = epochs_ended(checkpoint), checkpoint[ENTRY]
     if max_epochs is not None and done >= max_epochs:
-        raise CheckpointError(
-            f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; "
-            f"to go on, raise it"
+        return (
+            f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; to go "
+            f"on, raise it"
         )
+    patience = ("trainer", "early_stopping_patience")
+    if entry.get("over") and _at(config, patience) == _at(entry.get("config", {}), patience):
+        return (
+            f"nothing is left to train: early stopping ended the run after epoch {done}; to go on, raise "
+            f"trainer.early_stopping_patience"
+        )
+    return None
 
 
 def _other_global_batch(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lightning as L
@@ -89,6 +91,12 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
     Raises:
         CheckpointError: there is no such checkpoint.
     """
+    own = config_path.resolve().parent
+    if run_dir is not None and not run_dir.exists() and (own / FOLDER).is_dir():
+        raise CheckpointError(
+            f"{config_path}: lies in a run directory, but says run_dir {run_dir}, which is not there; if the run was "
+            f"moved, say where it goes on: run_dir={own}"
+        )
     if resume not in ("last", "auto"):
         checkpoint = Path(resume)
         if not checkpoint.is_file():
@@ -113,7 +121,10 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
 
 
 def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
-    """The checkpoint, or the one before it where it is the run's last and damaged.
+    """The last checkpoint of a run, or the one before it where that is damaged.
+
+    The damaged file gets the name ``damaged.ckpt``: the next save would make it the previous one, in place of the only
+    good one.
 
     Args:
         checkpoint: to go on from.
@@ -132,7 +143,10 @@ def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
             place = read_raw_checkpoint(before)
         except CheckpointError:
             raise error from None
-        say(f"{error}; going on from {before}, step {place['global_step']}")
+        aside = checkpoint.with_name("damaged.ckpt")
+        with suppress(FileNotFoundError):  # another process was faster
+            os.replace(checkpoint, aside)
+        say(f"{error}; it is now {aside.name}; going on from {before}, step {place['global_step']}")
         return before
     return checkpoint
 

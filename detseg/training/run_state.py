@@ -61,6 +61,7 @@ class RunState:
         self._cursor.rewrite(task.trainer, checkpoint)
         return {
             "place": self._cursor.place(task.trainer),
+            "over": bool(task.trainer.should_stop),  # early stopping has ended the run
             "world_size": task.trainer.world_size,
             "means": self.train_means.state(task.processes),
             "fresh_norms": task.fresh_norms.names,

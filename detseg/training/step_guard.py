@@ -191,7 +191,7 @@ class StepGuard:
                 line += "; fast_dev_run left no bundle"
             else:
                 line += "; " + self._leave_bundle(task, batches, gradients)
-        lines = processes.gather({"line": np.frombuffer(line.encode(), dtype=np.uint8)})
+        lines = processes.gather({"line": np.frombuffer(line.encode(errors="backslashreplace"), dtype=np.uint8)})
         chosen = processes.from_first(lines[speaker] if lines else {})
         return chosen["line"].tobytes().decode()
 

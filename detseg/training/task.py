@@ -203,8 +203,9 @@ class Task(L.LightningModule, ABC):
             scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
-        """Logs the means at the end of the epoch."""
-        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
+        """Logs the rate, and the means at the end of the epoch."""
+        if batch is not None:  # else it was logged before the run was resumed
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.trainer.is_last_batch:
             check_weights(self)  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():

@@ -70,7 +70,7 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     def wrong(argv: Sequence[str]) -> None:
-        raise DataError("a\x1b[31m.jpg: unreadable\nb.jpg: missing")
+        raise DataError("a\x1b[31m\nerror: b.jpg: unreadable")  # all of it the name of a file
 
     def interrupted(argv: Sequence[str]) -> None:
         raise KeyboardInterrupt
@@ -79,7 +79,7 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         raise ZeroDivisionError
 
     assert run_tool(wrong, []) == 2
-    assert capsys.readouterr().err == "error: a\\x1b[31m.jpg: unreadable\nerror: b.jpg: missing\n"
+    assert capsys.readouterr().err == "error: a\\x1b[31m\\nerror: b.jpg: unreadable\n"
     assert run_tool(wrong, ["--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
     assert run_tool(interrupted, []) == 130
@@ -117,3 +117,12 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait() == 1
+
+
+def test_several_mistakes_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "a\nerror: b.yaml"
+    config.write_text("data: {name: voc, root: x}\nmodel: {name: yolo}\nsed: 1\nrun_dirr: x\n")
+    assert run_tool(train_main(), [str(config), "--print-config"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith(f"error: {tmp_path}/a\\nerror: b.yaml: ") for line in lines)

@@ -24,7 +24,7 @@ def test_settings_in_words() -> None:
     assert settings["optimizer.lr", ("sgd",)].default == "0.01"
     assert settings["optimizer.lr", ("adam", "adamw", "rmsprop")].default == "0.001"
     assert settings["data.image_size", ("voc", "coco", "folder")].type == (
-        "a whole number of at least 32, or a list of 2 (each a whole number of at least 32)"
+        "a whole number from 32 to 13376, or a list of 2 (each a whole number from 32 to 13376)"
     )
     head = settings["model.head.name", ()]
     assert (head.type, head.default) == ("one of 'task_aligned', 'anchor', 'grid'", "task_aligned")

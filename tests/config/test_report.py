@@ -13,8 +13,8 @@ def test_a_wrong_value_of_a_union_is_one_line(size: int | list[int]) -> None:
     with pytest.raises(ConfigError) as caught:
         config_from_dict({"data": {"name": "voc", "root": "x", "image_size": size}}, "x.yaml")
     assert str(caught.value) == (
-        "x.yaml: data.image_size: expected a whole number of at least 32, or a list of 2 (each a whole number of "
-        f"at least 32), got {size}"
+        "x.yaml: data.image_size: expected a whole number from 32 to 13376, or a list of 2 (each a whole number "
+        f"from 32 to 13376), got {size}"
     )
 
 

@@ -131,3 +131,10 @@ def test_threads_of_an_application_decode_side_by_side(capfd: pytest.CaptureFixt
         found = list(pool.map(lambda _: lost_pixels(decode, "a.jpg"), range(2)))
     assert found == [("decoded", "")] * 2
     assert capfd.readouterr().err == "a thread's own line\n" * 2
+
+
+def test_a_name_cannot_move_the_cursor_of_a_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "\x1b[2J\nb.jpg"
+    path.write_bytes(shared_data("malformed", "images", "hopper_bad_exif.jpg").read_bytes())
+    read_image(path)
+    assert capfd.readouterr().err.startswith(f"{tmp_path}/\\x1b[2J\\nb.jpg: Corrupt JPEG data: ")

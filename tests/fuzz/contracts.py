@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from detseg.data.dataset import DetectionDataset
+from detseg.data.dataset import DetectionDataset, ImageDataset
 from detseg.data.images import read_image, read_image_hw, read_orientation
 from detseg.data.sample_check import check_sample
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.errors import DataError
-from detseg.structures import IGNORE_LABEL
+from detseg.structures import IGNORE_LABEL, is_plain_text
 from tests.fuzz.mutator import PNG_SIGNATURE, put_together, take_apart
 
 
@@ -25,6 +26,7 @@ def check_detection(dataset: DetectionDataset) -> None:
         AssertionError: a contract is broken.
     """
     packed = dataset.packed
+    check_names(dataset)
     check_lines(dataset.report.lines())
     assert len(dataset) > 0
     assert np.isfinite(packed.boxes).all()
@@ -65,15 +67,30 @@ def check_semantic(dataset: SegmentationDataset) -> None:
         DataError: as ``check_detection``.
         AssertionError: a contract is broken.
     """
+    check_names(dataset)
     check_lines(dataset.report.lines())
     assert len(dataset) > 0
     for index in range(len(dataset)):
+        if isinstance(dataset.masks, PictureMasks):
+            assert is_inside(Path(dataset.masks.where(index)), dataset.masks.root)
         sample = dataset[index]
         assert sample.semantic is not None
         assert sample.semantic.dtype == np.uint8
         assert sample.semantic.shape == sample.hw
         assert set(np.unique(sample.semantic).tolist()) <= {*range(len(dataset.classes)), IGNORE_LABEL}
         assert dataset.hw(index) == sample.hw
+
+
+def check_names(dataset: ImageDataset) -> None:
+    """Classes are plain text, and every image lies in the folder of the images."""
+    assert all(is_plain_text(name) for name in dataset.classes.names), dataset.classes.names
+    for index in range(len(dataset)):
+        assert is_inside(dataset.path(index), dataset.root), dataset.path(index)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a path, as it is written, stays in a folder."""
+    return os.path.normpath(path).startswith(os.path.normpath(folder) + os.sep)
 
 
 def check_lines(lines: list[str]) -> None:
@@ -102,9 +119,7 @@ def check_image(path: Path) -> None:
     content = path.read_bytes()
     if content.startswith(PNG_SIGNATURE) and read_orientation(path) == 1:
         wanted = [(name, data) for name, data in take_apart(content) if name in {b"IHDR", b"PLTE", b"IDAT", b"IEND"}]
-        if b"IDAT" not in dict(wanted):  # Pillow shows the first frame of an animation, then
-            return
         with Image.open(io.BytesIO(put_together(wanted))) as picture:
             picture.load()  # pixels that Pillow refuses are not to be guessed at
             if picture.mode in {"L", "RGB"}:
-                np.testing.assert_array_equal(image, np.asarray(picture.convert("RGB")))
+                assert np.array_equal(image, np.asarray(picture.convert("RGB")))  # without copies: some are large

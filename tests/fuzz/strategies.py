@@ -15,19 +15,24 @@ Boxes = npt.NDArray[np.float32]
 
 seeds = st.integers(0, 2**32 - 1)
 
+CELL = 16
+
 EIGHTH = 8
 """Coordinates in eighths of a pixel are exact in float32, as are their sums and halves: two ways agree to the bit."""
 
 
 def boxes_inside(hw: tuple[int, int], num: int, rng: np.random.Generator, cells: int = EIGHTH) -> Boxes:
-    """(N, 4) float32 xyxy with an area inside an image, in parts of a pixel; a fifth of them equal to others."""
+    """(N, 4) float32 xyxy with an area inside an image, in parts of a pixel; some equal, some on borders of cells."""
     high = np.array([hw[1], hw[0]]) * cells
     low = rng.integers(0, high, (num, 2))
-    reach = np.maximum(((high - low) * 10.0 ** rng.uniform(-4, 0, (num, 2))).astype(np.int64), 1)  # many are thin
+    share = 10.0 ** (rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2)))  # many are thin, many are large
+    reach = np.maximum(((high - low) * share).astype(np.int64), 1)
     boxes = np.concatenate([low, low + reach], axis=1) / cells
     if num > 1:
         boxes[rng.random(num) < 0.2] = boxes[0]
-    return boxes.astype(np.float32)
+    snapped = np.round(boxes / CELL) * CELL  # the borders and centres of cells
+    valid = (snapped[:, 2:] > snapped[:, :2]).all(axis=1) & (snapped[:, 2:] <= [hw[1], hw[0]]).all(axis=1)
+    return np.where((valid & (rng.random(num) < 0.2))[:, None], snapped, boxes).astype(np.float32)
 
 
 @st.composite

@@ -83,6 +83,7 @@ def _coco(name: str, folder: Path, read_file: Callable[[Path], None]) -> Target:
     (folder / "images").mkdir(parents=True, exist_ok=True)
     for stem in ("a", "b"):
         Image.new("RGB", HW[::-1]).save(folder / "images" / f"{stem}.png")
+    Image.new("RGB", HW[::-1]).save(folder / "x", format="PNG")  # what "../x" of the mutators would reach
     height, width = HW
     square = [2, 1, 9, 1, 9, 7, 2, 7]
     annotations = [

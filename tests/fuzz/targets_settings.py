@@ -12,10 +12,18 @@ from typing import Any
 
 import torch
 
-from detseg.checkpoint import content_digest, model_entry, read_model_checkpoint, read_raw_checkpoint, save_atomically
+from detseg.checkpoint import (
+    ModelCheckpoint,
+    content_digest,
+    model_entry,
+    read_model_checkpoint,
+    read_raw_checkpoint,
+    save_atomically,
+)
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from detseg.config.schema import ExperimentConfig
 from detseg.factory import build_model, load_model
+from detseg.safe_weights import read_weights, write_weights
 from detseg.structures import ClassTable
 from tests.fuzz.campaign import NotTestedError, Target
 from tests.fuzz.mutator import byte_mutator, either, other_encoding, then_sometimes
@@ -108,6 +116,34 @@ def _repacked(data: bytes, rng: random.Random) -> bytes:
             content = old.read(name)
             new.writestr(name, mutate(content, rng) if name == chosen else content)
     return file.getvalue()
+
+
+def weights(folder: Path) -> Target:
+    """The bytes of a file of weights alone: either they are refused, or all that was written is there."""
+    save_atomically(_contents(folder), folder / "x.ckpt")
+    path = folder / "x.safetensors"
+    write_weights(path, read_model_checkpoint(folder / "x.ckpt"))
+    seed, written = path.read_bytes(), read_weights(path)
+    digest = _weights_digest(written)  # now: the tensors may be views of the file
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        found = read_weights(path)
+        assert _weights_digest(found) == digest, "damaged, and not noticed"
+        assert (found.config, found.classes, found.epoch) == (written.config, written.classes, written.epoch)
+
+    return Target("weights", (seed,), either(byte_mutator(), _other_header), read, str(folder))
+
+
+def _weights_digest(contents: ModelCheckpoint) -> str:
+    return content_digest(dict(sorted(contents.weights.items())))
+
+
+def _other_header(data: bytes, rng: random.Random) -> bytes:
+    """A safetensors file in whose header, which is JSON, nodes are changed; its length is right."""
+    length = int.from_bytes(data[:8], "little")
+    header = mutate_json(data[8 : 8 + length], rng)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :]
 
 
 def checkpoint_entries(folder: Path) -> Target:

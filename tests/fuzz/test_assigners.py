@@ -165,10 +165,15 @@ def test_aligned_positives_lie_in_their_object_and_are_few(target: BoxTargets, s
         grown = [max(side, 16 * 1.001) / 2 for side in (x2 - x1, y2 - y1)]  # to the finest cell
         assert abs(x - (x1 + x2) / 2) < grown[0] + 1e-4
         assert abs(y - (y1 + y2) / 2) < grown[1] + 1e-4
-        best = max(iou(boxes[other].tolist(), objects[index]) for other, i in positives if i == index)
-        assert found.alignment[prior] <= best + 1e-5
     for index in range(len(objects)):
         assert sum(i == index for _, i in positives) <= most
+    for index, (box, label) in enumerate(zip(objects, target.labels[~target.ignore].tolist(), strict=True)):
+        mine = [prior for prior, i in positives if i == index]
+        overlaps = [iou(boxes[prior].tolist(), box) for prior in mine]
+        aligned = [float(scores[prior, label]) * u**6 for prior, u in zip(mine, overlaps, strict=True)]
+        if aligned and max(aligned) > 1e-30:  # t of the paper, scaled so that the best one is the best overlap
+            expected = [t / max(aligned) * max(overlaps) for t in aligned]
+            np.testing.assert_allclose(found.alignment[mine], expected, rtol=1e-4, atol=1e-6)
     assert ((found.alignment >= 0) & (found.alignment <= 1)).all()
     assert (found.alignment[found.target_index < 0] == 0).all()
     inside = [

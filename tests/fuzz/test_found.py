@@ -21,6 +21,8 @@ from detseg.data.images import read_image, read_image_hw
 from detseg.data.mask_classes import mask_class_table
 from detseg.data.mask_encoding import MaskEncoding
 from detseg.data.mask_messages import describe_unknown_colors, most_frequent_colors
+from detseg.data.masks import read_mask
+from detseg.data.png_rows import lacks_rows
 from detseg.data.regions import RegionsBuilder
 from detseg.data.voc import read_voc
 from detseg.errors import CheckpointError, ConfigError, DataError, one_line, shown
@@ -47,6 +49,54 @@ def test_the_first_frame_of_a_damaged_animation_is_not_made_up(tmp_path: Path) -
     path.write_bytes(put_together([(k, wrong if k == b"IDAT" else v) for k, v in take_apart(file.getvalue())]))
     with pytest.raises(DataError, match=r"a\.png: "):
         read_image(path)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1", "I;16"])
+def test_a_png_whose_pixels_end_early_is_not_filled_up_with_black(tmp_path: Path, mode: str) -> None:
+    """OpenCV refuses it, Pillow does not; in a mask the missing rows were background."""
+    path, file = tmp_path / "a.png", io.BytesIO()
+    encoding = MaskEncoding(ClassTable(("a", "b")), None, 255)
+    Image.fromarray(np.eye(9, 14, dtype=np.uint8)).convert(mode).save(file, "PNG")
+    chunks = take_apart(file.getvalue())
+    higher = chunks[0][1][:4] + (10).to_bytes(4, "big") + chunks[0][1][8:]
+    for header, whole in ((chunks[0][1], True), (higher, False)):
+        path.write_bytes(put_together([(b"IHDR", header), *chunks[1:]]))
+        if whole:
+            assert read_image(path).shape == (9, 14, 3)
+            continue
+        with pytest.raises(DataError, match=r"a\.png: cannot read the image: its pixels end before the last row"):
+            read_image(path)
+        if mode in {"L", "P", "1"}:
+            with pytest.raises(DataError, match=r"a\.png: cannot read the mask: its pixels end before the last row"):
+                read_mask(path, encoding)
+
+
+def test_an_animation_whose_first_frame_is_a_part_is_not_filled_up_with_black(tmp_path: Path) -> None:
+    frame, file = Image.new("RGB", (14, 9), (10, 20, 30)), io.BytesIO()
+    frame.save(file, "PNG", save_all=True, append_images=[Image.new("RGB", (14, 9))])
+    chunks = take_apart(file.getvalue())
+    first = next(k for k, (name, _) in enumerate(chunks) if name == b"fcTL")
+    lower = chunks[first][1][:8] + (1).to_bytes(4, "big") + chunks[first][1][12:]
+    path = tmp_path / "a.png"
+    path.write_bytes(put_together([*chunks[:first], (b"fcTL", lower), *chunks[first + 1 :]]))
+    with pytest.raises(DataError, match=r"a\.png: cannot read the image"):
+        read_image(path)
+
+
+def test_rows_of_interlaced_pngs_are_counted() -> None:
+    for hw in [(1, 1), (1, 9), (9, 1), (3, 4), (8, 8), (13, 21), (300, 5000)]:
+        # Adam7 by hand: pixels of each pass, then rows of a filter byte and 3 bytes a pixel.
+        pattern = np.array([[int(x) for x in row] for row in ADAM7])
+        passes = pattern[np.arange(hw[0])[:, None] % 8, np.arange(hw[1]) % 8]
+        num = sum(int((passes == k).any(axis=1).sum()) + 3 * int((passes == k).sum()) for k in range(1, 8))
+        header = hw[1].to_bytes(4, "big") + hw[0].to_bytes(4, "big") + bytes([8, 2, 0, 0, 1])
+        for missing in (0, 1):
+            content = put_together([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(num - missing)))])
+            assert lacks_rows(content) == bool(missing)
+
+
+ADAM7 = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
+"""The pass of each pixel of an 8 x 8 block (PNG specification, 8.2)."""
 
 
 def test_the_size_of_a_damaged_tiff_is_a_data_error(tmp_path: Path) -> None:
@@ -123,12 +173,10 @@ def test_colours_of_large_masks_take_little_memory_on_the_way() -> None:
     assert "(1, 2, 3) (2 pixels)" in most_frequent_colors(image)
 
 
-def saved(tmp_path: Path, **entries: Any) -> Path:
+def saved(tmp_path: Path, epoch: Any = 0, **entries: Any) -> Path:
     """A file with the entry of our checkpoints."""
-    table = {"names": ["a"], "source_ids": [1]}
-    contents = {"detseg": {"format": 1, "config": {}, "classes": table}, "state_dict": {}, "epoch": 0}
-    contents["detseg"] |= {key: value for key, value in entries.items() if key != "epoch"}  # type: ignore[operator]  # a dict
-    torch.save(contents | {key: value for key, value in entries.items() if key == "epoch"}, tmp_path / "x.ckpt")
+    entry: dict[str, Any] = {"format": 1, "config": {}, "classes": {"names": ["a"], "source_ids": [1]}}
+    torch.save({"detseg": entry | entries, "state_dict": {}, "epoch": epoch}, tmp_path / "x.ckpt")
     return tmp_path / "x.ckpt"
 
 
@@ -172,6 +220,18 @@ def test_settings_of_no_model_are_an_error_with_the_file(tmp_path: Path, setting
     with pytest.raises(error, match=r"x\.ckpt: ") as raised:
         load_model(path)
     assert "\n" not in str(raised.value)
+
+
+def test_pycocotools_is_not_asked_to_fill_polygons_in_more_pixels_than_are_read(tmp_path: Path) -> None:
+    """Runs of 2²⁹ pixels and more take 7 characters; pycocotools has room for 6, and wrote over what lay behind."""
+    images, file = write_coco_masks(
+        tmp_path, [{"category_id": 3, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1]]}]
+    )
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"height": 30_000, "width": 30_000}
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="30000 x 30000 pixels are more than"):
+        read_coco(images, file, masks=True)
 
 
 def test_json_of_any_depth_is_read_or_refused(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ COUNTS = {
     "config": 160,
     "overrides": 600,
     "checkpoint": 120,
+    "weights": 200,
     "checkpoint_entries": 30,
 }
 """Inputs of each target, so that all take about 15 seconds."""

@@ -190,6 +190,9 @@ def mutate_xml(data: bytes, rng: random.Random) -> bytes:
     text = ET.tostring(root, encoding="unicode")
     if rng.random() < 0.1:
         text = rng.choice(XML_HEADS) + text
+    if rng.random() < 0.03:
+        depth = rng.choice([900, 3000, 20_000])
+        text = text.replace("</", "<x>" * depth + "</x>" * depth + "</", 1)
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -227,7 +230,7 @@ def _change_element(root: ET.Element, rng: random.Random) -> None:
             child.set(rng.choice(["a", "name", "xmlns"]), rng.choice(("", "1", "é")))
         case 5:
             inner = child
-            for _ in range(rng.choice([1, 3, 300])):
+            for _ in range(rng.choice([1, 3, 40])):
                 inner = ET.SubElement(inner, child.tag)
             inner.text = child.text
         case _:

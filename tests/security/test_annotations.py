@@ -136,6 +136,10 @@ def test_hostile_json_is_one_line(text: str, reason: str, tmp_path: Path) -> Non
     [
         {"annotation": {"bbox": [float("nan"), 0, 2, 2]}},
         {"annotation": {"bbox": [0, 0, float("inf"), 2]}},
+        {"annotation": {"bbox": [True, False, True, True]}},
+        {"annotation": {"area": True}},
+        {"image": {"width": True}},
+        {"image": {"height": False}},
         {"annotation": {"bbox": [0, 0, 10**400, 2]}},
         {"annotation": {"area": float("-inf")}},
         {"annotation": {"iscrowd": float("nan")}},
@@ -158,6 +162,10 @@ def test_a_size_of_four_gigapixels_is_refused(read: Any, tmp_path: Path) -> None
     counts = {"size": [65536, 65536], "counts": [0, 65536 * 65536]}
     file = coco(tmp_path, image={"width": 65536, "height": 65536}, annotation={"segmentation": counts, "iscrowd": 1})
     with no_more_than(MEGABYTE), refused(file, "image 1: width, height: 65536 x 65536 pixels are more than the"):
+        read(tmp_path / "images", file)
+    shutil.rmtree(tmp_path / "images")
+    file = coco(tmp_path, image={"width": 1e14, "height": 0})  # of which the height is not stated
+    with refused(file, "image 1: width, height: 100000000000000 x 0 pixels are more than the"):
         read(tmp_path / "images", file)
     shutil.rmtree(tmp_path / "images")
     file = coco(tmp_path, image={"width": 10**9, "height": 10**10})  # whose product is beyond 64 bits

@@ -73,6 +73,18 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
         lambda b: edit_json(b, **wrong_sample(b, height=10**6)),
         "its samples are not those that its own settings",
     ),
+    (
+        "four gigapixels",
+        lambda b: edit_json(b, config=other_data(b, image_size=65536), **wrong_sample(b, height=65536, width=65536)),
+        "bundle.json: data.image_size: expected a whole number from 32 to 13376",
+    ),
+    ("digits", lambda b: edit_json(b, accumulate_batches=10**400), "of this version of detseg (accumulate_batches: "),
+    ("epoch", lambda b: edit_json(b, epoch=10**400), "of this version of detseg (epoch: "),
+    (
+        "number",
+        lambda b: edit_json(b, batches=[content(b)["batches"][0] | {"number": 10**18}]),
+        "an epoch of its settings has 8 batches, it says 1000000000000000001",
+    ),
     ("random", lambda b: edit_json(b, python_state=[9, None]), "its random state is damaged"),
     (
         "ids",
@@ -92,6 +104,12 @@ WRONG: list[tuple[str, Callable[[Path], None], str]] = [
     ("other weights", lambda b: swap_weights(b, {}), "its weights do not fit its own settings (Missing key(s)"),
     ("no random", lambda b: swap_weights(b, None), "weights.safetensors: not the weights of a bundle"),
 ]
+
+
+def other_data(bundle: Path, **changes: Any) -> dict[str, Any]:
+    """The settings of a bundle with others of its data."""
+    config = content(bundle)["config"]
+    return dict(config | {"data": config["data"] | changes})
 
 
 def write(bundle: Path, text: str) -> None:
@@ -120,6 +138,19 @@ def test_a_bundle_that_is_none_is_one_line(
     assert message in error
     assert len(error.splitlines()) == 1
     assert "Traceback" not in error
+
+
+def test_only_who_calls_may_download(
+    copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Path] = []
+    monkeypatch.setattr("detseg.data.splits.download_voc", lambda root, *_: asked.append(root))
+    root = tmp_path / "chosen"
+    edit_json(copied, config=other_data(copied, root=str(root), train_split="2007:train", download=True))
+    assert said(tool, [str(copied)], capsys)[0] == 2
+    assert asked == []
+    assert said(tool, [str(copied), "data.download=true"], capsys)[0] == 2
+    assert asked == [root]
 
 
 def test_only_the_data_can_be_set(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from detseg.draw import write_picture
 from detseg.errors import DataError
-from detseg.training.pictures import write_picture
 
 
 def test_pictures_are_written_as_rgb(tmp_path: Path) -> None:
@@ -23,5 +23,5 @@ def test_pictures_are_written_as_rgb(tmp_path: Path) -> None:
 
 def test_a_picture_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").mkdir()
-    with pytest.raises(DataError, match=r"a\.png: the picture could not be written; is there space"):
+    with pytest.raises(DataError, match=r"a\.png: the picture could not be written \(Is a directory\); is there space"):
         write_picture(tmp_path / "a.png", np.zeros((8, 8, 3), dtype=np.uint8))

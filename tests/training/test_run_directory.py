@@ -88,6 +88,15 @@ def test_resume_without_a_run_is_one_line(resume: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+def test_a_run_that_was_moved_is_not_split_by_its_own_settings() -> None:
+    checkpoint = make_run("new")
+    message = r"config\.yaml: lies in a run directory, but says run_dir old, which is not there; .*: run_dir=/.*/new$"
+    for resume in ("last", "auto", str(checkpoint)):
+        with pytest.raises(CheckpointError, match=message):
+            resumed_run(Path("old"), Path("new/config.yaml"), resume)
+        assert resumed_run(Path("new"), Path("new/config.yaml"), resume)[1] == checkpoint
+
+
 def test_auto_goes_on_where_there_is_a_checkpoint_and_begins_where_there_is_none() -> None:
     assert resumed_run(None, CONFIG, "auto") == (Path("runs/yolo_x"), None)
     assert resumed_run(Path("mine"), CONFIG, "auto") == (Path("mine"), None)

@@ -19,7 +19,7 @@ from detseg.models.interface import LossTerms
 from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.detection_task import DetectionTask
-from detseg.training.nan_bundle import NanBundle, read_bundle
+from detseg.training.nan_bundle import BundleSample, NanBundle, read_bundle
 from detseg.training.step_guard import StepGuard
 from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
 
@@ -272,3 +272,8 @@ def test_the_last_fifty_norms_are_kept(tmp_path: Path) -> None:
     bundle = bundle_in(tmp_path, "nan_epoch001_step00061")
     assert bundle.gradient_norms[:-1] == [1.0] * 49
     assert str(bundle.gradient_norms[-1]) == "nan"
+
+
+def test_a_bundle_holds_names_that_are_no_utf8() -> None:
+    sample = BundleSample(index=3, height=64, width=64, mix=False, path="caf\udce9.png")
+    assert json.loads(sample.model_dump_json())["path"] == "caf\\udce9.png"
