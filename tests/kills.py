@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 import detseg.checkpoint
-from detseg.checkpoint import content_digest, read_raw_checkpoint
+from detseg.checkpoint import BEST, LAST, PREVIOUS, content_digest, read_raw_checkpoint
 from detseg.errors import EXIT_STOPPED, RunStoppedError
 from detseg.experiment import train
 from detseg.training.task import Task
@@ -194,7 +194,14 @@ def _arm(kill: KillPoint) -> None:
         case "validation":
             _around(Task, "validation_step", lambda: None, once_more)
         case "rename":
-            _around(detseg.checkpoint.os, "replace", lambda: None, once_more)
+            rename = os.replace
+
+            def renamed(source: Any, target: Any) -> None:
+                rename(source, target)
+                if Path(target).name in (BEST, LAST, PREVIOUS):
+                    once_more()
+
+            os.replace = renamed  # type: ignore[assignment]  # in this process alone
         case "write":
             whole = torch.save
 
