@@ -177,9 +177,10 @@ def test_an_infinite_slope_in_accumulated_batches_of_bfloat16(tmp_path: Path, mo
 def test_a_rate_that_is_far_too_high_is_no_samples_fault(tmp_path: Path) -> None:
     options = ("optimizer.name=sgd", "optimizer.lr=1e18", "schedule.warmup_epochs=0", "trainer.gradient_clip_norm=0")
     run = broken_run(tmp_path, write_segmentation_config, write_colors(tmp_path / "colors"), *options)
-    result, _ = printed(run.bundle)
+    result, text = printed(run.bundle)
     assert result.as_recorded
     assert len(result.faulty) == len(result.samples)
+    assert "all of the samples are: it is not the data; lower optimizer.lr" in text
     assert run.message.endswith("if no sample is at fault, lower optimizer.lr, or set trainer.precision=float32")
 
 

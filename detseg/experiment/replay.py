@@ -129,6 +129,8 @@ def _verdict(result: Replay) -> Iterator[str]:
         yield f"at fault: {_name(sample)}: {_fault(sample.outcome)}"
     if len(result.faulty) > _MAX_LISTED:
         yield f"... and {len(result.faulty) - _MAX_LISTED} more"
+    if len(result.samples) > 1 and len(result.faulty) == len(result.samples):
+        yield "all of the samples are: it is not the data; lower optimizer.lr, or set trainer.precision=float32"
     if not result.faulty:
         together = [outcome for outcome in result.batches if outcome.at_fault]
         if together:
