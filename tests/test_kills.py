@@ -32,13 +32,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tu
     ("name", "kill"),
     [
         ("yolo", KillPoint("step", 1)),  # before anything is saved: the run begins anew
-        ("yolo", KillPoint("step", 5)),
-        ("yolo", KillPoint("validation", 2)),
+        pytest.param("yolo", KillPoint("step", 5), marks=pytest.mark.slow),
+        pytest.param("yolo", KillPoint("validation", 2), marks=pytest.mark.slow),
         ("yolo", KillPoint("write", 1)),  # the first file ever
-        ("yolo", KillPoint("write", 4)),
+        pytest.param("yolo", KillPoint("write", 4), marks=pytest.mark.slow),
         ("yolo", KillPoint("rename", 3)),  # last.ckpt is previous.ckpt by now, and the new one not yet last.ckpt
         ("yolo", KillPoint("step", 13)),
-        ("unet", KillPoint("step", 8)),
+        pytest.param("unet", KillPoint("step", 8), marks=pytest.mark.slow),
         ("unet", KillPoint("validation", 1)),
         ("faster_rcnn", KillPoint("step", 11)),
     ],
@@ -53,6 +53,7 @@ def test_a_killed_run_ends_as_the_whole_one(
     assert result_of(tmp_path / "run") == expected
 
 
+@pytest.mark.slow
 def test_a_run_may_be_killed_again_and_again(whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
     setup, expected = whole["unet"]
     for kill in (KillPoint("step", 4), KillPoint("write", 1), KillPoint("step", 4), KillPoint("validation", 1)):
@@ -61,7 +62,7 @@ def test_a_run_may_be_killed_again_and_again(whole: dict[str, tuple[Setup, tuple
     assert result_of(tmp_path / "run") == expected
 
 
-@pytest.mark.parametrize("damage", ["a byte", "half"])
+@pytest.mark.parametrize("damage", ["a byte", pytest.param("half", marks=pytest.mark.slow)])
 def test_a_damaged_newest_file_is_named_and_the_one_before_taken(
     damage: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
 ) -> None:
@@ -121,7 +122,7 @@ def started(run: Run) -> Run:
     return run
 
 
-@pytest.mark.parametrize("how", ["SIGTERM", "SIGINT", "max_time"])
+@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), "max_time"])
 def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(
     how: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
 ) -> None:

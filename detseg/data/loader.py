@@ -6,8 +6,10 @@ B images of H × W pixels.
 from __future__ import annotations
 
 import itertools
+import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,9 +29,6 @@ from detseg.structures import Batch
 
 PREFETCH = 4
 """Batches that each worker prepares ahead."""
-
-_GRACE = 60
-"""Seconds that a worker lives on after SIGTERM; one that is not needed any more is told so, and leaves before."""
 
 
 class BatchLoader(DataLoader[Any]):
@@ -221,10 +220,21 @@ def init_worker(worker_id: int) -> None:
     """One thread for each worker: they share the cores already, and thread pools do not survive a fork.
 
     Signals are the training's to answer.  Ctrl-C and many clusters send them to the workers as well, and a worker that
-    died of one would take down the step that the training is about to finish.
+    died of one would take down the step that the training is about to finish.  The training itself ends a worker by
+    SIGTERM.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGALRM"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(_GRACE))
+    if sys.platform == "linux":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+
+
+def _leave_when_the_parent_says() -> None:
+    """Answer SIGTERM in a worker, where it is blocked: whose it is can be told only by waiting for it."""
+    if sys.platform == "linux":
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)
