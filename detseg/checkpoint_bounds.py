@@ -31,8 +31,8 @@ def growing_archive(path: Path) -> str | None:
             return None
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return None  # torch says that it is damaged
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):  # the last of kinds of zip it cannot read
+        return None  # torch reads it next, and says that it is damaged
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
         return "it holds compressed records"
     total, size = sum(entry.file_size for entry in entries), path.stat().st_size
