@@ -1,0 +1,1 @@
+"""Programs that measure what docs/benchmarks.md states; ``python -m benchmarks.run`` runs those beside a peer."""
