@@ -5,13 +5,17 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help env demo test test-slow fuzz lint format docs clean
+# A peer that is measured as a black box has an environment of its own: its licence is not ours.
+PEER := .venv-ultralytics
+
+.PHONY: help env demo test test-slow fuzz bench lint format docs clean
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
 	@echo "make test       style, types and tests"
 	@echo "make test-slow  the long tests: trainings on real data"
 	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
+	@echo "make bench      compare with peers, side by side, and write docs/benchmarks.md (half an hour; nothing else should run)"
 	@echo "make lint       style and types only"
 	@echo "make format     lay the code out, mend what ruff can mend"
 	@echo "make docs       write docs/configuration.md anew from the schema"
@@ -44,6 +48,15 @@ fuzz: SEED = 1
 fuzz: $(INSTALLED)
 	$(RUN) -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
+bench: $(INSTALLED) $(PEER)/.installed
+	$(RUN) -m pip install --disable-pip-version-check -q -e ".[bench]"
+	$(RUN) -m benchmarks.run
+
+$(PEER)/.installed:
+	$(PYTHON) -m venv --clear $(PEER)
+	$(PEER)/bin/python -m pip install --disable-pip-version-check -q ultralytics
+	@touch $@
+
 lint: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -58,5 +71,5 @@ docs: $(INSTALLED)
 	mv docs/configuration.md.new docs/configuration.md
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path "./data/*" -prune -exec rm -rf {} +

@@ -138,7 +138,7 @@ def library_borders(root: Path) -> list[str]:
 def sizes(root: Path) -> list[str]:
     """Files of more than 300 lines and functions of 60 lines or more."""
     found = []
-    for path in python_files(root, "detseg", "tools", "tests"):
+    for path in python_files(root, "detseg", "tools", "benchmarks", "tests"):
         num_lines = len(path.read_text(encoding="utf-8").splitlines())
         if num_lines > 300:
             found.append(f"{_where(root, path)}: {num_lines} lines, at most 300")
@@ -153,7 +153,7 @@ def sizes(root: Path) -> list[str]:
 def names(root: Path) -> list[str]:
     """Modules and folders whose name says nothing: utils, common, helpers, misc, alone or as one word of the name."""
     found = []
-    for path in python_files(root, "detseg", "tools", "tests"):
+    for path in python_files(root, "detseg", "tools", "benchmarks", "tests"):
         for part in path.relative_to(root).with_suffix("").parts:
             if BANNED_NAMES & set(part.lower().split("_")):
                 found.append(f"{_where(root, path)}: {part!r} says nothing about what is in it")
@@ -203,7 +203,7 @@ def reaches_out(root: Path) -> list[str]:
 def docstrings(root: Path) -> list[str]:
     """Modules with code, public functions, public classes and their public methods that no docstring explains."""
     found = []
-    for path in python_files(root, "detseg", "tools"):
+    for path in python_files(root, "detseg", "tools", "benchmarks"):
         module = _parse(path)
         if module.body and ast.get_docstring(module) is None:
             found.append(f"{_where(root, path)}: the module has no docstring")
@@ -219,7 +219,7 @@ def silenced_checks(root: Path) -> list[str]:
     """Comments that silence mypy or ruff without a code, or without a reason after it."""
     found = []
     wanted = re.compile(r"#\s*(?:type:\s*ignore\[[\w\-, ]+\]|noqa:\s*[A-Z]+\d+(?:,\s*[A-Z]+\d+)*)\s*[#–—-]\s*\w{2,}")
-    for path in python_files(root, "detseg", "tools", "tests"):
+    for path in python_files(root, "detseg", "tools", "benchmarks", "tests"):
         for token in tokenize.generate_tokens(io.StringIO(path.read_text(encoding="utf-8")).readline):
             silences = token.type == tokenize.COMMENT and re.search(
                 r"#\s*(type:\s*ignore|noqa|ruff:|mypy:)", token.string
