@@ -1,34 +1,37 @@
-"""COCO's twelve numbers and the AP of each class, of boxes and of masks, computed by pycocotools, the referee.
+"""COCO's twelve numbers and the AP of each class, of boxes and of masks: those of pycocotools, the referee.
 
-pycocotools is handed the evaluator's arrays instead of files, with two things seen to.  Annotation ids begin at 1: to
-pycocotools, an object with id 0 stays unmatched.  The summary is taken here from its precision and recall tables: its
-own is right for 100 detections only (-1 else).  For 100 the numbers are those of its summary to the last bit.
+They are computed from the evaluator's arrays in five steps: group, overlap, match, tabulate, average.  pycocotools does
+the same in Python loops over images, classes, sizes, thresholds and detections, which takes a minute where this takes a
+second (``benchmarks/coco_evaluation.py``).  Every cell of its tables of precision and recall, and so every number, is
+the same to the last bit (``tests/metrics/test_coco_tables.py``).  IoUs of masks are counted by its compiled code; those
+of boxes are plain float64 arithmetic, as in its builds for x86-64 (one that fuses multiplication and addition may
+differ in an IoU's last bit).
+
+Two of its habits are left out.  It takes an object with annotation id 0 for unmatched; here are no ids.  Its summary is
+right for a limit of 100 detections only (-1 else); here it is right for any.
 
 What is small, medium or large goes by the area: of an object as its file states it; of a detection by its box where
 boxes are compared, by its mask where masks are.  So does pycocotools' ``loadRes`` with a file of boxes and with one of
 masks; with a file of both it takes the area of the box even where masks are compared.
 
-Letters: T IoU thresholds, R recall levels, C classes, S size ranges, M limits on detections.
+Letters: T IoU thresholds, R recall levels, C classes, D detections that count, S sizes, L limits on detections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from detseg.metrics.mask_records import MaskColumn, MaskRecords
+from detseg.metrics.coco_groups import Groups, group
+from detseg.metrics.coco_matching import match
+from detseg.metrics.coco_overlaps import Overlaps, box_overlaps, detection_mask_areas, mask_overlaps
+from detseg.metrics.coco_rules import SIZES, outside_ranges
+from detseg.metrics.coco_tables import Tables, tables
+from detseg.metrics.mask_records import MaskRecords
 from detseg.metrics.records import DetectionRecords
-from detseg.ops.masks import mask_areas
 from detseg.structures import ClassTable, FloatArray, IntArray
 
-_Entry = dict[str, Any]
-_IouType = Literal["bbox", "segm"]
-
-_SIZES = ("all", "small", "medium", "large")
 _IOU_50, _IOU_75 = 0, 5  # positions in the thresholds 0.50, 0.55, ..., 0.95
 
 
@@ -48,124 +51,86 @@ class CocoNumbers(NamedTuple):
 
 
 def coco_numbers(records: DetectionRecords, classes: ClassTable, max_detections: int) -> CocoNumbers:
-    """Let pycocotools evaluate boxes.
+    """The numbers of boxes.
 
     Args:
-        records: ignored objects (crowd or difficult) are handed over as ``iscrowd``, areas as they are.
-        classes: its source ids become the category ids, so that means are summed in pycocotools' order.
+        records: ignored objects (crowd or difficult) count as COCO's crowd regions do, areas as they are.
+        classes: means are summed in the order of the source ids, as pycocotools does.
         max_detections: how many detections count, of one class in one image, best first; COCO's rule is 100.
     """
-    images = [{"id": image_id} for image_id in records.image_ids.tolist()]
-    objects, detections = _object_entries(records, classes), _detection_entries(records, classes)
-    return _numbers(images, objects, detections, classes, max_detections, "bbox")
+    return _numbers(box_tables(records, classes, max_detections), classes, max_detections)
 
 
 def coco_mask_numbers(records: MaskRecords, classes: ClassTable, max_detections: int) -> CocoNumbers:
-    """Let pycocotools evaluate masks; arguments as for ``coco_numbers``."""
-    sizes = dict(zip(records.image_ids.tolist(), records.image_hw.tolist(), strict=True))
-    # Masks come as run lengths of the image's size, but pycocotools looks for the sizes here too.
-    images = [{"id": image_id, "height": height, "width": width} for image_id, (height, width) in sizes.items()]
-    objects, detections = _object_entries(records, classes), _detection_entries(records, classes)
-    _add_masks(objects, records.object_masks, sizes)
-    _add_masks(detections, records.detection_masks, sizes)
-    for entry in detections:
-        entry["area"] = int(mask_areas([entry["segmentation"]["counts"]])[0])
-    return _numbers(images, objects, detections, classes, max_detections, "segm")
+    """The numbers of masks; arguments as for ``coco_numbers``."""
+    return _numbers(mask_tables(records, classes, max_detections), classes, max_detections)
 
 
-def _numbers(
-    images: list[_Entry],
-    objects: list[_Entry],
-    detections: list[_Entry],
-    classes: ClassTable,
+def box_tables(records: DetectionRecords, classes: ClassTable, max_detections: int) -> Tables:
+    """Every cell that the numbers of boxes are means of; classes by source id, limits as ``detection_limits``."""
+    groups = group(records, _positions(classes), detection_limits(max_detections)[-1])
+    width, height = (records.detection_boxes[groups.detections, 2:] - records.detection_boxes[groups.detections, :2]).T
+    return _tables(records, groups, box_overlaps(records, groups), width * height, len(classes), max_detections)
+
+
+def mask_tables(records: MaskRecords, classes: ClassTable, max_detections: int) -> Tables:
+    """Every cell that the numbers of masks are means of, as ``box_tables``."""
+    groups = group(records, _positions(classes), detection_limits(max_detections)[-1])
+    areas = detection_mask_areas(records, groups)
+    return _tables(records, groups, mask_overlaps(records, groups), areas, len(classes), max_detections)
+
+
+def detection_limits(max_detections: int) -> list[int]:
+    """How many detections of a class in an image count in the columns of the table of recall, ascending."""
+    return sorted({1, 10, max_detections})
+
+
+def _tables(
+    records: DetectionRecords,
+    groups: Groups,
+    overlaps: Overlaps,
+    detection_areas: FloatArray,
+    num_classes: int,
     max_detections: int,
-    iou_type: _IouType,
-) -> CocoNumbers:
-    categories = [{"id": k, "name": name} for k, name in zip(classes.source_ids, classes.names, strict=True)]
-    truth = {"images": images, "categories": categories, "annotations": objects}
-    found = {"images": images, "categories": categories, "annotations": detections}
-    limits = sorted({1, 10, max_detections})
-    precision, recall = _evaluate(truth, found, limits, iou_type)  # (T, R, C, S, M), (T, C, S, M)
+) -> Tables:
+    crowd = records.object_ignore[groups.objects]
+    ignore = crowd[:, None] | outside_ranges(records.object_areas[groups.objects])  # G S
+    cells = groups.object_groups // max(groups.num_images, 1)
+    num_objects = np.stack([np.bincount(cells[~column], minlength=num_classes) for column in ignore.T], axis=1)
+    matches = match(groups, overlaps, crowd, ignore)
+    outside = outside_ranges(detection_areas)
+    return tables(groups, matches, outside, num_objects, max_detections, detection_limits(max_detections))
+
+
+def _numbers(cells: Tables, classes: ClassTable, max_detections: int) -> CocoNumbers:
+    precision, recall = cells  # T R C S, T C S L
+    limits = detection_limits(max_detections)
     most = limits.index(max_detections)
     summary = {
-        "AP": _mean(precision[:, :, :, 0, most]),
-        "AP50": _mean(precision[_IOU_50, :, :, 0, most]),
-        "AP75": _mean(precision[_IOU_75, :, :, 0, most]),
+        "AP": _mean(precision[:, :, :, 0]),
+        "AP50": _mean(precision[_IOU_50, :, :, 0]),
+        "AP75": _mean(precision[_IOU_75, :, :, 0]),
     }
     for size in (1, 2, 3):
-        summary[f"AP_{_SIZES[size]}"] = _mean(precision[:, :, :, size, most])
+        summary[f"AP_{SIZES[size]}"] = _mean(precision[:, :, :, size])
     for limit in (1, 10, max_detections):
         summary[f"AR_{limit}"] = _mean(recall[:, :, 0, limits.index(limit)])
     for size in (1, 2, 3):
-        summary[f"AR_{_SIZES[size]}"] = _mean(recall[:, :, size, most])
-
-    positions = np.searchsorted(np.sort(classes.source_ids), classes.source_ids)  # pycocotools sorts the categories
+        summary[f"AR_{SIZES[size]}"] = _mean(recall[:, :, size, most])
+    positions = _positions(classes)
     return CocoNumbers(
         summary=summary,
-        class_ap=np.array([_mean(precision[:, :, k, 0, most]) for k in positions], dtype=np.float64),
-        class_ap50=np.array([_mean(precision[_IOU_50, :, k, 0, most]) for k in positions], dtype=np.float64),
+        class_ap=np.array([_mean(precision[:, :, k, 0]) for k in positions], dtype=np.float64),
+        class_ap50=np.array([_mean(precision[_IOU_50, :, k, 0]) for k in positions], dtype=np.float64),
     )
 
 
-def _evaluate(truth: _Entry, found: _Entry, limits: list[int], iou_type: _IouType) -> tuple[FloatArray, FloatArray]:
-    """pycocotools' tables of precision (T, R, C, S, M) and recall (T, C, S, M)."""
-    from pycocotools import coco, cocoeval
-
-    indices = []
-    with _print_silenced(coco), _print_silenced(cocoeval):
-        for dataset in (truth, found):
-            index = coco.COCO()
-            index.dataset = dataset
-            index.createIndex()
-            indices.append(index)
-        evaluation = cocoeval.COCOeval(*indices, iouType=iou_type)
-        evaluation.params.maxDets = limits
-        evaluation.evaluate()
-        evaluation.accumulate()
-    return evaluation.eval["precision"], evaluation.eval["recall"]
-
-
-def _object_entries(records: DetectionRecords, classes: ClassTable) -> list[_Entry]:
-    entries = _entries(records.object_image_ids, records.object_labels, records.object_boxes, classes)
-    for entry, area, ignore in zip(entries, records.object_areas.tolist(), records.object_ignore.tolist(), strict=True):
-        entry.update(area=area, iscrowd=int(ignore))
-    return entries
-
-
-def _detection_entries(records: DetectionRecords, classes: ClassTable) -> list[_Entry]:
-    entries = _entries(records.detection_image_ids, records.detection_labels, records.detection_boxes, classes)
-    for entry, score in zip(entries, records.detection_scores.tolist(), strict=True):
-        _, _, width, height = entry["bbox"]
-        entry.update(area=width * height, iscrowd=0, score=score)
-    return entries
-
-
-def _add_masks(entries: list[_Entry], masks: MaskColumn, sizes: dict[int, list[int]]) -> None:
-    for entry, counts in zip(entries, masks, strict=True):
-        entry["segmentation"] = {"size": sizes[entry["image_id"]], "counts": counts}
-
-
-def _entries(image_ids: IntArray, labels: IntArray, boxes: FloatArray, classes: ClassTable) -> list[_Entry]:
-    xywh = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1).tolist()
-    category_ids = [classes.source_ids[label] for label in labels.tolist()]
-    rows = zip(image_ids.tolist(), category_ids, xywh, strict=True)
-    return [
-        {"id": n, "image_id": image_id, "category_id": category_id, "bbox": bbox}
-        for n, (image_id, category_id, bbox) in enumerate(rows, start=1)
-    ]
+def _positions(classes: ClassTable) -> IntArray:
+    """(C,) int64, the place of each label by source id, in which order pycocotools sums."""
+    return np.searchsorted(np.sort(classes.source_ids), classes.source_ids)
 
 
 def _mean(table: FloatArray) -> float:
     """The mean of the cells that exist (pycocotools marks the others by -1); NaN if there are none."""
     cells = table[table > -1]
     return float(np.mean(cells)) if len(cells) else float("nan")
-
-
-@contextmanager
-def _print_silenced(module: ModuleType) -> Iterator[None]:
-    """Give one module a ``print`` that says nothing, and leave the process's stdout to its other users."""
-    vars(module)["print"] = lambda *_: None
-    try:
-        yield
-    finally:
-        vars(module).pop("print", None)

@@ -5,13 +5,22 @@ Letters: C classes, N pixels.
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from detseg.structures import IGNORE_LABEL, MAX_CLASSES
+from detseg.structures import IGNORE_LABEL, MAX_CLASSES, IntArray
 
-_PIECE = 1 << 18
-"""Pixels counted at a time on a CPU: what is computed on the way stays in its cache."""
+Bytes = npt.NDArray[np.uint8]
+Labels = Bytes | IntArray
+
+_NUM_TABLES = 8
+"""Into which neighbours are counted in turn; see ``_pair_counts``."""
+
+_PIECE = 1 << 24
+"""Pixels counted at a time on a CPU: OpenCV hands counts out as float32, which holds every integer up to here."""
 
 
 class ConfusionMatrix:
@@ -57,15 +66,11 @@ class ConfusionMatrix:
             return
         device = predicted.device
         self._table, self._extremes = self._table.to(device), self._extremes.to(device)
-        truth = truth.to(device, non_blocking=True)
-        outside = torch.maximum(_outside_uint8(predicted), _outside_uint8(truth))
-        columns = predicted.to(torch.uint8).flatten()
-        rows = truth.to(torch.uint8).flatten() + 1
-        extremes = torch.stack([outside, columns.max().to(torch.int64), rows.max().to(torch.int64)])
         if device.type == "cpu":
-            self._refuse_wrong_labels(extremes)
-        self._extremes = torch.maximum(self._extremes, extremes)
-        self._table = self._table + self._counted(rows, columns)  # in place would refuse tensors of inference mode
+            counts = self._counted_on_cpu(predicted.detach().numpy().ravel(), truth.cpu().numpy().ravel())
+        else:
+            counts = self._counted_on_gpu(predicted.flatten(), truth.to(device, non_blocking=True).flatten())
+        self._table = self._table + counts  # in place would refuse tensors of inference mode
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix.
@@ -103,7 +108,7 @@ class ConfusionMatrix:
         Raises:
             ValueError: a label was out of its range.
         """
-        self._refuse_wrong_labels(self._extremes)
+        self._refuse_wrong_labels(self._extremes.tolist())
         return self._table.view(self.num_classes + 1, self.num_classes).clone()
 
     @classmethod
@@ -113,21 +118,29 @@ class ConfusionMatrix:
         matrix._table = table.flatten().clone()
         return matrix
 
-    def _counted(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """(N,) uint8 and (N,) uint8 → table of how often each pair occurs."""
+    def _counted_on_gpu(self, predicted: Tensor, truth: Tensor) -> Tensor:
+        """(N,) and (N,) labels → table of how often each pair occurs; wrong ones are noted, to be reported later."""
+        outside = torch.maximum(_outside_uint8(predicted), _outside_uint8(truth))
+        columns, rows = predicted.to(torch.uint8), truth.to(torch.uint8) + 1
+        extremes = torch.stack([outside, columns.max().to(torch.int64), rows.max().to(torch.int64)])
+        self._extremes = torch.maximum(self._extremes, extremes)
         size = len(self._table)
-        if rows.device.type != "cpu":
-            pairs = rows.to(torch.int64) * self.num_classes + columns
-            return histogram(pairs.clamp_(max=size - 1), size)  # wrong labels, yet to be reported, stay inside
-        total = torch.zeros_like(self._table)
-        for first in range(0, len(rows), _PIECE):
-            piece = slice(first, first + _PIECE)
-            total += histogram(rows[piece].to(torch.int32).mul_(self.num_classes).add_(columns[piece]), size)
-        return total
+        pairs = rows.to(torch.int64) * self.num_classes + columns
+        return histogram(pairs.clamp_(max=size - 1), size)  # wrong labels stay inside
 
-    def _refuse_wrong_labels(self, extremes: Tensor) -> None:
-        """Raise for (3,) int64: whether a label lies outside 0 to 255, the highest column, the highest row."""
-        outside, column, row = extremes.tolist()
+    def _counted_on_cpu(self, predicted: Labels, truth: Labels) -> Tensor:
+        """The same on a CPU; wrong labels are refused at once."""
+        outside = _any_outside_uint8(predicted) or _any_outside_uint8(truth)
+        columns = predicted.astype(np.uint8, copy=False)
+        rows = truth.astype(np.uint8, copy=False) + np.uint8(1)
+        table = _pair_counts(rows, columns, (self.num_classes + 1, self.num_classes))
+        if outside or table.sum() < len(rows):  # labels beyond the table are left out
+            self._refuse_wrong_labels([int(outside), int(columns.max()), int(rows.max())])
+        return torch.from_numpy(table.ravel())
+
+    def _refuse_wrong_labels(self, extremes: list[int]) -> None:
+        """Raise for three numbers: whether a label lies outside 0 to 255, the highest column, the highest row."""
+        outside, column, row = extremes
         last = self.num_classes - 1
         if outside:
             raise ValueError(
@@ -141,6 +154,36 @@ class ConfusionMatrix:
                 f"truth: expected labels 0 to {last} of {self.num_classes} classes, or {IGNORE_LABEL} to ignore, got "
                 f"{row - 1}; are the masks of another class table?"
             )
+
+
+def _pair_counts(rows: Bytes, columns: Bytes, shape: tuple[int, int]) -> IntArray:
+    """How often each pair of bytes occurs, counted by OpenCV on a CPU.
+
+    Neighbours are mostly equal, and a counter that has just been written is slow to read again.  So neighbours have
+    tables of their own: measured on maps of regions, 1.7 instead of 10 ms for 2 million pixels.
+
+    Args:
+        rows: (N,) uint8.
+        columns: (N,) uint8.
+        shape: of the table; pairs that lie beyond it are left out.
+
+    Returns:
+        int64 of ``shape``.
+    """
+    num_tables = _NUM_TABLES if _NUM_TABLES * shape[0] * shape[1] <= len(rows) else 1
+    turns = np.tile(np.arange(num_tables, dtype=np.uint8), min(len(rows), _PIECE) // num_tables + 1)
+    counts = np.zeros(shape, dtype=np.int64)
+    for first in range(0, len(rows), _PIECE):
+        piece = slice(first, min(first + _PIECE, len(rows)))
+        images = [turns[: piece.stop - first], rows[piece], columns[piece]]
+        ranges = [0, num_tables, 0, shape[0], 0, shape[1]]
+        counts += cv2.calcHist(images, [0, 1, 2], None, [num_tables, *shape], ranges).astype(np.int64).sum(axis=0)
+    return counts
+
+
+def _any_outside_uint8(labels: Labels) -> bool:
+    """Whether a label lies outside 0 to 255; one that does sets a bit above the lowest eight."""
+    return labels.dtype != np.uint8 and bool(np.bitwise_or.reduce(labels) & ~IGNORE_LABEL)
 
 
 def _outside_uint8(labels: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.metrics.coco import coco_mask_numbers, coco_numbers
+from detseg.metrics.coco import CocoNumbers, coco_mask_numbers, coco_numbers
 from detseg.metrics.diagnosis import gather_evidence
 from detseg.metrics.mask_records import MaskRecords
-from detseg.metrics.matching import best_overlaps, judge, rank_class
+from detseg.metrics.matching import BestOverlaps, best_overlaps, judge, rank_classes
 from detseg.metrics.operating_point import best_operating_point
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.result import ClassResult, DetectionResult, MaskNumbers
@@ -112,7 +112,8 @@ class DetectionEvaluator:
         """Score everything collected so far; the state stays."""
         records = self._kind.concatenate(self._parts)
         coco = coco_numbers(records, self.classes, self.max_detections)
-        rows = self._class_results(records, coco.class_ap, coco.class_ap50)
+        overlaps = best_overlaps(records)
+        rows = self._class_results(records, overlaps, coco)
         return DetectionResult(
             coco=coco.summary,
             voc07_ap50=mean_defined([row.voc07_ap50 for row in rows]),
@@ -124,7 +125,7 @@ class DetectionEvaluator:
             num_detections=len(records.detection_scores),
             max_detections=self.max_detections,
             operating_iou=self.operating_iou,
-            evidence=gather_evidence(records),
+            evidence=gather_evidence(records, overlaps),
             masks=self._mask_numbers(records),
         )
 
@@ -135,22 +136,22 @@ class DetectionEvaluator:
         return MaskNumbers(numbers.summary, tuple(numbers.class_ap.tolist()), tuple(numbers.class_ap50.tolist()))
 
     def _class_results(
-        self, records: DetectionRecords, class_ap: FloatArray, class_ap50: FloatArray
+        self, records: DetectionRecords, overlaps: BestOverlaps, coco: CocoNumbers
     ) -> tuple[ClassResult, ...]:
-        overlaps = best_overlaps(records)
-        by_voc = judge(records, overlaps, _VOC_IOU)
-        by_operation = judge(records, overlaps, self.operating_iou)
+        num_classes = len(self.classes)
+        by_voc = rank_classes(records, judge(records, overlaps, _VOC_IOU), num_classes)
+        by_operation = rank_classes(records, judge(records, overlaps, self.operating_iou), num_classes)
+        num_detections = np.bincount(records.detection_labels, minlength=num_classes).tolist()
         rows = []
-        for label, name in enumerate(self.classes.names):
-            ranking = rank_class(records, by_voc, label)
-            point = best_operating_point(rank_class(records, by_operation, label))
+        for label, (name, ranking) in enumerate(zip(self.classes.names, by_voc, strict=True)):
+            point = best_operating_point(by_operation[label])
             rows.append(
                 ClassResult(
                     name=name,
                     num_objects=ranking.num_objects,
-                    num_detections=int(np.count_nonzero(records.detection_labels == label)),
-                    ap=float(class_ap[label]),
-                    ap50=float(class_ap50[label]),
+                    num_detections=num_detections[label],
+                    ap=float(coco.class_ap[label]),
+                    ap50=float(coco.class_ap50[label]),
                     voc07_ap50=voc07_average_precision(ranking),
                     voc10_ap50=voc10_average_precision(ranking),
                     precision=point.precision,

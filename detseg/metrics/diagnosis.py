@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from detseg.metrics.matching import best_overlaps, judge, rank_all
+from detseg.metrics.matching import BestOverlaps, best_overlaps, judge, rank_all
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.voc import voc10_average_precision
 
@@ -35,21 +35,21 @@ class Evidence:
     unlabelled_ap50: float
 
 
-def gather_evidence(records: DetectionRecords) -> Evidence:
-    """Look at the detections with and without their labels."""
+def gather_evidence(records: DetectionRecords, overlaps: BestOverlaps) -> Evidence:
+    """Look at the detections with their labels, whose ``overlaps`` are known, and without."""
     unlabelled = replace(
         records,
         detection_labels=np.zeros_like(records.detection_labels),
         object_labels=np.zeros_like(records.object_labels),
     )
-    overlaps = best_overlaps(unlabelled)
-    num = len(overlaps.ious)
+    unlabelled_overlaps = best_overlaps(unlabelled)
+    ious = unlabelled_overlaps.ious
     return Evidence(
-        highest_score=float(records.detection_scores.max()) if num else float("nan"),
-        highest_iou=float(overlaps.ious.max()) if num else float("nan"),
-        num_overlapping=int(np.count_nonzero(overlaps.ious >= _IOU)),
-        pooled_ap50=voc10_average_precision(rank_all(records, judge(records, best_overlaps(records), _IOU))),
-        unlabelled_ap50=voc10_average_precision(rank_all(unlabelled, judge(unlabelled, overlaps, _IOU))),
+        highest_score=float(records.detection_scores.max()) if len(ious) else float("nan"),
+        highest_iou=float(ious.max()) if len(ious) else float("nan"),
+        num_overlapping=int(np.count_nonzero(ious >= _IOU)),
+        pooled_ap50=voc10_average_precision(rank_all(records, judge(records, overlaps, _IOU))),
+        unlabelled_ap50=voc10_average_precision(rank_all(unlabelled, judge(unlabelled, unlabelled_overlaps, _IOU))),
     )
 
 

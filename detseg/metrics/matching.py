@@ -4,7 +4,7 @@ Everingham et al. 2010, "The Pascal Visual Object Classes (VOC) Challenge", sect
 the object of its class that it overlaps most, even if a better-scored detection has taken that object already; so the
 best object of a detection depends on no other detection, and nothing has to be done in a loop.
 
-Letters: D detections, G objects, P pairs of a detection and an object of the same image and class.
+Letters: D detections, G objects.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detseg.metrics.box_pairs import BoxColumns, meeting_pairs, object_ranges
 from detseg.metrics.records import DetectionRecords
 from detseg.structures import BoolArray, FloatArray, IntArray
 
@@ -61,22 +62,25 @@ def best_overlaps(records: DetectionRecords) -> BestOverlaps:
     detection_keys = _image_positions(records, records.detection_image_ids) * num_labels + records.detection_labels
     object_keys = _image_positions(records, records.object_image_ids) * num_labels + records.object_labels
     by_key = np.argsort(object_keys, kind="stable")
-    first = np.searchsorted(object_keys[by_key], detection_keys, side="left")  # (D,)
-    counts = np.searchsorted(object_keys[by_key], detection_keys, side="right") - first  # (D,)
-    starts = np.cumsum(counts) - counts  # (D,) where each detection's pairs begin
-
-    pair_detections = np.repeat(np.arange(len(counts)), counts)  # (P,)
-    pair_objects = by_key[np.arange(len(pair_detections)) - np.repeat(starts - first, counts)]  # (P,)
-    pair_ious = _matched_iou(records.detection_boxes[pair_detections], records.object_boxes[pair_objects])
-    best_first = np.lexsort((-pair_ious, pair_detections))  # stable: the first of equal objects stays first
-
-    paired = counts > 0
-    best = best_first[starts[paired]]
-    objects = np.full(len(counts), -1, dtype=np.int64)
-    ious = np.zeros(len(counts))
-    objects[paired] = pair_objects[best]
-    ious[paired] = pair_ious[best]
-    return BestOverlaps(objects, ious)
+    ranges = object_ranges(detection_keys, object_keys[by_key])
+    best = ranges.first.copy()  # (D,) where no box meets a detection's, all of its objects are equal
+    ious = np.zeros(len(best))
+    found, true = BoxColumns.of(records.detection_boxes), BoxColumns.of(records.object_boxes[by_key])
+    for detections, objects, intersections in meeting_pairs(found, true, ranges):
+        unions = found.areas[detections] + true.areas[objects] - intersections
+        pair_ious = np.divide(intersections, unions, out=np.zeros_like(unions), where=unions > 0)
+        firsts = np.flatnonzero(np.diff(detections, prepend=-1))
+        if not len(firsts):
+            continue
+        highest = np.maximum.reduceat(pair_ious, firsts)
+        winners = np.flatnonzero(pair_ious == np.repeat(highest, np.diff(firsts, append=len(detections))))
+        detections = detections[firsts]
+        best[detections] = objects[winners[np.searchsorted(winners, firsts)]]  # the first of equals
+        ious[detections] = highest
+    paired = ranges.num > 0
+    positions = np.full(len(best), -1, dtype=np.int64)
+    positions[paired] = by_key[best[paired]]
+    return BestOverlaps(positions, ious)
 
 
 def judge(records: DetectionRecords, overlaps: BestOverlaps, iou_threshold: float) -> Verdicts:
@@ -96,38 +100,32 @@ def judge(records: DetectionRecords, overlaps: BestOverlaps, iou_threshold: floa
     return Verdicts(right, ignored)
 
 
-def rank_class(records: DetectionRecords, verdicts: Verdicts, label: int) -> Ranking:
-    """The ranking of one class."""
-    return _rank(records, verdicts, records.detection_labels == label, records.object_labels == label)
+def rank_classes(records: DetectionRecords, verdicts: Verdicts, num_classes: int) -> list[Ranking]:
+    """The ranking of each class."""
+    counted = np.flatnonzero(~verdicts.ignored)
+    counted = counted[np.lexsort((-records.detection_scores[counted], records.detection_labels[counted]))]
+    ends = np.cumsum(np.bincount(records.detection_labels[counted], minlength=num_classes))
+    num_objects = np.bincount(records.object_labels[~records.object_ignore], minlength=num_classes)
+    return [
+        _ranking(records, verdicts, detections, num)
+        for detections, num in zip(np.split(counted, ends)[:-1], num_objects.tolist(), strict=True)
+    ]
 
 
 def rank_all(records: DetectionRecords, verdicts: Verdicts) -> Ranking:
     """The ranking of all classes together."""
-    return _rank(records, verdicts, np.bool_(True), np.bool_(True))
-
-
-def _rank(
-    records: DetectionRecords, verdicts: Verdicts, detections: BoolArray | np.bool_, objects: BoolArray | np.bool_
-) -> Ranking:
-    counted = np.flatnonzero(detections & ~verdicts.ignored)
+    counted = np.flatnonzero(~verdicts.ignored)
     counted = counted[np.argsort(-records.detection_scores[counted], kind="stable")]
+    return _ranking(records, verdicts, counted, int(np.count_nonzero(~records.object_ignore)))
+
+
+def _ranking(records: DetectionRecords, verdicts: Verdicts, best_first: IntArray, num_objects: int) -> Ranking:
     return Ranking(
-        scores=records.detection_scores[counted],
-        true_positives=np.cumsum(verdicts.right[counted], dtype=np.int64),
-        num_objects=int(np.count_nonzero(objects & ~records.object_ignore)),
+        scores=records.detection_scores[best_first],
+        true_positives=np.cumsum(verdicts.right[best_first], dtype=np.int64),
+        num_objects=num_objects,
     )
 
 
 def _image_positions(records: DetectionRecords, image_ids: IntArray) -> IntArray:
     return np.searchsorted(records.image_ids, image_ids).astype(np.int64)
-
-
-def _matched_iou(boxes: FloatArray, others: FloatArray) -> FloatArray:
-    """(P, 4) and (P, 4) xyxy → (P,) IoU of each row with its partner; 0 where neither has an area."""
-    lower = np.maximum(boxes[:, :2], others[:, :2])
-    upper = np.minimum(boxes[:, 2:], others[:, 2:])
-    intersection = np.prod(np.clip(upper - lower, 0, None), axis=1)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(others[:, 2:] - others[:, :2], axis=1)
-    union = areas - intersection
-    iou: FloatArray = np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
-    return iou

@@ -199,12 +199,8 @@ def test_difficult_and_crowd_count_neither_way() -> None:
     assert evaluator.compute().coco["AP"] == pytest.approx(0.5)
 
 
-def test_pycocotools_keeps_its_voice_and_we_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
-    from pycocotools import coco, cocoeval
-
+def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
     evaluator = DetectionEvaluator(ONE_CLASS)
     evaluator.update(1, found([((0, 0, 9, 9), 0.5, 0)]), truth([((0, 0, 9, 9), 0)]))
     evaluator.compute()
     assert capfd.readouterr() == ("", "")
-    assert "print" not in vars(coco)
-    assert "print" not in vars(cocoeval)

@@ -58,6 +58,30 @@ def test_pieces_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     assert matrix.counts.tolist() == looped(predicted, truth, 5)
 
 
+@pytest.mark.parametrize("piece", [1 << 24, 1001])
+def test_neighbours_that_are_counted_in_turn(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More pixels than eight tables have cells, and not a multiple of eight; wrong labels are refused there too."""
+    monkeypatch.setattr(confusion, "_PIECE", piece)
+    predicted, truth = random_pair(5, (5003,))
+    matrix = ConfusionMatrix(5)
+    matrix.update(predicted, truth.to(torch.int64))
+    assert matrix.counts.tolist() == looped(predicted, truth, 5)
+    for name, labels in (("predicted", predicted), ("truth", truth)):
+        wrong = labels.clone()
+        wrong[4000] = 9
+        with pytest.raises(ValueError, match=f"{name}: expected labels 0 to 4 of 5 classes.* got 9"):
+            matrix.update(*((wrong, truth) if name == "predicted" else (predicted, wrong)))
+    assert matrix.counts.tolist() == looped(predicted, truth, 5)
+
+
+def test_more_pixels_than_float32_counts() -> None:
+    """2²⁴ + 1 is the first whole number that float32, in which OpenCV counts, does not have."""
+    labels = torch.zeros((1 << 24) + 3, dtype=torch.uint8)
+    matrix = ConfusionMatrix(1)
+    matrix.update(labels, labels)
+    assert matrix.counts.tolist() == [[(1 << 24) + 3]]
+
+
 def test_maps_that_are_not_contiguous_and_empty_ones() -> None:
     predicted, truth = random_pair(4, (20, 30))
     matrix = ConfusionMatrix(4)

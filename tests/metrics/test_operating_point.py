@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from detseg.metrics.matching import Ranking, best_overlaps, judge, rank_class
+from detseg.metrics.matching import Ranking, best_overlaps, judge, rank_classes
 from detseg.metrics.operating_point import best_operating_point
 from detseg.metrics.records import DetectionRecords
 from tests.metrics.builders import found, truth
@@ -46,7 +46,7 @@ def test_equals_trying_every_threshold(seed: int, iou_threshold: float) -> None:
         box = np.array(objects[int(rng.integers(10))][0]) + rng.integers(-5, 6, 4)
         rows.append((box.tolist(), float(rng.integers(1, 20) / 32), 0))
     records = DetectionRecords.of_image(1, found(rows), truth(objects))
-    point = best_operating_point(rank_class(records, judge(records, best_overlaps(records), iou_threshold), 0))
+    point = best_operating_point(rank_classes(records, judge(records, best_overlaps(records), iou_threshold), 1)[0])
 
     tried = []
     for threshold in sorted({score for _, score, _ in rows}, reverse=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.metrics.matching import Ranking, best_overlaps, judge, rank_class
+from detseg.metrics.matching import Ranking, best_overlaps, judge, rank_classes
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.voc import voc07_average_precision, voc10_average_precision
 from detseg.structures import ImageAnnotations
@@ -20,7 +20,7 @@ Rows = list[tuple[Box, float, int]]
 
 def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
     """(VOC 2007, VOC 2010)."""
-    ranking = rank_class(records, judge(records, best_overlaps(records), iou_threshold), label)
+    ranking = rank_classes(records, judge(records, best_overlaps(records), iou_threshold), label + 1)[label]
     return voc07_average_precision(ranking), voc10_average_precision(ranking)
 
 
