@@ -34,7 +34,7 @@ class PeerProcess:
                 f"{python}: no such environment of the peer; `make bench` sets it up, or set {PEER_PYTHON}"
             )
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
-        environment.pop("PYTHONPATH", None)
+        environment["PYTHONPATH"] = str(ROOT)  # for benchmarks.peers alone
         self._process = subprocess.Popen(
             [str(python), str(ROOT / "benchmarks" / "peers" / worker)],
             stdin=subprocess.PIPE,

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 
 from detseg.config.data import AugmentationConfig
-from detseg.config.load import config_from_dict
-from detseg.config.schema import ExperimentConfig
+from detseg.config.model import YoloConfig
 from detseg.data.coco import read_coco
-from detseg.data.dataset import DetectionDataset
 from detseg.data.loader import train_loader
 from detseg.data.sampling import EpochBatchSampler
-from detseg.factory import build_model
+from detseg.factory.yolo import build_detector
 from detseg.metrics.confusion import ConfusionMatrix
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.search import Wanted, best_detections
 from detseg.structures import BoxTargets, ClassTable, Detections, ImageAnnotations
 
 Work = Callable[[], object]
@@ -40,10 +39,7 @@ def coco_index(folder: Path, num_images: int, num_objects: int = 7) -> Work:
     root = folder / f"coco{num_images}x{num_objects}"
     file = _write_coco(root, num_images, num_objects)
 
-    def read() -> DetectionDataset:
-        return read_coco(root, file, use_cache=False)
-
-    return read
+    return lambda: read_coco(root, file)
 
 
 def coco_objects(folder: Path, num_objects: int) -> Work:
@@ -122,22 +118,14 @@ def confusion_classes(num_classes: int) -> Work:
     return _confusion(2**20, num_classes)
 
 
-def _config(num_classes: int, **model: Any) -> ExperimentConfig:
-    names = [f"class {number}" for number in range(num_classes)]
-    data = {"name": "coco", "root": ".", "classes": names, "image_size": _SIDE}
-    return config_from_dict({"model": {"name": "yolo", **model}, "data": data})
-
-
 def _detector(num_classes: int) -> YoloDetector:
     torch.manual_seed(0)
-    model = build_model(_config(num_classes), num_classes)
-    assert isinstance(model, YoloDetector)
-    return model.eval().to(memory_format=torch.channels_last)
+    return build_detector(YoloConfig(), num_classes).eval().to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
 def _forward(model: YoloDetector, images: torch.Tensor) -> list[torch.Tensor]:
-    return model(images)  # type: ignore[no-any-return]  # an nn.Module's call is untyped
+    return model.forward(images)
 
 
 def _loss(num_objects: int, num_classes: int) -> Work:
@@ -155,13 +143,14 @@ def _targets(num_objects: int, num_classes: int) -> BoxTargets:
 
 
 def _suppression(num_classes: int, num_candidates: int) -> Work:
-    model = _detector(num_classes)
+    scheme = _detector(num_classes).scheme
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(1, 64 + num_classes, 640 // s, 640 // s, generator=generator) for s in (8, 16, 32)]
     for raw in maps:  # a share of the scores above threshold, the others far below
         chosen = torch.rand(raw[:, 64:].shape, generator=generator) < num_candidates / (8400 * num_classes)
         raw[:, 64:] = torch.where(chosen, raw[:, 64:], -20.0)
-    return lambda: model.detections(maps, (640, 640))
+    wanted = Wanted(0.001, 0.65, 300)
+    return lambda: best_detections(scheme, maps, (640, 640), wanted)
 
 
 def _evaluator(num_images: int, num_detections: int, num_classes: int) -> DetectionEvaluator:
@@ -216,7 +205,7 @@ def _write_coco(root: Path, num_images: int, num_objects: int, pictures: bool = 
         return file
     root.mkdir(parents=True)
     rng = np.random.default_rng(0)
-    annotations = []
+    annotations: list[dict[str, Any]] = []
     for number in range(1, num_images + 1):
         path = root / f"{number}.jpg"
         if pictures:

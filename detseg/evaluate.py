@@ -32,6 +32,7 @@ from detseg.memory.exhausted import BatchInHand, memory_errors_explained
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.models.prepared import prepare
 from detseg.ops.images import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, Detections
@@ -176,6 +177,7 @@ def predictions(
         Each batch with what ``model.predict`` returned for it.
     """
     model = model.eval().to(device).to(memory_format=torch.channels_last)
+    prepare(model)
     predict: Any = model.predict  # of a Detector or a Segmenter
     loader = eval_loader(
         dataset,

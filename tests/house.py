@@ -47,10 +47,11 @@ ALLOWED: dict[str, set[str]] = {
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "models"},
     "experiment": EVERYTHING,
+    "benchmark": EVERYTHING | {"experiment"},  # it times what a training is made of, put together as training does it
     "evaluate": EVERYTHING - {"training"},
     "__init__": FOUNDATION | {"draw", "predict"},
     "tools": FOUNDATION
-    | {"__init__", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"}
+    | {"__init__", "benchmark", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"}
     | {"safe_weights"},
 }
 """Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from detseg.config.load import config_from_dict
 from detseg.experiment.assembly import build_task
+from detseg.models.compiled import settling
 from detseg.structures import BoxTargets, ClassTable
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -46,3 +47,27 @@ def test_losses_run_compiled_graphs(name: str, wanted: bool, monkeypatch: pytest
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     assert all(parameter.grad is not None for layer in layers for parameter in layer.parameters())
     assert convolutions == (len(layers) if wanted else 0)
+
+
+def test_nothing_is_compiled_while_normalisation_takes_in_its_first_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_at: list[int] = []
+    step = -1
+
+    def noting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+        compiled_at.append(step)
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=noting))
+    settings = {"model": MODELS["yolo"], "data": {"name": "voc", "root": "x"}, "trainer": {"compile": True}}
+    config = config_from_dict(settings, "settings")
+    task = build_task(config, ClassTable(("a", "b")), Console(file=StringIO()), load_pretrained=False)
+    task.model.train()
+    images, targets = torch.rand(2, 3, 32, 64), [BoxTargets.empty()] * 2
+    fresh_until = next(n for n in range(1000) if 1 / (n + 1) < min(m for _, m in task.fresh_norms._norms.values()))
+    for step in range(fresh_until + 3):
+        task.fresh_norms.prepare(step)
+        with settling(task.model, bool(task.fresh_norms.names)):
+            task.model.losses(images, targets)
+    assert fresh_until > 10
+    assert set(compiled_at) == {fresh_until}

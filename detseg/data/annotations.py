@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.offsets import running_total
+from detseg.data.offsets import pick_rows, running_total
 from detseg.data.regions import PackedRegions
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
 
@@ -51,6 +52,13 @@ class PackedImages:
         return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode(
             "utf-8", _ANY_NAME
         )
+
+    def paths(self) -> list[str]:
+        """The paths of all images."""
+        text = self.path_bytes.decode("utf-8", _ANY_NAME)
+        if len(text) != len(self.path_bytes):
+            return [self.path(index) for index in range(len(self))]
+        return [text[a:b] for a, b in pairwise(self.path_offsets.tolist())]  # a byte is a character
 
     def select(self, indices: Sequence[int]) -> PackedImages:
         """Some of the images, in the given order, without repetition."""
@@ -132,14 +140,23 @@ class PackedAnnotations(PackedImages):
 
     def select(self, indices: Sequence[int]) -> PackedAnnotations:
         """The annotations of some images, in the given order, without repetition."""
-        builder = AnnotationsBuilder()
-        for index in indices:
-            builder.append(int(self.image_ids[index]), self.path(index), self.hw(index), self._columns(index))
-        packed = builder.build()
-        if self.regions is None:
-            return packed
-        rows = [row for index in indices for row in range(int(self.offsets[index]), int(self.offsets[index + 1]))]
-        return replace(packed, regions=self.regions.select(rows))
+        picked = np.asarray(indices, dtype=np.int64)
+        images = super().select(indices)
+        rows, offsets = pick_rows(np.arange(len(self.labels)), self.offsets, picked)
+        return PackedAnnotations(
+            image_ids=images.image_ids,
+            path_bytes=images.path_bytes,
+            path_offsets=images.path_offsets,
+            sizes_hw=self.sizes_hw[picked],
+            offsets=offsets,
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            crowd=self.crowd[rows],
+            difficult=self.difficult[rows],
+            truncated=self.truncated[rows],
+            area=self.area[rows],
+            regions=None if self.regions is None else self.regions.select(rows),
+        )
 
 
 class AnnotationsBuilder:

@@ -7,30 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from detseg.data.annotations import PackedAnnotations, pack_paths
-from detseg.data.coco_file import (
-    Entry,
-    check_images_present,
-    coco_categories,
-    coco_class_table,
-    coco_images,
-    coco_references,
-    coco_regions,
-    coco_sizes,
-    entries_by_id,
-    is_crowd,
-    load_coco,
-)
+from detseg.data.coco_columns import open_coco
+from detseg.data.coco_content import CocoObjects, areas_or_those_of_boxes
+from detseg.data.coco_file import check_images_present, coco_categories, coco_class_table
 from detseg.data.dataset import DetectionDataset
-from detseg.data.numbers import are_numbers
+from detseg.data.index_cache import Index, IndexCache
 from detseg.data.offsets import running_total
 from detseg.data.regions import PackedRegions
 from detseg.data.report import DataReport, Oddity, report_contents
-from detseg.errors import DataError, shown
 from detseg.structures import ClassTable, FloatArray, IntArray
 
 
@@ -55,86 +43,99 @@ def read_coco(
             masks are wanted and an annotation has none.
     """
     root, file = Path(images_dir), Path(annotation_file)
-    content = load_coco(file)
+    cache = IndexCache(file, "coco", masks, _plain(classes))
+    index = cache.find()
+    if index is None:
+        index = _read(root, file, classes, masks, cache)
+    else:
+        check_images_present(root, index.packed.paths())
+    table = classes if isinstance(classes, ClassTable) else index.classes
+    return DetectionDataset(index.packed, root, table, index.report, f"coco {file.stem}")
+
+
+def _plain(classes: ClassTable | Sequence[str] | None) -> object:
+    if isinstance(classes, ClassTable):
+        return classes.names, classes.source_ids
+    return None if classes is None else tuple(classes)
+
+
+def _read(root: Path, file: Path, classes: ClassTable | Sequence[str] | None, masks: bool, cache: IndexCache) -> Index:
+    """Read the file, and keep what was made of it alone."""
+    content, digest = open_coco(file, boxes=True, masks=masks)
     report = DataReport()
-    names = coco_categories(file, content["categories"])
+    names = coco_categories(file, content.categories)
     table = coco_class_table(file, names, classes, report)
-    image_ids, paths = coco_images(file, content["images"], report)
+    image_ids, paths = content.images(report)
     check_images_present(root, paths)
-    sizes = coco_sizes(file, content["images"], root, paths, report)
-    rows, columns = _columns(file, content["annotations"], image_ids, names, table, report)
+    sizes = content.sizes(root, paths, report)
+    objects = content.objects(boxes=True, wanted=names)
+    labels = report_labels(objects, names, table, report)
+    report_keys(objects, labels, report)
+    order, offsets = sorted_by_image(objects, labels, len(paths))
+    area = areas_or_those_of_boxes(objects.area, objects.xywh)[order]
     regions = None
     if masks:
-        entries = [content["annotations"][row] for row in rows]
-        entry_sizes = np.repeat(sizes, np.diff(columns["offsets"]), axis=0)
+        entry_sizes = np.repeat(sizes, np.diff(offsets), axis=0)
         mend = "take these annotations out, or take model.name=faster_rcnn, which learns from boxes alone"
-        regions = coco_regions(file, entries, entry_sizes, mend)
-        _take_mask_areas(columns["area"], entries, regions, entry_sizes)
+        regions = content.regions(order, entry_sizes, mend)
+        _take_mask_areas(area, np.flatnonzero(np.isnan(objects.area[order])), regions, entry_sizes)
     path_bytes, path_offsets = pack_paths(paths)
+    xywh, flags = objects.xywh[order], np.zeros(len(order), dtype=np.bool_)
     packed = PackedAnnotations(
-        image_ids=np.array(list(image_ids), dtype=np.int64),
+        image_ids=image_ids,
         sizes_hw=sizes,
         path_bytes=path_bytes,
         path_offsets=path_offsets,
+        offsets=offsets,
+        boxes=np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
+        labels=labels[order],
+        crowd=objects.crowd[order],
+        difficult=flags,
+        truncated=flags,
+        area=area,
         regions=regions,
-        **columns,
     )
     report_contents(packed, table, report)
-    return DetectionDataset(packed, root, table, report, f"coco {file.stem}")
+    index = Index(packed, table, report)
+    return index if report.count(Oddity.SIZE_NOT_STATED) else cache.keep(index, digest.hexdigest())
 
 
-def _columns(
-    file: Path,
-    entries: list[Entry],
-    image_ids: dict[int, int],
-    names: dict[int, str],
-    table: ClassTable,
-    report: DataReport,
-) -> tuple[list[int], dict[str, Any]]:
-    """The annotations of wanted classes, sorted by image: which entries they are, and their columns, those of
-    ``PackedAnnotations``."""
-    entries_by_id(file, "annotation", entries)
+def report_labels(objects: CocoObjects, names: dict[int, str], table: ClassTable, report: DataReport) -> IntArray:
+    """(T,) int64 labels of the annotations, -1 where the table leaves their category out, which is noted.
+
+    Args:
+        objects: the T annotations.
+        names: all categories by id.
+        table: the classes that are wanted.
+        report: where to note it.
+    """
     label_of_name = {name: label for label, name in enumerate(table.names)}
-    label_of = {category_id: label_of_name.get(name, -1) for category_id, name in names.items()}
-    position = np.zeros(len(entries), dtype=np.int64)
-    labels, crowd = np.zeros(len(entries), dtype=np.int64), np.zeros(len(entries), dtype=np.bool_)
-    xywh, area = np.zeros((len(entries), 4)), np.zeros(len(entries))
-    for row, entry in enumerate(entries):
-        position[row], category_id = coco_references(file, entry, image_ids, names)
-        labels[row] = label_of[category_id]
-        xywh[row] = _numbers(file, entry, "bbox", entry.get("bbox"), 4)
-        area[row] = _numbers(file, entry, "area", [entry.get("area", xywh[row, 2] * xywh[row, 3])], 1)[0]
-        crowd[row] = is_crowd(file, entry)
-        if labels[row] < 0:
-            report.add(Oddity.LEFT_OUT, names[category_id])
-            continue
-        if entry.get("ignore") == 1 and not crowd[row]:
-            report.add(Oddity.IGNORE_KEY, str(entry["id"]))
-        if "area" not in entry:
-            report.add(Oddity.AREA_NOT_STATED, str(entry["id"]))
-    order = np.argsort(position, kind="stable")
+    ids = np.array(sorted(names), dtype=np.int64)
+    labels = np.array([label_of_name.get(names[i], -1) for i in ids.tolist()], dtype=np.int64)
+    found = labels[np.searchsorted(ids, objects.category_ids)]
+    left_out, first, counts = np.unique(objects.category_ids[found < 0], return_index=True, return_counts=True)
+    for place in np.argsort(first).tolist():  # in the order of the file
+        report.add(Oddity.LEFT_OUT, names[int(left_out[place])], int(counts[place]))
+    return found
+
+
+def report_keys(objects: CocoObjects, labels: IntArray, report: DataReport) -> None:
+    """Note wanted annotations, those with a label, whose keys say something odd."""
+    wanted = labels >= 0
+    report.add_all(Oddity.IGNORE_KEY, objects.ids[wanted & objects.ignore & ~objects.crowd].tolist())
+    report.add_all(Oddity.AREA_NOT_STATED, objects.ids[wanted & np.isnan(objects.area)].tolist())
+
+
+def sorted_by_image(objects: CocoObjects, labels: IntArray, images: int) -> tuple[IntArray, IntArray]:
+    """Which annotations have a label, sorted by image, those of an image in the order of the file; and the (I + 1,)
+    offsets of the images among them."""
+    order = np.argsort(objects.positions, kind="stable")
     order = order[labels[order] >= 0]
-    flags = np.zeros(len(order), dtype=np.bool_)
-    return order.tolist(), {
-        "offsets": running_total(np.bincount(position[order], minlength=len(image_ids))),
-        "boxes": np.concatenate([xywh[order, :2], xywh[order, :2] + xywh[order, 2:]], axis=1),
-        "labels": labels[order],
-        "crowd": crowd[order],
-        "difficult": flags,
-        "truncated": flags,
-        "area": area[order],
-    }
+    return order, running_total(np.bincount(objects.positions[order], minlength=images))
 
 
-def _take_mask_areas(area: FloatArray, entries: list[Entry], regions: PackedRegions, sizes: IntArray) -> None:
+def _take_mask_areas(area: FloatArray, rows: IntArray, regions: PackedRegions, sizes: IntArray) -> None:
     """Put the pixels of its mask where an annotation states no area; of T entries each with the size of its image."""
-    for row, (entry, (height, width)) in enumerate(zip(entries, sizes.tolist(), strict=True)):
-        if "area" not in entry:
-            area[row] = regions.masks(range(row, row + 1), (height, width)).areas[0]
-
-
-def _numbers(file: Path, entry: Entry, key: str, values: object, count: int) -> list[float]:
-    if isinstance(values, list) and len(values) == count and are_numbers(values):
-        return values
-    expected = "[x, y, width, height] in pixels" if count == 4 else "a number"
-    raise DataError(f"{file}: annotation {entry['id']}: {key}: expected {expected}, got {shown(entry.get(key))}")
+    for row in rows.tolist():
+        height, width = sizes[row].tolist()
+        area[row] = regions.masks(range(row, row + 1), (height, width)).areas[0]

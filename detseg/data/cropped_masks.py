@@ -139,7 +139,11 @@ class CroppedMasks:
         return _tight(hw, parts, first, self.full_areas * scale)
 
     def resampled(
-        self, resample: Callable[[UInt8Array], UInt8Array], reach: npt.NDArray[np.floating], scale: float
+        self,
+        resample: Callable[[UInt8Array], UInt8Array],
+        reach: npt.NDArray[np.floating],
+        scale: float,
+        hw: tuple[int, int],
     ) -> CroppedMasks:
         """Every mask after a change of the whole picture that takes each pixel from one other place.
 
@@ -147,12 +151,13 @@ class CroppedMasks:
         depends on the place in the picture, so windows apart would not give the same pixels.
 
         Args:
-            resample: (H, W) uint8 → (H, W) uint8, by nearest neighbour, 0 where the picture shows nothing.
+            resample: (H, W) uint8 → (*hw) uint8, by nearest neighbour, 0 where the picture shows nothing.
             reach: (N, 4) xyxy in pixels; nothing of a mask can come to lie more than 2 pixels outside of its row.
             scale: by how much the change enlarges areas.
+            hw: height and width of the new picture, pixels.
         """
-        low = np.clip(np.floor(reach[:, [1, 0]]) - 2, 0, self.hw).astype(np.int64)
-        high = np.clip(np.ceil(reach[:, [3, 2]]) + 2, 0, self.hw).astype(np.int64)
+        low = np.clip(np.floor(reach[:, [1, 0]]) - 2, 0, hw).astype(np.int64)
+        high = np.clip(np.ceil(reach[:, [3, 2]]) + 2, 0, hw).astype(np.int64)
         windows = np.concatenate([low, high], axis=1).tolist()
         parts = list(self.parts)
         for layer, members in self._layers():
@@ -160,7 +165,7 @@ class CroppedMasks:
             for value, row in enumerate(members, start=1):
                 y1, x1, y2, x2 = windows[row]
                 parts[row] = (changed[y1:y2, x1:x2] == value).view(np.uint8)
-        return _tight(self.hw, parts, low, self.full_areas * scale)
+        return _tight(hw, parts, low, self.full_areas * scale)
 
     def _layers(self) -> Iterator[tuple[UInt8Array, list[int]]]:
         """All masks in as many (H, W) maps as their overlaps ask for, value k for the k-th of the masks listed."""

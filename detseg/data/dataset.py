@@ -9,9 +9,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.data.annotations import PackedAnnotations, PackedImages, trainable
-from detseg.data.images import read_image
+from detseg.data.images import read_reduced
 from detseg.data.report import DataReport
 from detseg.errors import DataError
+from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
@@ -75,12 +76,29 @@ class DetectionDataset(ImageDataset):
             DataError: the image is missing, damaged, or not of the size that its annotation states.
             IndexError: there is no such image.
         """
+        return self._sample(index, 1)
+
+    def reduced(self, index: int, input_hw: tuple[int, int]) -> Sample:
+        """The same, with JPEGs decoded at a half, a quarter or an eighth where the letterbox would shrink them at
+        least as much; the boxes are in pixels of the smaller image.
+
+        Args:
+            index: of the image.
+            input_hw: height and width of the network input, pixels.
+        """
+        scale = max(Letterbox.fit(self.hw(index), input_hw).scale_xy)
+        with_masks = self.packed.regions is not None
+        return self._sample(index, 1 if with_masks else max(k for k in (1, 2, 4, 8) if k == 1 or k * scale <= 1))
+
+    def _sample(self, index: int, divisor: int) -> Sample:
         index = self._position(index)
         path = self.path(index)
-        image = read_image(path)
-        self._check_size(index, (image.shape[0], image.shape[1]))
+        image, hw = read_reduced(path, divisor)
+        self._check_size(index, hw)
         objects = self.packed.image(index)
-        boxes, keep = trainable(objects, self.packed.hw(index))
+        boxes, keep = trainable(objects, hw)
+        if image.shape[:2] != hw:
+            boxes = boxes / np.float32(divisor)
         return Sample(
             index=index,
             image_id=self.image_id(index),

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.config.data import ElasticConfig
-from detseg.data.geometry import AffineMatrix, AnnotatedImage, between_centers, mapped_boxes
+from detseg.data.affine import AffineMatrix, between_centers, mapped_boxes
+from detseg.data.geometry import AnnotatedImage
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
@@ -85,4 +86,4 @@ def deformed(
         boxes, scale = mapped_boxes(item.boxes, matrix), abs(float(np.linalg.det(matrix[:, :2])))
     dx, dy = cv2.split(displacements)  # H W each; numpy takes long for the extremes of interleaved values
     farthest = np.array([dx.max(), dy.max(), dx.min(), dy.min()])  # pixel p shows what was at p + displacement
-    return changed.of_masks(item.masks.resampled(nearest, boxes - farthest, scale))
+    return changed.of_masks(item.masks.resampled(nearest, boxes - farthest, scale, item.hw))

@@ -15,12 +15,14 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.config.data import AugmentationConfig
-from detseg.data.bad_samples import BadSample, file_of, replaced
+from detseg.data.bad_samples import BadSample, replaced
 from detseg.data.cropped_masks import CroppedMasks
-from detseg.data.geometry import AnnotatedImage, BoxArray, through_letterbox
+from detseg.data.geometry import MIN_CROP, AnnotatedImage, BoxArray, through_letterbox
 from detseg.data.mosaic import mixup, mosaic
-from detseg.data.sample_check import check_sample
-from detseg.data.sampling import SampleRequest, Stream, random_stream
+from detseg.data.motion import Motion, moved
+from detseg.data.recent_samples import RecentSamples
+from detseg.data.sample_check import checked_sample
+from detseg.data.sampling import Companies, SampleRequest, Stream, random_stream
 from detseg.data.source import SampleSource
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
@@ -32,7 +34,7 @@ class Example:
     """One entry of a batch.
 
     Attributes:
-        image: (3, H, W) uint8 RGB.
+        image: (3, H, W) uint8 RGB, contiguous or the view of an (H, W, 3) image.
         boxes: (N, 4) float32 xyxy in pixels of `image`.
         labels: (N,) int64.
         ignore: (N,) bool.
@@ -71,6 +73,8 @@ class TrainDataset(Dataset[Example]):
 
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config)
+        self.recent = RecentSamples(source)
+        self._companies = Companies(seed, len(source))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -78,35 +82,51 @@ class TrainDataset(Dataset[Example]):
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
         rng = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index)
+        hw = (request.height, request.width)
         bad: list[BadSample] = []
-        item = self._image_or_mosaic(request.index, request, rng, bad)
+        motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
-            item = mixup(item, self._image_or_mosaic(self._partner(rng), request, rng, bad), rng)
-        return to_example(self.transform.augment(item, rng), request.index, None, skipped=bad)
+            first = self._image_or_mosaic(request.index, request, Motion(), rng, bad)
+            second = self._image_or_mosaic(self._partner(request, rng), request, Motion(), rng, bad)
+            item = moved(mixup(first, second, rng), motion, hw)
+        else:
+            item = self._image_or_mosaic(request.index, request, motion, rng, bad)
+        return to_example(self.transform.finished(item, rng), request.index, None, skipped=bad)
 
     def __getitems__(self, requests: list[SampleRequest]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
         return _examples_or_error(self, requests)
 
     def _image_or_mosaic(
-        self, index: int, request: SampleRequest, rng: np.random.Generator, bad: list[BadSample]
+        self, index: int, request: SampleRequest, motion: Motion, rng: np.random.Generator, bad: list[BadSample]
     ) -> AnnotatedImage:
         hw = (request.height, request.width)
-        if request.mix and rng.random() < self.config.mosaic:
-            indices = [index, self._partner(rng), self._partner(rng), self._partner(rng)]
-            tiles = [self._annotated(i, request.epoch, bad) for i in rng.permutation(indices).tolist()]
-            return mosaic(tiles, hw, self.config.mosaic_scale, self.config.min_visibility, rng)
-        return self.transform.fit(self._annotated(index, request.epoch, bad), hw, rng)
+        if not request.mix or rng.random() >= self.config.mosaic:
+            return moved(self.transform.cropped(self._annotated(index, request, bad), rng), motion, hw)
+        indices = [index, *(self._partner(request, rng) for _ in range(3))]
+        tiles = [self._annotated(i, request, bad) for i in rng.permutation(indices).tolist()]
+        scale, visibility = self.config.mosaic_scale, self.config.min_visibility
+        if motion.is_upright:
+            return mosaic(tiles, hw, scale, visibility, rng, motion.affine(hw))
+        return moved(mosaic(tiles, hw, scale, visibility, rng), motion, hw)
 
-    def _annotated(self, index: int, epoch: int, bad: list[BadSample]) -> AnnotatedImage:
+    def _annotated(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AnnotatedImage:
+        read = partial(self._read, request)
         if not self.skip_bad:
-            return annotated(checked_sample(self.source, index))
-        sample, found = replaced(partial(checked_sample, self.source), self.source, self.seed, epoch, index)
+            return annotated(read(index))
+        sample, found = replaced(read, self.source, self.seed, request.epoch, index)
         bad += found
         return annotated(sample)
 
-    def _partner(self, rng: np.random.Generator) -> int:
-        return int(rng.integers(len(self.source)))
+    def _read(self, request: SampleRequest, index: int) -> Sample:
+        stretch = 1 if self.config.crop == 0 else 1 / MIN_CROP  # of a crop the letterbox shows more
+        hw = round(request.height * stretch), round(request.width * stretch)
+        mixes = request.mix and max(self.config.mosaic, self.config.mixup) > 0
+        return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
+
+    def _partner(self, request: SampleRequest, rng: np.random.Generator) -> int:
+        company = self._companies.of(request.epoch, request.index)
+        return int(company[rng.integers(len(company))])
 
 
 class EvalDataset(Dataset[Example]):
@@ -134,24 +154,6 @@ class EvalDataset(Dataset[Example]):
         return _examples_or_error(self, indices)
 
 
-def checked_sample(source: SampleSource, index: int) -> Sample:
-    """A sample that a network can learn from.
-
-    Raises:
-        DataError: it cannot be read, or does not keep the contract.  Whatever else its source raises (out of memory, a
-            mistake in a source of the user's) goes on with a note that names the file, which a loader hands on, too.
-    """
-    try:
-        sample = source[index]
-        check_sample(sample, source.classes)
-    except DataError:
-        raise
-    except Exception as error:
-        error.add_note(f"This happened while {file_of(source, index)} was read.")
-        raise
-    return sample
-
-
 def annotated(sample: Sample) -> AnnotatedImage:
     """The part of a sample that augmentation changes; the bounds of masks, where there are any, for boxes."""
     item = AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
@@ -171,7 +173,7 @@ def to_example(
     skipped: Sequence[BadSample] = (),
 ) -> Example:
     """Channels first, as networks want them."""
-    image = np.ascontiguousarray(item.image.transpose(2, 0, 1))  # 3 H W
+    image = item.image.transpose(2, 0, 1)  # 3 H W; a view, which is copied once, into the batch
     columns = (image, item.boxes, item.labels, item.ignore)
     return Example(*columns, index, letterbox, item.semantic, truth, item.masks, tuple(skipped))
 

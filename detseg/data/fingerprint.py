@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -19,14 +20,25 @@ import numpy.typing as npt
 
 from detseg.data.annotations import PackedAnnotations
 from detseg.data.dataset import DetectionDataset
-from detseg.data.regions import PackedRegions
+from detseg.data.regions import Coordinates, PackedRegions, in_pixels
 from detseg.data.semantic_coco import CocoMasks
 from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
 from detseg.structures import ClassTable
 
 _DIGEST_BYTES = 16
 
-Part = bytes | npt.NDArray[np.generic]
+_LOT = 1 << 20
+"""Coordinates that are turned into pixels at a time."""
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """Coordinates, of which the pixels count: in what form they are kept does not."""
+
+    coordinates: Coordinates
+
+
+Part = bytes | npt.NDArray[np.generic] | _Pixels
 
 
 class Fingerprint(TypedDict):
@@ -91,7 +103,7 @@ def _objects(packed: PackedAnnotations) -> Iterator[Part]:
 
 
 def _regions(regions: PackedRegions) -> Iterator[Part]:
-    yield from (regions.coordinates, regions.polygon_offsets, regions.region_offsets)
+    yield from (_Pixels(regions.coordinates), regions.polygon_offsets, regions.region_offsets)
     yield from (regions.rle_bytes, regions.rle_offsets)
 
 
@@ -110,7 +122,13 @@ def _size(path: Path) -> int:
 def _digest(parts: Iterable[Part]) -> str:
     found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in parts:
+        # The length comes first, else the end of one part could be the beginning of the next.
+        if isinstance(part, _Pixels):
+            found.update(f"{8 * len(part.coordinates)}:".encode())
+            for first in range(0, len(part.coordinates), _LOT):
+                found.update(in_pixels(part.coordinates[first : first + _LOT]).data)
+            continue
         data = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
-        found.update(f"{len(data)}:".encode())  # else the end of one part could be the beginning of the next
+        found.update(f"{len(data)}:".encode())
         found.update(data)
     return found.hexdigest()

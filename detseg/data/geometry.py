@@ -1,4 +1,4 @@
-"""Random crop, zoom, flips and affine maps of an image with all that belongs to it, and which objects are dropped.
+"""Random crop, letterbox, flips and affine maps of an image with all that belongs to it, and which objects are dropped.
 
 These are ours and not those of albumentations 2.0.8, for reasons that were measured:
 - its "bbox-safe" crop truncates the far edge and cuts up to a pixel off the boxes;
@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.data import AffineConfig
+from detseg.data.affine import AffineMatrix, between_centers, mapped_boxes, mapped_image
 from detseg.data.cropped_masks import CroppedMasks
-from detseg.ops.letterbox import PAD_VALUE, Letterbox
+from detseg.ops.letterbox import Letterbox
 from detseg.structures import IGNORE_LABEL, BoolArray, IntArray, UInt8Array
 
 BoxArray = npt.NDArray[np.float32]
-AffineMatrix = npt.NDArray[np.float64]
 
 MIN_CROP = 0.5
 """Shortest side of a random crop as a share of the image's side, so that one small box is not blown up."""
@@ -72,7 +71,10 @@ class AnnotatedImage(NamedTuple):
 
 
 def visible_boxes(
-    boxes: npt.NDArray[np.floating], window: tuple[float, float, float, float], min_visibility: float, min_size: float
+    boxes: npt.NDArray[np.floating],
+    window: tuple[float, float, float, float] | npt.NDArray[np.float64],
+    min_visibility: float,
+    min_size: float,
 ) -> tuple[BoxArray, BoolArray]:
     """Clip boxes to a window and tell which stay: the one rule of crop, affine map and mosaic.
 
@@ -81,22 +83,23 @@ def visible_boxes(
 
     Args:
         boxes: (N, 4) xyxy in pixels, not clipped.
-        window: x1, y1, x2, y2 of the part of the picture that shows them.
+        window: x1, y1, x2, y2 of the part of the picture that shows them; or (N, 4), one for each.
         min_visibility: share of the area, in [0, 1].
         min_size: pixels.
 
     Returns:
         (N, 4) float32 clipped boxes and (N,) bool, true where the box stays; only those rows are valid boxes.
     """
-    low, high = np.array(window[:2] * 2), np.array(window[2:] * 2)
-    exact = boxes.astype(np.float64)
-    clipped = np.clip(exact, low, high)
-    full_area = (exact[:, 2] - exact[:, 0]) * (exact[:, 3] - exact[:, 1])
-    width, height = clipped[:, 2] - clipped[:, 0], clipped[:, 3] - clipped[:, 1]
+    windows = np.asarray(window)
+    low, high = windows[..., None, :2], windows[..., None, 2:]
+    exact = boxes.astype(np.float64).reshape(-1, 2, 2)  # N, two corners, x and y
+    clipped = np.minimum(np.maximum(exact, low), high)
+    full_area = (exact[:, 1] - exact[:, 0]).prod(axis=1)
+    sides = clipped[:, 1] - clipped[:, 0]
     rounded = clipped.astype(np.float32)  # thin boxes can lose their area here, so emptiness is asked of the result
-    keep = (rounded[:, 2] > rounded[:, 0]) & (rounded[:, 3] > rounded[:, 1])
-    keep &= (width * height >= min_visibility * full_area) & (np.minimum(width, height) >= min_size)
-    return rounded, keep
+    keep = (rounded[:, 1] > rounded[:, 0]).all(axis=1)
+    keep &= (sides.prod(axis=1) >= min_visibility * full_area) & (sides >= min_size).all(axis=1)
+    return rounded.reshape(-1, 4), keep
 
 
 def keep_visible(item: AnnotatedImage, min_visibility: float, min_size: float) -> AnnotatedImage:
@@ -176,78 +179,31 @@ def flipped(item: AnnotatedImage, *, horizontal: bool, vertical: bool) -> Annota
     return item._replace(image=image, boxes=boxes, semantic=semantic, masks=masks)
 
 
-def random_zoom_matrix(factors: tuple[float, float], hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix:
-    """Draw the (2, 3) matrix of a zoom at a random place, in edge coordinates (scale jitter, Chen et al. 2018).
-
-    Of an image that grows a random part of its own size is seen; one that shrinks lies whole at a random place.
-    It acts on the letterboxed image, its padding included: what the letterbox averaged away of a large image, a zoom
-    does not bring back; and below a half it skips pixels, since `warped` interpolates between four.
-
-    Args:
-        factors: range of the zoom, drawn on a logarithmic scale.
-        hw: height and width of the image and of the result, pixels.
-        rng: source of zoom and place.
-    """
-    zoom = math.exp(rng.uniform(*np.log(factors)))
-    offset = rng.random(2) * (1 - zoom) * (hw[1], hw[0])  # from 0 to the spare room, which is negative for zoom > 1
-    return np.column_stack([zoom * np.eye(2), offset])
-
-
-def chained(first: AffineMatrix, then: AffineMatrix) -> AffineMatrix:
-    """The (2, 3) matrix of one affine map after another, so that pixels are interpolated once."""
-    return np.column_stack([then[:, :2] @ first[:, :2], then[:, :2] @ first[:, 2] + then[:, 2]])
-
-
-def random_affine_matrix(config: AffineConfig, hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix:
-    """Draw the (2, 3) matrix of a map about the image's centre, in edge coordinates.
-
-    The zoom is drawn on a logarithmic scale, so that halving is as likely as doubling.
-    """
-    zoom = math.exp(rng.uniform(*np.log(config.scale)))
-    shift = rng.uniform(-config.shift, config.shift, size=2) * (hw[1], hw[0])
-    angle = math.radians(rng.uniform(-config.rotate_degrees, config.rotate_degrees))
-    shear_x, shear_y = np.tan(np.radians(rng.uniform(-config.shear_degrees, config.shear_degrees, size=2)))
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    linear = zoom * rotation @ np.array([[1.0, shear_x], [shear_y, 1.0]])
-    center = np.array([hw[1] / 2, hw[0] / 2])
-    return np.column_stack([linear, center + shift - linear @ center])
-
-
-def between_centers(matrix: AffineMatrix) -> AffineMatrix:
-    """A (2, 3) map in edge coordinates as OpenCV takes it: between pixel centres, half a pixel inside the edges."""
-    linear, offset = matrix[:, :2], matrix[:, 2]
-    return np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
-
-
-def warped(item: AnnotatedImage, matrix: AffineMatrix) -> AnnotatedImage:
+def warped(item: AnnotatedImage, matrix: AffineMatrix, hw: tuple[int, int] | None = None) -> AnnotatedImage:
     """Map image, objects and semantic map by a (2, 3) affine matrix in edge coordinates.
 
     A box becomes the smallest upright box around its four mapped corners, not clipped; where there are masks, the
     bounds of the mapped mask.
+
+    Args:
+        item: with sides of at most ``MAX_SIDE``.
+        matrix: from the image to the result.
+        hw: height and width of the result, pixels; None: those of the image.
     """
+    height, width = hw or item.hw
     centers = between_centers(matrix)
-    height, width = item.hw
 
     def nearest(labels: UInt8Array, outside: int = 0) -> UInt8Array:
         mapped = cv2.warpAffine(labels, centers, (width, height), flags=cv2.INTER_NEAREST, borderValue=outside)
         return np.asarray(mapped, dtype=np.uint8)
 
-    image = cv2.warpAffine(item.image, centers, (width, height), flags=cv2.INTER_LINEAR, borderValue=(PAD_VALUE,) * 3)
     boxes = mapped_boxes(item.boxes, matrix)
     changed = item._replace(
-        image=np.asarray(image, dtype=np.uint8),
+        image=mapped_image(item.image, matrix, (height, width)),
         boxes=boxes.astype(np.float32),
         semantic=None if item.semantic is None else nearest(item.semantic, IGNORE_LABEL),
     )
     if item.masks is None:
         return changed
-    return changed.of_masks(item.masks.resampled(nearest, boxes, abs(float(np.linalg.det(matrix[:, :2])))))
-
-
-def mapped_boxes(boxes: BoxArray, matrix: AffineMatrix) -> npt.NDArray[np.float64]:
-    """(N, 4) xyxy → (N, 4) float64 xyxy, the smallest upright boxes around the four corners of each after a (2, 3)
-    affine map in edge coordinates."""
-    corners = (
-        boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64) @ matrix[:, :2].T + matrix[:, 2]
-    )  # (N, 4, 2)
-    return np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
+    scale = abs(float(np.linalg.det(matrix[:, :2])))
+    return changed.of_masks(item.masks.resampled(nearest, boxes, scale, (height, width)))

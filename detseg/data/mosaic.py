@@ -1,26 +1,30 @@
 """Images made of several: mosaic (Bochkovskiy, Wang, Liao 2020, section 3.4) and mixup (Zhang et al. 2018).
 
 N objects.  A mosaic is drawn at the size of the network input at once: each image is cut at the border of its
-quadrant and scaled once, so that no canvas of twice the size has to be filled, cropped and resized.
+quadrant and scaled once, so that no canvas of twice the size has to be filled, cropped and resized.  Flips, zoom and
+shift of the whole mosaic are part of that scaling.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
+from detseg.data.affine import AffineMatrix
 from detseg.data.cropped_masks import CroppedMasks
-from detseg.data.geometry import AnnotatedImage, BoxArray, visible_boxes, visible_masks
-from detseg.ops.letterbox import PAD_VALUE, Letterbox, resize, resize_labels
+from detseg.data.geometry import AnnotatedImage, visible_boxes, visible_masks
+from detseg.data.placement import Place, Span, boxes_on_canvas
+from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
 CENTER_RANGE = (0.3, 0.7)
 """Where the four images of a mosaic meet, as shares of the sides."""
+
+STILL: AffineMatrix = np.eye(2, 3)
+"""The map that moves nothing."""
 
 MIXUP_CONCENTRATION = 32.0
 """Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
@@ -32,6 +36,7 @@ def mosaic(
     scale_range: tuple[float, float],
     min_visibility: float,
     rng: np.random.Generator,
+    matrix: AffineMatrix = STILL,
 ) -> AnnotatedImage:
     """Put four images around a random point of a grey canvas.
 
@@ -45,9 +50,10 @@ def mosaic(
         scale_range: range of the factors, drawn on a logarithmic scale.
         min_visibility: least visible share of a box that stays.
         rng: source of all choices.
+        matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
 
     Returns:
-        the mosaic; boxes clipped to their quadrants.
+        the mosaic; boxes clipped to their quadrants, of which a map may have moved parts out of sight.
 
     Raises:
         ValueError: not four images, or some of them with a semantic map, or with masks, and some without.
@@ -58,20 +64,19 @@ def mosaic(
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
-    shown = []
+    places = []
     for position, tile in enumerate(tiles):
-        zoom = math.exp(rng.uniform(*np.log(scale_range)))
+        zoom = math.exp(rng.uniform(math.log(scale_range[0]), math.log(scale_range[1])))
         fitted_height, fitted_width = Letterbox.fit(tile.hw, input_hw).resized_hw
-        x = _Span.draw(tile.hw[1], fitted_width * zoom, center_x, width, after=position % 2 == 1, rng=rng)
-        y = _Span.draw(tile.hw[0], fitted_height * zoom, center_y, height, after=position >= 2, rng=rng)
-        part = tile.image[y.first : y.first + y.taken, x.first : x.first + x.taken]
-        shown_hw = (y.end - y.start, x.end - x.start)
-        canvas[y.start : y.end, x.start : x.end] = resize(part, shown_hw)
-        if canvas_labels is not None and tile.semantic is not None:
-            part = tile.semantic[y.first : y.first + y.taken, x.first : x.first + x.taken]
-            canvas_labels[y.start : y.end, x.start : x.end] = resize_labels(part, shown_hw)
-        shown.append(_objects_shown(tile, x, y, input_hw, min_visibility))
-    return _with_all_objects(canvas, shown)._replace(semantic=canvas_labels)
+        x = Span.draw(tile.hw[1], fitted_width * zoom, center_x, width, after=position % 2 == 1, rng=rng)
+        y = Span.draw(tile.hw[0], fitted_height * zoom, center_y, height, after=position >= 2, rng=rng)
+        place = Place.mapped((x, y), matrix, input_hw)
+        places.append(place)
+        if place.is_seen:
+            canvas[place.window] = place.pixels(tile.image)
+            if canvas_labels is not None and tile.semantic is not None:
+                canvas_labels[place.window] = place.labels(tile.semantic)
+    return _objects_seen(tiles, places, min_visibility, canvas)._replace(semantic=canvas_labels)
 
 
 def _with_all_objects(image: UInt8Array, several: Sequence[AnnotatedImage]) -> AnnotatedImage:
@@ -96,49 +101,35 @@ def _canvas_labels(tiles: Sequence[AnnotatedImage], hw: tuple[int, int]) -> UInt
     return np.full(hw, IGNORE_LABEL, dtype=np.uint8) if having else None
 
 
-class _Span(NamedTuple):
-    """Along one axis: which pixels of an image show (`taken` from `first` on), and from where to where on the canvas.
-
-    What shows is cut out before it is scaled; pixels that no one sees cost nothing.
-    """
-
-    first: int
-    taken: int
-    start: int
-    end: int
-
-    @classmethod
-    def draw(
-        cls, side: int, length: float, center: int, canvas_side: int, *, after: bool, rng: np.random.Generator
-    ) -> _Span:
-        """Place an image of `side` pixels, scaled to about `length`, before or after the center."""
-        room = canvas_side - center if after else center
-        shown = min(max(round(length), 1), room)
-        taken = min(max(round(side * room / length), 1), side)  # the whole side where there is room for it
-        first = int(rng.integers(0, side - taken, endpoint=True))
-        return cls(first, taken, center, center + shown) if after else cls(first, taken, center - shown, center)
-
-    def to_canvas(self, positions: BoxArray) -> npt.NDArray[np.float64]:
-        """Positions in the image → positions on the canvas."""
-        scale = (self.end - self.start) / self.taken
-        return (positions.astype(np.float64) - self.first) * scale + self.start
-
-
-def _objects_shown(
-    tile: AnnotatedImage, x: _Span, y: _Span, hw: tuple[int, int], min_visibility: float
+def _objects_seen(
+    tiles: Sequence[AnnotatedImage], places: Sequence[Place], min_visibility: float, canvas: UInt8Array
 ) -> AnnotatedImage:
-    """A tile whose objects are those that the canvas of height and width ``hw`` shows, as it shows them.
+    """The canvas with the objects that it shows, as it shows them.
 
     Too small ones are dropped at the end of the augmentation, which may still zoom.
     """
+    if any(tile.masks is not None for tile in tiles):
+        hw = (canvas.shape[0], canvas.shape[1])
+        shown = [_masks_seen(tile, place, min_visibility, hw) for tile, place in zip(tiles, places, strict=True)]
+        return _with_all_objects(canvas, shown)
+    item = _with_all_objects(canvas, tiles)
+    table = [(*place.shown_window, *place.scales_and_offsets, place.is_seen) for place in places]
+    of_box = np.repeat(np.array(table), [len(tile.boxes) for tile in tiles], axis=0)  # (N, 13)
+    clipped, keep = visible_boxes(item.boxes, of_box[:, :4], min_visibility, 0)  # in pixels of the tiles
+    boxes = boxes_on_canvas(clipped, of_box[:, 4:8], of_box[:, 8:12])
+    keep &= (of_box[:, 12] > 0) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)  # thin ones may round to nothing
+    return item._replace(boxes=boxes).picked(keep)
+
+
+def _masks_seen(tile: AnnotatedImage, place: Place, min_visibility: float, hw: tuple[int, int]) -> AnnotatedImage:
+    """A tile with the objects that the canvas of height and width ``hw`` shows, as it shows them."""
     if tile.masks is None:
-        moved = np.stack([span.to_canvas(tile.boxes[:, k]) for k, span in enumerate((x, y, x, y))], axis=1)
-        clipped, keep = visible_boxes(moved, (x.start, y.start, x.end, y.end), min_visibility, 0)
-        return tile._replace(boxes=clipped).picked(keep)
-    part = tile.masks.cropped((x.first, y.first, x.first + x.taken, y.first + y.taken))
-    resized = part.resized((y.end - y.start, x.end - x.start))
-    keep = visible_masks(part, min_visibility) & (resized.areas > 0)
-    return tile.of_masks(resized.uncut().placed(hw, y.start, x.start)).picked(keep)
+        return tile
+    part = tile.masks.cropped(place.shown_window)
+    if not place.is_seen:
+        return tile.of_masks(part.placed(hw, 0, 0)).picked(np.zeros(len(part), dtype=bool))
+    seen = place.masks(part.uncut(), hw)
+    return tile.of_masks(seen).picked(visible_masks(part, min_visibility) & (seen.areas > 0))
 
 
 def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:

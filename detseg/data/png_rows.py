@@ -1,4 +1,6 @@
-"""Whether a PNG holds all its rows: Pillow fills up with black, in silence, where the compressed pixels end early.
+"""What must be known of a PNG before and after it is decoded: whether OpenCV may, and whether it holds all its rows.
+
+Pillow fills up with black, in silence, where the compressed pixels end early.
 
 W3C, "Portable Network Graphics (PNG) Specification", third edition: rows with a filter byte, Adam7, animations.
 """
@@ -16,6 +18,26 @@ _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), 
 """First column and row, and steps along both, of the pixels of each pass."""
 
 _PIECE = 1 << 20
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_ANIMATION = b"acTL"
+_COMPRESSED_TEXTS = (b"zTXt", b"iTXt")
+
+
+def is_plain_png(png: bytes) -> bool:
+    """Whether OpenCV takes no more of a PNG than Pillow would.
+
+    Of a damaged animation it gives what it has; texts behind the pixels, which Pillow's header has not come to, it
+    expands whatever their size.
+    """
+    place, behind = len(_SIGNATURE), False
+    while place + 8 <= len(png):
+        kind = png[place + 4 : place + 8]
+        if kind == _ANIMATION or (behind and kind in _COMPRESSED_TEXTS):
+            return False
+        behind = behind or kind == b"IDAT"
+        place += 12 + int.from_bytes(png[place : place + 4], "big")  # length, kind and checksum take four bytes each
+    return True
 
 
 def lacks_rows(data: bytes) -> bool:

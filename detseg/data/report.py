@@ -6,6 +6,7 @@ Letters for dimensions: I images, T objects of all images.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +75,13 @@ class DataReport:
         if where not in examples and len(examples) <= MAX_EXAMPLES:
             examples.append(where)
 
+    def add_all(self, oddity: Oddity, ids: list[int]) -> None:
+        """Note an oddity of entries that have it once each, by their ids."""
+        for entry_id in ids[: MAX_EXAMPLES + 1]:
+            self.add(oddity, str(entry_id))
+        if len(ids) > MAX_EXAMPLES + 1:
+            self._counts[oddity] += len(ids) - MAX_EXAMPLES - 1
+
     def count(self, oddity: Oddity) -> int:
         """How often something was found; 0 when never."""
         return self._counts.get(oddity, 0)
@@ -87,6 +95,20 @@ class DataReport:
         return self._notes + [
             f"{oddity.value}: {self._counts[oddity]} ({self._where(oddity)})" for oddity in Oddity if self.count(oddity)
         ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        found = {oddity.name: [count, self._examples[oddity]] for oddity, count in self._counts.items()}
+        return {"found": found, "notes": self._notes}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DataReport:
+        """The report of a ``to_dict``, also after JSON."""
+        report = cls()
+        for name, (count, examples) in data["found"].items():
+            report._counts[Oddity[name]], report._examples[Oddity[name]] = count, examples
+        report._notes = data["notes"]
+        return report
 
     def _where(self, oddity: Oddity) -> str:
         more = ", ..." if len(self._examples[oddity]) > MAX_EXAMPLES else ""
@@ -116,21 +138,13 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
         Oddity.CROWD: packed.crowd,
         Oddity.DIFFICULT: packed.difficult,
     }
+    if packed.regions is not None:
+        found[Oddity.NO_PIXEL] = packed.regions.are_empty(hw)
     for oddity, rows in found.items():
         for image, count in zip(*np.unique(image_of[rows], return_counts=True), strict=True):
             report.add(oddity, packed.path(int(image)), int(count))
-    if packed.regions is not None:
-        for image in range(len(packed)):
-            _report_empty_masks(packed, image, report)
     for image in np.flatnonzero(counts == 0):
         report.add(Oddity.NO_OBJECTS, packed.path(int(image)))
     seen = np.bincount(packed.labels, minlength=len(classes))
     for label in np.flatnonzero(seen == 0):
         report.add(Oddity.UNSEEN, classes.names[label])
-
-
-def _report_empty_masks(packed: PackedAnnotations, image: int, report: DataReport) -> None:
-    masks = packed.image(image).masks
-    num = 0 if masks is None else int((masks.areas == 0).sum())
-    if num:
-        report.add(Oddity.NO_PIXEL, packed.path(image), num)

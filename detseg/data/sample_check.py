@@ -7,8 +7,36 @@ from __future__ import annotations
 
 import numpy as np
 
+from detseg.data.bad_samples import file_of
+from detseg.data.source import SampleSource
 from detseg.errors import DataError
 from detseg.structures import ClassTable, Sample
+
+
+def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
+    """A sample that a network can learn from.
+
+    Args:
+        source: of the sample.
+        index: position in it.
+        input_hw: height and width of the network input that the image may be reduced to while it is decoded, where the
+            source can do so; None: it is needed whole.
+
+    Raises:
+        DataError: it cannot be read, or does not keep the contract.  Whatever else its source raises (out of memory, a
+            mistake in a source of the user's) goes on with a note that names the file, which a loader hands on, too.
+    """
+    try:
+        # Not a runtime_checkable protocol: to ask one takes as long as to flip an image.
+        reduced = None if input_hw is None else getattr(source, "reduced", None)
+        sample: Sample = source[index] if reduced is None else reduced(index, input_hw)
+        check_sample(sample, source.classes)
+    except DataError:
+        raise
+    except Exception as error:
+        error.add_note(f"This happened while {file_of(source, index)} was read.")
+        raise
+    return sample
 
 
 def check_sample(sample: Sample, classes: ClassTable) -> None:
@@ -24,8 +52,8 @@ def check_sample(sample: Sample, classes: ClassTable) -> None:
     """
     _check_columns(sample)
     height, width = sample.hw
-    x1, y1, x2, y2 = sample.boxes.T
-    inside = (x1 >= 0) & (x1 < x2) & (x2 <= width) & (y1 >= 0) & (y1 < y2) & (y2 <= height)  # NaN is not
+    low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
+    inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # NaN is not
     if not inside.all():
         row = int(np.argmin(inside))
         raise DataError(

@@ -7,11 +7,16 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from detseg.errors import DataError
 
 SIZE_STEP = 32
 """Batch sizes in pixels are multiples of this, the coarsest stride of the networks."""
+
+
+COMPANY = 32
+"""Images that are mixed with each other."""
 
 
 class Stream(IntEnum):
@@ -30,6 +35,38 @@ def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.r
     The entropy has a fixed length because numpy pads it with zeros: (3, 4) and (3, 4, 0) are one stream.
     """
     return np.random.default_rng((seed, epoch, index, stream))
+
+
+def epoch_order(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """(num_samples,) positions in the data set, in the order in which an epoch deals them when it shuffles."""
+    return random_stream(Stream.PERMUTATION, seed, epoch).permutation(num_samples)
+
+
+class Companies:
+    """Which images a mosaic or mixup of an image draws its others from: those dealt shortly before and after it.
+
+    The order of each epoch is cut into companies of ``COMPANY`` images in a row; the last one overlaps the one before.
+    It is random which images these are, so mosaics are as random as if their images came from the whole data set, but
+    whoever makes the mosaics of a company needs no more than its images: decoded once, not four times.
+
+    Args:
+        seed: of everything random.
+        num_samples: length of the data set.
+    """
+
+    def __init__(self, seed: int, num_samples: int) -> None:
+        self.seed, self.num_samples = seed, num_samples
+        self._epoch: int | None = None
+        self._order = self._place = np.zeros(0, dtype=np.int64)
+
+    def of(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
+        """Positions in the data set of the company of an image, itself included; of all where they are few."""
+        if epoch != self._epoch:
+            self._order = epoch_order(self.seed, epoch, self.num_samples)
+            self._place = np.argsort(self._order)
+            self._epoch = epoch
+        first = min(int(self._place[index]) // COMPANY * COMPANY, max(self.num_samples - COMPANY, 0))
+        return self._order[first : first + COMPANY]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +173,7 @@ class EpochBatchSampler:
     def _deal(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
-            order = random_stream(Stream.PERMUTATION, self.seed, epoch).permutation(self.num_samples)
+            order = epoch_order(self.seed, epoch, self.num_samples)
         mix = self.plain_from_epoch is None or epoch < self.plain_from_epoch
         step = min(self.batch_size * self.world_size, self.num_samples)
         order = np.concatenate([order, order[: self._num_batches * step - self.num_samples]])

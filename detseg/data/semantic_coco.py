@@ -17,23 +17,12 @@ import numpy as np
 
 from detseg.data.annotations import pack_images
 from detseg.data.class_names import check_class_name, listed
-from detseg.data.coco_file import (
-    Entry,
-    check_images_present,
-    coco_categories,
-    coco_class_table,
-    coco_images,
-    coco_references,
-    coco_regions,
-    coco_sizes,
-    entries_by_id,
-    is_crowd,
-    load_coco,
-)
+from detseg.data.coco import report_labels, sorted_by_image
+from detseg.data.coco_columns import open_coco
+from detseg.data.coco_file import check_images_present, coco_categories, coco_class_table
 from detseg.data.mask_inspection import inspect_masks
-from detseg.data.offsets import running_total
 from detseg.data.regions import PackedRegions
-from detseg.data.report import DataReport, Oddity
+from detseg.data.report import DataReport
 from detseg.data.semantic_dataset import SegmentationDataset
 from detseg.errors import ClassTableError, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
@@ -117,16 +106,28 @@ def read_coco_masks(
             not among the categories.
     """
     root, file = Path(images_dir), Path(annotation_file)
-    content = load_coco(file)
+    content, _ = open_coco(file, boxes=False, masks=True)
     report = DataReport()
-    names = coco_categories(file, content["categories"])
+    names = coco_categories(file, content.categories)
     table = _class_table(file, names, classes, report)
-    image_ids, paths = coco_images(file, content["images"], report)
+    image_ids, paths = content.images(report)
     check_images_present(root, paths)
-    sizes = coco_sizes(file, content["images"], root, paths, report)
-    ids = np.array(list(image_ids), dtype=np.int64)
-    masks = _pack(file, content["annotations"], image_ids, sizes, names, table, report)
-    dataset = SegmentationDataset(pack_images(paths, ids), masks, root, table, report, f"coco {file.stem}")
+    sizes = content.sizes(root, paths, report)
+    wanted = [category_id for category_id, name in names.items() if name in table.names]
+    objects = content.objects(boxes=False, wanted=wanted)
+    labels = report_labels(objects, names, table, report)
+    order, offsets = sorted_by_image(objects, labels, len(paths))
+    masks = CocoMasks(
+        file=file,
+        image_ids=image_ids,
+        sizes_hw=sizes,
+        offsets=offsets,
+        regions=content.regions(order, sizes[objects.positions[order]], "take these annotations out"),
+        labels=labels[order],
+        crowd=objects.crowd[order],
+        rows=np.arange(len(sizes)),
+    )
+    dataset = SegmentationDataset(pack_images(paths, image_ids), masks, root, table, report, f"coco {file.stem}")
     inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
 
@@ -155,41 +156,3 @@ def _class_table(
         )
     source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
     return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
-
-
-def _pack(
-    file: Path,
-    entries: list[Entry],
-    image_ids: dict[int, int],
-    sizes: IntArray,
-    names: dict[int, str],
-    table: ClassTable,
-    report: DataReport,
-) -> CocoMasks:
-    entries_by_id(file, "annotation", entries)
-    label_of_name = {name: label for label, name in enumerate(table.names)}
-    found: list[tuple[int, int, bool, Entry]] = []
-    for entry in entries:
-        position, category_id = coco_references(file, entry, image_ids, names)
-        label = label_of_name.get(names[category_id])
-        if label is None:
-            report.add(Oddity.LEFT_OUT, names[category_id])
-        else:
-            found.append((position, label, is_crowd(file, entry), entry))
-    found.sort(key=lambda item: item[0])  # stable: annotations of an image stay in the order of the file
-    regions = coco_regions(
-        file, [entry for *_, entry in found], sizes[[position for position, *_ in found]], "take these annotations out"
-    )
-    counts = (
-        np.bincount([position for position, *_ in found], minlength=len(sizes)) if found else np.zeros(len(sizes), int)
-    )
-    return CocoMasks(
-        file=file,
-        image_ids=np.array(list(image_ids), dtype=np.int64),
-        sizes_hw=sizes,
-        offsets=running_total(counts),
-        regions=regions,
-        labels=np.array([label for _, label, _, _ in found], dtype=np.int64),
-        crowd=np.array([crowd for _, _, crowd, _ in found], dtype=np.bool_),
-        rows=np.arange(len(sizes)),
-    )

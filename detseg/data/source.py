@@ -8,7 +8,11 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
 class SampleSource(Protocol):
-    """Anything that yields a `Sample` for each position; every reader of detseg is one."""
+    """Anything that yields a `Sample` for each position; every reader of detseg is one.
+
+    A source of large images may have a method ``reduced(index, input_hw) -> Sample``, too, which training prefers: its
+    image is as large as a letterbox to that height and width needs it, or larger, and its boxes are in pixels of it.
+    """
 
     @property
     def classes(self) -> ClassTable:

@@ -1,8 +1,9 @@
 """The random changes of training images, and the only file that imports albumentations.
 
-Albumentations changes the pixels; what moves boxes and labels is in `geometry` (which says why) and `elastic`.
-Order: crop, letterbox, flips, scale jitter, affine map, elastic deformation (these three in one interpolation), colour,
-blur, noise, JPEG, cutout.  Scale jitter and elastic deformation draw random numbers only where they are switched on.
+Albumentations blurs, disturbs and covers pixels; what moves boxes and labels is in `geometry` (which says why),
+`motion` and `elastic`, and what changes colours in `colors`.  Order: crop, letterbox, flips, scale jitter, affine map,
+elastic deformation, colour, blur, noise, JPEG, cutout.  Scale jitter, elastic deformation and colour draw random
+numbers only where they are switched on.
 """
 
 from __future__ import annotations
@@ -17,19 +18,11 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask a server for its ne
 import albumentations as A
 
 from detseg.config.data import AugmentationConfig
-from detseg.data.elastic import deformed, random_displacements
-from detseg.data.geometry import (
-    AffineMatrix,
-    AnnotatedImage,
-    chained,
-    flipped,
-    keep_visible,
-    letterboxed,
-    random_affine_matrix,
-    random_crop,
-    random_zoom_matrix,
-    warped,
-)
+from detseg.data.affine import AffineMatrix, chained, random_affine_matrix, random_zoom_matrix
+from detseg.data.colors import changed_colors
+from detseg.data.elastic import random_displacements
+from detseg.data.geometry import AnnotatedImage, keep_visible, random_crop
+from detseg.data.motion import Motion, moved
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import UInt8Array
 
@@ -70,28 +63,28 @@ class TrainTransform:
         Raises:
             ValueError: an elastic deformation of boxes without masks, which cannot follow it.
         """
-        return self.augment(self.fit(item, input_hw, rng), rng)
+        return self.augment(self.cropped(item, rng), input_hw, rng)
 
-    def fit(self, item: AnnotatedImage, input_hw: tuple[int, int], rng: np.random.Generator) -> AnnotatedImage:
-        """The first part: random crop, then letterbox to `input_hw`."""
-        if rng.random() < self.config.crop:
-            item = random_crop(item, rng)
-        return letterboxed(item, input_hw)
+    def cropped(self, item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+        """The random crop, on an image of any size."""
+        return random_crop(item, rng) if rng.random() < self.config.crop else item
 
-    def augment(self, item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
-        """The second part, on an image or a mosaic of the input's size: everything from the flips on."""
+    def augment(self, item: AnnotatedImage, input_hw: tuple[int, int], rng: np.random.Generator) -> AnnotatedImage:
+        """Everything from the letterbox on, on an image of any size."""
+        return self.finished(moved(item, self.motion(input_hw, rng), input_hw), rng)
+
+    def motion(self, input_hw: tuple[int, int], rng: np.random.Generator) -> Motion:
+        """Draw flips, scale jitter, affine map and elastic deformation; the image need not be there yet."""
         config = self.config
-        item = flipped(
-            item,
-            horizontal=rng.random() < config.horizontal_flip,
-            vertical=rng.random() < config.vertical_flip,
-        )
-        matrix = self._random_matrix(item.hw, rng)
-        if config.elastic.probability > 0 and rng.random() < config.elastic.probability:
-            item = deformed(item, random_displacements(config.elastic, item.hw, rng), matrix)
-        elif matrix is not None:
-            item = warped(item, matrix)
-        item = keep_visible(item, config.min_visibility, config.min_box_size)
+        across, down = rng.random() < config.horizontal_flip, rng.random() < config.vertical_flip
+        matrix = self._random_matrix(input_hw, rng)
+        elastic = config.elastic.probability > 0 and rng.random() < config.elastic.probability
+        displacements = random_displacements(config.elastic, input_hw, rng) if elastic else None
+        return Motion(bool(across), bool(down), matrix, displacements)
+
+    def finished(self, item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+        """The last part: the drop rule, then colour and detail."""
+        item = keep_visible(item, self.config.min_visibility, self.config.min_box_size)
         return item._replace(image=self._change_pixels(item.image, rng))
 
     def _random_matrix(self, hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix | None:
@@ -106,6 +99,9 @@ class TrainTransform:
         return matrix
 
     def _change_pixels(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+        color = self.config.color
+        if color.probability > 0 and rng.random() < color.probability:
+            image = changed_colors(image, color, rng)
         if self._pixels is None:
             return image
         # set_random_seed would give every transform the same stream, so that those with one probability would happen
@@ -116,16 +112,12 @@ class TrainTransform:
 
 
 def pixel_changes(config: AugmentationConfig) -> list[Any]:
-    """The albumentations transforms that change colours and detail but move nothing, in order.
+    """The albumentations transforms that change detail but move nothing, in order.
 
-    Milliseconds at 320 × 320 on one core: colour 0.5, blur 0.2, noise 1.1, JPEG 0.5, cutout 0.1.
+    Milliseconds at 320 × 320 on one core: blur 0.2, noise 1.1, JPEG 0.5, cutout 0.1.
     """
     changes: list[Any] = []
-    color, jpeg, cutout = config.color, config.jpeg, config.cutout
-    if color.probability > 0:
-        changes.append(
-            A.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue, p=color.probability)
-        )
+    jpeg, cutout = config.jpeg, config.cutout
     if config.blur > 0:
         changes.append(A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur))
     if config.noise > 0:

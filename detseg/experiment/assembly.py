@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 from rich.console import Console
-from torch import nn
 
 from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict
@@ -19,6 +18,7 @@ from detseg.data.source import EvalSource
 from detseg.experiment.preparation import AnyDataset
 from detseg.experiment.strategy import with_synchronised_norm
 from detseg.factory import build_model
+from detseg.models.compiled import compile_networks
 from detseg.structures import ClassTable
 from detseg.training.data_changes import DataGuard
 from detseg.training.datamodule import ImageDataModule
@@ -27,9 +27,6 @@ from detseg.training.instance_task import InstanceTask
 from detseg.training.segmentation_task import SegmentationTask
 from detseg.training.step_guard import StepGuard
 from detseg.training.task import Task
-
-_NETWORKS = ("backbone", "neck", "head", "auxiliary")
-"""The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
 
 
 def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, load_pretrained: bool) -> Task:
@@ -68,7 +65,7 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         ),
     )
     if config.trainer.compile:
-        _compile(model)
+        compile_networks(model)
     return task
 
 
@@ -86,17 +83,6 @@ def _task_class(config: ExperimentConfig) -> type[Task]:
             return DetectionTask
         case FcnConfig() | UNetConfig():
             return SegmentationTask
-
-
-def _compile(model: nn.Module) -> None:
-    """Have the networks in a model compiled, each by itself, when first called.
-
-    Training calls ``model.losses``, not the model itself, so that compiling the model would do nothing there.
-    """
-    for name in _NETWORKS:
-        network = getattr(model, name, None)
-        if network is not None:
-            network.compile()
 
 
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeAlias
+
 from detseg.config.model import BackboneConfig, NeckConfig
 from detseg.errors import ConfigError
 from detseg.models.backbones import CSP_FAMILY, CSPBackbone
 from detseg.models.necks import FPN, PAN
-from detseg.models.timm_backbone import TimmBackbone
 from detseg.models.unet_encoder import UNetEncoder
 
-Backbone = CSPBackbone | UNetEncoder | TimmBackbone
+if TYPE_CHECKING:
+    from detseg.models.timm_backbone import TimmBackbone
+
+Backbone: TypeAlias = "CSPBackbone | UNetEncoder | TimmBackbone"
 
 _PAPER_LEVELS = 5
 
@@ -37,6 +41,8 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
             asked = _PAPER_LEVELS if strides is None else max(strides, default=1).bit_length()
             backbone = UNetEncoder(config.width or 1.0, config.levels or asked, strides)
         else:
+            from detseg.models.timm_backbone import TimmBackbone  # takes half a second, an eighth of the predictor's
+
             backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
     except ValueError as error:
         raise ConfigError(f"model.backbone: {error}; ours are {ours}") from error

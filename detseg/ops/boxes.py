@@ -36,15 +36,8 @@ def box_area(boxes: Tensor) -> Tensor:
 def clip_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
     """(N, 4) xyxy cut to an image of height and width ``hw`` pixels."""
     height, width = hw
-    return torch.stack(
-        [
-            boxes[:, 0].clamp(0, width),
-            boxes[:, 1].clamp(0, height),
-            boxes[:, 2].clamp(0, width),
-            boxes[:, 3].clamp(0, height),
-        ],
-        dim=1,
-    )
+    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
+    return torch.stack([x, y], dim=2).flatten(1)
 
 
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:

@@ -57,6 +57,12 @@ class Letterbox:
         """Input pixels per original pixel along x and y; they differ by the rounding of the sides only."""
         return self.resized_hw[1] / self.original_hw[1], self.resized_hw[0] / self.original_hw[0]
 
+    @property
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """(2, 3) affine map from the image to the input, in edge coordinates: pixel i covers [i, i + 1)."""
+        sx, sy = self.scale_xy
+        return np.array([[sx, 0.0, self.left], [0.0, sy, self.top]])
+
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resize and pad an (H, W, 3) uint8 image to (*input_hw, 3)."""
         if image.shape[:2] != self.original_hw:

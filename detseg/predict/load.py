@@ -16,7 +16,9 @@ from detseg.predict.predictor import ImagePredictor
 from detseg.predict.segmentation import SegmentationPredictor
 
 
-def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold: float = 0.0) -> ImagePredictor[Any]:
+def load_predictor(
+    checkpoint: str | Path, device: str = "auto", score_threshold: float = 0.0, *, compile: bool = False
+) -> ImagePredictor[Any]:
     """Load a trained model for prediction.
 
     Args:
@@ -24,6 +26,9 @@ def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         score_threshold: of a detector: detections below it are left out; 0 keeps all that evaluation counts (scores
             above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
+        compile: have the networks compiled by torch.compile at the first image, which takes seconds to minutes;
+            results then differ from evaluation's by rounding. It is meant for GPUs: on a CPU it needs a C++ compiler,
+            and for our own backbones what is done without it is faster.
 
     Returns:
         A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
@@ -37,13 +42,13 @@ def load_predictor(checkpoint: str | Path, device: str = "auto", score_threshold
     target = find_device(device)  # first, since it is quick to say
     model, config, contents = load_model(Path(checkpoint))
     if isinstance(config.model, DetectorConfig):
-        return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold)
+        return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold, compile=compile)
     if score_threshold != 0:
         raise ConfigError(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
             f"score threshold; got {score_threshold}, leave it out"
         )
-    return SegmentationPredictor(model, contents.classes, config.data.input_hw, target)
+    return SegmentationPredictor(model, contents.classes, config.data.input_hw, target, compile=compile)
 
 
 def find_device(device: str) -> torch.device:

@@ -10,8 +10,10 @@ from typing import Any, Generic, TypeVar, overload
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+from detseg.models.compiled import compile_networks
+from detseg.models.prepared import prepare
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.images import ImageLike, not_an_image, to_array
@@ -28,13 +30,26 @@ class ImagePredictor(ABC, Generic[Result]):
         classes: names of its labels.
         input_hw: height and width of the network input, pixels.
         device: where to compute.
+        compile: have the networks in the model compiled by torch.compile when they are first called, which takes
+            seconds to minutes; results then differ from evaluation's by rounding.  It is meant for GPUs: on a CPU it
+            needs a C++ compiler, and for our own backbones what is done without it is faster.
     """
 
     def __init__(
-        self, model: nn.Module, classes: ClassTable, input_hw: tuple[int, int], device: torch.device | str = "cpu"
+        self,
+        model: nn.Module,
+        classes: ClassTable,
+        input_hw: tuple[int, int],
+        device: torch.device | str = "cpu",
+        *,
+        compile: bool = False,
     ) -> None:
         self.device = torch.device(device)
         self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        if compile:
+            compile_networks(self.model)
+        else:
+            prepare(self.model)
         self.classes = classes
         self.input_hw = input_hw
 
@@ -98,5 +113,9 @@ class ImagePredictor(ABC, Generic[Result]):
     @torch.no_grad()
     def _network(self, inputs: list[UInt8Array]) -> Any:
         """What the model predicts for arrays of one size: for each, one entry along the first dimension."""
+        return self._found(to_float(stack_images(inputs).to(self.device)))
+
+    def _found(self, images: Tensor) -> Any:
+        """What the model predicts for (B, 3, H, W) float32 images in [0, 1]."""
         model: Any = self.model  # an nn.Module that satisfies the task's contract
-        return model.predict(to_float(stack_images(inputs).to(self.device)))
+        return model.predict(images)

@@ -20,6 +20,8 @@ from detseg.config.model import BackboneConfig
 from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
+from detseg.models.compiled import settling
+from detseg.models.prepared import prepare, release
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.data_changes import DataGuard
@@ -158,7 +160,8 @@ class Task(L.LightningModule, ABC):
         seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
         self.fresh_norms.prepare(self.global_step - self.guard.num_skipped)
         try:
-            terms = self.model.losses(to_float(batch.images), self.targets(batch))
+            with settling(self.model, bool(self.fresh_norms.names)):
+                terms = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
             if not str(error).startswith(TOO_SMALL):
                 raise
@@ -228,9 +231,11 @@ class Task(L.LightningModule, ABC):
         self.evaluator.reset()
         self.val_means.reset()
         take_buffers_of_first(self, self.processes)
+        prepare(self.evaluated_model)  # as evaluation and prediction do, or the last bits would differ
 
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them, in the first process."""
+        release(self.evaluated_model)
         self.result, numbers = score_together(self.evaluator, self.processes)
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.scheme import Scheme
+from detseg.models.yolo.scheme import Chosen, Scheme
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.ops.boxes import matched_iou
 from detseg.structures import BoxTargets
@@ -93,6 +93,26 @@ class SchemeContract:
             alone = scheme.decode([m[i : i + 1] for m in maps])
             torch.testing.assert_close(together.boxes[i], alone.boxes[0])
             torch.testing.assert_close(together.scores[i], alone.scores[0])
+
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    def test_chosen_priors_are_decoded_as_all_are(self, layout: torch.memory_format) -> None:
+        scheme = self.build()
+        maps = [m.detach().contiguous(memory_format=layout) for m in raw_maps(scheme, 3, scale=3.0)]
+        everything = scheme.decode(maps)
+        num_priors = everything.scores.shape[1]
+        chosen = Chosen(torch.tensor([2, 0, 0, 1]), torch.tensor([0, num_priors - 1, num_priors // 2, 3]))
+        for picked, all_of in zip(scheme.decode(maps, chosen), everything, strict=True):
+            torch.testing.assert_close(picked, all_of[chosen.image, chosen.prior])
+        nothing = scheme.decode(maps, Chosen(chosen.image[:0], chosen.prior[:0]))
+        assert (nothing.boxes.shape, nothing.scores.shape) == ((0, 4), (0, NUM_CLASSES))
+
+    @pytest.mark.parametrize("scale", [1.0, 30.0])
+    def test_the_best_score_of_a_prior_is_that_of_its_best_class(self, scale: float) -> None:
+        scheme = self.build()
+        maps = [m.detach() for m in raw_maps(scheme, 2, scale)]
+        torch.testing.assert_close(
+            scheme.best_scores(maps), scheme.decode(maps).scores.amax(dim=2), rtol=5e-7, atol=1e-30
+        )
 
     @pytest.mark.parametrize(
         "targets",

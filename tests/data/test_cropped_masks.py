@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.data import AffineConfig, ElasticConfig
+from detseg.data.affine import between_centers, chained, random_affine_matrix, random_zoom_matrix
 from detseg.data.cropped_masks import CroppedMasks
 from detseg.data.elastic import deformed, random_displacements
-from detseg.data.geometry import between_centers, chained, random_affine_matrix, random_zoom_matrix, warped
+from detseg.data.geometry import warped
 from detseg.ops.letterbox import resize_labels
 from detseg.structures import BoolArray, InstanceMasks
 from tests.data.painted import painted

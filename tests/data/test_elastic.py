@@ -7,8 +7,9 @@ import numpy.typing as npt
 import pytest
 
 from detseg.config.data import AffineConfig, ElasticConfig
+from detseg.data.affine import random_affine_matrix
 from detseg.data.elastic import deformed, random_displacements
-from detseg.data.geometry import random_affine_matrix, warped
+from detseg.data.geometry import warped
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL
 from tests.data.painted import blobs, colored, painted

@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detseg.config.data import AffineConfig
+from detseg.data.affine import chained, random_affine_matrix, random_zoom_matrix
 from detseg.data.geometry import (
     MIN_CROP,
-    chained,
     flipped,
     keep_visible,
     letterboxed,
-    random_affine_matrix,
     random_crop,
-    random_zoom_matrix,
     visible_boxes,
     warped,
 )

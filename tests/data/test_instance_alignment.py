@@ -112,7 +112,7 @@ def test_mosaic_and_mixup(hw: tuple[int, int], seed: int, elastic: bool) -> None
     np.testing.assert_array_equal(both.masks.dense(), np.concatenate([dense, assert_consistent(other)]))
     assert both.labels.tolist() == [*mixed.labels.tolist(), *other.labels.tolist()]
     changes = {**GEOMETRY, "elastic": ElasticConfig(probability=float(elastic), strength=0.05), "min_box_size": 5.0}
-    result = transform(**changes).augment(both, rng)
+    result = transform(**changes).augment(both, HW, rng)
     assert_consistent(result)
     assert ((result.boxes[:, 2:] - result.boxes[:, :2]) >= 5).all()
 

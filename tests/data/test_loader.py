@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from detseg.config.data import (
     ElasticConfig,
     JpegConfig,
 )
-from detseg.data.examples import TrainDataset
+from detseg.data.examples import EvalDataset, TrainDataset
 from detseg.data.loader import BatchLoader, eval_loader, train_loader
-from detseg.data.packed_batch import collate
+from detseg.data.packed_batch import PackedBatch, collate
 from detseg.data.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
 from detseg.structures import Batch
@@ -119,6 +120,22 @@ def test_plain_requests_are_not_mixed() -> None:
     )
     assert isinstance(loader.batch_sampler, EpochBatchSampler)
     assert loader.batch_sampler.plain_from_epoch == 3
+
+
+def test_channels_come_first_whatever_an_example_s_image_lies_like_in_memory() -> None:
+    source = PaintedSource(3)
+    examples = [EvalDataset(source, (64, 96))[index] for index in range(3)]
+    expected = np.stack([example.image for example in examples])
+    assert expected.shape == (3, 3, 64, 96)
+    contiguous = [replace(example, image=np.ascontiguousarray(example.image)) for example in examples]
+    for given in (examples, contiguous):
+        packed = collate(given)
+        assert isinstance(packed, PackedBatch)
+        assert packed.images.is_contiguous()
+        np.testing.assert_array_equal(packed.images.numpy(), expected)
+    other = EvalDataset(source, (64, 64))[0]
+    with pytest.raises(ValueError, match="images of one size"):
+        collate([examples[0], other])
 
 
 def test_a_training_batch_keeps_the_contract() -> None:

@@ -19,6 +19,7 @@ from detseg.models.yolo.priors import cell_points
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
 from tests.fuzz.strategies import box_targets, boxes_inside, seeds
+from tests.models.yolo.aligned import assign_one
 
 HW = (96, 160)
 STRIDES = (16, 32)
@@ -129,7 +130,7 @@ def test_thousands_of_objects_in_one_place_are_answered_for(num: int) -> None:
     by_cell = GridAssigner(16)([target], predicted[:120].view(1, 6, 10, 2, 4))
     assert (len(by_cell.cell), by_cell.num_displaced) == (min(num, 1), max(num - 1, 0))
     points = cell_points([torch.zeros(1, 1, 6, 10), torch.zeros(1, 1, 3, 5)], STRIDES)
-    aligned = TaskAlignedAssigner(13).assign(torch.full((75, 3), 0.5), predicted[:75], points, target)
+    aligned = assign_one(TaskAlignedAssigner(13), torch.full((75, 3), 0.5), predicted[:75], points, target)
     assert bool((aligned.target_index >= 0).any()) == bool(num)
     regions = RegionAssigner(0.5, 0.5, True).assign(predicted, target)
     assert bool(regions.negative.any())
@@ -157,7 +158,7 @@ def test_aligned_positives_lie_in_their_object_and_are_few(target: BoxTargets, s
     rng = np.random.default_rng(seed)
     boxes = torch.from_numpy(boxes_inside(HW, 75, rng))
     scores = torch.from_numpy(rng.random((75, 3), dtype=np.float32) * rng.choice([0, 1e-6, 1], (75, 1)).astype("f4"))
-    found = TaskAlignedAssigner(most).assign(scores, boxes, points, target)
+    found = assign_one(TaskAlignedAssigner(most), scores, boxes, points, target)
     objects = counted(target)
     positives = [(prior, index) for prior, index in enumerate(found.target_index.tolist()) if index >= 0]
     for prior, index in positives:

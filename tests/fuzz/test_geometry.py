@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
+from detseg.data.affine import mapped_boxes, random_affine_matrix
 from detseg.data.geometry import (
     AnnotatedImage,
     flipped,
     letterboxed,
-    mapped_boxes,
-    random_affine_matrix,
     random_crop,
     visible_boxes,
     warped,

@@ -30,12 +30,15 @@ def brute_force(boxes: list[Row], scores: list[float], labels: list[int], thresh
     return kept
 
 
-def run(boxes: list[Row], scores: list[float], labels: list[int], threshold: float) -> list[int]:
+def run(
+    boxes: list[Row], scores: list[float], labels: list[int], threshold: float, max_kept: int | None = None
+) -> list[int]:
     kept: Tensor = classwise_nms(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.tensor(scores, dtype=torch.float32),
         torch.tensor(labels, dtype=torch.int64),
         threshold,
+        max_kept,
     )
     assert kept.dtype == torch.int64
     return [int(i) for i in kept]
@@ -57,6 +60,27 @@ def candidates(draw: st.DrawFn) -> tuple[list[Row], list[float], list[int]]:
 @given(candidates(), st.sampled_from([0.0, 0.3, 0.45, 0.5, 0.6, 0.65, 0.7, 1.0]))
 def test_equals_brute_force(found: tuple[list[Row], list[float], list[int]], threshold: float) -> None:
     assert run(*found, threshold) == brute_force(*found, threshold)
+
+
+@given(candidates(), st.sampled_from([0.0, 0.5, 1.0]), st.integers(0, 4))
+def test_enough_of_them_are_the_first_of_all(
+    found: tuple[list[Row], list[float], list[int]], threshold: float, max_kept: int
+) -> None:
+    assert run(*found, threshold, max_kept) == brute_force(*found, threshold)[:max_kept]
+
+
+@pytest.mark.parametrize("offset", [0.0, 2.0**-20])  # with this corner, boxes of other classes cannot be moved aside
+@pytest.mark.parametrize("num", [40, 900])  # few are compared in one call, many class by class
+def test_every_way_through_gives_the_same(num: int, offset: float) -> None:
+    generator = torch.Generator().manual_seed(num)
+    corner = torch.randint(0, 200, (num, 2), generator=generator)
+    corners = torch.cat([corner, corner + torch.randint(1, 60, (num, 2), generator=generator)], dim=1).float()
+    corners[0, 0] = offset
+    boxes: list[Row] = [(x1, y1, x2, y2) for x1, y1, x2, y2 in corners.tolist()]
+    scores = (torch.randint(0, 50, (num,), generator=generator) / 64).tolist()
+    labels = torch.randint(0, 5, (num,), generator=generator).tolist()
+    for max_kept in (None, 3, num):
+        assert run(boxes, scores, labels, 0.4, max_kept) == brute_force(boxes, scores, labels, 0.4)[:max_kept]
 
 
 @pytest.mark.parametrize("threshold", [k / 20 for k in range(1, 20)])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from PIL import ExifTags, Image
 
 from detseg.checkpoint import save_atomically
 from detseg.errors import CheckpointError, ConfigError, DataError
-from detseg.predict import Predictor, load_predictor
+from detseg.predict import ImageLike, Predictor, load_predictor
 from detseg.structures import Detections, UInt8Array
 from tests.tiny import CLASSES, TinyRun
 
@@ -64,7 +67,13 @@ def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: 
 
 def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
     image = Image.open(picture)
-    forms = [str(picture), pixels(picture), image, image.convert("RGBA"), pixels(picture)[:, ::-1].copy()[:, ::-1]]
+    forms: list[ImageLike] = [
+        str(picture),
+        pixels(picture),
+        image,
+        image.convert("RGBA"),
+        pixels(picture)[:, ::-1].copy()[:, ::-1],
+    ]
     for form in forms:
         assert_same(predictor(form), expected)
 
@@ -165,6 +174,25 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
             load_predictor(tiny_run.best, device="cpu", score_threshold=wrong)
     with pytest.raises(ValueError, match="batch_size: expected at least 1, got 0"):
         list(load_predictor(tiny_run.best, device="cpu").stream([picture], batch_size=0))
+
+
+def test_a_compiled_predictor_differs_by_rounding(
+    tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    num_graphs = 0
+
+    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
+        nonlocal num_graphs
+        num_graphs += 1
+        return graph.forward
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    found = load_predictor(tiny_run.best, device="cpu", compile=True)(picture)
+    assert num_graphs == 3  # backbone, neck, head
+    assert torch.equal(found.labels, expected.labels)
+    torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.boxes, expected.boxes, atol=1e-3, rtol=0)
 
 
 def test_the_averaged_weights_are_used(tiny_run: TinyRun, predictor: Predictor) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from detseg.models.interface import LossTerms
 from detseg.models.yolo.assign_anchor import AnchorAssigner
-from detseg.models.yolo.scheme import Candidates
+from detseg.models.yolo.priors import outputs_at
+from detseg.models.yolo.scheme import Candidates, Chosen
 from detseg.ops.boxes import cxcywh_to_xyxy, matched_ciou, matched_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
@@ -129,10 +130,35 @@ class AnchorScheme(nn.Module):
             "class": self.class_weight * class_loss / normaliser,
         }
 
-    def decode(self, maps: list[Tensor]) -> Candidates:
-        """L raw maps, (B, 5 K + K C, H / s, W / s) float32 → B times A candidates; scores are objectness × class."""
-        outputs, logits = self._flatten(maps)
-        return Candidates(self._boxes(outputs, maps), outputs[..., 4:].sigmoid() * logits.sigmoid())
+    def best_scores(self, maps: list[Tensor]) -> Tensor:
+        """L raw maps, (B, 5 K + K C, H / s, W / s) float32 → (B, A) the best class score of each prior."""
+        objectness, best = [], []
+        for raw in maps:
+            classes = torch.split(raw[:, self.box_outputs :], self.num_classes, dim=1)
+            by_anchor = torch.stack([logits.amax(dim=1) for logits in classes], dim=-1)  # (B, H, W, K)
+            best.append(by_anchor.flatten(1))
+            objectness.append(raw[:, 4 : self.box_outputs : 5].permute(0, 2, 3, 1).flatten(1))
+        return torch.cat(objectness, dim=1).sigmoid() * torch.cat(best, dim=1).sigmoid()
+
+    def decode(self, maps: list[Tensor], chosen: Chosen | None = None) -> Candidates:
+        """L raw maps, (B, 5 K + K C, H / s, W / s) float32 → B times A candidates, or P; scores are objectness ×
+        class."""
+        if chosen is None:
+            outputs, logits = self._flatten(maps)
+            boxes = self._boxes(outputs, maps)
+        else:
+            outputs, logits = self._outputs_of(chosen, maps)
+            boxes = self._boxes(outputs, maps, chosen.prior)
+        return Candidates(boxes, outputs[..., 4:].sigmoid() * logits.sigmoid())
+
+    def _outputs_of(self, chosen: Chosen, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """(P, 5) and (P, C), as ``_flatten`` gives them for all."""
+        anchor = chosen.prior % self.anchors_per_level
+        rows = outputs_at(maps, chosen.image, chosen.prior // self.anchors_per_level)
+        row = torch.arange(len(rows), device=rows.device)
+        outputs = rows[:, : self.box_outputs].reshape(len(rows), self.anchors_per_level, 5)
+        logits = rows[:, self.box_outputs :].reshape(len(rows), self.anchors_per_level, self.num_classes)
+        return outputs[row, anchor], logits[row, anchor]
 
     def _flatten(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """L raw maps → (B, A, 5) tx, ty, tw, th, objectness and (B, A, C) classes, all logits."""
@@ -143,8 +169,8 @@ class AnchorScheme(nn.Module):
             logits.append(raw[..., self.box_outputs :].reshape(len(raw), -1, self.num_classes))
         return torch.cat(outputs, dim=1), torch.cat(logits, dim=1)
 
-    def _boxes(self, outputs: Tensor, maps: list[Tensor]) -> Tensor:
-        """(B, A, 5) outputs → (B, A, 4) xyxy in input pixels (YOLOv3, section 2.1)."""
+    def _boxes(self, outputs: Tensor, maps: list[Tensor], prior: Tensor | None = None) -> Tensor:
+        """(B, A, 5) outputs → (B, A, 4) xyxy in input pixels (YOLOv3, section 2.1); or (P, 5) of P priors."""
         corners, strides, sizes = [], [], []
         for raw, stride, anchors in zip(maps, self.strides, self.anchors, strict=True):
             rows, columns = raw.shape[2:]
@@ -155,6 +181,9 @@ class AnchorScheme(nn.Module):
             corners.append(corner.reshape(-1, 2))
             strides.append(torch.full((len(corners[-1]), 1), stride, device=raw.device))
             sizes.append(anchors.repeat(rows * columns, 1))
-        centre = (outputs[..., :2].sigmoid() + torch.cat(corners)) * torch.cat(strides)
-        sides = torch.cat(sizes) * outputs[..., 2:4].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
+        corner, cell, size = (torch.cat(column) for column in (corners, strides, sizes))
+        if prior is not None:
+            corner, cell, size = corner[prior], cell[prior], size[prior]
+        centre = (outputs[..., :2].sigmoid() + corner) * cell
+        sides = size * outputs[..., 2:4].clamp(-MAX_LOG_SCALE, MAX_LOG_SCALE).exp()
         return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))

@@ -18,6 +18,10 @@ from detseg.models.yolo.objects import centre_cells, first_claims, gather_object
 from detseg.ops.boxes import box_area, pairwise_iou
 from detseg.structures import BoxTargets
 
+PAIRS_AT_ONCE = 2**20
+"""So many pairs of a prior and an object are looked at together, so that an image of 2000 objects needs no more memory
+than one of 20."""
+
 
 @dataclass(frozen=True)
 class AnchorAssignment:
@@ -103,11 +107,15 @@ class AnchorAssigner:
 
     def _overlapping(self, target: BoxTargets, predicted: Tensor) -> Tensor:
         """(A, 4) predicted boxes of one image → (A,) bool, true where one overlaps an object."""
-        iou = pairwise_iou(predicted, target.boxes)
         area = box_area(predicted)[:, None]
-        intersection = iou / (1 + iou) * (area + box_area(target.boxes))
-        overlap = torch.where(target.ignore, intersection / area.clamp(min=torch.finfo(area.dtype).tiny), iou)
-        return (overlap > self.ignore_iou).any(dim=1)
+        found = torch.zeros(len(predicted), dtype=torch.bool, device=predicted.device)
+        size = max(PAIRS_AT_ONCE // len(predicted), 1)
+        for boxes, ignore in zip(torch.split(target.boxes, size), torch.split(target.ignore, size), strict=True):
+            iou = pairwise_iou(predicted, boxes)
+            intersection = iou / (1 + iou) * (area + box_area(boxes))
+            overlap = torch.where(ignore, intersection / area.clamp(min=torch.finfo(area.dtype).tiny), iou)
+            found |= (overlap > self.ignore_iou).any(dim=1)
+        return found
 
 
 def shape_iou(sizes1: Tensor, sizes2: Tensor) -> Tensor:

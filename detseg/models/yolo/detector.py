@@ -1,8 +1,9 @@
 """The one-stage detector: backbone, neck and head give raw maps, a scheme gives them meaning.
 
-Read it as five steps: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS (here).
+Read it as five steps: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS
+(``best_detections``).
 
-Letters: B images, A priors, C classes, K outputs of a cell.
+Letters: B images, K outputs of a cell.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ from torch import Tensor, nn
 
 from detseg.models.blocks import Normalize
 from detseg.models.interface import LossTerms
-from detseg.models.yolo.scheme import Candidates, Scheme
-from detseg.ops.boxes import clip_boxes
-from detseg.ops.nms import classwise_nms
+from detseg.models.yolo.scheme import Scheme
+from detseg.models.yolo.search import Wanted, best_detections
 from detseg.structures import BoxTargets, Detections
 
 
@@ -65,37 +65,26 @@ class YoloDetector(nn.Module):
         return self._losses(self(images), targets)
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> list[Detections]:
-        """The detections of each of B images, best first, in pixels of ``images``."""
-        return self._detections(self(images), _hw(images))
+    def predict(self, images: Tensor, score_threshold: float = 0.0) -> list[Detections]:
+        """The detections of each of B images, best first, in pixels of ``images``; those below ``score_threshold`` are
+        left out, as are those below the model's own."""
+        # Whether a candidate is kept depends on better ones alone, so this equals leaving them out afterwards.
+        return self._detections(self(images), _hw(images), max(score_threshold, self.score_threshold))
 
     @torch.no_grad()
     def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
         """Both from one forward pass."""
         maps = self(images)
-        return self._losses(maps, targets), self._detections(maps, _hw(images))
+        return self._losses(maps, targets), self._detections(maps, _hw(images), self.score_threshold)
 
     def _losses(self, maps: list[Tensor], targets: list[BoxTargets]) -> LossTerms:
         with torch.autocast(maps[0].device.type, enabled=False):
             return self.scheme.losses([raw.float() for raw in maps], targets)
 
-    def _detections(self, maps: list[Tensor], hw: tuple[int, int]) -> list[Detections]:
+    def _detections(self, maps: list[Tensor], hw: tuple[int, int], score_threshold: float) -> list[Detections]:
+        wanted = Wanted(score_threshold, self.nms_iou, self.max_detections)
         with torch.autocast(maps[0].device.type, enabled=False):
-            candidates = self.scheme.decode([raw.float() for raw in maps])
-        return [
-            self._suppress(Candidates(boxes, scores), hw)
-            for boxes, scores in zip(candidates.boxes, candidates.scores, strict=True)
-        ]
-
-    def _suppress(self, candidates: Candidates, hw: tuple[int, int]) -> Detections:
-        """The detections of one image from (A, 4) boxes and (A, C) scores; a prior may speak for several classes."""
-        prior, label = torch.nonzero(candidates.scores >= self.score_threshold, as_tuple=True)
-        boxes = clip_boxes(candidates.boxes[prior], hw)
-        has_area = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-        boxes, label = boxes[has_area], label[has_area]
-        scores = candidates.scores[prior[has_area], label]
-        keep = classwise_nms(boxes, scores, label, self.nms_iou)[: self.max_detections]
-        return Detections(boxes[keep], scores[keep], label[keep])
+            return best_detections(self.scheme, [raw.float() for raw in maps], hw, wanted)
 
 
 def _hw(images: Tensor) -> tuple[int, int]:

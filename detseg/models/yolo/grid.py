@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from detseg.models.interface import LossTerms
 from detseg.models.yolo.assign_grid import GridAssigner, GridAssignment
-from detseg.models.yolo.scheme import Candidates
+from detseg.models.yolo.scheme import Candidates, Chosen
 from detseg.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
@@ -108,11 +108,19 @@ class GridScheme(nn.Module):
             "class": class_error.sum() / num_images,
         }
 
-    def decode(self, maps: list[Tensor]) -> Candidates:
-        """One (B, 5 N + C, H, W) float32 raw map → B times H W N candidates; scores are eq. 1: class × confidence."""
+    def best_scores(self, maps: list[Tensor]) -> Tensor:
+        """One (B, 5 N + C, H, W) float32 raw map → (B, H W N) the best class score of each box."""
         box, classes = self._activate(maps)
-        scores = box[..., 4:] * classes[..., None, :]  # (B, H, W, N, C)
-        return Candidates(self._boxes(box).flatten(1, 3), scores.flatten(1, 3))
+        return (box[..., 4] * classes.amax(dim=-1, keepdim=True)).flatten(1)
+
+    def decode(self, maps: list[Tensor], chosen: Chosen | None = None) -> Candidates:
+        """One (B, 5 N + C, H, W) float32 raw map → B times H W N candidates, or P; scores are eq. 1: class ×
+        confidence."""
+        box, classes = self._activate(maps)
+        scores = (box[..., 4:] * classes[..., None, :]).flatten(1, 3)  # (B, H W N, C)
+        boxes = self._boxes(box).flatten(1, 3)
+        # All in any case: there are a few hundred.
+        return Candidates(boxes, scores) if chosen is None else Candidates(boxes[chosen], scores[chosen])
 
     def _activate(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, H, W, N, 5) in [0, 1]: x, y, sqrt w, sqrt h, confidence; (B, H, W, C) class probabilities."""

@@ -1,4 +1,4 @@
-"""The objects of a batch side by side, as the grid and the anchor assigners need them.
+"""The objects of a batch side by side, as the assigners need them.
 
 Letters: B images, N objects of the whole batch.
 """
@@ -26,6 +26,35 @@ class ObjectBatch(NamedTuple):
     image: Tensor
     boxes: Tensor
     labels: Tensor
+
+
+class BatchObjects(NamedTuple):
+    """All objects of a batch, those to be ignored included; its shapes are known without a look at the values.
+
+    Attributes:
+        image: (N,) int64, position of the object's image in the batch.
+        boxes: (N, 4) float32 xyxy in input pixels.
+        label: (N,) int64.
+        ignore: (N,) bool.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    label: Tensor
+    ignore: Tensor
+
+
+def batch_objects(targets: list[BoxTargets]) -> BatchObjects:
+    """The objects of B images in the order of the targets."""
+    boxes = torch.cat([target.boxes for target in targets])
+    # Counted on the host, where the lengths are, and sent without waiting for the device.
+    image = torch.tensor([i for i, target in enumerate(targets) for _ in range(len(target))], dtype=torch.int64)
+    return BatchObjects(
+        image.to(boxes.device, non_blocking=True),
+        boxes,
+        torch.cat([target.labels for target in targets]),
+        torch.cat([target.ignore for target in targets]),
+    )
 
 
 def gather_objects(targets: list[BoxTargets], *, ignored: bool) -> ObjectBatch:

@@ -1,6 +1,6 @@
 """What tells the generations of YOLO apart: how raw maps become losses and boxes.
 
-Letters: B images, A priors (places times boxes a place, over all strides), C classes, K outputs a cell.
+Letters: B images, A priors (places times boxes a place, over all strides), P chosen ones, C classes, K outputs a cell.
 """
 
 from __future__ import annotations
@@ -14,15 +14,27 @@ from detseg.structures import BoxTargets
 
 
 class Candidates(NamedTuple):
-    """Every prior's box and class scores, before NMS.
+    """Box and class scores of every prior (B, A), or of P chosen ones, before NMS.
 
     Attributes:
-        boxes: (B, A, 4) float32 xyxy in input pixels, not clipped.
-        scores: (B, A, C) float32 in [0, 1].
+        boxes: (B, A, 4) or (P, 4) float32 xyxy in input pixels, not clipped.
+        scores: (B, A, C) or (P, C) float32 in [0, 1].
     """
 
     boxes: Tensor
     scores: Tensor
+
+
+class Chosen(NamedTuple):
+    """Some priors of a batch.
+
+    Attributes:
+        image: (P,) int64 which image.
+        prior: (P,) int64 which of its priors.
+    """
+
+    image: Tensor
+    prior: Tensor
 
 
 class Scheme(Protocol):
@@ -46,6 +58,11 @@ class Scheme(Protocol):
         """(B, K, H / s, W / s) raw maps, one a stride, and B targets in input pixels → weighted scalar terms."""
         ...
 
-    def decode(self, maps: list[Tensor]) -> Candidates:
-        """(B, K, H / s, W / s) raw maps → candidates of the whole batch."""
+    def best_scores(self, maps: list[Tensor]) -> Tensor:
+        """(B, K, H / s, W / s) float32 raw maps → (B, A) the best class score of each prior, up to a few units in the
+        last place: what tells which priors are worth decoding."""
+        ...
+
+    def decode(self, maps: list[Tensor], chosen: Chosen | None = None) -> Candidates:
+        """(B, K, H / s, W / s) float32 raw maps → candidates of the whole batch, or of the chosen priors alone."""
         ...

@@ -8,9 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner, TaskAlignedAssignment
+from detseg.models.yolo import assign_task_aligned
+from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
+from detseg.models.yolo.objects import batch_objects
 from detseg.models.yolo.priors import Points, cell_points
+from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
+from tests.models.yolo.aligned import OfPriors, assign_one
 
 Row = tuple[float, float, float, float]
 
@@ -26,16 +30,16 @@ def box_targets(boxes: list[Row], labels: list[int], ignore: list[bool] | None =
 
 def assign(
     predictions: dict[int, tuple[Row, list[float]]], target: BoxTargets, assigner: TaskAlignedAssigner
-) -> TaskAlignedAssignment:
+) -> OfPriors:
     """Assign with a box and class scores for some points; the others predict a dot far away with no score."""
     boxes = torch.tensor([[1000.0, 1000, 1001, 1001]]).repeat(16, 1)
     scores = torch.zeros(16, 2)
     for prior, (box, classes) in predictions.items():
         boxes[prior], scores[prior] = torch.tensor(box), torch.tensor(classes)
-    return assigner.assign(scores, boxes, POINTS, target)
+    return assign_one(assigner, scores, boxes, POINTS, target)
 
 
-def positives(assignment: TaskAlignedAssignment) -> dict[int, int]:
+def positives(assignment: OfPriors) -> dict[int, int]:
     """Positive priors and the objects that they have."""
     found = torch.nonzero(assignment.target_index >= 0).flatten().tolist()
     return {prior: int(assignment.target_index[prior]) for prior in found}
@@ -138,7 +142,7 @@ def uniform(points: Points) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("box", [(15.9, 15.9, 16.1, 16.1), (7.5, 0, 8.5, 32), (0, 0, 0.5, 0.5), (31.5, 5, 32, 6)])
 def test_an_object_between_the_points_gets_one(box: Row) -> None:
     boxes, scores = uniform(POINTS)
-    found = TaskAlignedAssigner().assign(scores, boxes, POINTS, box_targets([box], [0]))
+    found = assign_one(TaskAlignedAssigner(), scores, boxes, POINTS, box_targets([box], [0]))
     assert len(positives(found)) >= 1
     assert found.alignment.max() > 0
 
@@ -149,7 +153,7 @@ def test_every_lone_object_gets_a_prior(data: st.DataObject) -> None:
     x1, y1 = data.draw(st.floats(0, 159.5)), data.draw(st.floats(0, 95.5))
     x2, y2 = data.draw(st.floats(x1 + 0.01, 160)), data.draw(st.floats(y1 + 0.01, 96))
     boxes, scores = uniform(points)
-    found = TaskAlignedAssigner(10).assign(scores, boxes, points, box_targets([(x1, y1, x2, y2)], [0]))
+    found = assign_one(TaskAlignedAssigner(10), scores, boxes, points, box_targets([(x1, y1, x2, y2)], [0]))
     chosen = torch.nonzero(found.target_index >= 0).flatten()
     assert 1 <= len(chosen) <= 10
     assert ((found.alignment >= 0) & (found.alignment <= 1)).all()
@@ -157,3 +161,67 @@ def test_every_lone_object_gets_a_prior(data: st.DataObject) -> None:
     near = points.centres[chosen]  # inside the object, or within half a cell of one that is smaller than a cell
     assert (near[:, 0] > min(x1, (x1 + x2) / 2 - 4.01)).all()
     assert (near[:, 0] < max(x2, (x1 + x2) / 2 + 4.01)).all()
+
+
+def crowded_batch(counts: list[int], num_classes: int) -> tuple[Tensor, Tensor, Points, list[BoxTargets]]:
+    """Random predictions near the points, and so many objects an image, one of seven of them ignored."""
+    generator = torch.Generator().manual_seed(0)
+    points = cell_points([torch.zeros(1, 1, 12, 12), torch.zeros(1, 1, 6, 6)], (8, 16))
+    reach = 30 * torch.rand(len(counts), len(points.centres), 4, generator=generator)
+    boxes = torch.cat([points.centres - reach[..., :2], points.centres + reach[..., 2:]], dim=-1)
+    logits = torch.randn(len(counts), len(points.centres), num_classes, generator=generator)
+    targets = []
+    for num in counts:
+        corner = 80 * torch.rand(num, 2, generator=generator)
+        corners = torch.cat([corner, corner + 1 + 40 * torch.rand(num, 2, generator=generator)], dim=1).clamp(max=96)
+        labels = torch.randint(0, num_classes, (num,), generator=generator)
+        targets.append(BoxTargets(corners, labels, torch.arange(num) % 7 == 3))
+    return logits, boxes, points, targets
+
+
+def dense_reference(scores: Tensor, boxes: Tensor, points: Points, target: BoxTargets, top: int) -> OfPriors:
+    """The paper's rule with a matrix of every object and every prior of one image, and loops over objects."""
+    objects, labels = target.boxes[~target.ignore], target.labels[~target.ignore]
+    num_priors = len(scores)
+    iou = pairwise_iou(objects, boxes)
+    t = scores[:, labels].T * iou**6
+    wanted = torch.zeros(len(objects), num_priors, dtype=torch.bool)
+    for i, box in enumerate(objects):
+        half = ((box[2:] - box[:2]) / 2).clamp(min=4.004)
+        middle = (box[:2] + box[2:]) / 2
+        inside = ((points.centres - middle).abs() < half).all(dim=1).nonzero()[:, 0]
+        best = inside[t[i, inside].argsort(descending=True, stable=True)[:top]]
+        wanted[i, best] = True
+    target_index, alignment = torch.full((num_priors,), -1), torch.zeros(num_priors)
+    for prior in wanted.any(dim=0).nonzero()[:, 0].tolist():
+        target_index[prior] = iou[:, prior].where(wanted[:, prior], -1.0).argmax()
+    for i in range(len(objects)):
+        mine = target_index == i
+        if mine.any():
+            alignment[mine] = (t[i, mine] / t[i, mine].max().clamp(min=1e-37) * iou[i, mine].max()).clamp(max=1)
+    x, y = points.centres[:, 0, None], points.centres[:, 1, None]
+    x1, y1, x2, y2 = target.boxes[target.ignore].T
+    ignored = ((x > x1) & (x < x2) & (y > y1) & (y < y2)).any(dim=1) & (target_index < 0)
+    return OfPriors(target_index, alignment, ignored)
+
+
+@pytest.mark.parametrize("pairs", [1, 500, 2**30])
+def test_a_batch_is_assigned_as_its_images_are(pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the sizes of the chunks, and however unevenly the objects lie over the images."""
+    monkeypatch.setattr(assign_task_aligned, "PAIRS_AT_ONCE", pairs)
+    logits, boxes, points, targets = crowded_batch([0, 3, 60, 1, 12], num_classes=3)
+    found = TaskAlignedAssigner(5)(logits, boxes, points, batch_objects(targets))
+    first = 0
+    for image, target in enumerate(targets):
+        expected = dense_reference(logits[image].sigmoid(), boxes[image], points, target, top=5)
+        rows = slice(first, first + len(target))
+        first += len(target)
+        place = (~target.ignore).cumsum(0) - 1
+        row, column = found.positive[rows].nonzero(as_tuple=True)
+        prior = found.prior[rows][row, column]
+        target_index, alignment = torch.full_like(expected.target_index, -1), torch.zeros(len(points.centres))
+        target_index[prior], alignment[prior] = place[row], found.weight[rows][row, column]
+        assert len(torch.unique(prior)) == len(prior)
+        assert target_index.tolist() == expected.target_index.tolist()
+        torch.testing.assert_close(alignment, expected.alignment)
+        assert found.ignored[image].tolist() == expected.ignored.tolist()

@@ -1,0 +1,7 @@
+"""Times the stages of a user's own configuration on their own machine, and names what limits it."""
+
+from __future__ import annotations
+
+from detseg.benchmark.run import STAGES, Options, benchmark
+
+__all__ = ["STAGES", "Options", "benchmark"]

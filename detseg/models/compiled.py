@@ -1,0 +1,41 @@
+"""torch.compile for the networks in a model."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+_NETWORKS = ("backbone", "neck", "head", "auxiliary")
+"""The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
+
+
+def compile_networks(model: nn.Module) -> None:
+    """Have the networks in a model compiled, each by itself, when first called.
+
+    Training calls ``model.losses``, prediction ``model.predict``, not the model itself: compiling the model would do
+    nothing there.
+    """
+    for name in _NETWORKS:
+        network = getattr(model, name, None)
+        if network is not None:
+            network.compile()
+
+
+def settling(model: nn.Module, fresh: bool) -> AbstractContextManager[object]:
+    """A context in which a model's compiled networks compute by their parts, if it is ``fresh``.
+
+    While normalisation takes in its first batches its momentum changes with every step, and torch would compile anew
+    for each value until it gives up.
+
+    Args:
+        model: with or without compiled networks.
+        fresh: whether some of its normalisation is.
+    """
+    compiled = any(getattr(model, name, None) is not None and _is_compiled(getattr(model, name)) for name in _NETWORKS)
+    return torch.compiler.set_stance("force_eager") if fresh and compiled else nullcontext()
+
+
+def _is_compiled(network: nn.Module) -> bool:
+    return network._compiled_call_impl is not None
