@@ -60,6 +60,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/transforms.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/regions.py"),
+    "msgspec": ("detseg/data/json_lots.py", "detseg/data/coco_lots.py", "detseg/data/polygon_text.py"),
+    "simdjson": ("detseg/data/coco_lots.py", "detseg/data/polygon_text.py"),
 }
 """Library → the files and folders that may import it."""
 

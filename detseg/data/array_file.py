@@ -83,7 +83,10 @@ def read_arrays(path: Path, verify: bool = True) -> tuple[Arrays, dict[str, Any]
         length = int.from_bytes(file.read(8), "little")
         if length > _MOST_HEADER_BYTES:
             raise ValueError("its header is too long")
-        header = json.loads(file.read(length))
+        try:
+            header = json.loads(file.read(length))
+        except RecursionError as error:
+            raise ValueError("its header is nested too deeply") from error
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         metadata = header.pop("__metadata__")

@@ -87,7 +87,7 @@ class TrainDataset(Dataset[Example]):
         motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
             first = self._image_or_mosaic(request.index, request, Motion(), rng, bad)
-            second = self._image_or_mosaic(self._partner(request, rng), request, Motion(), rng, bad)
+            second = self._image_or_mosaic(self._partners(1, request, rng)[0], request, Motion(), rng, bad)
             item = moved(mixup(first, second, rng), motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
@@ -103,7 +103,7 @@ class TrainDataset(Dataset[Example]):
         hw = (request.height, request.width)
         if not request.mix or rng.random() >= self.config.mosaic:
             return moved(self.transform.cropped(self._annotated(index, request, bad), rng), motion, hw)
-        indices = [index, *(self._partner(request, rng) for _ in range(3))]
+        indices = [index, *self._partners(3, request, rng)]
         tiles = [self._annotated(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
         if motion.is_upright:
@@ -124,9 +124,13 @@ class TrainDataset(Dataset[Example]):
         mixes = request.mix and max(self.config.mosaic, self.config.mixup) > 0
         return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
 
-    def _partner(self, request: SampleRequest, rng: np.random.Generator) -> int:
+    def _partners(self, num: int, request: SampleRequest, rng: np.random.Generator) -> list[int]:
+        """Other images than the one that is asked for, each at most once, as far as there are so many."""
         company = self._companies.of(request.epoch, request.index)
-        return int(company[rng.integers(len(company))])
+        others = company[company != request.index]
+        if len(others) < num:
+            return [int(i) for i in rng.choice(company, num)]
+        return [int(i) for i in rng.choice(others, num, replace=False)]
 
 
 class EvalDataset(Dataset[Example]):

@@ -81,7 +81,8 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
         divisor: 1, 2, 4 or 8; pixel i of the result shows pixels [i · divisor, (i + 1) · divisor).
 
     Returns:
-        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) of other formats; and the whole H and W.
+        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) of other formats, and of a turned image whose
+        sides are no multiples of the divisor; and the whole H and W.
 
     Raises:
         DataError: as ``read_image``.
@@ -95,9 +96,11 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
             return image, hw
     with open_header(BytesIO(data), path) as header:
         orientation = exif_orientation(header)
-        flags = _REDUCED[divisor if header.format != "PNG" else 1]
-        image = _decode_plain(data, path, flags) if _is_plain(header, data) else None
         width, height = header.size
+        # Of a turned image the last pixels, which show less than a whole divisor, would come first.
+        shifts = orientation != 1 and (width % divisor or height % divisor)
+        flags = _REDUCED[1 if shifts or header.format == "PNG" else divisor]
+        image = _decode_plain(data, path, flags) if _is_plain(header, data) else None
         if image is None:
             image = _decode_any(header, path)
             refuse_missing_rows(header, data, path)

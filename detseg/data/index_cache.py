@@ -138,7 +138,8 @@ class IndexCache:
         path = self._path(digest)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            write_arrays(path, *_plain(index))
+            arrays, content = _plain(index)
+            write_arrays(path, arrays, {**content, "name": path.name})
             _tidy(self._folder, path)
             return _read(path, verify=False)
         except (OSError, ValueError) as error:
@@ -174,6 +175,8 @@ def _plain(index: Index) -> tuple[Arrays, dict[str, Any]]:
 
 def _read(path: Path, verify: bool = True) -> Index:
     arrays, content = read_arrays(path, verify)
+    if content.get("name") != path.name:  # somebody has moved it: it is the index of another file
+        raise ValueError("it has another name")
     try:
         packed = _mapped(path, arrays)
         classes = ClassTable(tuple(content["names"]), tuple(content["source_ids"]))

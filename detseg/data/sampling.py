@@ -46,8 +46,8 @@ class Companies:
     """Which images a mosaic or mixup of an image draws its others from: those dealt shortly before and after it.
 
     The order of each epoch is cut into companies of ``COMPANY`` images in a row; the last one overlaps the one before.
-    It is random which images these are, so mosaics are as random as if their images came from the whole data set, but
-    whoever makes the mosaics of a company needs no more than its images: decoded once, not four times.
+    It is random in each epoch which images these are.  Within an epoch an image meets those of its company alone; in
+    return, whoever makes the mosaics of a company needs no more than its images: decoded once, not four times.
 
     Args:
         seed: of everything random.

@@ -178,9 +178,8 @@ def _corners(path: Path, name: str, item: ET.Element) -> list[float]:
         raise DataError(
             f"{path}: the object {shown(name)} has no <bndbox>; add xmin, ymin, xmax, ymax or remove the object"
         )
-    return [
-        _number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")
-    ]
+    where = f"of the object {shown(name)}"
+    return [_number(path, f"{tag} {where}", _text(box, tag)) for tag in ("xmin", "ymin", "xmax", "ymax")]
 
 
 def _size(path: Path, root: ET.Element) -> tuple[int, int] | None:

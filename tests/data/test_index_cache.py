@@ -133,12 +133,23 @@ def test_damaged_indices_are_made_anew(root: Path) -> None:
         good[:-5] + b"xxxxx",
         b"\xff" * 100,
         good.replace(b"class 1", b"glass 1"),
+        (5000).to_bytes(8, "little") + b"[" * 5000,
     ):
         path.write_bytes(damaged)
         dataset = read(root)
         assert fingerprint(dataset) == expected
         assert isinstance(dataset.packed, MappedAnnotations)
         assert path.read_bytes() == good
+
+
+def test_an_index_under_the_name_of_another_is_made_anew(root: Path) -> None:
+    expected = fingerprint(read(root))
+    (path,) = kept(root)
+    names = read(root).classes.names
+    read(root, classes=list(names[:1]))
+    (other,) = [file for file in kept(root) if file != path]
+    path.write_bytes(other.read_bytes())
+    assert fingerprint(read(root)) == expected
 
 
 def test_a_folder_that_cannot_be_written_is_said_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from detseg.config.data import AugmentationConfig
 from detseg.data.examples import TrainDataset
 from detseg.data.recent_samples import RecentSamples
-from detseg.data.sampling import COMPANY, Companies, EpochBatchSampler, epoch_order
+from detseg.data.sampling import COMPANY, Companies, EpochBatchSampler, SampleRequest, epoch_order
 from detseg.errors import DataError
 from tests.data.painted import PaintedSource
 
@@ -64,6 +64,17 @@ def test_companies_are_images_dealt_in_a_row() -> None:
         np.testing.assert_array_equal(companies.of(epoch, int(order[-1])), order[-COMPANY:])
     assert sorted(Companies(0, 5).of(0, 3).tolist()) == list(range(5))
     assert Companies(0, 1).of(4, 0).tolist() == [0]
+
+
+@pytest.mark.parametrize("num", [4, COMPANY + 1, 3 * COMPANY])
+def test_no_image_is_in_a_mosaic_twice(num: int) -> None:
+    dataset = TrainDataset(PaintedSource(num), AugmentationConfig(mosaic=1.0), 0)
+    rng = np.random.default_rng(0)
+    for index in range(num):
+        partners = dataset._partners(3, SampleRequest(0, index, *HW, mix=True), rng)
+        assert len({index, *partners}) == 4
+    few = TrainDataset(PaintedSource(2), AugmentationConfig(mosaic=1.0), 0)
+    assert set(few._partners(3, SampleRequest(0, 0, *HW, mix=True), rng)) <= {0, 1}
 
 
 def test_an_epoch_of_mosaics_decodes_each_image_once() -> None:

@@ -128,3 +128,28 @@ def test_a_wrong_size_is_told_although_the_reduced_one_fits(tmp_path: Path) -> N
     dataset = DetectionDataset(PackedAnnotations(**columns), tmp_path, source.classes, source.report, "made")
     with pytest.raises(DataError, match="the image is 128 x 95 pixels"):
         dataset.reduced(0, (32, 32))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("divisor", [2, 4, 8])
+def test_turned_pixels_stay_where_boxes_expect_them(tmp_path: Path, orientation: int, divisor: int) -> None:
+    """Of a side that is no multiple of the divisor the incomplete pixel comes last; turned, it would come first."""
+    image = np.zeros((601, 801, 3), dtype=np.uint8)
+    path = saved(tmp_path / "a.jpg", image, orientation)
+    height, width = read_image(path).shape[:2]
+    top, left = (side // 2 // divisor * divisor for side in (height, width))
+    upright = np.zeros((height, width, 3), dtype=np.uint8)
+    upright[top:, left:] = 255
+    stored = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1]}
+    stored |= {5: upright.swapaxes(0, 1), 6: np.rot90(upright), 7: upright[::-1, ::-1].swapaxes(0, 1)}
+    stored[8] = np.rot90(upright, -1)
+    path = saved(path, np.ascontiguousarray(stored[orientation]), orientation)
+    assert read_image(path)[top + 8 :, left + 8 :].min() > 200
+    reduced, hw = read_reduced(path, divisor)
+    assert hw == (height, width)
+    used = 1 if reduced.shape[:2] == hw else divisor
+    white = reduced[..., 0] > 128
+    rows, columns = np.flatnonzero(white.any(axis=1)), np.flatnonzero(white.any(axis=0))
+    assert (rows[0], columns[0]) == (top // used, left // used)
+    assert (rows[-1], columns[-1]) == (reduced.shape[0] - 1, reduced.shape[1] - 1)
+    assert used == divisor or orientation != 1
