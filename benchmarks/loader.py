@@ -4,7 +4,8 @@ The peers: ultralytics' training data set with mosaic off and on, torchvision's 
 loop of ``cv2.imread``, of whose speed a fifth is wanted.  All load the same JPEGs of 640 × 480 pixels with 12 boxes
 each, in batches of 16 and in random order, with the augmentations that are ultralytics' defaults: one image in two
 mirrored; each zoomed by 0.5 to 1.5, shifted and changed in colour.  There are so many files that no block sees one
-again: what either side keeps of a small set from epoch to epoch does not count.
+again: what either side keeps of a small set from epoch to epoch does not count.  Where the input is 320 pixels, ours
+decodes the JPEGs at half their size, as it does in training.
 
 Pictures of two kinds, from the shared data: blood cells (30 kB) and photographs (coco_mini, cut to size: 100 kB).
 

@@ -47,6 +47,7 @@ class PacedTraining(L.Callback):
             enable_model_summary=False,
             num_sanity_val_steps=0,
             limit_val_batches=0,
+            gradient_clip_val=10.0,  # as by default
             callbacks=[self],
             **options,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -10,6 +11,9 @@ from pathlib import Path
 
 from detseg.config.cli import experiment_parser, load_experiment, run_tool
 from detseg.config.load import config_to_yaml
+
+EXIT_TERMINATED = 143
+"""What shells report of a program that SIGTERM has ended."""
 
 _STAGES = "start, loader, copy, step, validation, predictor, memory"
 
@@ -35,6 +39,7 @@ def main(argv: Sequence[str]) -> None:
 
     imported = time.perf_counter() - begin if fresh else None
     stages = STAGES if arguments.stages is None else tuple(arguments.stages.split(","))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that temporary files are removed
     effort, workers = Effort(arguments.steps), tuple(arguments.workers or ())
     options = Options(stages, arguments.synthetic, workers, effort, arguments.checkpoint, imported)
     benchmark(config, options, arguments.json)

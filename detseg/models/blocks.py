@@ -19,6 +19,15 @@ class PreparedBlock(Protocol):
         """Whether a part has changed since."""
         ...
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether hooks wait for a part to be called."""
+        ...
+
+    def again(self, block: ConvNormAct, /) -> PreparedBlock | None:
+        """The block as it is now."""
+        ...
+
     def __call__(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
         ...
@@ -49,11 +58,14 @@ class ConvNormAct(nn.Sequential):
         """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
         prepared = self.prepared
         # Compiled code does all this by itself.
-        if prepared is None or torch.is_grad_enabled() or torch.compiler.is_compiling() or prepared.is_stale:
-            for part in self:
-                x = part(x)
-            return x
-        return prepared(x)
+        if prepared is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            if prepared.is_stale:
+                prepared = self.prepared = prepared.again(self)
+            if prepared is not None and not prepared.is_watched:
+                return prepared(x)
+        for part in self:
+            x = part(x)
+        return x
 
     def train(self, mode: bool = True) -> Self:
         """As every module; what training changes is no longer prepared."""
@@ -133,6 +145,7 @@ class Normalize(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.changes_nothing = False
         cast(Any, self).register_load_state_dict_post_hook(_look_again)  # torch states no types
         _look_again(self)
 
@@ -144,4 +157,5 @@ class Normalize(nn.Module):
 def _look_again(normalize: Normalize, _: object = None) -> None:
     """Note once, where no device waits, whether there is anything to do: for our own backbones there is not, and the
     two passes over the images would take 2 % of a training step."""
-    normalize.changes_nothing = bool((normalize.mean == 0).all() and (normalize.std == 1).all())
+    if not normalize.mean.is_meta:  # which has no values
+        normalize.changes_nothing = bool((normalize.mean == 0).all() and (normalize.std == 1).all())

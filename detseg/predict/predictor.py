@@ -52,6 +52,13 @@ class ImagePredictor(ABC, Generic[Result]):
             prepare(self.model)
         self.classes = classes
         self.input_hw = input_hw
+        self._prepares = not compile
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Copies, in this process or another, compute the same: what is prepared does not travel."""
+        self.__dict__.update(state)
+        if self._prepares:
+            prepare(self.model)
 
     @overload
     def __call__(self, images: ImageLike, batch_size: int = 1) -> Result: ...

@@ -38,9 +38,9 @@ class FreshNorms:
                 module.momentum = momentum
         self._norms = {name: norm for name, norm in self._norms.items() if name in wanted}
 
-    def prepare(self, num_steps: int) -> None:
-        """Set the momentum for the batch that follows ``num_steps`` optimiser steps."""
-        share = 1 / (num_steps + 1)
+    def prepare(self, num_batches: int) -> None:
+        """Set the momentum for the batch that follows ``num_batches`` others."""
+        share = 1 / (num_batches + 1)
         for module, momentum in self._norms.values():
             module.momentum = max(momentum, share)
         if all(share < momentum for _, momentum in self._norms.values()):

@@ -93,6 +93,7 @@ class Task(L.LightningModule, ABC):
         self.data_guard: DataGuard | None = None
         self._vectors = vectors(self.model)  # FSDP makes vectors of all
         self.fresh_norms = FreshNorms(self.model)
+        self._accumulated = 1
         self.guard = guard or StepGuard()
         self.run_state = RunState()
         self.val_means = LossMeans()
@@ -135,6 +136,7 @@ class Task(L.LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Has the loader begin where the run stood."""
+        self._accumulated = self.trainer.accumulate_grad_batches
         self.run_state.begin_training(self)
 
     def on_train_epoch_start(self) -> None:
@@ -158,7 +160,8 @@ class Task(L.LightningModule, ABC):
         """
         self.guard.before_forward(self.model)
         seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
-        self.fresh_norms.prepare(self.global_step - self.guard.num_skipped)
+        steps = self.global_step - self.guard.num_skipped
+        self.fresh_norms.prepare(steps * self._accumulated + batch_index % self._accumulated)
         try:
             with settling(self.model, bool(self.fresh_norms.names)):
                 terms = self.model.losses(to_float(batch.images), self.targets(batch))

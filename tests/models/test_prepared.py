@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,12 @@ def _double(block: ConvNormAct) -> None:
             value.mul_(2)
 
 
+def _fused_step(block: ConvNormAct) -> None:
+    for value in block.parameters():
+        value.grad = torch.full_like(value, 0.5)
+    torch.optim.AdamW(block.parameters(), lr=0.1, fused=True).step()
+
+
 CHANGES: dict[str, Callable[[ConvNormAct], object]] = {
     "in place": _double,
     "loaded": lambda block: block.load_state_dict({name: 2 * value for name, value in block.state_dict().items()}),
@@ -73,17 +80,63 @@ CHANGES: dict[str, Callable[[ConvNormAct], object]] = {
     ),
     "statistics": lambda block: (block.train()(images()), block.eval()),
     "moved": lambda block: block.half().float(),
+    "behind the counter": lambda block: [value.data.mul_(2) for value in block.parameters()],
+    "by numpy": lambda block: np.multiply(array := block[0].weight.detach().numpy(), 2, out=array),
+    "fused": _fused_step,
+    "data replaced": lambda block: setattr(block[1].weight, "data", 2 * block[1].weight.data),
+    "epsilon": lambda block: setattr(block[1], "eps", 0.5),
+    "another part": lambda block: block.__setitem__(2, nn.ReLU()),
 }
 
 
 @pytest.mark.parametrize("change", list(CHANGES))
 @torch.no_grad()
-def test_changed_blocks_are_no_longer_prepared(change: str) -> None:
+def test_changed_blocks_are_prepared_anew(change: str) -> None:
     block, plain = trained_block(), trained_block()
     prepare(block)
+    before = block(images())
     for one in (block, plain):
         CHANGES[change](one)
-    assert torch.equal(block(images()), plain(images()))
+    found = block(images())
+    assert not torch.equal(found, before)
+    torch.testing.assert_close(found, plain(images()), rtol=1e-4, atol=1e-5)
+    prepare(plain)
+    if block.prepared is not None:  # training lets go of it
+        assert torch.equal(found, plain(images()))
+
+
+@torch.no_grad()
+def test_a_block_without_its_parts_is_as_it_is() -> None:
+    block = trained_block()
+    prepare(block)
+    block[1] = nn.Identity()
+    plain = block[2](block[0](images()))
+    assert torch.equal(block(images()), plain)
+    assert block.prepared is None
+
+
+@torch.no_grad()
+def test_hooks_of_parts_are_called() -> None:
+    block = trained_block()
+    plain = block(images())
+    prepare(block)
+    seen: list[Tensor] = []
+    handle = block[0].register_forward_hook(lambda module, given, result: seen.append(result))
+    assert torch.equal(block(images()), plain)
+    assert len(seen) == 1
+    handle.remove()
+    assert not torch.equal(block(images()), plain)
+    assert len(seen) == 1
+
+
+def test_inference_mode() -> None:
+    with torch.inference_mode():
+        block = trained_block()
+        plain = block(images())
+        prepare(block)
+        torch.testing.assert_close(block(images()), plain, rtol=1e-4, atol=1e-5)
+        block[0].weight.mul_(2)
+        assert not torch.allclose(block(images()), plain, rtol=1e-2)
 
 
 def test_gradients_and_copies_are_those_of_the_parts() -> None:
