@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -63,6 +65,11 @@ def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: 
     assert (x2 <= 90).all()  # the image is 90 x 60, the network input 64 x 64
     assert (y2 <= 60).all()
     assert (x2 > 64).any()
+
+
+def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
+    assert_same(copy.deepcopy(predictor)(picture), expected)
+    assert_same(pickle.loads(pickle.dumps(predictor))(picture), expected)  # noqa: S301  # as between processes
 
 
 def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
