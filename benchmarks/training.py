@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from detseg.training.lightning_noise import quiet_lightning
 Unit = Literal["batch", "epoch"]
 LIGHTNING_NAMES = {"bfloat16": "bf16-mixed", "float32": "32-true"}
 """Lightning's names of precisions."""
+
+
+_NO_MORE = -1
 
 
 class PacedTraining(L.Callback):
@@ -54,7 +58,9 @@ class PacedTraining(L.Callback):
         if isinstance(data, list):
             batches: Any = data  # a list is enough of a data set
             data = DataLoader(batches, batch_size=None)
-        threading.Thread(target=self._fit, args=(trainer, task, data), daemon=True).start()
+        self._thread = threading.Thread(target=self._fit, args=(trainer, task, data), daemon=True)
+        self._thread.start()
+        atexit.register(self.end)  # a program that ends while torch computes in a thread is aborted
 
     def block(self, units: int) -> Callable[[], float]:
         """A block of ``in_turn``: milliseconds of a step, or seconds of an epoch."""
@@ -73,6 +79,11 @@ class PacedTraining(L.Callback):
             raise taken
         return taken
 
+    def end(self) -> None:
+        """Stop for good."""
+        self._permits.put(_NO_MORE)
+        self._thread.join(60)
+
     def _fit(self, trainer: L.Trainer, task: L.LightningModule, data: Any) -> None:
         try:
             trainer.fit(task, data)
@@ -83,6 +94,8 @@ class PacedTraining(L.Callback):
     def _start(self) -> None:
         if not self._left:
             self._left, self._taken = self._permits.get(), 0.0
+            if self._left == _NO_MORE:
+                raise RuntimeError("the training is no longer wanted")
         self._begin = time.perf_counter()
 
     def _end(self) -> None:
