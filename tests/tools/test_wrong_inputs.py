@@ -200,7 +200,7 @@ def test_a_training_that_diverges_is_one_line_that_says_how_to_look_into_it(
     argv = [CONFIG, "trainer.max_epochs=1", f"run_dir={run_dir}", "optimizer.lr=1e30"]
     code, line = said(train, argv, capsys)
     assert code == 2
-    assert line.startswith("error: epoch 1, step 2: the loss is not finite (class nan, box 0, dfl 0); samples ")
+    assert line.startswith("error: epoch 1, step 2: the loss is not finite (box nan, class nan, dfl nan); samples ")
     assert f"; python tools/replay.py {run_dir / 'nan_epoch001_step00002'} finds the sample; if no" in line
     assert line.endswith("lower optimizer.lr, or set trainer.precision=float32\n")
     assert line.count("\n") == 1
