@@ -6,19 +6,16 @@ import os
 import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from benchmarks.peer_process import ROOT
-
-PACKAGES = ("torch", "torchvision", "lightning", "albumentations", "opencv-python-headless", "numpy", "pycocotools")
+from detseg.benchmark.machine import machine_facts
 
 
 def machine() -> dict[str, str]:
     """Processor, cores, memory and system in words."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
     return {
-        "processor": _processor(),
+        "processor": machine_facts()["processor"],
         "cores": str(os.cpu_count()),
         "memory": f"{memory:.0f} GiB",
         "system": platform.system(),
@@ -29,22 +26,8 @@ def machine() -> dict[str, str]:
 
 def versions() -> dict[str, str]:
     """Python's and of the packages that matter for speed."""
-    found = {"Python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
+    found: dict[str, str] = machine_facts()["versions"]
     return found
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _commit() -> str:

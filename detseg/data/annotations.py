@@ -71,6 +71,9 @@ def pack_images(paths: Sequence[str], image_ids: Sequence[int] | IntArray | None
     return PackedImages(ids.astype(np.int64), *pack_paths(paths))
 
 
+_OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
+
+
 @dataclass(frozen=True)
 class PackedAnnotations(PackedImages):
     """The ground truth of I images with T objects in all.
@@ -125,14 +128,11 @@ class PackedAnnotations(PackedImages):
 
     def _columns(self, index: int) -> ImageAnnotations:
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return ImageAnnotations(
-            boxes=self.boxes[rows],
-            labels=self.labels[rows],
-            crowd=self.crowd[rows],
-            difficult=self.difficult[rows],
-            truncated=self.truncated[rows],
-            area=self.area[rows],
-        )
+        return ImageAnnotations(**self._of_objects(rows))
+
+    def _of_objects(self, rows: slice | IntArray) -> dict[str, Any]:
+        """The columns of some objects by name."""
+        return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
 
     def hw(self, index: int) -> tuple[int, int]:
         """Height and width of one image in pixels."""
@@ -149,12 +149,7 @@ class PackedAnnotations(PackedImages):
             path_offsets=images.path_offsets,
             sizes_hw=self.sizes_hw[picked],
             offsets=offsets,
-            boxes=self.boxes[rows],
-            labels=self.labels[rows],
-            crowd=self.crowd[rows],
-            difficult=self.difficult[rows],
-            truncated=self.truncated[rows],
-            area=self.area[rows],
+            **self._of_objects(rows),
             regions=None if self.regions is None else self.regions.select(rows),
         )
 
