@@ -22,7 +22,7 @@ from pathlib import Path
 from benchmarks.in_turn import Row, in_turn
 from benchmarks.large_coco import ANNOTATIONS, IMAGES, write_large_coco
 from benchmarks.row_program import run_rows
-from detseg.data.index_cache import VARIABLE
+from detseg.data.formats.index_cache import VARIABLE
 
 ROOT = Path(__file__).parents[1]
 

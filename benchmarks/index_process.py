@@ -38,7 +38,7 @@ def measured(which: str, folder: Path, masks: bool) -> dict[str, float]:
             with contextlib.redirect_stdout(io.StringIO()):
                 return COCO(str(file))
     else:
-        from detseg.data.coco import read_coco
+        from detseg.data.formats.coco import read_coco
 
         def load() -> Any:
             return read_coco(folder / "images", file, masks=masks)
@@ -54,7 +54,7 @@ def measured(which: str, folder: Path, masks: bool) -> dict[str, float]:
 
 def added_by_workers(method: str, folder: Path, masks: bool) -> dict[str, float]:
     """MB that each of eight loader processes adds by holding and using the data set, and MB of the data set."""
-    from detseg.data.coco import read_coco
+    from detseg.data.formats.coco import read_coco
 
     dataset = read_coco(folder / "images", folder / "instances.json", masks=masks)
     packed, regions = dataset.packed, dataset.packed.regions
@@ -84,9 +84,9 @@ def _hold(dataset: Any, barrier: Any, sender: Connection) -> None:
     import numpy as np
     from pycocotools import mask  # noqa: F401  # both kinds of worker shall have imported the same
 
-    import detseg.data.coco
+    import detseg.data.formats.coco
 
-    assert detseg.data.coco
+    assert detseg.data.formats.coco
     if dataset is not None:
         packed, regions = dataset.packed, dataset.packed.regions
         for part in (*vars(packed).values(), *(vars(regions).values() if regions else ())):

@@ -37,15 +37,15 @@ from benchmarks.in_turn import Block, Row, in_turn
 from benchmarks.peer_process import ROOT, PeerProcess
 from benchmarks.row_program import run_rows
 from detseg.config.data import AffineConfig, AugmentationConfig, ColorConfig
-from detseg.data.coco import read_coco
-from detseg.data.dataset import DetectionDataset
-from detseg.data.examples import annotated, to_example
-from detseg.data.images import read_image
-from detseg.data.loader import train_loader
-from detseg.data.motion import moved
-from detseg.data.packed_batch import collate
-from detseg.data.sample_check import checked_sample
-from detseg.data.transforms import TrainTransform
+from detseg.data.augment.motion import moved
+from detseg.data.augment.pipeline import TrainTransform
+from detseg.data.datasets.contract import checked_sample
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco import read_coco
+from detseg.data.images.read import read_image
+from detseg.data.loading.collate import collate
+from detseg.data.loading.examples import annotated, to_example
+from detseg.data.loading.loader import train_loader
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import Batch, UInt8Array
 

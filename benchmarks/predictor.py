@@ -26,7 +26,7 @@ from benchmarks.in_turn import Block, Row, in_turn
 from benchmarks.peer_process import ROOT, PeerProcess
 from benchmarks.row_program import run_rows
 from detseg.config.load import config_from_dict
-from detseg.data.images import read_image
+from detseg.data.images.read import read_image
 from detseg.factory import build_model
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.images import stack_images, to_float

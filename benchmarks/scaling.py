@@ -26,7 +26,7 @@ from benchmarks import scaling_stages as stages
 from benchmarks.measured_on import machine, versions
 from benchmarks.peer_process import ROOT
 from benchmarks.table import between_marks
-from detseg.data.index_cache import VARIABLE
+from detseg.data.formats.index_cache import VARIABLE
 
 PAGE = ROOT / "docs" / "scaling.md"
 REPETITIONS = 3

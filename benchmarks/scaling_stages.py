@@ -14,9 +14,9 @@ import torch
 
 from detseg.config.data import AugmentationConfig
 from detseg.config.model import YoloConfig
-from detseg.data.coco import read_coco
-from detseg.data.loader import train_loader
-from detseg.data.sampling import EpochBatchSampler
+from detseg.data.formats.coco import read_coco
+from detseg.data.loading.loader import train_loader
+from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.factory.yolo import build_detector
 from detseg.metrics.confusion import ConfusionMatrix
 from detseg.metrics.detection import DetectionEvaluator

@@ -18,13 +18,12 @@ from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict, without_download
 from detseg.config.rcnn import MaskRcnnConfig
 from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.data.coco_format import MASK_RESULTS, coco_ground_truth, mask_results
-from detseg.data.dataset import DetectionDataset
-from detseg.data.loader import eval_loader
-from detseg.data.open import open_dataset
-from detseg.data.semantic_dataset import SegmentationDataset
-from detseg.data.source import EvalSource
-from detseg.data.splits import Split
+from detseg.data.build import Split, open_dataset
+from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.formats.coco_writer import MASK_RESULTS, coco_ground_truth, mask_results
+from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory.advice import evaluation_advice

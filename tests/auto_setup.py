@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.config.schema import ExperimentConfig
-from detseg.data.dataset import DetectionDataset
-from detseg.data.open import open_dataset
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.build import open_dataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from tests.tiny import tiny_config, write_colors, write_config
 
 AUTO = ("data.batch_size=auto", "trainer.max_epochs=2")

@@ -58,18 +58,22 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
-    "albumentations": ("detseg/data/transforms.py",),
-    "pycocotools": ("detseg/metrics/", "detseg/data/regions.py"),
-    "msgspec": ("detseg/data/json_lots.py", "detseg/data/coco_lots.py", "detseg/data/polygon_text.py"),
-    "simdjson": ("detseg/data/coco_lots.py", "detseg/data/polygon_text.py"),
+    "albumentations": ("detseg/data/augment/pipeline.py",),
+    "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
+    "msgspec": (
+        "detseg/data/formats/json_lots.py",
+        "detseg/data/formats/coco_lots.py",
+        "detseg/data/formats/polygon_text.py",
+    ),
+    "simdjson": ("detseg/data/formats/coco_lots.py", "detseg/data/formats/polygon_text.py"),
 }
 """Library → the files and folders that may import it."""
 
 REACHES_OUT: dict[str, tuple[str, ...]] = {
     # What a user asks for by data.download or a published weights file; torchvision and timm fetch the latter.
-    "urllib.request": ("detseg/data/fetch.py",),
-    "urllib.error": ("detseg/data/fetch.py",),
-    "http": ("detseg/data/fetch.py",),
+    "urllib.request": ("detseg/data/download.py",),
+    "urllib.error": ("detseg/data/download.py",),
+    "http": ("detseg/data/download.py",),
     # The demo types our own commands; SLURM is asked to requeue; a batch that may kill its process is tried in another.
     "subprocess": ("tools/demo.py", "detseg/training/stopping.py", "detseg/experiment/memory_probe.py"),
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),

@@ -12,9 +12,9 @@ import torch
 
 from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import config_from_dict
-from detseg.data.coco_format import coco_ground_truth
-from detseg.data.loader import eval_loader
-from detseg.data.splits import open_split
+from detseg.data.build import open_split
+from detseg.data.formats.coco_writer import coco_ground_truth
+from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, DataError
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train

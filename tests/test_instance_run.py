@@ -13,9 +13,9 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
-from detseg.data.coco_format import mask_results
-from detseg.data.dataset import DetectionDataset
-from detseg.data.open import open_dataset
+from detseg.data.build import open_dataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco_writer import mask_results
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train
 from detseg.metrics.result import DetectionResult

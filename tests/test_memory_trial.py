@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from detseg.config.load import config_to_dict
-from detseg.data.sampling import EpochBatchSampler
+from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import ConfigError
 from detseg.experiment.memory_probe import MemoryProbe
 from detseg.experiment.probe_process import Trial

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import UNetConfig
-from detseg.data.semantic_folder import read_mask_folder
+from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.experiment.preparation import settings_from_data
-from tests.data.mask_layouts import write_pairs
+from tests.data.formats.mask_layouts import write_pairs
 
 
 def test_the_weight_of_a_class_that_fills_nearly_all_stays_above_zero(

@@ -20,8 +20,8 @@ from detseg.config.data import (
     ElasticConfig,
     JpegConfig,
 )
-from detseg.data.coco import read_coco
-from detseg.data.loader import train_loader
+from detseg.data.formats.coco import read_coco
+from detseg.data.loading.loader import train_loader
 from detseg.structures import Batch
 from detseg.training.processes import Processes
 from tests.tiny import write_ellipses

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from detseg.checkpoint import LAST
-from detseg.data.loader import eval_loader
-from detseg.data.open import open_dataset
+from detseg.data.build import open_dataset
+from detseg.data.loading.loader import eval_loader
 from detseg.evaluate import build_evaluator, evaluate_checkpoint
 from detseg.experiment import train
 from detseg.factory import load_model

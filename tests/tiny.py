@@ -14,9 +14,9 @@ from PIL import Image
 
 from detseg.config.load import load_config
 from detseg.config.schema import ExperimentConfig
-from detseg.data.write_coco import CocoWriter
+from detseg.data.formats.coco_writer import CocoWriter
 from detseg.structures import InstanceMasks
-from tests.data.voc_layout import annotation_xml, object_xml
+from tests.data.formats.voc_layout import annotation_xml, object_xml
 
 CLASSES = ("blue", "red", "yellow")
 _COLORS = {"blue": (40, 60, 230), "red": (230, 40, 40), "yellow": (235, 225, 40)}

@@ -12,9 +12,9 @@ from detseg.config.model import YoloConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import FcnConfig, UNetConfig
-from detseg.data.bad_samples import BadSampleList
-from detseg.data.fingerprint import fingerprint
-from detseg.data.source import EvalSource
+from detseg.data.datasets.bad_samples import BadSampleList
+from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.fingerprint import fingerprint
 from detseg.experiment.preparation import AnyDataset
 from detseg.experiment.strategy import with_synchronised_norm
 from detseg.factory import build_model

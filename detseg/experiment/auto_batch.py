@@ -11,8 +11,8 @@ from rich.console import Console
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.schema import ExperimentConfig
 from detseg.config.training import SgdConfig
-from detseg.data.dataset import DetectionDataset
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.errors import CheckpointError, ConfigError
 from detseg.experiment.batch_search import (
     DEVICE_SHARE,

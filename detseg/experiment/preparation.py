@@ -11,11 +11,11 @@ from detseg.config.model import AnchorHeadConfig, YoloConfig
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import ExperimentConfig
 from detseg.config.segmentation import FcnConfig, UNetConfig
-from detseg.data.class_weights import median_frequency_weights
-from detseg.data.dataset import DetectionDataset
-from detseg.data.open import open_dataset
-from detseg.data.semantic_dataset import SegmentationDataset
-from detseg.data.small_boxes import small_boxes_line
+from detseg.data.build import open_dataset
+from detseg.data.checks.small_boxes import small_boxes_line
+from detseg.data.datasets.class_weights import median_frequency_weights
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.factory import head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox

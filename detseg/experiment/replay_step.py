@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema import ExperimentConfig
-from detseg.data.loader import TrainLoader
-from detseg.data.sampling import EpochBatchSampler, SampleRequest
+from detseg.data.loading.loader import TrainLoader
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.experiment.assembly import build_data, build_task
 from detseg.experiment.preparation import open_training_set

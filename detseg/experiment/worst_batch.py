@@ -9,9 +9,9 @@ import torch
 
 from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.data.dataset import DetectionDataset
-from detseg.data.sampling import SIZE_STEP
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.loading.sampling import SIZE_STEP
 from detseg.structures import Batch, BoxTargets, ClassTable
 
 _MOSAIC_TILES, _MIXUP_IMAGES = 4, 2

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.coco_format import MASK_RESULTS, mask_results
-from detseg.data.voc_xml import VocAnnotation, check_xml_text, write_voc_xml
+from detseg.data.formats.coco_writer import MASK_RESULTS, mask_results
+from detseg.data.formats.voc_xml import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from detseg.data.images import pil_to_rgb, read_image
+from detseg.data.images.read import pil_to_rgb, read_image
 from detseg.structures import UInt8Array
 
 ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 from rich.console import Console
 
-from detseg.data.bad_samples import BadSample, BadSampleList
+from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.training.processes import Processes
 from detseg.training.task import Task
 

@@ -6,9 +6,9 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from detseg.config.data import AugmentationConfig
-from detseg.data.bad_samples import BadSampleList
-from detseg.data.loader import eval_loader, train_loader
-from detseg.data.source import EvalSource, SampleSource
+from detseg.data.datasets.bad_samples import BadSampleList
+from detseg.data.datasets.contract import EvalSource, SampleSource
+from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.structures import Batch
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from detseg.config.training import EvaluationConfig
-from detseg.data.sampling import Stream, random_stream
+from detseg.data.loading.sampling import Stream, random_stream
 from detseg.draw import draw_boxes
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.ops.images import to_arrays, to_float

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.wording import printable
-from detseg.data.sampling import EpochBatchSampler
+from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.training.nan_bundle import (
     BundleBatch,
     BundleSample,

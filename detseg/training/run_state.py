@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from detseg.data.sampling import EpochBatchSampler
+from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import CheckpointError
 from detseg.training.cursor import EpochCursor
 from detseg.training.loss_means import LossMeans
@@ -40,7 +40,7 @@ class RunState:
             sampler.begin_at(self.resumed_at["epoch"], self.resumed_at["batch"])
         elif self.resumed_at["batch"]:
             raise CheckpointError(
-                "the checkpoint is from the middle of an epoch, where only a loader of detseg.data.loader.train_loader "
+                "the checkpoint is from the middle of an epoch, where only a loader of train_loader "
                 "can go on; take one from the end of an epoch"
             )
 

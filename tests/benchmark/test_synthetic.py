@@ -10,9 +10,9 @@ import pytest
 from detseg.benchmark import synthetic
 from detseg.config.load import load_config
 from detseg.config.schema import ExperimentConfig
-from detseg.data.dataset import DetectionDataset
-from detseg.data.open import open_dataset
-from detseg.data.semantic_dataset import SegmentationDataset
+from detseg.data.build import open_dataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 

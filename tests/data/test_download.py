@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data import download, fetch
-from detseg.data.download import VOC_ARCHIVES, download_voc
-from detseg.data.fetch import RemoteFile
-from detseg.data.voc import read_voc
+from detseg.data import download
+from detseg.data import download as fetch
+from detseg.data.download import VOC_ARCHIVES, RemoteFile, download_voc
+from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
 from tests.data.serving import Site, serve
-from tests.data.voc_layout import annotation_xml, object_xml, write_voc
 
 LISTS = (("2007", "trainval"), ("2007", "test"), ("2012", "trainval"))
 

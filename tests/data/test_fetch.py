@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data import fetch as fetch_module
-from detseg.data.fetch import RemoteFile, fetch
+from detseg.data import download as fetch_module
+from detseg.data.download import RemoteFile, fetch
 from detseg.errors import DataError
 from tests.data.serving import Site, serve
 

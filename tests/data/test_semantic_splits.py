@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from detseg.config.data import CocoConfig, FolderConfig, ShapesConfig, VocConfig
-from detseg.data.semantic_splits import SHAPE_MASK_CLASSES, open_semantic_split
-from detseg.data.shapes import render_scene
-from detseg.data.splits import open_split
+from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
+from detseg.data.synthetic.scenes import render_scene
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
-from tests.data.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
+from tests.data.formats.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
 
 
 def test_voc(tmp_path: Path) -> None:

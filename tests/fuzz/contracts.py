@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detseg.data.dataset import DetectionDataset, ImageDataset
-from detseg.data.images import read_image, read_image_hw, read_orientation
-from detseg.data.sample_check import check_sample
-from detseg.data.semantic_dataset import PictureMasks, SegmentationDataset
+from detseg.data.datasets.contract import check_sample
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset
+from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
+from detseg.data.images.read import read_image, read_image_hw, read_orientation
 from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, is_plain_text
 from tests.fuzz.mutator import PNG_SIGNATURE, put_together, take_apart

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from detseg.data.cropped_masks import CroppedMasks
-from detseg.data.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.structures import BoolArray, BoxTargets, InstanceMasks
 
 Boxes = npt.NDArray[np.float32]

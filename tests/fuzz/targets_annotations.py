@@ -8,10 +8,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from detseg.data.coco import read_coco
-from detseg.data.semantic_coco import read_coco_masks
-from detseg.data.voc import read_voc
-from tests.data.voc_layout import annotation_xml, object_xml, write_voc
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.voc import read_voc
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
 from tests.fuzz.campaign import Target
 from tests.fuzz.contracts import check_detection, check_semantic
 from tests.fuzz.mutator import byte_mutator, other_encoding, then_sometimes

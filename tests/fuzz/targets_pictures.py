@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detseg.data.mask_classes import mask_class_table
-from detseg.data.mask_encoding import MaskEncoding
-from detseg.data.masks import read_mask
-from detseg.data.semantic_folder import read_mask_folder
-from detseg.data.semantic_voc import read_voc_masks
+from detseg.data.annotations.classes import mask_class_table
+from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.voc import read_voc_masks
+from detseg.data.images.label_maps import read_mask
+from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.structures import ClassTable, UInt8Array
-from tests.data.mask_layouts import write_pairs, write_voc_masks
+from tests.data.formats.mask_layouts import write_pairs, write_voc_masks
 from tests.fuzz.campaign import Target
 from tests.fuzz.contracts import check_image, check_semantic
 from tests.fuzz.mutator import PNG_SIGNATURE, byte_mutator, png_chunks

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as referee
 
-from detseg.data.coco import read_coco
-from detseg.data.coco_format import coco_ground_truth
-from detseg.data.regions import RegionsBuilder
-from detseg.data.voc import read_voc
-from detseg.data.voc_xml import VocAnnotation, read_voc_xml, write_voc_xml
-from detseg.data.write_coco import CocoWriter
-from detseg.data.write_voc import VocWriter
+from detseg.data.annotations.regions import RegionsBuilder
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
+from detseg.data.formats.voc import read_voc
+from detseg.data.formats.voc_writer import VocWriter
+from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml, write_voc_xml
 from detseg.ops.masks import compressed, decode_mask, decode_part, encode_edges, encode_mask, encode_part, run_lengths
 from detseg.structures import BoolArray, InstanceMasks
 from tests.fuzz.strategies import boxes_inside, seeds

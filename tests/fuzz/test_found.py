@@ -16,20 +16,20 @@ from PIL import Image, TiffImagePlugin
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
-from detseg.data.coco import read_coco
-from detseg.data.images import read_image, read_image_hw
-from detseg.data.mask_classes import mask_class_table
-from detseg.data.mask_encoding import MaskEncoding
-from detseg.data.mask_messages import describe_unknown_colors, most_frequent_colors
-from detseg.data.masks import read_mask
-from detseg.data.png_rows import lacks_rows
-from detseg.data.regions import RegionsBuilder
-from detseg.data.voc import read_voc
+from detseg.data.annotations.classes import mask_class_table
+from detseg.data.annotations.regions import RegionsBuilder
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.voc import read_voc
+from detseg.data.images.label_maps import read_mask
+from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.mask_hints import describe_unknown_colors, most_frequent_colors
+from detseg.data.images.png_rows import lacks_rows
+from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import CheckpointError, ConfigError, DataError, one_line, shown
 from detseg.factory import load_model
 from detseg.structures import ClassTable
-from tests.data.mask_layouts import write_coco_masks
-from tests.data.voc_layout import simple_voc
+from tests.data.formats.mask_layouts import write_coco_masks
+from tests.data.formats.voc_layout import simple_voc
 from tests.fuzz.mutator import put_together, take_apart
 
 ROOT = Path(__file__).resolve().parents[2]

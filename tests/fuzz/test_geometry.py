@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
-from detseg.data.affine import mapped_boxes, random_affine_matrix
-from detseg.data.geometry import (
+from detseg.data.augment.affine import mapped_boxes, random_affine_matrix
+from detseg.data.augment.geometry import (
     AnnotatedImage,
     flipped,
     letterboxed,
@@ -20,12 +20,12 @@ from detseg.data.geometry import (
     visible_boxes,
     warped,
 )
-from detseg.data.mosaic import mixup, mosaic
-from detseg.data.sample_check import check_sample
-from detseg.data.transforms import TrainTransform
+from detseg.data.augment.mosaic import mixup, mosaic
+from detseg.data.augment.pipeline import TrainTransform
+from detseg.data.datasets.contract import check_sample
 from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, ClassTable, Sample
-from tests.data.painted import assert_valid
+from tests.data.images.painted import assert_valid
 from tests.fuzz.strategies import annotated_images, boxes_inside, seeds
 
 EVERYTHING = AugmentationConfig(

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from pycocotools import mask as referee_masks
 
-from detseg.data.coco import read_coco
+from detseg.data.formats.coco import read_coco
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.result import DetectionResult, MaskNumbers
 from detseg.structures import ClassTable

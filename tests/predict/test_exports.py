@@ -16,8 +16,8 @@ import torch
 from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
-from detseg.data.voc import read_voc
-from detseg.data.voc_xml import read_voc_xml
+from detseg.data.formats.voc import read_voc
+from detseg.data.formats.voc_xml import read_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Predictor, files
 from detseg.predict.exports import open_export

@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from detseg.data.coco import read_coco
-from detseg.data.mask_classes import mask_class_table
-from detseg.data.semantic_coco import read_coco_masks
-from detseg.data.semantic_voc import read_voc_masks
-from detseg.data.voc import read_voc
-from detseg.data.voc_xml import read_voc_xml
+from detseg.data.annotations.classes import mask_class_table
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.voc import read_voc, read_voc_masks
+from detseg.data.formats.voc_xml import read_voc_xml
 from detseg.errors import DataError
-from tests.data.voc_layout import annotation_xml, object_xml, simple_voc
+from tests.data.formats.voc_layout import annotation_xml, object_xml, simple_voc
 
 MEGABYTE = 1 << 20
 

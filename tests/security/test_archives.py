@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data.unpack import unpack_tar
+from detseg.data.download import unpack_tar
 from detseg.errors import DataError
 
 GOOD = "VOCdevkit/VOC2007/readme.txt"

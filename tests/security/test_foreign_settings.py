@@ -32,7 +32,7 @@ def checkpoint(folder: Path, **data: Any) -> Path:
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The folders that something was to be downloaded into."""
     folders: list[Path] = []
-    monkeypatch.setattr("detseg.data.splits.download_voc", lambda root, *_: folders.append(root))
+    monkeypatch.setattr("detseg.data.build.download_voc", lambda root, *_: folders.append(root))
     return folders
 
 

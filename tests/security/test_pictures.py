@@ -9,9 +9,9 @@ import cv2
 import pytest
 from PIL import ImageFile
 
-from detseg.data.images import read_image, read_image_hw
-from detseg.data.mask_encoding import MaskEncoding
-from detseg.data.masks import read_mask
+from detseg.data.images.label_maps import read_mask
+from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 from tests.predict.networks import write_unet

@@ -144,7 +144,7 @@ def test_only_who_calls_may_download(
     copied: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[Path] = []
-    monkeypatch.setattr("detseg.data.splits.download_voc", lambda root, *_: asked.append(root))
+    monkeypatch.setattr("detseg.data.build.download_voc", lambda root, *_: asked.append(root))
     root = tmp_path / "chosen"
     edit_json(copied, config=other_data(copied, root=str(root), train_split="2007:train", download=True))
     assert said(tool, [str(copied)], capsys)[0] == 2

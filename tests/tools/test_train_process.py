@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
-from detseg.data.loader import eval_loader
-from detseg.data.splits import open_split
+from detseg.data.build import open_split
+from detseg.data.loading.loader import eval_loader
 from detseg.factory import load_model
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.images import to_float

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data.images import IMAGE_SUFFIXES
+from detseg.data.images.read import IMAGE_SUFFIXES
 from tests.tiny import CLASSES, TinyRun, write_colors
 from tests.tools.mistakes import each_case, said
 from tools import evaluate, predict, train

@@ -10,7 +10,7 @@ import pytest
 import torch.distributed as dist
 from rich.console import Console
 
-from detseg.data.bad_samples import BadSample, BadSampleList
+from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.errors import DataError
 from detseg.training.bad_samples import KeepBadSamples, share
 from detseg.training.processes import Processes

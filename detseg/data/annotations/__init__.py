@@ -1,0 +1,1 @@
+"""What a data set states, without any file format: images, objects, regions, classes, and issues with them."""

@@ -1,0 +1,150 @@
+"""What is odd about a data set: found once while reading, kept with counts and a few names, printed by the caller.
+
+Letters for dimensions: I images, T objects of all images.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from detseg.data.annotations.classes import printable
+from detseg.data.annotations.model import PackedAnnotations, training_boxes
+from detseg.structures import BoolArray, ClassTable
+
+MAX_EXAMPLES = 5
+"""So many names are kept of each kind of oddity."""
+
+
+class Oddity(StrEnum):
+    """Everything that a reader notices without refusing the data set; the value is what the user reads."""
+
+    NO_AREA = "boxes without area (left out of training)"
+    NOTHING_INSIDE = "boxes of which nothing lies in their image (left out of training)"
+    OUTSIDE = "boxes that reach more than a pixel out of their image (clipped in training)"
+    NO_PIXEL = "masks without a pixel (left out of training)"
+    ONE_PIXEL = "boxes of one pixel or less"
+    ZERO_BASED = "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)"
+    WRONG_FILENAME = "annotation files whose <filename> is not their image (ignored; the list's name counts)"
+    SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
+    AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
+    LISTED_TWICE = "images listed more than once (read once)"
+    SHARED_IMAGE = "image entries whose file another entry has, too"
+    LEFT_OUT = "annotations of categories that the given classes leave out"
+    OTHER_ID = "categories whose id differs from the given table's (the names were matched)"
+    IGNORE_KEY = (
+        "annotations with ignore=1 (counted like all others, as pycocotools does; use iscrowd to leave them out)"
+    )
+    NO_OBJECTS = "images without objects (kept, as background)"
+    CROWD = "crowd regions (neither right nor wrong to find)"
+    DIFFICULT = "difficult objects (neither right nor wrong to find)"
+    UNSEEN = "classes without any object"
+    NO_IMAGE = "masks without an image (not read)"
+    ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
+    ABSENT = "classes that no mask shows"
+    TURNED = (
+        "images turned by an EXIF orientation that their masks do not have "
+        "(if the masks were drawn on the unturned images, they do not fit)"
+    )
+
+
+class DataReport:
+    """Counts of oddities, with the first few names of each."""
+
+    def __init__(self) -> None:
+        self._counts: dict[Oddity, int] = {}
+        self._examples: dict[Oddity, list[str]] = {}
+        self._notes: list[str] = []
+
+    def note(self, line: str) -> None:
+        """Add a line as it is, for what cannot be counted."""
+        self._notes.append(line)
+
+    def add(self, oddity: Oddity, where: str, count: int = 1) -> None:
+        """Note an oddity.
+
+        Args:
+            oddity: what is odd.
+            where: the file, or the class, that has it.
+            count: how often it has it.
+        """
+        self._counts[oddity] = self._counts.get(oddity, 0) + count
+        examples = self._examples.setdefault(oddity, [])
+        if where not in examples and len(examples) <= MAX_EXAMPLES:
+            examples.append(where)
+
+    def add_all(self, oddity: Oddity, ids: list[int]) -> None:
+        """Note an oddity of entries that have it once each, by their ids."""
+        for entry_id in ids[: MAX_EXAMPLES + 1]:
+            self.add(oddity, str(entry_id))
+        if len(ids) > MAX_EXAMPLES + 1:
+            self._counts[oddity] += len(ids) - MAX_EXAMPLES - 1
+
+    def count(self, oddity: Oddity) -> int:
+        """How often something was found; 0 when never."""
+        return self._counts.get(oddity, 0)
+
+    def examples(self, oddity: Oddity) -> list[str]:
+        """The first few places where something was found, each once."""
+        return self._examples.get(oddity, [])[:MAX_EXAMPLES]
+
+    def lines(self) -> list[str]:
+        """The notes, and one line for each kind of oddity; empty when nothing is odd."""
+        return self._notes + [
+            f"{oddity.value}: {self._counts[oddity]} ({self._where(oddity)})" for oddity in Oddity if self.count(oddity)
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        found = {oddity.name: [count, self._examples[oddity]] for oddity, count in self._counts.items()}
+        return {"found": found, "notes": self._notes}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DataReport:
+        """The report of a ``to_dict``, also after JSON."""
+        report = cls()
+        for name, (count, examples) in data["found"].items():
+            report._counts[Oddity[name]], report._examples[Oddity[name]] = count, examples
+        report._notes = data["notes"]
+        return report
+
+    def _where(self, oddity: Oddity) -> str:
+        more = ", ..." if len(self._examples[oddity]) > MAX_EXAMPLES else ""
+        return ", ".join(printable(name) for name in self.examples(oddity)) + more
+
+
+def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
+    """Note what is odd about boxes, flags, images and classes, whatever the format.
+
+    Args:
+        packed: the annotations of I images.
+        classes: the table that the labels refer to.
+        report: where to note it.
+    """
+    counts = np.diff(packed.offsets)
+    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,)
+    hw = packed.sizes_hw[image_of]  # (T, 2)
+    sides = packed.boxes[:, 2:] - packed.boxes[:, :2]  # (T, 2)
+    trainable = training_boxes(packed.boxes, hw)[1]
+    no_area = (sides[:, 0] <= 0) | (sides[:, 1] <= 0)
+    outside = (packed.boxes[:, :2] < -1).any(axis=1) | (packed.boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1)
+    found: dict[Oddity, BoolArray] = {
+        Oddity.NO_AREA: no_area,
+        Oddity.NOTHING_INSIDE: ~no_area & ~trainable,
+        Oddity.OUTSIDE: trainable & outside,
+        Oddity.ONE_PIXEL: ~no_area & (sides[:, 0] <= 1) & (sides[:, 1] <= 1),
+        Oddity.CROWD: packed.crowd,
+        Oddity.DIFFICULT: packed.difficult,
+    }
+    if packed.regions is not None:
+        found[Oddity.NO_PIXEL] = packed.regions.are_empty(hw)
+    for oddity, rows in found.items():
+        for image, count in zip(*np.unique(image_of[rows], return_counts=True), strict=True):
+            report.add(oddity, packed.path(int(image)), int(count))
+    for image in np.flatnonzero(counts == 0):
+        report.add(Oddity.NO_OBJECTS, packed.path(int(image)))
+    seen = np.bincount(packed.labels, minlength=len(classes))
+    for label in np.flatnonzero(seen == 0):
+        report.add(Oddity.UNSEEN, classes.names[label])

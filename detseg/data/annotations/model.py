@@ -1,0 +1,242 @@
+"""The annotations of a whole data set in a few arrays.
+
+Worker processes share the pages of large arrays, whereas every small Python object that a worker touches is copied into
+its own memory (its reference count changes).
+
+Letters for dimensions: I images, T objects of all images, N objects of one image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.data.annotations.ragged import pick_rows, running_total
+from detseg.data.annotations.regions import PackedRegions
+from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
+
+_ANY_NAME = "surrogatepass"
+"""How names of files that are no UTF-8 (os.fsdecode: single surrogates) are packed all the same."""
+
+
+@dataclass(frozen=True)
+class PackedImages:
+    """Ids and paths of I images.
+
+    Attributes:
+        image_ids: (I,) int64, all different.
+        path_bytes: the images' paths, relative to the data set's root, one after the other in UTF-8.
+        path_offsets: (I + 1,) int64; path i is ``path_bytes[path_offsets[i]:path_offsets[i + 1]]``.
+    """
+
+    image_ids: IntArray
+    path_bytes: bytes
+    path_offsets: IntArray
+
+    def __post_init__(self) -> None:
+        images = len(self.image_ids)
+        if self.path_offsets.shape != (images + 1,):
+            raise ValueError(f"path_offsets: expected shape {(images + 1,)}, got {self.path_offsets.shape}")
+        if len(np.unique(self.image_ids)) != images:
+            raise ValueError("image ids must differ")
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def path(self, index: int) -> str:
+        """The path of one image relative to the data set's root, with forward slashes."""
+        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode(
+            "utf-8", _ANY_NAME
+        )
+
+    def paths(self) -> list[str]:
+        """The paths of all images."""
+        text = self.path_bytes.decode("utf-8", _ANY_NAME)
+        if len(text) != len(self.path_bytes):
+            return [self.path(index) for index in range(len(self))]
+        return [text[a:b] for a, b in pairwise(self.path_offsets.tolist())]  # a byte is a character
+
+    def select(self, indices: Sequence[int]) -> PackedImages:
+        """Some of the images, in the given order, without repetition."""
+        return pack_images([self.path(index) for index in indices], self.image_ids[list(indices)])
+
+
+def pack_images(paths: Sequence[str], image_ids: Sequence[int] | IntArray | None = None) -> PackedImages:
+    """Images by their paths; without ids they are counted from 1."""
+    ids = np.arange(1, len(paths) + 1) if image_ids is None else np.asarray(image_ids)
+    return PackedImages(ids.astype(np.int64), *pack_paths(paths))
+
+
+_OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
+
+
+@dataclass(frozen=True)
+class PackedAnnotations(PackedImages):
+    """The ground truth of I images with T objects in all.
+
+    Attributes:
+        sizes_hw: (I, 2) int64, height and width in pixels, as the annotation file states them, else as the image says.
+        offsets: (I + 1,) int64; the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
+        boxes: (T, 4) float64 xyxy in pixels, exactly as the file states them.
+        labels: (T,) int64.
+        crowd: (T,) bool.
+        difficult: (T,) bool.
+        truncated: (T,) bool.
+        area: (T,) float64, square pixels.
+        regions: of all T objects, packed as the file states them; None where only boxes were read.
+    """
+
+    sizes_hw: IntArray
+    offsets: IntArray
+    boxes: FloatArray
+    labels: IntArray
+    crowd: BoolArray
+    difficult: BoolArray
+    truncated: BoolArray
+    area: FloatArray
+    regions: PackedRegions | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        images, objects = len(self.image_ids), len(self.labels)
+        expected = {
+            "sizes_hw": (images, 2),
+            "offsets": (images + 1,),
+            "boxes": (objects, 4),
+            "crowd": (objects,),
+            "difficult": (objects,),
+            "truncated": (objects,),
+            "area": (objects,),
+        }
+        for name, shape in expected.items():
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
+        if self.regions is not None and len(self.regions) != objects:
+            raise ValueError(f"regions: expected {objects}, got {len(self.regions)}")
+
+    def image(self, index: int) -> ImageAnnotations:
+        """The objects of one image, as views of the arrays; their masks are made now."""
+        objects = self._columns(index)
+        if self.regions is None:
+            return objects
+        rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return replace(objects, masks=self.regions.masks(rows, self.hw(index)))
+
+    def _columns(self, index: int) -> ImageAnnotations:
+        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
+        return ImageAnnotations(**self._of_objects(rows))
+
+    def _of_objects(self, rows: slice | IntArray) -> dict[str, Any]:
+        """The columns of some objects by name."""
+        return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
+
+    def hw(self, index: int) -> tuple[int, int]:
+        """Height and width of one image in pixels."""
+        return int(self.sizes_hw[index, 0]), int(self.sizes_hw[index, 1])
+
+    def select(self, indices: Sequence[int]) -> PackedAnnotations:
+        """The annotations of some images, in the given order, without repetition."""
+        picked = np.asarray(indices, dtype=np.int64)
+        images = super().select(indices)
+        rows, offsets = pick_rows(np.arange(len(self.labels)), self.offsets, picked)
+        return PackedAnnotations(
+            image_ids=images.image_ids,
+            path_bytes=images.path_bytes,
+            path_offsets=images.path_offsets,
+            sizes_hw=self.sizes_hw[picked],
+            offsets=offsets,
+            **self._of_objects(rows),
+            regions=None if self.regions is None else self.regions.select(rows),
+        )
+
+
+class AnnotationsBuilder:
+    """Collects the annotations of images one by one and packs them."""
+
+    def __init__(self) -> None:
+        self._image_ids: list[int] = []
+        self._paths: list[str] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._objects: list[ImageAnnotations] = []
+
+    def append(self, image_id: int, path: str, hw: tuple[int, int], objects: ImageAnnotations) -> None:
+        """Add one image.
+
+        Args:
+            image_id: the id of the image in evaluation files.
+            path: relative to the data set's root, with forward slashes.
+            hw: height and width in pixels.
+            objects: its N objects.
+        """
+        self._image_ids.append(image_id)
+        self._paths.append(path)
+        self._sizes.append(hw)
+        self._objects.append(objects)
+
+    def build(self) -> PackedAnnotations:
+        """Everything appended so far, packed."""
+        objects = self._objects or [no_objects()]
+        path_bytes, path_offsets = pack_paths(self._paths)
+        return PackedAnnotations(
+            image_ids=np.array(self._image_ids, dtype=np.int64),
+            sizes_hw=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
+            path_bytes=path_bytes,
+            path_offsets=path_offsets,
+            offsets=running_total([len(item) for item in self._objects]),
+            boxes=np.concatenate([item.boxes for item in objects]),
+            labels=np.concatenate([item.labels for item in objects]),
+            crowd=np.concatenate([item.crowd for item in objects]),
+            difficult=np.concatenate([item.difficult for item in objects]),
+            truncated=np.concatenate([item.truncated for item in objects]),
+            area=np.concatenate([item.area for item in objects]),
+        )
+
+
+def no_objects() -> ImageAnnotations:
+    """The annotations of an image without objects."""
+    flags = np.zeros(0, dtype=np.bool_)
+    return ImageAnnotations(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), flags, flags, flags, np.zeros(0))
+
+
+def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
+    """I paths → one buffer and its (I + 1,) int64 offsets."""
+    encoded = [path.encode("utf-8", _ANY_NAME) for path in paths]
+    return b"".join(encoded), running_total([len(path) for path in encoded])
+
+
+def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
+    """The boxes of one image as training wants them, and which objects can be trained on.
+
+    Args:
+        objects: N objects as their file states them.
+        hw: height and width of the image.
+
+    Returns:
+        (N, 4) float32 xyxy, the bounds of the masks where there are any, else the boxes clipped to the image; and (N,)
+        bool: those whose stated box has an area in the image, and whose mask has a pixel.
+    """
+    boxes, keep = training_boxes(objects.boxes, hw)
+    if objects.masks is None:
+        return boxes, keep
+    bounds = objects.masks.boxes
+    return bounds.astype(np.float32), keep & (bounds[:, 2] > bounds[:, 0])
+
+
+def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
+    """Boxes as training wants them, and which of them can be trained on.
+
+    Args:
+        boxes: (N, 4) float64 xyxy pixels.
+        hw: height and width of the image; or (N, 2), one pair a box.
+
+    Returns:
+        (N, 4) float32 xyxy clipped to the image, and (N,) bool: those whose clipped box has an area.
+    """
+    limit = np.asarray(hw)[..., [1, 0, 1, 0]]
+    clipped = np.clip(boxes, 0, limit).astype(np.float32)
+    return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])

@@ -1,0 +1,1 @@
+"""Random changes of training images with their boxes, masks and label maps."""

@@ -1,0 +1,124 @@
+"""What the loaders ask of a data set: classes, a length, and samples by position."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from detseg.errors import DataError
+from detseg.structures import ClassTable, ImageAnnotations, Sample
+
+
+class SampleSource(Protocol):
+    """Anything that yields a `Sample` for each position; every reader of detseg is one.
+
+    A source of large images may have a method ``reduced(index, input_hw) -> Sample``, too, which training prefers: its
+    image is as large as a letterbox to that height and width needs it, or larger, and its boxes are in pixels of it.
+    """
+
+    @property
+    def classes(self) -> ClassTable:
+        """The classes of the data set."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Sample: ...
+
+
+class EvalSource(SampleSource, Protocol):
+    """A source that also tells what detections are scored against."""
+
+    def image_id(self, index: int, /) -> int:
+        """The id of an image in evaluation files."""
+        ...
+
+    def annotations(self, index: int, /) -> ImageAnnotations:
+        """The ground truth of an image in original pixels, as its file states it."""
+        ...
+
+
+def file_of(source: SampleSource, index: int) -> str:
+    """The image file of a sample, or how messages call it where the source knows no files."""
+    path: Callable[[int], Path] | None = getattr(source, "path", None)
+    return f"sample {index}" if path is None else str(path(index))
+
+
+def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
+    """A sample that a network can learn from.
+
+    Args:
+        source: of the sample.
+        index: position in it.
+        input_hw: height and width of the network input that the image may be reduced to while it is decoded, where the
+            source can do so; None: it is needed whole.
+
+    Raises:
+        DataError: it cannot be read, or does not keep the contract.  Whatever else its source raises (out of memory, a
+            mistake in a source of the user's) goes on with a note that names the file, which a loader hands on, too.
+    """
+    try:
+        # Not a runtime_checkable protocol: to ask one takes as long as to flip an image.
+        reduced = None if input_hw is None else getattr(source, "reduced", None)
+        sample: Sample = source[index] if reduced is None else reduced(index, input_hw)
+        check_sample(sample, source.classes)
+    except DataError:
+        raise
+    except Exception as error:
+        error.add_note(f"This happened while {file_of(source, index)} was read.")
+        raise
+    return sample
+
+
+def check_sample(sample: Sample, classes: ClassTable) -> None:
+    """Refuse a sample whose boxes, labels or masks are not what a network can learn from.
+
+    Args:
+        sample: from any source.
+        classes: the table that its labels refer to.
+
+    Raises:
+        DataError: a box is not finite or not inside the image, a label is not in the table, or the columns or masks do
+            not fit together; it names the sample's path.
+    """
+    _check_columns(sample)
+    height, width = sample.hw
+    low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
+    inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # NaN is not
+    if not inside.all():
+        row = int(np.argmin(inside))
+        raise DataError(
+            f"{sample.path}: object {row}: box: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got "
+            f"{sample.boxes[row].tolist()}; correct the box, or have the source clip it or leave it out"
+        )
+    known = (sample.labels >= 0) & (sample.labels < len(classes))
+    if not known.all():
+        row = int(np.argmin(known))
+        raise DataError(
+            f"{sample.path}: object {row}: label: expected 0 to {len(classes) - 1}, the {len(classes)} classes of the "
+            f"data set, got {int(sample.labels[row])}; correct the label or the class table"
+        )
+
+
+def _check_columns(sample: Sample) -> None:
+    num = len(sample.labels)
+    mend = "the source must give one of each for every object"
+    for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
+        column = getattr(sample, name)
+        if column.dtype != dtype or column.shape != shape:
+            raise DataError(
+                f"{sample.path}: {name}: expected {dtype} of shape {shape}, got {column.dtype} of shape "
+                f"{column.shape}; {mend}"
+            )
+    if sample.masks is None:
+        return
+    if len(sample.masks) != num:
+        raise DataError(f"{sample.path}: masks: expected {num}, one for each object, got {len(sample.masks)}; {mend}")
+    if sample.masks.hw != sample.hw:
+        raise DataError(
+            f"{sample.path}: masks: expected the image's size, height and width {sample.hw}, got {sample.masks.hw}; "
+            "correct the annotation or bring back the image that it was made for"
+        )

@@ -1,0 +1,166 @@
+"""The data set of semantic segmentation that the readers of masks return, and where its label maps come from.
+
+Letters for dimensions: I images, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.model import PackedImages, no_objects
+from detseg.data.datasets.detection import ImageDataset, swapped_sides
+from detseg.data.images.label_maps import read_mask
+from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.read import read_image, read_image_hw
+from detseg.errors import DataError
+from detseg.structures import ClassTable, ImageAnnotations, Sample, UInt8Array
+
+
+class MaskSource(Protocol):
+    """Label maps by position."""
+
+    def read(self, index: int) -> UInt8Array:
+        """(H, W) uint8 labels, ``IGNORE_LABEL`` where none counts."""
+        ...
+
+    def where(self, index: int) -> str:
+        """What messages call the mask: its file, and where in it."""
+        ...
+
+    def stated_hw(self, index: int) -> tuple[int, int] | None:
+        """Height and width of the image in pixels, if the file of the mask states them; nothing is decoded."""
+        ...
+
+    def select(self, indices: Sequence[int]) -> MaskSource:
+        """The maps of some images, in the given order."""
+        ...
+
+
+@dataclass(frozen=True)
+class PictureMasks:
+    """Masks that are pictures, one file an image.
+
+    Attributes:
+        files: the masks' paths, in the order of the images.
+        root: the folder that they are relative to.
+        encoding: what their values or colours mean.
+    """
+
+    files: PackedImages
+    root: Path
+    encoding: MaskEncoding
+
+    def read(self, index: int) -> UInt8Array:
+        """See ``MaskSource``."""
+        return read_mask(self.root / self.files.path(index), self.encoding)
+
+    def where(self, index: int) -> str:
+        """See ``MaskSource``."""
+        return str(self.root / self.files.path(index))
+
+    def stated_hw(self, index: int) -> None:
+        """See ``MaskSource``; the header of the image says it as well."""
+        return
+
+    def select(self, indices: Sequence[int]) -> PictureMasks:
+        """See ``MaskSource``."""
+        return PictureMasks(self.files.select(indices), self.root, self.encoding)
+
+
+class SegmentationDataset(ImageDataset):
+    """Images with label maps; ``dataset[i]`` decodes image i and its mask.
+
+    Attributes:
+        masks: the label maps, in the order of the images.
+    """
+
+    def __init__(
+        self,
+        packed: PackedImages,
+        masks: MaskSource,
+        root: Path,
+        classes: ClassTable,
+        report: DataReport,
+        name: str,
+    ) -> None:
+        super().__init__(packed, root, classes, report, name)
+        self.masks = masks
+
+    def __getitem__(self, index: int) -> Sample:
+        """Image ``index``, decoded, with its label map and without boxes.
+
+        Raises:
+            DataError: the image or its mask is missing, damaged, or they are not of one size.
+            IndexError: there is no such image.
+        """
+        index = self._position(index)
+        path = self.path(index)
+        image = read_image(path)
+        semantic = self.masks.read(index)
+        self.check_size(index, (image.shape[0], image.shape[1]), (semantic.shape[0], semantic.shape[1]))
+        return Sample(
+            index=index,
+            image_id=self.image_id(index),
+            path=str(path),
+            image=image,
+            boxes=np.zeros((0, 4), dtype=np.float32),
+            labels=np.zeros(0, dtype=np.int64),
+            ignore=np.zeros(0, dtype=np.bool_),
+            semantic=semantic,
+        )
+
+    def semantic(self, index: int) -> UInt8Array:
+        """The label map of an image, (H, W) uint8, ``IGNORE_LABEL`` where none counts; the image is not decoded.
+
+        Raises:
+            DataError: the mask is missing, damaged, or holds what means nothing.
+        """
+        return self.masks.read(self._position(index))
+
+    def annotations(self, index: int) -> ImageAnnotations:
+        """No objects: maps have none."""
+        self._position(index)
+        return no_objects()
+
+    def hw(self, index: int) -> tuple[int, int]:
+        """Height and width of an image in pixels; nothing is decoded."""
+        index = self._position(index)
+        return self.masks.stated_hw(index) or read_image_hw(self.path(index))
+
+    def subset(self, indices: Sequence[int]) -> SegmentationDataset:
+        """A data set of some of the images, in the given order; their ids stay, the report is that of the whole.
+
+        Args:
+            indices: positions in this data set, each at most once.
+        """
+        positions = [self._position(index) for index in indices]
+        return SegmentationDataset(
+            self.packed.select(positions),
+            self.masks.select(positions),
+            self.root,
+            self.classes,
+            self.report,
+            self.name,
+        )
+
+    def check_size(self, index: int, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
+        """Refuse a mask that is not of its image's size.
+
+        Raises:
+            DataError: it is not.
+        """
+        if image_hw == mask_hw:
+            return
+        mend = "bring back the image that the mask was made for, or make the mask anew"
+        if mask_hw == image_hw[::-1]:
+            mend = swapped_sides("mask was")
+        raise DataError(
+            f"{self.masks.where(index)}: the mask is {mask_hw[1]} x {mask_hw[0]} pixels (width x height), but its "
+            f"image {self.path(index)} is {image_hw[1]} x {image_hw[0]}; {mend}"
+        )

@@ -1,0 +1,1 @@
+"""One module per file format: read a data set, or write one."""

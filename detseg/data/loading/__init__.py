@@ -1,0 +1,1 @@
+"""Which samples make a batch, and the loaders that bring batches to the device."""

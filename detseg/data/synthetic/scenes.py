@@ -1,0 +1,173 @@
+"""Synthetic scenes: coloured, textured, rotated shapes that overlap on a textured ground, with noise.
+
+Every scene is a function of (seed, split, index) alone: no scene depends on whether or when another one was drawn.
+
+Letters for dimensions: N objects, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from detseg.data.synthetic.drawing import (
+    SHAPE_CLASSES,
+    Float32Array,
+    farthest_color,
+    paint,
+    random_texture,
+    shape_coverage,
+)
+from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
+
+Split = Literal["train", "val"]
+SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "val": 1}
+
+MIN_SIZE = 64
+EMPTY_SHARE = 0.03
+"""Share of the images that hold no object, since real sets have such images."""
+MIN_VISIBLE = 0.6
+"""Share of its own pixels that every object shows (half a triangle could be half a rectangle); a new object that would
+hide more of another one is put elsewhere."""
+MIN_SIDE = 12
+"""Both sides of the box of what is visible of an object have at least so many pixels."""
+MIN_WIDTH = 16
+"""Of a whole object in its own frame, pixels: smaller ones cannot be told apart under the noise."""
+MAX_TRIES = 20
+"""So many places are tried for an object; then it is left out of the crowded scene."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One synthetic image with its ground truth.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        masks: (N, H, W) bool, the visible part of each object; no two overlap.
+        labels: (N,) int64, positions in ``SHAPE_CLASSES``.
+        boxes: (N, 4) float64 xyxy, 0-based and half-open, tight around the masks.
+        truncated: (N,) bool: part of the object is hidden by another one or lies outside the image.
+    """
+
+    image: UInt8Array
+    masks: BoolArray
+    labels: IntArray
+    boxes: FloatArray
+    truncated: BoolArray
+
+
+def render_scene(seed: int, split: Split, index: int, size: int, max_objects: int) -> Scene:
+    """Draw one scene of the set.
+
+    Args:
+        seed: of the set, at least 0.
+        split: "train" or "val"; the same index gives another scene in the other split.
+        index: of the scene in its split, from 0.
+        size: longest side of the image in pixels, at least 64; the other side is 0.6 to 1 times as long.
+        max_objects: most objects, at least 1.
+
+    Returns:
+        The scene, the same pixels each time.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    if seed < 0 or index < 0 or size < MIN_SIZE or max_objects < 1:
+        raise ValueError(
+            f"expected seed >= 0, index >= 0, size >= {MIN_SIZE}, max_objects >= 1, "
+            f"got {seed=}, {index=}, {size=}, {max_objects=}"
+        )
+    rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
+    canvas = _Canvas(rng, size)
+    num_objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, max_objects + 1))
+    for _ in range(num_objects):
+        _add_object(rng, canvas, size)
+    noise = rng.normal(0, rng.uniform(2, 8), canvas.image.shape)
+    masks: BoolArray = canvas.owner == np.arange(len(canvas.labels))[:, None, None]
+    return Scene(
+        image=(canvas.image + noise).round().clip(0, 255).astype(np.uint8),
+        masks=masks,
+        labels=np.array(canvas.labels, dtype=np.int64),
+        boxes=mask_boxes(masks),
+        truncated=masks.sum(axis=(1, 2)) < np.array(canvas.areas, dtype=np.int64),
+    )
+
+
+def mask_boxes(masks: BoolArray) -> FloatArray:
+    """(N, H, W) non-empty masks → (N, 4) float64 xyxy, the tight half-open boxes around them."""
+    boxes = np.zeros((len(masks), 4), dtype=np.float64)
+    for box, mask in zip(boxes, masks, strict=True):
+        xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+        box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
+    return boxes
+
+
+class _Canvas:
+    """A scene in the making.
+
+    Attributes:
+        image: (H, W, 3) float32 RGB in [0, 255].
+        owner: (H, W) int64, the object that each pixel shows; -1 where it is the ground.
+        labels, areas: label and number of pixels, hidden ones included, of each object.
+        colors: of the ground and of each object.
+    """
+
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        other = round(size * rng.uniform(0.6, 1))
+        height, width = (size, other) if rng.random() < 0.5 else (other, size)
+        self.colors: list[Float32Array] = [rng.uniform(30, 225, 3).astype(np.float32)]
+        coarse = paint(rng, random_texture(rng, height, width), self.colors[0], contrast=50)
+        self.image = paint(rng, random_texture(rng, height, width), coarse, contrast=30)
+        self.owner: IntArray = np.full((height, width), -1, dtype=np.int64)
+        self.labels: list[int] = []
+        self.areas: list[int] = []
+
+
+def _add_object(rng: np.random.Generator, canvas: _Canvas, size: int) -> None:
+    """Draw one more object on top of the others, if a place for it is found."""
+    label = int(rng.integers(len(SHAPE_CLASSES)))
+    color = farthest_color(rng, canvas.colors)
+    height, width = canvas.owner.shape
+    for _ in range(MAX_TRIES):
+        length = max(MIN_WIDTH, math.exp(rng.uniform(math.log(size / 8), math.log(size / 2))))
+        across = max(MIN_WIDTH, length / rng.uniform(1, 1.7))
+        offset = rng.uniform(0, width), rng.uniform(0, height)
+        angle = rng.uniform(0, 2 * math.pi)
+        coverage, (left, top) = shape_coverage(SHAPE_CLASSES[label], length, across, angle, offset)
+        inside = slice(max(-top, 0), height - top), slice(max(-left, 0), width - left)
+        part = coverage[inside]
+        area = int((coverage >= 0.5).sum())
+        window = _window(part, max(top, 0), max(left, 0))
+        owner = canvas.owner.copy()
+        owner[window][part >= 0.5] = len(canvas.labels)
+        if _all_visible(owner, [*canvas.areas, area]):
+            break
+    else:
+        return
+    texture = random_texture(rng, *part.shape)
+    filling = paint(rng, texture, color, contrast=rng.uniform(10, 70))
+    ground = canvas.image[window]
+    canvas.image[window] = ground + part[..., None] * (filling - ground)
+    canvas.owner = owner
+    canvas.labels.append(label)
+    canvas.areas.append(area)
+    canvas.colors.append(color)
+
+
+def _window(part: Float32Array, top: int, left: int) -> tuple[slice, slice]:
+    return slice(top, top + part.shape[0]), slice(left, left + part.shape[1])
+
+
+def _all_visible(owner: IntArray, areas: list[int]) -> bool:
+    """Whether each object shows enough of itself: at least ``MIN_VISIBLE`` of its area and ``MIN_SIDE`` pixels."""
+    for number, area in enumerate(areas):
+        mask = owner == number
+        if mask.sum() < MIN_VISIBLE * area:
+            return False
+        x1, y1, x2, y2 = mask_boxes(mask[None])[0]
+        if min(x2 - x1, y2 - y1) < MIN_SIDE:
+            return False
+    return True

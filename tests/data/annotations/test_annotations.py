@@ -1,0 +1,111 @@
+"""Packing must give back what went in, in arrays that travel to workers."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
+from detseg.data.annotations.ragged import running_total
+from detseg.structures import ImageAnnotations
+
+
+def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> ImageAnnotations:
+    count = len(labels)
+    return ImageAnnotations(
+        boxes=np.array(boxes, dtype=np.float64),
+        labels=np.array(labels, dtype=np.int64),
+        crowd=np.arange(count) == 0,
+        difficult=np.arange(count) == 1,
+        truncated=np.arange(count) == 2,
+        area=np.arange(count) + 0.5,
+    )
+
+
+@pytest.fixture
+def packed() -> PackedAnnotations:
+    builder = AnnotationsBuilder()
+    builder.append(7, "a/ü.jpg", (10, 20), objects([[0, 1, 2, 3], [4.5, 5, 6, 7]], [3, 1]))
+    builder.append(2**40, "b.jpg", (30, 40), no_objects())
+    builder.append(5, "c.jpg", (50, 60), objects([[1, 1, 2, 2], [2, 2, 3, 3], [3, 3, 4, 4]], [0, 0, 2]))
+    return builder.build()
+
+
+def test_each_image_comes_back(packed: PackedAnnotations) -> None:
+    assert len(packed) == 3
+    assert [packed.path(i) for i in range(3)] == ["a/ü.jpg", "b.jpg", "c.jpg"]
+    assert [packed.hw(i) for i in range(3)] == [(10, 20), (30, 40), (50, 60)]
+    assert packed.image_ids.tolist() == [7, 2**40, 5]
+    first, second, third = (packed.image(i) for i in range(3))
+    assert first.boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
+    assert first.labels.tolist() == [3, 1]
+    assert len(second) == 0
+    assert second.boxes.shape == (0, 4)
+    assert third.crowd.tolist() == [True, False, False]
+    assert third.difficult.tolist() == [False, True, False]
+    assert third.truncated.tolist() == [False, False, True]
+    assert third.area.tolist() == [0.5, 1.5, 2.5]
+    assert third.ignore.tolist() == [True, True, False]
+
+
+def test_objects_are_views_not_copies(packed: PackedAnnotations) -> None:
+    assert packed.image(2).boxes.base is not None
+    assert np.shares_memory(packed.image(2).boxes, packed.boxes)
+
+
+def test_select_keeps_order_and_ids(packed: PackedAnnotations) -> None:
+    part = packed.select([2, 0])
+    assert part.image_ids.tolist() == [5, 7]
+    assert part.path(1) == "a/ü.jpg"
+    assert part.image(0).labels.tolist() == [0, 0, 2]
+    assert part.image(1).boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
+
+
+def test_nothing_packs_to_nothing() -> None:
+    packed = AnnotationsBuilder().build()
+    assert len(packed) == 0
+    assert packed.boxes.shape == (0, 4)
+
+
+def test_pickling_keeps_everything(packed: PackedAnnotations) -> None:
+    copy = pickle.loads(pickle.dumps(packed))  # noqa: S301 - what a spawned worker receives
+    assert copy.path(0) == "a/ü.jpg"
+    assert copy.boxes.tolist() == packed.boxes.tolist()
+
+
+def test_the_same_id_twice_is_refused() -> None:
+    builder = AnnotationsBuilder()
+    builder.append(1, "a.jpg", (1, 1), no_objects())
+    builder.append(1, "b.jpg", (1, 1), no_objects())
+    with pytest.raises(ValueError, match="image ids must differ"):
+        builder.build()
+
+
+def test_running_total() -> None:
+    assert running_total([2, 0, 3]).tolist() == [0, 2, 2, 5]
+
+
+def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:
+    boxes = np.array(
+        [
+            [2.0, 3.0, 8.0, 9.0],  # inside
+            [-5.0, -1.0, 25.0, 12.0],  # larger than the image of 20 x 10 on every side
+            [4.0, 4.0, 4.0, 9.0],  # no width
+            [9.0, 4.0, 5.0, 9.0],  # corners swapped
+            [21.0, 0.0, 30.0, 5.0],  # right of the image
+            [5.0, 5.0, 5.0 + 1e-9, 9.0],  # no width left in float32
+        ]
+    )
+    clipped, keep = training_boxes(boxes, (10, 20))
+    assert clipped.dtype == np.float32
+    assert clipped[:2].tolist() == [[2, 3, 8, 9], [0, 0, 20, 10]]
+    assert keep.tolist() == [True, True, False, False, False, False]
+
+
+def test_training_boxes_with_one_size_a_box() -> None:
+    boxes = np.array([[0.0, 0.0, 50.0, 50.0], [0.0, 0.0, 50.0, 50.0]])
+    clipped, _ = training_boxes(boxes, np.array([[10, 20], [30, 40]]))
+    assert clipped.tolist() == [[0, 0, 20, 10], [0, 0, 40, 30]]

@@ -1,0 +1,103 @@
+"""The file that names the classes of masks, and what happens where it contradicts what they are labelled by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from detseg.config.data import FolderConfig, VocConfig
+from detseg.config.schema import ExperimentConfig
+from detseg.data.annotations.classes import mask_class_table
+from detseg.data.build import open_semantic_split
+from detseg.errors import CheckpointError, ClassTableError, DataError
+from detseg.evaluate import open_split_for
+from detseg.structures import ClassTable
+from tests.data.formats.mask_layouts import lines_of, write_pairs, write_voc_masks
+
+TRAINED = ClassTable(("sky", "road"), (0, 1))
+
+
+@pytest.fixture
+def voc(tmp_path: Path) -> VocConfig:
+    """A set of two classes, to be evaluated on."""
+    write_voc_masks(tmp_path, {"a": [[0, 1]]}, {"train": "a", "val": "a"})
+    return VocConfig(name="voc", root=tmp_path)
+
+
+def test_comments_and_blanks_are_no_classes(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\ufeff# in the order of the values\n\n sky\t\r\n  # more\nroad 2\n", "utf-8")
+    assert mask_class_table(tmp_path, None).names == ("sky", "road 2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("# nothing\n", "it names no classes"),
+        ("sky\nroad\nsky\n", "class names must differ, got sky more than once"),
+        ("sky\n", "got 1; name the background, too, on a line before sky"),
+        ("\n".join(f"c{k}" for k in range(256)), "2 to 255 classes apart, got 256"),
+        ("0 sky\n1 road\n", "expected names only, one a line, got '0 sky'; take the numbers out"),
+        ("# id: name\n0: sky\n1: road\n", "expected names only, one a line, got '0: sky'"),
+        ("0,sky\n1,road\n", "expected names only, one a line, got '0,sky'"),
+    ],
+)
+def test_what_is_wrong_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "classes.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        mask_class_table(tmp_path, None)
+    assert str(caught.value).startswith(f"{tmp_path / 'classes.txt'}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_number_in_some_names_is_a_name(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("ground\n3 wheeler\n4x4\n")
+    assert mask_class_table(tmp_path, None).names == ("ground", "3 wheeler", "4x4")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("road\nsky\n", r"2 classes, road, sky; expected 2, sky, road \(label 0 is 'road', expected 'sky'\)"),
+        ("sky\nstreet\n", r".*\(label 1 is 'street', expected 'road'\); values of these masks would be taken"),
+        ("sky\nroad\ntree\n", r"3 classes, sky, road, tree; expected 2, sky, road; values"),
+    ],
+)
+def test_other_classes_than_the_given_tables_are_refused(voc: VocConfig, text: str, message: str) -> None:
+    (voc.root / "classes.txt").write_text(text)
+    with pytest.raises(ClassTableError, match=r"classes\.txt: " + message):
+        open_semantic_split(voc, "val", TRAINED)
+
+
+def test_the_same_classes_pass(voc: VocConfig) -> None:
+    (voc.root / "classes.txt").write_text("# two\nsky\nroad\n")
+    assert open_semantic_split(voc, "val", TRAINED).report.lines() == []
+
+
+def test_folders_are_compared_too(tmp_path: Path) -> None:
+    write_pairs(tmp_path / "val", {"a": [[0, 1]]})
+    (tmp_path / "classes.txt").write_text("road\nsky\n")
+    with pytest.raises(ClassTableError, match=r"label 0 is 'road', expected 'sky'"):
+        open_semantic_split(FolderConfig(name="folder", root=tmp_path), "val", TRAINED)
+
+
+def test_names_of_the_user_go_before_the_file_and_this_is_said(voc: VocConfig) -> None:
+    (voc.root / "classes.txt").write_text("himmel\nweg\n")
+    renamed = voc.model_copy(update={"classes": ("sky", "road")})
+    train = open_semantic_split(renamed, "train")
+    val = open_semantic_split(renamed, "val", train.classes)
+    assert train.classes.names == val.classes.names == ("sky", "road")
+    for dataset in (train, val):
+        assert "classes.txt names himmel, weg; data.classes goes before it: sky, road" in lines_of(dataset.report)
+    (voc.root / "classes.txt").write_text("0 sky\n1 road\n")  # told to set data.classes, one is not told again
+    assert open_semantic_split(renamed, "val", train.classes).report.lines() == []
+
+
+def test_evaluation_names_the_checkpoint(voc: VocConfig) -> None:
+    (voc.root / "classes.txt").write_text("road\nsky\n")
+    config = ExperimentConfig.model_validate({"model": {"name": "unet"}, "data": voc.model_dump(mode="json")})
+    with pytest.raises(
+        CheckpointError, match=r"classes\.txt: .*label 0 is 'road'.*table is that of best\.ckpt: sky, road\)"
+    ):
+        open_split_for(config, "val", TRAINED, Path("best.ckpt"))

@@ -1,0 +1,126 @@
+"""Mosaic and mixup: where boxes and labels land, by hand and by painted rectangles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.mosaic import mixup, mosaic
+from detseg.ops.letterbox import PAD_VALUE
+from tests.data.images.painted import assert_valid, blobs, bounds, colored, painted, pure_labels
+
+COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
+
+
+class Middle:
+    """A stand-in for a generator: the middle of every range of floats, the low end of every range of integers."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return (low + high) / 2
+
+    def integers(self, low: int, high: int, endpoint: bool) -> int:
+        return low
+
+
+def middle() -> Any:
+    return Middle()
+
+
+def test_large_tiles_are_cut_at_the_border_of_their_quadrants() -> None:
+    tiles = [painted((100, 100), (10, 20, 40, 45), (30, 30, 70, 70), (60, 0, 90, 20), label=k) for k in range(4)]
+    result = mosaic(tiles, (100, 100), (1.0, 1.0), 0.1, middle())
+    # The first 50 × 50 pixels of each tile show; of the second box a quarter, of the third nothing.
+    assert result.boxes.tolist() == [
+        [10 + x, 20 + y, 40 + x, 45 + y] if whole else [30 + x, 30 + y, 50 + x, 50 + y]
+        for x, y in ((0, 0), (50, 0), (0, 50), (50, 50))
+        for whole in (True, False)
+    ]
+    assert result.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    strict = mosaic(tiles, (100, 100), (1.0, 1.0), 0.26, middle())
+    assert strict.labels.tolist() == [0, 1, 2, 3]
+
+
+def test_small_tiles_touch_the_center() -> None:
+    tiles = [painted((200, 100), (0, 0, 100, 200), label=k) for k in range(4)]
+    result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # letterboxed 80 × 40, halved 40 × 20
+    assert result.boxes.tolist() == [[20, 0, 40, 40], [40, 0, 60, 40], [20, 40, 40, 80], [40, 40, 60, 80]]
+    white = (result.image == 255).all(axis=2)
+    assert white[:, 20:60].all()
+    assert (result.image[:, :20] == PAD_VALUE).all()
+    assert (result.image[:, 60:] == PAD_VALUE).all()
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(40, 90), st.integers(40, 90)))
+def test_boxes_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int]) -> None:
+    hw = (96, 128)
+    tiles = [painted(tile_hw, (8, 10, 30, 34), color=color, label=k) for k, color in enumerate(COLORS)]
+    result = mosaic(tiles, hw, (0.6, 1.6), 0.1, np.random.default_rng(seed))
+    assert_valid(result, hw)
+    assert len(set(result.labels.tolist())) == len(result.labels)
+    for label, color in enumerate(COLORS):
+        found = bounds(result.image, color)
+        if label in result.labels.tolist():
+            np.testing.assert_allclose(found, result.boxes[result.labels.tolist().index(label)], atol=1.5)
+        elif found:  # dropped: at most a tenth of it is to be seen, and a row of blended pixels
+            zoomed_area = 22 * 24 * (1.6 * min(hw[0] / tile_hw[0], hw[1] / tile_hw[1])) ** 2
+            assert (found[2] - found[0] - 1) * (found[3] - found[1] - 1) <= 0.1 * zoomed_area
+
+
+def test_tiles_without_boxes_are_normal() -> None:
+    result = mosaic([painted((30, 50))] * 4, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
+    assert_valid(result, (64, 64))
+    assert len(result.boxes) == 0
+
+
+def test_a_mosaic_needs_four() -> None:
+    with pytest.raises(ValueError, match="4 images, got 3"):
+        mosaic([painted((30, 50))] * 3, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
+
+
+def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
+    a, b = painted((20, 20), (0, 0, 20, 20), label=1), painted((20, 20), (5, 5, 9, 9), (1, 1, 3, 3), label=2)
+    black = b._replace(image=np.zeros_like(b.image))
+    levels = []
+    for seed in range(50):
+        result: AnnotatedImage = mixup(a, black, np.random.default_rng(seed))
+        assert result.labels.tolist() == [1, 2, 2]
+        assert result.boxes.tolist() == [[0, 0, 20, 20], [5, 5, 9, 9], [1, 1, 3, 3]]
+        assert len(np.unique(result.image)) == 1
+        levels.append(int(result.image[0, 0, 0]) / 255)
+    # Beta(32, 32) has mean 0.5 and standard deviation 1 / sqrt(4 · 65) = 0.062.
+    assert abs(np.mean(levels) - 0.5) < 0.04
+    assert 0.04 < np.std(levels) < 0.09
+    with pytest.raises(ValueError, match="one size"):
+        mixup(a, painted((20, 21)), np.random.default_rng(0))
+
+
+def test_labels_of_a_mosaic_by_hand() -> None:
+    tiles = [colored(np.full((200, 100), label, dtype=np.uint8)) for label in range(4)]
+    result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # as in test_small_tiles_touch_the_center
+    expected = np.full((80, 80), 255, dtype=np.uint8)
+    expected[:40, 20:40], expected[:40, 40:60], expected[40:, 20:40], expected[40:, 40:60] = 0, 1, 2, 3
+    np.testing.assert_array_equal(result.semantic, expected)
+    np.testing.assert_array_equal(colored(expected).image, result.image)
+
+
+@given(st.integers(0, 2**32 - 1), st.tuples(st.integers(40, 90), st.integers(40, 90)))
+def test_labels_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int]) -> None:
+    tiles = [blobs(tile_hw, seed + k) for k in range(4)]
+    result = mosaic(tiles, (96, 128), (0.6, 1.6), 0.1, np.random.default_rng(seed))
+    assert result.semantic is not None
+    labels, pure = pure_labels(result.image)
+    assert pure.mean() > 0.5
+    np.testing.assert_array_equal(result.semantic[pure], labels[pure])
+
+
+def test_labels_are_for_all_images_of_a_mosaic_and_none_of_mixup() -> None:
+    tiles = [blobs((30, 50), 0), *[painted((30, 50))] * 3]
+    with pytest.raises(ValueError, match="of all its images or of none, got 1 of 4"):
+        mosaic(tiles, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
+    with pytest.raises(ValueError, match=r"set data\.augmentation\.mixup to 0"):
+        mixup(blobs((30, 50), 0), blobs((30, 50), 1), np.random.default_rng(0))

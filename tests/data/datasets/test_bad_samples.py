@@ -1,0 +1,235 @@
+"""Samples that cannot be read: errors with a name, or replaced the same way in any layout, and listed."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.config.data import AugmentationConfig
+from detseg.data.datasets.bad_samples import BadSample, BadSampleList
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.voc import read_voc
+from detseg.data.loading.examples import TrainDataset
+from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
+from detseg.data.loading.sampling import SampleRequest, Stream, random_stream
+from detseg.errors import DataError, DetsegError
+from detseg.structures import Sample
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.images.painted import PaintedSource
+from tests.data.loading.test_loader import digest, run_epochs
+from tests.shared_data import shared_data
+
+MIXED = AugmentationConfig(mosaic=0.5, mixup=0.3)
+PLAIN = AugmentationConfig(horizontal_flip=0.0)
+
+
+class Failing(PaintedSource):
+    """Images of which some cannot be read, or end in another way."""
+
+    def __init__(self, num: int, bad: set[int], how: str = "data") -> None:
+        super().__init__(num)
+        self.bad, self.how = bad, how
+
+    def __getitem__(self, index: int) -> Sample:
+        if index not in self.bad:
+            return super().__getitem__(index)
+        match self.how:
+            case "data":
+                raise DataError(f"{index}.jpg: the image\ncannot be read")
+            case "memory":
+                raise MemoryError("no memory for 178 956 970 pixels")
+            case "disk":
+                raise OSError(5, "Input/output error")
+        os._exit(9)  # "killed"
+
+    def path(self, index: int) -> Path:
+        """Where the image would lie."""
+        return Path(f"{index}.jpg")
+
+
+def loader_of(
+    source: PaintedSource | DetectionDataset,
+    num_workers: int = 0,
+    bad: BadSampleList | None = None,
+    config: AugmentationConfig = MIXED,
+) -> TrainLoader:
+    return train_loader(
+        source,
+        config,
+        input_hw=(64, 64),
+        batch_size=4,
+        num_workers=num_workers,
+        seed=3,
+        max_epochs=10,
+        bad_samples=bad,
+    )
+
+
+def drain(loader: BatchLoader) -> None:
+    """Take all batches; the workers of a loader that fails are ended now: the garbage collector waits for them."""
+    try:
+        list(loader)
+    finally:
+        if loader.num_workers:
+            getattr(loader._iterator, "_shutdown_workers")()  # noqa: B009 - torch's types do not know it
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> DetectionDataset:
+    """20 JPEGs in VOC layout; of number 7 bytes are missing in the middle."""
+    stems = [f"photo{number:02d}" for number in range(20)]
+    xml = annotation_xml(object_xml(("face", 20, 20, 90, 90)), size_wh=(128, 128))
+    write_voc(tmp_path, {"train": "\n".join(stems)}, dict.fromkeys(stems, xml))
+    data = shared_data("malformed", "images", "hopper.jpg").read_bytes()
+    for stem in stems:
+        (tmp_path / "JPEGImages" / f"{stem}.jpg").write_bytes(data)
+    (tmp_path / "JPEGImages" / "photo07.jpg").write_bytes(data[:3000] + data[3300:])
+    return read_voc(tmp_path, "train")
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_corrupt_photograph_is_an_error_of_one_line(photographs: DetectionDataset, num_workers: int) -> None:
+    evaluation = eval_loader(photographs, input_hw=(64, 64), batch_size=4, num_workers=num_workers)
+    for loader in (loader_of(photographs, num_workers), evaluation):
+        with pytest.raises(DataError) as caught:
+            drain(loader)
+        assert str(caught.value).startswith(f"{photographs.path(7)}: the image is damaged")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_corrupt_photograph_is_skipped_the_same_way_by_any_number_of_workers(
+    photographs: DetectionDataset, capfd: pytest.CaptureFixture[str]
+) -> None:
+    streams = []
+    for num_workers in (0, 2):
+        bad = BadSampleList(20, 0.05)
+        streams.append(run_epochs(loader_of(photographs, num_workers, bad), (0, 1, 2)))
+        assert [row["file"] for row in bad.state()] == [str(photographs.path(7))]
+    assert len(streams[0]) == 15
+    assert streams[0] == streams[1]
+    assert capfd.readouterr().err == ""
+
+
+def test_the_replacement_follows_from_seed_epoch_and_index() -> None:
+    source = Failing(30, bad={4, 5, 7})
+    dataset = TrainDataset(source, PLAIN, seed=3, skip_bad=True)
+    for epoch in range(4):
+        for index in source.bad:
+            draws = random_stream(Stream.REPLACEMENT, 3, epoch, index)
+            drawn = index
+            while drawn in source.bad:
+                drawn = int(draws.integers(30))
+            found = dataset[SampleRequest(epoch, index, 64, 64, False)]
+            expected = dataset[SampleRequest(epoch, drawn, 64, 64, False)]
+            np.testing.assert_array_equal(found.image, expected.image)
+            assert found.labels.tolist() == expected.labels.tolist()
+            assert found.index == index
+            assert index in {sample.index for sample in found.skipped}
+            assert expected.skipped == ()
+
+
+def test_samples_without_a_bad_one_are_what_they_were() -> None:
+    bad = BadSampleList(30, 1.0)
+    with_bad = list(loader_of(Failing(30, bad={4}), bad=bad, config=PLAIN))
+    without = list(loader_of(Failing(30, bad=set()), bad=bad, config=PLAIN))
+    same = [digest(one) == digest(other) for one, other in zip(with_bad, without, strict=True) if one and other]
+    assert len(same) == 8
+    assert same.count(False) == 1
+    changed = without[same.index(False)]
+    assert changed is not None
+    assert 4 in changed.indices
+
+
+def test_partners_of_a_mosaic_are_replaced_too() -> None:
+    bad = BadSampleList(6, 1.0)
+    dataset = TrainDataset(Failing(6, bad={2}), AugmentationConfig(mosaic=1.0, mixup=1.0), seed=0, skip_bad=True)
+    seen: set[int] = set()
+    for index in range(6):
+        example = dataset[SampleRequest(0, index, 64, 64, True)]
+        bad.take(example.skipped)
+        seen |= set(example.labels.tolist())
+    assert [row["index"] for row in bad.state()] == [2]
+    assert 2 not in seen
+
+
+def test_nothing_but_bad_samples_is_an_error_not_a_search_for_ever() -> None:
+    with pytest.raises(DataError, match=r"of 5 samples drawn at random none can be read; 0\.jpg: the image cannot be"):
+        TrainDataset(Failing(5, bad=set(range(5))), PLAIN, 0, skip_bad=True)[SampleRequest(0, 0, 64, 64, False)]
+
+
+@pytest.mark.parametrize("how", ["memory", "disk"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_is_no_fault_of_the_data_is_not_skipped_and_names_the_file(how: str, num_workers: int) -> None:
+    loader = loader_of(Failing(12, bad={7}, how=how), num_workers, BadSampleList(12, 1.0))
+    with pytest.raises((MemoryError, OSError, RuntimeError)) as caught:
+        drain(loader)
+    told = str(caught.value) + " ".join(getattr(caught.value, "__notes__", []))
+    assert "This happened while 7.jpg was read." in told
+
+
+def test_a_worker_that_is_killed_is_an_error_of_one_line() -> None:
+    with pytest.raises(DetsegError, match=r"^a loader process has died: .*; if it was killed .*data\.num_workers"):
+        drain(loader_of(Failing(12, bad={7}, how="killed"), num_workers=2))
+
+
+def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path: Path) -> None:
+    file = tmp_path / "run" / "bad_samples.csv"
+    bad = BadSampleList(100, 0.03, file)
+    assert bad.lines() == []
+    bad.add([BadSample(9, "9.jpg", "9.jpg: cut short"), BadSample(9, "9.jpg", "9.jpg: cut short")])
+    bad.add([BadSample(3, 'a "b", c.jpg', "no, it is\tbad"), BadSample(9, "9.jpg", "9.jpg: cut short")])
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream))
+    assert rows == [
+        ["index", "file", "reason"],
+        ["3", 'a "b", c.jpg', "no, it is\tbad"],
+        ["9", "9.jpg", "9.jpg: cut short"],
+    ]
+    assert [path.name for path in file.parent.iterdir()] == [file.name]  # nothing half written is left
+    assert bad.lines() == [
+        "bad data: 2 of 100 training samples (2.00%) could not be read, and others took their place: "
+        'a "b", c.jpg, 9.jpg; bad_samples.csv lists them with the reasons'
+    ]
+    resumed = BadSampleList(100, 0.03)
+    resumed.load(bad.state())
+    assert resumed.state() == bad.state()
+
+
+def test_more_than_the_share_is_an_error_with_number_share_and_names(tmp_path: Path) -> None:
+    bad = BadSampleList(100, 0.03, tmp_path / "bad_samples.csv")
+    bad.add(BadSample(i, f"{i}.jpg", "bad") for i in range(3))  # the share itself is allowed
+    with pytest.raises(DataError) as caught:
+        bad.add([BadSample(50, "50.jpg", "bad")])
+    assert str(caught.value) == (
+        "4 of 100 training samples (4.00%) cannot be read, more than data.max_bad_share=0.03: 0.jpg, 1.jpg, 2.jpg, "
+        f"...; {tmp_path}/bad_samples.csv lists them with the reasons; mend or remove the files, or raise "
+        "data.max_bad_share"
+    )
+    assert len((tmp_path / "bad_samples.csv").read_text().splitlines()) == 5
+
+
+def test_the_loader_stops_at_the_share() -> None:
+    with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
+        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05), config=PLAIN))
+
+
+def test_a_mask_that_cannot_be_read_counts_as_its_image(tmp_path: Path) -> None:
+    from detseg.data.formats.mask_folder import read_mask_folder
+
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(8):
+            Image.new("L", (32, 32), number % 2).save(tmp_path / name / f"{number}.png")
+    dataset = read_mask_folder(tmp_path / "images", tmp_path / "masks", ("no", "yes"))
+    (tmp_path / "masks" / "5.png").write_bytes(b"no mask")
+    bad = BadSampleList(8, 0.5)
+    example = TrainDataset(dataset, PLAIN, 0, skip_bad=True)[SampleRequest(0, 5, 32, 32, False)]
+    bad.take(example.skipped)
+    assert example.semantic is not None
+    assert [row["file"] for row in bad.state()] == [str(tmp_path / "images" / "5.png")]
+    assert str(tmp_path / "masks" / "5.png") in bad.state()[0]["reason"]

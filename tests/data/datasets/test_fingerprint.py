@@ -1,0 +1,149 @@
+"""Fingerprints: what changes them, and what does not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.data.datasets.fingerprint import Fingerprint, fingerprint
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.voc import read_voc
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+
+
+def write_coco(root: Path, change: Callable[[dict[str, Any]], None] = lambda content: None) -> Path:
+    """Three images with an object each; polygons, run lengths, a crowd."""
+    root.mkdir(exist_ok=True)
+    square = [[2.0, 2.0, 8.0, 2.0, 8.0, 8.0, 2.0, 8.0]]
+    rle = {"size": [10, 20], "counts": [20, 30, 150]}
+    content: dict[str, Any] = {
+        "images": [{"id": i, "file_name": f"{i}.png", "width": 20, "height": 10} for i in (4, 5, 6)],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}],
+        "annotations": [
+            {"id": 1, "image_id": 4, "category_id": 1, "bbox": [2, 2, 6, 6], "segmentation": square, "area": 36},
+            {"id": 2, "image_id": 5, "category_id": 3, "bbox": [2, 0, 3, 10], "segmentation": rle, "area": 30},
+            {"id": 3, "image_id": 6, "category_id": 3, "bbox": [2, 2, 6, 6], "segmentation": square, "area": 36},
+        ],
+    }
+    for entry in content["images"]:
+        Image.new("RGB", (20, 10)).save(root / entry["file_name"])
+    change(content)
+    (root / "a.json").write_text(json.dumps(content))
+    return root
+
+
+def coco_print(root: Path) -> Fingerprint:
+    return fingerprint(read_coco(root, root / "a.json", masks=True))
+
+
+def differing(one: Fingerprint, other: Fingerprint) -> set[str]:
+    return {key for key, value in one.items() if other.get(key) != value}
+
+
+def set_at(*place: Any, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(content: dict[str, Any]) -> None:
+        target: Any = content
+        for key in place[:-1]:
+            target = target[key]
+        target[place[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (set_at("annotations", 0, "bbox", value=[2, 2, 6, 6.001]), {"annotations"}),
+        (set_at("annotations", 0, "category_id", value=3), {"annotations"}),
+        (set_at("annotations", 1, "iscrowd", value=1), {"annotations"}),
+        (set_at("annotations", 0, "area", value=35), {"annotations"}),
+        (set_at("annotations", 0, "segmentation", 0, 0, value=2.5), {"annotations"}),
+        (set_at("annotations", 1, "segmentation", "counts", value=[21, 30, 149]), {"annotations"}),
+        (set_at("annotations", value=[]), {"annotations"}),
+        (set_at("categories", 1, "name", value="wolf"), {"annotations"}),
+        (lambda content: content["images"].reverse(), {"names", "annotations"}),
+        (
+            lambda content: (content["images"].pop(), content["annotations"].pop()),
+            {"images", "names", "annotations", "files"},
+        ),
+        (set_at("info", value={"year": 2026}), set()),  # nothing that is read
+    ],
+)
+def test_what_an_annotation_file_says(
+    tmp_path: Path, change: Callable[[dict[str, Any]], None], differs: set[str]
+) -> None:
+    before = coco_print(write_coco(tmp_path))
+    assert before == coco_print(write_coco(tmp_path))
+    assert differing(before, coco_print(write_coco(tmp_path, change))) == differs
+
+
+def test_sizes_of_files_count_and_where_the_folder_lies_does_not(tmp_path: Path) -> None:
+    root = write_coco(tmp_path / "here")
+    before = coco_print(root)
+    moved = root.rename(tmp_path / "elsewhere")
+    assert coco_print(moved) == before
+    Image.new("RGB", (20, 10), (200, 10, 10)).save(moved / "5.png", compress_level=0)
+    assert differing(before, coco_print(moved)) == {"files"}
+
+
+def test_it_is_plain_data_and_a_subset_has_its_own(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    whole = read_coco(root, root / "a.json")
+    found = fingerprint(whole)
+    assert json.loads(json.dumps(found)) == found
+    assert found["images"] == 3
+    assert found["masks"] == ""
+    assert fingerprint(whole.subset([0, 1, 2])) == found
+    assert differing(found, fingerprint(whole.subset([0, 2]))) == {"images", "names", "annotations", "files"}
+    # Masks that are learnt are a part of the annotations.
+    assert differing(found, coco_print(root)) == {"annotations"}
+
+
+def test_voc_flags_count(tmp_path: Path) -> None:
+    prints = []
+    for flags in ("", "<difficult>1</difficult>", "<truncated>1</truncated>"):
+        xml = annotation_xml(object_xml(("cat", 1, 1, 5, 5), flags))
+        prints.append(fingerprint(read_voc(write_voc(tmp_path, {"train": "a"}, {"a": xml}), "train")))
+    assert [differing(prints[0], other) for other in prints[1:]] == [{"annotations"}, {"annotations"}]
+
+
+def test_masks_that_are_pictures(tmp_path: Path) -> None:
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / name / f"{number}.png")
+
+    def mask_print(classes: tuple[str, ...] = ("no", "yes"), ignore_index: int = 255) -> Fingerprint:
+        return fingerprint(
+            read_mask_folder(tmp_path / "images", tmp_path / "masks", classes, ignore_index=ignore_index)
+        )
+
+    before = mask_print()
+    assert before == mask_print()
+    assert differing(before, mask_print(classes=("no", "maybe"))) == {"annotations"}
+    assert differing(before, mask_print(ignore_index=254)) == {"annotations"}
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "masks" / "1.png", compress_level=0)
+    assert differing(before, mask_print()) == {"masks"}
+
+
+def test_masks_drawn_from_coco(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    before = fingerprint(read_coco_masks(root, root / "a.json"))
+    write_coco(tmp_path, set_at("annotations", 0, "segmentation", 0, 0, value=2.5))
+    assert differing(before, fingerprint(read_coco_masks(root, root / "a.json"))) == {"annotations"}
+
+
+def test_a_file_that_is_gone_is_left_to_the_reader(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    dataset = read_coco(root, root / "a.json")
+    before = fingerprint(dataset)
+    (root / "5.png").unlink()
+    assert differing(before, fingerprint(dataset)) == {"files"}

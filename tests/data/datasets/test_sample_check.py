@@ -1,0 +1,105 @@
+"""Wrong samples of a source of one's own: one line with the file, the object, what was got and expected."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detseg.config.data import AugmentationConfig
+from detseg.data.datasets.contract import check_sample
+from detseg.data.loading.loader import eval_loader, train_loader
+from detseg.errors import DataError
+from detseg.structures import ClassTable, ImageAnnotations, InstanceMasks, Sample
+
+HW = (20, 30)
+GOOD = [0, 0, 30, 20]
+
+
+class OneSample:
+    """A source of one image with two objects, the first of them right."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.classes = ClassTable(("a", "b"))
+        sample = Sample(
+            index=0,
+            image_id=1,
+            path="folder/mine.png",
+            image=np.zeros((*HW, 3), dtype=np.uint8),
+            boxes=np.array([GOOD, [1, 2, 3, 4]], dtype=np.float32),
+            labels=np.array([0, 1]),
+            ignore=np.zeros(2, dtype=np.bool_),
+        )
+        self.sample = replace(sample, **changes)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+    def image_id(self, index: int) -> int:
+        """Its id."""
+        return 1
+
+    def annotations(self, index: int) -> ImageAnnotations:
+        """What it is scored against: nothing is asked of it here."""
+        raise AssertionError("a wrong sample never gets so far")
+
+
+def boxes(*second: float) -> dict[str, Any]:
+    return {"boxes": np.array([GOOD, second], dtype=np.float32)}
+
+
+nan, inf = float("nan"), float("inf")
+WRONG = [
+    (boxes(1, 2, nan, 4), r"object 1: box: expected 0 <= x1 < x2 <= 30 and 0 <= y1 < y2 <= 20, got \[1\.0, 2\.0, nan"),
+    (boxes(1, 2, inf, 4), r"object 1: box: .*got \[1\.0, 2\.0, inf, 4\.0\]; correct"),
+    (boxes(-1, 2, 3, 4), r"object 1: box: .*got \[-1\.0,"),
+    (boxes(1, 2, 30.5, 4), r"object 1: box: .*30\.5"),
+    (boxes(1, 2, 3, 20.5), r"object 1: box: .*20\.5"),
+    (boxes(3, 2, 3, 4), "object 1: box: "),
+    (boxes(3, 4, 5, 2), "object 1: box: "),
+    ({"labels": np.array([0, 2])}, "object 1: label: expected 0 to 1, the 2 classes of the data set, got 2"),
+    ({"labels": np.array([-1, 0])}, "object 0: label: expected 0 to 1, .* got -1"),
+    ({"labels": np.array([0, 1], dtype=np.int32)}, r"labels: expected int64 of shape \(2,\), got int32"),
+    ({"boxes": np.zeros((3, 4), dtype=np.float32)}, r"boxes: expected float32 of shape \(2, 4\), got .*\(3, 4\)"),
+    ({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*got float64"),
+    ({"ignore": np.zeros(3, dtype=np.bool_)}, r"ignore: expected bool of shape \(2,\), got bool of shape \(3,\)"),
+    ({"masks": InstanceMasks.from_dense(np.ones((1, *HW), dtype=np.bool_))}, "masks: expected 2, .*got 1"),
+    (
+        {"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))},
+        r"masks: expected the image's size, height and width \(20, 30\), got \(30, 20\)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_wrong_samples(changes: dict[str, Any], message: str) -> None:
+    source = OneSample(**changes)
+    with pytest.raises(DataError, match=rf"^folder/mine\.png: {message}") as caught:
+        check_sample(source.sample, source.classes)
+    assert "\n" not in str(caught.value)
+
+
+def test_right_samples() -> None:
+    source = OneSample(masks=InstanceMasks.from_dense(np.ones((2, *HW), dtype=np.bool_)))
+    check_sample(source.sample, source.classes)
+    none = {"boxes": np.zeros((0, 4), dtype=np.float32), "labels": np.zeros(0, dtype=np.int64)}
+    check_sample(OneSample(**none, ignore=np.zeros(0, dtype=np.bool_)).sample, source.classes)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_every_loader_asks(num_workers: int) -> None:
+    source = OneSample(**boxes(1, 2, 31, 4))
+    mosaic = AugmentationConfig(mosaic=1.0)
+    options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 1, "num_workers": num_workers}
+    loaders = [eval_loader(source, **options)]
+    loaders += [
+        train_loader(source, config, seed=0, max_epochs=3, **options) for config in (AugmentationConfig(), mosaic)
+    ]
+    for loader in loaders:
+        with pytest.raises(DataError, match=r"^folder/mine\.png: object 1: box: "):
+            list(loader)

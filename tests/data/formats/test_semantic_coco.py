@@ -1,0 +1,168 @@
+"""Semantic maps from COCO instances: what covers what, classes, and a second composition with pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+
+from detseg.data.annotations.issues import Oddity
+from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.voc import read_voc_masks
+from detseg.errors import ClassTableError, DataError
+from detseg.structures import ClassTable
+from tests.data.formats.mask_layouts import rectangle, save_image, write_coco_masks
+from tests.shared_data import shared_data
+
+
+def area(category_id: int, *corners: int, **more: object) -> dict[str, Any]:
+    """An annotation that is a rectangle; its stated area is wrong, since nobody may go by it."""
+    return {"category_id": category_id, "segmentation": rectangle(*corners), "area": 1, "bbox": [0, 0, 1, 1], **more}
+
+
+def test_small_objects_cover_large_ones_and_all_cover_crowds(tmp_path: Path) -> None:
+    entries = [
+        area(4, 2, 2, 4, 4),  # the smallest, though first in the file
+        area(3, 1, 1, 6, 5),
+        area(4, 0, 0, 4, 2, iscrowd=1),  # smaller than the one before, but a crowd
+    ]
+    dataset = read_coco_masks(*write_coco_masks(tmp_path, entries))
+    expected = np.zeros((6, 8), dtype=np.uint8)
+    expected[0:2, 0:4] = 255
+    expected[1:5, 1:6] = 1
+    expected[2:4, 2:4] = 2
+    assert dataset.semantic(0).tolist() == expected.tolist()
+    assert dataset[0].semantic is not None
+    assert (dataset.image_id(0), dataset.hw(0)) == (7, (6, 8))
+
+
+def test_objects_of_equal_size_cover_in_the_order_of_the_file(tmp_path: Path) -> None:
+    entries = [area(4, 0, 0, 3, 3), area(3, 1, 0, 4, 3)]
+    for name, order, expected in (("x", entries, [2, 1, 1, 1, 0]), ("y", entries[::-1], [2, 2, 2, 1, 0])):
+        dataset = read_coco_masks(*write_coco_masks(tmp_path / name, order))
+        assert dataset.semantic(0)[0, :5].tolist() == expected
+
+
+def test_classes(tmp_path: Path) -> None:
+    folders = write_coco_masks(tmp_path, [area(3, 0, 0, 2, 2), area(4, 4, 4, 8, 6)])
+    assert read_coco_masks(*folders).classes == ClassTable(("background", "a", "b"), (0, 3, 4))
+    given = read_coco_masks(*folders, ["ground", "b"])
+    assert given.classes == ClassTable(("ground", "b"), (0, 4))
+    assert np.bincount(given.semantic(0).ravel()).tolist() == [40, 8]  # a is background now
+    assert given.report.lines() == ["annotations of categories that the given classes leave out: 1 (a)"]
+    table = ClassTable(("ground", "b", "a"), (0, 9, 3))
+    other = read_coco_masks(*folders, table)
+    assert other.classes is table
+    assert np.bincount(other.semantic(0).ravel()).tolist() == [36, 8, 4]
+    assert other.report.examples(Oddity.OTHER_ID) == ["b"]
+
+
+def test_classes_that_do_not_fit(tmp_path: Path) -> None:
+    folders = write_coco_masks(tmp_path, [area(3, 0, 0, 2, 2)])
+    with pytest.raises(ClassTableError, match=r"label 0 is the background, but 'a' is the name of a category; begin"):
+        read_coco_masks(*folders, ["a", "b"])
+    with pytest.raises(ClassTableError, match=r"the class 'c' is not among its categories"):
+        read_coco_masks(*folders, ["background", "c"])
+    with pytest.raises(ClassTableError, match="each class once and at least one"):
+        read_coco_masks(*folders, ["background"])
+    folders = write_coco_masks(tmp_path / "taken", [area(3, 0, 0, 2, 2)], names=("background", "a"))
+    with pytest.raises(ClassTableError, match=r"has: \[ground, background, a\]"):
+        read_coco_masks(*folders)
+    assert len(read_coco_masks(*folders, ["ground", "background", "a"])) == 1
+
+
+def test_a_category_with_the_id_of_the_background(tmp_path: Path) -> None:
+    images, file = write_coco_masks(tmp_path, [])
+    content = json.loads(file.read_text())
+    content["categories"] = [{"id": 0, "name": "a"}]
+    file.write_text(json.dumps(content))
+    assert read_coco_masks(images, file).classes.source_ids == (-1, 0)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"category_id": 3, "bbox": [0, 0, 1, 1]}, "annotation 1: segmentation: expected polygons .*, got None; mend"),
+        ({"category_id": 3, "segmentation": []}, r"annotation 1: segmentation: expected polygons .*, got \[\]; "),
+        ({"category_id": 3, "segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 1: segmentation: size: "),
+        ({"category_id": 8, "segmentation": []}, "annotation 1: category_id: there is no category 8"),
+        ({"category_id": 3, "image_id": 8}, "annotation 1: image_id: there is no image 8"),
+        (area(3, 0, 0, 2, 2, iscrowd=3), "annotation 1: iscrowd: expected 0 or 1"),
+    ],
+)  # fmt: skip
+def test_annotations_that_cannot_be_drawn_are_named(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=r"x\.json: (1 of 1 annotations have no usable segmentation .*; )?" + message):
+        read_coco_masks(*write_coco_masks(tmp_path, [entry]))
+
+
+def test_a_stated_size_that_is_not_the_images(tmp_path: Path) -> None:
+    images, file = write_coco_masks(tmp_path, [area(3, 0, 0, 2, 2)])
+    file.write_text(file.read_text().replace('"height": 6, "width": 8', '"height": 8, "width": 6'))
+    with pytest.raises(DataError, match=r"x\.json: image 7: the mask is 6 x 8 .* is 8 x 6; the sides are swapped"):
+        read_coco_masks(images, file)
+
+
+def test_too_many_categories(tmp_path: Path) -> None:
+    folders = write_coco_masks(tmp_path, [area(3, 0, 0, 2, 2)], names=[f"c{k}" for k in range(255)])
+    with pytest.raises(ClassTableError, match="255 categories and a background are more than the 255 classes"):
+        read_coco_masks(*folders)
+
+
+def test_coco_mini_is_composed_as_pycocotools_would() -> None:
+    root = shared_data("coco_mini")
+    file = root / "annotations" / "instances_all.json"
+    dataset = read_coco_masks(root / "images", file)
+    assert len(dataset) == 33
+    assert len(dataset.classes) == 81
+    with contextlib.redirect_stdout(io.StringIO()):
+        api = COCO(str(file))
+    for index in range(len(dataset)):
+        entries = api.loadAnns(api.getAnnIds(imgIds=[dataset.image_id(index)]))
+        masks = [api.annToMask(entry) for entry in entries]
+        expected = np.zeros(dataset.hw(index), dtype=np.uint8)
+        # Of the objects that cover a pixel the smallest wins, of equal ones the later: asked pixel by pixel.
+        best = np.full(expected.shape, np.inf)
+        for entry, mask in zip(entries, masks, strict=True):
+            size = np.inf if entry["iscrowd"] else float(mask.sum())
+            wins = (mask == 1) & (size <= best)
+            label = 255 if entry["iscrowd"] else dataset.classes.source_ids.index(entry["category_id"])
+            if entry["iscrowd"]:
+                wins &= expected == 0
+            expected[wins] = label
+            best[wins] = size
+        assert np.array_equal(dataset.semantic(index), expected)
+        if index % 8 == 0:
+            sample = dataset[index]
+            assert sample.semantic is not None
+            assert np.array_equal(sample.semantic, expected)
+
+
+def test_nuclei_in_both_layouts_are_the_same_maps() -> None:
+    root = shared_data("dsb2018_nuclei")
+    coco = read_coco_masks(root / "images", root / "annotations" / "instances_val.json")
+    voc = read_voc_masks(root, "val", classes=("background", "nucleus"))
+    assert coco.classes.names == voc.classes.names
+    place = {voc.path(index).name: index for index in range(len(voc))}
+    assert len(coco) == len(place) == 30
+    for index in range(len(coco)):
+        assert np.array_equal(coco.semantic(index), voc.semantic(place[coco.path(index).name]))
+    part = coco.subset([5, 2])
+    assert np.array_equal(part.semantic(1), coco.semantic(2))
+    assert part.hw(0) == coco.hw(5)
+
+
+def test_a_real_file_with_a_crowd_of_uncompressed_run_lengths(tmp_path: Path) -> None:
+    file = shared_data("malformed", "annotations", "datumaro_coco_uncompressed_rle_bbox_one_pixel_short.json")
+    save_image(tmp_path / "b.jpg", (10, 5))
+    dataset = read_coco_masks(tmp_path, file)
+    assert dataset.classes == ClassTable(("background", "a", "b", "c"), (0, 1, 2, 4))
+    expected = np.zeros((10, 5))
+    expected[:, :2] = 255  # a crowd: the run lengths 0, 20, 30 are the first two columns of 10
+    expected[0:2, 0] = 1  # the polygon (0, 0) to (1, 2)
+    assert np.array_equal(dataset.semantic(0), expected)

@@ -1,0 +1,128 @@
+"""The VOC reader for segmentation on tiny folders and on the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.data.annotations.issues import Oddity
+from detseg.data.formats.voc import read_voc_masks
+from detseg.errors import DataError
+from detseg.structures import ClassTable
+from tests.data.formats.mask_layouts import BINARY, save_mask, write_voc_masks
+from tests.shared_data import shared_data
+
+ONE = {"a": [[0, 1]]}
+
+
+def test_camvid_is_what_its_readme_says() -> None:
+    root = shared_data("camvid_small")
+    shares = np.zeros(256)
+    for split, num in (("train", 367), ("val", 101)):
+        dataset = read_voc_masks(root, split)
+        assert len(dataset) == num
+        assert dataset.classes.names == tuple((root / "classes.txt").read_text().split())
+        assert dataset.report.count(Oddity.ABSENT) == dataset.report.count(Oddity.ALL_IGNORED) == 0
+        for index in range(num):
+            shares += np.bincount(dataset.semantic(index).ravel(), minlength=256)
+    shares *= 100 / shares.sum()
+    stated = [15.3, 23.9, 0.9, 30.9, 5.4, 11.2, 1.1, 1.5, 5.0, 0.6, 0.7]
+    assert shares[:11].round(1).tolist() == stated
+    assert round(shares[255], 1) == 3.5
+    sample = dataset[7]
+    assert sample.semantic is not None
+    stored = Image.open(root / "SegmentationClass" / f"{Path(sample.path).stem}.png")
+    assert np.array_equal(sample.semantic, np.asarray(stored))
+
+
+def test_nuclei_have_their_images_in_another_folder() -> None:
+    dataset = read_voc_masks(shared_data("dsb2018_nuclei"), "train", classes=("background", "nucleus"))
+    assert len(dataset) == 90
+    assert dataset.report.lines() == []
+    assert dataset.path(0).parent.name == "images"
+    sample = dataset[0]
+    assert sample.image.shape == (*sample.hw, 3)  # the files are RGBA
+    assert sample.semantic is not None
+    assert sample.semantic.shape == sample.hw
+
+
+def test_nuclei_read_with_the_wrong_void() -> None:
+    with pytest.raises(DataError, match=r"and 29 more: values \{0, 1\} with 2 classes.*is 1 the foreground"):
+        read_voc_masks(shared_data("dsb2018_nuclei"), "val", classes=BINARY, values=(0, 2), ignore_index=1)
+
+
+def test_camvid_of_the_other_edition_says_what_11_is(tmp_path: Path) -> None:
+    names = [f"class{k}" for k in range(11)]
+    write_voc_masks(tmp_path, {"a": [list(range(12))]})
+    with pytest.raises(DataError, match=r"values \{0 to 11\} with 11 classes: is 11 void\? set data\.ignore_index=11"):
+        read_voc_masks(tmp_path, "train", classes=names)
+    dataset = read_voc_masks(tmp_path, "train", classes=names, ignore_index=11)
+    assert dataset.semantic(0).tolist() == [[*range(11), 255]]
+
+
+def test_camvid_without_void_is_told_of_it() -> None:
+    with pytest.raises(DataError, match=r"with 11 classes: is 255 void\? set data\.ignore_index=255 \(found: 255 \("):
+        read_voc_masks(shared_data("camvid_small"), "val", ignore_index=None)
+
+
+def test_classes_come_from_the_setting_a_table_or_the_file(tmp_path: Path) -> None:
+    write_voc_masks(tmp_path, ONE)
+    with pytest.raises(
+        DataError, match=r"masks hold no class names; name the classes .* in data\.classes, or one a line"
+    ):
+        read_voc_masks(tmp_path, "train")
+    (tmp_path / "classes.txt").write_text("\ufeffground \n\n traffic light\n")
+    assert read_voc_masks(tmp_path, "train").classes.names == ("ground", "traffic light")
+    assert read_voc_masks(tmp_path, "train", classes=("x", "y")).classes == ClassTable(("x", "y"), (0, 1))
+    table = ClassTable(("x", "y"), (5, 9))
+    assert read_voc_masks(tmp_path, "train", classes=table).classes is table
+    for text, message in (("\n", "it names no classes"), ("x\nx\n", "class names must differ"), ("x\n", "got 1; name")):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_voc_masks(tmp_path, "train")
+
+
+def test_years_lists_and_names(tmp_path: Path) -> None:
+    for year, row in (("2007", [0, 1]), ("2012", [1, 0, 0])):
+        write_voc_masks(tmp_path / "VOCdevkit" / f"VOC{year}", {"a": [row]}, {"train": "# all\n\na\na\n"})
+    by_years = read_voc_masks(tmp_path, "train", ["2007", "2012"], BINARY)
+    by_split = read_voc_masks(tmp_path / "VOCdevkit", "2007:train+2012:train", classes=BINARY)
+    for dataset in (by_years, by_split):
+        assert [dataset.semantic(index).tolist() for index in range(2)] == [[[0, 1]], [[1, 0, 0]]]
+        assert [dataset.image_id(index) for index in range(2)] == [1, 2]
+        assert dataset.report.count(Oddity.LISTED_TWICE) == 2
+    assert by_years.name == "voc 2007+2012 train"
+    assert len(read_voc_masks(tmp_path, "2007:train+2007:train", classes=BINARY)) == 1
+    with pytest.raises(DataError, match=r"it holds the years 2007, 2012: set data\.years"):
+        read_voc_masks(tmp_path, "train", classes=BINARY)
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    root = write_voc_masks(tmp_path, {"a": [[0, 1]], "b": [[0, 1]]}, {"train": "a\nb", "none": "\n"})
+    with pytest.raises(DataError, match=r"there is no such list \(did you mean 'train'\?\)"):
+        read_voc_masks(root, "trian", classes=BINARY)
+    with pytest.raises(DataError, match="the split 'none' lists no images"):
+        read_voc_masks(root, "none", classes=BINARY)
+    (root / "SegmentationClass" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"SegmentationClass: 1 mask\(s\) of the list missing: b\.png; add the files"):
+        read_voc_masks(root, "train", classes=BINARY)
+    (root / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(DataError, match=r"JPEGImages: 1 image\(s\) of the list missing: a; add the files"):
+        read_voc_masks(root, "train", classes=BINARY)
+    with pytest.raises(DataError, match="expected VOC2007/ImageSets/Segmentation in it"):
+        read_voc_masks(root, "2007:train", classes=BINARY)
+
+
+def test_two_masks_of_one_image(tmp_path: Path) -> None:
+    root = write_voc_masks(tmp_path, ONE)
+    save_mask(root / "SegmentationClass" / "a.tif", [[0, 1]])
+    with pytest.raises(DataError, match=r"SegmentationClass: which file is 'a': a\.png, a\.tif\? Remove all but one"):
+        read_voc_masks(root, "train", classes=BINARY)
+
+
+def test_detection_data_has_no_segmentation_lists() -> None:
+    with pytest.raises(DataError, match=r"there is no ImageSets/Segmentation in it; .* that holds SegmentationClass"):
+        read_voc_masks(shared_data("bccd"), "train", classes=BINARY)

@@ -1,0 +1,155 @@
+"""One VOC annotation file, as exports really write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml, write_voc_xml
+from detseg.errors import DataError
+from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.shared_data import shared_data
+
+
+def parse(tmp_path: Path, text: str | bytes) -> VocAnnotation:
+    path = tmp_path / "a.xml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_voc_xml(path)
+
+
+def test_corners_become_zero_based_and_half_open(tmp_path: Path) -> None:
+    found = parse(tmp_path, annotation_xml(object_xml(("cat", 1, 1, 20, 10)) + object_xml(("dog", 5.5, 6, 5.5, 6))))
+    # A box over the whole 20 x 10 image, and one of a single pixel.
+    assert found.boxes.tolist() == [[0, 0, 20, 10], [4.5, 5, 5.5, 6]]
+    assert found.names == ("cat", "dog")
+    assert found.hw == (10, 20)
+
+
+def test_flags(tmp_path: Path) -> None:
+    box = ("cat", 1, 1, 2, 2)
+    objects = [
+        object_xml(box, "<difficult>1</difficult><truncated>0</truncated>"),
+        object_xml(box, "<difficult>0</difficult><truncated>1</truncated>"),
+        object_xml(box, "<difficult/><truncated>Unspecified</truncated>"),
+        object_xml(box),
+    ]
+    found = parse(tmp_path, annotation_xml("".join(objects)))
+    assert found.difficult.tolist() == [True, False, False, False]
+    assert found.truncated.tolist() == [False, True, False, False]
+
+
+def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>"
+    before = parse(tmp_path, annotation_xml(object_xml(("person", 4, 5, 6, 7), part)))
+    assert before.names == ("person",)
+    assert before.boxes.tolist() == [[3, 4, 6, 7]]
+    real = read_voc_xml(shared_data("formats", "voc_dataset", "voc_dataset1", "Annotations", "2007_000001.xml"))
+    assert real.names == ("cat", "person")
+    assert real.boxes.tolist() == [[0, 1, 3, 4], [3, 4, 6, 7]]
+    assert real.truncated.tolist() == [True, False]
+    assert real.hw == (10, 20)
+
+
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
+def test_missing_or_zero_sizes_are_not_stated(tmp_path: Path, size: str) -> None:
+    assert parse(tmp_path, f"<annotation>{size}</annotation>").hw is None
+
+
+def test_real_files_without_size_or_objects() -> None:
+    floats = read_voc_xml(shared_data("malformed", "annotations", "datumaro_voc_no_size_float_coordinates.xml"))
+    assert floats.hw is None
+    assert floats.boxes.tolist() == [[3, 3, 8, 8]]
+    empty = read_voc_xml(shared_data("malformed", "annotations", "datumaro_voc_no_size_no_object.xml"))
+    assert empty.names == ()
+    assert empty.boxes.shape == (0, 4)
+
+
+def test_the_zero_area_boxes_of_bccd_are_one_pixel() -> None:
+    found = read_voc_xml(shared_data("malformed", "annotations", "bccd_BloodImage_00343_zero_area_box.xml"))
+    assert [180, 328, 181, 329] in found.boxes.tolist()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_document_types_are_refused_before_anything_expands(tmp_path: Path, encoding: str) -> None:
+    # Each entity is ten of the one before: the last one would expand to four gigabytes.
+    entities = '<!ENTITY e0 "aaaa">' + "".join(
+        f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 10)
+    )
+    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE annotation [{entities}]><annotation>&e9;</annotation>'
+    with pytest.raises(DataError, match=r"a\.xml: .*DOCTYPE"):
+        parse(tmp_path, text.encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation><object>", r"a\.xml: not a readable XML file"),
+        ("", r"a\.xml: not a readable XML file"),
+        ('<?xml version="1.0" encoding="klingon"?><annotation/>', r"a\.xml: not a readable XML file"),
+        ("<html/>", r"a\.xml: expected <annotation>.*got <html>"),
+        ("<annotation><object/></annotation>", r"a\.xml: an <object> has no <name>"),
+        ("<annotation><object><name>cat</name></object></annotation>", r"a\.xml: the object 'cat' has no <bndbox>"),
+        (
+            "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>",
+            r"a\.xml: ymin of the object 'cat': expected a number, got ''",
+        ),
+        (annotation_xml("", size_wh=(10**300, 1)), "width of <size>: expected a number"),
+        (annotation_xml(object_xml(("cat", float("nan"), 1, 2, 2))), r"xmin of the object 'cat'.*got 'nan'"),
+        (annotation_xml(object_xml(("cat", 1, 1, 2, 2), "<difficult>perhaps</difficult>")), "<difficult>.*'perhaps'"),
+        ("<annotation><size><width>wide</width></size></annotation>", "width of <size>.*'wide'"),
+    ],
+)
+def test_wrong_files_are_errors_that_name_file_and_place(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        parse(tmp_path, text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such annotation file"):
+        read_voc_xml(tmp_path / "gone.xml")
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    written = VocAnnotation(
+        filename="a & b.jpg",
+        hw=(10, 20),
+        names=("cat", "größe <1>"),
+        boxes=np.array([[0, 0, 20, 10], [0.1234, 2.5, 3.9996, 4]]),
+        difficult=np.array([True, False]),
+        truncated=np.array([False, True]),
+    )
+    for scores in (None, [0.5, 1.0]):
+        write_voc_xml(tmp_path / "a.xml", written, folder="pictures", segmented=True, scores=scores)
+        read = read_voc_xml(tmp_path / "a.xml")
+        assert (read.filename, read.hw, read.names) == (written.filename, written.hw, written.names)
+        assert read.difficult.tolist() == [True, False]
+        assert read.truncated.tolist() == [False, True]
+        np.testing.assert_allclose(read.boxes, [[0, 0, 20, 10], [0.123, 2.5, 4, 4]], atol=1e-9)
+        text = (tmp_path / "a.xml").read_text(encoding="utf-8")
+        assert text.count("<score>") == (0 if scores is None else 2)
+        assert "<xmin>1.123</xmin>" in text
+        assert "<folder>pictures</folder>" in text
+        assert "<segmented>1</segmented>" in text
+
+
+def test_a_box_thinner_than_a_pixel_is_written_one_pixel_wide(tmp_path: Path) -> None:
+    boxes = [[4.0, 2, 4.5, 7], [0, 0.2, 20, 0.4], [19.9, 9.5, 20, 10], [3.3, 3, 3.3, 4]]
+    flags = np.zeros(4, dtype=np.bool_)
+    write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", (10, 20), ("cat",) * 4, np.array(boxes), flags, flags))
+    # A pixel about the centre, 4.25 +- 0.5; at the border the first and the last pixel of the image.
+    expected = [[3.75, 2, 4.75, 7], [0, 0, 20, 1], [19, 9, 20, 10], [2.8, 3, 3.8, 4]]
+    np.testing.assert_allclose(read_voc_xml(tmp_path / "a.xml").boxes, expected, atol=1e-9)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    flag = np.zeros(1, dtype=np.bool_)
+    with pytest.raises(ValueError, match="written with the size of its image"):
+        write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", None, ("cat",), np.ones((1, 4)), flag, flag))
+    with pytest.raises(ValueError, match="a score for each of 1 objects, got 2"):
+        write_voc_xml(
+            tmp_path / "a.xml", VocAnnotation("a", (1, 1), ("cat",), np.ones((1, 4)), flag, flag), scores=[0.1, 0.2]
+        )
+    assert not (tmp_path / "a.xml").exists()

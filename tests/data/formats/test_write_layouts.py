@@ -1,0 +1,185 @@
+"""The VOC and COCO writers, read back by ElementTree, PIL and pycocotools."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+from pycocotools.coco import COCO
+
+from detseg.data.formats.coco_writer import CocoWriter, rle_counts
+from detseg.data.formats.voc_writer import VocWriter, voc_palette
+
+CLASSES = ("dog", "bird")
+Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+
+
+def two_objects() -> Arrays:
+    """A bird over the whole left column, a dog of 2 × 3 pixels with a hole, on a red image 6 wide and 5 high."""
+    image = np.zeros((5, 6, 3), dtype=np.uint8)
+    image[..., 0] = 200
+    masks = np.zeros((2, 5, 6), dtype=bool)
+    masks[0, :, 0] = True
+    masks[1, 1:4, 2:4] = True
+    masks[1, 2, 2] = False
+    boxes = np.array([[0, 0, 1, 5], [2, 1, 4, 4]], dtype=np.float64)
+    return image, boxes, np.array([1, 0]), masks
+
+
+def nothing() -> Arrays:
+    image = np.full((4, 3, 3), 90, dtype=np.uint8)
+    return image, np.zeros((0, 4)), np.zeros(0, dtype=np.int64), np.zeros((0, 4, 3), dtype=bool)
+
+
+@pytest.fixture
+def voc_root(tmp_path: Path) -> Path:
+    writer = VocWriter(tmp_path, CLASSES)
+    writer.add("train", "a", *two_objects(), truncated=np.array([True, False]))
+    writer.add("val", "b", *nothing(), truncated=np.zeros(0, dtype=bool))
+    writer.add("train", "c", *nothing(), truncated=np.zeros(0, dtype=bool))
+    writer.finish()
+    return tmp_path
+
+
+@pytest.fixture
+def coco_root(tmp_path: Path) -> Path:
+    writer = CocoWriter(tmp_path, CLASSES)
+    writer.add("train", "c", *nothing())
+    writer.add("train", "a", *two_objects())
+    writer.add("val", "b", *nothing())
+    writer.finish()
+    return tmp_path
+
+
+def test_voc_corners_are_one_based_and_inclusive(voc_root: Path) -> None:
+    root = ET.parse(voc_root / "Annotations/a.xml").getroot()
+    size = [root.findtext(f"size/{tag}") for tag in ("width", "height", "depth")]
+    assert (root.findtext("filename"), size) == ("a.jpg", ["6", "5", "3"])
+    found = [
+        [entry.findtext(tag) for tag in ("name", "truncated", "difficult")]
+        + [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+        for entry in root.iter("object")
+    ]
+    assert found == [["bird", "1", "0", "1", "1", "1", "5"], ["dog", "0", "0", "3", "2", "4", "4"]]
+
+
+def test_voc_lists_and_pictures(voc_root: Path) -> None:
+    for task in ("Main", "Segmentation"):
+        assert (voc_root / "ImageSets" / task / "train.txt").read_text() == "a\nc\n"
+        assert (voc_root / "ImageSets" / task / "val.txt").read_text() == "b\n"
+    image = np.asarray(Image.open(voc_root / "JPEGImages/a.jpg"))
+    assert image.shape == (5, 6, 3)
+    assert np.abs(image.astype(int) - two_objects()[0]).max() <= 3
+    assert ET.parse(voc_root / "Annotations/b.xml").getroot().find("object") is None
+
+
+def test_voc_segmentation_maps(voc_root: Path) -> None:
+    classes, objects = (
+        Image.open(voc_root / "SegmentationClass/a.png"),
+        Image.open(voc_root / "SegmentationObject/a.png"),
+    )
+    assert (classes.mode, objects.mode) == ("P", "P")
+    dog = [[0] * 6, [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0] * 6]
+    semantic, instance = np.array(dog), 2 * np.array(dog)
+    semantic[:, 0], instance[:, 0] = 2, 1
+    assert np.asarray(classes).tolist() == semantic.tolist()
+    assert np.asarray(objects).tolist() == instance.tolist()
+    assert not np.asarray(Image.open(voc_root / "SegmentationClass/b.png")).any()
+
+
+def test_voc_palette_has_the_published_colours() -> None:
+    colors = np.array(voc_palette()).reshape(256, 3)
+    # Background, aeroplane, bicycle, person, tv monitor and void, as the development kit's documentation lists them.
+    published = {
+        0: (0, 0, 0),
+        1: (128, 0, 0),
+        2: (0, 128, 0),
+        15: (192, 128, 128),
+        20: (0, 64, 128),
+        255: (224, 224, 192),
+    }
+    assert {index: tuple(colors[index].tolist()) for index in published} == published
+
+
+def test_voc_fractions_of_a_pixel_are_kept(tmp_path: Path) -> None:
+    image, boxes, labels, masks = two_objects()
+    VocWriter(tmp_path, CLASSES).add("train", "a", image, boxes + 0.25, labels, masks, np.zeros(2, dtype=bool))
+    entry = ET.parse(tmp_path / "Annotations/a.xml").getroot().findall("object")[1]
+    assert [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymax")] == ["3.25", "4.25"]
+
+
+def test_voc_refuses_what_a_palette_image_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at most 254 classes, got 255"):
+        VocWriter(tmp_path, [f"class{number}" for number in range(255)])
+    num = 255
+    masks = np.zeros((num, 4, 4), dtype=bool)
+    with pytest.raises(ValueError, match="a: a palette image holds at most 254 objects, got 255"):
+        VocWriter(tmp_path, CLASSES).add(
+            "train",
+            "a",
+            np.zeros((4, 4, 3), dtype=np.uint8),
+            np.zeros((num, 4)),
+            np.zeros(num, dtype=np.int64),
+            masks,
+            np.zeros(num, dtype=bool),
+        )
+
+
+def test_coco_file_by_hand(coco_root: Path) -> None:
+    content = json.loads((coco_root / "annotations/instances_train.json").read_text())
+    assert content["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "bird"}]
+    assert content["images"] == [
+        {"id": 1, "file_name": "c.jpg", "height": 4, "width": 3},
+        {"id": 2, "file_name": "a.jpg", "height": 5, "width": 6},
+    ]
+    bird, dog = content["annotations"]
+    assert bird == {
+        "id": 1,
+        "image_id": 2,
+        "category_id": 2,
+        "bbox": [0, 0, 1, 5],
+        "area": 5,
+        "segmentation": {"size": [5, 6], "counts": [0, 5, 25]},
+        "iscrowd": 0,
+    }
+    assert (dog["id"], dog["category_id"], dog["bbox"], dog["area"]) == (2, 1, [2, 1, 2, 3], 5)
+    assert dog["segmentation"]["counts"] == [11, 1, 1, 1, 2, 3, 11]
+    assert json.loads((coco_root / "annotations/instances_val.json").read_text())["annotations"] == []
+    assert (coco_root / "train/a.jpg").exists()
+    assert (coco_root / "val/b.jpg").exists()
+
+
+def test_coco_file_by_pycocotools(coco_root: Path) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(coco_root / "annotations/instances_train.json")
+    masks = two_objects()[3]
+    for annotation, mask in zip(coco.loadAnns(coco.getAnnIds(imgIds=[2])), masks, strict=True):
+        assert (coco.annToMask(annotation).astype(bool) == mask).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "counts"),
+    [
+        ([[0, 0], [0, 0]], [4]),
+        ([[1, 1], [1, 1]], [0, 4]),
+        ([[0, 1], [0, 0]], [2, 1, 1]),
+        ([[1, 0], [0, 1]], [0, 1, 2, 1]),
+    ],
+)
+def test_run_lengths_by_hand(rows: list[list[int]], counts: list[int]) -> None:
+    assert rle_counts(np.array(rows, dtype=bool)) == counts
+
+
+def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
+    image, boxes, labels, masks = two_objects()
+    with pytest.raises(ValueError, match="zip"):
+        CocoWriter(tmp_path, CLASSES).add("train", "a", image, boxes[:1], labels, masks)
+    with pytest.raises(ValueError, match="zip"):
+        VocWriter(tmp_path, CLASSES).add("train", "a", image, boxes, labels, masks[:1], np.zeros(2, dtype=bool))

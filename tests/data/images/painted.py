@@ -1,0 +1,129 @@
+"""Images whose pixels show where a box or a label must be, and data sets of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from detseg.data.augment.geometry import AnnotatedImage, BoxArray
+from detseg.errors import DataError
+from detseg.ops.letterbox import PAD_VALUE
+from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, Sample, UInt8Array
+
+WHITE = (255, 255, 255)
+
+LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IGNORE_LABEL: (PAD_VALUE,) * 3}
+"""The colour of each label; none is a mixture of others, so where one is seen pure, nothing else was mixed in."""
+
+
+def painted(
+    hw: tuple[int, int], *boxes: tuple[int, int, int, int], color: tuple[int, int, int] = WHITE, label: int = 0
+) -> AnnotatedImage:
+    """A black image with filled rectangles and their boxes."""
+    image = np.zeros((*hw, 3), dtype=np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        image[y1:y2, x1:x2] = color
+    array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return AnnotatedImage(image, array, np.full(len(boxes), label, dtype=np.int64), np.zeros(len(boxes), dtype=bool))
+
+
+def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
+    """Edges (x1, y1, x2, y2) of the pixels nearer to a colour of 0 and 255 than to black or grey; [] without any."""
+    near = (np.abs(image.astype(int) - np.array(color)) < 128).all(axis=2)
+    if not near.any():
+        return []
+    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+
+
+def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AnnotatedImage:
+    """An image of fields × fields rectangles in `LABEL_COLORS` with its semantic map, without boxes."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(np.array(list(LABEL_COLORS), dtype=np.uint8), (fields, fields))
+    rows, columns = (np.arange(side) * fields // side for side in hw)
+    return colored(labels[rows[:, None], columns])
+
+
+def colored(semantic: UInt8Array) -> AnnotatedImage:
+    """The image in which the labels of a semantic map have their colours, without boxes."""
+    colors = np.zeros((256, 3), dtype=np.uint8)
+    for label, color in LABEL_COLORS.items():
+        colors[label] = color
+    return painted(semantic.shape)._replace(image=colors[semantic], semantic=semantic)
+
+
+def pure_labels(image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+    """(H, W) label whose colour each pixel has, and (H, W) bool, true where it has it pure, within 2 of 255 levels."""
+    labels = np.zeros(image.shape[:2], dtype=np.uint8)
+    pure = np.zeros(image.shape[:2], dtype=bool)
+    for label, color in LABEL_COLORS.items():
+        here = (np.abs(image.astype(int) - np.array(color)) <= 2).all(axis=2)
+        labels[here], pure = label, pure | here
+    return labels, pure
+
+
+def assert_valid(item: AnnotatedImage, hw: tuple[int, int]) -> None:
+    """Everything that the contract of training targets asks."""
+    num = len(item.boxes)
+    assert item.image.shape == (*hw, 3)
+    assert item.image.dtype == np.uint8
+    assert item.boxes.shape == (num, 4)
+    assert item.labels.shape == item.ignore.shape == (num,)
+    assert [column.dtype.name for column in item[1:4]] == ["float32", "int64", "bool"]
+    x1, y1, x2, y2 = item.boxes.T
+    assert ((x1 >= 0) & (x1 < x2) & (x2 <= hw[1]) & (y1 >= 0) & (y1 < y2) & (y2 <= hw[0])).all()
+
+
+class PaintedSource:
+    """Random images; every object of image i has label i, every third image has none, image `broken` cannot be read."""
+
+    def __init__(self, num: int, broken: int | None = None) -> None:
+        self.classes = ClassTable(tuple(f"class{i}" for i in range(num)))
+        self.num = num
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return self.num
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.broken:
+            raise DataError(f"{index}.jpg: the image cannot be read")
+        rng = np.random.default_rng(index)
+        hw = (int(rng.integers(40, 80)), int(rng.integers(40, 80)))
+        num = 0 if index % 3 == 0 else 4
+        corner, size = rng.uniform(0, 30, (num, 2)), rng.uniform(4, 10, (num, 2))
+        boxes: BoxArray = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+        return Sample(
+            index=index,
+            image_id=self.image_id(index),
+            path=f"{index}.jpg",
+            image=rng.integers(0, 256, (*hw, 3), dtype=np.uint8),
+            boxes=boxes,
+            labels=np.full(num, index, dtype=np.int64),
+            ignore=rng.random(num) < 0.5,
+        )
+
+    def image_id(self, index: int) -> int:
+        """Ids that are not the positions."""
+        return 1000 + index
+
+    def annotations(self, index: int) -> ImageAnnotations:
+        """The same boxes, as evaluation sees them."""
+        sample = self[index]
+        boxes = sample.boxes.astype(np.float64)
+        no = np.zeros(len(boxes), dtype=bool)
+        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        return ImageAnnotations(boxes, sample.labels, crowd=sample.ignore, difficult=no, truncated=no, area=area)
+
+
+class LabeledSource(PaintedSource):
+    """The same images with semantic maps instead of boxes; every third map has a part without labels."""
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = super().__getitem__(index)
+        semantic = np.random.default_rng(index).integers(0, self.num, sample.hw, dtype=np.uint8)
+        semantic[: 10 if index % 3 == 0 else 0] = IGNORE_LABEL
+        return replace(
+            sample, boxes=sample.boxes[:0], labels=sample.labels[:0], ignore=sample.ignore[:0], semantic=semantic
+        )

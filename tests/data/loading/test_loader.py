@@ -1,0 +1,268 @@
+"""Loaders: one sample stream for any number of workers, and errors that arrive as one line."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from detseg.config.data import (
+    AffineConfig,
+    AugmentationConfig,
+    ColorConfig,
+    CutoutConfig,
+    ElasticConfig,
+    JpegConfig,
+)
+from detseg.data.loading.collate import PackedBatch, collate
+from detseg.data.loading.examples import EvalDataset, TrainDataset
+from detseg.data.loading.loader import BatchLoader, eval_loader, train_loader
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
+from detseg.errors import DataError
+from detseg.structures import Batch
+from tests.data.images.painted import LabeledSource, PaintedSource
+
+CONFIG = AugmentationConfig(
+    crop=0.3,
+    affine=AffineConfig(probability=0.7, rotate_degrees=10, shear_degrees=5),
+    color=ColorConfig(probability=0.7),
+    blur=0.3,
+    noise=0.3,
+    jpeg=JpegConfig(probability=0.3),
+    cutout=CutoutConfig(probability=0.3),
+    mosaic=0.5,
+    mixup=0.3,
+    multi_scale=(0.5, 1.5),
+)
+SEMANTIC = CONFIG.model_copy(
+    update={"mixup": 0.0, "scale_jitter": (0.5, 2.0), "elastic": ElasticConfig(probability=0.5)}
+)
+
+
+def digest(batch: Batch) -> str:
+    parts = [batch.images, *(x for t in batch.targets for x in (t.boxes, t.labels, t.ignore))]
+    parts += [] if batch.semantic is None else [batch.semantic]
+    return hashlib.sha256(b"".join(part.numpy().tobytes() for part in parts) + str(batch.indices).encode()).hexdigest()
+
+
+def run_epochs(loader: BatchLoader, epochs: Iterable[int]) -> list[str]:
+    batches = loader.batch_sampler
+    assert isinstance(batches, EpochBatchSampler)
+    digests = []
+    for epoch in epochs:
+        batches.set_epoch(epoch)
+        digests += [digest(batch) for batch in loader]
+    return digests
+
+
+def make_loader(num_workers: int, source: PaintedSource | None = None) -> BatchLoader:
+    return train_loader(
+        source or PaintedSource(40),
+        CONFIG,
+        input_hw=(96, 96),
+        batch_size=4,
+        num_workers=num_workers,
+        seed=3,
+        max_epochs=10,
+    )
+
+
+@pytest.mark.filterwarnings(
+    "ignore:This DataLoader will create 8 worker processes"
+)  # it is meant to be more than cores
+def test_zero_one_and_eight_workers_give_the_same_first_twenty_batches() -> None:
+    torch.ones(200, 200) @ torch.ones(200, 200)  # a parent with a thread pool, as in training
+    expected = run_epochs(make_loader(0), (0, 1))
+    assert len(set(expected)) == 20
+    for num_workers in (1, 8):
+        assert run_epochs(make_loader(num_workers), (0, 1)) == expected
+
+
+def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run() -> None:
+    expected = run_epochs(make_loader(0), (0, 1, 2))
+    loader = make_loader(2)
+    assert run_epochs(loader, (0, 1, 2)) == expected
+    assert run_epochs(loader, (1,)) == expected[10:20]
+    assert run_epochs(make_loader(2), (2,)) == expected[20:]
+
+
+def test_an_example_depends_on_its_request_alone() -> None:
+    requests = [SampleRequest(epoch, index, 64, 96, True) for epoch in (0, 1) for index in range(6)]
+    forth, back = TrainDataset(PaintedSource(6), CONFIG, 0), TrainDataset(PaintedSource(6), CONFIG, 0)
+    first = [forth[request] for request in requests]
+    second = [back[request] for request in reversed(requests)][::-1]
+    for a, b in zip(first, second, strict=True):
+        assert a.image.shape == (3, 64, 96)
+        np.testing.assert_array_equal(a.image, b.image)
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+    assert len({example.image.tobytes() for example in first}) == len(requests)
+
+
+def test_plain_requests_are_not_mixed() -> None:
+    config = AugmentationConfig(mosaic=1.0, mixup=1.0)
+    dataset = TrainDataset(PaintedSource(12), config, 0)
+    for mix in (True, False):
+        alone = [set(dataset[SampleRequest(0, i, 96, 96, mix)].labels.tolist()) <= {i} for i in range(12)]
+        assert all(alone) != mix
+    loader = train_loader(
+        PaintedSource(12),
+        AugmentationConfig(mosaic=1.0, plain_last_epochs=2),
+        input_hw=(96, 96),
+        batch_size=4,
+        num_workers=0,
+        seed=0,
+        max_epochs=5,
+    )
+    assert isinstance(loader.batch_sampler, EpochBatchSampler)
+    assert loader.batch_sampler.plain_from_epoch == 3
+
+
+def test_channels_come_first_whatever_an_example_s_image_lies_like_in_memory() -> None:
+    source = PaintedSource(3)
+    examples = [EvalDataset(source, (64, 96))[index] for index in range(3)]
+    expected = np.stack([example.image for example in examples])
+    assert expected.shape == (3, 3, 64, 96)
+    contiguous = [replace(example, image=np.ascontiguousarray(example.image)) for example in examples]
+    for given in (examples, contiguous):
+        packed = collate(given)
+        assert isinstance(packed, PackedBatch)
+        assert packed.images.is_contiguous()
+        np.testing.assert_array_equal(packed.images.numpy(), expected)
+    other = EvalDataset(source, (64, 64))[0]
+    with pytest.raises(ValueError, match="images of one size"):
+        collate([examples[0], other])
+
+
+def test_a_training_batch_keeps_the_contract() -> None:
+    for batch in make_loader(0):
+        assert isinstance(batch, Batch)
+        assert batch.images.dtype == torch.uint8
+        assert batch.images.shape[:2] == (4, 3)
+        assert [len(batch.targets), len(batch.indices), len(batch.letterboxes)] == [4, 4, 0]
+        height, width = batch.images.shape[2:]
+        for target in batch.targets:  # BoxTargets checks types and shapes itself
+            assert (target.boxes >= 0).all()
+            assert (target.boxes[:, 2:] <= torch.tensor([width, height])).all()
+            assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
+
+
+def test_evaluation_batches_lead_back_to_the_original_boxes() -> None:
+    source = PaintedSource(10)
+    seen = []
+    for batch in eval_loader(source, input_hw=(64, 96), batch_size=4, num_workers=2):
+        assert batch.images.shape[1:] == (3, 64, 96)
+        for row, index in enumerate(batch.indices):
+            sample = source[index]
+            letterbox, targets = batch.letterboxes[row], batch.targets[row]
+            np.testing.assert_array_equal(batch.images[row].permute(1, 2, 0).numpy(), letterbox.apply(sample.image))
+            original = letterbox.boxes_to_original(targets.boxes).numpy()
+            np.testing.assert_allclose(original, sample.boxes, atol=1e-4)
+            assert targets.labels.tolist() == sample.labels.tolist()
+            assert targets.ignore.tolist() == sample.ignore.tolist()
+            assert batch.image_ids[row] == 1000 + index
+            np.testing.assert_array_equal(batch.annotations[row].boxes, sample.boxes)
+            seen.append(index)
+    assert seen == list(range(10))
+
+
+def shares_of_evaluation(num_images: int, world_size: int, num_workers: int = 0) -> list[list[list[int]]]:
+    """The positions in each batch of each process, two images a batch."""
+    shares = []
+    for rank in range(world_size):
+        loader = eval_loader(
+            PaintedSource(num_images),
+            input_hw=(32, 32),
+            batch_size=2,
+            num_workers=num_workers,
+            rank=rank,
+            world_size=world_size,
+        )
+        shares.append([batch.indices for batch in loader])
+        assert len(loader) == len(shares[-1])
+    return shares
+
+
+def test_processes_share_the_batches_of_an_evaluation_and_make_as_many_steps() -> None:
+    assert shares_of_evaluation(9, 1) == [[[0, 1], [2, 3], [4, 5], [6, 7], [8]]]
+    assert shares_of_evaluation(9, 2) == [[[0, 1], [4, 5], [8]], [[2, 3], [6, 7], []]]
+    assert shares_of_evaluation(3, 4, num_workers=1) == [[[0, 1]], [[2]], [[]], [[]]]
+
+
+def test_an_empty_evaluation_batch_is_a_batch() -> None:
+    (batch,) = eval_loader(PaintedSource(1), input_hw=(32, 64), batch_size=2, num_workers=0, rank=1, world_size=2)
+    assert (len(batch), batch.image_ids, batch.annotations) == (0, [], [])
+    assert batch.to("cpu").images.shape == (0, 3, 32, 64)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_data_error_arrives_as_its_one_line(num_workers: int) -> None:
+    source = PaintedSource(12, broken=7)
+    loaders = (
+        make_loader(num_workers, source),
+        eval_loader(source, input_hw=(32, 32), batch_size=4, num_workers=num_workers),
+    )
+    for loader in loaders:
+        with pytest.raises(DataError) as caught:
+            list(loader)
+        assert str(caught.value) == "7.jpg: the image cannot be read"
+        assert any("painted.py" in note for note in caught.value.__notes__)  # where it happened, for --debug
+
+
+def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
+    """Where processes are spawned (macOS, Windows), the data set goes to them by the way that deepcopy uses too."""
+    dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
+    request = SampleRequest(0, 1, 64, 64, True)
+    np.testing.assert_array_equal(copy.deepcopy(dataset)[request].image, dataset[request].image)
+
+
+def make_semantic_loader(num_workers: int) -> BatchLoader:
+    return train_loader(
+        LabeledSource(24), SEMANTIC, input_hw=(64, 96), batch_size=4, num_workers=num_workers, seed=3, max_epochs=10
+    )
+
+
+def test_semantic_maps_are_the_same_for_any_number_of_workers() -> None:
+    expected = run_epochs(make_semantic_loader(0), (0, 1))
+    assert len(set(expected)) == 12
+    assert run_epochs(make_semantic_loader(2), (0, 1)) == expected
+
+
+def test_a_semantic_training_batch_keeps_the_contract() -> None:
+    for batch in make_semantic_loader(0):
+        assert batch.semantic is not None  # Batch checks type and shape itself
+        values = set(np.unique(batch.semantic.numpy()).tolist())
+        assert values <= {*range(24), 255}
+        assert len(values) > 10
+        assert batch.semantic_truths == []
+        assert [len(target) for target in batch.targets] == [0] * 4
+    for batch in make_loader(0):
+        assert batch.semantic is None
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_batches_hold_the_labels_letterboxed_and_as_they_are(num_workers: int) -> None:
+    source = LabeledSource(10)
+    num_seen = 0
+    for batch in eval_loader(source, input_hw=(64, 96), batch_size=4, num_workers=num_workers):
+        assert batch.semantic is not None
+        assert len(batch.semantic_truths) == len(batch) == len(batch.image_ids)
+        for row, index in enumerate(batch.indices):
+            truth = source[index].semantic
+            assert truth is not None
+            assert batch.semantic_truths[row].dtype == np.uint8
+            np.testing.assert_array_equal(batch.semantic_truths[row], truth)
+            np.testing.assert_array_equal(batch.semantic[row].numpy(), batch.letterboxes[row].apply_labels(truth))
+            num_seen += 1
+    assert num_seen == 10
+
+
+def test_a_batch_has_semantic_maps_of_all_images_or_of_none() -> None:
+    request = SampleRequest(0, 1, 64, 64, False)
+    mixed = [TrainDataset(source, AugmentationConfig(), 0)[request] for source in (PaintedSource(4), LabeledSource(4))]
+    with pytest.raises(ValueError, match="of all its images or of none, got 1 of 2"):
+        collate(mixed)

@@ -1,0 +1,129 @@
+"""Which images come in which batch: by epoch, by process, by size."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import pytest
+
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest, Stream, random_stream
+
+
+def epoch_of(sampler: EpochBatchSampler, epoch: int) -> list[list[SampleRequest]]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def indices(batches: list[list[SampleRequest]]) -> list[list[int]]:
+    return [[request.index for request in batch] for batch in batches]
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
+    sampler = EpochBatchSampler(35, 5, 0, (64, 64))
+    first, second = (list(itertools.chain(*indices(epoch_of(sampler, epoch)))) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(35))
+    assert first != second
+    assert indices(epoch_of(sampler, 0)) == [first[i : i + 5] for i in range(0, 35, 5)]
+    other_seed = EpochBatchSampler(35, 5, 1, (64, 64))
+    assert list(itertools.chain(*indices(epoch_of(other_seed, 0)))) != first
+
+
+def test_unshuffled_is_the_order_of_the_data_set() -> None:
+    sampler = EpochBatchSampler(6, 4, 0, (64, 96), shuffle=False)
+    assert epoch_of(sampler, 3) == [
+        [SampleRequest(3, index, 64, 96, True) for index in batch] for batch in ([0, 1, 2, 3], [4, 5, 0, 1])
+    ]
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "world_size", "lengths"),
+    [
+        (8, 4, 1, [4, 4]),
+        (10, 4, 1, [4, 4, 4]),
+        (9, 4, 1, [4, 4, 4]),
+        (3, 4, 1, [3]),  # fewer than a global batch
+        (1, 4, 1, [1]),
+        (3, 1, 1, [1, 1, 1]),
+        (20, 4, 2, [4, 4, 4]),
+        (17, 4, 2, [4, 4, 4]),
+        (5, 4, 2, [3]),
+    ],
+)
+def test_lengths_of_batches(num_samples: int, batch_size: int, world_size: int, lengths: list[int]) -> None:
+    sampler = EpochBatchSampler(num_samples, batch_size, 0, (64, 64), world_size=world_size)
+    assert [len(batch) for batch in sampler] == lengths
+    assert len(sampler) == len(lengths)
+
+
+def test_the_last_batch_is_filled_up_from_the_beginning_of_the_epoch() -> None:
+    sampler = EpochBatchSampler(10, 4, 0, (64, 64))
+    for epoch in range(3):
+        first, second, third = indices(epoch_of(sampler, epoch))
+        assert sorted(first + second + third[:2]) == list(range(10))
+        assert third[2:] == first[:2]
+
+
+def test_a_resumed_run_is_dealt_what_is_left_of_its_epoch() -> None:
+    whole, resumed = (EpochBatchSampler(10, 2, 0, (64, 64), multi_scale=(0.5, 2.0)) for _ in range(2))
+    resumed.begin_at(epoch=3, num_batches=2)
+    assert len(resumed) == 5
+    for epoch, done in ((2, 0), (3, 2), (4, 0), (3, 2)):
+        assert epoch_of(resumed, epoch) == epoch_of(whole, epoch)[done:]
+        assert resumed.num_done == done
+    resumed.begin_at(epoch=3, num_batches=5)
+    assert epoch_of(resumed, 3) == []
+
+
+def test_fewer_images_than_processes() -> None:
+    with pytest.raises(ValueError, match="each of 4 processes, got 3"):
+        EpochBatchSampler(3, 2, 0, (64, 64), world_size=4)
+
+
+def test_one_process_and_four_see_the_same_global_batches() -> None:
+    deal = partial(EpochBatchSampler, 64 + 9, seed=5, input_hw=(320, 320), multi_scale=(0.5, 1.5), plain_from_epoch=3)
+    alone = deal(batch_size=16)
+    group = [deal(batch_size=4, rank=rank, world_size=4) for rank in range(4)]
+    for epoch in (0, 4):
+        parts = [epoch_of(sampler, epoch) for sampler in group]
+        assert [len(part) for part in parts] == [5] * 4
+        together = [list(itertools.chain(*batch)) for batch in zip(*parts, strict=True)]
+        assert together == epoch_of(alone, epoch)
+        assert [len(part[-1]) for part in parts] == [4, 4, 4, 4]
+
+
+def test_sizes_of_batches() -> None:
+    sampler = EpochBatchSampler(400, 2, 0, (320, 640), multi_scale=(0.5, 1.5))
+    batches = epoch_of(sampler, 0)
+    sizes = []
+    for batch in batches:
+        (size,) = {(request.height, request.width) for request in batch}
+        sizes.append(size)
+    heights, widths = {size[0] for size in sizes}, {size[1] for size in sizes}
+    assert heights == set(range(160, 481, 32))
+    assert min(widths) >= 320
+    assert max(widths) <= 960
+    assert all(width % 32 == 0 and abs(width - 2 * height) <= 32 for height, width in sizes)
+    assert sizes == [(b[0].height, b[0].width) for b in epoch_of(sampler, 0)]
+    assert sizes != [(b[0].height, b[0].width) for b in epoch_of(sampler, 1)]
+    tiny = EpochBatchSampler(4, 2, 0, (32, 32), multi_scale=(0.1, 0.2))
+    assert {(r.height, r.width) for batch in tiny for r in batch} == {(32, 32)}
+
+
+def test_plain_epochs_at_the_end() -> None:
+    sampler = EpochBatchSampler(4, 2, 0, (64, 64), plain_from_epoch=3)
+    assert [epoch_of(sampler, epoch)[0][0].mix for epoch in range(5)] == [True, True, True, False, False]
+
+
+def test_the_epoch_is_fixed_when_iteration_begins() -> None:
+    sampler = EpochBatchSampler(8, 4, 0, (64, 64))
+    running = iter(sampler)
+    sampler.set_epoch(1)
+    assert {request.epoch for batch in running for request in batch} == {0}
+    assert sampler.sampler is sampler  # where Lightning looks for set_epoch
+
+
+def test_streams_do_not_repeat_each_other() -> None:
+    keys = itertools.product(Stream, (0, 1, 2**40), range(3), range(3))
+    draws = [random_stream(stream, seed, epoch, index).integers(2**62) for stream, seed, epoch, index in keys]
+    assert len(set(draws)) == len(draws)
