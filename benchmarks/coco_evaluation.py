@@ -22,10 +22,9 @@ from benchmarks.coco_entries import as_coco
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
 from benchmarks.synthetic_detections import synthetic_records, with_ellipses
-from detseg.metrics.coco import box_tables, coco_mask_numbers, coco_numbers, mask_tables
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.mask_records import MaskRecords
-from detseg.metrics.records import DetectionRecords
+from detseg.metrics.detection.coco import box_tables, coco_mask_numbers, coco_numbers, mask_tables
+from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable
 
 NUM_CLASSES = 80

@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
-from detseg.metrics.confusion import ConfusionMatrix
+from detseg.metrics.segmentation.confusion import ConfusionMatrix
 from detseg.structures import IGNORE_LABEL
 
 NUM_CLASSES = 21

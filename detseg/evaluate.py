@@ -28,9 +28,9 @@ from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory.advice import evaluation_advice
 from detseg.memory.exhausted import BatchInHand, memory_errors_explained
-from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
-from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
 from detseg.models.prepared import prepare
 from detseg.ops.images import to_float
 from detseg.predict import find_device

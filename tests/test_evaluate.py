@@ -19,12 +19,12 @@ from detseg.errors import CheckpointError, DataError
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train
 from detseg.factory import load_model
-from detseg.metrics.result import DetectionResult
+from detseg.metrics.detection.result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.images import to_float
 from detseg.predict import load_predictor
 from detseg.structures import Detections
-from tests.metrics.builders import plain_cocoeval
+from tests.metrics.detection.builders import plain_cocoeval
 from tests.tiny import CLASSES, TinyRun, tiny_config, write_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore")

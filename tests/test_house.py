@@ -48,8 +48,8 @@ def make_project(root: Path, path: str, text: str) -> Path:
         "detseg/config/data.py": '"""Settings."""\n\nfrom detseg.errors import ConfigError\n',
         "detseg/structures.py": CLEAN,
         "detseg/errors.py": '"""Errors."""\n',
-        "detseg/training/task.py": CLEAN + "import lightning\n\nfrom detseg.metrics.coco import evaluate\n",
-        "detseg/metrics/coco.py": CLEAN + "from pycocotools.coco import COCO\n",
+        "detseg/training/task.py": CLEAN + "import lightning\n\nfrom detseg.metrics.detection.coco import evaluate\n",
+        "detseg/metrics/detection/coco.py": CLEAN + "from pycocotools.coco import COCO\n",
         "detseg/experiment/run.py": CLEAN + "from lightning import Trainer\n\nfrom detseg.training.task import Task\n",
         "tools/train.py": '"""Train."""\n\nfrom detseg.experiment import fit\n',
     } | {path: text}
@@ -89,7 +89,7 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     ),
     (
         house.import_direction,
-        "detseg/metrics/voc.py",
+        "detseg/metrics/detection/voc_matching.py",
         "from detseg.data.formats.voc import x\n",
         "metrics must not import data",
     ),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from detseg.config.training import EvaluationConfig
 from detseg.draw import draw_semantic
-from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
 from detseg.ops.images import to_arrays, to_float
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task

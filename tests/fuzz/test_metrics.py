@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.metrics.confusion import ConfusionMatrix
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.matching import best_overlaps, judge
-from detseg.metrics.records import DetectionRecords
+from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.metrics.detection.records import DetectionRecords
+from detseg.metrics.detection.voc_matching import best_overlaps, judge
+from detseg.metrics.segmentation.confusion import ConfusionMatrix
 from detseg.structures import ClassTable, Detections, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
 

@@ -8,11 +8,11 @@ import json
 import pytest
 from rich.console import Console
 
-from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
-from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
 from detseg.structures import ClassTable
-from tests.metrics.builders import found, truth
+from tests.metrics.detection.builders import found, truth
 
 CLASSES = ClassTable(("cat", "dog"))
 DETECTION: Evaluator = DetectionEvaluator(CLASSES)

@@ -16,7 +16,7 @@ from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations
 from detseg.training.detection_task import DetectionTask
-from tests.metrics.builders import truth
+from tests.metrics.detection.builders import truth
 
 CLASSES = ClassTable(("a", "b"))
 PLAIN_SGD = SgdConfig(name="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)

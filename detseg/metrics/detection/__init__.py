@@ -1,0 +1,1 @@
+"""Metrics of boxes and instance masks: COCO AP, VOC AP, precision and recall."""

@@ -1,0 +1,1 @@
+"""Metrics of label maps: IoU, Dice, pixel accuracy, boundary IoU."""

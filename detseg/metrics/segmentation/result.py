@@ -1,0 +1,218 @@
+"""What an evaluation of semantic segmentation says: numbers, a table for the screen, plain data, and words.
+
+All numbers come from one confusion matrix n over the pixels of the whole data set (Long, Shelhamer, Darrell 2015,
+section 5), with n[i, j] pixels of true class i predicted as j, t[i] pixels of true class i and p[i] predicted as i; as
+VOC and Cityscapes do, and not as a mean over images.  Ignored pixels count nowhere.  NaN stands for "not defined"; in
+files it is null.
+
+A class that is neither in the truth nor predicted has no IoU and enters no mean.  A class that is predicted but not in
+the truth has IoU 0 and enters the mean: its pixels are wrong, and a mean without them would hide that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from detseg.metrics.nan_values import mean_defined, ratio, shown, without_nan
+from detseg.structures import IGNORE_LABEL, IntArray
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_COLUMNS = {
+    "IoU": "iou",
+    "Dice": "dice",
+    "prec.": "precision",
+    "recall": "recall",
+    "b.IoU": "boundary_iou",
+}
+_MOSTLY_IGNORED = 0.5  # share of the pixels from which it is worth asking whether that was meant
+
+
+@dataclass(frozen=True)
+class SegmentationClassResult:
+    """The numbers of one class k.
+
+    Attributes:
+        name: of the class.
+        iou: n[k, k] / (t[k] + p[k] - n[k, k]); NaN where the class is neither in the truth nor predicted.
+        dice: 2 n[k, k] / (t[k] + p[k]), which is F1; NaN likewise.
+        precision: n[k, k] / p[k]; NaN where the class is never predicted.
+        recall: n[k, k] / t[k], the accuracy of the class; NaN where it is not in the truth.
+        boundary_iou: IoU of the bands along the outlines of truth and prediction (Cheng et al. 2021); NaN as IoU.
+        num_pixels: t[k].
+        num_predicted: p[k]; ignored pixels are not among them.
+    """
+
+    name: str
+    iou: float
+    dice: float
+    precision: float
+    recall: float
+    boundary_iou: float
+    num_pixels: int
+    num_predicted: int
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """The outcome of an evaluation.
+
+    Attributes:
+        mean_iou: mean of the IoU of the classes that are in the truth or predicted.
+        pixel_accuracy: share of the pixels that are right.
+        mean_accuracy: mean recall of the classes that are in the truth.
+        frequency_weighted_iou: mean IoU of those classes, weighted by their pixels in the truth.
+        mean_dice: mean of the Dice of the classes that are in the truth or predicted.
+        mean_boundary_iou: mean of their boundary IoU.
+        classes: one row a class, in the order of the labels.
+        confusion: n, rows truth, columns prediction.
+        num_images: evaluated images.
+        num_pixels: pixels that count.
+        num_ignored: pixels that do not, their truth being 255.
+    """
+
+    mean_iou: float
+    pixel_accuracy: float
+    mean_accuracy: float
+    frequency_weighted_iou: float
+    mean_dice: float
+    mean_boundary_iou: float
+    classes: tuple[SegmentationClassResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    num_images: int
+    num_pixels: int
+    num_ignored: int
+
+    @property
+    def headline(self) -> dict[str, float]:
+        """mIoU, pixel accuracy and boundary IoU; mIoU is what the best checkpoint is picked by."""
+        return {
+            "mIoU": self.mean_iou,
+            "pixel_accuracy": self.pixel_accuracy,
+            "boundary_IoU": self.mean_boundary_iou,
+        }
+
+    def explain(self) -> list[str]:
+        """Say in words why mIoU is not defined or looks wrong; nothing where nothing is suspicious."""
+        if not self.num_images:
+            return ["No image was evaluated: the split is empty."]
+        if not self.num_pixels:
+            return [
+                f"All {self.num_ignored} pixels of the {self.num_images} images are ignored (their label is "
+                f"{IGNORE_LABEL}): mIoU is not defined; check the masks, and data.mask_values and data.ignore_index, "
+                f"which say what their values mean."
+            ]
+        words = []
+        share = self.num_ignored / (self.num_ignored + self.num_pixels)
+        if share > _MOSTLY_IGNORED:
+            words.append(f"{share:.0%} of the pixels are ignored (label {IGNORE_LABEL}) and count nowhere.")
+        true = [row.name for row in self.classes if row.num_pixels]
+        found = [row.name for row in self.classes if row.num_predicted]
+        if len(true) == 1:
+            words.append(
+                f"Every pixel that counts is of the class {true[0]!r}: mIoU says little then; check the masks and the "
+                f"values that stand for the classes (data.mask_values)."
+            )
+        if len(found) == 1 and len(self.classes) > 1 and true != found:
+            words.append(
+                f"Every pixel is predicted as {found[0]!r}: the model has not learned yet, or the other classes are "
+                f"too rare for its loss (model.loss.class_weights, model.loss.dice)."
+            )
+        elif missed := [name for name in true if name not in found]:
+            words.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
+        if invented := [name for name in found if name not in true]:
+            words.append(
+                f"Classes that are predicted but never in the truth, which enter mIoU with 0: {', '.join(invented)}."
+            )
+        return words
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file; what is not defined is None."""
+        plain: dict[str, Any] = without_nan(asdict(self))
+        return plain
+
+    def table(self) -> RenderableType:
+        """The numbers for the screen, 80 columns wide: ``rich.print(result.table())``."""
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        summary = Table(box=SIMPLE_HEAD, show_header=False, title="Semantic segmentation", title_justify="left")
+        summary.add_row("mIoU", shown(self.mean_iou), "pixel accuracy", shown(self.pixel_accuracy))
+        summary.add_row("boundary IoU", shown(self.mean_boundary_iou), "mean accuracy", shown(self.mean_accuracy))
+        weighted = shown(self.frequency_weighted_iou)
+        summary.add_row("frequency-weighted IoU", weighted, "mean Dice", shown(self.mean_dice))
+
+        rows = Table(box=SIMPLE_HEAD, title="By class", title_justify="left")
+        rows.add_column("class", overflow="fold")
+        for column in ("truth", "pred.", *_COLUMNS):
+            rows.add_column(column, justify="right", no_wrap=True)
+        for row in self.classes:
+            shares = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
+            numbers = (shown(getattr(row, attribute)) for attribute in _COLUMNS.values())
+            rows.add_row(Text(row.name), *shares, *numbers)
+        return Group(summary, rows, self._footnote())
+
+    def _footnote(self) -> str:
+        return (
+            f"{self.num_images} images, {self.num_pixels} pixels, {self.num_ignored} more ignored. All numbers are "
+            f"over all pixels together, none is a mean over images. Truth, pred.: shares of the pixels. b.IoU: "
+            f"boundary IoU. A class neither in the truth nor predicted enters no mean; one only predicted enters mIoU "
+            f"with 0."
+        )
+
+
+def segmentation_result(
+    names: tuple[str, ...], confusion: IntArray, band_overlaps: IntArray, num_images: int, num_ignored: int
+) -> SegmentationResult:
+    """Every number from the counts.
+
+    Args:
+        names: of the C classes.
+        confusion: (C, C), rows truth, columns prediction.
+        band_overlaps: (2, C), intersections and unions of the bands that boundary IoU compares.
+        num_images: evaluated images.
+        num_ignored: pixels that are not in ``confusion``.
+    """
+    counts = confusion.tolist()
+    rows = tuple(
+        _class_result(name, counts[k][k], sum(counts[k]), sum(row[k] for row in counts), *band_overlaps[:, k].tolist())
+        for k, name in enumerate(names)
+    )
+    num_pixels = sum(row.num_pixels for row in rows)
+    weighted = sum(row.num_pixels * row.iou for row in rows if row.num_pixels)
+    return SegmentationResult(
+        mean_iou=mean_defined(row.iou for row in rows),
+        pixel_accuracy=ratio(sum(counts[k][k] for k in range(len(rows))), num_pixels),
+        mean_accuracy=mean_defined(row.recall for row in rows),
+        frequency_weighted_iou=ratio(weighted, num_pixels),
+        mean_dice=mean_defined(row.dice for row in rows),
+        mean_boundary_iou=mean_defined(row.boundary_iou for row in rows),
+        classes=rows,
+        confusion=tuple(tuple(row) for row in counts),
+        num_images=num_images,
+        num_pixels=num_pixels,
+        num_ignored=num_ignored,
+    )
+
+
+def _class_result(
+    name: str, right: int, true: int, predicted: int, band_intersection: int, band_union: int
+) -> SegmentationClassResult:
+    return SegmentationClassResult(
+        name=name,
+        iou=ratio(right, true + predicted - right),
+        dice=ratio(2 * right, true + predicted),
+        precision=ratio(right, predicted),
+        recall=ratio(right, true),
+        boundary_iou=ratio(band_intersection, band_union),
+        num_pixels=true,
+        num_predicted=predicted,
+    )
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.1%}" if whole else "-"

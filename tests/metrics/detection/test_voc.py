@@ -1,0 +1,241 @@
+"""VOC's AP: against published results, against the development kit's rule written as loops, and by hand."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.metrics.detection.records import DetectionRecords
+from detseg.metrics.detection.voc_matching import (
+    Ranking,
+    best_overlaps,
+    judge,
+    rank_classes,
+    voc07_average_precision,
+    voc10_average_precision,
+)
+from detseg.structures import ImageAnnotations
+from tests.metrics.detection.builders import Box, found, truth
+from tests.shared_data import shared_data
+
+Rows = list[tuple[Box, float, int]]
+
+
+def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
+    """(VOC 2007, VOC 2010)."""
+    ranking = rank_classes(records, judge(records, best_overlaps(records), iou_threshold), label + 1)[label]
+    return voc07_average_precision(ranking), voc10_average_precision(ranking)
+
+
+def records_of(images: list[tuple[Rows, ImageAnnotations]]) -> DetectionRecords:
+    return DetectionRecords.concatenate(
+        [DetectionRecords.of_image(image_id, found(rows), objects) for image_id, (rows, objects) in enumerate(images)]
+    )
+
+
+def half_open(x1: float, y1: float, x2: float, y2: float) -> Box:
+    """1-based corners, both inclusive → 0-based and half-open."""
+    return (x1 - 1, y1 - 1, x2, y2)
+
+
+@pytest.mark.parametrize("suffix", ["", "_rel"])
+def test_padilla_example(suffix: str) -> None:
+    folder = shared_data("oracles", "voc_ap_padilla")
+
+    def boxes(path: Path) -> list[tuple[list[str], Box]]:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        return [(line[:-4], _padilla_box([float(x) for x in line[-4:]], relative=bool(suffix))) for line in lines]
+
+    images: list[tuple[Rows, ImageAnnotations]] = []
+    for path in sorted((folder / f"groundtruths{suffix}").glob("*.txt")):
+        rows = [(box, float(head[1]), 0) for head, box in boxes(folder / f"detections{suffix}" / path.name)]
+        images.append((rows, truth([(box, 0) for _, box in boxes(path)])))
+    records = records_of(images)
+    assert (len(records.detection_scores), len(records.object_areas)) == (24, 15)
+    assert average_precisions(records, 0.3) == pytest.approx((0.26839826839826836, 0.24568668046928915), abs=1e-12)
+    assert average_precisions(records, 0.5) == pytest.approx((0.0303030303030303, 0.02222222222222222), abs=1e-12)
+
+
+def _padilla_box(numbers: list[float], relative: bool) -> Box:
+    x, y, width, height = _whole_pixels(numbers, 200, 200) if relative else numbers
+    return half_open(x, y, x + width, y + height)
+
+
+def _whole_pixels(numbers: list[float], image_width: float, image_height: float) -> list[float]:
+    """Centre and size as shares of the image → left, top, width, height rounded to pixels.
+
+    The published numbers hold for rounded boxes: one overlap of the toy example is that close to 0.75.
+    """
+    x, y, width, height = numbers
+    left, top = (x - width / 2) * image_width, (y - height / 2) * image_height
+    return [round(left), round(top), round(width * image_width), round(height * image_height)]
+
+
+TOY_ENCODINGS = [
+    f"dets_{name}_{form}" for name in ("classid", "classname") for form in ("abs_xywh", "abs_xyx2y2", "rel_xcycwh")
+]
+
+
+@pytest.mark.parametrize("encoding", TOY_ENCODINGS)
+def test_toyexample(encoding: str) -> None:
+    folder = shared_data("oracles", "voc_toyexample")
+    names = (folder / "voc.names").read_text().split()
+    images: list[tuple[Rows, ImageAnnotations]] = []
+    for path in sorted((folder / "gts_vocpascal_format").glob("*.xml")):
+        root = ElementTree.parse(path).getroot()
+        width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
+        objects = []
+        for entry in root.iter("object"):
+            corners = (float(entry.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
+            objects.append((half_open(*corners), names.index(entry.findtext("name", ""))))
+        rows = []
+        for line in (folder / encoding / f"{path.stem}.txt").read_text().splitlines():
+            name, score, *numbers = line.split()
+            label = int(name) if "classid" in encoding else names.index(name)
+            rows.append((_toy_box([float(x) for x in numbers], encoding, width, height), float(score), label))
+        images.append((rows, truth(objects)))
+    records = records_of(images)
+    cat = names.index("cat")
+    assert set(records.detection_labels.tolist()) == {cat}
+    assert average_precisions(records, 0.5, cat) == pytest.approx((0.8863636363636362, 0.8958333333333334), abs=1e-12)
+    assert average_precisions(records, 0.75, cat) == pytest.approx((0.4924242424242424, 0.5097222222222222), abs=1e-12)
+
+
+def _toy_box(numbers: list[float], encoding: str, width: float, height: float) -> Box:
+    if encoding.endswith("abs_xyx2y2"):
+        return half_open(*numbers)
+    if encoding.endswith("rel_xcycwh"):
+        numbers = _whole_pixels(numbers, width, height)
+    x, y, box_width, box_height = numbers
+    return half_open(x, y, x + box_width, y + box_height)
+
+
+def development_kit(
+    images: list[tuple[Rows, ImageAnnotations]], label: int, iou_threshold: float
+) -> tuple[float, float]:
+    """VOCevaldet's rule as loops over 1-based inclusive corners: (AP of 2007, AP of 2010)."""
+    ranked = [(-score, n, box) for n, (rows, _) in enumerate(images) for box, score, c in rows if c == label]
+    ranked.sort(key=lambda row: row[0])
+    num_objects = sum(int(((t.labels == label) & ~t.ignore).sum()) for _, t in images)
+    taken: set[tuple[int, int]] = set()
+    right = wrong = 0
+    recalls, precisions = [], []
+    for _, n, (x1, y1, x2, y2) in ranked:
+        best, best_object = -1.0, -1
+        objects = images[n][1]
+        for k in range(len(objects)):
+            if objects.labels[k] != label:
+                continue
+            gx1, gy1, gx2, gy2 = objects.boxes[k] + [1, 1, 0, 0]
+            overlap_w = min(x2, gx2) - max(x1 + 1, gx1) + 1
+            overlap_h = min(y2, gy2) - max(y1 + 1, gy1) + 1
+            if overlap_w > 0 and overlap_h > 0:
+                areas = (x2 - (x1 + 1) + 1) * (y2 - (y1 + 1) + 1) + (gx2 - gx1 + 1) * (gy2 - gy1 + 1)
+                iou = overlap_w * overlap_h / (areas - overlap_w * overlap_h)
+                if iou > best:
+                    best, best_object = iou, k
+        if best >= iou_threshold:
+            if not objects.ignore[best_object]:
+                right += (n, best_object) not in taken
+                wrong += (n, best_object) in taken
+                taken.add((n, best_object))
+        else:
+            wrong += 1
+        if right + wrong:
+            recalls.append(right / num_objects)
+            precisions.append(right / (right + wrong))
+    ap07 = 0.0
+    for k in range(11):
+        ap07 += max([p for r, p in zip(recalls, precisions, strict=True) if r >= k / 10], default=0.0) / 11
+    ap10, reached = 0.0, 0.0
+    for k, recall in enumerate(recalls):
+        ap10 += (recall - reached) * max(precisions[k:])
+        reached = recall
+    return ap07, ap10
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_cases_equal_the_development_kit(seed: int) -> None:
+    """Integer corners, tied scores, difficult objects, duplicates, equal overlaps."""
+    rng = np.random.default_rng(seed)
+    images: list[tuple[Rows, ImageAnnotations]] = []
+    for _ in range(10):
+        corners = rng.integers(0, 60, (int(rng.integers(0, 8)), 2))
+        boxes = np.concatenate([corners, corners + rng.integers(8, 40, corners.shape)], axis=1).tolist()
+        objects = [(box, int(rng.integers(2))) for box in boxes]
+        rows: Rows = []
+        for _ in range(int(rng.integers(0, 25))):
+            near = objects[int(rng.integers(len(objects)))][0] if objects else [5, 5, 30, 30]
+            box = np.array(near) + rng.integers(-6, 7, 4) * int(rng.choice([0, 1, 1]))
+            box[2:] = np.maximum(box[2:], box[:2] + 1)
+            rows.append((box.tolist(), float(rng.integers(1, 16) / 16), int(rng.integers(2))))
+        difficult = np.flatnonzero(rng.random(len(objects)) < 0.2).tolist()
+        images.append((rows, truth(objects, difficult)))
+    records = records_of(images)
+    for label in (0, 1):
+        for iou_threshold in (0.3, 0.5, 0.75):
+            ours = average_precisions(records, iou_threshold, label)
+            assert ours == pytest.approx(development_kit(images, label, iou_threshold), abs=1e-12)
+
+
+def test_a_taken_object_is_not_swapped_for_a_free_one() -> None:
+    """The second detection overlaps object 0 most, which is taken; that object 1 would fit, too, does not help."""
+    objects = truth([((0, 0, 10, 10), 0), ((3, 0, 13, 10), 0)])
+    rows: Rows = [((0, 0, 10, 10), 0.9, 0), ((1, 0, 11, 10), 0.8, 0)]
+    records = records_of([(rows, objects)])
+    overlaps = best_overlaps(records)
+    assert overlaps.objects.tolist() == [0, 0]
+    assert overlaps.ious == pytest.approx([1, 9 / 11])
+    assert judge(records, overlaps, 0.5).right.tolist() == [True, False]
+
+
+def test_difficult_objects_and_all_their_detections_are_ignored() -> None:
+    objects = truth([((0, 0, 10, 10), 0), ((20, 20, 30, 30), 0)], difficult=[1])
+    rows: Rows = [((20, 20, 30, 30), 0.9, 0), ((20, 20, 30, 29), 0.8, 0), ((0, 0, 10, 10), 0.7, 0)]
+    records = records_of([(rows, objects)])
+    verdicts = judge(records, best_overlaps(records), 0.5)
+    assert verdicts.ignored.tolist() == [True, True, False]
+    assert verdicts.right.tolist() == [False, False, True]
+    assert average_precisions(records, 0.5) == (1.0, 1.0)
+
+
+def test_of_equal_scores_the_lower_image_id_comes_first() -> None:
+    hit: Rows = [((0, 0, 10, 10), 0.5, 0)]
+    miss: Rows = [((50, 50, 60, 60), 0.5, 0)]
+    objects, nothing = truth([((0, 0, 10, 10), 0)]), truth([])
+    assert average_precisions(records_of([(hit, objects), (miss, nothing)]), 0.5) == (1.0, 1.0)
+    assert average_precisions(records_of([(miss, nothing), (hit, objects)]), 0.5) == pytest.approx((0.5, 0.5))
+
+
+def test_the_threshold_itself_is_enough() -> None:
+    records = records_of([([((0, 0, 10, 5), 0.9, 0)], truth([((0, 0, 10, 10), 0)]))])
+    assert best_overlaps(records).ious.tolist() == [0.5]
+    assert average_precisions(records, 0.5) == (1.0, 1.0)
+    assert average_precisions(records, 0.51) == (0.0, 0.0)
+
+
+def test_both_rules_by_hand() -> None:
+    """Right, wrong, right with 4 objects: recall 1/4, 1/4, 2/4; precision 1, 1/2, 2/3.
+
+    2007: levels 0, 0.1, 0.2 see 1; 0.3, 0.4, 0.5 see 2/3; 5 levels see 0.  2010: 1/4 × 1 + 1/4 × 2/3.
+    """
+    ranking = Ranking(np.array([0.9, 0.8, 0.7]), np.array([1, 1, 2]), num_objects=4)
+    assert voc07_average_precision(ranking) == pytest.approx((3 + 3 * 2 / 3) / 11)
+    assert voc10_average_precision(ranking) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
+
+
+@pytest.mark.parametrize("tenths", range(1, 11))
+def test_recall_of_some_tenths_reaches_its_level(tenths: int) -> None:
+    """k of 10 objects found without a miss: levels 0 to k/10, in spite of binary fractions."""
+    ranking = Ranking(np.linspace(1, 0.5, tenths), np.arange(1, tenths + 1), num_objects=10)
+    assert voc07_average_precision(ranking) == pytest.approx((tenths + 1) / 11)
+
+
+def test_nothing_to_find_and_nothing_found() -> None:
+    without_objects = Ranking(np.array([0.5]), np.array([0]), num_objects=0)
+    assert np.isnan([voc07_average_precision(without_objects), voc10_average_precision(without_objects)]).all()
+    without_detections = Ranking(np.zeros(0), np.zeros(0, dtype=np.int64), num_objects=3)
+    assert (voc07_average_precision(without_detections), voc10_average_precision(without_detections)) == (0.0, 0.0)

@@ -1,0 +1,218 @@
+"""The evaluator of semantic segmentation: batches to original sizes, states that merge, wrong input."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from detseg.errors import DetsegError
+from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
+from detseg.ops.letterbox import Letterbox
+from detseg.ops.semantic import logits_at_original_size
+from detseg.structures import Batch, BoxTargets, ClassTable, UInt8Array
+
+CLASSES = ClassTable(("sky", "road", "car"))
+INPUT_HW = (32, 48)
+SIZES = ((40, 50), (17, 31), (64, 64), (33, 48))  # of the original images
+
+
+def truth_of(image_id: int) -> UInt8Array:
+    random = np.random.default_rng(image_id)
+    hw = SIZES[image_id % len(SIZES)]
+    truth = random.integers(0, len(CLASSES), hw, dtype=np.uint8)
+    truth[random.random(hw) < 0.1] = 255
+    return truth
+
+
+def logits_of(image_id: int) -> Tensor:
+    return torch.randn(len(CLASSES), *INPUT_HW, generator=torch.Generator().manual_seed(image_id))
+
+
+def batch_of(image_ids: Sequence[int]) -> tuple[Batch, Tensor]:
+    truths = [truth_of(image_id) for image_id in image_ids]
+    batch = Batch(
+        images=torch.zeros(len(truths), 3, *INPUT_HW, dtype=torch.uint8),
+        targets=[BoxTargets.empty() for _ in truths],
+        indices=list(image_ids),
+        letterboxes=[Letterbox.fit(truth.shape, INPUT_HW) for truth in truths],
+        image_ids=list(image_ids),
+        semantic_truths=truths,
+    )
+    return batch, torch.stack([logits_of(image_id) for image_id in image_ids])
+
+
+def evaluator_of(*batches: Sequence[int]) -> SegmentationEvaluator:
+    evaluator = SegmentationEvaluator(CLASSES)
+    for image_ids in batches:
+        evaluator.update_batch(*batch_of(image_ids))
+    return evaluator
+
+
+def test_a_batch_is_scored_at_the_size_of_the_labels() -> None:
+    """Four sizes, by numpy's argmax and the counts of pairs."""
+    result = evaluator_of([0, 1, 2, 3]).compute()
+    expected = np.zeros((3, 3), dtype=np.int64)
+    for image_id in range(4):
+        truth = truth_of(image_id)
+        large = logits_at_original_size(logits_of(image_id), Letterbox.fit(truth.shape, INPUT_HW))
+        predicted = np.argmax(large.numpy(), axis=0)
+        for true, found in itertools.product(range(3), range(3)):
+            expected[true, found] += np.count_nonzero((truth == true) & (predicted == found))
+    assert [list(row) for row in result.confusion] == expected.tolist()
+    assert result.num_images == 4
+    assert result.num_pixels + result.num_ignored == sum(height * width for height, width in SIZES)
+
+
+def test_perfect_logits_score_one() -> None:
+    """An image of the input's size, its logits the truth as one-hot vectors."""
+    truth = np.kron(np.array([[0, 1], [2, 0]], dtype=np.uint8), np.ones((16, 24), dtype=np.uint8))
+    truth[:3] = 255
+    batch, _ = batch_of([0])
+    batch.semantic_truths[0] = truth
+    batch.letterboxes[0] = Letterbox.fit(INPUT_HW, INPUT_HW)
+    evaluator = SegmentationEvaluator(CLASSES)
+    evaluator.update_batch(batch, torch.stack([torch.from_numpy(truth == k) for k in range(3)])[None].float())
+    result = evaluator.compute()
+    assert tuple(result.headline.values()) == (1, 1, 1)
+    assert [row.boundary_iou for row in result.classes] == [1, 1, 1]
+    assert result.num_ignored == 3 * 48
+
+
+def test_boundary_iou_is_over_all_images_together() -> None:
+    """Width 1 pixel; 3 × 3 squares on 9 × 9: one found exactly, one missed.  Car: 8 pixels in both bands, 8 more in
+    the truth's.  Sky: the rim and the ring around the hole (32 + 16) agree once; once the ring is only the truth's."""
+    truth = np.zeros((9, 9), dtype=np.uint8)
+    truth[3:6, 3:6] = 2
+    evaluator = SegmentationEvaluator(CLASSES, boundary_width=0.05)
+    evaluator.update(truth, truth)
+    evaluator.update(np.zeros_like(truth), truth)
+    sky, road, car = evaluator.compute().classes
+    assert car.boundary_iou == 8 / 16
+    assert sky.boundary_iou == (48 + 32) / (48 + 48)
+    assert np.isnan(road.boundary_iou)
+
+
+def test_wider_bands_see_more() -> None:
+    truth = np.zeros((40, 40), dtype=np.uint8)
+    truth[5:35, 5:35] = 1
+    predicted = np.roll(truth, 2, axis=0)
+    scores = []
+    for width in (0.02, 0.1, 0.5):
+        evaluator = SegmentationEvaluator(CLASSES, width)
+        evaluator.update(predicted, truth)
+        scores.append(evaluator.compute().classes[1].boundary_iou)
+    assert scores[0] < scores[1] < scores[2]
+    assert scores[2] == 28 / 32  # the band is the whole mask: its IoU
+
+
+@pytest.mark.parametrize("num_ranks", [2, 3, 4])
+def test_merged_ranks_are_identical_to_one_process_in_any_order(num_ranks: int) -> None:
+    """Seven images, image i on rank i mod R, in batches of two; the last rank of four has only one."""
+    whole = evaluator_of([0, 1], [2, 3], [4, 5], [6]).compute()
+    ranks = [evaluator_of(*([k] for k in range(rank, 7, num_ranks))) for rank in range(num_ranks)]
+    states = [rank.state() for rank in ranks]
+    for order in itertools.permutations(range(num_ranks)):
+        merged = SegmentationEvaluator(CLASSES)
+        for rank in order:
+            merged.merge(states[rank])
+        assert merged.compute() == whole
+    ranks[0].merge(states[1])
+    assert ranks[0].compute().num_images == len(range(0, 7, num_ranks)) + len(range(1, 7, num_ranks))
+
+
+def test_a_state_is_plain_integers_and_does_not_change_later() -> None:
+    evaluator = evaluator_of([0])
+    state = evaluator.state()
+    before = {name: array.copy() for name, array in state.items()}
+    evaluator.update_batch(*batch_of([1]))
+    assert all(array.dtype == np.int64 for array in state.values())
+    assert all(np.array_equal(array, before[name]) for name, array in state.items())
+
+
+def test_an_empty_rank_merges() -> None:
+    merged = evaluator_of([0, 1])
+    merged.merge(SegmentationEvaluator(CLASSES).state())
+    assert merged.compute() == evaluator_of([0, 1]).compute()
+
+
+def test_an_image_counts_once_and_overlapping_states_are_refused() -> None:
+    once = evaluator_of([0, 1])
+    assert evaluator_of([0], [0, 1], [1]).compute() == once.compute()
+    with pytest.raises(ValueError, match="image 1 and 0 others came to both evaluators"):
+        once.merge(evaluator_of([1, 2]).state())
+    assert once.compute() == evaluator_of([0, 1]).compute()
+
+
+def test_reset_forgets_everything() -> None:
+    evaluator = evaluator_of([0, 1])
+    evaluator.reset()
+    assert evaluator.compute().num_images == 0
+    evaluator.update_batch(*batch_of([0]))
+    assert evaluator.compute() == evaluator_of([0]).compute()
+
+
+def test_inference_mode_and_its_end() -> None:
+    """Lightning validates in inference mode, and merges after it."""
+    with torch.inference_mode():
+        evaluator = evaluator_of([0])
+    evaluator.merge(evaluator_of([1]).state())
+    assert evaluator.compute() == evaluator_of([0, 1]).compute()
+
+
+@pytest.mark.filterwarnings("error")
+def test_arrays_and_tensors_of_both_types_are_one_and_read_only_ones_raise_no_warning() -> None:
+    truth = truth_of(0)
+    predicted = np.roll(np.where(truth == 255, 0, truth), 1, axis=1)
+    results = []
+    for kind in (np.uint8, np.int64):
+        for as_given in (np.asarray, torch.tensor):
+            given = [as_given(labels.astype(kind)) for labels in (predicted, truth)]
+            for labels in given:
+                if isinstance(labels, np.ndarray):
+                    labels.flags.writeable = False
+            evaluator = SegmentationEvaluator(CLASSES)
+            evaluator.update(*given)
+            results.append(evaluator.compute())
+    assert all(result == results[0] for result in results)
+
+
+def test_wrong_input_is_refused() -> None:
+    batch, logits = batch_of([0, 1])
+    evaluator = SegmentationEvaluator(CLASSES)
+    with pytest.raises(ValueError, match=r"of 2 images with a semantic truth and 3 classes, got \(2, 2, 32, 48\)"):
+        evaluator.update_batch(batch, logits[:, :2])
+    with pytest.raises(ValueError, match="of 2 images with a semantic truth"):
+        evaluator.update_batch(batch, logits[:1])
+    for value in (float("nan"), float("inf"), float("-inf")):
+        wrong = logits.clone()
+        wrong[1, 2, 3, 4] = value
+        with pytest.raises(DetsegError, match=r"logits are NaN or infinite, so .* has training diverged"):
+            evaluator.update_batch(batch, wrong)
+    with pytest.raises(ValueError, match=r"expected a label map of shape \(H, W\), got shape \(1, 2, 3\)"):
+        evaluator.update(np.zeros((1, 2, 3), np.uint8), np.zeros((1, 2, 3), np.uint8))
+    with pytest.raises(ValueError, match="truth: expected labels 0 to 2 of 3 classes, or 255 to ignore, got 3"):
+        evaluator.update(np.zeros((2, 2), np.uint8), np.full((2, 2), 3, np.uint8))
+    assert evaluator.compute().num_images == 0
+    with pytest.raises(ValueError, match="expected a matrix of 3 classes, got one of 2"):
+        evaluator.merge(SegmentationEvaluator(ClassTable(("a", "b"))).state())
+    for width in (0, -1, 0.6):
+        with pytest.raises(ValueError, match=r"boundary_width: expected a number above 0 and up to 0\.5"):
+            SegmentationEvaluator(CLASSES, width)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_finds_the_same_numbers() -> None:
+    batch, logits = batch_of([0, 1, 2, 3])
+    evaluator = SegmentationEvaluator(CLASSES)
+    evaluator.update_batch(batch, logits.cuda())
+    on_gpu, on_cpu = evaluator.compute(), evaluator_of([0, 1, 2, 3]).compute()
+    # Interpolation may round otherwise there: a pixel in a thousand may change between classes that are level.
+    difference = np.abs(np.subtract(on_gpu.confusion, on_cpu.confusion)).sum()
+    assert difference <= 2 * on_cpu.num_pixels / 1000
+    evaluator.merge(SegmentationEvaluator(CLASSES).state())
+    assert evaluator.compute() == on_gpu
