@@ -36,7 +36,7 @@ from torchvision.transforms import v2
 from benchmarks.in_turn import Block, Row, in_turn
 from benchmarks.peer_process import ROOT, PeerProcess
 from benchmarks.row_program import run_rows
-from detseg.config.data import AffineConfig, AugmentationConfig, ColorConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig
 from detseg.data.augment.motion import moved
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.contract import checked_sample

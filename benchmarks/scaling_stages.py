@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import torch
 
-from detseg.config.data import AugmentationConfig
-from detseg.config.model import YoloConfig
+from detseg.config.schema.data import AugmentationConfig
+from detseg.config.schema.model import YoloConfig
 from detseg.data.formats.coco import read_coco
 from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import EpochBatchSampler

@@ -14,10 +14,10 @@ from rich.progress import track
 from torch import nn
 
 from detseg.checkpoint import BEST, run_dir_of
-from detseg.config.data import DataSection
 from detseg.config.load import config_from_dict, without_download
-from detseg.config.rcnn import MaskRcnnConfig
-from detseg.config.schema import DetectorConfig, ExperimentConfig
+from detseg.config.schema.data import DataSection
+from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.rcnn import MaskRcnnConfig
 from detseg.data.build import Split, open_dataset
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset

@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import auto_batch, train

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
 from detseg.experiment import train
 from detseg.predict import load_predictor

@@ -12,7 +12,7 @@ import torch
 
 from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
-from detseg.config.model import (
+from detseg.config.schema.model import (
     AnchorHeadConfig,
     BackboneConfig,
     GridHeadConfig,

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from detseg.config.data import (
+from detseg.config.schema.data import (
     AffineConfig,
     AugmentationConfig,
     ColorConfig,

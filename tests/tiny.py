@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from detseg.config.load import load_config
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.structures import InstanceMasks
 from tests.data.formats.voc_layout import annotation_xml, object_xml

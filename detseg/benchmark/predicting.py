@@ -11,7 +11,7 @@ from detseg.benchmark.effort import Effort
 from detseg.benchmark.measurement import Findings, Measurement, parts_of_whole
 from detseg.benchmark.seams import POST, PRE, PREDICTION_ORDER, prediction_seams, timed_calls
 from detseg.benchmark.subject import Subject
-from detseg.config.schema import DetectorConfig
+from detseg.config.schema.experiment import DetectorConfig
 from detseg.predict.detection import Predictor
 from detseg.predict.images import to_array
 from detseg.predict.predictor import ImagePredictor

@@ -8,7 +8,7 @@ from typing import Any
 from detseg.benchmark.measurement import Findings, Measurement
 from detseg.benchmark.verdict import Verdict
 from detseg.config.load import config_to_dict
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 
 SCHEMA = "detseg benchmark 1"
 """Raised whenever the JSON changes its form."""

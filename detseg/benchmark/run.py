@@ -21,8 +21,8 @@ from detseg.benchmark.measurement import Findings, Measurement
 from detseg.benchmark.report import as_json, as_lines
 from detseg.benchmark.subject import Subject, opened
 from detseg.benchmark.verdict import Figures, Verdict, judge
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.training.precision import resolve_precision
 from detseg.whole_files import written_whole

@@ -21,7 +21,7 @@ from detseg.benchmark.loading import batches_by
 from detseg.benchmark.measurement import Findings, Measurement, parts_of_whole
 from detseg.benchmark.seams import AVERAGE, CLIPPING, OPTIMISER, REST, STEP_ORDER, step_seams, timed_calls
 from detseg.benchmark.subject import Subject
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.experiment import build_trainer
 from detseg.structures import Batch
 from detseg.training.checkpoints import BestAndLast

@@ -19,8 +19,8 @@ from detseg.benchmark.clock import Clock
 from detseg.benchmark.measurement import Findings, Measurement
 from detseg.benchmark.synthetic import MEAN_OBJECTS, with_synthetic_data
 from detseg.checkpoint import read_model_checkpoint
-from detseg.config.data import ShapesConfig, VocConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.data import ShapesConfig, VocConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.experiment.assembly import build_data, build_task
 from detseg.experiment.preparation import AnyDataset, open_data, settings_from_data

@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.data import CocoConfig, DataSection, FolderConfig, ShapesConfig, VocConfig
-from detseg.config.schema import DetectorConfig, ExperimentConfig
-from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.data import CocoConfig, DataSection, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.structures import UInt8Array
 
 Outline = npt.NDArray[np.int32]

@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
-from detseg.config.schema import ExperimentConfig
-from detseg.config.section import Section
-from detseg.config.wording import in_words, kind_name, quoted, sections
+from detseg.config.messages import in_words, kind_name, quoted, sections
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.section import Section
 
 _PAGE = """\
 # Configuration

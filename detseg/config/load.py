@@ -14,12 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
+from detseg.config.explain import Origin, explain
+from detseg.config.messages import kind_name, printable, sections
 from detseg.config.overrides import apply_overrides, parse_override
-from detseg.config.report import Origin, explain
-from detseg.config.schema import ExperimentConfig
-from detseg.config.section import Section
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.section import Section
 from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
-from detseg.config.wording import kind_name, printable, sections
 from detseg.errors import ConfigError, SettingsError
 
 

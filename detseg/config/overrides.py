@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from detseg.config.messages import printable, quoted
 from detseg.config.strict_yaml import YamlValue, parse_value
-from detseg.config.wording import printable, quoted
 from detseg.errors import ConfigError
 
 _LONGEST = 200

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
-from detseg.config.wording import did_you_mean, printable, quoted
+from detseg.config.messages import did_you_mean, printable, quoted
 from detseg.errors import ConfigError
 
 YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detseg.config.data import CocoConfig, DataConfig, FolderConfig, ShapesConfig, VocConfig
-from detseg.config.rcnn import MaskRcnnConfig
-from detseg.config.schema import DetectorConfig, ExperimentConfig
+from detseg.config.schema.data import CocoConfig, DataConfig, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.rcnn import MaskRcnnConfig
 from detseg.data.annotations.classes import class_table, compare_with_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset

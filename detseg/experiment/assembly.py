@@ -6,12 +6,12 @@ from functools import partial
 
 from rich.console import Console
 
-from detseg.config.data import AugmentationConfig
 from detseg.config.load import config_to_dict
-from detseg.config.model import YoloConfig
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
-from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.data import AugmentationConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import YoloConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.fingerprint import fingerprint

@@ -9,8 +9,8 @@ import torch
 from rich.console import Console
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
-from detseg.config.schema import ExperimentConfig
-from detseg.config.training import SgdConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.training import SgdConfig
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.errors import CheckpointError, ConfigError

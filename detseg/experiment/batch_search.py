@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from detseg.config.training import OptimizerConfig, SgdConfig
+from detseg.config.schema.training import OptimizerConfig, SgdConfig
 
 REFERENCE_BATCH = 16
 """The batch that a rate in the settings is for where the batch is to be found: the default of ``data.batch_size``."""

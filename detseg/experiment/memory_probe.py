@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from detseg.config.load import config_to_dict
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.experiment.worst_batch import WorstImage
 from detseg.structures import ClassTable

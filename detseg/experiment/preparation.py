@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from detseg.config.model import AnchorHeadConfig, YoloConfig
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
-from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.data.build import open_dataset
 from detseg.data.checks.small_boxes import small_boxes_line
 from detseg.data.datasets.class_weights import median_frequency_weights

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detseg.config.wording import printable
+from detseg.config.messages import printable
 from detseg.draw import write_picture
 from detseg.experiment.replay_step import Outcome, ReplayedStep, SampleOutcome
 from detseg.training.nan_bundle import BundleBatch, NanBundle, read_bundle

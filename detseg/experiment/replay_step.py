@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict, without_download
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.loading.loader import TrainLoader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import CheckpointError, ConfigError, DataError

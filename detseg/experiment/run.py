@@ -14,7 +14,7 @@ from rich.console import Console
 
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.experiment.assembly import build_data, build_task, guard_data
 from detseg.experiment.auto_batch import with_batch_size

@@ -14,7 +14,7 @@ from torch import nn
 
 from detseg.checkpoint import FOLDER
 from detseg.config.load import config_to_yaml
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError, one_line
 from detseg.experiment.strategy import build_strategy, check_device, slurm_environment

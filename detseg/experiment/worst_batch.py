@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import DetectorConfig, ExperimentConfig
+from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.loading.sampling import SIZE_STEP

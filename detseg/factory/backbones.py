@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from detseg.config.model import BackboneConfig, NeckConfig
+from detseg.config.schema.model import BackboneConfig, NeckConfig
 from detseg.errors import ConfigError
 from detseg.models.backbones import CSP_FAMILY, CSPBackbone
 from detseg.models.necks import FPN, PAN

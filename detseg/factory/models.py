@@ -9,10 +9,10 @@ from torch import Tensor
 
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict, without_download
-from detseg.config.model import YoloConfig
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
-from detseg.config.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import YoloConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.errors import CheckpointError, one_line
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import nn
 
-from detseg.config.model import (
+from detseg.config.schema.model import (
     AnchorHeadConfig,
     GridHeadConfig,
     HeadConfig,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 
 _BY_OBJECTS = ("mosaic", "mixup")
 """Augmentations that put the objects of several images into one."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from detseg.config.wording import printable
+from detseg.config.messages import printable
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, write_picture
 from detseg.errors import ConfigError, DataError

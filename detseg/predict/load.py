@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from detseg.config.schema import DetectorConfig
+from detseg.config.schema.experiment import DetectorConfig
 from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.devices import resolve_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from detseg.config.training import EvaluationConfig
+from detseg.config.schema.training import EvaluationConfig
 from detseg.data.loading.sampling import Stream, random_stream
 from detseg.draw import draw_boxes
 from detseg.metrics.detection.evaluator import DetectionEvaluator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from detseg.config.model import BackboneConfig
+from detseg.config.schema.model import BackboneConfig
 from detseg.errors import ConfigError
 
 NORMALIZATION = (nn.BatchNorm2d, nn.SyncBatchNorm)

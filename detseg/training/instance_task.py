@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detseg.config.training import EvaluationConfig
+from detseg.config.schema.training import EvaluationConfig
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.training.detection_task import DetectionTask
 

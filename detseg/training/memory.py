@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.memory.advice import training_advice
 from detseg.memory.exhausted import BatchInHand, memory_errors_explained
 from detseg.structures import Batch

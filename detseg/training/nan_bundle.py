@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detseg.config.wording import printable
+from detseg.config.messages import printable
 from detseg.errors import CheckpointError, one_line
 
 JSON, WEIGHTS = "bundle.json", "weights.safetensors"

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detseg.config.wording import printable
+from detseg.config.messages import printable
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.training.nan_bundle import (
     BundleBatch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detseg.config.training import EvaluationConfig
+from detseg.config.schema.training import EvaluationConfig
 from detseg.draw import draw_semantic
 from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
 from detseg.ops.images import to_arrays, to_float

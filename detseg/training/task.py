@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
-from detseg.config.model import BackboneConfig
-from detseg.config.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
+from detseg.config.schema.model import BackboneConfig
+from detseg.config.schema.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.models.compiled import settling

@@ -9,7 +9,7 @@ import pytest
 
 from detseg.benchmark import synthetic
 from detseg.config.load import load_config
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import open_dataset
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detseg.config.load import load_config
-from detseg.config.segmentation import UNetConfig
+from detseg.config.schema.segmentation import UNetConfig
 from detseg.errors import ConfigError
 
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"

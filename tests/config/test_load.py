@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from detseg.config.data import CocoConfig, ShapesConfig, VocConfig
 from detseg.config.describe import every_setting
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
-from detseg.config.model import AnchorHeadConfig, GridHeadConfig, TaskAlignedHeadConfig, YoloConfig
-from detseg.config.schema import ExperimentConfig
-from detseg.config.training import CosineConfig, SgdConfig
+from detseg.config.schema.data import CocoConfig, ShapesConfig, VocConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import AnchorHeadConfig, GridHeadConfig, TaskAlignedHeadConfig, YoloConfig
+from detseg.config.schema.training import CosineConfig, SgdConfig
 from detseg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

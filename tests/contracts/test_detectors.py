@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.config.model import (
+from detseg.config.schema.model import (
     AnchorHeadConfig,
     BackboneConfig,
     GridHeadConfig,

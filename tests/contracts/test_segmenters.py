@@ -14,8 +14,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from detseg.config.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.segmentation import (
+from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
+from detseg.config.schema.segmentation import (
     DiceConfig,
     FcnConfig,
     FocalConfig,

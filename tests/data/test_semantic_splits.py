@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.config.data import CocoConfig, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.data import CocoConfig, FolderConfig, ShapesConfig, VocConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.synthetic.scenes import render_scene
 from detseg.errors import ClassTableError, DataError

@@ -11,8 +11,8 @@ from torch import nn
 
 from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
-from detseg.config.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.segmentation import (
+from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
+from detseg.config.schema.segmentation import (
     CrossEntropyConfig,
     DiceConfig,
     FcnConfig,

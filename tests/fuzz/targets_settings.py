@@ -21,7 +21,7 @@ from detseg.checkpoint import (
     save_atomically,
 )
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.factory import build_model, load_model
 from detseg.safe_weights import read_weights, write_weights
 from detseg.structures import ClassTable

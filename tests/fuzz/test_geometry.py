@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.config.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
 from detseg.data.augment.affine import mapped_boxes, random_affine_matrix
 from detseg.data.augment.geometry import (
     AnnotatedImage,

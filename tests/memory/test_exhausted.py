@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from detseg.config.load import config_from_dict
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import DetsegError
 from detseg.evaluate import evaluate_checkpoint
 from detseg.memory.advice import evaluation_advice, training_advice

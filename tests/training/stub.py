@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from detseg.config.training import CosineConfig, ScheduleConfig, SgdConfig
+from detseg.config.schema.training import CosineConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.checkpoint import ENTRY
-from detseg.config.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.config.schema.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.ops.images import to_float

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.config.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.training import AdamWConfig, CosineConfig
+from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
+from detseg.config.schema.training import AdamWConfig, CosineConfig
 from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms

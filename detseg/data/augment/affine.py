@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.data import AffineConfig
+from detseg.config.schema.data import AffineConfig
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import UInt8Array
 

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.data import ColorConfig
+from detseg.config.schema.data import ColorConfig
 from detseg.structures import UInt8Array
 
 _GREY = np.array([0.299, 0.587, 0.114])

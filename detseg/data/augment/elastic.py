@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.data import ElasticConfig
+from detseg.config.schema.data import ElasticConfig
 from detseg.data.augment.affine import AffineMatrix, between_centers, mapped_boxes
 from detseg.data.augment.geometry import AnnotatedImage
 from detseg.ops.letterbox import PAD_VALUE

@@ -17,7 +17,7 @@ import numpy as np
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # it would ask a server for its newest version on import
 import albumentations as A
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.affine import AffineMatrix, chained, random_affine_matrix, random_zoom_matrix
 from detseg.data.augment.color import changed_colors
 from detseg.data.augment.elastic import random_displacements

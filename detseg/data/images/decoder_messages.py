@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from detseg.config.wording import printable
+from detseg.config.messages import printable
 
 _STDERR = 2
 

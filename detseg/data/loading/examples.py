@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.geometry import MIN_CROP, AnnotatedImage, BoxArray, through_letterbox
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.mosaic import mixup, mosaic

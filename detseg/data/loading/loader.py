@@ -18,7 +18,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.collate import PackedBatch, collate

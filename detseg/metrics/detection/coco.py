@@ -3,9 +3,9 @@
 They are computed from the evaluator's arrays in five steps: group, overlap, match, tabulate, average.  pycocotools does
 the same in Python loops over images, classes, sizes, thresholds and detections, which takes a minute where this takes a
 second (``benchmarks/coco_evaluation.py``).  Every cell of its tables of precision and recall, and so every number, is
-the same to the last bit (``tests/metrics/detection/test_coco_tables.py``).  IoUs of masks are counted by its compiled code; those
-of boxes are plain float64 arithmetic, as in its builds for x86-64 (one that fuses multiplication and addition may
-differ in an IoU's last bit).
+the same to the last bit (``tests/metrics/detection/test_coco_tables.py``).  IoUs of masks are counted by its compiled
+code; those of boxes are plain float64 arithmetic, as in its builds for x86-64 (one that fuses multiplication and
+addition may differ in an IoU's last bit).
 
 Two of its habits are left out.  It takes an object with annotation id 0 for unmatched; here are no ids.  Its summary is
 right for a limit of 100 detections only (-1 else); here it is right for any.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from detseg.config.data import FolderConfig, VocConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.data import FolderConfig, VocConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.classes import mask_class_table
 from detseg.data.build import open_semantic_split
 from detseg.errors import CheckpointError, ClassTableError, DataError

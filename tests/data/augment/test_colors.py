@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from detseg.config.data import ColorConfig
+from detseg.config.schema.data import ColorConfig
 from detseg.data.augment.color import changed_colors, hue_matrix, saturation_matrix, with_contrast
 from detseg.structures import UInt8Array
 

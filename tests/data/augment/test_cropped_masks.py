@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.config.data import AffineConfig, ElasticConfig
+from detseg.config.schema.data import AffineConfig, ElasticConfig
 from detseg.data.augment.affine import between_centers, chained, random_affine_matrix, random_zoom_matrix
 from detseg.data.augment.elastic import deformed, random_displacements
 from detseg.data.augment.geometry import warped

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from detseg.config.data import AffineConfig, ElasticConfig
+from detseg.config.schema.data import AffineConfig, ElasticConfig
 from detseg.data.augment.affine import random_affine_matrix
 from detseg.data.augment.elastic import deformed, random_displacements
 from detseg.data.augment.geometry import warped

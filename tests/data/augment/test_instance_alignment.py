@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.config.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, ElasticConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, ElasticConfig
 from detseg.data.augment.geometry import AnnotatedImage, keep_visible, letterboxed, random_crop, visible_masks
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.mosaic import mixup, mosaic

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detseg.config.data import AffineConfig
+from detseg.config.schema.data import AffineConfig
 from detseg.data.augment.affine import chained, flip_matrix, random_affine_matrix, random_zoom_matrix
 from detseg.data.augment.geometry import flipped, keep_visible, warped
 from detseg.data.augment.mosaic import mosaic

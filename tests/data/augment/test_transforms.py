@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import detseg
-from detseg.config.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
 from detseg.data.augment.geometry import AnnotatedImage
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.ops.letterbox import PAD_VALUE, Letterbox

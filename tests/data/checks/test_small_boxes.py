@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import AnnotationsBuilder
 from detseg.data.augment.geometry import AnnotatedImage

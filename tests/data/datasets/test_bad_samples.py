@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.voc import read_voc

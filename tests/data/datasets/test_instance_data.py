@@ -13,7 +13,7 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from detseg.config.data import (
+from detseg.config.schema.data import (
     AffineConfig,
     AugmentationConfig,
     CocoConfig,
@@ -22,8 +22,8 @@ from detseg.config.data import (
     ShapesConfig,
     VocConfig,
 )
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.annotations.issues import Oddity
 from detseg.data.build import open_dataset, open_split
 from detseg.data.datasets.detection import DetectionDataset

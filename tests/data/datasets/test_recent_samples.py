@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import pytest
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.sample_cache import RecentSamples
 from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.sampling import COMPANY, Companies, EpochBatchSampler, SampleRequest, epoch_order

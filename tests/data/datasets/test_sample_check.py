@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detseg.config.data import AugmentationConfig
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.contract import check_sample
 from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.config.data import (
+from detseg.config.schema.data import (
     AffineConfig,
     AugmentationConfig,
     ColorConfig,

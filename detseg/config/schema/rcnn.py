@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detseg.config.model import BackboneConfig, NeckConfig
-from detseg.config.section import (
+from detseg.config.schema.model import BackboneConfig, NeckConfig
+from detseg.config.schema.section import (
     Channels,
     Count,
     NonNegativeFloat,

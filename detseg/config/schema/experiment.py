@@ -12,12 +12,12 @@ from typing import Annotated
 
 from pydantic import Field
 
-from detseg.config.data import DataConfig
-from detseg.config.model import YoloConfig
-from detseg.config.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.section import NonNegativeInt, Section
-from detseg.config.segmentation import FcnConfig, UNetConfig
-from detseg.config.training import (
+from detseg.config.schema.data import DataConfig
+from detseg.config.schema.model import YoloConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.section import NonNegativeInt, Section
+from detseg.config.schema.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.training import (
     AdamWConfig,
     CosineConfig,
     EvaluationConfig,

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic.fields import FieldInfo
 
-from detseg.config.section import Section
+from detseg.config.schema.section import Section
 
 _MAX_QUOTE = 60
 

@@ -15,10 +15,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from detseg.config.describe import every_setting
+from detseg.config.messages import did_you_mean, in_words, kind_name, printable, quoted, sections
 from detseg.config.overrides import Override
-from detseg.config.schema import ExperimentConfig
-from detseg.config.section import Section
-from detseg.config.wording import did_you_mean, in_words, kind_name, printable, quoted, sections
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.section import Section
 
 _RENAMED = {"frozen_stages": "freeze"}
 """What older versions called a setting."""

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detseg.config.model import BackboneConfig, NeckConfig
-from detseg.config.section import Channels, NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Section
+from detseg.config.schema.model import BackboneConfig, NeckConfig
+from detseg.config.schema.section import Channels, NonNegativeFloat, NonNegativeInt, PositiveInt, Probability, Section
 
 
 class CrossEntropyConfig(Section):

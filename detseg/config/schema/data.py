@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from detseg.config.section import (
+from detseg.config.schema.section import (
     Count,
     InputSide,
     Multiplier,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from detseg.config.section import (
+from detseg.config.schema.section import (
     Channels,
     Count,
     Multiplier,

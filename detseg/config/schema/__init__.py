@@ -1,0 +1,1 @@
+"""The settings of an experiment as pydantic models, one file for each part."""
