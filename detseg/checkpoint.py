@@ -24,7 +24,7 @@ from torch import Tensor
 from detseg.checkpoint_bounds import growing_archive, is_bounded
 from detseg.errors import CheckpointError, one_line, shown
 from detseg.structures import ClassTable
-from detseg.whole_files import written_whole
+from detseg.whole_files import atomic_write
 
 ENTRY = "detseg"
 FORMAT = 1
@@ -101,7 +101,7 @@ def save_atomically(
             file.flush()
             os.fsync(file.fileno())
         if copy is not None:
-            with partial.open("rb") as source, written_whole(copy) as file:
+            with partial.open("rb") as source, atomic_write(copy) as file:
                 shutil.copyfileobj(source, file)
         if previous is not None and path.exists():
             os.replace(path, previous)

@@ -10,7 +10,7 @@ from typing import IO, Any
 
 
 @contextmanager
-def written_whole(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
+def atomic_write(path: Path, mode: str = "wb", **options: Any) -> Iterator[IO[Any]]:
     """A file beside ``path`` to write into, which is synced and takes its name once that is done.
 
     Where the writing fails, or is interrupted, what was there before stays and nothing is left beside it.

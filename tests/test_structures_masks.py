@@ -13,7 +13,7 @@ from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections, InstanceMasks, MaskGrids
+from detseg.structures import Batch, BoxTargets, ClassTable, Detections, InstanceMasks, RoiMasks
 
 CLASSES = ClassTable(("cat", "dog", "emu"), (18, 17, 3))
 DENSE = np.zeros((4, 6, 9), dtype=np.bool_)
@@ -22,15 +22,15 @@ for number in range(4):
 MASKS = InstanceMasks.from_dense(DENSE)
 
 
-def found(masks: InstanceMasks | None = MASKS, grids: MaskGrids | None = None) -> Detections:
+def found(masks: InstanceMasks | None = MASKS, grids: RoiMasks | None = None) -> Detections:
     """Four detections whose boxes and scores say which they are."""
     boxes = torch.arange(4.0)[:, None] + torch.tensor([0.0, 0, 2, 2])
     return Detections(boxes, torch.tensor([0.75, 0.5, 0.25, 0.125]), torch.tensor([2, 0, 1, 0]), CLASSES, masks, grids)
 
 
-def grids(num: int = 4) -> MaskGrids:
+def grids(num: int = 4) -> RoiMasks:
     probabilities = torch.arange(float(num)).view(num, 1, 1).expand(num, 3, 3) / 8
-    return MaskGrids(probabilities.contiguous(), torch.arange(float(4 * num)).view(num, 4), 0.25)
+    return RoiMasks(probabilities.contiguous(), torch.arange(float(4 * num)).view(num, 4), 0.25)
 
 
 class TestInstanceMasks:
@@ -79,16 +79,16 @@ class TestMaskGrids:
     )
     def test_one_float32_grid_a_region(self, probabilities: torch.Tensor) -> None:
         with pytest.raises(ValueError, match=r"probabilities: expected float32 of shape \(2, M, M\), got torch.float"):
-            MaskGrids(probabilities, torch.zeros(2, 4))
+            RoiMasks(probabilities, torch.zeros(2, 4))
 
     def test_regions_are_boxes(self) -> None:
         with pytest.raises(ValueError, match=r"boxes: expected float32 of shape \(N, 4\)"):
-            MaskGrids(torch.zeros(2, 3, 3), torch.zeros(2, 5))
+            RoiMasks(torch.zeros(2, 3, 3), torch.zeros(2, 5))
 
     @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
     def test_a_threshold_is_a_probability(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold: expected a number above 0 and up to 1, got"):
-            MaskGrids(torch.zeros(2, 3, 3), torch.zeros(2, 4), threshold)
+            RoiMasks(torch.zeros(2, 3, 3), torch.zeros(2, 4), threshold)
 
     def test_slicing_takes_regions_along(self) -> None:
         some = grids()[torch.tensor([False, True, False, True])]
@@ -177,7 +177,7 @@ class TestToOriginal:
     def at(self, *regions: list[float]) -> Detections:
         boxes = torch.tensor(regions)
         num = len(regions)
-        full = MaskGrids(torch.ones(num, 28, 28), boxes)
+        full = RoiMasks(torch.ones(num, 28, 28), boxes)
         return Detections(boxes, torch.ones(num), torch.zeros(num).long(), CLASSES, grids=full)
 
     def test_a_mask_lands_where_its_box_does(self) -> None:

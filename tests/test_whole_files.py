@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from detseg.whole_files import written_whole
+from detseg.whole_files import atomic_write
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
-    with written_whole(path, "w", encoding="utf-8") as file:
+    with atomic_write(path, "w", encoding="utf-8") as file:
         file.write("half")
         assert not path.exists()
         file.write(" and whole")
@@ -31,7 +31,7 @@ def test_what_fails_half_way_leaves_the_file_of_before_and_nothing_beside_it(
     path.write_bytes(b"before")
 
     def write() -> None:
-        with written_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(b"half")
             raise error
 

@@ -25,7 +25,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.training.precision import resolve_precision
-from detseg.whole_files import written_whole
+from detseg.whole_files import atomic_write
 
 STAGES = ("start", loading.STAGE, stepping.COPY_STAGE, stepping.STAGE, validating.STAGE, predicting.STAGE, MEMORY)
 _COMPILERS = ("c++", "g++", "clang++", "cl")
@@ -81,7 +81,7 @@ def benchmark(config: ExperimentConfig, options: Options, report: Path | None = 
     for line in as_lines(findings, verdict):
         console.print(line, soft_wrap=True)
     if report is not None:
-        with written_whole(report, "w", encoding="utf-8") as file:
+        with atomic_write(report, "w", encoding="utf-8") as file:
             json.dump(as_json(findings, verdict, subject.config), file, indent=2)
         console.print(f"written: {report}", soft_wrap=True)
     return findings, verdict

@@ -89,9 +89,9 @@ class Verdict:
 
 def judge(figures: Figures) -> Verdict:
     """The verdict of the first rule that holds."""
-    verdicts = (*_loader(figures), *_validation(figures), *_parts_of_step(figures), *_network(figures))
+    flags = (*_loader(figures), *_validation(figures), *_parts_of_step(figures), *_network(figures))
     unmeasured = "training steps were not measured, so that nothing can be compared"
-    return next(iter(verdicts), Verdict("unknown", unmeasured, "measure them: leave --stages out, or add step to it"))
+    return next(iter(flags), Verdict("unknown", unmeasured, "measure them: leave --stages out, or add step to it"))
 
 
 def _loader(figures: Figures) -> Iterator[Verdict]:

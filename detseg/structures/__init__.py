@@ -10,7 +10,7 @@ from __future__ import annotations
 from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.batches import Batch, BoxTargets
 from detseg.structures.detections import Detections
-from detseg.structures.masks import InstanceMasks, MaskGrids
+from detseg.structures.masks import InstanceMasks, RoiMasks
 from detseg.structures.samples import (
     IGNORE_LABEL,
     MAX_CLASSES,
@@ -33,7 +33,7 @@ __all__ = [
     "ImageAnnotations",
     "InstanceMasks",
     "IntArray",
-    "MaskGrids",
+    "RoiMasks",
     "Sample",
     "SegmentationMap",
     "UInt8Array",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from detseg.structures.arrays import BoolArray, IntArray, UInt8Array, check_boxes, check_column
-from detseg.structures.masks import InstanceMasks, MaskGrids
+from detseg.structures.masks import InstanceMasks, RoiMasks
 from detseg.structures.samples import ClassTable
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Detections:
     labels: Tensor
     classes: ClassTable = NO_CLASSES
     masks: InstanceMasks | None = None
-    grids: MaskGrids | None = None
+    grids: RoiMasks | None = None
 
     def __post_init__(self) -> None:
         check_boxes(self.boxes)

@@ -76,7 +76,7 @@ class InstanceMasks:
 
 
 @dataclass(frozen=True, eq=False)
-class MaskGrids:
+class RoiMasks:
     """What a network says of the masks of N objects: the probability in each cell of a grid over each.
 
     Attributes:
@@ -103,10 +103,10 @@ class MaskGrids:
     def __len__(self) -> int:
         return len(self.regions)
 
-    def __getitem__(self, item: slice | Tensor) -> MaskGrids:
+    def __getitem__(self, item: slice | Tensor) -> RoiMasks:
         return replace(self, probabilities=self.probabilities[item], regions=self.regions[item])
 
-    def cpu(self) -> MaskGrids:
+    def cpu(self) -> RoiMasks:
         """The same grids in main memory."""
         return replace(self, probabilities=self.probabilities.cpu(), regions=self.regions.cpu())
 

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from detseg.training.task import Task
-from detseg.whole_files import written_whole
+from detseg.whole_files import atomic_write
 
 
 class LastNumbers(Callback):
@@ -27,7 +27,7 @@ class LastNumbers(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Writes the file anew, whole or not at all."""
         if trainer.is_global_zero and isinstance(pl_module, Task) and pl_module.result is not None:
-            with written_whole(self.path, "w", encoding="utf-8") as file:
+            with atomic_write(self.path, "w", encoding="utf-8") as file:
                 json.dump(pl_module.result.to_dict(), file, indent=2)
 
 
@@ -85,7 +85,7 @@ class EpochTable(Callback):
 
     def _write(self) -> None:
         columns = list(dict.fromkeys(name for row in self._rows for name in row))
-        with written_whole(self.path, "w", newline="", encoding="utf-8") as file:
+        with atomic_write(self.path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, columns, restval="")
             writer.writeheader()
             writer.writerows(self._rows)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from detseg.models.rcnn.detector import RCNNDetector
-from detseg.structures import BoxTargets, MaskGrids
+from detseg.structures import BoxTargets, RoiMasks
 from tests.contracts.test_detectors import (
     EMPTY,
     IGNORED,
@@ -75,7 +75,7 @@ class TestMaskRCNN(DetectorContract):
     def test_every_detection_has_a_grid(self, detector: Any, training: bool) -> None:
         for detections in detector.train(training).predict(random_images()):
             grids = detections.grids
-            assert isinstance(grids, MaskGrids)
+            assert isinstance(grids, RoiMasks)
             assert len(grids) == len(detections) > 0
             assert ((grids.probabilities >= 0) & (grids.probabilities <= 1)).all()
             assert torch.equal(grids.regions, detections.boxes) is not self.published

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.structures import BoolArray, BoxTargets, InstanceMasks
 
@@ -51,7 +51,7 @@ NUMBERS = st.one_of(st.integers(0, 3), st.sampled_from([40, 2000]))
 
 
 @st.composite
-def annotated_images(draw: st.DrawFn, masks: bool = False, semantic: bool = False) -> AnnotatedImage:
+def annotated_images(draw: st.DrawFn, masks: bool = False, semantic: bool = False) -> AugmentItem:
     """An image from one pixel on, with up to thousands of objects; with ``masks`` up to forty."""
     hw = (draw(SIDES), draw(SIDES))
     if not masks and draw(st.integers(0, 9)) == 0:
@@ -60,7 +60,7 @@ def annotated_images(draw: st.DrawFn, masks: bool = False, semantic: bool = Fals
     image = rng.integers(0, 256, (*hw, 3), dtype=np.uint8)
     labels = rng.integers(0, 256, hw, dtype=np.uint8) if semantic else None
     num = min(num, 40) if masks else num
-    item = AnnotatedImage(
+    item = AugmentItem(
         image, boxes_inside(hw, num, rng), rng.integers(0, 9, num), rng.random(num) < 0.5, semantic=labels
     )
     return item.of_masks(CroppedMasks.decoded(InstanceMasks.from_dense(_blobs(item.boxes, hw, rng)))) if masks else item

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, CutoutConfig, ElasticConfig
 from detseg.data.augment.affine import mapped_boxes, random_affine_matrix
 from detseg.data.augment.geometry import (
-    AnnotatedImage,
+    AugmentItem,
     flipped,
     letterboxed,
     random_crop,
@@ -41,14 +41,14 @@ EVERYTHING = AugmentationConfig(
 ELASTIC = EVERYTHING.model_copy(update={"elastic": ElasticConfig(probability=0.7, strength=0.2)})
 
 
-def numbered(item: AnnotatedImage) -> AnnotatedImage:
+def numbered(item: AugmentItem) -> AugmentItem:
     """With pixels that say where they are: row, then column in two bytes."""
     rows, columns = np.mgrid[: item.hw[0], : item.hw[1]]
     return item._replace(image=np.stack([rows % 256, columns % 256, columns // 256], axis=2).astype(np.uint8))
 
 
 @given(annotated_images(semantic=True), seeds)
-def test_a_crop_is_a_window_and_its_boxes_move_by_its_corner(item: AnnotatedImage, seed: int) -> None:
+def test_a_crop_is_a_window_and_its_boxes_move_by_its_corner(item: AugmentItem, seed: int) -> None:
     item = numbered(item)
     result = random_crop(item, np.random.default_rng(seed))
     height, width = result.hw
@@ -66,7 +66,7 @@ def test_a_crop_is_a_window_and_its_boxes_move_by_its_corner(item: AnnotatedImag
 
 
 @given(annotated_images(masks=True, semantic=True), st.booleans(), st.booleans())
-def test_two_flips_are_none_and_one_mirrors_each_pixel(item: AnnotatedImage, across: bool, down: bool) -> None:
+def test_two_flips_are_none_and_one_mirrors_each_pixel(item: AugmentItem, across: bool, down: bool) -> None:
     once = flipped(item, horizontal=across, vertical=down)
     steps = (-1 if down else 1, -1 if across else 1)
     np.testing.assert_array_equal(once.image, item.image[:: steps[0], :: steps[1]])
@@ -98,7 +98,7 @@ def test_what_stays_visible_one_by_one(seed: int, num: int, share: float, size: 
 
 @settings(max_examples=60)
 @given(annotated_images(), st.sampled_from([(32, 32), (64, 96)]), seeds)
-def test_any_picture_with_boxes_is_augmented(item: AnnotatedImage, hw: tuple[int, int], seed: int) -> None:
+def test_any_picture_with_boxes_is_augmented(item: AugmentItem, hw: tuple[int, int], seed: int) -> None:
     result = TrainTransform(EVERYTHING)(item, hw, np.random.default_rng(seed))
     assert_valid(result, hw)
     assert len(result.boxes) <= len(item.boxes)
@@ -110,7 +110,7 @@ def test_any_picture_with_boxes_is_augmented(item: AnnotatedImage, hw: tuple[int
 
 @settings(max_examples=60)
 @given(annotated_images(masks=True), st.sampled_from([(32, 32), (64, 96)]), seeds)
-def test_any_picture_with_masks_is_augmented(item: AnnotatedImage, hw: tuple[int, int], seed: int) -> None:
+def test_any_picture_with_masks_is_augmented(item: AugmentItem, hw: tuple[int, int], seed: int) -> None:
     result = TrainTransform(ELASTIC)(item, hw, np.random.default_rng(seed))
     assert_valid(result, hw)
     assert result.masks is not None
@@ -123,7 +123,7 @@ def test_any_picture_with_masks_is_augmented(item: AnnotatedImage, hw: tuple[int
 
 @settings(max_examples=40)
 @given(annotated_images(semantic=True), seeds)
-def test_any_picture_with_a_map_is_augmented(item: AnnotatedImage, seed: int) -> None:
+def test_any_picture_with_a_map_is_augmented(item: AugmentItem, seed: int) -> None:
     item = item.picked(np.zeros(len(item.boxes), dtype=bool))
     result = TrainTransform(ELASTIC)(item, (64, 96), np.random.default_rng(seed))
     assert item.semantic is not None
@@ -144,7 +144,7 @@ def test_mapped_boxes_hold_their_four_corners(seed: int, num: int) -> None:
 
 @settings(max_examples=30)
 @given(annotated_images(masks=True), seeds)
-def test_a_map_that_moves_nothing_changes_nothing(item: AnnotatedImage, seed: int) -> None:
+def test_a_map_that_moves_nothing_changes_nothing(item: AugmentItem, seed: int) -> None:
     same = warped(item, np.array([[1.0, 0, 0], [0, 1, 0]]))
     np.testing.assert_array_equal(same.image, item.image)
     assert item.masks is not None
@@ -153,13 +153,13 @@ def test_a_map_that_moves_nothing_changes_nothing(item: AnnotatedImage, seed: in
     np.testing.assert_array_equal(same.boxes, item.boxes)
 
 
-def tiles(masks: bool) -> st.SearchStrategy[list[AnnotatedImage]]:
+def tiles(masks: bool) -> st.SearchStrategy[list[AugmentItem]]:
     return st.lists(annotated_images(masks=masks), min_size=4, max_size=4)
 
 
 @settings(max_examples=40)
 @given(st.booleans().flatmap(tiles), seeds, st.sampled_from([0.0, 0.5]))
-def test_any_four_pictures_make_a_mosaic(four: Sequence[AnnotatedImage], seed: int, share: float) -> None:
+def test_any_four_pictures_make_a_mosaic(four: Sequence[AugmentItem], seed: int, share: float) -> None:
     four = [item._replace(labels=np.full(len(item.labels), k)) for k, item in enumerate(four)]
     hw = (64, 96)
     result = mosaic(four, hw, (0.2, 3.0), share, np.random.default_rng(seed))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import best_overlaps, judge
+from detseg.metrics.detection.voc_matching import best_matches, match_at_iou
 from detseg.metrics.segmentation.confusion import ConfusionMatrix
 from detseg.structures import ClassTable, Detections, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
@@ -57,7 +57,7 @@ def _image(rng: np.random.Generator, num_found: int, num_true: int) -> tuple[Det
 def test_right_and_wrong_one_by_one(scene: Scene, threshold: float) -> None:
     """The devkit's rule in loops: a detection is held against the object that it overlaps most, taken or not."""
     records = DetectionRecords.concatenate([DetectionRecords.of_image(k, *image) for k, image in enumerate(scene)])
-    verdicts = judge(records, best_overlaps(records), threshold)
+    flags = match_at_iou(records, best_matches(records), threshold)
     right, ignored, taken = set(), set(), set()
     for row in sorted(range(len(records.detection_scores)), key=lambda row: -records.detection_scores[row]):
         best, overlap = -1, 0.0
@@ -73,8 +73,8 @@ def test_right_and_wrong_one_by_one(scene: Scene, threshold: float) -> None:
             elif best not in taken:
                 taken.add(best)
                 right.add(row)
-    assert set(np.flatnonzero(verdicts.right).tolist()) == right
-    assert set(np.flatnonzero(verdicts.ignored).tolist()) == ignored
+    assert set(np.flatnonzero(flags.right).tolist()) == right
+    assert set(np.flatnonzero(flags.ignored).tolist()) == ignored
 
 
 def _iou(one: list[float], other: list[float]) -> float:

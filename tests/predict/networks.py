@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from detseg.checkpoint import model_entry
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.structures import ClassTable, Detections, MaskGrids, UInt8Array
+from detseg.structures import ClassTable, Detections, RoiMasks, UInt8Array
 
 CLASSES = ClassTable(("sky", "road", "car"))
 
@@ -126,4 +126,4 @@ class FoundMasks(nn.Module):
         regions, grids = self.get_buffer("regions"), self.get_buffer("grids")
         boxes = torch.minimum(regions.clamp(min=0), regions.new_tensor([width, height, width, height]))
         scores, labels = self.get_buffer("scores"), self.get_buffer("labels")
-        return [Detections(boxes, scores, labels, grids=MaskGrids(grids, regions)) for _ in images]
+        return [Detections(boxes, scores, labels, grids=RoiMasks(grids, regions)) for _ in images]

@@ -15,10 +15,10 @@ from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.structures import BoolArray, ClassTable
 
 MAX_EXAMPLES = 5
-"""So many names are kept of each kind of oddity."""
+"""So many names are kept of each kind of issue."""
 
 
-class Oddity(StrEnum):
+class DataIssue(StrEnum):
     """Everything that a reader notices without refusing the data set; the value is what the user reads."""
 
     NO_AREA = "boxes without area (left out of training)"
@@ -54,51 +54,51 @@ class DataReport:
     """Counts of oddities, with the first few names of each."""
 
     def __init__(self) -> None:
-        self._counts: dict[Oddity, int] = {}
-        self._examples: dict[Oddity, list[str]] = {}
+        self._counts: dict[DataIssue, int] = {}
+        self._examples: dict[DataIssue, list[str]] = {}
         self._notes: list[str] = []
 
     def note(self, line: str) -> None:
         """Add a line as it is, for what cannot be counted."""
         self._notes.append(line)
 
-    def add(self, oddity: Oddity, where: str, count: int = 1) -> None:
-        """Note an oddity.
+    def add(self, issue: DataIssue, where: str, count: int = 1) -> None:
+        """Note an issue.
 
         Args:
-            oddity: what is odd.
+            issue: what is odd.
             where: the file, or the class, that has it.
             count: how often it has it.
         """
-        self._counts[oddity] = self._counts.get(oddity, 0) + count
-        examples = self._examples.setdefault(oddity, [])
+        self._counts[issue] = self._counts.get(issue, 0) + count
+        examples = self._examples.setdefault(issue, [])
         if where not in examples and len(examples) <= MAX_EXAMPLES:
             examples.append(where)
 
-    def add_all(self, oddity: Oddity, ids: list[int]) -> None:
-        """Note an oddity of entries that have it once each, by their ids."""
+    def add_all(self, issue: DataIssue, ids: list[int]) -> None:
+        """Note an issue of entries that have it once each, by their ids."""
         for entry_id in ids[: MAX_EXAMPLES + 1]:
-            self.add(oddity, str(entry_id))
+            self.add(issue, str(entry_id))
         if len(ids) > MAX_EXAMPLES + 1:
-            self._counts[oddity] += len(ids) - MAX_EXAMPLES - 1
+            self._counts[issue] += len(ids) - MAX_EXAMPLES - 1
 
-    def count(self, oddity: Oddity) -> int:
+    def count(self, issue: DataIssue) -> int:
         """How often something was found; 0 when never."""
-        return self._counts.get(oddity, 0)
+        return self._counts.get(issue, 0)
 
-    def examples(self, oddity: Oddity) -> list[str]:
+    def examples(self, issue: DataIssue) -> list[str]:
         """The first few places where something was found, each once."""
-        return self._examples.get(oddity, [])[:MAX_EXAMPLES]
+        return self._examples.get(issue, [])[:MAX_EXAMPLES]
 
     def lines(self) -> list[str]:
-        """The notes, and one line for each kind of oddity; empty when nothing is odd."""
+        """The notes, and one line for each kind of issue; empty when nothing is odd."""
         return self._notes + [
-            f"{oddity.value}: {self._counts[oddity]} ({self._where(oddity)})" for oddity in Oddity if self.count(oddity)
+            f"{issue.value}: {self._counts[issue]} ({self._where(issue)})" for issue in DataIssue if self.count(issue)
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
-        found = {oddity.name: [count, self._examples[oddity]] for oddity, count in self._counts.items()}
+        found = {issue.name: [count, self._examples[issue]] for issue, count in self._counts.items()}
         return {"found": found, "notes": self._notes}
 
     @classmethod
@@ -106,13 +106,13 @@ class DataReport:
         """The report of a ``to_dict``, also after JSON."""
         report = cls()
         for name, (count, examples) in data["found"].items():
-            report._counts[Oddity[name]], report._examples[Oddity[name]] = count, examples
+            report._counts[DataIssue[name]], report._examples[DataIssue[name]] = count, examples
         report._notes = data["notes"]
         return report
 
-    def _where(self, oddity: Oddity) -> str:
-        more = ", ..." if len(self._examples[oddity]) > MAX_EXAMPLES else ""
-        return ", ".join(printable(name) for name in self.examples(oddity)) + more
+    def _where(self, issue: DataIssue) -> str:
+        more = ", ..." if len(self._examples[issue]) > MAX_EXAMPLES else ""
+        return ", ".join(printable(name) for name in self.examples(issue)) + more
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
@@ -130,21 +130,21 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
     trainable = training_boxes(packed.boxes, hw)[1]
     no_area = (sides[:, 0] <= 0) | (sides[:, 1] <= 0)
     outside = (packed.boxes[:, :2] < -1).any(axis=1) | (packed.boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1)
-    found: dict[Oddity, BoolArray] = {
-        Oddity.NO_AREA: no_area,
-        Oddity.NOTHING_INSIDE: ~no_area & ~trainable,
-        Oddity.OUTSIDE: trainable & outside,
-        Oddity.ONE_PIXEL: ~no_area & (sides[:, 0] <= 1) & (sides[:, 1] <= 1),
-        Oddity.CROWD: packed.crowd,
-        Oddity.DIFFICULT: packed.difficult,
+    found: dict[DataIssue, BoolArray] = {
+        DataIssue.NO_AREA: no_area,
+        DataIssue.NOTHING_INSIDE: ~no_area & ~trainable,
+        DataIssue.OUTSIDE: trainable & outside,
+        DataIssue.ONE_PIXEL: ~no_area & (sides[:, 0] <= 1) & (sides[:, 1] <= 1),
+        DataIssue.CROWD: packed.crowd,
+        DataIssue.DIFFICULT: packed.difficult,
     }
     if packed.regions is not None:
-        found[Oddity.NO_PIXEL] = packed.regions.are_empty(hw)
-    for oddity, rows in found.items():
+        found[DataIssue.NO_PIXEL] = packed.regions.are_empty(hw)
+    for issue, rows in found.items():
         for image, count in zip(*np.unique(image_of[rows], return_counts=True), strict=True):
-            report.add(oddity, packed.path(int(image)), int(count))
+            report.add(issue, packed.path(int(image)), int(count))
     for image in np.flatnonzero(counts == 0):
-        report.add(Oddity.NO_OBJECTS, packed.path(int(image)))
+        report.add(DataIssue.NO_OBJECTS, packed.path(int(image)))
     seen = np.bincount(packed.labels, minlength=len(classes))
     for label in np.flatnonzero(seen == 0):
-        report.add(Oddity.UNSEEN, classes.names[label])
+        report.add(DataIssue.UNSEEN, classes.names[label])

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from detseg.config.schema.data import ElasticConfig
 from detseg.data.augment.affine import AffineMatrix, between_centers, mapped_boxes
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
@@ -42,8 +42,8 @@ def random_displacements(
 
 
 def deformed(
-    item: AnnotatedImage, displacements: npt.NDArray[np.float32], matrix: AffineMatrix | None = None
-) -> AnnotatedImage:
+    item: AugmentItem, displacements: npt.NDArray[np.float32], matrix: AffineMatrix | None = None
+) -> AugmentItem:
     """Map image, semantic map and masks by an affine map, then by displacements, in one interpolation.
 
     The image is interpolated bilinearly between pixels and grey outside, the map takes the nearest label, and

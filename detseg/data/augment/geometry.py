@@ -32,7 +32,7 @@ MIN_CROP = 0.5
 """Shortest side of a random crop as a share of the image's side, so that one small box is not blown up."""
 
 
-class AnnotatedImage(NamedTuple):
+class AugmentItem(NamedTuple):
     """An image and its objects or semantic map on their way through augmentation.
 
     Attributes:
@@ -56,11 +56,11 @@ class AnnotatedImage(NamedTuple):
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
 
-    def of_masks(self, masks: CroppedMasks) -> AnnotatedImage:
+    def of_masks(self, masks: CroppedMasks) -> AugmentItem:
         """With these masks, and their bounds for boxes."""
         return self._replace(masks=masks, boxes=masks.boxes)
 
-    def picked(self, keep: BoolArray) -> AnnotatedImage:
+    def picked(self, keep: BoolArray) -> AugmentItem:
         """With some of the objects only; ``keep``: (N,) bool."""
         return self._replace(
             boxes=self.boxes[keep],
@@ -102,7 +102,7 @@ def visible_boxes(
     return rounded.reshape(-1, 4), keep
 
 
-def keep_visible(item: AnnotatedImage, min_visibility: float, min_size: float) -> AnnotatedImage:
+def keep_visible(item: AugmentItem, min_visibility: float, min_size: float) -> AugmentItem:
     """Clip the boxes to the image and drop those that `visible_boxes` drops, with their labels; masks likewise.
 
     An object with a mask is dropped when less than `min_visibility` of the mask is left, or when a side of its bounds
@@ -124,7 +124,7 @@ def visible_masks(masks: CroppedMasks, min_visibility: float) -> BoolArray:
     return visible
 
 
-def random_crop(item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+def random_crop(item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
     """Cut out a random part of the image that holds every box whole; its sides are at least half the image's."""
     height, width = item.hw
     boxes = item.boxes if len(item.boxes) else np.array([[width, height, 0, 0]], dtype=np.float32)  # nothing to keep
@@ -145,12 +145,12 @@ def _random_interval(side: int, first: float, last: float, rng: np.random.Genera
     return start, start + length
 
 
-def letterboxed(item: AnnotatedImage, input_hw: tuple[int, int]) -> AnnotatedImage:
+def letterboxed(item: AugmentItem, input_hw: tuple[int, int]) -> AugmentItem:
     """Scale and pad an image with all that belongs to it to `input_hw`, as evaluation does."""
     return through_letterbox(item, Letterbox.fit(item.hw, input_hw))
 
 
-def through_letterbox(item: AnnotatedImage, letterbox: Letterbox) -> AnnotatedImage:
+def through_letterbox(item: AugmentItem, letterbox: Letterbox) -> AugmentItem:
     """Scale and pad image, objects and semantic map; a mask may lose its last pixel, no object is dropped here."""
     fitted = item._replace(
         image=letterbox.apply(item.image),
@@ -163,7 +163,7 @@ def through_letterbox(item: AnnotatedImage, letterbox: Letterbox) -> AnnotatedIm
     return fitted.of_masks(resized.placed(letterbox.input_hw, letterbox.top, letterbox.left))
 
 
-def flipped(item: AnnotatedImage, *, horizontal: bool, vertical: bool) -> AnnotatedImage:
+def flipped(item: AugmentItem, *, horizontal: bool, vertical: bool) -> AugmentItem:
     """Mirror image, objects and semantic map left to right, top to bottom, or both."""
     height, width = item.hw
     image, boxes, semantic = item.image, item.boxes, item.semantic
@@ -179,7 +179,7 @@ def flipped(item: AnnotatedImage, *, horizontal: bool, vertical: bool) -> Annota
     return item._replace(image=image, boxes=boxes, semantic=semantic, masks=masks)
 
 
-def warped(item: AnnotatedImage, matrix: AffineMatrix, hw: tuple[int, int] | None = None) -> AnnotatedImage:
+def warped(item: AugmentItem, matrix: AffineMatrix, hw: tuple[int, int] | None = None) -> AugmentItem:
     """Map image, objects and semantic map by a (2, 3) affine matrix in edge coordinates.
 
     A box becomes the smallest upright box around its four mapped corners, not clipped; where there are masks, the

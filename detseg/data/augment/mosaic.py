@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from detseg.data.augment.affine import AffineMatrix
-from detseg.data.augment.geometry import AnnotatedImage, visible_boxes, visible_masks
+from detseg.data.augment.geometry import AugmentItem, visible_boxes, visible_masks
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.placement import Place, Span, boxes_on_canvas
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
@@ -31,13 +31,13 @@ MIXUP_CONCENTRATION = 32.0
 
 
 def mosaic(
-    tiles: Sequence[AnnotatedImage],
+    tiles: Sequence[AugmentItem],
     input_hw: tuple[int, int],
     scale_range: tuple[float, float],
     min_visibility: float,
     rng: np.random.Generator,
     matrix: AffineMatrix = STILL,
-) -> AnnotatedImage:
+) -> AugmentItem:
     """Put four images around a random point of a grey canvas.
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
@@ -79,12 +79,12 @@ def mosaic(
     return _objects_seen(tiles, places, min_visibility, canvas)._replace(semantic=canvas_labels)
 
 
-def _with_all_objects(image: UInt8Array, several: Sequence[AnnotatedImage]) -> AnnotatedImage:
+def _with_all_objects(image: UInt8Array, several: Sequence[AugmentItem]) -> AugmentItem:
     """An image with the objects of several others, one after the other."""
     masks = [item.masks for item in several if item.masks is not None]
     if len(masks) not in (0, len(several)):
         raise ValueError(f"images are put together with masks all or none, got {len(masks)} of {len(several)} with")
-    return AnnotatedImage(
+    return AugmentItem(
         image,
         np.concatenate([item.boxes for item in several]),
         np.concatenate([item.labels for item in several]),
@@ -93,7 +93,7 @@ def _with_all_objects(image: UInt8Array, several: Sequence[AnnotatedImage]) -> A
     )
 
 
-def _canvas_labels(tiles: Sequence[AnnotatedImage], hw: tuple[int, int]) -> UInt8Array | None:
+def _canvas_labels(tiles: Sequence[AugmentItem], hw: tuple[int, int]) -> UInt8Array | None:
     """An (H, W) semantic map without labels, or None where the images have none."""
     having = sum(tile.semantic is not None for tile in tiles)
     if having not in (0, len(tiles)):
@@ -102,8 +102,8 @@ def _canvas_labels(tiles: Sequence[AnnotatedImage], hw: tuple[int, int]) -> UInt
 
 
 def _objects_seen(
-    tiles: Sequence[AnnotatedImage], places: Sequence[Place], min_visibility: float, canvas: UInt8Array
-) -> AnnotatedImage:
+    tiles: Sequence[AugmentItem], places: Sequence[Place], min_visibility: float, canvas: UInt8Array
+) -> AugmentItem:
     """The canvas with the objects that it shows, as it shows them.
 
     Too small ones are dropped at the end of the augmentation, which may still zoom.
@@ -121,7 +121,7 @@ def _objects_seen(
     return item._replace(boxes=boxes).picked(keep)
 
 
-def _masks_seen(tile: AnnotatedImage, place: Place, min_visibility: float, hw: tuple[int, int]) -> AnnotatedImage:
+def _masks_seen(tile: AugmentItem, place: Place, min_visibility: float, hw: tuple[int, int]) -> AugmentItem:
     """A tile with the objects that the canvas of height and width ``hw`` shows, as it shows them."""
     if tile.masks is None:
         return tile
@@ -132,7 +132,7 @@ def _masks_seen(tile: AnnotatedImage, place: Place, min_visibility: float, hw: t
     return tile.of_masks(seen).picked(visible_masks(part, min_visibility) & (seen.areas > 0))
 
 
-def mixup(a: AnnotatedImage, b: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentItem:
     """Blend two images of one size at a random ratio; the objects of both count in full.
 
     Args:

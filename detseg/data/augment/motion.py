@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from detseg.data.augment.affine import MAX_SIDE, AffineMatrix, chained, flip_matrix
 from detseg.data.augment.elastic import deformed
-from detseg.data.augment.geometry import AnnotatedImage, flipped, letterboxed, warped
+from detseg.data.augment.geometry import AugmentItem, flipped, letterboxed, warped
 from detseg.data.augment.placement import Place, Span, boxes_on_canvas
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import IGNORE_LABEL
@@ -44,7 +44,7 @@ class Motion(NamedTuple):
         return not turned and self.displacements is None
 
 
-def moved(item: AnnotatedImage, motion: Motion, hw: tuple[int, int]) -> AnnotatedImage:
+def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem:
     """Letterbox an image of any size to height and width ``hw`` and move it; with a matrix, in one interpolation.
 
     Raises:
@@ -62,7 +62,7 @@ def moved(item: AnnotatedImage, motion: Motion, hw: tuple[int, int]) -> Annotate
     return item if motion.matrix is None else warped(item, motion.matrix)
 
 
-def placed(item: AnnotatedImage, matrix: AffineMatrix, hw: tuple[int, int]) -> AnnotatedImage:
+def placed(item: AugmentItem, matrix: AffineMatrix, hw: tuple[int, int]) -> AugmentItem:
     """Map image, objects and semantic map by a (2, 3) affine matrix in edge coordinates that turns and shears nothing.
 
     As ``warped``, but the image's edges come to lie on whole pixels, so that it can be resized, in a third of the time.

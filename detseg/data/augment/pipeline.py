@@ -21,7 +21,7 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.affine import AffineMatrix, chained, random_affine_matrix, random_zoom_matrix
 from detseg.data.augment.color import changed_colors
 from detseg.data.augment.elastic import random_displacements
-from detseg.data.augment.geometry import AnnotatedImage, keep_visible, random_crop
+from detseg.data.augment.geometry import AugmentItem, keep_visible, random_crop
 from detseg.data.augment.motion import Motion, moved
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import UInt8Array
@@ -49,7 +49,7 @@ class TrainTransform:
         changes = pixel_changes(config)
         self._pixels = A.Compose(changes, strict=True) if changes else None
 
-    def __call__(self, item: AnnotatedImage, input_hw: tuple[int, int], rng: np.random.Generator) -> AnnotatedImage:
+    def __call__(self, item: AugmentItem, input_hw: tuple[int, int], rng: np.random.Generator) -> AugmentItem:
         """Bring an image of any size to `input_hw` and augment it.
 
         Args:
@@ -65,11 +65,11 @@ class TrainTransform:
         """
         return self.augment(self.cropped(item, rng), input_hw, rng)
 
-    def cropped(self, item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+    def cropped(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The random crop, on an image of any size."""
         return random_crop(item, rng) if rng.random() < self.config.crop else item
 
-    def augment(self, item: AnnotatedImage, input_hw: tuple[int, int], rng: np.random.Generator) -> AnnotatedImage:
+    def augment(self, item: AugmentItem, input_hw: tuple[int, int], rng: np.random.Generator) -> AugmentItem:
         """Everything from the letterbox on, on an image of any size."""
         return self.finished(moved(item, self.motion(input_hw, rng), input_hw), rng)
 
@@ -82,7 +82,7 @@ class TrainTransform:
         displacements = random_displacements(config.elastic, input_hw, rng) if elastic else None
         return Motion(bool(across), bool(down), matrix, displacements)
 
-    def finished(self, item: AnnotatedImage, rng: np.random.Generator) -> AnnotatedImage:
+    def finished(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The last part: the drop rule, then colour and detail."""
         item = keep_visible(item, self.config.min_visibility, self.config.min_box_size)
         return item._replace(image=self._change_pixels(item.image, rng))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detseg.data.annotations.classes import listed, printable
-from detseg.data.annotations.issues import MAX_EXAMPLES, Oddity
+from detseg.data.annotations.issues import MAX_EXAMPLES, DataIssue
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.mask_hints import histogram
@@ -110,11 +110,11 @@ def _look(dataset: SegmentationDataset, index: int, seen: _Seen) -> None:
     dataset.check_size(index, read_image_hw(dataset.path(index)), hw)
     name = dataset.packed.path(index)
     if isinstance(dataset.masks, PictureMasks) and _turned_otherwise(dataset, index, hw):
-        dataset.report.add(Oddity.TURNED, name)
+        dataset.report.add(DataIssue.TURNED, name)
     counts = np.bincount(semantic.ravel(), minlength=256)
     labels = np.flatnonzero(counts[:IGNORE_LABEL])
     if not len(labels):
-        dataset.report.add(Oddity.ALL_IGNORED, name)
+        dataset.report.add(DataIssue.ALL_IGNORED, name)
     if len(labels) == 1 and counts[IGNORE_LABEL]:
         seen.alone.setdefault(int(labels[0]), []).append(name)
     seen.counts += counts
@@ -196,4 +196,4 @@ def _report(dataset: SegmentationDataset, seen: _Seen, encoding: MaskEncoding | 
         alone = f"masks in which only {shown(names[label])} and void occur"
         report.note(f"{alone}: {len(images)} of {seen.masks} ({some})")
     for absent in np.flatnonzero(seen.counts[: len(names)] == 0):
-        report.add(Oddity.ABSENT, names[absent])
+        report.add(DataIssue.ABSENT, names[absent])

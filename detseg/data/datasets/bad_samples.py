@@ -16,7 +16,7 @@ from detseg.data.datasets.contract import SampleSource, file_of
 from detseg.data.loading.sampling import Stream, random_stream
 from detseg.errors import DataError, one_line
 from detseg.structures import Sample
-from detseg.whole_files import written_whole
+from detseg.whole_files import atomic_write
 
 _MAX_DRAWS = 100
 """Replacements that may be bad in a row; so many are, unless nearly all of the data is bad, by no chance."""
@@ -130,7 +130,7 @@ class BadSampleList:
         if not self._found:
             self.file.unlink(missing_ok=True)
             return
-        with written_whole(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        with atomic_write(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             writer = csv.writer(file)
             writer.writerow(["index", "file", "reason"])
             writer.writerows([item.index, item.file, item.reason] for item in self._in_order())

@@ -11,7 +11,7 @@ MAX_BYTES = 96 * 2**20
 """Of decoded pixels that one process keeps: those of a company of 32 images of up to a megapixel."""
 
 
-class RecentSamples:
+class SampleCache:
     """Reads samples, and keeps those that were asked for last; nothing but the time depends on it.
 
     Args:
@@ -43,9 +43,9 @@ class RecentSamples:
             self._num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
         return sample
 
-    def __reduce__(self) -> tuple[type[RecentSamples], tuple[SampleSource, int]]:
+    def __reduce__(self) -> tuple[type[SampleCache], tuple[SampleSource, int]]:
         """Without what it keeps: where loader processes are spawned, each of them is sent the data set."""
-        return RecentSamples, (self._source, self._max_bytes)
+        return SampleCache, (self._source, self._max_bytes)
 
 
 def _num_bytes(sample: Sample) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataReport, Oddity, report_contents
+from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
 from detseg.data.annotations.model import PackedAnnotations, pack_paths
 from detseg.data.annotations.ragged import running_total
 from detseg.data.annotations.regions import PackedRegions
@@ -97,7 +97,7 @@ def _read(root: Path, file: Path, classes: ClassTable | Sequence[str] | None, ma
     )
     report_contents(packed, table, report)
     index = Index(packed, table, report)
-    return index if report.count(Oddity.SIZE_NOT_STATED) else cache.keep(index, digest.hexdigest())
+    return index if report.count(DataIssue.SIZE_NOT_STATED) else cache.keep(index, digest.hexdigest())
 
 
 def report_labels(objects: CocoObjects, names: dict[int, str], table: ClassTable, report: DataReport) -> IntArray:
@@ -115,15 +115,15 @@ def report_labels(objects: CocoObjects, names: dict[int, str], table: ClassTable
     found = labels[np.searchsorted(ids, objects.category_ids)]
     left_out, first, counts = np.unique(objects.category_ids[found < 0], return_index=True, return_counts=True)
     for place in np.argsort(first).tolist():  # in the order of the file
-        report.add(Oddity.LEFT_OUT, names[int(left_out[place])], int(counts[place]))
+        report.add(DataIssue.LEFT_OUT, names[int(left_out[place])], int(counts[place]))
     return found
 
 
 def report_keys(objects: CocoObjects, labels: IntArray, report: DataReport) -> None:
     """Note wanted annotations, those with a label, whose keys say something odd."""
     wanted = labels >= 0
-    report.add_all(Oddity.IGNORE_KEY, objects.ids[wanted & objects.ignore & ~objects.crowd].tolist())
-    report.add_all(Oddity.AREA_NOT_STATED, objects.ids[wanted & np.isnan(objects.area)].tolist())
+    report.add_all(DataIssue.IGNORE_KEY, objects.ids[wanted & objects.ignore & ~objects.crowd].tolist())
+    report.add_all(DataIssue.AREA_NOT_STATED, objects.ids[wanted & np.isnan(objects.area)].tolist())
 
 
 def sorted_by_image(objects: CocoObjects, labels: IntArray, images: int) -> tuple[IntArray, IntArray]:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataReport, Oddity
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.regions import PackedRegions
 from detseg.data.formats.coco_content import CocoContent, CocoEntries, CocoObjects
 from detseg.data.formats.coco_file import coco_categories, report_shared_images
@@ -85,7 +85,7 @@ class CocoColumns:
         """See ``CocoContent``."""
         sizes = self._sizes.copy()
         for row in np.flatnonzero(sizes.min(axis=1) == 0).tolist():
-            report.add(Oddity.SIZE_NOT_STATED, paths[row])
+            report.add(DataIssue.SIZE_NOT_STATED, paths[row])
             sizes[row] = read_image_hw(root / paths[row])
         return sizes
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from detseg.data.annotations.classes import check_class_name, did_you_mean, listed
-from detseg.data.annotations.issues import DataReport, Oddity
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.regions import PackedRegions, RegionsBuilder, are_numbers
 from detseg.data.formats.file_digest import FileDigest
 from detseg.data.images.read import MAX_PIXELS, read_image_hw
@@ -134,7 +134,7 @@ def coco_class_table(
         return ClassTable(wanted, tuple(id_of[name] for name in wanted))
     for name, source_id in zip(classes.names, classes.source_ids, strict=True):
         if id_of[name] != source_id:
-            report.add(Oddity.OTHER_ID, name)
+            report.add(DataIssue.OTHER_ID, name)
     return classes
 
 
@@ -157,7 +157,7 @@ def report_shared_images(paths: list[str], report: DataReport) -> None:
     seen: set[str] = set()
     for path in paths:
         if path in seen:
-            report.add(Oddity.SHARED_IMAGE, path)
+            report.add(DataIssue.SHARED_IMAGE, path)
         seen.add(path)
 
 
@@ -220,7 +220,7 @@ def coco_sizes(file: Path, entries: list[Entry], root: Path, paths: list[str], r
                 "that are read; correct them, or cut the image into tiles"
             )
         if not sizes[row].all():
-            report.add(Oddity.SIZE_NOT_STATED, path)
+            report.add(DataIssue.SIZE_NOT_STATED, path)
             sizes[row] = read_image_hw(root / path)
     return sizes
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.data.annotations.classes import listed, mask_class_table
-from detseg.data.annotations.issues import DataReport, Oddity
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
@@ -91,7 +91,7 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
             "or take the images out"
         )
     for stem in sorted(mask_files.keys() - set(wanted.values()) - (image_files.keys() if together else set())):
-        report.add(Oddity.NO_IMAGE, mask_files[stem][0])
+        report.add(DataIssue.NO_IMAGE, mask_files[stem][0])
     return [(_only(images, image_files[stem]), _only(masks, mask_files[mask])) for stem, mask in wanted.items()]
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from detseg.data.annotations.classes import class_table, did_you_mean, listed, mask_class_table
-from detseg.data.annotations.issues import DataReport, Oddity, report_contents
+from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
 from detseg.data.annotations.model import AnnotationsBuilder, pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.detection import DetectionDataset
@@ -99,7 +99,7 @@ def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -
                 f"{folder / 'JPEGImages'}: which image is {shown(stem)}: {listed(names)}? Remove all but one"
             )
         if annotation.filename and annotation.filename != name:
-            report.add(Oddity.WRONG_FILENAME, xml.name)
+            report.add(DataIssue.WRONG_FILENAME, xml.name)
         entries.append(_Entry(f"{relative}/{name}", xml, annotation))
     return entries
 
@@ -109,7 +109,7 @@ def _once(entries: list[_Entry], report: DataReport) -> list[_Entry]:
     first = {entry.image: entry for entry in reversed(entries)}
     for entry in entries:
         if first[entry.image] is not entry:
-            report.add(Oddity.LISTED_TWICE, entry.image)
+            report.add(DataIssue.LISTED_TWICE, entry.image)
     return [entry for entry in entries if first[entry.image] is entry]
 
 
@@ -123,14 +123,14 @@ def _infer_classes(root: Path, split: str, entries: list[_Entry]) -> ClassTable:
 def _hw(root: Path, entry: _Entry, report: DataReport) -> tuple[int, int]:
     if entry.annotation.hw is not None:
         return entry.annotation.hw
-    report.add(Oddity.SIZE_NOT_STATED, entry.xml.name)
+    report.add(DataIssue.SIZE_NOT_STATED, entry.xml.name)
     return read_image_hw(root / entry.image)
 
 
 def _note_corners(entry: _Entry, report: DataReport) -> None:
     zero_based = int((entry.annotation.boxes[:, :2] == -1).any(axis=1).sum())
     if zero_based:
-        report.add(Oddity.ZERO_BASED, entry.xml.name, zero_based)
+        report.add(DataIssue.ZERO_BASED, entry.xml.name, zero_based)
 
 
 def _objects(entry: _Entry, classes: ClassTable) -> ImageAnnotations:
@@ -189,7 +189,7 @@ def read_voc_masks(
     for folder, list_name in folders:
         for image, mask in _pairs(root, folder, list_name, report):
             if image in pairs:
-                report.add(Oddity.LISTED_TWICE, image)
+                report.add(DataIssue.LISTED_TWICE, image)
             pairs[image] = mask
     if not pairs:
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
@@ -306,7 +306,7 @@ def listed_stems(folder: Path, task: Task, list_name: str, present: Container[st
                 f"{path}:{number}: expected the name of an image without folder and suffix, got {shown(stem)}"
             )
         if stem in stems:
-            report.add(Oddity.LISTED_TWICE, stem)
+            report.add(DataIssue.LISTED_TWICE, stem)
         stems[stem] = None
     return list(stems)
 

@@ -15,14 +15,14 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.geometry import MIN_CROP, AnnotatedImage, BoxArray, through_letterbox
+from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, through_letterbox
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.motion import Motion, moved
 from detseg.data.datasets.bad_samples import BadSample, replaced
 from detseg.data.datasets.contract import SampleSource, checked_sample
-from detseg.data.datasets.sample_cache import RecentSamples
-from detseg.data.loading.sampling import Companies, SampleRequest, Stream, random_stream
+from detseg.data.datasets.sample_cache import SampleCache
+from detseg.data.loading.sampling import MixGroups, SampleRequest, Stream, random_stream
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, IntArray, Sample, UInt8Array
@@ -72,8 +72,8 @@ class TrainDataset(Dataset[Example]):
 
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config)
-        self.recent = RecentSamples(source)
-        self._companies = Companies(seed, len(source))
+        self.recent = SampleCache(source)
+        self._mix_groups = MixGroups(seed, len(source))
 
     def __len__(self) -> int:
         return len(self.source)
@@ -98,7 +98,7 @@ class TrainDataset(Dataset[Example]):
 
     def _image_or_mosaic(
         self, index: int, request: SampleRequest, motion: Motion, rng: np.random.Generator, bad: list[BadSample]
-    ) -> AnnotatedImage:
+    ) -> AugmentItem:
         hw = (request.height, request.width)
         if not request.mix or rng.random() >= self.config.mosaic:
             return moved(self.transform.cropped(self._annotated(index, request, bad), rng), motion, hw)
@@ -109,7 +109,7 @@ class TrainDataset(Dataset[Example]):
             return mosaic(tiles, hw, scale, visibility, rng, motion.affine(hw))
         return moved(mosaic(tiles, hw, scale, visibility, rng), motion, hw)
 
-    def _annotated(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AnnotatedImage:
+    def _annotated(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
         read = partial(self._read, request)
         if not self.skip_bad:
             return annotated(read(index))
@@ -125,7 +125,7 @@ class TrainDataset(Dataset[Example]):
 
     def _partners(self, num: int, request: SampleRequest, rng: np.random.Generator) -> list[int]:
         """Other images than the one that is asked for, each at most once, as far as there are so many."""
-        company = self._companies.of(request.epoch, request.index)
+        company = self._mix_groups.of(request.epoch, request.index)
         others = company[company != request.index]
         if len(others) < num:
             return [int(i) for i in rng.choice(company, num)]
@@ -157,19 +157,19 @@ class EvalDataset(Dataset[Example]):
         return _examples_or_error(self, indices)
 
 
-def annotated(sample: Sample) -> AnnotatedImage:
+def annotated(sample: Sample) -> AugmentItem:
     """The part of a sample that augmentation changes; the bounds of masks, where there are any, for boxes."""
-    item = AnnotatedImage(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
+    item = AugmentItem(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
     return item if sample.masks is None else with_pixels(item.of_masks(CroppedMasks.decoded(sample.masks)))
 
 
-def with_pixels(item: AnnotatedImage) -> AnnotatedImage:
+def with_pixels(item: AugmentItem) -> AugmentItem:
     """Without the objects whose mask has no pixel: they have no box, either."""
     return item if item.masks is None else item.picked(item.masks.areas > 0)
 
 
 def to_example(
-    item: AnnotatedImage,
+    item: AugmentItem,
     index: int,
     letterbox: Letterbox | None,
     truth: UInt8Array | None = None,

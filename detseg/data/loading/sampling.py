@@ -15,7 +15,7 @@ SIZE_STEP = 32
 """Batch sizes in pixels are multiples of this, the coarsest stride of the networks."""
 
 
-COMPANY = 32
+GROUP_SIZE = 32
 """Images that are mixed with each other."""
 
 
@@ -42,10 +42,10 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64
     return random_stream(Stream.PERMUTATION, seed, epoch).permutation(num_samples)
 
 
-class Companies:
+class MixGroups:
     """Which images a mosaic or mixup of an image draws its others from: those dealt shortly before and after it.
 
-    The order of each epoch is cut into companies of ``COMPANY`` images in a row; the last one overlaps the one before.
+    The order of each epoch is cut into groups of ``GROUP_SIZE`` images in a row; the last one overlaps the one before.
     It is random in each epoch which images these are.  Within an epoch an image meets those of its company alone; in
     return, whoever makes the mosaics of a company needs no more than its images: decoded once, not four times.
 
@@ -65,8 +65,8 @@ class Companies:
             self._order = epoch_order(self.seed, epoch, self.num_samples)
             self._place = np.argsort(self._order)
             self._epoch = epoch
-        first = min(int(self._place[index]) // COMPANY * COMPANY, max(self.num_samples - COMPANY, 0))
-        return self._order[first : first + COMPANY]
+        first = min(int(self._place[index]) // GROUP_SIZE * GROUP_SIZE, max(self.num_samples - GROUP_SIZE, 0))
+        return self._order[first : first + GROUP_SIZE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detseg.metrics.detection.records import DetectionRecords, MaskColumn, MaskRecords
-from detseg.metrics.detection.voc_matching import BoxColumns, meeting_pairs, object_ranges
+from detseg.metrics.detection.voc_matching import BoxColumns, object_ranges, overlapping_pairs
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 IOU_THRESHOLDS: FloatArray = np.linspace(0.5, 0.95, 10)
@@ -207,7 +207,7 @@ def box_overlaps(records: DetectionRecords, groups: Groups) -> Overlaps:
     crowd = records.object_ignore[groups.objects]
     parts = [_of_no_pair()]
     ranges = object_ranges(groups.detection_groups, groups.object_groups)
-    for detections, objects, intersections in meeting_pairs(found, true, ranges):
+    for detections, objects, intersections in overlapping_pairs(found, true, ranges):
         areas = found.areas[detections]
         ious = intersections / np.where(crowd[objects], areas, areas + true.areas[objects] - intersections)
         enough = ious >= _LEAST_IOU

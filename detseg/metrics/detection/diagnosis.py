@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import BestOverlaps, best_overlaps, judge, rank_all, voc10_average_precision
+from detseg.metrics.detection.voc_matching import (
+    BestMatches,
+    best_matches,
+    match_at_iou,
+    rank_all,
+    voc10_average_precision,
+)
 
 _IOU = 0.5
 _LOW_SCORE = 0.05
@@ -34,21 +40,23 @@ class Evidence:
     unlabelled_ap50: float
 
 
-def gather_evidence(records: DetectionRecords, overlaps: BestOverlaps) -> Evidence:
+def gather_evidence(records: DetectionRecords, overlaps: BestMatches) -> Evidence:
     """Look at the detections with their labels, whose ``overlaps`` are known, and without."""
     unlabelled = replace(
         records,
         detection_labels=np.zeros_like(records.detection_labels),
         object_labels=np.zeros_like(records.object_labels),
     )
-    unlabelled_overlaps = best_overlaps(unlabelled)
+    unlabelled_overlaps = best_matches(unlabelled)
     ious = unlabelled_overlaps.ious
     return Evidence(
         highest_score=float(records.detection_scores.max()) if len(ious) else float("nan"),
         highest_iou=float(ious.max()) if len(ious) else float("nan"),
         num_overlapping=int(np.count_nonzero(ious >= _IOU)),
-        pooled_ap50=voc10_average_precision(rank_all(records, judge(records, overlaps, _IOU))),
-        unlabelled_ap50=voc10_average_precision(rank_all(unlabelled, judge(unlabelled, unlabelled_overlaps, _IOU))),
+        pooled_ap50=voc10_average_precision(rank_all(records, match_at_iou(records, overlaps, _IOU))),
+        unlabelled_ap50=voc10_average_precision(
+            rank_all(unlabelled, match_at_iou(unlabelled, unlabelled_overlaps, _IOU))
+        ),
     )
 
 

@@ -17,10 +17,10 @@ from detseg.metrics.detection.diagnosis import gather_evidence
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.metrics.detection.result import ClassResult, DetectionResult, MaskNumbers
 from detseg.metrics.detection.voc_matching import (
-    BestOverlaps,
+    BestMatches,
+    best_matches,
     best_operating_point,
-    best_overlaps,
-    judge,
+    match_at_iou,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
@@ -117,7 +117,7 @@ class DetectionEvaluator:
         """Score everything collected so far; the state stays."""
         records = self._kind.concatenate(self._parts)
         coco = coco_numbers(records, self.classes, self.max_detections)
-        overlaps = best_overlaps(records)
+        overlaps = best_matches(records)
         rows = self._class_results(records, overlaps, coco)
         return DetectionResult(
             coco=coco.summary,
@@ -141,11 +141,11 @@ class DetectionEvaluator:
         return MaskNumbers(numbers.summary, tuple(numbers.class_ap.tolist()), tuple(numbers.class_ap50.tolist()))
 
     def _class_results(
-        self, records: DetectionRecords, overlaps: BestOverlaps, coco: CocoNumbers
+        self, records: DetectionRecords, overlaps: BestMatches, coco: CocoNumbers
     ) -> tuple[ClassResult, ...]:
         num_classes = len(self.classes)
-        by_voc = rank_classes(records, judge(records, overlaps, _VOC_IOU), num_classes)
-        by_operation = rank_classes(records, judge(records, overlaps, self.operating_iou), num_classes)
+        by_voc = rank_classes(records, match_at_iou(records, overlaps, _VOC_IOU), num_classes)
+        by_operation = rank_classes(records, match_at_iou(records, overlaps, self.operating_iou), num_classes)
         num_detections = np.bincount(records.detection_labels, minlength=num_classes).tolist()
         rows = []
         for label, (name, ranking) in enumerate(zip(self.classes.names, by_voc, strict=True)):

@@ -34,7 +34,7 @@ class BoxColumns(NamedTuple):
         return cls(left, top, right, bottom, (right - left) * (bottom - top))
 
 
-class Meeting(NamedTuple):
+class OverlappingPairs(NamedTuple):
     """Pairs of boxes with an area in common, by detection and then by object.
 
     Attributes:
@@ -66,7 +66,7 @@ def object_ranges(detection_groups: IntArray, object_groups: IntArray) -> Object
     return ObjectRanges(first, np.searchsorted(object_groups, detection_groups, side="right") - first)
 
 
-def meeting_pairs(found: BoxColumns, true: BoxColumns, ranges: ObjectRanges) -> Iterator[Meeting]:
+def overlapping_pairs(found: BoxColumns, true: BoxColumns, ranges: ObjectRanges) -> Iterator[OverlappingPairs]:
     """All pairs that meet, the detections in their order.
 
     Args:
@@ -87,10 +87,10 @@ def meeting_pairs(found: BoxColumns, true: BoxColumns, ranges: ObjectRanges) -> 
         height = np.minimum(found.bottom[detections], true.bottom[objects])
         height -= np.maximum(found.top[detections], true.top[objects])
         meeting = np.flatnonzero((width > 0) & (height > 0))
-        yield Meeting(detections[meeting], objects[meeting], width[meeting] * height[meeting])
+        yield OverlappingPairs(detections[meeting], objects[meeting], width[meeting] * height[meeting])
 
 
-class BestOverlaps(NamedTuple):
+class BestMatches(NamedTuple):
     """The object that each detection overlaps most.
 
     Attributes:
@@ -102,7 +102,7 @@ class BestOverlaps(NamedTuple):
     ious: FloatArray
 
 
-class Verdicts(NamedTuple):
+class MatchFlags(NamedTuple):
     """What became of each detection; one that is neither right nor ignored is a false positive.
 
     Attributes:
@@ -128,7 +128,7 @@ class Ranking(NamedTuple):
     num_objects: int
 
 
-def best_overlaps(records: DetectionRecords) -> BestOverlaps:
+def best_matches(records: DetectionRecords) -> BestMatches:
     """Find the object of the same image and class that each detection overlaps most."""
     num_labels = 1 + max(records.detection_labels.max(initial=0), records.object_labels.max(initial=0))
     detection_keys = _image_positions(records, records.detection_image_ids) * num_labels + records.detection_labels
@@ -138,7 +138,7 @@ def best_overlaps(records: DetectionRecords) -> BestOverlaps:
     best = ranges.first.copy()  # (D,) where no box meets a detection's, all of its objects are equal
     ious = np.zeros(len(best))
     found, true = BoxColumns.of(records.detection_boxes), BoxColumns.of(records.object_boxes[by_key])
-    for detections, objects, intersections in meeting_pairs(found, true, ranges):
+    for detections, objects, intersections in overlapping_pairs(found, true, ranges):
         unions = found.areas[detections] + true.areas[objects] - intersections
         pair_ious = np.divide(intersections, unions, out=np.zeros_like(unions), where=unions > 0)
         firsts = np.flatnonzero(np.diff(detections, prepend=-1))
@@ -152,10 +152,10 @@ def best_overlaps(records: DetectionRecords) -> BestOverlaps:
     paired = ranges.num > 0
     positions = np.full(len(best), -1, dtype=np.int64)
     positions[paired] = by_key[best[paired]]
-    return BestOverlaps(positions, ious)
+    return BestMatches(positions, ious)
 
 
-def judge(records: DetectionRecords, overlaps: BestOverlaps, iou_threshold: float) -> Verdicts:
+def match_at_iou(records: DetectionRecords, overlaps: BestMatches, iou_threshold: float) -> MatchFlags:
     """Tell right, ignored and wrong detections apart.
 
     Right is the best-scored detection of an object by IoU >= ``iou_threshold`` (in (0, 1]); any further one is wrong.
@@ -169,32 +169,32 @@ def judge(records: DetectionRecords, overlaps: BestOverlaps, iou_threshold: floa
     _, first_claims = np.unique(overlaps.objects[claims], return_index=True)
     right = np.zeros(len(hit), dtype=np.bool_)
     right[claims[first_claims]] = True
-    return Verdicts(right, ignored)
+    return MatchFlags(right, ignored)
 
 
-def rank_classes(records: DetectionRecords, verdicts: Verdicts, num_classes: int) -> list[Ranking]:
+def rank_classes(records: DetectionRecords, flags: MatchFlags, num_classes: int) -> list[Ranking]:
     """The ranking of each class."""
-    counted = np.flatnonzero(~verdicts.ignored)
+    counted = np.flatnonzero(~flags.ignored)
     counted = counted[np.lexsort((-records.detection_scores[counted], records.detection_labels[counted]))]
     ends = np.cumsum(np.bincount(records.detection_labels[counted], minlength=num_classes))
     num_objects = np.bincount(records.object_labels[~records.object_ignore], minlength=num_classes)
     return [
-        _ranking(records, verdicts, detections, num)
+        _ranking(records, flags, detections, num)
         for detections, num in zip(np.split(counted, ends)[:-1], num_objects.tolist(), strict=True)
     ]
 
 
-def rank_all(records: DetectionRecords, verdicts: Verdicts) -> Ranking:
+def rank_all(records: DetectionRecords, flags: MatchFlags) -> Ranking:
     """The ranking of all classes together."""
-    counted = np.flatnonzero(~verdicts.ignored)
+    counted = np.flatnonzero(~flags.ignored)
     counted = counted[np.argsort(-records.detection_scores[counted], kind="stable")]
-    return _ranking(records, verdicts, counted, int(np.count_nonzero(~records.object_ignore)))
+    return _ranking(records, flags, counted, int(np.count_nonzero(~records.object_ignore)))
 
 
-def _ranking(records: DetectionRecords, verdicts: Verdicts, best_first: IntArray, num_objects: int) -> Ranking:
+def _ranking(records: DetectionRecords, flags: MatchFlags, best_first: IntArray, num_objects: int) -> Ranking:
     return Ranking(
         scores=records.detection_scores[best_first],
-        true_positives=np.cumsum(verdicts.right[best_first], dtype=np.int64),
+        true_positives=np.cumsum(flags.right[best_first], dtype=np.int64),
         num_objects=num_objects,
     )
 

@@ -22,7 +22,7 @@ from detseg.models.rcnn.sampling import RegionSampler
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
 from detseg.ops.processes import shared_normaliser
-from detseg.structures import BoxTargets, Detections, MaskGrids
+from detseg.structures import BoxTargets, Detections, RoiMasks
 
 _SMALLEST_SIDE = 1e-2
 """Shorter detections are dropped, pixels: what lies outside of the image has no side left after clipping."""
@@ -229,7 +229,7 @@ class RegionHeads(nn.Module):
         grids = self._mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
         regions = [published_regions(own, grids.shape[-1]) if self.published_masks else own for own in boxes]
         return [
-            Detections(image.boxes, image.scores, image.labels, grids=MaskGrids(own, region, self.mask_threshold))
+            Detections(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))
             for image, own, region in zip(found, torch.split(grids, [len(own) for own in boxes]), regions, strict=True)
         ]
 

@@ -20,7 +20,7 @@ from detseg.config.schema.data import (
     ElasticConfig,
     JpegConfig,
 )
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import UInt8Array
@@ -42,7 +42,7 @@ def transform(**changes: object) -> TrainTransform:
     return TrainTransform(AugmentationConfig.model_validate({"horizontal_flip": 0.0, **changes}))
 
 
-def labels_of(item: AnnotatedImage) -> UInt8Array:
+def labels_of(item: AugmentItem) -> UInt8Array:
     assert item.semantic is not None
     return item.semantic
 

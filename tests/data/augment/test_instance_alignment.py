@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, ElasticConfig
-from detseg.data.augment.geometry import AnnotatedImage, keep_visible, letterboxed, random_crop, visible_masks
+from detseg.data.augment.geometry import AugmentItem, keep_visible, letterboxed, random_crop, visible_masks
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
@@ -29,7 +29,7 @@ GEOMETRY: dict[str, object] = {
 seeds = st.integers(0, 2**32 - 1)
 
 
-def scene(hw: tuple[int, int], seed: int, base: int = 0) -> AnnotatedImage:
+def scene(hw: tuple[int, int], seed: int, base: int = 0) -> AugmentItem:
     """Three ellipses in three of the six colours; labels say which. What one covers is not in the mask below it."""
     rng = np.random.default_rng(seed)
     rows, columns = np.indices(hw) + 0.5
@@ -43,11 +43,11 @@ def scene(hw: tuple[int, int], seed: int, base: int = 0) -> AnnotatedImage:
         image[inside] = COLORS[base + k]
     cropped = CroppedMasks.decoded(InstanceMasks.from_dense(masks))
     labels, ignore = np.arange(base, base + 3), np.array([False, True, False])
-    item = AnnotatedImage(image, np.zeros((3, 4), dtype=np.float32), labels, ignore).of_masks(cropped)
+    item = AugmentItem(image, np.zeros((3, 4), dtype=np.float32), labels, ignore).of_masks(cropped)
     return item.picked(cropped.areas > 0)
 
 
-def assert_consistent(item: AnnotatedImage, hw: tuple[int, int] = HW) -> BoolArray:
+def assert_consistent(item: AugmentItem, hw: tuple[int, int] = HW) -> BoolArray:
     """Valid targets, whose boxes are the bounds of their masks; → the masks in full."""
     assert_valid(item, hw)
     assert item.masks is not None
@@ -66,7 +66,7 @@ def pure(image: UInt8Array, label: int) -> BoolArray:
     return same
 
 
-def assert_on_pixels(item: AnnotatedImage, dense: BoolArray) -> None:
+def assert_on_pixels(item: AugmentItem, dense: BoolArray) -> None:
     """Pixels of an object's pure colour are in its mask; pixels of the mask are pure, except near its border.
 
     There colours mix over up to a pixel of the original image, which is 2 (crop) · 1.6 (letterbox) · 2 · 1.5 pixels

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.ops.letterbox import PAD_VALUE
 from tests.data.images.painted import assert_valid, blobs, bounds, colored, painted, pure_labels
@@ -87,7 +87,7 @@ def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     black = b._replace(image=np.zeros_like(b.image))
     levels = []
     for seed in range(50):
-        result: AnnotatedImage = mixup(a, black, np.random.default_rng(seed))
+        result: AugmentItem = mixup(a, black, np.random.default_rng(seed))
         assert result.labels.tolist() == [1, 2, 2]
         assert result.boxes.tolist() == [[0, 0, 20, 20], [5, 5, 9, 9], [1, 1, 3, 3]]
         assert len(np.unique(result.image)) == 1

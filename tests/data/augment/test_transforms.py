@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import detseg
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from tests.data.images.painted import assert_valid, bounds, painted
@@ -48,7 +48,7 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
 
 
 @st.composite
-def annotated_images(draw: st.DrawFn) -> AnnotatedImage:
+def annotated_images(draw: st.DrawFn) -> AugmentItem:
     height, width, num = draw(st.integers(1, 70)), draw(st.integers(1, 70)), draw(st.integers(0, 5))
     random = rng(draw(st.integers(0, 2**32 - 1)))
     low = random.uniform(0, 1, (num, 2))
@@ -56,7 +56,7 @@ def annotated_images(draw: st.DrawFn) -> AnnotatedImage:
     boxes = (np.concatenate([low, high], axis=1) * [width, height, width, height]).astype(np.float32)
     boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
     image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return AnnotatedImage(image, boxes, random.integers(0, 9, len(boxes)), random.random(len(boxes)) < 0.5)
+    return AugmentItem(image, boxes, random.integers(0, 9, len(boxes)), random.random(len(boxes)) < 0.5)
 
 
 TRANSFORM = TrainTransform(EVERYTHING)
@@ -64,7 +64,7 @@ TRANSFORM = TrainTransform(EVERYTHING)
 
 @settings(deadline=None)
 @given(annotated_images(), st.integers(0, 2**32 - 1), st.sampled_from([(32, 32), (64, 96), (96, 64)]))
-def test_any_boxes_in_valid_boxes_out(item: AnnotatedImage, seed: int, hw: tuple[int, int]) -> None:
+def test_any_boxes_in_valid_boxes_out(item: AugmentItem, seed: int, hw: tuple[int, int]) -> None:
     before = item.image.copy(), item.boxes.copy()
     result = TRANSFORM(item, hw, rng(seed))
     assert_valid(result, hw)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc_masks
 from detseg.data.images.read import read_orientation
@@ -57,7 +57,7 @@ def test_negatives_with_a_void_border_can_be_evaluated_on(tmp_path: Path, names:
         text = lines_of(dataset.report)
         assert f"the masks show {names[0]!r} and what counts nowhere, and no other class (0 (75.0 %), 255 (25" in text
         assert "set data" not in text
-        assert dataset.report.examples(Oddity.ABSENT) == list(names[1:])
+        assert dataset.report.examples(DataIssue.ABSENT) == list(names[1:])
 
 
 def test_where_no_pixel_counts_there_is_nothing_to_score(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_an_image_that_is_turned_without_its_mask(
     save_turned(images / "a.jpg", (2, side), image)
     save_turned(masks / "a.png", (2, side), mask)
     found = read_mask_folder(images, masks, BINARY)
-    assert found.report.examples(Oddity.TURNED) == (["a.jpg"] if noted else [])
+    assert found.report.examples(DataIssue.TURNED) == (["a.jpg"] if noted else [])
     assert (
         "if the masks were drawn on the unturned images, they do not fit): 1 (a.jpg)" in lines_of(found.report)
     ) is (noted)

@@ -9,7 +9,7 @@ import numpy as np
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import AnnotationsBuilder
-from detseg.data.augment.geometry import AnnotatedImage
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.checks.small_boxes import small_boxes_line
 from detseg.data.datasets.detection import DetectionDataset
@@ -67,7 +67,7 @@ def test_it_counts_what_training_without_augmentation_drops() -> None:
     for hw, boxes_of_image in images:
         boxes = np.array(boxes_of_image, dtype=np.float32)
         blank = np.zeros((*hw, 3), dtype=np.uint8)
-        item = AnnotatedImage(blank, boxes, np.zeros(6, dtype=np.int64), np.zeros(6, dtype=np.bool_))
+        item = AugmentItem(blank, boxes, np.zeros(6, dtype=np.int64), np.zeros(6, dtype=np.bool_))
         kept += len(transform(item, (96, 64), rng).boxes)
     assert 60 < kept < 200
     line = small_boxes_line(dataset, (96, 64), 2.0)

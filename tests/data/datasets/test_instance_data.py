@@ -24,7 +24,7 @@ from detseg.config.schema.data import (
 )
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.build import open_dataset, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
@@ -69,7 +69,7 @@ def test_real_masks_are_those_of_pycocotools(folder: str, name: str) -> None:
             np.testing.assert_array_equal(objects.masks.mask(row), api.annToMask(annotation))
             x, y, w, h = annotation["bbox"]
             assert objects.boxes[row].tolist() == [x, y, x + w, y + h]
-    assert dataset.report.count(Oddity.NO_PIXEL) == 0
+    assert dataset.report.count(DataIssue.NO_PIXEL) == 0
 
 
 def test_only_what_a_mask_has_can_be_trained_on(tmp_path: Path) -> None:
@@ -140,10 +140,10 @@ def test_an_area_that_is_not_stated_is_that_of_the_mask(tmp_path: Path) -> None:
     folders = write_coco_masks(tmp_path, [*entries, entry(4, rectangle(0, 0, 8, 6), 1, 1, 2, 2)])
     dataset = read_coco(*folders, masks=True)
     assert dataset.annotations(0).area.tolist() == [6, 7.5, 48]
-    assert dataset.report.count(Oddity.AREA_NOT_STATED) == 2
-    assert dataset.report.examples(Oddity.AREA_NOT_STATED) == ["1", "3"]
+    assert dataset.report.count(DataIssue.AREA_NOT_STATED) == 2
+    assert dataset.report.examples(DataIssue.AREA_NOT_STATED) == ["1", "3"]
     assert read_coco(*folders).annotations(0).area.tolist() == [25, 7.5, 1]
-    assert read_coco(*folders, classes=["a"], masks=True).report.count(Oddity.AREA_NOT_STATED) == 0
+    assert read_coco(*folders, classes=["a"], masks=True).report.count(DataIssue.AREA_NOT_STATED) == 0
 
 
 def test_subset_keeps_the_masks() -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.errors import DataError
@@ -91,8 +91,8 @@ def test_real_coco_equals_what_pycocotools_reads(split: str, capsys: pytest.Capt
             assert dataset.classes.source_ids[objects.labels[row]] == entry["category_id"]
             assert objects.crowd[row] == entry["iscrowd"]
             assert objects.area[row] == entry["area"]
-    assert dataset.report.count(Oddity.CROWD) == {"train": 2, "val": 1, "all": 3}[split]
-    assert dataset.report.count(Oddity.NO_OBJECTS) == {"train": 0, "val": 1, "all": 1}[split]
+    assert dataset.report.count(DataIssue.CROWD) == {"train": 2, "val": 1, "all": 3}[split]
+    assert dataset.report.count(DataIssue.NO_OBJECTS) == {"train": 0, "val": 1, "all": 1}[split]
     capsys.readouterr()  # pycocotools prints
 
 
@@ -174,8 +174,8 @@ def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> Non
     assert dataset.classes == ClassTable(("zebra", "bus"), (70, 8))
     assert dataset.packed.labels.tolist() == [0]
     assert dataset.packed.offsets.tolist() == [0, 0, 1, 1]
-    assert dataset.report.count(Oddity.LEFT_OUT) == 2
-    assert dataset.report.examples(Oddity.LEFT_OUT) == ["person"]
+    assert dataset.report.count(DataIssue.LEFT_OUT) == 2
+    assert dataset.report.examples(DataIssue.LEFT_OUT) == ["person"]
 
 
 def test_a_given_table_keeps_its_ids(tmp_path: Path, content: Content) -> None:
@@ -183,7 +183,7 @@ def test_a_given_table_keeps_its_ids(tmp_path: Path, content: Content) -> None:
     dataset = read(tmp_path, content, table)
     assert dataset.classes is table
     assert dataset.packed.labels.tolist() == [2, 0, 2]
-    assert dataset.report.examples(Oddity.OTHER_ID) == ["zebra", "person"]
+    assert dataset.report.examples(DataIssue.OTHER_ID) == ["zebra", "person"]
 
 
 def test_unknown_classes_name_their_neighbour(tmp_path: Path, content: Content) -> None:
@@ -200,7 +200,7 @@ def test_sizes_that_are_not_stated_come_from_the_images(tmp_path: Path, content:
     content["images"][1]["height"] = 0
     dataset = read(tmp_path, content)
     assert [dataset.hw(i) for i in range(3)] == [(10, 20)] * 3
-    assert dataset.report.examples(Oddity.SIZE_NOT_STATED) == ["b.png", "sub/a.png"]
+    assert dataset.report.examples(DataIssue.SIZE_NOT_STATED) == ["b.png", "sub/a.png"]
 
 
 def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Path, content: Content) -> None:
@@ -210,16 +210,16 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
         for number, bbox in enumerate(bboxes)
     ]
     dataset = read(tmp_path, content)
-    counts = {oddity: dataset.report.count(oddity) for oddity in Oddity if dataset.report.count(oddity)}
+    counts = {issue: dataset.report.count(issue) for issue in DataIssue if dataset.report.count(issue)}
     assert counts == {
-        Oddity.NO_AREA: 2,
-        Oddity.NOTHING_INSIDE: 1,
-        Oddity.OUTSIDE: 1,  # but not the last one, which leaves the image by a hundredth of a pixel
-        Oddity.ONE_PIXEL: 1,
-        Oddity.IGNORE_KEY: 1,
-        Oddity.AREA_NOT_STATED: 6,
-        Oddity.NO_OBJECTS: 2,
-        Oddity.UNSEEN: 2,
+        DataIssue.NO_AREA: 2,
+        DataIssue.NOTHING_INSIDE: 1,
+        DataIssue.OUTSIDE: 1,  # but not the last one, which leaves the image by a hundredth of a pixel
+        DataIssue.ONE_PIXEL: 1,
+        DataIssue.IGNORE_KEY: 1,
+        DataIssue.AREA_NOT_STATED: 6,
+        DataIssue.NO_OBJECTS: 2,
+        DataIssue.UNSEEN: 2,
     }
     assert len(dataset.annotations(0)) == 6
     expected = np.array([[15, 5, 20, 8], [2, 2, 3, 2.5], [19, 1, 20, 2]], dtype=np.float32)
@@ -230,7 +230,7 @@ def test_two_entries_of_one_file_are_reported(tmp_path: Path, content: Content) 
     content["images"].append({"id": 6, "file_name": "./b.png", "width": 20, "height": 10})
     dataset = read(tmp_path, content)
     assert len(dataset) == 4
-    assert dataset.report.examples(Oddity.SHARED_IMAGE) == ["b.png"]
+    assert dataset.report.examples(DataIssue.SHARED_IMAGE) == ["b.png"]
 
 
 @pytest.mark.parametrize(

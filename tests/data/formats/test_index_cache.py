@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.large_coco import write_large_coco
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.formats import coco, index_cache
@@ -91,7 +91,7 @@ def test_arguments_have_indices_of_their_own(root: Path) -> None:
     assert [fingerprint(dataset) for dataset in found] == [fingerprint(dataset) for dataset in again]
     assert [dataset.report.lines() for dataset in found] == [dataset.report.lines() for dataset in again]
     assert again[2].classes is table
-    assert again[2].report.examples(Oddity.OTHER_ID) == ["class 1"]
+    assert again[2].report.examples(DataIssue.OTHER_ID) == ["class 1"]
     assert again[1].packed.regions is None
 
 

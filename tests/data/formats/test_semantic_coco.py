@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import ClassTableError, DataError
@@ -60,7 +60,7 @@ def test_classes(tmp_path: Path) -> None:
     other = read_coco_masks(*folders, table)
     assert other.classes is table
     assert np.bincount(other.semantic(0).ravel()).tolist() == [36, 8, 4]
-    assert other.report.examples(Oddity.OTHER_ID) == ["b"]
+    assert other.report.examples(DataIssue.OTHER_ID) == ["b"]
 
 
 def test_classes_that_do_not_fit(tmp_path: Path) -> None:

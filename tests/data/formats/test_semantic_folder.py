@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.errors import DataError
 from tests.data.formats.mask_layouts import BINARY, save_image, save_mask, write_pairs
@@ -95,7 +95,7 @@ def test_real_colour_masks() -> None:
     dataset = read_mask_folder(root / "images", root / "masks", names, colors=colors)
     assert dataset.semantic(0).tolist() == [[3, 3, 5, 3, 3]]  # (0, 128, 192) is the fourth, (128, 64, 128) the sixth
     assert dataset.semantic(1).tolist() == [[1, 1, 1, 4, 4]]
-    assert dataset.report.examples(Oddity.ABSENT) == ["Void", "Archway"]
+    assert dataset.report.examples(DataIssue.ABSENT) == ["Void", "Archway"]
     with pytest.raises(DataError, match=r"0001\.png: the mask is RGB, .*data\.mask_colors"):
         read_mask_folder(root / "images", root / "masks", names)
     with pytest.raises(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import DataError
 from detseg.structures import ClassTable
@@ -25,7 +25,7 @@ def test_camvid_is_what_its_readme_says() -> None:
         dataset = read_voc_masks(root, split)
         assert len(dataset) == num
         assert dataset.classes.names == tuple((root / "classes.txt").read_text().split())
-        assert dataset.report.count(Oddity.ABSENT) == dataset.report.count(Oddity.ALL_IGNORED) == 0
+        assert dataset.report.count(DataIssue.ABSENT) == dataset.report.count(DataIssue.ALL_IGNORED) == 0
         for index in range(num):
             shares += np.bincount(dataset.semantic(index).ravel(), minlength=256)
     shares *= 100 / shares.sum()
@@ -93,7 +93,7 @@ def test_years_lists_and_names(tmp_path: Path) -> None:
     for dataset in (by_years, by_split):
         assert [dataset.semantic(index).tolist() for index in range(2)] == [[[0, 1]], [[1, 0, 0]]]
         assert [dataset.image_id(index) for index in range(2)] == [1, 2]
-        assert dataset.report.count(Oddity.LISTED_TWICE) == 2
+        assert dataset.report.count(DataIssue.LISTED_TWICE) == 2
     assert by_years.name == "voc 2007+2012 train"
     assert len(read_voc_masks(tmp_path, "2007:train+2007:train", classes=BINARY)) == 1
     with pytest.raises(DataError, match=r"it holds the years 2007, 2012: set data\.years"):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import Oddity
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from detseg.structures import ClassTable
@@ -35,8 +35,8 @@ def test_bccd_counts_are_those_of_its_readme(split: str) -> None:
 
 def test_bccd_zero_area_box_becomes_one_pixel_and_is_reported() -> None:
     dataset = read_voc(shared_data("bccd"), "train")
-    assert dataset.report.count(Oddity.ONE_PIXEL) == 1
-    assert dataset.report.examples(Oddity.ONE_PIXEL) == ["JPEGImages/BloodImage_00343.jpg"]
+    assert dataset.report.count(DataIssue.ONE_PIXEL) == 1
+    assert dataset.report.examples(DataIssue.ONE_PIXEL) == ["JPEGImages/BloodImage_00343.jpg"]
     assert len(dataset.report.lines()) == 1
     index = [dataset.path(i).name for i in range(len(dataset))].index("BloodImage_00343.jpg")
     sample = dataset[index]
@@ -67,7 +67,7 @@ def test_lists_with_comments_blank_lines_and_a_second_column(tmp_path: Path) -> 
     write_voc(tmp_path, {"train": "\ufeff\n# comment\nb -1\n\n a  1 \nmy image\nb\n"}, xmls)
     dataset = read_voc(tmp_path, "train")
     assert [dataset.path(i).stem for i in range(len(dataset))] == ["b", "a", "my image"]
-    assert dataset.report.count(Oddity.LISTED_TWICE) == 1
+    assert dataset.report.count(DataIssue.LISTED_TWICE) == 1
 
 
 def test_a_name_that_looks_like_a_second_column_is_a_name(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_the_same_list_joined_twice_counts_once(tmp_path: Path) -> None:
     simple_voc(tmp_path)
     dataset = read_voc(tmp_path, "train+train")
     assert len(dataset) == 1
-    assert dataset.report.count(Oddity.LISTED_TWICE) == 1
+    assert dataset.report.count(DataIssue.LISTED_TWICE) == 1
 
 
 def test_real_devkit_with_a_wrong_filename() -> None:
     dataset = read_voc(shared_data("malformed", "annotations", "mmdet_VOCdevkit"), "trainval", years=["2007", "2012"])
     assert dataset.classes.names == ("dog", "person", "train")
     assert dataset.packed.labels.tolist() == [0, 1, 2]
-    assert dataset.report.examples(Oddity.WRONG_FILENAME) == ["000001.xml"]
+    assert dataset.report.examples(DataIssue.WRONG_FILENAME) == ["000001.xml"]
     assert dataset.path(1).name == "000001.jpg"
 
 
@@ -122,15 +122,15 @@ def test_a_size_that_is_not_stated_comes_from_the_image(tmp_path: Path) -> None:
     xml = annotation_xml(object_xml(("cat", 15, 5, 40, 9)), size_wh=None)
     dataset = read_voc(write_voc(tmp_path, {"train": "a"}, {"a": xml}), "train")
     assert dataset.hw(0) == (10, 20)
-    assert dataset.report.count(Oddity.SIZE_NOT_STATED) == 1
-    assert dataset.report.count(Oddity.OUTSIDE) == 1
+    assert dataset.report.count(DataIssue.SIZE_NOT_STATED) == 1
+    assert dataset.report.count(DataIssue.OUTSIDE) == 1
     assert dataset[0].boxes.tolist() == [[14, 4, 20, 9]]
     assert dataset.annotations(0).boxes.tolist() == [[14, 4, 40, 9]]
 
 
 def test_zero_based_corners_are_reported_and_clipped(tmp_path: Path) -> None:
     dataset = read_voc(simple_voc(tmp_path, [("cat", 0, 0, 5, 5), ("cat", 1, 1, 5, 5)]), "train")
-    assert dataset.report.count(Oddity.ZERO_BASED) == 1
+    assert dataset.report.count(DataIssue.ZERO_BASED) == 1
     assert dataset[0].boxes.tolist() == [[0, 0, 5, 5], [0, 0, 5, 5]]
 
 
@@ -142,7 +142,7 @@ def test_the_training_table_rules_the_other_splits(tmp_path: Path) -> None:
     val = read_voc(tmp_path, "val", classes=train.classes)
     assert val.classes == train.classes == ClassTable(("ant", "dog"))
     assert val.packed.labels.tolist() == [1]
-    assert val.report.examples(Oddity.UNSEEN) == ["ant"]
+    assert val.report.examples(DataIssue.UNSEEN) == ["ant"]
     assert read_voc(tmp_path, "val", classes=("dog", "cat")).packed.labels.tolist() == [0]
 
 
@@ -158,7 +158,7 @@ def test_a_split_without_any_object_needs_given_classes(tmp_path: Path) -> None:
         read_voc(tmp_path, "train")
     dataset = read_voc(tmp_path, "train", classes=["cat"])
     assert dataset[0].boxes.shape == (0, 4)
-    assert dataset.report.count(Oddity.NO_OBJECTS) == 1
+    assert dataset.report.count(DataIssue.NO_OBJECTS) == 1
 
 
 def test_a_contradicted_size_is_an_error_with_a_hint(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_other_suffixes_and_ambiguous_images(tmp_path: Path) -> None:
     (images / "a.jpg").unlink()
     dataset = read_voc(tmp_path, "train")
     assert dataset.path(0).name == "a.PNG"
-    assert dataset.report.count(Oddity.WRONG_FILENAME) == 1
+    assert dataset.report.count(DataIssue.WRONG_FILENAME) == 1
     Image.new("RGB", (20, 10)).save(images / "a.bmp")
     with pytest.raises(DataError, match=r"which image is 'a': a\.PNG, a\.bmp\?"):
         read_voc(tmp_path, "train")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from detseg.data.augment.geometry import AnnotatedImage, BoxArray
+from detseg.data.augment.geometry import AugmentItem, BoxArray
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, Sample, UInt8Array
@@ -19,13 +19,13 @@ LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IG
 
 def painted(
     hw: tuple[int, int], *boxes: tuple[int, int, int, int], color: tuple[int, int, int] = WHITE, label: int = 0
-) -> AnnotatedImage:
+) -> AugmentItem:
     """A black image with filled rectangles and their boxes."""
     image = np.zeros((*hw, 3), dtype=np.uint8)
     for x1, y1, x2, y2 in boxes:
         image[y1:y2, x1:x2] = color
     array = np.array(boxes, dtype=np.float32).reshape(-1, 4)
-    return AnnotatedImage(image, array, np.full(len(boxes), label, dtype=np.int64), np.zeros(len(boxes), dtype=bool))
+    return AugmentItem(image, array, np.full(len(boxes), label, dtype=np.int64), np.zeros(len(boxes), dtype=bool))
 
 
 def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
@@ -37,7 +37,7 @@ def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
 
 
-def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AnnotatedImage:
+def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AugmentItem:
     """An image of fields × fields rectangles in `LABEL_COLORS` with its semantic map, without boxes."""
     rng = np.random.default_rng(seed)
     labels = rng.choice(np.array(list(LABEL_COLORS), dtype=np.uint8), (fields, fields))
@@ -45,7 +45,7 @@ def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AnnotatedImage:
     return colored(labels[rows[:, None], columns])
 
 
-def colored(semantic: UInt8Array) -> AnnotatedImage:
+def colored(semantic: UInt8Array) -> AugmentItem:
     """The image in which the labels of a semantic map have their colours, without boxes."""
     colors = np.zeros((256, 3), dtype=np.uint8)
     for label, color in LABEL_COLORS.items():
@@ -63,7 +63,7 @@ def pure_labels(image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
     return labels, pure
 
 
-def assert_valid(item: AnnotatedImage, hw: tuple[int, int]) -> None:
+def assert_valid(item: AugmentItem, hw: tuple[int, int]) -> None:
     """Everything that the contract of training targets asks."""
     num = len(item.boxes)
     assert item.image.shape == (*hw, 3)

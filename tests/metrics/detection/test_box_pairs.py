@@ -7,7 +7,13 @@ import pytest
 
 from detseg.metrics.detection import voc_matching as box_pairs
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import BoxColumns, Meeting, best_overlaps, meeting_pairs, object_ranges
+from detseg.metrics.detection.voc_matching import (
+    BoxColumns,
+    OverlappingPairs,
+    best_matches,
+    object_ranges,
+    overlapping_pairs,
+)
 from tests.metrics.detection.referee import Case
 
 CASE = Case(seed=3, num_images=5, num_objects=40, num_detections=200, grid=8)
@@ -27,8 +33,8 @@ def test_pairs_equal_a_loop(piece: int, monkeypatch: pytest.MonkeyPatch) -> None
             width, height = min(x2, right) - max(x1, left), min(y2, bottom) - max(y1, top)
             if found_groups[d] == true_groups[o] and width > 0 and height > 0:
                 expected.append((d, o, width * height))
-    parts = list(meeting_pairs(BoxColumns.of(found), BoxColumns.of(true), object_ranges(found_groups, true_groups)))
-    ours = Meeting(*map(np.concatenate, zip(*parts, strict=True)))
+    parts = list(overlapping_pairs(BoxColumns.of(found), BoxColumns.of(true), object_ranges(found_groups, true_groups)))
+    ours = OverlappingPairs(*map(np.concatenate, zip(*parts, strict=True)))
     assert len(expected) > 50
     assert list(zip(*(column.tolist() for column in ours), strict=True)) == expected
 
@@ -39,7 +45,7 @@ def test_best_objects_equal_a_loop(piece: int, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(box_pairs, "_PIECE", piece)
     records = CASE.records()
     in_order = DetectionRecords.concatenate([records])
-    overlaps = best_overlaps(in_order)
+    overlaps = best_matches(in_order)
     for d, (box, image, label) in enumerate(
         zip(in_order.detection_boxes, in_order.detection_image_ids, in_order.detection_labels, strict=True)
     ):

@@ -23,7 +23,7 @@ from detseg.structures import (
     Detections,
     ImageAnnotations,
     InstanceMasks,
-    MaskGrids,
+    RoiMasks,
 )
 from tests.metrics.detection.builders import Box, found, truth
 
@@ -123,7 +123,7 @@ def test_grids_of_a_batch_are_scored_in_original_pixels() -> None:
     grids = torch.zeros(1, 8, 8)
     grids[:, :, :4] = 1
     box = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
-    predicted = Detections(box, torch.tensor([0.9]), torch.tensor([CAT]), grids=MaskGrids(grids, box))
+    predicted = Detections(box, torch.tensor([0.9]), torch.tensor([CAT]), grids=RoiMasks(grids, box))
     batch = Batch(
         images=torch.zeros(1, 3, 40, 50, dtype=torch.uint8),
         targets=[BoxTargets.empty()],

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import Ranking, best_operating_point, best_overlaps, judge, rank_classes
+from detseg.metrics.detection.voc_matching import (
+    Ranking,
+    best_matches,
+    best_operating_point,
+    match_at_iou,
+    rank_classes,
+)
 from tests.metrics.detection.builders import found, truth
 
 
@@ -45,7 +51,9 @@ def test_equals_trying_every_threshold(seed: int, iou_threshold: float) -> None:
         box = np.array(objects[int(rng.integers(10))][0]) + rng.integers(-5, 6, 4)
         rows.append((box.tolist(), float(rng.integers(1, 20) / 32), 0))
     records = DetectionRecords.of_image(1, found(rows), truth(objects))
-    point = best_operating_point(rank_classes(records, judge(records, best_overlaps(records), iou_threshold), 1)[0])
+    point = best_operating_point(
+        rank_classes(records, match_at_iou(records, best_matches(records), iou_threshold), 1)[0]
+    )
 
     tried = []
     for threshold in sorted({score for _, score, _ in rows}, reverse=True):

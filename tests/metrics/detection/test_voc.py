@@ -11,8 +11,8 @@ import pytest
 from detseg.metrics.detection.records import DetectionRecords
 from detseg.metrics.detection.voc_matching import (
     Ranking,
-    best_overlaps,
-    judge,
+    best_matches,
+    match_at_iou,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
@@ -26,7 +26,7 @@ Rows = list[tuple[Box, float, int]]
 
 def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
     """(VOC 2007, VOC 2010)."""
-    ranking = rank_classes(records, judge(records, best_overlaps(records), iou_threshold), label + 1)[label]
+    ranking = rank_classes(records, match_at_iou(records, best_matches(records), iou_threshold), label + 1)[label]
     return voc07_average_precision(ranking), voc10_average_precision(ranking)
 
 
@@ -186,19 +186,19 @@ def test_a_taken_object_is_not_swapped_for_a_free_one() -> None:
     objects = truth([((0, 0, 10, 10), 0), ((3, 0, 13, 10), 0)])
     rows: Rows = [((0, 0, 10, 10), 0.9, 0), ((1, 0, 11, 10), 0.8, 0)]
     records = records_of([(rows, objects)])
-    overlaps = best_overlaps(records)
+    overlaps = best_matches(records)
     assert overlaps.objects.tolist() == [0, 0]
     assert overlaps.ious == pytest.approx([1, 9 / 11])
-    assert judge(records, overlaps, 0.5).right.tolist() == [True, False]
+    assert match_at_iou(records, overlaps, 0.5).right.tolist() == [True, False]
 
 
 def test_difficult_objects_and_all_their_detections_are_ignored() -> None:
     objects = truth([((0, 0, 10, 10), 0), ((20, 20, 30, 30), 0)], difficult=[1])
     rows: Rows = [((20, 20, 30, 30), 0.9, 0), ((20, 20, 30, 29), 0.8, 0), ((0, 0, 10, 10), 0.7, 0)]
     records = records_of([(rows, objects)])
-    verdicts = judge(records, best_overlaps(records), 0.5)
-    assert verdicts.ignored.tolist() == [True, True, False]
-    assert verdicts.right.tolist() == [False, False, True]
+    flags = match_at_iou(records, best_matches(records), 0.5)
+    assert flags.ignored.tolist() == [True, True, False]
+    assert flags.right.tolist() == [False, False, True]
     assert average_precisions(records, 0.5) == (1.0, 1.0)
 
 
@@ -212,7 +212,7 @@ def test_of_equal_scores_the_lower_image_id_comes_first() -> None:
 
 def test_the_threshold_itself_is_enough() -> None:
     records = records_of([([((0, 0, 10, 5), 0.9, 0)], truth([((0, 0, 10, 10), 0)]))])
-    assert best_overlaps(records).ious.tolist() == [0.5]
+    assert best_matches(records).ious.tolist() == [0.5]
     assert average_precisions(records, 0.5) == (1.0, 1.0)
     assert average_precisions(records, 0.51) == (0.0, 0.0)
 

@@ -7,7 +7,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image, project
 
 from detseg.models.rcnn import instance_masks
 from detseg.models.rcnn.instance_masks import mask_targets, published_regions
-from detseg.structures import MaskGrids
+from detseg.structures import RoiMasks
 
 
 def random_regions(num: int, side: float) -> torch.Tensor:
@@ -54,7 +54,7 @@ def test_published_regions_paste_as_torchvision_does(cells: int) -> None:
     # As networks give them: smooth over the grid.  A value within rounding of a half would be anybody's guess.
     grids = torch.nn.functional.interpolate(torch.rand(40, 1, 5, 5), size=(cells, cells), mode="bilinear")[:, 0]
     expected = paste_masks_in_image(grids[:, None], boxes, (90, 100))[:, 0] >= 0.5
-    pasted = MaskGrids(grids, published_regions(boxes, cells)).paste((90, 100))
+    pasted = RoiMasks(grids, published_regions(boxes, cells)).paste((90, 100))
     np.testing.assert_array_equal(pasted.dense(), expected.numpy())
 
 
@@ -72,6 +72,6 @@ def test_targets_of_a_mask_pasted_back_are_the_mask() -> None:
     masks[0] = (x - 30) ** 2 / 20**2 + (y - 34) ** 2 / 14**2 <= 1
     region = torch.tensor([[10.0, 20.0, 50.0, 48.0]])
     grid = mask_targets(masks, torch.tensor([0]), region, cells=28, aligned=True)
-    again = MaskGrids(grid, region).paste((64, 64)).dense()
+    again = RoiMasks(grid, region).paste((64, 64)).dense()
     wrong = (again[0] != masks[0].numpy()).sum()
     assert wrong <= 0.02 * masks.sum()
