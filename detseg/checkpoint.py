@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from detseg.checkpoint_bounds import growing_archive, is_bounded
-from detseg.errors import CheckpointError, one_line, shown
+from detseg.errors import CheckpointError
+from detseg.messages import one_line, shown
 from detseg.structures import ClassTable
 from detseg.whole_files import atomic_write
 

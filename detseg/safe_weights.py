@@ -17,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from detseg.checkpoint import ModelCheckpoint, class_table_of, content_digest, rename_settings
-from detseg.errors import CheckpointError, one_line, shown
+from detseg.errors import CheckpointError
+from detseg.messages import one_line, shown
 
 FORMAT = "detseg-weights-1"
 

@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-FOUNDATION = {"errors", "ops", "structures", "whole_files"}
+FOUNDATION = {"errors", "messages", "ops", "structures", "whole_files"}
 EVERYTHING = {
     "checkpoint",
     "config",
@@ -29,6 +29,7 @@ EVERYTHING = {
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "formats": set(),
+    "messages": set(),
     "whole_files": set(),
     "ops": set(),
     "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
@@ -36,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint": FOUNDATION | {"checkpoint_bounds", "safe_weights"},  # reads a weights file by its name, lazily
     "checkpoint_bounds": set(),
     "safe_weights": FOUNDATION | {"checkpoint"},
-    "config": {"errors"},
+    "config": {"errors", "messages"},
     "memory": FOUNDATION | {"config"},
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
@@ -136,7 +137,7 @@ def library_borders(root: Path) -> list[str]:
             if library in ONLY_IN and not where.startswith(ONLY_IN[library]):
                 found.append(f"{where}:{line}: {library} is imported outside {' and '.join(ONLY_IN[library])}")
             if library in {"torch", "torchvision"} and where.startswith(
-                ("detseg/config/", "detseg/errors.py", "detseg/formats.py")
+                ("detseg/config/", "detseg/errors.py", "detseg/messages.py", "detseg/formats.py")
             ):
                 found.append(f"{where}:{line}: {library} is imported where wrong settings are reported before it loads")
     return found

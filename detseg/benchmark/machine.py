@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detseg.benchmark.measurement import Findings, Measurement
 from detseg.benchmark.subject import Subject
-from detseg.errors import one_line
 from detseg.memory.host import process_memory
+from detseg.messages import one_line
 from detseg.ops.images import to_float
 
 STAGE = "memory"

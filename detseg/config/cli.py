@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from detseg.config.describe import help_text
 from detseg.config.load import load_config
-from detseg.config.messages import printable
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
+from detseg.messages import printable
 
 
 class ToolParser(argparse.ArgumentParser):

@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import annotated_types
 from pydantic.fields import FieldInfo
 
-from detseg.config.messages import in_words, kind_name, quoted, sections
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.section import Section
+from detseg.config.schema.section import Section, kind_name, sections
+from detseg.messages import quoted
 
 _PAGE = """\
 # Configuration
@@ -82,6 +86,35 @@ def markdown() -> str:
     return "\n".join(parts) + "\n"
 
 
+def in_words(annotation: Any, constraints: Iterable[Any] = ()) -> str:
+    """What a type of the schema accepts, e.g. ``a whole number of at least 1``.
+
+    Args:
+        annotation: the annotation of a field, or a part of one.
+        constraints: what pydantic keeps beside it: ``FieldInfo.metadata``.
+    """
+    if get_origin(annotation) is Annotated:
+        annotation, *extras = get_args(annotation)
+        constraints = [c for extra in extras for c in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
+    members = sections(annotation)
+    if len(members) > 1:
+        return "a section whose name is one of " + ", ".join(f"'{kind_name(member)}'" for member in members)
+    if members:
+        return "a section of settings"
+    if get_origin(annotation) in (Union, UnionType):
+        return ", or ".join(in_words(part, constraints) for part in get_args(annotation))
+    if get_origin(annotation) is Literal:
+        choices = [quoted(choice) for choice in get_args(annotation)]
+        return choices[0] if len(choices) == 1 else "one of " + ", ".join(choices)
+    if get_origin(annotation) is tuple:
+        item, *rest = get_args(annotation)
+        length = "a list" if rest == [...] else f"a list of {1 + len(rest)}"
+        return f"{length} (each {in_words(item)})"
+    if annotation in (int, float):
+        return _number_in_words(annotation, list(constraints))
+    return {bool: "true or false", str: "text", Path: "a path", NoneType: "null"}[annotation]
+
+
 def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]:
     """The settings of a section: its own values first, then those of the sections in it."""
     own: dict[tuple[str, str, str | None, str], list[str]] = {}
@@ -130,6 +163,22 @@ def _default(setting: Setting) -> str:
 
 def _kinds(setting: Setting, before: str, after: str) -> str:
     return before + ", ".join(setting.kinds) + after if setting.kinds else ""
+
+
+def _number_in_words(number: type[int] | type[float], constraints: list[Any]) -> str:
+    bounds: dict[str, Any] = {}
+    for constraint in constraints:
+        for bound in ("ge", "gt", "le", "lt", "multiple_of"):
+            if isinstance(constraint, annotated_types.BaseMetadata) and hasattr(constraint, bound):
+                bounds[bound] = getattr(constraint, bound)
+    noun = "a whole number" if number is int else "a number"
+    if "multiple_of" in bounds:
+        noun = f"a multiple of {bounds['multiple_of']}"
+    if "ge" in bounds and "le" in bounds:
+        return f"{noun} from {bounds['ge']} to {bounds['le']}"
+    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+    limits = [f"{words[bound]} {bounds[bound]}" for bound in words if bound in bounds]
+    return " ".join([noun, " and ".join(limits)]) if limits else noun
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from typing import Any, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from detseg.config.describe import every_setting
-from detseg.config.messages import did_you_mean, in_words, kind_name, printable, quoted, sections
+from detseg.config.describe import every_setting, in_words
 from detseg.config.overrides import Override
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.section import Section
+from detseg.config.schema.section import Section, kind_name, sections
+from detseg.messages import did_you_mean, printable, quoted
 
 _RENAMED = {"frozen_stages": "freeze"}
 """What older versions called a setting."""

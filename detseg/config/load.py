@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
 from detseg.config.explain import Origin, explain
-from detseg.config.messages import kind_name, printable, sections
 from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.section import Section
+from detseg.config.schema.section import Section, kind_name, sections
 from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
 from detseg.errors import ConfigError, SettingsError
+from detseg.messages import printable
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:

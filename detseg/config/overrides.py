@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from detseg.config.messages import printable, quoted
 from detseg.config.strict_yaml import YamlValue, parse_value
 from detseg.errors import ConfigError
+from detseg.messages import printable, quoted
 
 _LONGEST = 200
 """Characters of an override that errors repeat."""

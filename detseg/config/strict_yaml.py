@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from yaml.reader import ReaderError
 
-from detseg.config.messages import did_you_mean, printable, quoted
 from detseg.errors import ConfigError
+from detseg.messages import did_you_mean, printable, quoted
 
 YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
 

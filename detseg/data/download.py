@@ -18,9 +18,9 @@ from urllib.parse import urlsplit
 
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-from detseg.data.annotations.classes import printable
 from detseg.data.formats.voc import find_year_folder
-from detseg.errors import DataError, one_line
+from detseg.errors import DataError
+from detseg.messages import one_line, printable
 
 _SCHEMES = {"https"}
 _TIMEOUT = 60.0

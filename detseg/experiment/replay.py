@@ -10,9 +10,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from detseg.config.messages import printable
 from detseg.draw import write_picture
 from detseg.experiment.replay_step import Outcome, ReplayedStep, SampleOutcome
+from detseg.messages import printable
 from detseg.training.nan_bundle import BundleBatch, NanBundle, read_bundle
 from detseg.training.nan_report import gradient_sentence, terms_sentence
 

@@ -16,8 +16,9 @@ from detseg.checkpoint import FOLDER
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.bad_samples import BadSampleList
-from detseg.errors import ConfigError, one_line
+from detseg.errors import ConfigError
 from detseg.experiment.strategy import build_strategy, check_device, slurm_environment
+from detseg.messages import one_line
 from detseg.training.bad_samples import KeepBadSamples
 from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast
 from detseg.training.epoch_table import EpochTable, LastNumbers

@@ -13,10 +13,11 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import YoloConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.segmentation import FcnConfig, UNetConfig
-from detseg.errors import CheckpointError, one_line
+from detseg.errors import CheckpointError
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
 from detseg.factory.yolo import build_detector
+from detseg.messages import one_line
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.segmentation.segmenter import SemanticSegmenter
 from detseg.models.yolo.detector import YoloDetector

@@ -25,7 +25,8 @@ from torchvision.models.detection import (
 )
 
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.errors import ConfigError, DetsegError, one_line
+from detseg.errors import ConfigError, DetsegError
+from detseg.messages import one_line
 from detseg.structures import ClassTable
 
 PUBLISHED: dict[tuple[str, str], Any] = {

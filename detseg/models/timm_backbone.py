@@ -10,7 +10,8 @@ import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from torch import Tensor, nn
 
-from detseg.errors import DetsegError, one_line
+from detseg.errors import DetsegError
+from detseg.messages import one_line
 
 
 class TimmBackbone(nn.Module):

@@ -9,10 +9,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
-from detseg.config.messages import printable
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, write_picture
 from detseg.errors import ConfigError, DataError
+from detseg.messages import printable
 from detseg.predict.detection import Predictor
 from detseg.predict.load import load_predictor
 from detseg.predict.outputs import DetectionOutput, Output, SegmentationOutput

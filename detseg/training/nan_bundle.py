@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from detseg.config.messages import printable
-from detseg.errors import CheckpointError, one_line
+from detseg.errors import CheckpointError
+from detseg.messages import one_line, printable
 
 JSON, WEIGHTS = "bundle.json", "weights.safetensors"
 _MAX_BYTES = 64 * 1024**2

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detseg.config.messages import printable
 from detseg.data.loading.sampling import EpochBatchSampler
+from detseg.messages import printable
 from detseg.training.nan_bundle import (
     BundleBatch,
     BundleSample,

@@ -19,7 +19,8 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from detseg.errors import DetsegError, one_line
+from detseg.errors import DetsegError
+from detseg.messages import one_line
 from detseg.structures import Batch
 from detseg.training.nan_bundle import write_bundle
 from detseg.training.nan_report import Norms, bundle_of, bundle_tensors, gradient_norms, sentence

@@ -25,8 +25,9 @@ from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.mask_hints import describe_unknown_colors, most_frequent_colors
 from detseg.data.images.png_rows import lacks_rows
 from detseg.data.images.read import read_image, read_image_hw
-from detseg.errors import CheckpointError, ConfigError, DataError, one_line, shown
+from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.factory import load_model
+from detseg.messages import one_line, shown
 from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import write_coco_masks
 from tests.data.formats.voc_layout import simple_voc

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from detseg.config.load import config_from_dict
-from detseg.errors import ConfigError, one_line, shown
+from detseg.errors import ConfigError
 from detseg.evaluate import evaluate_checkpoint
+from detseg.messages import one_line, shown
 from tests.predict.networks import write_unet
 from tests.security.hostile import in_torch_zip, innocent, png_that_declares
 from tests.tools.mistakes import said

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,3 +34,22 @@ def changed(section: Section, *keys: str) -> list[str]:
     """Those of some settings that are not at their default."""
     fields = type(section).model_fields
     return [key for key in keys if getattr(section, key) != fields[key].default]
+
+
+def sections(annotation: Any) -> tuple[type[Section], ...]:
+    """The section classes that a field may hold; several where ``name`` tells them apart, none for a plain value."""
+    parts = [part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Section)]
+    return tuple(parts)
+
+
+def kind_name(section: type[Section]) -> str:
+    """The ``name`` by which a section is picked from its union."""
+    return str(get_args(section.model_fields["name"].annotation)[0])
+
+
+def _parts(annotation: Any) -> list[Any]:
+    if get_origin(annotation) is Annotated:
+        return _parts(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [part for member in get_args(annotation) for part in _parts(member)]
+    return [annotation]

@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.errors import ClassTableError, DataError, shown
+from detseg.errors import ClassTableError, DataError
+from detseg.messages import listed, printable, shown
 from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
-
-_MAX_LISTED = 10
-_LONGEST = 300
-"""Characters; the names of files have up to 255, and folders before them."""
-
-
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """`` (did you mean 'x'?)`` with the known name nearest to ``name``, or nothing where none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {shown(near[0])}?)" if near else ""
-
-
-def printable(name: str) -> str:
-    """A name from a file as it can stand in a message: quoted, with escapes, if it holds more than printable text; cut
-    where it is too long for a name."""
-    return name if name.isprintable() and len(name) <= _LONGEST else shown(name)
-
-
-def listed(names: Sequence[str]) -> str:
-    """The names in a row, cut after ten."""
-    more = f", and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
-    return ", ".join(printable(name) for name in names[:_MAX_LISTED]) + more
 
 
 def check_class_name(where: str, name: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.classes import printable
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
+from detseg.messages import printable
 from detseg.structures import BoolArray, ClassTable
 
 MAX_EXAMPLES = 5

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from detseg.data.annotations.filled import surely_filled
 from detseg.data.annotations.ragged import THREADS, pick_rows, running_total
-from detseg.errors import shown
+from detseg.messages import shown
 from detseg.ops.masks import encode_edges, run_lengths
 from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
 

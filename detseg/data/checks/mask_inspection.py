@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detseg.data.annotations.classes import listed, printable
 from detseg.data.annotations.issues import MAX_EXAMPLES, DataIssue
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.mask_hints import histogram
 from detseg.data.images.read import read_image_hw, read_orientation
-from detseg.errors import DataError, one_line, shown
+from detseg.errors import DataError
+from detseg.messages import listed, one_line, printable, shown
 from detseg.structures import IGNORE_LABEL, IntArray
 
 MAX_INSPECTED = 200

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from detseg.data.annotations.classes import printable
 from detseg.data.annotations.model import training_boxes
 from detseg.data.augment.geometry import visible_boxes
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.messages import printable
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, IntArray
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from detseg.data.datasets.contract import SampleSource, file_of
 from detseg.data.loading.sampling import Stream, random_stream
-from detseg.errors import DataError, one_line
+from detseg.errors import DataError
+from detseg.messages import one_line
 from detseg.structures import Sample
 from detseg.whole_files import atomic_write
 

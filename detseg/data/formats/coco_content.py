@@ -27,7 +27,8 @@ from detseg.data.formats.coco_file import (
     load_coco,
 )
 from detseg.data.formats.file_digest import FileDigest
-from detseg.errors import DataError, shown
+from detseg.errors import DataError
+from detseg.messages import shown
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.classes import check_class_name, did_you_mean, listed
+from detseg.data.annotations.classes import check_class_name
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.regions import PackedRegions, RegionsBuilder, are_numbers
 from detseg.data.formats.file_digest import FileDigest
 from detseg.data.images.read import MAX_PIXELS, read_image_hw
-from detseg.errors import ClassTableError, DataError, shown
+from detseg.errors import ClassTableError, DataError
+from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import ClassTable, IntArray
 
 Entry = dict[str, Any]

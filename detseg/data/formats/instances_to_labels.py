@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.classes import check_class_name, listed
+from detseg.data.annotations.classes import check_class_name
 from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import pack_images
 from detseg.data.annotations.regions import PackedRegions
@@ -24,7 +24,8 @@ from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco import report_labels, sorted_by_image
 from detseg.data.formats.coco_columns import open_coco
 from detseg.data.formats.coco_file import check_images_present, coco_categories, coco_class_table
-from detseg.errors import ClassTableError, shown
+from detseg.errors import ClassTableError
+from detseg.messages import listed, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 BACKGROUND = "background"

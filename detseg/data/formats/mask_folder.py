@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.data.annotations.classes import listed, mask_class_table
+from detseg.data.annotations.classes import mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
@@ -17,6 +17,7 @@ from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.images.mask_encoding import MaskEncoding, Rgb
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
+from detseg.messages import listed
 from detseg.structures import ClassTable
 
 

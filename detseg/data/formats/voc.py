@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from detseg.data.annotations.classes import class_table, did_you_mean, listed, mask_class_table
+from detseg.data.annotations.classes import class_table, mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
 from detseg.data.annotations.model import AnnotationsBuilder, pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
@@ -25,7 +25,8 @@ from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
-from detseg.errors import ClassTableError, DataError, shown
+from detseg.errors import ClassTableError, DataError
+from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import ClassTable, ImageAnnotations
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.classes import check_class_name, printable
+from detseg.data.annotations.classes import check_class_name
 from detseg.data.annotations.regions import are_numbers
-from detseg.errors import DataError, shown
+from detseg.errors import DataError
+from detseg.messages import printable, shown
 from detseg.structures import BoolArray, FloatArray
 
 # XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.

@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from detseg.config.messages import printable
+from detseg.messages import printable
 
 _STDERR = 2
 

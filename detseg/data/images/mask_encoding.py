@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from detseg.data.annotations.classes import listed, printable
-from detseg.errors import ClassTableError, shown
+from detseg.errors import ClassTableError
+from detseg.messages import listed, printable, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 Rgb = tuple[int, int, int]

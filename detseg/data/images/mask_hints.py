@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.annotations.classes import printable
 from detseg.data.images.mask_encoding import MaskEncoding, color_codes, row_blocks
+from detseg.messages import printable
 from detseg.structures import BoolArray, IntArray, UInt8Array
 
 _MAX_SHOWN = 8

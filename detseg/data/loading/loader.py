@@ -24,7 +24,8 @@ from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.collate import PackedBatch, collate
 from detseg.data.loading.examples import EvalDataset, TrainDataset
 from detseg.data.loading.sampling import EpochBatchSampler
-from detseg.errors import DataError, DetsegError, one_line
+from detseg.errors import DataError, DetsegError
+from detseg.messages import one_line
 from detseg.structures import Batch
 
 PREFETCH = 4

@@ -1,0 +1,78 @@
+"""How values, names and near misses stand in messages: on one line, safe for a terminal, and not too long.
+
+What a message repeats comes from the user's files and may hold anything: line breaks that look like a second message,
+escape sequences that move the cursor, a megabyte of text.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Iterable, Sequence
+
+_MAX_LINE = 4000
+_MAX_ERROR = 300
+_MAX_NAME = 300
+"""The names of files have up to 255 characters, and folders before them."""
+_MAX_VALUE = 100
+_MAX_SETTING = 60
+_MAX_LISTED = 10
+
+
+def printable(text: str) -> str:
+    """Text with everything that could move a terminal's cursor or change its colour as escapes; cut where it is longer
+    than any message."""
+    return _cut(_escaped(text[: _MAX_LINE + 1]), _MAX_LINE)
+
+
+def shown(value: object) -> str:
+    """A value as Python writes it: quoted where it is text, white space folded, cut after 100 characters."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
+        text = f"a {type(value).__name__}"
+    return _folded(text, _MAX_VALUE)
+
+
+def quoted(value: object) -> str:
+    """A value as a configuration file writes it (true, null, .inf), cut after 60 characters."""
+    if isinstance(value, str):
+        text = f"'{value}'"
+    elif isinstance(value, float) and not math.isfinite(value):
+        text = ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    elif isinstance(value, dict) and value:
+        text = "a mapping with " + ", ".join(value)
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    text = _escaped(text)
+    return text if len(text) <= _MAX_SETTING else text[: _MAX_SETTING - 3] + "..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names in a row, cut after ten."""
+    more = f", and {len(names) - _MAX_LISTED} more" if len(names) > _MAX_LISTED else ""
+    return ", ".join(_cut(printable(name), _MAX_NAME) for name in names[:_MAX_LISTED]) + more
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` with the known word nearest to ``word``, or nothing where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {shown(near[0])}?)" if near else ""
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, on one line, for use inside one of our messages."""
+    return _folded(str(error), _MAX_ERROR) or type(error).__name__
+
+
+def _folded(text: str, most: int) -> str:
+    return _cut(_escaped(" ".join(text[: 20 * most].split())), most)
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
