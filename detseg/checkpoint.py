@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from detseg.checkpoint_bounds import growing_archive, is_bounded
+from detseg.config.renamed import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
 from detseg.structures import ClassTable
@@ -216,7 +217,8 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
             f"{path}: damaged: its content does not have the checksum that it was written with; take another one of "
             f"the run directory"
         )
-    rename_settings(entry.get("config"))
+    if isinstance(entry.get("config"), dict):
+        entry["config"] = rename_settings(entry["config"])
     return checkpoint
 
 
@@ -229,14 +231,6 @@ def _is_whole(checkpoint: dict[str, Any], entry: dict[str, Any]) -> bool:
     except (TypeError, ValueError, RecursionError, RuntimeError):  # what was written was tensors and plain data
         return False
     return type(entry[_CHECKSUM]) is str and entry[_CHECKSUM] == digest
-
-
-def rename_settings(config: Any) -> None:
-    """Bring the settings of an older version to the names of today."""
-    model = config.get("model") if isinstance(config, dict) else None
-    backbone = model.get("backbone") if isinstance(model, dict) else None
-    if isinstance(backbone, dict) and "frozen_stages" in backbone:
-        backbone["freeze"] = backbone.pop("frozen_stages") or "none"
 
 
 def read_model_checkpoint(path: Path) -> ModelCheckpoint:

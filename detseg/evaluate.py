@@ -158,7 +158,7 @@ def build_evaluator(config: ExperimentConfig, classes: ClassTable) -> Evaluator:
     settings = config.evaluation
     if isinstance(config.model, DetectorConfig):
         masks = isinstance(config.model, MaskRcnnConfig)
-        return DetectionEvaluator(classes, settings.max_detections, settings.operating_iou, masks)
+        return DetectionEvaluator(classes, settings.max_detections, settings.f1_iou, masks)
     return SegmentationEvaluator(classes, settings.boundary_width)
 
 

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from detseg.checkpoint import ModelCheckpoint, class_table_of, content_digest, rename_settings
+from detseg.checkpoint import ModelCheckpoint, class_table_of, content_digest
+from detseg.config.renamed import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
 
@@ -88,8 +89,7 @@ def read_weights(path: Path) -> ModelCheckpoint:
         config, classes = json.loads(texts["config"]), json.loads(texts["classes"])
         if not isinstance(config, dict) or not isinstance(classes, dict):
             raise TypeError("config, classes: expected mappings")
-        rename_settings(config)
-        return ModelCheckpoint(config, class_table_of(classes), weights, int(texts["epoch"]))
+        return ModelCheckpoint(rename_settings(config), class_table_of(classes), weights, int(texts["epoch"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: an entry is missing or malformed ({shown(one_line(error))})") from error
 

@@ -81,7 +81,7 @@ def broken_run(folder: Path, write: Any, data: Path, *overrides: str) -> BrokenR
     """Train on the data with settings that ``write`` writes, until a bad step stops the run."""
     torch.set_num_threads(1)
     config_path = write(folder / "tiny.yaml", data)
-    config = tiny_config(config_path, folder / "run", "trainer.max_epochs=3", "trainer.num_pictures=0", *overrides)
+    config = tiny_config(config_path, folder / "run", "trainer.max_epochs=3", "trainer.num_previews=0", *overrides)
     with pytest.raises(DetsegError) as caught:
         train(config, config_path)
     (bundle,) = (folder / "run").glob("nan_*")

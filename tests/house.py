@@ -34,9 +34,10 @@ ALLOWED: dict[str, set[str]] = {
     "ops": set(),
     "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
     "draw": FOUNDATION,
-    "checkpoint": FOUNDATION | {"checkpoint_bounds", "safe_weights"},  # reads a weights file by its name, lazily
+    "checkpoint": FOUNDATION
+    | {"checkpoint_bounds", "config", "safe_weights"},  # weights files lazily; old setting names
     "checkpoint_bounds": set(),
-    "safe_weights": FOUNDATION | {"checkpoint"},
+    "safe_weights": FOUNDATION | {"checkpoint", "config"},
     "config": {"errors", "messages"},
     "memory": FOUNDATION | {"config"},
     "models": FOUNDATION,

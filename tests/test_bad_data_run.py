@@ -19,7 +19,7 @@ from tests.tiny import tiny_config, write_colors, write_config, write_segmentati
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-SKIP = ("data.on_bad_sample=skip", "data.max_bad_share=0.1", "trainer.num_pictures=0")
+SKIP = ("data.on_bad_sample=skip", "data.max_bad_fraction=0.1", "trainer.num_previews=0")
 
 
 @dataclass(frozen=True)

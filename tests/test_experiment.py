@@ -173,7 +173,7 @@ def test_a_run_is_never_written_over(tiny_run: TinyRun) -> None:
 def test_runs_without_a_name_are_numbered(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
-    config = tiny_config(tiny_run.config_path, None, "trainer.max_epochs=1", "trainer.num_pictures=0")
+    config = tiny_config(tiny_run.config_path, None, "trainer.max_epochs=1", "trainer.num_previews=0")
     assert train(config, tiny_run.config_path) == Path("runs/tiny-2")
     assert sorted(os.listdir("runs/tiny-2")) == [
         "checkpoints",

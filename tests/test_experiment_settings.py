@@ -22,7 +22,7 @@ COCO = (
     *("data.train_images=train", "data.train_annotations=annotations/instances_train.json"),
     *("data.val_images=val", "data.val_annotations=annotations/instances_val.json"),
 )
-FEW = ("model.proposals.proposals_train=64", "model.proposals.proposals=32", "model.regions.samples=32")
+FEW = ("model.rpn.post_nms_top_n_train=64", "model.rpn.post_nms_top_n=32", "model.roi_heads.batch_size_per_image=32")
 RANDOM = ("model.weights=null", *FEW)
 """The published weights cannot be fetched here; tests/factory/test_published.py loads files like them."""
 LAYOUTS = {
@@ -74,7 +74,7 @@ def test_every_config_file_runs(name: str, layouts: dict[str, Path], capsys: pyt
         ("optimizer.name=rmsprop", "schedule.name=inverse_time"),
         ("optimizer.name=adamw", "schedule.name=one_cycle"),
         ("trainer.precision=bfloat16", "trainer.ema_decay=0"),
-        ("trainer.gradient_clip_norm=0", "trainer.accumulate_batches=2"),
+        ("trainer.gradient_clip_norm=0", "trainer.accumulate_grad_batches=2"),
         ("data.augmentation.multi_scale=[0.5, 1.5]", "data.augmentation.mosaic=1.0", "data.augmentation.mixup=1.0"),
     ],
     ids=lambda overrides: overrides[0],
@@ -98,7 +98,7 @@ def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytes
 
 
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
-    overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_batches=2", "trainer.validate_every=4")
+    overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_grad_batches=2", "trainer.validate_every=4")
     config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
     trainer = build_trainer(config, tmp_path, "val/AP", Console(quiet=True))
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (3.0, 2)

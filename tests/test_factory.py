@@ -134,8 +134,8 @@ class TestHead:
     def test_task_aligned_settings_arrive(self) -> None:
         config = TaskAlignedHeadConfig(
             strides=(16, 8),
-            bins=4,
-            top_candidates=3,
+            reg_max=4,
+            topk=3,
             alpha=1.5,
             beta=2.5,
             box_weight=3.5,

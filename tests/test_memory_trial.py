@@ -40,7 +40,7 @@ def mask_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Setup:
         (("data.augmentation.mosaic=0.1",), 8),
         (("data.augmentation.mixup=0.1",), 4),
         (("data.augmentation.mosaic=0.1", "data.augmentation.mixup=0.1"), 16),
-        (("data.augmentation.mosaic=0.1", "data.augmentation.plain_last_epochs=2"), 2),
+        (("data.augmentation.mosaic=0.1", "data.augmentation.no_mosaic_last_epochs=2"), 2),
     ],
 )
 def test_the_fullest_image_counts_with_all_that_is_put_into_it(

@@ -24,7 +24,7 @@ def test_the_weight_of_a_class_that_fills_nearly_all_stays_above_zero(
     config = ExperimentConfig.model_validate(
         {
             "model": {"name": "unet", "loss": {"class_weights": "median_frequency"}},
-            "data": {"name": "folder", "root": str(tmp_path)},
+            "data": {"name": "mask_folder", "root": str(tmp_path)},
         }
     )
     settings = settings_from_data(config, dataset, Console())

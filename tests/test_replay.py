@@ -161,7 +161,11 @@ def test_weights_that_were_bad_before_the_step(copied: Path) -> None:
 
 def test_an_infinite_slope_in_accumulated_batches_of_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     break_losses(monkeypatch, YoloDetector, bad_slope)
-    options = ("trainer.accumulate_batches=4", "trainer.precision=bfloat16", "data.augmentation.multi_scale=[0.5,1.5]")
+    options = (
+        "trainer.accumulate_grad_batches=4",
+        "trainer.precision=bfloat16",
+        "data.augmentation.multi_scale=[0.5,1.5]",
+    )
     run = broken_run(tmp_path, write_config, one_yellow(tmp_path / "colors"), *options)
     assert re.match(r"epoch 1, step [12]: the gradient is not finite \(box \d", run.message)
     assert ", ... (" not in run.message  # eight samples are named

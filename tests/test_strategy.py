@@ -23,7 +23,7 @@ from detseg.models.unet_encoder import UNetEncoder
 from detseg.training.optimizers import parameter_groups, vectors
 from tests.tiny import TinyRun, tiny_config
 
-SHARDED = ("trainer.strategy=fsdp", "trainer.ema_decay=0", "trainer.gradient_clip_norm=0", "trainer.num_pictures=0")
+SHARDED = ("trainer.strategy=fsdp", "trainer.ema_decay=0", "trainer.gradient_clip_norm=0", "trainer.num_previews=0")
 
 
 def test_other_strategies_are_lightnings_own() -> None:
@@ -87,7 +87,7 @@ def test_weights_that_are_sharded_are_decayed_as_before() -> None:
     [
         (("trainer.ema_decay=0.9",), "trainer.ema_decay"),
         (("trainer.gradient_clip_norm=1",), "trainer.gradient_clip_norm"),
-        (("trainer.num_pictures=1",), "trainer.num_pictures"),
+        (("trainer.num_previews=1",), "trainer.num_previews"),
         (("trainer.compile=true",), "trainer.compile"),
         (("model.backbone.freeze=stem", "model.backbone.unfreeze_epoch=2"), "model.backbone.unfreeze_epoch"),
         (("trainer.strategy=fsdp_cpu_offload",), "trainer.strategy"),

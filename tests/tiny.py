@@ -113,7 +113,7 @@ def write_config(path: Path, data_root: Path) -> Path:
             "ema_decay": 0.8,
             "ema_warmup_steps": 4,
             "validate_every": 5,
-            "num_pictures": 2,
+            "num_previews": 2,
         },
     }
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -137,15 +137,15 @@ def write_instance_config(path: Path, data_root: Path) -> Path:
         "name": "mask_rcnn",
         "backbone": {"name": "csp_nano", "width": 0.125, "depth": 0.1},
         "neck": {"channels": 32},
-        "proposals": {
+        "rpn": {
             "anchor_sizes": [[16], [24], [32], [48], [64]],
-            "samples": 64,
-            "candidates_train": 100,
-            "proposals_train": 64,
-            "candidates": 100,
-            "proposals": 32,
+            "batch_size_per_image": 64,
+            "pre_nms_top_n_train": 100,
+            "post_nms_top_n_train": 64,
+            "pre_nms_top_n": 100,
+            "post_nms_top_n": 32,
         },
-        "regions": {"hidden": 64, "samples": 32},
+        "roi_heads": {"hidden": 64, "batch_size_per_image": 32},
         "mask": {"channels": 16, "convolutions": 1},
     }
     folders = {"train_images": "train", "val_images": "val"}

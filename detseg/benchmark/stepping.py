@@ -78,7 +78,7 @@ class HandedOut:
         return _ENDLESS
 
     def __iter__(self) -> Iterator[Batch]:
-        accumulated = self.subject.config.trainer.accumulate_batches
+        accumulated = self.subject.config.trainer.accumulate_grad_batches
         least = _COMPILED_WARM_UP if self.subject.config.trainer.compile else len(self.held)
         with self.clock.timing(self.warm_up):
             yield from self._next(accumulated * math.ceil(least / accumulated))
@@ -158,16 +158,16 @@ def measure_steps(subject: Subject, effort: Effort, findings: Findings) -> None:
 def _one_process(config: ExperimentConfig) -> ExperimentConfig:
     """The settings of one epoch in one process on one device, without pictures."""
     changes: dict[str, Any] = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False}
-    changes |= {"max_epochs": 1, "num_pictures": 0, "early_stopping_patience": None, "fast_dev_run": False}
+    changes |= {"max_epochs": 1, "num_previews": 0, "early_stopping_patience": None, "fast_dev_run": False}
     return config.model_copy(update={"trainer": config.trainer.model_copy(update=changes)})
 
 
 def _report(subject: Subject, steps: HandedOut, findings: Findings) -> None:
-    images, accumulated = len(steps.held[0]), subject.config.trainer.accumulate_batches
+    images, accumulated = len(steps.held[0]), subject.config.trainer.accumulate_grad_batches
     num_workers = subject.config.data.num_workers
     notes = {}
     if accumulated > 1:
-        once = f"once in trainer.accumulate_batches={accumulated} steps; here its share of one"
+        once = f"once in trainer.accumulate_grad_batches={accumulated} steps; here its share of one"
         notes = dict.fromkeys((OPTIMISER, CLIPPING, AVERAGE), once)
     rounds = [{name: 1000 * parts[name] for name in sorted(parts, key=STEP_ORDER.index)} for parts in steps.parts]
     in_parts = tuple(sum(values.values()) for values in rounds)

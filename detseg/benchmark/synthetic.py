@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.config.schema.data import CocoConfig, DataSection, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.data import CocoConfig, DataSection, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.structures import UInt8Array
@@ -55,7 +55,7 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     hw = _picture_hw(config.data.input_hw)
     num_train = max(_num_train(config.data.input_hw), 2 * config.data.num_images)
     common = {key: getattr(config.data, key) for key in DataSection.model_fields if key != "classes"}
-    data: CocoConfig | FolderConfig
+    data: CocoConfig | MaskFolderConfig
     if isinstance(config.model, DetectorConfig):
         for split, num_images in (("train", num_train), ("val", _NUM_VAL)):
             _write_objects(root, split, num_images, names, hw, rng)
@@ -65,7 +65,7 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     else:
         for split, num_images in (("train", num_train), ("val", _NUM_VAL)):
             _write_maps(root, split, num_images, len(names), hw, rng)
-        data = FolderConfig(**common, classes=names, name="folder", root=root)
+        data = MaskFolderConfig(**common, classes=names, name="mask_folder", root=root)
     return config.model_copy(update={"data": data})
 
 
@@ -138,7 +138,7 @@ def _write_objects(
 def _write_maps(
     root: Path, split: str, num_images: int, num_classes: int, hw: tuple[int, int], rng: np.random.Generator
 ) -> None:
-    """In the folders that a ``FolderConfig`` names if it is not told any."""
+    """In the folders that a ``MaskFolderConfig`` names if it is not told any."""
     images, masks = root / split / "images", root / split / "masks"
     for folder in (images, masks):
         folder.mkdir(parents=True)

@@ -167,7 +167,7 @@ def _parts_of_step(figures: Figures) -> Iterator[Verdict]:
     losses = [LOSS, ASSIGNMENT, PROPOSALS]
     if (loss := sum(shares.get(name, 0.0) for name in losses)) >= LOSS_SHARE:
         what = "loss, assignment and proposals" if figures.two_stage else "loss and assignment"
-        fewer = "lower model.proposals.candidates_train and model.proposals.proposals_train"
+        fewer = "lower model.rpn.pre_nms_top_n_train and model.rpn.post_nms_top_n_train"
         yield Verdict("loss", f"{loss:.0%} of a step are {what}", fewer if figures.two_stage else coarser)
 
 

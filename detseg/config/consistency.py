@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detseg.config.schema.data import FolderConfig, VocConfig
+from detseg.config.schema.data import MaskFolderConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig, ProposalConfig, RegionConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig, RoiHeadsConfig, RpnConfig
 from detseg.config.schema.section import MAX_SIDE, changed
 from detseg.config.schema.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
 from detseg.config.schema.training import EvaluationConfig
@@ -33,8 +33,11 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
 def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Contradiction]:
     data, name = config.data, model.name
     masks = isinstance(model, MaskRcnnConfig)
-    if isinstance(data, FolderConfig):
-        yield "data.name", f"folder holds masks, model.name={name} finds boxes; take voc or coco, or model.name=unet"
+    if isinstance(data, MaskFolderConfig):
+        yield (
+            "data.name",
+            f"mask_folder holds masks, model.name={name} finds boxes; take voc or coco, or another model",
+        )
     if any(side % COARSEST_STRIDE for side in data.input_hw):
         yield "data.image_size", f"model.name={name} needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
     if data.augmentation.elastic.probability and not masks:
@@ -74,8 +77,8 @@ def _sharding(config: ExperimentConfig) -> Iterator[Contradiction]:
         yield "trainer.ema_decay", "averaged weights cannot follow those that trainer.strategy=fsdp shards; set it to 0"
     if trainer.gradient_clip_norm:
         yield "trainer.gradient_clip_norm", "Lightning does not clip by norm with trainer.strategy=fsdp; set it to 0"
-    if trainer.num_pictures:
-        yield "trainer.num_pictures", "with trainer.strategy=fsdp one process alone cannot draw; set it to 0"
+    if trainer.num_previews:
+        yield "trainer.num_previews", "with trainer.strategy=fsdp one process alone cannot draw; set it to 0"
     if trainer.compile:
         yield "trainer.compile", "is not tried with trainer.strategy=fsdp; set it to false"
     if config.model.backbone.unfreeze_epoch is not None:
@@ -86,10 +89,10 @@ def _segmentation(config: ExperimentConfig, model: FcnConfig | UNetConfig) -> It
     data, name = config.data, model.name
     for key in changed(data.augmentation, "mixup", "min_visibility", "min_box_size"):
         yield f"data.augmentation.{key}", f"is for boxes, model.name={name} has none; leave it out"
-    for key in changed(config.evaluation, "max_detections", "operating_iou"):
+    for key in changed(config.evaluation, "max_detections", "f1_iou"):
         yield f"evaluation.{key}", f"is for boxes, model.name={name} has none; leave it out"
     yield from _terms_that_are_off(model.loss)
-    if isinstance(data, FolderConfig):
+    if isinstance(data, MaskFolderConfig):
         if data.mask_colors is not None:
             for key in changed(data, "mask_values", "ignore_index"):
                 yield f"data.{key}", "data.mask_colors says that masks are colours, not values; leave one of them out"
@@ -115,8 +118,8 @@ Contradiction = tuple[str, str]
 _DECIDED: dict[str, tuple[str, ...]] = {
     "backbone": ("name", "depth", "width", "levels", "pretrained"),
     "neck": ("name", "channels", "depth"),
-    "proposals": ("anchor_sizes", "aspect_ratios", "convolutions"),
-    "regions": ("pool_size", "sampling_ratio", "hidden"),
+    "rpn": ("anchor_sizes", "aspect_ratios", "convolutions"),
+    "roi_heads": ("pool_size", "sampling_ratio", "hidden"),
     "mask": ("pool_size", "convolutions", "channels"),
 }
 """What a published variant decides, by section."""
@@ -150,13 +153,13 @@ def two_stage_contradictions(
         )
     if isinstance(model, MaskRcnnConfig) and model.variant not in ("custom", "resnet50_fpn"):
         yield "model.variant", f"no mask_rcnn is published on {model.variant}; take resnet50_fpn or custom"
-    for stage in ("proposals", "regions"):
-        section: ProposalConfig | RegionConfig = getattr(model, stage)
-        if int(section.samples * section.positive_share) < 1:
+    for stage in ("rpn", "roi_heads"):
+        section: RpnConfig | RoiHeadsConfig = getattr(model, stage)
+        if int(section.batch_size_per_image * section.positive_fraction) < 1:
             yield (
-                f"model.{stage}.samples",
-                f"{section.samples} samples of which a share of {section.positive_share:g} may be positive leave no "
-                f"positive at all, and boxes would never be learnt; raise samples or positive_share",
+                f"model.{stage}.batch_size_per_image",
+                f"{section.batch_size_per_image} samples with a positive_fraction of {section.positive_fraction:g} "
+                "leave no positive at all, and boxes would never be learnt; raise either",
             )
         loss = section.box_loss
         if loss.name != "smooth_l1" and changed(loss, "beta"):
@@ -165,8 +168,8 @@ def two_stage_contradictions(
                 f"belongs to smooth_l1; leave it out, or take that instead of {loss.name}",
             )
 
-    if model.proposals.positive_iou < model.proposals.negative_iou:
-        yield "model.proposals.positive_iou", "is below negative_iou; an anchor would be both, raise it or lower that"
+    if model.rpn.positive_iou < model.rpn.negative_iou:
+        yield "model.rpn.positive_iou", "is below negative_iou; an anchor would be both, raise it or lower that"
 
 
 def _set(model: FasterRcnnConfig | MaskRcnnConfig, name: str, keys: tuple[str, ...]) -> list[str]:

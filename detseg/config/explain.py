@@ -20,9 +20,6 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
 from detseg.messages import did_you_mean, printable, quoted
 
-_RENAMED = {"frozen_stages": "freeze"}
-"""What older versions called a setting."""
-
 _MAX_LINES = 10
 _LONGEST_KEY = 100
 _MISSING = object()
@@ -157,9 +154,7 @@ def _unknown_keys(errors: Sequence[ErrorDetails], data: Mapping[str, Any], origi
 
 
 def _nearest(key: str, section: type[Section]) -> str:
-    """A hint at the known key that ``key`` may stand for: its new name, one beside it, its name elsewhere."""
-    if _RENAMED.get(key) in section.model_fields:
-        return f"; it is called {_RENAMED[key]!r} now"
+    """A hint at the known key that ``key`` may stand for: one beside it, or its name elsewhere."""
     if near := did_you_mean(key, section.model_fields):
         return near
     elsewhere = [f"'{setting.path}'" for setting in every_setting() if setting.path.rpartition(".")[2] == key]

@@ -14,8 +14,9 @@ import yaml
 from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
-from detseg.config.explain import Origin, explain
+from detseg.config.explain import Origin, dotted, explain
 from detseg.config.overrides import apply_overrides, parse_override
+from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
 from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
@@ -76,6 +77,8 @@ def config_to_yaml(config: ExperimentConfig) -> str:
 
 def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
     """Through JSON, whose strict mode tells 3, "3", 3.0 and true apart but takes lists as tuples and text as paths."""
+    if old := list(old_names(data)):
+        raise SettingsError("\n".join(printable(f"{origin.of(path)}: {dotted(path)}: {text}") for path, text in old))
     data = _name_default_kinds(data, ExperimentConfig)
     try:
         text = json.dumps(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detseg.config.schema.data import CocoConfig, DataConfig, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.data import CocoConfig, DataConfig, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.config.schema.rcnn import MaskRcnnConfig
 from detseg.data.annotations.classes import class_table, compare_with_file, mask_class_table
@@ -53,8 +53,8 @@ def open_split(
             return read_coco(root / split, file, names or SHAPE_CLASSES, masks)
         case ShapesConfig():
             return read_voc(shapes_root(config, split), split, classes=names or SHAPE_CLASSES)
-        case FolderConfig():
-            raise DataError("data.name: folder holds masks, not boxes; take voc or coco")
+        case MaskFolderConfig():
+            raise DataError("data.name: mask_folder holds masks, not boxes; take voc or coco")
 
 
 def voc_list(config: VocConfig, split: Split) -> str:
@@ -123,7 +123,7 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
         DataError: a folder, list, annotation, image or mask is missing or wrong.
     """
     difference = ""
-    if isinstance(config, VocConfig | FolderConfig):
+    if isinstance(config, VocConfig | MaskFolderConfig):
         difference = compare_with_file(config.root, classes, config.classes)
     dataset = _open(config, split, classes)
     if difference:
@@ -153,12 +153,12 @@ def _open(config: DataConfig, split: Split, classes: ClassTable | None) -> Segme
                 classes=SHAPE_MASK_CLASSES if not classes else table,
                 skip_bad=skip_bad,
             )
-        case FolderConfig():
+        case MaskFolderConfig():
             return _open_folder(config, split, names, skip_bad)
 
 
 def _open_folder(
-    config: FolderConfig, split: Split, classes: ClassTable | tuple[str, ...] | None, skip_bad: bool
+    config: MaskFolderConfig, split: Split, classes: ClassTable | tuple[str, ...] | None, skip_bad: bool
 ) -> SegmentationDataset:
     images, masks = {
         "train": (config.train_images, config.train_masks),

@@ -98,7 +98,7 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
         num_workers=config.data.num_workers,
         max_epochs=config.trainer.max_epochs,
         seed=config.seed,
-        bad_samples=BadSampleList(len(train_set), config.data.max_bad_share) if skips else None,
+        bad_samples=BadSampleList(len(train_set), config.data.max_bad_fraction) if skips else None,
     )
 
 

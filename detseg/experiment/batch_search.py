@@ -124,9 +124,9 @@ def largest_reckoned(measure: Measure, available: float, most: int, least_per_im
 def scaled_rate(optimizer: OptimizerConfig, num_images: int) -> float:
     """The learning rate for a batch, from that of the settings, which is for 16 images of a process.
 
-    The number of processes and ``accumulate_batches`` are the same in both, so they drop out.  SGD: in proportion to
-    the batch (Goyal et al. 2017, section 2.1).  Adam, AdamW, RMSprop: to its square root (Krizhevsky 2014, section 5;
-    Malladi et al. 2022, definition 4.1).
+    The number of processes and ``accumulate_grad_batches`` are the same in both, so they drop out.  SGD: in proportion
+    to the batch (Goyal et al. 2017, section 2.1).  Adam, AdamW, RMSprop: to its square root (Krizhevsky 2014,
+    section 5; Malladi et al. 2022, definition 4.1).
 
     Args:
         optimizer: its settings.

@@ -88,7 +88,7 @@ class Trial:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             terms = self.task.model.losses(to_float(batch.images), self.task.targets(batch))
         total = torch.stack(list(terms.values())).sum()
-        if settings.accumulate_batches == 1:
+        if settings.accumulate_grad_batches == 1:
             self.optimizer.zero_grad()
         torch.autograd.backward(total)
         if settings.gradient_clip_norm:

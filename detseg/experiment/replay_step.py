@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict, without_download
+from detseg.config.renamed import rename_settings
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.loading.loader import TrainLoader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
@@ -192,7 +193,9 @@ class ReplayedStep:
             if not override.startswith("data."):
                 raise ConfigError(f"override {override}: the bundle decides; only data.* can be changed")
         fixed = ("data.num_workers=0", "trainer.compile=false", "trainer.sync_batchnorm=false")  # one CPU process
-        return config_from_dict(without_download(self.bundle.config), str(self.folder / JSON), (*overrides, *fixed))
+        return config_from_dict(
+            without_download(rename_settings(self.bundle.config)), str(self.folder / JSON), (*overrides, *fixed)
+        )
 
     def _open(self, config: ExperimentConfig) -> TrainLoader:
         train_set = open_training_set(config)

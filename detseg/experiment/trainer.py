@@ -68,7 +68,7 @@ def build_trainer(
             strategy=build_strategy(settings.strategy, backbone),
             precision="bf16-mixed" if precision == "bfloat16" else "32-true",
             max_epochs=settings.max_epochs,
-            accumulate_grad_batches=settings.accumulate_batches,
+            accumulate_grad_batches=settings.accumulate_grad_batches,
             gradient_clip_val=settings.gradient_clip_norm or None,
             check_val_every_n_epoch=settings.validate_every,
             fast_dev_run=settings.fast_dev_run,
@@ -113,8 +113,8 @@ def _callbacks(
             saver,
             StopWhenAsked(saver, settings.max_seconds),
         ]
-        if settings.num_pictures:
-            callbacks.append(SamplePictures(run_dir / "pictures", settings.num_pictures))
+        if settings.num_previews:
+            callbacks.append(SamplePictures(run_dir / "pictures", settings.num_previews))
     if settings.early_stopping_patience is not None:
         callbacks.append(
             EarlyStopping(metric, patience=settings.early_stopping_patience, mode="max", check_finite=False)

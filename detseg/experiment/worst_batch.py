@@ -48,12 +48,12 @@ class WorstImage:
             return cls(_largest_hw(config), 0)
         objects = int(np.diff(train_set.packed.offsets).max(initial=0))
         augmentation = config.data.augmentation
-        if augmentation.plain_last_epochs < config.trainer.max_epochs:
+        if augmentation.no_mosaic_last_epochs < config.trainer.max_epochs:
             objects *= _MOSAIC_TILES if augmentation.mosaic else 1
             objects *= _MIXUP_IMAGES if augmentation.mixup else 1
         if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig) and objects:
-            regions = config.model.regions
-            objects = max(objects, int(regions.samples * regions.positive_share))
+            regions = config.model.roi_heads
+            objects = max(objects, int(regions.batch_size_per_image * regions.positive_fraction))
         return cls(_largest_hw(config), objects)
 
     def batch(self, num_images: int, config: ExperimentConfig, classes: ClassTable) -> Batch:

@@ -105,7 +105,7 @@ def resolve_proposals(config: FasterRcnnConfig | MaskRcnnConfig, strides: tuple[
     Raises:
         ConfigError: anchor sizes for another number of levels, or none for one of them; or no aspect ratios.
     """
-    given, variant = config.proposals, config.variant
+    given, variant = config.rpn, config.variant
     most = 150 if variant == "mobilenet_v3_large_320_fpn" else 1000
     levels = (*strides, 2 * strides[-1])
     sizes = given.anchor_sizes
@@ -115,22 +115,22 @@ def resolve_proposals(config: FasterRcnnConfig | MaskRcnnConfig, strides: tuple[
         sizes = tuple((float(_ANCHOR_STRIDES * stride),) for stride in levels)
     if len(sizes) != len(levels) or not all(sizes):
         raise ConfigError(
-            f"model.proposals.anchor_sizes: expected one or more sizes for each of {len(levels)} levels, of strides "
+            f"model.rpn.anchor_sizes: expected one or more sizes for each of {len(levels)} levels, of strides "
             f"{list(levels)} (the last one is pooled for the proposals), got {[list(level) for level in sizes]}"
         )
     if len({len(level) for level in sizes}) > 1:
         raise ConfigError(
-            f"model.proposals.anchor_sizes: one head looks at all levels, so that each needs as many sizes, got "
+            f"model.rpn.anchor_sizes: one head looks at all levels, so that each needs as many sizes, got "
             f"{[list(level) for level in sizes]}"
         )
     if given.aspect_ratios == ():
-        raise ConfigError("model.proposals.aspect_ratios: expected one or more, got none; null stands for 0.5, 1 and 2")
+        raise ConfigError("model.rpn.aspect_ratios: expected one or more, got none; null stands for 0.5, 1 and 2")
     return ProposalValues(
         anchor_sizes=sizes,
         aspect_ratios=given.aspect_ratios or (0.5, 1.0, 2.0),
         convolutions=given.convolutions or (2 if variant == "resnet50_fpn_v2" else 1),
-        candidates=given.candidates or most,
-        proposals=given.proposals or most,
+        candidates=given.pre_nms_top_n or most,
+        proposals=given.post_nms_top_n or most,
         score_threshold=(0.05 if variant in _MOBILENETS else 0.0)
         if given.score_threshold is None
         else given.score_threshold,
@@ -167,7 +167,7 @@ def _published_maps(config: FasterRcnnConfig | MaskRcnnConfig) -> tuple[Publishe
 
 
 def _proposal_network(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) -> ProposalNetwork:
-    given, values = config.proposals, resolve_proposals(config, neck.strides)
+    given, values = config.rpn, resolve_proposals(config, neck.strides)
     return ProposalNetwork(
         neck.channels[0],
         values.anchor_sizes,
@@ -175,18 +175,18 @@ def _proposal_network(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) 
         convolutions=values.convolutions,
         positive_iou=given.positive_iou,
         negative_iou=given.negative_iou,
-        samples=given.samples,
-        positive_share=given.positive_share,
+        samples=given.batch_size_per_image,
+        positive_share=given.positive_fraction,
         nms_iou=given.nms_iou,
-        candidates=(given.candidates_train, values.candidates),
-        proposals=(given.proposals_train, values.proposals),
+        candidates=(given.pre_nms_top_n_train, values.candidates),
+        proposals=(given.post_nms_top_n_train, values.proposals),
         score_threshold=values.score_threshold,
         box_loss=_box_loss(given.box_loss),
     )
 
 
 def _region_heads(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck, num_outputs: int) -> RegionHeads:
-    given, channels, side = config.regions, neck.channels[0], config.regions.pool_size
+    given, channels, side = config.roi_heads, neck.channels[0], config.roi_heads.pool_size
     box_head: nn.Module
     if config.variant == "resnet50_fpn_v2":
         box_head = FastRCNNConvFCHead((channels, side, side), [256] * 4, [given.hidden], norm_layer=nn.BatchNorm2d)
@@ -205,8 +205,8 @@ def _region_heads(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck, num_
         box_head,
         FastRCNNPredictor(given.hidden, num_outputs),
         positive_iou=given.positive_iou,
-        samples=given.samples,
-        positive_share=given.positive_share,
+        samples=given.batch_size_per_image,
+        positive_share=given.positive_fraction,
         box_loss=_box_loss(given.box_loss),
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,

@@ -126,8 +126,8 @@ def build_criterion(config: SegmentationLossConfig, num_classes: int) -> Segment
         raise ConfigError("model.loss.class_weights: not computed yet; give numbers, or let training compute them")
     if weights is not None and not (config.cross_entropy.weight or config.focal.weight):
         raise ConfigError("model.loss.class_weights: belong to cross_entropy and focal, both are off; leave it out")
-    if config.left_out and not (config.dice.weight or config.tversky.weight):
-        raise ConfigError("model.loss.left_out: belongs to dice and tversky, both are off; leave it out")
+    if config.excluded_classes and not (config.dice.weight or config.tversky.weight):
+        raise ConfigError("model.loss.excluded_classes: belongs to dice and tversky, both are off; leave it out")
     try:
         return SegmentationLoss(
             num_classes,
@@ -140,7 +140,7 @@ def build_criterion(config: SegmentationLossConfig, num_classes: int) -> Segment
             config.tversky.alpha,
             config.tversky.beta,
             weights,
-            config.left_out,
+            config.excluded_classes,
         )
     except ValueError as error:
         raise ConfigError(f"model.loss: {error}") from error

@@ -78,8 +78,8 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
             return TaskAlignedScheme(
                 num_classes,
                 tuple(sorted(config.strides)),
-                TaskAlignedAssigner(config.top_candidates, config.alpha, config.beta),
-                config.bins,
+                TaskAlignedAssigner(config.topk, config.alpha, config.beta),
+                config.reg_max,
                 config.box_weight,
                 config.class_weight,
                 config.dfl_weight,

@@ -16,13 +16,13 @@ def training_advice(config: ExperimentConfig, computes_float32: bool) -> str:
         config: the settings of the run.
         computes_float32: the training computes in float32, so that bfloat16 would take less.
     """
-    num, accumulated = config.data.num_images, config.trainer.accumulate_batches
+    num, accumulated = config.data.num_images, config.trainer.accumulate_grad_batches
     augmentation = config.data.augmentation
     ways = []
     if num > 1:
         ways.append(
-            f"data.batch_size ({num}; with trainer.accumulate_batches, now {accumulated}, raised as much a step still "
-            f"sees {num * accumulated} images)"
+            f"data.batch_size ({num}; with trainer.accumulate_grad_batches, now {accumulated}, raised as much a step "
+            f"still sees {num * accumulated} images)"
         )
     ways.append(_image_size(config))
     if augmentation.multi_scale is not None:
@@ -30,8 +30,8 @@ def training_advice(config: ExperimentConfig, computes_float32: bool) -> str:
     crowding = [key for key in _BY_OBJECTS if getattr(augmentation, key)]
     ways += [f"data.augmentation.{key} (many objects in one image)" for key in crowding]
     if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
-        ways.append(f"model.regions.samples ({config.model.regions.samples})")
-        ways.append(f"model.proposals.proposals_train ({config.model.proposals.proposals_train})")
+        ways.append(f"model.roi_heads.batch_size_per_image ({config.model.roi_heads.batch_size_per_image})")
+        ways.append(f"model.rpn.post_nms_top_n_train ({config.model.rpn.post_nms_top_n_train})")
     if config.data.num_workers:
         ways.append(f"for main memory data.num_workers ({config.data.num_workers})")
     precision = "trainer.precision=bfloat16, " if computes_float32 else ""

@@ -26,7 +26,7 @@ class DetectionTask(Task):
 
     def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
         """COCO and VOC AP."""
-        return DetectionEvaluator(self.classes, settings.max_detections, settings.operating_iou)
+        return DetectionEvaluator(self.classes, settings.max_detections, settings.f1_iou)
 
     def targets(self, batch: Batch) -> list[BoxTargets]:
         """The objects of each image; in training with the seed of what the model draws for it, which follows from where

@@ -36,7 +36,7 @@ class FrozenParts:
             _freeze_stages(backbone, _STEM if config.freeze == "stem" else config.freeze)
         self.unfreeze_epoch = config.unfreeze_epoch
         self.held = [p for p in trained if not p.requires_grad] if config.unfreeze_epoch is not None else []
-        if config.frozen_norm:
+        if config.freeze_bn:
             own = set(_freeze_norm(backbone))
             self.held = [parameter for parameter in self.held if parameter not in own]
 
@@ -62,7 +62,7 @@ def _freeze_norm(backbone: nn.Module) -> list[nn.Parameter]:
     norms = [module for module in backbone.modules() if isinstance(module, (*NORMALIZATION, FrozenBatchNorm2d))]
     if not norms:
         raise ConfigError(
-            "model.backbone.frozen_norm: this backbone has no batch normalisation; set it to false, or take another one"
+            "model.backbone.freeze_bn: this backbone has no batch normalisation; set it to false, or take another one"
         )
     for module in norms:
         module.requires_grad_(False)

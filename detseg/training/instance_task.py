@@ -15,4 +15,4 @@ class InstanceTask(DetectionTask):
 
     def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
         """COCO AP of masks and of boxes, and VOC AP of boxes."""
-        return DetectionEvaluator(self.classes, settings.max_detections, settings.operating_iou, masks=True)
+        return DetectionEvaluator(self.classes, settings.max_detections, settings.f1_iou, masks=True)

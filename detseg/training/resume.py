@@ -23,7 +23,7 @@ _KEPT = (
     ("trainer", "precision"),
     ("trainer", "on_nan"),
     ("evaluation",),
-    ("trainer", "accumulate_batches"),
+    ("trainer", "accumulate_grad_batches"),
     ("data", "image_size"),
     ("data", "augmentation"),
     ("seed",),

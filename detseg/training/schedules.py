@@ -43,7 +43,7 @@ def _warmed_up(rest: Schedule, warmup_steps: float, step: int) -> float:
 
 
 def _cosine(config: CosineConfig, start: float, end: int, step: int) -> float:
-    return _blend(1.0, config.final_share, _share_done(start, end, step))
+    return _blend(1.0, config.final_lr_fraction, _share_done(start, end, step))
 
 
 def _steps(config: StepConfig, total_steps: int, step: int) -> float:
@@ -57,9 +57,9 @@ def _inverse_time(config: InverseTimeConfig, start: float, end: int, step: int) 
 
 def _one_cycle(config: OneCycleConfig, total_steps: int, step: int) -> float:
     share = _share_done(0, total_steps, step)
-    if share < config.rise_share:
-        return _blend(config.initial_share, 1.0, share / config.rise_share)
-    return _blend(1.0, config.final_share, (share - config.rise_share) / max(1 - config.rise_share, 1e-9))
+    if share < config.pct_start:
+        return _blend(config.initial_lr_fraction, 1.0, share / config.pct_start)
+    return _blend(1.0, config.final_lr_fraction, (share - config.pct_start) / max(1 - config.pct_start, 1e-9))
 
 
 def _share_done(start: float, end: int, step: int) -> float:

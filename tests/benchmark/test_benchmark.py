@@ -122,7 +122,7 @@ def check_sums(report: dict[str, Any]) -> None:
 
 def test_the_json_says_on_what_and_by_which_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = settings("yolo", tmp_path / "tiny.yaml", tmp_path / "nowhere")
-    arguments = (str(config), "--synthetic", "--stages", "start,memory", "trainer.accumulate_batches=2", "seed=3")
+    arguments = (str(config), "--synthetic", "--stages", "start,memory", "trainer.accumulate_grad_batches=2", "seed=3")
     report, printed = run(capsys, tmp_path, *arguments)
     assert report["schema"] == SCHEMA
     assert report["config"]["seed"] == 3
@@ -144,13 +144,13 @@ def test_real_data_with_loader_processes_and_trained_weights(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.chdir(tmp_path)
     before = sorted(tiny_run.run_dir.parent.rglob("*"))
-    arguments = [str(tiny_run.config_path), "data.num_workers=1", "trainer.accumulate_batches=2", "--workers", "1"]
+    arguments = [str(tiny_run.config_path), "data.num_workers=1", "trainer.accumulate_grad_batches=2", "--workers", "1"]
     arguments += ["--checkpoint", str(tiny_run.best), "--stages", "loader,step,validation"]
     report, printed = run(capsys, tmp_path, *arguments)
     assert names(report, "loader") >= {"1 worker"}
     assert "0 workers" not in names(report, "loader")
     assert 0 < report["validation_share"] < 1
-    assert "trainer.accumulate_batches=2" in printed
+    assert "trainer.accumulate_grad_batches=2" in printed
     assert f"weights: {tiny_run.best}" in printed
     assert sorted(tiny_run.run_dir.parent.rglob("*")) == before
     assert list(temporary.iterdir()) == []

@@ -129,7 +129,7 @@ def test_validation_once_cannot_be_rarer() -> None:
         (with_shares(copy=0.15), "copy", "data.image_size"),
         (with_shares(optimiser=0.1, ema=0.1, clipping=0.06), "update", "data.batch_size=32"),
         (with_shares(loss=0.2, assignment=0.1), "loss", "data.image_size"),
-        (replace(with_shares(loss=0.2, proposals=0.1), two_stage=True), "loss", "model.proposals.candidates_train"),
+        (replace(with_shares(loss=0.2, proposals=0.1), two_stage=True), "loss", "model.rpn.pre_nms_top_n_train"),
     ],
 )
 def test_what_surrounds_the_network(figures: Figures, rule: str, setting: str) -> None:

@@ -18,7 +18,7 @@ HELD = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: stem, unfr
 FROZEN = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: backbone}")
 MASK = "model: {name: mask_rcnn}\ndata: {name: coco, root: x, image_size: 64}\n"
 PUBLISHED = FASTER.replace("faster_rcnn", "faster_rcnn, variant: resnet50_fpn, weights: coco")
-FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
+FOLDER = "model: {name: fcn}\ndata: {name: mask_folder, root: x}\n"
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (UNET, "data.augmentation.mixup=0.1", "data.augmentation.mixup", "is for boxes, model.name=unet has none"),
         (UNET, "data.augmentation.min_visibility=0.5", "data.augmentation.min_visibility", "is for boxes"),
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),
-        (UNET, "evaluation.operating_iou=0.7", "evaluation.operating_iou", "is for boxes"),
+        (UNET, "evaluation.f1_iou=0.7", "evaluation.f1_iou", "is for boxes"),
         (UNET, "model.loss.focal.gamma=3", "model.loss.focal.gamma", "focal is off, its weight is 0; set focal.weight"),
         (UNET, "model.loss.tversky.alpha=0.1", "model.loss.tversky.alpha", "tversky is off, .*, or leave alpha out"),
         (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave beta out"),
@@ -47,11 +47,11 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
         (PUBLISHED, "model.neck.channels=64", "model.neck.channels", "is decided by model.variant=resnet50_fpn"),
         (
             PUBLISHED,
-            "model.proposals.aspect_ratios=[1]",
-            "model.proposals.aspect_ratios",
+            "model.rpn.aspect_ratios=[1]",
+            "model.rpn.aspect_ratios",
             "is decided by model.variant",
         ),
-        (PUBLISHED, "model.regions.hidden=64", "model.regions.hidden", "is decided by model.variant"),
+        (PUBLISHED, "model.roi_heads.hidden=64", "model.roi_heads.hidden", "is decided by model.variant"),
         (PUBLISHED, "model.strides=[8, 16]", "model.strides", "is decided by model.variant"),
         (MASK, "model.variant=resnet50_fpn_v2", "model.variant", "no mask_rcnn is published on resnet50_fpn_v2"),
         (HELD, "trainer.max_epochs=1", "model.backbone.unfreeze_epoch", "comes after the last epoch"),
@@ -61,9 +61,14 @@ FOLDER = "model: {name: fcn}\ndata: {name: folder, root: x}\n"
             "optimizer.backbone_lr_scale",
             "frozen for good, so it has no rate",
         ),
-        (FASTER, "model.regions.samples=3", "model.regions.samples", "leave no positive at all"),
-        (FASTER, "model.proposals.positive_share=0.0", "model.proposals.samples", "leave no positive at all"),
-        (FASTER, "model.proposals.positive_iou=0.2", "model.proposals.positive_iou", "is below negative_iou"),
+        (
+            FASTER,
+            "model.roi_heads.batch_size_per_image=3",
+            "model.roi_heads.batch_size_per_image",
+            "leave no positive at all",
+        ),
+        (FASTER, "model.rpn.positive_fraction=0.0", "model.rpn.batch_size_per_image", "leave no positive at all"),
+        (FASTER, "model.rpn.positive_iou=0.2", "model.rpn.positive_iou", "is below negative_iou"),
         (FASTER, "evaluation.max_detections=400", "evaluation.max_detections", "keeps model.max_detections=100"),
         (FASTER, "model.max_detections=50", "evaluation.max_detections", "keeps model.max_detections=50"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
@@ -95,20 +100,20 @@ def test_settings_of_terms_that_are_on_are_taken(tmp_path: Path) -> None:
 def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(FOLDER, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"x\.yaml: data\.name: folder holds masks, model\.name=yolo finds boxes"):
+    with pytest.raises(ConfigError, match=r"x\.yaml: data\.name: mask_folder holds masks, model\.name=yolo finds"):
         load_config(file, ["model.name=yolo"])
 
 
 def test_colours_and_values_exclude_each_other(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     colors = "  mask_colors: [[0, 0, 0], [9, 9, 9]]\n"
-    file.write_text(f"model: {{name: unet}}\ndata:\n  name: folder\n  root: x\n{colors}", encoding="utf-8")
+    file.write_text(f"model: {{name: unet}}\ndata:\n  name: mask_folder\n  root: x\n{colors}", encoding="utf-8")
     load_config(file)
     with pytest.raises(ConfigError, match=r"data\.mask_values: data\.mask_colors says that masks are colours"):
         load_config(file, ["data.mask_values=[0, 1]"])
 
 
-@pytest.mark.parametrize("stage", ["proposals", "regions"])
+@pytest.mark.parametrize("stage", ["rpn", "roi_heads"])
 def test_a_setting_of_another_box_loss_is_refused(tmp_path: Path, stage: str) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(FASTER, encoding="utf-8")
@@ -129,7 +134,7 @@ def test_masks_cannot_be_read_from_voc(tmp_path: Path) -> None:
 def test_what_a_published_variant_leaves_open_is_taken(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(PUBLISHED, encoding="utf-8")
-    config = load_config(file, ["model.backbone.freeze=stem", "model.proposals.samples=64", "model.nms_iou=0.6"])
+    config = load_config(file, ["model.backbone.freeze=stem", "model.rpn.batch_size_per_image=64", "model.nms_iou=0.6"])
     assert config.model.backbone.freeze == "stem"
 
 

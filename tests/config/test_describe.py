@@ -23,7 +23,7 @@ def test_settings_in_words() -> None:
     assert settings["data.root", ("voc",)].default is None
     assert settings["optimizer.lr", ("sgd",)].default == "0.01"
     assert settings["optimizer.lr", ("adam", "adamw", "rmsprop")].default == "0.001"
-    assert settings["data.image_size", ("voc", "coco", "folder")].type == (
+    assert settings["data.image_size", ("voc", "coco", "mask_folder")].type == (
         "a whole number from 32 to 13376, or a list of 2 (each a whole number from 32 to 13376)"
     )
     head = settings["model.head.name", ()]

@@ -66,10 +66,10 @@ def test_types_come_through(tmp_path: Path) -> None:
 
 
 def test_a_section_with_a_default_kind_needs_no_name(tmp_path: Path) -> None:
-    config = load(tmp_path, VOC + "schedule: {warmup_epochs: 1}\nmodel: {head: {bins: 8}}\n", "optimizer.lr=0.5")
+    config = load(tmp_path, VOC + "schedule: {warmup_epochs: 1}\nmodel: {head: {reg_max: 8}}\n", "optimizer.lr=0.5")
     assert config.schedule == CosineConfig(warmup_epochs=1.0)
     assert isinstance(config.model, YoloConfig)
-    assert config.model.head == TaskAlignedHeadConfig(bins=8)
+    assert config.model.head == TaskAlignedHeadConfig(reg_max=8)
     assert (config.optimizer.name, config.optimizer.lr) == ("adamw", 0.5)
 
 
@@ -91,7 +91,7 @@ def test_overrides_win_over_the_file_and_later_ones_over_earlier_ones(tmp_path: 
     assert coco.data == CocoConfig(name="coco", root=Path("c"))
 
 
-LAYOUTS = "'voc', 'coco', 'shapes', 'folder'"
+LAYOUTS = "'voc', 'coco', 'shapes', 'mask_folder'"
 WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
     (VOC + "model: {bakbone: {}}", (), ["x.yaml: model.bakbone: unknown key (did you mean 'backbone'?)"]),
     (
@@ -172,10 +172,10 @@ WRONG: list[tuple[str, tuple[str, ...], list[str]]] = [
         ["x.yaml: schedule.milestones: unknown key of 'cosine', it belongs to 'step'; remove it or set schedule.name"],
     ),
     (
-        VOC + "model: {head: {bins: 4, alpha: 1}}",
+        VOC + "model: {head: {reg_max: 4, alpha: 1}}",
         ("model.head.name=grid",),
         [
-            "override model.head.name=grid: model.head: x.yaml sets bins, alpha, which 'grid' does not have; "
+            "override model.head.name=grid: model.head: x.yaml sets reg_max, alpha, which 'grid' does not have; "
             "remove that from the file"
         ],
     ),

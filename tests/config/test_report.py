@@ -16,10 +16,3 @@ def test_a_wrong_value_of_a_union_is_one_line(size: int | list[int]) -> None:
         "x.yaml: data.image_size: expected a whole number from 32 to 13376, or a list of 2 (each a whole number "
         f"from 32 to 13376), got {size}"
     )
-
-
-def test_a_setting_with_a_new_name_says_it() -> None:
-    settings = {"model": {"backbone": {"frozen_stages": 2}}, "data": {"name": "voc", "root": "x"}}
-    with pytest.raises(ConfigError) as caught:
-        config_from_dict(settings, "x.yaml")
-    assert str(caught.value) == "x.yaml: model.backbone.frozen_stages: unknown key; it is called 'freeze' now"

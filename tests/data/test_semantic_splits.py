@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.config.schema.data import CocoConfig, FolderConfig, ShapesConfig, VocConfig
+from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.synthetic.scenes import render_scene
 from detseg.errors import ClassTableError, DataError
@@ -35,7 +35,7 @@ def test_voc(tmp_path: Path) -> None:
 
 def test_folder(tmp_path: Path) -> None:
     write_pairs(tmp_path / "train", {"a": [[0, 1]]}, "_m")
-    config = FolderConfig(name="folder", root=tmp_path, mask_suffix="_m")
+    config = MaskFolderConfig(name="mask_folder", root=tmp_path, mask_suffix="_m")
     with pytest.raises(DataError, match=r"masks hold no class names; .*classes\.txt"):
         open_semantic_split(config, "train")
     (tmp_path / "classes.txt").write_text("x\ny")

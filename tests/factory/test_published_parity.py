@@ -64,8 +64,8 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )
         patch.setattr("detseg.factory.rcnn.coco_outputs", lambda weights, classes: tuple(range(1, 91)))
         changes = {
-            "proposals": {"proposals_train": 100, "proposals": 60, "samples": 64},
-            "regions": {"samples": 32},
+            "rpn": {"post_nms_top_n_train": 100, "post_nms_top_n": 60, "batch_size_per_image": 64},
+            "roi_heads": {"batch_size_per_image": 32},
             "score_threshold": 0.02,
             "max_detections": 30,
         }

@@ -37,7 +37,7 @@ def build(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable = CLASS
 
 
 def small_mask_settings() -> dict[str, Any]:
-    return {"name": "mask_rcnn", **SMALL, "regions": {"hidden": 16}, "mask": {"channels": 4, "convolutions": 1}}
+    return {"name": "mask_rcnn", **SMALL, "roi_heads": {"hidden": 16}, "mask": {"channels": 4, "convolutions": 1}}
 
 
 class TestSettingsReachTheModel:
@@ -48,17 +48,17 @@ class TestSettingsReachTheModel:
             "convolutions": 3,
             "positive_iou": 0.6,
             "negative_iou": 0.2,
-            "samples": 40,
-            "positive_share": 0.3,
+            "batch_size_per_image": 40,
+            "positive_fraction": 0.3,
             "nms_iou": 0.65,
-            "candidates_train": 11,
-            "candidates": 12,
-            "proposals_train": 13,
-            "proposals": 14,
+            "pre_nms_top_n_train": 11,
+            "pre_nms_top_n": 12,
+            "post_nms_top_n_train": 13,
+            "post_nms_top_n": 14,
             "score_threshold": 0.01,
             "box_loss": {"name": "giou", "weight": 2.5},
         }
-        rpn = build(faster(**SMALL, strides=(8, 16), proposals=settings)).rpn
+        rpn = build(faster(**SMALL, strides=(8, 16), rpn=settings)).rpn
         assert rpn.anchor_generator.sizes == ((10, 20), (30, 40), (50, 60))
         assert rpn.anchor_generator.aspect_ratios == ((0.5, 2),) * 3
         assert rpn.head.cls_logits.out_channels == 4
@@ -75,11 +75,11 @@ class TestSettingsReachTheModel:
             "sampling_ratio": 3,
             "hidden": 24,
             "positive_iou": 0.4,
-            "samples": 20,
-            "positive_share": 0.5,
+            "batch_size_per_image": 20,
+            "positive_fraction": 0.5,
             "box_loss": {"name": "smooth_l1", "beta": 0.5, "weight": 3},
         }
-        model = build(faster(**SMALL, regions=settings, score_threshold=0.2, nms_iou=0.4, max_detections=7))
+        model = build(faster(**SMALL, roi_heads=settings, score_threshold=0.2, nms_iou=0.4, max_detections=7))
         heads: Any = model.roi_heads
         assert (heads.box_pool.output_size, heads.box_pool.sampling_ratio) == ((5, 5), 3)
         assert heads.box_head.fc6.weight.shape == (24, 8 * 5 * 5)
@@ -174,18 +174,18 @@ def test_normalisation_with_published_weights_is_fixed_but_for_v2(variant: str, 
         (faster(**SMALL, strides=()), r"model\.strides: .*got \[\]"),
         (faster(**SMALL, strides=(32, 64)), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], got \[32, 64\]"),
         (
-            faster(**SMALL, proposals={"anchor_sizes": ((32,),) * 4}),
-            r"model\.proposals\.anchor_sizes: .*each of 5 levels, of strides \[4, 8, 16, 32, 64\].*got \[\[32.0\], ",
+            faster(**SMALL, rpn={"anchor_sizes": ((32,),) * 4}),
+            r"model\.rpn\.anchor_sizes: .*each of 5 levels, of strides \[4, 8, 16, 32, 64\].*got \[\[32.0\], ",
         ),
         (
-            faster(**SMALL, strides=(8,), proposals={"anchor_sizes": ((32,), ())}),
-            r"model\.proposals\.anchor_sizes: expected one or more.*got \[\[32.0\], \[\]\]",
+            faster(**SMALL, strides=(8,), rpn={"anchor_sizes": ((32,), ())}),
+            r"model\.rpn\.anchor_sizes: expected one or more.*got \[\[32.0\], \[\]\]",
         ),
         (
-            faster(**SMALL, strides=(8,), proposals={"anchor_sizes": ((32,), (64, 128))}),
-            r"model\.proposals\.anchor_sizes: .*as many sizes, got \[\[32.0\], \[64.0, 128.0\]\]",
+            faster(**SMALL, strides=(8,), rpn={"anchor_sizes": ((32,), (64, 128))}),
+            r"model\.rpn\.anchor_sizes: .*as many sizes, got \[\[32.0\], \[64.0, 128.0\]\]",
         ),
-        (faster(**SMALL, proposals={"aspect_ratios": ()}), r"model\.proposals\.aspect_ratios: .*got none"),
+        (faster(**SMALL, rpn={"aspect_ratios": ()}), r"model\.rpn\.aspect_ratios: .*got none"),
         (faster(**SMALL, weights="coco"), r"model\.weights: coco belongs to the published variants"),
         (
             mask(variant="mobilenet_v3_large_fpn"),

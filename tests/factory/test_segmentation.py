@@ -132,7 +132,7 @@ def test_loss_settings_arrive() -> None:
         dice=DiceConfig(weight=3.5),
         tversky=TverskyConfig(weight=4.5, alpha=0.2, beta=0.6),
         class_weights=(1.0, 2.0, 3.0),
-        left_out=(0,),
+        excluded_classes=(0,),
     )
     criterion = build_segmenter(unet(loss=config), 3).criterion
     assert (criterion.cross_entropy, criterion.label_smoothing) == (1.5, 0.1)
@@ -203,9 +203,15 @@ def test_levels_of_the_papers_encoder_follow_the_strides_asked_for() -> None:
             SegmentationLossConfig(cross_entropy=NO_CROSS_ENTROPY, dice=DiceConfig(weight=1), class_weights=(1, 1, 1)),
             r"class_weights: belong to cross_entropy and focal",
         ),
-        (SegmentationLossConfig(left_out=(0,)), r"left_out: belongs to dice and tversky"),
-        (SegmentationLossConfig(dice=DiceConfig(weight=1), left_out=(3,)), r"left_out: expected .* 0 to 2, got \[3\]"),
-        (SegmentationLossConfig(dice=DiceConfig(weight=1), left_out=(0, 1, 2)), r"left_out: expected some"),
+        (SegmentationLossConfig(excluded_classes=(0,)), r"excluded_classes: belongs to dice and tversky"),
+        (
+            SegmentationLossConfig(dice=DiceConfig(weight=1), excluded_classes=(3,)),
+            r"excluded_.* 0 to 2, got \[3\]",
+        ),
+        (
+            SegmentationLossConfig(dice=DiceConfig(weight=1), excluded_classes=(0, 1, 2)),
+            r"excluded_classes: expected",
+        ),
         (SegmentationLossConfig(cross_entropy=NO_CROSS_ENTROPY), r"weights of cross_entropy.* are all 0"),
         (SegmentationLossConfig(tversky=TverskyConfig(weight=1, alpha=0, beta=0)), r"alpha and beta are both 0"),
     ],

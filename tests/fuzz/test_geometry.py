@@ -33,7 +33,7 @@ EVERYTHING = AugmentationConfig(
     vertical_flip=0.5,
     crop=0.7,
     scale_jitter=(0.2, 3.0),
-    affine=AffineConfig(probability=0.7, scale=(0.2, 3.0), shift=0.6, rotate_degrees=180, shear_degrees=40),
+    affine=AffineConfig(probability=0.7, scale=(0.2, 3.0), translate=0.6, rotate_degrees=180, shear_degrees=40),
     cutout=CutoutConfig(probability=0.5, max_size=1.0),
     min_box_size=0.0,
     min_visibility=0.0,

@@ -142,9 +142,9 @@ def test_main_memory_is_told() -> None:
 
 
 def test_what_to_lower_in_a_training() -> None:
-    plain = training_advice(settings(trainer={"accumulate_batches": 2}), computes_float32=True)
+    plain = training_advice(settings(trainer={"accumulate_grad_batches": 2}), computes_float32=True)
     assert plain.startswith(
-        "lower, in this order: data.batch_size (16; with trainer.accumulate_batches, now 2, raised as much a step "
+        "lower, in this order: data.batch_size (16; with trainer.accumulate_grad_batches, now 2, raised as much a step "
         "still sees 32 images), data.image_size (640 x 640), for main memory data.num_workers (2); "
     )
     assert "trainer.precision=bfloat16" in plain
@@ -158,8 +158,8 @@ def test_what_to_lower_in_a_training() -> None:
     crowded = training_advice(settings(data=data, model={"name": "mask_rcnn"}), computes_float32=False)
     assert crowded.startswith(
         "lower, in this order: data.image_size (640 x 640), the upper end of data.augmentation.multi_scale (1.5), "
-        "data.augmentation.mosaic (many objects in one image), model.regions.samples (512), "
-        "model.proposals.proposals_train (2000); "
+        "data.augmentation.mosaic (many objects in one image), model.roi_heads.batch_size_per_image (512), "
+        "model.rpn.post_nms_top_n_train (2000); "
     )
     assert "bfloat16" not in crowded
 

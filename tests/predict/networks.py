@@ -88,7 +88,7 @@ def write_rcnn(path: Path, name: str, classes: ClassTable = CLASSES) -> Path:
             "name": name,
             "backbone": {"width": 0.0625, "depth": 0.1, "name": "csp_nano"},
             "neck": {"channels": 16},
-            "regions": {"hidden": 16},
+            "roi_heads": {"hidden": 16},
             "score_threshold": 0.0,
             "max_detections": 10,
         },

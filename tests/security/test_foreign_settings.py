@@ -78,7 +78,7 @@ def test_settings_without_data_are_one_line(tmp_path: Path, capsys: pytest.Captu
         assert message.startswith(f"error: {path}: ")
 
 
-@pytest.mark.parametrize("key", ["seed", "data.batch_size", "trainer.accumulate_batches", "trainer.max_epochs"])
+@pytest.mark.parametrize("key", ["seed", "data.batch_size", "trainer.accumulate_grad_batches", "trainer.max_epochs"])
 def test_no_setting_is_beyond_64_bits(key: str) -> None:
     settings: dict[str, Any] = {"data": {"name": "shapes"}}
     section, _, name = key.rpartition(".")

@@ -44,7 +44,7 @@ def folder(tiny_segmentation: TinyRun, tmp_path_factory: pytest.TempPathFactory)
     for split in COUNTS:
         shutil.copytree(pairs / "JPEGImages", root / "nameless" / split / "images")
         shutil.copytree(pairs / "SegmentationClass", root / "nameless" / split / "masks")
-    (root / "nameless.yaml").write_text("model: {name: unet}\ndata: {name: folder, root: nameless}\n")
+    (root / "nameless.yaml").write_text("model: {name: unet}\ndata: {name: mask_folder, root: nameless}\n")
     diverged = dict(read_raw_checkpoint(tiny_segmentation.best))
     diverged["state_dict"] = {
         name: torch.full_like(value, torch.nan) if name.endswith("head.score.bias") else value
@@ -72,7 +72,7 @@ TRAIN = [
         [CONFIG, "data.root=colored"],
         "colored/SegmentationClass/train01.png: the mask is RGB, expected one value a pixel (a palette or grey "
         "picture); its three channels are equal: save one of them (found: 0 (69.2 %), 1 (11.3 %), 2 (19.5 %)), or with "
-        "data.name=folder name the colours in data.mask_colors",
+        "data.name=mask_folder name the colours in data.mask_colors",
     ),
     (
         [CONFIG, "data.root=incomplete"],

@@ -20,7 +20,7 @@ from tests.metrics.detection.builders import truth
 
 CLASSES = ClassTable(("a", "b"))
 PLAIN_SGD = SgdConfig(name="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)
-CONSTANT = CosineConfig(warmup_epochs=0, final_share=1.0)
+CONSTANT = CosineConfig(warmup_epochs=0, final_lr_fraction=1.0)
 
 
 class OneWeight(nn.Module):

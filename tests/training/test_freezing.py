@@ -138,7 +138,7 @@ def test_frozen_normalisation_does_not_move_and_its_convolutions_do(tmp_path: Pa
         if isinstance(module, nn.BatchNorm2d)
         for key in module.state_dict()
     }
-    moved = train(BackboneConfig(frozen_norm=True), backbone, tmp_path).moved(1)
+    moved = train(BackboneConfig(freeze_bn=True), backbone, tmp_path).moved(1)
     assert not moved & norms
     whole = {f"model.backbone.{key}" for key in backbone.state_dict()}
     assert moved & whole == whole - norms
@@ -146,24 +146,24 @@ def test_frozen_normalisation_does_not_move_and_its_convolutions_do(tmp_path: Pa
 
 def test_normalisation_that_is_not_there_cannot_be_frozen() -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4))
-    with pytest.raises(ConfigError, match=r"^model\.backbone\.frozen_norm: this backbone has no batch normalisation"):
-        FrozenParts(backbone, BackboneConfig(frozen_norm=True))
+    with pytest.raises(ConfigError, match=r"^model\.backbone\.freeze_bn: this backbone has no batch normalisation"):
+        FrozenParts(backbone, BackboneConfig(freeze_bn=True))
 
 
-@pytest.mark.parametrize("frozen_norm", [False, True])
+@pytest.mark.parametrize("freeze_bn", [False, True])
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_held_back_trains_from_its_epoch_on(frozen_norm: bool, tmp_path: Path) -> None:
+def test_what_is_held_back_trains_from_its_epoch_on(freeze_bn: bool, tmp_path: Path) -> None:
     backbone = backbone_of("csp_nano")
     whole = {f"model.backbone.{key}" for key in backbone.state_dict()}
-    config = BackboneConfig(freeze="backbone", unfreeze_epoch=3, frozen_norm=frozen_norm)
+    config = BackboneConfig(freeze="backbone", unfreeze_epoch=3, freeze_bn=freeze_bn)
     snapshots = train(config, backbone, tmp_path, epochs=4)
     for epoch in (1, 2):
         assert not snapshots.moved(epoch) & whole
     for epoch in (3, 4):
         moved = snapshots.moved(epoch) & whole
-        assert bool(statistics(moved)) != frozen_norm
+        assert bool(statistics(moved)) != freeze_bn
         assert {key for key in moved if key.endswith(".0.weight")}, "convolutions"
-        assert frozen_norm or moved == whole
+        assert freeze_bn or moved == whole
 
 
 @pytest.mark.parametrize(("freeze", "number"), [("stem", 1), (2, 2)])

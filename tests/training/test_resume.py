@@ -94,7 +94,7 @@ def test_another_global_batch_is_refused() -> None:
 
 UNET: dict[str, Any] = {
     "model": {"name": "unet", "loss": {"dice": {"weight": 0.0}, "class_weights": [1.0, 2.0]}},
-    "data": {"name": "folder", "mask_values": None, "ignore_index": 255, "mask_colors": None, "ignore_colors": []},
+    "data": {"name": "mask_folder", "mask_values": None, "ignore_index": 255, "mask_colors": None, "ignore_colors": []},
 }
 
 

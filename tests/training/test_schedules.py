@@ -12,9 +12,9 @@ from detseg.training.schedules import build_schedule
     ("config", "total", "per_epoch", "expected"),
     [
         # Two steps of warm-up: 1/3, 2/3, then half a cosine over eight steps from 1 to 0.2; its middle is 0.6.
-        (CosineConfig(warmup_epochs=1, final_share=0.2), 10, 2, {0: 1 / 3, 1: 2 / 3, 2: 1.0, 6: 0.6, 10: 0.2}),
+        (CosineConfig(warmup_epochs=1, final_lr_fraction=0.2), 10, 2, {0: 1 / 3, 1: 2 / 3, 2: 1.0, 6: 0.6, 10: 0.2}),
         # cos(pi / 3) = 1/2: three quarters of the way down are left.
-        (CosineConfig(warmup_epochs=0, final_share=0.0), 3, 1, {0: 1.0, 1: 0.75, 2: 0.25, 3: 0.0}),
+        (CosineConfig(warmup_epochs=0, final_lr_fraction=0.0), 3, 1, {0: 1.0, 1: 0.75, 2: 0.25, 3: 0.0}),
         # Half an epoch of four steps is two steps.
         (CosineConfig(warmup_epochs=0.5), 100, 4, {0: 1 / 3, 1: 2 / 3, 2: 1.0}),
         (StepConfig(name="step", warmup_epochs=0), 10, 1, {0: 1.0, 6: 1.0, 7: 0.1, 8: 0.1, 9: 0.01}),
@@ -29,9 +29,9 @@ from detseg.training.schedules import build_schedule
         # 1 / (1 + 9 * 0.5) = 2 / 11.
         (InverseTimeConfig(name="inverse_time", warmup_epochs=2), 10, 1, {1: 2 / 3, 2: 1.0, 6: 2 / 11, 10: 0.1}),
         # Up over two of eight steps: in the middle (0.04 + 1) / 2; down over six: in the middle (1 + 0.001) / 2.
-        (OneCycleConfig(name="one_cycle", rise_share=0.25), 8, 1, {0: 0.04, 1: 0.52, 2: 1.0, 5: 0.5005, 8: 0.001}),
-        (OneCycleConfig(name="one_cycle", rise_share=0.0), 4, 1, {0: 1.0, 4: 0.001}),
-        (OneCycleConfig(name="one_cycle", rise_share=1.0), 4, 1, {0: 0.04, 4: 1.0}),
+        (OneCycleConfig(name="one_cycle", pct_start=0.25), 8, 1, {0: 0.04, 1: 0.52, 2: 1.0, 5: 0.5005, 8: 0.001}),
+        (OneCycleConfig(name="one_cycle", pct_start=0.0), 4, 1, {0: 1.0, 4: 0.001}),
+        (OneCycleConfig(name="one_cycle", pct_start=1.0), 4, 1, {0: 0.04, 4: 1.0}),
     ],
 )
 def test_factors(config: ScheduleConfig, total: int, per_epoch: float, expected: dict[int, float]) -> None:

@@ -60,7 +60,7 @@ def test_without_an_average_the_model_itself_is_validated(tmp_path: Path) -> Non
 
 
 def test_the_rate_follows_the_schedule_step_by_step(tmp_path: Path) -> None:
-    task = task_of(OneWeight(4.0), CosineConfig(warmup_epochs=0, final_share=0.0))
+    task = task_of(OneWeight(4.0), CosineConfig(warmup_epochs=0, final_lr_fraction=0.0))
     fit(task, [WHITE, WHITE, WHITE], tmp_path)
     assert weight_of(task) == pytest.approx(4 - 0.5 * (1 + 0.75 + 0.25))
 

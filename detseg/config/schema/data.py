@@ -35,8 +35,8 @@ class AffineConfig(Section):
     """How often."""
     scale: Factors = (0.8, 1.2)
     """Zoom factor."""
-    shift: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest shift, as a share of the image's side."""
+    translate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest shift, as a fraction of the image's side."""
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest rotation to either side."""
     shear_degrees: Annotated[float, Field(ge=0, le=60)] = 0.0
@@ -55,7 +55,7 @@ class ColorConfig(Section):
     saturation: Probability = 0.4
     """Of saturation."""
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.015
-    """Of hue, as a share of the colour circle."""
+    """Of hue, as a fraction of the colour circle."""
 
 
 class CutoutConfig(Section):
@@ -66,7 +66,7 @@ class CutoutConfig(Section):
     max_holes: Annotated[int, Field(ge=1, le=1000)] = 4
     """Most rectangles."""
     max_size: Probability = 0.2
-    """Longest side of a rectangle, as a share of the image's side."""
+    """Longest side of a rectangle, as a fraction of the image's side."""
 
 
 class JpegConfig(Section):
@@ -89,7 +89,7 @@ class ElasticConfig(Section):
     grid: Annotated[int, Field(ge=2, le=32)] = 3
     """Grid points along each side, as in the paper."""
     strength: Annotated[float, Field(gt=0, le=0.2)] = 0.02
-    """Standard deviation of the displacements, as a share of the image's shorter side; the paper's 10 pixels of 512."""
+    """Standard deviation of the displacements, as a fraction of the shorter side; the paper: 10 pixels of 512."""
 
 
 class AugmentationConfig(Section):
@@ -102,8 +102,8 @@ class AugmentationConfig(Section):
     crop: Probability = 0.0
     """How often a random part of the image that keeps every box is cut out before the letterbox."""
     scale_jitter: Factors | None = None
-    """Range of a zoom factor for each image; of a larger one a random part is seen, a smaller one lies at a random
-    place (Chen et al. 2018: 0.5 to 2); null: off."""
+    """Range of a zoom factor for each image: a random part of an enlarged image, or a random place for a reduced one
+    (Chen et al. 2018: 0.5 to 2); null: off."""
     affine: AffineConfig = AffineConfig()
     elastic: ElasticConfig = ElasticConfig()
     color: ColorConfig = ColorConfig()
@@ -119,44 +119,43 @@ class AugmentationConfig(Section):
     """Zoom of each image of a mosaic, relative to its letterboxed size."""
     mixup: Probability = 0.0
     """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count. For boxes only."""
-    plain_last_epochs: NonNegativeInt = 0
-    """Mosaic and mixup are off for so many epochs at the end, so that training ends on images like the real ones;
-    in a shorter training they never happen."""
+    no_mosaic_last_epochs: NonNegativeInt = 0
+    """Number of epochs at the end without mosaic and mixup, so that training ends on images like the real ones; a
+    shorter training has none of them."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     min_visibility: Probability = 0.1
-    """A box is dropped when a crop, shift or mosaic leaves less than this share of its area in the picture."""
+    """A box is dropped when a crop, shift or mosaic leaves less than this fraction of its area in the image."""
     min_box_size: NonNegativeFloat = 2.0
     """A box is dropped when a side of what is left of it in the network input is shorter, in pixels."""
 
 
 class DataSection(Section):
-    """What every data section has."""
+    """Settings of every data section."""
 
     image_size: InputSide | tuple[InputSide, InputSide] = 640
     """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = 16
-    """Images of one training step and process; `auto`: as many as fit into memory, tried on images as large and as full
-    as the data and the augmentation can make them, with `optimizer.lr`, which is then the rate for 16 images, scaled to
+    """Images of one training step and process. `auto`: as many as fit into memory, tried on the largest and fullest
+    images that the data and the augmentation can give; `optimizer.lr` is then the rate for 16 images and is scaled to
     the number found: in proportion for sgd, by the square root for adam, adamw and rmsprop. On Linux or CUDA, in one
     process; see docs/training.md."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Loader processes; the sample stream does not depend on it."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """A training sample whose image or mask cannot be read, or which contradicts its annotation: an `error` with its
-    name, or `skip`: another sample, always the same, takes its place, and it is listed in the run directory. Annotation
-    files that cannot be read, and listed files that do not exist, are errors when the set is opened, with `skip`, too:
-    the set is not what it says. So are images whose size no annotation states, if their header cannot be read.
-    Evaluation never skips."""
-    max_bad_share: Probability = 0.01
-    """Largest share of the training set that may be skipped; beyond it is an error."""
+    """A training sample whose image or mask cannot be read, or which contradicts its annotation: `error` stops with
+    its name; `skip` replaces it by another sample, always the same, and lists it in the run directory. Annotation files
+    that cannot be read, listed files that do not exist, and unreadable images whose size no annotation states are
+    errors with `skip`, too. Evaluation never skips."""
+    max_bad_fraction: Probability = 0.01
+    """Largest fraction of the training set that may be skipped; more is an error."""
     on_change: Literal["error", "warn"] = "error"
-    """When a run is resumed with data that is not what it began with: an `error`, or a warning."""
+    """When a run is resumed with other data than it began with: an `error`, or a warning (`warn`)."""
     classes: tuple[str, ...] | None = None
     """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
-    annotations; masks: the lines of `classes.txt` in `root`). Given names are checked against the data: an unknown
-    class in an annotation is an error. For masks the order is that of the values, a background included, and given
-    names go before `classes.txt`."""
+    annotations; masks: the lines of `classes.txt` in `root`). An annotation with a class that is not among given names
+    is an error. For masks the order is that of the values, with the background, and given names replace those of
+    `classes.txt`."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property
@@ -182,12 +181,12 @@ Rgb = tuple[MaskValue, MaskValue, MaskValue]
 
 
 class MaskPictureSection(DataSection):
-    """What the layouts have whose masks are pictures; for segmentation only."""
+    """Settings of the layouts whose masks are image files; for segmentation only."""
 
     mask_values: tuple[MaskValue, ...] | None = None
     """Pixel value of each class in label order; null: the label itself, 0, 1, 2, ..."""
     ignore_index: MaskValue | None = 255
-    """Pixel value that counts nowhere (VOC's void); null: there is none."""
+    """Pixel value to ignore in losses and metrics (VOC's void); null: there is none."""
 
 
 class VocConfig(MaskPictureSection):
@@ -254,10 +253,10 @@ class ShapesConfig(DataSection):
     """Seed of the generator; the same seed gives the same files."""
 
 
-class FolderConfig(MaskPictureSection):
+class MaskFolderConfig(MaskPictureSection):
     """A folder of images and one of masks a split; a mask has the name of its image. For segmentation only."""
 
-    name: Literal["folder"]
+    name: Literal["mask_folder"]
     """Which layout."""
     root: Path
     """Folder that the paths below are relative to."""
@@ -274,11 +273,11 @@ class FolderConfig(MaskPictureSection):
     test_masks: Path | None = None
     """Mask folder of the test split."""
     mask_suffix: str = ""
-    """What the name of a mask has behind that of its image, before `.png`: `_mask` for `a.jpg` and `a_mask.png`."""
+    """What the name of a mask adds to that of its image: `_mask` for `a.jpg` and `a_mask.png`."""
     mask_colors: tuple[Rgb, ...] | None = None
-    """Red, green, blue of each class in label order, where masks are colour pictures; null: masks hold values."""
+    """Red, green, blue of each class in label order, where masks are colour images; null: masks hold values."""
     ignore_colors: tuple[Rgb, ...] = ()
-    """Colours that count nowhere."""
+    """Colours to ignore in losses and metrics."""
 
 
-DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig | FolderConfig, Field(discriminator="name")]
+DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig | MaskFolderConfig, Field(discriminator="name")]

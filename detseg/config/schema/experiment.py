@@ -1,8 +1,7 @@
 """Every setting of an experiment: its name, type, range, default and meaning.
 
-The attribute docstrings are the documentation: ``--help`` and ``docs/configuration.md`` are made from them.  A default
-that has a reason carries it.  Like its neighbours this file imports pydantic alone, so that a wrong setting is reported
-before torch loads.
+The attribute docstrings are the documentation: ``--help`` and ``docs/configuration.md`` are made from them. The schema
+imports pydantic but not torch, so that a wrong setting is reported before torch loads.
 """
 
 from __future__ import annotations
@@ -27,10 +26,10 @@ from detseg.config.schema.training import (
 )
 
 DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
-"""The models that find objects."""
+"""Models that detect objects."""
 
 SegmenterConfig = FcnConfig | UNetConfig
-"""The models that find the class of every pixel."""
+"""Models that predict the class of each pixel."""
 
 ModelConfig = Annotated[
     YoloConfig | FasterRcnnConfig | MaskRcnnConfig | FcnConfig | UNetConfig, Field(discriminator="name")

@@ -25,23 +25,23 @@ class BackboneConfig(Section):
     """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
     of any timm model that gives features. By default a unet has `unet`, a two-stage detector `resnet50`."""
     depth: Multiplier | None = None
-    """Depth multiplier of a csp backbone; null: that of its name. Refused for others."""
+    """Depth multiplier of a csp backbone; null: that of its name. An error for others."""
     width: Multiplier | None = None
     """Width multiplier of a csp backbone, null: that of its name; or of `unet`, null: 1, the paper's 64 channels.
-    Refused for timm models."""
+    An error for timm models."""
     levels: Annotated[int, Field(ge=2, le=6)] | None = None
     """Levels of `unet`, each half the size and twice the channels of the one before; null: as many as the coarsest
-    stride asks for, the paper's 5 in a U-Net. Refused for others."""
+    stride needs, the paper's 5 in a U-Net. An error for others."""
     pretrained: bool = False
-    """Load the published weights of a timm model (downloads on first use). Refused for ours: none are published."""
+    """Load the published weights of a timm model (downloads on first use). An error for ours: none are published."""
     freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] = "none"
-    """What of it is not trained: its weights and batch-norm statistics stay as they are. A number: so many stages,
+    """The part that is not trained: its weights and batch-norm statistics stay as they are. A number: that many stages,
     counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
-    frozen_norm: bool = False
-    """All its batch normalisation stays as it is, statistics, scale and shift: for pretrained weights and batches too
-    small to measure statistics on."""
+    freeze_bn: bool = False
+    """All its batch normalisation keeps its statistics, scale and shift: for pretrained weights and batches too small
+    for statistics."""
     unfreeze_epoch: PositiveInt | None = None
-    """Train what `freeze` holds from this epoch on (the first is 1, which would freeze nothing); null: never."""
+    """Train the frozen part from this epoch on (the first is 1, which would freeze nothing); null: never."""
 
 
 class NeckConfig(Section):
@@ -65,10 +65,10 @@ class TaskAlignedHeadConfig(Section):
     """One branch for boxes and classes (as in the early versions) instead of two."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
     """The strides of the feature maps that predict."""
-    bins: Annotated[int, Field(ge=2, le=256)] = 16
-    """Bins of the distribution of each side's distance, one stride wide each."""
-    top_candidates: Count = 13
-    """Positive priors an object at most (TOOD's m)."""
+    reg_max: Annotated[int, Field(ge=2, le=256)] = 16
+    """Bins of the distribution of each side's distance (Li et al. 2020), each one stride wide."""
+    topk: Count = 13
+    """Most positive priors of an object (TOOD's m)."""
     alpha: NonNegativeFloat = 1.0
     """Exponent of the class score in the alignment metric."""
     beta: NonNegativeFloat = 6.0
@@ -92,11 +92,11 @@ class AnchorHeadConfig(Section):
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
     """The strides of the feature maps that predict."""
     anchors: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
-    """Widths and heights in input pixels, shared out over the strides by size; null: k-means on the training set."""
+    """Widths and heights in input pixels, distributed over the strides by size; null: k-means on the training set."""
     anchors_per_level: Annotated[int, Field(ge=1, le=100)] = 3
-    """Anchors of each stride; where `anchors` are given, they must be so many."""
+    """Anchors of each stride; `anchors`, where given, must be that many for each stride."""
     ignore_iou: Probability = 0.5
-    """A prior that overlaps an object by more than this, and is not responsible, is not a negative."""
+    """A prior whose IoU with an object is above this, and which is not responsible for it, is not a negative."""
     box_weight: NonNegativeFloat = 5.0
     """Weight of the box loss."""
     objectness_weight: NonNegativeFloat = 1.0
@@ -136,6 +136,6 @@ class YoloConfig(Section):
     score_threshold: Probability = 0.001
     """Detections below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
     nms_iou: Probability = 0.65
-    """Of two detections of one class that overlap by more than this, the worse one is dropped."""
+    """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 300
-    """The best so many detections of an image are kept after NMS."""
+    """Most detections of an image, the best ones, that are kept after NMS."""

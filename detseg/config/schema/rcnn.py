@@ -36,7 +36,7 @@ class BoxLossConfig(Section):
     """Weight of the loss."""
 
 
-class ProposalConfig(Section):
+class RpnConfig(Section):
     """The first stage: the region proposal network (Ren et al. 2015, section 3)."""
 
     anchor_sizes: tuple[tuple[PositiveFloat, ...], ...] | None = None
@@ -51,26 +51,26 @@ class ProposalConfig(Section):
     """An anchor that overlaps an object by at least this is positive; so is the best one of each object."""
     negative_iou: Probability = 0.3
     """An anchor that overlaps every object by less than this is negative."""
-    samples: Count = 256
-    """Anchors of an image that the losses look at, drawn at random."""
-    positive_share: Probability = 0.5
-    """At most this share of them is positive."""
+    batch_size_per_image: Count = 256
+    """Anchors of an image in the losses, drawn at random."""
+    positive_fraction: Probability = 0.5
+    """Largest fraction of them that is positive."""
     nms_iou: Probability = 0.7
-    """Of two proposals of a level that overlap by more than this, the worse one is dropped."""
-    candidates_train: Count = 2000
-    """Best anchors of each level that go into NMS in training; Lin et al. 2017."""
-    candidates: Count | None = None
-    """Best anchors of each level that go into NMS in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
-    proposals_train: Count = 2000
-    """Proposals of an image that remain after NMS, in training."""
-    proposals: Count | None = None
-    """Proposals of an image that remain after NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    """IoU of NMS: of two proposals of a level that overlap by more, the one with the lower score is dropped."""
+    pre_nms_top_n_train: Count = 2000
+    """Best anchors of each level that go into NMS, in training (Lin et al. 2017)."""
+    pre_nms_top_n: Count | None = None
+    """Best anchors of each level that go into NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    post_nms_top_n_train: Count = 2000
+    """Proposals of an image that are kept after NMS, in training."""
+    post_nms_top_n: Count | None = None
+    """Proposals of an image that are kept after NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
     score_threshold: Probability | None = None
     """Proposals with a lower score are dropped; null: 0 (both mobilenet variants: 0.05)."""
     box_loss: BoxLossConfig = BoxLossConfig()
 
 
-class RegionConfig(Section):
+class RoiHeadsConfig(Section):
     """The second stage: class and box of each proposal (Girshick 2015, "Fast R-CNN"; Lin et al. 2017, section 4.2)."""
 
     pool_size: Annotated[int, Field(ge=1, le=64)] = 7
@@ -81,10 +81,10 @@ class RegionConfig(Section):
     """Width of its two fully connected layers."""
     positive_iou: Probability = 0.5
     """A proposal that overlaps an object by at least this is positive, else negative."""
-    samples: Count = 512
-    """Proposals of an image that the losses look at, drawn at random."""
-    positive_share: Probability = 0.25
-    """At most this share of them is positive."""
+    batch_size_per_image: Count = 512
+    """Proposals of an image in the losses, drawn at random."""
+    positive_fraction: Probability = 0.25
+    """Largest fraction of them that is positive."""
     box_loss: BoxLossConfig = BoxLossConfig()
 
 
@@ -104,29 +104,28 @@ class MaskHeadConfig(Section):
 
 
 class RcnnConfig(Section):
-    """What both two-stage detectors have."""
+    """Settings of both two-stage detectors."""
 
     variant: Variant = "custom"
     """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
     decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
     weights: Literal["coco"] | None = None
     """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. The layers with a row for
-    each class are kept where the data has exactly COCO's 80 classes by name, else they begin anew. null: random
+    each class are kept where the data has exactly COCO's 80 classes by name, else they are random. null: random
     weights."""
     backbone: BackboneConfig = BackboneConfig(name="resnet50")
     neck: NeckConfig = NeckConfig(name="fpn")
     strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
-    """Strides of the feature maps, each twice the one before; one more map, half as fine as the last, is pooled from it
-    for the proposals."""
-    proposals: ProposalConfig = ProposalConfig()
-    regions: RegionConfig = RegionConfig()
+    """Strides of the feature maps, each twice the one before; the RPN has one more map, pooled from the last."""
+    rpn: RpnConfig = RpnConfig()
+    roi_heads: RoiHeadsConfig = RoiHeadsConfig()
     score_threshold: Probability = 0.05
     """Detections below this score are dropped before NMS."""
     nms_iou: Probability = 0.5
-    """Of two detections of one class that overlap by more than this, the worse one is dropped."""
+    """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 100
-    """The best so many detections of an image are kept after NMS; where images hold more objects raise it together with
-    `evaluation.max_detections`."""
+    """Most detections of an image, the best ones, that are kept after NMS; where images hold more objects raise it
+    together with `evaluation.max_detections`."""
 
 
 class FasterRcnnConfig(RcnnConfig):

@@ -1,11 +1,14 @@
-"""What the sections of the schema are made of: the base class and the number types with their ranges."""
+"""What the sections of the schema are made of: the base class, number types with ranges, and the kinds of a section."""
 
 from __future__ import annotations
 
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Self, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from detseg.config.renamed import new_key
+from detseg.errors import ConfigError
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -15,23 +18,30 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[int, Field(ge=1, le=8192)]
 Multiplier = Annotated[float, Field(gt=0, le=8)]
-"""Of depth or width.  It and channels have bounds so that a number that is wrong by orders of magnitude, be it in a
-foreign checkpoint, is an error and does not take all memory."""
+"""Of depth or width. Multipliers and channels are bounded so that a number that is wrong by orders of magnitude, in a
+foreign checkpoint for example, is an error and does not take all memory."""
 MAX_SIDE = 13_376
 InputSide = Annotated[int, Field(ge=32, le=MAX_SIDE)]
-"""Of the network input, pixels.  The largest multiple of 32 whose square is no more pixels than an image may have."""
+"""Of the network input, pixels. The bound is the largest multiple of 32 whose square an image may have as pixels."""
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
-"""Of what is kept for each image at once."""
+"""Of what is kept for each image at a time."""
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, unknown keys and infinite numbers refused, attribute docstrings kept."""
+    """Base of every section: frozen; unknown keys and infinite numbers are errors; attribute docstrings are kept."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
+    def __new__(cls, *args: Any, **settings: Any) -> Self:
+        """Names the new key of a setting that is given under its old one."""
+        for key in settings.keys() - cls.model_fields.keys():
+            if new := new_key(key, cls.model_fields):
+                raise ConfigError(f"{cls.__name__}: {key} is called {new} now")
+        return super().__new__(cls)
+
 
 def changed(section: Section, *keys: str) -> list[str]:
-    """Those of some settings that are not at their default."""
+    """Which of some settings are not at their default."""
     fields = type(section).model_fields
     return [key for key in keys if getattr(section, key) != fields[key].default]
 
@@ -43,7 +53,7 @@ def sections(annotation: Any) -> tuple[type[Section], ...]:
 
 
 def kind_name(section: type[Section]) -> str:
-    """The ``name`` by which a section is picked from its union."""
+    """The ``name`` that selects a section from its union."""
     return str(get_args(section.model_fields["name"].annotation)[0])
 
 

@@ -16,11 +16,11 @@ class CrossEntropyConfig(Section):
     weight: NonNegativeFloat = 1.0
     """Its weight in the sum; 0: off."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target that is spread over all classes (Szegedy et al. 2016)."""
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
 
 
 class FocalConfig(Section):
-    """Focal loss (Lin et al. 2017): cross-entropy with easy pixels weighed down."""
+    """Focal loss (Lin et al. 2017): cross-entropy with less weight on easy pixels."""
 
     weight: NonNegativeFloat = 0.0
     """Its weight in the sum; 0: off."""
@@ -36,7 +36,7 @@ class DiceConfig(Section):
 
 
 class TverskyConfig(Section):
-    """Dice with false positives and false negatives weighed apart (Salehi et al. 2017)."""
+    """Dice with false positives and false negatives weighted separately (Salehi et al. 2017)."""
 
     weight: NonNegativeFloat = 0.0
     """Its weight in the sum; 0: off."""
@@ -56,8 +56,8 @@ class SegmentationLossConfig(Section):
     class_weights: Literal["median_frequency"] | tuple[NonNegativeFloat, ...] | None = None
     """Weight of each class in cross-entropy and focal loss, in label order; `median_frequency`: from the pixels of the
     training set (Eigen, Fergus 2015), written into the run's config; null: all 1."""
-    left_out: tuple[NonNegativeInt, ...] = ()
-    """Labels that Dice and Tversky leave out of their mean over the classes, as [0] for a background."""
+    excluded_classes: tuple[NonNegativeInt, ...] = ()
+    """Labels that the means of Dice and Tversky over the classes exclude, such as [0] for a background."""
 
 
 class FcnConfig(Section):
@@ -94,7 +94,7 @@ class UNetConfig(Section):
     """Channels of the decoder's levels, finest first, from `output_stride` to the second-coarsest map; null: those of
     the encoder's maps, halved for each level finer than they are, at least 16."""
     output_stride: Literal[1, 2, 4] = 1
-    """Stride of the decoder's last level; the logits of 2 and 4 are interpolated, which saves the costliest levels."""
+    """Stride of the decoder's last level; the logits of 2 and 4 are interpolated, which is cheaper."""
     upsampling: Literal["transposed", "resize"] = "transposed"
     """`transposed`: 2×2 up-convolutions, as in the paper; `resize`: bilinear, then a 3×3 convolution (Odena et al.
     2016)."""

@@ -19,10 +19,10 @@ from detseg.config.schema.section import (
 
 
 class OptimizerSection(Section):
-    """What every optimiser has."""
+    """Settings of every optimiser."""
 
     backbone_lr_scale: PositiveFloat = 1.0
-    """The backbone learns at this multiple of `lr`; below 1 where its weights are pretrained."""
+    """Multiple of `lr` for the backbone; below 1 where its weights are pretrained."""
 
 
 class SgdConfig(OptimizerSection):
@@ -81,39 +81,39 @@ OptimizerConfig = Annotated[SgdConfig | AdamConfig | AdamWConfig | RmspropConfig
 
 
 class Warmup(Section):
-    """What every schedule but one-cycle begins with: the rate climbs linearly from near zero."""
+    """Linear warm-up of the learning rate from near zero, for all schedules but one-cycle."""
 
     warmup_epochs: NonNegativeFloat = 3.0
-    """Epochs of the climb; fractions count steps."""
+    """Epochs of warm-up; may be a fraction."""
 
 
 class CosineConfig(Warmup):
-    """Half a cosine from the learning rate down to a share of it (Loshchilov, Hutter 2017)."""
+    """Half a cosine from the learning rate down to a fraction of it (Loshchilov, Hutter 2017)."""
 
     name: Literal["cosine"] = "cosine"
     """Which schedule."""
-    final_share: Probability = 0.01
-    """The rate at the end as a share of the rate."""
+    final_lr_fraction: Probability = 0.01
+    """Learning rate at the end, as a fraction of `lr`."""
 
 
 class StepConfig(Warmup):
-    """The rate falls by a factor at given shares of the training."""
+    """The learning rate is multiplied by `gamma` at given points of the training."""
 
     name: Literal["step"]
     """Which schedule."""
     milestones: tuple[Probability, ...] = (0.7, 0.9)
-    """When, as shares of the training."""
+    """When, as fractions of the training."""
     gamma: Probability = 0.1
     """The factor."""
 
 
 class InverseTimeConfig(Warmup):
-    """The rate is divided by (1 + decay × share of the training done, counted from the end of the warm-up)."""
+    """The learning rate is divided by (1 + decay × fraction of the training done, from the end of the warm-up)."""
 
     name: Literal["inverse_time"]
     """Which schedule."""
     decay: NonNegativeFloat = 9.0
-    """9: the rate ends at a tenth."""
+    """9: the learning rate ends at a tenth of `lr`."""
 
 
 class OneCycleConfig(Section):
@@ -121,19 +121,19 @@ class OneCycleConfig(Section):
 
     name: Literal["one_cycle"]
     """Which schedule."""
-    rise_share: Probability = 0.15
-    """Share of the training spent on the way up."""
-    initial_share: PositiveFloat = 0.04
-    """The rate at the beginning as a share of the rate."""
-    final_share: Probability = 0.001
-    """The rate at the end as a share of the rate."""
+    pct_start: Probability = 0.15
+    """Fraction of the training in which the learning rate rises."""
+    initial_lr_fraction: PositiveFloat = 0.04
+    """Learning rate at the beginning, as a fraction of `lr`."""
+    final_lr_fraction: Probability = 0.001
+    """Learning rate at the end, as a fraction of `lr`."""
 
 
 ScheduleConfig = Annotated[CosineConfig | StepConfig | InverseTimeConfig | OneCycleConfig, Field(discriminator="name")]
 
 
 class TrainerConfig(Section):
-    """How long, on what, and with which care the model is trained."""
+    """How the model is trained: length, devices, precision, averaging."""
 
     max_epochs: PositiveInt = 100
     """Passes over the training set."""
@@ -149,37 +149,37 @@ class TrainerConfig(Section):
     sync_batchnorm: bool = False
     """Batch normalisation over the batches of all GPUs together; for few images a GPU."""
     save_every_steps: PositiveInt | None = None
-    """Optimiser steps from one save to the next within an epoch, besides the save at each epoch's end; null: none. A
-    run that is killed repeats what came after its last save."""
+    """Optimiser steps from one checkpoint to the next within an epoch, besides that at each epoch's end; null: none. A
+    killed run repeats the steps after its last checkpoint."""
     max_time: Annotated[str, Field(pattern=r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$")] | None = None
-    """Hours, minutes, seconds (`11:30:00`) after which this call finishes its step, saves and leaves with exit code 75,
-    to be gone on with by --resume; null: never."""
+    """Hours, minutes, seconds (`11:30:00`) after which the run finishes its step, saves and exits with code 75, to be
+    resumed by --resume; null: never."""
     on_nan: Literal["stop", "skip"] = "stop"
     """When a loss or gradient is not finite: `stop` the run, or `skip` the step; either leaves a bundle for
     tools/replay.py."""
     max_nan_steps: PositiveInt = 10
-    """So many steps of a run are skipped at most; one more stops it."""
+    """Most steps of a run that are skipped; one more stops it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the training's matrix products; auto: bfloat16 where the CPU or GPU computes it natively, else float32.
     Evaluation and prediction always compute in float32, so that a number does not depend on where it was computed."""
-    accumulate_batches: PositiveInt = 1
+    accumulate_grad_batches: PositiveInt = 1
     """Batches whose gradients are averaged for one step."""
     gradient_clip_norm: NonNegativeFloat = 10.0
-    """Largest norm of the gradient; 0: no clipping."""
+    """Gradients are clipped to this norm; 0: no clipping."""
     ema_decay: Decay = 0.999
-    """Decay of the moving average of the weights, which is what is evaluated and predicts; 0: none."""
+    """Decay of the moving average of the weights, by which evaluation and prediction go; 0: none."""
     ema_warmup_steps: NonNegativeInt = 500
-    """The decay climbs as decay × (1 - exp(-step / this)), since the first weights are not worth keeping."""
+    """The decay rises as decay × (1 - exp(-step / this)), since early weights are poor."""
     validate_every: PositiveInt = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
     early_stopping_patience: PositiveInt | None = None
-    """Stop after so many validations without a better AP (segmentation: mIoU); null: never."""
+    """Stop after this many validations without a better AP (segmentation: mIoU); null: never."""
     overfit_batches: NonNegativeInt = 0
-    """Train and validate on the first so many batches of the training set, unaugmented; 0: off."""
+    """Train and validate on this many first batches of the training set, without augmentation; 0: off."""
     fast_dev_run: bool = False
-    """One training and one validation batch, nothing written: does it run at all?"""
-    num_pictures: NonNegativeInt = 8
-    """Pictures of training batches and of validation results left in the run directory."""
+    """One training and one validation batch, nothing written: a check that everything runs."""
+    num_previews: NonNegativeInt = 8
+    """Training images and validation results that are drawn into the run directory."""
     compile: bool = False
     """Compile the model (of a two-stage detector backbone and neck) with torch.compile; needs a C++ compiler on CPUs,
     and minutes at the beginning."""
@@ -194,11 +194,11 @@ class TrainerConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What a result is measured by."""
+    """How results are measured."""
 
     max_detections: Count = 100
     """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
-    operating_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """IoU from which a detection is right in precision, recall and F1."""
+    f1_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """IoU from which a detection is correct in precision, recall and F1."""
     boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02
-    """Width of the band that boundary IoU compares, as a share of the image's diagonal (Cheng et al. 2021)."""
+    """Width of the band that boundary IoU compares, as a fraction of the image's diagonal (Cheng et al. 2021)."""

@@ -46,7 +46,7 @@ def random_affine_matrix(config: AffineConfig, hw: tuple[int, int], rng: np.rand
     The zoom is drawn on a logarithmic scale, so that halving is as likely as doubling.
     """
     zoom = math.exp(rng.uniform(math.log(config.scale[0]), math.log(config.scale[1])))
-    shift_x, shift_y = (rng.uniform(-config.shift, config.shift) * side for side in (hw[1], hw[0]))
+    shift_x, shift_y = (rng.uniform(-config.translate, config.translate) * side for side in (hw[1], hw[0]))
     angle = math.radians(rng.uniform(-config.rotate_degrees, config.rotate_degrees))
     shear_x, shear_y = (
         math.tan(math.radians(rng.uniform(-config.shear_degrees, config.shear_degrees))) for _ in range(2)

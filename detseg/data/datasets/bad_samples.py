@@ -120,8 +120,8 @@ class BadSampleList:
             return
         listed = "" if self.file is None else f"; {self.file} lists them with the reasons"
         raise DataError(
-            f"{self._counted()} cannot be read, more than data.max_bad_share={self.max_share:g}: {self._examples()}"
-            f"{listed}; mend or remove the files, or raise data.max_bad_share"
+            f"{self._counted()} cannot be read, more than data.max_bad_fraction={self.max_share:g}: {self._examples()}"
+            f"{listed}; mend or remove the files, or raise data.max_bad_fraction"
         )
 
     def write(self) -> None:

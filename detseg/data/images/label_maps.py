@@ -83,7 +83,7 @@ def _check_format(header: Image.Image, path: Path, encoding: MaskEncoding) -> No
     if header.format == "GIF" and encoding.colors is None:
         raise DataError(
             f"{path}: the mask is GIF, whose writers number its values anew, so that they say nothing; convert it from "
-            "its source to PNG, or with data.name=folder name the colour of each class in data.mask_colors"
+            "its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
         )
     try:
         frames = int(getattr(header, "n_frames", 1))
@@ -149,9 +149,9 @@ def _describe_wrong_mode(pixels: UInt8Array, mode: str) -> str:
     if (image[..., :1] == image).all():
         return (
             f"{what}; its three channels are equal: save one of them (found: {value_histogram(image[..., 0])}), "
-            "or with data.name=folder name the colours in data.mask_colors"
+            "or with data.name=mask_folder name the colours in data.mask_colors"
         )
     return (
-        f"{what}; its colours: {most_frequent_colors(image)}: with data.name=folder name the colour of each class in "
-        "data.mask_colors, else convert the masks"
+        f"{what}; its colours: {most_frequent_colors(image)}: with data.name=mask_folder name the colour of each class "
+        "in data.mask_colors, else convert the masks"
     )

@@ -135,7 +135,7 @@ def train_loader(
         batch_size: images of one batch and process.
         num_workers: loader processes; 0: this one.
         seed: of everything random.
-        max_epochs: length of the training; mosaic and mixup are off in the last `config.plain_last_epochs` of it.
+        max_epochs: length of the training; mosaic and mixup are off in the last `config.no_mosaic_last_epochs` of it.
         shuffle: false: the order of the data set in every epoch.
         rank: number of this process.
         world_size: number of processes.
@@ -154,7 +154,7 @@ def train_loader(
         seed,
         input_hw,
         multi_scale=config.multi_scale,
-        plain_from_epoch=max_epochs - config.plain_last_epochs,
+        plain_from_epoch=max_epochs - config.no_mosaic_last_epochs,
         shuffle=shuffle,
         rank=rank,
         world_size=world_size,

@@ -34,7 +34,7 @@ class SegmentationLoss(nn.Module):
         alpha: what a false positive counts in it.
         beta: what a false negative counts in it.
         class_weights: C weights of the pixels of each class in cross-entropy and focal loss; None: all 1.
-        left_out: labels that Dice and Tversky leave out of their mean over the classes.
+        excluded_classes: labels that Dice and Tversky leave out of their mean over the classes.
 
     Raises:
         ValueError: no term has a weight, or numbers that do not fit the classes.
@@ -55,15 +55,17 @@ class SegmentationLoss(nn.Module):
         alpha: float = 0.3,
         beta: float = 0.7,
         class_weights: Sequence[float] | None = None,
-        left_out: Sequence[int] = (),
+        excluded_classes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         if not any((cross_entropy, focal, dice, tversky)):
             raise ValueError("the weights of cross_entropy, focal, dice and tversky are all 0; set one of them")
         if class_weights is not None and (len(class_weights) != num_classes or not any(class_weights)):
             raise ValueError(f"class_weights: expected {num_classes}, not all 0, got {list(class_weights)}")
-        if not all(0 <= label < num_classes for label in left_out) or len(set(left_out)) >= num_classes:
-            raise ValueError(f"left_out: expected some of the labels 0 to {num_classes - 1}, got {list(left_out)}")
+        if not all(0 <= label < num_classes for label in excluded_classes) or len(set(excluded_classes)) >= num_classes:
+            raise ValueError(
+                f"excluded_classes: expected some of the labels 0 to {num_classes - 1}, got {list(excluded_classes)}"
+            )
         if tversky and not alpha + beta:
             raise ValueError("tversky: alpha and beta are both 0, so that no error would count")
         self.num_classes = num_classes
@@ -75,7 +77,7 @@ class SegmentationLoss(nn.Module):
         table = torch.zeros(IGNORE_LABEL + 1)
         table[:num_classes] = torch.tensor(class_weights or [1.0] * num_classes)
         self.register_buffer("table", table, persistent=False)
-        averaged = torch.tensor([label not in left_out for label in range(num_classes)])
+        averaged = torch.tensor([label not in excluded_classes for label in range(num_classes)])
         self.register_buffer("averaged", averaged, persistent=False)
 
     def forward(self, logits: Tensor, semantic: Tensor) -> LossTerms:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.config.schema.data import FolderConfig, VocConfig
+from detseg.config.schema.data import MaskFolderConfig, VocConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.classes import mask_class_table
 from detseg.data.build import open_semantic_split
@@ -79,7 +79,7 @@ def test_folders_are_compared_too(tmp_path: Path) -> None:
     write_pairs(tmp_path / "val", {"a": [[0, 1]]})
     (tmp_path / "classes.txt").write_text("road\nsky\n")
     with pytest.raises(ClassTableError, match=r"label 0 is 'road', expected 'sky'"):
-        open_semantic_split(FolderConfig(name="folder", root=tmp_path), "val", TRAINED)
+        open_semantic_split(MaskFolderConfig(name="mask_folder", root=tmp_path), "val", TRAINED)
 
 
 def test_names_of_the_user_go_before_the_file_and_this_is_said(voc: VocConfig) -> None:

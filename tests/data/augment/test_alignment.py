@@ -32,7 +32,7 @@ GEOMETRY: dict[str, object] = {
     "vertical_flip": 0.5,
     "crop": 0.7,
     "scale_jitter": (0.5, 2.0),
-    "affine": AffineConfig(probability=0.7, scale=(0.7, 1.5), shift=0.3, rotate_degrees=180, shear_degrees=20),
+    "affine": AffineConfig(probability=0.7, scale=(0.7, 1.5), translate=0.3, rotate_degrees=180, shear_degrees=20),
     "elastic": ElasticConfig(probability=0.7, strength=0.05),
 }
 
@@ -139,7 +139,7 @@ def test_scale_jitter_affine_map_and_elastic_deformation_add_up(elastic: float) 
     item = painted(HW)._replace(semantic=np.zeros(HW, dtype=np.uint8))
     change = transform(
         scale_jitter=(0.5, 0.5),
-        affine=AffineConfig(probability=1, scale=(0.5, 0.5), shift=0),
+        affine=AffineConfig(probability=1, scale=(0.5, 0.5), translate=0),
         elastic=ElasticConfig(probability=elastic, strength=0.002),
     )
     areas, shapes = [], set()

@@ -100,7 +100,7 @@ def test_resized_as_semantic_maps_are(seed: int, hw: tuple[int, int], new_hw: tu
 def test_affine_maps_as_opencv_maps_whole_masks(seed: int, hw: tuple[int, int], zoomed: bool) -> None:
     rng = np.random.default_rng(seed)
     masks = random_masks(hw, rng)
-    config = AffineConfig(scale=(0.3, 3.0), shift=0.4, rotate_degrees=180, shear_degrees=40)
+    config = AffineConfig(scale=(0.3, 3.0), translate=0.4, rotate_degrees=180, shear_degrees=40)
     matrix = random_affine_matrix(config, hw, rng)
     if zoomed:
         matrix = chained(random_zoom_matrix((0.2, 4.0), hw, rng), then=matrix)

@@ -87,7 +87,7 @@ def test_affine_by_hand() -> None:
 
 
 def test_affine_matrix_keeps_the_center_and_its_ranges() -> None:
-    config = AffineConfig(probability=1, scale=(0.5, 2.0), shift=0.0, rotate_degrees=30)
+    config = AffineConfig(probability=1, scale=(0.5, 2.0), translate=0.0, rotate_degrees=30)
     center = np.array([40.0, 30.0, 1.0])
     zooms, angles = [], []
     for seed in range(300):
@@ -103,7 +103,7 @@ def test_affine_matrix_keeps_the_center_and_its_ranges() -> None:
 
 
 def test_shift_reaches_its_share_of_the_side() -> None:
-    config = AffineConfig(probability=1, scale=(1.0, 1.0), shift=0.25)
+    config = AffineConfig(probability=1, scale=(1.0, 1.0), translate=0.25)
     matrices = np.stack([random_affine_matrix(config, (60, 80), np.random.default_rng(s)) for s in range(300)])
     np.testing.assert_allclose(matrices[:, :, :2], np.broadcast_to(np.eye(2), (300, 2, 2)))
     assert 19 < np.abs(matrices[:, 0, 2]).max() <= 20
@@ -116,7 +116,7 @@ def test_a_painted_box_follows_the_pixels_of_an_affine_map(
 ) -> None:
     (x, width), (y, height) = horizontal, vertical
     item = painted((64, 80), (x, y, x + width, y + height))
-    config = AffineConfig(probability=1, scale=(0.7, 1.4), shift=0.1, rotate_degrees=20, shear_degrees=10)
+    config = AffineConfig(probability=1, scale=(0.7, 1.4), translate=0.1, rotate_degrees=20, shear_degrees=10)
     result = warped(item, random_affine_matrix(config, (64, 80), np.random.default_rng(seed)))
     x1, y1, x2, y2 = result.boxes[0].tolist()
     if x1 < 0 or y1 < 0 or x2 > 80 or y2 > 64:
@@ -180,7 +180,7 @@ def nearest_by_brute_force(semantic: UInt8Array, matrix: np.ndarray) -> tuple[UI
 def test_an_affine_map_takes_the_label_under_each_centre(seed: int) -> None:
     rng = np.random.default_rng(seed)
     item = colored(rng.integers(0, 4, (60, 81), dtype=np.uint8))  # every pixel for itself
-    config = AffineConfig(probability=1, scale=(0.5, 2.0), shift=0.2, rotate_degrees=180, shear_degrees=20)
+    config = AffineConfig(probability=1, scale=(0.5, 2.0), translate=0.2, rotate_degrees=180, shear_degrees=20)
     matrix = chained(random_zoom_matrix((0.5, 2.0), (60, 81), rng), random_affine_matrix(config, (60, 81), rng))
     assert item.semantic is not None
     expected, distance = nearest_by_brute_force(item.semantic, matrix)

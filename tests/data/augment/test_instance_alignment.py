@@ -23,7 +23,7 @@ GEOMETRY: dict[str, object] = {
     "vertical_flip": 0.5,
     "crop": 0.7,
     "scale_jitter": (0.5, 2.0),
-    "affine": AffineConfig(probability=0.7, scale=(0.7, 1.5), shift=0.3, rotate_degrees=180, shear_degrees=20),
+    "affine": AffineConfig(probability=0.7, scale=(0.7, 1.5), translate=0.3, rotate_degrees=180, shear_degrees=20),
     "elastic": ElasticConfig(probability=0.7, strength=0.05),
 }
 seeds = st.integers(0, 2**32 - 1)
@@ -132,7 +132,7 @@ def test_tightened_boxes_are_smaller_than_turned_ones() -> None:
     disc = (columns - 50) ** 2 + (rows - 50) ** 2 < 30**2
     item = painted((100, 100), (20, 20, 80, 80))
     masks = CroppedMasks.decoded(InstanceMasks.from_dense(disc[None]))
-    turn = transform(affine=AffineConfig(probability=1, scale=(1, 1), shift=0, rotate_degrees=45))
+    turn = transform(affine=AffineConfig(probability=1, scale=(1, 1), translate=0, rotate_degrees=45))
     for seed in range(5):
         result = turn(item.of_masks(masks), (100, 100), np.random.default_rng(seed))
         np.testing.assert_allclose(result.boxes, [[20, 20, 80, 80]], atol=1)

@@ -50,7 +50,7 @@ def test_a_placed_image_is_the_mapped_one_within_a_pixel(seed: int, corner: tupl
     x, y = corner
     item = painted((60, 80), (x, y, x + 20, y + 16))
     rng = np.random.default_rng(seed)
-    config = AffineConfig(probability=1, scale=(0.6, 2.0), shift=0.2)
+    config = AffineConfig(probability=1, scale=(0.6, 2.0), translate=0.2)
     flips = flip_matrix((60, 80), horizontal=bool(rng.random() < 0.5), vertical=bool(rng.random() < 0.5))
     matrix = chained(flips, then=random_affine_matrix(config, (60, 80), rng))
     result, reference = placed(item, matrix, (60, 80)), warped(item, matrix)

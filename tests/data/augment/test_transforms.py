@@ -23,7 +23,7 @@ EVERYTHING = AugmentationConfig(
     horizontal_flip=0.5,
     vertical_flip=0.5,
     crop=0.5,
-    affine=AffineConfig(probability=0.9, scale=(0.3, 2.0), shift=0.5, rotate_degrees=180, shear_degrees=20),
+    affine=AffineConfig(probability=0.9, scale=(0.3, 2.0), translate=0.5, rotate_degrees=180, shear_degrees=20),
     color=ColorConfig(probability=0.5, hue=0.5),
     blur=0.5,
     noise=0.5,
@@ -80,7 +80,7 @@ def test_a_painted_box_follows_its_pixels(seed: int, corner: tuple[int, int]) ->
         horizontal_flip=0.5,
         vertical_flip=0.5,
         crop=0.5,
-        affine=AffineConfig(probability=0.5, scale=(0.8, 1.5), shift=0.3),
+        affine=AffineConfig(probability=0.5, scale=(0.8, 1.5), translate=0.3),
         min_visibility=0.3,
     )
     result = TrainTransform(config)(painted((60, 80), (x, y, x + 20, y + 16)), (96, 96), rng(seed))

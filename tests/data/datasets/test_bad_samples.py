@@ -206,9 +206,9 @@ def test_more_than_the_share_is_an_error_with_number_share_and_names(tmp_path: P
     with pytest.raises(DataError) as caught:
         bad.add([BadSample(50, "50.jpg", "bad")])
     assert str(caught.value) == (
-        "4 of 100 training samples (4.00%) cannot be read, more than data.max_bad_share=0.03: 0.jpg, 1.jpg, 2.jpg, "
+        "4 of 100 training samples (4.00%) cannot be read, more than data.max_bad_fraction=0.03: 0.jpg, 1.jpg, 2.jpg, "
         f"...; {tmp_path}/bad_samples.csv lists them with the reasons; mend or remove the files, or raise "
-        "data.max_bad_share"
+        "data.max_bad_fraction"
     )
     assert len((tmp_path / "bad_samples.csv").read_text().splitlines()) == 5
 

@@ -18,7 +18,7 @@ from detseg.config.schema.data import (
     AugmentationConfig,
     CocoConfig,
     DataConfig,
-    FolderConfig,
+    MaskFolderConfig,
     ShapesConfig,
     VocConfig,
 )
@@ -263,7 +263,9 @@ def test_the_model_decides_whether_masks_are_read(tmp_path: Path) -> None:
         assert sample.labels.tolist() == scene.labels.tolist()
 
 
-@pytest.mark.parametrize("data", [VocConfig(name="voc", root=Path("x")), FolderConfig(name="folder", root=Path("x"))])
-def test_layouts_without_instances(data: VocConfig | FolderConfig) -> None:
+@pytest.mark.parametrize(
+    "data", [VocConfig(name="voc", root=Path("x")), MaskFolderConfig(name="mask_folder", root=Path("x"))]
+)
+def test_layouts_without_instances(data: VocConfig | MaskFolderConfig) -> None:
     with pytest.raises(DataError, match=rf"data\.name: {data.name} holds .*take "):
         open_split(data, "train", ClassTable(("a",)), masks=True)

@@ -111,7 +111,7 @@ def test_plain_requests_are_not_mixed() -> None:
         assert all(alone) != mix
     loader = train_loader(
         PaintedSource(12),
-        AugmentationConfig(mosaic=1.0, plain_last_epochs=2),
+        AugmentationConfig(mosaic=1.0, no_mosaic_last_epochs=2),
         input_hw=(96, 96),
         batch_size=4,
         num_workers=0,

@@ -109,7 +109,7 @@ class TestOverlap:
         torch.testing.assert_close(terms["tversky"], terms["dice"])
 
     def test_label_left_out_by_hand(self) -> None:
-        terms = SegmentationLoss(2, cross_entropy=0.0, dice=1.0, left_out=[0])(TWO_CLASSES, LABELS)
+        terms = SegmentationLoss(2, cross_entropy=0.0, dice=1.0, excluded_classes=[0])(TWO_CLASSES, LABELS)
         assert terms["dice"].item() == pytest.approx(1 - 2 * 0.25 / (0.75 + 1))
 
     def test_classes_that_do_not_occur_do_not_enter_the_mean(self) -> None:
@@ -148,7 +148,9 @@ def test_terms_times_their_weights() -> None:
 
 def test_ignored_pixels_neither_count_nor_get_a_gradient() -> None:
     logits, semantic = random_case()
-    criterion = SegmentationLoss(4, label_smoothing=0.1, class_weights=[1.0, 2, 3, 4], left_out=[1], **ALL_TERMS)
+    criterion = SegmentationLoss(
+        4, label_smoothing=0.1, class_weights=[1.0, 2, 3, 4], excluded_classes=[1], **ALL_TERMS
+    )
     ignored = (semantic == IGNORE_LABEL)[:, None].expand_as(logits)
     other = torch.where(ignored, -logits, logits).requires_grad_()
     terms = criterion(other, semantic)
@@ -169,7 +171,7 @@ def test_ignored_pixels_neither_count_nor_get_a_gradient() -> None:
 )
 def test_a_batch_where_nothing_counts_is_zero_with_zero_gradients(weights: list[float] | None, value: int) -> None:
     logits = random_case()[0].requires_grad_()
-    criterion = SegmentationLoss(4, gamma=0.5, class_weights=weights, left_out=[0], **ALL_TERMS)
+    criterion = SegmentationLoss(4, gamma=0.5, class_weights=weights, excluded_classes=[0], **ALL_TERMS)
     terms = criterion(logits, torch.full((3, 5, 7), value, dtype=torch.uint8))
     assert [term.item() for term in terms.values()] == [0.0] * 4
     torch.autograd.backward(list(terms.values()))
@@ -187,8 +189,8 @@ def test_settings_are_no_state() -> None:
         ({"cross_entropy": 0.0}, "weights of cross_entropy, focal, dice and tversky are all 0"),
         ({"class_weights": [1.0, 2.0]}, r"class_weights: expected 3, not all 0, got \[1.0, 2.0\]"),
         ({"class_weights": [0.0, 0.0, 0.0]}, "class_weights: expected 3, not all 0"),
-        ({"left_out": [3]}, r"left_out: expected some of the labels 0 to 2, got \[3\]"),
-        ({"left_out": [0, 1, 2]}, "left_out: expected some of the labels"),
+        ({"excluded_classes": [3]}, r"excluded_classes: expected some of the labels 0 to 2, got \[3\]"),
+        ({"excluded_classes": [0, 1, 2]}, "excluded_classes: expected some of the labels"),
         ({"tversky": 1.0, "alpha": 0.0, "beta": 0.0}, "alpha and beta are both 0"),
     ],
 )
