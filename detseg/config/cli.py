@@ -1,7 +1,7 @@
-"""What the command-line tools share: arguments, one-line errors, exit codes.  Imports nothing heavy.
+"""What the command-line tools share: arguments, one-line errors, exit codes. Imports nothing heavy.
 
-Exit codes: 0 done, 2 a mistake that the user can mend (one line on stderr), 75 a training that was asked to stop and
-has saved itself, 130 interrupted; a bug of ours keeps its traceback and exits with 1.
+Exit codes: 0 done, 2 a mistake that the user can fix (one line on stderr), 75 a training that was asked to stop and
+has saved its state, 130 interrupted; a bug of ours keeps its traceback and exits with 1.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from detseg.messages import printable
 
 
 class ToolParser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, raised as ``ConfigError``, and which knows ``--debug``.
+    """An argument parser with ``--debug`` whose errors are one line, raised as ``ConfigError``.
 
-    Flags may stand before, between and behind positional arguments when ``parse_intermixed_args`` is used.
+    ``parse_intermixed_args`` allows flags before, between and after positional arguments.
     """
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
@@ -38,7 +38,7 @@ class ToolParser(argparse.ArgumentParser):
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
-        """Raises instead of printing the usage and leaving."""
+        """Raises instead of printing the usage and exiting."""
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
@@ -49,8 +49,8 @@ def experiment_parser(description: str) -> ToolParser:
     parser.add_argument(
         "config", nargs="?", type=Path, help="YAML file of the experiment, such as configs/yolo_shapes.yaml"
     )
-    parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings over those of the file")
-    parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and leave")
+    parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of the file")
+    parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and exit")
     return parser
 
 
@@ -69,10 +69,10 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
 
 
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Runs a tool and turns the user's mistakes into one line on stderr.
+    """Run a tool and turn the user's mistakes into one line on stderr.
 
     Args:
-        main: the tool; takes the arguments behind the program's name.
+        main: the tool; takes the arguments after the program's name.
         argv: those arguments; None: of this process.
 
     Returns:
@@ -80,13 +80,13 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     """
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter of a name is no reason to die
+        if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error
             stream.reconfigure(errors="backslashreplace")
     try:
         main(arguments)
         sys.stdout.flush()
     except DetsegError as error:
-        # Else a line break comes from the name of a file, which must not pass for another message.
+        # In other errors a line break comes from the name of a file, and must not look like another message.
         several = isinstance(error, SettingsError)
         return _report(str(error).split("\n") if several else [str(error)], arguments)
     except RunStoppedError as stopped:
@@ -95,7 +95,7 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output, such as `head`, has left; the interpreter must not flush again
+    except BrokenPipeError:  # the reader, such as `head`, has exited; the interpreter must not flush again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

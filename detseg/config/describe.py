@@ -1,6 +1,6 @@
 """The schema as text: what ``--help`` prints and what stands in ``docs/configuration.md``.
 
-``python -m detseg.config.describe > docs/configuration.md`` writes that page anew.
+``python -m detseg.config.describe > docs/configuration.md`` writes that page.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import annotated_types
 from pydantic.fields import FieldInfo
 
 from detseg.config.schema.experiment import ExperimentConfig
@@ -22,18 +22,19 @@ from detseg.messages import quoted
 _PAGE = """\
 # Configuration
 
-One YAML file describes an experiment; `configs/` holds some. It states what differs from the defaults below.
-This page is made from the schema in `detseg/config/`: `python -m detseg.config.describe > docs/configuration.md`.
+One YAML file describes an experiment; `configs/` holds some. It contains what differs from the defaults below.
+This page is generated from the schema in `detseg/config/`: `python -m detseg.config.describe > docs/configuration.md`.
 
     python tools/train.py configs/yolo_voc.yaml trainer.max_epochs=3 model.backbone.name=resnet18
 
-- `key.key=value` after the file sets one value over the file's; of two for one key the last counts.
+- `key.key=value` after the file replaces the file's value; of two for one key the last counts.
 - Values are YAML 1.2: `1e-3` is a number, `no` is text, `null` is none, `[1, 2]` is a list. `"2007"` needs its quotes
   (on the command line: `'data.years=["2007"]'`) because it is text.
-- A section with several kinds is told which by its `name`; settings of one kind only are marked with it.
+- `name` selects the kind of a section; settings of one kind only are marked with it.
 - An unknown or duplicate key, a wrong type or a value out of range is an error that names file, key and what was
   expected. Nothing is converted silently: `"3"` is not a number, `1` is not `true`.
-- Relative paths are relative to the folder that the tool is started in.
+- A setting that was renamed is an error that names the new one; checkpoints with old names still load.
+- Relative paths are relative to the working directory.
 - `--print-config` prints the resolved file; it is also written into the run directory and the checkpoint.
 """
 
@@ -46,7 +47,7 @@ class Setting:
         path: its keys, joined by dots.
         kinds: names of the kinds of its section that have it in this form; empty: all of them.
         type: what it accepts, in words.
-        default: its default as it would stand in a file; None: it must be given.
+        default: its default as a file has it; None: it must be given.
         meaning: its docstring, on one line.
     """
 
@@ -55,6 +56,11 @@ class Setting:
     type: str
     default: str | None
     meaning: str
+
+    @property
+    def form(self) -> str:
+        """Type and default."""
+        return f"{self.type}; {'required' if self.default is None else f'default {self.default}'}"
 
 
 def every_setting() -> list[Setting]:
@@ -66,7 +72,8 @@ def help_text() -> str:
     """All settings for a terminal: path, type, default, meaning."""
     lines = ["settings (in the file, or as key.key=value after it):"]
     for setting in every_setting():
-        lines.append(f"  {setting.path}{_kinds(setting, ' [', ']')}: {setting.type}; {_default(setting)}")
+        kinds = f" [{', '.join(setting.kinds)}]" if setting.kinds else ""
+        lines.append(f"  {setting.path}{kinds}: {setting.form}")
         lines += textwrap.wrap(setting.meaning, width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -74,15 +81,11 @@ def help_text() -> str:
 def markdown() -> str:
     """The page ``docs/configuration.md``."""
     parts = [_PAGE]
-    section = None
-    for setting in every_setting():
-        owner = setting.path.rpartition(".")[0]
-        if owner != section:
-            section = owner
-            parts.append(f"\n## `{owner}`\n" if owner else "\n## Top level\n")
-        key = setting.path.rpartition(".")[2]
-        parts.append(f"- **`{key}`**{_kinds(setting, ' (', ')')}: {setting.type}; {_default(setting)}.  ")
-        parts.append(f"  {setting.meaning}")
+    for section, settings in groupby(every_setting(), key=lambda setting: setting.path.rpartition(".")[0]):
+        parts.append(f"\n## `{section}`\n" if section else "\n## Top level\n")
+        for setting in settings:
+            kinds = f" ({', '.join(setting.kinds)})" if setting.kinds else ""
+            parts.append(f"- **`{setting.path.rpartition('.')[2]}`**{kinds}: {setting.form}.  \n  {setting.meaning}")
     return "\n".join(parts) + "\n"
 
 
@@ -116,7 +119,7 @@ def in_words(annotation: Any, constraints: Iterable[Any] = ()) -> str:
 
 
 def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]:
-    """The settings of a section: its own values first, then those of the sections in it."""
+    """The settings of a section of one or several kinds: its own values first, then those of the sections in it."""
     own: dict[tuple[str, str, str | None, str], list[str]] = {}
     below: dict[str, tuple[type[Section], ...]] = {}
     for kind in kinds:
@@ -124,7 +127,12 @@ def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]
             if inner := sections(field.annotation):
                 below[key] = inner
             elif key != "name" or len(kinds) == 1:
-                form = (key, in_words(field.annotation, field.metadata), _default_text(field), _one_line(field))
+                form = (
+                    key,
+                    in_words(field.annotation, field.metadata),
+                    _default_text(field),
+                    _folded(field.description),
+                )
                 own.setdefault(form, []).append(kind_name(kind) if len(kinds) > 1 else "")
     settings = [
         Setting(prefix + key, () if len(names) == len(kinds) else tuple(names), type_, default, meaning)
@@ -140,7 +148,7 @@ def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]
 def _kind_setting(path: str, kinds: tuple[type[Section], ...], field: FieldInfo) -> Setting:
     names = ", ".join(f"'{kind_name(kind)}'" for kind in kinds)
     default = kind_name(type(field.default)) if isinstance(field.default, Section) else None
-    meaning = " ".join(f"`{kind_name(kind)}`: {' '.join((kind.__doc__ or '').split())}" for kind in kinds)
+    meaning = " ".join(f"`{kind_name(kind)}`: {_folded(kind.__doc__)}" for kind in kinds)
     return Setting(f"{path}.name", (), f"one of {names}", default, meaning)
 
 
@@ -153,30 +161,16 @@ def _default_text(field: FieldInfo) -> str | None:
     return quoted(list(default) if isinstance(default, tuple) else default)
 
 
-def _one_line(field: FieldInfo) -> str:
-    return " ".join((field.description or "").split())
-
-
-def _default(setting: Setting) -> str:
-    return "required" if setting.default is None else f"default {setting.default}"
-
-
-def _kinds(setting: Setting, before: str, after: str) -> str:
-    return before + ", ".join(setting.kinds) + after if setting.kinds else ""
+def _folded(text: str | None) -> str:
+    return " ".join((text or "").split())
 
 
 def _number_in_words(number: type[int] | type[float], constraints: list[Any]) -> str:
-    bounds: dict[str, Any] = {}
-    for constraint in constraints:
-        for bound in ("ge", "gt", "le", "lt", "multiple_of"):
-            if isinstance(constraint, annotated_types.BaseMetadata) and hasattr(constraint, bound):
-                bounds[bound] = getattr(constraint, bound)
+    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
+    bounds = {bound: getattr(c, bound) for c in constraints for bound in words if hasattr(c, bound)}
     noun = "a whole number" if number is int else "a number"
-    if "multiple_of" in bounds:
-        noun = f"a multiple of {bounds['multiple_of']}"
     if "ge" in bounds and "le" in bounds:
         return f"{noun} from {bounds['ge']} to {bounds['le']}"
-    words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     limits = [f"{words[bound]} {bounds[bound]}" for bound in words if bound in bounds]
     return " ".join([noun, " and ".join(limits)]) if limits else noun
 

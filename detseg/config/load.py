@@ -1,12 +1,9 @@
-"""From a YAML file and overrides to a validated ``ExperimentConfig``, and back to plain data.
-
-Nothing here imports torch, so that a wrong setting is reported at once.
-"""
+"""From a YAML file and overrides to a validated ``ExperimentConfig``, and back to plain data. Does not import torch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
-from detseg.config.explain import Origin, dotted, explain
+from detseg.config.explain import Origin, explain
 from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
@@ -57,8 +54,8 @@ def config_from_dict(
 
 
 def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings out of a checkpoint or a bundle, in which ``data.download`` is off: only who starts a program, by
-    a configuration file or an override, may have it reach out."""
+    """Plain settings of a checkpoint or a bundle with ``data.download`` off: only the user's own configuration file or
+    override may start a download."""
     section = data.get("data")
     if not isinstance(section, Mapping) or "download" not in section:
         return dict(data)
@@ -71,14 +68,14 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 
 def config_to_yaml(config: ExperimentConfig) -> str:
-    """Every setting as YAML; ``load_config`` reads an equal configuration from it."""
+    """Every setting as YAML; ``load_config`` reads the same configuration from it."""
     return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
-    """Through JSON, whose strict mode tells 3, "3", 3.0 and true apart but takes lists as tuples and text as paths."""
-    if old := list(old_names(data)):
-        raise SettingsError("\n".join(printable(f"{origin.of(path)}: {dotted(path)}: {text}") for path, text in old))
+    """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
+    and text as paths."""
+    _raise(old_names(data), origin)
     data = _name_default_kinds(data, ExperimentConfig)
     try:
         text = json.dumps(data)
@@ -89,23 +86,26 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
         config = ExperimentConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
         raise SettingsError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
-    if wrong := list(contradictions(config)):
-        lines = (f"{origin.of(tuple(path.split('.')))}: {path}: {message}" for path, message in wrong)
-        raise SettingsError("\n".join(map(printable, lines)))
+    _raise(contradictions(config), origin)
     return config
 
 
+def _raise(wrong: Iterable[tuple[str, str]], origin: Origin) -> None:
+    """One error with a line for each path and message, if there are any."""
+    lines = [printable(f"{origin.of(tuple(path.split('.')))}: {path}: {message}") for path, message in wrong]
+    if lines:
+        raise SettingsError("\n".join(lines))
+
+
 def _check_integer(digits: str) -> None:
-    """The rule of ``strict_yaml`` for plain data that came from elsewhere: nothing that we call takes more."""
+    """The rule of ``strict_yaml``, for plain data from elsewhere."""
     if not -(2**63) <= int(digits) < 2**63:
         raise ValueError("a whole number beyond 64 bits")
 
 
 def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:
-    """``data`` with ``name`` filled in where a section leaves it out: that of the default of its place.
-
-    So ``model.backbone`` without a name is the encoder of its paper in a unet, and stays it when its width is set.
-    """
+    """``data`` with the default ``name`` of each section that leaves it out: ``model.backbone`` without a name is the
+    paper's encoder in a unet, also when its width is set."""
     result = dict(data)
     for key, field in schema.model_fields.items():
         value, kinds = data.get(key), sections(field.annotation)
@@ -119,7 +119,7 @@ def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> di
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes lists on one line and quotes text that YAML 1.2 would read as a number."""
+    """Writes lists on one line, and quotes text that YAML 1.2 would read as a number."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Every value is written out."""
@@ -127,9 +127,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "'" if needs_quotes(text) else None
-    if not text.isprintable():  # PyYAML would fold Unicode's line breaks into spaces
-        style = '"'
+    # PyYAML would fold Unicode's line breaks into spaces
+    style = '"' if not text.isprintable() else "'" if needs_quotes(text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -1,6 +1,6 @@
 """Overrides from the command line: ``trainer.max_epochs=3`` sets one value over the file's.
 
-The value is read by the rules of the files.  The last of several overrides of one setting counts.
+The value is read by the rules of the files. Of several overrides of one setting the last counts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from detseg.config.strict_yaml import YamlValue, parse_value
 from detseg.errors import ConfigError
 from detseg.messages import printable, quoted
 
-_LONGEST = 200
+_MAX_REPEATED = 200
 """Characters of an override that errors repeat."""
 
 
@@ -23,17 +23,12 @@ class Override:
     Attributes:
         path: the keys from the top to the setting.
         value: what it is set to.
-        text: as the user wrote it.
+        where: what an error about it begins with.
     """
 
     path: tuple[str, ...]
     value: YamlValue
-    text: str
-
-    @property
-    def where(self) -> str:
-        """What an error about it begins with."""
-        return _named(self.text)
+    where: str
 
 
 def parse_override(text: str) -> Override:
@@ -43,7 +38,7 @@ def parse_override(text: str) -> Override:
         ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
     """
     key, equals, value_text = text.partition("=")
-    where = _named(text)
+    where = f"override {printable(text if len(text) <= _MAX_REPEATED else text[:_MAX_REPEATED] + '...')}"
     if not equals:
         raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
     path = tuple(key.split("."))
@@ -56,12 +51,7 @@ def parse_override(text: str) -> Override:
         raise ConfigError(
             f"{where}: expected a single value or a list; set a section key by key: {printable(key)}.key=value"
         )
-    return Override(path, value, text)
-
-
-def _named(text: str) -> str:
-    """What errors about an override begin with."""
-    return f"override {printable(text if len(text) <= _LONGEST else text[:_LONGEST] + '...')}"
+    return Override(path, value, where)
 
 
 def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:

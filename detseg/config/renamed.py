@@ -1,4 +1,4 @@
-"""Settings that older versions called something else: refused with the new name, taken in files that we wrote."""
+"""Settings that older versions called something else: an error that names the new one, except in checkpoints."""
 
 from __future__ import annotations
 
@@ -42,49 +42,40 @@ _RENAMED_VALUES: dict[str, dict[Any, Any]] = {
 """Path of today → old value → new value."""
 
 
-def _split(path: str) -> tuple[str, str]:
-    """Section and key."""
-    section, _, key = path.rpartition(".")
-    return section, key
-
-
-_NEW_KEYS = {(_split(new)[0], _split(old)[1]): _split(new)[1] for old, new in RENAMED.items()}
+_NEW_KEYS = {(new.rpartition(".")[0], old.rpartition(".")[2]): new.rpartition(".")[2] for old, new in RENAMED.items()}
 """(section by its name of today, old key) → new key, so that a section may have its new name and its keys the old."""
-_SECTIONS = {"model", "data"} | {section for section, _ in _NEW_KEYS}
+_SECTIONS = {section for section, _ in _NEW_KEYS}
 
 
-def old_names(data: Mapping[str, Any], path: tuple[str, ...] = (), section: str = "") -> Iterator[tuple[Any, str]]:
-    """Settings under old names, and old values of settings.
+def old_names(data: Mapping[str, Any], path: str = "", section: str = "") -> Iterator[tuple[str, str]]:
+    """The path of each setting that has an old name or value, and what to write instead.
 
     Args:
         data: nested mappings, as the user wrote them.
-        path: the keys that lead there.
-        section: those keys by their names of today, joined by dots.
-
-    Yields:
-        The keys that lead to a setting, and what to write instead.
+        path: where they stand.
+        section: the same by the names of today.
     """
     for key, value in data.items():
-        below, there = _join(section, _NEW_KEYS.get((section, key), key)), (*path, str(key))
+        below, there = _join(section, _NEW_KEYS.get((section, key), key)), _join(path, key)
         if isinstance(value, Mapping) and value and below in _SECTIONS:
             yield from old_names(value, there, below)
-        elif below != ".".join(there):
+        elif below != there:
             yield there, f"is called {below} now"
-        elif (new := _new_value(below, value)) != value:
+        elif (new := _new_value(below, value)) is not value:
             yield there, f"{quoted(value)} is called {quoted(new)} now"
 
 
 def rename_settings(data: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Settings of an older version by the names of today; for what we wrote ourselves, such as checkpoints.
+    """Plain settings of an older version, from a checkpoint for example, by the names of today.
 
     Args:
-        data: plain settings.
+        data: nested mappings; untouched.
         section: where in the schema they stand.
     """
     result: dict[str, Any] = {}
     for key, value in data.items():
         new_key = _NEW_KEYS.get((section, key), key)
-        if new_key in data:  # under both names: the old one stays, and is an error when the settings are validated
+        if new_key in data:  # both: the old one stays, and is an error when the settings are validated
             new_key = key
         below = _join(section, new_key)
         is_section = isinstance(value, Mapping) and below in _SECTIONS

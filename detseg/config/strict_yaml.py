@@ -1,8 +1,8 @@
 """A strict reader of YAML: plain data or one clear line, never a guess.
 
 PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight, ``12:30`` is 750 and the second of
-two equal keys silently wins.  Here PyYAML only cuts the text into events; the values are built from those by the core
-schema of YAML 1.2 (section 10.3).  Tags, anchors, aliases, second documents and keys that are not text are refused:
+two equal keys wins in silence. Here PyYAML only parses the text into events; the values are built from those by the
+core schema of YAML 1.2 (section 10.3). Tags, anchors, aliases, second documents and keys that are not text are errors:
 settings need none of them, and without them no file can name a class or grow beyond its own size.
 """
 
@@ -22,7 +22,7 @@ from detseg.messages import did_you_mean, printable, quoted
 YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
 
 Position = Callable[[Any], str]
-"""Names the place of a PyYAML mark (or None: the whole text) for an error message."""
+"""What an error at a PyYAML mark (None: the whole text) begins with."""
 
 _MAX_DEPTH = 30
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
@@ -67,7 +67,7 @@ def parse_value(text: str, where: str) -> YamlValue:
         where: what an error begins with.
 
     Raises:
-        ConfigError: not YAML, or a comment that would swallow part of the value.
+        ConfigError: not YAML, or a part of it is a comment.
     """
     value = _parse(text, lambda mark: where)
     last_token = list(yaml.scan(text, Loader=yaml.SafeLoader))[-2]
@@ -95,7 +95,7 @@ def _resolve_plain(text: str) -> bool | int | float | str | None:
 
 
 def needs_quotes(text: str) -> bool:
-    """Whether text would be read as a number, a boolean or null if it stood without quotes."""
+    """Whether text without quotes would be read as a number, a boolean or null."""
     return text in _WORDS or bool(_INTEGER.fullmatch(text) or _FLOAT.fullmatch(text))
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from detseg.config.load import load_config
-from detseg.config.schema.segmentation import UNetConfig
 from detseg.errors import ConfigError
 
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"
@@ -19,6 +18,8 @@ FROZEN = FASTER.replace("faster_rcnn", "faster_rcnn, backbone: {freeze: backbone
 MASK = "model: {name: mask_rcnn}\ndata: {name: coco, root: x, image_size: 64}\n"
 PUBLISHED = FASTER.replace("faster_rcnn", "faster_rcnn, variant: resnet50_fpn, weights: coco")
 FOLDER = "model: {name: fcn}\ndata: {name: mask_folder, root: x}\n"
+COLORS = FOLDER.replace("x}", "x, mask_colors: [[0, 0, 0], [9, 9, 9]]}")
+GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}")
 
 
 @pytest.mark.parametrize(
@@ -34,44 +35,32 @@ FOLDER = "model: {name: fcn}\ndata: {name: mask_folder, root: x}\n"
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),
         (UNET, "evaluation.f1_iou=0.7", "evaluation.f1_iou", "is for boxes"),
         (UNET, "model.loss.focal.gamma=3", "model.loss.focal.gamma", "focal is off, its weight is 0; set focal.weight"),
-        (UNET, "model.loss.tversky.alpha=0.1", "model.loss.tversky.alpha", "tversky is off, .*, or leave alpha out"),
-        (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave beta out"),
+        (UNET, "model.loss.tversky.alpha=0.1", "model.loss.tversky.alpha", "tversky is off, .*, or leave this out"),
+        (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave this out"),
         (NO_CE, "model.loss.cross_entropy.label_smoothing=0.1", "model.loss.cross_entropy.label_smoothing", "is off"),
         (YOLO, "model.backbone.unfreeze_epoch=3", "model.backbone.unfreeze_epoch", "nothing is frozen"),
         (FASTER, "data.image_size=100", "data.image_size", "model.name=faster_rcnn needs multiples of 32"),
         (FASTER, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
         (FASTER, "model.weights=coco", "model.weights", "are those of a published variant; set model.variant"),
-        (FASTER, "model.neck.name=pan", "model.neck.name", "the same channels in an fpn only, got pan"),
+        (FASTER, "model.neck.name=pan", "model.neck.name", "needs the equal channels of an fpn, got pan"),
         (HELD, "model.backbone.unfreeze_epoch=1", "model.backbone.unfreeze_epoch", "take 2 or more"),
         (PUBLISHED, "model.backbone.name=csp_nano", "model.backbone.name", "is decided by model.variant=resnet50_fpn"),
         (PUBLISHED, "model.neck.channels=64", "model.neck.channels", "is decided by model.variant=resnet50_fpn"),
-        (
-            PUBLISHED,
-            "model.rpn.aspect_ratios=[1]",
-            "model.rpn.aspect_ratios",
-            "is decided by model.variant",
-        ),
+        (PUBLISHED, "model.rpn.aspect_ratios=[1]", "model.rpn.aspect_ratios", "is decided by model.variant"),
         (PUBLISHED, "model.roi_heads.hidden=64", "model.roi_heads.hidden", "is decided by model.variant"),
         (PUBLISHED, "model.strides=[8, 16]", "model.strides", "is decided by model.variant"),
         (MASK, "model.variant=resnet50_fpn_v2", "model.variant", "no mask_rcnn is published on resnet50_fpn_v2"),
         (HELD, "trainer.max_epochs=1", "model.backbone.unfreeze_epoch", "comes after the last epoch"),
-        (
-            FROZEN,
-            "optimizer.backbone_lr_scale=0.1",
-            "optimizer.backbone_lr_scale",
-            "frozen for good, so it has no rate",
-        ),
-        (
-            FASTER,
-            "model.roi_heads.batch_size_per_image=3",
-            "model.roi_heads.batch_size_per_image",
-            "leave no positive at all",
-        ),
+        (FROZEN, "optimizer.backbone_lr_scale=0.1", "optimizer.backbone_lr_scale", "always frozen, so it has no"),
+        (FASTER, "model.roi_heads.batch_size_per_image=3", "model.roi_heads.batch_size_per_image", "no positive"),
         (FASTER, "model.rpn.positive_fraction=0.0", "model.rpn.batch_size_per_image", "leave no positive at all"),
         (FASTER, "model.rpn.positive_iou=0.2", "model.rpn.positive_iou", "is below negative_iou"),
         (FASTER, "evaluation.max_detections=400", "evaluation.max_detections", "keeps model.max_detections=100"),
         (FASTER, "model.max_detections=50", "evaluation.max_detections", "keeps model.max_detections=50"),
         (FOLDER, "data.ignore_colors=[[0, 0, 0]]", "data.ignore_colors", "give data.mask_colors, too"),
+        (COLORS, "data.mask_values=[0, 1]", "data.mask_values", "data.mask_colors says that masks are colours"),
+        (FASTER, "model.name=mask_rcnn", "data.name", "model.name=mask_rcnn needs the mask of each object.*take coco"),
+        (GIOU, "model.rpn.box_loss.beta=0.5", "model.rpn.box_loss.beta", "belongs to smooth_l1; .* instead of giou"),
     ],
 )
 def test_it_is_one_line_that_names_the_override(
@@ -87,14 +76,23 @@ def test_it_is_one_line_that_names_the_override(
     assert str(caught.value).startswith((f"override {override}: {path}: ", f"{told}: {path}: "))
 
 
-def test_settings_of_terms_that_are_on_are_taken(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "overrides"),
+    [
+        (
+            UNET,
+            ["model.loss.focal.weight=1", "model.loss.focal.gamma=3", "model.loss.cross_entropy.label_smoothing=0.1"],
+        ),
+        (UNET, [f"model.loss.tversky.{setting}" for setting in ("weight=1", "alpha=0.1", "beta=0.2")]),
+        (FOLDER, ["data.mask_colors=[[0, 0, 0], [9, 9, 9]]", "data.ignore_colors=[[1, 1, 1]]"]),
+        (FASTER, ["model.rpn.box_loss.beta=0.5", "model.roi_heads.box_loss.beta=0.5"]),
+        (PUBLISHED, ["model.backbone.freeze=stem", "model.rpn.batch_size_per_image=64", "model.nms_iou=0.6"]),
+    ],
+)
+def test_settings_that_have_an_effect_are_taken(tmp_path: Path, text: str, overrides: list[str]) -> None:
     file = tmp_path / "x.yaml"
-    file.write_text(UNET, encoding="utf-8")
-    terms = ["focal.weight=1", "focal.gamma=3", "tversky.weight=1", "tversky.alpha=0.1", "tversky.beta=0.2"]
-    model = load_config(file, [f"model.loss.{x}" for x in (*terms, "cross_entropy.label_smoothing=0.1")]).model
-    assert isinstance(model, UNetConfig)
-    loss = model.loss
-    assert (loss.focal.gamma, loss.tversky.alpha, loss.tversky.beta) == (3, 0.1, 0.2)
+    file.write_text(text, encoding="utf-8")
+    load_config(file, overrides)
 
 
 def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:
@@ -102,40 +100,6 @@ def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:
     file.write_text(FOLDER, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.yaml: data\.name: mask_folder holds masks, model\.name=yolo finds"):
         load_config(file, ["model.name=yolo"])
-
-
-def test_colours_and_values_exclude_each_other(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    colors = "  mask_colors: [[0, 0, 0], [9, 9, 9]]\n"
-    file.write_text(f"model: {{name: unet}}\ndata:\n  name: mask_folder\n  root: x\n{colors}", encoding="utf-8")
-    load_config(file)
-    with pytest.raises(ConfigError, match=r"data\.mask_values: data\.mask_colors says that masks are colours"):
-        load_config(file, ["data.mask_values=[0, 1]"])
-
-
-@pytest.mark.parametrize("stage", ["rpn", "roi_heads"])
-def test_a_setting_of_another_box_loss_is_refused(tmp_path: Path, stage: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(FASTER, encoding="utf-8")
-    load_config(file, [f"model.{stage}.box_loss.beta=0.5"])
-    with pytest.raises(ConfigError, match=rf"model\.{stage}\.box_loss\.beta: belongs to smooth_l1; .* instead of giou"):
-        load_config(file, [f"model.{stage}.box_loss.beta=0.5", f"model.{stage}.box_loss.name=giou"])
-
-
-def test_masks_cannot_be_read_from_voc(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(FASTER, encoding="utf-8")
-    with pytest.raises(
-        ConfigError, match=r"data\.name: model\.name=mask_rcnn needs the mask of each object.*take coco"
-    ):
-        load_config(file, ["model.name=mask_rcnn"])
-
-
-def test_what_a_published_variant_leaves_open_is_taken(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(PUBLISHED, encoding="utf-8")
-    config = load_config(file, ["model.backbone.freeze=stem", "model.rpn.batch_size_per_image=64", "model.nms_iou=0.6"])
-    assert config.model.backbone.freeze == "stem"
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,6 @@ class VocConfig(MaskPictureSection):
     `SegmentationClass/` and `ImageSets/Segmentation/` for segmentation."""
 
     name: Literal["voc"]
-    """Which layout."""
     root: Path
     """The folder that holds those, or `VOCdevkit/` with year folders in it, or the folder that holds that."""
     years: tuple[str, ...] = ()
@@ -215,7 +214,6 @@ class CocoConfig(DataSection):
     """COCO layout: a folder of images and one JSON file a split."""
 
     name: Literal["coco"]
-    """Which layout."""
     root: Path
     """Folder that the paths below are relative to."""
     train_images: Path = Path("train2017")
@@ -236,7 +234,6 @@ class ShapesConfig(DataSection):
     """The embedded synthetic set: coloured, textured shapes that overlap; written to `root` on first use."""
 
     name: Literal["shapes"]
-    """Which data set."""
     image_size: InputSide | tuple[InputSide, InputSide] = 160
     """As in the other layouts."""
     root: Path = Path("data/shapes")
@@ -257,7 +254,6 @@ class MaskFolderConfig(MaskPictureSection):
     """A folder of images and one of masks a split; a mask has the name of its image. For segmentation only."""
 
     name: Literal["mask_folder"]
-    """Which layout."""
     root: Path
     """Folder that the paths below are relative to."""
     train_images: Path = Path("train/images")

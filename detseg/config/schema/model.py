@@ -60,7 +60,6 @@ class TaskAlignedHeadConfig(Section):
     """Anchor-free head: task-aligned assignment (TOOD), CIoU and distribution focal loss."""
 
     name: Literal["task_aligned"] = "task_aligned"
-    """Which head."""
     coupled: bool = False
     """One branch for boxes and classes (as in the early versions) instead of two."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
@@ -86,7 +85,6 @@ class AnchorHeadConfig(Section):
     """Anchor head of YOLOv2 and YOLOv3: the anchor of best IoU is responsible."""
 
     name: Literal["anchor"]
-    """Which head."""
     coupled: bool = True
     """One branch for boxes, objectness and classes, as in the papers."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
@@ -109,7 +107,6 @@ class GridHeadConfig(Section):
     """Grid head of YOLOv1: the cell that holds an object's centre is responsible."""
 
     name: Literal["grid"]
-    """Which head."""
     coupled: bool = True
     """One branch for boxes, confidence and classes, as in the paper."""
     stride: PositiveInt = 32
@@ -129,7 +126,6 @@ class YoloConfig(Section):
     """A one-stage detector: backbone, neck, head."""
 
     name: Literal["yolo"] = "yolo"
-    """Which model."""
     backbone: BackboneConfig = BackboneConfig()
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = TaskAlignedHeadConfig()

@@ -132,12 +132,10 @@ class FasterRcnnConfig(RcnnConfig):
     """A two-stage detector of boxes (Ren et al. 2015) on a feature pyramid."""
 
     name: Literal["faster_rcnn"]
-    """Which model."""
 
 
 class MaskRcnnConfig(RcnnConfig):
     """A two-stage detector of boxes and masks (He et al. 2017); its data has a mask for each object."""
 
     name: Literal["mask_rcnn"]
-    """Which model."""
     mask: MaskHeadConfig = MaskHeadConfig()

@@ -64,7 +64,6 @@ class FcnConfig(Section):
     """Fully convolutional network (Long, Shelhamer, Darrell 2015) on any backbone."""
 
     name: Literal["fcn"]
-    """Which model."""
     backbone: BackboneConfig = BackboneConfig()
     neck: NeckConfig | None = None
     """A neck between backbone and head; null: none, as in the paper."""
@@ -86,7 +85,6 @@ class UNetConfig(Section):
     """U-Net (Ronneberger, Fischer, Brox 2015): its own encoder, or any backbone in its place."""
 
     name: Literal["unet"]
-    """Which model."""
     backbone: BackboneConfig = BackboneConfig(name="unet")
     strides: tuple[PositiveInt, ...] | None = None
     """Strides of the encoder's maps, each twice the one before; null: all that the backbone has, 32 the coarsest."""

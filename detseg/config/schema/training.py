@@ -21,6 +21,10 @@ from detseg.config.schema.section import (
 class OptimizerSection(Section):
     """Settings of every optimiser."""
 
+    lr: PositiveFloat = 1e-3
+    """Learning rate after warm-up."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the weights; biases and normalisation layers have none."""
     backbone_lr_scale: PositiveFloat = 1.0
     """Multiple of `lr` for the backbone; below 1 where its weights are pretrained."""
 
@@ -29,7 +33,6 @@ class SgdConfig(OptimizerSection):
     """Stochastic gradient descent with Nesterov momentum."""
 
     name: Literal["sgd"]
-    """Which optimiser."""
     lr: PositiveFloat = 0.01
     """Learning rate after warm-up."""
     momentum: Decay = 0.937
@@ -42,22 +45,14 @@ class AdamConfig(OptimizerSection):
     """Adam (Kingma, Ba 2015): weight decay is added to the gradient."""
 
     name: Literal["adam"]
-    """Which optimiser."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate after warm-up."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the running means."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the weights; biases and normalisation layers have none."""
 
 
 class AdamWConfig(OptimizerSection):
     """AdamW (Loshchilov, Hutter 2019): weight decay apart from the gradient."""
 
     name: Literal["adamw"] = "adamw"
-    """Which optimiser."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate after warm-up."""
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     """Decay of the running means."""
     weight_decay: NonNegativeFloat = 0.05
@@ -68,13 +63,8 @@ class RmspropConfig(OptimizerSection):
     """RMSprop (Hinton 2012)."""
 
     name: Literal["rmsprop"]
-    """Which optimiser."""
-    lr: PositiveFloat = 1e-3
-    """Learning rate after warm-up."""
     momentum: Decay = 0.9
     """Momentum."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of the weights; biases and normalisation layers have none."""
 
 
 OptimizerConfig = Annotated[SgdConfig | AdamConfig | AdamWConfig | RmspropConfig, Field(discriminator="name")]
@@ -91,7 +81,6 @@ class CosineConfig(Warmup):
     """Half a cosine from the learning rate down to a fraction of it (Loshchilov, Hutter 2017)."""
 
     name: Literal["cosine"] = "cosine"
-    """Which schedule."""
     final_lr_fraction: Probability = 0.01
     """Learning rate at the end, as a fraction of `lr`."""
 
@@ -100,7 +89,6 @@ class StepConfig(Warmup):
     """The learning rate is multiplied by `gamma` at given points of the training."""
 
     name: Literal["step"]
-    """Which schedule."""
     milestones: tuple[Probability, ...] = (0.7, 0.9)
     """When, as fractions of the training."""
     gamma: Probability = 0.1
@@ -111,7 +99,6 @@ class InverseTimeConfig(Warmup):
     """The learning rate is divided by (1 + decay × fraction of the training done, from the end of the warm-up)."""
 
     name: Literal["inverse_time"]
-    """Which schedule."""
     decay: NonNegativeFloat = 9.0
     """9: the learning rate ends at a tenth of `lr`."""
 
@@ -120,7 +107,6 @@ class OneCycleConfig(Section):
     """Up and down once by cosines (Smith, Topin 2018)."""
 
     name: Literal["one_cycle"]
-    """Which schedule."""
     pct_start: Probability = 0.15
     """Fraction of the training in which the learning rate rises."""
     initial_lr_fraction: PositiveFloat = 0.04
