@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,11 @@ import pytest
 from detseg.config.cli import run_tool
 from detseg.config.load import load_config
 from detseg.errors import DataError
+from tools.train import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = str(ROOT / "configs" / "yolo_shapes.yaml")
-
-
-def train_main() -> Callable[[Sequence[str]], None]:
-    spec = importlib.util.spec_from_file_location("train_tool", ROOT / "tools" / "train.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    main: Callable[[Sequence[str]], None] = module.main
-    return main
+RUN = "import sys; from detseg.config.cli import run_tool; sys.exit(run_tool("
 
 
 @pytest.mark.parametrize(
@@ -43,7 +34,7 @@ def train_main() -> Callable[[Sequence[str]], None]:
     ],
 )
 def test_wrong_arguments_are_one_line(argv: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_tool(train_main(), argv) == 2
+    assert run_tool(main, argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"error: {line}")
@@ -52,7 +43,7 @@ def test_wrong_arguments_are_one_line(argv: list[str], line: str, capsys: pytest
 
 def test_print_config_prints_what_loads_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["--run-dir", "a b", SHAPES, "seed=3", "--print-config", "trainer.max_epochs=7", "--resume"]
-    assert run_tool(train_main(), argv) == 0
+    assert run_tool(main, argv) == 0
     path = tmp_path / "resolved.yaml"
     path.write_text(capsys.readouterr().out, encoding="utf-8")
     config = load_config(path)
@@ -61,11 +52,10 @@ def test_print_config_prints_what_loads_back(tmp_path: Path, capsys: pytest.Capt
 
 def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        run_tool(train_main(), ["--help"])
+        run_tool(main, ["--help"])
     assert caught.value.code == 0
-    assert (
-        "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes over" in capsys.readouterr().out
-    )
+    wanted = "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes over"
+    assert wanted in capsys.readouterr().out
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,41 +78,40 @@ def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
         run_tool(broken, [])
 
 
-def test_the_tool_as_a_process() -> None:
-    command = [sys.executable, "tools/train.py", "configs/yolo_voc.yaml", "model.bakbone.name=x"]
-    result = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)}, check=False
+@pytest.mark.parametrize(
+    ("command", "encoding", "result"),
+    [
+        (
+            ["tools/train.py", "configs/yolo_voc.yaml", "model.bakbone.name=x"],
+            "utf-8",
+            (2, "", "error: override model.bakbone.name=x: model.bakbone: unknown key (did you mean 'backbone'?)\n"),
+        ),
+        # A letter that the terminal does not have is no error.
+        (["-c", f"{RUN}lambda argv: print('b\u00efld')))"], "ascii", (0, "b\\xefld\n", "")),
+    ],
+)
+def test_as_a_process(command: list[str], encoding: str, result: tuple[int, str, str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
-    assert result.returncode == 2
-    assert (
-        result.stderr == "error: override model.bakbone.name=x: model.bakbone: unknown key (did you mean 'backbone'?)\n"
-    )
-
-
-def test_a_terminal_without_the_letters_of_a_name_is_no_reason_to_die(tmp_path: Path) -> None:
-    code = "import sys; from detseg.config.cli import run_tool; sys.exit(run_tool(lambda argv: print('b\u00efld')))"
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (result.returncode, result.stdout) == (0, "b\\xefld\n")
+    assert (done.returncode, done.stdout, done.stderr) == result
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    code = "from detseg.config.cli import run_tool; import sys; sys.exit(run_tool(lambda argv: print('x' * 10**6), []))"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() == 1
+    command = [sys.executable, "-c", f"{RUN}lambda argv: print('x' * 10**6), []))"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
 
 
 def test_several_mistakes_are_a_line_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "a\nerror: b.yaml"
     config.write_text("data: {name: voc, root: x}\nmodel: {name: yolo}\nsed: 1\nrun_dirr: x\n")
-    assert run_tool(train_main(), [str(config), "--print-config"]) == 2
+    assert run_tool(main, [str(config), "--print-config"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) >= 2
     assert all(line.startswith(f"error: {tmp_path}/a\\nerror: b.yaml: ") for line in lines)

@@ -23,9 +23,7 @@ def names_read(node: ast.AST) -> Iterator[str]:
 def properties(tree: ast.AST) -> Iterator[tuple[str, set[str]]]:
     """Each property of the schema's classes, with what it reads."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef) and any(
-            isinstance(decorator, ast.Name) and decorator.id == "property" for decorator in node.decorator_list
-        ):
+        if isinstance(node, ast.FunctionDef) and "property" in map(ast.unparse, node.decorator_list):
             yield node.name, set(names_read(node))
 
 
