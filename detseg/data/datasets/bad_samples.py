@@ -82,12 +82,12 @@ class BadSampleList:
 
     Attributes:
         num_samples: length of the training set.
-        max_share: largest fraction of it that may be bad.
+        max_fraction: largest fraction of it that may be bad.
         file: the CSV file, replaced atomically whenever a sample is added; None: there is no file.
     """
 
     num_samples: int
-    max_share: float
+    max_fraction: float
     file: Path | None = None
     _found: dict[int, BadSample] = field(default_factory=dict)
 
@@ -108,9 +108,9 @@ class BadSampleList:
 
     def check(self) -> None:
         """Raise a DataError if more samples are bad than allowed."""
-        if len(self) <= self.max_share * self.num_samples:
+        if len(self) <= self.max_fraction * self.num_samples:
             return
-        summary = self._summary(f"cannot be read, more than data.max_bad_fraction={self.max_share:g}")
+        summary = self._summary(f"cannot be read, more than data.max_bad_fraction={self.max_fraction:g}")
         listed = "" if self.file is None else f"; {self.file} lists them with the reasons"
         raise DataError(f"{summary}{listed}; fix or remove the files, or raise data.max_bad_fraction")
 
