@@ -69,7 +69,7 @@ def test_the_run_lists_what_it_skipped_and_says_so_at_its_end(run: Run) -> None:
     (row,) = rows(run.folder / "run")
     assert (row["index"], row["file"]) == ("3", str(run.bad))
     assert row["reason"].startswith(f"{run.bad}: cannot read the image")
-    line = f"bad data: 1 of 16 training samples (6.25%) could not be read, and others took their place: {run.bad}; "
+    line = f"bad data: 1 of 16 training samples (6.25%) could not be read and were replaced by others: {run.bad}; "
     when = [i for i, said in enumerate(run.said.splitlines()) if said.startswith((line, "epoch"))]
     assert len(when) == 4
     assert run.said.splitlines()[when[1]].startswith(line)  # when the first epoch has ended

@@ -1,8 +1,6 @@
-"""The types in which the parts meet: what they refuse, how they are sliced, how they go out."""
+"""The types that travel between the parts: what they check, and what they are converted to."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -20,40 +18,45 @@ FOUND = Detections(
 )
 
 
-def scores(detections: Detections) -> list[float]:
-    return detections.scores.tolist()
-
-
 class TestClassTable:
     def test_source_ids_count_from_one_where_none_are_given(self) -> None:
         assert ClassTable(("a", "b")).source_ids == (1, 2)
         assert len(ClassTable(("a", "b"))) == 2
 
-    def test_names_differ(self) -> None:
-        with pytest.raises(ValueError, match=r"must differ, got \['a'\] more than once"):
-            ClassTable(("a", "b", "a"))
+    @pytest.mark.parametrize(
+        ("names", "ids", "message"),
+        [
+            (("a", "b", "a"), (), r"must differ, got \['a'\] more than once"),
+            (("a", "b"), (1,), "expected 2 different source ids"),
+            (("a", "b"), (1, 2, 3), "expected 2 different source ids"),
+            (("a", "b"), (4, 4), "expected 2 different source ids"),
+        ],
+    )
+    def test_names_and_ids_are_as_many_and_differ(
+        self, names: tuple[str, ...], ids: tuple[int, ...], message: str
+    ) -> None:
+        with pytest.raises(ValueError, match=message):
+            ClassTable(names, ids)
 
-    @pytest.mark.parametrize("ids", [(1,), (1, 2, 3), (4, 4)])
-    def test_source_ids_are_as_many_and_differ(self, ids: tuple[int, ...]) -> None:
-        with pytest.raises(ValueError, match="expected 2 different source ids"):
-            ClassTable(("a", "b"), ids)
+
+BOXES, LABELS, FLAGS = torch.zeros(2, 4), torch.zeros(2).long(), torch.zeros(2).bool()
 
 
 class TestBoxTargets:
     @pytest.mark.parametrize(
-        "boxes", [torch.zeros(2, 5), torch.zeros(4), torch.zeros(2, 4, dtype=torch.float64), torch.zeros(2, 4).long()]
+        ("columns", "message"),
+        [
+            ((torch.zeros(2, 5), LABELS, FLAGS), r"boxes: expected float32 of shape \(N, 4\)"),
+            ((torch.zeros(4), LABELS, FLAGS), r"boxes: expected float32 of shape \(N, 4\)"),
+            ((BOXES.double(), LABELS, FLAGS), r"boxes: expected float32 of shape \(N, 4\)"),
+            ((BOXES, LABELS.float(), FLAGS), r"labels: expected torch.int64 of shape \(2,\), got torch.float32"),
+            ((BOXES, torch.zeros(3).long(), FLAGS), "labels: expected"),
+            ((BOXES, LABELS, LABELS), r"ignore: expected torch\.bool"),
+        ],
     )
-    def test_boxes_are_float32_in_rows_of_four(self, boxes: torch.Tensor) -> None:
-        with pytest.raises(ValueError, match=r"boxes: expected float32 of shape \(N, 4\)"):
-            BoxTargets(boxes, torch.zeros(2).long(), torch.zeros(2).bool())
-
-    def test_columns_have_their_type_and_length(self) -> None:
-        with pytest.raises(ValueError, match=r"labels: expected torch.int64 of shape \(2,\), got torch.float32"):
-            BoxTargets(torch.zeros(2, 4), torch.zeros(2), torch.zeros(2).bool())
-        with pytest.raises(ValueError, match="labels"):
-            BoxTargets(torch.zeros(2, 4), torch.zeros(3).long(), torch.zeros(2).bool())
-        with pytest.raises(ValueError, match=r"ignore: expected torch\.bool"):
-            BoxTargets(torch.zeros(2, 4), torch.zeros(2).long(), torch.zeros(2).long())
+    def test_columns_have_their_type_and_shape(self, columns: tuple[torch.Tensor, ...], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            BoxTargets(*columns)
 
     def test_counted_leaves_the_ignored_out(self) -> None:
         targets = BoxTargets(torch.arange(12.0).view(3, 4), torch.tensor([5, 6, 7]), torch.tensor([False, True, False]))
@@ -72,53 +75,30 @@ class TestBoxTargets:
 
 
 class TestDetections:
-    def test_columns_have_their_type_and_length(self) -> None:
-        with pytest.raises(ValueError, match="boxes: expected float32"):
-            Detections(torch.zeros(1, 4).double(), torch.zeros(1), torch.zeros(1).long())
-        with pytest.raises(ValueError, match=r"scores: expected torch\.float32"):
-            Detections(torch.zeros(1, 4), torch.zeros(1).half(), torch.zeros(1).long())
-        with pytest.raises(ValueError, match=r"labels: expected torch\.int64"):
-            Detections(torch.zeros(1, 4), torch.zeros(1), torch.zeros(1).int())
-
-    @pytest.mark.parametrize("index", [1, -3, np.int64(1), torch.tensor(1), np.array(1)])
-    def test_one_by_number(self, index: int) -> None:
-        one = FOUND[index]
-        assert len(one) == 1
-        assert one.boxes.tolist() == [[5, 5, 20, 30]]
-        assert one.names == ["cat"]
+    def test_columns_have_their_type(self) -> None:
+        scores = torch.zeros(2)
+        for columns, message in (
+            ((BOXES.double(), scores, LABELS), "boxes: expected float32"),
+            ((BOXES, scores.half(), LABELS), r"scores: expected torch\.float32"),
+            ((BOXES, scores, LABELS.int()), r"labels: expected torch\.int64"),
+        ):
+            with pytest.raises(ValueError, match=message):
+                Detections(*columns)
 
     @pytest.mark.parametrize("index", [4, -5, torch.tensor(4)])
     def test_a_number_out_of_range_is_an_error(self, index: int) -> None:
         with pytest.raises(IndexError, match="of 4"):
             FOUND[index]
 
-    def test_slices(self) -> None:
-        assert scores(FOUND[:2]) == [0.875, 0.75]
-        assert scores(FOUND[::2]) == [0.875, 0.5]
-        assert scores(FOUND[4:]) == []
-        assert FOUND[:2].classes is CLASSES
-
-    @pytest.mark.parametrize(
-        "make",
-        [torch.tensor, np.array, list],
-        ids=["tensor", "array", "list"],
-    )
-    def test_masks_and_indices_of_any_kind(self, make: Callable[[list[bool] | list[int]], list[int]]) -> None:
-        assert scores(FOUND[make([True, False, False, True])]) == [0.875, 0.25]
-        assert scores(FOUND[make([False, False, True, False])]) == [0.5]
-        assert scores(FOUND[make([3, 0, 0])]) == [0.25, 0.875, 0.875]
-        assert scores(FOUND[make([])]) == []
-
     def test_a_mask_of_another_length_is_an_error(self) -> None:
         with pytest.raises(IndexError):
             FOUND[torch.tensor([True, False])]
 
-    def test_by_score(self) -> None:
+    def test_by_score_and_one_by_one(self) -> None:
         assert FOUND[FOUND.scores > 0.5].names == ["emu", "cat"]
-
-    def test_iteration_gives_each_once_in_order(self) -> None:
         assert [one.names[0] for one in FOUND] == ["emu", "cat", "dog", "cat"]
         assert list(Detections.empty()) == []
+        assert FOUND[:2].classes is CLASSES
 
     def test_coco_entries_by_hand(self) -> None:
         # Width and height instead of the second corner, the source's ids instead of labels; plain Python numbers.

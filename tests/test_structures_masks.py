@@ -1,4 +1,4 @@
-"""Masks in the structures: what they refuse, how they are sliced with their boxes, and where grids are pasted."""
+"""Masks in the structures: what they check, how they are sliced with their boxes, and where grids are pasted."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class TestInstanceMasks:
             InstanceMasks.from_dense(DENSE[0])
 
 
-class TestMaskGrids:
+class TestRoiMasks:
     @pytest.mark.parametrize(
         "probabilities",
         [torch.zeros(2, 3), torch.zeros(3, 3, 3), torch.zeros(2, 1, 3, 3), torch.zeros(2, 3, 3).double()],
@@ -81,27 +81,19 @@ class TestMaskGrids:
         with pytest.raises(ValueError, match=r"probabilities: expected float32 of shape \(2, M, M\), got torch.float"):
             RoiMasks(probabilities, torch.zeros(2, 4))
 
-    def test_regions_are_boxes(self) -> None:
-        with pytest.raises(ValueError, match=r"boxes: expected float32 of shape \(N, 4\)"):
-            RoiMasks(torch.zeros(2, 3, 3), torch.zeros(2, 5))
-
     @pytest.mark.parametrize("threshold", [0.0, -0.5, 1.01, float("nan")])
     def test_a_threshold_is_a_probability(self, threshold: float) -> None:
         with pytest.raises(ValueError, match="threshold: expected a number above 0 and up to 1, got"):
             RoiMasks(torch.zeros(2, 3, 3), torch.zeros(2, 4), threshold)
+        with pytest.raises(ValueError, match=r"boxes: expected float32 of shape \(N, 4\)"):
+            RoiMasks(torch.zeros(2, 3, 3), torch.zeros(2, 5))
 
     def test_slicing_takes_regions_along(self) -> None:
         some = grids()[torch.tensor([False, True, False, True])]
         assert some.probabilities[:, 0, 0].tolist() == [0.125, 0.375]
         assert some.regions[:, 0].tolist() == [4, 12]
-        assert some.threshold == 0.25
+        assert some.threshold == some.cpu().threshold == 0.25
         assert len(some) == 2
-
-    def test_moving_to_main_memory(self) -> None:
-        moved = grids().cpu()
-        assert torch.equal(moved.probabilities, grids().probabilities)
-        assert torch.equal(moved.regions, grids().regions)
-        assert moved.threshold == 0.25
 
 
 class TestSlicing:
@@ -140,10 +132,6 @@ class TestSlicing:
     def test_by_slices_and_numbers(self, index: slice, expected: list[int]) -> None:
         self.check(found()[index], expected)
         self.check(found(None, grids())[index], expected)
-
-    def test_iteration(self) -> None:
-        for i, one in enumerate(found()):
-            self.check(one, [i])
 
     def check(self, some: Detections, expected: list[int]) -> None:
         assert some.boxes[:, 0].tolist() == expected
@@ -239,7 +227,7 @@ class TestToOriginal:
 
 class TestToCoco:
     def test_pycocotools_reads_boxes_and_masks(self, capsys: pytest.CaptureFixture[str]) -> None:
-        entries = found().to_coco(5)
+        entries = json.loads(json.dumps(found().to_coco(np.int64(5))))
         truth = COCO()
         truth.dataset = {
             "info": {},
@@ -252,12 +240,7 @@ class TestToCoco:
         assert [entry["category_id"] for entry in read] == [3, 18, 17, 18]
         assert [entry["bbox"] for entry in read] == [[i, i, 2, 2] for i in range(4)]
         for entry, mask in zip(read, DENSE, strict=True):
-            assert isinstance(entry["segmentation"]["counts"], str)  # JSON has no bytes
             np.testing.assert_array_equal(referee.decode(entry["segmentation"]), mask)
-
-    def test_ids_of_numpy_can_be_written(self) -> None:
-        (entry, *_) = json.loads(json.dumps(found().to_coco(np.int64(3))))
-        assert entry["image_id"] == 3
 
     def test_grids_are_no_result_yet(self) -> None:
         with pytest.raises(ValueError, match="in pixels of a network input; call `to_original` first"):

@@ -1,4 +1,4 @@
-"""From the ``data`` section to data sets: explicit matches, one place."""
+"""Opens the data sets of an experiment: the only file that turns settings into data sets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from detseg.config.schema.data import CocoConfig, DataConfig, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.config.schema.rcnn import MaskRcnnConfig
-from detseg.data.annotations.classes import class_table, compare_with_file, mask_class_table
+from detseg.data.annotations.classes import compare_with_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.download import download_voc
@@ -17,52 +17,97 @@ from detseg.data.formats.instances_to_labels import BACKGROUND, read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.synthetic.drawing import SHAPE_CLASSES
-from detseg.data.synthetic.write import ensure_shapes
+from detseg.data.synthetic.write import write_shapes
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
 
 Split = Literal["train", "val", "test"]
 
+SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
+"""The classes of the semantic masks of the shapes set, in the order of their values."""
+
+
+def open_dataset(
+    config: ExperimentConfig, split: Split, classes: ClassTable | None = None
+) -> DetectionDataset | SegmentationDataset:
+    """Open a split of the data set of an experiment.
+
+    Args:
+        config: its model decides what is read (boxes, instance masks, semantic masks), its ``data`` section from where.
+        split: the shapes set has no test split.
+        classes: the class table of the training split or of a checkpoint; None: this is the training split, and
+            ``data.classes`` or the data name the classes.
+
+    Raises:
+        DataError: something is missing or wrong, or the layout does not have what the model needs.
+    """
+    if isinstance(config.model, DetectorConfig):
+        return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))
+    return open_semantic_split(config.data, split, classes)
+
 
 def open_split(
     config: DataConfig, split: Split, classes: ClassTable | None = None, masks: bool = False
 ) -> DetectionDataset:
-    """The data set of a split.
-
-    Args:
-        config: the ``data`` section.
-        split: which one; the shapes set has no test split.
-        classes: the table to label by; None: ``config.classes``, or what the training annotations hold.
-        masks: whether the objects need masks, too.
-
-    Raises:
-        DataError: the layout has no masks of single objects, or a folder, list, annotation or image is missing or
-            wrong.
-    """
+    """Open a split with boxes, or with boxes and instance masks; see ``open_dataset``."""
     names = classes or config.classes
     match config:
+        case VocConfig() if not masks:
+            return read_voc(config.root, _voc_list(config, split), config.years, names)
         case VocConfig():
-            if masks:
-                raise DataError("data.name: voc holds no masks of single objects; take coco, or model.name=faster_rcnn")
-            return read_voc(config.root, voc_list(config, split), config.years, names)
+            raise DataError("data.name: voc has no instance masks; set data.name=coco, or model.name=faster_rcnn")
         case CocoConfig():
-            return read_coco(*coco_paths(config, split), names, masks)
+            return read_coco(*_coco_paths(config, split), names, masks)
         case ShapesConfig() if masks:
-            root = shapes_root(config, split, "coco")
+            root = _shapes_root(config, split) / "coco"
             file = root / "annotations" / f"instances_{split}.json"
             return read_coco(root / split, file, names or SHAPE_CLASSES, masks)
         case ShapesConfig():
-            return read_voc(shapes_root(config, split), split, classes=names or SHAPE_CLASSES)
+            return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
-            raise DataError("data.name: mask_folder holds masks, not boxes; take voc or coco")
+            raise DataError("data.name: mask_folder has semantic masks but no boxes; set data.name to voc or coco")
 
 
-def voc_list(config: VocConfig, split: Split) -> str:
-    """The list of a split as the readers take it, fetched where that is asked for.
+def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> SegmentationDataset:
+    """Open a split with semantic label maps; see ``open_dataset``."""
+    names = classes or config.classes
+    skip_bad = split == "train" and config.on_bad_sample == "skip"
+    match config:
+        case VocConfig():
+            difference = compare_with_file(config.root, classes, config.classes)
+            lists, values = _voc_list(config, split), config.mask_values
+            dataset = read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
+        case MaskFolderConfig():
+            difference = compare_with_file(config.root, classes, config.classes)
+            dataset = read_mask_folder(
+                *_folder_paths(config, split),
+                # A table would say that this is not the training split.
+                classes or mask_class_table(config.root, config.classes).names,
+                config.mask_suffix,
+                config.mask_values,
+                config.ignore_index,
+                config.mask_colors,
+                config.ignore_colors,
+                skip_bad,
+            )
+        case CocoConfig():
+            return read_coco_masks(*_coco_paths(config, split), names, skip_bad)
+        case ShapesConfig():
+            given = names.names if isinstance(names, ClassTable) else names
+            if given and given != SHAPE_MASK_CLASSES:
+                raise ClassTableError(
+                    f"data.classes: expected those of the shapes set, {', '.join(SHAPE_MASK_CLASSES)}, in this order; "
+                    f"got {', '.join(given)}"
+                )
+            root = _shapes_root(config, split) / "voc"
+            return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
+    if difference:
+        dataset.report.note(difference)
+    return dataset
 
-    Raises:
-        DataError: the download failed.
-    """
+
+def _voc_list(config: VocConfig, split: Split) -> str:
+    """The list of a split; its years are downloaded if the settings say so."""
     name = {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
     if config.download:
         for year in sorted({*config.years, *(part.partition(":")[0] for part in name.split("+") if ":" in part)}):
@@ -70,12 +115,8 @@ def voc_list(config: VocConfig, split: Split) -> str:
     return name
 
 
-def coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
-    """The image folder and the annotation file of a split.
-
-    Raises:
-        DataError: there is no test split.
-    """
+def _coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder and the annotation file of a split."""
     images, annotations = {
         "train": (config.train_images, config.train_annotations),
         "val": (config.val_images, config.val_annotations),
@@ -86,80 +127,8 @@ def coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
     return config.root / images, config.root / annotations
 
 
-def shapes_root(config: ShapesConfig, split: Split, layout: Literal["voc", "coco"] = "voc") -> Path:
-    """The folder of the shapes set in one of its layouts, written now if it was not there.
-
-    Raises:
-        DataError: there is no such split, or the set cannot be written.
-    """
-    if split == "test":
-        raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
-    ensure_shapes(
-        config.root,
-        num_train=config.num_train,
-        num_val=config.num_val,
-        size=config.size,
-        max_objects=config.max_objects,
-        seed=config.data_seed,
-    )
-    return config.root / layout
-
-
-SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
-"""What the values of the masks of the shapes set mean."""
-
-
-def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> SegmentationDataset:
-    """The data set of a split, with label maps.
-
-    Args:
-        config: the ``data`` section.
-        split: which one; the shapes set has no test split.
-        classes: the table to label by, of the training split or of a checkpoint; None: this is the training split,
-            labelled by ``config.classes``, or by what the data says.
-
-    Raises:
-        ClassTableError: ``classes`` are not those that the data names, and ``config.classes`` says nothing.
-        DataError: a folder, list, annotation, image or mask is missing or wrong.
-    """
-    difference = ""
-    if isinstance(config, VocConfig | MaskFolderConfig):
-        difference = compare_with_file(config.root, classes, config.classes)
-    dataset = _open(config, split, classes)
-    if difference:
-        dataset.report.note(difference)
-    return dataset
-
-
-def _open(config: DataConfig, split: Split, classes: ClassTable | None) -> SegmentationDataset:
-    names = classes or config.classes
-    skip_bad = split == "train" and config.on_bad_sample == "skip"
-    match config:
-        case VocConfig():
-            wanted, values = voc_list(config, split), config.mask_values
-            return read_voc_masks(config.root, wanted, config.years, names, values, config.ignore_index, skip_bad)
-        case CocoConfig():
-            return read_coco_masks(*coco_paths(config, split), names, skip_bad)
-        case ShapesConfig():
-            table = class_table(names or SHAPE_MASK_CLASSES)
-            if table.names != SHAPE_MASK_CLASSES:
-                raise ClassTableError(
-                    f"data.classes: the masks of the shapes set hold {', '.join(SHAPE_MASK_CLASSES)}, in this order; "
-                    f"got {', '.join(table.names)}"
-                )
-            return read_voc_masks(
-                shapes_root(config, split),
-                split,
-                classes=SHAPE_MASK_CLASSES if not classes else table,
-                skip_bad=skip_bad,
-            )
-        case MaskFolderConfig():
-            return _open_folder(config, split, names, skip_bad)
-
-
-def _open_folder(
-    config: MaskFolderConfig, split: Split, classes: ClassTable | tuple[str, ...] | None, skip_bad: bool
-) -> SegmentationDataset:
+def _folder_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
+    """The folders of images and masks of a split."""
     images, masks = {
         "train": (config.train_images, config.train_masks),
         "val": (config.val_images, config.val_masks),
@@ -167,33 +136,12 @@ def _open_folder(
     }[split]
     if images is None or masks is None:
         raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
-    return read_mask_folder(
-        config.root / images,
-        config.root / masks,
-        # Names, since a table says that this is not the training split.
-        classes if isinstance(classes, ClassTable) else mask_class_table(config.root, classes).names,
-        config.mask_suffix,
-        config.mask_values,
-        config.ignore_index,
-        config.mask_colors,
-        config.ignore_colors,
-        skip_bad,
-    )
+    return config.root / images, config.root / masks
 
 
-def open_dataset(
-    config: ExperimentConfig, split: Split, classes: ClassTable | None = None
-) -> DetectionDataset | SegmentationDataset:
-    """The data set of a split.
-
-    Args:
-        config: the experiment; its model decides what is read, its ``data`` section from where.
-        split: which one.
-        classes: the table to label by; None: ``data.classes``, or what the training data holds.
-
-    Raises:
-        DataError: something is missing or wrong.
-    """
-    if isinstance(config.model, DetectorConfig):
-        return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))
-    return open_semantic_split(config.data, split, classes)
+def _shapes_root(config: ShapesConfig, split: Split) -> Path:
+    """The folder of the shapes set, which is written if it is not there."""
+    if split == "test":
+        raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
+    write_shapes(config.root, config.num_train, config.num_val, config.size, config.max_objects, config.data_seed)
+    return config.root

@@ -37,7 +37,7 @@ def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, A
         val_set = open_dataset(config, "val", train_set.classes)
         _say(val_set, val_set.report.lines(), console)
     if isinstance(train_set, DetectionDataset):
-        too_small = small_boxes_line(train_set, config.data.input_hw, config.data.augmentation.min_box_size)
+        too_small = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         _say(train_set, [too_small] if too_small else [], console)
     console.print(
         f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes",

@@ -1,7 +1,7 @@
 """Formats and overlaps of axis-aligned boxes.
 
-Boxes are (..., 4) float tensors: xyxy (corners) or cxcywh (centre and sides), in any one unit.  N and M count boxes.
-``pairwise_iou`` compares every box with every other, ``matched_*`` compare row with row.
+Boxes are (..., 4) float tensors, xyxy (corners) or cxcywh (centre and sides), in any unit. N and M: numbers of boxes.
+``pairwise_iou`` compares all pairs of boxes, ``matched_*`` compare row with row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 EPSILON = 1e-7
-"""Smallest divisor, so that quotients of boxes without area are finite; larger areas are divided by as they are."""
+"""Smallest divisor, so that quotients of boxes without area are finite."""
 
 
 def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
@@ -28,13 +28,13 @@ def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
 
 
 def box_area(boxes: Tensor) -> Tensor:
-    """(..., 4) xyxy → (...) area; boxes whose corners are swapped have none."""
+    """(..., 4) xyxy → (...) area, 0 for swapped corners."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
 def clip_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(N, 4) xyxy cut to an image of height and width ``hw`` pixels."""
+    """(N, 4) xyxy clipped to an image of height and width ``hw`` pixels."""
     height, width = hw
     x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
     return torch.stack([x, y], dim=2).flatten(1)
@@ -64,8 +64,8 @@ def matched_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 
 
 def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
-    """Complete IoU of each pair of rows (Zheng et al. 2020, eqs. 8-11): IoU less the distance of the centres less the
-    difference of the aspect ratios.  Its trade-off weight carries no gradient, as in the paper."""
+    """Complete IoU of each pair of rows (Zheng et al. 2020, eqs. 8-11): IoU minus the distance of the centres minus
+    the difference of the aspect ratios. The trade-off weight has no gradient, as in the paper."""
     iou = matched_iou(boxes1, boxes2)
     centre1 = (boxes1[..., :2] + boxes1[..., 2:]) / 2
     centre2 = (boxes2[..., :2] + boxes2[..., 2:]) / 2

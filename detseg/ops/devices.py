@@ -6,10 +6,10 @@ import torch
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device that ``device`` names (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: the GPU if there is one.
+    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.
 
     Raises:
-        ValueError: no such kind of device, or this machine or this build of torch has none.
+        ValueError: there is no such device on this machine or in this build of torch.
     """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -17,7 +17,7 @@ def resolve_device(device: str) -> torch.device:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
-        reason = str(error).split("\n")[0].split(". ")[0]
+        reason = str(error).splitlines()[0]
         raise ValueError(
             f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"
         ) from error

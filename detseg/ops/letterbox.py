@@ -1,8 +1,7 @@
-"""The one resize of detseg: evaluation, the tail of training and the Predictor all go through this file.
+"""The resize of images, boxes and label maps to the network input, for training, evaluation and prediction.
 
-A letterbox scales an image so that it just fits the network input, keeps its proportions, centres it and pads the
-rest.  The geometry is a value, so that boxes travel both ways through the same numbers, and semantic maps go through
-it with their images.
+A letterbox scales an image to fit the network input, keeps its proportions, centres it and pads the rest. The geometry
+is a value of its own, so that boxes are mapped there and back by the same numbers.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ PAD_VALUE = 114
 """Grey level of the padding (about the mean of natural images), in 0..255."""
 
 PAD_LABEL = 255
-"""Label of the padding of semantic maps: ``IGNORE_LABEL`` of `detseg.structures`, which lies above this package."""
+"""Label of the padding of semantic maps; equals ``IGNORE_LABEL`` of `detseg.structures`, which imports this package."""
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """Where an image of ``original_hw`` lies in a network input of ``input_hw``.
+    """The place of an image in a network input.
 
     Attributes:
         original_hw: height and width of the image, pixels.
@@ -41,7 +40,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Letterbox:
-        """The largest centred placement of an image in an input; sides round to the nearest pixel, at least one."""
+        """The largest placement of an image in an input, centred; sides are rounded to whole pixels, at least one."""
         height, width = original_hw
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
@@ -54,19 +53,19 @@ class Letterbox:
 
     @property
     def scale_xy(self) -> tuple[float, float]:
-        """Input pixels per original pixel along x and y; they differ by the rounding of the sides only."""
+        """Input pixels per original pixel along x and y; they differ only by the rounding of the sides."""
         return self.resized_hw[1] / self.original_hw[1], self.resized_hw[0] / self.original_hw[0]
 
     @property
     def matrix(self) -> npt.NDArray[np.float64]:
-        """(2, 3) affine map from the image to the input, in edge coordinates: pixel i covers [i, i + 1)."""
+        """(2, 3) affine matrix from image to input, in coordinates in which pixel i covers [i, i + 1)."""
         sx, sy = self.scale_xy
         return np.array([[sx, 0.0, self.left], [0.0, sy, self.top]])
 
     def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Resize and pad an (H, W, 3) uint8 image to (*input_hw, 3)."""
         if image.shape[:2] != self.original_hw:
-            raise ValueError(f"this letterbox is for images of {self.original_hw}, got {image.shape[:2]}")
+            raise ValueError(f"expected an image of height and width {self.original_hw}, got {image.shape[:2]}")
         height, width = self.resized_hw
         canvas = np.full((*self.input_hw, image.shape[2]), PAD_VALUE, dtype=np.uint8)
         canvas[self.top : self.top + height, self.left : self.left + width] = resize(image, (height, width))
@@ -79,7 +78,7 @@ class Letterbox:
             ValueError: the map is not of this letterbox's `original_hw`.
         """
         if semantic.shape != self.original_hw:
-            raise ValueError(f"this letterbox is for semantic maps of {self.original_hw}, got {semantic.shape}")
+            raise ValueError(f"expected a semantic map of height and width {self.original_hw}, got {semantic.shape}")
         height, width = self.resized_hw
         canvas = np.full(self.input_hw, PAD_LABEL, dtype=np.uint8)
         canvas[self.top : self.top + height, self.left : self.left + width] = resize_labels(semantic, (height, width))
@@ -119,9 +118,9 @@ def resize(image: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.
 def resize_labels(semantic: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Resize an (H, W) uint8 semantic map: each new pixel takes the label of the pixel that its centre falls into.
 
-    Where a centre falls on the border between two pixels, the right or lower one counts.  OpenCV's INTER_NEAREST takes
-    the pixel under the upper left corner, a shift against `resize` of up to half a pixel; its INTER_NEAREST_EXACT takes
-    now one, now the other pixel at such borders.
+    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST takes the pixel under the
+    upper left corner, shifted by up to half a pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such
+    borders.
     """
     if semantic.shape == hw:
         return semantic
@@ -131,6 +130,6 @@ def resize_labels(semantic: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.N
 
 
 def nearest_pixels(side: int, length: int) -> npt.NDArray[np.int64]:
-    """For each of `length` pixels over `side` pixels the one under its centre, in exact arithmetic."""
+    """(length,) positions of the nearest of `side` pixels when they are resized to `length`, in exact arithmetic."""
     centers_twice = 2 * np.arange(length, dtype=np.int64) + 1  # in half pixels of the result
     return centers_twice * side // (2 * length)

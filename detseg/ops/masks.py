@@ -1,8 +1,7 @@
-"""Masks as run lengths, COCO's way, and the pasting of a network's small grids into them.
+"""Masks as run lengths, and the pasting of a network's small grids into images.
 
-Run lengths (RLE, Lin et al. 2014) count the pixels of a mask column by column, first those outside, then those inside,
-and so on; the compressed form is a short string of bytes, exactly that of pycocotools.  A mask of an image of 12
-megapixels takes kilobytes in this form.
+Run lengths (RLE, Lin et al. 2014) are the lengths of the runs of pixels outside and inside a mask in turn, column by
+column, beginning outside. Their compressed form is a string of bytes, the same as that of pycocotools.
 
 Letters for dimensions: N masks, H and W pixels of the image, M cells along a side of a grid.
 """
@@ -16,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 _MOST_CHARACTERS = 7
-"""Of one compressed number: 35 bits, of which it uses 32."""
+"""Largest number of characters of one compressed number."""
 
 BLOCK_PIXELS = 1 << 20
-"""A grid is pasted in blocks of about so many pixels, so that its memory does not grow with the object."""
+"""Grids are pasted in blocks of about so many pixels, to bound the memory."""
 
 
 def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> bytes:
@@ -30,7 +29,7 @@ def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> bytes:
 def encode_part(
     part: npt.NDArray[np.bool_] | npt.NDArray[np.uint8], corner: tuple[int, int], hw: tuple[int, int]
 ) -> bytes:
-    """The run lengths of a mask of which only a part is at hand; nothing lies outside of it.
+    """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask.
 
     Args:
         part: (h, w) bool, or uint8 that is 0 outside.
@@ -44,8 +43,8 @@ def encode_part(
     height, width = part.shape
     if min(corner) < 0 or top + height > hw[0] or left + width > hw[1]:
         raise ValueError(f"a part of {height} x {width} at row {top}, column {left} is not inside {hw[0]} x {hw[1]}")
-    # Column by column, each closed by a pixel outside, so that runs never reach from one column into the next one.
-    pixels = np.zeros(1 + width * (height + 1), dtype=np.bool_)  # one more pixel outside before all
+    # A pixel outside the mask follows each column, so that no run reaches into the next one, and one precedes all.
+    pixels = np.zeros(1 + width * (height + 1), dtype=np.bool_)
     np.not_equal(part.T, 0, out=pixels[1:].reshape(width, height + 1)[:, :height])
     edges = np.flatnonzero(pixels[1:] != pixels[:-1])
     column, row = np.divmod(edges, height + 1)
@@ -53,17 +52,17 @@ def encode_part(
 
 
 def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
-    """The compressed run lengths of a mask by where its runs begin and end.
+    """Begins and ends of runs → compressed run lengths.
 
     Args:
-        edges: (2R,) int64 ascending, begin and end of each of R runs, in pixels column by column; a run may begin where
-            the one before ends.
+        edges: (2R,) int64 ascending, begin and end of R runs inside the mask, in pixels column by column; a run may
+            begin where the one before ends.
         num_pixels: of the image.
     """
     meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
     edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
     lengths = np.diff(edges, prepend=0, append=num_pixels)
-    # A mask that ends at the last pixel has no run outside behind it.
+    # No empty run at the end.
     return compressed(lengths[:-1] if len(lengths) > 1 and lengths[-1] == 0 else lengths)
 
 
@@ -75,16 +74,15 @@ def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Compressed run lengths → the smallest part of the image that holds the whole mask; undone by ``encode_part``.
-
-    Nothing of the size of the image is made on the way.
+    """Compressed run lengths → the smallest part that holds the whole mask, without decoding the image; the inverse of
+    ``encode_part``.
 
     Args:
         counts: compressed run lengths.
         hw: height and width of the image, pixels.
 
     Returns:
-        (h, w) uint8, 1 inside, and row and column of its upper left pixel; for an empty mask (0, 0) pixels at (0, 0).
+        (h, w) uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0).
     """
     begins, ends = _runs_inside(counts)
     left, top, right, bottom = _bounds(begins, ends, hw)
@@ -100,13 +98,13 @@ def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint
 
 
 def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
-    """The run lengths of a compressed mask.
+    """Compressed run lengths → (R,) int64 run lengths, beginning outside the mask.
 
-    Each character carries 5 bits of a number, the lowest first, and a sixth that says whether more follow; the highest
-    of the last 5 is the sign.  From the fourth number on, the difference to the number two before it is written.
+    Each character holds 5 bits of a number, the lowest first, and a sixth bit that is set if more follow; the highest
+    of the last 5 bits is the sign. From the fourth number on, the difference to the number two before is stored.
 
     Raises:
-        ValueError: these are no compressed run lengths.
+        ValueError: the bytes are no compressed run lengths.
     """
     characters = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if not len(characters) or (characters < 0).any() or (characters > 63).any() or characters[-1] & 32:
@@ -125,7 +123,7 @@ def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
 
 
 def compressed(lengths: npt.NDArray[np.int64]) -> bytes:
-    """Run lengths, first those outside, → their compressed form; undone by ``run_lengths``, which describes it."""
+    """(R,) int64 run lengths → compressed run lengths; the inverse of ``run_lengths``."""
     rest = np.array(lengths, dtype=np.int64)
     rest[3:] -= lengths[1:-2]
     characters = np.zeros((len(rest), _MOST_CHARACTERS), dtype=np.uint8)
@@ -135,43 +133,42 @@ def compressed(lengths: npt.NDArray[np.int64]) -> bytes:
         written[:, place] = more
         low = rest & 31
         rest >>= 5
-        more = more & np.where(low & 16, rest != -1, rest != 0)  # what is left is not yet told by the sign
+        more = more & np.where(low & 16, rest != -1, rest != 0)  # until the sign bit tells the rest
         characters[:, place] = 48 + low + 32 * more
     return characters[written].tobytes()
 
 
 def mask_areas(masks: Sequence[bytes]) -> npt.NDArray[np.int64]:
-    """(N,) int64, the pixels inside each mask."""
+    """(N,) int64 pixels inside each mask."""
     return np.array([run_lengths(counts)[1::2].sum() for counts in masks], dtype=np.int64)
 
 
 def mask_bounds(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """(N, 4) float64 xyxy, the smallest box around each mask, half-open; zeros for an empty one."""
+    """(N, 4) float64 xyxy, the smallest half-open box around each mask; zeros for an empty mask."""
     return np.array([_bounds(*_runs_inside(counts), hw) for counts in masks], dtype=np.float64).reshape(-1, 4)
 
 
 def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int], threshold: float) -> bytes:
-    """Spread a grid of probabilities over a region of an image, and keep the pixels of at least a threshold.
+    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3).
 
-    Each cell has its value at its centre; between centres it is interpolated linearly along both axes, towards zeros
-    outside the grid.  A pixel counts by the value at its centre (He et al. 2017, section 3: "the m × m floating-number
-    mask output is then resized to the RoI size, and binarized at a threshold of 0.5").
+    Values are interpolated bilinearly between the centres of cells, towards zeros outside the grid, and taken at the
+    centres of pixels.
 
     Args:
         grid: (M, M) float32 in [0, 1].
-        region: x1, y1, x2, y2 in pixels of the image, the outer edges of the grid; may reach beyond the image.
+        region: x1, y1, x2, y2, the outer edges of the grid in pixels of the image; it may extend beyond the image.
         hw: height and width of the image, pixels.
-        threshold: in (0, 1].
+        threshold: smallest probability inside the mask, in (0, 1].
 
     Returns:
-        compressed run lengths of the image's size.
+        compressed run lengths of a mask of the image's size.
     """
     x1, y1, x2, y2 = (float(value) for value in region)
     columns = _covered(x1, x2, grid.shape[1], hw[1])
     rows = _covered(y1, y2, grid.shape[0], hw[0])
     across = _weights(columns, x1, x2, grid.shape[1])  # w M
     down = _weights(rows, y1, y2, grid.shape[0])  # h M
-    part = np.zeros((len(columns), len(rows)), dtype=np.bool_)  # column by column, as it is encoded
+    part = np.zeros((len(columns), len(rows)), dtype=np.bool_)  # transposed, the order in which it is encoded
     values = (grid @ across.T).T  # w M
     step = max(BLOCK_PIXELS // max(len(rows), 1), 1)
     for start in range(0, len(columns), step):
@@ -180,14 +177,14 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
 
 
 def _covered(low: float, high: float, cells: int, side: int) -> range:
-    """The pixels along one axis that a region of ``cells`` cells and the half cell around it can reach."""
+    """The pixels along one axis that a region and half a cell around it cover."""
     margin = (high - low) / cells / 2
     start = min(max(math.floor(low - margin), 0), side)
     return range(start, max(min(math.ceil(high + margin), side), start))
 
 
 def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[np.float32]:
-    """(pixels, cells) float32: how much of each cell's value each pixel takes, by linear interpolation of centres."""
+    """(pixels, cells) float32 weights of linear interpolation between the centres of cells."""
     centers = np.arange(pixels.start, pixels.stop, dtype=np.float64) + 0.5
     places = (centers - low) * (cells / max(high - low, 1e-9)) - 0.5
     weights: npt.NDArray[np.float32] = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0).astype(np.float32)
@@ -195,8 +192,8 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
 
 
 def _runs_inside(counts: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the runs inside a mask begin and end, in pixels column by column."""
-    ends = np.cumsum(run_lengths(counts))  # of all runs: where one ends, the next begins
+    """Begins and ends of the runs inside a mask, in pixels column by column."""
+    ends = np.cumsum(run_lengths(counts))  # of all runs; each begins where the one before ends
     begins, ends = ends[0 : len(ends) // 2 * 2 : 2], ends[1::2]
     return begins[ends > begins], ends[ends > begins]
 
@@ -204,12 +201,12 @@ def _runs_inside(counts: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 def _bounds(
     begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hw: tuple[int, int]
 ) -> tuple[int, int, int, int]:
-    """The smallest box around runs, xyxy and half-open; zeros around none."""
+    """The smallest half-open box around runs, xyxy; zeros if there are none."""
     if not len(ends):
         return 0, 0, 0, 0
     first_column, first_row = np.divmod(begins, hw[0])
     last_column, last_row = np.divmod(ends - 1, hw[0])
     left, right = int(first_column[0]), int(last_column[-1]) + 1
-    if (last_column > first_column).any():  # a run that goes on in the next column touches both edges
+    if (last_column > first_column).any():  # a run over two columns touches bottom and top
         return left, 0, right, hw[0]
     return left, int(first_row.min()), right, int(last_row.max()) + 1

@@ -1,7 +1,7 @@
-"""Exact class-wise non-maximum suppression; never bounded by a clock or by a number of candidates.
+"""Exact class-wise non-maximum suppression, without limits on time or candidates.
 
-Overlaps are computed in float64, by torchvision's kernel on the CPU whatever device the boxes are on: a few thousand
-boxes are there sooner than a GPU has been asked once for each class, and every device keeps the same boxes.
+Overlaps are computed in float64 by torchvision's kernel on the CPU, for boxes on any device: all devices keep the same
+boxes, and for a few thousand boxes this is faster than one GPU call for each class.
 """
 
 from __future__ import annotations
@@ -12,49 +12,49 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-_LOOKED_AT = 2
-"""Candidates that are looked at first for each box that may be kept."""
+_TRIED = 2
+"""Candidates that are tried first, per box that may be kept."""
 
 _MORE = 4
-"""How many times as many are looked at where these are not enough."""
+"""Factor of their number when they were not enough."""
 
 _PAIRS_A_CLASS = 25_000
-"""N² of N boxes whose comparison in one call of the kernel takes as long as one more call (20 µs)."""
+"""N² of N boxes whose comparison takes as long as one more call of the kernel."""
 
 
 def classwise_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_kept: int | None = None
 ) -> Tensor:
-    """Positions of the boxes that remain, best score first.
+    """Positions of the kept boxes, best score first.
 
-    Going down the ranking of each class, a box is dropped when it overlaps a kept box of its class by more than
-    ``iou_threshold``.  Equal scores keep their input order.
+    In descending order of scores, a box is dropped if its IoU with a kept box of its class exceeds ``iou_threshold``.
+    Equal scores keep their input order.
 
     Args:
         boxes: (N, 4) float32 xyxy.
         scores: (N,) float.
         labels: (N,) int64.
         iou_threshold: in [0, 1].
-        max_kept: the best so many of those that remain, over all classes, are enough; None: all are wanted.
+        max_kept: largest number of boxes to return, over all classes; None: all that are kept.
 
     Returns:
         (K,) int64 positions into the input.
     """
     order = scores.argsort(descending=True, stable=True)
     num = len(order)
-    # Whether a box is kept depends on better ones alone: what remains of the first so many of the ranking is the
-    # beginning of what remains of all.
-    looked_at = num if max_kept is None else min(num, _LOOKED_AT * max_kept)
+    # Whether a box is kept depends only on boxes with higher scores, so a prefix of the ranking suffices if it yields
+    # enough of them.
+    num_tried = num if max_kept is None else min(num, _TRIED * max_kept)
     while True:
-        first = order[:looked_at]
+        first = order[:num_tried]
         kept = _kept(boxes[first].cpu().double(), labels[first].cpu(), iou_threshold)
-        if looked_at == num or (max_kept is not None and len(kept) >= max_kept):
+        if num_tried == num or (max_kept is not None and len(kept) >= max_kept):
             return order[kept[:max_kept].to(order.device)]
-        looked_at = min(num, _MORE * looked_at)
+        num_tried = min(num, _MORE * num_tried)
 
 
 def _kept(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
-    """(N, 4) float64 boxes, best first, and their labels → ascending positions of those that remain."""
+    """(N, 4) float64 boxes, best first, and their labels → ascending positions of the kept ones."""
     num = len(boxes)
     if num == 0:
         return labels
@@ -74,8 +74,8 @@ def _kept(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
 
 
 def _moved_apart(boxes: Tensor, labels: Tensor) -> Tensor | None:
-    """Boxes moved so that those of different classes cannot meet, or None where that would round a corner: sides and
-    overlaps of moved boxes are then the same to the last bit."""
+    """Boxes shifted so that those of different classes cannot overlap; None if that would round a corner, and with it
+    an overlap."""
     least, most = boxes.aminmax()
     moves = labels[:, None] * (most - least + 1)
     moved = boxes + moves

@@ -1,7 +1,7 @@
-"""Sums over the processes of a training, so that a loss that is divided by a count divides by that of the global batch.
+"""Sums over the processes of a training, for losses that are normalised by a count over the global batch.
 
-Gradients are averaged over the processes (DDP, FSDP).  The loss of the global batch, ``sum over all / count of all``,
-is the mean over W processes of ``own sum / (count of all / W)``: that quotient is what each process minimises.
+DDP and FSDP average gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
+mean over W processes of ``own sum / (count of all / W)``, which is the loss of each process.
 
 W: number of processes.
 """
@@ -14,24 +14,23 @@ from torch import Tensor
 
 
 def num_processes(training: bool) -> int:
-    """W; 1 outside of training, where the processes go through different numbers of batches and must not wait.
+    """W; 1 outside of training, where processes have different numbers of batches and must not wait for each other.
 
     Args:
-        training: whether the module that asks is in training mode.
+        training: whether the calling module is in training mode.
     """
     together = training and dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if together else 1
 
 
 def total_over_processes(own: Tensor, training: bool) -> Tensor:
-    """The sum of a tensor over the processes; in training, all of them must call it, equally often.
+    """The sum of a tensor over the processes. In training all processes must call it equally often.
 
-    Its gradient reaches the own tensor W times: each process knows its own part of the sum's gradient alone, and the
-    mean over the processes is the whole one again.
+    The gradient of the own tensor is multiplied by W, since the mean over the processes divides it by W.
 
     Args:
-        own: of any floating dtype and shape, the shape being the same in all processes.
-        training: whether the module that asks is in training mode; if not, the own tensor is returned.
+        own: floating point, of the same shape in all processes.
+        training: whether the calling module is in training mode; if not, ``own`` is returned.
     """
     world_size = num_processes(training)
     if world_size == 1:
@@ -43,17 +42,17 @@ def total_over_processes(own: Tensor, training: bool) -> Tensor:
 
 
 def shared_normaliser(own: Tensor | float, training: bool, like: Tensor, at_least: float = 1.0) -> Tensor:
-    """What a process divides the sum of its losses by: ``max(count of all processes, at_least) / W``.
+    """The divisor of the losses of this process: ``max(count of all processes, at_least) / W``.
 
     Args:
-        own: the count of this process, a number or a scalar.
+        own: the count of this process, a number or a scalar tensor.
         training: as in ``total_over_processes``.
-        like: a tensor on the device that is computed on.
-        at_least: a smaller count is this one.
+        like: a tensor on the device to compute on.
+        at_least: smallest count of all processes.
 
     Returns:
         a float32 scalar.
     """
-    # Filled on the device, so that a GPU is not waited for.
+    # Created on the device: a copy from the CPU would wait for the GPU.
     count = own.float() if isinstance(own, Tensor) else torch.full((), own, dtype=torch.float32, device=like.device)
     return total_over_processes(count, training).clamp(min=at_least) / num_processes(training)

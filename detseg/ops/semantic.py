@@ -1,6 +1,6 @@
-"""From logits in pixels of the network input to the label map of the original image; the one way, for every tool.
+"""From logits in pixels of the network input to the label map of the original image.
 
-Letters: C classes, h and w pixels of the network input, H and W pixels of the original image.
+Letters for dimensions: C classes, h and w pixels of the network input, H and W pixels of the original image.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from torch import Tensor
 from detseg.ops.letterbox import Letterbox
 
 _PIECE = 1 << 22
-"""Numbers (16 MiB of float32) that a label map enlarges at a time; one plane, where a plane alone has more."""
+"""Values (16 MiB of float32) that are interpolated at a time; at least one plane of one class."""
 
 
 def logits_at_original_size(logits: Tensor, letterbox: Letterbox) -> Tensor:
-    """Cut the padding off and interpolate the rest bilinearly (half-pixel centres, no antialiasing).
+    """Remove the padding and interpolate the rest bilinearly (half-pixel centres, no antialiasing).
 
     Args:
         logits: (C, h, w) float32, in pixels of the network input.
-        letterbox: where the image lies in that input.
+        letterbox: the place of the image in that input.
 
     Returns:
         (C, H, W) float32, on the same device.
@@ -32,14 +32,13 @@ def logits_at_original_size(logits: Tensor, letterbox: Letterbox) -> Tensor:
 
 
 def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
-    """The label of the highest of ``logits_at_original_size`` at each pixel; of equals the lowest label.
+    """The argmax of ``logits_at_original_size`` over the classes; the lowest label of equal logits.
 
-    Large images are enlarged a few classes at a time beside the best so far, so that memory is that of a few planes
-    H × W, not of C.
+    Large images are interpolated a few classes at a time, so that memory does not grow with C.
 
     Args:
         logits: (C, h, w) float32, in pixels of the network input, C at most 255.
-        letterbox: where the image lies in that input.
+        letterbox: the place of the image in that input.
 
     Returns:
         (H, W) uint8, on the same device.
@@ -61,7 +60,7 @@ def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
 
 
 def _without_padding(logits: Tensor, letterbox: Letterbox) -> Tensor:
-    """(C, h, w) → the part (C, *resized_hw) that shows the image, plane by plane in memory."""
+    """(C, h, w) → (C, *resized_hw), the part that shows the image, contiguous."""
     if logits.ndim != 3 or logits.dtype != torch.float32 or tuple(logits.shape[1:]) != letterbox.input_hw:
         raise ValueError(
             f"logits: expected float32 of shape (C, {letterbox.input_hw[0]}, {letterbox.input_hw[1]}), got "
@@ -69,7 +68,7 @@ def _without_padding(logits: Tensor, letterbox: Letterbox) -> Tensor:
         )
     height, width = letterbox.resized_hw
     cut = logits[:, letterbox.top : letterbox.top + height, letterbox.left : letterbox.left + width]
-    # Torch interpolates channels-last memory by another kernel, which rounds otherwise: one label map, one kernel.
+    # Torch has another kernel for channels-last memory, which rounds differently.
     return cut.contiguous()
 
 

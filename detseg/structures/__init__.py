@@ -1,8 +1,8 @@
-"""The small validated types in which the parts of detseg meet.
+"""The types that travel between the parts of detseg; they check their shapes and dtypes.
 
 Boxes are always xyxy in absolute pixels, 0-based and half-open: a box over a whole image is ``(0, 0, W, H)``.
-Labels are 0-based and contiguous; detection has no background index.  Semantic maps hold one label a pixel, and
-``IGNORE_LABEL`` where there is none.
+Labels are 0-based and contiguous; detection has no background index. Semantic maps hold one label per pixel, and
+``IGNORE_LABEL`` where a pixel is ignored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names for the kinds of arrays, and the checks of shape and kind that the structures share.
+"""Array types, and the checks of shape and dtype that the structures share.
 
 Letters for dimensions: N objects of one image.
 """
@@ -17,20 +17,12 @@ FloatArray = npt.NDArray[np.float64]
 
 
 def check_boxes(boxes: Tensor) -> None:
-    """Refuse boxes that are not (N, 4) float32.
-
-    Raises:
-        ValueError: they are not.
-    """
+    """Raise a ValueError unless boxes are (N, 4) float32."""
     if boxes.ndim != 2 or boxes.shape[1] != 4 or boxes.dtype != torch.float32:
         raise ValueError(f"boxes: expected float32 of shape (N, 4), got {boxes.dtype} of shape {tuple(boxes.shape)}")
 
 
 def check_column(name: str, column: Tensor, num: int, dtype: torch.dtype) -> None:
-    """Refuse a column that has not ``num`` entries of ``dtype``.
-
-    Raises:
-        ValueError: it has not.
-    """
+    """Raise a ValueError unless a column has shape (num,) and ``dtype``."""
     if column.shape != (num,) or column.dtype != dtype:
         raise ValueError(f"{name}: expected {dtype} of shape ({num},), got {column.dtype} of {tuple(column.shape)}")

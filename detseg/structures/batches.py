@@ -1,4 +1,4 @@
-"""What travels between loaders and tasks: targets and batches.
+"""Targets and batches, which travel from loaders to tasks.
 
 Letters for dimensions: N objects of one image, B images of a batch, H and W pixels.
 """
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class BoxTargets:
-    """The objects of one image as the losses see them, in pixels of the network input.
+    """The objects of one image for the losses, in pixels of the network input.
 
     Attributes:
         boxes: (N, 4) float32 xyxy.
         labels: (N,) int64.
-        ignore: (N,) bool; crowd, difficult and ignore regions: neither positive nor negative.
-        masks: (N, H, W) bool, of the size of the network input; None where only boxes are learnt.
-        draw_seed: of what a model draws at random for this image in training, below 2^63; None: it draws from torch's
-            own generator.
+        ignore: (N,) bool; crowd, difficult and ignore regions, which are neither positive nor negative.
+        masks: (N, H, W) bool, of the size of the network input; None in training of boxes alone.
+        draw_seed: seed, below 2^63, of the random choices of a model for this image in training; None: they come from
+            torch's own generator.
     """
 
     boxes: Tensor
@@ -59,7 +59,7 @@ class BoxTargets:
 
     @property
     def counted(self) -> BoxTargets:
-        """Only the objects that count: those not ignored."""
+        """Without the ignored objects."""
         keep = ~self.ignore
         masks = None if self.masks is None else self.masks[keep]
         return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep], masks, self.draw_seed)
@@ -76,20 +76,19 @@ class BoxTargets:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """What a loader yields and a task consumes.
+    """A batch of images with their targets.
 
     Attributes:
-        images: (B, 3, H, W) uint8 RGB; the task scales them to [0, 1] on the device.
+        images: (B, 3, H, W) uint8 RGB; they are scaled to [0, 1] on the device.
         targets: B entries, in pixels of ``images``.
         indices: B positions in the data set.
-        letterboxes: B geometries that lead back to original pixels; empty for training batches, where the way back is
-            lost in augmentation.
-        image_ids: B ids in evaluation files; empty for training batches, as are the annotations.
-        annotations: B ground truths in original pixels, which is where detections are scored.
-        semantic: (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where none counts; None in
-            detection.  Tasks widen it to int64 on the device: it travels in an eighth of the bytes.
-        semantic_truths: B label maps (H_i, W_i) uint8 at the sizes of the original images, which is where semantic
-            predictions are scored; empty for training batches and in detection.
+        letterboxes: B geometries, which map back to original pixels; empty in training.
+        image_ids: B ids in evaluation files; empty in training.
+        annotations: B ground truths in original pixels, in which detections are evaluated; empty in training.
+        semantic: (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where a pixel is ignored;
+            None in detection. Tasks convert it to int64 on the device.
+        semantic_truths: B label maps (H_i, W_i) uint8 at the sizes of the original images, at which predictions are
+            evaluated; empty in training and in detection.
     """
 
     images: Tensor
@@ -127,6 +126,6 @@ class Batch:
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
 
     def pin_memory(self) -> Batch:
-        """The same batch with its images in page-locked memory (called by the loader's pinning thread)."""
+        """The same batch with images in page-locked memory; called by the loader's pinning thread."""
         semantic = None if self.semantic is None else self.semantic.pin_memory()
         return replace(self, images=self.images.pin_memory(), semantic=semantic)

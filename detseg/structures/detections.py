@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detseg.ops.letterbox import Letterbox
 
 NO_CLASSES = ClassTable(())
-"""The table of detections that nobody has named yet."""
+"""The class table of detections without class names."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,9 +34,9 @@ class Detections:
         boxes: (N, 4) float32 xyxy in pixels; of the original image in what a Predictor returns.
         scores: (N,) float32 in [0, 1].
         labels: (N,) int64.
-        classes: the table that names the labels; empty as long as nobody attached one.
-        masks: N masks in the image that the boxes are in; None from a detector of boxes.
-        grids: what a network found of the masks, before ``to_original`` pastes them; None else.
+        classes: the table that names the labels; empty if it is not known.
+        masks: N masks in the image of the boxes; None from a detector of boxes.
+        grids: the masks as the network predicts them, before ``to_original`` pastes them; else None.
     """
 
     boxes: Tensor
@@ -69,10 +69,10 @@ class Detections:
             item = [item]
         if isinstance(item, slice):
             item = list(range(len(self))[item])  # torch has no negative steps
-        # Nor negative strides, as positions[::-1] of an array has them.
+        # torch has no negative strides either, such as those of positions[::-1].
         picked = torch.as_tensor(np.ascontiguousarray(item) if isinstance(item, np.ndarray) else item)
         if not picked.numel():
-            picked = picked.long()  # torch makes floats of an empty list
+            picked = picked.long()  # an empty list becomes float
         return replace(
             self,
             boxes=self.boxes[picked],
@@ -91,37 +91,37 @@ class Detections:
         return [self.classes.names[label] for label in self.labels.tolist()]
 
     def cpu(self) -> Detections:
-        """The same detections in main memory."""
+        """The same detections on the CPU."""
         grids = None if self.grids is None else self.grids.cpu()
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), grids=grids)
 
     def to_original(self, letterbox: Letterbox) -> Detections:
-        """Detections in pixels of a network input → in pixels of the original image, grids pasted into masks there;
-        those of which nothing lies in the image (boxes in the padding) are left out."""
+        """Detections in pixels of a network input → in pixels of the original image, with grids pasted into masks.
+        Detections outside the image (in the padding) are left out."""
         boxes = letterbox.boxes_to_original(self.boxes)
-        # A box that is no number is not empty: it stays, for the evaluator to refuse.
+        # A box with NaN is kept here; the evaluator raises an error for it.
         empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
         inside = replace(self, boxes=boxes)[~empty]
         if inside.grids is None:
             return inside
-        # Not clipped: a grid belongs to the whole of its box.
+        # Not clipped: a grid covers the whole box.
         regions = letterbox.to_original(inside.grids.regions)
         masks = replace(inside.grids, regions=regions).paste(letterbox.original_hw)
         return replace(inside, masks=masks, grids=None)
 
     def draw(self, image: UInt8Array, score_threshold: float = 0.0) -> UInt8Array:
-        """A copy of ``image`` ((H, W, 3) uint8 RGB) with what scores at least ``score_threshold`` drawn on it: masks as
-        far as there are any, and boxes."""
+        """A copy of ``image`` ((H, W, 3) uint8 RGB) with boxes and masks of detections that score at least
+        ``score_threshold``."""
         from detseg.draw import draw_detections
 
         return draw_detections(image, self[self.scores >= score_threshold])
 
     def to_coco(self, image_id: int | np.integer[Any]) -> list[dict[str, Any]]:
         """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``; with
-        masks also ``segmentation``, the compressed run lengths as ``{"size": [H, W], "counts": str}``.
+        masks also ``segmentation``, ``{"size": [H, W], "counts": str}`` with compressed run lengths.
 
         Raises:
-            ValueError: there is no class table, or the masks are still grids.
+            ValueError: there is no class table, or the masks are grids.
         """
         if len(self) and not len(self.classes):
             raise ValueError("these detections have no class table; set `classes` to get COCO's category ids")

@@ -1,4 +1,4 @@
-"""The masks of the objects of one image: as run lengths, and as the small grids that a network gives.
+"""The masks of the objects of one image: as run lengths, and as the small grids that a network predicts.
 
 Letters for dimensions: N objects, H and W pixels of the image, M cells along a side of a grid.
 """
@@ -18,7 +18,7 @@ from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 
 @dataclass(frozen=True)
 class InstanceMasks:
-    """N masks of one image as compressed run lengths (see `detseg.ops.masks`): kilobytes each, whatever the image.
+    """N masks of one image as compressed run lengths (see `detseg.ops.masks`), kilobytes each.
 
     Attributes:
         hw: height and width of the image, pixels.
@@ -36,18 +36,18 @@ class InstanceMasks:
         return InstanceMasks(self.hw, tuple(self.counts[int(i)] for i in positions))
 
     def mask(self, index: int) -> BoolArray:
-        """(H, W) bool, one mask in full."""
+        """(H, W) bool, one mask at the size of the image."""
         decoded: BoolArray = decode_mask(self.counts[index], self.hw).view(np.bool_)
         return decoded
 
     def part(self, index: int) -> tuple[BoolArray, tuple[int, int]]:
-        """One mask as the smallest part that holds all of it, (h, w) bool, and the row and column of its upper left
-        pixel; 0 x 0 for an empty mask."""
+        """The smallest part that holds one whole mask, (h, w) bool, and row and column of its upper left pixel; (0, 0)
+        for an empty mask."""
         part, corner = decode_part(self.counts[index], self.hw)
         return part.view(np.bool_), corner
 
     def dense(self) -> BoolArray:
-        """(N, H, W) bool, all masks in full: mind the memory."""
+        """(N, H, W) bool, all masks at the size of the image; takes N · H · W bytes."""
         masks = np.zeros((len(self), *self.hw), dtype=np.bool_)
         for i in range(len(self)):
             masks[i] = self.mask(i)
@@ -65,11 +65,7 @@ class InstanceMasks:
 
     @classmethod
     def from_dense(cls, masks: BoolArray | UInt8Array) -> InstanceMasks:
-        """(N, H, W) bool, or uint8 that is 0 outside → run lengths.
-
-        Raises:
-            ValueError: another shape.
-        """
+        """(N, H, W) bool, or uint8 that is 0 outside, → run lengths; another shape is a ValueError."""
         if masks.ndim != 3:
             raise ValueError(f"masks: expected shape (N, H, W), got {masks.shape}")
         return cls((masks.shape[1], masks.shape[2]), tuple(encode_mask(mask) for mask in masks))
@@ -77,12 +73,12 @@ class InstanceMasks:
 
 @dataclass(frozen=True, eq=False)
 class RoiMasks:
-    """What a network says of the masks of N objects: the probability in each cell of a grid over each.
+    """The masks of N objects as a network predicts them: probabilities in the cells of a grid over each object.
 
     Attributes:
         probabilities: (N, M, M) float32 in [0, 1].
-        regions: (N, 4) float32 xyxy, what each grid covers, in the pixels of its detection's box; not clipped.
-        threshold: probability from which a pixel belongs to the object, in (0, 1].
+        regions: (N, 4) float32 xyxy that the grids cover, in the pixels of the detections' boxes; not clipped.
+        threshold: smallest probability of a pixel of the object, in (0, 1].
     """
 
     probabilities: Tensor
@@ -107,12 +103,11 @@ class RoiMasks:
         return replace(self, probabilities=self.probabilities[item], regions=self.regions[item])
 
     def cpu(self) -> RoiMasks:
-        """The same grids in main memory."""
+        """The same grids on the CPU."""
         return replace(self, probabilities=self.probabilities.cpu(), regions=self.regions.cpu())
 
     def paste(self, hw: tuple[int, int]) -> InstanceMasks:
-        """The masks in an image of height and width ``hw`` pixels, in which the regions are; one after the other, so
-        that no more than one is ever there in full."""
+        """The masks in the image of the regions, of height and width ``hw`` pixels."""
         grids = self.probabilities.detach().cpu().numpy()
         regions = self.regions.detach().cpu().tolist()
         return InstanceMasks(

@@ -1,4 +1,4 @@
-"""What readers yield: class tables, ground truth as files state it, decoded samples.
+"""What data sets yield: class tables, ground truth as files state it, and decoded samples.
 
 Letters for dimensions: N objects of one image, H and W pixels.
 """
@@ -15,20 +15,20 @@ from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.masks import InstanceMasks
 
 IGNORE_LABEL = 255
-"""What a semantic map says where no class is stated: void, crowd, padding.  Such pixels count nowhere."""
+"""Label of ignored pixels of a semantic map: void, crowd, padding. They count neither in losses nor in metrics."""
 
 MAX_CLASSES = 255
-"""So many classes fit a semantic map beside ``IGNORE_LABEL``."""
+"""Most classes of a semantic map, beside ``IGNORE_LABEL``."""
 
 
 _NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
-"""Unicode's categories of control characters, halves of pairs, and separators of lines and paragraphs."""
+"""Unicode categories of control characters, surrogates, and separators of lines and paragraphs."""
 _TURNS_TEXT = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def is_plain_text(name: str) -> bool:
-    """Whether a name can stand on a line of a terminal, a text file or an XML file and be nothing but itself: it holds
-    no control character, line break, half of a surrogate pair, or mark that turns the direction of what follows."""
+    """Whether a name is safe on a line of a terminal, text or XML file: no control character, line break, surrogate, or
+    mark that changes the direction of the text."""
     return not any(unicodedata.category(c) in _NO_TEXT or c in _TURNS_TEXT for c in name)
 
 
@@ -37,8 +37,8 @@ class ClassTable:
     """The classes of a data set: the label of a class is its position in ``names``.
 
     Attributes:
-        names: one name per class, all different; see ``is_plain_text``.
-        source_ids: the ids that the source used (COCO's sparse category ids), in the same order; 1..C when not given.
+        names: one name per class, all different and plain text (``is_plain_text``).
+        source_ids: the ids in the source (COCO's sparse category ids), in the same order; 1 to C by default.
     """
 
     names: tuple[str, ...]
@@ -61,7 +61,7 @@ class ClassTable:
 
     @property
     def background(self) -> int | None:
-        """The label of a class called ``background``, which drawings leave plain; None where there is none."""
+        """The label of a class named ``background``, which is not drawn; None if there is none."""
         return self.names.index("background") if "background" in self.names else None
 
 
@@ -70,7 +70,7 @@ class ImageAnnotations:
     """The ground truth of one image as its file states it, in pixels of the original image (upright, EXIF applied).
 
     Attributes:
-        boxes: (N, 4) float64 xyxy, not clipped; evaluation sees exactly these.
+        boxes: (N, 4) float64 xyxy, not clipped; evaluation uses exactly these.
         labels: (N,) int64.
         crowd: (N,) bool, COCO's iscrowd: a region of many objects.
         difficult: (N,) bool, VOC's flag.
@@ -92,23 +92,23 @@ class ImageAnnotations:
 
     @property
     def ignore(self) -> BoolArray:
-        """(N,) bool: objects that are neither right nor wrong to find, in training as in evaluation."""
+        """(N,) bool: objects that are ignored in training and evaluation."""
         return self.crowd | self.difficult
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """One decoded image with its training targets; what every reader yields.
+    """One decoded image with its training targets.
 
     Attributes:
         index: position in the data set.
         image_id: the id of the image in evaluation files.
-        path: where the image was read from.
+        path: the file of the image.
         image: (H, W, 3) uint8 RGB, upright.
         boxes: (N, 4) float32 xyxy with ``0 <= x1 < x2 <= W``; clipped to the image, boxes without area left out.
         labels: (N,) int64.
         ignore: (N,) bool.
-        semantic: (H, W) uint8, the label of each pixel, ``IGNORE_LABEL`` where none counts; None from readers of boxes.
+        semantic: (H, W) uint8, the label of each pixel, ``IGNORE_LABEL`` where it is ignored; None in detection.
         masks: N masks of the size of ``image``; None where only boxes were read.
     """
 

@@ -22,8 +22,7 @@ class SegmentationMap:
     Attributes:
         labels: (H, W) uint8; a label is a position in ``classes.names``.
         classes: the table that names the labels.
-        probabilities: (C, H, W) float32 in [0, 1], summing to 1 over the classes; None unless they were asked for,
-            because they take 4 C times the memory of the labels.
+        probabilities: (C, H, W) float32 in [0, 1], summing to 1 over the classes; None unless they were requested.
     """
 
     labels: UInt8Array
@@ -55,17 +54,14 @@ class SegmentationMap:
 
     @property
     def palette(self) -> UInt8Array:
-        """(C, 3) uint8 RGB: the colour of each label in drawings and in the palette of the PNG.
-
-        A class called ``background`` is black, as in VOC's masks; drawings leave it as it is.
-        """
+        """(C, 3) uint8 RGB: the colour of each label in drawings and PNG files; that of ``background`` is black."""
         from detseg.draw import class_colors
 
         return np.array(class_colors(self.classes), dtype=np.uint8)
 
     @property
     def areas(self) -> dict[str, int]:
-        """Pixels of each class, in the order of the labels; classes that do not occur have 0."""
+        """The number of pixels of each class, in the order of the labels."""
         counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
         return dict(zip(self.names, counts.tolist(), strict=True))
 
@@ -81,16 +77,14 @@ class SegmentationMap:
         return mask
 
     def draw(self, image: UInt8Array, opacity: float = 0.5) -> UInt8Array:
-        """A copy of ``image`` ((H, W, 3) uint8 RGB, of this map's size) under the colours of the classes.
-
-        A class called ``background`` stays as it is in the image.
-        """
+        """A copy of ``image`` ((H, W, 3) uint8 RGB, of this map's size) under the colours of the classes; a class named
+        ``background`` is not coloured."""
         from detseg.draw import draw_semantic
 
         return draw_semantic(image, self.labels, opacity, self.classes.background)
 
     def save_png(self, path: Path | str) -> None:
-        """Write the labels as an indexed PNG whose palette shows the colours of ``draw``.
+        """Write the labels as an indexed PNG with the colours of ``palette``.
 
         Raises:
             DataError: the file could not be written.

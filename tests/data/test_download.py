@@ -1,123 +1,159 @@
-"""Fetching VOC from a server of our own, in archives that the test makes."""
+"""Downloads from a server of our own: whole and right, or an error of one line and nothing left."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import shutil
+import subprocess
 import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import build_opener
 
 import pytest
 
-from detseg.data import download
-from detseg.data import download as fetch
-from detseg.data.download import VOC_ARCHIVES, RemoteFile, download_voc
+from detseg.data.download import VOC_ARCHIVES, Archive, download_voc, fetch, https_opener
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
 from tests.data.serving import Site, serve
 
-LISTS = (("2007", "trainval"), ("2007", "test"), ("2012", "trainval"))
-
-
-def archive(tmp_path: Path, year: str, list_name: str) -> bytes:
-    """What the real archives hold, with one picture."""
-    stem = f"{year}{list_name}"
-    folder = tmp_path / "made" / stem
-    write_voc(folder, {list_name: stem}, {stem: annotation_xml(object_xml(("cat", 1, 1, 2, 2)))})
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        tar.add(folder, f"VOCdevkit/VOC{year}")
-    return stream.getvalue()
+CONTENT = bytes(range(256)) * 40
+HTTP = build_opener()  # the server has no certificate
 
 
 @pytest.fixture
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """A server with small archives of the real names, whose sizes and SHA-256 take the place of the real ones."""
-    monkeypatch.setattr(fetch, "_SCHEMES", {"http"})
-    files = {(year, name): archive(tmp_path, year, name) for year, name in LISTS}
-    with serve(Site({f"/{VOC_ARCHIVES[year][name].name}": content for (year, name), content in files.items()})) as made:
-        for (year, name), content in files.items():
-            url = f"{made.address}/{VOC_ARCHIVES[year][name].name}"
-            small = RemoteFile(url, len(content), hashlib.sha256(content).hexdigest())
-            monkeypatch.setitem(VOC_ARCHIVES[year], name, small)
-        yield made
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A server with a file, and with an archive of one image for each of the real ones, under its name."""
+    files = {"/a.tar": CONTENT}
+    for year, lists in VOC_ARCHIVES.items():
+        for name, archive in lists.items():
+            folder, stem = tmp_path / "made" / year / name, f"{year}{name}"
+            write_voc(folder, {name: stem}, {stem: annotation_xml(object_xml(("cat", 1, 1, 2, 2)))})
+            stream = io.BytesIO()
+            with tarfile.open(fileobj=stream, mode="w") as tar:
+                tar.add(folder, f"VOCdevkit/VOC{year}")
+            files[f"/{archive.name}"] = stream.getvalue()
+    with serve(Site(files)) as running:
+        yield running
 
 
-def test_the_real_archives_are_asked_for_over_https_with_a_whole_sha256() -> None:
-    archives = [VOC_ARCHIVES[year][name] for year, name in LISTS]
-    assert [name for year in VOC_ARCHIVES for name in VOC_ARCHIVES[year]] == [name for _, name in LISTS]
-    assert all(archive.url.startswith("https://") and len(archive.sha256) == 64 for archive in archives)
+def remote(site: Site, path: str = "/a.tar", content: bytes = CONTENT) -> Archive:
+    return Archive(site.address + path, len(content), hashlib.sha256(content).hexdigest())
 
 
-def test_2007_needs_two_archives_and_is_fetched_once(tmp_path: Path, site: Site) -> None:
+def download(site: Site, root: Path, year: str) -> Path:
+    archives = {
+        year: {name: remote(site, f"/{real.name}", site.files[f"/{real.name}"]) for name, real in lists.items()}
+        for year, lists in VOC_ARCHIVES.items()
+    }
+    return download_voc(root, year, archives, HTTP)
+
+
+def test_the_real_archives_have_https_addresses_and_a_sha256() -> None:
+    assert {year: list(lists) for year, lists in VOC_ARCHIVES.items()} == {
+        "2007": ["trainval", "test"],
+        "2012": ["trainval"],
+    }
+    for lists in VOC_ARCHIVES.values():
+        assert all(archive.url.startswith("https://") and len(archive.sha256) == 64 for archive in lists.values())
+
+
+def test_2007_has_two_archives_that_are_downloaded_once(tmp_path: Path, site: Site) -> None:
     root = tmp_path / "data"
-    folder = download_voc(root, "2007")
-    assert folder == root / "VOCdevkit" / "VOC2007"
-    asked = [("/VOCtrainval_06-Nov-2007.tar", None), ("/VOCtest_06-Nov-2007.tar", None)]
-    assert site.asked == asked
-    assert download_voc(root, "2007") == folder
-    assert site.asked == asked
+    for _ in range(2):
+        assert download(site, root, "2007") == root / "VOCdevkit" / "VOC2007"
+    assert site.asked == ["/VOCtrainval_06-Nov-2007.tar", "/VOCtest_06-Nov-2007.tar"]
     assert len(read_voc(root, "2007:trainval")) == 1
     assert read_voc(root, "2007:test").path(0).stem == "2007test"
     assert not list(root.glob(".*.unpacked"))
 
 
-def test_2012_next_to_it_and_a_root_that_is_the_devkit(tmp_path: Path, site: Site) -> None:
-    root = tmp_path / "data" / "VOCdevkit"
-    assert download_voc(root, "2012") == root / "VOC2012"
-    assert [path for path, _ in site.asked] == ["/VOCtrainval_11-May-2012.tar"]
-
-
-def test_an_archive_that_was_put_there_is_taken(tmp_path: Path, site: Site) -> None:
+def test_a_root_that_is_the_devkit_and_an_archive_that_is_there(tmp_path: Path, site: Site) -> None:
     name = "VOCtrainval_11-May-2012.tar"
     (tmp_path / name).write_bytes(site.files[f"/{name}"])
-    download_voc(tmp_path, "2012")
+    assert download(site, tmp_path / "VOCdevkit", "2012") == tmp_path / "VOCdevkit" / "VOC2012"
     assert site.asked == []
-    assert len(read_voc(tmp_path, "2012:trainval")) == 1
     assert (tmp_path / name).is_file()
 
 
-def test_an_interrupted_move_is_made_up_for(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    replace, moved = download.os.replace, []
-
-    def fail_at_the_third(source: Path, target: Path) -> None:
-        if not str(target).endswith(".tar"):
-            moved.append(target.relative_to(tmp_path / "data" / "VOCdevkit" / "VOC2012").parts[0])
-            if len(moved) == 3:
-                raise OSError("no space")
-        replace(source, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(download.os, "replace", fail_at_the_third)
-        with pytest.raises(DataError, match="no space"):
-            download_voc(tmp_path / "data", "2012")
-    assert moved == ["Annotations", "JPEGImages", "ImageSets"]  # the list says that all is there: it comes last
-    download_voc(tmp_path / "data", "2012")
+def test_a_download_that_failed_while_files_were_moved_is_completed(tmp_path: Path, site: Site) -> None:
+    blocked = tmp_path / "data" / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2012trainval.jpg"
+    blocked.mkdir(parents=True)  # a file cannot take the place of a folder
+    with pytest.raises(DataError, match="cannot download VOC 2012"):
+        download(site, tmp_path / "data", "2012")
+    assert not (blocked.parents[1] / "ImageSets").exists()  # lists come last: they say that all is there
+    blocked.rmdir()
+    download(site, tmp_path / "data", "2012")
     assert len(read_voc(tmp_path / "data", "2012:trainval")) == 1
 
 
-def test_processes_that_ask_at_once_fetch_it_once(tmp_path: Path, site: Site) -> None:
-    with ThreadPoolExecutor(4) as pool:  # threads open the lock anew each, as processes do
-        list(pool.map(lambda _: download_voc(tmp_path / "data", "2012"), range(4)))
+def test_processes_that_ask_at_once_download_once(tmp_path: Path, site: Site) -> None:
+    with ThreadPoolExecutor(4) as pool:  # each thread opens the lock file itself, as processes do
+        list(pool.map(lambda _: download(site, tmp_path / "data", "2012"), range(4)))
     assert len(site.asked) == 1
-    assert len(read_voc(tmp_path / "data", "2012:trainval")) == 1
 
 
-def test_without_a_network_one_line_says_where_the_data_should_be(tmp_path: Path, site: Site) -> None:
-    site.files.clear()
-    with pytest.raises(
-        DataError, match=r"cannot download VOC 2012 trainval from http://.*/VOC.*\.tar \(.*404"
-    ) as caught:
-        download_voc(tmp_path, "2012")
-    message = str(caught.value)
-    assert f"put the archive to {tmp_path / 'VOCtrainval_11-May-2012.tar'}, or" in message
-    assert str(tmp_path / "VOCdevkit" / "VOC2012") in message
-    assert "\n" not in message
-
-
-def test_years_that_cannot_be_had(tmp_path: Path) -> None:
+def test_an_error_says_where_the_data_should_be(tmp_path: Path, site: Site) -> None:
+    archives = {"2012": {"trainval": remote(site, "/missing.tar")}}
+    with pytest.raises(DataError) as caught:
+        download_voc(tmp_path, "2012", archives, HTTP)
+    assert str(caught.value) == (
+        f"cannot download VOC 2012 trainval from {site.address}/missing.tar (HTTP Error 404: Not Found); download it "
+        f"elsewhere and save the archive as {tmp_path}/missing.tar, or its Annotations, ImageSets and JPEGImages in "
+        f"{tmp_path}/VOCdevkit/VOC2012"
+    )
     with pytest.raises(DataError, match="VOC 2005 cannot be downloaded; expected one of the years 2007, 2012"):
         download_voc(tmp_path, "2005")
+
+
+@pytest.mark.parametrize(
+    ("given", "breaks_after", "message"),
+    [
+        (CONTENT, 1000, "expected 10240 bytes, got 1000; the download was deleted"),
+        (CONTENT[::-1], None, r"expected the SHA-256 [0-9a-f]{64}, got [0-9a-f]{64}; the download was deleted"),
+        (bytes(50_000_000), None, "expected 10240 bytes, got more; the download was deleted"),
+    ],
+    ids=["broken connection", "same size", "too long"],
+)
+def test_wrong_downloads_leave_nothing(
+    given: bytes, breaks_after: int | None, message: str, tmp_path: Path, site: Site
+) -> None:
+    site.files["/a.tar"], site.breaks_after = given, breaks_after
+    with pytest.raises(DataError, match=message):
+        fetch(remote(site), tmp_path / "a.tar", HTTP)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+    site.files["/a.tar"], site.breaks_after = CONTENT, None
+    fetch(remote(site), tmp_path / "a.tar", HTTP)
+    assert (tmp_path / "a.tar").read_bytes() == CONTENT
+
+
+def test_a_wrong_file_that_is_there_is_named_and_kept(tmp_path: Path, site: Site) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"a\.tar: expected 10240 bytes, got 4; delete the file to download it again"):
+        fetch(remote(site), path, HTTP)
+    assert path.read_bytes() == b"mine"
+    assert site.asked == []
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_https_is_the_only_scheme(tmp_path: Path, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate = tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=localhost"
+    command = f"{command} -addext subjectAltName=IP:127.0.0.1 -out {certificate} -keyout {tmp_path}/key.pem"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    with certificate.open("ab") as file:
+        file.write((tmp_path / "key.pem").read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    redirects = {"/to_http": f"{site.address}/a.tar", "/to_ftp": "ftp://127.0.0.1/a.tar", "/to_a": "/a.tar"}
+    with serve(Site({"/a.tar": CONTENT}, redirects), certificate) as safe:
+        fetch(remote(safe, "/to_a"), tmp_path / "a.tar", https_opener())
+        assert (tmp_path / "a.tar").read_bytes() == CONTENT
+        for address in (f"{safe.address}/to_http", f"{safe.address}/to_ftp", f"{site.address}/a.tar", "file:///a.tar"):
+            with pytest.raises(DataError, match=r"unknown url type|is not allowed"):
+                fetch(Archive(address, 1, ""), tmp_path / "b.tar", https_opener())
+    assert site.asked == []
+    assert not (tmp_path / "b.tar").exists()

@@ -97,17 +97,8 @@ def test_a_suppressed_box_suppresses_nobody() -> None:
     assert run(boxes, [0.9, 0.8, 0.7], [3, 3, 3], 0.5) == [0, 2]
 
 
-def test_classes_do_not_meet() -> None:
-    boxes: list[Row] = [(0, 0, 10, 10)] * 3
-    assert run(boxes, [0.5, 0.7, 0.6], [0, 1, 0], 0.5) == [1, 2]
-
-
 def test_many_classes_on_a_large_image_keep_their_exact_corners() -> None:
     # Shifting each class to a region of its own would move class 1000 by about 10⁷, where float32 knows whole numbers
     # only: widths 2.6 and 1.6 (IoU 0.615) would become 3 and 2 (IoU 0.667).
     boxes: list[Row] = [(0, 0, 2.6, 1), (0, 0, 1.6, 1), (9000, 9000, 10000, 10000)]
     assert run(boxes, [0.9, 0.8, 0.7], [1000, 1000, 0], 0.65) == [0, 1, 2]
-
-
-def test_no_boxes() -> None:
-    assert run([], [], [], 0.5) == []

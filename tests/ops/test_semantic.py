@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from detseg.ops import semantic
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.semantic import label_map, logits_at_original_size
 
@@ -62,20 +61,26 @@ def test_the_padding_has_no_say() -> None:
     assert torch.equal(logits_at_original_size(logits, letterbox), logits_at_original_size(other, letterbox))
 
 
-@pytest.mark.parametrize("num_at_once", [0, 1, 2, 3, 7, 100])
 @pytest.mark.parametrize("num_classes", [1, 2, 7])
-def test_label_map_is_the_argmax_however_many_classes_at_once(
-    num_classes: int, num_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Logits of few values, so that ties are many; 0: an image of more pixels than the limit."""
-    original_hw = (61, 45)
-    letterbox = Letterbox.fit(original_hw, (32, 32))
+def test_label_map_is_the_argmax(num_classes: int) -> None:
+    """Of logits of few values, so that there are many ties."""
+    letterbox = Letterbox.fit((61, 45), (32, 32))
     logits = random_logits(num_classes, (32, 32)).round()
-    large = logits_at_original_size(logits, letterbox).numpy()
-    monkeypatch.setattr(semantic, "_PIECE", num_at_once * original_hw[0] * original_hw[1])
     labels = label_map(logits, letterbox)
     assert labels.dtype == torch.uint8
+    large = logits_at_original_size(logits, letterbox).numpy()
     np.testing.assert_array_equal(labels.numpy(), np.argmax(large, axis=0))  # numpy: the first of equals
+
+
+@pytest.mark.parametrize("original_hw", [(1000, 1400), (2050, 2050)])
+def test_large_images_are_interpolated_two_classes_or_one_at_a_time(original_hw: tuple[int, int]) -> None:
+    letterbox = Letterbox.fit(original_hw, (32, 32))
+    logits = random_logits(3, (32, 32))
+    labels = label_map(logits, letterbox)
+    large = logits_at_original_size(logits, letterbox)
+    missing = large.amax(dim=0) - large.gather(0, labels[None].long())[0]
+    assert missing.max() < 1e-5  # torch rounds one plane alone differently from several
+    assert missing.count_nonzero() < 1e-4 * missing.numel()
 
 
 def test_channels_last_logits_give_the_same_map() -> None:
@@ -85,12 +90,6 @@ def test_channels_last_logits_give_the_same_map() -> None:
     assert strided.stride() != logits.stride()
     assert torch.equal(logits_at_original_size(strided, letterbox), logits_at_original_size(logits, letterbox))
     assert torch.equal(label_map(strided, letterbox), label_map(logits, letterbox))
-
-
-def test_ties_go_to_the_lower_label() -> None:
-    logits = torch.zeros(5, 8, 8)
-    logits[3], logits[1] = 2, 2
-    assert label_map(logits, Letterbox.fit((30, 30), (8, 8))).unique().tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -106,9 +105,6 @@ def test_wrong_logits_are_refused(logits: Tensor, message: str) -> None:
     for function in (logits_at_original_size, label_map):
         with pytest.raises(ValueError, match=message):
             function(logits, letterbox)
-
-
-@pytest.mark.parametrize("num_classes", [0, 256])
-def test_a_number_of_classes_that_uint8_cannot_hold_is_refused(num_classes: int) -> None:
-    with pytest.raises(ValueError, match=f"expected 1 to 255 classes, got {num_classes}"):
-        label_map(torch.zeros(num_classes, 8, 8), Letterbox.fit((8, 8), (8, 8)))
+    for num_classes in (0, 256):
+        with pytest.raises(ValueError, match=f"expected 1 to 255 classes, got {num_classes}"):
+            label_map(torch.zeros(num_classes, 8, 8), letterbox)

@@ -82,8 +82,8 @@ TRAIN = [
     (
         [CONFIG, "data.root=small", "trainer.max_epochs=1", "run_dir=new"],
         "small/SegmentationClass/train03.png: the mask is 80 x 63 pixels (width x height), but its image "
-        "small/JPEGImages/train03.png is 80 x 64; bring back the image that the mask was made for, or make the mask "
-        "anew",
+        "small/JPEGImages/train03.png is 80 x 64; restore the image that the mask was made for, or make a new "
+        "mask",
     ),
     (
         [CONFIG, "data.root=beyond"],

@@ -1,4 +1,4 @@
-"""What is odd about a data set: found once while reading, kept with counts and a few names, printed by the caller.
+"""Issues of a data set that are no errors: found while reading, with counts and a few examples, printed by the caller.
 
 Letters for dimensions: I images, T objects of all images.
 """
@@ -15,15 +15,15 @@ from detseg.messages import printable
 from detseg.structures import BoolArray, ClassTable
 
 MAX_EXAMPLES = 5
-"""So many names are kept of each kind of issue."""
+"""Places that are kept of each issue."""
 
 
 class DataIssue(StrEnum):
-    """Everything that a reader notices without refusing the data set; the value is what the user reads."""
+    """All issues that readers report; the value is the text that the user sees."""
 
     NO_AREA = "boxes without area (left out of training)"
-    NOTHING_INSIDE = "boxes of which nothing lies in their image (left out of training)"
-    OUTSIDE = "boxes that reach more than a pixel out of their image (clipped in training)"
+    NOTHING_INSIDE = "boxes outside their image (left out of training)"
+    OUTSIDE = "boxes that extend more than a pixel beyond their image (clipped in training)"
     NO_PIXEL = "masks without a pixel (left out of training)"
     ONE_PIXEL = "boxes of one pixel or less"
     ZERO_BASED = "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)"
@@ -31,7 +31,7 @@ class DataIssue(StrEnum):
     SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
     AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
     LISTED_TWICE = "images listed more than once (read once)"
-    SHARED_IMAGE = "image entries whose file another entry has, too"
+    SHARED_IMAGE = "image entries that share their file with another entry"
     LEFT_OUT = "annotations of categories that the given classes leave out"
     OTHER_ID = "categories whose id differs from the given table's (the names were matched)"
     IGNORE_KEY = (
@@ -51,7 +51,7 @@ class DataIssue(StrEnum):
 
 
 class DataReport:
-    """Counts of oddities, with the first few names of each."""
+    """The issues of a data set: a count of each, and the first few places."""
 
     def __init__(self) -> None:
         self._counts: dict[DataIssue, int] = {}
@@ -59,39 +59,33 @@ class DataReport:
         self._notes: list[str] = []
 
     def note(self, line: str) -> None:
-        """Add a line as it is, for what cannot be counted."""
+        """Add a line of text, for what cannot be counted."""
         self._notes.append(line)
 
     def add(self, issue: DataIssue, where: str, count: int = 1) -> None:
-        """Note an issue.
-
-        Args:
-            issue: what is odd.
-            where: the file, or the class, that has it.
-            count: how often it has it.
-        """
+        """Add ``count`` cases of an issue at a place: a file, a class or an id."""
         self._counts[issue] = self._counts.get(issue, 0) + count
         examples = self._examples.setdefault(issue, [])
         if where not in examples and len(examples) <= MAX_EXAMPLES:
             examples.append(where)
 
     def add_all(self, issue: DataIssue, ids: list[int]) -> None:
-        """Note an issue of entries that have it once each, by their ids."""
+        """Add one case of an issue for each id."""
         for entry_id in ids[: MAX_EXAMPLES + 1]:
             self.add(issue, str(entry_id))
         if len(ids) > MAX_EXAMPLES + 1:
             self._counts[issue] += len(ids) - MAX_EXAMPLES - 1
 
     def count(self, issue: DataIssue) -> int:
-        """How often something was found; 0 when never."""
+        """Number of cases of an issue."""
         return self._counts.get(issue, 0)
 
     def examples(self, issue: DataIssue) -> list[str]:
-        """The first few places where something was found, each once."""
+        """The first places of an issue, at most ``MAX_EXAMPLES``, each once."""
         return self._examples.get(issue, [])[:MAX_EXAMPLES]
 
     def lines(self) -> list[str]:
-        """The notes, and one line for each kind of issue; empty when nothing is odd."""
+        """The notes, then one line for each issue that was found."""
         return self._notes + [
             f"{issue.value}: {self._counts[issue]} ({self._where(issue)})" for issue in DataIssue if self.count(issue)
         ]
@@ -116,12 +110,12 @@ class DataReport:
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
-    """Note what is odd about boxes, flags, images and classes, whatever the format.
+    """Add the issues of boxes, flags, images and classes that are the same in every format.
 
     Args:
         packed: the annotations of I images.
-        classes: the table that the labels refer to.
-        report: where to note it.
+        classes: the table of the labels.
+        report: where to add them.
     """
     counts = np.diff(packed.offsets)
     image_of = np.repeat(np.arange(len(packed)), counts)  # (T,)

@@ -1,26 +1,26 @@
 """Training samples that cannot be read: what takes their place, and the list of them.
 
-The place of a bad sample is taken by another one that depends on (seed, epoch, index) alone, so that the sample stream
-stays the same for any number of workers and processes, and in a resumed run.
+Another sample that depends on (seed, epoch, index) alone takes the place of a bad one, so that the sample stream is the
+same for any number of workers and processes, and in a resumed run.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from detseg.data.datasets.contract import SampleSource, file_of
-from detseg.data.loading.sampling import Stream, random_stream
 from detseg.errors import DataError
 from detseg.messages import one_line
+from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample
 from detseg.whole_files import atomic_write
 
 _MAX_DRAWS = 100
-"""Replacements that may be bad in a row; so many are, unless nearly all of the data is bad, by no chance."""
+"""Samples that are tried for one place; only where nearly all of the data is bad, none of so many can be read."""
 
 _EXAMPLES = 3
 """Files that a message names."""
@@ -41,23 +41,23 @@ class BadSample:
     reason: str
 
 
-def replaced(
+def read_or_replace(
     read: Callable[[int], Sample], source: SampleSource, seed: int, epoch: int, index: int
 ) -> tuple[Sample, list[BadSample]]:
-    """Sample ``index``, or where that is bad the one that takes its place in an epoch.
+    """Read sample ``index``, or, where it is bad, a random one in its place.
 
     Args:
         read: reads and checks a sample; a DataError means that it is bad.
         source: the samples.
-        seed: of everything random.
+        seed: of the training.
         epoch: 0-based.
         index: position in the data set.
 
     Returns:
-        the sample, and what was bad on the way to it.
+        the sample, and the bad ones that were met.
 
     Raises:
-        DataError: nothing but bad samples was drawn.
+        DataError: all samples that were tried are bad.
     """
     rng = None
     bad: dict[int, BadSample] = {}
@@ -71,23 +71,23 @@ def replaced(
         rng = rng or random_stream(Stream.REPLACEMENT, seed, epoch, index)
         drawn = int(rng.integers(len(source)))
     raise DataError(
-        f"no replacement for a bad sample was found: of {len(bad)} samples drawn at random none can be read; "
+        f"no replacement for a bad sample was found: none of {len(bad)} samples drawn at random can be read; "
         f"{bad[index].reason}"
     )
 
 
 @dataclass
 class BadSampleList:
-    """The bad samples of a training set that were met so far, each once, and the file that holds them.
+    """The bad samples of a training set that were met so far, each once, and a CSV file that lists them.
 
     Attributes:
         num_samples: length of the training set.
-        max_share: largest share of it that may be bad.
-        file: a CSV file, written anew, whole or not at all, whenever one comes to the list; None: none is written.
+        max_fraction: largest fraction of it that may be bad.
+        file: the CSV file, replaced atomically whenever a sample is added; None: there is no file.
     """
 
     num_samples: int
-    max_share: float
+    max_fraction: float
     file: Path | None = None
     _found: dict[int, BadSample] = field(default_factory=dict)
 
@@ -95,68 +95,54 @@ class BadSampleList:
         return len(self._found)
 
     def add(self, samples: Iterable[BadSample]) -> None:
-        """Take samples on the list, and refuse to go on when more are bad than may be.
-
-        Raises:
-            DataError: they are.
-        """
+        """``take`` samples, then ``check``."""
         self.take(samples)
         self.check()
 
     def take(self, samples: Iterable[BadSample]) -> None:
-        """Take samples on the list, however many."""
+        """Add samples to the list and the file, however many there are."""
         new = {sample.index: sample for sample in samples if sample.index not in self._found}
         if new:
             self._found |= new
             self.write()
 
     def check(self) -> None:
-        """Refuse to go on when more samples are bad than may be.
-
-        Raises:
-            DataError: they are.
-        """
-        if len(self) <= self.max_share * self.num_samples:
+        """Raise a DataError if more samples are bad than allowed."""
+        if len(self) <= self.max_fraction * self.num_samples:
             return
+        summary = self._summary(f"cannot be read, more than data.max_bad_fraction={self.max_fraction:g}")
         listed = "" if self.file is None else f"; {self.file} lists them with the reasons"
-        raise DataError(
-            f"{self._counted()} cannot be read, more than data.max_bad_fraction={self.max_share:g}: {self._examples()}"
-            f"{listed}; mend or remove the files, or raise data.max_bad_fraction"
-        )
+        raise DataError(f"{summary}{listed}; fix or remove the files, or raise data.max_bad_fraction")
 
     def write(self) -> None:
-        """Write the file, if there is to be one, in the order of the data set; where the list is empty, remove it."""
+        """Write the file in the order of the data set; remove it if the list is empty."""
         if self.file is None:
             return
         if not self._found:
             self.file.unlink(missing_ok=True)
             return
         with atomic_write(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.writer(file)
-            writer.writerow(["index", "file", "reason"])
-            writer.writerows([item.index, item.file, item.reason] for item in self._in_order())
+            writer = csv.DictWriter(file, ("index", "file", "reason"))
+            writer.writeheader()
+            writer.writerows(self.state())
 
     def state(self) -> list[dict[str, Any]]:
-        """The list as plain data."""
-        return [{"index": item.index, "file": item.file, "reason": item.reason} for item in self._in_order()]
+        """The list as plain data, in the order of the data set."""
+        return [asdict(self._found[index]) for index in sorted(self._found)]
 
     def load(self, state: Iterable[dict[str, Any]]) -> None:
-        """Go on with the list of ``state``."""
-        self._found = {int(row["index"]): BadSample(int(row["index"]), row["file"], row["reason"]) for row in state}
+        """Replace the list by that of ``state``."""
+        self._found = {row["index"]: BadSample(**row) for row in state}
 
     def lines(self) -> list[str]:
-        """What the end of a run says of them; nothing where there are none."""
+        """The message at the end of a run; none if there are no bad samples."""
         if not self._found:
             return []
-        line = f"bad data: {self._counted()} could not be read, and others took their place: {self._examples()}"
+        line = f"bad data: {self._summary('could not be read and were replaced by others')}"
         return [line if self.file is None else f"{line}; {self.file.name} lists them with the reasons"]
 
-    def _in_order(self) -> list[BadSample]:
-        return [self._found[index] for index in sorted(self._found)]
-
-    def _counted(self) -> str:
-        return f"{len(self)} of {self.num_samples} training samples ({len(self) / self.num_samples:.2%})"
-
-    def _examples(self) -> str:
-        names = [item.file for item in self._in_order()]
-        return ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+    def _summary(self, what: str) -> str:
+        names = [row["file"] for row in self.state()]
+        examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+        counted = f"{len(self)} of {self.num_samples} training samples ({len(self) / self.num_samples:.2%})"
+        return f"{counted} {what}: {examples}"

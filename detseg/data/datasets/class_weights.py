@@ -1,43 +1,23 @@
-"""Weights of the classes for losses, from how often they occur (Eigen, Fergus 2015, section 6.3.2).
-
-Letters for dimensions: C classes.
-"""
+"""Class weights for losses by median frequency balancing (Eigen, Fergus 2015, section 6.3.2). C: classes."""
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.errors import DataError
-from detseg.structures import ClassTable, IntArray, UInt8Array
+from detseg.structures import IntArray
 
 
-class LabelMaps(Protocol):
-    """What is counted; a ``SegmentationDataset`` is one."""
-
-    @property
-    def classes(self) -> ClassTable:
-        """The classes of the maps."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def semantic(self, index: int, /) -> UInt8Array:
-        """(H, W) uint8 labels, ``IGNORE_LABEL`` where none counts."""
-        ...
-
-
-def class_pixel_counts(dataset: LabelMaps, skip_bad: bool = False) -> tuple[IntArray, IntArray]:
-    """How often each class occurs; every mask is decoded once.
+def class_pixel_counts(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[IntArray, IntArray]:
+    """Count the pixels of each class; every mask is decoded once.
 
     Args:
         dataset: the training set.
-        skip_bad: whether masks that cannot be read are left out, since the training skips them.
+        skip_bad: leave out masks that cannot be read, as a training does that skips them.
 
     Returns:
-        (C,) int64 pixels of each class, and (C,) int64 pixels that count, whatever their class, of the images in which
-        the class occurs.
+        (C,) int64 pixels of each class, and (C,) int64 pixels, of any class, of the images that show the class.
     """
     num = len(dataset.classes)
     counts, present = np.zeros(num, dtype=np.int64), np.zeros(num, dtype=np.int64)
@@ -54,26 +34,25 @@ def class_pixel_counts(dataset: LabelMaps, skip_bad: bool = False) -> tuple[IntA
     return counts, present
 
 
-def median_frequency_weights(dataset: LabelMaps, skip_bad: bool = False) -> tuple[float, ...]:
-    """Weight of each class: the median frequency over its own.
+def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[float, ...]:
+    """The weight of each class: the median of all frequencies divided by its own.
 
-    The frequency of a class is its share of the pixels that count of the images in which it occurs.  A class that
-    never occurs has weight 0, and no part in the median.
+    The frequency of a class is its fraction of the pixels, without ignored ones, of the images that show it. A class
+    that never occurs has weight 0 and does not count in the median.
 
     Args:
-        dataset: the training set.
-        skip_bad: as above.
+        dataset, skip_bad: as in ``class_pixel_counts``.
 
     Returns:
         C weights in label order, at least 0.
 
     Raises:
-        DataError: no class occurs, or a mask cannot be read.
+        DataError: all pixels are ignored, or a mask cannot be read.
     """
     counts, present = class_pixel_counts(dataset, skip_bad)
     occurs = counts > 0
     if not occurs.any():
-        raise DataError("class_weights: no pixel of the training masks counts, so classes have no frequency")
+        raise DataError("class_weights: all pixels of the training masks are ignored, so classes have no frequency")
     frequency = counts[occurs] / present[occurs]
     weights = np.zeros(len(counts))
     weights[occurs] = np.median(frequency) / frequency

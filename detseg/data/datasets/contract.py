@@ -1,4 +1,4 @@
-"""What the loaders ask of a data set: classes, a length, and samples by position."""
+"""What the loaders require of a data set, and the check that its samples keep it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
 class SampleSource(Protocol):
-    """Anything that yields a `Sample` for each position; every reader of detseg is one.
+    """A sequence of ``Sample`` with a class table; all data sets of detseg are sources.
 
-    A source of large images may have a method ``reduced(index, input_hw) -> Sample``, too, which training prefers: its
-    image is as large as a letterbox to that height and width needs it, or larger, and its boxes are in pixels of it.
+    A source of large images may also have a method ``reduced(index, input_hw) -> Sample``, which training prefers. Its
+    image is at least as large as a letterbox to that height and width needs it, and its boxes are in pixels of it.
     """
 
     @property
@@ -30,7 +30,7 @@ class SampleSource(Protocol):
 
 
 class EvalSource(SampleSource, Protocol):
-    """A source that also tells what detections are scored against."""
+    """A source with the ground truth that predictions are evaluated against."""
 
     def image_id(self, index: int, /) -> int:
         """The id of an image in evaluation files."""
@@ -42,26 +42,26 @@ class EvalSource(SampleSource, Protocol):
 
 
 def file_of(source: SampleSource, index: int) -> str:
-    """The image file of a sample, or how messages call it where the source knows no files."""
+    """The image file of a sample, or ``sample 3`` where the source has no method ``path``."""
     path: Callable[[int], Path] | None = getattr(source, "path", None)
     return f"sample {index}" if path is None else str(path(index))
 
 
 def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
-    """A sample that a network can learn from.
+    """Read a sample and check it.
 
     Args:
         source: of the sample.
-        index: position in it.
-        input_hw: height and width of the network input that the image may be reduced to while it is decoded, where the
-            source can do so; None: it is needed whole.
+        index: position in the source.
+        input_hw: height and width of the network input that the image may be reduced for while it is decoded; None:
+            the image is not reduced.
 
     Raises:
-        DataError: it cannot be read, or does not keep the contract.  Whatever else its source raises (out of memory, a
-            mistake in a source of the user's) goes on with a note that names the file, which a loader hands on, too.
+        DataError: the sample cannot be read or breaks the contract. All other exceptions of the source get a note that
+            names the file.
     """
     try:
-        # Not a runtime_checkable protocol: to ask one takes as long as to flip an image.
+        # Not a runtime_checkable protocol: isinstance with one takes as long as flipping an image.
         reduced = None if input_hw is None else getattr(source, "reduced", None)
         sample: Sample = source[index] if reduced is None else reduced(index, input_hw)
         check_sample(sample, source.classes)
@@ -74,20 +74,20 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
 
 
 def check_sample(sample: Sample, classes: ClassTable) -> None:
-    """Refuse a sample whose boxes, labels or masks are not what a network can learn from.
+    """Check boxes, labels and masks of a sample.
 
     Args:
-        sample: from any source.
-        classes: the table that its labels refer to.
+        sample: of any source.
+        classes: the table of its labels.
 
     Raises:
-        DataError: a box is not finite or not inside the image, a label is not in the table, or the columns or masks do
-            not fit together; it names the sample's path.
+        DataError: a box is not finite or not inside the image, a label is not in the table, or boxes, labels, flags and
+            masks do not fit together; it names the sample's path.
     """
     _check_columns(sample)
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
-    inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # NaN is not
+    inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN
     if not inside.all():
         row = int(np.argmin(inside))
         raise DataError(
@@ -105,20 +105,20 @@ def check_sample(sample: Sample, classes: ClassTable) -> None:
 
 def _check_columns(sample: Sample) -> None:
     num = len(sample.labels)
-    mend = "the source must give one of each for every object"
+    fix = "the source must give one of each for every object"
     for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
         column = getattr(sample, name)
         if column.dtype != dtype or column.shape != shape:
             raise DataError(
                 f"{sample.path}: {name}: expected {dtype} of shape {shape}, got {column.dtype} of shape "
-                f"{column.shape}; {mend}"
+                f"{column.shape}; {fix}"
             )
     if sample.masks is None:
         return
     if len(sample.masks) != num:
-        raise DataError(f"{sample.path}: masks: expected {num}, one for each object, got {len(sample.masks)}; {mend}")
+        raise DataError(f"{sample.path}: masks: expected {num}, one for each object, got {len(sample.masks)}; {fix}")
     if sample.masks.hw != sample.hw:
         raise DataError(
             f"{sample.path}: masks: expected the image's size, height and width {sample.hw}, got {sample.masks.hw}; "
-            "correct the annotation or bring back the image that it was made for"
+            "correct the annotation or restore the image that it was made for"
         )

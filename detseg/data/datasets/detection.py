@@ -1,4 +1,4 @@
-"""The data sets that the readers return: images from a folder, annotations from packed arrays."""
+"""Data sets of images with boxes and instance masks: image files plus packed annotations."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
 class ImageDataset(Dataset[Sample]):
-    """Images with ids, whatever their ground truth is.
+    """Images with ids: the part that detection and segmentation share.
 
     Attributes:
         packed: ids and paths of all images.
-        root: the folder that the images' paths are relative to.
+        root: the folder that the paths are relative to.
         classes: names of the labels.
-        report: what the reader found odd.
-        name: how messages call this data set.
+        report: the issues that the reader found.
+        name: the name of this data set in messages.
     """
 
     packed: PackedImages
@@ -44,7 +44,7 @@ class ImageDataset(Dataset[Sample]):
         return int(self.packed.image_ids[self._position(index)])
 
     def path(self, index: int) -> Path:
-        """Where an image lies."""
+        """The file of an image."""
         return self.root / self.packed.path(self._position(index))
 
     def _position(self, index: int) -> int:
@@ -54,7 +54,7 @@ class ImageDataset(Dataset[Sample]):
 
 
 class DetectionDataset(ImageDataset):
-    """Images with boxes, or boxes and masks; ``dataset[i]`` decodes image i and pairs it with its training targets.
+    """Images with boxes, or with boxes and masks; ``dataset[i]`` decodes image i and returns it with its targets.
 
     Attributes:
         packed: the images and the annotations of all of them.
@@ -68,9 +68,9 @@ class DetectionDataset(ImageDataset):
         super().__init__(packed, root, classes, report, name)
 
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index``, decoded, with the boxes to train on, and the masks where they were read.
+        """Image ``index`` with the boxes to train on, and their masks if the data set has masks.
 
-        The boxes are the bounds of the masks then; objects without a pixel are left out.
+        With masks, the boxes are the bounds of the masks, and objects with an empty mask are left out.
 
         Raises:
             DataError: the image is missing, damaged, or not of the size that its annotation states.
@@ -79,16 +79,16 @@ class DetectionDataset(ImageDataset):
         return self._sample(index, 1)
 
     def reduced(self, index: int, input_hw: tuple[int, int]) -> Sample:
-        """The same, with JPEGs decoded at a half, a quarter or an eighth where the letterbox would shrink them at
-        least as much; the boxes are in pixels of the smaller image.
+        """``dataset[index]``, where JPEGs are decoded at 1/2, 1/4 or 1/8 if the letterbox shrinks them at least as
+        much; the boxes are in pixels of the smaller image. Images with masks are not reduced.
 
         Args:
             index: of the image.
             input_hw: height and width of the network input, pixels.
         """
         scale = max(Letterbox.fit(self.hw(index), input_hw).scale_xy)
-        with_masks = self.packed.regions is not None
-        return self._sample(index, 1 if with_masks else max(k for k in (1, 2, 4, 8) if k == 1 or k * scale <= 1))
+        divisors = (1,) if self.packed.regions is not None else (1, 2, 4, 8)
+        return self._sample(index, max(k for k in divisors if k == 1 or k * scale <= 1))
 
     def _sample(self, index: int, divisor: int) -> Sample:
         index = self._position(index)
@@ -111,20 +111,15 @@ class DetectionDataset(ImageDataset):
         )
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The ground truth of an image exactly as its file states it, with masks where they were read; the image
-        is not decoded."""
+        """The ground truth of an image as its file states it; the image is not decoded."""
         return self.packed.image(self._position(index))
 
     def hw(self, index: int) -> tuple[int, int]:
-        """Height and width of an image in pixels; nothing is decoded."""
+        """Height and width of an image in pixels, as its annotation states them."""
         return self.packed.hw(self._position(index))
 
     def subset(self, indices: Sequence[int]) -> DetectionDataset:
-        """A data set of some of the images, in the given order; their ids stay, the report is that of the whole.
-
-        Args:
-            indices: positions in this data set, each at most once.
-        """
+        """The images at some positions, each at most once, in this order; ids and report stay those of the whole."""
         positions = [self._position(index) for index in indices]
         return DetectionDataset(self.packed.select(positions), self.root, self.classes, self.report, self.name)
 
@@ -132,18 +127,18 @@ class DetectionDataset(ImageDataset):
         stated = self.packed.hw(index)
         if stated == hw:
             return
-        mend = "correct the annotation or bring back the image that it was made for"
+        fix = "correct the annotation or restore the image that it was made for"
         if stated == hw[::-1]:
-            mend = swapped_sides("boxes were")
+            fix = swapped_sides("boxes were")
         raise DataError(
             f"{self.path(index)}: the image is {hw[1]} x {hw[0]} pixels (width x height), but its annotation says "
-            f"{stated[1]} x {stated[0]}; {mend}"
+            f"{stated[1]} x {stated[0]}; {fix}"
         )
 
 
 def swapped_sides(drawn: str) -> str:
-    """Why height and width are the wrong way round; ``drawn``: what was, as in "boxes were"."""
+    """The probable reason for swapped height and width; ``drawn``: "boxes were" or "mask was"."""
     return (
-        f"the sides are swapped: the {drawn} probably drawn before the image was turned upright by its EXIF "
-        f"orientation; remove that tag from the image, or turn the {drawn.split()[0]}"
+        f"the sides are swapped: the {drawn} probably drawn before the image was rotated by its EXIF orientation; "
+        f"remove that tag from the image, or rotate the {drawn.split()[0]}"
     )

@@ -1,4 +1,4 @@
-"""The samples that a mosaic draws on again and again, decoded once."""
+"""A cache of decoded samples, for mosaics, which use each image several times."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from detseg.data.datasets.contract import SampleSource, checked_sample
 from detseg.structures import Sample
 
 MAX_BYTES = 96 * 2**20
-"""Of decoded pixels that one process keeps: those of a company of 32 images of up to a megapixel."""
+"""Decoded pixels that one process keeps: a mix group of 32 images of a megapixel."""
 
 
 class SampleCache:
-    """Reads samples, and keeps those that were asked for last; nothing but the time depends on it.
+    """Reads samples and keeps those that were used last; the results do not depend on it.
 
     Args:
         source: of the samples.
         max_bytes: largest sum of the bytes of images and semantic maps that is kept.
 
     Attributes:
-        num_reads: samples that were not at hand.
+        num_reads: samples that were read because they were not in the cache.
     """
 
     def __init__(self, source: SampleSource, max_bytes: int = MAX_BYTES) -> None:
@@ -29,22 +29,20 @@ class SampleCache:
         self.num_reads = 0
 
     def __call__(self, index: int, input_hw: tuple[int, int]) -> Sample:
-        """What ``checked_sample`` gives; an error of reading is raised each time."""
+        """The result of ``checked_sample``; errors are not cached."""
         key = (index, input_hw)
-        sample = self._kept.get(key)
-        if sample is not None:
-            self._kept.move_to_end(key)
-            return sample
-        sample = checked_sample(self._source, index, input_hw)
-        self.num_reads += 1
-        self._kept[key] = sample
-        self._num_bytes += _num_bytes(sample)
+        if key not in self._kept:
+            self._kept[key] = checked_sample(self._source, index, input_hw)
+            self._num_bytes += _num_bytes(self._kept[key])
+            self.num_reads += 1
+        sample = self._kept[key]
+        self._kept.move_to_end(key)
         while self._num_bytes > self._max_bytes:
             self._num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
         return sample
 
     def __reduce__(self) -> tuple[type[SampleCache], tuple[SampleSource, int]]:
-        """Without what it keeps: where loader processes are spawned, each of them is sent the data set."""
+        """Pickles an empty cache: where loader processes are spawned, each of them receives the data set."""
         return SampleCache, (self._source, self._max_bytes)
 
 

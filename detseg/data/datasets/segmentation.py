@@ -1,7 +1,4 @@
-"""The data set of semantic segmentation that the readers of masks return, and where its label maps come from.
-
-Letters for dimensions: I images, H and W pixels.
-"""
+"""Data sets of images with semantic label maps, and the sources of the maps."""
 
 from __future__ import annotations
 
@@ -26,30 +23,30 @@ class MaskSource(Protocol):
     """Label maps by position."""
 
     def read(self, index: int) -> UInt8Array:
-        """(H, W) uint8 labels, ``IGNORE_LABEL`` where none counts."""
+        """(H, W) uint8 labels, ``IGNORE_LABEL`` where a pixel is ignored."""
         ...
 
     def where(self, index: int) -> str:
-        """What messages call the mask: its file, and where in it."""
+        """The mask's name in messages: its file, and the place in it."""
         ...
 
     def stated_hw(self, index: int) -> tuple[int, int] | None:
-        """Height and width of the image in pixels, if the file of the mask states them; nothing is decoded."""
+        """Height and width of the image in pixels if the mask's file states them; nothing is decoded."""
         ...
 
     def select(self, indices: Sequence[int]) -> MaskSource:
-        """The maps of some images, in the given order."""
+        """The maps at some positions, in this order."""
         ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PictureMasks:
-    """Masks that are pictures, one file an image.
+    """A ``MaskSource`` of mask images, one file for each image.
 
     Attributes:
         files: the masks' paths, in the order of the images.
         root: the folder that they are relative to.
-        encoding: what their values or colours mean.
+        encoding: the meaning of their values or colours.
     """
 
     files: PackedImages
@@ -65,7 +62,7 @@ class PictureMasks:
         return str(self.root / self.files.path(index))
 
     def stated_hw(self, index: int) -> None:
-        """See ``MaskSource``; the header of the image says it as well."""
+        """See ``MaskSource``; the header of the image is as fast to read."""
         return
 
     def select(self, indices: Sequence[int]) -> PictureMasks:
@@ -81,22 +78,16 @@ class SegmentationDataset(ImageDataset):
     """
 
     def __init__(
-        self,
-        packed: PackedImages,
-        masks: MaskSource,
-        root: Path,
-        classes: ClassTable,
-        report: DataReport,
-        name: str,
+        self, packed: PackedImages, masks: MaskSource, root: Path, classes: ClassTable, report: DataReport, name: str
     ) -> None:
         super().__init__(packed, root, classes, report, name)
         self.masks = masks
 
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index``, decoded, with its label map and without boxes.
+        """Image ``index`` with its label map and without boxes.
 
         Raises:
-            DataError: the image or its mask is missing, damaged, or they are not of one size.
+            DataError: the image or its mask is missing or damaged, or their sizes differ.
             IndexError: there is no such image.
         """
         index = self._position(index)
@@ -116,15 +107,11 @@ class SegmentationDataset(ImageDataset):
         )
 
     def semantic(self, index: int) -> UInt8Array:
-        """The label map of an image, (H, W) uint8, ``IGNORE_LABEL`` where none counts; the image is not decoded.
-
-        Raises:
-            DataError: the mask is missing, damaged, or holds what means nothing.
-        """
+        """The label map of an image, see ``MaskSource.read``; the image is not decoded."""
         return self.masks.read(self._position(index))
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """No objects: maps have none."""
+        """No objects; evaluation asks every data set for them."""
         self._position(index)
         return no_objects()
 
@@ -134,33 +121,19 @@ class SegmentationDataset(ImageDataset):
         return self.masks.stated_hw(index) or read_image_hw(self.path(index))
 
     def subset(self, indices: Sequence[int]) -> SegmentationDataset:
-        """A data set of some of the images, in the given order; their ids stay, the report is that of the whole.
-
-        Args:
-            indices: positions in this data set, each at most once.
-        """
+        """The images at some positions, each at most once, in this order; ids and report stay those of the whole."""
         positions = [self._position(index) for index in indices]
-        return SegmentationDataset(
-            self.packed.select(positions),
-            self.masks.select(positions),
-            self.root,
-            self.classes,
-            self.report,
-            self.name,
-        )
+        packed, masks = self.packed.select(positions), self.masks.select(positions)
+        return SegmentationDataset(packed, masks, self.root, self.classes, self.report, self.name)
 
     def check_size(self, index: int, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
-        """Refuse a mask that is not of its image's size.
-
-        Raises:
-            DataError: it is not.
-        """
+        """Raise a DataError if a mask does not have the size of its image."""
         if image_hw == mask_hw:
             return
-        mend = "bring back the image that the mask was made for, or make the mask anew"
+        fix = "restore the image that the mask was made for, or make a new mask"
         if mask_hw == image_hw[::-1]:
-            mend = swapped_sides("mask was")
+            fix = swapped_sides("mask was")
         raise DataError(
             f"{self.masks.where(index)}: the mask is {mask_hw[1]} x {mask_hw[0]} pixels (width x height), but its "
-            f"image {self.path(index)} is {image_hw[1]} x {image_hw[0]}; {mend}"
+            f"image {self.path(index)} is {image_hw[1]} x {image_hw[0]}; {fix}"
         )

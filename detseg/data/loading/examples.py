@@ -19,12 +19,13 @@ from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, throug
 from detseg.data.augment.instance_layers import CroppedMasks
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.motion import Motion, moved
-from detseg.data.datasets.bad_samples import BadSample, replaced
+from detseg.data.datasets.bad_samples import BadSample, read_or_replace
 from detseg.data.datasets.contract import SampleSource, checked_sample
 from detseg.data.datasets.sample_cache import SampleCache
-from detseg.data.loading.sampling import MixGroups, SampleRequest, Stream, random_stream
+from detseg.data.loading.sampling import MixGroups, SampleRequest
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
+from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import BoolArray, IntArray, Sample, UInt8Array
 
 
@@ -113,7 +114,7 @@ class TrainDataset(Dataset[Example]):
         read = partial(self._read, request)
         if not self.skip_bad:
             return annotated(read(index))
-        sample, found = replaced(read, self.source, self.seed, request.epoch, index)
+        sample, found = read_or_replace(read, self.source, self.seed, request.epoch, index)
         bad += found
         return annotated(sample)
 

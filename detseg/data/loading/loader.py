@@ -1,11 +1,9 @@
-"""The loaders of training and evaluation batches.
-
-B images of H × W pixels.
-"""
+"""The loaders of training and evaluation batches."""
 
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
 import sys
@@ -33,40 +31,42 @@ PREFETCH = 4
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader that yields `Batch`, and from whose workers a DataError arrives as the one line it is.
+    """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
 
-    torch re-raises what a worker raises with the worker's whole traceback as its message; so workers return the error
-    as a value, and it is raised here.
+    torch would raise it with the worker's traceback as its message. So workers return a DataError as a value, and it is
+    raised here.
 
     Attributes:
-        bad_samples: where samples that were skipped are listed; None: none is.
+        bad_samples: where skipped samples are listed; None: bad samples are errors.
     """
 
     bad_samples: BadSampleList | None = None
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
-        for packed in self._packed():
-            if isinstance(packed, DataError):
-                raise packed
-            if self.bad_samples is not None:
-                self.bad_samples.add(packed.skipped)
-            yield packed.unpack()
-
-    def _packed(self) -> Iterator[PackedBatch | DataError]:
+        batches: Iterator[PackedBatch | DataError] = super().__iter__()
+        workers = multiprocessing.active_children()  # with other children of this process
         try:
-            yield from super().__iter__()
+            for packed in batches:
+                if isinstance(packed, DataError):
+                    try:
+                        raise packed
+                    finally:
+                        del packed  # Its traceback refers to this frame: a cycle would keep the workers alive.
+                if self.bad_samples is not None:
+                    self.bad_samples.add(packed.skipped)
+                yield packed.unpack()
         except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker"):
+            if not any(worker.exitcode for worker in workers):
                 raise
             raise DetsegError(
-                f"a loader process has died: {one_line(error)}; if it was killed for want of memory, lower "
-                "data.num_workers or data.batch_size, else --debug and data.num_workers=0 show where"
+                f"a loader process has died: {one_line(error)}; if it was killed for lack of memory, lower "
+                "data.num_workers or data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
             ) from error
 
 
 class TrainLoader(BatchLoader):
-    """Yields None for each batch of the epoch that a resumed run had before: the count of batches goes on from there,
-    and nothing is decoded."""
+    """First yields None for each batch of the epoch that a resumed run has trained on already: batches keep their
+    numbers, and nothing is decoded."""
 
     def __iter__(self) -> Iterator[Batch | None]:  # type: ignore[override]  # torch declares its own iterator class
         yield from itertools.repeat(None, self.batch_sampler.num_done)  # type: ignore[union-attr]  # ours
@@ -74,15 +74,14 @@ class TrainLoader(BatchLoader):
 
 
 class EvalLoader(BatchLoader):
-    """Adds to each batch what its detections are scored against; this process has it at hand, so it does not travel.
-
-    Semantic truths do travel: the worker has decoded them, and to read them again here would cost more.
+    """Adds ids and annotations to the batches. This process has them, so they do not travel from the workers; semantic
+    maps do, since the worker has decoded them.
 
     Args:
         source: the samples.
         input_hw: height and width of the network input, pixels.
-        batches: positions in the data set of each batch's images.
-        num_empty: batches without an image behind those, so that all processes make the same number of steps.
+        batches: positions in the data set of the images of each batch.
+        num_empty: batches without an image that follow, so that all processes make the same number of steps.
         options: of torch's DataLoader.
     """
 
@@ -95,9 +94,7 @@ class EvalLoader(BatchLoader):
         **options: Any,
     ) -> None:
         super().__init__(EvalDataset(source, input_hw), batch_sampler=batches, **options)
-        self.source = source
-        self.input_hw = input_hw
-        self.num_empty = num_empty
+        self.source, self.input_hw, self.num_empty = source, input_hw, num_empty
 
     def __len__(self) -> int:
         return super().__len__() + self.num_empty
@@ -126,27 +123,27 @@ def train_loader(
     world_size: int = 1,
     bad_samples: BadSampleList | None = None,
 ) -> TrainLoader:
-    """The loader of augmented training batches; call `loader.batch_sampler.set_epoch` before each epoch.
+    """The loader of augmented training batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
     Args:
         source: the samples.
         config: the augmentation.
         input_hw: height and width of the network input, pixels.
-        batch_size: images of one batch and process.
-        num_workers: loader processes; 0: this one.
-        seed: of everything random.
-        max_epochs: length of the training; mosaic and mixup are off in the last `config.no_mosaic_last_epochs` of it.
-        shuffle: false: the order of the data set in every epoch.
+        batch_size: images per batch and process.
+        num_workers: loader processes; 0: samples are loaded in this process.
+        seed: of all random choices.
+        max_epochs: epochs of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
+        shuffle: false: every epoch has the order of the data set.
         rank: number of this process.
         world_size: number of processes.
-        bad_samples: where samples that cannot be read are listed, which others then take the place of; None: such a
-            sample is an error.
+        bad_samples: the list of samples that cannot be read, which are replaced by others; None: such a sample is an
+            error.
 
     Returns:
-        a loader of `Batch`; its `batch_sampler` is an `EpochBatchSampler`.
+        a loader whose ``batch_sampler`` is an ``EpochBatchSampler``.
 
     Raises:
-        DataError: fewer images than processes; while iterating: an image cannot be read, or too many cannot.
+        DataError: there are fewer images than processes; or, while iterating, an image cannot be read, or too many.
     """
     batches = EpochBatchSampler(
         len(source),
@@ -160,7 +157,7 @@ def train_loader(
         world_size=world_size,
     )
     dataset = TrainDataset(source, config, seed, skip_bad=bad_samples is not None)
-    loader = TrainLoader(dataset, batch_sampler=batches, **_worker_options(num_workers))
+    loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers))
     loader.bad_samples = bad_samples
     return loader
 
@@ -174,23 +171,11 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
-    """The loader of letterboxed batches in the order of the data set.
+    """The loader of letterboxed batches in the order of the data set; arguments as in ``train_loader``.
 
-    The batches are those of a single process, and process r sees batches r, r + world_size, ...: every image once, none
-    twice to fill up, and each in the company that it would have there, since the last bits of what a network computes
-    for an image may depend on the size of its batch.  Who has one batch less ends on an empty one: all make the same
-    number of steps.
-
-    Args:
-        source: the samples.
-        input_hw: height and width of the network input, pixels.
-        batch_size: images of one batch and process.
-        num_workers: loader processes; 0: this one.
-        rank: number of this process.
-        world_size: number of processes.
-
-    Returns:
-        a loader of `Batch`.
+    The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch.
+    Process r gets the batches r, r + world_size, ..., so that every image is evaluated once. A process with one batch
+    less ends on an empty one: all processes make the same number of steps.
 
     Raises:
         DataError: while iterating, when an image cannot be read.
@@ -199,30 +184,28 @@ def eval_loader(
     batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]
     own = batches[rank::world_size]
     num_empty = -(-len(batches) // world_size) - len(own)
-    return EvalLoader(source, input_hw, own, num_empty, **_worker_options(num_workers))
+    return EvalLoader(source, input_hw, own, num_empty, **_loader_options(num_workers))
 
 
-def _worker_options(num_workers: int) -> dict[str, Any]:
+def _loader_options(num_workers: int) -> dict[str, Any]:
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers > 0:
         options |= {
             "num_workers": num_workers,
             "persistent_workers": True,
             "prefetch_factor": PREFETCH,
-            "worker_init_fn": init_worker,
-            # A forked worker shares the annotations and imports nothing again. Linux only: elsewhere the platform's own
-            # choice. What hangs after a fork are thread pools, and `init_worker` leaves the workers none.
+            "worker_init_fn": _init_worker,
+            # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
             "multiprocessing_context": "fork" if sys.platform == "linux" else None,
         }
     return options
 
 
-def init_worker(worker_id: int) -> None:
-    """One thread for each worker: they share the cores already, and thread pools do not survive a fork.
+def _init_worker(worker_id: int) -> None:
+    """Set up a loader process: one thread, and no signals but those of the training process.
 
-    Signals are the training's to answer.  Ctrl-C and many clusters send them to the workers as well, and a worker that
-    died of one would take down the step that the training is about to finish.  The training itself ends a worker by
-    SIGTERM.
+    Thread pools do not survive a fork. Ctrl-C and cluster managers signal all processes of a job, but a training that
+    is asked to stop finishes its step, for which it needs its workers. It ends them itself, by SIGTERM.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -230,12 +213,10 @@ def init_worker(worker_id: int) -> None:
     if sys.platform == "linux":
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_leave_when_the_parent_says, daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
 
 
-def _leave_when_the_parent_says() -> None:
-    """Answer SIGTERM in a worker, where it is blocked: whose it is can be told only by waiting for it."""
-    if sys.platform == "linux":
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-            pass
-        os._exit(0)
+def _exit_on_sigterm_of_parent() -> None:
+    while sys.platform == "linux":  # only here does the system tell who sent a signal
+        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
+            os._exit(0)

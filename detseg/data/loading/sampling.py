@@ -4,53 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
 
 from detseg.errors import DataError
+from detseg.ops.random_streams import Stream, random_stream
 
 SIZE_STEP = 32
-"""Batch sizes in pixels are multiples of this, the coarsest stride of the networks."""
-
+"""Heights and widths of batches in pixels are multiples of this, the coarsest stride of the networks."""
 
 GROUP_SIZE = 32
-"""Images that are mixed with each other."""
-
-
-class Stream(IntEnum):
-    """What random numbers are for; numbers for different ends never repeat each other."""
-
-    PERMUTATION = 0
-    BATCH_SIZE = 1
-    SAMPLE = 2
-    REPLACEMENT = 3
-    MODEL = 4
-
-
-def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:
-    """The generator for one end, epoch and position; it depends on nothing else, workers and processes included.
-
-    The entropy has a fixed length because numpy pads it with zeros: (3, 4) and (3, 4, 0) are one stream.
-    """
-    return np.random.default_rng((seed, epoch, index, stream))
+"""Images of a mix group."""
 
 
 def epoch_order(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64]:
-    """(num_samples,) positions in the data set, in the order in which an epoch deals them when it shuffles."""
+    """(num_samples,) positions in the data set, in the shuffled order of an epoch."""
     return random_stream(Stream.PERMUTATION, seed, epoch).permutation(num_samples)
 
 
 class MixGroups:
-    """Which images a mosaic or mixup of an image draws its others from: those dealt shortly before and after it.
+    """The images that a mosaic or mixup may combine with an image: its neighbours in the epoch's order.
 
-    The order of each epoch is cut into groups of ``GROUP_SIZE`` images in a row; the last one overlaps the one before.
-    It is random in each epoch which images these are.  Within an epoch an image meets those of its company alone; in
-    return, whoever makes the mosaics of a company needs no more than its images: decoded once, not four times.
+    The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
+    before it. The groups are random, since the order is. A process that makes the mosaics of a group decodes each of
+    the group's images once instead of four times.
 
     Args:
-        seed: of everything random.
+        seed: seed of the training.
         num_samples: length of the data set.
     """
 
@@ -60,7 +41,7 @@ class MixGroups:
         self._order = self._place = np.zeros(0, dtype=np.int64)
 
     def of(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """Positions in the data set of the company of an image, itself included; of all where they are few."""
+        """(up to GROUP_SIZE,) positions in the data set of the images in the group of image ``index``, with itself."""
         if epoch != self._epoch:
             self._order = epoch_order(self.seed, epoch, self.num_samples)
             self._place = np.argsort(self._order)
@@ -76,8 +57,8 @@ class SampleRequest:
     Attributes:
         epoch: 0-based.
         index: position in the data set.
-        height, width: network input, pixels; the same for the whole batch.
-        mix: whether mosaic and mixup may happen.
+        height, width: of the network input in pixels; the same for the whole batch.
+        mix: whether mosaic and mixup may be applied.
     """
 
     epoch: int
@@ -88,30 +69,29 @@ class SampleRequest:
 
 
 class EpochBatchSampler:
-    """Deals the training set, shuffled anew in each epoch, into batches of `SampleRequest`.
+    """Divides the training set, shuffled in each epoch, into batches of ``SampleRequest``.
 
-    The order of an epoch depends on (seed, epoch) alone. `world_size * batch_size` images in a row are a global batch;
-    process r takes the r-th part of each, so that 1 process × 16 and 4 × 4 see the same global batches of the same size
-    in pixels.
+    The order of an epoch depends on (seed, epoch) alone. ``world_size * batch_size`` consecutive images are a global
+    batch, and process r takes its r-th part, so that 1 process × 16 and 4 × 4 see the same global batches at the same
+    sizes.
 
     The last global batch of an epoch is filled up with the first images of the epoch's order: every image is seen, and
-    every batch is whole in any layout (a short one would be dealt out, or left out, by the number of processes).  A
-    data set of fewer images than one global batch is one short batch, dealt out evenly.
+    every batch is whole. A data set that is smaller than one global batch is one short batch, divided evenly.
 
     Args:
         num_samples: length of the data set.
-        batch_size: images of one batch and process.
-        seed: of everything random.
+        batch_size: images per batch and process.
+        seed: seed of the training.
         input_hw: height and width of the network input, pixels.
-        multi_scale: range of the factor by which a batch's size differs from `input_hw`; drawn per global batch from
-            (seed, epoch, number of the batch), one for both sides, which are rounded to multiples of 32.
-        plain_from_epoch: the first epoch without mosaic and mixup; None: they are never switched off.
-        shuffle: false: the order of the data set in every epoch.
+        multi_scale: range of the factor by which the size of a batch differs from ``input_hw``. It is drawn per global
+            batch from (seed, epoch, number of the batch), and both sides are rounded to multiples of ``SIZE_STEP``.
+        plain_from_epoch: the first epoch without mosaic and mixup; None: every epoch has them.
+        shuffle: false: every epoch has the order of the data set.
         rank: number of this process.
         world_size: number of processes.
 
     Raises:
-        DataError: no images, or fewer images than processes.
+        DataError: there are fewer images than processes.
     """
 
     def __init__(
@@ -141,20 +121,20 @@ class EpochBatchSampler:
 
     @property
     def sampler(self) -> EpochBatchSampler:
-        """Itself: Lightning sets the epoch of `dataloader.batch_sampler.sampler`."""
+        """Itself: Lightning calls ``dataloader.batch_sampler.sampler.set_epoch``."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration deals."""
+        """Choose the epoch of the next iteration."""
         self.epoch = epoch
 
     def begin_at(self, epoch: int, num_batches: int) -> None:
-        """Note that a run that is gone on with has had so many batches of an epoch: they are not dealt again."""
+        """Skip the first ``num_batches`` batches of an epoch: a resumed run has trained on them."""
         self._done = (epoch, num_batches)
 
     @property
     def num_done(self) -> int:
-        """Batches of the present epoch that are not dealt, because the run had them before it was resumed."""
+        """Batches of the current epoch that are skipped, see ``begin_at``."""
         epoch, num_batches = self._done
         return num_batches if epoch == self.epoch else 0
 
@@ -163,14 +143,14 @@ class EpochBatchSampler:
         return self._num_batches
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
-        # The epoch of this moment, however late the batches are asked for.
-        return self._deal(self.epoch, self.num_done)
+        # Not a generator: the epoch is that of this call, however late the batches are asked for.
+        return self._batches(self.epoch, self.num_done)
 
     def batch(self, epoch: int, number: int) -> list[SampleRequest]:
-        """The requests of one batch, whichever epoch is chosen; ``number``: within its epoch, from 0."""
-        return next(self._deal(epoch, number))
+        """The requests of batch ``number`` (from 0) of any epoch."""
+        return next(self._batches(epoch, number))
 
-    def _deal(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
+    def _batches(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
         order = np.arange(self.num_samples)
         if self.shuffle:
             order = epoch_order(self.seed, epoch, self.num_samples)
@@ -183,7 +163,7 @@ class EpochBatchSampler:
             yield [SampleRequest(epoch, index, height, width, mix) for index in part.tolist()]
 
     def batch_hw(self, epoch: int, number: int) -> tuple[int, int]:
-        """Height and width in pixels of a global batch."""
+        """Height and width of a global batch, pixels."""
         if self.multi_scale is None:
             return self.input_hw
         factor = random_stream(Stream.BATCH_SIZE, self.seed, epoch, number).uniform(*self.multi_scale)

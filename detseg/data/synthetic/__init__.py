@@ -1,1 +1,1 @@
-"""The shapes set: a synthetic data set for demos, tests and first steps."""
+"""The shapes set, a synthetic data set for demos, tests and first steps."""

@@ -1,6 +1,6 @@
-"""What the synthetic scenes are drawn with: outlines of the shapes, textures, colours.
+"""Outlines, textures and colours of the synthetic scenes.
 
-Letters for dimensions: H and W pixels.  Coordinates are continuous pixels: the pixel in column i covers [i, i + 1).
+Letters for dimensions: H and W pixels. Coordinates are continuous: the pixel in column i covers [i, i + 1).
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import numpy.typing as npt
 Float32Array = npt.NDArray[np.float32]
 
 SHAPE_CLASSES = ("ellipse", "rectangle", "ring", "star", "triangle")
-"""Sorted, so that a VOC reader, which has only names to go by, gives the labels of the COCO file."""
+"""Sorted, so that a VOC reader, which sorts the names it finds, gives the labels of the COCO file."""
 
 SUPERSAMPLING = 4
-"""Outlines are filled on a grid so many times finer than the pixels, for soft edges."""
+"""Outlines are filled at this multiple of the resolution, for soft edges."""
 
 
 def unit_contours(name: str) -> list[Float32Array]:
-    """The closed contours of a shape that just fits into the square from (-1, -1) to (1, 1).
+    """The closed contours of a shape that fills the square from (-1, -1) to (1, 1).
 
     Args:
         name: one of ``SHAPE_CLASSES``.
 
     Returns:
-        Arrays (V, 2) of x and y; what lies inside an odd number of them belongs to the shape.
+        arrays (V, 2) of x and y; points inside an odd number of contours belong to the shape.
     """
     if name == "ellipse":
         return [_polygon(64)]
@@ -55,13 +55,13 @@ def _polygon(num_vertices: int, radius: float = 1.0) -> Float32Array:
 def shape_coverage(
     name: str, length: float, width: float, angle: float, offset: tuple[float, float]
 ) -> tuple[Float32Array, tuple[int, int]]:
-    """How much of each pixel a shape covers, on a patch that holds the whole shape.
+    """The coverage of pixels by a shape, on a patch that holds the whole shape.
 
     Args:
         name: one of ``SHAPE_CLASSES``.
-        length, width: sides of the shape's own frame, pixels.
-        angle: of its rotation, radians.
-        offset: x and y of its centre, pixels.
+        length, width: sides of the shape before rotation, pixels.
+        angle: of the rotation, radians.
+        offset: x and y of the centre, pixels.
 
     Returns:
         (H, W) coverage in [0, 1], and x and y of the patch's first pixel.
@@ -73,7 +73,7 @@ def shape_coverage(
     to_patch = np.array([[cos, sin], [-sin, cos]]) * np.array([[length / 2], [width / 2]])
     centre = np.array([offset[0] - left, offset[1] - top])
     fine = np.zeros((side * SUPERSAMPLING, side * SUPERSAMPLING), dtype=np.uint8)
-    # OpenCV's integer coordinates lie at pixel centres, and it takes them in sixteenths here.
+    # OpenCV's coordinates are of pixel centres; with shift=4 they are in sixteenths.
     contours = [
         np.round(((contour @ to_patch + centre) * SUPERSAMPLING - 0.5) * 16).astype(np.int32)
         for contour in unit_contours(name)
@@ -84,7 +84,7 @@ def shape_coverage(
 
 
 def random_texture(rng: np.random.Generator, height: int, width: int) -> Float32Array:
-    """(height, width) values in [0, 1]: a gradient, stripes, checks or smooth blobs, drawn at random."""
+    """(height, width) values in [0, 1]: a random gradient, or random stripes, checks or smooth blobs."""
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     angle = rng.uniform(0, 2 * math.pi)
     along = xs * math.cos(angle) + ys * math.sin(angle)
@@ -103,13 +103,13 @@ def random_texture(rng: np.random.Generator, height: int, width: int) -> Float32
 
 
 def paint(rng: np.random.Generator, texture: Float32Array, color: Float32Array, contrast: float) -> Float32Array:
-    """(H, W, 3) RGB in [0, 255]: a texture between a darker and a lighter variant of a colour, ``contrast`` apart."""
+    """(H, W, 3) RGB in [0, 255]: a texture between a darker and a lighter variant of a colour."""
     tint = rng.uniform(0.4, 1.0, 3).astype(np.float32) * contrast
     return _as_float32((color + (texture[..., None] - 0.5) * tint).clip(0, 255))
 
 
 def farthest_color(rng: np.random.Generator, others: Sequence[Float32Array], num_candidates: int = 6) -> Float32Array:
-    """(3,) RGB in [0, 255]: of some random colours, the one that differs most from its nearest among ``others``."""
+    """(3,) RGB in [0, 255]: the one of some random colours that is farthest from all ``others``."""
     candidates = rng.uniform(10, 245, (num_candidates, 3)).astype(np.float32)
     distances = np.linalg.norm(candidates[:, None] - np.stack(others)[None], axis=2)
     return _as_float32(candidates[distances.min(axis=1).argmax()])

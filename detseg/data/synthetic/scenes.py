@@ -1,6 +1,6 @@
-"""Synthetic scenes: coloured, textured, rotated shapes that overlap on a textured ground, with noise.
+"""Synthetic scenes: coloured, textured, rotated shapes that overlap on a textured background, with noise.
 
-Every scene is a function of (seed, split, index) alone: no scene depends on whether or when another one was drawn.
+Every scene is a function of (seed, split, index) alone.
 
 Letters for dimensions: N objects, H and W pixels.
 """
@@ -27,20 +27,19 @@ Split = Literal["train", "val"]
 SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "val": 1}
 
 MIN_SIZE = 64
-EMPTY_SHARE = 0.03
-"""Share of the images that hold no object, since real sets have such images."""
+EMPTY_FRACTION = 0.03
+"""Fraction of the images without objects, as real sets have them."""
 MIN_VISIBLE = 0.6
-"""Share of its own pixels that every object shows (half a triangle could be half a rectangle); a new object that would
-hide more of another one is put elsewhere."""
+"""Smallest visible fraction of the pixels of every object: half a triangle could be half a rectangle."""
 MIN_SIDE = 12
-"""Both sides of the box of what is visible of an object have at least so many pixels."""
+"""Shortest side of the box of the visible part of an object, pixels."""
 MIN_WIDTH = 16
-"""Of a whole object in its own frame, pixels: smaller ones cannot be told apart under the noise."""
+"""Shortest side of a whole object before rotation, pixels: smaller shapes look alike under the noise."""
 MAX_TRIES = 20
-"""So many places are tried for an object; then it is left out of the crowded scene."""
+"""Places that are tried for an object before it is left out."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One synthetic image with its ground truth.
 
@@ -49,7 +48,7 @@ class Scene:
         masks: (N, H, W) bool, the visible part of each object; no two overlap.
         labels: (N,) int64, positions in ``SHAPE_CLASSES``.
         boxes: (N, 4) float64 xyxy, 0-based and half-open, tight around the masks.
-        truncated: (N,) bool: part of the object is hidden by another one or lies outside the image.
+        truncated: (N,) bool: part of the object is hidden by another one or outside the image.
     """
 
     image: UInt8Array
@@ -60,17 +59,14 @@ class Scene:
 
 
 def render_scene(seed: int, split: Split, index: int, size: int, max_objects: int) -> Scene:
-    """Draw one scene of the set.
+    """Draw one scene.
 
     Args:
         seed: of the set, at least 0.
-        split: "train" or "val"; the same index gives another scene in the other split.
+        split: "train" or "val", which have different scenes.
         index: of the scene in its split, from 0.
         size: longest side of the image in pixels, at least 64; the other side is 0.6 to 1 times as long.
-        max_objects: most objects, at least 1.
-
-    Returns:
-        The scene, the same pixels each time.
+        max_objects: largest number of objects, at least 1.
 
     Raises:
         ValueError: an argument is out of range.
@@ -82,7 +78,7 @@ def render_scene(seed: int, split: Split, index: int, size: int, max_objects: in
         )
     rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
     canvas = _Canvas(rng, size)
-    num_objects = 0 if rng.random() < EMPTY_SHARE else int(rng.integers(1, max_objects + 1))
+    num_objects = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, max_objects + 1))
     for _ in range(num_objects):
         _add_object(rng, canvas, size)
     noise = rng.normal(0, rng.uniform(2, 8), canvas.image.shape)
@@ -106,13 +102,13 @@ def mask_boxes(masks: BoolArray) -> FloatArray:
 
 
 class _Canvas:
-    """A scene in the making.
+    """A scene while objects are added.
 
     Attributes:
         image: (H, W, 3) float32 RGB in [0, 255].
-        owner: (H, W) int64, the object that each pixel shows; -1 where it is the ground.
-        labels, areas: label and number of pixels, hidden ones included, of each object.
-        colors: of the ground and of each object.
+        owner: (H, W) int64, the object that each pixel shows; -1: the background.
+        labels, areas: label, and number of visible and hidden pixels, of each object.
+        colors: of the background and of each object.
     """
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
@@ -127,7 +123,7 @@ class _Canvas:
 
 
 def _add_object(rng: np.random.Generator, canvas: _Canvas, size: int) -> None:
-    """Draw one more object on top of the others, if a place for it is found."""
+    """Draw an object on top of the others if a place for it is found."""
     label = int(rng.integers(len(SHAPE_CLASSES)))
     color = farthest_color(rng, canvas.colors)
     height, width = canvas.owner.shape
@@ -162,7 +158,7 @@ def _window(part: Float32Array, top: int, left: int) -> tuple[slice, slice]:
 
 
 def _all_visible(owner: IntArray, areas: list[int]) -> bool:
-    """Whether each object shows enough of itself: at least ``MIN_VISIBLE`` of its area and ``MIN_SIDE`` pixels."""
+    """Whether enough of each object is visible: ``MIN_VISIBLE`` of its area, and ``MIN_SIDE`` pixels on both sides."""
     for number, area in enumerate(areas):
         mask = owner == number
         if mask.sum() < MIN_VISIBLE * area:

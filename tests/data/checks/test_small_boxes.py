@@ -1,75 +1,67 @@
-"""What is said about objects that the letterbox makes too small, and that it is what training drops."""
+"""The warning of boxes that the letterbox makes too small: its text, and that training drops the same boxes."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.annotations.issues import DataReport
-from detseg.data.annotations.model import AnnotationsBuilder
+from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.checks.small_boxes import small_boxes_line
-from detseg.data.datasets.detection import DetectionDataset
-from detseg.structures import ClassTable, ImageAnnotations
+from detseg.structures import ImageAnnotations
 
 Image = tuple[tuple[int, int], list[list[float]]]
 
 
-def dataset_of(images: list[Image], difficult: frozenset[int] = frozenset()) -> DetectionDataset:
+def packed(*images: Image, difficult: frozenset[int] = frozenset()) -> PackedAnnotations:
     """Images i.png by (height, width) and boxes; the objects of the images in ``difficult`` are difficult."""
     builder = AnnotationsBuilder()
     for index, (hw, rows) in enumerate(images):
         boxes, flags = np.array(rows, dtype=np.float64).reshape(-1, 4), np.zeros(len(rows), dtype=np.bool_)
         labels = np.zeros(len(rows), dtype=np.int64)
-        hard = flags | (index in difficult)
-        objects = ImageAnnotations(boxes, labels, flags, hard, flags, np.zeros(len(rows)))
+        objects = ImageAnnotations(boxes, labels, flags, flags | (index in difficult), flags, np.zeros(len(rows)))
         builder.append(index + 1, f"{index}.png", hw, objects)
-    return DetectionDataset(builder.build(), Path(), ClassTable(("cell",)), DataReport(), "cells")
+    return builder.build()
 
 
-def test_the_line_has_count_share_files_and_mend() -> None:
+def test_the_line_has_count_fraction_files_and_fix() -> None:
     thin, whole = [0, 0, 500, 31], [100, 100, 132, 132]  # 31 / 16 and 32 / 16 = 2 pixels
     outside = [2000, 2000, 2010, 2010]  # never trained on, at any size
     large: Image = ((1024, 1024), [whole, thin])
     images: list[Image] = [((1024, 1024), []), large, ((50, 64), [[1, 1, 3, 3], [0, 0, 1.5, 9]]), large, large]
     images += [((1024, 1024), [thin]), ((1024, 1024), [whole, outside])]
-    assert small_boxes_line(dataset_of(images, frozenset({5})), (64, 64), 2.0) == (
+    assert small_boxes_line(packed(*images, difficult=frozenset({5})), (64, 64), 2.0) == (
         "4 of 9 objects (44.4%) have a side below data.augmentation.min_box_size = 2 pixels in the network input of "
         "64 x 64 and are not trained on unless augmentation enlarges them (1.png, 2.png, 3.png); raise "
         "data.image_size or lower data.augmentation.min_box_size"
     )
 
 
-def test_nothing_is_said_where_nothing_is_too_small() -> None:
-    images: list[Image] = [((1024, 1024), [[0, 0, 31, 31]])]
-    assert small_boxes_line(dataset_of(images), (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
-    assert small_boxes_line(dataset_of(images), (96, 128), 2.9) is None
-    assert small_boxes_line(dataset_of(images), (64, 64), 0.0) is None
-    assert small_boxes_line(dataset_of(images, frozenset({0})), (64, 64), 2.0) is None
-    assert small_boxes_line(dataset_of([((10, 10), [])]), (64, 64), 2.0) is None
-    assert small_boxes_line(dataset_of([]), (64, 64), 2.0) is None
+def test_no_line_if_nothing_is_too_small() -> None:
+    image: Image = ((1024, 1024), [[0, 0, 31, 31]])
+    assert small_boxes_line(packed(image), (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
+    assert small_boxes_line(packed(image), (96, 128), 2.9) is None
+    assert small_boxes_line(packed(image), (64, 64), 0.0) is None
+    assert small_boxes_line(packed(image, difficult=frozenset({0})), (64, 64), 2.0) is None
+    assert small_boxes_line(packed(((10, 10), [])), (64, 64), 2.0) is None
+    assert small_boxes_line(packed(), (64, 64), 2.0) is None
 
 
 def test_it_counts_what_training_without_augmentation_drops() -> None:
     rng = np.random.default_rng(0)
     images: list[Image] = []
+    transform = TrainTransform(AugmentationConfig(horizontal_flip=0.0))
+    kept = 0
     for _ in range(40):
         height, width = rng.integers(100, 400, 2).tolist()
         corners = rng.uniform(0, 0.9, (6, 2)) * (width, height)
         boxes = np.concatenate([corners, corners + rng.integers(1, 20, (6, 2))], axis=1)
         images.append(((height, width), boxes.tolist()))
-    dataset = dataset_of(images)
-    transform = TrainTransform(AugmentationConfig(horizontal_flip=0.0))
-    kept = 0
-    for hw, boxes_of_image in images:
-        boxes = np.array(boxes_of_image, dtype=np.float32)
-        blank = np.zeros((*hw, 3), dtype=np.uint8)
-        item = AugmentItem(blank, boxes, np.zeros(6, dtype=np.int64), np.zeros(6, dtype=np.bool_))
+        blank = np.zeros((height, width, 3), dtype=np.uint8)
+        item = AugmentItem(blank, boxes.astype(np.float32), np.zeros(6, dtype=np.int64), np.zeros(6, dtype=np.bool_))
         kept += len(transform(item, (96, 64), rng).boxes)
     assert 60 < kept < 200
-    line = small_boxes_line(dataset, (96, 64), 2.0)
+    line = small_boxes_line(packed(*images), (96, 64), 2.0)
     assert line is not None
     assert line.startswith(f"{240 - kept} of 240 objects")

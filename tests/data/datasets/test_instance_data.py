@@ -13,19 +13,8 @@ import pytest
 import torch
 from pycocotools.coco import COCO
 
-from detseg.config.schema.data import (
-    AffineConfig,
-    AugmentationConfig,
-    CocoConfig,
-    DataConfig,
-    MaskFolderConfig,
-    ShapesConfig,
-    VocConfig,
-)
-from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.build import open_dataset, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import coco_ground_truth
@@ -33,9 +22,7 @@ from detseg.data.loading.collate import collate
 from detseg.data.loading.examples import annotated
 from detseg.data.loading.loader import BatchLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import SampleRequest
-from detseg.data.synthetic.scenes import render_scene
 from detseg.errors import DataError
-from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import rectangle, write_coco_masks
 from tests.shared_data import shared_data
 
@@ -231,41 +218,3 @@ def test_a_batch_has_masks_of_all_images_or_of_none(tmp_path: Path) -> None:
         examples.append(dataset[SampleRequest(0, 0, 32, 32, False)])
     with pytest.raises(ValueError, match="masks for all its images or for none, got 1 of 2"):
         collate(examples)
-
-
-def experiment(model: FasterRcnnConfig | MaskRcnnConfig, data: DataConfig) -> ExperimentConfig:
-    return ExperimentConfig(model=model, data=data)
-
-
-def test_the_model_decides_whether_masks_are_read(tmp_path: Path) -> None:
-    images, file = write_coco_masks(tmp_path / "coco", [entry(3, rectangle(1, 1, 4, 3))])
-    root = tmp_path / "coco"
-    coco = CocoConfig(
-        name="coco", root=root, train_images=images.relative_to(root), train_annotations=file.relative_to(root)
-    )
-    shapes = ShapesConfig(name="shapes", root=tmp_path / "shapes", num_train=2, num_val=1, size=64, image_size=64)
-    for data in (coco, shapes):
-        with_masks = open_dataset(experiment(MaskRcnnConfig(name="mask_rcnn"), data), "train")
-        without = open_dataset(experiment(FasterRcnnConfig(name="faster_rcnn"), data), "train")
-        assert isinstance(with_masks, DetectionDataset)
-        assert isinstance(without, DetectionDataset)
-        assert with_masks[0].masks is not None
-        assert without[0].masks is None
-        assert with_masks.classes.names == without.classes.names
-        assert with_masks[0].labels.tolist() == without[0].labels.tolist()
-        np.testing.assert_array_equal(with_masks[0].image, without[0].image)
-    instances = open_split(shapes, "train", masks=True)
-    for index in range(len(instances)):
-        sample = instances[index]
-        scene = render_scene(shapes.data_seed, "train", index, shapes.size, shapes.max_objects)
-        assert sample.masks is not None
-        np.testing.assert_array_equal(sample.masks.dense(), scene.masks)
-        assert sample.labels.tolist() == scene.labels.tolist()
-
-
-@pytest.mark.parametrize(
-    "data", [VocConfig(name="voc", root=Path("x")), MaskFolderConfig(name="mask_folder", root=Path("x"))]
-)
-def test_layouts_without_instances(data: VocConfig | MaskFolderConfig) -> None:
-    with pytest.raises(DataError, match=rf"data\.name: {data.name} holds .*take "):
-        open_split(data, "train", ClassTable(("a",)), masks=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +66,6 @@ def test_subset(dataset: SegmentationDataset) -> None:
     assert part[1].index == 1
     assert part.path(1).name == "a.jpg"
     assert len(dataset.subset([])) == 0
-
-
-def test_pickling(dataset: SegmentationDataset) -> None:
-    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301 - what a spawned worker receives
-    assert np.array_equal(copy[0].image, dataset[0].image)
-    assert copy.semantic(0).tolist() == MASKS["a"]
 
 
 def test_the_report(dataset: SegmentationDataset) -> None:

@@ -7,7 +7,8 @@ from functools import partial
 
 import pytest
 
-from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest, Stream, random_stream
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
+from detseg.ops.random_streams import Stream, random_stream
 
 
 def epoch_of(sampler: EpochBatchSampler, epoch: int) -> list[list[SampleRequest]]:

@@ -1,4 +1,4 @@
-"""From settings to data sets with masks."""
+"""From settings to data sets: each layout, with boxes, instance masks and semantic masks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
-from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.data.build import SHAPE_MASK_CLASSES, open_dataset, open_semantic_split, open_split
+from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.synthetic.scenes import render_scene
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
@@ -25,12 +28,14 @@ def test_voc(tmp_path: Path) -> None:
     assert train.semantic(0).tolist() == [[0, 1]]
     assert train.classes == ClassTable(BINARY, (7, 9))
     assert len(open_semantic_split(config, "test", train.classes)) == 2
-    # Nothing can be learned from b, but it may well be evaluated on.
+    # A training set of b alone is an error, an evaluation of it is not.
     val = open_semantic_split(config, "val", train.classes)
     assert val.semantic(0).tolist() == [[1, 255]]
     assert "the masks show 'thing' and what counts nowhere" in lines_of(val.report)
     with pytest.raises(DataError, match=r"is 3 the background\? set data\.mask_values=\[3, 9\]"):
         open_semantic_split(config.model_copy(update={"train_split": "two"}), "train")
+    with pytest.raises(DataError, match=r"data\.name: voc has no instance masks; set data\.name=coco"):
+        open_split(config, "train", masks=True)
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -48,44 +53,56 @@ def test_folder(tmp_path: Path) -> None:
         open_semantic_split(config, "test")
     colours = config.model_copy(update={"mask_colors": ((0, 0, 0), (1, 1, 1)), "ignore_colors": ((2, 2, 2),)})
     assert open_semantic_split(colours, "train").semantic(0).tolist() == [[0, 1]]
-    with pytest.raises(DataError, match="folder holds masks, not boxes"):
+    with pytest.raises(DataError, match=r"data\.name: mask_folder has semantic masks but no boxes"):
         open_split(config, "train")
 
 
 def test_coco(tmp_path: Path) -> None:
-    entry = {"category_id": 3, "segmentation": rectangle(0, 0, 2, 2)}
+    entry = {"category_id": 3, "segmentation": rectangle(0, 0, 2, 2), "bbox": [0, 0, 2, 2]}
     images, file = write_coco_masks(tmp_path, [entry])
     config = CocoConfig(name="coco", root=tmp_path, train_images=Path(images.name), train_annotations=Path(file.name))
-    dataset = open_semantic_split(config, "train")
-    assert dataset.classes.names == ("background", "a", "b")
+    assert open_semantic_split(config, "train").classes.names == ("background", "a", "b")
     chosen = config.model_copy(update={"classes": ("ground", "b")})
     assert open_semantic_split(chosen, "train").classes.names == ("ground", "b")
     with pytest.raises(DataError, match=r"data\.test_images, data\.test_annotations: not set"):
         open_semantic_split(config, "test")
+    assert_the_model_decides_whether_masks_are_read(config)
+
+
+def assert_the_model_decides_whether_masks_are_read(data: CocoConfig | ShapesConfig) -> None:
+    with_masks = open_dataset(ExperimentConfig(model=MaskRcnnConfig(name="mask_rcnn"), data=data), "train")
+    without = open_dataset(ExperimentConfig(model=FasterRcnnConfig(name="faster_rcnn"), data=data), "train")
+    assert isinstance(with_masks, DetectionDataset)
+    assert isinstance(without, DetectionDataset)
+    assert with_masks[0].masks is not None
+    assert without[0].masks is None
+    assert with_masks.classes.names == without.classes.names
+    assert with_masks[0].labels.tolist() == without[0].labels.tolist()
+    np.testing.assert_array_equal(with_masks[0].image, without[0].image)
 
 
 def test_shapes_are_the_scenes_that_were_drawn(tmp_path: Path) -> None:
     config = ShapesConfig(
-        name="shapes", root=tmp_path / "s", num_train=2, num_val=2, size=64, max_objects=3, data_seed=5
+        name="shapes", root=tmp_path / "s", num_train=2, num_val=2, size=64, image_size=64, max_objects=3, data_seed=5
     )
     for split in ("train", "val"):
-        dataset = open_semantic_split(config, split)
-        assert (
-            dataset.classes.names
-            == SHAPE_MASK_CLASSES
-            == ("background", "ellipse", "rectangle", "ring", "star", "triangle")
-        )
+        semantic, instances = open_semantic_split(config, split), open_split(config, split, masks=True)
+        assert semantic.classes.names == SHAPE_MASK_CLASSES == ("background", *instances.classes.names)
         for index in range(2):
             scene = render_scene(5, split, index, 64, 3)
             expected = np.zeros(scene.image.shape[:2])
             for label, mask in zip(scene.labels, scene.masks, strict=True):
                 expected[mask] = label + 1
-            assert np.array_equal(dataset.semantic(index), expected)
-    assert open_semantic_split(config, "val", dataset.classes).classes is dataset.classes
+            np.testing.assert_array_equal(semantic.semantic(index), expected)
+            masks = instances[index].masks
+            assert masks is not None
+            np.testing.assert_array_equal(masks.dense(), scene.masks)
+            assert instances[index].labels.tolist() == scene.labels.tolist()
+    assert open_semantic_split(config, "val", semantic.classes).classes is semantic.classes
+    assert_the_model_decides_whether_masks_are_read(config)
     wrong = config.model_copy(update={"classes": ("background", "star")})
-    with pytest.raises(
-        ClassTableError, match="hold background, ellipse, rectangle, ring, star, triangle, in this order"
-    ):
+    expected_names = r"background, ellipse, rectangle, ring, star, triangle, in this order; got background, star"
+    with pytest.raises(ClassTableError, match=expected_names):
         open_semantic_split(wrong, "train")
     with pytest.raises(DataError, match="the shapes set has no test split"):
         open_semantic_split(config, "test")
