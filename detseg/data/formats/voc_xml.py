@@ -175,7 +175,7 @@ def _read_object(path: Path, item: ET.Element) -> tuple[str, list[float], bool, 
     if box is None:
         fix = f"add {', '.join(_CORNERS)} or remove the object"
         raise DataError(f"{path}: the object {shown(name)} has no <bndbox>; {fix}")
-    corners = [_number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in _CORNERS]
+    corners = [_number(path, tag, _text(box, tag), name) for tag in _CORNERS]
     return name, corners, _flag(path, item, "difficult"), _flag(path, item, "truncated")
 
 
@@ -190,11 +190,12 @@ def _flag(path: Path, item: ET.Element, tag: str) -> bool:
     return text.lower() not in ("", "unspecified") and _number(path, f"<{tag}>", text) != 0
 
 
-def _number(path: Path, what: str, text: str) -> float:
+def _number(path: Path, what: str, text: str, name: str = "") -> float:
     try:
         value = float(text)
     except ValueError:
         value = float("nan")
     if not are_numbers([value]):
-        raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
+        owner = f" of the object {shown(name)}" if name else ""
+        raise DataError(f"{path}: {what}{owner}: expected a number, got {shown(text)}")
     return value
