@@ -1,4 +1,4 @@
-"""What the readers share in matching class names of files with those that the caller gave."""
+"""Class tables: from names, from a table, or from ``classes.txt`` beside masks."""
 
 from __future__ import annotations
 
@@ -12,26 +12,22 @@ from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
 
 
 def check_class_name(where: str, name: str) -> None:
-    """Refuse a name that would write over a terminal, or be two lines or no XML in a file.
-
-    Args:
-        where: the file, and where in it.
-        name: of a class.
+    """Check that a class name can be printed on one line and written to every file format.
 
     Raises:
-        DataError: it holds control characters, line breaks, or marks that turn the direction of text.
+        DataError: it has control characters, line breaks, or marks that turn the direction of text; the message begins
+            with ``where``.
     """
     if not is_plain_text(name):
-        raise DataError(
-            f"{where}: the class name {shown(name)} holds control characters; rename it to text of one line"
-        )
+        what = f"the class name {shown(name)} holds control characters"
+        raise DataError(f"{where}: {what}; rename it to text of one line")
 
 
 def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
-    """A table as it is, or the table of the given names with the ids 1 to C.
+    """A given table, or the table of the given names with the ids 1 to C.
 
     Raises:
-        DataError: no names, a name twice, or one that is no plain text.
+        DataError: no names, a name twice, or a name that is not plain text.
     """
     if isinstance(classes, ClassTable):
         return classes

@@ -470,7 +470,7 @@ TWICE = ['{"images": [], "annotations": [], "images": []}', '{"images": [{"id": 
 CONTROL_NAMES = [*NO_TEXT, "\x1b[31mcat", "\ud800", "nul\0"]
 COCO_ALL: list[Case] = [
     ([coco_content(image={"file_name": x}) for x in OUTSIDE], "x.json: image 1: file_name: expected a path inside"),
-    ([coco_content(image={"file_name": x}) for x in STRANGE], "1 of 1 images missing: '"),
+    ([coco_content(image={"file_name": x}) for x in STRANGE], "1 of 1 images missing: "),
     ([coco_content(category={"name": x}) for x in CONTROL_NAMES], "holds control characters; rename"),
     ([coco_content(image=size, annotation=GIGAPIXELS) for size in SIZES], "pixels are more than the"),
 ]
