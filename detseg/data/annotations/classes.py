@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.errors import ClassTableError, DataError
-from detseg.messages import listed, printable, shown
+from detseg.messages import listed, shown
 from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
 
 
@@ -130,6 +130,6 @@ def _read_names(path: Path) -> list[str]:
     if twice:
         raise DataError(f"{path}: class names must differ, got {listed(twice)} more than once")
     if not 2 <= len(names) <= MAX_CLASSES:
-        fix = f"; name the background, too, on a line before {printable(names[0])}" if len(names) == 1 else ""
+        fix = f"; name the background, too, on a line before {shown(names[0])}" if len(names) == 1 else ""
         raise DataError(f"{path}: masks need 2 to {MAX_CLASSES} classes, got {len(names)}{fix}")
     return names

@@ -16,7 +16,7 @@ import numpy as np
 from detseg.data.annotations.classes import check_class_name
 from detseg.data.annotations.regions import are_numbers
 from detseg.errors import DataError
-from detseg.messages import printable, shown
+from detseg.messages import shown
 from detseg.structures import BoolArray, FloatArray
 
 # XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
@@ -54,7 +54,7 @@ def read_voc_xml(path: Path) -> VocAnnotation:
     """
     root = _parse(path)
     if root.tag != "annotation":
-        raise DataError(f"{path}: expected <annotation> as the outermost element, got <{printable(root.tag)}>")
+        raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
     # Direct children only: the <part>s of an object have boxes too.
     objects = [_read_object(path, item) for item in root.findall("object")]
     return VocAnnotation(

@@ -200,7 +200,7 @@ EXPORTS: dict[str, Row | Rows] = {
     "coco_dataset/coco_roboflow/val/_annotations.coco.json": ROBOFLOW[1],
     "roboflow_dataset/coco/train/_annotations.coco.json": (coco("."), ROBOFLOW_TRAIN),
     "roboflow_dataset/coco/val/_annotations.coco.json": (coco("."), ROBOFLOW_VAL),
-    "cvat_dataset/for_images/*.xml": (xml, "expected <annotation> as the outermost element, got <annotations>"),
+    "cvat_dataset/for_images/*.xml": (xml, "expected <annotation> as the outermost element, got 'annotations'"),
     "labelme_dataset/Annotations/subset1/img1.xml": (xml, "window' has no <bndbox>"),
     # Roboflow begins to count at 0, so that after 1 is taken off a corner may be -1: reported, and clipped in training.
     "roboflow_dataset/voc/train/train_001.xml": (xml, [(5, 10), ("label_0", 1, 0, 5, 2)]),
@@ -337,7 +337,7 @@ VOC_XML: list[Case] = [
     (NO_XML, "a.xml: not a readable XML file"),
     (ENTITIES, "a.xml: not a readable XML file: document types and entities are not supported; remove"),
     ([named_xml(x) for x in ("&l9;", "\0", "\x1b[31m", "&#0;", "&#27;")], "a.xml: not a readable XML file"),
-    ("<html/>", "a.xml: expected <annotation> as the outermost element, got <html>"),
+    (["<html/>", f"<{'html' * 3000}/>"], "a.xml: expected <annotation> as the outermost element, got 'html"),
     ("<annotation><object/></annotation>", "a.xml: an <object> has no <name>"),
     (annotation_xml("<object><name>cat</name></object>"), "a.xml: the object 'cat' has no <bndbox>"),
     (number_xml("1"), "a.xml: ymin of the object 'cat': expected a number, got ''"),
@@ -399,7 +399,8 @@ MASK_LIST: list[Case] = [
 CLASS_NAMES: list[Case] = [
     (["# nothing\n", "\n"], "classes.txt: it names no classes"),
     ("sky\nroad\nsky\n", "classes.txt: class names must differ, got sky more than once"),
-    ("sky\n", "classes.txt: masks need 2 to 255 classes, got 1; name the background, too, on a line before sky"),
+    ("sky\n", "classes.txt: masks need 2 to 255 classes, got 1; name the background, too, on a line before 'sky'"),
+    ("sky" * 3000, "classes.txt: masks need 2 to 255 classes, got 1; name the background, too, on a line before 'sky"),
     (["\n".join(f"c{k}" for k in range(256))], "classes.txt: masks need 2 to 255 classes, got 256"),
     (["0 sky\n1 road\n", "# id: name\n0: sky\n1: road\n", "0,sky\n1,road\n"], NUMBERED + "0"),
     (["ground\n\x1b[31mcat\n"], r"classes.txt: the class name '\x1b[31mcat' holds control characters"),
