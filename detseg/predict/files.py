@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import track
 
+from detseg.data.images.find import find_images
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, write_picture
 from detseg.errors import ConfigError, DataError
@@ -140,10 +141,10 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
     names = [path.with_suffix(".png") if path.suffix.lower() == ".pgm" else path for _, path in pictures]
     targets = [out / name for name in names]
     _refuse_clashes((path, target) for (path, _), target in zip(pictures, targets, strict=True))
-    out_and_above = [out.resolve(), *out.resolve().parents]
+    real_out = out.resolve()
     for (path, relative), target in zip(pictures, targets, strict=True):
-        searched = path.resolve().parents[len(relative.parts) - 1]
-        if searched in out_and_above and out_and_above[0] in path.resolve().parents:
+        source = path.parents[len(relative.parts) - 1].resolve()
+        if real_out in path.resolve().parents and real_out not in source.parents:
             raise DataError(
                 f"{path}: lies in --out already, as an original or as an earlier drawing; choose another folder"
             )
@@ -211,20 +212,20 @@ def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
 def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The pictures that files and folders stand for, each with its path relative to the folder that it was found in.
 
+    Sub-folders and links are followed as ``find_images`` does it.
+
     Raises:
-        DataError: a source does not exist, or holds no pictures.
+        DataError: a source does not exist, cannot be read, or holds no pictures.
     """
     found = []
     for source in sources:
         if source.is_file():
             found.append((source, Path(source.name)))
         elif source.is_dir():
-            inside = sorted(
-                path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+            inside, _ = find_images(source)
             if not inside:
                 raise DataError(f"{source}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            found += [(path, path.relative_to(source)) for path in inside]
+            found += [(source / path, path) for path in inside]
         else:
             raise DataError(f"{source}: no such file or folder")
     return found

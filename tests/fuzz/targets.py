@@ -15,7 +15,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "coco_masks": targets_annotations.coco_masks,
     "coco_semantic": targets_annotations.coco_semantic,
     "semantic_voc": targets_pictures.semantic_voc,
-    "class_names": targets_pictures.class_names,
+    "class_names": targets_annotations.class_names,
     "mask_values": targets_pictures.mask_values,
     "mask_colors": targets_pictures.mask_colors,
     "image": targets_pictures.image,

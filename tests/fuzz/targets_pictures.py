@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detseg.data.annotations.classes import mask_class_table
-from detseg.data.formats.mask_folder import read_mask_folder
-from detseg.data.formats.voc import read_voc_masks
 from detseg.data.images.label_maps import read_mask
 from detseg.data.images.mask_encoding import MaskEncoding
-from detseg.structures import ClassTable, UInt8Array
-from tests.data.formats.mask_layouts import write_pairs, write_voc_masks
+from detseg.structures import ClassTable
+from tests.data.formats.readers import LABELS, MASK_CLASSES
 from tests.fuzz.campaign import Target
 from tests.fuzz.contracts import check_image, check_semantic
 from tests.fuzz.mutator import PNG_SIGNATURE, byte_mutator, png_chunks
-from tests.fuzz.targets_annotations import LINES, encoded
+from tests.fuzz.targets_annotations import target
 
 _BYTES = byte_mutator(
     (
@@ -36,7 +33,6 @@ _BYTES = byte_mutator(
     )
 )
 _ORIENTATION = 274
-_NAMES = ("background", "thing", "other")
 _COLORS = ((0, 0, 0), (255, 0, 0), (0, 128, 0))
 
 
@@ -69,8 +65,8 @@ def image(folder: Path) -> Target:
 
 def mask_values(folder: Path) -> Target:
     """A mask picture of values."""
-    encoding = MaskEncoding(ClassTable(_NAMES), None, 255)
-    grey, palette = Image.fromarray(_labels()), Image.fromarray(_labels(), mode="P")
+    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, 255)
+    grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
     palette.putpalette([(7 * k) % 256 for k in range(768)])
     seeds = [_saved(grey, kind) for kind in ("PNG", "TIFF", "BMP")] + [
         _saved(palette, kind) for kind in ("PNG", "TIFF")
@@ -80,8 +76,8 @@ def mask_values(folder: Path) -> Target:
 
 def mask_colors(folder: Path) -> Target:
     """A mask picture of colours."""
-    encoding = MaskEncoding(ClassTable(_NAMES), None, None, _COLORS, ((255, 255, 255),))
-    picture = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[_labels()])
+    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
+    picture = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
     seeds = [_saved(picture, kind) for kind in ("PNG", "TIFF", "BMP")]
     palette = picture.quantize(3, dither=Image.Dither.NONE)
     seeds += [_saved(palette, kind) for kind in ("PNG", "GIF")]
@@ -104,32 +100,8 @@ def _mask(name: str, folder: Path, encoding: MaskEncoding, seeds: list[bytes]) -
 
 def semantic_voc(folder: Path) -> Target:
     """A mask in a VOC folder, whose classes stand in ``classes.txt``."""
-    write_voc_masks(folder, {stem: _labels().tolist() for stem in ("a", "b")})
-    (folder / "classes.txt").write_text("\n".join(_NAMES))
-
-    def read(content: bytes) -> None:
-        (folder / "SegmentationClass" / "a.png").write_bytes(content)
-        check_semantic(read_voc_masks(folder, "train"))
-
-    seed = _saved(Image.fromarray(_labels()), "PNG")
-    return Target("semantic_voc", (seed,), _chunks_or_bytes, read, str(folder))
-
-
-def class_names(folder: Path) -> Target:
-    """``classes.txt`` beside a folder of images and one of masks."""
-    images, masks = write_pairs(folder, {"a": _labels().tolist()})
-
-    def read(content: bytes) -> None:
-        (folder / "classes.txt").write_bytes(content)
-        check_semantic(read_mask_folder(images, masks, mask_class_table(folder, None).names))
-
-    return Target("class_names", encoded(["\n".join(_NAMES), "# x\na\n\nb\nc\r\n"]), LINES, read, str(folder))
-
-
-def _labels() -> UInt8Array:
-    labels = np.zeros((10, 20), dtype=np.uint8)
-    labels[2:7, 3:9], labels[5:, 12:] = 1, 2
-    return labels
+    seed = _saved(Image.fromarray(LABELS), "PNG")
+    return target("semantic_voc", folder, [seed], _chunks_or_bytes, check_semantic)
 
 
 def _saved(picture: Image.Image, kind: str, **how: Any) -> bytes:

@@ -94,6 +94,10 @@ def test_drawings_of_an_earlier_run_are_not_taken_for_pictures(tiny_run: TinyRun
     predict_files(tiny_run.best, [images], images / "found", 0.05, "cpu")
     with pytest.raises(DataError, match="lies in --out already"):
         predict_files(tiny_run.best, [images], images / "found", 0.05, "cpu")
+    (images / "day two" / "link").symlink_to(images / "found", target_is_directory=True)
+    with pytest.raises(DataError, match="lies in --out already"):
+        predict_files(tiny_run.best, [images / "day two"], images / "found", 0.05, "cpu")
+    (images / "day two" / "link").unlink()
     # A folder above the pictures is no reason to refuse.
     (images / "up").mkdir()
     predict_files(tiny_run.best, [images / "day two" / "a.png"], images / "up" / "..", 0.05, "cpu")

@@ -1,4 +1,4 @@
-"""What the readers share in matching class names of files with those that the caller gave."""
+"""Class tables: from names, from a table, or from ``classes.txt`` beside masks."""
 
 from __future__ import annotations
 
@@ -7,31 +7,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.errors import ClassTableError, DataError
-from detseg.messages import listed, printable, shown
+from detseg.messages import listed, shown
 from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
 
 
 def check_class_name(where: str, name: str) -> None:
-    """Refuse a name that would write over a terminal, or be two lines or no XML in a file.
-
-    Args:
-        where: the file, and where in it.
-        name: of a class.
+    """Check that a class name can be printed on one line and written to every file format.
 
     Raises:
-        DataError: it holds control characters, line breaks, or marks that turn the direction of text.
+        DataError: it has control characters, line breaks, or marks that turn the direction of text; the message begins
+            with ``where``.
     """
     if not is_plain_text(name):
-        raise DataError(
-            f"{where}: the class name {shown(name)} holds control characters; rename it to text of one line"
-        )
+        what = f"the class name {shown(name)} holds control characters"
+        raise DataError(f"{where}: {what}; rename it to text of one line")
 
 
 def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
-    """A table as it is, or the table of the given names with the ids 1 to C.
+    """A given table, or the table of the given names with the ids 1 to C.
 
     Raises:
-        DataError: no names, a name twice, or one that is no plain text.
+        DataError: no names, a name twice, or a name that is not plain text.
     """
     if isinstance(classes, ClassTable):
         return classes
@@ -46,21 +42,20 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
 
 
 CLASSES_FILE = "classes.txt"
-"""In the root of a data set: one class a line, in label order; lines that are empty or begin with # say nothing."""
+"""In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped."""
 
 _NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
-_MEND = "name the classes in the order of their values, a background included, in data.classes"
+_FIX = "name the classes in the order of their values, a background included, in data.classes"
 
 
 def mask_class_table(
     root: Path, classes: ClassTable | Sequence[str] | None, values: tuple[int, ...] | None = None
 ) -> ClassTable:
-    """The table of mask pictures; the source's id of a class is its value in the masks.
+    """The class table of mask images; the source's id of a class is its value in the masks.
 
     Args:
         root: the folder of the data set.
-        classes: a table, which is taken as it is; names in label order, which go before the file's; None: the lines of
-            ``classes.txt`` in ``root``.
+        classes: a table, which is returned; names in label order; None: the lines of ``classes.txt`` in ``root``.
         values: value of each class in the masks; None: the label itself.
 
     Raises:
@@ -68,67 +63,66 @@ def mask_class_table(
     """
     if isinstance(classes, ClassTable):
         return classes
-    names = class_table(_names_in_file(root / CLASSES_FILE) if classes is None else classes).names
-    fits = values is not None and len(values) == len(names) == len(set(values))  # else MaskEncoding says what is wrong
+    names = class_table(_read_names(root / CLASSES_FILE) if classes is None else classes).names
+    fits = values is not None and len(values) == len(names) == len(set(values))  # else MaskEncoding raises
     return ClassTable(names, values if values is not None and fits else tuple(range(len(names))))
 
 
 def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str] | None) -> str:
-    """Hold the classes that masks are to be labelled by against those that ``classes.txt`` in ``root`` names.
+    """Compare the classes of masks with those that ``classes.txt`` in ``root`` names.
 
     Args:
         root: the folder of the data set.
         table: the table of the training set or of a checkpoint, if there is one.
-        names: what the user set in ``data.classes``; this goes before the file, so that classes can be renamed.
+        names: ``data.classes``, which overrides the file, so that classes can be renamed.
 
     Returns:
-        A line for the report where ``names`` differ from the file's; else nothing.
+        A line for the report if ``names`` differ from the file's; else an empty string.
 
     Raises:
-        ClassTableError: the table differs from the file, and the user set no names.
-        DataError: the file is wrong, and the user set no names.
+        ClassTableError: the table differs from the file, and there are no ``names``.
+        DataError: the file is wrong, and there are no ``names``.
     """
     path = root / CLASSES_FILE
     if (table is None and names is None) or not path.exists():
         return ""
-    if names is not None:
-        try:
-            found = _names_in_file(path)
-        except DataError:  # whoever has a file of another form is told to set data.classes instead
-            return ""
-        if found == list(names):
-            return ""
-        return f"{path} names {listed(found)}; data.classes goes before it: {listed(names)}"
-    found = _names_in_file(path)
-    if table is not None and found != list(table.names):
+    try:
+        found = _read_names(path)
+    except DataError:
+        if names is None:
+            raise
+        return ""  # a file of another form: its error told the user to set data.classes
+    if names is not None and found != list(names):
+        return f"{path} names {listed(found)}; data.classes overrides it: {listed(names)}"
+    if names is None and table is not None and found != list(table.names):
         raise ClassTableError(
-            f"{path}: {_difference(found, table.names)}; values of these masks would be taken for other classes; if "
-            "they do mean the expected ones, name these in data.classes"
+            f"{path}: {_difference(found, table.names)}; values of these masks would be read as other classes; if they "
+            "do mean the expected ones, name these in data.classes"
         )
     return ""
 
 
 def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """Both lists, and the first label that differs, as long lists are cut."""
+    """Both lists, and the first label that differs, since long lists are cut."""
     first = next((k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
     label = "" if first is None else f" (label {first} is {shown(found[first])}, expected {shown(expected[first])})"
     return f"{len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}{label}"
 
 
-def _names_in_file(path: Path) -> list[str]:
+def _read_names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
-        raise DataError(f"{path.parent}: masks hold no class names; {_MEND}, or one a line in {path}") from None
+        raise DataError(f"{path.parent}: masks hold no class names; {_FIX}, or one a line in {path}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the class names: {error}; {_MEND}") from None
+        raise DataError(f"{path}: cannot read the class names: {error}; {_FIX}") from None
     names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
     if not names:
-        raise DataError(f"{path}: it names no classes; write one a line, or {_MEND}")
+        raise DataError(f"{path}: it names no classes; write one a line, or {_FIX}")
     if all(_NUMBERED.match(name) for name in names):
         raise DataError(
             f"{path}: expected names only, one a line, got {shown(names[0])}; take the numbers out (values other than "
-            f"0, 1, 2, ... go into data.mask_values), or {_MEND}"
+            f"0, 1, 2, ... go into data.mask_values), or {_FIX}"
         )
     for name in names:
         check_class_name(str(path), name)
@@ -136,6 +130,6 @@ def _names_in_file(path: Path) -> list[str]:
     if twice:
         raise DataError(f"{path}: class names must differ, got {listed(twice)} more than once")
     if not 2 <= len(names) <= MAX_CLASSES:
-        mend = f"; name the background, too, on a line before {printable(names[0])}" if len(names) == 1 else ""
-        raise DataError(f"{path}: a mask tells 2 to {MAX_CLASSES} classes apart, got {len(names)}{mend}")
+        fix = f"; name the background, too, on a line before {shown(names[0])}" if len(names) == 1 else ""
+        raise DataError(f"{path}: masks need 2 to {MAX_CLASSES} classes, got {len(names)}{fix}")
     return names

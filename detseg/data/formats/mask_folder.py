@@ -1,6 +1,7 @@
 """Reads a folder of images and a folder of masks, where a mask has the name of its image.
 
-Folders in the folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``.
+Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Files and folders whose name begins with
+a dot are left out; links to folders are followed as ``find_images`` does it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
+from detseg.data.images.find import find_images
 from detseg.data.images.mask_encoding import MaskEncoding, Rgb
-from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed
 from detseg.structures import ClassTable
@@ -35,16 +36,16 @@ def read_mask_folder(
     """Read pairs of images and masks; image ids are 1 to I in the order of the paths.
 
     Args:
-        images, masks: the folders; the same one is allowed where ``suffix`` tells masks from images.
-        classes: the classes in label order, a background included. A table says that another set is trained on, so
-            that in this one a class alone is noted, not refused.
-        suffix: what the name of a mask has behind that of its image, before its file type: ``_mask`` for ``a.jpg`` and
+        images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
+        classes: the classes in label order, a background included. A table means that another set is trained on, so
+            that masks of a single class are reported here, not refused.
+        suffix: what the name of a mask has after that of its image, before the file type: ``_mask`` for ``a.jpg`` and
             ``a_mask.png``.
         values: value of each class in the masks, in label order; None: the label itself.
-        ignore_index: value that counts nowhere; None: there is none.
-        colors: colour of each class in label order, where masks are colour pictures.
-        ignore_colors: colours that count nowhere.
-        skip_bad: as ``inspect_masks`` takes it.
+        ignore_index: value of the pixels to ignore; None: there is none.
+        colors: colour of each class in label order, if the masks are colour images.
+        ignore_colors: colours of the pixels to ignore.
+        skip_bad: see ``inspect_masks``.
 
     Raises:
         DataError: a folder or file is missing or wrong, an image has no mask or several, or the masks do not fit the
@@ -55,18 +56,13 @@ def read_mask_folder(
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
     mask_values = None if values is None else tuple(values)
-    encoding = MaskEncoding(
-        mask_class_table(images, classes, mask_values),
-        mask_values,
-        ignore_index,
-        None if colors is None else tuple(colors),
-        tuple(ignore_colors),
-    )
+    table = mask_class_table(images, classes, mask_values)
+    class_colors = None if colors is None else tuple(colors)
+    encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
     report = DataReport()
-    pairs = _pairs(images, masks, suffix, report)
-    source = PictureMasks(pack_images([mask for _, mask in pairs]), masks, encoding)
-    packed = pack_images([image for image, _ in pairs])
-    dataset = SegmentationDataset(packed, source, images, encoding.classes, report, f"folder {images}")
+    image_files, mask_files = zip(*_pairs(images, masks, suffix, report), strict=True)
+    source = PictureMasks(pack_images(mask_files), masks, encoding)
+    dataset = SegmentationDataset(pack_images(image_files), source, images, table, report, f"folder {images}")
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
@@ -76,44 +72,41 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     together = images.resolve() == masks.resolve()
     if together and not suffix:
         raise DataError(f"{images}: images and masks lie in one folder; set data.mask_suffix, or move the masks out")
-    image_files = _files(images, leave_out=masks)
+    image_files = _files_by_stem(images, masks, report)
+    mask_files = image_files if together else _files_by_stem(masks, images, report)
     if together:
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
-    mask_files = _files(masks, leave_out=images)
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    wanted = {stem: stem + suffix for stem in image_files}
-    missing = [image_files[stem][0] for stem, mask in wanted.items() if mask not in mask_files]
+    missing = [stem for stem in image_files if stem + suffix not in mask_files]
     if missing:
-        example = f"{next(stem for stem, mask in wanted.items() if mask not in mask_files)}{suffix}.png"
+        names = [image_files[stem][0] for stem in missing]
         raise DataError(
-            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(missing)}; expected "
-            f"{example}, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add the masks "
-            "or take the images out"
+            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(names)}; expected "
+            f"{missing[0]}{suffix}.png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add "
+            "the masks or take the images out"
         )
-    for stem in sorted(mask_files.keys() - set(wanted.values()) - (image_files.keys() if together else set())):
+    used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
+    for stem in sorted(mask_files.keys() - used):
         report.add(DataIssue.NO_IMAGE, mask_files[stem][0])
-    return [(_only(images, image_files[stem]), _only(masks, mask_files[mask])) for stem, mask in wanted.items()]
+    return [(_only(images, names), _only(masks, mask_files[stem + suffix])) for stem, names in image_files.items()]
 
 
-def _files(folder: Path, leave_out: Path) -> dict[str, list[str]]:
-    """The picture files of each stem, in the order of the stems: relative paths, hidden files left out."""
-    other = leave_out.resolve()
+def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, list[str]]:
+    """The image files of each stem in a folder, but not in ``other``: relative paths, in the order of the stems."""
+    left_out = os.path.realpath(other)
+    files, repeated = find_images(
+        folder, lambda e: e.name.startswith(".") or (e.is_dir() and os.path.realpath(e.path) == left_out)
+    )
+    for link in repeated:
+        report.add(DataIssue.LINKED_TWICE, str(folder / link))
     found: dict[str, list[str]] = {}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        inside = Path(parent)
-        folders[:] = [name for name in folders if not name.startswith(".") and (inside / name).resolve() != other]
-        for name in names:
-            stem, kind = os.path.splitext(name)
-            if kind.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                relative = inside.relative_to(folder)
-                found.setdefault((relative / stem).as_posix(), []).append((relative / name).as_posix())
-    return {stem: sorted(found[stem]) for stem in sorted(found)}
+    for name in sorted(file.as_posix() for file in files):
+        found.setdefault(os.path.splitext(name)[0], []).append(name)
+    return {stem: found[stem] for stem in sorted(found)}
 
 
 def _only(folder: Path, names: list[str]) -> str:
     if len(names) > 1:
-        raise DataError(
-            f"{folder}: which file is meant: {listed(names)}? Their names differ in the type only; keep one"
-        )
+        raise DataError(f"{folder}: several files with one name: {listed(names)}; keep one of them")
     return names[0]

@@ -1,7 +1,7 @@
-"""Reads the Pascal VOC layout (Everingham et al. 2010): ``Annotations/``, ``ImageSets/Main/``, ``JPEGImages/``.
+"""Reads the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation.
 
-The lists in ``ImageSets/Main`` say which images a split has; an image is the file in ``JPEGImages`` that has the listed
-name before its suffix, whatever the annotation's ``<filename>`` says.
+The lists in ``ImageSets/Main`` (``ImageSets/Segmentation``) name the images of a split, without suffix. The files of
+an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``).
 
 Letters for dimensions: N objects of one image.
 """
@@ -9,8 +9,7 @@ Letters for dimensions: N objects of one image.
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
@@ -29,14 +28,14 @@ from detseg.errors import ClassTableError, DataError
 from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import ClassTable, ImageAnnotations
 
+Task = Literal["Main", "Segmentation"]
+"""The folder in ``ImageSets`` with the lists: of detection, or of segmentation."""
 
-@dataclass(frozen=True)
-class _Entry:
-    """One image of a split: where it lies relative to the root, and what its annotation says."""
-
-    image: str
-    xml: Path
-    annotation: VocAnnotation
+_LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
+    "Main": ("annotation", "Annotations", ".xml", {".xml"}),
+    "Segmentation": ("mask", "SegmentationClass", ".png", IMAGE_SUFFIXES),
+}
+"""What an image has beside it, the folder for these, their usual suffix, and all suffixes that are read."""
 
 
 def read_voc(
@@ -45,113 +44,50 @@ def read_voc(
     years: Sequence[str] = (),
     classes: ClassTable | Sequence[str] | None = None,
 ) -> DetectionDataset:
-    """Read one split of a data set in VOC layout.
+    """Read one split of a data set in VOC layout for detection.
 
-    Image ids are 1 to I in the order of the lists, since names may occur in several years.
+    Image ids are 1 to I in the order of the lists, since several years may use one name.
 
     Args:
-        root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages``; or ``VOCdevkit``, which holds such
-            folders (``VOC2007``, ``VOC2012``); or the folder that holds ``VOCdevkit``.
-        split: a list in ``ImageSets/Main`` without its suffix.  Several are joined by ``+``, each may name its year:
+        root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages`` (``images`` if there is no
+            ``JPEGImages``); or ``VOCdevkit``, which holds such folders (``VOC2007``, ``VOC2012``); or the folder that
+            holds ``VOCdevkit``.
+        split: a list in ``ImageSets/Main`` without its suffix. Several are joined by ``+``, and each may name its year:
             ``2007:trainval+2012:trainval``.
-        years: the years whose folders a list without a year is read from, e.g. ``("2007", "2012")``; empty: ``root``
-            itself is the folder.
-        classes: the table of the training split (``train.classes``) or the names in the order of their labels; None:
-            the sorted names of this split's annotations, which is right for the training split only.
+        years: the years in which a list without a year is read, e.g. ``("2007", "2012")``; empty: ``root`` itself is
+            the folder.
+        classes: the table of the training split (``train.classes``), or names in label order; None: the sorted names of
+            this split's annotations, which is right for the training split only.
 
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
     root = Path(root)
-    name = f"voc {split}" if not years else f"voc {'+'.join(years)} {split}"
     report = DataReport()
-    entries: list[_Entry] = []
-    for folder, list_name in voc_lists(root, split, years, "Main"):
-        entries += _read_folder(root, folder, list_name, report)
-    entries = _once(entries, report)
-    if not entries:
-        raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
-    table = _infer_classes(root, split, entries) if classes is None else class_table(classes)
+    files = _listed_files(root, split, years, "Main", report)
+    xmls = [_only(candidates) for _, candidates in files]
+    annotations = [read_voc_xml(xml) for xml in xmls]
+    if classes is None:
+        classes = sorted({name for annotation in annotations for name in annotation.names})
+        if not classes:
+            raise DataError(f"{root}: no image of the split '{split}' has an object; name the classes in data.classes")
+    table = class_table(classes)
+    label_of = {name: label for label, name in enumerate(table.names)}
     builder = AnnotationsBuilder()
-    for image_id, entry in enumerate(entries, start=1):
-        hw = _hw(root, entry, report)
-        _note_corners(entry, report)
-        builder.append(image_id, entry.image, hw, _objects(entry, table))
+    for image_id, ((images, _), xml, annotation) in enumerate(zip(files, xmls, annotations, strict=True), start=1):
+        # <filename> decides between a.jpg and a.png, and nothing else.
+        image = _only([path for path in images if path.name == annotation.filename] or images)
+        if annotation.filename not in ("", image.name):
+            report.add(DataIssue.WRONG_FILENAME, xml.name)
+        if annotation.hw is None:
+            report.add(DataIssue.SIZE_NOT_STATED, xml.name)
+        if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
+            report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
+        objects = _label_objects(xml, annotation, label_of)
+        builder.append(image_id, image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), objects)
     packed = builder.build()
     report_contents(packed, table, report)
-    return DetectionDataset(packed, root, table, report, name)
-
-
-def _read_folder(root: Path, folder: Path, list_name: str, report: DataReport) -> list[_Entry]:
-    images = files_by_stem(folder / "JPEGImages")
-    xmls = stems_of(folder / "Annotations", ".xml")
-    stems = listed_stems(folder, "Main", list_name, xmls | images.keys(), report)
-    check_present("image", folder / "JPEGImages", [stem for stem in stems if stem not in images])
-    check_present("annotation", folder / "Annotations", [f"{stem}.xml" for stem in stems if stem not in xmls])
-    relative = (folder / "JPEGImages").relative_to(root).as_posix()
-    entries = []
-    for stem in stems:
-        xml = folder / "Annotations" / f"{stem}.xml"
-        annotation = read_voc_xml(xml)
-        names = images[stem]
-        name = annotation.filename if annotation.filename in names else names[0]
-        if len(names) > 1 and name != annotation.filename:
-            raise DataError(
-                f"{folder / 'JPEGImages'}: which image is {shown(stem)}: {listed(names)}? Remove all but one"
-            )
-        if annotation.filename and annotation.filename != name:
-            report.add(DataIssue.WRONG_FILENAME, xml.name)
-        entries.append(_Entry(f"{relative}/{name}", xml, annotation))
-    return entries
-
-
-def _once(entries: list[_Entry], report: DataReport) -> list[_Entry]:
-    """The entries without those that an earlier list of a joined split has named, too."""
-    first = {entry.image: entry for entry in reversed(entries)}
-    for entry in entries:
-        if first[entry.image] is not entry:
-            report.add(DataIssue.LISTED_TWICE, entry.image)
-    return [entry for entry in entries if first[entry.image] is entry]
-
-
-def _infer_classes(root: Path, split: str, entries: list[_Entry]) -> ClassTable:
-    names = sorted({name for entry in entries for name in entry.annotation.names})
-    if not names:
-        raise DataError(f"{root}: no image of the split '{split}' has an object; name the classes in data.classes")
-    return ClassTable(tuple(names))
-
-
-def _hw(root: Path, entry: _Entry, report: DataReport) -> tuple[int, int]:
-    if entry.annotation.hw is not None:
-        return entry.annotation.hw
-    report.add(DataIssue.SIZE_NOT_STATED, entry.xml.name)
-    return read_image_hw(root / entry.image)
-
-
-def _note_corners(entry: _Entry, report: DataReport) -> None:
-    zero_based = int((entry.annotation.boxes[:, :2] == -1).any(axis=1).sum())
-    if zero_based:
-        report.add(DataIssue.ZERO_BASED, entry.xml.name, zero_based)
-
-
-def _objects(entry: _Entry, classes: ClassTable) -> ImageAnnotations:
-    label_of = {name: label for label, name in enumerate(classes.names)}
-    found = entry.annotation
-    for name in found.names:
-        if name not in label_of:
-            raise ClassTableError(
-                f"{entry.xml}: unknown class {shown(name)}{did_you_mean(name, classes.names)}; the classes are "
-                f"{listed(classes.names)}: correct the annotation or name the class in data.classes"
-            )
-    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0)
-    return ImageAnnotations(
-        boxes=found.boxes,
-        labels=np.array([label_of[name] for name in found.names], dtype=np.int64),
-        crowd=np.zeros(len(found.names), dtype=np.bool_),
-        difficult=found.difficult,
-        truncated=found.truncated,
-        area=sides.prod(axis=1),
-    )
+    return DetectionDataset(packed, root, table, report, _dataset_name(split, years))
 
 
 def read_voc_masks(
@@ -165,66 +101,30 @@ def read_voc_masks(
 ) -> SegmentationDataset:
     """Read one split of a data set in VOC layout for semantic segmentation.
 
-    Image ids are 1 to I in the order of the lists, since names may occur in several years.
-
     Args:
-        root: the folder with ``ImageSets``, ``SegmentationClass`` and ``JPEGImages`` (``images`` where there is no
-            folder of that name); or ``VOCdevkit``, which holds such folders; or the folder that holds ``VOCdevkit``.
-        split, years: as ``read_voc`` takes them; the lists are those of ``ImageSets/Segmentation``.
-        classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``.
-            A table says that another set is trained on, so that in this one a class alone is noted, not refused.
+        root, split, years: see ``read_voc``; the lists are those in ``ImageSets/Segmentation``, the masks lie in
+            ``SegmentationClass``.
+        classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A
+            table means that another set is trained on, so that masks of a single class are reported here, not refused.
         values: value of each class in the masks, in label order; None: the label itself.
-        ignore_index: value that counts nowhere; None: there is none.
-        skip_bad: as ``inspect_masks`` takes it.
+        ignore_index: value of the pixels to ignore; None: there is none.
+        skip_bad: see ``inspect_masks``.
 
     Raises:
         DataError: a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
     root = Path(root)
-    name = f"voc {split}" if not years else f"voc {'+'.join(years)} {split}"
-    folders = voc_lists(root, split, years, "Segmentation")
+    report = DataReport()
+    files = _listed_files(root, split, years, "Segmentation", report)
+    images = [_only(candidates).relative_to(root).as_posix() for candidates, _ in files]
+    masks = [_only(candidates).relative_to(root).as_posix() for _, candidates in files]
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    report = DataReport()
-    pairs: dict[str, str] = {}
-    for folder, list_name in folders:
-        for image, mask in _pairs(root, folder, list_name, report):
-            if image in pairs:
-                report.add(DataIssue.LISTED_TWICE, image)
-            pairs[image] = mask
-    if not pairs:
-        raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
-    masks = PictureMasks(pack_images(list(pairs.values())), root, encoding)
-    dataset = SegmentationDataset(pack_images(list(pairs)), masks, root, encoding.classes, report, name)
+    source = PictureMasks(pack_images(masks), root, encoding)
+    name = _dataset_name(split, years)
+    dataset = SegmentationDataset(pack_images(images), source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
-
-
-def _pairs(root: Path, folder: Path, list_name: str, report: DataReport) -> list[tuple[str, str]]:
-    """Paths, relative to the root, of the images of a list and of their masks."""
-    images_folder, masks_folder = _images_folder(folder), folder / "SegmentationClass"
-    images, masks = files_by_stem(images_folder), files_by_stem(masks_folder)
-    stems = listed_stems(folder, "Segmentation", list_name, images.keys() | masks.keys(), report)
-    check_present("image", images_folder, [stem for stem in stems if stem not in images])
-    check_present("mask", masks_folder, [f"{stem}.png" for stem in stems if stem not in masks])
-    return [
-        (_only(root, images_folder, stem, images[stem]), _only(root, masks_folder, stem, masks[stem])) for stem in stems
-    ]
-
-
-def _images_folder(folder: Path) -> Path:
-    usual, other = folder / "JPEGImages", folder / "images"
-    return other if other.is_dir() and not usual.is_dir() else usual
-
-
-def _only(root: Path, folder: Path, stem: str, names: list[str]) -> str:
-    if len(names) > 1:
-        raise DataError(f"{folder}: which file is {shown(stem)}: {listed(names)}? Remove all but one")
-    return f"{folder.relative_to(root).as_posix()}/{names[0]}"
-
-
-Task = Literal["Main", "Segmentation"]
-"""The folder in ``ImageSets`` that holds the lists."""
 
 
 def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
@@ -234,119 +134,124 @@ def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
     return next((path for path in candidates if (path / "ImageSets" / task).is_dir()), None)
 
 
-def voc_lists(root: Path, split: str, years: Sequence[str], task: Task) -> list[tuple[Path, str]]:
-    """The folders that a split is made of, each with the name of its list.
+def _dataset_name(split: str, years: Sequence[str]) -> str:
+    return " ".join(["voc", *(["+".join(years)] if years else []), split])
 
-    Args:
-        root, split, years: as ``read_voc`` takes them.
-        task: whose lists.
 
-    Raises:
-        DataError: a folder is missing, or the split is none.
-    """
+def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
+    for name in found.names:
+        if name not in label_of:
+            raise ClassTableError(
+                f"{xml}: unknown class {shown(name)}{did_you_mean(name, list(label_of))}; the classes are "
+                f"{listed(list(label_of))}: correct the annotation or name the class in data.classes"
+            )
+    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0)  # (N, 2)
+    return ImageAnnotations(
+        boxes=found.boxes,
+        labels=np.array([label_of[name] for name in found.names], dtype=np.int64),
+        crowd=np.zeros(len(found.names), dtype=np.bool_),
+        difficult=found.difficult,
+        truncated=found.truncated,
+        area=sides.prod(axis=1),
+    )
+
+
+def _listed_files(
+    root: Path, split: str, years: Sequence[str], task: Task, report: DataReport
+) -> list[tuple[list[Path], list[Path]]]:
+    """The image files, and the annotations or masks, with each name in the lists; repeated names are reported."""
+    kind, labels_name, usual_suffix, suffixes = _LABELS[task]
+    found: dict[tuple[Path, str], tuple[list[Path], list[Path]]] = {}
+    for folder, list_file in _find_lists(root, split, years, task):
+        images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
+        if not images_folder.is_dir() and (folder / "images").is_dir():
+            images_folder = folder / "images"
+        images, labels = _files_by_stem(images_folder, IMAGE_SUFFIXES), _files_by_stem(labels_folder, suffixes)
+        stems = _read_list(list_file, images.keys() | labels.keys())
+        _check_present(images_folder, "image", [stem for stem in stems if stem not in images])
+        _check_present(labels_folder, kind, [stem + usual_suffix for stem in stems if stem not in labels])
+        for stem in stems:
+            if (folder, stem) in found:
+                report.add(DataIssue.LISTED_TWICE, stem)
+            found[folder, stem] = images[stem], labels[stem]
+    if not found:
+        raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
+    return list(found.values())
+
+
+def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> list[tuple[Path, Path]]:
+    """The folders that a split is made of, each with its list."""
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; set data.root to the folder of the VOC data")
     lists = []
     for part in split.split("+"):
-        year, colon, list_name = part.strip().rpartition(":")
-        if not list_name or (colon and not year) or "/" in list_name or "\\" in list_name:
+        year, colon, name = part.strip().rpartition(":")
+        if not name or (colon and not year) or "/" in name or "\\" in name:
             raise DataError(f"split '{split}': expected a list like 'train' or '2007:train+2012:train', got '{part}'")
-        for folder_year in [year] if colon else years:
-            folder = find_year_folder(root, folder_year, task)
+        for folder_year in [year] if colon else years or [""]:
+            folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task)
             if folder is None:
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
-            lists.append((folder, list_name))
-        if not colon and not years:
-            lists.append((_only_folder(root, task), list_name))
+            lists.append((folder, folder / "ImageSets" / task / f"{name}.txt"))
     return lists
 
 
 def _only_folder(root: Path, task: Task) -> Path:
     if (root / "ImageSets" / task).is_dir():
         return root
-    years = sorted(
-        path.parts[-3][3:] for path in [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
-    )
-    annotations = "Annotations" if task == "Main" else "SegmentationClass"
-    mend = f"set data.root to the folder that holds {annotations}, ImageSets and JPEGImages"
+    lists = [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
+    years = sorted({path.parts[-3][3:] for path in lists})
+    fix = f"set data.root to the folder that holds {_LABELS[task][1]}, ImageSets and JPEGImages"
     if years:
-        mend = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
-    raise DataError(f"{root}: there is no ImageSets/{task} in it; {mend}")
+        fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
+    raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 
 
-def listed_stems(folder: Path, task: Task, list_name: str, present: Container[str], report: DataReport) -> list[str]:
-    """The names that a list holds, each once.
-
-    Args:
-        folder: the one with ``ImageSets``.
-        task: whose list.
-        list_name: its name without its suffix.
-        present: the names that have an image or an annotation.
-        report: where names that are listed twice are noted.
-
-    Raises:
-        DataError: the list is missing, unreadable, or holds other things than names.
-    """
-    path = folder / "ImageSets" / task / f"{list_name}.txt"
+def _read_list(path: Path, present: Container[str]) -> list[str]:
+    """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns: ``cell 1``."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         there = sorted(item.stem for item in path.parent.glob("*.txt"))
         raise DataError(
-            f"{path}: there is no such list{did_you_mean(list_name, there)}; the lists there: {listed(there) or 'none'}"
+            f"{path}: there is no such list{did_you_mean(path.stem, there)}; the lists there: {listed(there) or 'none'}"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the list: {error}") from None
-    stems: dict[str, None] = {}
+    stems = []
     for number, line in enumerate(lines, start=1):
-        stem = _listed_name(line, present)
-        if not stem:
+        stem, words = line.strip(), line.split()
+        if not stem or stem.startswith("#"):
             continue
+        if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
+            stem = words[0]
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
             raise DataError(
                 f"{path}:{number}: expected the name of an image without folder and suffix, got {shown(stem)}"
             )
-        if stem in stems:
-            report.add(DataIssue.LISTED_TWICE, stem)
-        stems[stem] = None
-    return list(stems)
+        stems.append(stem)
+    return stems
 
 
-def _listed_name(line: str, present: Container[str]) -> str:
-    """The name on a line; lists of one class (``cat_train.txt``) have -1, 0 or 1 behind it, and so have some names."""
-    line = line.strip()
-    if line.startswith("#"):
-        return ""
-    if line in present:
-        return line
-    words = line.split()
-    return words[0] if len(words) == 2 and words[1] in ("-1", "0", "1") else line
-
-
-def files_by_stem(folder: Path) -> dict[str, list[str]]:
-    """From one listing of the folder: the image files of each stem."""
-    found: dict[str, list[str]] = {}
+def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
+    """The files in a folder with one of the suffixes, by stem."""
+    found: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         stem, suffix = os.path.splitext(name)
-        if suffix.lower() in IMAGE_SUFFIXES:
-            found.setdefault(stem, []).append(name)
+        if suffix.lower() in suffixes:
+            found.setdefault(stem, []).append(folder / name)
     return found
 
 
-def stems_of(folder: Path, suffix: str) -> set[str]:
-    """The names, without it, of the files in a folder that have a suffix."""
-    names = os.listdir(folder) if folder.is_dir() else []
-    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+def _only(files: Sequence[Path]) -> Path:
+    if len(files) > 1:
+        names = listed([path.name for path in files])
+        raise DataError(f"{files[0].parent}: several files with one name: {names}; keep one of them")
+    return files[0]
 
 
-def check_present(kind: str, folder: Path, missing: list[str]) -> None:
-    """Refuse a list of which files are missing.
-
-    Raises:
-        DataError: some are.
-    """
+def _check_present(folder: Path, kind: str, missing: Sequence[str]) -> None:
     if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} {kind}(s) of the list missing: {listed(missing)}; "
-            "add the files or take the names off the list"
-        )
+        names = list(dict.fromkeys(missing))
+        text = f"{len(names)} {kind}(s) of the list missing: {listed(names)}"
+        raise DataError(f"{folder}: {text}; add the files or take the names off the list")

@@ -25,42 +25,16 @@ def voc(tmp_path: Path) -> VocConfig:
     return VocConfig(name="voc", root=tmp_path)
 
 
-def test_comments_and_blanks_are_no_classes(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("\ufeff# in the order of the values\n\n sky\t\r\n  # more\nroad 2\n", "utf-8")
-    assert mask_class_table(tmp_path, None).names == ("sky", "road 2")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("# nothing\n", "it names no classes"),
-        ("sky\nroad\nsky\n", "class names must differ, got sky more than once"),
-        ("sky\n", "got 1; name the background, too, on a line before sky"),
-        ("\n".join(f"c{k}" for k in range(256)), "2 to 255 classes apart, got 256"),
-        ("0 sky\n1 road\n", "expected names only, one a line, got '0 sky'; take the numbers out"),
-        ("# id: name\n0: sky\n1: road\n", "expected names only, one a line, got '0: sky'"),
-        ("0,sky\n1,road\n", "expected names only, one a line, got '0,sky'"),
-    ],
-)
-def test_what_is_wrong_is_said_of_the_file(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "classes.txt").write_text(text)
-    with pytest.raises(DataError) as caught:
-        mask_class_table(tmp_path, None)
-    assert str(caught.value).startswith(f"{tmp_path / 'classes.txt'}: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_number_in_some_names_is_a_name(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("ground\n3 wheeler\n4x4\n")
-    assert mask_class_table(tmp_path, None).names == ("ground", "3 wheeler", "4x4")
+def test_settings_are_not_called_a_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^data\.classes: the class name"):
+        mask_class_table(tmp_path, ("ground", "\x1b[31mcat"))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("road\nsky\n", r"2 classes, road, sky; expected 2, sky, road \(label 0 is 'road', expected 'sky'\)"),
-        ("sky\nstreet\n", r".*\(label 1 is 'street', expected 'road'\); values of these masks would be taken"),
+        ("sky\nstreet\n", r".*\(label 1 is 'street', expected 'road'\); values of these masks would be read"),
         ("sky\nroad\ntree\n", r"3 classes, sky, road, tree; expected 2, sky, road; values"),
     ],
 )
@@ -89,7 +63,7 @@ def test_names_of_the_user_go_before_the_file_and_this_is_said(voc: VocConfig) -
     val = open_semantic_split(renamed, "val", train.classes)
     assert train.classes.names == val.classes.names == ("sky", "road")
     for dataset in (train, val):
-        assert "classes.txt names himmel, weg; data.classes goes before it: sky, road" in lines_of(dataset.report)
+        assert "classes.txt names himmel, weg; data.classes overrides it: sky, road" in lines_of(dataset.report)
     (voc.root / "classes.txt").write_text("0 sky\n1 road\n")  # told to set data.classes, one is not told again
     assert open_semantic_split(renamed, "val", train.classes).report.lines() == []
 

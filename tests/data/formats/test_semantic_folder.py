@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.mask_folder import read_mask_folder
@@ -34,17 +33,6 @@ def test_suffix_and_masks_without_an_image(tmp_path: Path) -> None:
     assert dataset.report.lines() == ["masks without an image (not read): 1 (c_mask.png)"]
 
 
-def test_images_without_a_mask_are_an_error_that_names_them(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1]], "b": [[1, 1]], "c": [[0, 0]]})
-    (masks / "b.png").unlink()
-    with pytest.raises(
-        DataError, match=r"1 of 3 images have no mask: b\.jpg; expected b\.png, \.tif, \.tiff or \.bmp \(data\.mask_"
-    ):
-        read_mask_folder(images, masks, BINARY)
-    with pytest.raises(DataError, match=r"3 of 3 images have no mask: a\.jpg, b\.jpg, c\.jpg; expected a_gt\.png"):
-        read_mask_folder(images, masks, BINARY, "_gt")
-
-
 def test_one_folder_for_both(tmp_path: Path) -> None:
     for stem in ("a", "b"):
         save_image(tmp_path / f"{stem}.png", (1, 2))
@@ -63,28 +51,13 @@ def test_masks_in_a_folder_of_the_images(tmp_path: Path) -> None:
     assert [dataset.path(index) for index in range(len(dataset))] == [tmp_path / "a.png"]
 
 
-def test_names_that_differ_in_the_type_only(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1]]})
-    save_image(images / "a.png", (1, 2))
-    with pytest.raises(DataError, match=r"images: which file is meant: a\.jpg, a\.png\?"):
-        read_mask_folder(images, masks, BINARY)
-
-
-def test_missing_and_empty_folders(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1]]})
+def test_missing_folders_and_masks(tmp_path: Path) -> None:
+    images, _ = write_pairs(tmp_path, {"a": [[0, 1]]})
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root and the masks folder"):
         read_mask_folder(images, tmp_path / "nowhere", BINARY)
-    (images / "a.jpg").unlink()
-    with pytest.raises(DataError, match="images: there are no images in it"):
-        read_mask_folder(images, masks, BINARY)
-
-
-def test_jpeg_masks_are_refused_not_overlooked(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1]]})
-    Image.open(masks / "a.png").save(masks / "a.jpg")
-    (masks / "a.png").unlink()
-    with pytest.raises(DataError, match=r"a\.jpg: the mask is JPEG, which changes values at the edges"):
-        read_mask_folder(images, masks, BINARY)
+    root = shared_data("formats", "common_semantic_segmentation_dataset", "non_standard_dataset")
+    with pytest.raises(DataError, match=r"2 of 2 images have no mask: image_0001\.png, image_0002\.png"):
+        read_mask_folder(root / "images", root / "masks", BINARY)
 
 
 def test_real_colour_masks() -> None:
@@ -102,9 +75,3 @@ def test_real_colour_masks() -> None:
         DataError, match=r"0001\.png: 1 colour\(s\) .*: \(128, 64, 128\) 1 pixel, nearest Archway \(192, 0, "
     ):
         read_mask_folder(root / "images", root / "masks", names[:5], colors=colors[:5])
-
-
-def test_real_masks_of_other_names() -> None:
-    root = shared_data("formats", "common_semantic_segmentation_dataset", "non_standard_dataset")
-    with pytest.raises(DataError, match=r"2 of 2 images have no mask: image_0001\.png, image_0002\.png"):
-        read_mask_folder(root / "images", root / "masks", BINARY)

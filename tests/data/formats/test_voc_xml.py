@@ -57,56 +57,6 @@ def test_missing_or_zero_sizes_are_not_stated(tmp_path: Path, size: str) -> None
     assert parse(tmp_path, f"<annotation>{size}</annotation>").hw is None
 
 
-def test_real_files_without_size_or_objects() -> None:
-    floats = read_voc_xml(shared_data("malformed", "annotations", "datumaro_voc_no_size_float_coordinates.xml"))
-    assert floats.hw is None
-    assert floats.boxes.tolist() == [[3, 3, 8, 8]]
-    empty = read_voc_xml(shared_data("malformed", "annotations", "datumaro_voc_no_size_no_object.xml"))
-    assert empty.names == ()
-    assert empty.boxes.shape == (0, 4)
-
-
-def test_the_zero_area_boxes_of_bccd_are_one_pixel() -> None:
-    found = read_voc_xml(shared_data("malformed", "annotations", "bccd_BloodImage_00343_zero_area_box.xml"))
-    assert [180, 328, 181, 329] in found.boxes.tolist()
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_document_types_are_refused_before_anything_expands(tmp_path: Path, encoding: str) -> None:
-    # Each entity is ten of the one before: the last one would expand to four gigabytes.
-    entities = '<!ENTITY e0 "aaaa">' + "".join(
-        f'<!ENTITY e{level} "{f"&e{level - 1};" * 10}">' for level in range(1, 10)
-    )
-    text = f'<?xml version="1.0" encoding="{encoding}"?><!DOCTYPE annotation [{entities}]><annotation>&e9;</annotation>'
-    with pytest.raises(DataError, match=r"a\.xml: .*DOCTYPE"):
-        parse(tmp_path, text.encode(encoding))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("<annotation><object>", r"a\.xml: not a readable XML file"),
-        ("", r"a\.xml: not a readable XML file"),
-        ('<?xml version="1.0" encoding="klingon"?><annotation/>', r"a\.xml: not a readable XML file"),
-        ("<html/>", r"a\.xml: expected <annotation>.*got <html>"),
-        ("<annotation><object/></annotation>", r"a\.xml: an <object> has no <name>"),
-        ("<annotation><object><name>cat</name></object></annotation>", r"a\.xml: the object 'cat' has no <bndbox>"),
-        (
-            "<annotation><object><name>cat</name><bndbox><xmin>1</xmin></bndbox></object></annotation>",
-            r"a\.xml: ymin of the object 'cat': expected a number, got ''",
-        ),
-        (annotation_xml("", size_wh=(10**300, 1)), "width of <size>: expected a number"),
-        (annotation_xml(object_xml(("cat", float("nan"), 1, 2, 2))), r"xmin of the object 'cat'.*got 'nan'"),
-        (annotation_xml(object_xml(("cat", 1, 1, 2, 2), "<difficult>perhaps</difficult>")), "<difficult>.*'perhaps'"),
-        ("<annotation><size><width>wide</width></size></annotation>", "width of <size>.*'wide'"),
-    ],
-)
-def test_wrong_files_are_errors_that_name_file_and_place(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(DataError, match=message) as caught:
-        parse(tmp_path, text)
-    assert "\n" not in str(caught.value)
-
-
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such annotation file"):
         read_voc_xml(tmp_path / "gone.xml")

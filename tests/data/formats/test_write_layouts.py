@@ -81,10 +81,7 @@ def test_voc_lists_and_pictures(voc_root: Path) -> None:
 
 
 def test_voc_segmentation_maps(voc_root: Path) -> None:
-    classes, objects = (
-        Image.open(voc_root / "SegmentationClass/a.png"),
-        Image.open(voc_root / "SegmentationObject/a.png"),
-    )
+    classes, objects = (Image.open(voc_root / f"Segmentation{kind}/a.png") for kind in ("Class", "Object"))
     assert (classes.mode, objects.mode) == ("P", "P")
     dog = [[0] * 6, [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0] * 6]
     semantic, instance = np.array(dog), 2 * np.array(dog)
@@ -97,15 +94,8 @@ def test_voc_segmentation_maps(voc_root: Path) -> None:
 def test_voc_palette_has_the_published_colours() -> None:
     colors = np.array(voc_palette()).reshape(256, 3)
     # Background, aeroplane, bicycle, person, tv monitor and void, as the development kit's documentation lists them.
-    published = {
-        0: (0, 0, 0),
-        1: (128, 0, 0),
-        2: (0, 128, 0),
-        15: (192, 128, 128),
-        20: (0, 64, 128),
-        255: (224, 224, 192),
-    }
-    assert {index: tuple(colors[index].tolist()) for index in published} == published
+    published = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [192, 128, 128], [0, 64, 128], [224, 224, 192]]
+    assert colors[[0, 1, 2, 15, 20, 255]].tolist() == published
 
 
 def test_voc_fractions_of_a_pixel_are_kept(tmp_path: Path) -> None:
@@ -118,18 +108,10 @@ def test_voc_fractions_of_a_pixel_are_kept(tmp_path: Path) -> None:
 def test_voc_refuses_what_a_palette_image_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at most 254 classes, got 255"):
         VocWriter(tmp_path, [f"class{number}" for number in range(255)])
-    num = 255
-    masks = np.zeros((num, 4, 4), dtype=bool)
+    image, boxes, labels, masks = nothing()
+    many = (boxes, labels, masks, np.zeros(0, dtype=bool))
     with pytest.raises(ValueError, match="a: a palette image holds at most 254 objects, got 255"):
-        VocWriter(tmp_path, CLASSES).add(
-            "train",
-            "a",
-            np.zeros((4, 4, 3), dtype=np.uint8),
-            np.zeros((num, 4)),
-            np.zeros(num, dtype=np.int64),
-            masks,
-            np.zeros(num, dtype=bool),
-        )
+        VocWriter(tmp_path, CLASSES).add("train", "a", image, *(np.zeros((255, *x.shape[1:]), x.dtype) for x in many))
 
 
 def test_coco_file_by_hand(coco_root: Path) -> None:

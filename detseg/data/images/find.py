@@ -1,0 +1,57 @@
+"""Finds the image files below a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from detseg.data.images.read import IMAGE_SUFFIXES
+from detseg.errors import DataError
+from detseg.messages import one_line
+
+
+def find_images(
+    folder: Path, skip: Callable[[os.DirEntry[str]], bool] = lambda entry: False
+) -> tuple[list[Path], list[Path]]:
+    """Find the image files in a folder and its sub-folders, without opening them.
+
+    Links to folders are followed, but each folder is read once, whatever leads to it: at its own place if that lies
+    below ``folder``, else through the first link in sorted order. A link to ``folder`` or to a folder above it would
+    lead in a circle and is not followed.
+
+    Args:
+        folder: an existing folder.
+        skip: says which files and folders are left out.
+
+    Returns:
+        Sorted paths relative to ``folder``: the files with one of ``IMAGE_SUFFIXES``; and the links (or folders behind
+        links) that were not read a second time.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    top = os.path.realpath(folder)
+    seen = {str(parent) for parent in Path(top).parents}
+    images: list[Path] = []
+    repeated: list[Path] = []
+    folders, links = [Path()], list[Path]()
+    while folders or links:
+        inside = folders.pop() if folders else links.pop(0)
+        real = os.path.realpath(folder / inside)
+        if real in seen:
+            repeated.append(inside)
+            continue
+        seen.add(real)
+        try:
+            for entry in os.scandir(folder / inside):
+                if skip(entry):
+                    continue
+                if entry.is_dir():
+                    (links if entry.is_symlink() else folders).append(inside / entry.name)
+                elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+                    images.append(inside / entry.name)
+        except OSError as error:
+            raise DataError(f"{folder / inside}: cannot read the folder: {one_line(error)}") from None
+        links.sort()
+    return sorted(images), sorted(repeated)

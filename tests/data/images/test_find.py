@@ -1,0 +1,84 @@
+"""Image files below folders: every folder once, whatever links lead to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.images.find import find_images
+from detseg.predict.files import find_pictures
+from tests.data.formats.mask_layouts import BINARY, save_image, save_mask
+
+LINKS: dict[str, tuple[Mapping[str, str], list[str], int]] = {
+    "to the folder itself": ({"images/loop": "images"}, [], 1),
+    "to a parent": ({"images/a/up": "images", "images/a/top": "."}, [], 2),
+    "to a real sub-folder": ({"images/_first": "images/a", "images/z": "images/a"}, [], 2),
+    "one to an outside folder": ({"images/more": "far"}, ["more/1.png", "more/deep/2.png"], 0),
+    "two to one outside folder": ({"images/m": "far", "images/n": "far"}, ["m/1.png", "m/deep/2.png"], 1),
+    "to a folder in another linked one": ({"images/m": "far/deep", "images/n": "far"}, ["m/2.png", "n/1.png"], 1),
+    "two folders in a circle": ({"images/a/x": "images/b", "images/b/y": "images/a"}, [], 2),
+    "two outside folders in a circle": (
+        {"images/m": "far", "far/to": "near", "near/fro": "far"},
+        ["m/1.png", "m/deep/2.png", "m/to/3.png"],
+        1,
+    ),
+}
+"""Links in a folder ``images`` (link → target); the images that they add; how many are not followed."""
+
+OWN = ["0.png", "a/1.png", "b/1.png"]
+
+
+def write(root: Path, links: Mapping[str, str]) -> Path:
+    """A folder ``images`` with the images ``OWN`` and the links, ``masks`` for all, and two folders outside."""
+    for name in [*(f"images/{own}" for own in OWN), "far/1.png", "far/deep/2.png", "near/3.png"]:
+        save_image(root / name, (1, 2))
+    for link, target in links.items():
+        (root / link).symlink_to(root / target, target_is_directory=True)
+    return root / "images"
+
+
+@pytest.mark.parametrize(("links", "added", "repeated"), LINKS.values(), ids=list(LINKS))
+def test_links_to_folders_are_followed_once(
+    links: Mapping[str, str], added: list[str], repeated: int, tmp_path: Path
+) -> None:
+    images = write(tmp_path, links)
+    expected = sorted(OWN + added)
+    found, not_followed = find_images(images)
+    assert [path.as_posix() for path in found] == expected
+    assert len(not_followed) == repeated
+    assert [relative.as_posix() for _, relative in find_pictures([images])] == expected
+    for name in expected:
+        save_mask(tmp_path / "masks" / name, [[0, 1]])
+    dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
+    assert [dataset.packed.path(index) for index in range(len(dataset))] == expected
+    assert dataset.report.count(DataIssue.LINKED_TWICE) == repeated
+
+
+def test_a_linked_folder_is_the_folder(tmp_path: Path) -> None:
+    images = write(tmp_path, {"images/loop": "images", "link": "images"})
+    assert find_images(tmp_path / "link") == find_images(images)
+
+
+def test_links_between_masks_and_images_are_not_followed(tmp_path: Path) -> None:
+    """Each of the two folders has a link to the other, and to the one that holds both."""
+    images = write(tmp_path, {"images/masks": "masks", "images/all": "."})
+    for name in OWN:
+        save_mask(tmp_path / "masks" / name, [[0, 1]])
+    (tmp_path / "masks" / "images").symlink_to(images, target_is_directory=True)
+    dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
+    assert len(dataset) == 3
+    assert all(np.array_equal(dataset.semantic(index), [[0, 1]]) for index in range(3))
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.write_bytes(b"")], ids=["folder", "file"])
+def test_names_alone_decide(make: Callable[[Path], object], tmp_path: Path) -> None:
+    make(tmp_path / "a.PNG")
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")  # an error once it is read, not overlooked
+    names = [path.name for path in find_images(tmp_path)[0]]
+    assert names == (["gone.jpg"] if (tmp_path / "a.PNG").is_dir() else ["a.PNG", "gone.jpg"])
