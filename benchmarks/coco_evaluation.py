@@ -22,10 +22,10 @@ from benchmarks.coco_entries import as_coco
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
 from benchmarks.synthetic_detections import synthetic_records, with_ellipses
-from detseg.metrics.detection.coco import box_tables, coco_mask_numbers, coco_numbers, mask_tables
+from detseg.metrics.detection.coco import coco_numbers, coco_tables
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
-from detseg.structures import ClassTable
+from detseg.structures import ClassTable, FloatArray
 
 NUM_CLASSES = 80
 CLASSES = ClassTable(tuple(f"class {k}" for k in range(NUM_CLASSES)))
@@ -50,18 +50,18 @@ def rows(blocks: int) -> Iterator[Row]:
         return timed(peer.evaluate)()
 
     ours, its = in_turn(timed(numbers), theirs, blocks, warm_up=0)
-    peer.check(numbers().summary, box_tables(records, CLASSES, 100))
+    peer.check(numbers().summary, coco_tables(records, CLASSES, 100))
     loading = f"its createIndex before that, {peer.seconds_of_index:.2g} s, is not counted"
     equal = "tables and numbers equal to the last bit"
     yield Row("COCO evaluation, boxes", work, PEER, ours, its, "s", wanted=8, note=f"{equal}; {loading}")
-    note = "ours with VOC AP, operating points and diagnosis on top"
+    note = "ours with VOC AP, best F1 and diagnosis on top"
     yield Row("DetectionEvaluator.compute", work, PEER, tuple(all_of_ours), its, "s", note=note)
 
     masks = with_ellipses(synthetic_records(250, 1800, 25_000, NUM_CLASSES))
     peer = Peer(masks)
-    mask_numbers = partial(coco_mask_numbers, masks, CLASSES, 100)
+    mask_numbers = partial(coco_numbers, masks, CLASSES, 100, "segm")
     ours, its = in_turn(timed(mask_numbers), timed(peer.evaluate), blocks + 1)
-    peer.check(mask_numbers().summary, mask_tables(masks, CLASSES, 100))
+    peer.check(mask_numbers().summary, coco_tables(masks, CLASSES, 100, "segm"))
     work = "250 images, 1800 objects, 25 k detections, 80 classes"
     yield Row("COCO evaluation, masks", work, PEER, ours, its, "s", note=equal)
 
@@ -89,11 +89,12 @@ class Peer:
             self._evaluation.accumulate()
             self._evaluation.summarize()
 
-    def check(self, summary: dict[str, float], tables: Any) -> None:
+    def check(self, summary: dict[str, float], tables: tuple[FloatArray, FloatArray]) -> None:
         """Compare with what it found last, to the last bit."""
+        precision, recall = tables
         np.testing.assert_array_equal(list(summary.values()), self._evaluation.stats)
-        np.testing.assert_array_equal(tables.precision, self._evaluation.eval["precision"][..., 2])
-        np.testing.assert_array_equal(tables.recall, self._evaluation.eval["recall"])
+        np.testing.assert_array_equal(precision, self._evaluation.eval["precision"][..., 2])
+        np.testing.assert_array_equal(recall, self._evaluation.eval["recall"])
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
-from detseg.metrics.segmentation.confusion import ConfusionMatrix
+from detseg.metrics.segmentation.confusion import check_labels, pair_counts
 from detseg.structures import IGNORE_LABEL
 
 NUM_CLASSES = 21
@@ -60,11 +60,11 @@ def noise() -> tuple[Tensor, Tensor]:
 
 
 def _row(kind: str, predicted: Tensor, truth: Tensor, checked: bool, blocks: int) -> Row:
-    ours = ConfusionMatrix(NUM_CLASSES)
+    ours = ConfusionMatrix()
     theirs = MulticlassConfusionMatrix(NUM_CLASSES, ignore_index=IGNORE_LABEL, validate_args=checked)
     mine, other = (timed(partial(_updates, side, predicted, truth), UPDATES, 1e3) for side in (ours, theirs))
     our_times, their_times = in_turn(mine, other, blocks)
-    assert torch.equal(ours.counts, theirs.confmat)  # both saw as many updates
+    assert torch.equal(ours.counts[:NUM_CLASSES, :NUM_CLASSES], theirs.confmat)  # both saw as many updates
     return Row(
         stage="confusion matrix, update",
         work=f"{BATCH} × {SIDE} × {SIDE}, {NUM_CLASSES} classes, {kind}",
@@ -75,6 +75,19 @@ def _row(kind: str, predicted: Tensor, truth: Tensor, checked: bool, blocks: int
         wanted=2,
         note=f"{THREADS} threads; counts compared",
     )
+
+
+class ConfusionMatrix:
+    """Counts as our evaluator does."""
+
+    def __init__(self) -> None:
+        self.counts = torch.zeros(256, 256, dtype=torch.int64)
+
+    def update(self, predicted: Tensor, truth: Tensor) -> None:
+        """Count the pixels of label maps."""
+        counts = pair_counts(predicted, truth)
+        check_labels(counts, NUM_CLASSES)
+        self.counts += counts
 
 
 def _updates(matrix: ConfusionMatrix | MulticlassConfusionMatrix, predicted: Tensor, truth: Tensor) -> None:

@@ -19,7 +19,7 @@ from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.factory.yolo import build_detector
 from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.segmentation.confusion import ConfusionMatrix
+from detseg.metrics.segmentation.confusion import pair_counts
 from detseg.models.yolo.detector import YoloDetector
 from detseg.models.yolo.search import Wanted, best_detections
 from detseg.structures import BoxTargets, ClassTable, Detections, ImageAnnotations
@@ -177,9 +177,8 @@ def _boxes(rng: np.random.Generator, num: int) -> np.ndarray[Any, np.dtype[np.fl
 
 
 def _confusion(num_pixels: int, num_classes: int) -> Work:
-    matrix = ConfusionMatrix(num_classes)
     predicted, truth = (torch.randint(num_classes, (num_pixels,), dtype=torch.uint8) for _ in range(2))
-    return lambda: matrix.update(predicted, truth)
+    return lambda: pair_counts(predicted, truth)
 
 
 def _loading(folder: Path, side: int, num_objects: int) -> Work:

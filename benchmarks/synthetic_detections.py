@@ -10,7 +10,7 @@ from detseg.structures import FloatArray, IntArray
 
 WIDTH, HEIGHT = 640, 480
 _NEAR = 0.35
-"""Share of the detections that are near an object, mostly of its class; the others are anywhere."""
+"""Fraction of the detections that are near an object, mostly of its class; the others are anywhere."""
 
 
 def synthetic_records(

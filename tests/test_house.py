@@ -89,7 +89,7 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     ),
     (
         house.import_direction,
-        "detseg/metrics/detection/voc_matching.py",
+        "detseg/metrics/detection/voc.py",
         "from detseg.data.formats.voc import x\n",
         "metrics must not import data",
     ),

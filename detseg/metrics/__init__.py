@@ -1,1 +1,1 @@
-"""What a model is measured by: each number has a referee, and the same evaluator serves every tool."""
+"""Metrics: predictions and ground truth as arrays → numbers."""

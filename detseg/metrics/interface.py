@@ -1,4 +1,4 @@
-"""What every evaluator and its result offer, whatever the task: what training, tools and checkpoints go by."""
+"""The interface of evaluators and their results, whatever the task, for training, tools and checkpoints."""
 
 from __future__ import annotations
 
@@ -14,45 +14,36 @@ if TYPE_CHECKING:
 
 
 class Result(Protocol):
-    """The outcome of an evaluation."""
+    """The result of an evaluation."""
 
     @property
     def headline(self) -> dict[str, float]:
-        """The numbers to follow, most important first: by the first, the best checkpoint and early stopping go."""
-        ...
+        """The numbers to follow, most important first; the best checkpoint and early stopping go by the first."""
 
     def explain(self) -> list[str]:
-        """What is suspicious about the result, one sentence each; nothing where nothing is."""
-        ...
+        """What is suspicious about the result, one sentence each."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON file; what is not defined is None."""
-        ...
+        """Plain data for a JSON file; what is undefined is None."""
 
     def table(self) -> RenderableType:
         """The numbers for the screen, 80 columns wide."""
-        ...
 
 
 class Evaluator(Protocol):
-    """Collects what a model predicts beside the ground truth, batch by batch, and scores it."""
+    """Collects predictions and ground truth, batch by batch, and scores them."""
 
     def reset(self) -> None:
         """Forget everything collected."""
-        ...
 
     def update_batch(self, batch: Batch, predictions: Any, /) -> None:
         """Add an evaluation batch and what the model's ``predict`` returned for its images."""
-        ...
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything collected as plain arrays by name, for another process to ``merge``."""
-        ...
 
     def merge(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add the images of another evaluator's ``state``; the numbers do not depend on the order."""
-        ...
 
     def compute(self) -> Result:
         """Score everything collected so far; the state stays."""
-        ...

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import best_matches, match_at_iou
-from detseg.metrics.segmentation.confusion import ConfusionMatrix
+from detseg.metrics.detection.voc import best_matches, rank_classes
+from detseg.metrics.segmentation.confusion import check_labels, pair_counts
 from detseg.structures import ClassTable, Detections, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
 
@@ -55,26 +55,29 @@ def _image(rng: np.random.Generator, num_found: int, num_true: int) -> tuple[Det
 
 @given(scenes(), st.sampled_from([0.25, 0.5, 1.0]))
 def test_right_and_wrong_one_by_one(scene: Scene, threshold: float) -> None:
-    """The devkit's rule in loops: a detection is held against the object that it overlaps most, taken or not."""
+    """The development kit's rule in loops: a detection is compared with the object that it overlaps most, taken or
+    not."""
     records = DetectionRecords.concatenate([DetectionRecords.of_image(k, *image) for k, image in enumerate(scene)])
-    flags = match_at_iou(records, best_matches(records), threshold)
-    right, ignored, taken = set(), set(), set()
+    taken: set[int] = set()
+    scores: list[list[float]] = [[], []]
+    right: list[list[bool]] = [[], []]
     for row in sorted(range(len(records.detection_scores)), key=lambda row: -records.detection_scores[row]):
         best, overlap = -1, 0.0
+        label = int(records.detection_labels[row])
         for other in range(len(records.object_labels)):
             same = records.object_image_ids[other] == records.detection_image_ids[row]
-            if same and records.object_labels[other] == records.detection_labels[row]:
+            if same and records.object_labels[other] == label:
                 found = _iou(records.detection_boxes[row].tolist(), records.object_boxes[other].tolist())
                 if best < 0 or found > overlap:
                     best, overlap = other, found
-        if best >= 0 and overlap >= threshold:
-            if records.object_ignore[best]:
-                ignored.add(row)
-            elif best not in taken:
-                taken.add(best)
-                right.add(row)
-    assert set(np.flatnonzero(flags.right).tolist()) == right
-    assert set(np.flatnonzero(flags.ignored).tolist()) == ignored
+        hit = best >= 0 and overlap >= threshold
+        if not (hit and records.object_ignore[best]):
+            scores[label].append(float(records.detection_scores[row]))
+            right[label].append(hit and best not in taken)
+            taken |= {best} if hit else set()
+    for label, ranking in enumerate(rank_classes(records, best_matches(records), threshold, 2)):
+        assert ranking.scores.tolist() == scores[label]
+        assert ranking.true_positives.tolist() == np.cumsum(right[label], dtype=np.int64).tolist()
 
 
 def _iou(one: list[float], other: list[float]) -> float:
@@ -127,7 +130,7 @@ def test_the_truth_as_detections_scores_one(scene: Scene) -> None:
 
 
 @given(st.sampled_from([math.nan, math.inf, -math.inf]), st.booleans(), st.integers(0, 3))
-def test_numbers_that_are_none_are_refused(number: float, in_truth: bool, column: int) -> None:
+def test_nan_and_infinite_numbers_raise(number: float, in_truth: bool, column: int) -> None:
     found, truth = _image(np.random.default_rng(0), 3, 3)
     (truth.boxes if in_truth else found.boxes)[1, column] = number
     with pytest.raises(ValueError, match=r"image 7: boxes of .*: 1 of 12 numbers are NaN or infinite"):
@@ -140,20 +143,18 @@ def test_pixels_counted_one_by_one(seed: int, num_classes: int, hw: tuple[int, i
     predicted = rng.integers(0, num_classes, hw, dtype=np.uint8)
     truth = rng.integers(0, num_classes, hw, dtype=np.uint8)
     truth[rng.random(hw) < 0.2] = 255
-    matrix = ConfusionMatrix(num_classes)
-    matrix.update(torch.from_numpy(predicted), torch.from_numpy(truth))
+    counts = pair_counts(torch.from_numpy(predicted), torch.from_numpy(truth))
+    check_labels(counts, num_classes)
     expected = np.zeros((num_classes, num_classes), dtype=np.int64)
     counted = truth != 255
     np.add.at(expected, (truth[counted], predicted[counted]), 1)
-    np.testing.assert_array_equal(matrix.counts.numpy(), expected)
-    assert matrix.num_ignored == int((~counted).sum())
+    np.testing.assert_array_equal(counts[:num_classes, :num_classes].numpy(), expected)
+    assert int(counts[255].sum()) == int((~counted).sum())
 
 
 @given(st.sampled_from(["predicted", "truth"]), st.sampled_from([3, 4, 254, -1, 256, 2**40]))
-def test_labels_outside_the_table_are_refused(side: str, wrong: int) -> None:
+def test_labels_outside_the_class_table_raise(side: str, wrong: int) -> None:
     maps = {"predicted": torch.zeros(4, 5, dtype=torch.int64), "truth": torch.zeros(4, 5, dtype=torch.int64)}
     maps[side][2, 3] = wrong
-    matrix = ConfusionMatrix(3)
-    with pytest.raises(ValueError, match="expected"):
-        matrix.update(**maps)
-    assert int(matrix.counts.sum()) == 0
+    with pytest.raises(ValueError, match="expected labels 0 to 2 of 3 classes"):
+        check_labels(pair_counts(**maps), 3)

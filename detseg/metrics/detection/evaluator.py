@@ -1,7 +1,6 @@
-"""The one evaluator of detections: in training, in ``tools/evaluate.py`` and for exported models.
+"""The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1.
 
-It collects detections and ground truth image by image and scores them by COCO's rules (pycocotools), by VOC's, and at
-the best threshold of each class; with masks, also those by COCO's rules.
+Training, ``tools/evaluate.py`` and exported models are all scored by it.
 """
 
 from __future__ import annotations
@@ -12,15 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.metrics.detection.coco import CocoNumbers, coco_mask_numbers, coco_numbers
-from detseg.metrics.detection.diagnosis import gather_evidence
+from detseg.metrics.detection.best_f1 import best_f1
+from detseg.metrics.detection.coco import CocoNumbers, coco_numbers
+from detseg.metrics.detection.diagnosis import diagnosis_inputs
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
-from detseg.metrics.detection.result import ClassResult, DetectionResult, MaskNumbers
-from detseg.metrics.detection.voc_matching import (
+from detseg.metrics.detection.result import ClassResult, DetectionResult
+from detseg.metrics.detection.voc import (
     BestMatches,
     best_matches,
-    best_operating_point,
-    match_at_iou,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
@@ -32,34 +30,33 @@ _VOC_IOU = 0.5
 
 
 class DetectionEvaluator:
-    """Collects detections and ground truth; an image counts once, however often it comes.
+    """Collects detections and ground truth; an image counts once, however often it is added.
 
     A distributed sampler repeats images to fill the last batches.  The first detections of an image are kept; later
     ones may differ in the last bits, when the image was computed in another batch.
 
     Args:
         classes: of the ground truth and the detections.
-        max_detections: how many detections of a class in an image the COCO numbers count; COCO's rule is 100.
-        operating_iou: IoU in (0, 1] from which a detection is right in precision, recall and F1, which are judged by
-            VOC's matching rule.
-        masks: score the masks of the detections too; all other numbers are of boxes.
+        max_detections: detections of a class in an image that the COCO numbers count; COCO's rule is 100.
+        f1_iou: IoU in (0, 1] from which a detection is right in precision, recall and F1, by VOC's matching rule.
+        masks: score the masks of the detections too, by COCO's rules; all other numbers are of boxes.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
     def __init__(
-        self, classes: ClassTable, max_detections: int = 100, operating_iou: float = 0.5, masks: bool = False
+        self, classes: ClassTable, max_detections: int = 100, f1_iou: float = 0.5, masks: bool = False
     ) -> None:
         if max_detections < 1:
             raise ValueError(f"max_detections: expected 1 or more, got {max_detections}")
-        if not 0 < operating_iou <= 1:
-            raise ValueError(f"operating_iou: expected a number above 0 and up to 1, got {operating_iou}")
+        if not 0 < f1_iou <= 1:
+            raise ValueError(f"f1_iou: expected a number above 0 and up to 1, got {f1_iou}")
         self.classes = classes
         self.max_detections = max_detections
-        self.operating_iou = operating_iou
+        self.f1_iou = f1_iou
         self.masks = masks
-        self._kind: type[DetectionRecords] = MaskRecords if masks else DetectionRecords
+        self._records_type: type[DetectionRecords] = MaskRecords if masks else DetectionRecords
         self.reset()
 
     def reset(self) -> None:
@@ -68,7 +65,7 @@ class DetectionEvaluator:
         self._seen: set[int] = set()
 
     def update(self, image_id: int, detections: Detections, truth: ImageAnnotations) -> None:
-        """Add one image, unless it is there already.
+        """Add one image, unless it was added before.
 
         Args:
             image_id: unique in the data set.
@@ -77,7 +74,7 @@ class DetectionEvaluator:
 
         Raises:
             ValueError: a label outside the class table, another class table, a box or score that is not finite, or,
-                where masks are scored, no masks or masks of different image sizes.
+                where masks are scored, missing masks or masks of different image sizes.
         """
         if image_id in self._seen:
             return
@@ -86,7 +83,7 @@ class DetectionEvaluator:
                 f"image {image_id}: the detections' classes {list(detections.classes.names)} are not the evaluator's "
                 f"{list(self.classes.names)}"
             )
-        part = self._kind.of_image(image_id, detections, truth)
+        part = self._records_type.of_image(image_id, detections, truth)
         self._check_labels(f"image {image_id}: detections", part.detection_labels)
         self._check_labels(f"image {image_id}: ground truth", part.object_labels)
         _check_finite(f"image {image_id}: boxes of detections", part.detection_boxes)
@@ -97,12 +94,12 @@ class DetectionEvaluator:
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """All images as plain arrays by name, for another process to ``merge``."""
-        return self._kind.concatenate(self._parts).to_state()
+        return self._records_type.concatenate(self._parts).to_state()
 
     def merge(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add the images of another evaluator's ``state`` that are not there yet."""
         seen = np.array(sorted(self._seen), dtype=np.int64)
-        part = self._kind.from_state(state).without_images(seen)
+        part = self._records_type.from_state(state).without_images(seen)
         self._parts.append(part)
         self._seen.update(part.image_ids.tolist())
 
@@ -115,57 +112,45 @@ class DetectionEvaluator:
 
     def compute(self) -> DetectionResult:
         """Score everything collected so far; the state stays."""
-        records = self._kind.concatenate(self._parts)
+        records = self._records_type.concatenate(self._parts)
         coco = coco_numbers(records, self.classes, self.max_detections)
-        overlaps = best_matches(records)
-        rows = self._class_results(records, overlaps, coco)
+        matches = best_matches(records)
+        classes = self._class_results(records, matches, coco)
         return DetectionResult(
             coco=coco.summary,
-            voc07_ap50=mean_defined([row.voc07_ap50 for row in rows]),
-            voc10_ap50=mean_defined([row.voc10_ap50 for row in rows]),
-            classes=rows,
+            voc07_ap50=mean_defined([row.voc07_ap50 for row in classes]),
+            voc10_ap50=mean_defined([row.voc10_ap50 for row in classes]),
+            classes=classes,
             num_images=len(records.image_ids),
             num_objects=int(np.count_nonzero(~records.object_ignore)),
             num_ignored=int(np.count_nonzero(records.object_ignore)),
             num_detections=len(records.detection_scores),
             max_detections=self.max_detections,
-            operating_iou=self.operating_iou,
-            evidence=gather_evidence(records, overlaps),
-            masks=self._mask_numbers(records),
+            operating_iou=self.f1_iou,
+            evidence=diagnosis_inputs(records, matches),
+            masks=coco_numbers(records, self.classes, self.max_detections, "segm") if self.masks else None,
         )
 
-    def _mask_numbers(self, records: DetectionRecords) -> MaskNumbers | None:
-        if not isinstance(records, MaskRecords):
-            return None
-        numbers = coco_mask_numbers(records, self.classes, self.max_detections)
-        return MaskNumbers(numbers.summary, tuple(numbers.class_ap.tolist()), tuple(numbers.class_ap50.tolist()))
-
     def _class_results(
-        self, records: DetectionRecords, overlaps: BestMatches, coco: CocoNumbers
+        self, records: DetectionRecords, matches: BestMatches, coco: CocoNumbers
     ) -> tuple[ClassResult, ...]:
         num_classes = len(self.classes)
-        by_voc = rank_classes(records, match_at_iou(records, overlaps, _VOC_IOU), num_classes)
-        by_operation = rank_classes(records, match_at_iou(records, overlaps, self.operating_iou), num_classes)
+        for_ap = rank_classes(records, matches, _VOC_IOU, num_classes)
+        for_f1 = rank_classes(records, matches, self.f1_iou, num_classes)
         num_detections = np.bincount(records.detection_labels, minlength=num_classes).tolist()
-        rows = []
-        for label, (name, ranking) in enumerate(zip(self.classes.names, by_voc, strict=True)):
-            point = best_operating_point(by_operation[label])
-            rows.append(
-                ClassResult(
-                    name=name,
-                    num_objects=ranking.num_objects,
-                    num_detections=num_detections[label],
-                    ap=float(coco.class_ap[label]),
-                    ap50=float(coco.class_ap50[label]),
-                    voc07_ap50=voc07_average_precision(ranking),
-                    voc10_ap50=voc10_average_precision(ranking),
-                    precision=point.precision,
-                    recall=point.recall,
-                    f1=point.f1,
-                    threshold=point.threshold,
-                )
+        return tuple(
+            ClassResult(
+                name=name,
+                num_objects=for_ap[label].num_objects,
+                num_detections=num_detections[label],
+                ap=coco.class_ap[label],
+                ap50=coco.class_ap50[label],
+                voc07_ap50=voc07_average_precision(for_ap[label]),
+                voc10_ap50=voc10_average_precision(for_ap[label]),
+                **best_f1(for_f1[label])._asdict(),
             )
-        return tuple(rows)
+            for label, name in enumerate(self.classes.names)
+        )
 
     def _check_labels(self, where: str, labels: IntArray) -> None:
         wrong = labels[(labels < 0) | (labels >= len(self.classes))]

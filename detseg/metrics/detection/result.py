@@ -1,23 +1,26 @@
-"""What an evaluation of detections says: numbers, a table for the screen, plain data for a file, and words.
+"""The result of an evaluation of detections: numbers, a table for the screen, plain data for a file, and explanations.
 
 NaN stands for "not defined" (no objects of that class or size); in files it is null.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.detection.diagnosis import Evidence, diagnose, diagnose_masks
-from detseg.metrics.nan_values import shown, without_nan
+from detseg.metrics.detection.coco import CocoNumbers
+from detseg.metrics.detection.diagnosis import DiagnosisInputs
+from detseg.metrics.nan_values import format_number, without_nan
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
 _HEADLINE = ("AP", "AP50", "AP75")
+_LOW_SCORE = 0.05
+_LABELS_SUSPECT = 0.2  # AP50 without labels from which wrong labels are suspected
+_MASKS_SUSPECT = 0.3  # AP50 of boxes from which wrong masks are suspected
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class ClassResult:
 
     Attributes:
         name: of the class.
-        num_objects: objects to find; crowd and difficult ones are not.
+        num_objects: objects to find, without crowd and difficult ones.
         num_detections: detections of the class.
         ap: COCO AP, mean over IoU 0.50 to 0.95.
         ap50: COCO AP at IoU 0.5.
@@ -52,27 +55,11 @@ class ClassResult:
 
 
 @dataclass(frozen=True)
-class MaskNumbers:
-    """COCO's numbers of masks; NaN where not defined.
-
-    Attributes:
-        summary: COCO's twelve numbers by name, as in ``DetectionResult.coco``.
-        class_ap: AP of each class, in the order of the labels.
-        class_ap50: AP at IoU 0.5 of each class.
-    """
-
-    summary: dict[str, float]
-    class_ap: tuple[float, ...]
-    class_ap50: tuple[float, ...]
-
-
-@dataclass(frozen=True)
 class DetectionResult:
-    """The outcome of an evaluation.
+    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``.
 
     Attributes:
-        coco: COCO's twelve numbers by name: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10,
-            AR_<max_detections>, AR_small, AR_medium, AR_large.
+        coco: COCO's twelve numbers by name, as ``CocoNumbers.summary``.
         voc07_ap50: mean over the classes that have objects of VOC 2007's AP at IoU 0.5.
         voc10_ap50: the same of VOC 2010's.
         classes: one row a class, in the order of the labels.
@@ -80,10 +67,10 @@ class DetectionResult:
         num_objects: objects to find.
         num_ignored: crowd and difficult objects.
         num_detections: all detections.
-        max_detections: how many of a class in an image the COCO numbers count.
+        max_detections: detections of a class in an image that the COCO numbers count.
         operating_iou: IoU from which a detection is right in precision, recall and F1.
         evidence: what ``explain`` goes by.
-        masks: the numbers of masks, all others being of boxes; None where only boxes were scored.
+        masks: COCO's numbers of masks, all others being of boxes; None where only boxes were scored.
     """
 
     coco: dict[str, float]
@@ -96,26 +83,61 @@ class DetectionResult:
     num_detections: int
     max_detections: int
     operating_iou: float
-    evidence: Evidence
-    masks: MaskNumbers | None = None
+    evidence: DiagnosisInputs
+    masks: CocoNumbers | None = None
 
     @property
     def headline(self) -> dict[str, float]:
-        """AP, AP50 and AP75 of COCO, those of masks first; by the first the best checkpoint is picked."""
+        """AP, AP50 and AP75 of COCO, those of masks first; the best checkpoint is picked by the first."""
         boxes = {name: self.coco[name] for name in _HEADLINE}
         if self.masks is None:
             return boxes
         return {f"mask_{name}": self.masks.summary[name] for name in _HEADLINE} | boxes
 
     def explain(self) -> list[str]:
-        """Say in words why the AP is zero or looks wrong; nothing where nothing is suspicious."""
+        """Say why the AP is zero or looks wrong, one sentence a cause; nothing where nothing is suspicious."""
+        if not self.num_images:
+            return ["No image was evaluated: the split is empty."]
+        if not self.num_objects:
+            ignored = f" ({self.num_ignored} crowd or difficult ones do not count)" if self.num_ignored else ""
+            return [
+                f"The {self.num_images} images have no objects to find{ignored}: AP is not defined; check the "
+                "annotations."
+            ]
+        if not self.num_detections:
+            return [
+                "The model returned no detections at all, so AP is 0: its scores are all below the score threshold; "
+                "lower the threshold or train longer."
+            ]
+        sentences = []
+        if not self.evidence.num_overlapping:
+            sentences.append(
+                f"None of the {self.num_detections} detections overlaps an object by IoU >= 0.5, whatever its label "
+                f"(best: {self.evidence.highest_iou:.2f}): the model has not learned yet, or boxes are in other "
+                "coordinates than the objects (another image size, xywh read as xyxy)."
+            )
+        with_labels, without = self.evidence.pooled_ap50, self.evidence.unlabelled_ap50
+        if without >= _LABELS_SUSPECT and with_labels < without / 2:
+            sentences.append(
+                f"Boxes are found but labels are wrong: AP50 of all objects together is {with_labels:.3f}, and "
+                f"{without:.3f} with the labels ignored; check the order and numbering of the classes."
+            )
+        if self.evidence.highest_score < _LOW_SCORE:
+            sentences.append(
+                f"The highest score of all detections is {self.evidence.highest_score:.3f}: the model is not confident "
+                "of anything, as at the beginning of training."
+            )
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
-        words = diagnose(
-            self.num_images, self.num_objects, self.num_ignored, self.num_detections, undetected, self.evidence
-        )
-        if self.masks is not None:
-            words += diagnose_masks(self.coco["AP50"], self.masks.summary["AP50"])
-        return words
+        if undetected:
+            sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
+        boxes, masks = self.coco["AP50"], float("nan") if self.masks is None else self.masks.summary["AP50"]
+        if boxes > _MASKS_SUSPECT and masks < boxes / 10:
+            sentences.append(
+                f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "
+                "masks; the mask head has not learned yet, or the annotations' masks do not lie in their boxes "
+                "(another image size, x and y swapped): draw some."
+            )
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; what is not defined is None, and without masks there is no ``masks``."""
@@ -129,49 +151,35 @@ class DetectionResult:
         from rich.console import Group
         from rich.text import Text
 
+        summaries = [_summary("COCO" if self.masks is None else "COCO, boxes", self.coco)]
+        names, means = ("VOC07", "VOC10"), [self.voc07_ap50, self.voc10_ap50]
+        numbers = [(row.voc07_ap50, row.voc10_ap50) for row in self.classes]
+        if self.masks is not None:  # 80 columns have no room for all four
+            summaries.append(_summary("COCO, masks", self.masks.summary))
+            names, means = ("mask\nAP", "mask\nAP50"), [self.masks.summary["AP"], self.masks.summary["AP50"]]
+            numbers = list(zip(self.masks.class_ap, self.masks.class_ap50, strict=True))
         rows = _table("By class", padding=0)
         rows.add_column("class", overflow="fold")
-        columns = self._class_columns()
-        for name in ("objects", "dets", *columns):
+        for name in ("objects", "dets", "AP", "AP50", *names, "prec.", "recall", "F1", "score"):
             rows.add_column(name, justify="right", no_wrap=True)
-        for k, row in enumerate(self.classes):
-            numbers = (shown(values[k]) for values, _ in columns.values())
-            rows.add_row(Text(row.name), str(row.num_objects), str(row.num_detections), *numbers)
+        for row, pair in zip(self.classes, numbers, strict=True):
+            values = (row.ap, row.ap50, *pair, row.precision, row.recall, row.f1, row.threshold)
+            rows.add_row(Text(row.name), str(row.num_objects), str(row.num_detections), *map(format_number, values))
         rows.add_section()
-        means = ("" if mean is None else shown(mean) for _, mean in columns.values())
-        rows.add_row("all", str(self.num_objects), str(self.num_detections), *means)
-        if self.masks is None:
-            return Group(_summary("COCO", self.coco), rows, self._footnote())
-        summaries = (_summary("COCO, boxes", self.coco), _summary("COCO, masks", self.masks.summary))
+        means = [self.coco["AP"], self.coco["AP50"], *means]
+        rows.add_row("all", str(self.num_objects), str(self.num_detections), *map(format_number, means))
         return Group(*summaries, rows, self._footnote())
 
-    def _class_columns(self) -> dict[str, tuple[Sequence[float], float | None]]:
-        """Header of each column of numbers → the numbers of the classes, and their mean where it says something."""
-        columns: dict[str, tuple[Sequence[float], float | None]] = {
-            "AP": ([row.ap for row in self.classes], self.coco["AP"]),
-            "AP50": ([row.ap50 for row in self.classes], self.coco["AP50"]),
-        }
-        if self.masks is None:
-            columns["VOC07"] = [row.voc07_ap50 for row in self.classes], self.voc07_ap50
-            columns["VOC10"] = [row.voc10_ap50 for row in self.classes], self.voc10_ap50
-        else:  # 80 columns have no room for both
-            columns["mask\nAP"] = self.masks.class_ap, self.masks.summary["AP"]
-            columns["mask\nAP50"] = self.masks.class_ap50, self.masks.summary["AP50"]
-        columns["prec."] = [row.precision for row in self.classes], None
-        columns["recall"] = [row.recall for row in self.classes], None
-        columns["F1"] = [row.f1 for row in self.classes], None
-        columns["score"] = [row.threshold for row in self.classes], None
-        return columns
-
     def _footnote(self) -> str:
-        voc, judged = "VOC07, VOC10: AP at IoU 0.5 by both rules. ", ""
+        voc, of_boxes = "VOC07, VOC10: AP at IoU 0.5 by both rules. ", ""
         if self.masks is not None:
-            voc = f"VOC's AP of boxes at IoU 0.5: {shown(self.voc07_ap50)} (2007), {shown(self.voc10_ap50)} (2010). "
-            judged = "of boxes, "
+            voc07, voc10 = format_number(self.voc07_ap50), format_number(self.voc10_ap50)
+            voc = f"VOC's AP of boxes at IoU 0.5: {voc07} (2007), {voc10} (2010). "
+            of_boxes = "of boxes, "
         return (
             f"{self.num_images} images, {self.num_objects} objects to find, {self.num_ignored} ignored (crowd or "
             f"difficult). COCO: the best {self.max_detections} detections of a class in an image. {voc}Precision, "
-            f"recall: {judged}at the score of the best F1, IoU {self.operating_iou:g}."
+            f"recall: {of_boxes}at the score of the best F1, IoU {self.operating_iou:g}."
         )
 
 
@@ -180,9 +188,8 @@ def _summary(title: str, numbers: dict[str, float]) -> Table:
     summary = _table(title, padding=(0, 1), show_header=False)
     precisions = [name for name in numbers if name.startswith("AP")]
     recalls = [name for name in numbers if name.startswith("AR")]
-    for left, right in zip_longest(precisions, recalls):
-        pairs = [(name, shown(numbers[name])) for name in (left, right) if name]
-        summary.add_row(*(cell for pair in pairs for cell in pair))
+    for pair in zip_longest(precisions, recalls):
+        summary.add_row(*(cell for name in pair if name for cell in (name, format_number(numbers[name]))))
     return summary
 
 

@@ -1,7 +1,7 @@
-"""The one evaluator of semantic segmentation: in training, in ``tools/evaluate.py`` and for exported models.
+"""The evaluator of semantic segmentation: mIoU and what belongs to it, at the size of the original images.
 
-It scores label maps at the size of the original images, by sums over the whole data set (VOC, Cityscapes), not by means
-over images.  All that it keeps are integers, so that any number of processes together find the very same numbers.
+Training, ``tools/evaluate.py`` and exported models are all scored by it.  Pixels are summed over the whole data set
+(VOC, Cityscapes).  It keeps integers only, so any number of processes together find the same numbers.
 
 Letters: B images of a batch, C classes, h and w pixels of the network input, H and W pixels of an original image.
 """
@@ -18,20 +18,20 @@ from torch import Tensor
 
 from detseg.errors import DetsegError
 from detseg.metrics.segmentation.boundary import band_overlaps, band_width
-from detseg.metrics.segmentation.confusion import ConfusionMatrix
+from detseg.metrics.segmentation.confusion import check_labels, pair_counts
 from detseg.metrics.segmentation.result import SegmentationResult, segmentation_result
 from detseg.ops.semantic import label_map
-from detseg.structures import Batch, ClassTable, IntArray
+from detseg.structures import IGNORE_LABEL, MAX_CLASSES, Batch, ClassTable, IntArray
 
 LabelMap = Tensor | npt.NDArray[np.uint8] | IntArray
 
 
 class SegmentationEvaluator:
-    """Collects predicted and true label maps; takes memory for C² numbers, however many images come.
+    """Collects predicted and true label maps; memory does not grow with the number of images.
 
     Args:
         classes: of the ground truth and the predictions.
-        boundary_width: width of the band that boundary IoU compares, as a share of the image's diagonal.
+        boundary_width: width of the band that boundary IoU compares, as a fraction of the image's diagonal.
 
     Raises:
         ValueError: a number is out of its range, or there are no classes or more than 255.
@@ -40,19 +40,21 @@ class SegmentationEvaluator:
     def __init__(self, classes: ClassTable, boundary_width: float = 0.02) -> None:
         if not 0 < boundary_width <= 0.5:
             raise ValueError(f"boundary_width: expected a number above 0 and up to 0.5, got {boundary_width}")
+        if not 1 <= len(classes) <= MAX_CLASSES:
+            raise ValueError(f"classes: expected 1 to {MAX_CLASSES}, got {len(classes)}")
         self.classes = classes
         self.boundary_width = boundary_width
         self.reset()
 
     def reset(self) -> None:
         """Forget all images."""
-        self._confusion = ConfusionMatrix(len(self.classes))
+        self._pair_counts = torch.zeros(256, 256, dtype=torch.int64)
         self._band_overlaps = torch.zeros(2, len(self.classes), dtype=torch.int64)
         self._num_images = 0
         self._seen: set[int] = set()
 
     def update_batch(self, batch: Batch, logits: Tensor) -> None:
-        """Add the images of an evaluation batch, except those that came before.
+        """Add the images of an evaluation batch, except those that were added before.
 
         Args:
             batch: with ``semantic_truths``.
@@ -86,18 +88,21 @@ class SegmentationEvaluator:
         """Add one image.
 
         Args:
-            predicted: (H, W) uint8 or int64, labels of every pixel, below ignored ones too.
+            predicted: (H, W) uint8 or int64, the label of every pixel, ignored ones too.
             truth: (H, W) uint8 or int64, labels, or 255 where a pixel counts nowhere.
 
         Raises:
             ValueError: the maps differ in size, are no label maps, or hold labels outside the class table (on a GPU
-                this is found by ``compute``).
+                ``compute`` raises that).
         """
         found, true = _as_tensor(predicted), _as_tensor(truth)
         if found.ndim != 2 or not found.numel():
             raise ValueError(f"predicted: expected a label map of shape (H, W), got shape {tuple(found.shape)}")
-        self._confusion.update(found, true)
         true = true.to(found.device, non_blocking=True)
+        counts = pair_counts(found, true)
+        if counts.device.type == "cpu":  # reading counts would make the host wait for a GPU
+            check_labels(counts, len(self.classes))
+        self._pair_counts = self._pair_counts.to(counts.device) + counts  # in place would fail after inference mode
         width = band_width((found.shape[0], found.shape[1]), self.boundary_width)
         overlaps = band_overlaps(found.to(torch.uint8), true.to(torch.uint8), len(self.classes), width)
         self._band_overlaps = self._band_overlaps.to(found.device) + overlaps
@@ -107,12 +112,12 @@ class SegmentationEvaluator:
         """Everything as int64 arrays by name, for another process to ``merge``.
 
         Returns:
-            ``confusion`` (C + 1, C) as ``ConfusionMatrix.table``, ``band_overlaps`` (2, C) intersections and unions,
-            ``num_images`` (), and ``image_ids`` of the images that came by ``update_batch``.
+            ``pair_counts`` (256, 256) as of ``pair_counts``, ``band_overlaps`` (2, C) intersections and unions,
+            ``num_images`` (), and ``image_ids`` of the images that were added by ``update_batch``.
         """
         return {
-            "confusion": self._confusion.table.cpu().numpy(),
-            "band_overlaps": self._band_overlaps.cpu().numpy(),
+            "pair_counts": self._pair_counts.cpu().numpy().copy(),
+            "band_overlaps": self._band_overlaps.cpu().numpy().copy(),
             "num_images": np.array(self._num_images, dtype=np.int64),
             "image_ids": np.array(sorted(self._seen), dtype=np.int64),
         }
@@ -121,31 +126,39 @@ class SegmentationEvaluator:
         """Add another evaluator's ``state``; the numbers do not depend on the order.
 
         Raises:
-            ValueError: it has another number of classes, or an image came to both: sums cannot be taken apart again.
+            ValueError: it has another number of classes, or both have seen an image: sums cannot be taken apart again.
         """
+        overlaps = torch.from_numpy(state["band_overlaps"])
+        if overlaps.shape != self._band_overlaps.shape:
+            raise ValueError(f"expected the state of {len(self.classes)} classes, got one of {overlaps.shape[1]}")
         twice = self._seen.intersection(state["image_ids"].tolist())
         if twice:
             raise ValueError(
-                f"image {min(twice)} and {len(twice) - 1} others came to both evaluators and would count twice: show "
+                f"image {min(twice)} and {len(twice) - 1} others are in both evaluators and would count twice: show "
                 f"every image to one process, as eval_loader does"
             )
-        self._confusion.merge(ConfusionMatrix.from_table(torch.from_numpy(state["confusion"])))
-        overlaps = torch.from_numpy(state["band_overlaps"])
-        self._band_overlaps = self._band_overlaps + overlaps.to(self._band_overlaps.device)
+        self._pair_counts = self._pair_counts.cpu() + torch.from_numpy(state["pair_counts"])
+        self._band_overlaps = self._band_overlaps.cpu() + overlaps
         self._num_images += int(state["num_images"])
         self._seen.update(state["image_ids"].tolist())
 
     def compute(self) -> SegmentationResult:
-        """Score everything collected so far; the state stays."""
+        """Score everything collected so far; the state stays.
+
+        Raises:
+            ValueError: a label outside the class table came from a GPU.
+        """
+        counts, num_classes = self._pair_counts.cpu(), len(self.classes)
+        check_labels(counts, num_classes)
         return segmentation_result(
             names=self.classes.names,
-            confusion=self._confusion.counts.cpu().numpy(),
+            confusion=counts[:num_classes, :num_classes].numpy(),
             band_overlaps=self._band_overlaps.cpu().numpy(),
             num_images=self._num_images,
-            num_ignored=self._confusion.num_ignored,
+            num_ignored=int(counts[IGNORE_LABEL].sum()),
         )
 
 
 def _as_tensor(labels: LabelMap) -> Tensor:
-    # Torch warns of arrays that it may not write to, which is what pictures are read into.
+    # Torch warns of read-only arrays, into which images are read.
     return labels if isinstance(labels, Tensor) else torch.from_numpy(np.require(labels, requirements=["C", "W"]))

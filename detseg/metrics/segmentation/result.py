@@ -1,9 +1,9 @@
-"""What an evaluation of semantic segmentation says: numbers, a table for the screen, plain data, and words.
+"""The result of an evaluation of semantic segmentation: numbers, a table for the screen, plain data, explanations.
 
 All numbers come from one confusion matrix n over the pixels of the whole data set (Long, Shelhamer, Darrell 2015,
-section 5), with n[i, j] pixels of true class i predicted as j, t[i] pixels of true class i and p[i] predicted as i; as
-VOC and Cityscapes do, and not as a mean over images.  Ignored pixels count nowhere.  NaN stands for "not defined"; in
-files it is null.
+section 5), as in VOC and Cityscapes, and are not means over images: n[i, j] pixels of true class i predicted as j, t[i]
+pixels of true class i, p[i] predicted as i.  Ignored pixels count nowhere.  NaN stands for "not defined" (null in a
+file).
 
 A class that is neither in the truth nor predicted has no IoU and enters no mean.  A class that is predicted but not in
 the truth has IoU 0 and enters the mean: its pixels are wrong, and a mean without them would hide that.
@@ -14,20 +14,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.nan_values import mean_defined, ratio, shown, without_nan
+from detseg.metrics.nan_values import format_number, mean_defined, ratio, without_nan
 from detseg.structures import IGNORE_LABEL, IntArray
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_COLUMNS = {
-    "IoU": "iou",
-    "Dice": "dice",
-    "prec.": "precision",
-    "recall": "recall",
-    "b.IoU": "boundary_iou",
-}
-_MOSTLY_IGNORED = 0.5  # share of the pixels from which it is worth asking whether that was meant
+_COLUMNS = {"IoU": "iou", "Dice": "dice", "prec.": "precision", "recall": "recall", "b.IoU": "boundary_iou"}
+_MOSTLY_IGNORED = 0.5  # fraction of ignored pixels that is reported
 
 
 @dataclass(frozen=True)
@@ -57,16 +51,16 @@ class SegmentationClassResult:
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """The outcome of an evaluation.
+    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``.
 
     Attributes:
         mean_iou: mean of the IoU of the classes that are in the truth or predicted.
-        pixel_accuracy: share of the pixels that are right.
+        pixel_accuracy: fraction of the pixels that are right.
         mean_accuracy: mean recall of the classes that are in the truth.
         frequency_weighted_iou: mean IoU of those classes, weighted by their pixels in the truth.
         mean_dice: mean of the Dice of the classes that are in the truth or predicted.
         mean_boundary_iou: mean of their boundary IoU.
-        classes: one row a class, in the order of the labels.
+        classes: one row per class, in the order of the labels.
         confusion: n, rows truth, columns prediction.
         num_images: evaluated images.
         num_pixels: pixels that count.
@@ -87,15 +81,11 @@ class SegmentationResult:
 
     @property
     def headline(self) -> dict[str, float]:
-        """mIoU, pixel accuracy and boundary IoU; mIoU is what the best checkpoint is picked by."""
-        return {
-            "mIoU": self.mean_iou,
-            "pixel_accuracy": self.pixel_accuracy,
-            "boundary_IoU": self.mean_boundary_iou,
-        }
+        """mIoU, pixel accuracy and boundary IoU; the best checkpoint is picked by mIoU."""
+        return {"mIoU": self.mean_iou, "pixel_accuracy": self.pixel_accuracy, "boundary_IoU": self.mean_boundary_iou}
 
     def explain(self) -> list[str]:
-        """Say in words why mIoU is not defined or looks wrong; nothing where nothing is suspicious."""
+        """Say why mIoU is undefined or looks wrong, one sentence a cause; nothing where nothing is suspicious."""
         if not self.num_images:
             return ["No image was evaluated: the split is empty."]
         if not self.num_pixels:
@@ -104,29 +94,29 @@ class SegmentationResult:
                 f"{IGNORE_LABEL}): mIoU is not defined; check the masks, and data.mask_values and data.ignore_index, "
                 f"which say what their values mean."
             ]
-        words = []
-        share = self.num_ignored / (self.num_ignored + self.num_pixels)
-        if share > _MOSTLY_IGNORED:
-            words.append(f"{share:.0%} of the pixels are ignored (label {IGNORE_LABEL}) and count nowhere.")
+        sentences = []
+        ignored = self.num_ignored / (self.num_ignored + self.num_pixels)
+        if ignored > _MOSTLY_IGNORED:
+            sentences.append(f"{ignored:.0%} of the pixels are ignored (label {IGNORE_LABEL}) and count nowhere.")
         true = [row.name for row in self.classes if row.num_pixels]
         found = [row.name for row in self.classes if row.num_predicted]
         if len(true) == 1:
-            words.append(
+            sentences.append(
                 f"Every pixel that counts is of the class {true[0]!r}: mIoU says little then; check the masks and the "
                 f"values that stand for the classes (data.mask_values)."
             )
         if len(found) == 1 and len(self.classes) > 1 and true != found:
-            words.append(
+            sentences.append(
                 f"Every pixel is predicted as {found[0]!r}: the model has not learned yet, or the other classes are "
                 f"too rare for its loss (model.loss.class_weights, model.loss.dice)."
             )
         elif missed := [name for name in true if name not in found]:
-            words.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
+            sentences.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
         if invented := [name for name in found if name not in true]:
-            words.append(
+            sentences.append(
                 f"Classes that are predicted but never in the truth, which enter mIoU with 0: {', '.join(invented)}."
             )
-        return words
+        return sentences
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a JSON file; what is not defined is None."""
@@ -141,25 +131,27 @@ class SegmentationResult:
         from rich.text import Text
 
         summary = Table(box=SIMPLE_HEAD, show_header=False, title="Semantic segmentation", title_justify="left")
-        summary.add_row("mIoU", shown(self.mean_iou), "pixel accuracy", shown(self.pixel_accuracy))
-        summary.add_row("boundary IoU", shown(self.mean_boundary_iou), "mean accuracy", shown(self.mean_accuracy))
-        weighted = shown(self.frequency_weighted_iou)
-        summary.add_row("frequency-weighted IoU", weighted, "mean Dice", shown(self.mean_dice))
+        summary.add_row("mIoU", format_number(self.mean_iou), "pixel accuracy", format_number(self.pixel_accuracy))
+        summary.add_row(
+            "boundary IoU", format_number(self.mean_boundary_iou), "mean accuracy", format_number(self.mean_accuracy)
+        )
+        weighted = format_number(self.frequency_weighted_iou)
+        summary.add_row("frequency-weighted IoU", weighted, "mean Dice", format_number(self.mean_dice))
 
         rows = Table(box=SIMPLE_HEAD, title="By class", title_justify="left")
         rows.add_column("class", overflow="fold")
         for column in ("truth", "pred.", *_COLUMNS):
             rows.add_column(column, justify="right", no_wrap=True)
         for row in self.classes:
-            shares = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
-            numbers = (shown(getattr(row, attribute)) for attribute in _COLUMNS.values())
-            rows.add_row(Text(row.name), *shares, *numbers)
+            fractions = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
+            numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
+            rows.add_row(Text(row.name), *fractions, *numbers)
         return Group(summary, rows, self._footnote())
 
     def _footnote(self) -> str:
         return (
             f"{self.num_images} images, {self.num_pixels} pixels, {self.num_ignored} more ignored. All numbers are "
-            f"over all pixels together, none is a mean over images. Truth, pred.: shares of the pixels. b.IoU: "
+            f"over all pixels together, none is a mean over images. Truth, pred.: fractions of the pixels. b.IoU: "
             f"boundary IoU. A class neither in the truth nor predicted enters no mean; one only predicted enters mIoU "
             f"with 0."
         )
@@ -178,10 +170,21 @@ def segmentation_result(
         num_ignored: pixels that are not in ``confusion``.
     """
     counts = confusion.tolist()
-    rows = tuple(
-        _class_result(name, counts[k][k], sum(counts[k]), sum(row[k] for row in counts), *band_overlaps[:, k].tolist())
-        for k, name in enumerate(names)
-    )
+    rows = []
+    for k, name in enumerate(names):
+        right, true, predicted = counts[k][k], sum(counts[k]), sum(row[k] for row in counts)
+        rows.append(
+            SegmentationClassResult(
+                name=name,
+                iou=ratio(right, true + predicted - right),
+                dice=ratio(2 * right, true + predicted),
+                precision=ratio(right, predicted),
+                recall=ratio(right, true),
+                boundary_iou=ratio(*band_overlaps[:, k].tolist()),
+                num_pixels=true,
+                num_predicted=predicted,
+            )
+        )
     num_pixels = sum(row.num_pixels for row in rows)
     weighted = sum(row.num_pixels * row.iou for row in rows if row.num_pixels)
     return SegmentationResult(
@@ -191,26 +194,11 @@ def segmentation_result(
         frequency_weighted_iou=ratio(weighted, num_pixels),
         mean_dice=mean_defined(row.dice for row in rows),
         mean_boundary_iou=mean_defined(row.boundary_iou for row in rows),
-        classes=rows,
+        classes=tuple(rows),
         confusion=tuple(tuple(row) for row in counts),
         num_images=num_images,
         num_pixels=num_pixels,
         num_ignored=num_ignored,
-    )
-
-
-def _class_result(
-    name: str, right: int, true: int, predicted: int, band_intersection: int, band_union: int
-) -> SegmentationClassResult:
-    return SegmentationClassResult(
-        name=name,
-        iou=ratio(right, true + predicted - right),
-        dice=ratio(2 * right, true + predicted),
-        precision=ratio(right, predicted),
-        recall=ratio(right, true),
-        boundary_iou=ratio(band_intersection, band_union),
-        num_pixels=true,
-        num_predicted=predicted,
     )
 
 

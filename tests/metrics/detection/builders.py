@@ -5,34 +5,38 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.detection.records import DetectionRecords
-from detseg.structures import ClassTable, Detections, ImageAnnotations, InstanceMasks
+from detseg.structures import BoolArray, ClassTable, Detections, ImageAnnotations, InstanceMasks
 
 Box = Sequence[float]  # x1, y1, x2, y2
+Rows = list[tuple[Box, float, int]]  # box, score, label
 
 
-def found(rows: Sequence[tuple[Box, float, int]]) -> Detections:
-    """Detections from (box, score, label) rows."""
+def found(rows: Sequence[tuple[Box, float, int]], masks: BoolArray | None = None) -> Detections:
+    """Detections from (box, score, label) rows and (N, H, W) masks."""
     return Detections(
         torch.tensor([box for box, _, _ in rows], dtype=torch.float64).reshape(-1, 4).float(),
         torch.tensor([score for _, score, _ in rows], dtype=torch.float32),
         torch.tensor([label for _, _, label in rows], dtype=torch.int64),
+        masks=None if masks is None else InstanceMasks.from_dense(masks),
     )
 
 
 def truth(
-    rows: Sequence[tuple[Box, int]], difficult: Sequence[int] = (), crowd: Sequence[int] = ()
+    rows: Sequence[tuple[Box, int]],
+    difficult: Sequence[int] = (),
+    crowd: Sequence[int] = (),
+    masks: BoolArray | None = None,
 ) -> ImageAnnotations:
-    """Annotations from (box, label) rows; ``difficult`` and ``crowd`` hold positions."""
+    """Annotations from (box, label) rows and (N, H, W) masks; ``difficult`` and ``crowd`` hold positions."""
     boxes = np.array([box for box, _ in rows], dtype=np.float64).reshape(-1, 4)
     num = len(rows)
     return ImageAnnotations(
@@ -41,13 +45,22 @@ def truth(
         crowd=np.isin(np.arange(num), list(crowd)),
         difficult=np.isin(np.arange(num), list(difficult)),
         truncated=np.zeros(num, dtype=np.bool_),
-        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1),
+        area=np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) if masks is None else masks.sum(axis=(1, 2)).astype(float),
+        masks=None if masks is None else InstanceMasks.from_dense(masks),
     )
+
+
+def rectangles(boxes: Sequence[Box], hw: tuple[int, int]) -> BoolArray:
+    """(N, H, W) masks that fill boxes of whole pixels."""
+    masks = np.zeros((len(boxes), *hw), dtype=np.bool_)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[int(y1) : int(y2), int(x1) : int(x2)] = True
+    return masks
 
 
 def evaluator_of_coco(dataset: dict[str, Any], results: list[dict[str, Any]], **options: Any) -> DetectionEvaluator:
     """An evaluator filled image by image from the contents of a COCO annotation file and a COCO result file."""
-    evaluator = DetectionEvaluator(coco_classes(dataset)[0], **options)
+    evaluator = DetectionEvaluator(coco_classes(dataset), **options)
     for image in images_of_coco(dataset, results, evaluator.masks):
         evaluator.update(*image)
     return evaluator
@@ -57,17 +70,14 @@ def images_of_coco(
     dataset: dict[str, Any], results: list[dict[str, Any]], masks: bool = False
 ) -> Iterator[tuple[int, Detections, ImageAnnotations]]:
     """Id, detections and objects of each image, in the order of the file; masks by pycocotools' ``annToRLE``."""
-    _, labels = coco_classes(dataset)
+    labels = {category["id"]: label for label, category in enumerate(dataset["categories"])}
     index = _index(copy.deepcopy(dataset))
     for image in dataset["images"]:
         objects = [entry for entry in dataset["annotations"] if entry["image_id"] == image["id"]]
         rows = [entry for entry in results if entry["image_id"] == image["id"]]
-        annotations = ImageAnnotations(
-            boxes=np.array([xyxy(entry["bbox"]) for entry in objects], dtype=np.float64).reshape(-1, 4),
-            labels=np.array([labels[entry["category_id"]] for entry in objects], dtype=np.int64),
-            crowd=np.array([entry["iscrowd"] for entry in objects], dtype=np.bool_),
-            difficult=np.zeros(len(objects), dtype=np.bool_),
-            truncated=np.zeros(len(objects), dtype=np.bool_),
+        crowd = [k for k, entry in enumerate(objects) if entry["iscrowd"]]
+        annotations = replace(
+            truth([(xyxy(entry["bbox"]), labels[entry["category_id"]]) for entry in objects], crowd=crowd),
             area=np.array([entry["area"] for entry in objects], dtype=np.float64),
             masks=_masks(index, image, objects) if masks else None,
         )
@@ -75,65 +85,28 @@ def images_of_coco(
         yield image["id"], replace(detections, masks=_masks(index, image, rows) if masks else None), annotations
 
 
-def evaluator_of_coco_in_float64(dataset: dict[str, Any], results: list[dict[str, Any]]) -> DetectionEvaluator:
-    """The same without rounding the detections to the float32 of ``Detections``.
-
-    The published example has overlaps that are exactly a threshold, such as 0.8: there the rounding shows.
-    """
-    table, labels = coco_classes(dataset)
-    evaluator = DetectionEvaluator(table)
-    objects = dataset["annotations"]
-    records = DetectionRecords(
-        image_ids=np.array([image["id"] for image in dataset["images"]], dtype=np.int64),
-        detection_image_ids=np.array([row["image_id"] for row in results], dtype=np.int64),
-        detection_boxes=np.array([xyxy(row["bbox"]) for row in results], dtype=np.float64),
-        detection_scores=np.array([row["score"] for row in results], dtype=np.float64),
-        detection_labels=np.array([labels[row["category_id"]] for row in results], dtype=np.int64),
-        object_image_ids=np.array([entry["image_id"] for entry in objects], dtype=np.int64),
-        object_boxes=np.array([xyxy(entry["bbox"]) for entry in objects], dtype=np.float64),
-        object_labels=np.array([labels[entry["category_id"]] for entry in objects], dtype=np.int64),
-        object_ignore=np.array([entry["iscrowd"] for entry in objects], dtype=np.bool_),
-        object_areas=np.array([entry["area"] for entry in objects], dtype=np.float64),
-    )
-    evaluator.merge(vars(records))
-    return evaluator
-
-
-def plain_cocoeval(
-    dataset: dict[str, Any],
-    results: list[dict[str, Any]],
-    iou_type: str = "bbox",
-    limits: Sequence[int] = (1, 10, 100),
-) -> Any:
+def plain_cocoeval(dataset: dict[str, Any], results: list[dict[str, Any]], iou_type: str = "bbox") -> Any:
     """pycocotools as its manual says: load, evaluate, accumulate, summarize."""
     from pycocotools.cocoeval import COCOeval
 
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = _index(dataset)
-        evaluation = COCOeval(ground_truth, ground_truth.loadRes(results), iouType=iou_type)
-        evaluation.params.maxDets = list(limits)
+        ground_truth = _index(copy.deepcopy(dataset))
+        evaluation = COCOeval(ground_truth, ground_truth.loadRes(copy.deepcopy(results)), iouType=iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
     return evaluation
 
 
-def stats(evaluator: DetectionEvaluator) -> NDArray[np.float64]:
-    """Our twelve numbers the way pycocotools writes them: -1 for what is not defined."""
-    return as_stats(evaluator.compute().coco.values())
-
-
-def as_stats(numbers: Iterable[float]) -> NDArray[np.float64]:
+def as_stats(numbers: Iterable[float]) -> list[float]:
     """Our numbers the way pycocotools writes them: -1 for what is not defined."""
-    values = np.array(list(numbers))
-    return np.where(np.isnan(values), -1.0, values)
+    return [-1.0 if math.isnan(number) else number for number in numbers]
 
 
-def coco_classes(dataset: dict[str, Any]) -> tuple[ClassTable, dict[int, int]]:
-    """The class table in the order of the file, and the label of each category id."""
-    ids = tuple(category["id"] for category in dataset["categories"])
-    names = tuple(category["name"] for category in dataset["categories"])
-    return ClassTable(names, ids), {source_id: label for label, source_id in enumerate(ids)}
+def coco_classes(dataset: dict[str, Any]) -> ClassTable:
+    """The class table in the order of the file."""
+    categories = dataset["categories"]
+    return ClassTable(tuple(entry["name"] for entry in categories), tuple(entry["id"] for entry in categories))
 
 
 def xyxy(xywh: Sequence[float]) -> list[float]:

@@ -12,27 +12,34 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.coco_entries import as_coco
-from detseg.metrics.detection.coco_tables import Tables
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, FloatArray
 
 
-def referee_tables(records: DetectionRecords, classes: ClassTable, max_detections: int) -> Tables:
-    """pycocotools' tables; precision at ``max_detections``, recall at each of 1, 10 and that, ascending.
+def referee(records: DetectionRecords, classes: ClassTable, max_detections: int) -> COCOeval:
+    """pycocotools after ``accumulate``, with the limits 1, 10 and ``max_detections``, ascending, on detections.
 
     Masks are compared where the records have some.
     """
-    limits = sorted({1, 10, max_detections})
     with contextlib.redirect_stdout(io.StringIO()):
         indices = [COCO(), COCO()]
         for index, dataset in zip(indices, as_coco(records, classes), strict=True):
             index.dataset = dataset
             index.createIndex()
         evaluation = COCOeval(*indices, iouType="segm" if isinstance(records, MaskRecords) else "bbox")
-        evaluation.params.maxDets = limits
+        evaluation.params.maxDets = sorted({1, 10, max_detections})
         evaluation.evaluate()
         evaluation.accumulate()
-    return Tables(evaluation.eval["precision"][..., limits.index(max_detections)], evaluation.eval["recall"])
+    return evaluation
+
+
+def referee_tables(
+    records: DetectionRecords, classes: ClassTable, max_detections: int
+) -> tuple[FloatArray, FloatArray]:
+    """pycocotools' tables; precision at ``max_detections``, recall at each limit."""
+    evaluation = referee(records, classes, max_detections)
+    column = evaluation.params.maxDets.index(max_detections)
+    return evaluation.eval["precision"][..., column], evaluation.eval["recall"]
 
 
 @dataclass(frozen=True)

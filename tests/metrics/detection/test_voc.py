@@ -9,24 +9,21 @@ import numpy as np
 import pytest
 
 from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc_matching import (
+from detseg.metrics.detection.voc import (
     Ranking,
     best_matches,
-    match_at_iou,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
 )
 from detseg.structures import ImageAnnotations
-from tests.metrics.detection.builders import Box, found, truth
+from tests.metrics.detection.builders import Box, Rows, found, truth
 from tests.shared_data import shared_data
-
-Rows = list[tuple[Box, float, int]]
 
 
 def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
     """(VOC 2007, VOC 2010)."""
-    ranking = rank_classes(records, match_at_iou(records, best_matches(records), iou_threshold), label + 1)[label]
+    ranking = rank_classes(records, best_matches(records), iou_threshold, label + 1)[label]
     return voc07_average_precision(ranking), voc10_average_precision(ranking)
 
 
@@ -41,17 +38,17 @@ def half_open(x1: float, y1: float, x2: float, y2: float) -> Box:
     return (x1 - 1, y1 - 1, x2, y2)
 
 
-@pytest.mark.parametrize("suffix", ["", "_rel"])
-def test_padilla_example(suffix: str) -> None:
+def test_padilla_example() -> None:
     folder = shared_data("oracles", "voc_ap_padilla")
 
     def boxes(path: Path) -> list[tuple[list[str], Box]]:
         lines = [line.split() for line in path.read_text().splitlines()]
-        return [(line[:-4], _padilla_box([float(x) for x in line[-4:]], relative=bool(suffix))) for line in lines]
+        corners = [(x, y, x + width, y + height) for x, y, width, height in (map(float, line[-4:]) for line in lines)]
+        return [(line[:-4], half_open(*box)) for line, box in zip(lines, corners, strict=True)]
 
     images: list[tuple[Rows, ImageAnnotations]] = []
-    for path in sorted((folder / f"groundtruths{suffix}").glob("*.txt")):
-        rows = [(box, float(head[1]), 0) for head, box in boxes(folder / f"detections{suffix}" / path.name)]
+    for path in sorted((folder / "groundtruths").glob("*.txt")):
+        rows = [(box, float(head[1]), 0) for head, box in boxes(folder / "detections" / path.name)]
         images.append((rows, truth([(box, 0) for _, box in boxes(path)])))
     records = records_of(images)
     assert (len(records.detection_scores), len(records.object_areas)) == (24, 15)
@@ -59,58 +56,26 @@ def test_padilla_example(suffix: str) -> None:
     assert average_precisions(records, 0.5) == pytest.approx((0.0303030303030303, 0.02222222222222222), abs=1e-12)
 
 
-def _padilla_box(numbers: list[float], relative: bool) -> Box:
-    x, y, width, height = _whole_pixels(numbers, 200, 200) if relative else numbers
-    return half_open(x, y, x + width, y + height)
-
-
-def _whole_pixels(numbers: list[float], image_width: float, image_height: float) -> list[float]:
-    """Centre and size as shares of the image → left, top, width, height rounded to pixels.
-
-    The published numbers hold for rounded boxes: one overlap of the toy example is that close to 0.75.
-    """
-    x, y, width, height = numbers
-    left, top = (x - width / 2) * image_width, (y - height / 2) * image_height
-    return [round(left), round(top), round(width * image_width), round(height * image_height)]
-
-
-TOY_ENCODINGS = [
-    f"dets_{name}_{form}" for name in ("classid", "classname") for form in ("abs_xywh", "abs_xyx2y2", "rel_xcycwh")
-]
-
-
-@pytest.mark.parametrize("encoding", TOY_ENCODINGS)
-def test_toyexample(encoding: str) -> None:
+def test_toyexample() -> None:
     folder = shared_data("oracles", "voc_toyexample")
     names = (folder / "voc.names").read_text().split()
     images: list[tuple[Rows, ImageAnnotations]] = []
     for path in sorted((folder / "gts_vocpascal_format").glob("*.xml")):
-        root = ElementTree.parse(path).getroot()
-        width, height = (float(root.findtext(f"size/{side}", "")) for side in ("width", "height"))
         objects = []
-        for entry in root.iter("object"):
+        for entry in ElementTree.parse(path).getroot().iter("object"):
             corners = (float(entry.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax"))
             objects.append((half_open(*corners), names.index(entry.findtext("name", ""))))
-        rows = []
-        for line in (folder / encoding / f"{path.stem}.txt").read_text().splitlines():
-            name, score, *numbers = line.split()
-            label = int(name) if "classid" in encoding else names.index(name)
-            rows.append((_toy_box([float(x) for x in numbers], encoding, width, height), float(score), label))
+        lines = (folder / "dets_classname_abs_xyx2y2" / f"{path.stem}.txt").read_text().splitlines()
+        rows: Rows = [
+            (half_open(*map(float, corners)), float(score), names.index(name))
+            for name, score, *corners in map(str.split, lines)
+        ]
         images.append((rows, truth(objects)))
     records = records_of(images)
     cat = names.index("cat")
     assert set(records.detection_labels.tolist()) == {cat}
     assert average_precisions(records, 0.5, cat) == pytest.approx((0.8863636363636362, 0.8958333333333334), abs=1e-12)
     assert average_precisions(records, 0.75, cat) == pytest.approx((0.4924242424242424, 0.5097222222222222), abs=1e-12)
-
-
-def _toy_box(numbers: list[float], encoding: str, width: float, height: float) -> Box:
-    if encoding.endswith("abs_xyx2y2"):
-        return half_open(*numbers)
-    if encoding.endswith("rel_xcycwh"):
-        numbers = _whole_pixels(numbers, width, height)
-    x, y, box_width, box_height = numbers
-    return half_open(x, y, x + box_width, y + box_height)
 
 
 def development_kit(
@@ -184,22 +149,20 @@ def test_random_cases_equal_the_development_kit(seed: int) -> None:
 def test_a_taken_object_is_not_swapped_for_a_free_one() -> None:
     """The second detection overlaps object 0 most, which is taken; that object 1 would fit, too, does not help."""
     objects = truth([((0, 0, 10, 10), 0), ((3, 0, 13, 10), 0)])
-    rows: Rows = [((0, 0, 10, 10), 0.9, 0), ((1, 0, 11, 10), 0.8, 0)]
-    records = records_of([(rows, objects)])
-    overlaps = best_matches(records)
-    assert overlaps.objects.tolist() == [0, 0]
-    assert overlaps.ious == pytest.approx([1, 9 / 11])
-    assert match_at_iou(records, overlaps, 0.5).right.tolist() == [True, False]
+    records = records_of([([((0, 0, 10, 10), 0.9, 0), ((1, 0, 11, 10), 0.8, 0)], objects)])
+    matches = best_matches(records)
+    assert matches.objects.tolist() == [0, 0]
+    assert matches.ious == pytest.approx([1, 9 / 11])
+    assert rank_classes(records, matches, 0.5, 1)[0].true_positives.tolist() == [1, 1]
 
 
 def test_difficult_objects_and_all_their_detections_are_ignored() -> None:
     objects = truth([((0, 0, 10, 10), 0), ((20, 20, 30, 30), 0)], difficult=[1])
     rows: Rows = [((20, 20, 30, 30), 0.9, 0), ((20, 20, 30, 29), 0.8, 0), ((0, 0, 10, 10), 0.7, 0)]
     records = records_of([(rows, objects)])
-    flags = match_at_iou(records, best_matches(records), 0.5)
-    assert flags.ignored.tolist() == [True, True, False]
-    assert flags.right.tolist() == [False, False, True]
-    assert average_precisions(records, 0.5) == (1.0, 1.0)
+    (ranking,) = rank_classes(records, best_matches(records), 0.5, 1)
+    assert ranking.scores == pytest.approx([0.7])
+    assert (ranking.true_positives.tolist(), ranking.num_objects) == ([1], 1)
 
 
 def test_of_equal_scores_the_lower_image_id_comes_first() -> None:

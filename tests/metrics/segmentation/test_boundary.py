@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detseg.metrics.segmentation.boundary import band_overlaps, band_width, bands
-from detseg.structures import UInt8Array
+from detseg.structures import BoolArray, UInt8Array
 
 
 def blobs(hw: tuple[int, int], num_classes: int, seed: int) -> UInt8Array:
@@ -16,51 +16,48 @@ def blobs(hw: tuple[int, int], num_classes: int, seed: int) -> UInt8Array:
     random = np.random.default_rng(seed)
     coarse = random.integers(0, num_classes + 1, (max(hw[0] // 7, 1), max(hw[1] // 7, 1)), dtype=np.uint8)
     coarse[coarse == num_classes] = 255
-    labels: UInt8Array = cv2.resize(coarse, (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST).reshape(hw)
-    return labels
+    return cv2.resize(coarse, (hw[1], hw[0]), interpolation=cv2.INTER_NEAREST).reshape(hw).astype(np.uint8)
 
 
-def band_by_distance(mask: np.ndarray, width: int) -> np.ndarray:
+def band_by_distance(mask: BoolArray, width: int) -> BoolArray:
     """Pixels of the mask no further than ``width`` (chessboard distance) from one outside it or outside the image."""
-    inside = np.pad(mask, 1)
-    outside = np.argwhere(~inside) - 1
+    outside = np.argwhere(~np.pad(mask, 1)) - 1
     band = np.zeros_like(mask)
     for y, x in np.argwhere(mask):
         band[y, x] = np.abs(outside - (y, x)).max(axis=1).min() <= width
     return band
 
 
-def band_by_steps(mask: np.ndarray, width: int) -> np.ndarray:
+def band_by_steps(mask: BoolArray, width: int) -> BoolArray:
     """As the paper describes its code: zeros around the image, ``width`` erosions by a 3 × 3 square, the difference."""
     padded = np.pad(mask.astype(np.uint8), 1)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=width)[1:-1, 1:-1]
-    return mask & (eroded == 0)
+    band: BoolArray = mask & (eroded == 0)
+    return band
 
 
 @pytest.mark.parametrize(
-    ("hw", "share", "width"),
+    ("hw", "fraction", "width"),
     [
         ((300, 400), 0.02, 10),  # diagonal 500
-        ((180, 240), 0.02, 6),  # diagonal 300
         ((375, 500), 0.02, 12),  # diagonal 625: 12.5 rounds to the even number, as in the paper's code
         ((3, 4), 0.02, 1),  # a tenth of a pixel is one
         ((30, 40), 0.5, 25),
     ],
 )
-def test_band_width_by_hand(hw: tuple[int, int], share: float, width: int) -> None:
-    assert band_width(hw, share) == width
+def test_band_width_by_hand(hw: tuple[int, int], fraction: float, width: int) -> None:
+    assert band_width(hw, fraction) == width
 
 
-@pytest.mark.parametrize("width", [1, 2, 3, 5, 9, 40])
+@pytest.mark.parametrize("width", [1, 2, 3, 9, 40])
 @pytest.mark.parametrize("hw", [(23, 31), (1, 17), (40, 2)])
 def test_bands_equal_distances_and_steps(hw: tuple[int, int], width: int) -> None:
     labels = blobs(hw, 3, seed=width)
     found = bands(torch.from_numpy(labels), width).numpy()
     assert found.shape == hw
     for label in range(3):
-        mask = labels == label
-        np.testing.assert_array_equal(found == label, band_by_distance(mask, width))
-        np.testing.assert_array_equal(found == label, band_by_steps(mask, width))
+        np.testing.assert_array_equal(found == label, band_by_distance(labels == label, width))
+        np.testing.assert_array_equal(found == label, band_by_steps(labels == label, width))
     assert (found[labels == 255] == 255).all()
 
 
@@ -71,7 +68,7 @@ def test_the_band_of_a_full_image_is_its_rim() -> None:
     assert (found[2:4, 2:6] == 255).all()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_overlaps_equal_intersection_and_union_of_masks(seed: int) -> None:
     truth, predicted = blobs((40, 52), 4, seed), blobs((40, 52), 4, seed + 100)
     predicted[predicted == 255] = 0
@@ -81,7 +78,6 @@ def test_overlaps_equal_intersection_and_union_of_masks(seed: int) -> None:
         found = band_by_distance((predicted == label) & (truth != 255), 3)
         assert intersections[label] == np.count_nonzero(true & found)
         assert unions[label] == np.count_nonzero(true | found)
-    assert unions[4] == 0
 
 
 def test_a_square_off_by_one_counted_by_hand() -> None:
@@ -93,8 +89,7 @@ def test_a_square_off_by_one_counted_by_hand() -> None:
     truth = torch.zeros(20, 20, dtype=torch.uint8)
     predicted = truth.clone()
     truth[6:14, 5:13], predicted[6:14, 6:14] = 1, 1
-    overlaps = band_overlaps(predicted, truth, 2, 1)
-    assert overlaps[:, 1].tolist() == [14, 42]
+    assert band_overlaps(predicted, truth, 2, 1)[:, 1].tolist() == [14, 42]
 
 
 def test_pixels_to_ignore_are_taken_out_of_both_maps() -> None:
@@ -105,5 +100,4 @@ def test_pixels_to_ignore_are_taken_out_of_both_maps() -> None:
     predicted[truth == 255] = 0
     intersections, unions = band_overlaps(predicted, truth, 2, 2)
     assert intersections.tolist() == unions.tolist()
-    # Two parts of 10 × 4 pixels, no pixel further than 2 from an edge.
-    assert int(unions[1]) == 80
+    assert int(unions[1]) == 80  # two parts of 10 × 4 pixels, no pixel further than 2 from an edge

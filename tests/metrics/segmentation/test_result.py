@@ -1,4 +1,4 @@
-"""The numbers of semantic segmentation: an oracle's, by hand, by loops over pixels; words, table and file."""
+"""The numbers of semantic segmentation: published ones and by hand; explanations, table and file."""
 
 from __future__ import annotations
 
@@ -82,42 +82,6 @@ def test_a_4_by_4_map_by_hand() -> None:
     assert tuple(result.headline.values()) == (result.mean_iou, result.pixel_accuracy, 0.5)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_numbers_equal_loops_over_pixels(seed: int) -> None:
-    """Sets of pixels as in the definitions; the last class never occurs, the one before only in predictions."""
-    random = np.random.default_rng(seed)
-    truths = random.integers(0, 3, (4, 12, 17), dtype=np.uint8)
-    truths[random.random(truths.shape) < 0.1] = 255
-    predictions = random.integers(0, 4, truths.shape, dtype=np.uint8)
-    evaluator = SegmentationEvaluator(ClassTable(("a", "b", "c", "predicted", "never")))
-    for predicted, truth in zip(predictions, truths, strict=True):
-        evaluator.update(predicted, truth)
-    result = evaluator.compute()
-
-    pixels = [place for place in np.ndindex(truths.shape) if truths[place] != 255]
-    ious, dices, weighted = [], [], 0.0
-    for k in range(4):
-        true = {place for place in pixels if truths[place] == k}
-        found = {place for place in pixels if predictions[place] == k}
-        ious.append(len(true & found) / len(true | found))
-        dices.append(2 * len(true & found) / (len(true) + len(found)))
-        weighted += len(true) / len(pixels) * ious[-1]
-        assert result.classes[k].precision == pytest.approx(len(true & found) / len(found), rel=1e-14)
-        assert (
-            math.isnan(result.classes[k].recall)
-            if k == 3
-            else result.classes[k].recall == pytest.approx(len(true & found) / len(true), rel=1e-14)
-        )
-    assert column(result, "iou")[:4] == pytest.approx(ious, rel=1e-14)
-    assert result.mean_iou == pytest.approx(sum(ious) / 4, rel=1e-14)
-    assert result.mean_dice == pytest.approx(sum(dices) / 4, rel=1e-14)
-    assert result.frequency_weighted_iou == pytest.approx(weighted, rel=1e-13)
-    assert result.pixel_accuracy == pytest.approx(
-        sum(truths[place] == predictions[place] for place in pixels) / len(pixels), rel=1e-14
-    )
-    assert (result.num_pixels, result.num_ignored) == (len(pixels), truths.size - len(pixels))
-
-
 def test_a_class_that_does_not_occur_enters_no_mean() -> None:
     result = result_of([[6, 2, 0], [0, 8, 0], [0, 0, 0]])
     car = result.classes[2]
@@ -156,21 +120,16 @@ ZERO = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]
         (ZERO, 0, ["No image was evaluated"]),
         (ZERO, 700, ["All 700 pixels of the 3 images are ignored (their label is 255): mIoU is not defined"]),
         ([[9, 0, 0], [5, 0, 0], [2, 0, 0]], 0, ["Every pixel is predicted as 'sky': the model has not learned"]),
-        (
-            [[0, 0, 0], [4, 5, 0], [0, 0, 0]],
-            0,
-            ["Every pixel that counts is of the class 'road'", "Classes that are p"],
-        ),
+        ([[0, 0, 0], [4, 5, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'", "Classes that are"]),
         ([[0, 0, 0], [0, 9, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'"]),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 180, ["90% of the pixels are ignored (label 255)"]),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 20, []),
     ],
 )
-def test_words(confusion: list[list[int]], num_ignored: int, beginnings: list[str]) -> None:
-    words = result_of(confusion, num_ignored).explain()
-    assert len(words) == len(beginnings)
-    for word, beginning in zip(words, beginnings, strict=True):
-        assert word.startswith(beginning)
+def test_explanations(confusion: list[list[int]], num_ignored: int, beginnings: list[str]) -> None:
+    sentences = result_of(confusion, num_ignored).explain()
+    assert len(sentences) == len(beginnings)
+    assert all(map(str.startswith, sentences, beginnings))
 
 
 @pytest.mark.parametrize("num_ignored", [0, 700])

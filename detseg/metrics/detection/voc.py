@@ -1,0 +1,126 @@
+"""Pascal VOC's matching rule and average precision (Everingham et al. 2010, "The Pascal VOC Challenge", section 4.2).
+
+A detection is compared with the object of its image and class that it overlaps most, even if a better detection has
+that object already; then it is a false positive.  Corners are half-open here, so that the plain IoU equals the one that
+the development kit computes from inclusive corners with its + 1.
+
+Letters: D detections, G objects.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from detseg.metrics.detection.box_pairs import overlapping_pairs
+from detseg.metrics.detection.records import DetectionRecords
+from detseg.structures import FloatArray, IntArray
+
+
+class BestMatches(NamedTuple):
+    """The object of the same image and class that each detection overlaps most.
+
+    Attributes:
+        objects: (D,) int64, position of the object, the first of equals; -1 where none overlaps.
+        ious: (D,) float64 in [0, 1]; 0 where none overlaps.
+    """
+
+    objects: IntArray
+    ious: FloatArray
+
+
+class Ranking(NamedTuple):
+    """The detections of a class that count (are not of crowd or difficult objects), best score first.
+
+    Attributes:
+        scores: (D,) float64, descending.
+        true_positives: (D,) int64, among this and all better detections.
+        num_objects: objects to find.
+    """
+
+    scores: FloatArray
+    true_positives: IntArray
+    num_objects: int
+
+
+def best_matches(records: DetectionRecords) -> BestMatches:
+    """Find the object of the same image and class that each detection overlaps most."""
+    image_ids = np.sort(records.image_ids)
+    num_labels = 1 + max(records.detection_labels.max(initial=0), records.object_labels.max(initial=0))
+    detection_groups = np.searchsorted(image_ids, records.detection_image_ids) * num_labels + records.detection_labels
+    object_groups = np.searchsorted(image_ids, records.object_image_ids) * num_labels + records.object_labels
+    by_group = np.argsort(object_groups, kind="stable")
+    boxes, object_boxes = records.detection_boxes, records.object_boxes[by_group]
+    areas, object_areas = _areas(boxes), _areas(object_boxes)
+    best = np.full(len(boxes), -1, dtype=np.int64)
+    best_ious = np.zeros(len(boxes))
+    for detections, objects, intersections in overlapping_pairs(
+        boxes, object_boxes, detection_groups, object_groups[by_group]
+    ):
+        if not len(detections):
+            continue
+        ious = intersections / (areas[detections] + object_areas[objects] - intersections)
+        firsts = np.flatnonzero(np.diff(detections, prepend=-1))
+        highest = np.maximum.reduceat(ious, firsts)
+        winners = np.flatnonzero(ious == np.repeat(highest, np.diff(firsts, append=len(ious))))
+        detections = detections[firsts]
+        best[detections] = by_group[objects[winners[np.searchsorted(winners, firsts)]]]  # the first of equals
+        best_ious[detections] = highest
+    return BestMatches(best, best_ious)
+
+
+def rank_classes(
+    records: DetectionRecords, matches: BestMatches, iou_threshold: float, num_classes: int
+) -> list[Ranking]:
+    """Rank the detections of each class; of equal scores the first in the order of the records comes first.
+
+    A detection is right if it is the first of those that match its object by IoU >= ``iou_threshold`` (in (0, 1]).
+    """
+    hit = matches.ious >= iou_threshold
+    ignored = hit.copy()
+    ignored[hit] = records.object_ignore[matches.objects[hit]]
+    counted = np.flatnonzero(~ignored)
+    counted = counted[np.argsort(-records.detection_scores[counted], kind="stable")]
+    candidates = counted[hit[counted]]
+    _, first_of_object = np.unique(matches.objects[candidates], return_index=True)
+    right = np.zeros(len(hit), dtype=np.bool_)
+    right[candidates[first_of_object]] = True
+
+    counted = counted[np.argsort(records.detection_labels[counted], kind="stable")]
+    ends = np.cumsum(np.bincount(records.detection_labels[counted], minlength=num_classes))
+    num_objects = np.bincount(records.object_labels[~records.object_ignore], minlength=num_classes).tolist()
+    return [
+        Ranking(records.detection_scores[best_first], np.cumsum(right[best_first], dtype=np.int64), num)
+        for best_first, num in zip(np.split(counted, ends)[:-1], num_objects, strict=True)
+    ]
+
+
+def voc07_average_precision(ranking: Ranking) -> float:
+    """AP of VOC 2007 in [0, 1]: the mean over recall 0, 0.1, ..., 1 of the best precision at that recall or a higher
+    one; NaN where there is nothing to find."""
+    if not ranking.num_objects:
+        return float("nan")
+    recall, precision = _recall_and_precision(ranking)
+    levels = np.arange(11) / 10  # by division, so that a recall of 3 / 10 equals the level 0.3
+    return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
+
+
+def voc10_average_precision(ranking: Ranking) -> float:
+    """AP of VOC 2010 and later in [0, 1]: the area under the precision-recall curve, precision made monotone; NaN where
+    there is nothing to find."""
+    if not ranking.num_objects:
+        return float("nan")
+    recall, precision = _recall_and_precision(ranking)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0) * envelope))
+
+
+def _recall_and_precision(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
+    found = ranking.true_positives
+    return found / ranking.num_objects, found / np.arange(1, len(found) + 1)
+
+
+def _areas(xyxy: FloatArray) -> FloatArray:
+    areas: FloatArray = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
+    return areas
