@@ -12,7 +12,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from tests.tiny import tiny_config, write_colors, write_config
 
-AUTO = ("data.batch_size=auto", "trainer.max_epochs=2")
+AUTO = ("data.batch_size=auto", "trainer.max_epochs=2", "optimizer.lr=0.01")
 
 
 @dataclass(frozen=True)

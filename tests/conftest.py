@@ -26,10 +26,11 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 @pytest.fixture(scope="session")
 def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished training of a U-Net, made once; whoever writes into it works on a copy."""
-    return train_tiny_run(tmp_path_factory.mktemp("tiny_segmentation"), write_segmentation_config)
+    return train_tiny_run(tmp_path_factory.mktemp("tiny_segmentation"), write_segmentation_config, metric="mIoU")
 
 
 @pytest.fixture(scope="session")
 def tiny_instances(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished training of a Mask R-CNN, made once; whoever writes into it works on a copy."""
-    return train_tiny_run(tmp_path_factory.mktemp("tiny_instances"), write_instance_config, write_ellipses)
+    folder = tmp_path_factory.mktemp("tiny_instances")
+    return train_tiny_run(folder, write_instance_config, write_ellipses, metric="mask_AP")

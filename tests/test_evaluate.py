@@ -25,7 +25,8 @@ from detseg.ops.images import to_float
 from detseg.predict import load_predictor
 from detseg.structures import Detections
 from tests.metrics.detection.builders import plain_cocoeval
-from tests.tiny import CLASSES, TinyRun, tiny_config, write_colors
+from tests.rounding import rounding_of, rounding_of_losses
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config, write_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -70,7 +71,7 @@ def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
     stats = plain_cocoeval(truth, json.loads(json.dumps(entries))).stats
     expected = [-1.0 if value is None else value for value in numbers(result)["coco"].values()]
     assert stats.tolist() == expected
-    assert stats[0] > 0.05
+    assert stats[0] >= WORTH_COMPARING
 
 
 def test_the_predictor_finds_exactly_what_evaluation_finds(
@@ -85,12 +86,18 @@ def test_the_predictor_finds_exactly_what_evaluation_finds(
 def test_neighbours_in_a_batch_change_no_more_than_rounding(
     tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
 ) -> None:
+    def ranked(entries: list[dict[str, Any]]) -> list[tuple[int, float]]:
+        """Class by class, since two scores of rounding's distance may come in either order."""
+        return sorted((entry["category_id"], -entry["score"]) for entry in entries)
+
     evaluate(tiny_run, "data.batch_size=9", coco_dir=tmp_path)
     found = json.loads((tmp_path / "detections.json").read_text())
+    tolerance = 4 * rounding_of(load_model(tiny_run.best)[0])  # of a score, whose logit is below 16
     for image_id, alone in predicted.items():
-        together = [entry for entry in found if entry["image_id"] == image_id]
-        assert [entry["category_id"] for entry in together] == [entry["category_id"] for entry in alone.to_coco(1)]
-        assert [entry["score"] for entry in together] == pytest.approx(alone.scores.tolist(), abs=1e-5)
+        together = ranked([entry for entry in found if entry["image_id"] == image_id])
+        expected = ranked(alone.to_coco(image_id))
+        assert [label for label, _ in together] == [label for label, _ in expected]
+        assert [score for _, score in together] == pytest.approx([score for _, score in expected], rel=0, abs=tolerance)
 
 
 @pytest.mark.parametrize("overrides", [("data.batch_size=1",), ("data.batch_size=9",), ("data.num_workers=2",)])
@@ -190,4 +197,4 @@ def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun
         with torch.no_grad():
             terms = model.losses(to_float(batch.images), batch.targets)
         total += float(sum(terms.values())) * len(batch)
-    assert logged == pytest.approx(total / len(dataset), rel=1e-5)
+    assert logged == pytest.approx(total / len(dataset), rel=rounding_of_losses(model))

@@ -22,7 +22,7 @@ from detseg.ops.images import to_float
 from detseg.training.processes import Processes
 from detseg.training.shared_validation import score_together
 from tests.forked import run_together
-from tests.tiny import TinyRun, tiny_config, write_colors, write_config
+from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config, write_colors, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BOTH = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
@@ -103,7 +103,7 @@ def test_an_evaluation_by_two_processes_has_every_digit_of_that_by_one(name: str
     assert run.headlines == [alone.headline] * 2
     assert run.numbers == alone.to_dict()
     assert run.numbers["num_images"] == 9  # in batches of two: three of them against two and a single image
-    assert next(iter(alone.headline.values())) > 0.1
+    assert next(iter(alone.headline.values())) >= WORTH_COMPARING
 
 
 @pytest.mark.parametrize("name", ["yolo", "mask", "unet"])
@@ -116,7 +116,8 @@ def test_the_numbers_of_a_shared_validation_are_those_of_the_checkpoint(
     assert together == json.loads(json.dumps(alone.to_dict()))
     row = TinyRun(run_dir, run_dir, run_dir).rows()[-1]
     assert {number: float(row[f"val/{number}"]) for number in alone.headline} == alone.headline
-    assert next(iter(alone.headline.values())) > 0.1
+    # The epoch that two processes added has a hundredth of the learning rate: it cannot undo what there was.
+    assert next(iter(alone.headline.values())) > WORTH_COMPARING / 2
 
 
 def train_with_one_validation_image(config_path: Path, run_dir: Path) -> None:

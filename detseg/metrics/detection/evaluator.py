@@ -126,7 +126,7 @@ class DetectionEvaluator:
             num_ignored=int(np.count_nonzero(records.object_ignore)),
             num_detections=len(records.detection_scores),
             max_detections=self.max_detections,
-            operating_iou=self.f1_iou,
+            f1_iou=self.f1_iou,
             evidence=diagnosis_inputs(records, matches),
             masks=coco_numbers(records, self.classes, self.max_detections, "segm") if self.masks else None,
         )

@@ -37,7 +37,7 @@ class ClassResult:
         voc10_ap50: VOC 2010's AP (area) at IoU 0.5.
         precision: at ``threshold``.
         recall: at ``threshold``.
-        f1: the best F1 over all thresholds, at the result's ``operating_iou``.
+        f1: the best F1 over all thresholds, at the result's ``f1_iou``.
         threshold: the score that reaches it; NaN where nothing is found.
     """
 
@@ -68,7 +68,7 @@ class DetectionResult:
         num_ignored: crowd and difficult objects.
         num_detections: all detections.
         max_detections: detections of a class in an image that the COCO numbers count.
-        operating_iou: IoU from which a detection is right in precision, recall and F1.
+        f1_iou: IoU from which a detection is right in precision, recall and F1.
         evidence: what ``explain`` goes by.
         masks: COCO's numbers of masks, all others being of boxes; None where only boxes were scored.
     """
@@ -82,7 +82,7 @@ class DetectionResult:
     num_ignored: int
     num_detections: int
     max_detections: int
-    operating_iou: float
+    f1_iou: float
     evidence: DiagnosisInputs
     masks: CocoNumbers | None = None
 
@@ -179,7 +179,7 @@ class DetectionResult:
         return (
             f"{self.num_images} images, {self.num_objects} objects to find, {self.num_ignored} ignored (crowd or "
             f"difficult). COCO: the best {self.max_detections} detections of a class in an image. {voc}Precision, "
-            f"recall: {of_boxes}at the score of the best F1, IoU {self.operating_iou:g}."
+            f"recall: {of_boxes}at the score of the best F1, IoU {self.f1_iou:g}."
         )
 
 

@@ -80,7 +80,7 @@ def test_training_brings_the_losses_of_both_stages_down(name: Any) -> None:
     before = {key: term.item() for key, term in model.eval().losses(images, targets).items()}
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     model.train()
-    for _ in range(20):
+    for _ in range(60):  # with every seed that was tried the terms are then below 0.6, 0.1 and 0.5 of what they were
         optimizer.zero_grad()
         torch.autograd.backward(list(model.losses(images, targets).values()))
         optimizer.step()
