@@ -74,7 +74,7 @@ def test_f1_iou() -> None:
     image = (found([((0, 0, 40, 24), 0.9, CAT)]), truth([(LEFT, CAT)]))
     assert evaluate(image).classes[CAT].f1 == 1
     result = evaluate(image, f1_iou=0.7)
-    assert (result.classes[CAT].f1, result.classes[CAT].voc10_ap50, result.operating_iou) == (0, 1, 0.7)
+    assert (result.classes[CAT].f1, result.classes[CAT].voc10_ap50, result.f1_iou) == (0, 1, 0.7)
 
 
 def test_masks_lead_the_headline() -> None:
