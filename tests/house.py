@@ -67,6 +67,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "detseg/data/formats/coco_lots.py",
         "detseg/data/formats/polygon_text.py",
     ),
+    "simplejpeg": ("detseg/data/images/jpeg.py",),
     "simdjson": ("detseg/data/formats/coco_lots.py", "detseg/data/formats/polygon_text.py"),
 }
 """Library → the files and folders that may import it."""

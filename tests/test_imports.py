@@ -31,3 +31,34 @@ def test_importing_needs_no_training_library(module: str) -> None:
 @pytest.mark.parametrize("module", ["detseg", "detseg.config.load", "detseg.errors", "detseg.formats"])
 def test_wrong_settings_are_reported_before_torch_loads(module: str) -> None:
     assert "torch" not in imported_by(f"import {module}")
+
+
+PROCESS_STATE = """
+import gc, importlib, os, pkgutil, sys, warnings
+environment, filters = dict(os.environ), list(warnings.filters)
+import detseg
+
+names = ["detseg", *(module.name for module in pkgutil.walk_packages(detseg.__path__, "detseg."))]
+for name in names:  # a first time for the libraries, which may do as they like
+    importlib.import_module(name)
+for name in [name for name in sys.modules if name.partition(".")[0] == "detseg"]:
+    del sys.modules[name]
+os.environ.clear()
+os.environ.update(environment)
+warnings.filters[:] = filters  # what is there already would not be added again
+for name in names:
+    importlib.import_module(name)
+    changed = {key for key in os.environ.keys() | environment if os.environ.get(key) != environment.get(key)}
+    # Until albumentations is imported by the function that needs it; it would ask a server for its newest version.
+    changed -= {"NO_ALBUMENTATIONS_UPDATE"}
+    assert not changed, (name, changed)
+    assert warnings.filters == filters, (name, warnings.filters[:3])
+    assert gc.isenabled() and gc.get_freeze_count() == 0, name
+print(len(names))
+"""
+
+
+def test_importing_changes_nothing_of_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", PROCESS_STATE], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200

@@ -31,7 +31,7 @@ def test_voc(tmp_path: Path) -> None:
     # A training set of b alone is an error, an evaluation of it is not.
     val = open_semantic_split(config, "val", train.classes)
     assert val.semantic(0).tolist() == [[1, 255]]
-    assert "the masks show 'thing' and what counts nowhere" in lines_of(val.report)
+    assert "masks that show one class and ignored pixels, and nothing else: 1 " in lines_of(val.report)
     with pytest.raises(DataError, match=r"is 3 the background\? set data\.mask_values=\[3, 9\]"):
         open_semantic_split(config.model_copy(update={"train_split": "two"}), "train")
     with pytest.raises(DataError, match=r"data\.name: voc has no instance masks; set data\.name=coco"):

@@ -22,8 +22,7 @@ from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
 from detseg.data.images.label_maps import read_mask
 from detseg.data.images.mask_encoding import MaskEncoding
-from detseg.data.images.mask_hints import describe_unknown_colors, most_frequent_colors
-from detseg.data.images.png_rows import lacks_rows
+from detseg.data.images.mask_hints import color_histogram, describe_unknown_colors
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.factory import load_model
@@ -82,22 +81,6 @@ def test_an_animation_whose_first_frame_is_a_part_is_not_filled_up_with_black(tm
     path.write_bytes(put_together([*chunks[:first], (b"fcTL", lower), *chunks[first + 1 :]]))
     with pytest.raises(DataError, match=r"a\.png: cannot read the image"):
         read_image(path)
-
-
-def test_rows_of_interlaced_pngs_are_counted() -> None:
-    for hw in [(1, 1), (1, 9), (9, 1), (3, 4), (8, 8), (13, 21), (300, 5000)]:
-        # Adam7 by hand: pixels of each pass, then rows of a filter byte and 3 bytes a pixel.
-        pattern = np.array([[int(x) for x in row] for row in ADAM7])
-        passes = pattern[np.arange(hw[0])[:, None] % 8, np.arange(hw[1]) % 8]
-        num = sum(int((passes == k).any(axis=1).sum()) + 3 * int((passes == k).sum()) for k in range(1, 8))
-        header = hw[1].to_bytes(4, "big") + hw[0].to_bytes(4, "big") + bytes([8, 2, 0, 0, 1])
-        for missing in (0, 1):
-            content = put_together([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(num - missing)))])
-            assert lacks_rows(content) == bool(missing)
-
-
-ADAM7 = ("16462646", "77777777", "56565656", "77777777", "36463646", "77777777", "56565656", "77777777")
-"""The pass of each pixel of an 8 x 8 block (PNG specification, 8.2)."""
 
 
 def test_the_size_of_a_damaged_tiff_is_a_data_error(tmp_path: Path) -> None:
@@ -171,7 +154,7 @@ def test_colours_of_large_masks_take_little_memory_on_the_way() -> None:
     np.testing.assert_array_equal(labels[known], expected[known])
     message = describe_unknown_colors(image, known, encoding)
     assert message.startswith("1 colour(s) that are not listed: (1, 2, 3) 2 pixels")
-    assert "(1, 2, 3) (2 pixels)" in most_frequent_colors(image)
+    assert "(1, 2, 3) (2 pixels)" in color_histogram(image)
 
 
 def saved(tmp_path: Path, epoch: Any = 0, **entries: Any) -> Path:

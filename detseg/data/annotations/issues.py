@@ -44,6 +44,7 @@ class DataIssue(StrEnum):
     UNSEEN = "classes without any object"
     NO_IMAGE = "masks without an image (not read)"
     ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
+    ONE_CLASS = "masks that show one class and ignored pixels, and nothing else"
     ABSENT = "classes that no mask shows"
     TURNED = (
         "images turned by an EXIF orientation that their masks do not have "

@@ -1,52 +1,44 @@
-"""Label maps from mask pictures: PNG, TIFF or BMP files with one value or one listed colour a pixel; GIF with colours.
+"""Label maps from mask images: PNG, TIFF or BMP files with one value or one listed colour per pixel; GIF with colours.
 
-A value is what the file stores: the index of a palette, the grey level, 0 or 1 in a picture of 1 bit.  (Grey pictures
-of 2 and 4 bits are spread to 0 ... 255, as the PNG standard says.)  An EXIF orientation is applied as it is to images.
+A value is what the file stores: the index of a palette, the grey level, 0 or 1 in an image of 1 bit. (Grey images of 2
+and 4 bits are spread to 0 ... 255, as the PNG standard says.) An EXIF orientation is applied as it is to images.
 
 Letters for dimensions: H and W pixels.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageFile
+from PIL import Image
 
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.mask_hints import (
+    color_histogram,
     describe_unknown_colors,
     describe_unknown_values,
-    most_frequent_colors,
     value_histogram,
 )
-from detseg.data.images.read import (
-    exif_orientation,
-    open_header,
-    picture_bytes,
-    refuse_missing_rows,
-    unreadable,
-    upright,
-)
+from detseg.data.images.read import decode, open_image, pending_orientation, upright
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
-_READ = {"PNG", "TIFF", "BMP", "GIF"}
+_LOSSLESS = {"PNG", "TIFF", "BMP", "GIF"}
 _LOSSY = {"JPEG", "MPO", "WEBP"}
-_LOSSY_COMPRESSIONS = {"jpeg", "webp"}  # inside a TIFF
+_LOSSY_IN_TIFF = {"jpeg", "webp"}
 _VALUE_MODES = {"1", "L", "P"}
 _COLOR_MODES = {"RGB", "RGBA", "RGBX"}
 
 
 def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
-    """Decode a mask picture.
+    """Decode a mask image.
 
     Args:
         path: the file.
-        encoding: what its values or colours mean.  With colours, palette and grey pictures are taken by the colour that
+        encoding: what its values or colours mean. With colours, palette and grey images are taken by the colour that
             they show.
 
     Returns:
@@ -54,104 +46,81 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
 
     Raises:
         DataError: the file is missing, damaged, compressed with loss, animated, of more than 8 bits, transparent, holds
-            colours where values are expected, or values or colours that mean nothing.
+            colours where values are expected, or values or colours that are not listed.
     """
     path = Path(path)
-    data = picture_bytes(path, "mask")
-    with open_header(BytesIO(data), path, "mask") as header:
-        _check_format(header, path, encoding)
-        pixels = _load(header, path)
-        refuse_missing_rows(header, data, path, "mask")
-        orientation = exif_orientation(header)
+    with open_image(path, "mask") as (header, stream):
+        orientation = pending_orientation(header)
+        message = _wrong_format(header, encoding)
+        deep = any(";16" in str(tile[3]) for tile in header.tile)  # decoding empties the list
+        if not message:
+            decode(header, stream)
+            message = _wrong_depth(header, deep) or _wrong_mode(header, encoding)
+        if message:
+            raise DataError(f"{path}: {message}")
         if encoding.colors is None:
-            labels = _labels_of_values(pixels, header.mode, path, encoding)
+            values = np.asarray(header).astype(np.uint8, copy=False)
+            labels, known = encoding.labels_of_values(values)
+            if not known.all():
+                raise DataError(f"{path}: {describe_unknown_values(values, encoding)}")
         else:
-            labels = _labels_of_colors(header, path, encoding)
-    return np.ascontiguousarray(upright(labels, orientation))
+            colors = np.asarray(header.convert("RGB"))
+            labels, known = encoding.labels_of_colors(colors)
+            if not known.all():
+                raise DataError(f"{path}: {describe_unknown_colors(colors, known, encoding)}")
+        return np.ascontiguousarray(upright(labels, orientation))
 
 
-def _check_format(header: Image.Image, path: Path, encoding: MaskEncoding) -> None:
+def _wrong_format(header: Image.Image, encoding: MaskEncoding) -> str:
+    """Why a file of this format cannot be a mask; empty where it can."""
     compression = str(header.info.get("compression", ""))
-    inside = f" with {compression} compression" if compression in _LOSSY_COMPRESSIONS else ""
+    inside = f" with {compression} compression" if compression in _LOSSY_IN_TIFF else ""
     if header.format in _LOSSY or inside:
-        raise DataError(
-            f"{path}: the mask is {header.format}{inside}, which changes values at the edges; make it anew from its "
-            "source as PNG, TIFF or BMP (a converted copy keeps the wrong values)"
-        )
-    if header.format not in _READ:
-        raise DataError(f"{path}: the mask is {header.format}, expected PNG, TIFF or BMP; convert it to PNG")
-    if header.format == "GIF" and encoding.colors is None:
-        raise DataError(
-            f"{path}: the mask is GIF, whose writers number its values anew, so that they say nothing; convert it from "
-            "its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
-        )
-    try:
-        frames = int(getattr(header, "n_frames", 1))
-    except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
-        raise unreadable(path, error, "mask") from None
-    if frames != 1:
-        raise DataError(f"{path}: the mask has {frames} frames, expected one picture; save the right one by itself")
-
-
-def _load(header: ImageFile.ImageFile, path: Path) -> npt.NDArray[Any]:
-    """The stored pixels: (H, W) or (H, W, channels); refuses more than 8 bits."""
-    deep = any(";16" in str(tile[3]) for tile in header.tile)  # before decoding, which empties the list
-    try:
-        header.load()
-        pixels = np.asarray(header)
-    except MemoryError:
-        raise
-    except Exception as error:  # see _check_format
-        raise unreadable(path, error, "mask") from None
-    if header.mode == "F":
-        raise DataError(f"{path}: the mask holds floats, expected whole values from 0 to 255; convert it to 8 bits")
-    if deep or header.mode.startswith("I"):
-        held = f" (found: {value_histogram(pixels)})" if pixels.ndim == 2 else ""
-        bits = 16 if deep or header.mode.startswith("I;16") else 32
-        raise DataError(f"{path}: the mask has {bits} bits a pixel, expected 8{held}; convert it to 8 bits")
-    return pixels
-
-
-def _labels_of_values(pixels: UInt8Array, mode: str, path: Path, encoding: MaskEncoding) -> UInt8Array:
-    if mode not in _VALUE_MODES:
-        raise DataError(f"{path}: {_describe_wrong_mode(pixels, mode)}")
-    values = pixels.astype(np.uint8, copy=False)
-    if encoding.unknown_values(values):
-        raise DataError(f"{path}: {describe_unknown_values(values, encoding)}")
-    return encoding.labels_of_values(values)
-
-
-def _labels_of_colors(header: Image.Image, path: Path, encoding: MaskEncoding) -> UInt8Array:
-    if header.mode not in _VALUE_MODES | _COLOR_MODES:
-        raise DataError(f"{path}: the mask is {header.mode}, expected RGB or a palette; convert it")
-    if header.mode == "RGBA":
-        see_through = int((np.asarray(header.getchannel("A")) != 255).sum())
-        if see_through:
-            raise DataError(
-                f"{path}: {see_through} pixels of the mask are transparent, so that their colour says nothing; "
-                "save it without transparency"
-            )
-    image = np.asarray(header.convert("RGB"), dtype=np.uint8)
-    labels, known = encoding.labels_of_colors(image)
-    if not known.all():
-        raise DataError(f"{path}: {describe_unknown_colors(image, known, encoding)}")
-    return labels
-
-
-def _describe_wrong_mode(pixels: UInt8Array, mode: str) -> str:
-    """Why a picture that is neither grey nor of a palette is no mask of values."""
-    what = f"the mask is {mode}, expected one value a pixel (a palette or grey picture)"
-    if mode in {"LA", "La", "PA"}:
-        return f"{what}; save it without transparency"
-    if mode not in _COLOR_MODES:
-        return f"{what}; convert it"
-    image = pixels[..., :3]
-    if (image[..., :1] == image).all():
         return (
-            f"{what}; its three channels are equal: save one of them (found: {value_histogram(image[..., 0])}), "
-            "or with data.name=mask_folder name the colours in data.mask_colors"
+            f"the mask is {header.format}{inside}, which changes values at the edges; make it again from its source as "
+            "PNG, TIFF or BMP (a converted copy keeps the wrong values)"
         )
+    if header.format not in _LOSSLESS:
+        return f"the mask is {header.format}, expected PNG, TIFF or BMP; convert it to PNG"
+    if header.format == "GIF" and encoding.colors is None:
+        return (
+            "the mask is GIF, and programs that write GIF renumber its values, so that they say nothing; convert it "
+            "from its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
+        )
+    frames = int(getattr(header, "n_frames", 1))
+    return f"the mask has {frames} frames, expected one image; save the right one by itself" if frames != 1 else ""
+
+
+def _wrong_depth(image: Image.Image, deep: bool) -> str:
+    """What is wrong with the bits per pixel; ``deep``: the file holds 16 bits of which Pillow keeps 8."""
+    if image.mode == "F":
+        return "the mask holds floats, expected whole values from 0 to 255; convert it to 8 bits"
+    if not deep and not image.mode.startswith("I"):
+        return ""
+    pixels: npt.NDArray[Any] = np.asarray(image)
+    found = f" (found: {value_histogram(pixels)})" if pixels.ndim == 2 else ""
+    bits = 16 if deep or image.mode.startswith("I;16") else 32
+    return f"the mask has {bits} bits per pixel, expected 8{found}; convert it to 8 bits"
+
+
+def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
+    """Why an image has not the one value, or with colours the one colour, per pixel that is expected."""
+    if image.mode in _VALUE_MODES:
+        return ""
+    if encoding.colors is not None:
+        if image.mode not in _COLOR_MODES:
+            return f"the mask is {image.mode}, expected RGB or a palette; convert it"
+        transparent = int((np.asarray(image)[..., 3] != 255).sum()) if image.mode == "RGBA" else 0
+        return f"{transparent} pixels of the mask are transparent; save it without transparency" if transparent else ""
+    what = f"the mask is {image.mode}, expected one value per pixel (a palette or grey image)"
+    if image.mode in {"LA", "La", "PA"}:
+        return f"{what}; save it without transparency"
+    if image.mode not in _COLOR_MODES:
+        return f"{what}; convert it"
+    colors: UInt8Array = np.asarray(image)[..., :3]
+    if (colors[..., :1] == colors).all():
+        return f"{what}; its three channels are equal: save one of them (found: {value_histogram(colors[..., 0])})"
     return (
-        f"{what}; its colours: {most_frequent_colors(image)}: with data.name=mask_folder name the colour of each class "
-        "in data.mask_colors, else convert the masks"
+        f"{what}; its colours: {color_histogram(colors)}: with data.name=mask_folder name the colour of each class in "
+        "data.mask_colors, else convert the masks"
     )

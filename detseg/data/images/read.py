@@ -1,30 +1,26 @@
 """Images from files: upright 8-bit RGB, or an error that names the file.
 
-Pillow reads the header: format, mode, declared size (before any memory is taken) and EXIF orientation; of the plainest
-JPEGs ``jpeg_header`` does.  OpenCV decodes plain JPEG and PNG, to the same pixels as Pillow in a fraction of the time;
-Pillow decodes the rest and says what is wrong with a damaged file.  What neither says, that bytes of a JPEG are lost,
-``decoder_messages`` hears of libjpeg.
+Pillow reads the header: format, mode, declared size (before any memory is taken) and EXIF orientation. simplejpeg
+decodes JPEG (see ``jpeg``), Pillow all else.
 
 Letters for dimensions: H and W pixels.
 """
 
 from __future__ import annotations
 
-import os
 import stat
-import warnings
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from detseg.data.images.decoder_messages import lost_pixels
-from detseg.data.images.jpeg_header import plain_jpeg_hw
-from detseg.data.images.png_rows import is_plain_png, lacks_rows
+from detseg.data.images.jpeg import decode_jpeg
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
 
@@ -34,23 +30,9 @@ MAX_PIXELS = 178_956_970
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, by which images are recognised in a folder."""
 
-_FAST_FORMATS = {"JPEG", "MPO", "PNG"}
-_FAST_MODES = {"L", "RGB"}
-# OpenCV 4.11 and later decode straight to RGB, a pass over the image less; but not at a fraction of the size.
-_IN_RGB: int = getattr(cv2, "IMREAD_COLOR_RGB", 0)
-_REDUCED = {
-    1: _IN_RGB or cv2.IMREAD_COLOR,
-    2: cv2.IMREAD_REDUCED_COLOR_2,
-    4: cv2.IMREAD_REDUCED_COLOR_4,
-    8: cv2.IMREAD_REDUCED_COLOR_8,
-}
-_END_OF_JPEG = b"\xff\xd9"
-
-# Of what Pillow warns without naming the file, the pixels are checked here, and metadata that cannot be read count as
-# absent.  For the whole process, since setting warnings aside for a while is not safe beside threads; filters that the
-# application has set come first.
-for _kind in (UserWarning, Image.DecompressionBombWarning):
-    warnings.filterwarnings("ignore", category=_kind, module=r"PIL\.", append=True)
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+"""The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start
+programs (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM."""
 
 
 def read_image(path: Path | str) -> UInt8Array:
@@ -73,144 +55,131 @@ def read_image(path: Path | str) -> UInt8Array:
 
 
 def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int, int]]:
-    """Decode an image, a plain JPEG at a fraction of its size: what is to be shrunk need not be decoded in full.
-
-    libjpeg leaves the highest frequencies of each block out, which takes two thirds of the time at a half.
+    """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
     Args:
         path: the file.
         divisor: 1, 2, 4 or 8; pixel i of the result shows pixels [i · divisor, (i + 1) · divisor).
 
     Returns:
-        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) of other formats, and of a turned image whose
-        sides are no multiples of the divisor; and the whole H and W.
+        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) of other formats, of JPEGs that only Pillow
+        decodes, and of a turned image whose sides are no multiples of the divisor; and the whole H and W.
 
     Raises:
         DataError: as ``read_image``.
     """
     path = Path(path)
-    data = picture_bytes(path)
-    hw = plain_jpeg_hw(data)
-    if hw is not None and hw[0] * hw[1] <= MAX_PIXELS:
-        image = _decode_plain(data, path, _REDUCED[divisor])
-        if image is not None:
-            return image, hw
-    with open_header(BytesIO(data), path) as header:
-        orientation = exif_orientation(header)
+    with open_image(path) as (header, stream):
+        orientation = pending_orientation(header)
         width, height = header.size
-        # Of a turned image the last pixels, which show less than a whole divisor, would come first.
-        shifts = orientation != 1 and (width % divisor or height % divisor)
-        flags = _REDUCED[1 if shifts or header.format == "PNG" else divisor]
-        image = _decode_plain(data, path, flags) if _is_plain(header, data) else None
-        if image is None:
-            image = _decode_any(header, path)
-            refuse_missing_rows(header, data, path)
-            height, width = image.shape[0], image.shape[1]  # Pillow turns TIFFs while it loads them
+        image = None
+        if header.format in {"JPEG", "MPO"}:
+            # Of a turned image the last pixels, which show less than a whole divisor, would come first.
+            if orientation != 1 and (width % divisor or height % divisor):
+                divisor = 1
+            stream.seek(0)
+            image = decode_jpeg(stream.read(), (height, width), divisor, str(path))
+        if image is None or header.mode not in {"L", "RGB"}:  # CMYK: decoded above for the damage that Pillow misses
+            decode(header, stream)
+            image = pil_to_rgb(header)
+            height, width = image.shape[:2]  # Pillow turns a TIFF when it decodes it
     return np.ascontiguousarray(upright(image, orientation)), (width, height) if orientation >= 5 else (height, width)
 
 
 def read_image_hw(path: Path | str) -> tuple[int, int]:
-    """The size that ``read_image`` would return, from the file's header alone.
-
-    Args:
-        path: the file.
-
-    Returns:
-        Height and width in pixels, upright.
+    """The size (H, W) in pixels that ``read_image`` would return, from the file's header alone.
 
     Raises:
         DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
     """
-    path = Path(path)
-    with open_picture(path) as stream, open_header(stream, path) as header:
+    with open_image(Path(path), header_only=True) as (header, _):
         if header.format == "TIFF":
-            _load(header, path)  # when and how a turned TIFF changes its size differs between versions of Pillow
+            header.load()  # when and how a turned TIFF changes its size differs between versions of Pillow
         width, height = header.size
-        turned = exif_orientation(header) >= 5
-    return (width, height) if turned else (height, width)
+        return (width, height) if pending_orientation(header) >= 5 else (height, width)
 
 
 def read_orientation(path: Path | str) -> int:
-    """The EXIF orientation that a file states, from its header alone.
-
-    Args:
-        path: the file.
-
-    Returns:
-        1 to 8; 1 is upright, and so is what has no readable one.
-
-    Raises:
-        DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
-    """
-    path = Path(path)
-    with open_picture(path) as stream, open_header(stream, path) as header:
+    """The EXIF orientation that a file's header states, 1 to 8; 1 if none can be read. Errors: as ``read_image_hw``."""
+    with open_image(Path(path), header_only=True) as (header, _):
         return _stated_orientation(header)
 
 
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
-    """The pixels of a PIL image as ``read_image`` gives them, but for the orientation.
-
-    Args:
-        image: of any mode.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
+    """The pixels of a PIL image of any mode as ``read_image`` gives them, (H, W, 3) uint8 RGB, but for the orientation.
 
     Raises:
         ValueError: the pixels are floats.
     """
     if image.mode == "F":
         raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
-    if image.mode.startswith("I"):
-        return _from_16_bits(np.asarray(image))
+    if image.mode.startswith("I"):  # unsigned 16-bit grey, in 16 or 32 bits
+        grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
-def open_header(stream: BinaryIO, path: Path, kind: str = "image") -> ImageFile.ImageFile:
-    """A Pillow image whose header is read and whose pixels are not.
+@contextmanager
+def open_image(
+    path: Path, kind: str = "image", header_only: bool = False
+) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
+    """A Pillow image whose header is read and whose pixels are not, and a stream of the file's content.
 
     Args:
-        stream: the file's bytes.
-        path: the file, and ``kind``: what it is meant to be; for messages.
+        path: the file; ``kind``: what it is meant to be, for messages.
+        header_only: whether the pixels will not be asked for, so that they need not be read from the disk.
 
     Raises:
-        DataError: it is not an image of one of the ``FORMATS``, or declares more than ``MAX_PIXELS``.
+        DataError: the file is missing or no file, is not an image of one of the ``FORMATS``, or declares more than
+            ``MAX_PIXELS``; or Pillow raised something within the block.
     """
     try:
-        header = Image.open(stream, formats=FORMATS)
-    except MemoryError:
+        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody to write into it
+            raise ValueError("it is not a file, but a folder, a pipe or a device")
+        with (
+            path.open("rb") as file,
+            file if header_only else BytesIO(file.read()) as stream,
+            Image.open(stream, formats=FORMATS) as header,
+        ):
+            if header.width * header.height > MAX_PIXELS:
+                raise DataError(
+                    f"{path}: the file declares {header.width} x {header.height} pixels, more than the {MAX_PIXELS} "
+                    "that are read; if it is no decompression bomb, make it smaller or cut it into tiles"
+                )
+            yield header, stream
+    except (DataError, MemoryError):
         raise
-    except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
-        raise unreadable(path, error, kind) from None
-    width, height = header.size
-    if width * height > MAX_PIXELS:
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such {kind}") from None
+    except UnidentifiedImageError:
         raise DataError(
-            f"{path}: the file declares {width} x {height} pixels, more than the {MAX_PIXELS} that are read; "
-            "if it is no decompression bomb, make it smaller or cut it into tiles"
-        )
-    return header
+            f"{path}: not an image, or damaged beyond recognition; read are {', '.join(FORMATS)}; replace the file or "
+            "take it off the list"
+        ) from None
+    except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list") from None
 
 
-def refuse_missing_rows(header: Image.Image, data: bytes, path: Path, kind: str = "image") -> None:
-    """Refuse a PNG that Pillow has filled up with black.
-
-    Args:
-        header: the image, decoded by Pillow.
-        data: its file's content.
-        path: the file, and ``kind``: what it is meant to be; for messages.
-
-    Raises:
-        DataError: rows are missing.
-    """
-    if header.format == "PNG" and lacks_rows(data):
-        raise unreadable(path, ValueError("its pixels end before the last row"), kind)
+def decode(header: ImageFile.ImageFile, stream: BinaryIO) -> None:
+    """Have Pillow decode the pixels of an image, in the block of ``open_image``, which names damaged files."""
+    if header.format == "PNG" and any(tile[1] != (0, 0, *header.size) for tile in header.tile):
+        raise ValueError("its first frame is only a part of the image")
+    header.load()
+    if header.format == "PNG":
+        _check_png(header, stream)
 
 
-def exif_orientation(header: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 is upright, and so is what has no readable one."""
-    if header.format == "TIFF":
-        return 1  # Pillow turns TIFFs itself
-    return _stated_orientation(header)
+def upright(image: UInt8Array, orientation: int) -> UInt8Array:
+    """Undo an EXIF orientation (CIPA DC-008, tag 274): what the 0th row and column of the stored image show."""
+    if orientation >= 5:
+        image = image.swapaxes(0, 1)
+    return image[:: -1 if orientation in {3, 4, 7, 8} else 1, :: -1 if orientation in {2, 3, 6, 7} else 1]
+
+
+def pending_orientation(header: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied."""
+    return 1 if header.format == "TIFF" else _stated_orientation(header)  # Pillow turns TIFFs itself
 
 
 def _stated_orientation(header: Image.Image) -> int:
@@ -222,141 +191,22 @@ def _stated_orientation(header: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _is_plain(header: Image.Image, data: bytes) -> bool:
-    if header.format not in _FAST_FORMATS or header.mode not in _FAST_MODES:
-        return False
-    if header.format == "PNG":
-        return is_plain_png(data)
-    # OpenCV may pad a JPEG that was cut short with grey; Pillow refuses it.  A whole one ends with this marker.
-    return data.endswith(_END_OF_JPEG)
-
-
-def _decode_plain(data: bytes, path: Path, flags: int) -> UInt8Array | None:
-    flags |= cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        image, lost = lost_pixels(lambda: cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags), str(path))
-    except cv2.error:
-        return None
-    if image is None:
-        return None
-    if lost:
-        raise DataError(
-            f"{path}: the image is damaged, a part of its pixels is lost (the decoder says: {lost}); replace the file "
-            "or take it off the list; if it looks whole, save it anew"
-        )
-    return np.asarray(image if flags & _IN_RGB else cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
-
-
-def _decode_any(header: Image.Image, path: Path) -> UInt8Array:
-    _load(header, path)
-    try:
-        return pil_to_rgb(header)
-    except MemoryError:
-        raise
-    except Exception as error:  # see open_header
-        raise unreadable(path, error) from None
-
-
-def _load(header: Image.Image, path: Path) -> None:
-    try:
-        header.load()
-    except MemoryError:
-        raise
-    except Exception as error:  # see open_header
-        raise unreadable(path, error) from None
-
-
-def _from_16_bits(grey: npt.NDArray[np.generic]) -> UInt8Array:
-    """(H, W) unsigned 16-bit grey, in 16 or 32 bits → (H, W, 3) uint8."""
-    upper = (np.clip(grey.astype(np.int64), 0, 65535) >> 8).astype(np.uint8)
-    return np.repeat(upper[..., None], 3, axis=2)
-
-
-def upright(image: UInt8Array, orientation: int) -> UInt8Array:
-    """Undo an EXIF orientation (CIPA DC-008, tag 274): what the 0th row and column of the stored image show."""
-    match orientation:
-        case 2:
-            return image[:, ::-1]
-        case 3:
-            return image[::-1, ::-1]
-        case 4:
-            return image[::-1]
-        case 5:
-            return image.swapaxes(0, 1)
-        case 6:
-            return np.rot90(image, -1)
-        case 7:
-            return image[::-1, ::-1].swapaxes(0, 1)
-        case 8:
-            return np.rot90(image)
-        case _:
-            return image
-
-
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""What Pillow may take a file for, whatever its name: no formats whose readers start programs (EPS: Ghostscript) or
-that nobody asked for.  JPEG includes MPO, PPM the grey PGM."""
-
-_PIECE = 1 << 20
-
-# A named pipe is then open at once, where it would wait for somebody to write into it.  Windows has none, but lines.
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-def open_picture(path: Path, kind: str = "image") -> BinaryIO:
-    """Open a file to read from.
-
-    Args:
-        path: the file, and ``kind``: what it is meant to be; for messages.
-
-    Raises:
-        DataError: it is missing, may not be read, or is no file: a folder, a named pipe, a device.
-    """
-    return os.fdopen(_descriptor(path, kind)[0], "rb")
-
-
-def picture_bytes(path: Path, kind: str = "image") -> bytes:
-    """The content of a file.
-
-    Args:
-        path: the file, and ``kind``: what it is meant to be; for messages.
-
-    Raises:
-        DataError: as ``open_picture``, or the disk fails.
-    """
-    descriptor, size = _descriptor(path, kind)
-    try:  # without a file object, which would take three times as long: as a rule this is one read
-        parts = [os.read(descriptor, size + 1)]
-        while len(parts[-1]) > 0 and sum(map(len, parts)) != size:
-            parts.append(os.read(descriptor, _PIECE))
-    except OSError as error:
-        raise unreadable(path, error, kind) from None
-    finally:
-        os.close(descriptor)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _descriptor(path: Path, kind: str) -> tuple[int, int]:
-    """An open file that is one, and its size in bytes."""
-    try:
-        descriptor = os.open(path, _FLAGS)
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise unreadable(path, error, kind) from None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        raise unreadable(path, ValueError("it is no file, but a folder, a pipe or a device"), kind)
-    return descriptor, status.st_size
-
-
-def unreadable(path: Path, error: Exception, kind: str = "image") -> DataError:
-    """The error of a file that cannot be read as what it is meant to be."""
-    if isinstance(error, FileNotFoundError):
-        return DataError(f"{path}: there is no such {kind}")
-    if isinstance(error, UnidentifiedImageError):
-        return DataError(
-            f"{path}: not an image, or damaged beyond recognition; read are {', '.join(FORMATS)}; replace the file or "
-            "take it off the list"
-        )
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-    return DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list")
+def _check_png(image: Image.Image, stream: BinaryIO) -> None:
+    """Raise where the compressed pixels of a PNG are damaged or end early; Pillow does not look at their checksum."""
+    stream.seek(0)
+    data = stream.read()
+    pixels, place = bytearray(), 8
+    while place + 12 <= len(data):  # chunks: length, kind, content, checksum
+        end = place + 12 + int.from_bytes(data[place : place + 4], "big")
+        if data[place + 4 : place + 8] == b"IDAT":
+            if zlib.crc32(data[place + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+                raise ValueError("its pixels are damaged")
+            pixels += data[place + 8 : end - 4]
+        place = end
+    if "interlace" in image.info or image.crop((0, image.height - 1, *image.size)).getbbox() is None:
+        # The last row may be one of those that Pillow fills up with zeros.
+        width, height, depth, color = struct.unpack_from(">IIBB", data, 16)
+        bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+        expected = height * (1 + (width * bits + 7) // 8)  # a filter byte per row; interlaced images have a few more
+        if len(zlib.decompressobj().decompress(pixels, expected)) < expected:
+            raise ValueError("its pixels end before the last row")

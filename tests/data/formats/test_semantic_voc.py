@@ -48,14 +48,18 @@ def test_nuclei_have_their_images_in_another_folder() -> None:
 
 
 def test_nuclei_read_with_the_wrong_void() -> None:
-    with pytest.raises(DataError, match=r"and 29 more: values \{0, 1\} with 2 classes.*is 1 the foreground"):
+    with pytest.raises(
+        DataError, match=r"and 29 more: only .background. and ignored pixels occur.*is 1 the foreground"
+    ):
         read_voc_masks(shared_data("dsb2018_nuclei"), "val", classes=BINARY, values=(0, 2), ignore_index=1)
 
 
 def test_camvid_of_the_other_edition_says_what_11_is(tmp_path: Path) -> None:
     names = [f"class{k}" for k in range(11)]
     write_voc_masks(tmp_path, {"a": [list(range(12))]})
-    with pytest.raises(DataError, match=r"values \{0 to 11\} with 11 classes: is 11 void\? set data\.ignore_index=11"):
+    with pytest.raises(
+        DataError, match=r"values \{0, 1, .*, 11\} with 11 classes: is 11 void\? set data\.ignore_index=11"
+    ):
         read_voc_masks(tmp_path, "train", classes=names)
     dataset = read_voc_masks(tmp_path, "train", classes=names, ignore_index=11)
     assert dataset.semantic(0).tolist() == [[*range(11), 255]]

@@ -1,0 +1,180 @@
+"""JPEGs: the pixels of other decoders, at a fraction of the size too, and damage that is noticed in any thread."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.voc import read_voc
+from detseg.data.images.read import read_image, read_reduced
+from detseg.errors import DataError
+from detseg.structures import UInt8Array
+from tests.shared_data import shared_data
+
+REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
+REDUCED |= {8: cv2.IMREAD_REDUCED_COLOR_8}
+
+
+def smooth(height: int, width: int) -> UInt8Array:
+    rng = np.random.default_rng(0)
+    return cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]  # OpenCV's stubs know no dtypes
+
+
+def saved(path: Path, image: UInt8Array, orientation: int = 1, **options: Any) -> Path:
+    if orientation != 1:
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = orientation
+    Image.fromarray(image).save(path, quality=95, **options)
+    return path
+
+
+@pytest.mark.parametrize("divisor", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"subsampling": "4:2:2"}, {"subsampling": "4:4:4"}, {"grey": True}], ids=str
+)
+def test_the_pixels_are_those_of_opencv(tmp_path: Path, options: dict[str, Any], divisor: int) -> None:
+    image = smooth(97, 131)
+    grey = options.get("grey", False)
+    path = saved(tmp_path / "a.jpg", image[..., 0] if grey else image, **{**options, "grey": None})
+    expected = cv2.imread(str(path), REDUCED[divisor])
+    assert expected is not None
+    found, hw = read_reduced(path, divisor)
+    assert hw == (97, 131)
+    assert found.flags.writeable
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, expected[..., ::-1])
+
+
+def test_the_pixels_of_photographs_are_those_of_pillow_and_opencv() -> None:
+    for path in [*sorted(shared_data("coco_mini", "images").iterdir())[:4], shared_data("bccd", "JPEGImages")]:
+        path = path if path.is_file() else min(path.iterdir())
+        with Image.open(path) as reference:
+            np.testing.assert_array_equal(read_image(path), np.asarray(reference.convert("RGB")), err_msg=path.name)
+        expected = cv2.imread(str(path), REDUCED[2])
+        assert expected is not None
+        np.testing.assert_array_equal(read_reduced(path, 2)[0], expected[..., ::-1], err_msg=path.name)
+
+
+def outcome(path: Path) -> str:
+    """The error of a file, or a digest of its pixels."""
+    try:
+        return hashlib.sha256(read_image(path).tobytes()).hexdigest()
+    except DataError as error:
+        return str(error)
+
+
+def damaged_files(folder: Path) -> list[Path]:
+    """Two JPEGs, one of them progressive, cut short, with bytes lost, zeroed or flipped; and the shared files."""
+    for kind, progressive in (("base", False), ("prog", True)):
+        buffer = BytesIO()
+        Image.open(shared_data("malformed", "images", "hopper.jpg")).save(buffer, "JPEG", progressive=progressive)
+        data = buffer.getvalue()
+        for place in np.linspace(700, len(data) - 400, 6).astype(int).tolist():
+            flipped = bytes([data[place] ^ 64])
+            versions = {"cut": data[:place], "lost": data[:place] + data[place + 300 :]}
+            versions |= {"zero": data[:place] + bytes(300) + data[place + 300 :]}
+            versions |= {"ends": data[:place] + b"\xff\xd9", "flip": data[:place] + flipped + data[place + 1 :]}
+            for how, content in versions.items():
+                (folder / f"{kind}_{place}_{how}.jpg").write_bytes(content)
+    return [*sorted(folder.iterdir()), *sorted(shared_data("malformed", "images").iterdir())]
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged headers
+def test_damage_has_the_same_outcome_in_any_thread_and_process(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = damaged_files(tmp_path)
+    expected = [outcome(path) for path in files]
+    ours = [text for path, text in zip(files, expected, strict=True) if path.parent == tmp_path]
+    assert len(ours) == 60
+    for how, least in (("cut", 12), ("ends", 12), ("lost", 10), ("zero", 6)):
+        texts = [text for path, text in zip(files, expected, strict=True) if path.stem.endswith(how)]
+        assert sum(str(tmp_path) in text for text in texts) >= least, how
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(outcome, files)) == expected
+    if "fork" in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context("fork").Pool(2) as processes:
+            assert processes.map(outcome, files) == expected
+    assert capfd.readouterr() == ("", "")  # decoders print nothing themselves
+
+
+def test_lost_bytes_are_an_error_though_pillow_returns_an_image(tmp_path: Path) -> None:
+    for mode in ("RGB", "L", "CMYK"):
+        buffer, path = BytesIO(), tmp_path / f"{mode}.jpg"
+        Image.open(shared_data("malformed", "images", "hopper.jpg")).convert(mode).save(buffer, "JPEG")
+        data = buffer.getvalue()
+        path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 300 :])
+        with Image.open(path) as picture:
+            picture.load()
+        for divisor in (1, 2):
+            with pytest.raises(DataError) as caught:
+                read_reduced(path, divisor)
+            assert str(caught.value).startswith(
+                f"{path}: the image is damaged, a part of its pixels is lost (the decoder says: Corrupt JPEG data: "
+            )
+
+
+def test_stray_bytes_are_logged_with_a_name_that_is_safe_for_a_terminal(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "\x1b[2J\nb.jpg"
+    path.write_bytes(shared_data("malformed", "images", "hopper_bad_exif.jpg").read_bytes())
+    with caplog.at_level(logging.WARNING, "detseg"), Image.open(path) as reference:
+        np.testing.assert_array_equal(read_image(path), np.asarray(reference.convert("RGB")))
+    expected = f"{tmp_path}/\\x1b[2J\\nb.jpg: Corrupt JPEG data: 1214 extraneous bytes before marker 0xd0"
+    assert caplog.messages == [expected]
+
+
+def test_bytes_behind_the_end_are_no_damage(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", smooth(24, 40))
+    plain = read_image(path)
+    path.write_bytes(path.read_bytes() + b"\0\0trailer")
+    np.testing.assert_array_equal(read_image(path), plain)
+
+
+def test_reduced_images_are_upright_and_other_formats_stay_whole(tmp_path: Path) -> None:
+    image = smooth(48, 80)
+    turned, hw = read_reduced(saved(tmp_path / "turned.jpg", image, orientation=6), 2)
+    assert hw == (80, 48)
+    means = read_image(tmp_path / "turned.jpg").reshape(40, 2, 24, 2, 3).mean(axis=(1, 3))
+    assert np.abs(means - turned).mean() < 4
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_reduced(tmp_path / "a.png", 4)[0], image)
+    assert read_reduced(saved(tmp_path / "odd.jpg", smooth(49, 80), orientation=3), 2)[0].shape == (49, 80, 3)
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "cmyk.jpg")
+    with Image.open(tmp_path / "cmyk.jpg") as reference:
+        np.testing.assert_array_equal(read_reduced(tmp_path / "cmyk.jpg", 2)[0], np.asarray(reference.convert("RGB")))
+
+
+def test_samples_are_reduced_with_their_boxes() -> None:
+    dataset = read_voc(shared_data("bccd"), "train")
+    whole = dataset[3]
+    for side, divisor in ((640, 1), (416, 1), (320, 2), (160, 4), (32, 8)):
+        sample = dataset.reduced(3, (side, side))
+        assert sample.hw == (480 // divisor, 640 // divisor)
+        np.testing.assert_array_equal(sample.boxes * divisor, whole.boxes)
+        np.testing.assert_array_equal(sample.labels, whole.labels)
+
+
+def test_a_wrong_size_is_noticed_although_the_reduced_one_fits(tmp_path: Path) -> None:
+    saved(tmp_path / "a.jpg", smooth(95, 128))
+    source = read_voc(shared_data("bccd"), "train")
+    packed = source.packed.select([0])
+    columns = {name: getattr(packed, name) for name in packed.__dataclass_fields__}
+    columns |= {"path_bytes": b"a.jpg", "path_offsets": np.array([0, 5])}
+    columns |= {"sizes_hw": np.array([[96, 128]], dtype=packed.sizes_hw.dtype)}
+    dataset = DetectionDataset(PackedAnnotations(**columns), tmp_path, source.classes, source.report, "made")
+    with pytest.raises(DataError, match="the image is 128 x 95 pixels"):
+        dataset.reduced(0, (32, 32))
