@@ -85,6 +85,33 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
 }
 """Module that opens connections, starts programs, installs, or reports use → the files that may import it."""
 
+ALLOWED_IN_DATA: dict[str, set[str]] = {
+    "annotations": set(),
+    "images": {"annotations"},
+    "datasets": {"annotations", "images"},
+    "checks": {"annotations", "images", "datasets"},
+    "formats": {"annotations", "images", "datasets", "checks"},
+    "synthetic": {"formats"},
+    "download": {"formats"},
+    "augment": set(),
+    "loading": {"datasets", "augment"},
+    "build": {"annotations", "datasets", "formats", "synthetic", "download"},
+    "__init__": set(),
+}
+"""Folder or file of detseg/data → the others there that it may import."""
+
+MOST_ENTRIES = 12
+MAY_BE_LARGER = {"detseg": 20, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
+MAY_BE_LARGER |= {"detseg/models/yolo": 13}
+"""Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
+
+KNOWN_CIRCLES = (
+    frozenset({"checkpoint", "safe_weights"}),
+    frozenset({"draw", "structures"}),
+    frozenset({"training"}),
+)
+"""Parts of the package whose files import each other in a circle, until they are restructured."""
+
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 BANNED_CALLS = {"eval", "exec", "__import__", "builtins.eval", "builtins.exec", "importlib.import_module"}
@@ -125,6 +152,92 @@ def import_direction(root: Path) -> list[str]:
             target = _part_of(root, name)
             if target is not None and target not in {part, *ALLOWED[part]}:
                 found.append(f"{_where(root, path)}:{line}: {part} must not import {target} ({name})")
+    return found
+
+
+def import_direction_in_data(root: Path) -> list[str]:
+    """Imports between the folders of detseg/data that ALLOWED_IN_DATA does not list."""
+    found = []
+    for path in python_files(root, "detseg/data"):
+        part = path.relative_to(root / "detseg" / "data").with_suffix("").parts[0]
+        for line, name in imports(root, path):
+            parts = name.split(".")
+            if parts[:2] != ["detseg", "data"] or len(parts) < 3:
+                continue
+            if parts[2] not in {part, *ALLOWED_IN_DATA.get(part, ())}:
+                found.append(f"{_where(root, path)}:{line}: data/{part} must not import data/{parts[2]}")
+    return found
+
+
+def import_circles(root: Path) -> list[str]:
+    """Files that import each other in a circle, imports inside functions and for type checking included."""
+    return [
+        f"{circle}: import each other in a circle"
+        for circle, parts in circles_by_part(root).items()
+        if parts not in KNOWN_CIRCLES
+    ]
+
+
+def circles_by_part(root: Path) -> dict[str, frozenset[str]]:
+    """The circles, each as the names of its files, with the parts of the package that these lie in."""
+    files = {path: _imported_files(root, path) for path in python_files(root, "detseg")}
+    return {
+        " ⇄ ".join(_where(root, path) for path in sorted(circle)): frozenset(
+            _part_of(root, _module(root, path)) or "" for path in circle
+        )
+        for circle in _circles(files)
+    }
+
+
+def _module(root: Path, path: Path) -> str:
+    return ".".join(path.relative_to(root).with_suffix("").parts)
+
+
+def _imported_files(root: Path, path: Path) -> set[Path]:
+    """The files of the package that a file imports: `from a import b` is a/b.py where there is one, else a."""
+    found = set()
+    for _, name in imports(root, path):
+        parts = name.split(".")
+        for end in (len(parts), len(parts) - 1):
+            base = root.joinpath(*parts[:end])
+            target = next((c for c in (base.with_suffix(".py"), base / "__init__.py") if c.exists()), None)
+            if parts[0] == "detseg" and target is not None:
+                found.add(target)
+                break
+    return found - {path}
+
+
+def _circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
+    """The strongly connected parts of a graph that have more than one node: what each node reaches that reaches it."""
+    reached: dict[Path, set[Path]] = {}
+    for start in graph:
+        seen: set[Path] = set()
+        waiting = [start]
+        while waiting:
+            for target in graph.get(waiting.pop(), set()) - seen:
+                seen.add(target)
+                waiting.append(target)
+        reached[start] = seen
+    circles: list[set[Path]] = []
+    for node in graph:
+        if node in reached[node] and not any(node in circle for circle in circles):
+            circles.append({other for other in reached[node] if node in reached[other]})
+    return circles
+
+
+def folder_sizes(root: Path) -> list[str]:
+    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with a single file.
+
+    `__init__.py` does not count. MAY_BE_LARGER lists folders that are still to be restructured.
+    """
+    found = []
+    for folder in sorted({path.parent for path in python_files(root, "detseg")}):
+        entries = {path.relative_to(folder).parts[0] for path in folder.rglob("*.py")} - {"__init__.py"}
+        where = _where(root, folder)
+        if len(entries) > MAY_BE_LARGER.get(where, MOST_ENTRIES):
+            found.append(f"{where}: {len(entries)} entries, at most {MAY_BE_LARGER.get(where, MOST_ENTRIES)}")
+        if (folder / "__init__.py").exists() and len(entries) < 2:
+            found.append(f"{where}/__init__.py: a folder for fewer than two files")
     return found
 
 
