@@ -101,7 +101,7 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
 """Folder or file of detseg/data → the others there that it may import."""
 
 MOST_ENTRIES = 12
-MAY_BE_LARGER = {"detseg": 20, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
+MAY_BE_LARGER = {"detseg": 21, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
 MAY_BE_LARGER |= {"detseg/models/yolo": 13}
 """Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
 
