@@ -100,7 +100,7 @@ TRAIN = [
     (
         [CONFIG, "model.loss.focal.gamma=3"],
         "override model.loss.focal.gamma=3: model.loss.focal.gamma: focal is off, its weight is 0; set focal.weight, "
-        "or leave gamma out",
+        "or leave this out",
     ),
     (
         [CONFIG, "model.loss.class_weights=[1, 2]"],
