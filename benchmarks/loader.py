@@ -37,14 +37,14 @@ from benchmarks.in_turn import Block, Row, in_turn
 from benchmarks.peer_process import ROOT, PeerProcess
 from benchmarks.row_program import run_rows
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig
-from detseg.data.augment.motion import moved
+from detseg.data.augment.geometry import moved
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.contract import checked_sample
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.images.read import read_image
 from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import annotated, to_example
+from detseg.data.loading.examples import Example, to_item
 from detseg.data.loading.loader import train_loader
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import Batch, UInt8Array
@@ -224,9 +224,9 @@ def parts_note(dataset: DetectionDataset, size: int) -> str:
 
     for start in range(0, BATCH * BATCHES, BATCH):
         samples = stage("decode", lambda index: checked_sample(dataset, index, hw), range(start, start + BATCH))
-        items = stage("geometry", lambda s: moved(annotated(s), transform.motion(hw, rng), hw), samples)
+        items = stage("geometry", lambda s: moved(to_item(s), transform.motion(hw, rng), hw), samples)
         items = stage("drop rule and colour", lambda item: transform.finished(item, rng), items)
-        stage("collate", lambda batch: collate([to_example(item, 0, None) for item in batch]), [items])
+        stage("collate", lambda batch: collate([Example(item, 0) for item in batch]), [items])
     return "ours: " + ", ".join(f"{name} {taken / BATCH / BATCHES * 1000:.2f} ms" for name, taken in spent.items())
 
 

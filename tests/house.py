@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
-    "albumentations": ("detseg/data/augment/pipeline.py",),
+    "albumentations": ("detseg/data/augment/pixels.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
     "msgspec": (
         "detseg/data/formats/json_lots.py",

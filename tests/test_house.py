@@ -46,7 +46,7 @@ def make_project(root: Path, path: str, text: str) -> Path:
         "detseg/__init__.py": "",
         "detseg/ops/boxes.py": '"""Boxes."""\n\nimport torch\n',
         "detseg/data/formats/voc.py": CLEAN + "from detseg.config.schema.data import VocConfig\n",
-        "detseg/data/augment/pipeline.py": '"""The one place."""\n\nimport albumentations as A\n',
+        "detseg/data/augment/pixels.py": '"""The one place."""\n\nimport albumentations as A\n',
         "detseg/models/yolo.py": CLEAN,
         "detseg/config/schema/data.py": '"""Settings."""\n\nfrom detseg.errors import ConfigError\n',
         "detseg/structures.py": CLEAN,

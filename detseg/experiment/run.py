@@ -77,7 +77,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
                 f"stopped; what was saved last is in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
             )
         raise
-    for line in data.bad_samples.lines() if data.bad_samples is not None else []:
+    for line in data.lines():
         console.print(line, highlight=False, soft_wrap=True)
     if trainer.is_global_zero:
         _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)

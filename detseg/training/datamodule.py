@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
-from detseg.data.loading.loader import eval_loader, train_loader
+from detseg.data.loading.loader import TrainLoader, eval_loader, train_loader
 from detseg.structures import Batch
 
 
@@ -54,11 +54,12 @@ class ImageDataModule(L.LightningDataModule):
         self.seed = seed
         self.shuffle = shuffle
         self.bad_samples = bad_samples
+        self._train_loader: TrainLoader | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches of this process's share."""
         rank, world_size = self._process()
-        return train_loader(
+        self._train_loader = train_loader(
             self.train,
             self.augmentation,
             input_hw=self.input_hw,
@@ -71,6 +72,12 @@ class ImageDataModule(L.LightningDataModule):
             world_size=world_size,
             bad_samples=self.bad_samples,
         )
+        return self._train_loader
+
+    def lines(self) -> list[str]:
+        """What the end of a run says about the training data."""
+        reports = (self.bad_samples, self._train_loader)
+        return [line for report in reports if report is not None for line in report.lines()]
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Letterboxed batches of this process's share."""

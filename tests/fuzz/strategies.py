@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from detseg.data.augment.geometry import AugmentItem
-from detseg.data.augment.instance_layers import CroppedMasks
-from detseg.structures import BoolArray, BoxTargets, InstanceMasks
+from detseg.data.augment.item import AugmentItem
+from detseg.structures import BoolArray, BoxTargets
+from tests.data.images.painted import with_masks
 
 Boxes = npt.NDArray[np.float32]
 
@@ -63,7 +63,7 @@ def annotated_images(draw: st.DrawFn, masks: bool = False, semantic: bool = Fals
     item = AugmentItem(
         image, boxes_inside(hw, num, rng), rng.integers(0, 9, num), rng.random(num) < 0.5, semantic=labels
     )
-    return item.of_masks(CroppedMasks.decoded(InstanceMasks.from_dense(_blobs(item.boxes, hw, rng)))) if masks else item
+    return with_masks(item, _blobs(item.boxes, hw, rng)) if masks else item
 
 
 def _blobs(boxes: Boxes, hw: tuple[int, int], rng: np.random.Generator) -> BoolArray:

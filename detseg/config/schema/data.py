@@ -124,6 +124,9 @@ class AugmentationConfig(Section):
     shorter training has none of them."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
+    albumentations: Path | None = None
+    """A pipeline of albumentations to run after the geometry above and before `color`, as `A.save(pipeline, path,
+    data_format="yaml")` writes it (a name that ends in .json: `"json"`); null: none. See docs/augmentation.md."""
     min_visibility: Probability = 0.1
     """A box is dropped when a crop, shift or mosaic leaves less than this fraction of its area in the image."""
     min_box_size: NonNegativeFloat = 2.0

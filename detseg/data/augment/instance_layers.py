@@ -1,241 +1,146 @@
-"""Masks on their way through augmentation: small bitmaps and where each lies in the picture.
+"""The masks of an image's objects as a few maps of ids, which move like semantic maps.
 
-So that 260 nuclei cost 260 small windows, not 260 pictures.  Every operation gives, bit for bit, what it would give on
-masks of the whole picture; the bitmaps stay as small as their masks, so that bounds cost nothing.
+Objects that do not overlap share one map, so that 260 nuclei are one or two maps, not 260 masks.
 
-Letters for dimensions: N masks, H and W pixels of the picture, h and w of one bitmap.
+N objects, H and W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.ops.letterbox import nearest_pixels
-from detseg.ops.masks import decode_part
-from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
+from detseg.errors import DataError
+from detseg.ops.masks import run_lengths
+from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray
 
-MAX_LAYER = 255
-"""So many masks fit into one layer of uint8."""
+IdMap = npt.NDArray[np.integer]
+"""(H, W) uint8 or uint16: the id of the object at each pixel, 0 where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
-class CroppedMasks:
-    """N masks of one picture.
+class InstanceLayers:
+    """N masks of one image.
 
     Attributes:
-        hw: height and width of the picture, pixels.
-        parts: N bitmaps (h, w) uint8, 1 inside, with a pixel of the mask on each of their four sides; of an empty mask
-            (0, 0).
-        corners: (N, 2) int64, row and column of the upper left pixel of each.
-        full_areas: (N,) float64, the pixels that each mask would have if no picture's border had cut it.
+        maps: the layers, (H, W) each; an id occurs in one of them only. None where there was no object.
+        ids: (N,) int64, the id of each object; other ids in the maps belong to objects that were dropped.
+        full_areas: (N,) float64, the pixels that each mask would have if no border had cut it.
+        max_id: no id in the maps is larger.
     """
 
-    hw: tuple[int, int]
-    parts: tuple[UInt8Array, ...]
-    corners: IntArray
+    maps: tuple[IdMap, ...]
+    ids: IntArray
     full_areas: FloatArray
+    max_id: int
 
     @classmethod
-    def decoded(cls, masks: InstanceMasks) -> CroppedMasks:
-        """Masks from run lengths; none is ever there at the size of the picture."""
-        found = [decode_part(counts, masks.hw) for counts in masks.counts]
-        corners = np.array([corner for _, corner in found], dtype=np.int64).reshape(-1, 2)
-        parts = tuple(part for part, _ in found)
-        return cls(masks.hw, parts, corners, _areas(parts).astype(np.float64))
+    def from_run_lengths(cls, masks: InstanceMasks) -> InstanceLayers:
+        """Paint masks into as few maps as their overlaps allow: each into the first one where it covers no other."""
+        height, width = masks.hw
+        columns: list[IdMap] = []  # each map column by column, as run lengths count
+        areas = []
+        for new_id, counts in enumerate(masks.counts, start=1):
+            lengths = run_lengths(counts)
+            inside = np.repeat(np.arange(1, len(lengths)) % 2 == 1, lengths[1:])  # from the first pixel of the mask on
+            window = slice(int(lengths[0]), int(lengths[0]) + len(inside))
+            layer = next((k for k, ids in enumerate(columns) if not ids[window][inside].any()), len(columns))
+            if layer == len(columns):
+                columns.append(np.zeros(height * width, dtype=_id_type(len(masks))))
+            np.copyto(columns[layer][window], new_id, where=inside, casting="unsafe")
+            areas.append(int(lengths[1::2].sum()))
+        maps = tuple(np.asarray(cv2.transpose(ids.reshape(width, height)), dtype=ids.dtype) for ids in columns)
+        return cls(maps, np.arange(1, len(masks) + 1), np.array(areas, dtype=np.float64), len(masks))
 
     @classmethod
-    def joined(cls, several: Sequence[CroppedMasks]) -> CroppedMasks:
-        """The masks of several pictures of one size, one after the other.
+    def joined(
+        cls, parts: Sequence[InstanceLayers], hw: tuple[int, int], corners: Sequence[tuple[int, int]], *, overlap: bool
+    ) -> InstanceLayers:
+        """The masks of several images, at least one, put side by side or over each other in a new one.
 
-        Raises:
-            ValueError: the sizes differ.
+        Args:
+            parts: the masks of the images.
+            hw: height and width of the new image, pixels.
+            corners: row and column of each image in it.
+            overlap: whether the images may overlap, so that they need layers of their own.
         """
-        hw = several[0].hw
-        if any(masks.hw != hw for masks in several):
-            raise ValueError(f"masks are joined for one size of picture, got {[masks.hw for masks in several]}")
-        return cls(
-            hw,
-            tuple(part for masks in several for part in masks.parts),
-            np.concatenate([masks.corners for masks in several]),
-            np.concatenate([masks.full_areas for masks in several]),
-        )
+        dtype = _id_type(sum(part.max_id for part in parts))
+        maps: list[IdMap] = []
+        ids, max_id = [], 0
+        for part, (top, left) in zip(parts, corners, strict=True):
+            first = len(maps) if overlap else 0
+            for layer, old in enumerate(part.maps, start=first):
+                if layer == len(maps):
+                    maps.append(np.zeros(hw, dtype=dtype))
+                window = maps[layer][top : top + old.shape[0], left : left + old.shape[1]]
+                np.add(old, dtype.type(max_id), out=window, where=old > 0, dtype=dtype)
+            ids.append(part.ids + max_id)
+            max_id += part.max_id
+        full_areas = np.concatenate([part.full_areas for part in parts])
+        return cls(tuple(maps), np.concatenate(ids), full_areas, max_id)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.ids)
 
-    def __getitem__(self, picked: BoolArray | IntArray) -> CroppedMasks:
-        rows = np.arange(len(self))[picked]
-        parts = tuple(self.parts[row] for row in rows.tolist())
-        return replace(self, parts=parts, corners=self.corners[rows], full_areas=self.full_areas[rows])
+    def select(self, rows: BoolArray | IntArray) -> InstanceLayers:
+        """The masks of some objects; ``rows``: (N,) bool, or positions."""
+        return replace(self, ids=self.ids[rows], full_areas=self.full_areas[rows])
 
-    @property
-    def sides(self) -> IntArray:
-        """(N, 2) int64, height and width of each bitmap, pixels."""
-        return np.array([part.shape for part in self.parts], dtype=np.int64).reshape(-1, 2)
-
-    @property
-    def boxes(self) -> npt.NDArray[np.float32]:
-        """(N, 4) float32 xyxy, the bounds of each mask; without an area for an empty one."""
-        return np.concatenate([self.corners, self.corners + self.sides], axis=1)[:, [1, 0, 3, 2]].astype(np.float32)
-
-    @property
-    def areas(self) -> IntArray:
-        """(N,) int64 pixels."""
-        return _areas(self.parts)
-
-    def dense(self) -> BoolArray:
-        """(N, H, W) bool, all masks in full: mind the memory."""
-        masks = np.zeros((len(self), *self.hw), dtype=np.bool_)
-        for mask, part, (top, left) in zip(masks, self.parts, self.corners.tolist(), strict=True):
-            mask[top : top + part.shape[0], left : left + part.shape[1]] = part
-        return masks
-
-    def uncut(self) -> CroppedMasks:
-        """The same masks, from now on taken for whole ones."""
-        return replace(self, full_areas=self.areas.astype(np.float64))
-
-    def cropped(self, window: tuple[int, int, int, int]) -> CroppedMasks:
-        """What lies in a window (x1, y1, x2, y2) of the picture, in pixels; the window is the new picture."""
-        x1, y1, x2, y2 = window
-        parts = []
-        for part, (top, left) in zip(self.parts, self.corners.tolist(), strict=True):
-            parts.append(part[max(y1 - top, 0) : max(y2 - top, 0), max(x1 - left, 0) : max(x2 - left, 0)])
-        corners = np.maximum(self.corners - (y1, x1), 0)
-        return _tight((y2 - y1, x2 - x1), parts, corners, self.full_areas)
-
-    def placed(self, hw: tuple[int, int], top: int, left: int) -> CroppedMasks:
-        """The masks in a larger picture, in which this one begins at row ``top`` and column ``left``."""
-        return replace(self, hw=hw, corners=self.corners + np.array([top, left]))
-
-    def flipped(self, *, horizontal: bool, vertical: bool) -> CroppedMasks:
-        """Mirrored left to right, top to bottom, or both."""
-        step = (-1 if vertical else 1, -1 if horizontal else 1)
-        mirrored = np.array(self.hw) - self.corners - self.sides
-        return replace(
-            self,
-            parts=tuple(np.ascontiguousarray(part[:: step[0], :: step[1]]) for part in self.parts),
-            corners=np.where([vertical, horizontal], mirrored, self.corners),
-        )
-
-    def resized(self, hw: tuple[int, int]) -> CroppedMasks:
-        """The masks of the picture resized to ``hw``, each pixel from where `ops.letterbox.resize_labels` takes it."""
-        if hw == self.hw:
-            return self
-        rows, columns = nearest_pixels(self.hw[0], hw[0]), nearest_pixels(self.hw[1], hw[1])
-        ends = self.corners + self.sides
-        first = np.stack([rows.searchsorted(self.corners[:, 0]), columns.searchsorted(self.corners[:, 1])], axis=1)
-        last = np.stack([rows.searchsorted(ends[:, 0]), columns.searchsorted(ends[:, 1])], axis=1)
-        parts = []
-        for part, (top, left), (y1, x1), (y2, x2) in zip(
-            self.parts, self.corners.tolist(), first.tolist(), last.tolist(), strict=True
-        ):
-            parts.append(part.take(rows[y1:y2] - top, axis=0).take(columns[x1:x2] - left, axis=1))
-        scale = hw[0] * hw[1] / (self.hw[0] * self.hw[1])
-        return _tight(hw, parts, first, self.full_areas * scale)
-
-    def resampled(
-        self,
-        resample: Callable[[UInt8Array], UInt8Array],
-        reach: npt.NDArray[np.floating],
-        scale: float,
-        hw: tuple[int, int],
-    ) -> CroppedMasks:
-        """Every mask after a change of the whole picture that takes each pixel from one other place.
-
-        The masks go through it together, painted into as few pictures as their overlaps allow: OpenCV's arithmetic
-        depends on the place in the picture, so windows apart would not give the same pixels.
+    def moved(self, move: Callable[[IdMap], IdMap], area_scale: float) -> InstanceLayers:
+        """The masks after every map was moved.
 
         Args:
-            resample: (H, W) uint8 → (*hw) uint8, by nearest neighbour, 0 where the picture shows nothing.
-            reach: (N, 4) xyxy in pixels; nothing of a mask can come to lie more than 2 pixels outside of its row.
-            scale: by how much the change enlarges areas.
-            hw: height and width of the new picture, pixels.
+            move: by nearest neighbour, 0 where it shows nothing.
+            area_scale: by which factor it enlarges areas.
         """
-        low = np.clip(np.floor(reach[:, [1, 0]]) - 2, 0, hw).astype(np.int64)
-        high = np.clip(np.ceil(reach[:, [3, 2]]) + 2, 0, hw).astype(np.int64)
-        windows = np.concatenate([low, high], axis=1).tolist()
-        parts = list(self.parts)
-        for layer, members in self._layers():
-            changed = resample(layer)
-            for value, row in enumerate(members, start=1):
-                y1, x1, y2, x2 = windows[row]
-                parts[row] = (changed[y1:y2, x1:x2] == value).view(np.uint8)
-        return _tight(hw, parts, low, self.full_areas * scale)
+        maps = tuple(move(ids) for ids in self.maps)
+        return replace(self, maps=maps, full_areas=self.full_areas * area_scale)
 
-    def _layers(self) -> Iterator[tuple[UInt8Array, list[int]]]:
-        """All masks in as many (H, W) maps as their overlaps ask for, value k for the k-th of the masks listed."""
-        layers: list[tuple[UInt8Array, list[int]]] = []
-        for row, (part, (top, left)) in enumerate(zip(self.parts, self.corners.tolist(), strict=True)):
-            inside = part.view(np.bool_)
-            window = (slice(top, top + part.shape[0]), slice(left, left + part.shape[1]))
-            for layer, members in layers:
-                if len(members) < MAX_LAYER and not layer[window][inside].any():
-                    break
-            else:
-                layer, members = np.zeros(self.hw, dtype=np.uint8), []
-                layers.append((layer, members))
-            members.append(row)
-            layer[window][inside] = len(members)
-        return iter(layers)
-
-
-def _areas(parts: Sequence[UInt8Array]) -> IntArray:
-    return np.array([cv2.countNonZero(part) if part.size else 0 for part in parts], dtype=np.int64)
-
-
-def _tight(hw: tuple[int, int], parts: Sequence[UInt8Array], corners: IntArray, full_areas: FloatArray) -> CroppedMasks:
-    """The masks with bitmaps as small as they can be."""
-    bounds = [cv2.boundingRect(part) if part.size else (0, 0, 0, 0) for part in parts]  # x, y, width, height
-    small = tuple(
-        np.ascontiguousarray(part[y : y + height, x : x + width])
-        for part, (x, y, width, height) in zip(parts, bounds, strict=True)
-    )
-    shifts = np.array([(y, x) for x, y, _, _ in bounds], dtype=np.int64).reshape(-1, 2)
-    return CroppedMasks(hw, small, corners + shifts, full_areas)
-
-
-@dataclass(frozen=True, eq=False)
-class PackedMasks:
-    """T masks.
-
-    Attributes:
-        bits: uint8, the pixels of all bitmaps one after the other, row by row, 8 to a byte.
-        windows: (T, 4) int64, where each bitmap lies in its image: row, column, height, width.
-    """
-
-    bits: UInt8Array
-    windows: IntArray
-
-    def dense(self, hw: tuple[int, int], counts: Sequence[int]) -> list[BoolArray]:
-        """The masks in full.
-
-        Args:
-            hw: height and width of all images, pixels.
-            counts: number of masks of each of the B images.
+    def measure(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """What is left of each mask.
 
         Returns:
-            B arrays (N, H, W) bool.
+            (N,) int64 areas in pixels, and (N, 4) float32 xyxy bounds, half-open; zeros where nothing is left.
         """
-        pixels = np.unpackbits(self.bits).view(np.bool_)
-        masks = [np.zeros((num, *hw), dtype=np.bool_) for num in counts]
-        start = 0
-        for mask, (top, left, height, width) in zip(
-            (mask for of_image in masks for mask in of_image), self.windows.tolist(), strict=True
-        ):
-            end = start + height * width
-            mask[top : top + height, left : left + width] = pixels[start:end].reshape(height, width)
-            start = end
-        return masks
+        areas = np.zeros(self.max_id + 1, dtype=np.int64)
+        boxes = np.zeros((self.max_id + 1, 4), dtype=np.float32)
+        for ids in self.maps:
+            _measure(ids, areas, boxes)
+        return areas[self.ids], boxes[self.ids]
+
+    def mask(self, row: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> BoolArray:
+        """One mask, (H, W) bool, or what lies of it in a window of rows and columns."""
+        inside: BoolArray = np.logical_or.reduce([ids[window] == self.ids[row] for ids in self.maps])
+        return inside
 
 
-def pack_masks(several: Sequence[CroppedMasks]) -> PackedMasks:
-    """The masks of B images, at least one, in a row."""
-    parts = [part.ravel() for masks in several for part in masks.parts]
-    windows = [np.concatenate([masks.corners, masks.sides], axis=1) for masks in several]
-    pixels = np.concatenate(parts) if parts else np.zeros(0, dtype=np.uint8)
-    return PackedMasks(np.packbits(pixels), np.concatenate(windows))
+def _id_type(max_id: int) -> np.dtype[np.integer]:
+    if max_id > np.iinfo(np.uint16).max:
+        raise DataError(f"masks: expected at most {np.iinfo(np.uint16).max} objects in an image, got {max_id}")
+    return np.dtype(np.uint8 if max_id <= np.iinfo(np.uint8).max else np.uint16)
+
+
+def _measure(ids: IdMap, areas: IntArray, boxes: npt.NDArray[np.float32]) -> None:
+    """Enter the areas and bounds of one map's objects at their ids, by runs of equal ids along the rows."""
+    width = ids.shape[1]
+    begins = np.ones(ids.shape, dtype=np.bool_)
+    np.not_equal(ids[:, 1:], ids[:, :-1], out=begins[:, 1:])
+    starts = np.flatnonzero(begins)
+    values = ids.ravel()[starts]
+    lengths = np.diff(starts, append=ids.size)
+    inside = np.flatnonzero(values)
+    inside = inside[np.argsort(values[inside], kind="stable")]  # object by object, each from top to bottom
+    if not len(inside):
+        return
+    values, lengths, (rows, left) = values[inside], lengths[inside], np.divmod(starts[inside], width)
+    first = np.flatnonzero(np.diff(values, prepend=0))
+    found = values[first]
+    areas[found] = np.add.reduceat(lengths, first)
+    boxes[found, 0] = np.minimum.reduceat(left, first)
+    boxes[found, 1] = rows[first]
+    boxes[found, 2] = np.maximum.reduceat(left + lengths, first)
+    boxes[found, 3] = np.append(rows[first[1:] - 1], rows[-1]) + 1

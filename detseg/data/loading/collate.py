@@ -1,10 +1,11 @@
 """A batch on its way from a loader's worker to the main process.
 
-B images of H × W pixels.
+B images of H x W pixels, T objects in all.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -12,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detseg.data.augment.geometry import BoxArray
-from detseg.data.augment.instance_layers import PackedMasks, pack_masks
+from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.data.datasets.bad_samples import BadSample
 from detseg.data.loading.examples import Example
 from detseg.errors import DataError
@@ -23,32 +23,34 @@ from detseg.structures import Batch, BoolArray, BoxTargets, IntArray, UInt8Array
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """A batch on its way from a worker, with the targets of all images in a few arrays.
+    """A batch with the targets of all images in a few arrays.
 
-    torch passes every tensor between processes through a shared memory file of its own; with the targets of each
-    image apart that takes 1.4 ms an image instead of 0.4, and large batches run out of open files.
+    torch passes every tensor between processes through a shared memory file of its own: with the targets of each image
+    apart that is slower, and large batches run out of open files.
 
     Attributes:
         images: (B, 3, H, W) uint8.
         boxes, labels, ignore: the targets of all images in a row.
+        mask_bits: uint8, what each object's mask has in its box, row by row, 8 pixels to a byte; None without masks.
         counts: number of objects of each image.
         indices, letterboxes, semantic: as in `Batch`.
         truths: the label maps at original size of an evaluation batch; empty in training and in detection.
-        masks: those of all images in a row; None where only boxes are learnt.
-        skipped: the bad samples in whose place there are others.
+        skipped: the bad samples that others replace.
+        num_dropped: objects that the user's own augmentation has removed.
     """
 
     images: Tensor
     boxes: BoxArray
     labels: IntArray
     ignore: BoolArray
+    mask_bits: UInt8Array | None
     counts: list[int]
     indices: list[int]
     letterboxes: list[Letterbox]
     semantic: Tensor | None
     truths: list[UInt8Array]
-    masks: PackedMasks | None = None
-    skipped: tuple[BadSample, ...] = ()
+    skipped: tuple[BadSample, ...]
+    num_dropped: int
 
     def pin_memory(self) -> PackedBatch:
         """The same with its images in page-locked memory (called by the loader's pinning thread)."""
@@ -57,26 +59,30 @@ class PackedBatch:
 
     def unpack(self) -> Batch:
         """The batch that tasks consume."""
-        borders = np.cumsum(self.counts)[:-1]
-        columns = [np.split(column, borders) for column in (self.boxes, self.labels, self.ignore)]
-        targets = [
-            BoxTargets(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(ignore))
-            for boxes, labels, ignore in zip(*columns, strict=True)
-        ]
-        if self.masks is not None:
-            height, width = self.images.shape[2:]
-            dense = self.masks.dense((height, width), self.counts)
-            targets = [
-                replace(target, masks=torch.from_numpy(masks)) for target, masks in zip(targets, dense, strict=True)
-            ]
+        targets = (self.boxes, self.labels, self.ignore)
+        columns = [torch.split(torch.from_numpy(column), self.counts) for column in targets]
+        masks: Sequence[Tensor | None] = [None] * len(self.counts)
+        if self.mask_bits is not None:
+            masks = torch.split(torch.from_numpy(self._dense_masks(self.mask_bits)), self.counts)
         return Batch(
             self.images,
-            targets,
+            [BoxTargets(*of_image) for of_image in zip(*columns, masks, strict=True)],
             self.indices,
             self.letterboxes,
             semantic=self.semantic,
             semantic_truths=self.truths,
         )
+
+    def _dense_masks(self, bits: UInt8Array) -> BoolArray:
+        """(T, H, W) bool."""
+        pixels = np.unpackbits(bits).view(np.bool_)
+        masks = np.zeros((len(self.boxes), *self.images.shape[2:]), dtype=np.bool_)
+        start = 0
+        for mask, (x1, y1, x2, y2) in zip(masks, self.boxes.astype(np.int64).tolist(), strict=True):
+            end = start + (y2 - y1) * (x2 - x1)
+            mask[y1:y2, x1:x2] = pixels[start:end].reshape(y2 - y1, x2 - x1)
+            start = end
+        return masks
 
 
 def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
@@ -89,38 +95,49 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
         the batch as it travels to the main process; `unpack()` gives the `Batch`.
 
     Raises:
-        ValueError: some examples have a semantic map or masks, others none.
+        ValueError: images of different sizes, or some examples have a semantic map or masks and others none.
     """
     if isinstance(examples, DataError):
         return examples
-    semantic = [torch.from_numpy(example.semantic) for example in examples if example.semantic is not None]
-    if len(semantic) not in (0, len(examples)):
-        raise ValueError(
-            f"a batch needs semantic maps of all its images or of none, got {len(semantic)} of {len(examples)}"
-        )
-    masks = [example.masks for example in examples if example.masks is not None]
-    if len(masks) not in (0, len(examples)):
-        raise ValueError(f"a batch needs masks for all its images or for none, got {len(masks)} of {len(examples)}")
+    items = [example.item for example in examples]
+    for name in ("semantic", "masks"):
+        if (num := sum(getattr(item, name) is not None for item in items)) not in (0, len(items)):
+            raise ValueError(
+                f"{name}: expected it in all images of a batch or in none, got it in {num} of {len(items)}"
+            )
+    semantic = [torch.from_numpy(item.semantic) for item in items if item.semantic is not None]
     return PackedBatch(
-        images=_stacked([example.image for example in examples]),
-        boxes=np.concatenate([example.boxes for example in examples]),
-        labels=np.concatenate([example.labels for example in examples]),
-        ignore=np.concatenate([example.ignore for example in examples]),
-        counts=[len(example.labels) for example in examples],
+        images=_stack([item.image for item in items]),
+        boxes=np.concatenate([item.boxes for item in items]),
+        labels=np.concatenate([item.labels for item in items]),
+        ignore=np.concatenate([item.ignore for item in items]),
+        mask_bits=_pack_masks(items),
+        counts=[len(item.labels) for item in items],
         indices=[example.index for example in examples],
         letterboxes=[example.letterbox for example in examples if example.letterbox is not None],
         semantic=torch.stack(semantic) if semantic else None,
         truths=[example.truth for example in examples if example.truth is not None],
-        masks=pack_masks(masks) if masks else None,
         skipped=tuple(sample for example in examples for sample in example.skipped),
+        num_dropped=sum(item.num_dropped for item in items),
     )
 
 
-def _stacked(images: list[UInt8Array]) -> Tensor:
-    """B images (3, H, W) uint8 → (B, 3, H, W); OpenCV takes a tenth of numpy's time to put channels first."""
-    batch = np.empty((len(images), *images[0].shape), dtype=np.uint8)
+def _pack_masks(items: Sequence[AugmentItem]) -> UInt8Array | None:
+    pixels = [np.zeros(0, dtype=np.bool_)]
+    for item in items:
+        if item.masks is None:
+            return None
+        for row, (x1, y1, x2, y2) in enumerate(item.boxes.astype(np.int64).tolist()):
+            pixels.append(item.masks.mask(row, (slice(y1, y2), slice(x1, x2))).ravel())
+    return np.packbits(np.concatenate(pixels))
+
+
+def _stack(images: list[UInt8Array]) -> Tensor:
+    """B images (H, W, 3) uint8 → (B, 3, H, W); OpenCV puts channels first in a tenth of numpy's time."""
+    height, width, _ = images[0].shape
+    batch = np.empty((len(images), 3, height, width), dtype=np.uint8)
     for planes, image in zip(batch, images, strict=True):
-        if image.shape != planes.shape:
+        if image.shape != images[0].shape:
             raise ValueError(f"a batch needs images of one size, got {images[0].shape} and {image.shape}")
-        cv2.split(image.transpose(1, 2, 0), tuple(planes))
+        cv2.split(image, tuple(planes))
     return torch.from_numpy(batch)

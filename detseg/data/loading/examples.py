@@ -15,10 +15,11 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, through_letterbox
-from detseg.data.augment.instance_layers import CroppedMasks
+from detseg.data.augment.geometry import MIN_CROP, Motion, keep_visible, letterboxed, moved
+from detseg.data.augment.instance_layers import InstanceLayers
+from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
-from detseg.data.augment.motion import Motion, moved
+from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSample, read_or_replace
 from detseg.data.datasets.contract import SampleSource, checked_sample
 from detseg.data.datasets.sample_cache import SampleCache
@@ -26,7 +27,7 @@ from detseg.data.loading.sampling import MixGroups, SampleRequest
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import BoolArray, IntArray, Sample, UInt8Array
+from detseg.structures import Sample, UInt8Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +35,17 @@ class Example:
     """One entry of a batch.
 
     Attributes:
-        image: (3, H, W) uint8 RGB, contiguous or the view of an (H, W, 3) image.
-        boxes: (N, 4) float32 xyxy in pixels of `image`.
-        labels: (N,) int64.
-        ignore: (N,) bool.
+        item: image, objects and semantic map, of the size of the network input.
         index: position in the data set.
         letterbox: the way back to original pixels; None in training.
-        semantic: (H, W) uint8, the label of each pixel of `image`; None in detection.
         truth: uint8 label map of the original image, at its size; None in training and in detection.
-        masks: N masks of the size of `image`; None where only boxes are learnt.
-        skipped: the bad samples in whose place there is another one in this example.
+        skipped: the bad samples that another one replaces in this example.
     """
 
-    image: UInt8Array
-    boxes: BoxArray
-    labels: IntArray
-    ignore: BoolArray
+    item: AugmentItem
     index: int
-    letterbox: Letterbox | None
-    semantic: UInt8Array | None = None
+    letterbox: Letterbox | None = None
     truth: UInt8Array | None = None
-    masks: CroppedMasks | None = None
     skipped: tuple[BadSample, ...] = ()
 
 
@@ -65,14 +56,23 @@ class TrainDataset(Dataset[Example]):
         source: the samples.
         config: the augmentation.
         seed: of everything random.
-        skip_bad: another sample takes the place of one that cannot be read; else that is an error.
+        skip_bad: another sample replaces one that cannot be read; else that is an error.
+        albumentations: a pipeline to run on every image; None: that of `config.albumentations`, if there is one.
+
+    Raises:
+        ConfigError: a pipeline that cannot be loaded or used.
     """
 
-    def __init__(self, source: SampleSource, config: AugmentationConfig, seed: int, skip_bad: bool = False) -> None:
-        from detseg.data.augment.pipeline import TrainTransform  # here, so that evaluation does not need albumentations
-
+    def __init__(
+        self,
+        source: SampleSource,
+        config: AugmentationConfig,
+        seed: int,
+        skip_bad: bool = False,
+        albumentations: Any = None,
+    ) -> None:
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
-        self.transform = TrainTransform(config)
+        self.transform = TrainTransform(config, albumentations)
         self.recent = SampleCache(source)
         self._mix_groups = MixGroups(seed, len(source))
 
@@ -91,7 +91,7 @@ class TrainDataset(Dataset[Example]):
             item = moved(mixup(first, second, rng), motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
-        return to_example(self.transform.finished(item, rng), request.index, None, skipped=bad)
+        return Example(self.transform.finished(item, rng), request.index, skipped=tuple(bad))
 
     def __getitems__(self, requests: list[SampleRequest]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
@@ -102,34 +102,34 @@ class TrainDataset(Dataset[Example]):
     ) -> AugmentItem:
         hw = (request.height, request.width)
         if not request.mix or rng.random() >= self.config.mosaic:
-            return moved(self.transform.cropped(self._annotated(index, request, bad), rng), motion, hw)
+            return moved(self.transform.cropped(self._read_item(index, request, bad), rng), motion, hw)
         indices = [index, *self._partners(3, request, rng)]
-        tiles = [self._annotated(i, request, bad) for i in rng.permutation(indices).tolist()]
+        tiles = [self._read_item(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
         if motion.is_upright:
-            return mosaic(tiles, hw, scale, visibility, rng, motion.affine(hw))
+            return mosaic(tiles, hw, scale, visibility, rng, motion.matrix)
         return moved(mosaic(tiles, hw, scale, visibility, rng), motion, hw)
 
-    def _annotated(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
+    def _read_item(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
         read = partial(self._read, request)
         if not self.skip_bad:
-            return annotated(read(index))
+            return to_item(read(index))
         sample, found = read_or_replace(read, self.source, self.seed, request.epoch, index)
         bad += found
-        return annotated(sample)
+        return to_item(sample)
 
     def _read(self, request: SampleRequest, index: int) -> Sample:
-        stretch = 1 if self.config.crop == 0 else 1 / MIN_CROP  # of a crop the letterbox shows more
+        stretch = 1 if self.config.crop == 0 else 1 / MIN_CROP  # the letterbox shows more of a crop
         hw = round(request.height * stretch), round(request.width * stretch)
         mixes = request.mix and max(self.config.mosaic, self.config.mixup) > 0
         return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
 
     def _partners(self, num: int, request: SampleRequest, rng: np.random.Generator) -> list[int]:
-        """Other images than the one that is asked for, each at most once, as far as there are so many."""
-        company = self._mix_groups.of(request.epoch, request.index)
-        others = company[company != request.index]
+        """Images other than the requested one, each at most once, as far as there are so many."""
+        group = self._mix_groups.of(request.epoch, request.index)
+        others = group[group != request.index]
         if len(others) < num:
-            return [int(i) for i in rng.choice(company, num)]
+            return [int(i) for i in rng.choice(group, num)]
         return [int(i) for i in rng.choice(others, num, replace=False)]
 
 
@@ -149,37 +149,23 @@ class EvalDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         sample = checked_sample(self.source, index)
-        letterbox = Letterbox.fit(sample.hw, self.input_hw)
-        item = with_pixels(through_letterbox(annotated(sample), letterbox))
-        return to_example(item, index, letterbox, sample.semantic)
+        item = letterboxed(to_item(sample), self.input_hw)
+        if item.masks is not None:
+            item = keep_visible(item, 0.0, 0.0)  # a mask that lost its last pixel has no box
+        return Example(item, index, Letterbox.fit(sample.hw, self.input_hw), sample.semantic)
 
     def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
         """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
         return _examples_or_error(self, indices)
 
 
-def annotated(sample: Sample) -> AugmentItem:
-    """The part of a sample that augmentation changes; the bounds of masks, where there are any, for boxes."""
+def to_item(sample: Sample) -> AugmentItem:
+    """The part of a sample that augmentation changes, without objects whose mask has no pixel."""
     item = AugmentItem(sample.image, sample.boxes, sample.labels, sample.ignore, sample.semantic)
-    return item if sample.masks is None else with_pixels(item.of_masks(CroppedMasks.decoded(sample.masks)))
-
-
-def with_pixels(item: AugmentItem) -> AugmentItem:
-    """Without the objects whose mask has no pixel: they have no box, either."""
-    return item if item.masks is None else item.picked(item.masks.areas > 0)
-
-
-def to_example(
-    item: AugmentItem,
-    index: int,
-    letterbox: Letterbox | None,
-    truth: UInt8Array | None = None,
-    skipped: Sequence[BadSample] = (),
-) -> Example:
-    """Channels first, as networks want them."""
-    image = item.image.transpose(2, 0, 1)  # 3 H W; a view, which is copied once, into the batch
-    columns = (image, item.boxes, item.labels, item.ignore)
-    return Example(*columns, index, letterbox, item.semantic, truth, item.masks, tuple(skipped))
+    if sample.masks is None:
+        return item
+    masks = InstanceLayers.from_run_lengths(sample.masks)
+    return item._replace(masks=masks).select(masks.full_areas > 0)
 
 
 def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:

@@ -38,9 +38,13 @@ class BatchLoader(DataLoader[Any]):
 
     Attributes:
         bad_samples: where skipped samples are listed; None: bad samples are errors.
+        num_objects: objects in the batches so far.
+        num_dropped: objects that the user's own augmentation has removed from them.
     """
 
     bad_samples: BadSampleList | None = None
+    num_objects: int = 0
+    num_dropped: int = 0
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         batches: Iterator[PackedBatch | DataError] = super().__iter__()
@@ -54,6 +58,8 @@ class BatchLoader(DataLoader[Any]):
                         del packed  # Its traceback refers to this frame: a cycle would keep the workers alive.
                 if self.bad_samples is not None:
                     self.bad_samples.add(packed.skipped)
+                self.num_objects += len(packed.labels)
+                self.num_dropped += packed.num_dropped
                 yield packed.unpack()
         except RuntimeError as error:
             if not any(worker.exitcode for worker in workers):
@@ -71,6 +77,16 @@ class TrainLoader(BatchLoader):
     def __iter__(self) -> Iterator[Batch | None]:  # type: ignore[override]  # torch declares its own iterator class
         yield from itertools.repeat(None, self.batch_sampler.num_done)  # type: ignore[union-attr]  # ours
         yield from super().__iter__()
+
+    def lines(self) -> list[str]:
+        """What the end of a run says of objects that the user's own augmentation removed; nothing without any."""
+        if not self.num_dropped:
+            return []
+        total = self.num_objects + self.num_dropped
+        return [
+            f"data.augmentation.albumentations: the pipeline removed {self.num_dropped} of {total} objects "
+            f"({self.num_dropped / total:.2%}) from the training images of this process"
+        ]
 
 
 class EvalLoader(BatchLoader):
@@ -122,6 +138,7 @@ def train_loader(
     rank: int = 0,
     world_size: int = 1,
     bad_samples: BadSampleList | None = None,
+    albumentations: Any = None,
 ) -> TrainLoader:
     """The loader of augmented training batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
@@ -138,11 +155,14 @@ def train_loader(
         world_size: number of processes.
         bad_samples: the list of samples that cannot be read, which are replaced by others; None: such a sample is an
             error.
+        albumentations: a pipeline (``A.Compose``) to run on every image; None: that of ``config.albumentations``, if
+            there is one.
 
     Returns:
         a loader whose ``batch_sampler`` is an ``EpochBatchSampler``.
 
     Raises:
+        ConfigError: a pipeline that cannot be loaded or used.
         DataError: there are fewer images than processes; or, while iterating, an image cannot be read, or too many.
     """
     batches = EpochBatchSampler(
@@ -151,12 +171,12 @@ def train_loader(
         seed,
         input_hw,
         multi_scale=config.multi_scale,
-        plain_from_epoch=max_epochs - config.no_mosaic_last_epochs,
+        no_mosaic_from_epoch=max_epochs - config.no_mosaic_last_epochs,
         shuffle=shuffle,
         rank=rank,
         world_size=world_size,
     )
-    dataset = TrainDataset(source, config, seed, skip_bad=bad_samples is not None)
+    dataset = TrainDataset(source, config, seed, bad_samples is not None, albumentations)
     loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers))
     loader.bad_samples = bad_samples
     return loader

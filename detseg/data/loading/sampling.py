@@ -85,7 +85,7 @@ class EpochBatchSampler:
         input_hw: height and width of the network input, pixels.
         multi_scale: range of the factor by which the size of a batch differs from ``input_hw``. It is drawn per global
             batch from (seed, epoch, number of the batch), and both sides are rounded to multiples of ``SIZE_STEP``.
-        plain_from_epoch: the first epoch without mosaic and mixup; None: every epoch has them.
+        no_mosaic_from_epoch: the first epoch without mosaic and mixup; None: every epoch has them.
         shuffle: false: every epoch has the order of the data set.
         rank: number of this process.
         world_size: number of processes.
@@ -102,7 +102,7 @@ class EpochBatchSampler:
         input_hw: tuple[int, int],
         *,
         multi_scale: tuple[float, float] | None = None,
-        plain_from_epoch: int | None = None,
+        no_mosaic_from_epoch: int | None = None,
         shuffle: bool = True,
         rank: int = 0,
         world_size: int = 1,
@@ -113,7 +113,7 @@ class EpochBatchSampler:
                 f"on fewer devices (trainer.devices, trainer.num_nodes), or on more images"
             )
         self.num_samples, self.batch_size, self.seed, self.input_hw = num_samples, batch_size, seed, input_hw
-        self.multi_scale, self.plain_from_epoch, self.shuffle = multi_scale, plain_from_epoch, shuffle
+        self.multi_scale, self.no_mosaic_from_epoch, self.shuffle = multi_scale, no_mosaic_from_epoch, shuffle
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
         self._num_batches = -(-num_samples // (batch_size * world_size))
@@ -154,7 +154,7 @@ class EpochBatchSampler:
         order = np.arange(self.num_samples)
         if self.shuffle:
             order = epoch_order(self.seed, epoch, self.num_samples)
-        mix = self.plain_from_epoch is None or epoch < self.plain_from_epoch
+        mix = self.no_mosaic_from_epoch is None or epoch < self.no_mosaic_from_epoch
         step = min(self.batch_size * self.world_size, self.num_samples)
         order = np.concatenate([order, order[: self._num_batches * step - self.num_samples]])
         for number in range(first, self._num_batches):

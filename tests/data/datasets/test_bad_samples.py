@@ -119,8 +119,8 @@ def test_the_replacement_follows_from_seed_epoch_and_index() -> None:
                 drawn = int(draws.integers(30))
             found = dataset[SampleRequest(epoch, index, 64, 64, False)]
             expected = dataset[SampleRequest(epoch, drawn, 64, 64, False)]
-            np.testing.assert_array_equal(found.image, expected.image)
-            assert found.labels.tolist() == expected.labels.tolist()
+            np.testing.assert_array_equal(found.item.image, expected.item.image)
+            assert found.item.labels.tolist() == expected.item.labels.tolist()
             assert found.index == index
             assert index in {sample.index for sample in found.skipped}
             assert expected.skipped == ()
@@ -145,7 +145,7 @@ def test_partners_of_a_mosaic_are_replaced_too() -> None:
     for index in range(6):
         example = dataset[SampleRequest(0, index, 64, 64, True)]
         bad.take(example.skipped)
-        seen |= set(example.labels.tolist())
+        seen |= set(example.item.labels.tolist())
     assert [row["index"] for row in bad.state()] == [2]
     assert 2 not in seen
 
@@ -223,6 +223,6 @@ def test_a_mask_that_cannot_be_read_counts_as_its_image(tmp_path: Path) -> None:
     bad = BadSampleList(8, 0.5)
     example = TrainDataset(dataset, PLAIN, 0, skip_bad=True)[SampleRequest(0, 5, 32, 32, False)]
     bad.take(example.skipped)
-    assert example.semantic is not None
+    assert example.item.semantic is not None
     assert [row["file"] for row in bad.state()] == [str(tmp_path / "images" / "5.png")]
     assert str(tmp_path / "masks" / "5.png") in bad.state()[0]["reason"]

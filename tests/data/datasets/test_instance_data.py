@@ -19,7 +19,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import annotated
+from detseg.data.loading.examples import to_item
 from detseg.data.loading.loader import BatchLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import SampleRequest
 from detseg.errors import DataError
@@ -204,7 +204,7 @@ def test_images_without_objects_have_masks_of_nothing(tmp_path: Path) -> None:
     (batch,) = eval_loader(dataset, input_hw=(32, 64), batch_size=1, num_workers=0)
     assert batch.targets[0].masks is not None
     assert batch.targets[0].masks.shape == (0, 32, 64)
-    assert annotated(dataset[0]).masks is not None
+    assert to_item(dataset[0]).masks is not None
 
 
 def test_a_batch_has_masks_of_all_images_or_of_none(tmp_path: Path) -> None:
@@ -216,5 +216,5 @@ def test_a_batch_has_masks_of_all_images_or_of_none(tmp_path: Path) -> None:
             seed=0, max_epochs=1,
         ).dataset  # fmt: skip
         examples.append(dataset[SampleRequest(0, 0, 32, 32, False)])
-    with pytest.raises(ValueError, match="masks for all its images or for none, got 1 of 2"):
+    with pytest.raises(ValueError, match="masks: expected it in all images of a batch or in none, got it in 1 of 2"):
         collate(examples)

@@ -60,7 +60,7 @@ def test_an_epoch_of_mosaics_decodes_each_image_once() -> None:
     seen = set()
     for batch in EpochBatchSampler(num, 8, 0, HW):
         for request in batch:
-            seen |= set(dataset[request].labels.tolist()) - {request.index}
+            seen |= set(dataset[request].item.labels.tolist()) - {request.index}
     assert dataset.recent.num_reads == num
     assert len(seen) > num / 2  # two thirds have objects, which are seen in mosaics of other images
     without_mosaic = TrainDataset(PaintedSource(4), AugmentationConfig(), 0)
@@ -72,5 +72,7 @@ def test_an_epoch_of_mosaics_decodes_each_image_once() -> None:
 def test_no_image_is_in_a_mosaic_twice_where_there_are_enough(num: int) -> None:
     """Objects of a painted image have its index as label, and there are four of them at most."""
     dataset = TrainDataset(PaintedSource(num), AugmentationConfig(mosaic=1.0), 0)
-    most = [np.bincount(dataset[SampleRequest(epoch, 0, *HW, mix=True)].labels).max(initial=0) for epoch in range(30)]
+    most = [
+        np.bincount(dataset[SampleRequest(epoch, 0, *HW, mix=True)].item.labels).max(initial=0) for epoch in range(30)
+    ]
     assert max(most) > 4 if num == 2 else 2 <= max(most) <= 4

@@ -6,10 +6,19 @@ from dataclasses import replace
 
 import numpy as np
 
-from detseg.data.augment.geometry import AugmentItem, BoxArray
+from detseg.data.augment.instance_layers import InstanceLayers
+from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, Sample, UInt8Array
+from detseg.structures import (
+    IGNORE_LABEL,
+    BoolArray,
+    ClassTable,
+    ImageAnnotations,
+    InstanceMasks,
+    Sample,
+    UInt8Array,
+)
 
 WHITE = (255, 255, 255)
 
@@ -51,6 +60,54 @@ def colored(semantic: UInt8Array) -> AugmentItem:
     for label, color in LABEL_COLORS.items():
         colors[label] = color
     return painted(semantic.shape)._replace(image=colors[semantic], semantic=semantic)
+
+
+OBJECT_COLORS = np.array(
+    [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)], dtype=np.uint8
+)
+
+
+def ellipses(hw: tuple[int, int], seed: int, base: int = 0) -> AugmentItem:
+    """Three ellipses with masks in three of the six colours; labels say which. One covers parts of those before."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.indices(hw) + 0.5
+    image = np.zeros((*hw, 3), dtype=np.uint8)
+    masks = np.zeros((3, *hw), dtype=np.bool_)
+    for k in range(3):
+        center, radii = rng.uniform(0.2, 0.8, 2) * hw, rng.uniform(0.1, 0.3, 2) * hw
+        inside = ((rows - center[0]) / radii[0]) ** 2 + ((columns - center[1]) / radii[1]) ** 2 < 1
+        masks[:k, inside] = False
+        masks[k] = inside
+        image[inside] = OBJECT_COLORS[base + k]
+    ignore = np.array([False, True, False])
+    item = AugmentItem(image, np.zeros((3, 4), dtype=np.float32), np.arange(base, base + 3), ignore)
+    return with_masks(item, masks)
+
+
+def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
+    """With (N, H, W) bool masks for its N objects, and their bounds for boxes; without those that have no pixel."""
+    layers = InstanceLayers.from_run_lengths(InstanceMasks.from_dense(masks))
+    areas, boxes = layers.measure()
+    return item._replace(boxes=boxes, masks=layers).select(areas > 0)
+
+
+def dense_masks(item: AugmentItem) -> BoolArray:
+    """(N, H, W) bool, the masks of an image in full."""
+    assert item.masks is not None
+    masks = np.zeros((len(item.masks), *item.hw), dtype=np.bool_)
+    for row, mask in enumerate(masks):
+        mask[:] = item.masks.mask(row)
+    return masks
+
+
+def assert_bounds_of_masks(item: AugmentItem) -> BoolArray:
+    """The boxes are the bounds of the masks; → (N, H, W) bool masks in full."""
+    dense = dense_masks(item)
+    assert len(dense) == len(item.boxes)
+    for mask, box in zip(dense, item.boxes.tolist(), strict=True):
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    return dense
 
 
 def pure_labels(image: UInt8Array) -> tuple[UInt8Array, BoolArray]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,17 +105,17 @@ def test_an_example_depends_on_its_request_alone() -> None:
     first = [forth[request] for request in requests]
     second = [back[request] for request in reversed(requests)][::-1]
     for a, b in zip(first, second, strict=True):
-        assert a.image.shape == (3, 64, 96)
-        np.testing.assert_array_equal(a.image, b.image)
-        np.testing.assert_array_equal(a.boxes, b.boxes)
-    assert len({example.image.tobytes() for example in first}) == len(requests)
+        assert a.item.image.shape == (64, 96, 3)
+        np.testing.assert_array_equal(a.item.image, b.item.image)
+        np.testing.assert_array_equal(a.item.boxes, b.item.boxes)
+    assert len({example.item.image.tobytes() for example in first}) == len(requests)
 
 
 def test_plain_requests_are_not_mixed() -> None:
     config = AugmentationConfig(mosaic=1.0, mixup=1.0)
     dataset = TrainDataset(PaintedSource(12), config, 0)
     for mix in (True, False):
-        alone = [set(dataset[SampleRequest(0, i, 96, 96, mix)].labels.tolist()) <= {i} for i in range(12)]
+        alone = [set(dataset[SampleRequest(0, i, 96, 96, mix)].item.labels.tolist()) <= {i} for i in range(12)]
         assert all(alone) != mix
     loader = train_loader(
         PaintedSource(12),
@@ -128,20 +127,17 @@ def test_plain_requests_are_not_mixed() -> None:
         max_epochs=5,
     )
     assert isinstance(loader.batch_sampler, EpochBatchSampler)
-    assert loader.batch_sampler.plain_from_epoch == 3
+    assert loader.batch_sampler.no_mosaic_from_epoch == 3
 
 
-def test_channels_come_first_whatever_an_example_s_image_lies_like_in_memory() -> None:
+def test_channels_come_first_in_a_batch() -> None:
     source = PaintedSource(3)
     examples = [EvalDataset(source, (64, 96))[index] for index in range(3)]
-    expected = np.stack([example.image for example in examples])
-    assert expected.shape == (3, 3, 64, 96)
-    contiguous = [replace(example, image=np.ascontiguousarray(example.image)) for example in examples]
-    for given in (examples, contiguous):
-        packed = collate(given)
-        assert isinstance(packed, PackedBatch)
-        assert packed.images.is_contiguous()
-        np.testing.assert_array_equal(packed.images.numpy(), expected)
+    packed = collate(examples)
+    assert isinstance(packed, PackedBatch)
+    assert packed.images.is_contiguous()
+    expected = np.stack([example.item.image for example in examples]).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(packed.images.numpy(), expected)
     other = EvalDataset(source, (64, 64))[0]
     with pytest.raises(ValueError, match="images of one size"):
         collate([examples[0], other])
@@ -226,7 +222,7 @@ def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
     """Where processes are spawned (macOS, Windows), the data set goes to them by the way that deepcopy uses too."""
     dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
     request = SampleRequest(0, 1, 64, 64, True)
-    np.testing.assert_array_equal(copy.deepcopy(dataset)[request].image, dataset[request].image)
+    np.testing.assert_array_equal(copy.deepcopy(dataset)[request].item.image, dataset[request].item.image)
 
 
 def make_semantic_loader(num_workers: int) -> BatchLoader:
@@ -273,5 +269,5 @@ def test_evaluation_batches_hold_the_labels_letterboxed_and_as_they_are(num_work
 def test_a_batch_has_semantic_maps_of_all_images_or_of_none() -> None:
     request = SampleRequest(0, 1, 64, 64, False)
     mixed = [TrainDataset(source, AugmentationConfig(), 0)[request] for source in (PaintedSource(4), LabeledSource(4))]
-    with pytest.raises(ValueError, match="of all its images or of none, got 1 of 2"):
+    with pytest.raises(ValueError, match="semantic: expected it in all images of a batch or in none, got it in 1 of 2"):
         collate(mixed)

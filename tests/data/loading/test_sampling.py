@@ -82,7 +82,9 @@ def test_fewer_images_than_processes() -> None:
 
 
 def test_one_process_and_four_see_the_same_global_batches() -> None:
-    deal = partial(EpochBatchSampler, 64 + 9, seed=5, input_hw=(320, 320), multi_scale=(0.5, 1.5), plain_from_epoch=3)
+    deal = partial(
+        EpochBatchSampler, 64 + 9, seed=5, input_hw=(320, 320), multi_scale=(0.5, 1.5), no_mosaic_from_epoch=3
+    )
     alone = deal(batch_size=16)
     group = [deal(batch_size=4, rank=rank, world_size=4) for rank in range(4)]
     for epoch in (0, 4):
@@ -112,7 +114,7 @@ def test_sizes_of_batches() -> None:
 
 
 def test_plain_epochs_at_the_end() -> None:
-    sampler = EpochBatchSampler(4, 2, 0, (64, 64), plain_from_epoch=3)
+    sampler = EpochBatchSampler(4, 2, 0, (64, 64), no_mosaic_from_epoch=3)
     assert [epoch_of(sampler, epoch)[0][0].mix for epoch in range(5)] == [True, True, True, False, False]
 
 

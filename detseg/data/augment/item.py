@@ -1,0 +1,68 @@
+"""The image that augmentation changes, with everything that moves with it.
+
+N objects, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from detseg.data.augment.instance_layers import InstanceLayers
+from detseg.structures import IGNORE_LABEL, BoolArray, IntArray, UInt8Array
+
+BoxArray = npt.NDArray[np.float32]
+
+MoveLabels = Callable[[npt.NDArray[np.integer], int], npt.NDArray[np.integer]]
+"""Moves an (H, W) map of integers by nearest neighbour; the second argument is the value where nothing is shown."""
+
+
+class AugmentItem(NamedTuple):
+    """An image and its objects or semantic map.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        boxes: (N, 4) float32 xyxy, pixels; of objects with masks only `keep_visible` makes them the bounds.
+        labels: (N,) int64.
+        ignore: (N,) bool.
+        semantic: (H, W) uint8, the label of each pixel, ``IGNORE_LABEL`` where none counts; None in detection.
+        masks: N masks of the size of the image; None where only boxes are learned.
+        num_dropped: objects that the user's own pipeline has removed.
+    """
+
+    image: UInt8Array
+    boxes: BoxArray
+    labels: IntArray
+    ignore: BoolArray
+    semantic: UInt8Array | None = None
+    masks: InstanceLayers | None = None
+    num_dropped: int = 0
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def select(self, rows: BoolArray | IntArray) -> AugmentItem:
+        """With some of the objects only; ``rows``: (N,) bool, or positions."""
+        return self._replace(
+            boxes=self.boxes[rows],
+            labels=self.labels[rows],
+            ignore=self.ignore[rows],
+            masks=None if self.masks is None else self.masks.select(rows),
+        )
+
+    def with_image(self, image: UInt8Array, move: MoveLabels, area_scale: float = 1.0) -> AugmentItem:
+        """With another image and the semantic map and masks moved to it; the boxes stay.
+
+        Args:
+            image: (H, W, 3) uint8 RGB.
+            move: what happens to maps.
+            area_scale: by which factor it enlarges areas.
+        """
+        semantic = None if self.semantic is None else np.asarray(move(self.semantic, IGNORE_LABEL), dtype=np.uint8)
+        masks = None if self.masks is None else self.masks.moved(lambda ids: move(ids, 0), area_scale)
+        return self._replace(image=image, semantic=semantic, masks=masks)

@@ -1,0 +1,92 @@
+"""Changes of pixels that move nothing: blur, noise, JPEG artefacts and cutout, by albumentations.
+
+This file and `user_pipeline` are the only ones that import albumentations; both are imported when a training needs
+them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any
+
+import numpy as np
+
+from detseg.config.schema.data import AugmentationConfig
+from detseg.ops.letterbox import PAD_VALUE
+from detseg.structures import UInt8Array
+
+BLUR_SIGMA = (0.3, 1.2)
+"""Standard deviation of the blur, pixels: that of a slightly missed focus."""
+
+NOISE_STD = (0.01, 0.05)
+"""Standard deviation of the noise as a fraction of the full brightness."""
+
+
+def import_albumentations() -> Any:
+    """albumentations, which on import asks a server for its newest version unless the environment forbids it."""
+    key = "NO_ALBUMENTATIONS_UPDATE"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        import albumentations
+    finally:
+        if before is None:
+            del os.environ[key]
+        else:
+            os.environ[key] = before
+    return albumentations
+
+
+A = import_albumentations()
+
+
+class PixelChanges:
+    """The pixel changes that the settings ask for, in order.
+
+    Args:
+        config: how often, and how strong.
+    """
+
+    def __init__(self, config: AugmentationConfig) -> None:
+        self._changes = A.Compose(_pixel_changes(config), strict=True)
+
+    def __call__(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
+        """(H, W, 3) uint8 RGB → the same, changed."""
+        draw_from(self._changes, rng)
+        changed: UInt8Array = self._changes(image=image)["image"]
+        return changed
+
+
+def draw_from(pipeline: Any, rng: np.random.Generator) -> None:
+    """Have all transforms of a pipeline draw from one stream, in turn.
+
+    With ``set_random_seed`` every transform would have the same stream: those of one probability would all happen, or
+    none of them.
+    """
+    pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+
+
+def _pixel_changes(config: AugmentationConfig) -> list[Any]:
+    changes: list[Any] = []
+    jpeg, cutout = config.jpeg, config.cutout
+    if config.blur > 0:
+        changes.append(A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur))
+    if config.noise > 0:
+        # One value for the three channels: luminance is what sensors disturb most, and it costs a third.
+        changes.append(A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise))
+    if jpeg.probability > 0:
+        changes.append(A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability))
+    if cutout.probability > 0 and cutout.max_size > 0:
+        longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
+        sides = (longest / 4, longest)
+        changes.append(
+            A.CoarseDropout(
+                num_holes_range=(1, cutout.max_holes),
+                hole_height_range=sides,
+                hole_width_range=sides,
+                fill=PAD_VALUE,
+                p=cutout.probability,
+            )
+        )
+    return changes

@@ -1,0 +1,195 @@
+"""The user's own pipeline of albumentations as a step of the augmentation.
+
+It runs on the network's input after our geometry and before colour, blur, noise, JPEG artefacts and cutout, which a
+later interpolation would smooth. Boxes, masks and semantic maps move with the image.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+
+from detseg.config.schema.data import AugmentationConfig
+from detseg.data.augment.geometry import keep_visible, letterboxed
+from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.pixels import A, draw_from
+from detseg.errors import ConfigError, DataError
+from detseg.messages import one_line
+from detseg.structures import IGNORE_LABEL, UInt8Array
+
+_SETTING = "data.augmentation.albumentations"
+
+MIN_SIDE = 0.01
+"""Boxes with a shorter side, pixels, are dropped after each transform: albumentations raises where rounding leaves
+nothing of one."""
+
+_CROPS_RESIZED = (A.RandomResizedCrop, A.RandomSizedCrop, A.RandomSizedBBoxSafeCrop, A.CropAndPad)
+_RESIZES = (A.Resize, A.RandomScale, A.LongestMaxSize, A.SmallestMaxSize, *_CROPS_RESIZED)
+"""Transforms that call ``cv2.resize``, whose INTER_NEAREST shifts masks against the image by up to half a pixel."""
+
+_READ_BOXES = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCoarseDropout)
+"""Transforms whose choices depend on boxes."""
+
+
+def load_pipeline(file: Path) -> Any:
+    """Read what ``A.save(pipeline, file, data_format="yaml")``, or ``"json"``, has written.
+
+    Only transforms of albumentations itself are created; nothing else in the file is called or imported.
+
+    Raises:
+        ConfigError: the file cannot be read, is no such pipeline, or holds something that cannot be restored.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        tree = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
+        if not isinstance(tree, dict) or "transform" not in tree:
+            raise ValueError("expected a pipeline as A.save(pipeline, path, data_format='yaml') writes it")
+        _check_classes(tree["transform"])
+        return A.from_dict(tree)
+    except (OSError, TypeError, ValueError, KeyError, yaml.YAMLError) as error:  # pydantic's errors are ValueErrors
+        raise ConfigError(f"{_SETTING}: {file}: {one_line(error)}") from error
+
+
+def _check_classes(node: Any) -> None:
+    """Refuse a node of a pipeline that is anything but a transform of albumentations that a file can restore."""
+    name = node.get("__class_fullname__") if isinstance(node, dict) else node
+    short = name.rpartition(".")[2] if isinstance(name, str) and name.startswith("albumentations.") else name
+    kind: Any = vars(A).get(short) if isinstance(short, str) else None
+    is_transform = isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)
+    if not is_transform or not kind.is_serializable():
+        raise ValueError(
+            f"expected transforms of albumentations {A.__version__} that a file can restore, got {name!r}; give a "
+            "pipeline with it to TrainDataset in Python"
+        )
+    children = node.get("transforms", [])
+    for child in children if isinstance(children, list) else [None]:
+        _check_classes(child)
+
+
+class UserPipeline:
+    """Runs a pipeline on images with their objects and semantic maps.
+
+    `min_visibility` applies to boxes after each transform; how much of a mask a transform cuts off is not known, so
+    masks are dropped when nothing is left. `min_box_size` applies at the end, limits of the pipeline's own
+    ``bbox_params`` as well.
+
+    Args:
+        pipeline: ``A.Compose`` or another transform; it is copied.
+        config: with `min_visibility` and `min_box_size`.
+
+    Raises:
+        ConfigError: it is no pipeline, or has invalid arguments.
+    """
+
+    def __init__(self, pipeline: Any, config: AugmentationConfig) -> None:
+        if not isinstance(pipeline, A.BasicTransform | A.BaseCompose):
+            raise ConfigError(f"{_SETTING}: expected a pipeline of albumentations, got {type(pipeline).__name__}")
+        self._min_box_size = config.min_box_size
+        pipeline = copy.deepcopy(pipeline if isinstance(pipeline, A.Compose) else A.Compose([pipeline]))
+        leaves = list(_leaves(pipeline))
+        for leaf in leaves:
+            leaf.set_deterministic(False)  # it is true in a ReplayCompose
+            leaf.mask_interpolation = cv2.INTER_NEAREST_EXACT if isinstance(leaf, _RESIZES) else cv2.INTER_NEAREST
+            for name in ("fill_mask", "mask_drop_value"):
+                if getattr(leaf, name, None) is not None:
+                    setattr(leaf, name, 0)  # what is filled has neither a label nor an object
+        self._moves = any(isinstance(leaf, A.DualTransform) for leaf in leaves)
+        self._reads_boxes = any(isinstance(leaf, _READ_BOXES) for leaf in leaves)
+        boxes = _bbox_params(pipeline.processors.get("bboxes"), config.min_visibility) if self._moves else None
+        maps = {"inside": "mask"}
+        try:
+            self._pipeline = A.Compose(pipeline.transforms, boxes, additional_targets=maps, p=pipeline.p, strict=True)
+        except ValueError as error:
+            raise ConfigError(f"{_SETTING}: {one_line(error)}") from error
+
+    def __call__(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
+        """Run the pipeline.
+
+        Args:
+            item: with boxes inside the image.
+            rng: source of all its choices.
+
+        Returns:
+            an image of the same size (another size is letterboxed) with what is left of the objects; ``num_dropped``
+            says how many are not.
+
+        Raises:
+            DataError: the pipeline raised, or its image is not uint8 RGB.
+        """
+        draw_from(self._pipeline, rng)
+        try:
+            result = self._pipeline(image=item.image, **(self._targets(item) if self._moves else {}))
+        except Exception as error:
+            raise DataError(f"{_SETTING}: the pipeline failed: {type(error).__name__}: {one_line(error)}") from error
+        image = result["image"]
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise DataError(
+                f"{_SETTING}: expected uint8 of shape (H, W, 3) from the pipeline, got {image.dtype} of shape "
+                f"{tuple(image.shape)}; leave out Normalize, ToFloat and ToTensorV2: the model normalises"
+            )
+        if not self._moves:
+            return item._replace(image=image)
+        changed = _from_result(item, image, result)
+        if changed.hw != item.hw:
+            changed = letterboxed(changed, item.hw)
+        changed = keep_visible(changed, 0.0, self._min_box_size)
+        rows = changed.labels
+        num_dropped = len(item.labels) - len(np.unique(rows))
+        return changed._replace(labels=item.labels[rows], ignore=item.ignore[rows], num_dropped=num_dropped)
+
+    def _targets(self, item: AugmentItem) -> dict[str, Any]:
+        """What albumentations moves with the image."""
+        targets: dict[str, Any] = {}
+        if item.masks is None or self._reads_boxes:
+            rows = np.arange(len(item.boxes), dtype=np.float32)
+            targets["bboxes"] = np.column_stack([item.boxes, item.labels, rows]).astype(np.float32)  # N 6
+        if item.masks is not None and item.masks.maps:
+            targets["masks"] = np.stack(item.masks.maps)  # L H W
+        if item.semantic is not None:
+            targets |= {"mask": item.semantic, "inside": np.ones(item.hw, dtype=np.uint8)}
+        return targets
+
+
+def _from_result(item: AugmentItem, image: UInt8Array, result: dict[str, Any]) -> AugmentItem:
+    """What a pipeline has made of an item, with rows of its objects for labels."""
+    semantic = None
+    if item.semantic is not None:
+        semantic = np.where(result["inside"] == 1, result["mask"], IGNORE_LABEL).astype(np.uint8)
+    changed = item._replace(image=image, semantic=semantic, labels=np.arange(len(item.labels)))
+    if item.masks is not None:
+        maps = tuple(np.ascontiguousarray(ids) for ids in result.get("masks", ()))
+        return changed._replace(masks=replace(item.masks, maps=maps, full_areas=np.zeros(len(item.masks))))
+    boxes = np.reshape(result["bboxes"], (-1, 6)).astype(np.float32)  # several of one row where borders mirror
+    return changed.select(boxes[:, 5].astype(np.int64))._replace(boxes=boxes[:, :4])
+
+
+def _leaves(pipeline: Any) -> Iterator[Any]:
+    """The transforms of a pipeline without those that only choose among others."""
+    for transform in pipeline.transforms:
+        if isinstance(transform, A.BaseCompose):
+            yield from _leaves(transform)
+        else:
+            yield transform
+
+
+def _bbox_params(processor: Any, min_visibility: float) -> Any:
+    """Our way to hand over boxes, with the limits of the pipeline's own parameters."""
+    own = A.BboxParams("pascal_voc") if processor is None else processor.params
+    return A.BboxParams(
+        "pascal_voc",
+        clip=True,
+        filter_invalid_bboxes=True,
+        min_area=own.min_area,
+        min_visibility=max(own.min_visibility, min_visibility),
+        min_width=max(own.min_width, MIN_SIDE),
+        min_height=max(own.min_height, MIN_SIDE),
+        max_accept_ratio=own.max_accept_ratio,
+    )

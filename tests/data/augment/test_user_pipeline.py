@@ -1,0 +1,299 @@
+"""A user's own pipeline of albumentations: everything moves with the image, and nothing is lost or left to chance."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detseg.config.schema.data import AugmentationConfig
+from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.pipeline import TrainTransform
+from detseg.data.loading.examples import TrainDataset
+from detseg.data.loading.loader import TrainLoader, train_loader
+from detseg.data.loading.sampling import SampleRequest
+from detseg.errors import ConfigError, DataError
+from detseg.structures import IGNORE_LABEL
+from tests.data.images.painted import (
+    OBJECT_COLORS,
+    PaintedSource,
+    assert_bounds_of_masks,
+    assert_valid,
+    bounds,
+    ellipses,
+    painted,
+    with_masks,
+)
+
+HW = (96, 128)
+OFF = AugmentationConfig(horizontal_flip=0.0, min_box_size=0.0, min_visibility=0.0)
+
+UPRIGHT: dict[str, list[Any]] = {
+    "flips": [A.HorizontalFlip(), A.VerticalFlip()],
+    "crop": [A.RandomResizedCrop(size=HW, scale=(0.3, 1.0), p=1)],
+    "smaller": [A.RandomCrop(height=70, width=60, p=1)],
+    "larger": [A.PadIfNeeded(min_height=200, min_width=200, p=1)],
+    "box-safe crop": [A.RandomSizedBBoxSafeCrop(height=HW[0], width=HW[1], p=1)],
+    "affine": [A.Affine(scale=(0.6, 1.5), translate_percent=(-0.2, 0.2), p=1)],
+}
+MOVES: dict[str, list[Any]] = UPRIGHT | {
+    "quarter turns": [A.D4(p=1)],
+    "rotation": [A.Rotate(limit=180, p=1)],
+    "perspective": [A.Perspective(scale=(0.05, 0.2), p=1)],
+    "elastic": [A.ElasticTransform(alpha=60, sigma=8, p=1)],
+    "grid": [A.GridDistortion(p=1)],
+    "optical": [A.OpticalDistortion(p=1)],
+    "dropout": [A.CoarseDropout(num_holes_range=(3, 8), fill=0, fill_mask=255, p=1)],
+    "one of": [A.OneOf([A.Rotate(p=1), A.Sequential([A.HorizontalFlip(p=1), A.Affine(p=1)], p=1)], p=0.8)],
+}
+PIXELS: list[Any] = [A.RandomBrightnessContrast(p=1), A.GaussNoise(p=1), A.ToGray(p=0.5), A.CLAHE(p=0.5)]
+
+
+def transform(transforms: list[Any], config: AugmentationConfig = OFF, **options: Any) -> TrainTransform:
+    return TrainTransform(config, A.Compose(transforms, **options))
+
+
+def run(change: TrainTransform, item: AugmentItem, seed: int = 0) -> AugmentItem:
+    return change(item, HW, np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("name", sorted(MOVES))
+def test_masks_and_maps_lie_on_their_pixels(name: str) -> None:
+    change = transform(MOVES[name])
+    for seed in range(15):
+        item = ellipses(HW, seed)
+        masks = assert_bounds_of_masks(item)
+        semantic = np.zeros(HW, dtype=np.uint8)
+        for mask, label in zip(masks, item.labels.tolist(), strict=True):
+            semantic[mask] = label + 1
+        result = run(change, item._replace(semantic=semantic), seed)
+        assert_valid(result, HW)
+        assert result.semantic is not None
+        assert set(np.unique(result.semantic).tolist()) <= {0, 1, 2, 3, IGNORE_LABEL}
+        dense = assert_bounds_of_masks(result)
+        for label in range(3):
+            found = dense[result.labels == label].any(axis=0)
+            np.testing.assert_array_equal(result.semantic == label + 1, found)
+            pure = (np.abs(result.image.astype(int) - OBJECT_COLORS[label]) <= 2).all(axis=2)
+            assert not (pure & ~found).any()
+            inner = cv2.erode(found.view(np.uint8), np.ones((13, 13), dtype=np.uint8), borderValue=0) != 0
+            assert (pure | ~inner).all()
+        np.testing.assert_array_equal(result.ignore, result.labels == 1)
+
+
+@pytest.mark.parametrize("name", sorted(MOVES.keys() - {"dropout"}))
+def test_boxes_hold_their_pixels(name: str) -> None:
+    change = transform(MOVES[name])
+    seen = 0
+    for seed in range(20):
+        result = run(change, painted(HW, (50, 30, 80, 60)), seed)
+        assert_valid(result, HW)
+        found = bounds(result.image)
+        if not len(result.boxes):
+            assert not found or (found[2] - found[0] <= 1 or found[3] - found[1] <= 1)
+            continue
+        seen += 1
+        low, high = result.boxes[0, :2] - found[:2], result.boxes[0, 2:] - found[2:]
+        assert max(*low, *-high) < 2  # the box holds what is seen
+        if name in UPRIGHT:
+            assert max(*-low, *high) < 2  # and nothing else
+    assert seen >= 10
+
+
+def test_pixel_changes_move_nothing_and_run_before_ours() -> None:
+    item = ellipses(HW, 0)._replace(semantic=np.zeros(HW, dtype=np.uint8))
+    result = run(transform(PIXELS), item)
+    assert (result.image != item.image).any()
+    np.testing.assert_array_equal(result.semantic, item.semantic)
+    np.testing.assert_array_equal(assert_bounds_of_masks(result), assert_bounds_of_masks(item))
+    assert (result.boxes.tolist(), result.num_dropped) == (item.boxes.tolist(), 0)
+
+
+def test_what_is_not_seen_is_ignored_whatever_fills_it() -> None:
+    for fill_mask in (0, 1, 255):
+        shift = A.Affine(translate_px={"x": 32, "y": 0}, fill_mask=fill_mask, p=1)
+        semantic = run(transform([shift]), painted(HW)._replace(semantic=np.ones(HW, dtype=np.uint8))).semantic
+        assert semantic is not None
+        assert (semantic[:, :32] == IGNORE_LABEL).all()
+        assert (semantic[:, 32:] == 1).all()
+
+
+def test_borders_that_mirror_show_objects_again() -> None:
+    pad = A.PadIfNeeded(min_height=96, min_width=256, position="top_left", border_mode=cv2.BORDER_REFLECT, p=1)
+    item = painted(HW, (108, 40, 118, 60))._replace(labels=np.array([5]))
+    result = run(transform([pad]), item)  # 96 × 256, letterboxed to a half
+    assert sorted(result.boxes.tolist()) == [[54, 44, 59, 54], [69, 44, 74, 54]]
+    assert (result.labels.tolist(), result.num_dropped) == ([5, 5], 0)
+    assert run(transform([pad]), with_masks(item, (item.image == 255).all(axis=2)[None])).boxes.tolist() == [
+        [54, 44, 74, 54]
+    ]
+
+
+@st.composite
+def thin_boxes(draw: st.DrawFn) -> AugmentItem:
+    rng, num = np.random.default_rng(draw(st.integers(0, 2**32 - 1))), draw(st.integers(0, 8))
+    low = rng.choice([0.0, 1.0, rng.random()], (num, 2)) * rng.uniform(0, 1, (num, 2))
+    high = low + (1 - low) * 10.0 ** rng.uniform(-7, 0, (num, 2))
+    boxes = (np.concatenate([low, high], axis=1) * [HW[1], HW[0], HW[1], HW[0]]).astype(np.float32)
+    boxes = boxes[(boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])]
+    return painted(HW)._replace(boxes=boxes, labels=np.arange(len(boxes)), ignore=np.zeros(len(boxes), dtype=np.bool_))
+
+
+EVERY_MOVE = [A.SomeOf([t for transforms in MOVES.values() for t in transforms], n=3), A.Resize(*HW)]
+
+
+@settings(deadline=None, max_examples=150)
+@given(thin_boxes(), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3]))
+def test_any_valid_boxes_in_valid_boxes_out(item: AugmentItem, seed: int, visibility: float) -> None:
+    config = OFF.model_copy(update={"min_visibility": visibility})
+    result = run(transform(EVERY_MOVE, config), item, seed)
+    assert_valid(result, HW)
+    assert result.num_dropped == len(item.boxes) - len(np.unique(result.labels))
+
+
+def test_the_drop_rule_and_the_pipeline_s_own_limits() -> None:
+    item = painted(HW, (0, 0, 40, 40), (30, 0, 70, 40), (64, 0, 65, 96))._replace(labels=np.arange(3))
+    half = [A.Crop(x_min=64, y_min=0, x_max=128, y_max=96, p=1), A.Resize(*HW, p=1)]
+    # Of the second box 6 of 40 columns are left: 12 × 40 pixels after the resize; the third is 2 pixels wide.
+    for visibility, size, expected in ((0.1, 0.0, [1, 2]), (0.2, 0.0, [2]), (0.1, 2.5, [1])):
+        config = OFF.model_copy(update={"min_visibility": visibility, "min_box_size": size})
+        result = run(transform(half, config), item)
+        dropped = 3 - len(expected) - (size > 1)  # not what our own geometry has dropped before
+        assert (result.labels.tolist(), result.num_dropped) == (expected, dropped)
+    assert run(transform(half), item).boxes.tolist() == [[0, 0, 12, 40], [0, 0, 2, 96]]
+    limits = A.BboxParams(format="coco", label_fields=["names"], min_width=5)
+    assert run(transform(half, bbox_params=limits), item).labels.tolist() == [1]
+
+
+def test_random_choices_come_from_the_generator_alone_and_each_for_itself() -> None:
+    pipeline = A.Compose([A.HorizontalFlip(), A.VerticalFlip(), A.GaussNoise()], seed=3)
+    change, item = TrainTransform(OFF, pipeline), painted(HW, (10, 20, 30, 40))
+    results = [run(change, item, seed) for seed in range(60)]
+    for seed in (0, 7, 59):
+        again = run(TrainTransform(OFF, pipeline), item, seed)
+        np.testing.assert_array_equal(again.image, results[seed].image)
+    kinds = {(*r.boxes[0, :2].tolist(), len(np.unique(r.image)) > 2) for r in results}
+    assert len(kinds) == 8  # two flips and noise, independent of each other
+
+
+def test_any_number_of_workers_sees_the_same_and_dropped_objects_are_counted(tmp_path: Path) -> None:
+    A.save(A.Compose([A.Rotate(p=0.7), A.RandomCrop(40, 40), A.Blur()]), tmp_path / "pipeline.yaml", data_format="yaml")
+    config = AugmentationConfig(mosaic=0.5, albumentations=tmp_path / "pipeline.yaml")
+
+    def load(num_workers: int, config: AugmentationConfig = config) -> tuple[list[Any], TrainLoader]:
+        options: dict[str, Any] = {"input_hw": (64, 64), "batch_size": 4, "seed": 0, "max_epochs": 9}
+        loader = train_loader(PaintedSource(16), config, num_workers=num_workers, **options)
+        return [(b.images.numpy().tobytes(), [t.boxes.tolist() for t in b.targets]) for b in loader if b], loader
+
+    batches, loader = load(0)
+    workers, same = load(2)
+    assert workers == batches
+    left = sum(len(boxes) for _, targets in batches for boxes in targets)
+    before = load(0, config.model_copy(update={"albumentations": None}))[1].num_objects
+    assert 0 < left < before
+    for counts in (loader, same):
+        assert (counts.num_objects, counts.num_dropped) == (left, before - left)
+    assert loader.lines() == [
+        f"data.augmentation.albumentations: the pipeline removed {before - left} of {before} objects "
+        f"({1 - left / before:.2%}) from the training images of this process"
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_a_saved_pipeline_is_the_pipeline(suffix: str, tmp_path: Path) -> None:
+    pipeline = A.Compose([A.OneOf([A.Rotate(), A.Affine(shear=10)]), A.ElasticTransform(p=1), A.ColorJitter()], p=0.9)
+    file = tmp_path / f"pipeline.{suffix}"
+    A.save(pipeline, file, data_format=suffix)
+    saved = TrainTransform(OFF.model_copy(update={"albumentations": file}))
+    for seed in range(5):
+        item = ellipses(HW, seed)
+        one, other = run(saved, item, seed), run(TrainTransform(OFF, pipeline), item, seed)
+        np.testing.assert_array_equal(one.image, other.image)
+        np.testing.assert_array_equal(one.boxes, other.boxes)
+    single = tmp_path / f"single.{suffix}"
+    A.save(A.HorizontalFlip(p=1), single, data_format=suffix)
+    flipped = run(TrainTransform(OFF.model_copy(update={"albumentations": single})), painted(HW, (0, 0, 8, 9)))
+    assert flipped.boxes.tolist() == [[120, 0, 128, 9]]
+
+
+class Stranger(A.ImageOnlyTransform):
+    """Known to albumentations' registry, but not one of its own."""
+
+
+FLIP = {"__class_fullname__": "HorizontalFlip", "p": 1}
+
+
+@pytest.mark.parametrize(
+    ("transforms", "message"),
+    [
+        ([A.Lambda(image=lambda image, **_: image, name="mine").to_dict()["transform"]], "got 'Lambda'"),
+        ([{"__class_fullname__": f"{__name__}.Stranger", "p": 1}], r"got '.*\.Stranger'"),
+        ([{"__class_fullname__": "os.system"}], "got 'os.system'"),
+        ([{"__class_fullname__": "BboxParams", "format": "coco"}], "got 'BboxParams'"),
+        ([{"__class_fullname__": "OneOf", "transforms": [FLIP, {"__class_fullname__": "Flipp"}]}], "got 'Flipp'"),
+        ([{"p": 1}], "got None"),
+        ([7], "got 7"),
+        (FLIP, None),
+        ([{**FLIP, "q": 3}], r"Argument\(s\) 'q' are not valid for transform HorizontalFlip"),
+        ([{"__class_fullname__": "Rotate", "limit": "far", "p": 1}], "limit"),
+    ],
+)
+def test_files_that_are_refused(transforms: Any, message: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    tree = {"__version__": A.__version__, "transform": {"__class_fullname__": "Compose", "transforms": transforms}}
+    file.write_text(json.dumps(tree), encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"^data.augmentation.albumentations: .*{message or ''}") as caught:
+        TrainTransform(OFF.model_copy(update={"albumentations": file}))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "transform: 3", "a: !!python/object/apply:os.system [ls]"])
+def test_files_that_are_no_pipelines(text: str | None, tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^data.augmentation.albumentations: .*a\.yaml: ") as caught:
+        TrainTransform(OFF.model_copy(update={"albumentations": file}))
+    assert "\n" not in str(caught.value)
+
+
+def test_pipelines_that_cannot_be_used_are_told_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="expected a pipeline of albumentations, got list"):
+        TrainTransform(OFF, [A.HorizontalFlip()])
+    for transforms, message in (
+        ([A.Normalize()], r"got float32 of shape \(96, 128, 3\); leave out Normalize"),
+        ([A.ToTensorV2()], r"got torch.uint8 of shape \(3, 96, 128\); leave out"),
+        ([A.MaskDropout(p=1)], "the pipeline failed: ValueError: MaskDropout requires"),
+    ):
+        dataset = TrainDataset(PaintedSource(3), OFF, 0, albumentations=A.Compose(transforms))
+        error = dataset.__getitems__([SampleRequest(0, 1, *HW, mix=False)])
+        assert isinstance(error, DataError)
+        with pytest.raises(DataError, match=f"^data.augmentation.albumentations: .*{message}"):
+            raise error
+
+
+def test_the_user_s_pipeline_and_environment_are_left_alone() -> None:
+    pipeline = A.Compose([A.Affine(fill_mask=7, mask_interpolation=cv2.INTER_LINEAR, p=1)])
+    before = yaml.safe_dump(A.to_dict(pipeline))
+    run(TrainTransform(OFF, pipeline), painted(HW))
+    assert yaml.safe_dump(A.to_dict(pipeline)) == before
+    code = (
+        "import os, sys; from detseg.data.augment.pipeline import TrainTransform; "
+        "from detseg.config.schema.data import AugmentationConfig as C; TrainTransform(C()); "
+        "assert 'albumentations' not in sys.modules; TrainTransform(C(blur=1)); import albumentations; "
+        "sys.exit(os.environ.get('NO_ALBUMENTATIONS_UPDATE', 'unset'))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stderr.strip() == "unset"  # and no warning of a server that was not reached
