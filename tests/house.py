@@ -89,7 +89,7 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "annotations": set(),
     "images": {"annotations"},
     "datasets": {"annotations", "images"},
-    "checks": {"annotations", "images", "datasets"},
+    "checks": {"annotations", "images", "datasets", "augment"},  # which boxes are too small is augmentation's rule
     "formats": {"annotations", "images", "datasets", "checks"},
     "synthetic": {"formats"},
     "download": {"formats"},
