@@ -22,7 +22,7 @@ MAX_INSPECTED = 200
 """Of larger data sets so many masks are looked at, evenly spread."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Seen:
     """What the masks hold that were looked at.
 

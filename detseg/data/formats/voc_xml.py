@@ -22,7 +22,7 @@ from detseg.structures import BoolArray, FloatArray
 _XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VocAnnotation:
     """What an annotation file says.
 

@@ -20,7 +20,7 @@ Rgb = tuple[int, int, int]
 _BLOCK_PIXELS = 1 << 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskEncoding:
     """The class of each pixel value, or of each colour, of mask pictures.
 

@@ -28,7 +28,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, IntArray, Sample, UInt8Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Example:
     """One entry of a batch.
 

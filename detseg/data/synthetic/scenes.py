@@ -40,7 +40,7 @@ MAX_TRIES = 20
 """So many places are tried for an object; then it is left out of the crowded scene."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One synthetic image with its ground truth.
 

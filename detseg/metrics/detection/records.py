@@ -15,7 +15,7 @@ import numpy.typing as npt
 from detseg.structures import BoolArray, Detections, FloatArray, ImageAnnotations, InstanceMasks, IntArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DetectionRecords:
     """Detections and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
 
@@ -119,7 +119,7 @@ MaskColumn = npt.NDArray[np.object_]
 _MASK_COLUMNS = ("detection_masks", "object_masks")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaskRecords(DetectionRecords):
     """Detections and objects of I images with their masks.
 
