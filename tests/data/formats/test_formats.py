@@ -99,7 +99,9 @@ VAL = (("b.jpg", ("a", 0.0, 0.0, 1.0, 2.0)), ("b.jpg", ("b", 0.0, 0.0, 1.0, 9.0)
 def instances_train(images: str) -> Check:
     """Its object has no polygon: boxes are read, masks are refused."""
     return coco_file(
-        images, TRAIN, masks=no_coco_file(images, "1 of 1 annotations have no usable segmentation", masks=True)
+        images,
+        TRAIN,
+        masks=no_coco_file(images, "annotation 1: segmentation: expected polygons or run lengths, got []", masks=True),
     )
 
 
