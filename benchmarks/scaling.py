@@ -78,8 +78,8 @@ def growth(stage: str, quantity: str, sizes: Sequence[int], prepare: Prepare) ->
 
 def measured(folder: Path) -> Iterator[Growth]:
     """Every stage and quantity, one after the other; ``folder`` takes the files that are made."""
-    yield growth("COCO index, first load", "images", (2000, 8000, 32000), partial(stages.coco_index, folder))
-    yield growth("COCO index, first load", "objects of an image", (5, 20, 80), partial(stages.coco_objects, folder))
+    yield growth("COCO file, load", "images", (2000, 8000, 32000), partial(stages.coco_index, folder))
+    yield growth("COCO file, load", "objects of an image", (5, 20, 80), partial(stages.coco_objects, folder))
     yield growth("order of an epoch", "images", (10_000, 100_000, 1_000_000), stages.epoch_order)
     yield growth("loader, one process", "image side, pixels", (160, 320, 640), partial(stages.loading, folder))
     yield growth("loader, one process", "objects of an image", (20, 200, 2000), partial(stages.loading_objects, folder))

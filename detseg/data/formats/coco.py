@@ -230,7 +230,8 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         place = re.search(r"\(byte (\d+)\)", str(error))
         near = bytes(text[max(int(place[1]) - 40, 0) :][:60]) if place else b""
-        hint = "; JSON has no NaN and no Infinity, write a number" if re.search(rb"NaN|Infinity", near) else ""
+        hint = "; save it as UTF-8" if b"\0" in data[:4] else ""
+        hint = "; JSON has no NaN and no Infinity, write a number" if re.search(rb"NaN|Infinity", near) else hint
         near_it = f", near {shown(near.decode(errors='replace'))}" if place else ""
         raise DataError(f"{file}: not a readable JSON file: {one_line(error)}{near_it}{hint}") from None
     if not entries.images:

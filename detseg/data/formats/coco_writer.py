@@ -141,14 +141,14 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
 
 
 def result_files(entries: Sequence[Mapping[str, Any]], masks: bool) -> dict[str, list[Mapping[str, Any]]]:
-    """The contents of the files of results by their names; with ``masks`` also those without boxes."""
-    return {RESULTS: list(entries)} | ({MASK_RESULTS: mask_results(entries)} if masks else {})
-
-
-def mask_results(entries: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """COCO results without ``bbox``: where there is one, pycocotools takes the area of the box for that of the mask.
+    """The files of results: name → content.
 
     Args:
-        entries: results with ``segmentation``, as `Detections.to_coco` gives them.
+        entries: as `Detections.to_coco` gives them.
+        masks: whether they have masks. Then there is a second file without ``bbox``: where there is one, pycocotools
+            takes the area of the box for that of the mask.
     """
-    return [{key: value for key, value in entry.items() if key != "bbox"} for entry in entries]
+    without_boxes: list[Mapping[str, Any]] = [
+        {key: value for key, value in entry.items() if key != "bbox"} for entry in entries
+    ]
+    return {RESULTS: list(entries)} | ({MASK_RESULTS: without_boxes} if masks else {})

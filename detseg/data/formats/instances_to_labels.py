@@ -1,8 +1,8 @@
 """Semantic maps from COCO instances (Lin et al. 2014): every pixel gets the category of the object that covers it.
 
-The rule where regions overlap: crowd regions come first and become ``IGNORE_LABEL``; then the objects from the one with
-the most pixels to the one with the fewest, each over those before it, so that small ones stay visible; objects of equal
-size in the order of the file.  What no region covers is background, label 0.
+Where regions overlap: crowd regions are drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most
+pixels to the one with the fewest, each over those before it, so that small ones stay visible; objects of equal size in
+the order of the file. Pixels that no region covers are background, label 0.
 
 """
 
@@ -24,7 +24,7 @@ from detseg.errors import ClassTableError, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, UInt8Array
 
 BACKGROUND = "background"
-"""Name of label 0 where none is given."""
+"""Name of label 0 if none is given."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class CocoMasks:
     packed: PackedAnnotations
 
     def read(self, index: int) -> UInt8Array:
-        """See ``MaskSource``; drawn by the rule above."""
+        """See ``MaskSource``; drawn as described above."""
         objects, hw = self.packed.image(index), self.packed.hw(index)
         assert objects.masks is not None
         labels = np.where(objects.crowd, IGNORE_LABEL, objects.labels).astype(np.uint8)

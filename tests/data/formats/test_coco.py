@@ -230,6 +230,7 @@ def test_files_that_are_no_annotation_file(tmp_path: Path) -> None:
     for text, message in (
         (None, "there is no such annotation file"),
         ("{", "not a readable JSON file"),
+        ("{\0}\0", "not a readable JSON file: .*; save it as UTF-8"),  # UTF-16, as PowerShell writes it
         ("[1]", "expected a list of objects under 'images'; is this a COCO instances file"),
         ('{"images": [], "annotations": []}', "expected a list of objects under 'categories'"),
     ):
