@@ -53,15 +53,20 @@ def measured(which: str, folder: Path, masks: bool) -> dict[str, float]:
 
 
 def added_by_workers(method: str, folder: Path, masks: bool) -> dict[str, float]:
-    """MB that each of eight loader processes adds by holding and using the data set, and MB of the data set."""
+    """MB that each of eight loader processes adds by holding and using the data set; MB of the main process, and of the
+    arrays of annotations in it."""
     from detseg.data.formats.coco import read_coco
 
     dataset = read_coco(folder / "images", folder / "instances.json", masks=masks)
+    main, size = memory("Rss"), sum(array.nbytes for array in _arrays(dataset)) / 1e6
+    without = _private(method, None)
+    return {"added": _private(method, dataset) - without, "main": main, "size": size}
+
+
+def _arrays(dataset: Any) -> list[Any]:
     packed, regions = dataset.packed, dataset.packed.regions
     parts = [*vars(packed).values(), *(vars(regions).values() if regions else ())]
-    size = sum(getattr(part, "nbytes", 0) for part in parts) / 1e6
-    without = _private(method, None)
-    return {"added": _private(method, dataset) - without, "size": size}
+    return [part for part in parts if hasattr(part, "nbytes")]
 
 
 def _private(method: str, dataset: Any) -> float:
@@ -81,17 +86,14 @@ def _private(method: str, dataset: Any) -> float:
 
 
 def _hold(dataset: Any, barrier: Any, sender: Connection) -> None:
-    import numpy as np
     from pycocotools import mask  # noqa: F401  # both kinds of worker shall have imported the same
 
     import detseg.data.formats.coco
 
     assert detseg.data.formats.coco
     if dataset is not None:
-        packed, regions = dataset.packed, dataset.packed.regions
-        for part in (*vars(packed).values(), *(vars(regions).values() if regions else ())):
-            if isinstance(part, np.ndarray):
-                part.max(initial=0)
+        for array in _arrays(dataset):
+            array.max(initial=0)
         for index in range(0, len(dataset), _EVERY):
             dataset.annotations(index)
     barrier.wait()

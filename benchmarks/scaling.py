@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import statistics
 import sys
 import tempfile
@@ -26,7 +25,6 @@ from benchmarks import scaling_stages as stages
 from benchmarks.measured_on import machine, versions
 from benchmarks.peer_process import ROOT
 from benchmarks.table import between_marks
-from detseg.data.formats.index_cache import VARIABLE
 
 PAGE = ROOT / "docs" / "scaling.md"
 REPETITIONS = 3
@@ -80,8 +78,8 @@ def growth(stage: str, quantity: str, sizes: Sequence[int], prepare: Prepare) ->
 
 def measured(folder: Path) -> Iterator[Growth]:
     """Every stage and quantity, one after the other; ``folder`` takes the files that are made."""
-    yield growth("COCO index, first load", "images", (2000, 8000, 32000), partial(stages.coco_index, folder))
-    yield growth("COCO index, first load", "objects of an image", (5, 20, 80), partial(stages.coco_objects, folder))
+    yield growth("COCO file, load", "images", (2000, 8000, 32000), partial(stages.coco_index, folder))
+    yield growth("COCO file, load", "objects of an image", (5, 20, 80), partial(stages.coco_objects, folder))
     yield growth("order of an epoch", "images", (10_000, 100_000, 1_000_000), stages.epoch_order)
     yield growth("loader, one process", "image side, pixels", (160, 320, 640), partial(stages.loading, folder))
     yield growth("loader, one process", "objects of an image", (20, 200, 2000), partial(stages.loading_objects, folder))
@@ -104,7 +102,6 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write the table into docs/scaling.md")
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
-    os.environ[VARIABLE] = "off"  # the first load is meant, each time
     lines = ["| stage | grows with | seconds | exponent |", "|---|---|---|---|"]
     with tempfile.TemporaryDirectory() as folder:
         for found in measured(Path(folder)):

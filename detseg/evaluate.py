@@ -22,7 +22,7 @@ from detseg.data.build import Split, open_dataset
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.data.formats.coco_writer import MASK_RESULTS, coco_ground_truth, mask_results
+from detseg.data.formats.coco_writer import coco_ground_truth, result_files
 from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
@@ -91,9 +91,7 @@ def evaluate_checkpoint(
 
 def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
     """Leave truth and detections in COCO's form; returns the names of the files."""
-    files = {"ground_truth.json": coco_ground_truth(dataset), "detections.json": entries}
-    if masks:
-        files[MASK_RESULTS] = mask_results(entries)
+    files = {"ground_truth.json": coco_ground_truth(dataset), **result_files(entries, masks)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content), encoding="utf-8")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from hypothesis import settings
 
@@ -12,9 +10,6 @@ from tests.tiny import TinyRun, train_tiny_run, write_ellipses, write_instance_c
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
-
-# Tests write nothing into the user's folders; those of the cache give it one of their own.
-os.environ["DETSEG_CACHE"] = "off"
 
 
 @pytest.fixture(scope="session")

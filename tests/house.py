@@ -62,13 +62,8 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/augment/pixels.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
-    "msgspec": (
-        "detseg/data/formats/json_lots.py",
-        "detseg/data/formats/coco_lots.py",
-        "detseg/data/formats/polygon_text.py",
-    ),
+    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
     "simplejpeg": ("detseg/data/images/jpeg.py",),
-    "simdjson": ("detseg/data/formats/coco_lots.py", "detseg/data/formats/polygon_text.py"),
 }
 """Library → the files and folders that may import it."""
 
@@ -93,6 +88,7 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "formats": {"annotations", "images", "datasets", "checks"},
     "synthetic": {"formats"},
     "download": {"formats"},
+    "fingerprint": {"annotations", "datasets", "formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
     "build": {"annotations", "datasets", "formats", "synthetic", "download"},

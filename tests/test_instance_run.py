@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.data.build import open_dataset
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.coco_writer import mask_results
+from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train
 from detseg.metrics.detection.result import DetectionResult
@@ -65,7 +65,9 @@ def test_the_same_mask_ap_three_times(
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
     truth = tiny_instances.data_root / "annotations" / "instances_val.json"
     ours = list(result.masks.summary.values())
-    (tmp_path / "predicted.json").write_text(json.dumps(mask_results(entries)), encoding="utf-8")
+    (tmp_path / "predicted.json").write_text(
+        json.dumps(result_files(entries, masks=True)[MASK_RESULTS]), encoding="utf-8"
+    )
     assert by_pycocotools(truth, tmp_path / "predicted.json", "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
     # And from the files that evaluation leaves.
     truth = tmp_path / "ground_truth.json"

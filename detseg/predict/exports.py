@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.formats.coco_writer import MASK_RESULTS, mask_results
+from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
 from detseg.data.formats.voc_xml import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
@@ -87,25 +87,22 @@ class CocoExport(Export):
     def __init__(self, out: Path, classes: ClassTable) -> None:
         super().__init__(out, classes)
         self._entries: list[dict[str, Any]] = []
-        self._images: list[dict[str, Any]] = []
+        self._file = CocoFile(classes)
         self._with_masks = False
 
     def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
         """Take up one picture; nothing is written yet."""
         self._entries += found.to_coco(image_id)
         self._with_masks |= found.masks is not None
-        self._images.append({"id": image_id, "file_name": relative.as_posix(), "height": hw[0], "width": hw[1]})
+        self._file.add(image_id, relative.as_posix(), hw)
 
     def finish(self) -> str:
         """Write the files."""
-        table = self.classes
-        categories = [{"id": i, "name": name} for i, name in zip(table.source_ids, table.names, strict=True)]
-        write_text(self.out / "detections.json", json.dumps(self._entries))
-        write_text(self.out / "images.json", json.dumps({"images": self._images, "categories": categories}))
-        if not self._with_masks:
-            return "detections.json, images.json"
-        write_text(self.out / MASK_RESULTS, json.dumps(mask_results(self._entries)))
-        return f"detections.json, {MASK_RESULTS} (without boxes, to score as segm), images.json"
+        images = {key: self._file.content[key] for key in ("images", "categories")}
+        for name, content in {**result_files(self._entries, self._with_masks), "images.json": images}.items():
+            write_text(self.out / name, json.dumps(content))
+        without_boxes = f"{MASK_RESULTS} (without boxes, to score as segm), " if self._with_masks else ""
+        return f"{RESULTS}, {without_boxes}images.json"
 
 
 class VocExport(Export):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from detseg.data.datasets.fingerprint import Fingerprint
+from detseg.data.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 
 
@@ -33,8 +33,11 @@ class DataGuard:
         Raises:
             CheckpointError: the data is another, and that is an error.
         """
-        now = self.fingerprints
-        changes = [line for name in now for line in _changes(name, (then or {}).get(name, {}), now[name])]
+        now, then = self.fingerprints, then or {}
+        if any(then[name].get("version") != now[name]["version"] for name in now if name in then):
+            self.say("the data was not compared with what the run began with: another version of detseg wrote it down")
+            return
+        changes = [line for name in now for line in _changes(name, then.get(name, {}), now[name])]
         if not changes:
             return
         message = f"the data is not what the run began with: {'; '.join(changes)}"
@@ -44,7 +47,7 @@ class DataGuard:
 
 
 def _changes(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
-    """What differs between two fingerprints; what an older one does not have is not compared."""
+    """What differs between two fingerprints of the same version; nothing where ``then`` is empty."""
     if then.get("images", now["images"]) != now["images"]:
         yield f"{name}: {then['images']} images, now {now['images']}"  # so that all digests differ as well
         return

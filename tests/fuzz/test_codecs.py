@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as referee
 
-from detseg.data.annotations.regions import RegionsBuilder
+from detseg.data.annotations.regions import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
 from detseg.data.formats.voc import read_voc
@@ -79,10 +79,7 @@ def test_any_polygons_fill_the_pixels_that_pycocotools_fills(seed: int, hw: tupl
     polygons = [
         (rng.normal(scale=reach, size=2 * int(rng.integers(3, 30))) + rng.choice([0, 5])).tolist() for _ in range(3)
     ]
-    builder = RegionsBuilder()
-    for parts in (polygons[:1], polygons):
-        builder.append(parts, hw)
-    found = builder.build().masks(range(2), hw).dense()
+    found = InstanceMasks(hw, tuple(region_counts(parts, hw) for parts in (polygons[:1], polygons))).dense()
     for mask, parts in zip(found, (polygons[:1], polygons), strict=True):
         np.testing.assert_array_equal(mask, referee.decode(referee.frPyObjects(parts, *hw)).any(axis=2))
 
@@ -91,11 +88,8 @@ def test_any_polygons_fill_the_pixels_that_pycocotools_fills(seed: int, hw: tupl
 def test_runs_without_pixels_change_nothing(lengths: list[int]) -> None:
     hw = (1, sum(lengths))
     expected = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
-    builder = RegionsBuilder()
-    for counts in (lengths, compressed(np.array(lengths)).decode()):
-        builder.append({"size": list(hw), "counts": counts}, hw)
-    regions = builder.build()
-    masks = regions.masks(range(2), hw)
+    stated = (lengths, compressed(np.array(lengths)).decode())
+    masks = InstanceMasks(hw, tuple(region_counts({"size": list(hw), "counts": counts}, hw) for counts in stated))
     if sum(lengths):
         np.testing.assert_array_equal(masks.dense(), np.stack([expected[None]] * 2))
         inside = np.flatnonzero(expected)
@@ -107,13 +101,12 @@ def test_runs_without_pixels_change_nothing(lengths: list[int]) -> None:
 
 @given(st.lists(st.one_of(st.integers(), st.floats(), st.none(), st.text(max_size=2)), max_size=9))
 def test_any_values_are_a_polygon_or_refused(values: list[object]) -> None:
-    builder = RegionsBuilder()
     try:
-        builder.append([values], (9, 7))
+        counts = region_counts([values], (9, 7))
     except ValueError:
         return
     assert len(values) >= 6
-    assert builder.build().masks(range(1), (9, 7)).dense().shape == (1, 9, 7)
+    assert InstanceMasks((9, 7), (counts,)).dense().shape == (1, 9, 7)
 
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "), min_size=1, max_size=12)

@@ -17,7 +17,7 @@ from PIL import Image, TiffImagePlugin
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
 from detseg.data.annotations.classes import mask_class_table
-from detseg.data.annotations.regions import RegionsBuilder
+from detseg.data.annotations.regions import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
 from detseg.data.images.label_maps import read_mask
@@ -105,7 +105,7 @@ def test_the_size_of_a_damaged_tiff_is_a_data_error(tmp_path: Path) -> None:
 def test_numbers_beyond_64_bits_are_no_regions(segmentation: Any) -> None:
     """An OverflowError of ``math.fsum`` and of numpy."""
     with pytest.raises(ValueError, match=r"corners of a polygon|counts: expected run lengths"):
-        RegionsBuilder().append(segmentation, (6, 8))
+        region_counts(segmentation, (6, 8))
 
 
 def test_values_of_files_are_shown_on_one_short_line() -> None:

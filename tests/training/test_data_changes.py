@@ -6,14 +6,14 @@ from typing import Literal, cast
 
 import pytest
 
-from detseg.data.datasets.fingerprint import Fingerprint
+from detseg.data.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.training.data_changes import DataGuard
 
 
 def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
     digests = {"names": "a1", "annotations": "b2", "files": "c3", "masks": ""} | changed
-    return cast(Fingerprint, {"images": images, **digests})
+    return cast(Fingerprint, {"version": 2, "images": images, **digests})
 
 
 def guard(train: Fingerprint, on_change: Literal["error", "warn"] = "error") -> tuple[DataGuard, list[str]]:
@@ -59,5 +59,13 @@ def test_the_same_data_and_checkpoints_without_fingerprints_say_nothing() -> Non
     same, said = guard(fingerprint())
     same.check(BEFORE)
     same.check(None)
-    same.check({"train": {"images": 205}})  # of a version that knew less
     assert said == []
+
+
+def test_a_fingerprint_of_another_version_is_not_compared() -> None:
+    changed, said = guard(fingerprint(204, annotations="z"))
+    for version in ({}, {"version": 1}):
+        changed.check({"train": {"images": 205, "annotations": "b2", **version}})
+    assert (
+        said == ["the data was not compared with what the run began with: another version of detseg wrote it down"] * 2
+    )

@@ -6,7 +6,6 @@ Letters for dimensions: I images, T objects of all images.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 
@@ -92,20 +91,6 @@ class DataReport:
             f"{issue.value}: {self._counts[issue]} ({self._where(issue)})" for issue in DataIssue if self.count(issue)
         ]
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain data."""
-        found = {issue.name: [count, self._examples[issue]] for issue, count in self._counts.items()}
-        return {"found": found, "notes": self._notes}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> DataReport:
-        """The report of a ``to_dict``, also after JSON."""
-        report = cls()
-        for name, (count, examples) in data["found"].items():
-            report._counts[DataIssue[name]], report._examples[DataIssue[name]] = count, examples
-        report._notes = data["notes"]
-        return report
-
     def _where(self, issue: DataIssue) -> str:
         more = ", ..." if len(self._examples[issue]) > MAX_EXAMPLES else ""
         return ", ".join(printable(name) for name in self.examples(issue)) + more
@@ -134,8 +119,6 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
         DataIssue.CROWD: packed.crowd,
         DataIssue.DIFFICULT: packed.difficult,
     }
-    if packed.regions is not None:
-        found[DataIssue.NO_PIXEL] = packed.regions.are_empty(hw)
     for issue, rows in found.items():
         for image, count in zip(*np.unique(image_of[rows], return_counts=True), strict=True):
             report.add(issue, packed.path(int(image)), int(count))

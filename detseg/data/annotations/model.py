@@ -1,7 +1,7 @@
 """The annotations of a whole data set in a few arrays.
 
-Worker processes share the pages of large arrays, whereas every small Python object that a worker touches is copied into
-its own memory (its reference count changes).
+Loader processes share large arrays. A small Python object is copied into the memory of every process that touches it,
+because its reference count changes.
 
 Letters for dimensions: I images, T objects of all images, N objects of one image.
 """
@@ -10,22 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.annotations.ragged import pick_rows, running_total
-from detseg.data.annotations.regions import PackedRegions
+from detseg.data.annotations.ragged import running_total, select_rows
+from detseg.data.annotations.regions import Segmentations
+from detseg.data.annotations.shared import SharedArrays
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
 
 _ANY_NAME = "surrogatepass"
-"""How names of files that are no UTF-8 (os.fsdecode: single surrogates) are packed all the same."""
+"""Encodes file names that are not UTF-8, too: `os.fsdecode` makes single surrogates of their bytes."""
 
 
-@dataclass(frozen=True)
-class PackedImages:
+@dataclass(frozen=True, eq=False)
+class PackedImages(SharedArrays):
     """Ids and paths of I images.
 
     Attributes:
@@ -54,13 +54,6 @@ class PackedImages:
             "utf-8", _ANY_NAME
         )
 
-    def paths(self) -> list[str]:
-        """The paths of all images."""
-        text = self.path_bytes.decode("utf-8", _ANY_NAME)
-        if len(text) != len(self.path_bytes):
-            return [self.path(index) for index in range(len(self))]
-        return [text[a:b] for a, b in pairwise(self.path_offsets.tolist())]  # a byte is a character
-
     def select(self, indices: Sequence[int]) -> PackedImages:
         """Some of the images, in the given order, without repetition."""
         return pack_images([self.path(index) for index in indices], self.image_ids[list(indices)])
@@ -75,20 +68,20 @@ def pack_images(paths: Sequence[str], image_ids: Sequence[int] | IntArray | None
 _OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedAnnotations(PackedImages):
     """The ground truth of I images with T objects in all.
 
     Attributes:
-        sizes_hw: (I, 2) int64, height and width in pixels, as the annotation file states them, else as the image says.
+        sizes_hw: (I, 2) int64, height and width in pixels, from the annotation file, else from the image.
         offsets: (I + 1,) int64; the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
         boxes: (T, 4) float64 xyxy in pixels, exactly as the file states them.
         labels: (T,) int64.
         crowd: (T,) bool.
         difficult: (T,) bool.
         truncated: (T,) bool.
-        area: (T,) float64, square pixels.
-        regions: of all T objects, packed as the file states them; None where only boxes were read.
+        area: (T,) float64, square pixels; NaN for that of the mask, where there are masks.
+        regions: where the segmentations of all T objects lie; None where only boxes were read.
     """
 
     sizes_hw: IntArray
@@ -99,20 +92,13 @@ class PackedAnnotations(PackedImages):
     difficult: BoolArray
     truncated: BoolArray
     area: FloatArray
-    regions: PackedRegions | None = None
+    regions: Segmentations | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         images, objects = len(self.image_ids), len(self.labels)
-        expected = {
-            "sizes_hw": (images, 2),
-            "offsets": (images + 1,),
-            "boxes": (objects, 4),
-            "crowd": (objects,),
-            "difficult": (objects,),
-            "truncated": (objects,),
-            "area": (objects,),
-        }
+        expected: dict[str, tuple[int, ...]] = {"sizes_hw": (images, 2), "offsets": (images + 1,)}
+        expected |= {name: (objects, 4) if name == "boxes" else (objects,) for name in _OBJECT_COLUMNS}
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
@@ -120,19 +106,21 @@ class PackedAnnotations(PackedImages):
             raise ValueError(f"regions: expected {objects}, got {len(self.regions)}")
 
     def image(self, index: int) -> ImageAnnotations:
-        """The objects of one image, as views of the arrays; their masks are made now."""
-        objects = self._columns(index)
+        """The objects of one image, as views of the arrays; their masks are decoded now.
+
+        Raises:
+            DataError: a segmentation is wrong.
+        """
+        rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
+        objects = ImageAnnotations(**self._columns(slice(rows.start, rows.stop)))
         if self.regions is None:
             return objects
-        rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return replace(objects, masks=self.regions.masks(rows, self.hw(index)))
+        masks, area = self.regions.masks(rows, self.hw(index)), objects.area
+        if np.isnan(area).any():
+            area = np.where(np.isnan(area), masks.areas, area)
+        return replace(objects, masks=masks, area=area)
 
-    def _columns(self, index: int) -> ImageAnnotations:
-        rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
-        return ImageAnnotations(**self._of_objects(rows))
-
-    def _of_objects(self, rows: slice | IntArray) -> dict[str, Any]:
-        """The columns of some objects by name."""
+    def _columns(self, rows: slice | IntArray) -> dict[str, Any]:
         return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
 
     def hw(self, index: int) -> tuple[int, int]:
@@ -141,16 +129,16 @@ class PackedAnnotations(PackedImages):
 
     def select(self, indices: Sequence[int]) -> PackedAnnotations:
         """The annotations of some images, in the given order, without repetition."""
-        picked = np.asarray(indices, dtype=np.int64)
+        selected = np.asarray(indices, dtype=np.int64)
         images = super().select(indices)
-        rows, offsets = pick_rows(np.arange(len(self.labels)), self.offsets, picked)
+        rows, offsets = select_rows(self.offsets, selected)
         return PackedAnnotations(
             image_ids=images.image_ids,
             path_bytes=images.path_bytes,
             path_offsets=images.path_offsets,
-            sizes_hw=self.sizes_hw[picked],
+            sizes_hw=self.sizes_hw[selected],
             offsets=offsets,
-            **self._of_objects(rows),
+            **self._columns(rows),
             regions=None if self.regions is None else self.regions.select(rows),
         )
 
@@ -181,6 +169,9 @@ class AnnotationsBuilder:
     def build(self) -> PackedAnnotations:
         """Everything appended so far, packed."""
         objects = self._objects or [no_objects()]
+        columns: dict[str, Any] = {
+            name: np.concatenate([getattr(item, name) for item in objects]) for name in _OBJECT_COLUMNS
+        }
         path_bytes, path_offsets = pack_paths(self._paths)
         return PackedAnnotations(
             image_ids=np.array(self._image_ids, dtype=np.int64),
@@ -188,12 +179,7 @@ class AnnotationsBuilder:
             path_bytes=path_bytes,
             path_offsets=path_offsets,
             offsets=running_total([len(item) for item in self._objects]),
-            boxes=np.concatenate([item.boxes for item in objects]),
-            labels=np.concatenate([item.labels for item in objects]),
-            crowd=np.concatenate([item.crowd for item in objects]),
-            difficult=np.concatenate([item.difficult for item in objects]),
-            truncated=np.concatenate([item.truncated for item in objects]),
-            area=np.concatenate([item.area for item in objects]),
+            **columns,
         )
 
 
@@ -210,7 +196,7 @@ def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
 
 
 def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """The boxes of one image as training wants them, and which objects can be trained on.
+    """The boxes of one image for training, and which objects can be trained on.
 
     Args:
         objects: N objects as their file states them.
@@ -218,7 +204,7 @@ def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArr
 
     Returns:
         (N, 4) float32 xyxy, the bounds of the masks where there are any, else the boxes clipped to the image; and (N,)
-        bool: those whose stated box has an area in the image, and whose mask has a pixel.
+        bool: whether the stated box has an area in the image, and the mask a pixel.
     """
     boxes, keep = training_boxes(objects.boxes, hw)
     if objects.masks is None:
@@ -228,14 +214,14 @@ def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArr
 
 
 def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """Boxes as training wants them, and which of them can be trained on.
+    """Boxes for training, and which of them can be trained on.
 
     Args:
         boxes: (N, 4) float64 xyxy pixels.
-        hw: height and width of the image; or (N, 2), one pair a box.
+        hw: height and width of the image; or (N, 2), one pair for each box.
 
     Returns:
-        (N, 4) float32 xyxy clipped to the image, and (N,) bool: those whose clipped box has an area.
+        (N, 4) float32 xyxy clipped to the image, and (N,) bool: whether the clipped box has an area.
     """
     limit = np.asarray(hw)[..., [1, 0, 1, 0]]
     clipped = np.clip(boxes, 0, limit).astype(np.float32)

@@ -111,7 +111,12 @@ class DetectionDataset(ImageDataset):
         )
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The ground truth of an image as its file states it; the image is not decoded."""
+        """The ground truth of an image exactly as its file states it, with masks where they were asked for; the image
+        is not decoded.
+
+        Raises:
+            DataError: a segmentation is wrong.
+        """
         return self.packed.image(self._position(index))
 
     def hw(self, index: int) -> tuple[int, int]:

@@ -24,7 +24,7 @@ _XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VocAnnotation:
     """The content of an annotation file.
 

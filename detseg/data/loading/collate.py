@@ -21,7 +21,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoolArray, BoxTargets, IntArray, UInt8Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PackedBatch:
     """A batch with the targets of all images in a few arrays.
 

@@ -30,7 +30,7 @@ from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample, UInt8Array
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Example:
     """One entry of a batch.
 

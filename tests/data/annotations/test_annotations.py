@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
-from detseg.data.annotations.ragged import running_total
+from detseg.data.annotations.ragged import running_total, select_rows
 from detseg.structures import ImageAnnotations
 
 
@@ -84,8 +84,12 @@ def test_the_same_id_twice_is_refused() -> None:
         builder.build()
 
 
-def test_running_total() -> None:
-    assert running_total([2, 0, 3]).tolist() == [0, 2, 2, 5]
+def test_offsets_of_rows() -> None:
+    offsets = running_total([2, 0, 3])
+    assert offsets.tolist() == [0, 2, 2, 5]
+    positions, selected = select_rows(offsets, np.array([2, 1, 0]))
+    assert positions.tolist() == [2, 3, 4, 0, 1]
+    assert selected.tolist() == [0, 3, 3, 5]
 
 
 def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:

@@ -15,6 +15,7 @@ from pycocotools.coco import COCO
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import coco_ground_truth
@@ -99,24 +100,34 @@ def test_only_what_a_mask_has_can_be_trained_on(tmp_path: Path) -> None:
 )
 def test_an_annotation_without_a_mask(tmp_path: Path, segmentation: object, message: str) -> None:
     folders = write_coco_masks(tmp_path, [entry(3, rectangle(0, 0, 2, 2)), entry(4, segmentation)])
-    beginning = r"x\.json: 1 of 2 annotations have no usable segmentation \(2\); annotation 2: "
-    with pytest.raises(DataError, match=rf"{beginning}{message}; mend the file or take .*faster_rcnn") as caught:
+    expected = (
+        rf"x\.json: annotation 2: {message}; fix it, or remove the annotation; none of the 1 images .*faster_rcnn"
+    )
+    with pytest.raises(DataError, match=expected) as caught:
         read_coco(*folders, masks=True)
     assert "\n" not in str(caught.value)
     assert len(read_coco(*folders)) == 1  # boxes need none
     assert len(read_coco(*folders, classes=["a"], masks=True)) == 1  # nor do classes that are left out
 
 
-def test_all_annotations_without_a_mask_are_counted(tmp_path: Path) -> None:
-    entries = [entry(3, rectangle(0, 0, 2, 2)), *(entry(3, [0, 0, 2, 0, 2, 2], id=number) for number in (8, 6, 9, 7))]
-    images, file = write_coco_masks(tmp_path, entries)
-    with pytest.raises(DataError) as caught:
-        read_coco(images, file, masks=True)
-    assert str(caught.value) == (
-        f"{file}: 4 of 5 annotations have no usable segmentation (8, 6, 9, ...); annotation 8: segmentation: expected "
-        "a list of polygons [[x, y, x, y, ...], ...], got one flat list of numbers; put it in brackets; mend the file "
-        "or take these annotations out, or take model.name=faster_rcnn, which learns from boxes alone"
-    )
+def test_a_wrong_segmentation_among_right_ones_is_a_bad_sample(tmp_path: Path) -> None:
+    images, file = write_coco_masks(tmp_path, [entry(3, rectangle(0, 0, 2, 2))])
+    content = json.loads(file.read_text())
+    content["images"] += [content["images"][0] | {"id": 8}]
+    content["annotations"] += [content["annotations"][0] | {"id": 2, "image_id": 8, "segmentation": [[1, 2, 3]]}]
+    file.write_text(json.dumps(content))
+    dataset = read_coco(images, file, masks=True)
+    message = f"{file}: annotation 2: segmentation: a polygon needs x and y of at least 3 corners, got 3 numbers"
+    assert f"images with a wrong segmentation: 1 of 2; the first: {message}" in dataset.report.lines()[0]
+    assert dataset.annotations(0).masks is not None
+    for use in (dataset.annotations, dataset.__getitem__):
+        with pytest.raises(DataError, match="annotation 2: segmentation"):
+            use(1)
+    bad = BadSampleList(num_samples=2, max_fraction=0.5)
+    options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 2, "num_workers": 0, "seed": 0, "max_epochs": 1}
+    (batch,) = train_loader(dataset, AugmentationConfig(), **options, bad_samples=bad)
+    assert [row["index"] for row in bad.state()] == [1]
+    assert len(batch.targets) == 2
 
 
 def test_an_area_that_is_not_stated_is_that_of_the_mask(tmp_path: Path) -> None:

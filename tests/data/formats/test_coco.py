@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import shutil
+import time
+from argparse import Namespace
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
+from benchmarks.large_coco import write_large_coco
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.regions import region_counts
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.errors import DataError
-from detseg.structures import ClassTable
+from detseg.structures import ClassTable, InstanceMasks
 from tests.shared_data import shared_data
 
 Content = dict[str, Any]
@@ -96,77 +105,12 @@ def test_real_coco_equals_what_pycocotools_reads(split: str, capsys: pytest.Capt
     capsys.readouterr()  # pycocotools prints
 
 
-def test_every_image_of_coco_mini_decodes_to_its_stated_size() -> None:
-    folder = shared_data("coco_mini")
-    dataset = read_coco(folder / "images", folder / "annotations" / "instances_all.json")
-    for sample in dataset:
-        assert sample.image.shape == (*dataset.hw(sample.index), 3)
-        assert (sample.boxes[:, :2] < sample.boxes[:, 2:]).all()
-        assert len(sample.boxes) == len(dataset.annotations(sample.index))
-
-
-@pytest.mark.parametrize(
-    ("images", "file", "boxes", "hw"),
-    [
-        ("coco_dataset/coco/images/val", "coco_dataset/coco/annotations/instances_val.json", 2, (10, 5)),
-        ("coco_dataset/mmdet_coco/train", "coco_dataset/mmdet_coco/annotations/instances_train.json", 1, (5, 10)),
-        ("coco_dataset/coco_roboflow/train", "coco_dataset/coco_roboflow/train/_annotations.coco.json", 1, (5, 10)),
-        ("roboflow_dataset/coco/train", "roboflow_dataset/coco/train/_annotations.coco.json", 2, (5, 10)),
-        ("roboflow_dataset/coco/val", "roboflow_dataset/coco/val/_annotations.coco.json", 2, (5, 10)),
-    ],
-)
-def test_exports_of_other_tools(images: str, file: str, boxes: int, hw: tuple[int, int]) -> None:
-    dataset = read_coco(shared_data("formats") / images, shared_data("formats") / file)
-    assert len(dataset.packed.labels) == boxes
-    for sample in dataset:
-        assert sample.hw == dataset.hw(sample.index) == hw
-
-
-@pytest.mark.parametrize(
-    ("file", "message"),
-    [
-        ("coco_labels/annotations/labels_train.json", r"annotation 1: bbox: expected \[x, y, width, height\].*None"),
-        ("coco_image_info/annotations/image_info_train.json", "it has no categories; is it an image_info file"),
-        ("coco_panoptic/annotations/panoptic_train.json", "annotation number 0: id: expected a whole number, got None"),
-        ("coco_captions/annotations/captions_train.json", "it has no categories"),
-    ],
-)
-def test_files_of_other_coco_tasks_are_told_apart(file: str, message: str) -> None:
-    folder = shared_data("formats", "coco_dataset")
-    images = folder / "coco_labels" / "images" / "train"
-    with pytest.raises(DataError, match=message):
-        read_coco(images, folder / file)
-
-
 def test_missing_images_are_named_and_counted(tmp_path: Path, content: Content) -> None:
     read(tmp_path, content)
     (tmp_path / "images" / "sub" / "a.png").unlink()
     (tmp_path / "images" / "c.png").unlink()
     with pytest.raises(DataError, match=r"2 of 3 images missing: sub/a\.png, c\.png"):
         read_coco(tmp_path / "images", tmp_path / "instances.json")
-    no_images = shared_data("malformed", "annotations") / "mmdet_coco_sample_no_iscrowd_no_segmentation_info_null.json"
-    with pytest.raises(DataError, match=r"3 of 3 images missing: fake1\.jpg"):
-        read_coco(tmp_path / "images", no_images)
-
-
-def test_no_iscrowd_no_segmentation_and_null_info(tmp_path: Path) -> None:
-    file = shared_data("malformed", "annotations") / "mmdet_coco_sample_no_iscrowd_no_segmentation_info_null.json"
-    for number in (1, 2, 3):
-        Image.new("L", (800, 800)).save(tmp_path / f"fake{number}.jpg")
-    dataset = read_coco(tmp_path, file)
-    assert dataset.packed.image_ids.tolist() == [0, 1, 2]
-    assert dataset.packed.labels.tolist() == [0, 1, 0]
-    assert dataset[2].boxes.shape == (0, 4)
-
-
-def test_ids_of_zero(tmp_path: Path) -> None:
-    file = shared_data("malformed", "annotations", "padilla_coco_annotation_id_0_category_id_0.JSON")
-    for entry in json.loads(file.read_text())["images"]:
-        Image.new("L", (entry["width"], entry["height"])).save(tmp_path / entry["file_name"])
-    dataset = read_coco(tmp_path, file)
-    assert dataset.classes.source_ids[0] == 0
-    assert dataset.annotations(0).boxes[0].tolist() == [1, 49, 341, 499]
-    assert len(dataset.packed.labels) == 12
 
 
 def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> None:
@@ -238,33 +182,33 @@ def test_two_entries_of_one_file_are_reported(tmp_path: Path, content: Content) 
     [
         (("annotations", 1, "bbox"), [1, 2, 3], "annotation 2: bbox: expected"),
         (("annotations", 1, "bbox"), [1, 2, 3, "4"], "annotation 2: bbox: expected"),
-        (("annotations", 1, "bbox"), [1, 2, 3, float("nan")], "annotation 2: bbox: expected"),
+        (
+            ("annotations", 1, "bbox"),
+            [1, 2, 3, float("nan")],
+            r"near '.*\[1, 2, 3, NaN\].*; JSON has no NaN and no Infinity",
+        ),
         (("annotations", 1, "bbox"), [1, 2, 3, None], "annotation 2: bbox: expected"),
-        (("annotations", 1, "bbox"), [1, 2, 3, 10**400], "annotation 2: bbox: expected"),
-        (("annotations", 1, "area"), float("inf"), "annotation 2: area: expected a number"),
+        (("annotations", 1, "area"), 1e15, r"annotation 2: area: expected a number, got 1000000000000000"),
+        (("annotations", 1, "bbox"), None, r"annotation 2: bbox: expected \[x, y, width, height\] in pixels, got None"),
         (("annotations", 1, "iscrowd"), 2, "annotation 2: iscrowd: expected 0 or 1, got 2"),
         (("annotations", 1, "image_id"), 77, "annotation 2: image_id: there is no image 77"),
-        (("annotations", 1, "image_id"), "9", "annotation 2: image_id: there is no image '9'"),
+        (("annotations", 1, "image_id"), "9", "annotation 2: image_id: expected a whole number, got '9'"),
         (("annotations", 1, "category_id"), 1, "annotation 2: category_id: there is no category 1"),
         (("annotations", 1, "id"), 1, "two entries have the annotation id 1"),
         (("annotations", 1, "id"), None, "annotation number 1: id: expected a whole number, got None"),
         (("annotations", 1), 3, "expected a list of objects under 'annotations'"),
         (("images", 1, "id"), 9, "two entries have the image id 9"),
         (("images", 1, "id"), "4", "image number 1: id: expected a whole number, got '4'"),
-        (("images", 1, "id"), 2**63, "image number 1: id: expected a whole number"),
         (("images", 1, "file_name"), "../b.png", r"image 4: file_name: expected a path inside the image folder"),
-        (("images", 1, "file_name"), "sub/../../b.png", r"image 4: file_name: expected a path inside"),
-        (("images", 1, "file_name"), "/etc/passwd", r"image 4: file_name: expected a path inside"),
-        (("images", 1, "file_name"), "C:\\b.png", r"image 4: file_name: expected a path inside"),
         (("images", 1, "file_name"), None, r"image 4: file_name: expected a path, got None"),
-        (("images", 1, "file_name"), "\ud800\n.png", "1 of 3 images missing"),
+        (("images", 1, "file_name"), "b\n.png", "1 of 3 images missing"),
         (("images", 1, "width"), 1e300, "image 4: width: expected whole pixels"),
         (("images", 1, "width"), "20", "image 4: width: expected whole pixels, got '20'"),
         (("images", 1, "width"), 20.5, "image 4: width: expected whole pixels, got 20.5"),
         (("images",), [], "it lists no images"),
         (("images",), {}, "expected a list of objects under 'images'"),
         (("categories", 1, "name"), "zebra", "several categories have the same name: zebra"),
-        (("categories", 1, "name"), 5, "category 3: expected a name, got 5"),
+        (("categories", 1, "name"), 5, "category 3: name: expected a name, got 5"),
         (("categories", 1, "id"), 70, "two entries have the category id 70"),
     ],
 )
@@ -283,11 +227,116 @@ def test_wrong_entries_are_named(
 
 
 def test_files_that_are_no_annotation_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.json: there is no such annotation file"):
-        read_coco(tmp_path, tmp_path / "gone.json")
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(DataError, match=r"a\.json: not a readable JSON file"):
-        read_coco(tmp_path, tmp_path / "a.json")
-    (tmp_path / "a.json").write_text("[1]")
-    with pytest.raises(DataError, match="is this a COCO instances file"):
-        read_coco(tmp_path, tmp_path / "a.json")
+    for text, message in (
+        (None, "there is no such annotation file"),
+        ("{", "not a readable JSON file"),
+        ("{\0}\0", "not a readable JSON file: .*; save it as UTF-8"),  # UTF-16, as PowerShell writes it
+        ("[1]", "expected a list of objects under 'images'; is this a COCO instances file"),
+        ('{"images": [], "annotations": []}', "expected a list of objects under 'categories'"),
+    ):
+        if text is not None:
+            (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match=rf"a\.json: {message}"):
+            read_coco(tmp_path, tmp_path / "a.json")
+
+
+def test_forms_that_exporters_write(tmp_path: Path, content: Content) -> None:
+    """A byte order mark, whole numbers as fractions, flags as booleans, null for what is not known."""
+    plain = read(tmp_path, content)
+    content["images"][0] |= {"width": 20.0, "height": None, "more": {"id": [{"id": 9}]}}
+    content["annotations"][0] |= {"iscrowd": False, "ignore": "no", "text": '"segmentation": [[1, 2]]'}
+    content["annotations"][1] |= {"iscrowd": True, "area": None}
+    dataset = read(tmp_path, content)
+    (tmp_path / "bom.json").write_text(json.dumps(content, indent=1), encoding="utf-8-sig")
+    with_mark = read_coco(tmp_path / "images", tmp_path / "bom.json")
+    for other in (dataset, with_mark):
+        for name in ("boxes", "labels", "crowd", "area", "offsets", "sizes_hw"):
+            np.testing.assert_array_equal(getattr(other.packed, name), getattr(plain.packed, name))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of 300 images and 17 000 annotations: more than are decoded together."""
+    folder = tmp_path_factory.mktemp("large")
+    write_large_coco(folder, images=300, annotations=17_000)
+    return folder
+
+
+def test_a_large_file_is_what_pycocotools_reads(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dataset = read_coco(large / "images", large / "instances.json", masks=True)
+    reference = COCO(str(large / "instances.json"))
+    capsys.readouterr()
+    assert dataset.packed.image_ids.tolist() == list(reference.imgs)
+    for index in range(0, 300, 10):
+        objects, expected = dataset.annotations(index), reference.imgToAnns[dataset.image_id(index)]
+        xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in objects.boxes.tolist()]
+        np.testing.assert_allclose(np.reshape(xywh, (-1, 4)), np.reshape([e["bbox"] for e in expected], (-1, 4)))
+        assert objects.area.tolist() == [entry["area"] for entry in expected]
+        assert objects.crowd.tolist() == [entry["iscrowd"] for entry in expected]
+        assert objects.masks is not None
+        for counts, entry in zip(objects.masks.counts, expected, strict=True):
+            if isinstance(entry["segmentation"], list):  # run lengths of no pixels are joined here
+                assert counts == reference.annToRLE(entry)["counts"]
+
+
+def mask_counts(dataset: DetectionDataset) -> list[tuple[bytes, ...]]:
+    found = [dataset.annotations(index).masks for index in range(0, len(dataset), 30)]
+    return [masks.counts for masks in found if masks is not None]
+
+
+def send_counts(dataset: DetectionDataset, sender: Connection) -> None:
+    """What a loader process does; it also says whether its arrays are shared memory."""
+    sender.send((mask_counts(dataset), isinstance(dataset.packed.boxes.base, torch.Tensor)))
+
+
+def in_a_process(method: str, dataset: DetectionDataset) -> Any:
+    context: Any = multiprocessing.get_context(method)
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=send_counts, args=(dataset, sender))
+    worker.start()
+    found = receiver.recv()
+    worker.join()
+    return found
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_masks_in_loader_processes(method: str, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = read_coco(large / "images", large / "instances.json", masks=True)
+    assert in_a_process(method, dataset) == (mask_counts(dataset), method == "spawn")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Namespace(free=1 << 20))  # nearly full, as in Docker
+    assert in_a_process(method, dataset.subset(range(300))) == (mask_counts(dataset), False)
+
+
+def test_masks_in_threads(large: Path) -> None:
+    dataset = read_coco(large / "images", large / "instances.json", masks=True)
+    with ThreadPoolExecutor(8) as threads:
+        assert len({tuple(counts) for counts in threads.map(mask_counts, [dataset] * 8)}) == 1
+
+
+def test_a_file_that_changes_while_it_is_used_is_an_error(tmp_path: Path, content: Content) -> None:
+    for entry in content["annotations"]:
+        entry["segmentation"] = [[0, 0, 4, 0, 4, 4]]
+    read(tmp_path, content)
+    file = tmp_path / "instances.json"
+    file.write_text(json.dumps(content), encoding="utf-8-sig")  # places count from the mark
+    dataset = read_coco(tmp_path / "images", file, masks=True)
+    assert dataset.annotations(0).masks == InstanceMasks((10, 20), (region_counts([[0, 0, 4, 0, 4, 4]], (10, 20)),))
+    file.write_text(file.read_text().replace("zebra", "horse"))  # of the same length
+    with pytest.raises(
+        DataError, match=r"instances\.json: the annotation file changed while it was in use; start again"
+    ):
+        dataset[0]
+    file.unlink()
+    with pytest.raises(DataError, match=r"instances\.json: cannot read the annotation file"):
+        dataset[0]
+
+
+def test_categories_take_linear_time(tmp_path: Path, content: Content) -> None:
+    def seconds(num: int) -> float:
+        content["categories"] = [{"id": k, "name": f"class {k}"} for k in range(num)]
+        begin = time.process_time()
+        read(tmp_path, content)
+        return time.process_time() - begin
+
+    few, many = (min(seconds(num) for _ in range(3)) for num in (4_000, 32_000))
+    assert many < 20 * few  # 8 times as many; squared that would be 64

@@ -17,7 +17,7 @@ from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import rectangle, save_image, write_coco_masks
+from tests.data.formats.mask_layouts import rectangle, write_coco_masks
 from tests.shared_data import shared_data
 
 
@@ -88,7 +88,7 @@ def test_a_category_with_the_id_of_the_background(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"category_id": 3, "bbox": [0, 0, 1, 1]}, "annotation 1: segmentation: expected polygons .*, got None; mend"),
+        ({"category_id": 3, "bbox": [0, 0, 1, 1]}, "annotation 1: segmentation: expected .*, got None; fix it"),
         ({"category_id": 3, "segmentation": []}, r"annotation 1: segmentation: expected polygons .*, got \[\]; "),
         ({"category_id": 3, "segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 1: segmentation: size: "),
         ({"category_id": 8, "segmentation": []}, "annotation 1: category_id: there is no category 8"),
@@ -97,7 +97,7 @@ def test_a_category_with_the_id_of_the_background(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_annotations_that_cannot_be_drawn_are_named(tmp_path: Path, entry: dict[str, Any], message: str) -> None:
-    with pytest.raises(DataError, match=r"x\.json: (1 of 1 annotations have no usable segmentation .*; )?" + message):
+    with pytest.raises(DataError, match=r"x\.json: " + message):
         read_coco_masks(*write_coco_masks(tmp_path, [entry]))
 
 
@@ -155,14 +155,3 @@ def test_nuclei_in_both_layouts_are_the_same_maps() -> None:
     part = coco.subset([5, 2])
     assert np.array_equal(part.semantic(1), coco.semantic(2))
     assert part.hw(0) == coco.hw(5)
-
-
-def test_a_real_file_with_a_crowd_of_uncompressed_run_lengths(tmp_path: Path) -> None:
-    file = shared_data("malformed", "annotations", "datumaro_coco_uncompressed_rle_bbox_one_pixel_short.json")
-    save_image(tmp_path / "b.jpg", (10, 5))
-    dataset = read_coco_masks(tmp_path, file)
-    assert dataset.classes == ClassTable(("background", "a", "b", "c"), (0, 1, 2, 4))
-    expected = np.zeros((10, 5))
-    expected[:, :2] = 255  # a crowd: the run lengths 0, 20, 30 are the first two columns of 10
-    expected[0:2, 0] = 1  # the polygon (0, 0) to (1, 2)
-    assert np.array_equal(dataset.semantic(0), expected)

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detseg.data.formats.coco_writer import CocoWriter, rle_counts
+from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.formats.voc_writer import VocWriter, voc_palette
 
 CLASSES = ("dog", "bird")
@@ -144,19 +144,6 @@ def test_coco_file_by_pycocotools(coco_root: Path) -> None:
     masks = two_objects()[3]
     for annotation, mask in zip(coco.loadAnns(coco.getAnnIds(imgIds=[2])), masks, strict=True):
         assert (coco.annToMask(annotation).astype(bool) == mask).all()
-
-
-@pytest.mark.parametrize(
-    ("rows", "counts"),
-    [
-        ([[0, 0], [0, 0]], [4]),
-        ([[1, 1], [1, 1]], [0, 4]),
-        ([[0, 1], [0, 0]], [2, 1, 1]),
-        ([[1, 0], [0, 1]], [0, 1, 2, 1]),
-    ],
-)
-def test_run_lengths_by_hand(rows: list[list[int]], counts: list[int]) -> None:
-    assert rle_counts(np.array(rows, dtype=bool)) == counts
 
 
 def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:

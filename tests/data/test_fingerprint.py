@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.datasets.fingerprint import Fingerprint, fingerprint
+from detseg.data.fingerprint import VERSION, Fingerprint, fingerprint
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
@@ -45,6 +45,7 @@ def coco_print(root: Path) -> Fingerprint:
 
 
 def differing(one: Fingerprint, other: Fingerprint) -> set[str]:
+    assert one["version"] == other["version"] == VERSION
     return {key for key, value in one.items() if other.get(key) != value}
 
 
@@ -74,6 +75,7 @@ def set_at(*place: Any, value: Any) -> Callable[[dict[str, Any]], None]:
             lambda content: (content["images"].pop(), content["annotations"].pop()),
             {"images", "names", "annotations", "files"},
         ),
+        (set_at("annotations", 0, "segmentation", value=[[2, 2, 8, 2, 8, 8, 2, 8]]), {"annotations"}),  # as text
         (set_at("info", value={"year": 2026}), set()),  # nothing that is read
     ],
 )
