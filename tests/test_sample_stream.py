@@ -7,6 +7,7 @@ import multiprocessing as mp
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -66,7 +67,7 @@ def stream(root: Path, masks: bool, num_workers: int, rank: int, world_size: int
     source = read_coco(root / "train", root / "annotations" / "instances_train.json", masks=masks)
     loader = train_loader(
         source,
-        MASKS if masks else BOXES,
+        (MASKS if masks else BOXES).model_copy(update={"albumentations": root / "pipeline.yaml"}),
         input_hw=(64, 96),
         batch_size=GLOBAL_BATCH // world_size,
         num_workers=num_workers,
@@ -122,6 +123,7 @@ def digest_of(layout: tuple[int, int], root: Path, masks: bool, scratch: Path) -
 @pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
 def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) -> None:
     root = write_ellipses(tmp_path / "data", {"train": NUM_IMAGES})
+    A.save(A.Compose([A.Rotate(p=0.3), A.Blur(p=0.3), A.RandomScale(p=0.3)]), root / "pipeline.yaml", data_format="yaml")
     layouts = [(1, 0), (1, 8), (4, 0), (4, 2)]
     found = {layout: digest_of(layout, root, masks, tmp_path / f"{layout}") for layout in layouts}
     assert len(set(found.values())) == 1, found
