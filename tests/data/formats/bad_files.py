@@ -140,7 +140,7 @@ VAL = [("b.jpg", "a", 0, 0, 1, 2, False), ("b.jpg", "b", 0, 0, 1, 9, True)]
 def instances(images: str, train: str = "train", val: str = "val") -> list[Rows]:
     """The object of the training images has no polygon: its box is read, masks are refused. That of the validation
     image covers 1 x 2 pixels; the run lengths [0, 20, 30] of 10 rows the first two columns."""
-    no_mask = "1 of 1 annotations have no usable segmentation"
+    no_mask = "annotation 1: segmentation: expected polygons or run lengths, got []"
     return [
         [(coco(images + train), TRAIN), (coco_masks(images + train), no_mask)],
         [(coco(images + val), VAL), (coco_masks(images + val), [[0, 0, 1, 2], [0, 0, 2, 10]])],
@@ -455,7 +455,8 @@ PICTURES: list[Row] = [
 
 OUTSIDE = ["../secret.png", "b/../../secret.png", "./../secret.png", "..\\secret.png", "b\\..\\..\\secret.png"]
 OUTSIDE += ["/etc/passwd", "\\\\server\\share\\a.png", "C:\\secret.png", "C:secret.png", __file__]
-STRANGE = ["a\0.png", "\0", "b\0/a.png", "\x1b[2J.png", "\ud800.png", "a.png\n", "x" * 5000]
+STRANGE = ["a\0.png", "\0", "b\0/a.png", "\x1b[2J.png", "a.png\n", "x" * 5000]
+HALF_PAIRS: list[dict[str, Any]] = [{"image": {"file_name": "\ud800.png"}}, {"category": {"name": "\ud800"}}]
 GIGAPIXELS = {"segmentation": {"size": [65536, 65536], "counts": [0, 65536 * 65536]}, "iscrowd": 1}
 # A height that is not stated; a product beyond 64 bits.
 SIZES = [{"width": w, "height": h} for w, h in ((65536, 65536), (1e14, 0), (10**9, 10**10))]
@@ -466,20 +467,21 @@ NO_NUMBERS: list[dict[str, Any]] = [
     *({"image": change} for change in ({"width": True}, {"height": False}, {"width": float("inf")}, {"id": 10**100})),
     {"category": {"id": float("nan")}},
 ]
-NO_JSON = ["[" * 100_000 + "]" * 100_000, '{"images":' * 100_000, '{"images": [{"id": ' + "9" * 100_000 + "}]}", "\0"]
-TWICE = ['{"images": [], "annotations": [], "images": []}', '{"images": [{"id": 1, "\\u001b[2J": 1, "\\u001b[2J": 2}]}']
-CONTROL_NAMES = [*NO_TEXT, "\x1b[31mcat", "\ud800", "nul\0"]
+NO_JSON = ['{"x":' * 100_000, "\0"]
+NO_LISTS = ["[" * 100_000 + "]" * 100_000, '{"images":' * 100_000]
+CONTROL_NAMES = [*NO_TEXT, "\x1b[31mcat", "nul\0"]
 COCO_ALL: list[Case] = [
     ([coco_content(image={"file_name": x}) for x in OUTSIDE], "x.json: image 1: file_name: expected a path inside"),
     ([coco_content(image={"file_name": x}) for x in STRANGE], "1 of 1 images missing: "),
     ([coco_content(category={"name": x}) for x in CONTROL_NAMES], "holds control characters; rename"),
+    ([coco_content(**change) for change in HALF_PAIRS], "x.json: not a readable JSON file"),
     ([coco_content(image=size, annotation=GIGAPIXELS) for size in SIZES], "pixels are more than the"),
 ]
 COCO: list[Case] = [
     (NO_JSON, "x.json: not a readable JSON file"),
-    (TWICE[:1], "an object has the key 'images' twice; remove or rename"),
-    (TWICE[1:], r"an object has the key '\x1b[2J' twice"),
-    (["NaN"], "x.json: expected a list of objects under 'images'"),
+    (NO_LISTS, "x.json: expected a list of objects under 'images'"),
+    (['{"images": [{"id": ' + "9" * 100_000 + "}]}"], "image number 0: id: expected a whole number, got '9999"),
+    (["NaN"], "JSON has no NaN and no Infinity"),
     ([coco_content(**change) for change in NO_NUMBERS], "x.json: "),
     (["", b"\xff", "[]", "{}"], "x.json: "),
 ]
