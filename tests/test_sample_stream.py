@@ -123,9 +123,8 @@ def digest_of(layout: tuple[int, int], root: Path, masks: bool, scratch: Path) -
 @pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
 def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) -> None:
     root = write_ellipses(tmp_path / "data", {"train": NUM_IMAGES})
-    A.save(
-        A.Compose([A.Rotate(p=0.3), A.Blur(p=0.3), A.RandomScale(p=0.3)]), root / "pipeline.yaml", data_format="yaml"
-    )
+    pipeline = A.Compose([A.Rotate(p=0.3), A.Blur(p=0.3), A.RandomScale(p=0.3)])
+    A.save(pipeline, root / "pipeline.yaml", data_format="yaml")
     layouts = [(1, 0), (1, 8), (4, 0), (4, 2)]
     found = {layout: digest_of(layout, root, masks, tmp_path / f"{layout}") for layout in layouts}
     assert len(set(found.values())) == 1, found

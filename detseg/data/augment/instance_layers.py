@@ -42,16 +42,17 @@ class InstanceLayers:
     def from_run_lengths(cls, masks: InstanceMasks) -> InstanceLayers:
         """Paint masks into as few maps as their overlaps allow: each into the first one where it covers no other."""
         height, width = masks.hw
+        dtype = _id_type(len(masks))
         columns: list[IdMap] = []  # each map column by column, as run lengths count
         areas = []
         for new_id, counts in enumerate(masks.counts, start=1):
             lengths = run_lengths(counts)
             inside = np.repeat(np.arange(1, len(lengths)) % 2 == 1, lengths[1:])  # from the first pixel of the mask on
             window = slice(int(lengths[0]), int(lengths[0]) + len(inside))
-            layer = next((k for k, ids in enumerate(columns) if not ids[window][inside].any()), len(columns))
-            if layer == len(columns):
-                columns.append(np.zeros(height * width, dtype=_id_type(len(masks))))
-            np.copyto(columns[layer][window], new_id, where=inside, casting="unsafe")
+            ids = next((ids for ids in columns if not np.logical_and(ids[window], inside).any()), None)
+            if ids is None:
+                columns.append(ids := np.zeros(height * width, dtype=dtype))
+            ids[window] += inside * dtype.type(new_id)
             areas.append(int(lengths[1::2].sum()))
         maps = tuple(np.asarray(cv2.transpose(ids.reshape(width, height)), dtype=ids.dtype) for ids in columns)
         return cls(maps, np.arange(1, len(masks) + 1), np.array(areas, dtype=np.float64), len(masks))
@@ -114,7 +115,10 @@ class InstanceLayers:
 
     def mask(self, row: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> BoolArray:
         """One mask, (H, W) bool, or what lies of it in a window of rows and columns."""
-        inside: BoolArray = np.logical_or.reduce([ids[window] == self.ids[row] for ids in self.maps])
+        wanted = int(self.ids[row])  # a number of Python: one of numpy would widen the maps
+        inside: BoolArray = self.maps[0][window] == wanted
+        for ids in self.maps[1:]:
+            inside |= ids[window] == wanted
         return inside
 
 
