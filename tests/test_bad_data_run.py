@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import albumentations as A
 import numpy as np
 import pytest
 import torch
@@ -24,7 +26,7 @@ SKIP = ("data.on_bad_sample=skip", "data.max_bad_fraction=0.1", "trainer.num_pre
 
 @dataclass(frozen=True)
 class Run:
-    """A training of two epochs that has skipped a picture."""
+    """A training of two epochs with a pipeline of the user that has skipped an image."""
 
     folder: Path
     config_path: Path
@@ -32,8 +34,18 @@ class Run:
 
     @property
     def bad(self) -> Path:
-        """The picture."""
+        """The image."""
         return self.folder / "colors" / "JPEGImages" / "train03.png"
+
+    @property
+    def pipeline(self) -> Path:
+        """The file of the pipeline."""
+        return self.folder / "pipeline.json"
+
+    def train(self, run_dir: Path, *overrides: str, resume: str | None = None) -> None:
+        """Train, or resume."""
+        pipeline = f"data.augmentation.albumentations={self.pipeline}"
+        train(tiny_config(self.config_path, run_dir, *SKIP, pipeline, *overrides), self.config_path, resume)
 
     def copy(self, to: Path) -> Path:
         """The run directory, to go on in."""
@@ -41,9 +53,7 @@ class Run:
 
     def go_on(self, run_dir: Path, *overrides: str) -> None:
         """Train it to the third epoch."""
-        train(
-            tiny_config(self.config_path, run_dir, "trainer.max_epochs=3", *SKIP, *overrides), self.config_path, "last"
-        )
+        self.train(run_dir, "trainer.max_epochs=3", *overrides, resume="last")
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +63,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     data = write_colors(folder / "colors", {"train": 16, "val": 2})
     found = Run(folder, write_config(folder / "tiny.yaml", data), "")
     found.bad.write_bytes(found.bad.read_bytes()[:100])
+    A.save(A.Compose([A.RandomRotate90(p=0.2)]), found.pipeline, data_format="json")
     with pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
         patch.setattr("rich.console.Console.print", lambda self, line, **_: lines.append(str(line)))
-        train(tiny_config(found.config_path, folder / "run", "trainer.max_epochs=2", *SKIP), found.config_path)
+        found.train(folder / "run", "trainer.max_epochs=2")
     return Run(folder, found.config_path, "\n".join(lines))
 
 
@@ -119,6 +130,17 @@ def test_a_run_does_not_go_on_with_other_data_unless_told_to(
     run.go_on(run_dir, f"data.root={data}", "data.on_change=warn")
     assert f"warning: {change}the run goes on with what it is now" in capsys.readouterr().out
     run.go_on(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on
+
+
+def test_a_run_notices_that_its_pipeline_was_edited(run: Run, tmp_path: Path) -> None:
+    run_dir, before = run.copy(tmp_path), run.pipeline.read_text()
+    run.pipeline.write_text(before.replace("0.2", "0.3"))
+    with pytest.raises(
+        CheckpointError, match=r"train: the pipeline of data\.augmentation\.albumentations changed; bring"
+    ):
+        run.go_on(run_dir)
+    run.pipeline.write_text(json.dumps(json.loads(before), indent=7))  # the same pipeline in another layout
+    run.go_on(run_dir)
 
 
 BROKEN = {

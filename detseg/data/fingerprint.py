@@ -39,6 +39,7 @@ class Fingerprint(TypedDict):
             are images: of their names and of what their values mean.
         files: digest of the sizes in bytes of the image files.
         masks: digest of the sizes in bytes of the mask files; empty where there are none.
+        pipeline: digest of the user's own augmentation pipeline; empty without one.
     """
 
     version: int
@@ -47,10 +48,11 @@ class Fingerprint(TypedDict):
     annotations: str
     files: str
     masks: str
+    pipeline: str
 
 
-def fingerprint(dataset: DetectionDataset | SegmentationDataset) -> Fingerprint:
-    """The fingerprint of a data set; its images are not opened.
+def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes = b"") -> Fingerprint:
+    """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened.
 
     Raises:
         DataError: the annotation file, of which the segmentations are read, has changed since it was opened.
@@ -64,6 +66,7 @@ def fingerprint(dataset: DetectionDataset | SegmentationDataset) -> Fingerprint:
         annotations=_digest(_annotations(dataset)),
         files=_sizes(dataset.path(i) for i in positions),
         masks=_sizes(masks.root / masks.files.path(i) for i in positions) if isinstance(masks, PictureMasks) else "",
+        pipeline=_digest([pipeline]) if pipeline else "",
     )
 
 

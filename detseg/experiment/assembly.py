@@ -12,6 +12,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import YoloConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.segmentation import FcnConfig, UNetConfig
+from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.fingerprint import fingerprint
@@ -87,14 +88,13 @@ def _task_class(config: ExperimentConfig) -> type[Task]:
 
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:
     """The loaders that the settings ask for."""
-    augmentation = config.data.augmentation
     skips = config.data.on_bad_sample == "skip"
     return ImageDataModule(
         train_set,
         val_set,
         input_hw=config.data.input_hw,
         batch_size=config.data.num_images,
-        augmentation=_no_augmentation(augmentation) if config.trainer.overfit_batches else augmentation,
+        augmentation=_augmentation(config),
         num_workers=config.data.num_workers,
         max_epochs=config.trainer.max_epochs,
         seed=config.seed,
@@ -104,15 +104,17 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
 
 def guard_data(config: ExperimentConfig, train_set: AnyDataset, val_set: AnyDataset, console: Console) -> DataGuard:
     """What notices, when the run goes on, that the data is another."""
+    pipeline = TrainTransform(_augmentation(config)).pipeline_content
     return DataGuard(
-        {"train": fingerprint(train_set), "val": fingerprint(val_set)},
+        {"train": fingerprint(train_set, pipeline), "val": fingerprint(val_set)},
         config.data.on_change,
         partial(console.print, highlight=False, markup=False, soft_wrap=True),
     )
 
 
-def _no_augmentation(config: AugmentationConfig) -> AugmentationConfig:
-    """Letterbox only; the rule that drops unusable boxes stays."""
-    return AugmentationConfig(
-        horizontal_flip=0.0, min_visibility=config.min_visibility, min_box_size=config.min_box_size
-    )
+def _augmentation(config: ExperimentConfig) -> AugmentationConfig:
+    """That of the settings; with `overfit_batches` letterbox only, and the rule that drops unusable boxes."""
+    full = config.data.augmentation
+    if not config.trainer.overfit_batches:
+        return full
+    return AugmentationConfig(horizontal_flip=0.0, min_visibility=full.min_visibility, min_box_size=full.min_box_size)

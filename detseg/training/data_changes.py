@@ -56,6 +56,7 @@ def _changes(name: str, then: Mapping[str, object], now: Mapping[str, object]) -
         "annotations": "the annotations changed",
         "files": "the image files changed (sizes)",
         "masks": "the mask files changed (sizes)",
+        "pipeline": "the pipeline of data.augmentation.albumentations changed",
     }
     for key, line in what.items():
         if then.get(key, now[key]) != now[key]:

@@ -12,7 +12,7 @@ from detseg.training.data_changes import DataGuard
 
 
 def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
-    digests = {"names": "a1", "annotations": "b2", "files": "c3", "masks": ""} | changed
+    digests = {"names": "a1", "annotations": "b2", "files": "c3", "masks": "", "pipeline": ""} | changed
     return cast(Fingerprint, {"version": 2, "images": images, **digests})
 
 
@@ -32,6 +32,7 @@ BEFORE = {"train": fingerprint(), "val": fingerprint(20)}
         (fingerprint(annotations="z"), "train: the annotations changed; bring"),
         (fingerprint(files="z"), "train: the image files changed (sizes); bring"),
         (fingerprint(masks="z"), "train: the mask files changed (sizes); bring"),
+        (fingerprint(pipeline="z"), "train: the pipeline of data.augmentation.albumentations changed; bring"),
         (
             fingerprint(annotations="z", files="z"),
             "train: the annotations changed; train: the image files changed (sizes); bring",

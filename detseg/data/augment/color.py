@@ -1,7 +1,6 @@
 """Random brightness, contrast, saturation and hue as one linear map of colours.
 
-torchvision and albumentations make four passes over the image, each rounded and clipped. Here the four changes are
-multiplied into one (3, 4) matrix, and each pixel goes through it once. Two things differ from those libraries:
+Each pixel goes through one (3, 4) matrix instead of four passes. Two things differ from torchvision and albumentations:
 
 - clipping comes last: values that one change takes out of [0, 255] and the next one brings back are not lost;
 - hue is a rotation of the colours about the grey axis, not a shift of HSV's hexagon. Both are the same for a third of
@@ -20,23 +19,14 @@ from detseg.config.schema.data import ColorConfig
 from detseg.structures import UInt8Array
 
 _GREY = np.array([0.299, 0.587, 0.114])
-"""Weights of red, green and blue in the luminance of a colour (ITU-R BT.601)."""
+"""Weights of red, green and blue in the luminance (ITU-R BT.601)."""
 
 ColorMatrix = npt.NDArray[np.float64]
 """(3, 4): (red, green, blue, 1) in 0..255 → red, green, blue."""
 
 
 def changed_colors(image: UInt8Array, config: ColorConfig, rng: np.random.Generator) -> UInt8Array:
-    """Change the colours of an image at random.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        config: ranges; factors are drawn from 1 - range to 1 + range.
-        rng: source of the factors, and of the order of the changes.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
+    """Change the colours of an (H, W, 3) uint8 RGB image by factors from 1 - range to 1 + range, in random order."""
     ranges = np.array([config.brightness, config.contrast, config.saturation, config.hue])
     brightness, contrast, saturation, turn = ((2 * rng.random(4) - 1) * ranges).tolist()
     mean = np.array(cv2.mean(image[::4])[:3])  # every fourth row is exact enough, and faster
@@ -56,10 +46,7 @@ def changed_colors(image: UInt8Array, config: ColorConfig, rng: np.random.Genera
 def with_contrast(matrix: ColorMatrix, factor: float, mean: npt.NDArray[np.float64]) -> ColorMatrix:
     """A colour matrix followed by a change of contrast about the mean luminance of the image that it gives.
 
-    Args:
-        matrix: (3, 4).
-        factor: above 1: more contrast.
-        mean: (3,) mean colour of the image before the matrix.
+    ``mean``: (3,), the mean colour of the image before the matrix.
     """
     changed = factor * matrix
     changed[:, 3] += (1 - factor) * (_GREY @ (matrix[:, :3] @ mean + matrix[:, 3]))

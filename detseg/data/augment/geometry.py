@@ -1,12 +1,9 @@
 """What moves an image with all that belongs to it, and which objects are dropped.
 
-Crop, letterbox, flips, zoom, affine map and elastic deformation of an image are one `Motion`, in which its pixels are
-interpolated once. Where nothing is turned, sheared or deformed, the visible part of the image is resized to whole
-pixels (`Placement`), which takes a third of the time of the general way (`Warp`). Both move the image, boxes, semantic
-map and masks; maps and masks by nearest neighbour.
-
-Geometry is ours and not albumentations' because mosaics need the same rule for dropping boxes, and because of its
-speed; pipelines of albumentations are in `user_pipeline`.
+Letterbox, flips, zoom, affine map and elastic deformation are one `Motion`, so that pixels are interpolated once. Where
+nothing is turned, sheared or deformed, the visible part of the image is resized to whole pixels (`Placement`), which is
+faster than the general way (`Warp`). Both move the image, boxes, semantic map and masks; the last two by nearest
+neighbour.
 
 N objects. Coordinates are those of edges: pixel i covers [i, i + 1).
 """
@@ -24,7 +21,7 @@ import numpy.typing as npt
 from detseg.data.augment.affine import IDENTITY, MAX_SIDE, AffineMatrix, Warp, chained
 from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.ops.letterbox import PAD_VALUE, Letterbox, nearest_pixels, resize
-from detseg.structures import BoolArray, IntArray, UInt8Array
+from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 MIN_CROP = 0.5
 """Shortest side of a random crop as a fraction of the image's side, so that one small box is not blown up."""
@@ -43,16 +40,9 @@ class AxisPlacement(NamedTuple):
 
     @classmethod
     def fit(cls, side: int, scale: float, offset: float, low: int, high: int) -> AxisPlacement:
-        """Place an image by position → scale · position + offset, rounded to whole pixels.
+        """Place an image of ``side`` pixels by position → scale · position + offset, rounded to whole pixels.
 
-        Args:
-            side: of the image, pixels.
-            scale: negative: mirrored.
-            offset: canvas pixels.
-            low, high: the part of the canvas in which it may be seen, pixels.
-
-        Returns:
-            what is seen; no pixel where nothing is.
+        A negative scale mirrors it; it is seen between canvas pixels ``low`` and ``high`` only, maybe not at all.
         """
         near, far = sorted((offset, offset + scale * side))
         start, end = max(round(near), low), min(round(far), high)
@@ -72,7 +62,7 @@ class AxisPlacement(NamedTuple):
 
     @property
     def scale_and_offset(self) -> tuple[float, float]:
-        """Of the map from positions in the image to positions on the canvas."""
+        """Of positions: from the image to the canvas."""
         scale = self.length / max(self.taken, 1)
         return (-scale, self.end + self.first * scale) if self.mirrored else (scale, self.start - self.first * scale)
 
@@ -84,13 +74,7 @@ class AxisPlacement(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """What a canvas shows of an image that is neither turned nor sheared, and where.
-
-    Attributes:
-        x, y: along the two axes.
-        hw: height and width of the canvas, pixels.
-        resize: how pixels are resized.
-    """
+    """What a canvas of height and width ``hw`` shows of an image that is neither turned nor sheared, and where."""
 
     x: AxisPlacement
     y: AxisPlacement
@@ -106,7 +90,7 @@ class Placement(NamedTuple):
 
     @property
     def window(self) -> tuple[slice, slice]:
-        """Its rows and columns on the canvas."""
+        """Rows and columns of the canvas."""
         return slice(self.y.start, self.y.end), slice(self.x.start, self.x.end)
 
     @property
@@ -127,7 +111,7 @@ class Placement(NamedTuple):
         return abs(self.x.scale_and_offset[0] * self.y.scale_and_offset[0])
 
     def paint(self, image: UInt8Array, canvas: UInt8Array) -> None:
-        """Paint what is seen of an (h, w, 3) image on an (H, W, 3) canvas."""
+        """Draw what is seen of an (h, w, 3) image on an (H, W, 3) canvas."""
         x, y = self.x, self.y
         if x.length and y.length:
             part = self.resize(image[y.first : y.first + y.taken, x.first : x.first + x.taken], (y.length, x.length))
@@ -136,7 +120,7 @@ class Placement(NamedTuple):
             canvas[self.window] = part
 
     def visible_labels(self, labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-        """What is seen of an (h, w) map of integers: the value of the nearest pixel at each pixel of the window."""
+        """What the window shows of an (h, w) map of integers, by nearest neighbour."""
         if not (self.x.length and self.y.length):
             return np.empty((self.y.length, self.x.length), dtype=labels.dtype)
         # Columns are picked as rows of the transposed map: numpy gathers columns at a fifth of the speed.
@@ -150,7 +134,7 @@ class Placement(NamedTuple):
         return canvas
 
     def labels(self, labels: npt.NDArray[np.integer], outside: int) -> npt.NDArray[np.integer]:
-        """(h, w) integers → (H, W): the value of the nearest pixel, and ``outside`` where there is none."""
+        """(h, w) integers → (H, W) by nearest neighbour, and ``outside`` where nothing is shown."""
         canvas = np.full(self.hw, outside, dtype=labels.dtype)
         canvas[self.window] = self.visible_labels(labels)
         return canvas
@@ -161,22 +145,19 @@ class Placement(NamedTuple):
         return scaled_boxes(boxes, numbers[:4], numbers[4:])
 
 
-def scaled_boxes(
-    boxes: BoxArray, scales: npt.NDArray[np.float64], offsets: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float32]:
+def scaled_boxes(boxes: BoxArray, scales: FloatArray, offsets: FloatArray) -> BoxArray:
     """(N, 4) xyxy → (N, 4) float32 xyxy; ``scales`` and ``offsets``: (4,), or (N, 4); negative scales mirror."""
     ends = boxes * scales + offsets
     corners = np.minimum(ends[:, :2], ends[:, 2:]), np.maximum(ends[:, :2], ends[:, 2:])
-    result: npt.NDArray[np.float32] = np.concatenate(corners, axis=1).astype(np.float32)
-    return result
+    return np.asarray(np.concatenate(corners, axis=1), dtype=np.float32)
 
 
 class Motion(NamedTuple):
     """What happens to a letterboxed image or a mosaic of the input's size; drawn before there is an image.
 
     Attributes:
-        matrix: (2, 3), flips, zoom and affine map in edge coordinates of the input.
-        displacements: (H, W, 2) float32 pixels of the elastic deformation, which comes last; None where there is none.
+        matrix: flips, zoom and affine map in edge coordinates of the input.
+        displacements: (H, W, 2) float32 pixels of the elastic deformation, which comes last; None: there is none.
     """
 
     matrix: AffineMatrix = IDENTITY
@@ -189,10 +170,7 @@ class Motion(NamedTuple):
 
 
 def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem:
-    """Letterbox an image of any size to height and width ``hw`` and move it.
-
-    Boxes are not clipped, and no object is dropped: that is `keep_visible`, which also makes the boxes of objects with
-    masks the bounds of the masks.
+    """Letterbox an image of any size to height and width ``hw`` and move it; boxes are clipped by `keep_visible`.
 
     Raises:
         ValueError: an elastic deformation of boxes without masks.
@@ -208,7 +186,7 @@ def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem
     move: Placement | Warp
     if motion.is_upright:
         # What is only letterboxed is resized as in evaluation; for a zoom the faster way is good enough.
-        zoomed = bool((np.abs(motion.matrix.diagonal()) != 1).any())
+        zoomed = (np.abs(motion.matrix.diagonal()) != 1).any()
         move = Placement.fit(item.hw, matrix, hw, resize_smoothly if zoomed else resize)
     else:
         move = Warp(matrix, hw, motion.displacements)
@@ -233,7 +211,7 @@ def random_crop(item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
 
 
 def _random_interval(side: int, first: float, last: float, rng: np.random.Generator) -> tuple[int, int]:
-    """A random part [start, end) of [0, side) that holds [first, last]; first > last: there is nothing to hold."""
+    """A random part [start, end) of [0, side) that holds [first, last], or anything where first > last."""
     low, high = math.floor(first), math.ceil(last)
     shortest = max(high - low, math.ceil(side * MIN_CROP))
     length = int(rng.integers(shortest, side, endpoint=True))
@@ -242,10 +220,7 @@ def _random_interval(side: int, first: float, last: float, rng: np.random.Genera
 
 
 def resize_smoothly(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
-    """Resize an (H, W, 3) uint8 image: halved as often as its sides allow, then interpolated between four pixels.
-
-    Faster than by area; evaluation's letterbox does not use it.
-    """
+    """Resize an (H, W, 3) uint8 image: halved as often as its sides allow, then bilinear; faster than by area."""
     height, width = image.shape[:2]
     while height % 2 == width % 2 == 0 and height >= 2 * hw[0] and width >= 2 * hw[1]:
         height, width = height // 2, width // 2
@@ -255,20 +230,14 @@ def resize_smoothly(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
 
 def visible_boxes(
     boxes: npt.NDArray[np.floating],
-    window: tuple[float, float, float, float] | npt.NDArray[np.float64],
+    window: tuple[float, float, float, float] | FloatArray,
     min_visibility: float,
     min_size: float,
 ) -> tuple[BoxArray, BoolArray]:
-    """Clip boxes to a window and tell which stay: the one rule of crop, affine map and mosaic.
+    """Clip (N, 4) xyxy boxes to a window, or to one each, (N, 4): the one rule of affine map and mosaic.
 
-    A box is dropped when less than `min_visibility` of its area lies in the window, or when a side of what is left is
-    shorter than `min_size`, or when nothing is left.
-
-    Args:
-        boxes: (N, 4) xyxy in pixels, not clipped.
-        window: x1, y1, x2, y2 of the part of the image that shows them; or (N, 4), one for each.
-        min_visibility: fraction of the area, in [0, 1].
-        min_size: pixels.
+    A box is dropped when less than `min_visibility` of its area, in [0, 1], lies in the window, or when a side of what
+    is left is shorter than `min_size` pixels, or when nothing is left.
 
     Returns:
         (N, 4) float32 clipped boxes and (N,) bool, true where the box stays; only those rows are valid boxes.
@@ -279,17 +248,16 @@ def visible_boxes(
     clipped = np.minimum(np.maximum(exact, low), high)
     full_area = (exact[:, 1] - exact[:, 0]).prod(axis=1)
     sides = clipped[:, 1] - clipped[:, 0]
-    rounded = clipped.astype(np.float32)  # thin boxes can lose their area here, so the result is tested for emptiness
-    keep = (rounded[:, 1] > rounded[:, 0]).all(axis=1)
+    rounded = clipped.astype(np.float32)
+    keep = (rounded[:, 1] > rounded[:, 0]).all(axis=1)  # thin boxes can lose their area by rounding
     keep &= (sides.prod(axis=1) >= min_visibility * full_area) & (sides >= min_size).all(axis=1)
     return rounded.reshape(-1, 4), keep
 
 
 def keep_visible(item: AugmentItem, min_visibility: float, min_size: float) -> AugmentItem:
-    """Clip the boxes to the image and drop those that `visible_boxes` drops; boxes of masks become their bounds.
+    """Clip the boxes to the image and drop objects by the rule of `visible_boxes`.
 
-    An object with a mask is dropped when less than `min_visibility` of the mask is left, or when a side of its bounds
-    is shorter than `min_size`, or when nothing is left.
+    For an object with a mask the area is that of the mask, and its box becomes the bounds of what is left.
     """
     if item.masks is None:
         boxes, keep = visible_boxes(item.boxes, (0, 0, item.hw[1], item.hw[0]), min_visibility, min_size)

@@ -1,8 +1,6 @@
 """The masks of an image's objects as a few maps of ids, which move like semantic maps.
 
 Objects that do not overlap share one map, so that 260 nuclei are one or two maps, not 260 masks.
-
-N objects, H and W pixels.
 """
 
 from __future__ import annotations
@@ -24,10 +22,10 @@ IdMap = npt.NDArray[np.integer]
 
 @dataclass(frozen=True, eq=False)
 class InstanceLayers:
-    """N masks of one image.
+    """N masks of one image of H x W pixels.
 
     Attributes:
-        maps: the layers, (H, W) each; an id occurs in one of them only. None where there was no object.
+        maps: the layers, (H, W) each; an id occurs in one of them only. Empty where there was no object.
         ids: (N,) int64, the id of each object; other ids in the maps belong to objects that were dropped.
         full_areas: (N,) float64, the pixels that each mask would have if no border had cut it.
         max_id: no id in the maps is larger.
@@ -59,21 +57,17 @@ class InstanceLayers:
 
     @classmethod
     def joined(
-        cls, parts: Sequence[InstanceLayers], hw: tuple[int, int], corners: Sequence[tuple[int, int]], *, overlap: bool
+        cls, parts: Sequence[InstanceLayers], hw: tuple[int, int], corners: Sequence[tuple[int, int]] | None = None
     ) -> InstanceLayers:
-        """The masks of several images, at least one, put side by side or over each other in a new one.
+        """The masks of several images, at least one, put together in a new one of height and width ``hw``.
 
-        Args:
-            parts: the masks of the images.
-            hw: height and width of the new image, pixels.
-            corners: row and column of each image in it.
-            overlap: whether the images may overlap, so that they need layers of their own.
+        ``corners``: row and column of each image, which do not overlap; None: all lie at (0, 0), over each other.
         """
         dtype = _id_type(sum(part.max_id for part in parts))
         maps: list[IdMap] = []
         ids, max_id = [], 0
-        for part, (top, left) in zip(parts, corners, strict=True):
-            first = len(maps) if overlap else 0
+        for part, (top, left) in zip(parts, corners or [(0, 0)] * len(parts), strict=True):
+            first = 0 if corners else len(maps)
             for layer, old in enumerate(part.maps, start=first):
                 if layer == len(maps):
                     maps.append(np.zeros(hw, dtype=dtype))
@@ -92,21 +86,11 @@ class InstanceLayers:
         return replace(self, ids=self.ids[rows], full_areas=self.full_areas[rows])
 
     def moved(self, move: Callable[[IdMap], IdMap], area_scale: float) -> InstanceLayers:
-        """The masks after every map was moved.
-
-        Args:
-            move: by nearest neighbour, 0 where it shows nothing.
-            area_scale: by which factor it enlarges areas.
-        """
-        maps = tuple(move(ids) for ids in self.maps)
-        return replace(self, maps=maps, full_areas=self.full_areas * area_scale)
+        """Every map moved by nearest neighbour, 0 where nothing is shown; areas grow by a factor."""
+        return replace(self, maps=tuple(map(move, self.maps)), full_areas=self.full_areas * area_scale)
 
     def measure(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
-        """What is left of each mask.
-
-        Returns:
-            (N,) int64 areas in pixels, and (N, 4) float32 xyxy bounds, half-open; zeros where nothing is left.
-        """
+        """(N,) int64 areas in pixels and (N, 4) float32 xyxy bounds, half-open; zeros where nothing is left."""
         areas = np.zeros(self.max_id + 1, dtype=np.int64)
         boxes = np.zeros((self.max_id + 1, 4), dtype=np.float32)
         for ids in self.maps:
@@ -114,7 +98,7 @@ class InstanceLayers:
         return areas[self.ids], boxes[self.ids]
 
     def mask(self, row: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> BoolArray:
-        """One mask, (H, W) bool, or what lies of it in a window of rows and columns."""
+        """One mask, (H, W) bool, or its part in a window of rows and columns."""
         wanted = int(self.ids[row])  # a number of Python: one of numpy would widen the maps
         inside: BoolArray = self.maps[0][window] == wanted
         for ids in self.maps[1:]:

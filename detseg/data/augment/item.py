@@ -1,7 +1,4 @@
-"""The image that augmentation changes, with everything that moves with it.
-
-N objects, H and W pixels.
-"""
+"""The image that augmentation changes, with everything that moves with it."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ MoveLabels = Callable[[npt.NDArray[np.integer], int], npt.NDArray[np.integer]]
 
 
 class AugmentItem(NamedTuple):
-    """An image and its objects or semantic map.
+    """An image of H x W pixels and its N objects or its semantic map.
 
     Attributes:
         image: (H, W, 3) uint8 RGB.
@@ -47,22 +44,13 @@ class AugmentItem(NamedTuple):
         return self.image.shape[0], self.image.shape[1]
 
     def select(self, rows: BoolArray | IntArray) -> AugmentItem:
-        """With some of the objects only; ``rows``: (N,) bool, or positions."""
-        return self._replace(
-            boxes=self.boxes[rows],
-            labels=self.labels[rows],
-            ignore=self.ignore[rows],
-            masks=None if self.masks is None else self.masks.select(rows),
-        )
+        """Some of the objects only; ``rows``: (N,) bool, or positions."""
+        masks = None if self.masks is None else self.masks.select(rows)
+        return self._replace(boxes=self.boxes[rows], labels=self.labels[rows], ignore=self.ignore[rows], masks=masks)
 
     def with_image(self, image: UInt8Array, move: MoveLabels, area_scale: float = 1.0) -> AugmentItem:
-        """With another image and the semantic map and masks moved to it; the boxes stay.
-
-        Args:
-            image: (H, W, 3) uint8 RGB.
-            move: what happens to maps.
-            area_scale: by which factor it enlarges areas.
-        """
+        """Another (H, W, 3) uint8 image, with the semantic map and masks moved to it, which enlarges areas by a factor;
+        the boxes stay."""
         semantic = None if self.semantic is None else np.asarray(move(self.semantic, IGNORE_LABEL), dtype=np.uint8)
         masks = None if self.masks is None else self.masks.moved(lambda ids: move(ids, 0), area_scale)
         return self._replace(image=image, semantic=semantic, masks=masks)

@@ -1,19 +1,13 @@
-"""Images made of several: mosaic (Bochkovskiy, Wang, Liao 2020, section 3.4) and mixup (Zhang et al. 2018).
-
-N objects. A mosaic is painted at the size of the network input at once: what is seen of each image is scaled once, so
-that no canvas of twice the size has to be filled, cropped and resized. Flips, zoom and shift of the whole mosaic are
-part of that scaling.
-"""
+"""Images made of several: mosaic (Bochkovskiy, Wang, Liao 2020, section 3.4) and mixup (Zhang et al. 2018)."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
-from detseg.data.augment.affine import IDENTITY, AffineMatrix
+from detseg.data.augment.affine import IDENTITY, AffineMatrix, random_zoom
 from detseg.data.augment.geometry import AxisPlacement, Placement, resize_smoothly, scaled_boxes, visible_boxes
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem
@@ -35,11 +29,11 @@ def mosaic(
     rng: np.random.Generator,
     matrix: AffineMatrix = IDENTITY,
 ) -> AugmentItem:
-    """Put four images around a random point of a grey canvas.
+    """Put four images with their objects, masks and semantic maps around a random point of a grey canvas.
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
-    of an image that is larger than the quadrant a random part is seen. Semantic maps and masks are put together in the
-    same way.
+    of an image that is larger than the quadrant a random part is seen. What is seen is resized once, the motion of the
+    whole mosaic included, so that no larger canvas has to be filled and resized.
 
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.
@@ -48,9 +42,6 @@ def mosaic(
         min_visibility: boxes of which a smaller fraction is seen are dropped; masks are dropped by `keep_visible`.
         rng: source of all choices.
         matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
-
-    Returns:
-        the mosaic.
 
     Raises:
         ValueError: not four images, or some of them with a semantic map, or with masks, and some without.
@@ -63,37 +54,28 @@ def mosaic(
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
     placements = []
     for position, tile in enumerate(tiles):
-        zoom = math.exp(rng.uniform(math.log(scale_range[0]), math.log(scale_range[1])))
+        zoom = random_zoom(scale_range, rng)
         fitted_height, fitted_width = Letterbox.fit(tile.hw, input_hw).resized_hw
         right, below = position % 2 == 1, position >= 2
-        x = _place(tile.hw[1], fitted_width * zoom, center_x, width, (scale_x, offset_x), after=right, rng=rng)
-        y = _place(tile.hw[0], fitted_height * zoom, center_y, height, (scale_y, offset_y), after=below, rng=rng)
+        x = _place(tile.hw[1], fitted_width * zoom, center_x, width, (scale_x, offset_x), right, rng)
+        y = _place(tile.hw[0], fitted_height * zoom, center_y, height, (scale_y, offset_y), below, rng)
         placements.append(Placement(x, y, input_hw, resize_smoothly))
         placements[-1].paint(tile.image, canvas)
     return _with_objects(canvas, tiles, placements, min_visibility)
 
 
 def _place(
-    side: int,
-    length: float,
-    center: int,
-    canvas_side: int,
-    motion: tuple[float, float],
-    *,
-    after: bool,
-    rng: np.random.Generator,
+    side: int, length: float, center: int, end: int, motion: tuple[float, float], after: bool, rng: np.random.Generator
 ) -> AxisPlacement:
-    """Along one axis: an image of ``side`` pixels, scaled to ``length``, before or after the centre; all of it then
-    moved by position → scale · position + offset (``motion``)."""
+    """Along one axis of a canvas up to ``end``: an image of ``side`` pixels, scaled to ``length``, before or after the
+    centre; all of it then moved by position → scale · position + offset (``motion``)."""
     scale, offset = motion
     length = max(length, 1.0)
-    low, high = (center, canvas_side) if after else (0, center)
+    low, high = (center, end) if after else (0, center)
     beyond = max(length - (high - low), 0.0) * rng.random()  # what lies on the other side of the centre, unseen
     start = center - beyond if after else center - length + beyond
-    ends = sorted((round(scale * low + offset), round(scale * high + offset)))
-    return AxisPlacement.fit(
-        side, scale * length / side, scale * start + offset, max(ends[0], 0), min(ends[1], canvas_side)
-    )
+    first, last = sorted((round(scale * low + offset), round(scale * high + offset)))
+    return AxisPlacement.fit(side, scale * length / side, scale * start + offset, max(first, 0), min(last, end))
 
 
 def _with_objects(
@@ -103,10 +85,9 @@ def _with_objects(
 
     Too small objects are dropped at the end of the augmentation, which may still zoom.
     """
-    hw = (canvas.shape[0], canvas.shape[1])
     semantic = None
     if _have_all([tile.semantic is not None for tile in tiles], "semantic maps"):
-        semantic = np.full(hw, IGNORE_LABEL, dtype=np.uint8)
+        semantic = np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
     parts = []
     for tile, place in zip(tiles, placements, strict=True):
         if semantic is not None and tile.semantic is not None:
@@ -114,7 +95,7 @@ def _with_objects(
         if tile.masks is not None:
             parts.append(tile.masks.moved(place.visible_labels, place.area_scale))
     corners = [(place.y.start, place.x.start) for place in placements]
-    item = _joined(canvas, tiles, parts, corners, overlap=False)._replace(semantic=semantic)
+    item = _joined(canvas, tiles, parts, corners)._replace(semantic=semantic)
     # Per box, so that there is one pass over the boxes of all tiles.
     table = [(*place.source_window, *place.scales_and_offsets) for place in placements]
     per_box = np.repeat(np.array(table), [len(tile.boxes) for tile in tiles], axis=0)  # N 12
@@ -126,23 +107,15 @@ def _with_objects(
 
 def _joined(
     image: UInt8Array,
-    several: Sequence[AugmentItem],
+    items: Sequence[AugmentItem],
     masks: Sequence[InstanceLayers],
-    corners: Sequence[tuple[int, int]],
-    *,
-    overlap: bool,
+    corners: Sequence[tuple[int, int]] | None = None,
 ) -> AugmentItem:
     """An image with the objects of several others, one after the other; masks and corners as in `InstanceLayers`."""
-    has_masks = _have_all([item.masks is not None for item in several], "masks")
-    return AugmentItem(
-        image,
-        np.concatenate([item.boxes for item in several]),
-        np.concatenate([item.labels for item in several]),
-        np.concatenate([item.ignore for item in several]),
-        masks=InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners, overlap=overlap)
-        if has_masks
-        else None,
-    )
+    has_masks = _have_all([item.masks is not None for item in items], "masks")
+    boxes, labels, ignore = (np.concatenate(columns) for columns in zip(*(item[1:4] for item in items), strict=True))
+    layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if has_masks else None
+    return AugmentItem(image, boxes, labels, ignore, masks=layers)
 
 
 def _have_all(present: Sequence[bool], name: str) -> bool:
@@ -152,15 +125,7 @@ def _have_all(present: Sequence[bool], name: str) -> bool:
 
 
 def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentItem:
-    """Blend two images of one size at a random ratio; the objects of both count in full.
-
-    Args:
-        a: the first image with its objects.
-        b: the second, of the same height and width.
-        rng: source of the ratio.
-
-    Returns:
-        the blend with the objects of `a`, then those of `b`.
+    """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full.
 
     Raises:
         ValueError: images of different size, with semantic maps (a pixel has one label, not two), or one with masks and
@@ -172,5 +137,4 @@ def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentIt
         raise ValueError(f"mixup blends images of one size, got {a.hw} and {b.hw}")
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)
     image = np.asarray(cv2.addWeighted(a.image, ratio, b.image, 1 - ratio, 0), dtype=np.uint8)
-    masks = [item.masks for item in (a, b) if item.masks is not None]
-    return _joined(image, (a, b), masks, [(0, 0)] * len(masks), overlap=True)
+    return _joined(image, (a, b), [item.masks for item in (a, b) if item.masks is not None])

@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.affine import chained, flip_matrix, random_affine_matrix, random_zoom_matrix
+from detseg.data.augment.affine import (
+    chained,
+    flip_matrix,
+    random_affine_matrix,
+    random_displacements,
+    random_zoom_matrix,
+)
 from detseg.data.augment.color import changed_colors
-from detseg.data.augment.elastic import random_displacements
 from detseg.data.augment.geometry import Motion, keep_visible, moved, random_crop
 from detseg.data.augment.item import AugmentItem
 
@@ -25,16 +30,10 @@ if TYPE_CHECKING:
 
 
 class TrainTransform:
-    """Augments one training image with its objects or semantic map; every choice comes from the call's generator.
+    """Augments one training image with its objects or semantic map; objects are dropped as `keep_visible` says.
 
-    A box is dropped when less than `min_visibility` of its transformed area lies in the image, or when a side of what
-    is left is shorter than `min_box_size` pixels of the network input. For objects with masks the area is that of the
-    mask, and their boxes are its bounds.
-
-    Args:
-        config: what to do and how often.
-        albumentations: a pipeline (``A.Compose`` or a single transform) to run on every image; None: that of
-            `config.albumentations`, if there is one.
+    ``albumentations``: a pipeline (``A.Compose`` or a single transform) to run on every image; None: that of
+    ``config.albumentations``, if there is one. The attribute ``pipeline_content`` is what albumentations writes of it.
 
     Raises:
         ConfigError: a pipeline that cannot be loaded or used.
@@ -42,28 +41,25 @@ class TrainTransform:
 
     def __init__(self, config: AugmentationConfig, albumentations: Any = None) -> None:
         self.config = config
+        # albumentations is imported only where it is needed: it takes seconds.
         self._pixels: PixelChanges | None = None
         if max(config.blur, config.noise, config.jpeg.probability, config.cutout.probability) > 0:
-            from detseg.data.augment.pixels import PixelChanges  # here, so that evaluation does not need albumentations
+            from detseg.data.augment.pixels import PixelChanges
 
             self._pixels = PixelChanges(config)
         self._pipeline: UserPipeline | None = None
+        self.pipeline_content = b""
         source = config.albumentations if albumentations is None else albumentations
         if source is not None:
             from detseg.data.augment.user_pipeline import UserPipeline, load_pipeline
 
             self._pipeline = UserPipeline(load_pipeline(source) if isinstance(source, Path) else source, config)
+            self.pipeline_content = self._pipeline.content
 
     def __call__(self, item: AugmentItem, input_hw: tuple[int, int], rng: np.random.Generator) -> AugmentItem:
-        """Bring an image of any size to `input_hw` and augment it.
+        """Bring an image of any size to height and width `input_hw`, in pixels, and augment it.
 
-        Args:
-            item: image, objects and semantic map in pixels of the image.
-            input_hw: height and width of the network input, pixels.
-            rng: source of all choices.
-
-        Returns:
-            image and semantic map of `input_hw` and what is left of the objects, in its pixels; `0 <= x1 < x2 <= W`.
+        Every choice comes from `rng`. The boxes of the result lie inside it: `0 <= x1 < x2 <= W`.
 
         Raises:
             ValueError: an elastic deformation of boxes without masks.

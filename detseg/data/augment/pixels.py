@@ -1,7 +1,6 @@
 """Changes of pixels that move nothing: blur, noise, JPEG artefacts and cutout, by albumentations.
 
-This file and `user_pipeline` are the only ones that import albumentations; both are imported when a training needs
-them.
+This is the only file that imports albumentations.
 """
 
 from __future__ import annotations
@@ -42,11 +41,7 @@ A = import_albumentations()
 
 
 class PixelChanges:
-    """The pixel changes that the settings ask for, in order.
-
-    Args:
-        config: how often, and how strong.
-    """
+    """The pixel changes that the settings ask for, in order."""
 
     def __init__(self, config: AugmentationConfig) -> None:
         self._changes = A.Compose(_pixel_changes(config), strict=True)
@@ -68,25 +63,14 @@ def draw_from(pipeline: Any, rng: np.random.Generator) -> None:
 
 
 def _pixel_changes(config: AugmentationConfig) -> list[Any]:
-    changes: list[Any] = []
     jpeg, cutout = config.jpeg, config.cutout
-    if config.blur > 0:
-        changes.append(A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur))
-    if config.noise > 0:
-        # One value for the three channels: luminance is what sensors disturb most, and it costs a third.
-        changes.append(A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise))
-    if jpeg.probability > 0:
-        changes.append(A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability))
-    if cutout.probability > 0 and cutout.max_size > 0:
-        longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
-        sides = (longest / 4, longest)
-        changes.append(
-            A.CoarseDropout(
-                num_holes_range=(1, cutout.max_holes),
-                hole_height_range=sides,
-                hole_width_range=sides,
-                fill=PAD_VALUE,
-                p=cutout.probability,
-            )
-        )
-    return changes
+    longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
+    sides = (longest / 4, longest)
+    changes = [
+        A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur),
+        # One value for the three channels: luminance is what sensors disturb most, and it is faster.
+        A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise),
+        A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability),
+        A.CoarseDropout((1, cutout.max_holes), sides, sides, PAD_VALUE, p=cutout.probability if longest else 0),
+    ]
+    return [change for change in changes if change.p > 0]

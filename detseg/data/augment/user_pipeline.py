@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,7 @@ from detseg.structures import IGNORE_LABEL, UInt8Array
 _SETTING = "data.augmentation.albumentations"
 
 MIN_SIDE = 0.01
-"""Boxes with a shorter side, pixels, are dropped after each transform: albumentations raises where rounding leaves
-nothing of one."""
+"""Boxes with a shorter side, pixels, are dropped: albumentations raises where rounding leaves nothing of one."""
 
 _CROPS_RESIZED = (A.RandomResizedCrop, A.RandomSizedCrop, A.RandomSizedBBoxSafeCrop, A.CropAndPad)
 _RESIZES = (A.Resize, A.RandomScale, A.LongestMaxSize, A.SmallestMaxSize, *_CROPS_RESIZED)
@@ -45,7 +43,7 @@ def load_pipeline(file: Path) -> Any:
     Only transforms of albumentations itself are created; nothing else in the file is called or imported.
 
     Raises:
-        ConfigError: the file cannot be read, is no such pipeline, or holds something that cannot be restored.
+        ConfigError: the file cannot be read, or is no such pipeline.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -61,32 +59,26 @@ def load_pipeline(file: Path) -> Any:
 def _check_classes(node: Any) -> None:
     """Refuse a node of a pipeline that is anything but a transform of albumentations that a file can restore."""
     name = node.get("__class_fullname__") if isinstance(node, dict) else node
-    short = name.rpartition(".")[2] if isinstance(name, str) and name.startswith("albumentations.") else name
-    kind: Any = vars(A).get(short) if isinstance(short, str) else None
+    kind: Any = vars(A).get(name) if isinstance(name, str) else None
     is_transform = isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)
     if not is_transform or not kind.is_serializable():
         raise ValueError(
-            f"expected transforms of albumentations {A.__version__} that a file can restore, got {name!r}; give a "
-            "pipeline with it to TrainDataset in Python"
+            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; give classes of "
+            "your own to TrainDataset in Python"
         )
-    children = node.get("transforms", [])
-    for child in children if isinstance(children, list) else [None]:
+    for child in node.get("transforms", []):
         _check_classes(child)
 
 
 class UserPipeline:
-    """Runs a pipeline on images with their objects and semantic maps.
+    """Runs a copy of a pipeline, ``A.Compose`` or another transform, on images with their objects and semantic maps.
 
-    `min_visibility` applies to boxes after each transform; how much of a mask a transform cuts off is not known, so
-    masks are dropped when nothing is left. `min_box_size` applies at the end, limits of the pipeline's own
-    ``bbox_params`` as well.
-
-    Args:
-        pipeline: ``A.Compose`` or another transform; it is copied.
-        config: with `min_visibility` and `min_box_size`.
+    `min_visibility` and the limits of the pipeline's own ``bbox_params`` apply to boxes after each transform; how much
+    of a mask a transform cuts off is not known, so masks are dropped when nothing is left. `min_box_size` applies at
+    the end. The attribute ``content`` tells pipelines apart: what albumentations would write to a file.
 
     Raises:
-        ConfigError: it is no pipeline, or has invalid arguments.
+        ConfigError: it is no pipeline, cannot be written to a file, or has invalid arguments.
     """
 
     def __init__(self, pipeline: Any, config: AugmentationConfig) -> None:
@@ -94,32 +86,38 @@ class UserPipeline:
             raise ConfigError(f"{_SETTING}: expected a pipeline of albumentations, got {type(pipeline).__name__}")
         self._min_box_size = config.min_box_size
         pipeline = copy.deepcopy(pipeline if isinstance(pipeline, A.Compose) else A.Compose([pipeline]))
-        leaves = list(_leaves(pipeline))
+        leaves = _leaves(pipeline)
+        self._moves = any(isinstance(leaf, A.DualTransform) for leaf in leaves)
+        self._reads_boxes = any(isinstance(leaf, _READ_BOXES) for leaf in leaves)
+        own = pipeline.processors["bboxes"].params if "bboxes" in pipeline.processors else A.BboxParams("pascal_voc")
+        boxes = A.BboxParams(
+            "pascal_voc",
+            clip=True,
+            filter_invalid_bboxes=True,
+            min_area=own.min_area,
+            min_visibility=max(own.min_visibility, config.min_visibility),
+            min_width=max(own.min_width, MIN_SIDE),
+            min_height=max(own.min_height, MIN_SIDE),
+            max_accept_ratio=own.max_accept_ratio,
+        )
+        options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
+        try:
+            if lost := [type(leaf).__name__ for leaf in leaves if not leaf.is_serializable()]:
+                raise ValueError(f"{lost[0]} cannot be saved, so the run could not be repeated; write a class instead")
+            self.content = json.dumps(A.to_dict(pipeline)["transform"], sort_keys=True, default=str).encode()
+            self._pipeline = A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True)
+        except (NotImplementedError, ValueError) as error:
+            raise ConfigError(f"{_SETTING}: {one_line(error)}") from error
         for leaf in leaves:
             leaf.set_deterministic(False)  # it is true in a ReplayCompose
             leaf.mask_interpolation = cv2.INTER_NEAREST_EXACT if isinstance(leaf, _RESIZES) else cv2.INTER_NEAREST
             for name in ("fill_mask", "mask_drop_value"):
                 if getattr(leaf, name, None) is not None:
                     setattr(leaf, name, 0)  # what is filled has neither a label nor an object
-        self._moves = any(isinstance(leaf, A.DualTransform) for leaf in leaves)
-        self._reads_boxes = any(isinstance(leaf, _READ_BOXES) for leaf in leaves)
-        boxes = _bbox_params(pipeline.processors.get("bboxes"), config.min_visibility) if self._moves else None
-        maps = {"inside": "mask"}
-        try:
-            self._pipeline = A.Compose(pipeline.transforms, boxes, additional_targets=maps, p=pipeline.p, strict=True)
-        except ValueError as error:
-            raise ConfigError(f"{_SETTING}: {one_line(error)}") from error
 
     def __call__(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
-        """Run the pipeline.
-
-        Args:
-            item: with boxes inside the image.
-            rng: source of all its choices.
-
-        Returns:
-            an image of the same size (another size is letterboxed) with what is left of the objects; ``num_dropped``
-            says how many are not.
+        """An image of the same size (another size is letterboxed) with what is left of its objects; ``num_dropped``
+        says how many are not.
 
         Raises:
             DataError: the pipeline raised, or its image is not uint8 RGB.
@@ -130,7 +128,7 @@ class UserPipeline:
         except Exception as error:
             raise DataError(f"{_SETTING}: the pipeline failed: {type(error).__name__}: {one_line(error)}") from error
         image = result["image"]
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise DataError(
                 f"{_SETTING}: expected uint8 of shape (H, W, 3) from the pipeline, got {image.dtype} of shape "
                 f"{tuple(image.shape)}; leave out Normalize, ToFloat and ToTensorV2: the model normalises"
@@ -146,7 +144,6 @@ class UserPipeline:
         return changed._replace(labels=item.labels[rows], ignore=item.ignore[rows], num_dropped=num_dropped)
 
     def _targets(self, item: AugmentItem) -> dict[str, Any]:
-        """What albumentations moves with the image."""
         targets: dict[str, Any] = {}
         if item.masks is None or self._reads_boxes:
             rows = np.arange(len(item.boxes), dtype=np.float32)
@@ -171,25 +168,7 @@ def _from_result(item: AugmentItem, image: UInt8Array, result: dict[str, Any]) -
     return changed.select(boxes[:, 5].astype(np.int64))._replace(boxes=boxes[:, :4])
 
 
-def _leaves(pipeline: Any) -> Iterator[Any]:
+def _leaves(pipeline: Any) -> list[Any]:
     """The transforms of a pipeline without those that only choose among others."""
-    for transform in pipeline.transforms:
-        if isinstance(transform, A.BaseCompose):
-            yield from _leaves(transform)
-        else:
-            yield transform
-
-
-def _bbox_params(processor: Any, min_visibility: float) -> Any:
-    """Our way to hand over boxes, with the limits of the pipeline's own parameters."""
-    own = A.BboxParams("pascal_voc") if processor is None else processor.params
-    return A.BboxParams(
-        "pascal_voc",
-        clip=True,
-        filter_invalid_bboxes=True,
-        min_area=own.min_area,
-        min_visibility=max(own.min_visibility, min_visibility),
-        min_width=max(own.min_width, MIN_SIDE),
-        min_height=max(own.min_height, MIN_SIDE),
-        max_accept_ratio=own.max_accept_ratio,
-    )
+    parts = [_leaves(part) if isinstance(part, A.BaseCompose) else [part] for part in pipeline.transforms]
+    return [leaf for part in parts for leaf in part]

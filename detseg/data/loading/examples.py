@@ -1,12 +1,8 @@
-"""Samples as the model's input: augmented for training, only letterboxed for evaluation.
-
-H and W pixels of the network input.
-"""
+"""Samples as the model's input: augmented for training, only letterboxed for evaluation."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +17,7 @@ from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSample, read_or_replace
-from detseg.data.datasets.contract import SampleSource, checked_sample
+from detseg.data.datasets.contract import EvalSource, SampleSource, checked_sample
 from detseg.data.datasets.sample_cache import SampleCache
 from detseg.data.loading.sampling import MixGroups, SampleRequest
 from detseg.errors import DataError
@@ -35,10 +31,10 @@ class Example:
     """One entry of a batch.
 
     Attributes:
-        item: image, objects and semantic map, of the size of the network input.
+        item: of the size of the network input.
         index: position in the data set.
         letterbox: the way back to original pixels; None in training.
-        truth: uint8 label map of the original image, at its size; None in training and in detection.
+        truth: (H, W) uint8 label map of the original image; None in training and in detection.
         skipped: the bad samples that another one replaces in this example.
     """
 
@@ -49,15 +45,26 @@ class Example:
     skipped: tuple[BadSample, ...] = ()
 
 
-class TrainDataset(Dataset[Example]):
+class _Examples(Dataset[Example]):
+    source: SampleSource
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitems__(self, requests: list[Any]) -> list[Example] | DataError:
+        """The examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
+        try:
+            return [self[request] for request in requests]
+        except DataError as error:
+            error.add_note("In the loader:\n" + traceback.format_exc())  # for --debug; notes travel between processes
+            return error
+
+
+class TrainDataset(_Examples):
     """Augmented samples; what a request yields depends on the seed and the request alone.
 
-    Args:
-        source: the samples.
-        config: the augmentation.
-        seed: of everything random.
-        skip_bad: another sample replaces one that cannot be read; else that is an error.
-        albumentations: a pipeline to run on every image; None: that of `config.albumentations`, if there is one.
+    With ``skip_bad`` another sample replaces one that cannot be read; else that is an error. ``albumentations`` is that
+    of `TrainTransform`.
 
     Raises:
         ConfigError: a pipeline that cannot be loaded or used.
@@ -76,9 +83,6 @@ class TrainDataset(Dataset[Example]):
         self.recent = SampleCache(source)
         self._mix_groups = MixGroups(seed, len(source))
 
-    def __len__(self) -> int:
-        return len(self.source)
-
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
         rng = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index)
@@ -92,10 +96,6 @@ class TrainDataset(Dataset[Example]):
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
         return Example(self.transform.finished(item, rng), request.index, skipped=tuple(bad))
-
-    def __getitems__(self, requests: list[SampleRequest]) -> list[Example] | DataError:
-        """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
-        return _examples_or_error(self, requests)
 
     def _image_or_mosaic(
         self, index: int, request: SampleRequest, motion: Motion, rng: np.random.Generator, bad: list[BadSample]
@@ -125,27 +125,19 @@ class TrainDataset(Dataset[Example]):
         return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
 
     def _partners(self, num: int, request: SampleRequest, rng: np.random.Generator) -> list[int]:
-        """Images other than the requested one, each at most once, as far as there are so many."""
+        """Images other than the requested one, each at most once, where there are enough."""
         group = self._mix_groups.of(request.epoch, request.index)
         others = group[group != request.index]
-        if len(others) < num:
-            return [int(i) for i in rng.choice(group, num)]
-        return [int(i) for i in rng.choice(others, num, replace=False)]
+        chosen = rng.choice(group, num) if len(others) < num else rng.choice(others, num, replace=False)
+        return [int(i) for i in chosen]
 
 
-class EvalDataset(Dataset[Example]):
-    """Letterboxed samples with the geometry that leads back to original pixels.
+class EvalDataset(_Examples):
+    """Samples letterboxed to height and width ``input_hw``, pixels, with the way back to original pixels."""
 
-    Args:
-        source: the samples.
-        input_hw: height and width of the network input, pixels.
-    """
-
-    def __init__(self, source: SampleSource, input_hw: tuple[int, int]) -> None:
-        self.source, self.input_hw = source, input_hw
-
-    def __len__(self) -> int:
-        return len(self.source)
+    def __init__(self, source: EvalSource, input_hw: tuple[int, int]) -> None:
+        self.source: EvalSource = source
+        self.input_hw = input_hw
 
     def __getitem__(self, index: int) -> Example:
         sample = checked_sample(self.source, index)
@@ -153,10 +145,6 @@ class EvalDataset(Dataset[Example]):
         if item.masks is not None:
             item = keep_visible(item, 0.0, 0.0)  # a mask that lost its last pixel has no box
         return Example(item, index, Letterbox.fit(sample.hw, self.input_hw), sample.semantic)
-
-    def __getitems__(self, indices: list[int]) -> list[Example] | DataError:
-        """What a loader asks for: the examples of a batch, or what is wrong with the data (see `BatchLoader`)."""
-        return _examples_or_error(self, indices)
 
 
 def to_item(sample: Sample) -> AugmentItem:
@@ -166,11 +154,3 @@ def to_item(sample: Sample) -> AugmentItem:
         return item
     masks = InstanceLayers.from_run_lengths(sample.masks)
     return item._replace(masks=masks).select(masks.full_areas > 0)
-
-
-def _examples_or_error(dataset: Dataset[Example], requests: Sequence[Any]) -> list[Example] | DataError:
-    try:
-        return [dataset[request] for request in requests]
-    except DataError as error:
-        error.add_note("In the loader:\n" + traceback.format_exc())  # for --debug; notes travel between processes
-        return error

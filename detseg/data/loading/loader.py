@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -33,8 +33,7 @@ PREFETCH = 4
 class BatchLoader(DataLoader[Any]):
     """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
 
-    torch would raise it with the worker's traceback as its message. So workers return a DataError as a value, and it is
-    raised here.
+    torch would raise it with the worker's traceback as its message. So workers return it as a value.
 
     Attributes:
         bad_samples: where skipped samples are listed; None: bad samples are errors.
@@ -55,7 +54,7 @@ class BatchLoader(DataLoader[Any]):
                     try:
                         raise packed
                     finally:
-                        del packed  # Its traceback refers to this frame: a cycle would keep the workers alive.
+                        del packed  # its traceback refers to this frame: a cycle would keep the workers alive
                 if self.bad_samples is not None:
                     self.bad_samples.add(packed.skipped)
                 self.num_objects += len(packed.labels)
@@ -79,7 +78,7 @@ class TrainLoader(BatchLoader):
         yield from super().__iter__()
 
     def lines(self) -> list[str]:
-        """What the end of a run says of objects that the user's own augmentation removed; nothing without any."""
+        """What the end of a run says of objects that the user's own augmentation removed."""
         if not self.num_dropped:
             return []
         total = self.num_objects + self.num_dropped
@@ -90,39 +89,23 @@ class TrainLoader(BatchLoader):
 
 
 class EvalLoader(BatchLoader):
-    """Adds ids and annotations to the batches. This process has them, so they do not travel from the workers; semantic
-    maps do, since the worker has decoded them.
+    """Adds ids and annotations, which need not travel from the workers, to the batches.
 
-    Args:
-        source: the samples.
-        input_hw: height and width of the network input, pixels.
-        batches: positions in the data set of the images of each batch.
-        num_empty: batches without an image that follow, so that all processes make the same number of steps.
-        options: of torch's DataLoader.
+    ``num_empty`` batches without an image follow, so that all processes make the same number of steps.
     """
 
-    def __init__(
-        self,
-        source: EvalSource,
-        input_hw: tuple[int, int],
-        batches: Sequence[list[int]],
-        num_empty: int,
-        **options: Any,
-    ) -> None:
-        super().__init__(EvalDataset(source, input_hw), batch_sampler=batches, **options)
-        self.source, self.input_hw, self.num_empty = source, input_hw, num_empty
+    dataset: EvalDataset
+    num_empty: int = 0
 
     def __len__(self) -> int:
         return super().__len__() + self.num_empty
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
+        source, (height, width) = self.dataset.source, self.dataset.input_hw
         for batch in super().__iter__():
-            yield replace(
-                batch,
-                image_ids=[self.source.image_id(index) for index in batch.indices],
-                annotations=[self.source.annotations(index) for index in batch.indices],
-            )
-        yield from itertools.repeat(Batch(torch.zeros(0, 3, *self.input_hw, dtype=torch.uint8), [], []), self.num_empty)
+            image_ids = [source.image_id(index) for index in batch.indices]
+            yield replace(batch, image_ids=image_ids, annotations=[source.annotations(i) for i in batch.indices])
+        yield from itertools.repeat(Batch(torch.zeros(0, 3, height, width, dtype=torch.uint8), [], []), self.num_empty)
 
 
 def train_loader(
@@ -143,23 +126,11 @@ def train_loader(
     """The loader of augmented training batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
     Args:
-        source: the samples.
-        config: the augmentation.
-        input_hw: height and width of the network input, pixels.
-        batch_size: images per batch and process.
+        source, config, albumentations: as in ``TrainDataset``.
+        input_hw, batch_size, seed, shuffle, rank, world_size: as in ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
-        seed: of all random choices.
         max_epochs: epochs of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
-        shuffle: false: every epoch has the order of the data set.
-        rank: number of this process.
-        world_size: number of processes.
-        bad_samples: the list of samples that cannot be read, which are replaced by others; None: such a sample is an
-            error.
-        albumentations: a pipeline (``A.Compose``) to run on every image; None: that of ``config.albumentations``, if
-            there is one.
-
-    Returns:
-        a loader whose ``batch_sampler`` is an ``EpochBatchSampler``.
+        bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
     Raises:
         ConfigError: a pipeline that cannot be loaded or used.
@@ -193,9 +164,9 @@ def eval_loader(
 ) -> BatchLoader:
     """The loader of letterboxed batches in the order of the data set; arguments as in ``train_loader``.
 
-    The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch.
-    Process r gets the batches r, r + world_size, ..., so that every image is evaluated once. A process with one batch
-    less ends on an empty one: all processes make the same number of steps.
+    The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch;
+    process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one: all processes
+    make the same number of steps.
 
     Raises:
         DataError: while iterating, when an image cannot be read.
@@ -203,29 +174,26 @@ def eval_loader(
     positions = list(range(len(source)))
     batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]
     own = batches[rank::world_size]
-    num_empty = -(-len(batches) // world_size) - len(own)
-    return EvalLoader(source, input_hw, own, num_empty, **_loader_options(num_workers))
+    loader = EvalLoader(EvalDataset(source, input_hw), batch_sampler=own, **_loader_options(num_workers))
+    loader.num_empty = -(-len(batches) // world_size) - len(own)
+    return loader
 
 
 def _loader_options(num_workers: int) -> dict[str, Any]:
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
-    if num_workers > 0:
-        options |= {
-            "num_workers": num_workers,
-            "persistent_workers": True,
-            "prefetch_factor": PREFETCH,
-            "worker_init_fn": _init_worker,
-            # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
-            "multiprocessing_context": "fork" if sys.platform == "linux" else None,
-        }
-    return options
+    if num_workers == 0:
+        return options
+    # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
+    context = "fork" if sys.platform == "linux" else None
+    options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
+    return options | {"persistent_workers": True, "prefetch_factor": PREFETCH}
 
 
 def _init_worker(worker_id: int) -> None:
-    """Set up a loader process: one thread, and no signals but those of the training process.
+    """One thread, since thread pools do not survive a fork, and no signals but those of the training process.
 
-    Thread pools do not survive a fork. Ctrl-C and cluster managers signal all processes of a job, but a training that
-    is asked to stop finishes its step, for which it needs its workers. It ends them itself, by SIGTERM.
+    Ctrl-C and cluster managers signal all processes of a job, but a training that is asked to stop finishes its step,
+    for which it needs its workers. It ends them itself, by SIGTERM.
     """
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from detseg.errors import DataError
 from detseg.ops.random_streams import Stream, random_stream
 
 SIZE_STEP = 32
-"""Heights and widths of batches in pixels are multiples of this, the coarsest stride of the networks."""
+"""Sides of batches in pixels are multiples of this, the coarsest stride of the networks."""
 
 GROUP_SIZE = 32
 """Images of a mix group."""
@@ -27,12 +27,7 @@ class MixGroups:
     """The images that a mosaic or mixup may combine with an image: its neighbours in the epoch's order.
 
     The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
-    before it. The groups are random, since the order is. A process that makes the mosaics of a group decodes each of
-    the group's images once instead of four times.
-
-    Args:
-        seed: seed of the training.
-        num_samples: length of the data set.
+    before it. A process that makes the mosaics of a group decodes each of its images once instead of four times.
     """
 
     def __init__(self, seed: int, num_samples: int) -> None:
@@ -41,7 +36,7 @@ class MixGroups:
         self._order = self._place = np.zeros(0, dtype=np.int64)
 
     def of(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """(up to GROUP_SIZE,) positions in the data set of the images in the group of image ``index``, with itself."""
+        """(up to GROUP_SIZE,) positions in the data set of the group of image ``index``, with itself."""
         if epoch != self._epoch:
             self._order = epoch_order(self.seed, epoch, self.num_samples)
             self._place = np.argsort(self._order)
@@ -52,13 +47,9 @@ class MixGroups:
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """What the sampler asks of the training set.
+    """What the sampler asks of the training set: a position in it, and the size of the network input in pixels.
 
-    Attributes:
-        epoch: 0-based.
-        index: position in the data set.
-        height, width: of the network input in pixels; the same for the whole batch.
-        mix: whether mosaic and mixup may be applied.
+    ``mix`` allows mosaic and mixup.
     """
 
     epoch: int
@@ -68,56 +59,48 @@ class SampleRequest:
     mix: bool
 
 
+@dataclass(eq=False)
 class EpochBatchSampler:
     """Divides the training set, shuffled in each epoch, into batches of ``SampleRequest``.
 
-    The order of an epoch depends on (seed, epoch) alone. ``world_size * batch_size`` consecutive images are a global
-    batch, and process r takes its r-th part, so that 1 process × 16 and 4 × 4 see the same global batches at the same
-    sizes.
+    ``world_size * batch_size`` consecutive images are a global batch, and process r takes its r-th part, so that
+    1 process × 16 and 4 × 4 see the same global batches at the same sizes. The last one of an epoch is filled up with
+    the first images of the epoch's order: every image is seen, and every batch is whole. A data set that is smaller
+    than one global batch is one short batch, divided evenly.
 
-    The last global batch of an epoch is filled up with the first images of the epoch's order: every image is seen, and
-    every batch is whole. A data set that is smaller than one global batch is one short batch, divided evenly.
-
-    Args:
+    Attributes:
         num_samples: length of the data set.
         batch_size: images per batch and process.
-        seed: seed of the training.
         input_hw: height and width of the network input, pixels.
-        multi_scale: range of the factor by which the size of a batch differs from ``input_hw``. It is drawn per global
-            batch from (seed, epoch, number of the batch), and both sides are rounded to multiples of ``SIZE_STEP``.
+        multi_scale: range of the factor by which the size of a global batch differs from ``input_hw``, rounded to
+            multiples of ``SIZE_STEP``.
         no_mosaic_from_epoch: the first epoch without mosaic and mixup; None: every epoch has them.
         shuffle: false: every epoch has the order of the data set.
-        rank: number of this process.
-        world_size: number of processes.
+        rank, world_size: number of this process, and of processes.
 
     Raises:
         DataError: there are fewer images than processes.
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        seed: int,
-        input_hw: tuple[int, int],
-        *,
-        multi_scale: tuple[float, float] | None = None,
-        no_mosaic_from_epoch: int | None = None,
-        shuffle: bool = True,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        if num_samples < world_size:
+    num_samples: int
+    batch_size: int
+    seed: int
+    input_hw: tuple[int, int]
+    _: KW_ONLY
+    multi_scale: tuple[float, float] | None = None
+    no_mosaic_from_epoch: int | None = None
+    shuffle: bool = True
+    rank: int = 0
+    world_size: int = 1
+    epoch: int = field(default=0, init=False)
+    _done: tuple[int, int] = field(default=(0, 0), init=False)
+
+    def __post_init__(self) -> None:
+        if self.num_samples < self.world_size:
             raise DataError(
-                f"training images: expected at least one for each of {world_size} processes, got {num_samples}; train "
-                f"on fewer devices (trainer.devices, trainer.num_nodes), or on more images"
+                f"training images: expected at least one for each of {self.world_size} processes, got "
+                f"{self.num_samples}; train on fewer devices (trainer.devices, trainer.num_nodes), or on more images"
             )
-        self.num_samples, self.batch_size, self.seed, self.input_hw = num_samples, batch_size, seed, input_hw
-        self.multi_scale, self.no_mosaic_from_epoch, self.shuffle = multi_scale, no_mosaic_from_epoch, shuffle
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-        self._num_batches = -(-num_samples // (batch_size * world_size))
-        self._done = (0, 0)
 
     @property
     def sampler(self) -> EpochBatchSampler:
@@ -125,7 +108,7 @@ class EpochBatchSampler:
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration."""
+        """Choose the epoch, from 0, of the next iteration."""
         self.epoch = epoch
 
     def begin_at(self, epoch: int, num_batches: int) -> None:
@@ -135,12 +118,11 @@ class EpochBatchSampler:
     @property
     def num_done(self) -> int:
         """Batches of the current epoch that are skipped, see ``begin_at``."""
-        epoch, num_batches = self._done
-        return num_batches if epoch == self.epoch else 0
+        return self._done[1] if self._done[0] == self.epoch else 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self._num_batches
+        return -(-self.num_samples // (self.batch_size * self.world_size))
 
     def __iter__(self) -> Iterator[list[SampleRequest]]:
         # Not a generator: the epoch is that of this call, however late the batches are asked for.
@@ -151,13 +133,11 @@ class EpochBatchSampler:
         return next(self._batches(epoch, number))
 
     def _batches(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
-        order = np.arange(self.num_samples)
-        if self.shuffle:
-            order = epoch_order(self.seed, epoch, self.num_samples)
+        order = epoch_order(self.seed, epoch, self.num_samples) if self.shuffle else np.arange(self.num_samples)
         mix = self.no_mosaic_from_epoch is None or epoch < self.no_mosaic_from_epoch
         step = min(self.batch_size * self.world_size, self.num_samples)
-        order = np.concatenate([order, order[: self._num_batches * step - self.num_samples]])
-        for number in range(first, self._num_batches):
+        order = np.concatenate([order, order[: len(self) * step - self.num_samples]])
+        for number in range(first, len(self)):
             height, width = self.batch_hw(epoch, number)
             part = np.array_split(order[number * step : (number + 1) * step], self.world_size)[self.rank]
             yield [SampleRequest(epoch, index, height, width, mix) for index in part.tolist()]

@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig, ElasticConfig
-from detseg.data.augment.affine import Warp, chained, flip_matrix, random_affine_matrix, random_zoom_matrix
-from detseg.data.augment.elastic import random_displacements
+from detseg.data.augment.affine import (
+    Warp,
+    chained,
+    flip_matrix,
+    random_affine_matrix,
+    random_displacements,
+    random_zoom_matrix,
+)
 from detseg.data.augment.geometry import (
     MIN_CROP,
     AxisPlacement,

@@ -56,10 +56,10 @@ def test_painted_selected_moved_and_joined(seed: int, hw: tuple[int, int]) -> No
     mirrored = found.moved(lambda ids: np.ascontiguousarray(ids[:, ::-1]), 0.5)
     assert_are(mirrored, masks[:, :, ::-1])
     np.testing.assert_array_equal(mirrored.full_areas, found.full_areas / 2)
-    over = InstanceLayers.joined([found, found.select(keep)], hw, [(0, 0), (0, 0)], overlap=True)
+    over = InstanceLayers.joined([found, found.select(keep)], hw)
     assert_are(over, np.concatenate([masks, masks[keep]]))
     # A second image right of and below the first one; ids of dropped objects must not come back as its objects.
-    beside = InstanceLayers.joined([found.select(keep), found], (2 * hw[0], 2 * hw[1]), [(0, 0), hw], overlap=False)
+    beside = InstanceLayers.joined([found.select(keep), found], (2 * hw[0], 2 * hw[1]), [(0, 0), hw])
     first = np.pad(masks[keep], ((0, 0), (0, hw[0]), (0, hw[1])))
     assert_are(beside, np.concatenate([first, np.pad(masks, ((0, 0), (hw[0], 0), (hw[1], 0)))]))
     assert len(beside.maps) == len(found.maps)
@@ -79,15 +79,15 @@ def test_more_masks_than_a_byte_counts() -> None:
     assert [ids.dtype.name for ids in found.maps] == ["uint16"]
     assert_are(found, masks)
     few = layers_of(masks[:200])
-    joined = InstanceLayers.joined([few, few], (20, 30), [(0, 0), (0, 0)], overlap=True)
+    joined = InstanceLayers.joined([few, few], (20, 30))
     assert_are(joined, np.concatenate([masks[:200], masks[:200]]))
     with pytest.raises(DataError, match="at most 65535 objects in an image, got 66000"):
-        InstanceLayers.joined([found] * 110, (20, 30), [(0, 0)] * 110, overlap=True)
+        InstanceLayers.joined([found] * 110, (20, 30))
 
 
 def test_no_masks_are_normal() -> None:
     none = np.zeros((0, 10, 12), dtype=np.bool_)
     found = layers_of(none)
-    both = InstanceLayers.joined([found, found], (10, 12), [(0, 0), (0, 0)], overlap=True)
+    both = InstanceLayers.joined([found, found], (10, 12))
     for masks in (found, found.moved(lambda ids: ids, 1.0), both):
         assert_are(masks, none)

@@ -269,8 +269,13 @@ def test_files_that_are_no_pipelines(text: str | None, tmp_path: Path) -> None:
 
 
 def test_pipelines_that_cannot_be_used_are_told_in_one_line() -> None:
-    with pytest.raises(ConfigError, match="expected a pipeline of albumentations, got list"):
-        TrainTransform(OFF, [A.HorizontalFlip()])
+    for pipeline, message in (
+        ([A.HorizontalFlip()], "expected a pipeline of albumentations, got list"),
+        (A.Compose([A.OneOf([A.Blur(), A.Lambda(image=np.flip, name="mine")])]), "Lambda cannot be saved"),
+        (A.FDA(), "FDA cannot be reliably serialized"),
+    ):
+        with pytest.raises(ConfigError, match=f"^data.augmentation.albumentations: {message}"):
+            TrainTransform(OFF, pipeline)
     for transforms, message in (
         ([A.Normalize()], r"got float32 of shape \(96, 128, 3\); leave out Normalize"),
         ([A.ToTensorV2()], r"got torch.uint8 of shape \(3, 96, 128\); leave out"),
