@@ -63,8 +63,8 @@ def _check_classes(node: Any) -> None:
     is_transform = isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)
     if not is_transform or not kind.is_serializable():
         raise ValueError(
-            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; give classes of "
-            "your own to TrainDataset in Python"
+            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; give classes "
+            "of your own to TrainDataset in Python"
         )
     for child in node.get("transforms", []):
         _check_classes(child)

@@ -49,17 +49,11 @@ def test_each_change_is_that_of_torchvision(factor: float) -> None:
     image = noise()
     mean = image.reshape(-1, 3).mean(axis=0)
     contrast = with_contrast(np.eye(3, 4), factor, mean)
-    ours = {
-        "contrast": image @ contrast[:, :3].T + contrast[:, 3],
-        "saturation": image @ saturation_matrix(factor).T,
-    }
-    theirs = {
-        "contrast": F.adjust_contrast(exact(image), factor),
-        "saturation": F.adjust_saturation(exact(image), factor),
-    }
-    for name, found in ours.items():
-        # Their shares of the grey are rounded to four digits.
-        np.testing.assert_allclose(np.clip(found, 0, 255), levels(theirs[name]), atol=0.1)
+    ours = image @ contrast[:, :3].T + contrast[:, 3], image @ saturation_matrix(factor).T
+    theirs = F.adjust_contrast(exact(image), factor), F.adjust_saturation(exact(image), factor)
+    for found, expected in zip(ours, theirs, strict=True):
+        # Their weights of the grey are rounded to four digits.
+        np.testing.assert_allclose(np.clip(found, 0, 255), levels(expected), atol=0.1)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])

@@ -14,8 +14,8 @@ from detseg.data.augment.affine import chained, flip_matrix, random_affine_matri
 from detseg.data.augment.geometry import Motion, keep_visible, moved
 from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
-from detseg.ops.letterbox import PAD_VALUE
-from tests.data.images.painted import assert_valid, blobs, bounds, colored, ellipses, painted, pure_labels
+from detseg.structures import IGNORE_LABEL
+from tests.data.images.painted import assert_labels_on_pixels, assert_valid, blobs, bounds, colored, ellipses, painted
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -48,13 +48,15 @@ def test_large_tiles_are_cut_at_the_border_of_their_quadrants() -> None:
 
 
 def test_small_tiles_touch_the_center() -> None:
-    tiles = [painted((200, 100), (0, 0, 100, 200), label=k) for k in range(4)]
+    maps = [colored(np.full((200, 100), label, dtype=np.uint8)) for label in range(4)]
+    box = painted((200, 100), (0, 0, 100, 200))
+    tiles = [box._replace(image=item.image, semantic=item.semantic) for item in maps]
     result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # letterboxed 80 × 40, halved 40 × 20
     assert result.boxes.tolist() == [[20, 0, 40, 40], [40, 0, 60, 40], [20, 40, 40, 80], [40, 40, 60, 80]]
-    white = (result.image == 255).all(axis=2)
-    assert white[:, 20:60].all()
-    assert (result.image[:, :20] == PAD_VALUE).all()
-    assert (result.image[:, 60:] == PAD_VALUE).all()
+    expected = np.full((80, 80), IGNORE_LABEL, dtype=np.uint8)
+    expected[:40, 20:40], expected[:40, 40:60], expected[40:, 20:40], expected[40:, 40:60] = 0, 1, 2, 3
+    np.testing.assert_array_equal(result.semantic, expected)
+    np.testing.assert_array_equal(colored(expected).image, result.image)
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(40, 90), st.integers(40, 90)), st.booleans())
@@ -76,17 +78,6 @@ def test_boxes_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int], moves: b
             assert (found[2] - found[0] - 1) * (found[3] - found[1] - 1) <= 0.1 * zoomed_area
 
 
-def test_tiles_without_boxes_are_normal() -> None:
-    result = mosaic([painted((30, 50))] * 4, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
-    assert_valid(result, (64, 64))
-    assert len(result.boxes) == 0
-
-
-def test_a_mosaic_needs_four() -> None:
-    with pytest.raises(ValueError, match="4 images, got 3"):
-        mosaic([painted((30, 50))] * 3, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
-
-
 def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     a, b = painted((20, 20), (0, 0, 20, 20), label=1), painted((20, 20), (5, 5, 9, 9), (1, 1, 3, 3), label=2)
     black = b._replace(image=np.zeros_like(b.image))
@@ -100,27 +91,13 @@ def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     # Beta(32, 32) has mean 0.5 and standard deviation 1 / sqrt(4 · 65) = 0.062.
     assert abs(np.mean(levels) - 0.5) < 0.04
     assert 0.04 < np.std(levels) < 0.09
-    with pytest.raises(ValueError, match="one size"):
-        mixup(a, painted((20, 21)), np.random.default_rng(0))
-
-
-def test_labels_of_a_mosaic_by_hand() -> None:
-    tiles = [colored(np.full((200, 100), label, dtype=np.uint8)) for label in range(4)]
-    result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # as in test_small_tiles_touch_the_center
-    expected = np.full((80, 80), 255, dtype=np.uint8)
-    expected[:40, 20:40], expected[:40, 40:60], expected[40:, 20:40], expected[40:, 40:60] = 0, 1, 2, 3
-    np.testing.assert_array_equal(result.semantic, expected)
-    np.testing.assert_array_equal(colored(expected).image, result.image)
 
 
 @given(st.integers(0, 2**32 - 1), st.tuples(st.integers(40, 90), st.integers(40, 90)))
 def test_labels_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int]) -> None:
     tiles = [blobs(tile_hw, seed + k) for k in range(4)]
     result = mosaic(tiles, (96, 128), (0.6, 1.6), 0.1, np.random.default_rng(seed))
-    assert result.semantic is not None
-    labels, pure = pure_labels(result.image)
-    assert pure.mean() > 0.5
-    np.testing.assert_array_equal(result.semantic[pure], labels[pure])
+    assert_labels_on_pixels(result, 0.5)
 
 
 @pytest.mark.parametrize("horizontal", [False, True])
@@ -147,14 +124,19 @@ def test_a_moved_mosaic_is_the_mosaic_moved(horizontal: bool) -> None:
             )
 
 
-def test_maps_and_masks_are_for_all_images_or_for_none() -> None:
-    plain, rng = painted((30, 50)), np.random.default_rng(0)
-    with pytest.raises(ValueError, match="semantic maps of all or of none, got 1 of 4"):
-        mosaic([blobs((30, 50), 0), plain, plain, plain], (64, 64), (0.5, 1.5), 0.1, rng)
-    masked = ellipses((30, 50), 0)
-    with pytest.raises(ValueError, match="masks of all or of none, got 1 of 4"):
-        mosaic([masked, plain, plain, plain], (64, 64), (0.5, 1.5), 0.1, rng)
-    with pytest.raises(ValueError, match="masks of all or of none, got 1 of 2"):
-        mixup(masked, plain, rng)
-    with pytest.raises(ValueError, match=r"set data\.augmentation\.mixup to 0"):
-        mixup(blobs((30, 50), 0), blobs((30, 50), 1), rng)
+def test_images_that_cannot_be_put_together() -> None:
+    plain, masked, labeled = painted((30, 50)), ellipses((30, 50), 0), blobs((30, 50), 0)
+    for tiles, message in (
+        ([labeled, plain, plain, plain], "semantic maps of all or of none, got 1 of 4"),
+        ([masked, plain, plain, plain], "masks of all or of none, got 1 of 4"),
+        ([plain] * 3, "4 images, got 3"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mosaic(tiles, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
+    for first, second, message in (
+        (masked, plain, "masks of all or of none, got 1 of 2"),
+        (labeled, labeled, r"set data\.augmentation\.mixup to 0"),
+        (plain, painted((30, 51)), "one size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mixup(first, second, np.random.default_rng(0))

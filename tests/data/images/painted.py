@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
+import numpy.typing as npt
 
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem, BoxArray
@@ -39,11 +41,7 @@ def painted(
 
 def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
     """Edges (x1, y1, x2, y2) of the pixels nearer to a colour of 0 and 255 than to black or grey; [] without any."""
-    near = (np.abs(image.astype(int) - np.array(color)) < 128).all(axis=2)
-    if not near.any():
-        return []
-    rows, columns = np.flatnonzero(near.any(axis=1)), np.flatnonzero(near.any(axis=0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+    return mask_bounds((np.abs(image.astype(int) - np.array(color)) < 128).all(axis=2))
 
 
 def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AugmentItem:
@@ -91,33 +89,49 @@ def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
     return item._replace(boxes=boxes, masks=layers).select(areas > 0)
 
 
+def mask_bounds(mask: BoolArray) -> list[int]:
+    """Edges (x1, y1, x2, y2) of what is true; [] without any."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else []
+
+
 def dense_masks(item: AugmentItem) -> BoolArray:
     """(N, H, W) bool, the masks of an image in full."""
     assert item.masks is not None
-    masks = np.zeros((len(item.masks), *item.hw), dtype=np.bool_)
-    for row, mask in enumerate(masks):
-        mask[:] = item.masks.mask(row)
-    return masks
+    masks = [item.masks.mask(row) for row in range(len(item.masks))]
+    return np.array(masks, dtype=np.bool_).reshape(-1, *item.hw)
 
 
 def assert_bounds_of_masks(item: AugmentItem) -> BoolArray:
     """The boxes are the bounds of the masks; → (N, H, W) bool masks in full."""
     dense = dense_masks(item)
-    assert len(dense) == len(item.boxes)
-    for mask, box in zip(dense, item.boxes.tolist(), strict=True):
-        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        assert box == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+    assert item.boxes.tolist() == [mask_bounds(mask) for mask in dense]
     return dense
 
 
-def pure_labels(image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
-    """(H, W) label whose colour each pixel has, and (H, W) bool, true where it has it pure, within 2 of 255 levels."""
-    labels = np.zeros(image.shape[:2], dtype=np.uint8)
-    pure = np.zeros(image.shape[:2], dtype=bool)
-    for label, color in LABEL_COLORS.items():
-        here = (np.abs(image.astype(int) - np.array(color)) <= 2).all(axis=2)
-        labels[here], pure = label, pure | here
-    return labels, pure
+def is_pure(image: UInt8Array, color: npt.ArrayLike) -> BoolArray:
+    """(H, W) bool: pixels of a colour, into which no other one was mixed; within 2 of 255 levels."""
+    same: BoolArray = (np.abs(image.astype(int) - np.asarray(color)) <= 2).all(axis=2)
+    return same
+
+
+def assert_labels_on_pixels(item: AugmentItem, min_pure: float) -> None:
+    """Where the image shows the colour of a label pure, the semantic map has that label."""
+    assert item.semantic is not None
+    pure = {label: is_pure(item.image, color) for label, color in LABEL_COLORS.items()}
+    assert np.mean(sum(pure.values())) > min_pure
+    for label, here in pure.items():
+        assert (item.semantic[here] == label).all()
+
+
+def assert_masks_on_pixels(item: AugmentItem, reach: int) -> None:
+    """Pixels of an object's pure colour are in its mask, which is pure further than ``reach`` from its border."""
+    around = np.ones((2 * reach + 1, 2 * reach + 1), dtype=np.uint8)
+    for mask, label in zip(assert_bounds_of_masks(item), item.labels.tolist(), strict=True):
+        pure = is_pure(item.image, OBJECT_COLORS[label])
+        assert not (pure & ~mask).any()
+        inner = cv2.erode(mask.view(np.uint8), around, borderValue=0) != 0  # its border may lie just outside
+        assert (pure | ~inner).all()
 
 
 def assert_valid(item: AugmentItem, hw: tuple[int, int]) -> None:

@@ -20,7 +20,7 @@ from detseg.config.schema.data import (
 )
 from detseg.data.loading.collate import PackedBatch, collate
 from detseg.data.loading.examples import EvalDataset, TrainDataset
-from detseg.data.loading.loader import BatchLoader, eval_loader, train_loader
+from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
 from detseg.structures import Batch
@@ -68,35 +68,24 @@ def error_of(loader: BatchLoader) -> BaseException:
     raise AssertionError("no error")
 
 
-def make_loader(num_workers: int, source: PaintedSource | None = None) -> BatchLoader:
-    return train_loader(
-        source or PaintedSource(40),
-        CONFIG,
-        input_hw=(96, 96),
-        batch_size=4,
-        num_workers=num_workers,
-        seed=3,
-        max_epochs=10,
-    )
+def make_loader(
+    num_workers: int, source: PaintedSource | None = None, config: AugmentationConfig = CONFIG
+) -> TrainLoader:
+    options = {"batch_size": 4, "num_workers": num_workers, "seed": 3, "max_epochs": 10}
+    return train_loader(source or PaintedSource(40), config, input_hw=(64, 96), **options)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:This DataLoader will create 8 worker processes"
-)  # it is meant to be more than cores
-def test_zero_one_and_eight_workers_give_the_same_first_twenty_batches() -> None:
+@pytest.mark.parametrize(("source", "config"), [(PaintedSource(40), CONFIG), (LabeledSource(40), SEMANTIC)])
+def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run(
+    source: PaintedSource, config: AugmentationConfig
+) -> None:
     torch.ones(200, 200) @ torch.ones(200, 200)  # a parent with a thread pool, as in training
-    expected = run_epochs(make_loader(0), (0, 1))
-    assert len(set(expected)) == 20
-    for num_workers in (1, 8):
-        assert run_epochs(make_loader(num_workers), (0, 1)) == expected
-
-
-def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run() -> None:
-    expected = run_epochs(make_loader(0), (0, 1, 2))
-    loader = make_loader(2)
+    expected = run_epochs(make_loader(0, source, config), (0, 1, 2))
+    assert len(set(expected)) == 30
+    loader = make_loader(2, source, config)
     assert run_epochs(loader, (0, 1, 2)) == expected
     assert run_epochs(loader, (1,)) == expected[10:20]
-    assert run_epochs(make_loader(2), (2,)) == expected[20:]
+    assert run_epochs(make_loader(2, source, config), (2,)) == expected[20:]
 
 
 def test_an_example_depends_on_its_request_alone() -> None:
@@ -117,50 +106,53 @@ def test_plain_requests_are_not_mixed() -> None:
     for mix in (True, False):
         alone = [set(dataset[SampleRequest(0, i, 96, 96, mix)].item.labels.tolist()) <= {i} for i in range(12)]
         assert all(alone) != mix
-    loader = train_loader(
-        PaintedSource(12),
-        AugmentationConfig(mosaic=1.0, no_mosaic_last_epochs=2),
-        input_hw=(96, 96),
-        batch_size=4,
-        num_workers=0,
-        seed=0,
-        max_epochs=5,
-    )
+    loader = make_loader(0, config=config.model_copy(update={"no_mosaic_last_epochs": 2}))
     assert isinstance(loader.batch_sampler, EpochBatchSampler)
-    assert loader.batch_sampler.no_mosaic_from_epoch == 3
+    assert loader.batch_sampler.no_mosaic_from_epoch == 8
 
 
 def test_channels_come_first_in_a_batch() -> None:
-    source = PaintedSource(3)
-    examples = [EvalDataset(source, (64, 96))[index] for index in range(3)]
+    examples = [EvalDataset(PaintedSource(3), (64, 96))[index] for index in range(3)]
     packed = collate(examples)
     assert isinstance(packed, PackedBatch)
     assert packed.images.is_contiguous()
     expected = np.stack([example.item.image for example in examples]).transpose(0, 3, 1, 2)
     np.testing.assert_array_equal(packed.images.numpy(), expected)
-    other = EvalDataset(source, (64, 64))[0]
-    with pytest.raises(ValueError, match="images of one size"):
-        collate([examples[0], other])
+
+
+def test_images_that_do_not_make_a_batch() -> None:
+    plain, labeled = EvalDataset(PaintedSource(3), (64, 96))[0], EvalDataset(LabeledSource(3), (64, 96))[0]
+    for other, message in (
+        (EvalDataset(PaintedSource(3), (64, 64))[0], "images of one size"),
+        (labeled, "semantic: expected it in all images of a batch or in none, got it in 1 of 2"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            collate([plain, other])
 
 
 def test_a_training_batch_keeps_the_contract() -> None:
     for batch in make_loader(0):
-        assert isinstance(batch, Batch)
-        assert batch.images.dtype == torch.uint8
-        assert batch.images.shape[:2] == (4, 3)
+        assert isinstance(batch, Batch)  # BoxTargets and Batch check types and shapes themselves
+        assert batch.semantic is None
         assert [len(batch.targets), len(batch.indices), len(batch.letterboxes)] == [4, 4, 0]
         height, width = batch.images.shape[2:]
-        for target in batch.targets:  # BoxTargets checks types and shapes itself
+        for target in batch.targets:
             assert (target.boxes >= 0).all()
             assert (target.boxes[:, 2:] <= torch.tensor([width, height])).all()
             assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
+    for batch in make_loader(0, LabeledSource(24), SEMANTIC):
+        assert isinstance(batch, Batch)
+        assert batch.semantic is not None
+        values = set(np.unique(batch.semantic.numpy()).tolist())
+        assert values <= {*range(24), 255}
+        assert len(values) > 10
+        assert [len(target) for target in batch.targets] == [0] * 4
 
 
-def test_evaluation_batches_lead_back_to_the_original_boxes() -> None:
-    source = PaintedSource(10)
+@pytest.mark.parametrize("source", [PaintedSource(10), LabeledSource(10)])
+def test_evaluation_batches_lead_back_to_the_original_annotations(source: PaintedSource) -> None:
     seen = []
     for batch in eval_loader(source, input_hw=(64, 96), batch_size=4, num_workers=2):
-        assert batch.images.shape[1:] == (3, 64, 96)
         for row, index in enumerate(batch.indices):
             sample = source[index]
             letterbox, targets = batch.letterboxes[row], batch.targets[row]
@@ -171,37 +163,35 @@ def test_evaluation_batches_lead_back_to_the_original_boxes() -> None:
             assert targets.ignore.tolist() == sample.ignore.tolist()
             assert batch.image_ids[row] == 1000 + index
             np.testing.assert_array_equal(batch.annotations[row].boxes, sample.boxes)
+            assert (batch.semantic is None) == (sample.semantic is None)
+            if batch.semantic is not None and sample.semantic is not None:
+                np.testing.assert_array_equal(batch.semantic_truths[row], sample.semantic)
+                labels = letterbox.apply_labels(sample.semantic)
+                np.testing.assert_array_equal(batch.semantic[row].numpy(), labels)
             seen.append(index)
     assert seen == list(range(10))
 
 
-def shares_of_evaluation(num_images: int, world_size: int, num_workers: int = 0) -> list[list[list[int]]]:
-    """The positions in each batch of each process, two images a batch."""
-    shares = []
-    for rank in range(world_size):
-        loader = eval_loader(
-            PaintedSource(num_images),
-            input_hw=(32, 32),
-            batch_size=2,
-            num_workers=num_workers,
-            rank=rank,
-            world_size=world_size,
-        )
-        shares.append([batch.indices for batch in loader])
-        assert len(loader) == len(shares[-1])
-    return shares
-
-
-def test_processes_share_the_batches_of_an_evaluation_and_make_as_many_steps() -> None:
-    assert shares_of_evaluation(9, 1) == [[[0, 1], [2, 3], [4, 5], [6, 7], [8]]]
-    assert shares_of_evaluation(9, 2) == [[[0, 1], [4, 5], [8]], [[2, 3], [6, 7], []]]
-    assert shares_of_evaluation(3, 4, num_workers=1) == [[[0, 1]], [[2]], [[]], [[]]]
-
-
-def test_an_empty_evaluation_batch_is_a_batch() -> None:
-    (batch,) = eval_loader(PaintedSource(1), input_hw=(32, 64), batch_size=2, num_workers=0, rank=1, world_size=2)
-    assert (len(batch), batch.image_ids, batch.annotations) == (0, [], [])
-    assert batch.to("cpu").images.shape == (0, 3, 32, 64)
+@pytest.mark.parametrize(
+    ("num_images", "num_workers", "batches"),
+    [
+        (9, 0, [[[0, 1], [2, 3], [4, 5], [6, 7], [8]]]),
+        (9, 0, [[[0, 1], [4, 5], [8]], [[2, 3], [6, 7], []]]),
+        (3, 1, [[[0, 1]], [[2]], [[]], [[]]]),
+    ],
+)
+def test_processes_divide_the_batches_of_an_evaluation_and_make_as_many_steps(
+    num_images: int, num_workers: int, batches: list[list[list[int]]]
+) -> None:
+    for rank, expected in enumerate(batches):
+        options = {"batch_size": 2, "num_workers": num_workers, "rank": rank, "world_size": len(batches)}
+        loader = eval_loader(PaintedSource(num_images), input_hw=(32, 64), **options)
+        found = list(loader)
+        assert [batch.indices for batch in found] == expected
+        assert len(loader) == len(expected)
+        if not expected[-1]:  # an empty batch is a batch
+            assert (len(found[-1]), found[-1].image_ids, found[-1].annotations) == (0, [], [])
+            assert found[-1].to("cpu").images.shape == (0, 3, 32, 64)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -223,51 +213,3 @@ def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
     dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
     request = SampleRequest(0, 1, 64, 64, True)
     np.testing.assert_array_equal(copy.deepcopy(dataset)[request].item.image, dataset[request].item.image)
-
-
-def make_semantic_loader(num_workers: int) -> BatchLoader:
-    return train_loader(
-        LabeledSource(24), SEMANTIC, input_hw=(64, 96), batch_size=4, num_workers=num_workers, seed=3, max_epochs=10
-    )
-
-
-def test_semantic_maps_are_the_same_for_any_number_of_workers() -> None:
-    expected = run_epochs(make_semantic_loader(0), (0, 1))
-    assert len(set(expected)) == 12
-    assert run_epochs(make_semantic_loader(2), (0, 1)) == expected
-
-
-def test_a_semantic_training_batch_keeps_the_contract() -> None:
-    for batch in make_semantic_loader(0):
-        assert batch.semantic is not None  # Batch checks type and shape itself
-        values = set(np.unique(batch.semantic.numpy()).tolist())
-        assert values <= {*range(24), 255}
-        assert len(values) > 10
-        assert batch.semantic_truths == []
-        assert [len(target) for target in batch.targets] == [0] * 4
-    for batch in make_loader(0):
-        assert batch.semantic is None
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_evaluation_batches_hold_the_labels_letterboxed_and_as_they_are(num_workers: int) -> None:
-    source = LabeledSource(10)
-    num_seen = 0
-    for batch in eval_loader(source, input_hw=(64, 96), batch_size=4, num_workers=num_workers):
-        assert batch.semantic is not None
-        assert len(batch.semantic_truths) == len(batch) == len(batch.image_ids)
-        for row, index in enumerate(batch.indices):
-            truth = source[index].semantic
-            assert truth is not None
-            assert batch.semantic_truths[row].dtype == np.uint8
-            np.testing.assert_array_equal(batch.semantic_truths[row], truth)
-            np.testing.assert_array_equal(batch.semantic[row].numpy(), batch.letterboxes[row].apply_labels(truth))
-            num_seen += 1
-    assert num_seen == 10
-
-
-def test_a_batch_has_semantic_maps_of_all_images_or_of_none() -> None:
-    request = SampleRequest(0, 1, 64, 64, False)
-    mixed = [TrainDataset(source, AugmentationConfig(), 0)[request] for source in (PaintedSource(4), LabeledSource(4))]
-    with pytest.raises(ValueError, match="semantic: expected it in all images of a batch or in none, got it in 1 of 2"):
-        collate(mixed)
