@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -28,7 +26,7 @@ from detseg.data.augment.geometry import (
     resize_smoothly,
     visible_boxes,
 )
-from detseg.ops.letterbox import PAD_VALUE
+from detseg.ops.letterbox import PAD_VALUE, resize
 from detseg.structures import IGNORE_LABEL
 from tests.data.images.painted import blobs, bounds, colored, painted
 
@@ -85,20 +83,21 @@ def test_chained_maps_by_hand() -> None:
     assert chained(turn, then=double).tolist() == [[0, -2, 201], [2, 0, 5]]
 
 
-def test_affine_matrices_keep_the_centre_and_their_ranges() -> None:
-    config = AffineConfig(probability=1, scale=(0.5, 2.0), translate=0.0, rotate_degrees=30)
-    center = np.array([40.0, 30.0, 1.0])
-    zooms, angles = [], []
-    for seed in range(300):
-        matrix = random_affine_matrix(config, (60, 80), np.random.default_rng(seed))
-        np.testing.assert_allclose(matrix @ center, center[:2], atol=1e-9)
-        zooms.append(math.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-        angles.append(math.degrees(math.atan2(matrix[1, 0], matrix[0, 0])))
+def assert_log_uniform(zooms: list[float]) -> None:
+    """From 0.5 to 2; halving is as likely as doubling."""
     assert 0.5 <= min(zooms) < 0.55
     assert 1.8 < max(zooms) <= 2.0
-    assert 120 < sum(zoom < 1 for zoom in zooms) < 180  # halving is as likely as doubling
-    assert -30 <= min(angles) < -25
-    assert 25 < max(angles) <= 30
+    assert 0.4 < np.mean(np.array(zooms) < 1) < 0.6
+
+
+def test_affine_matrices_keep_the_centre_and_their_ranges() -> None:
+    config = AffineConfig(probability=1, scale=(0.5, 2.0), translate=0.0, rotate_degrees=30)
+    matrices = np.stack([random_affine_matrix(config, (60, 80), np.random.default_rng(s)) for s in range(300)])
+    np.testing.assert_allclose(matrices @ [40.0, 30.0, 1.0], [[40.0, 30.0]] * 300, atol=1e-9)
+    assert_log_uniform(np.sqrt(np.abs(np.linalg.det(matrices[:, :, :2]))).tolist())
+    angles = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert -30 <= angles.min() < -25
+    assert 25 < angles.max() <= 30
     config = AffineConfig(probability=1, scale=(1.0, 1.0), translate=0.25)
     matrices = np.stack([random_affine_matrix(config, (60, 80), np.random.default_rng(s)) for s in range(300)])
     np.testing.assert_allclose(matrices[:, :, :2], np.broadcast_to(np.eye(2), (300, 2, 2)))
@@ -117,9 +116,7 @@ def test_zoom_shows_a_part_of_a_grown_image_and_all_of_a_shrunk_one() -> None:
         assert inside.all()
         zooms.append(zoom)
         places.append(low / (np.array([80, 60]) - (high - low)))
-    assert 0.5 <= min(zooms) < 0.52
-    assert 1.95 < max(zooms) <= 2.0
-    assert 160 < sum(zoom < 1 for zoom in zooms) < 240  # halving is as likely as doubling
+    assert_log_uniform(zooms)
     np.testing.assert_allclose(np.quantile(places, [0.01, 0.5, 0.99], axis=0).T, [[0.01, 0.5, 0.99]] * 2, atol=0.08)
     assert abs(np.corrcoef(np.array(places).T)[0, 1]) < 0.15
 
@@ -142,18 +139,14 @@ def test_placements_along_an_axis_by_hand() -> None:
 
 @given(seeds, st.tuples(st.integers(0, 40), st.integers(0, 30)))
 def test_the_fast_way_is_the_general_way_within_a_pixel(seed: int, corner: tuple[int, int]) -> None:
-    x, y = corner
-    item = painted((60, 80), (x, y, x + 20, y + 16))
-    rng = np.random.default_rng(seed)
+    (x, y), hw, rng = corner, (60, 80), np.random.default_rng(seed)
+    item = painted(hw, (x, y, x + 20, y + 16))
+    flips = flip_matrix(hw, horizontal=bool(rng.random() < 0.5), vertical=bool(rng.random() < 0.5))
     config = AffineConfig(probability=1, scale=(0.6, 2.0), translate=0.2)
-    flips = flip_matrix((60, 80), horizontal=bool(rng.random() < 0.5), vertical=bool(rng.random() < 0.5))
-    matrix = chained(flips, then=random_affine_matrix(config, (60, 80), rng))
-    result = moved(item, Motion(matrix), (60, 80))
-    reference = Warp(matrix, (60, 80))
-    np.testing.assert_allclose(result.boxes, reference.boxes(item.boxes), atol=1.6)
-    assert Placement.fit((60, 80), matrix, (60, 80), resize_smoothly).area_scale == pytest.approx(
-        reference.area_scale, rel=0.1
-    )
+    matrix = chained(flips, then=random_affine_matrix(config, hw, rng))
+    result, fast, general = moved(item, Motion(matrix), hw), Placement.fit(hw, matrix, hw, resize), Warp(matrix, hw)
+    np.testing.assert_allclose(result.boxes, general.boxes(item.boxes), atol=1.6)
+    assert fast.area_scale == pytest.approx(general.area_scale, rel=0.1)
     boxes = keep_visible(result, 0.3, 2).boxes
     if len(boxes):
         np.testing.assert_allclose(bounds(result.image), boxes[0], atol=1.5)
@@ -204,9 +197,6 @@ def test_crop_without_boxes_and_with_fractional_ones() -> None:
     assert len(shapes) > 30
     item = painted((64, 80), (0, 0, 80, 64))._replace(boxes=np.array([[0.4, 0.2, 79.6, 63.7]], dtype=np.float32))
     assert random_crop(item, np.random.default_rng(0)).hw == (64, 80)
-    part = random_crop(blobs((60, 81), 0, fields=20), np.random.default_rng(0))
-    assert part.semantic is not None
-    np.testing.assert_array_equal(colored(part.semantic).image, part.image)
 
 
 @pytest.mark.parametrize("elastic", [False, True])
