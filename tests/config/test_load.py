@@ -188,7 +188,7 @@ def test_wrong_data_sections(tmp_path: Path, data: str | None, lines: str) -> No
         (
             "",
             "trainer={max_epochs: 1}",
-            "{}: expected a single value or a list; set a section key by key: trainer.key=value",
+            "{}: expected a value or a list; set a section key by key: trainer.key=value",
         ),
         (
             "",

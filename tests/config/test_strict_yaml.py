@@ -89,9 +89,8 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / "yolo_vco.yaml")
     assert str(caught.value) == f"{tmp_path}/yolo_vco.yaml: no such configuration file (did you mean 'yolo_voc.yaml'?)"
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="cannot be read: .*Is a directory"):
         read_yaml(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: a folder, expected a YAML file"
     (tmp_path / "latin.yaml").write_bytes("a: é".encode("latin-1"))
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / "latin.yaml")
