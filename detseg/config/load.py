@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
-from detseg.config.explain import Origin, explain
+from detseg.config.error_messages import Origin, explain
 from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
