@@ -46,8 +46,8 @@ class OneSample:
         return 1
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """What it is scored against: nothing is asked of it here."""
-        raise AssertionError("a wrong sample never gets so far")
+        """Nobody asks for them: a wrong sample never gets so far."""
+        raise AssertionError
 
 
 def boxes(*second: float) -> dict[str, Any]:
@@ -72,7 +72,7 @@ WRONG = [
     ({"masks": InstanceMasks.from_dense(np.ones((1, *HW), dtype=np.bool_))}, "masks: expected 2, .*got 1"),
     (
         {"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))},
-        r"masks: expected the image's size, height and width \(20, 30\), got \(30, 20\)",
+        r"masks: .* \(20, 30\), got \(30, 20\)",
     ),
 ]
 
@@ -97,11 +97,8 @@ def test_every_loader_asks(num_workers: int) -> None:
     source = OneSample(**boxes(1, 2, 31, 4))
     mosaic = AugmentationConfig(mosaic=1.0)
     options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 1, "num_workers": num_workers}
-    loaders = [eval_loader(source, **options)]
-    loaders += [
-        train_loader(source, config, seed=0, max_epochs=3, **options) for config in (AugmentationConfig(), mosaic)
-    ]
-    for loader in loaders:
+    train = [train_loader(source, config, seed=0, max_epochs=3, **options) for config in (AugmentationConfig(), mosaic)]
+    for loader in (eval_loader(source, **options), *train):
         error = error_of(loader)
         assert isinstance(error, DataError)
         assert str(error).startswith("folder/mine.png: object 1: box: ")

@@ -14,6 +14,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.images.painted import save_turned
 from tests.shared_data import shared_data
 
 
@@ -46,14 +47,12 @@ def test_samples_may_be_changed_without_changing_the_ground_truth(dataset: Detec
 
 
 def test_images_that_contradict_their_annotation_or_are_damaged(dataset: DetectionDataset) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(dataset.path(0), exif=exif)
+    save_turned(dataset.path(0), np.zeros((20, 10, 3), dtype=np.uint8), 6)
     Image.new("RGB", (21, 10)).save(dataset.path(1))
     dataset.path(2).write_bytes(shared_data("malformed", "images", "truncated_jpeg.jpg").read_bytes())
     for index, message in enumerate((
-        r"a\.jpg: the image is 10 x 20 .*says 20 x 10; the sides are swapped: the boxes were probably drawn before",
-        r"b\.jpg: the image is 21 x 10 .*annotation says 20 x 10; correct the annotation or restore the image",
+        r"a\.jpg: the image is 10 x 20 .*says 20 x 10; the sides are swapped: the annotation was probably made before",
+        r"b\.jpg: the image is 21 x 10 .*annotation says 20 x 10; restore the image that the annotation was made",
         r"c\.jpg: ",
     )):  # fmt: skip
         with pytest.raises(DataError, match=message):

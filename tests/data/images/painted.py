@@ -3,27 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import (
-    IGNORE_LABEL,
-    BoolArray,
-    ClassTable,
-    ImageAnnotations,
-    InstanceMasks,
-    Sample,
-    UInt8Array,
-)
+from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array
 
 WHITE = (255, 255, 255)
 
 LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IGNORE_LABEL: (PAD_VALUE,) * 3}
 """The colour of each label; none is a mixture of others, so where one is seen pure, nothing else was mixed in."""
+
+
+STORED_AS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+"""Orientation → the inverse of its turn, a member of ``Image.Transpose``."""
+
+
+def save_turned(path: Path, upright: UInt8Array, orientation: int, **options: Any) -> Path:
+    """Save an image as a camera does that was turned: the EXIF orientation makes it upright again."""
+    stored = Image.fromarray(upright)
+    if orientation in STORED_AS:
+        stored = stored.transpose(Image.Transpose(STORED_AS[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, **options)
+    return path
 
 
 def painted(

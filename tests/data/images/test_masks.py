@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from detseg.data.images.label_maps import read_mask
-from detseg.data.images.read import read_image
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.mask_layouts import encoding, save_mask
+from tests.data.images.painted import save_turned
 from tests.shared_data import shared_data
 
 ROWS = [[0, 1, 2], [2, 255, 1]]
@@ -61,30 +61,26 @@ def test_255_classes_fit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.array(ROWS, dtype=np.uint8)).save(tmp_path / "a.png", exif=exif)
-    assert read_mask(tmp_path / "a.png", encoding(*ABC)).tolist() == read_image(tmp_path / "a.png")[..., 0].tolist()
+    path = save_turned(tmp_path / "a.png", np.array(ROWS, dtype=np.uint8), orientation)
+    assert read_mask(path, encoding(*ABC)).tolist() == ROWS
 
 
 @pytest.mark.parametrize(
     ("rows", "names", "ignore_index", "message"),
     [
-        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \("),
-        ([0, 0, 0, 255], "ab", None, r"\(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),
+        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),  # noqa: E501 - one message
         ([0, 0, 0, 7], "ab", 255, r"values \{0, 7\} .*is 7 the foreground\? set data\.mask_values=\[0, 7\] \("),
         ([0, 1, 2, 255], "abc", None, r"is 255 void\? set data\.ignore_index=255"),
         ([1, 2, 3], "abc", 255, r"do the values count from 1\? set data\.mask_values=\[1, 2, 3\]"),
         ([0, 1, 3], "abc", 255, r"is 3 void\? set data\.ignore_index=3; or is 0 void.* data\.mask_values=\[1, 2, 3\]"),
         ([0, 85, 170], "abc", 255, r"are these the values of the classes\? set data\.mask_values=\[0, 85, 170\]"),
-        ([0, 1, 2, 5, 9], "abc", 255, r"values \{0, 1, 2, 5, 9\} with 3 classes: name every class in data\.classes"),
-        ([0, 1, 2, 5, 9], "abc", 255, r"expected: 0, 1, 2, and 255 for pixels to ignore"),
+        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
         (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes: name every class"),
         ([0] * 1999 + [9], "abc", 255, r"found: 9 \(1 pixel\), 0 \(99\.9 %\)|found: 9 \(1 pixel\), 0 \(100\.0 %\)"),
     ],
-)
+)  # fmt: skip
 def test_values_outside_the_table(
     tmp_path: Path, rows: list[int], names: str, ignore_index: int | None, message: str
 ) -> None:
@@ -146,8 +142,8 @@ def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
     path, colored = tmp_path / "m.png", Image.fromarray(COLORED)
     refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(50\.0 %\), .*data\.mask_colors, else convert", colored)
     grey = Image.fromarray(np.array([[[0] * 3, [1] * 3]], dtype=np.uint8))
-    refused(path, r".*its three channels are equal: save one of them \(found: 0 \(50\.0 %\), 1 ", grey)
-    refused(path, "the mask is LA, .*; save it without transparency", grey.convert("LA"))
+    refused(path, r".*its three channels are equal: save one of them", grey)
+    refused(path, "the mask is LA, .*, without transparency", grey.convert("LA"))
     transparent = np.dstack([COLORED, np.array([[255, 255, 0], [255, 254, 255]], dtype=np.uint8)])
     refused(path, "2 pixels of the mask are transparent", Image.fromarray(transparent), **BY_COLOR)
 
@@ -155,8 +151,7 @@ def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
 def test_16_bits_and_floats(tmp_path: Path) -> None:
     deep = Image.fromarray(np.array([[0, 1, 300]], dtype=np.uint16))
     for settings in ({}, BY_COLOR):
-        message = r"the mask has 16 bits per pixel, .*300 \(33\.3 %\)\); convert it to 8"
-        refused(tmp_path / "m.png", message, deep, **settings)
+        refused(tmp_path / "m.png", "the mask has 16 bits per pixel, expected 8; convert it to 8", deep, **settings)
     cv2.imwrite(str(tmp_path / "c.png"), COLORED.astype(np.uint16) * 256)
     refused(tmp_path / "c.png", "the mask has 16 bits", **BY_COLOR)
     refused(tmp_path / "i.tif", "the mask has 32 bits", Image.fromarray(np.array([[0, 1]], dtype=np.int32)))

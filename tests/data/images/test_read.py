@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.images.label_maps import read_mask
 from detseg.data.images.mask_encoding import MaskEncoding
-from detseg.data.images.read import MAX_PIXELS, read_image, read_image_hw, read_orientation
+from detseg.data.images.read import read_image, read_image_hw, read_orientation
 from detseg.errors import DataError
 from detseg.structures import ClassTable, UInt8Array
+from tests.data.images.painted import save_turned
 from tests.fuzz.mutator import put_together
 
 
@@ -35,16 +35,8 @@ READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, read_orien
 def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: int) -> None:
     picture = np.zeros((24, 40, 3), dtype=np.uint8)  # four quarters, so that the eight orientations are told apart
     picture[:12, :20], picture[:12, 20:], picture[12:, :20] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
-    # The inverse of each orientation, by Pillow, so that every stored file shows `picture`.
-    inverse = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose members
-    stored = Image.fromarray(picture)
-    if orientation > 1:
-        stored = stored.transpose(Image.Transpose(inverse[orientation]))
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = tmp_path / f"a.{suffix}"
     best = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
-    stored.save(path, exif=exif, **best.get(suffix, {}))
+    path = save_turned(tmp_path / f"a.{suffix}", picture, orientation, **best.get(suffix, {}))
     image = read_image(path)
     assert image.shape == (24, 40, 3)
     assert image.dtype == np.uint8
@@ -125,37 +117,32 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
                     read(tmp_path / "a.png")
 
 
-def test_an_image_that_declares_too_much_is_refused_before_decoding(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@READERS
+def test_an_image_that_declares_too_much_is_refused(
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as an application may do
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     (tmp_path / "bomb.png").write_bytes(put_together([(b"IHDR", header), (b"IDAT", b"")]))
-    assert MAX_PIXELS < 20_000 * 20_000
-    for read in (read_image, read_image_hw):
-        with pytest.raises(DataError, match=r"bomb\.png.*bomb"):
-            read(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as an application may do
-    with pytest.raises(DataError, match="declares 20000 x 20000 pixels, more than the 178956970 that are read"):
-        read_image(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png.* declares 20000 x 20000 pixels, more than the 178956970 that"):
+        read(tmp_path / "bomb.png")
 
 
 @READERS
-@pytest.mark.parametrize("name", ["a.jpg", "a.eps"])
 def test_no_program_is_run_for_an_image(
-    read: Callable[[Path], object], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ghostscript, ran = tmp_path / "bin" / "gs", tmp_path / "ran"
-    ghostscript.parent.mkdir()
+    ghostscript, ran, path = tmp_path / "gs", tmp_path / "ran", tmp_path / "a.jpg"
     ghostscript.write_text(f"#!/bin/sh\necho ran >> '{ran}'\n")
     ghostscript.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{ghostscript.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # or a test before may have looked for one in vain
-    (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
-    with Image.open(tmp_path / name) as eps, pytest.raises(OSError, match=r".*"):
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n")
+    with Image.open(path) as eps, pytest.raises(OSError, match=r".*"):
         eps.load()
     ran.unlink()  # so Pillow would have run it
-    with pytest.raises(DataError, match=rf"{name}: not an image, .*; read are JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM; "):
-        read(tmp_path / name)
+    with pytest.raises(DataError, match=r"a\.jpg: not an image, .*; read are JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM; "):
+        read(path)
     assert not ran.exists()
 
 
@@ -166,9 +153,6 @@ def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -
         Image.new("RGB", (16, 16)).save(path, format=kind)
         with pytest.raises(DataError, match=rf"{number}\.png: not an image, .*; read are JPEG, "):
             read(path)
-    (tmp_path / "text.jpg").write_text("not an image")
-    with pytest.raises(DataError, match=r"text\.jpg: not an image"):
-        read(tmp_path / "text.jpg")
     with pytest.raises(DataError, match=r"gone\.jpg: there is no such (image|mask)"):
         read(tmp_path / "gone.jpg")
     for name in ("a\0.png", "\ud800.png"):
@@ -199,11 +183,3 @@ def test_names_that_are_no_utf8_are_names(tmp_path: Path) -> None:
     dataset = read_mask_folder(tmp_path / "images", tmp_path / "masks", ("a", "b"))
     assert dataset.packed.path(0) == name
     assert dataset[0].image.shape == (2, 3, 3)
-    annotations = tmp_path / "a.json"
-    annotations.write_text(
-        '{"images": [{"id": 1, "file_name": "caf\\udce9.png", "width": 3, "height": 2}], "annotations": '
-        '[{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 2], "area": 4, "iscrowd": 0}], '
-        '"categories": [{"id": 1, "name": "a"}]}'
-    )
-    with pytest.raises(DataError, match=r"not a readable JSON file: .*, near '.*caf.*udce9"):  # no text in JSON
-        read_coco(tmp_path / "images", annotations)
