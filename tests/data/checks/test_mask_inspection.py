@@ -104,21 +104,19 @@ def test_an_even_sample_of_many_masks_and_the_others_before_it_is_called_useless
         read_mask_folder(images, masks, BINARY)
 
 
+FLAT, SQUARE = (2, 3), (2, 2)
+
+
 @pytest.mark.parametrize(
-    ("image", "mask", "side", "noted"),
-    [(3, 1, 3, True), (2, 1, 3, True), (3, 3, 3, False), (6, 1, 2, True), (6, 6, 2, False), (1, 1, 3, False)],
-)
+    ("image", "mask", "hw", "noted"),
+    [(3, 1, FLAT, True), (2, 1, FLAT, True), (3, 3, FLAT, False), (6, 1, SQUARE, True), (6, 6, SQUARE, False),
+     (1, 1, FLAT, False), (6, 1, FLAT, False)],  # sides that fit only the turned image: the mask is upright
+)  # fmt: skip
 def test_an_image_that_is_turned_without_its_mask(
-    tmp_path: Path, image: int, mask: int, side: int, noted: bool
+    tmp_path: Path, image: int, mask: int, hw: tuple[int, int], noted: bool
 ) -> None:
     images, masks = write_pairs(tmp_path, {"a": [[0, 1]] * 2, "b": [[0, 1]]})
     for path, orientation in ((images / "a.jpg", image), (masks / "a.png", mask)):
-        save_turned(path, np.zeros((2, side), dtype=np.uint8), orientation)
+        save_turned(path, np.zeros(hw, dtype=np.uint8), orientation)
     found = read_mask_folder(images, masks, BINARY)
     assert found.report.examples(DataIssue.TURNED) == (["a.jpg"] if noted else [])
-
-
-def test_sides_that_fit_only_the_turned_image_show_that_the_mask_is_upright(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1, 1]]})
-    save_turned(images / "a.jpg", np.zeros((1, 3), dtype=np.uint8), 6)  # stored 3 high and 1 wide
-    assert read_mask_folder(images, masks, BINARY).report.lines() == []

@@ -1,4 +1,4 @@
-"""The data set that the readers of boxes return, also in worker processes."""
+"""The data set that the readers of boxes return."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader
 
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.voc import read_voc
@@ -57,13 +56,3 @@ def test_images_that_contradict_their_annotation_or_are_damaged(dataset: Detecti
     )):  # fmt: skip
         with pytest.raises(DataError, match=message):
             dataset[index]
-
-
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_workers_read_what_the_parent_reads(dataset: DetectionDataset, start: str) -> None:
-    samples = list(DataLoader(dataset, batch_size=None, num_workers=1, multiprocessing_context=start))
-    for sample, expected in zip(samples, dataset, strict=True):
-        # Without a collate function the loader turns the arrays into tensors.
-        assert sample.path == expected.path
-        for column in ("image", "boxes", "labels", "ignore"):
-            np.testing.assert_array_equal(np.asarray(getattr(sample, column)), getattr(expected, column))

@@ -62,12 +62,11 @@ def test_16_bit_grey_keeps_its_upper_bits(tmp_path: Path, suffix: str) -> None:
 
 
 def test_palettes_and_transparency_become_rgb_and_floats_are_refused(tmp_path: Path) -> None:
-    Image.new("RGBA", (3, 2), (10, 20, 30, 0)).save(tmp_path / "rgba.png")
     palette = Image.new("P", (3, 2), 1)
-    palette.putpalette([0, 0, 0, 1, 2, 3])
-    palette.save(tmp_path / "palette.png")
-    assert (read_image(tmp_path / "rgba.png") == [10, 20, 30]).all()
-    assert (read_image(tmp_path / "palette.png") == [1, 2, 3]).all()
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    for image in (palette, Image.new("RGBA", (3, 2), (10, 20, 30, 0))):
+        image.save(tmp_path / "a.png")
+        assert (read_image(tmp_path / "a.png") == [10, 20, 30]).all()
     Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif.*floats.*8 bits"):
         read_image(tmp_path / "a.tif")
@@ -77,25 +76,21 @@ def test_palettes_and_transparency_become_rgb_and_floats_are_refused(tmp_path: P
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 0.97])
 def test_a_file_cut_short_is_an_error_never_a_grey_half(tmp_path: Path, suffix: str, share: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    whole = tmp_path / f"whole.{suffix}"
-    Image.fromarray(noise).save(whole)
-    data = whole.read_bytes()
-    cut = tmp_path / f"cut.{suffix}"
-    cut.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(DataError, match=f"cut.{suffix}"):
-        read_image(cut)
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(noise).save(path)
+    os.truncate(path, int(path.stat().st_size * share))
+    with pytest.raises(DataError, match=rf"a\.{suffix}"):
+        read_image(path)
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1"])
 def test_every_wrong_byte_among_the_pixels_of_a_png_is_an_error(tmp_path: Path, mode: str) -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)).convert(mode)
-    whole = tmp_path / "whole.png"
-    image.save(whole)
-    np.testing.assert_array_equal(read_image(whole), np.asarray(image.convert("RGB")))
-    data = whole.read_bytes()
-    start = data.index(b"IDAT") + 4
-    for place in range(start, len(data) - 16, 7):
-        path = tmp_path / "a.png"
+    path = tmp_path / "a.png"
+    image.save(path)
+    np.testing.assert_array_equal(read_image(path), np.asarray(image.convert("RGB")))
+    data = path.read_bytes()
+    for place in range(data.index(b"IDAT") + 4, len(data) - 16, 7):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         for read in (read_image, as_mask):
             with pytest.raises(DataError, match=r"a\.png: "):
@@ -147,29 +142,25 @@ def test_no_program_is_run_for_an_image(
 
 
 @READERS
-def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -> None:
-    for number, kind in enumerate(("TGA", "PCX", "ICO", "SGI")):
-        path = tmp_path / f"{number}.png"
-        Image.new("RGB", (16, 16)).save(path, format=kind)
-        with pytest.raises(DataError, match=rf"{number}\.png: not an image, .*; read are JPEG, "):
-            read(path)
-    with pytest.raises(DataError, match=r"gone\.jpg: there is no such (image|mask)"):
-        read(tmp_path / "gone.jpg")
-    for name in ("a\0.png", "\ud800.png"):
-        with pytest.raises(DataError, match=r"\.png: cannot read the "):
-            read(tmp_path / name)
-
-
-@READERS
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
-def test_pipes_and_devices_are_refused_and_links_followed(read: Callable[[Path], object], tmp_path: Path) -> None:
+def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -> None:
+    kinds = ("TGA", "PCX", "ICO", "SGI")
+    for kind in kinds:
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{kind}.png", format=kind)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")
     (tmp_path / "zero.png").symlink_to("/dev/zero")
     (tmp_path / "folder.png").mkdir()
-    for name in ("pipe.png", "link.png", "zero.png", "folder.png"):
-        with pytest.raises(DataError, match=rf"{name}: cannot read the \w+: it is not a file, but a folder, a pipe or"):
-            read(tmp_path / name)
+    no_file = r"cannot read the \w+: it is not a file, but a folder, a pipe or"
+    expected = {
+        **dict.fromkeys(kinds, "not an image, .*; read are JPEG, "),
+        **dict.fromkeys(["pipe", "link", "zero", "folder"], no_file),
+        **dict.fromkeys(["a\0", "\ud800"], "cannot read the "),
+        "gone": "there is no such (image|mask)",
+    }
+    for name, message in expected.items():
+        with pytest.raises(DataError, match=rf"\.png: {message}"):
+            read(tmp_path / f"{name}.png")
     Image.new("L", (3, 2)).save(tmp_path / "a.png")
     (tmp_path / "good.png").symlink_to("a.png")
     read(tmp_path / "good.png")
