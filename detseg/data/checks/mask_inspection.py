@@ -56,8 +56,7 @@ def inspect_masks(
             num_masks += 1
             for issue in found[1]:
                 dataset.report.add(issue, dataset.packed.path(index))
-        useless = _describe_useless(counts, dataset.classes.names, encoding, training)
-        if not useless:
+        if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training)):
             break
     if bad and not num_masks:
         raise bad[0]

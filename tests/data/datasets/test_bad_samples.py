@@ -15,7 +15,6 @@ import pytest
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.data.datasets.contract import SampleSource
-from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from detseg.data.loading.examples import TrainDataset
@@ -59,22 +58,17 @@ def loader_of(source: SampleSource, num_workers: int = 0, bad: BadSampleList | N
     return train_loader(source, MIXED, num_workers=num_workers, bad_samples=bad, **options)
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> DetectionDataset:
-    """20 JPEGs in VOC layout; of number 7 bytes are missing in the middle."""
+def test_a_corrupt_photograph_is_an_error_or_skipped_the_same_way_by_any_number_of_workers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     stems = [f"photo{number:02d}" for number in range(20)]
     xml = annotation_xml(object_xml(("face", 20, 20, 90, 90)), size_wh=(128, 128))
     write_voc(tmp_path, {"train": "\n".join(stems)}, dict.fromkeys(stems, xml))
     data = shared_data("malformed", "images", "hopper.jpg").read_bytes()
     for stem in stems:
-        (tmp_path / "JPEGImages" / f"{stem}.jpg").write_bytes(data)
-    (tmp_path / "JPEGImages" / "photo07.jpg").write_bytes(data[:3000] + data[3300:])
-    return read_voc(tmp_path, "train")
-
-
-def test_a_corrupt_photograph_is_an_error_or_skipped_the_same_way_by_any_number_of_workers(
-    photographs: DetectionDataset, capfd: pytest.CaptureFixture[str]
-) -> None:
+        lost = 300 if stem == "photo07" else 0
+        (tmp_path / "JPEGImages" / f"{stem}.jpg").write_bytes(data[:3000] + data[3000 + lost :])
+    photographs = read_voc(tmp_path, "train")
     streams = []
     for num_workers in (0, 2):
         evaluation = eval_loader(photographs, input_hw=(64, 64), batch_size=4, num_workers=num_workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,9 @@ def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(COLORED).save(path)
     table = encoding("leaf", "wine", colors=((0, 250, 0), (250, 0, 0)), ignore_colors=(BLUE,))
-    with pytest.raises(DataError, match=r"m\.png: 2 colour\(s\) that are not listed: .*data\.ignore_colors") as caught:
-        read_mask(path, table)
     text = "(255, 0, 0) 3 pixels, nearest wine (250, 0, 0); (0, 255, 0) 2 pixels, nearest leaf (0, 250, 0): name them"
-    assert text in str(caught.value)
+    with pytest.raises(DataError, match=rf"m\.png: 2 colour\(s\) that are not listed: {re.escape(text)}"):
+        read_mask(path, table)
     Image.fromarray(cv2.resize(COLORED, (40, 40), interpolation=cv2.INTER_LINEAR)).save(path)
     with pytest.raises(DataError, match=r"and \d+ more: so many suggest a mask resized with interpolation"):
         read_mask(path, table)
