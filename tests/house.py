@@ -63,7 +63,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "albumentations": ("detseg/data/augment/pixels.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
     "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
-    "simplejpeg": ("detseg/data/images/jpeg.py",),
+    "simplejpeg": ("detseg/data/images/read.py",),
 }
 """Library → the files and folders that may import it."""
 
