@@ -102,7 +102,7 @@ def test_old_names_in_files_and_overrides(tmp_path: Path, text: str, override: s
 
 def test_old_names_in_python() -> None:
     with pytest.raises(ConfigError, match="RpnConfig: proposals is called post_nms_top_n now"):
-        RpnConfig(proposals=1)  # type: ignore[call-arg]
+        RpnConfig(proposals=1)  # type: ignore[call-arg]  # the old name is wrong on purpose
 
 
 def test_a_checkpoint_with_both_names_keeps_both_so_that_it_is_an_error() -> None:
