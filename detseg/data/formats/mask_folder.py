@@ -1,7 +1,6 @@
 """Reads a folder of images and a folder of masks, where a mask has the name of its image.
 
-Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Files and folders whose name begins with
-a dot are left out; links to folders are followed as ``find_images`` does it.
+Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Names that begin with a dot are left out.
 """
 
 from __future__ import annotations
@@ -39,8 +38,7 @@ def read_mask_folder(
         images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
         classes: the classes in label order, a background included. A table means that another set is trained on, so
             that masks of a single class are reported here, not refused.
-        suffix: what the name of a mask has after that of its image, before the file type: ``_mask`` for ``a.jpg`` and
-            ``a_mask.png``.
+        suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value of the pixels to ignore; None: there is none.
         colors: colour of each class in label order, if the masks are colour images.
@@ -55,9 +53,8 @@ def read_mask_folder(
     for folder, key in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
-    mask_values = None if values is None else tuple(values)
+    mask_values, class_colors = (None if given is None else tuple(given) for given in (values, colors))
     table = mask_class_table(images, classes, mask_values)
-    class_colors = None if colors is None else tuple(colors)
     encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
     report = DataReport()
     image_files, mask_files = zip(*_pairs(images, masks, suffix, report), strict=True)
@@ -101,9 +98,9 @@ def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, l
     for link in repeated:
         report.add(DataIssue.LINKED_TWICE, str(folder / link))
     found: dict[str, list[str]] = {}
-    for name in sorted(file.as_posix() for file in files):
-        found.setdefault(os.path.splitext(name)[0], []).append(name)
-    return {stem: found[stem] for stem in sorted(found)}
+    for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
+        found.setdefault(stem, []).append(name)
+    return found
 
 
 def _only(folder: Path, names: list[str]) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
-from detseg.data.annotations.ragged import running_total, select_rows
+from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, running_total, training_boxes
 from detseg.structures import ImageAnnotations
 
 
