@@ -37,7 +37,7 @@ def read_mask_folder(
     Args:
         images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
         classes: the classes in label order, a background included. A table means that another set is trained on, so
-            that masks of a single class are reported here, not refused.
+            that masks of one class are reported, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value of the pixels to ignore; None: there is none.
@@ -77,11 +77,10 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
     missing = [stem for stem in image_files if stem + suffix not in mask_files]
     if missing:
-        names = [image_files[stem][0] for stem in missing]
+        names = listed([image_files[stem][0] for stem in missing])
         raise DataError(
-            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(names)}; expected "
-            f"{missing[0]}{suffix}.png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add "
-            "the masks or take the images out"
+            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {names}; expected {missing[0]}{suffix}"
+            ".png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add them"
         )
     used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
     for stem in sorted(mask_files.keys() - used):

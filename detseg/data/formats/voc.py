@@ -98,7 +98,7 @@ def read_voc_masks(
         root, split, years: see ``read_voc``; the lists are those in ``ImageSets/Segmentation``, the masks lie in
             ``SegmentationClass``.
         classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A
-            table means that another set is trained on, so that masks of a single class are reported here, not refused.
+            table means that another set is trained on, so that masks of one class are reported, not an error.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value of the pixels to ignore; None: there is none.
         skip_bad: see ``inspect_masks``.
@@ -108,13 +108,11 @@ def read_voc_masks(
     """
     root, report = Path(root), DataReport()
     files = _listed_files(root, split, years, "Segmentation", report)
-    images, masks = (
-        pack_images([_only(c).relative_to(root).as_posix() for c in column]) for column in zip(*files, strict=True)
-    )
+    images, masks = zip(*([_only(paths).relative_to(root).as_posix() for paths in pair] for pair in files), strict=True)
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source, name = PictureMasks(masks, root, encoding), _dataset_name(split, years)
-    dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
+    source, name = PictureMasks(pack_images(masks), root, encoding), _dataset_name(split, years)
+    dataset = SegmentationDataset(pack_images(images), source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
