@@ -224,12 +224,13 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
 def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
     """What msgspec says of a value of another type at `$.images[3].width`, with the id of the entry and the value."""
     lists: dict[str, msgspec.Raw] = _value(text, dict[str, msgspec.Raw]) or {}
-    for kind, what in _EMPTY.items():
-        if _value(lists.get(kind, _NULL), list[msgspec.Raw]) == []:
-            return DataError(f"{file}: {what}")
     missing = re.search(r"required field `(\w+)`", error)
     kind, row, key = re.findall(r"\$(?:\.(\w+)(?:\[(\d+)\](?:\.(\w+))?)?)?", f"{error} $")[0]
     key = missing[1] if missing else key
+    if "length >= 1" in error and not row:
+        return DataError(f"{file}: {_EMPTY[kind]}")
+    if _value(lists.get("categories", _NULL)) == []:  # what other entries lack comes from that
+        return DataError(f"{file}: {_EMPTY['categories']}")
     entries = _value(lists.get(kind, _NULL), list[msgspec.Raw]) or []
     entry = _value(entries[int(row)], dict[str, msgspec.Raw]) if row and int(row) < len(entries) else None
     if not key or entry is None:
@@ -298,15 +299,10 @@ def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport)
             what = f"expected a path inside the image folder, got {shown(image.file_name)}"
             raise DataError(f"{file}: image {image.id}: file_name: {what}; write it relative to that folder")
         paths.append(posixpath.normpath(image.file_name))
-    listings: dict[str, set[str]] = {}  # one listing for each folder instead of one question for each image
-    missing = []
-    for path in paths:
-        folder, _, name = path.rpartition("/")
-        if folder not in listings:
-            listings[folder] = set(os.listdir(root / folder)) if (root / folder).is_dir() else set()
-        if name not in listings[folder]:
-            missing.append(path)
-    if missing:
+    # One listing for each folder is faster than one question for each image.
+    folders = [folder for folder in {path.rpartition("/")[0] for path in paths} if (root / folder).is_dir()]
+    there = {posixpath.join(folder, name) for folder in folders for name in os.listdir(root / folder)}
+    if missing := [path for path in paths if path not in there]:
         what = f"{len(missing)} of {len(paths)} images missing: {listed(missing)}"
         raise DataError(f"{root}: {what}; is this the image folder of the annotation file?")
     for path, count in Counter(paths).items():

@@ -46,14 +46,13 @@ def read_mask_folder(
         skip_bad: see ``inspect_masks``.
 
     Raises:
-        DataError: a folder or file is missing or wrong, an image has no mask or several, or the masks do not fit the
-            classes.
+        DataError: a folder or file is missing or wrong, an image has no single mask, or masks do not fit the classes.
     """
     images, masks = Path(images), Path(masks)
     for folder, key in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
-    mask_values, class_colors = (None if given is None else tuple(given) for given in (values, colors))
+    mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
     table = mask_class_table(images, classes, mask_values)
     encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
     report = DataReport()
@@ -75,8 +74,7 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    missing = [stem for stem in image_files if stem + suffix not in mask_files]
-    if missing:
+    if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
         names = listed([image_files[stem][0] for stem in missing])
         raise DataError(
             f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {names}; expected {missing[0]}{suffix}"

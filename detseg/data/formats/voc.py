@@ -58,8 +58,7 @@ def read_voc(
     """
     root, report = Path(root), DataReport()
     files = _listed_files(root, split, years, "Main", report)
-    xmls = [_only(candidates) for _, candidates in files]
-    annotations = [read_voc_xml(xml) for xml in xmls]
+    annotations = [read_voc_xml(xml) for _, xml in files]
     if classes is None:
         classes = sorted({name for annotation in annotations for name in annotation.names})
         if not classes:
@@ -67,7 +66,7 @@ def read_voc(
     table = class_table(classes)
     label_of = {name: label for label, name in enumerate(table.names)}
     builder = AnnotationsBuilder()
-    for image_id, ((images, _), xml, annotation) in enumerate(zip(files, xmls, annotations, strict=True), start=1):
+    for image_id, ((images, xml), annotation) in enumerate(zip(files, annotations, strict=True), start=1):
         # <filename> decides between a.jpg and a.png, and nothing else.
         image = _only([path for path in images if path.name == annotation.filename] or images)
         if annotation.filename not in ("", image.name):
@@ -80,7 +79,7 @@ def read_voc(
         builder.append(image_id, image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), objects)
     packed = builder.build()
     report_contents(packed, table, report)
-    return DetectionDataset(packed, root, table, report, _dataset_name(split, years))
+    return DetectionDataset(packed, root, table, report, " ".join(filter(None, ("voc", "+".join(years), split))))
 
 
 def read_voc_masks(
@@ -95,24 +94,21 @@ def read_voc_masks(
     """Read one split of a data set in VOC layout for semantic segmentation.
 
     Args:
-        root, split, years: see ``read_voc``; the lists are those in ``ImageSets/Segmentation``, the masks lie in
-            ``SegmentationClass``.
-        classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A
-            table means that another set is trained on, so that masks of one class are reported, not an error.
-        values: value of each class in the masks, in label order; None: the label itself.
-        ignore_index: value of the pixels to ignore; None: there is none.
-        skip_bad: see ``inspect_masks``.
+        root, split, years: see `read_voc`; the lists are in ``ImageSets/Segmentation``, masks in ``SegmentationClass``.
+        classes: as `read_mask_folder` takes them; None: the lines of ``classes.txt`` in ``root``.
+        values, ignore_index, skip_bad: as `read_mask_folder` takes them.
 
     Raises:
         DataError: a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
     root, report = Path(root), DataReport()
     files = _listed_files(root, split, years, "Segmentation", report)
-    images, masks = zip(*([_only(paths).relative_to(root).as_posix() for paths in pair] for pair in files), strict=True)
+    images = pack_images([_only(candidates).relative_to(root).as_posix() for candidates, _ in files])
+    masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source, name = PictureMasks(pack_images(masks), root, encoding), _dataset_name(split, years)
-    dataset = SegmentationDataset(pack_images(images), source, root, encoding.classes, report, name)
+    source, name = PictureMasks(masks, root, encoding), " ".join(filter(None, ("voc", "+".join(years), split)))
+    dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
@@ -122,10 +118,6 @@ def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
     folder = f"VOC{year}"
     candidates = [root / folder, root / "VOCdevkit" / folder] + ([root] if root.name == folder else [])
     return next((path for path in candidates if (path / "ImageSets" / task).is_dir()), None)
-
-
-def _dataset_name(split: str, years: Sequence[str]) -> str:
-    return " ".join(["voc", *(["+".join(years)] if years else []), split])
 
 
 def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
@@ -145,10 +137,10 @@ def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int])
 
 def _listed_files(
     root: Path, split: str, years: Sequence[str], task: Task, report: DataReport
-) -> list[tuple[list[Path], list[Path]]]:
-    """The image files, and the annotations or masks, with each name in the lists; repeated names are reported."""
+) -> list[tuple[list[Path], Path]]:
+    """The image files, and the annotation or mask, with each name in the lists; repeated names are reported."""
     kind, labels_name, usual_suffix, suffixes = _LABELS[task]
-    found: dict[tuple[Path, str], tuple[list[Path], list[Path]]] = {}
+    found: dict[tuple[Path, str], tuple[list[Path], Path]] = {}
     for folder, list_file in _find_lists(root, split, years, task):
         images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
         if not images_folder.is_dir() and (folder / "images").is_dir():
@@ -165,7 +157,7 @@ def _listed_files(
         for stem in stems:
             if (folder, stem) in found:
                 report.add(DataIssue.LISTED_TWICE, stem)
-            found[folder, stem] = images[stem], labels[stem]
+            found[folder, stem] = images[stem], _only(labels[stem])
     if not found:
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
     return list(found.values())
@@ -179,7 +171,8 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
     for part in split.split("+"):
         year, colon, name = part.strip().rpartition(":")
         if not name or (colon and not year) or "/" in name or "\\" in name:
-            raise DataError(f"split '{split}': expected a list like 'train' or '2007:train+2012:train', got '{part}'")
+            what = f"expected a list like 'train' or '2007:train+2012:train', got '{part}'"
+            raise DataError(f"{root}: split '{split}': {what}")
         for folder_year in [year] if colon else years or [""]:
             folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task)
             if folder is None:

@@ -84,7 +84,6 @@ def write_voc_xml(
 
     Raises:
         ValueError: no size, not one score for each object, or a name with characters that XML cannot hold.
-        OSError: the file could not be written.
     """
     if annotation.hw is None:
         raise ValueError("an annotation is written with the size of its image; got none")

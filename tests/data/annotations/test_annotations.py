@@ -1,4 +1,4 @@
-"""Packing must give back what went in; loader processes are in test_coco.py."""
+"""Packing gives back what went in (loader processes are in test_coco.py), and the report of issues."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
 from detseg.structures import ImageAnnotations
 
@@ -89,3 +90,25 @@ def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:
     assert keep.tolist() == [True, True, False, False, False, False]
     clipped, _ = training_boxes(boxes[[1, 1]], np.array([[10, 20], [11, 22]]))  # one size a box
     assert clipped.tolist() == [[0, 0, 20, 10], [0, 0, 22, 11]]
+
+
+def test_cases_are_counted_and_places_kept_once() -> None:
+    report = DataReport()
+    assert report.lines() == []
+    assert (report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == (0, [])
+    report.add(DataIssue.NO_AREA, "a.xml", 2)
+    report.add(DataIssue.NO_AREA, "b.xml")
+    report.add(DataIssue.NO_AREA, "a.xml")
+    report.note("a note")
+    assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
+
+
+def test_only_the_first_five_places_are_named() -> None:
+    report = DataReport()
+    report.add_all(DataIssue.NO_OBJECTS, list(range(100)))
+    for number in range(5):
+        report.add(DataIssue.CROWD, f"{number}")
+    line, exactly_five = report.lines()
+    assert line == "images without objects (kept, as background): 100 (0, 1, 2, 3, 4, ...)"
+    assert exactly_five.endswith("5 (0, 1, 2, 3, 4)")
+    assert report.examples(DataIssue.NO_OBJECTS) == ["0", "1", "2", "3", "4"]
