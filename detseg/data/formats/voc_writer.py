@@ -3,8 +3,6 @@
 ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/`` and ``ImageSets/Segmentation/`` with one list a split, and the
 palette images ``SegmentationClass/`` (label + 1) and ``SegmentationObject/`` (number of the object in the annotation,
 from 1), both 0 for background.
-
-Letters for dimensions: N objects, H and W pixels.
 """
 
 from __future__ import annotations
@@ -18,11 +16,11 @@ from PIL import Image
 from detseg.data.formats.voc_xml import VocAnnotation, write_voc_xml
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
-MAX_INDEX = 254
+_MAX_INDEX = 254
 """Largest index of a palette image for classes and objects; 255 means void."""
 
-_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationObject")
-_TASKS = ("Main", "Segmentation")
+_MAPS = ("SegmentationClass", "SegmentationObject")
+_LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
 
 
 class VocWriter:
@@ -30,19 +28,16 @@ class VocWriter:
 
     Args:
         root: the folder of the layout, which is created.
-        classes: class names in label order, at most 254.
-
-    Raises:
-        ValueError: more classes than a palette image can hold.
+        classes: class names in label order, at most 254, which is what a palette image can hold.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        if len(classes) > MAX_INDEX:
-            raise ValueError(f"a palette image holds at most {MAX_INDEX} classes, got {len(classes)}")
+        if len(classes) > _MAX_INDEX:
+            raise ValueError(f"a palette image holds at most {_MAX_INDEX} classes, got {len(classes)}")
         self.root = root
         self.classes = tuple(classes)
         self._stems: dict[str, list[str]] = {}
-        for folder in (*_FOLDERS, *(f"ImageSets/{task}" for task in _TASKS)):
+        for folder in ("JPEGImages", "Annotations", *_MAPS, *_LISTS):
             (root / folder).mkdir(parents=True, exist_ok=True)
 
     def add(
@@ -58,19 +53,19 @@ class VocWriter:
         """Write one image with its annotation and its two segmentation maps.
 
         Args:
-            split: the list that gets its name.
-            stem: its name without a suffix.
+            split: name of the split.
+            stem: name of the image without a suffix.
             image: (H, W, 3) uint8 RGB.
             boxes: (N, 4) xyxy pixels, 0-based and half-open.
             labels: (N,) positions in the class names.
-            masks: (N, H, W) bool; where two overlap, the later one is written.
+            masks: (N, H, W) bool; where two overlap, the later one is drawn.
             truncated: (N,) bool, VOC's flag.
 
         Raises:
             ValueError: the arrays differ in N, or N is more than a palette image can hold.
         """
-        if len(labels) > MAX_INDEX:
-            raise ValueError(f"{stem}: a palette image holds at most {MAX_INDEX} objects, got {len(labels)}")
+        if len(labels) > _MAX_INDEX:
+            raise ValueError(f"{stem}: a palette image holds at most {_MAX_INDEX} objects, got {len(labels)}")
         names = tuple(self.classes[label] for label in labels)
         not_difficult = np.zeros(len(labels), dtype=np.bool_)
         annotation = VocAnnotation(f"{stem}.jpg", image.shape[:2], names, boxes, not_difficult, truncated)
@@ -78,7 +73,7 @@ class VocWriter:
         maps = np.zeros((2, *image.shape[:2]), dtype=np.uint8)
         for number, (label, mask) in enumerate(zip(labels, masks, strict=True), start=1):
             maps[:, mask] = [[label + 1], [number]]
-        for folder, indices in zip(("SegmentationClass", "SegmentationObject"), maps, strict=True):
+        for folder, indices in zip(_MAPS, maps, strict=True):
             palette_image = Image.fromarray(indices, mode="P")
             palette_image.putpalette(voc_palette())
             palette_image.save(self.root / folder / f"{stem}.png")
@@ -89,9 +84,8 @@ class VocWriter:
     def finish(self) -> None:
         """Write the lists of the splits."""
         for split, stems in self._stems.items():
-            for task in _TASKS:
-                path = self.root / "ImageSets" / task / f"{split}.txt"
-                path.write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+            for folder in _LISTS:
+                (self.root / folder / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
 
 
 def voc_palette() -> list[int]:
