@@ -1,4 +1,4 @@
-"""Writes the Pascal VOC layout (Everingham et al. 2010) for detection and segmentation.
+"""Writes Pascal VOC (Everingham et al. 2010): single annotation files, and the layout with masks.
 
 ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/`` and ``ImageSets/Segmentation/`` with one list a split, and the
 palette images ``SegmentationClass/`` (label + 1) and ``SegmentationObject/`` (number of the object in the annotation,
@@ -7,13 +7,16 @@ from 1), both 0 for background.
 
 from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from detseg.data.formats.voc_xml import VocAnnotation, write_voc_xml
+from detseg.data.formats.voc_xml import VocAnnotation
+from detseg.messages import shown
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 _MAX_INDEX = 254
@@ -21,6 +24,76 @@ _MAX_INDEX = 254
 
 _MAPS = ("SegmentationClass", "SegmentationObject")
 _LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
+
+
+# XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
+_XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+
+
+def write_voc_xml(
+    path: Path,
+    annotation: VocAnnotation,
+    folder: str = "",
+    segmented: bool = False,
+    scores: Sequence[float] | None = None,
+) -> None:
+    """Write an annotation file, with corners to a thousandth of a pixel.
+
+    Boxes thinner than a pixel, which inclusive corners cannot state, become one pixel wide (high) about their centre.
+
+    Args:
+        path: the file; an existing one is replaced.
+        annotation: what to write; its size must be known.
+        folder: name of the folder of the image; empty: none is stated.
+        segmented: whether the image has masks.
+        scores: N scores in [0, 1] of detections, written as ``<score>``, which VOC's readers ignore; None: none.
+
+    Raises:
+        ValueError: no size, not one score for each object, or a name with characters that XML cannot hold.
+    """
+    if annotation.hw is None:
+        raise ValueError("an annotation is written with the size of its image; got none")
+    height, width = annotation.hw
+    if scores is not None and len(scores) != len(annotation.names):
+        raise ValueError(f"expected a score for each of {len(annotation.names)} objects, got {len(scores)}")
+    root = ET.Element("annotation")
+    if folder:
+        _add(root, folder=folder)
+    _add(root, filename=annotation.filename)
+    _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=int(segmented))
+    for i, (name, (x1, y1, x2, y2)) in enumerate(zip(annotation.names, annotation.boxes.tolist(), strict=True)):
+        item = ET.SubElement(root, "object")
+        flags = {"truncated": int(annotation.truncated[i]), "difficult": int(annotation.difficult[i])}
+        _add(item, name=name, pose="Unspecified", **flags)
+        (xmin, xmax), (ymin, ymax) = _inclusive(x1, x2, width), _inclusive(y1, y2, height)
+        _add(ET.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+        if scores is not None:
+            _add(item, score=f"{scores[i]:.6f}")
+    ET.indent(root)
+    ET.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
+    """0-based half-open → 1-based inclusive along an axis of ``side`` pixels: the last pixel end - 1 is number end."""
+    if end - start >= 1:
+        return start + 1, end
+    middle = min(max((start + 1 + end) / 2, 1.0), float(side))  # the pixel about the centre, inside the image
+    return middle, middle
+
+
+def check_xml_text(what: str, text: str) -> None:
+    """Raise a ValueError that begins with ``what`` if XML cannot hold a text."""
+    if not _XML_TEXT.fullmatch(text):
+        raise ValueError(f"{what}: XML has no place for some of the characters of {shown(text)}")
+
+
+def _add(parent: ET.Element, **values: str | float) -> None:
+    """Add elements of text; numbers are written to a thousandth, whole ones as such."""
+    for tag, value in values.items():
+        text = value if isinstance(value, str) else f"{round(value, 3)}".removesuffix(".0")
+        check_xml_text(tag, text)
+        ET.SubElement(parent, tag).text = text
 
 
 class VocWriter:
