@@ -117,8 +117,8 @@ def _build(event: yaml.Event, events: Iterator[yaml.Event], position: Position, 
     mapping: dict[str, YamlValue] = {}
     lines: dict[str, int] = {}
     while not isinstance(item := next(events), yaml.MappingEndEvent):
-        key, mark = _build(item, events, position, depth + 1), item.start_mark
-        where = position(mark)
+        mark: Any = item.start_mark
+        key, where = _build(item, events, position, depth + 1), position(mark)
         if not isinstance(key, str):
             raise ConfigError(f"{where}: expected text as a key, got {quoted(key)}")
         if key in mapping:

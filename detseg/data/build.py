@@ -81,8 +81,9 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
             difference = compare_with_file(config.root, classes, config.classes)
             # Names: a table would say that this is not the training split.
             names = classes or mask_class_table(config.root, config.classes).names
-            encoding = config.mask_values, config.ignore_index, config.mask_colors, config.ignore_colors
-            dataset = read_mask_folder(*_paths(config, split), names, config.mask_suffix, *encoding, skip_bad)
+            paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
+            ignored, colors = config.ignore_index, config.mask_colors
+            dataset = read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
             return read_coco_masks(*_paths(config, split), names, skip_bad)
         case ShapesConfig():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,7 +35,8 @@ def serve(site: Site, certificate: Path | None = None) -> Iterator[Site]:
                 self.send_header("Location", target)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: site.breaks_after])
+            with suppress(ConnectionError):  # a client that has seen enough
+                self.wfile.write(content[: site.breaks_after])
 
         def log_message(self, format: str, *args: object) -> None:
             """Prints nothing."""

@@ -98,4 +98,5 @@ def farthest_color(rng: np.random.Generator, others: Sequence[Float32Array]) -> 
     """(3,) RGB in [0, 255]: the one of six random colours that is farthest from all ``others``."""
     candidates = rng.uniform(10, 245, (6, 3)).astype(np.float32)
     distances = np.linalg.norm(candidates[:, None] - np.stack(others)[None], axis=2)
-    return candidates[distances.min(axis=1).argmax()]
+    farthest: Float32Array = candidates[distances.min(axis=1).argmax()]
+    return farthest

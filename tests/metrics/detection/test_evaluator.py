@@ -67,6 +67,11 @@ def test_perfect_detections_and_a_class_that_does_not_occur() -> None:
     assert result.explain() == []
 
 
+def test_f1_iou_changes_f1_alone() -> None:
+    result = evaluate((found([((0, 0, 40, 24), 0.9, CAT)]), truth([(LEFT, CAT)])), f1_iou=0.7)  # IoU 0.6
+    assert (result.classes[CAT].f1, result.classes[CAT].voc10_ap50, result.f1_iou) == (0, 1, 0.7)
+
+
 def test_masks_lead_the_headline() -> None:
     """The box is right and the mask half of it: IoU 0.5 by masks, right for AP50 and wrong for AP75."""
     image = found_masks([(LEFT, 0.9, CAT)], [(0, 0, 40, 20)]), true_masks([(LEFT, CAT)])
