@@ -63,7 +63,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "albumentations": ("detseg/data/augment/pixels.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
     "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
-    "simplejpeg": ("detseg/data/images/jpeg.py",),
+    "simplejpeg": ("detseg/data/images/read.py",),
 }
 """Library → the files and folders that may import it."""
 
@@ -95,6 +95,9 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""
+
+READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
+"""Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
 MOST_ENTRIES = 12
 MAY_BE_LARGER = {"detseg": 21, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
@@ -158,6 +161,8 @@ def import_direction_in_data(root: Path) -> list[str]:
         part = path.relative_to(root / "detseg" / "data").with_suffix("").parts[0]
         for line, name in imports(root, path):
             parts = name.split(".")
+            if parts[:2] == ["detseg", "config"] and part not in READS_CONFIG_IN_DATA:
+                found.append(f"{_where(root, path)}:{line}: data/{part} must not import settings")
             if parts[:2] != ["detseg", "data"] or len(parts) < 3:
                 continue
             if parts[2] not in {part, *ALLOWED_IN_DATA.get(part, ())}:

@@ -40,7 +40,9 @@ def assert_same_detections_but_for_rounding(found: Detections, expected: Detecti
 
     A score changes by at most a quarter of what its logit does, and logits are below 16: scores are off by 4 times the
     rounding, coordinates by as much of the largest."""
-    assert len(found) == len(expected) > 0
+    assert len(found) == len(expected)
+    if not len(expected):
+        return
     tolerance = 4 * rounding_of(network)
     largest = float(expected.boxes.max())
     rows = [torch.cat([d.boxes / largest, d.scores[:, None], d.labels[:, None]], dim=1) for d in (expected, found)]

@@ -23,18 +23,11 @@ from detseg.messages import printable
 
 
 class ToolParser(argparse.ArgumentParser):
-    """An argument parser with ``--debug`` whose errors are one line, raised as ``ConfigError``.
-
-    ``parse_intermixed_args`` allows flags before, between and after positional arguments.
-    """
+    """An argument parser with ``--debug`` whose errors are one line, raised as ``ConfigError``."""
 
     def __init__(self, description: str, epilog: str | None = None) -> None:
-        super().__init__(
-            description=description,
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
+        formatter = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
@@ -46,20 +39,14 @@ def experiment_parser(description: str) -> ToolParser:
     """A parser for tools that read an experiment: file, overrides, ``--print-config``; its help lists all settings."""
     parser = ToolParser(description, epilog=help_text())
     # Optional for argparse alone: it would name the overrides among the "required" arguments.
-    parser.add_argument(
-        "config", nargs="?", type=Path, help="YAML file of the experiment, such as configs/yolo_shapes.yaml"
-    )
+    parser.add_argument("config", nargs="?", type=Path, help="YAML file, such as configs/yolo_shapes.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of the file")
     parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and exit")
     return parser
 
 
 def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
-    """The configuration that the arguments of an ``experiment_parser`` name.
-
-    Raises:
-        ConfigError: as ``load_config``, and where there is no argument, or the first is an override instead of a file.
-    """
+    """The configuration that the arguments of an ``experiment_parser`` name; ConfigError if they name none."""
     path: Path | None = arguments.config
     if path is None:
         raise ConfigError("no configuration file given, such as configs/yolo_shapes.yaml; see --help")
@@ -69,15 +56,8 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
 
 
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a tool and turn the user's mistakes into one line on stderr.
-
-    Args:
-        main: the tool; takes the arguments after the program's name.
-        argv: those arguments; None: of this process.
-
-    Returns:
-        The exit code.
-    """
+    """Run a tool on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
+    line on stderr."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error
@@ -87,8 +67,7 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         sys.stdout.flush()
     except DetsegError as error:
         # In other errors a line break comes from the name of a file, and must not look like another message.
-        several = isinstance(error, SettingsError)
-        return _report(str(error).split("\n") if several else [str(error)], arguments)
+        return _report(str(error).split("\n") if isinstance(error, SettingsError) else [str(error)], arguments)
     except RunStoppedError as stopped:
         print(printable(str(stopped)), file=sys.stderr)
         return EXIT_STOPPED

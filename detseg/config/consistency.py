@@ -10,9 +10,8 @@ from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.section import MAX_SIDE, Section
 
 Contradiction = tuple[str, str]
-"""The dotted path of a setting, and what is wrong with it and how to fix it."""
+"""The dotted path of a setting; what is wrong with it and how to fix it."""
 
-COARSEST_STRIDE = 32
 _BY_VARIANT: dict[str, tuple[str, ...]] = {
     "backbone": ("name", "depth", "width", "levels", "pretrained"),
     "neck": ("name", "channels", "depth"),
@@ -55,8 +54,8 @@ def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Cont
     masks = isinstance(model, MaskRcnnConfig)
     if isinstance(data, MaskFolderConfig):
         yield "data.name", f"mask_folder holds masks, model.name={name} finds boxes; take voc or coco, or another model"
-    if any(side % COARSEST_STRIDE for side in data.input_hw):
-        yield "data.image_size", f"model.name={name} needs multiples of {COARSEST_STRIDE}, got {list(data.input_hw)}"
+    if any(side % 32 for side in data.input_hw):  # the coarsest stride
+        yield "data.image_size", f"model.name={name} needs multiples of 32, got {list(data.input_hw)}"
     if data.augmentation.elastic.probability and not masks:
         yield "data.augmentation.elastic", "boxes cannot follow an elastic deformation; set its probability to 0"
     if isinstance(data, VocConfig):
@@ -102,20 +101,15 @@ def _variant(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction
 
 
 def _two_stage(config: ExperimentConfig, model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction]:
-    if config.evaluation.max_detections > model.max_detections:
-        yield (
-            "evaluation.max_detections",
-            f"the model keeps model.max_detections={model.max_detections} of an image; raise that, or lower this",
-        )
+    if config.evaluation.max_detections > (kept := model.max_detections):
+        yield "evaluation.max_detections", f"the model keeps model.max_detections={kept}; raise that, or lower this"
     if model.neck.name != "fpn":
         yield "model.neck.name", f"one head for all levels needs the equal channels of an fpn, got {model.neck.name}"
     for stage, section in (("rpn", model.rpn), ("roi_heads", model.roi_heads)):
-        if int(section.batch_size_per_image * section.positive_fraction) < 1:
-            yield (
-                f"model.{stage}.batch_size_per_image",
-                f"{section.batch_size_per_image} samples with a positive_fraction of {section.positive_fraction:g} "
-                "leave no positive at all, and boxes would never be learnt; raise either",
-            )
+        num, fraction = section.batch_size_per_image, section.positive_fraction
+        if int(num * fraction) < 1:
+            why = f"{num} with a positive_fraction of {fraction:g} leave no positive at all; raise either"
+            yield f"model.{stage}.batch_size_per_image", why
         if (loss := section.box_loss).name != "smooth_l1":
             why = f"belongs to smooth_l1; leave it out, or take that instead of {loss.name}"
             yield from _unused(f"model.{stage}.box_loss", loss, ("beta",), why)
@@ -130,10 +124,8 @@ def _freezing(config: ExperimentConfig) -> Iterator[Contradiction]:
     if unfreeze == 1:
         yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
     if unfreeze is not None and unfreeze > config.trainer.max_epochs and not config.trainer.fast_dev_run:
-        yield (
-            "model.backbone.unfreeze_epoch",
-            f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or train longer",
-        )
+        why = f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or raise it"
+        yield "model.backbone.unfreeze_epoch", why
     if backbone.freeze == "backbone" and unfreeze is None and config.optimizer.backbone_lr_scale != 1:
         yield "optimizer.backbone_lr_scale", "the whole backbone is always frozen, so it has no rate; leave it out"
 
@@ -142,19 +134,12 @@ def _sharding(config: ExperimentConfig) -> Iterator[Contradiction]:
     """What does not go with FSDP, where no process has the whole of a weight outside of a step."""
     trainer = config.trainer
     if trainer.strategy.startswith("fsdp_"):
-        yield (
-            "trainer.strategy",
-            f"expected fsdp, the one of its kind that knows the model's parts, got {trainer.strategy}",
-        )
+        yield "trainer.strategy", f"of this kind only fsdp is supported, got {trainer.strategy}"
     if trainer.strategy != "fsdp":
         return
-    if trainer.ema_decay:
-        yield "trainer.ema_decay", "averaged weights cannot follow those that trainer.strategy=fsdp shards; set it to 0"
-    if trainer.gradient_clip_norm:
-        yield "trainer.gradient_clip_norm", "Lightning does not clip by norm with trainer.strategy=fsdp; set it to 0"
-    if trainer.num_previews:
-        yield "trainer.num_previews", "with trainer.strategy=fsdp one process alone cannot draw; set it to 0"
-    if trainer.compile:
-        yield "trainer.compile", "is not supported with trainer.strategy=fsdp; set it to false"
+    for key in ("ema_decay", "gradient_clip_norm", "num_previews", "compile"):
+        if value := getattr(trainer, key):
+            off = "false" if value is True else 0
+            yield f"trainer.{key}", f"is not supported with trainer.strategy=fsdp; set it to {off}"
     if config.model.backbone.unfreeze_epoch is not None:
-        yield "model.backbone.unfreeze_epoch", "trainer.strategy=fsdp never releases what is frozen; leave it out"
+        yield "model.backbone.unfreeze_epoch", "is not supported with trainer.strategy=fsdp; leave it out"

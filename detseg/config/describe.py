@@ -41,26 +41,22 @@ This page is generated from the schema in `detseg/config/`: `python -m detseg.co
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting.
-
-    Attributes:
-        path: its keys, joined by dots.
-        kinds: names of the kinds of its section that have it in this form; empty: all of them.
-        type: what it accepts, in words.
-        default: its default as a file has it; None: it must be given.
-        meaning: its docstring, on one line.
-    """
+    """One setting."""
 
     path: str
     kinds: tuple[str, ...]
+    """Names of the kinds of its section that have it in this form; empty: all of them."""
     type: str
+    """What it accepts, in words."""
     default: str | None
+    """As a file has it; None: it must be given."""
     meaning: str
 
     @property
     def form(self) -> str:
-        """Type and default."""
-        return f"{self.type}; {'required' if self.default is None else f'default {self.default}'}"
+        """Kinds, type and default."""
+        kinds = f" ({', '.join(self.kinds)})" if self.kinds else ""
+        return f"{kinds}: {self.type}; {'required' if self.default is None else f'default {self.default}'}"
 
 
 def every_setting() -> list[Setting]:
@@ -72,8 +68,7 @@ def help_text() -> str:
     """All settings for a terminal: path, type, default, meaning."""
     lines = ["settings (in the file, or as key.key=value after it):"]
     for setting in every_setting():
-        kinds = f" [{', '.join(setting.kinds)}]" if setting.kinds else ""
-        lines.append(f"  {setting.path}{kinds}: {setting.form}")
+        lines.append(f"  {setting.path}{setting.form}")
         lines += textwrap.wrap(setting.meaning, width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -84,18 +79,12 @@ def markdown() -> str:
     for section, settings in groupby(every_setting(), key=lambda setting: setting.path.rpartition(".")[0]):
         parts.append(f"\n## `{section}`\n" if section else "\n## Top level\n")
         for setting in settings:
-            kinds = f" ({', '.join(setting.kinds)})" if setting.kinds else ""
-            parts.append(f"- **`{setting.path.rpartition('.')[2]}`**{kinds}: {setting.form}.  \n  {setting.meaning}")
+            parts.append(f"- **`{setting.path.rpartition('.')[2]}`**{setting.form}.  \n  {setting.meaning}")
     return "\n".join(parts) + "\n"
 
 
 def in_words(annotation: Any, constraints: Iterable[Any] = ()) -> str:
-    """What a type of the schema accepts, e.g. ``a whole number of at least 1``.
-
-    Args:
-        annotation: the annotation of a field, or a part of one.
-        constraints: what pydantic keeps beside it: ``FieldInfo.metadata``.
-    """
+    """What the annotation of a field accepts, with its ``FieldInfo.metadata``: ``a whole number of at least 1``."""
     if get_origin(annotation) is Annotated:
         annotation, *extras = get_args(annotation)
         constraints = [c for extra in extras for c in (extra.metadata if isinstance(extra, FieldInfo) else [extra])]
@@ -127,12 +116,8 @@ def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]
             if inner := sections(field.annotation):
                 below[key] = inner
             elif key != "name" or len(kinds) == 1:
-                form = (
-                    key,
-                    in_words(field.annotation, field.metadata),
-                    _default_text(field),
-                    _folded(field.description),
-                )
+                type_, meaning = in_words(field.annotation, field.metadata), _folded(field.description)
+                form = key, type_, _default_text(field), meaning
                 own.setdefault(form, []).append(kind_name(kind) if len(kinds) > 1 else "")
     settings = [
         Setting(prefix + key, () if len(names) == len(kinds) else tuple(names), type_, default, meaning)
@@ -140,16 +125,13 @@ def _settings_of(kinds: tuple[type[Section], ...], prefix: str) -> list[Setting]
     ]
     for key, inner in below.items():
         if len(inner) > 1:
-            settings.append(_kind_setting(prefix + key, inner, kinds[0].model_fields[key]))
+            names = ", ".join(f"'{kind_name(kind)}'" for kind in inner)
+            usual = kinds[0].model_fields[key].default
+            default = kind_name(type(usual)) if isinstance(usual, Section) else None
+            meaning = " ".join(f"`{kind_name(kind)}`: {_folded(kind.__doc__)}" for kind in inner)
+            settings.append(Setting(f"{prefix}{key}.name", (), f"one of {names}", default, meaning))
         settings += _settings_of(inner, f"{prefix}{key}.")
     return settings
-
-
-def _kind_setting(path: str, kinds: tuple[type[Section], ...], field: FieldInfo) -> Setting:
-    names = ", ".join(f"'{kind_name(kind)}'" for kind in kinds)
-    default = kind_name(type(field.default)) if isinstance(field.default, Section) else None
-    meaning = " ".join(f"`{kind_name(kind)}`: {_folded(kind.__doc__)}" for kind in kinds)
-    return Setting(f"{path}.name", (), f"one of {names}", default, meaning)
 
 
 def _default_text(field: FieldInfo) -> str | None:
@@ -169,10 +151,10 @@ def _number_in_words(number: type[int] | type[float], constraints: list[Any]) ->
     words = {"ge": "of at least", "gt": "above", "le": "of at most", "lt": "below"}
     bounds = {bound: getattr(c, bound) for c in constraints for bound in words if hasattr(c, bound)}
     noun = "a whole number" if number is int else "a number"
-    if "ge" in bounds and "le" in bounds:
+    if bounds.keys() == {"ge", "le"}:
         return f"{noun} from {bounds['ge']} to {bounds['le']}"
-    limits = [f"{words[bound]} {bounds[bound]}" for bound in words if bound in bounds]
-    return " ".join([noun, " and ".join(limits)]) if limits else noun
+    limits = " and ".join(f"{words[bound]} {bounds[bound]}" for bound in words if bound in bounds)
+    return f"{noun} {limits}" if limits else noun
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
-from detseg.config.explain import Origin, explain
+from detseg.config.error_messages import Origin, explain
 from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
@@ -22,44 +22,31 @@ from detseg.messages import printable
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment that a YAML file describes.
-
-    Args:
-        path: the file.
-        overrides: ``a.b.c=value`` each; the value is YAML and replaces the file's.
+    """The experiment that a YAML file describes, with ``a.b.c=value`` overrides, whose values are YAML.
 
     Raises:
         ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got.
     """
-    data = read_yaml(Path(path))
-    parsed = tuple(parse_override(text) for text in overrides)
-    return _validate(apply_overrides(data, parsed), Origin(printable(str(path)), data, parsed))
+    return _validate(read_yaml(Path(path)), printable(str(path)), overrides)
 
 
 def config_from_dict(
     data: Mapping[str, Any], where: str = "checkpoint", overrides: Sequence[str] = ()
 ) -> ExperimentConfig:
-    """The experiment that plain data describes, as ``config_to_dict`` gave it.
-
-    Args:
-        data: nested mappings, lists and scalars.
-        where: what an error begins with.
-        overrides: ``a.b.c=value`` each.
+    """The experiment that plain data describes, as ``config_to_dict`` gave it; ``where`` begins its errors.
 
     Raises:
         ConfigError: as ``load_config``; also where ``data`` holds anything but plain data.
     """
-    parsed = tuple(parse_override(text) for text in overrides)
-    return _validate(apply_overrides(dict(data), parsed), Origin(where, dict(data), parsed))
+    return _validate(dict(data), where, overrides)
 
 
 def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
     """Plain settings of a checkpoint or a bundle with ``data.download`` off: only the user's own configuration file or
     override may start a download."""
-    section = data.get("data")
-    if not isinstance(section, Mapping) or "download" not in section:
-        return dict(data)
-    return {**data, "data": {**section, "download": False}}
+    if isinstance(section := data.get("data"), Mapping) and "download" in section:
+        return {**data, "data": {**section, "download": False}}
+    return dict(data)
 
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
@@ -72,16 +59,19 @@ def config_to_yaml(config: ExperimentConfig) -> str:
     return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
+def _validate(data: dict[str, YamlValue], where: str, texts: Sequence[str]) -> ExperimentConfig:
     """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
     and text as paths."""
+    overrides = tuple(map(parse_override, texts))
+    origin = Origin(where, data, overrides)
+    data = apply_overrides(data, overrides)
     _raise(old_names(data), origin)
     data = _name_default_kinds(data, ExperimentConfig)
     try:
         text = json.dumps(data)
         json.loads(text, parse_int=_check_integer)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{origin.where}: the configuration is not plain data: {error}") from None
+        raise ConfigError(f"{where}: the configuration is not plain data: {error}") from None
     try:
         config = ExperimentConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
@@ -91,21 +81,17 @@ def _validate(data: dict[str, YamlValue], origin: Origin) -> ExperimentConfig:
 
 
 def _raise(wrong: Iterable[tuple[str, str]], origin: Origin) -> None:
-    """One error with a line for each path and message, if there are any."""
-    lines = [printable(f"{origin.of(tuple(path.split('.')))}: {path}: {message}") for path, message in wrong]
-    if lines:
+    if lines := [printable(f"{origin.of(tuple(path.split('.')))}: {path}: {message}") for path, message in wrong]:
         raise SettingsError("\n".join(lines))
 
 
 def _check_integer(digits: str) -> None:
-    """The rule of ``strict_yaml``, for plain data from elsewhere."""
     if not -(2**63) <= int(digits) < 2**63:
         raise ValueError("a whole number beyond 64 bits")
 
 
 def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> dict[str, YamlValue]:
-    """``data`` with the default ``name`` of each section that leaves it out: ``model.backbone`` without a name is the
-    paper's encoder in a unet, also when its width is set."""
+    """``data`` with the default ``name`` of each section that leaves it out, such as unet's ``model.backbone``."""
     result = dict(data)
     for key, field in schema.model_fields.items():
         value, kinds = data.get(key), sections(field.annotation)
@@ -120,10 +106,6 @@ def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> di
 
 class _Dumper(yaml.SafeDumper):
     """Writes lists on one line, and quotes text that YAML 1.2 would read as a number."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        """Every value is written out."""
-        return True
 
 
 def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:

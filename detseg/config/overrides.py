@@ -1,7 +1,4 @@
-"""Overrides from the command line: ``trainer.max_epochs=3`` sets one value over the file's.
-
-The value is read by the rules of the files. Of several overrides of one setting the last counts.
-"""
+"""Overrides from the command line: ``trainer.max_epochs=3``, its value read by the rules of the files."""
 
 from __future__ import annotations
 
@@ -12,19 +9,10 @@ from detseg.config.strict_yaml import YamlValue, parse_value
 from detseg.errors import ConfigError
 from detseg.messages import printable, quoted
 
-_MAX_REPEATED = 200
-"""Characters of an override that errors repeat."""
-
 
 @dataclass(frozen=True)
 class Override:
-    """One override.
-
-    Attributes:
-        path: the keys from the top to the setting.
-        value: what it is set to.
-        where: what an error about it begins with.
-    """
+    """The keys from the top to a setting, its value, and what an error about it begins with."""
 
     path: tuple[str, ...]
     value: YamlValue
@@ -38,7 +26,7 @@ def parse_override(text: str) -> Override:
         ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
     """
     key, equals, value_text = text.partition("=")
-    where = f"override {printable(text if len(text) <= _MAX_REPEATED else text[:_MAX_REPEATED] + '...')}"
+    where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
     if not equals:
         raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
     path = tuple(key.split("."))
@@ -48,18 +36,12 @@ def parse_override(text: str) -> Override:
         raise ConfigError(f"{where}: no value after '='; write null for none, or '\"\"' for empty text")
     value = parse_value(value_text, where)
     if isinstance(value, dict):
-        raise ConfigError(
-            f"{where}: expected a single value or a list; set a section key by key: {printable(key)}.key=value"
-        )
+        raise ConfigError(f"{where}: expected a value or a list; set a section key by key: {printable(key)}.key=value")
     return Override(path, value, where)
 
 
 def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:
-    """A copy of ``data`` with the overrides set, in their order; sections on the way are created.
-
-    Raises:
-        ConfigError: an override leads through something that is no section.
-    """
+    """A copy of ``data`` with the overrides set in their order; ConfigError where a path leads through a value."""
     result = dict(data)
     for override in overrides:
         section = result

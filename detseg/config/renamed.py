@@ -41,7 +41,6 @@ _RENAMED_VALUES: dict[str, dict[Any, Any]] = {
 }
 """Path of today → old value → new value."""
 
-
 _NEW_KEYS = {(new.rpartition(".")[0], old.rpartition(".")[2]): new.rpartition(".")[2] for old, new in RENAMED.items()}
 """(section by its name of today, old key) → new key, so that a section may have its new name and its keys the old."""
 _SECTIONS = {section for section, _ in _NEW_KEYS}
@@ -50,10 +49,7 @@ _SECTIONS = {section for section, _ in _NEW_KEYS}
 def old_names(data: Mapping[str, Any], path: str = "", section: str = "") -> Iterator[tuple[str, str]]:
     """The path of each setting that has an old name or value, and what to write instead.
 
-    Args:
-        data: nested mappings, as the user wrote them.
-        path: where they stand.
-        section: the same by the names of today.
+    ``path`` is where ``data`` stands, and ``section`` is the same by the names of today.
     """
     for key, value in data.items():
         below, there = _join(section, _NEW_KEYS.get((section, key), key)), _join(path, key)
@@ -66,12 +62,7 @@ def old_names(data: Mapping[str, Any], path: str = "", section: str = "") -> Ite
 
 
 def rename_settings(data: Mapping[str, Any], section: str = "") -> dict[str, Any]:
-    """Plain settings of an older version, from a checkpoint for example, by the names of today.
-
-    Args:
-        data: nested mappings; untouched.
-        section: where in the schema they stand.
-    """
+    """A copy of an older version's plain settings, of a checkpoint for example, with the names of today."""
     result: dict[str, Any] = {}
     for key, value in data.items():
         new_key = _NEW_KEYS.get((section, key), key)

@@ -1,9 +1,8 @@
 """A strict reader of YAML: plain data or one clear line, never a guess.
 
-PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight, ``12:30`` is 750 and the second of
-two equal keys wins in silence. Here PyYAML only parses the text into events; the values are built from those by the
-core schema of YAML 1.2 (section 10.3). Tags, anchors, aliases, second documents and keys that are not text are errors:
-settings need none of them, and without them no file can name a class or grow beyond its own size.
+PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight and a duplicate key wins in silence.
+Here it only parses the text into events; values follow the core schema of YAML 1.2 (section 10.3). Tags, anchors,
+aliases and second documents are errors, so that no file can name a class or grow beyond its own size.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"
 Position = Callable[[Any], str]
 """What an error at a PyYAML mark (None: the whole text) begins with."""
 
-_MAX_DEPTH = 30
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _WORDS: dict[str, bool | None] = {
@@ -46,11 +44,9 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
     except FileNotFoundError:
         near = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
         raise ConfigError(f"{name}: no such configuration file{near}") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{name}: a folder, expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{name}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from None
-    except (OSError, ValueError) as error:  # no permission, a NUL in the name, ...
+    except (OSError, ValueError) as error:  # a folder, no permission, a NUL in the name, ...
         raise ConfigError(f"{name}: cannot be read: {printable(str(error))}") from None
     value = _parse(text, lambda mark: f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name)
     if not isinstance(value, dict):
@@ -60,11 +56,7 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
 
 
 def parse_value(text: str, where: str) -> YamlValue:
-    """The value of an override, by the rules of the files.
-
-    Args:
-        text: what stands right of the equals sign.
-        where: what an error begins with.
+    """The value of an override by the rules of the files; ``where`` begins its errors.
 
     Raises:
         ConfigError: not YAML, or a part of it is a comment.
@@ -74,24 +66,6 @@ def parse_value(text: str, where: str) -> YamlValue:
     if last_token.end_mark.index < len(text.rstrip()):
         raise ConfigError(f"{where}: '#' begins a comment in YAML; put the value in quotes")
     return value
-
-
-def _resolve_plain(text: str) -> bool | int | float | str | None:
-    """The value of a scalar without quotes, by the core schema of YAML 1.2.
-
-    Raises:
-        ValueError: a whole number beyond 64 bits.
-    """
-    if text in _WORDS:
-        return _WORDS[text]
-    if _INTEGER.fullmatch(text):
-        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
-        if len(text) > 40 or not -(2**63) <= (number := int(text, base)) < 2**63:
-            raise ValueError("a whole number beyond 64 bits")
-        return number
-    if _FLOAT.fullmatch(text):
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    return text
 
 
 def needs_quotes(text: str) -> bool:
@@ -114,8 +88,7 @@ def _parse(text: str, position: Position) -> YamlValue:
         raise
     except yaml.MarkedYAMLError as error:
         context = f" ({error.context})" if error.context else ""
-        mark = error.problem_mark or error.context_mark
-        raise ConfigError(f"{position(mark)}: not valid YAML: {error.problem}{context}") from None
+        raise ConfigError(f"{position(error.problem_mark)}: not valid YAML: {error.problem}{context}") from None
     except ReaderError as error:
         character = printable(text[error.position])
         line = text.count("\n", 0, error.position) + 1
@@ -132,8 +105,8 @@ def _build(event: yaml.Event, events: Iterator[yaml.Event], position: Position, 
         raise ConfigError(f"{where}: anchors (&) and aliases (*) are not allowed; write the value out, or quote it")
     if getattr(event, "tag", None):
         raise ConfigError(f"{where}: tags (!) are not allowed; remove it, or quote the value")
-    if depth > _MAX_DEPTH:
-        raise ConfigError(f"{where}: nested deeper than {_MAX_DEPTH} levels")
+    if depth > 30:
+        raise ConfigError(f"{where}: nested deeper than 30 levels")
     if isinstance(event, yaml.ScalarEvent):
         return _scalar(event, where)
     if isinstance(event, yaml.SequenceStartEvent):
@@ -142,25 +115,31 @@ def _build(event: yaml.Event, events: Iterator[yaml.Event], position: Position, 
             items.append(_build(item, events, position, depth + 1))
         return items
     mapping: dict[str, YamlValue] = {}
-    marks: dict[str, Any] = {}
+    lines: dict[str, int] = {}
     while not isinstance(item := next(events), yaml.MappingEndEvent):
-        key, mark = _build(item, events, position, depth + 1), item.start_mark
-        where = position(mark)
+        mark: Any = item.start_mark
+        key, where = _build(item, events, position, depth + 1), position(mark)
         if not isinstance(key, str):
             raise ConfigError(f"{where}: expected text as a key, got {quoted(key)}")
         if key in mapping:
-            raise ConfigError(
-                f"{where}: duplicate key {quoted(key)}, first on line {marks[key].line + 1}; remove one of them"
-            )
-        marks[key] = mark
+            raise ConfigError(f"{where}: duplicate key {quoted(key)}, first on line {lines[key]}; remove one of them")
+        lines[key] = mark.line + 1
         mapping[key] = _build(next(events), events, position, depth + 1)
     return mapping
 
 
-def _scalar(event: yaml.ScalarEvent, where: str) -> YamlValue:
-    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in event.value):
-        raise ConfigError(f"{where}: a NUL or half a surrogate pair is not text, got {quoted(event.value)}")
-    try:
-        return _resolve_plain(event.value) if event.implicit[0] else event.value
-    except ValueError as error:
-        raise ConfigError(f"{where}: {quoted(event.value)} is {error}") from None
+def _scalar(event: yaml.ScalarEvent, where: str) -> bool | int | float | str | None:
+    """The value of a scalar; without quotes it follows the core schema of YAML 1.2."""
+    text: str = event.value
+    if re.search("[\0\ud800-\udfff]", text):
+        raise ConfigError(f"{where}: a NUL or half a surrogate pair is not text, got {quoted(text)}")
+    if not event.implicit[0]:
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if _INTEGER.fullmatch(text):
+        base = {"0o": 8, "0x": 16}.get(text[:2], 10)
+        if len(text) > 40 or not -(2**63) <= (number := int(text, base)) < 2**63:
+            raise ConfigError(f"{where}: {quoted(text)} is a whole number beyond 64 bits")
+        return number
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan")) if _FLOAT.fullmatch(text) else text

@@ -19,6 +19,7 @@ from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.synthetic.drawing import SHAPE_CLASSES
 from detseg.data.synthetic.write import write_shapes
 from detseg.errors import ClassTableError, DataError
+from detseg.messages import listed
 from detseg.structures import ClassTable
 
 Split = Literal["train", "val", "test"]
@@ -57,11 +58,10 @@ def open_split(
         case VocConfig():
             raise DataError("data.name: voc has no instance masks; set data.name=coco, or model.name=faster_rcnn")
         case CocoConfig():
-            return read_coco(*_coco_paths(config, split), names, masks)
+            return read_coco(*_paths(config, split), names, masks)
         case ShapesConfig() if masks:
             root = _shapes_root(config, split) / "coco"
-            file = root / "annotations" / f"instances_{split}.json"
-            return read_coco(root / split, file, names or SHAPE_CLASSES, masks)
+            return read_coco(root / split, root / f"annotations/instances_{split}.json", names or SHAPE_CLASSES, masks)
         case ShapesConfig():
             return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
@@ -79,26 +79,18 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
             dataset = read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
         case MaskFolderConfig():
             difference = compare_with_file(config.root, classes, config.classes)
-            dataset = read_mask_folder(
-                *_folder_paths(config, split),
-                # A table would say that this is not the training split.
-                classes or mask_class_table(config.root, config.classes).names,
-                config.mask_suffix,
-                config.mask_values,
-                config.ignore_index,
-                config.mask_colors,
-                config.ignore_colors,
-                skip_bad,
-            )
+            # Names: a table would say that this is not the training split.
+            names = classes or mask_class_table(config.root, config.classes).names
+            paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
+            ignored, colors = config.ignore_index, config.mask_colors
+            dataset = read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
-            return read_coco_masks(*_coco_paths(config, split), names, skip_bad)
+            return read_coco_masks(*_paths(config, split), names, skip_bad)
         case ShapesConfig():
-            given = names.names if isinstance(names, ClassTable) else names
-            if given and given != SHAPE_MASK_CLASSES:
-                raise ClassTableError(
-                    f"data.classes: expected those of the shapes set, {', '.join(SHAPE_MASK_CLASSES)}, in this order; "
-                    f"got {', '.join(given)}"
-                )
+            given = (classes.names if classes else config.classes) or SHAPE_MASK_CLASSES
+            if given != SHAPE_MASK_CLASSES:
+                expected = f"expected those of the shapes set, {', '.join(SHAPE_MASK_CLASSES)}, in this order"
+                raise ClassTableError(f"data.classes: {expected}; got {listed(given)}")
             root = _shapes_root(config, split) / "voc"
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
     if difference:
@@ -115,28 +107,17 @@ def _voc_list(config: VocConfig, split: Split) -> str:
     return name
 
 
-def _coco_paths(config: CocoConfig, split: Split) -> tuple[Path, Path]:
-    """The image folder and the annotation file of a split."""
-    images, annotations = {
-        "train": (config.train_images, config.train_annotations),
-        "val": (config.val_images, config.val_annotations),
-        "test": (config.test_images, config.test_annotations),
-    }[split]
-    if images is None or annotations is None:
-        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
-    return config.root / images, config.root / annotations
-
-
-def _folder_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
-    """The folders of images and masks of a split."""
-    images, masks = {
-        "train": (config.train_images, config.train_masks),
-        "val": (config.val_images, config.val_masks),
-        "test": (config.test_images, config.test_masks),
-    }[split]
-    if images is None or masks is None:
-        raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
-    return config.root / images, config.root / masks
+def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder of a split, and its annotation file or mask folder."""
+    if isinstance(config, CocoConfig):
+        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
+    else:
+        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
+    number = ("train", "val", "test").index(split)
+    images, truth = (config.train_images, config.val_images, config.test_images)[number], truths[number]
+    if images is None or truth is None:
+        raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
+    return config.root / images, config.root / truth
 
 
 def _shapes_root(config: ShapesConfig, split: Split) -> Path:

@@ -7,22 +7,17 @@ import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
 from urllib import request
-from urllib.error import URLError
 
 from rich.progress import wrap_file
 
 from detseg.data.formats.voc import find_year_folder
 from detseg.errors import DataError
 from detseg.messages import one_line, shown
-
-_TIMEOUT = 60.0
-"""Seconds without a byte after which a download fails."""
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -32,11 +27,6 @@ class Archive:
     url: str
     size: int
     sha256: str
-
-    @property
-    def name(self) -> str:
-        """The file name in the address."""
-        return self.url.rpartition("/")[2]
 
 
 Archives = Mapping[str, Mapping[str, Archive]]
@@ -79,60 +69,46 @@ def https_opener() -> request.OpenerDirector:
 
 
 def download_voc(
-    root: Path | str, year: str, archives: Archives = VOC_ARCHIVES, opener: request.OpenerDirector | None = None
-) -> Path:
-    """Download a year of Pascal VOC if it is not there.
-
-    The archives are kept beside ``VOCdevkit``. An archive that is there already is used instead of a download.
+    root: Path, year: str, archives: Archives = VOC_ARCHIVES, opener: request.OpenerDirector | None = None
+) -> None:
+    """Download a year of Pascal VOC if it is not there; its archives are kept, or used, beside ``VOCdevkit``.
 
     Args:
         root: the folder that holds ``VOCdevkit``, or ``VOCdevkit`` itself.
         year: "2007" (trainval and test) or "2012" (trainval).
-        archives: where to download from.
-        opener: opens the addresses; None: ``https_opener()``.
-
-    Returns:
-        the folder of the year, with ``Annotations``, ``ImageSets`` and ``JPEGImages``.
+        archives, opener: where to download from, and how; other ones in tests.
 
     Raises:
         DataError: the year is unknown, or the download failed.
     """
     if year not in archives:
         raise DataError(f"VOC {year} cannot be downloaded; expected one of the years {', '.join(archives)}")
-    root = Path(root)
     parent = root.parent if root.name == "VOCdevkit" else root
     folder = parent / "VOCdevkit" / f"VOC{year}"
     for list_name, archive in archives[year].items():
-        file = parent / archive.name
+        file = parent / archive.url.rpartition("/")[2]
         try:
             parent.mkdir(parents=True, exist_ok=True)
-            with _lock(parent / f".{archive.name}.lock"):
-                if not _has_list(root, year, list_name):
+            with _lock(parent / f".{file.name}.lock"):
+                there = find_year_folder(root, year)
+                if there is None or not (there / "ImageSets" / "Main" / f"{list_name}.txt").is_file():
                     fetch(archive, file, opener or https_opener())
                     _unpack_into(folder, file)
-        except (OSError, DataError) as error:
+        except (OSError, HTTPException, DataError) as error:
             raise DataError(
                 f"cannot download VOC {year} {list_name} from {archive.url} ({one_line(error)}); download it elsewhere "
                 f"and save the archive as {file}, or its Annotations, ImageSets and JPEGImages in {folder}"
             ) from None
-    return find_year_folder(root, year) or folder
-
-
-def _has_list(root: Path, year: str, list_name: str) -> bool:
-    folder = find_year_folder(root, year)
-    return folder is not None and (folder / "ImageSets" / "Main" / f"{list_name}.txt").is_file()
 
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a file lock, which ends with the process: all processes of a training ask for the data."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where trainings have one process
-        yield
-        return
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        with suppress(ImportError):  # Windows, where trainings have one process
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -140,7 +116,8 @@ def fetch(archive: Archive, path: Path, opener: request.OpenerDirector) -> None:
     """Download an archive to ``path`` if there is no such file, and check size and SHA-256 in either case.
 
     Raises:
-        DataError: the download failed, or the file is not the archive.
+        DataError: the file is not the archive.
+        OSError, HTTPException: the download failed.
     """
     if path.exists():
         if problem := _difference(path, archive):
@@ -150,20 +127,17 @@ def fetch(archive: Archive, path: Path, opener: request.OpenerDirector) -> None:
     wanted = request.Request(archive.url, headers={"User-Agent": "detseg", "Accept-Encoding": "identity"})
     try:
         with (
-            opener.open(wanted, timeout=_TIMEOUT) as response,
-            wrap_file(response, archive.size, description=archive.name, transient=True) as reader,
+            opener.open(wanted, timeout=60.0) as response,
+            wrap_file(response, archive.size, description=path.name, transient=True) as reader,
             partial.open("wb") as file,
         ):
             missing = archive.size + 1  # one byte too many shows that the file is too long
-            while chunk := reader.read(min(_CHUNK, missing)):
+            while chunk := reader.read(min(1 << 20, missing)):
                 file.write(chunk)
                 missing -= len(chunk)
         if problem := _difference(partial, archive):
             raise DataError(f"{problem}; the download was deleted")
         os.replace(partial, path)
-    except (OSError, HTTPException) as error:
-        reason = error.reason if isinstance(error, URLError) else None
-        raise DataError(one_line(reason if isinstance(reason, Exception) else error)) from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -185,8 +159,8 @@ def _unpack_into(folder: Path, archive: Path) -> None:
         unpack_tar(archive, unpacked)
         source = unpacked / "VOCdevkit" / folder.name
         files = [path.relative_to(source) for path in source.rglob("*") if path.is_file()]
-        files.sort(key=lambda path: path.parts[0] == "ImageSets")  # last: a list means that its images are there
-        for path in files:
+        # A list means that its images are there, so lists come last.
+        for path in sorted(files, key=lambda path: path.parts[0] == "ImageSets"):
             (folder / path).parent.mkdir(parents=True, exist_ok=True)
             os.replace(source / path, folder / path)
     finally:
@@ -198,7 +172,6 @@ def unpack_tar(archive: Path, folder: Path) -> None:
 
     Raises:
         DataError: it is not such an archive, is damaged or unsafe, or Python is too old to unpack it safely.
-        OSError: a file could not be written.
     """
     if not hasattr(tarfile, "data_filter"):
         raise DataError(f"{archive}: archives are unpacked by Python 3.11.4 or newer; update it, or unpack it yourself")

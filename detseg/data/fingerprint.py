@@ -23,24 +23,13 @@ from detseg.data.formats.instances_to_labels import CocoMasks
 VERSION = 2
 """Counts up when the same data gets other digests; fingerprints of different versions are not compared."""
 
-_DIGEST_BYTES = 16
-
 Part = bytes | npt.NDArray[Any]
 
 
 class Fingerprint(TypedDict):
-    """Plain data; digests are hexadecimal.
-
-    Attributes:
-        version: ``VERSION`` when it was made.
-        images: number of images.
-        names: digest of the images' names, relative to the data set's folder, in order.
-        annotations: digest of class names, ids, boxes, labels, flags, and the text of the segmentations; of masks that
-            are images: of their names and of what their values mean.
-        files: digest of the sizes in bytes of the image files.
-        masks: digest of the sizes in bytes of the mask files; empty where there are none.
-        pipeline: digest of the user's own augmentation pipeline; empty without one.
-    """
+    """``VERSION``, the number of images, and hexadecimal digests: of the names of the images; of classes, ids, boxes,
+    labels, flags and segmentations, or of the names and the meaning of masks; of the sizes of the image files; of
+    those of the mask files, empty where there are none; and of the user's augmentation pipeline, empty without one."""
 
     version: int
     images: int
@@ -55,17 +44,16 @@ def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes
     """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened.
 
     Raises:
-        DataError: the annotation file, of which the segmentations are read, has changed since it was opened.
+        DataError: the annotation file, from which segmentations are read, has changed since it was opened.
     """
-    positions = range(len(dataset))
-    masks = dataset.masks if isinstance(dataset, SegmentationDataset) else None
+    masks, num = getattr(dataset, "masks", None), len(dataset)
     return Fingerprint(
         version=VERSION,
-        images=len(dataset),
+        images=num,
         names=_digest([dataset.packed.path_bytes, dataset.packed.path_offsets]),
         annotations=_digest(_annotations(dataset)),
-        files=_sizes(dataset.path(i) for i in positions),
-        masks=_sizes(masks.root / masks.files.path(i) for i in positions) if isinstance(masks, PictureMasks) else "",
+        files=_digest([_sizes(dataset.path(i) for i in range(num))]),
+        masks=_digest([_sizes(masks.where(i) for i in range(num))]) if isinstance(masks, PictureMasks) else "",
         pipeline=_digest([pipeline]) if pipeline else "",
     )
 
@@ -73,43 +61,33 @@ def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes
 def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Part]:
     yield repr((dataset.classes.names, dataset.classes.source_ids)).encode()
     yield dataset.packed.image_ids
-    if isinstance(dataset, DetectionDataset):
-        yield from _objects(dataset.packed)
-        return
-    match dataset.masks:
-        case PictureMasks(files=files, encoding=encoding):
-            yield from (files.path_bytes, files.path_offsets)
-            yield repr((encoding.values, encoding.ignore_index, encoding.colors, encoding.ignore_colors)).encode()
-        case CocoMasks(packed=packed):
-            yield from _objects(packed)
-        case _:
-            pass  # a source of the user's own: what it draws is not known here
+    masks = getattr(dataset, "masks", None)
+    if isinstance(masks, PictureMasks):
+        yield from (masks.files.path_bytes, masks.files.path_offsets)
+        meaning = masks.encoding
+        yield repr((meaning.values, meaning.ignore_index, meaning.colors, meaning.ignore_colors)).encode()
+    packed = masks.packed if isinstance(masks, CocoMasks) else dataset.packed
+    if isinstance(packed, PackedAnnotations):  # what a source of the user's own draws is not known here
+        for column in ("sizes_hw", "offsets", "boxes", "labels", "area", "crowd", "difficult", "truncated"):
+            yield getattr(packed, column)
+        if packed.regions is not None:
+            yield from packed.regions.texts(range(len(packed.regions)))
 
 
-def _objects(packed: PackedAnnotations) -> Iterator[Part]:
-    yield from (packed.sizes_hw, packed.offsets, packed.boxes, packed.labels, packed.area)
-    yield from (packed.crowd, packed.difficult, packed.truncated)
-    if packed.regions is not None:
-        yield from packed.regions.texts(range(len(packed.regions)))
-
-
-def _sizes(paths: Iterable[Path]) -> str:
-    return _digest([np.array([_size(path) for path in paths], dtype=np.int64)])
-
-
-def _size(path: Path) -> int:
-    """Bytes of a file; -1 where there is none, which is an error when it is read."""
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
+def _sizes(paths: Iterable[Path | str]) -> npt.NDArray[np.int64]:
+    """Bytes of files; -1 where there is none, which is an error when it is read."""
+    sizes = []
+    for path in paths:
+        try:
+            sizes.append(os.stat(path).st_size)
+        except OSError:
+            sizes.append(-1)
+    return np.array(sizes, dtype=np.int64)
 
 
 def _digest(parts: Iterable[Part]) -> str:
-    found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    found = hashlib.blake2b(digest_size=16)
     for part in parts:
         data = part if isinstance(part, bytes) else np.ascontiguousarray(part).tobytes()
-        # The length comes first, else the end of one part could be the beginning of the next.
-        found.update(b"%d:" % len(data))
-        found.update(data)
+        found.update(b"%d:" % len(data) + data)  # with its length, so that parts cannot move into each other
     return found.hexdigest()

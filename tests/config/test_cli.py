@@ -51,58 +51,38 @@ def test_print_config_prints_what_loads_back(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(SystemExit, match="0"):
         run_tool(main, ["--help"])
-    assert caught.value.code == 0
-    wanted = "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes over"
-    assert wanted in capsys.readouterr().out
+    assert "  trainer.max_epochs: a whole number of at least 1; default 100\n      Passes" in capsys.readouterr().out
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
-    def wrong(argv: Sequence[str]) -> None:
-        raise DataError("a\x1b[31m\nerror: b.jpg: unreadable")  # all of it the name of a file
+    def run(error: BaseException, *argv: str) -> tuple[int, str]:
+        def tool(argv: Sequence[str]) -> None:
+            raise error
 
-    def interrupted(argv: Sequence[str]) -> None:
-        raise KeyboardInterrupt
+        return run_tool(tool, argv), capsys.readouterr().err
 
-    def broken(argv: Sequence[str]) -> None:
-        raise ZeroDivisionError
-
-    assert run_tool(wrong, []) == 2
-    assert capsys.readouterr().err == "error: a\\x1b[31m\\nerror: b.jpg: unreadable\n"
-    assert run_tool(wrong, ["--debug"]) == 2
-    assert "Traceback" in capsys.readouterr().err
-    assert run_tool(interrupted, []) == 130
-    assert capsys.readouterr().err == "interrupted\n"
+    name = DataError("a\x1b[31m\nerror: b.jpg: unreadable")  # all of it the name of a file
+    assert run(name) == (2, "error: a\\x1b[31m\\nerror: b.jpg: unreadable\n")
+    assert "Traceback" in run(name, "--debug")[1]
+    assert run(KeyboardInterrupt()) == (130, "interrupted\n")
     with pytest.raises(ZeroDivisionError):
-        run_tool(broken, [])
+        run(ZeroDivisionError())
 
 
-@pytest.mark.parametrize(
-    ("command", "encoding", "result"),
-    [
-        (
-            ["tools/train.py", "configs/yolo_voc.yaml", "model.bakbone.name=x"],
-            "utf-8",
-            (2, "", "error: override model.bakbone.name=x: model.bakbone: unknown key (did you mean 'backbone'?)\n"),
-        ),
-        # A letter that the terminal does not have is no error.
-        (["-c", f"{RUN}lambda argv: print('b\u00efld')))"], "ascii", (0, "b\\xefld\n", "")),
-    ],
-)
-def test_as_a_process(command: list[str], encoding: str, result: tuple[int, str, str]) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout, done.stderr) == result
+def test_a_letter_that_the_terminal_does_not_have_is_no_error() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    command = [sys.executable, "-c", f"{RUN}lambda argv: print('b\u00efld')))"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "b\\xefld\n", "")
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = [sys.executable, "-c", f"{RUN}lambda argv: print('x' * 10**6), []))"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
+        assert process.stdout
+        assert process.stderr
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1

@@ -45,19 +45,14 @@ def test_every_shipped_configuration_loads_and_survives_yaml_and_dict(path: Path
 
 
 def test_types_come_through(tmp_path: Path) -> None:
-    config = load(
-        tmp_path,
-        "data: {name: voc, root: a/b, years: ['2007', '2012'], image_size: [320, 640]}\n"
-        "model: {head: {name: anchor, anchors: [[1, 2.5], [3, 4]]}}\n"
-        "optimizer: {name: sgd, lr: 1e-3}\n"
-        "trainer: {gradient_clip_norm: 1, devices: 2}\n",
-    )
+    data = "data: {name: voc, root: a/b, years: ['2007', '2012'], image_size: [320, 640]}\n"
+    model = "model: {head: {name: anchor, anchors: [[1, 2.5], [3, 4]]}}\n"
+    config = load(tmp_path, data + model + "optimizer: {name: sgd, lr: 1e-3}\ntrainer: {gradient_clip_norm: 1}\n")
     assert config.data == VocConfig(name="voc", root=Path("a/b"), years=("2007", "2012"), image_size=(320, 640))
     assert config.data.input_hw == (320, 640)
     assert config.model == YoloConfig(head=AnchorHeadConfig(name="anchor", anchors=((1.0, 2.5), (3.0, 4.0))))
     assert config.optimizer == SgdConfig(name="sgd", lr=0.001)
     assert isinstance(config.trainer.gradient_clip_norm, float)
-    assert config.trainer.devices == 2
 
 
 def test_a_section_with_a_default_kind_needs_no_name(tmp_path: Path) -> None:
@@ -86,19 +81,16 @@ SIZE = f"{SIDE}, or a list of 2 (each {SIDE})"
     ("path", "value", "expected"),
     [
         ("seed", "true", "a whole number of at least 0"),
-        ("seed", "1.0", "a whole number of at least 0"),
         ("seed", "'3'", "a whole number of at least 0"),
-        ("seed", "-1", "a whole number of at least 0"),
+        ("seed", "-1.0", "a whole number of at least 0"),
         ("trainer.compile", "'yes'", "true or false"),
         ("trainer.compile", "1", "true or false"),
         ("trainer.devices", "0", "a whole number of at least 1, or 'auto'"),
         ("trainer.ema_decay", "1", "a number of at least 0 and below 1"),
         ("optimizer.lr", ".inf", "a number above 0"),
         ("optimizer.lr", ".nan", "a number above 0"),
-        ("optimizer.lr", "'1_0'", "a number above 0"),
         ("data.image_size", "31", SIZE),
         ("data.image_size", "[64]", SIZE),
-        ("data.image_size", "[]", SIZE),
         ("data.image_size", "[64, 64, 64]", SIZE),
     ],
 )
@@ -113,6 +105,7 @@ def test_wrong_values(tmp_path: Path, path: str, value: str, expected: str) -> N
 
 
 LAYOUTS = "'voc', 'coco', 'shapes', 'mask_folder'"
+JITTER = "data.augmentation.scale_jitter"
 OF_TASK_ALIGNED = "unknown key of 'grid', it belongs to 'task_aligned'; remove it or set model.head.name"
 
 
@@ -121,18 +114,11 @@ OF_TASK_ALIGNED = "unknown key of 'grid', it belongs to 'task_aligned'; remove i
     [
         ("model: {bakbone: {}}", "model.bakbone: unknown key (did you mean 'backbone'?)"),
         ("lr: 1", "lr: unknown key (did you mean 'optimizer.lr'?)"),
-        (
-            "qqq: 1",
-            "qqq: unknown key; known here: seed, run_dir, model, data, optimizer, schedule, trainer, evaluation",
-        ),
+        ("model: {neck: {q: 1}}", "model.neck.q: unknown key; known here: name, channels, depth"),
         ("trainer:", "trainer: expected a section of settings, got null; leave the key out for the defaults"),
         (
-            "trainer: {precision: flaot32}",
-            "trainer.precision: expected one of 'auto', 'float32', 'bfloat16', got 'flaot32' (did you mean 'float32'?)",
-        ),
-        (
-            "schedule: {milestones: [0.5]}",
-            "schedule.milestones: unknown key of 'cosine', it belongs to 'step'; remove it or set schedule.name",
+            "model: {neck: {name: pa}}",
+            "model.neck.name: expected one of 'pan', 'fpn', got 'pa' (did you mean 'pan'?)",
         ),
         (
             "model: {head: {name: grid, reg_max: 4, alpha: 1}}",
@@ -144,32 +130,19 @@ OF_TASK_ALIGNED = "unknown key of 'grid', it belongs to 'task_aligned'; remove i
             "model.head.anchors[2]: expected a list of 2 (each a number above 0), got [3]",
         ),
         ('seed: "\\e"', "seed: expected a whole number of at least 0, got '\\x1b'"),
+        ("seed: 1", f"data: missing; expected a section whose name is one of {LAYOUTS}"),
+        ("data: 3", f"data: expected a section whose name is one of {LAYOUTS}, got 3"),
+        ("data: {root: x}", f"data.name: missing; expected one of {LAYOUTS}"),
+        ("data: {name: vok, root: x}", f"data.name: expected one of {LAYOUTS}, got 'vok' (did you mean 'voc'?)"),
+        (
+            "data: {name: voc, rot: x}",
+            "data.rot: unknown key (did you mean 'root'?)\ndata.root: missing; expected a path",
+        ),
+        ("data: {name: voc, root: x, years: [7]}", "data.years[0]: expected text, got 7; put it in quotes: '7'"),
     ],
 )
 def test_wrong_files(tmp_path: Path, content: str, lines: str) -> None:
-    assert lines_of(tmp_path, VOC + content) == [f"x.yaml: {line}" for line in lines.split("\n")]
-
-
-@pytest.mark.parametrize(
-    ("data", "lines"),
-    [
-        (None, f"data: missing; expected a section whose name is one of {LAYOUTS}"),
-        ("3", f"data: expected a section whose name is one of {LAYOUTS}, got 3"),
-        ("{root: x}", f"data.name: missing; expected one of {LAYOUTS}"),
-        ("{name: vok, root: x}", f"data.name: expected one of {LAYOUTS}, got 'vok' (did you mean 'voc'?)"),
-        (
-            "{name: voc, rooot: x}",
-            "data.rooot: unknown key (did you mean 'root'?)\ndata.root: missing; expected a path",
-        ),
-        (
-            "{name: voc, root: x, image_size: 33}",
-            "data.image_size: model.name=yolo needs multiples of 32, got [33, 33]",
-        ),
-        ("{name: voc, root: x, years: [2007]}", "data.years[0]: expected text, got 2007; put it in quotes: '2007'"),
-    ],
-)
-def test_wrong_data_sections(tmp_path: Path, data: str | None, lines: str) -> None:
-    content = "seed: 1" if data is None else f"data: {data}"
+    content = content if content.startswith(("data:", "seed: 1")) else VOC + content
     assert lines_of(tmp_path, content) == [f"x.yaml: {line}" for line in lines.split("\n")]
 
 
@@ -185,21 +158,8 @@ def test_wrong_data_sections(tmp_path: Path, data: str | None, lines: str) -> No
         ("", "seed", "argument 'seed': expected an override such as trainer.max_epochs=3"),
         ("", "seed=", "{}: no value after '='; write null for none, or '\"\"' for empty text"),
         ("", "a..b=1", "{}: expected keys joined by single dots, such as trainer.max_epochs=3"),
-        (
-            "",
-            "trainer={max_epochs: 1}",
-            "{}: expected a single value or a list; set a section key by key: trainer.key=value",
-        ),
-        (
-            "",
-            "seed=[1",
-            "{}: not valid YAML: expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)",
-        ),
-        (
-            "",
-            "data.augmentation.mosaic_scale=[2, 1]",
-            "{}: data.augmentation.mosaic_scale: expected [lowest, highest], got [2.0, 1.0]",
-        ),
+        ("", "trainer={seed: 1}", "{}: expected a value or a list; set a section key by key: trainer.key=value"),
+        ("", "data.augmentation.scale_jitter=[2, 1]", f"{{}}: {JITTER}: expected [lowest, highest], got [2.0, 1.0]"),
         ("model: {head: {reg_max: 4}}", "model.head.name=grid", f"x.yaml: model.head.reg_max: {OF_TASK_ALIGNED}"),
     ],
 )

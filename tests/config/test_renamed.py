@@ -11,8 +11,7 @@ import torch
 from detseg.checkpoint import ENTRY, ModelCheckpoint, model_entry, read_model_checkpoint, save_atomically
 from detseg.config.load import config_from_dict, config_to_dict, load_config
 from detseg.config.renamed import RENAMED, rename_settings
-from detseg.config.schema.data import AugmentationConfig
-from detseg.config.schema.rcnn import RcnnConfig, RpnConfig
+from detseg.config.schema.rcnn import RpnConfig
 from detseg.errors import ConfigError
 from detseg.safe_weights import write_weights
 from detseg.structures import ClassTable
@@ -57,21 +56,15 @@ def flat(data: dict[str, Any], path: str = "") -> dict[str, Any]:
 def test_files_of_older_versions_load(old: dict[str, Any], suffix: str, tmp_path: Path) -> None:
     path, classes = tmp_path / f"old{suffix}", ClassTable(("a", "b"))
     if suffix == ".ckpt":
-        entry = model_entry(old, classes)
-        save_atomically({ENTRY: entry, "state_dict": {"model.w": torch.ones(2)}, "epoch": 0}, path)
+        saved = {ENTRY: model_entry(old, classes), "state_dict": {"model.w": torch.ones(2)}, "epoch": 0}
+        save_atomically(saved, path)
     else:
         write_weights(path, ModelCheckpoint(old, classes, {"w": torch.ones(2)}, 1))
     loaded = flat(config_to_dict(config_from_dict(read_model_checkpoint(path).config)))
-    expected = {new_path(path): value for path, value in flat(old).items()}
+    expected = {RENAMED.get(path, path): value for path, value in flat(old).items()}
     if old["data"]["name"] == "folder":
         expected |= {"data.name": "mask_folder", "model.backbone.freeze": "none"}
-    assert {path: loaded[path] for path in expected} == expected
-    assert not loaded.keys() & RENAMED.keys()
-
-
-def new_path(path: str) -> str:
-    section = path.rpartition(".")[0]
-    return RENAMED.get(path) or path.replace(section, RENAMED.get(section, section), 1)
+    assert expected.items() <= loaded.items()
 
 
 def test_every_old_name_is_tried_here() -> None:
@@ -108,13 +101,8 @@ def test_old_names_in_files_and_overrides(tmp_path: Path, text: str, override: s
 
 
 def test_old_names_in_python() -> None:
-    for section, old, new in (
-        (AugmentationConfig, "plain_last_epochs", "no_mosaic_last_epochs"),
-        (RpnConfig, "proposals", "post_nms_top_n"),
-        (RcnnConfig, "regions", "roi_heads"),
-    ):
-        with pytest.raises(ConfigError, match=f"^{section.__name__}: {old} is called {new} now$"):
-            section(**{old: 1})
+    with pytest.raises(ConfigError, match="RpnConfig: proposals is called post_nms_top_n now"):
+        RpnConfig(proposals=1)  # type: ignore[call-arg]  # the old name is wrong on purpose
 
 
 def test_a_checkpoint_with_both_names_keeps_both_so_that_it_is_an_error() -> None:

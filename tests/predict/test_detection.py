@@ -91,6 +91,7 @@ def test_a_list_gives_a_list(predictor: Predictor, tiny_run: TinyRun, batch_size
     paths = sorted((tiny_run.data_root / "JPEGImages").glob("val*.png"))
     found = predictor(list(paths), batch_size=batch_size)
     assert len(found) == len(paths) == 9
+    assert sum(map(len, found)) > 0
     for detections, path in zip(found, paths, strict=True):
         assert_same_detections_but_for_rounding(detections, predictor(path), predictor.model)
     assert predictor([]) == []
@@ -196,6 +197,7 @@ def test_a_compiled_predictor_differs_by_rounding(
     compiled = load_predictor(tiny_run.best, device="cpu", compile=True)
     found = compiled(picture)
     assert num_graphs == 3  # backbone, neck, head
+    assert len(found)
     assert_same_detections_but_for_rounding(found, expected, compiled.model)
 
 

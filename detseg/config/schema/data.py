@@ -7,15 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from detseg.config.schema.section import (
-    Count,
-    InputSide,
-    Multiplier,
-    NonNegativeFloat,
-    NonNegativeInt,
-    Probability,
-    Section,
-)
+from detseg.config.schema.section import Count, Factor, InputSide, NonNegativeInt, Probability, Section
 from detseg.errors import ConfigError
 
 
@@ -25,17 +17,23 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-Factors = Annotated[tuple[Multiplier, Multiplier], AfterValidator(_ordered)]
+Percent = Annotated[int, Field(ge=1, le=100)]
+Factors = Annotated[tuple[Factor, Factor], AfterValidator(_ordered)]
 
 
-class AffineConfig(Section):
-    """Random affine map of image and boxes about the image's centre."""
+class RandomSection(Section):
+    """Settings of a random change."""
 
     probability: Probability = 0.0
     """How often."""
+
+
+class AffineConfig(RandomSection):
+    """Random affine map of image and boxes about the image's centre."""
+
     scale: Factors = (0.8, 1.2)
     """Zoom factor."""
-    translate: Annotated[float, Field(ge=0, le=1)] = 0.1
+    translate: Probability = 0.1
     """Largest shift, as a fraction of the image's side."""
     rotate_degrees: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Largest rotation to either side."""
@@ -43,11 +41,9 @@ class AffineConfig(Section):
     """Largest shear to either side."""
 
 
-class ColorConfig(Section):
+class ColorConfig(RandomSection):
     """Random change of colour; each value is the largest relative change to either side."""
 
-    probability: Probability = 0.0
-    """How often."""
     brightness: Probability = 0.2
     """Of brightness."""
     contrast: Probability = 0.2
@@ -58,34 +54,26 @@ class ColorConfig(Section):
     """Of hue, as a fraction of the colour circle."""
 
 
-class CutoutConfig(Section):
+class CutoutConfig(RandomSection):
     """Random grey rectangles over the image (DeVries, Taylor 2017); boxes and masks stay."""
 
-    probability: Probability = 0.0
-    """How often."""
     max_holes: Annotated[int, Field(ge=1, le=1000)] = 4
     """Most rectangles."""
     max_size: Probability = 0.2
     """Longest side of a rectangle, as a fraction of the image's side."""
 
 
-class JpegConfig(Section):
+class JpegConfig(RandomSection):
     """Random JPEG artefacts."""
 
-    probability: Probability = 0.0
-    """How often."""
-    quality: Annotated[
-        tuple[Annotated[int, Field(ge=1, le=100)], Annotated[int, Field(ge=1, le=100)]], AfterValidator(_ordered)
-    ] = (50, 95)
+    quality: Annotated[tuple[Percent, Percent], AfterValidator(_ordered)] = (50, 95)
     """Range of the quality."""
 
 
-class ElasticConfig(Section):
-    """Random smooth deformation: displacements drawn on a coarse grid, interpolated in between (Ronneberger, Fischer,
-    Brox 2015, section 3.1). For data with masks only: boxes alone cannot follow."""
+class ElasticConfig(RandomSection):
+    """Random smooth deformation from displacements on a coarse grid (Ronneberger, Fischer, Brox 2015, section 3.1); for
+    data with masks only: boxes alone cannot follow."""
 
-    probability: Probability = 0.0
-    """How often."""
     grid: Annotated[int, Field(ge=2, le=32)] = 3
     """Grid points along each side, as in the paper."""
     strength: Annotated[float, Field(gt=0, le=0.2)] = 0.02
@@ -120,8 +108,7 @@ class AugmentationConfig(Section):
     mixup: Probability = 0.0
     """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count. For boxes only."""
     no_mosaic_last_epochs: NonNegativeInt = 0
-    """Number of epochs at the end without mosaic and mixup, so that training ends on images like the real ones; a
-    shorter training has none of them."""
+    """Epochs at the end without mosaic and mixup, so that training ends on real images; a shorter one has none."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     albumentations: Path | None = None
@@ -129,7 +116,7 @@ class AugmentationConfig(Section):
     data_format="yaml")` writes it (a name that ends in .json: `"json"`); null: none. See docs/augmentation.md."""
     min_visibility: Probability = 0.1
     """A box is dropped when a crop, shift or mosaic leaves less than this fraction of its area in the image."""
-    min_box_size: NonNegativeFloat = 2.0
+    min_box_size: Annotated[float, Field(ge=0)] = 2.0
     """A box is dropped when a side of what is left of it in the network input is shorter, in pixels."""
 
 
@@ -140,25 +127,22 @@ class DataSection(Section):
     """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = 16
     """Images of one training step and process. `auto`: as many as fit into memory, tried on the largest and fullest
-    images that the data and the augmentation can give; `optimizer.lr` is then the rate for 16 images and is scaled to
-    the number found: in proportion for sgd, by the square root for adam, adamw and rmsprop. On Linux or CUDA, in one
-    process; see docs/training.md."""
+    images possible; `optimizer.lr` is then the rate for 16 images and is scaled to the number found: in proportion for
+    sgd, by the square root for the others. On Linux or CUDA, in one process; see docs/training.md."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Loader processes; the sample stream does not depend on it."""
     on_bad_sample: Literal["error", "skip"] = "error"
-    """A training sample whose image or mask cannot be read, or which contradicts its annotation: `error` stops with
-    its name; `skip` replaces it by another sample, always the same, and lists it in the run directory. Annotation files
-    that cannot be read, listed files that do not exist, and unreadable images whose size no annotation states are
-    errors with `skip`, too. Evaluation never skips."""
+    """A training sample that cannot be read or contradicts its annotation: `error` stops with its name; `skip` takes
+    another sample instead, always the same, and lists it in the run directory. Unreadable annotation files, missing
+    files, and unreadable images whose size no annotation states are errors with `skip`, too. Evaluation never skips."""
     max_bad_fraction: Probability = 0.01
     """Largest fraction of the training set that may be skipped; more is an error."""
     on_change: Literal["error", "warn"] = "error"
     """When a run is resumed with other data than it began with: an `error`, or a warning (`warn`)."""
     classes: tuple[str, ...] | None = None
     """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
-    annotations; masks: the lines of `classes.txt` in `root`). An annotation with a class that is not among given names
-    is an error. For masks the order is that of the values, with the background, and given names replace those of
-    `classes.txt`."""
+    annotations; masks: the lines of `classes.txt` in `root`). An annotation with another class is an error. For masks
+    the order is that of the values, with the background, and given names replace those of `classes.txt`."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property
@@ -169,11 +153,7 @@ class DataSection(Section):
 
     @property
     def num_images(self) -> int:
-        """Images of a batch as a number.
-
-        Raises:
-            ConfigError: it is still to be found.
-        """
+        """``batch_size`` as a number; ``auto`` raises ConfigError."""
         if self.batch_size == "auto":
             raise ConfigError("data.batch_size: auto is found when a training begins; give a number here")
         return self.batch_size

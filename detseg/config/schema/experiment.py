@@ -1,7 +1,6 @@
-"""Every setting of an experiment: its name, type, range, default and meaning.
+"""Every setting of an experiment: name, type, range, default and, in its docstring, what ``--help`` and docs/ say.
 
-The attribute docstrings are the documentation: ``--help`` and ``docs/configuration.md`` are made from them. The schema
-imports pydantic but not torch, so that a wrong setting is reported before torch loads.
+The schema does not import torch, so that a wrong setting is reported before torch loads.
 """
 
 from __future__ import annotations
@@ -31,9 +30,7 @@ DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
 SegmenterConfig = FcnConfig | UNetConfig
 """Models that predict the class of each pixel."""
 
-ModelConfig = Annotated[
-    YoloConfig | FasterRcnnConfig | MaskRcnnConfig | FcnConfig | UNetConfig, Field(discriminator="name")
-]
+ModelConfig = Annotated[DetectorConfig | SegmenterConfig, Field(discriminator="name")]
 
 
 class ExperimentConfig(Section):

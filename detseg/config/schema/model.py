@@ -9,7 +9,7 @@ from pydantic import Field
 from detseg.config.schema.section import (
     Channels,
     Count,
-    Multiplier,
+    Factor,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
@@ -24,9 +24,9 @@ class BackboneConfig(Section):
     name: str = "csp_nano"
     """`csp_nano`, `csp_small`, `csp_medium`, `csp_large`, `unet` (the encoder of the U-Net paper), or the name
     of any timm model that gives features. By default a unet has `unet`, a two-stage detector `resnet50`."""
-    depth: Multiplier | None = None
+    depth: Factor | None = None
     """Depth multiplier of a csp backbone; null: that of its name. An error for others."""
-    width: Multiplier | None = None
+    width: Factor | None = None
     """Width multiplier of a csp backbone, null: that of its name; or of `unet`, null: 1, the paper's 64 channels.
     An error for timm models."""
     levels: Annotated[int, Field(ge=2, le=6)] | None = None
@@ -38,8 +38,7 @@ class BackboneConfig(Section):
     """The part that is not trained: its weights and batch-norm statistics stay as they are. A number: that many stages,
     counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
     freeze_bn: bool = False
-    """All its batch normalisation keeps its statistics, scale and shift: for pretrained weights and batches too small
-    for statistics."""
+    """All its batch normalisation keeps statistics, scale and shift: for pretrained weights and small batches."""
     unfreeze_epoch: PositiveInt | None = None
     """Train the frozen part from this epoch on (the first is 1, which would freeze nothing); null: never."""
 
@@ -52,7 +51,7 @@ class NeckConfig(Section):
     where one is set, a unet has none."""
     channels: Channels | None = None
     """Channels of every fpn level, or of the finest pan level (which then doubles); null: follow the backbone."""
-    depth: Multiplier | None = None
+    depth: Factor | None = None
     """Depth multiplier of the pan's CSP layers; null: that of the backbone, or 0.33 for timm models."""
 
 

@@ -1,8 +1,4 @@
-"""Settings of the two-stage detectors: Faster R-CNN and Mask R-CNN.
-
-Defaults are those of the papers: Ren et al. 2015 ("Faster R-CNN"), Lin et al. 2017 ("Feature Pyramid Networks"), He et
-al. 2017 ("Mask R-CNN").
-"""
+"""Settings of Faster R-CNN (Ren et al. 2015, Lin et al. 2017) and Mask R-CNN (He et al. 2017), as in the papers."""
 
 from __future__ import annotations
 
@@ -110,9 +106,8 @@ class RcnnConfig(Section):
     """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
     decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
     weights: Literal["coco"] | None = None
-    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use. The layers with a row for
-    each class are kept where the data has exactly COCO's 80 classes by name, else they are random. null: random
-    weights."""
+    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use; the layers with a row for
+    each class only where the data has exactly COCO's 80 classes by name, else these are random. null: random."""
     backbone: BackboneConfig = BackboneConfig(name="resnet50")
     neck: NeckConfig = NeckConfig(name="fpn")
     strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
@@ -124,8 +119,7 @@ class RcnnConfig(Section):
     nms_iou: Probability = 0.5
     """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 100
-    """Most detections of an image, the best ones, that are kept after NMS; where images hold more objects raise it
-    together with `evaluation.max_detections`."""
+    """Most detections of an image, the best ones, kept after NMS; raise it with `evaluation.max_detections`."""
 
 
 class FasterRcnnConfig(RcnnConfig):

@@ -17,9 +17,8 @@ NonNegativeInt = Annotated[int, Field(ge=0)]
 NonNegativeFloat = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Channels = Annotated[int, Field(ge=1, le=8192)]
-Multiplier = Annotated[float, Field(gt=0, le=8)]
-"""Of depth or width. Multipliers and channels are bounded so that a number that is wrong by orders of magnitude, in a
-foreign checkpoint for example, is an error and does not take all memory."""
+Factor = Annotated[float, Field(gt=0, le=8)]
+"""Of depth, width or size. The bounds keep a foreign checkpoint's number from taking all memory."""
 MAX_SIDE = 13_376
 InputSide = Annotated[int, Field(ge=32, le=MAX_SIDE)]
 """Of the network input, pixels. The bound is the largest multiple of 32 whose square an image may have as pixels."""
@@ -40,16 +39,9 @@ class Section(BaseModel):
         return super().__new__(cls)
 
 
-def changed(section: Section, *keys: str) -> list[str]:
-    """Which of some settings are not at their default."""
-    fields = type(section).model_fields
-    return [key for key in keys if getattr(section, key) != fields[key].default]
-
-
 def sections(annotation: Any) -> tuple[type[Section], ...]:
     """The section classes that a field may hold; several where ``name`` tells them apart, none for a plain value."""
-    parts = [part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Section)]
-    return tuple(parts)
+    return tuple(part for part in _parts(annotation) if isinstance(part, type) and issubclass(part, Section))
 
 
 def kind_name(section: type[Section]) -> str:

@@ -19,27 +19,27 @@ class CrossEntropyConfig(Section):
     """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
 
 
-class FocalConfig(Section):
-    """Focal loss (Lin et al. 2017): cross-entropy with less weight on easy pixels."""
+class LossTermSection(Section):
+    """Settings of the terms that are off by default."""
 
     weight: NonNegativeFloat = 0.0
     """Its weight in the sum; 0: off."""
+
+
+class FocalConfig(LossTermSection):
+    """Focal loss (Lin et al. 2017): cross-entropy with less weight on easy pixels."""
+
     gamma: NonNegativeFloat = 2.0
     """Exponent of (1 - probability of the right class); 0: cross-entropy."""
 
 
-class DiceConfig(Section):
+class DiceConfig(LossTermSection):
     """One minus the Dice overlap of each class (Milletari et al. 2016), over the whole batch."""
 
-    weight: NonNegativeFloat = 0.0
-    """Its weight in the sum; 0: off."""
 
-
-class TverskyConfig(Section):
+class TverskyConfig(LossTermSection):
     """Dice with false positives and false negatives weighted separately (Salehi et al. 2017)."""
 
-    weight: NonNegativeFloat = 0.0
-    """Its weight in the sum; 0: off."""
     alpha: Probability = 0.3
     """Weight of false positives; 0.5 with `beta` 0.5 is Dice."""
     beta: Probability = 0.7
@@ -47,7 +47,7 @@ class TverskyConfig(Section):
 
 
 class SegmentationLossConfig(Section):
-    """The loss is the weighted sum of these terms; pixels to ignore count in none."""
+    """The loss is the weighted sum of these terms; pixels to ignore are ignored by all."""
 
     cross_entropy: CrossEntropyConfig = CrossEntropyConfig()
     focal: FocalConfig = FocalConfig()
@@ -60,7 +60,15 @@ class SegmentationLossConfig(Section):
     """Labels that the means of Dice and Tversky over the classes exclude, such as [0] for a background."""
 
 
-class FcnConfig(Section):
+class SegmenterSection(Section):
+    """Settings of both models."""
+
+    binary: bool = False
+    """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
+    loss: SegmentationLossConfig = SegmentationLossConfig()
+
+
+class FcnConfig(SegmenterSection):
     """Fully convolutional network (Long, Shelhamer, Darrell 2015) on any backbone."""
 
     name: Literal["fcn"]
@@ -76,12 +84,9 @@ class FcnConfig(Section):
     auxiliary_weight: NonNegativeFloat = 0.0
     """Weight of the loss of a second head on the second-coarsest map, used in training only (Zhao et al. 2017: 0.4);
     0: none."""
-    binary: bool = False
-    """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
-    loss: SegmentationLossConfig = SegmentationLossConfig()
 
 
-class UNetConfig(Section):
+class UNetConfig(SegmenterSection):
     """U-Net (Ronneberger, Fischer, Brox 2015): its own encoder, or any backbone in its place."""
 
     name: Literal["unet"]
@@ -94,10 +99,6 @@ class UNetConfig(Section):
     output_stride: Literal[1, 2, 4] = 1
     """Stride of the decoder's last level; the logits of 2 and 4 are interpolated, which is cheaper."""
     upsampling: Literal["transposed", "resize"] = "transposed"
-    """`transposed`: 2×2 up-convolutions, as in the paper; `resize`: bilinear, then a 3×3 convolution (Odena et al.
-    2016)."""
+    """`transposed`: 2×2 up-convolutions (the paper); `resize`: bilinear, then a 3×3 convolution (Odena et al. 2016)."""
     auxiliary_weight: NonNegativeFloat = 0.0
     """Weight of the loss of a second head on the encoder's coarsest map, in training only; 0: none."""
-    binary: bool = False
-    """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
-    loss: SegmentationLossConfig = SegmentationLossConfig()

@@ -12,12 +12,7 @@ from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
 
 
 def check_class_name(where: str, name: str) -> None:
-    """Check that a class name can be printed on one line and written to every file format.
-
-    Raises:
-        DataError: it has control characters, line breaks, or marks that turn the direction of text; the message begins
-            with ``where``.
-    """
+    """Raise a DataError that begins with ``where`` unless the name can be printed and written to every file format."""
     if not is_plain_text(name):
         what = f"the class name {shown(name)} holds control characters"
         raise DataError(f"{where}: {what}; rename it to text of one line")
@@ -31,14 +26,11 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
     """
     if isinstance(classes, ClassTable):
         return classes
-    if not classes:
-        raise ClassTableError("the list of classes is empty; leave it out to take the classes from the data")
     for name in classes:
         check_class_name("data.classes", name)
-    try:
-        return ClassTable(tuple(classes))
-    except ValueError as error:
-        raise ClassTableError(str(error)) from None
+    if not classes or len(set(classes)) != len(classes):
+        raise ClassTableError(f"data.classes: expected each class once and at least one, got {listed(classes) or '-'}")
+    return ClassTable(tuple(classes))
 
 
 CLASSES_FILE = "classes.txt"
@@ -64,24 +56,21 @@ def mask_class_table(
     if isinstance(classes, ClassTable):
         return classes
     names = class_table(_read_names(root / CLASSES_FILE) if classes is None else classes).names
-    fits = values is not None and len(values) == len(names) == len(set(values))  # else MaskEncoding raises
-    return ClassTable(names, values if values is not None and fits else tuple(range(len(names))))
+    if values is None or len(set(values)) != len(values) or len(values) != len(names):  # MaskEncoding raises then
+        values = tuple(range(len(names)))
+    return ClassTable(names, values)
 
 
 def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str] | None) -> str:
-    """Compare the classes of masks with those that ``classes.txt`` in ``root`` names.
+    """Compare classes with ``classes.txt`` in ``root``; returns a line for the report if ``names`` override it.
 
     Args:
         root: the folder of the data set.
         table: the table of the training set or of a checkpoint, if there is one.
         names: ``data.classes``, which overrides the file, so that classes can be renamed.
 
-    Returns:
-        A line for the report if ``names`` differ from the file's; else an empty string.
-
     Raises:
-        ClassTableError: the table differs from the file, and there are no ``names``.
-        DataError: the file is wrong, and there are no ``names``.
+        DataError: there are no ``names``, and the file is wrong or differs from the table.
     """
     path = root / CLASSES_FILE
     if (table is None and names is None) or not path.exists():

@@ -1,20 +1,18 @@
-"""Issues of a data set that are no errors: found while reading, with counts and a few examples, printed by the caller.
-
-Letters for dimensions: I images, T objects of all images.
-"""
+"""Issues of a data set that are no errors: found while reading, with counts and a few examples."""
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 
 import numpy as np
 
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.messages import printable
-from detseg.structures import BoolArray, ClassTable
+from detseg.structures import ClassTable
 
-MAX_EXAMPLES = 5
-"""Places that are kept of each issue."""
+_MAX_EXAMPLES = 5
+"""Places that are named of each issue."""
 
 
 class DataIssue(StrEnum):
@@ -55,7 +53,7 @@ class DataReport:
     """The issues of a data set: a count of each, and the first few places."""
 
     def __init__(self) -> None:
-        self._counts: dict[DataIssue, int] = {}
+        self._counts: Counter[DataIssue] = Counter()
         self._examples: dict[DataIssue, list[str]] = {}
         self._notes: list[str] = []
 
@@ -65,25 +63,24 @@ class DataReport:
 
     def add(self, issue: DataIssue, where: str, count: int = 1) -> None:
         """Add ``count`` cases of an issue at a place: a file, a class or an id."""
-        self._counts[issue] = self._counts.get(issue, 0) + count
+        self._counts[issue] += count
         examples = self._examples.setdefault(issue, [])
-        if where not in examples and len(examples) <= MAX_EXAMPLES:
+        if len(examples) <= _MAX_EXAMPLES and where not in examples:
             examples.append(where)
 
     def add_all(self, issue: DataIssue, ids: list[int]) -> None:
         """Add one case of an issue for each id."""
-        for entry_id in ids[: MAX_EXAMPLES + 1]:
-            self.add(issue, str(entry_id))
-        if len(ids) > MAX_EXAMPLES + 1:
-            self._counts[issue] += len(ids) - MAX_EXAMPLES - 1
+        self._counts[issue] += len(ids)
+        for entry_id in ids[: _MAX_EXAMPLES + 1]:
+            self.add(issue, str(entry_id), 0)
 
     def count(self, issue: DataIssue) -> int:
         """Number of cases of an issue."""
-        return self._counts.get(issue, 0)
+        return self._counts[issue]
 
     def examples(self, issue: DataIssue) -> list[str]:
-        """The first places of an issue, at most ``MAX_EXAMPLES``, each once."""
-        return self._examples.get(issue, [])[:MAX_EXAMPLES]
+        """The first places of an issue, at most five, each once."""
+        return self._examples.get(issue, [])[:_MAX_EXAMPLES]
 
     def lines(self) -> list[str]:
         """The notes, then one line for each issue that was found."""
@@ -92,30 +89,24 @@ class DataReport:
         ]
 
     def _where(self, issue: DataIssue) -> str:
-        more = ", ..." if len(self._examples[issue]) > MAX_EXAMPLES else ""
+        more = ", ..." if len(self._examples[issue]) > _MAX_EXAMPLES else ""
         return ", ".join(printable(name) for name in self.examples(issue)) + more
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
-    """Add the issues of boxes, flags, images and classes that are the same in every format.
-
-    Args:
-        packed: the annotations of I images.
-        classes: the table of the labels.
-        report: where to add them.
-    """
+    """Add to a report the issues of boxes, flags, images and classes that are the same in every format."""
     counts = np.diff(packed.offsets)
-    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,)
+    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,): T objects of all images
     hw = packed.sizes_hw[image_of]  # (T, 2)
     sides = packed.boxes[:, 2:] - packed.boxes[:, :2]  # (T, 2)
     trainable = training_boxes(packed.boxes, hw)[1]
-    no_area = (sides[:, 0] <= 0) | (sides[:, 1] <= 0)
+    no_area = (sides <= 0).any(axis=1)
     outside = (packed.boxes[:, :2] < -1).any(axis=1) | (packed.boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1)
-    found: dict[DataIssue, BoolArray] = {
+    found = {
         DataIssue.NO_AREA: no_area,
         DataIssue.NOTHING_INSIDE: ~no_area & ~trainable,
         DataIssue.OUTSIDE: trainable & outside,
-        DataIssue.ONE_PIXEL: ~no_area & (sides[:, 0] <= 1) & (sides[:, 1] <= 1),
+        DataIssue.ONE_PIXEL: ~no_area & (sides <= 1).all(axis=1),
         DataIssue.CROWD: packed.crowd,
         DataIssue.DIFFICULT: packed.difficult,
     }
@@ -124,6 +115,5 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
             report.add(issue, packed.path(int(image)), int(count))
     for image in np.flatnonzero(counts == 0):
         report.add(DataIssue.NO_OBJECTS, packed.path(int(image)))
-    seen = np.bincount(packed.labels, minlength=len(classes))
-    for label in np.flatnonzero(seen == 0):
+    for label in np.flatnonzero(np.bincount(packed.labels, minlength=len(classes)) == 0):
         report.add(DataIssue.UNSEEN, classes.names[label])

@@ -1,9 +1,7 @@
-"""The annotations of a whole data set in a few arrays.
+"""The annotations of a whole data set in a few arrays: I images with T objects in all, N of one image.
 
 Loader processes share large arrays. A small Python object is copied into the memory of every process that touches it,
 because its reference count changes.
-
-Letters for dimensions: I images, T objects of all images, N objects of one image.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.annotations.ragged import running_total, select_rows
 from detseg.data.annotations.regions import Segmentations
 from detseg.data.annotations.shared import SharedArrays
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
@@ -39,10 +36,7 @@ class PackedImages(SharedArrays):
     path_offsets: IntArray
 
     def __post_init__(self) -> None:
-        images = len(self.image_ids)
-        if self.path_offsets.shape != (images + 1,):
-            raise ValueError(f"path_offsets: expected shape {(images + 1,)}, got {self.path_offsets.shape}")
-        if len(np.unique(self.image_ids)) != images:
+        if len(np.unique(self.image_ids)) != len(self.image_ids):
             raise ValueError("image ids must differ")
 
     def __len__(self) -> int:
@@ -50,9 +44,8 @@ class PackedImages(SharedArrays):
 
     def path(self, index: int) -> str:
         """The path of one image relative to the data set's root, with forward slashes."""
-        return self.path_bytes[int(self.path_offsets[index]) : int(self.path_offsets[index + 1])].decode(
-            "utf-8", _ANY_NAME
-        )
+        begin, end = int(self.path_offsets[index]), int(self.path_offsets[index + 1])
+        return self.path_bytes[begin:end].decode("utf-8", _ANY_NAME)
 
     def select(self, indices: Sequence[int]) -> PackedImages:
         """Some of the images, in the given order, without repetition."""
@@ -62,7 +55,13 @@ class PackedImages(SharedArrays):
 def pack_images(paths: Sequence[str], image_ids: Sequence[int] | IntArray | None = None) -> PackedImages:
     """Images by their paths; without ids they are counted from 1."""
     ids = np.arange(1, len(paths) + 1) if image_ids is None else np.asarray(image_ids)
-    return PackedImages(ids.astype(np.int64), *pack_paths(paths))
+    encoded = [path.encode("utf-8", _ANY_NAME) for path in paths]
+    return PackedImages(ids.astype(np.int64), b"".join(encoded), running_total([len(path) for path in encoded]))
+
+
+def running_total(counts: Sequence[int] | IntArray) -> IntArray:
+    """(I,) counts → (I + 1,) int64 offsets, from 0 to the sum."""
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
 _OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
@@ -96,14 +95,8 @@ class PackedAnnotations(PackedImages):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        images, objects = len(self.image_ids), len(self.labels)
-        expected: dict[str, tuple[int, ...]] = {"sizes_hw": (images, 2), "offsets": (images + 1,)}
-        expected |= {name: (objects, 4) if name == "boxes" else (objects,) for name in _OBJECT_COLUMNS}
-        for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
-                raise ValueError(f"{name}: expected shape {shape}, got {getattr(self, name).shape}")
-        if self.regions is not None and len(self.regions) != objects:
-            raise ValueError(f"regions: expected {objects}, got {len(self.regions)}")
+        assert len(self.sizes_hw) == len(self.offsets) - 1 == len(self)
+        assert all(len(getattr(self, name)) == self.offsets[-1] for name in _OBJECT_COLUMNS)
 
     def image(self, index: int) -> ImageAnnotations:
         """The objects of one image, as views of the arrays; their masks are decoded now.
@@ -130,12 +123,11 @@ class PackedAnnotations(PackedImages):
     def select(self, indices: Sequence[int]) -> PackedAnnotations:
         """The annotations of some images, in the given order, without repetition."""
         selected = np.asarray(indices, dtype=np.int64)
-        images = super().select(indices)
-        rows, offsets = select_rows(self.offsets, selected)
+        begins, counts = self.offsets[selected], np.diff(self.offsets)[selected]
+        offsets = running_total(counts)
+        rows = np.repeat(begins - offsets[:-1], counts) + np.arange(offsets[-1])
         return PackedAnnotations(
-            image_ids=images.image_ids,
-            path_bytes=images.path_bytes,
-            path_offsets=images.path_offsets,
+            **vars(super().select(indices)),
             sizes_hw=self.sizes_hw[selected],
             offsets=offsets,
             **self._columns(rows),
@@ -147,10 +139,7 @@ class AnnotationsBuilder:
     """Collects the annotations of images one by one and packs them."""
 
     def __init__(self) -> None:
-        self._image_ids: list[int] = []
-        self._paths: list[str] = []
-        self._sizes: list[tuple[int, int]] = []
-        self._objects: list[ImageAnnotations] = []
+        self._images: list[tuple[int, str, tuple[int, int], ImageAnnotations]] = []
 
     def append(self, image_id: int, path: str, hw: tuple[int, int], objects: ImageAnnotations) -> None:
         """Add one image.
@@ -161,38 +150,23 @@ class AnnotationsBuilder:
             hw: height and width in pixels.
             objects: its N objects.
         """
-        self._image_ids.append(image_id)
-        self._paths.append(path)
-        self._sizes.append(hw)
-        self._objects.append(objects)
+        self._images.append((image_id, path, hw, objects))
 
     def build(self) -> PackedAnnotations:
         """Everything appended so far, packed."""
-        objects = self._objects or [no_objects()]
+        ids, paths, sizes, objects = zip(*self._images, strict=True) if self._images else ((), (), (), ())
         columns: dict[str, Any] = {
-            name: np.concatenate([getattr(item, name) for item in objects]) for name in _OBJECT_COLUMNS
+            name: np.concatenate([getattr(item, name) for item in objects or [no_objects()]])
+            for name in _OBJECT_COLUMNS
         }
-        path_bytes, path_offsets = pack_paths(self._paths)
-        return PackedAnnotations(
-            image_ids=np.array(self._image_ids, dtype=np.int64),
-            sizes_hw=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
-            path_bytes=path_bytes,
-            path_offsets=path_offsets,
-            offsets=running_total([len(item) for item in self._objects]),
-            **columns,
-        )
+        sizes_hw, offsets = np.array(sizes, np.int64).reshape(-1, 2), running_total([len(item) for item in objects])
+        return PackedAnnotations(**vars(pack_images(paths, ids)), sizes_hw=sizes_hw, offsets=offsets, **columns)
 
 
 def no_objects() -> ImageAnnotations:
     """The annotations of an image without objects."""
     flags = np.zeros(0, dtype=np.bool_)
     return ImageAnnotations(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), flags, flags, flags, np.zeros(0))
-
-
-def pack_paths(paths: Sequence[str]) -> tuple[bytes, IntArray]:
-    """I paths → one buffer and its (I + 1,) int64 offsets."""
-    encoded = [path.encode("utf-8", _ANY_NAME) for path in paths]
-    return b"".join(encoded), running_total([len(path) for path in encoded])
 
 
 def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:

@@ -1,10 +1,6 @@
-"""The regions of objects as COCO (Lin et al. 2014) states them, polygons or run lengths, filled exactly as pycocotools
-fills them.
+"""COCO's segmentations (Lin et al. 2014): polygons, or the run lengths (RLE) of `detseg.ops.masks`.
 
-They stay text in the annotation file until an image is used: then those of its objects are read and decoded.
-Run lengths (RLE) are those of `detseg.ops.masks`.
-
-Letters for dimensions: T objects, H and W pixels.
+They stay text in the annotation file until an image is used, and are filled exactly as pycocotools fills them.
 """
 
 from __future__ import annotations
@@ -27,18 +23,10 @@ from detseg.structures import InstanceMasks, IntArray
 LARGEST = 1e15
 """Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
 
-MAX_COORDINATE = 1e6
-"""Corners farther from the image's corner than this, in pixels, are taken for mistakes."""
+_MAX_COORDINATE = 1e6
+"""Corners of polygons farther from the image's corner than this, in pixels, are taken for mistakes."""
 
 _POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
-
-
-def are_numbers(values: Iterable[object]) -> bool:
-    """Whether all values are numbers that can be pixels; true and false are none."""
-    return all(
-        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST  # NaN is not less
-        for value in values
-    )
 
 
 def file_version(file: BinaryIO) -> tuple[int, int]:
@@ -49,9 +37,7 @@ def file_version(file: BinaryIO) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Segmentations(SharedArrays):
-    """Where the segmentations of T objects lie in an annotation file.
-
-    Every use opens the file anew, so that threads and processes do not disturb each other.
+    """Where the segmentations of T objects lie in an annotation file, which every use opens again, for any thread.
 
     Attributes:
         file: JSON in UTF-8.
@@ -92,11 +78,7 @@ class Segmentations(SharedArrays):
         return InstanceMasks(hw, tuple(counts))
 
     def texts(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """The segmentations of some objects as the file has them.
-
-        Raises:
-            DataError: the file has changed since it was read, or is gone.
-        """
+        """The segmentations of some objects as the file has them; raises a DataError if it has changed, or is gone."""
         try:
             with self.file.open("rb", buffering=0) as file:
                 if file_version(file) != self.version:
@@ -109,8 +91,9 @@ class Segmentations(SharedArrays):
 
     def select(self, rows: IntArray) -> Segmentations:
         """Those of some objects, in the given order."""
-        columns = {name: getattr(self, name)[rows] for name in ("annotation_ids", "starts", "lengths")}
-        return replace(self, **columns)
+        return replace(
+            self, annotation_ids=self.annotation_ids[rows], starts=self.starts[rows], lengths=self.lengths[rows]
+        )
 
 
 def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
@@ -144,25 +127,22 @@ def _check_polygon(polygon: object) -> None:
         raise ValueError(f"{_POLYGONS}, got {shown(polygon)} in it")
     if len(polygon) < 6 or len(polygon) % 2:
         raise ValueError(f"a polygon needs x and y of at least 3 corners, got {len(polygon)} numbers")
-    if not all(-MAX_COORDINATE <= value <= MAX_COORDINATE for value in polygon):  # NaN is not
-        raise ValueError(f"corners of a polygon lie more than {MAX_COORDINATE:.0f} pixels away, or nowhere")
+    if not all(-_MAX_COORDINATE <= value <= _MAX_COORDINATE for value in polygon):  # NaN is not
+        raise ValueError(f"corners of a polygon lie more than {_MAX_COORDINATE:.0f} pixels away, or nowhere")
 
 
 def _rle_counts(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
     """Compressed run lengths, after a check that they fill the image: pycocotools trusts them."""
-    if rle.get("size") != list(hw):
-        raise ValueError(
-            f"size: expected that of the image, [height, width] = {list(hw)}, got {shown(rle.get('size'))}"
-        )
-    given, counts = rle.get("counts"), None
+    size, given, counts = rle.get("size"), rle.get("counts"), None
+    if size != list(hw):
+        raise ValueError(f"size: expected that of the image, [height, width] = {list(hw)}, got {shown(size)}")
     if isinstance(given, str) and given.isascii():
         counts = run_lengths(given.encode())
     elif isinstance(given, list) and set(map(type, given)) == {int} and min(given) > -(2**31) and max(given) < 2**31:
         counts = np.array(given, dtype=np.int64)
     if counts is None:
-        raise ValueError(
-            f"counts: expected run lengths, a list of whole numbers or a compressed string, got {shown(given)}"
-        )
+        what = "run lengths, a list of whole numbers or a compressed string"
+        raise ValueError(f"counts: expected {what}, got {shown(given)}")
     if (counts < 0).any() or counts.sum() != hw[0] * hw[1]:
         raise ValueError(f"counts: the run lengths must add up to {hw[0]} x {hw[1]} pixels, got {int(counts.sum())}")
     if isinstance(given, str) and counts[1:].all():

@@ -14,7 +14,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
-SMALLEST = 1 << 18
+_SMALLEST = 1 << 18
 """Bytes of an array from which on it is shared; smaller ones are copied."""
 
 _LARGEST_FRACTION = 0.25
@@ -35,7 +35,7 @@ class SharedArrays:
     def _in_shared_memory(self, columns: dict[str, Any]) -> dict[str, torch.Tensor]:
         """The large arrays as shared tensors, made once for all processes; empty where there is no room for them."""
         shared: dict[str, torch.Tensor] = vars(self).get("_shared", {})
-        large: dict[str, npt.NDArray[Any]] = {k: v for k, v in columns.items() if getattr(v, "nbytes", 0) >= SMALLEST}
+        large: dict[str, npt.NDArray[Any]] = {k: v for k, v in columns.items() if getattr(v, "nbytes", 0) >= _SMALLEST}
         if shared or not _fits(sum(array.nbytes for array in large.values())):
             return shared
         try:

@@ -22,19 +22,10 @@ from detseg.whole_files import atomic_write
 _MAX_DRAWS = 100
 """Samples that are tried for one place; only where nearly all of the data is bad, none of so many can be read."""
 
-_EXAMPLES = 3
-"""Files that a message names."""
-
 
 @dataclass(frozen=True, slots=True)
 class BadSample:
-    """A sample that was skipped.
-
-    Attributes:
-        index: position in the data set.
-        file: its image; the position where the source knows no files.
-        reason: what is wrong, as one line.
-    """
+    """A sample that was skipped: position in the data set, file as ``file_of`` names it, what is wrong in one line."""
 
     index: int
     file: str
@@ -44,14 +35,7 @@ class BadSample:
 def read_or_replace(
     read: Callable[[int], Sample], source: SampleSource, seed: int, epoch: int, index: int
 ) -> tuple[Sample, list[BadSample]]:
-    """Read sample ``index``, or, where it is bad, a random one in its place.
-
-    Args:
-        read: reads and checks a sample; a DataError means that it is bad.
-        source: the samples.
-        seed: of the training.
-        epoch: 0-based.
-        index: position in the data set.
+    """Read sample ``index`` by ``read``, or, where that raises a DataError, a random one in its place.
 
     Returns:
         the sample, and the bad ones that were met.
@@ -59,9 +43,8 @@ def read_or_replace(
     Raises:
         DataError: all samples that were tried are bad.
     """
-    rng = None
     bad: dict[int, BadSample] = {}
-    drawn = index
+    rng, drawn = None, index
     for _ in range(_MAX_DRAWS):
         if drawn not in bad:
             try:
@@ -101,30 +84,27 @@ class BadSampleList:
 
     def take(self, samples: Iterable[BadSample]) -> None:
         """Add samples to the list and the file, however many there are."""
-        new = {sample.index: sample for sample in samples if sample.index not in self._found}
-        if new:
-            self._found |= new
+        num_before = len(self)
+        for sample in samples:
+            self._found.setdefault(sample.index, sample)
+        if len(self) > num_before:
             self.write()
 
     def check(self) -> None:
         """Raise a DataError if more samples are bad than allowed."""
-        if len(self) <= self.max_fraction * self.num_samples:
-            return
-        summary = self._summary(f"cannot be read, more than data.max_bad_fraction={self.max_fraction:g}")
-        listed = "" if self.file is None else f"; {self.file} lists them with the reasons"
-        raise DataError(f"{summary}{listed}; fix or remove the files, or raise data.max_bad_fraction")
+        if len(self) > self.max_fraction * self.num_samples:
+            summary = self._summary(f"cannot be read, more than data.max_bad_fraction={self.max_fraction:g}", self.file)
+            raise DataError(f"{summary}; fix or remove the files, or raise data.max_bad_fraction")
 
     def write(self) -> None:
         """Write the file in the order of the data set; remove it if the list is empty."""
-        if self.file is None:
-            return
-        if not self._found:
+        if self.file is not None and not self._found:
             self.file.unlink(missing_ok=True)
-            return
-        with atomic_write(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            writer = csv.DictWriter(file, ("index", "file", "reason"))
-            writer.writeheader()
-            writer.writerows(self.state())
+        elif self.file is not None:
+            with atomic_write(self.file, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                writer = csv.DictWriter(file, ("index", "file", "reason"))
+                writer.writeheader()
+                writer.writerows(self.state())
 
     def state(self) -> list[dict[str, Any]]:
         """The list as plain data, in the order of the data set."""
@@ -138,11 +118,11 @@ class BadSampleList:
         """The message at the end of a run; none if there are no bad samples."""
         if not self._found:
             return []
-        line = f"bad data: {self._summary('could not be read and were replaced by others')}"
-        return [line if self.file is None else f"{line}; {self.file.name} lists them with the reasons"]
+        summary = self._summary("could not be read and were replaced by others", self.file and self.file.name)
+        return [f"bad data: {summary}"]
 
-    def _summary(self, what: str) -> str:
+    def _summary(self, what: str, file: Path | str | None) -> str:
         names = [row["file"] for row in self.state()]
-        examples = ", ".join(names[:_EXAMPLES]) + (", ..." if len(names) > _EXAMPLES else "")
+        examples = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
         counted = f"{len(self)} of {self.num_samples} training samples ({len(self) / self.num_samples:.2%})"
-        return f"{counted} {what}: {examples}"
+        return f"{counted} {what}: {examples}" + ("" if file is None else f"; {file} lists them with the reasons")

@@ -1,4 +1,4 @@
-"""Class weights for losses by median frequency balancing (Eigen, Fergus 2015, section 6.3.2). C: classes."""
+"""Class weights for losses by median frequency balancing (Eigen, Fergus 2015, section 6.3.2)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import numpy as np
 
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.errors import DataError
-from detseg.structures import IntArray
 
 
-def class_pixel_counts(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[IntArray, IntArray]:
-    """Count the pixels of each class; every mask is decoded once.
+def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[float, ...]:
+    """The weight of each class, at least 0: the median of all frequencies divided by its own.
 
-    Args:
-        dataset: the training set.
-        skip_bad: leave out masks that cannot be read, as a training does that skips them.
+    The frequency of a class is its fraction of the pixels, without ignored ones, of the images that show it. A class
+    that never occurs has weight 0 and does not count in the median. Every mask is decoded once; ``skip_bad`` leaves out
+    those that cannot be read.
 
-    Returns:
-        (C,) int64 pixels of each class, and (C,) int64 pixels, of any class, of the images that show the class.
+    Raises:
+        DataError: all pixels are ignored, or a mask cannot be read.
     """
     num = len(dataset.classes)
     counts, present = np.zeros(num, dtype=np.int64), np.zeros(num, dtype=np.int64)
@@ -31,29 +30,10 @@ def class_pixel_counts(dataset: SegmentationDataset, skip_bad: bool = False) -> 
         pixels = np.bincount(semantic.ravel(), minlength=256)[:num]
         counts += pixels
         present[pixels > 0] += pixels.sum()
-    return counts, present
-
-
-def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[float, ...]:
-    """The weight of each class: the median of all frequencies divided by its own.
-
-    The frequency of a class is its fraction of the pixels, without ignored ones, of the images that show it. A class
-    that never occurs has weight 0 and does not count in the median.
-
-    Args:
-        dataset, skip_bad: as in ``class_pixel_counts``.
-
-    Returns:
-        C weights in label order, at least 0.
-
-    Raises:
-        DataError: all pixels are ignored, or a mask cannot be read.
-    """
-    counts, present = class_pixel_counts(dataset, skip_bad)
     occurs = counts > 0
     if not occurs.any():
         raise DataError("class_weights: all pixels of the training masks are ignored, so classes have no frequency")
     frequency = counts[occurs] / present[occurs]
-    weights = np.zeros(len(counts))
+    weights = np.zeros(num)
     weights[occurs] = np.median(frequency) / frequency
     return tuple(weights.tolist())

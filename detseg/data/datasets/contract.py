@@ -48,77 +48,62 @@ def file_of(source: SampleSource, index: int) -> str:
 
 
 def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
-    """Read a sample and check it.
-
-    Args:
-        source: of the sample.
-        index: position in the source.
-        input_hw: height and width of the network input that the image may be reduced for while it is decoded; None:
-            the image is not reduced.
+    """Read a sample, whose image may be reduced for a network input of ``input_hw`` (height, width), and check it.
 
     Raises:
-        DataError: the sample cannot be read or breaks the contract. All other exceptions of the source get a note that
-            names the file.
+        DataError: the sample cannot be read or breaks the contract. All other exceptions get a note that names the
+            file.
     """
     try:
         # Not a runtime_checkable protocol: isinstance with one takes as long as flipping an image.
         reduced = None if input_hw is None else getattr(source, "reduced", None)
         sample: Sample = source[index] if reduced is None else reduced(index, input_hw)
         check_sample(sample, source.classes)
-    except DataError:
-        raise
+        return sample
     except Exception as error:
-        error.add_note(f"This happened while {file_of(source, index)} was read.")
+        if not isinstance(error, DataError):
+            error.add_note(f"This happened while {file_of(source, index)} was read.")
         raise
-    return sample
 
 
 def check_sample(sample: Sample, classes: ClassTable) -> None:
-    """Check boxes, labels and masks of a sample.
+    """Raise a DataError, which names the sample's path, if a box is not finite or not inside the image, a label is not
+    in ``classes``, or boxes, labels, flags and masks do not fit together."""
+    if message := _wrong_columns(sample) or _wrong_object(sample, len(classes)):
+        raise DataError(f"{sample.path}: {message}")
 
-    Args:
-        sample: of any source.
-        classes: the table of its labels.
 
-    Raises:
-        DataError: a box is not finite or not inside the image, a label is not in the table, or boxes, labels, flags and
-            masks do not fit together; it names the sample's path.
-    """
-    _check_columns(sample)
+def _wrong_columns(sample: Sample) -> str | None:
+    num, masks = len(sample.labels), sample.masks
+    fix = "the source must give one of each for every object"
+    for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
+        column = getattr(sample, name)
+        if column.dtype != dtype or column.shape != shape:
+            return f"{name}: expected {dtype} of shape {shape}, got {column.dtype} of shape {column.shape}; {fix}"
+    if masks is not None and len(masks) != num:
+        return f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
+    if masks is not None and masks.hw != sample.hw:
+        return (
+            f"masks: expected the image's size, height and width {sample.hw}, got {masks.hw}; the source must fit them"
+        )
+    return None
+
+
+def _wrong_object(sample: Sample, num_classes: int) -> str | None:
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN
     if not inside.all():
         row = int(np.argmin(inside))
-        raise DataError(
-            f"{sample.path}: object {row}: box: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got "
+        return (
+            f"object {row}: box: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got "
             f"{sample.boxes[row].tolist()}; correct the box, or have the source clip it or leave it out"
         )
-    known = (sample.labels >= 0) & (sample.labels < len(classes))
+    known = (sample.labels >= 0) & (sample.labels < num_classes)
     if not known.all():
         row = int(np.argmin(known))
-        raise DataError(
-            f"{sample.path}: object {row}: label: expected 0 to {len(classes) - 1}, the {len(classes)} classes of the "
-            f"data set, got {int(sample.labels[row])}; correct the label or the class table"
+        return (
+            f"object {row}: label: expected 0 to {num_classes - 1}, the {num_classes} classes of the data set, got "
+            f"{int(sample.labels[row])}; correct the label or the class table"
         )
-
-
-def _check_columns(sample: Sample) -> None:
-    num = len(sample.labels)
-    fix = "the source must give one of each for every object"
-    for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
-        column = getattr(sample, name)
-        if column.dtype != dtype or column.shape != shape:
-            raise DataError(
-                f"{sample.path}: {name}: expected {dtype} of shape {shape}, got {column.dtype} of shape "
-                f"{column.shape}; {fix}"
-            )
-    if sample.masks is None:
-        return
-    if len(sample.masks) != num:
-        raise DataError(f"{sample.path}: masks: expected {num}, one for each object, got {len(sample.masks)}; {fix}")
-    if sample.masks.hw != sample.hw:
-        raise DataError(
-            f"{sample.path}: masks: expected the image's size, height and width {sample.hw}, got {sample.masks.hw}; "
-            "correct the annotation or restore the image that it was made for"
-        )
+    return None

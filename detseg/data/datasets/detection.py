@@ -30,11 +30,7 @@ class ImageDataset(Dataset[Sample]):
     packed: PackedImages
 
     def __init__(self, packed: PackedImages, root: Path, classes: ClassTable, report: DataReport, name: str) -> None:
-        self.packed = packed
-        self.root = root
-        self.classes = classes
-        self.report = report
-        self.name = name
+        self.packed, self.root, self.classes, self.report, self.name = packed, root, classes, report, name
 
     def __len__(self) -> int:
         return len(self.packed)
@@ -54,23 +50,12 @@ class ImageDataset(Dataset[Sample]):
 
 
 class DetectionDataset(ImageDataset):
-    """Images with boxes, or with boxes and masks; ``dataset[i]`` decodes image i and returns it with its targets.
-
-    Attributes:
-        packed: the images and the annotations of all of them.
-    """
+    """Images with boxes, or with boxes and masks; ``dataset[i]`` decodes image i and returns it with its targets."""
 
     packed: PackedAnnotations
 
-    def __init__(
-        self, packed: PackedAnnotations, root: Path, classes: ClassTable, report: DataReport, name: str
-    ) -> None:
-        super().__init__(packed, root, classes, report, name)
-
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index`` with the boxes to train on, and their masks if the data set has masks.
-
-        With masks, the boxes are the bounds of the masks, and objects with an empty mask are left out.
+        """Image ``index`` with the boxes to train on; or with masks and their bounds, without masks that are empty.
 
         Raises:
             DataError: the image is missing, damaged, or not of the size that its annotation states.
@@ -79,13 +64,8 @@ class DetectionDataset(ImageDataset):
         return self._sample(index, 1)
 
     def reduced(self, index: int, input_hw: tuple[int, int]) -> Sample:
-        """``dataset[index]``, where JPEGs are decoded at 1/2, 1/4 or 1/8 if the letterbox shrinks them at least as
-        much; the boxes are in pixels of the smaller image. Images with masks are not reduced.
-
-        Args:
-            index: of the image.
-            input_hw: height and width of the network input, pixels.
-        """
+        """``dataset[index]``, where JPEGs are decoded at 1/2, 1/4 or 1/8 if the letterbox to ``input_hw`` (height,
+        width) shrinks them at least as much; boxes are in pixels of the smaller image. Images with masks stay whole."""
         scale = max(Letterbox.fit(self.hw(index), input_hw).scale_xy)
         divisors = (1,) if self.packed.regions is not None else (1, 2, 4, 8)
         return self._sample(index, max(k for k in divisors if k == 1 or k * scale <= 1))
@@ -94,7 +74,7 @@ class DetectionDataset(ImageDataset):
         index = self._position(index)
         path = self.path(index)
         image, hw = read_reduced(path, divisor)
-        self._check_size(index, hw)
+        check_same_size(f"{path}: the image", hw, "its annotation says", self.packed.hw(index), made="annotation")
         objects = self.packed.image(index)
         boxes, keep = trainable(objects, hw)
         if image.shape[:2] != hw:
@@ -111,8 +91,7 @@ class DetectionDataset(ImageDataset):
         )
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The ground truth of an image exactly as its file states it, with masks where they were asked for; the image
-        is not decoded.
+        """The ground truth of an image exactly as its file states it; the image is not decoded.
 
         Raises:
             DataError: a segmentation is wrong.
@@ -128,22 +107,17 @@ class DetectionDataset(ImageDataset):
         positions = [self._position(index) for index in indices]
         return DetectionDataset(self.packed.select(positions), self.root, self.classes, self.report, self.name)
 
-    def _check_size(self, index: int, hw: tuple[int, int]) -> None:
-        stated = self.packed.hw(index)
-        if stated == hw:
-            return
-        fix = "correct the annotation or restore the image that it was made for"
-        if stated == hw[::-1]:
-            fix = swapped_sides("boxes were")
-        raise DataError(
-            f"{self.path(index)}: the image is {hw[1]} x {hw[0]} pixels (width x height), but its annotation says "
-            f"{stated[1]} x {stated[0]}; {fix}"
+
+def check_same_size(what: str, hw: tuple[int, ...], other: str, other_hw: tuple[int, int], made: str) -> None:
+    """Raise a DataError if an image and what was ``made`` for it, "annotation" or "mask", differ in (height, width)."""
+    if hw == other_hw:
+        return
+    fix = f"restore the image that the {made} was made for, or correct the {made}"
+    if hw == other_hw[::-1]:
+        fix = (
+            f"the sides are swapped: the {made} was probably made before the image was rotated by its EXIF "
+            f"orientation; remove that tag from the image, or rotate the {made}"
         )
-
-
-def swapped_sides(drawn: str) -> str:
-    """The probable reason for swapped height and width; ``drawn``: "boxes were" or "mask was"."""
-    return (
-        f"the sides are swapped: the {drawn} probably drawn before the image was rotated by its EXIF orientation; "
-        f"remove that tag from the image, or rotate the {drawn.split()[0]}"
+    raise DataError(
+        f"{what} is {hw[1]} x {hw[0]} pixels (width x height), but {other} {other_hw[1]} x {other_hw[0]}; {fix}"
     )

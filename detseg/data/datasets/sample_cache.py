@@ -7,26 +7,20 @@ from collections import OrderedDict
 from detseg.data.datasets.contract import SampleSource, checked_sample
 from detseg.structures import Sample
 
-MAX_BYTES = 96 * 2**20
-"""Decoded pixels that one process keeps: a mix group of 32 images of a megapixel."""
-
 
 class SampleCache:
     """Reads samples and keeps those that were used last; the results do not depend on it.
 
     Args:
         source: of the samples.
-        max_bytes: largest sum of the bytes of images and semantic maps that is kept.
-
-    Attributes:
-        num_reads: samples that were read because they were not in the cache.
+        max_bytes: largest sum of the bytes of images and semantic maps that one process keeps; by default a mix group
+            of 32 images of a megapixel.
     """
 
-    def __init__(self, source: SampleSource, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
         self._source, self._max_bytes = source, max_bytes
         self._kept: OrderedDict[tuple[int, tuple[int, int]], Sample] = OrderedDict()
         self._num_bytes = 0
-        self.num_reads = 0
 
     def __call__(self, index: int, input_hw: tuple[int, int]) -> Sample:
         """The result of ``checked_sample``; errors are not cached."""
@@ -34,7 +28,6 @@ class SampleCache:
         if key not in self._kept:
             self._kept[key] = checked_sample(self._source, index, input_hw)
             self._num_bytes += _num_bytes(self._kept[key])
-            self.num_reads += 1
         sample = self._kept[key]
         self._kept.move_to_end(key)
         while self._num_bytes > self._max_bytes:

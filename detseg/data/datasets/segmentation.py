@@ -11,11 +11,10 @@ import numpy as np
 
 from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedImages, no_objects
-from detseg.data.datasets.detection import ImageDataset, swapped_sides
+from detseg.data.datasets.detection import ImageDataset, check_same_size
 from detseg.data.images.label_maps import read_mask
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.read import read_image, read_image_hw
-from detseg.errors import DataError
 from detseg.structures import ClassTable, ImageAnnotations, Sample, UInt8Array
 
 
@@ -44,8 +43,7 @@ class PictureMasks:
     """A ``MaskSource`` of mask images, one file for each image.
 
     Attributes:
-        files: the masks' paths, in the order of the images.
-        root: the folder that they are relative to.
+        files: the masks' paths, relative to ``root``, in the order of the images.
         encoding: the meaning of their values or colours.
     """
 
@@ -55,7 +53,7 @@ class PictureMasks:
 
     def read(self, index: int) -> UInt8Array:
         """See ``MaskSource``."""
-        return read_mask(self.root / self.files.path(index), self.encoding)
+        return read_mask(self.where(index), self.encoding)
 
     def where(self, index: int) -> str:
         """See ``MaskSource``."""
@@ -71,11 +69,7 @@ class PictureMasks:
 
 
 class SegmentationDataset(ImageDataset):
-    """Images with label maps; ``dataset[i]`` decodes image i and its mask.
-
-    Attributes:
-        masks: the label maps, in the order of the images.
-    """
+    """Images with label maps, ``masks``, in the order of the images; ``dataset[i]`` decodes image i and its mask."""
 
     def __init__(
         self, packed: PackedImages, masks: MaskSource, root: Path, classes: ClassTable, report: DataReport, name: str
@@ -92,9 +86,8 @@ class SegmentationDataset(ImageDataset):
         """
         index = self._position(index)
         path = self.path(index)
-        image = read_image(path)
-        semantic = self.masks.read(index)
-        self.check_size(index, (image.shape[0], image.shape[1]), (semantic.shape[0], semantic.shape[1]))
+        image, semantic = read_image(path), self.masks.read(index)
+        self.check_size(index, (image.shape[0], image.shape[1]), semantic.shape)
         return Sample(
             index=index,
             image_id=self.image_id(index),
@@ -126,14 +119,7 @@ class SegmentationDataset(ImageDataset):
         packed, masks = self.packed.select(positions), self.masks.select(positions)
         return SegmentationDataset(packed, masks, self.root, self.classes, self.report, self.name)
 
-    def check_size(self, index: int, image_hw: tuple[int, int], mask_hw: tuple[int, int]) -> None:
+    def check_size(self, index: int, image_hw: tuple[int, int], mask_hw: tuple[int, ...]) -> None:
         """Raise a DataError if a mask does not have the size of its image."""
-        if image_hw == mask_hw:
-            return
-        fix = "restore the image that the mask was made for, or make a new mask"
-        if mask_hw == image_hw[::-1]:
-            fix = swapped_sides("mask was")
-        raise DataError(
-            f"{self.masks.where(index)}: the mask is {mask_hw[1]} x {mask_hw[0]} pixels (width x height), but its "
-            f"image {self.path(index)} is {image_hw[1]} x {image_hw[0]}; {fix}"
-        )
+        where, image = self.masks.where(index), self.path(index)
+        check_same_size(f"{where}: the mask", mask_hw, f"its image {image} is", image_hw, made="mask")

@@ -1,7 +1,4 @@
-"""Writes COCO's JSON (Lin et al. 2014): annotation files, and the entries of `Detections.to_coco` as files of results.
-
-Letters for dimensions: N objects, H and W pixels.
-"""
+"""Writes COCO's JSON (Lin et al. 2014): annotation files, and files of results."""
 
 from __future__ import annotations
 
@@ -42,18 +39,12 @@ class CocoFile:
         labels: Iterable[int] = (),
         **columns: Iterable[Any],
     ) -> None:
-        """Add an image and its N objects.
+        """Add an image and its N objects; raises a ValueError if the columns differ in length.
 
         Args:
-            image_id: its id.
-            file_name: relative to the folder of the images.
-            hw: its height and width in pixels.
-            boxes: N boxes, xyxy pixels.
-            labels: N positions in the class table.
+            image_id, file_name, hw: of the image; the path is relative to the folder of the images.
+            boxes, labels: N boxes, xyxy pixels, and N positions in the class table.
             columns: other values of the N objects, under their keys: ``area``, ``iscrowd``, ``segmentation``.
-
-        Raises:
-            ValueError: the columns differ in length.
         """
         self.content["images"].append({"id": image_id, "file_name": file_name, "height": hw[0], "width": hw[1]})
         annotations = self.content["annotations"]
@@ -66,8 +57,8 @@ class CocoWriter:
     """Writes a folder of images and an annotation file for each split; the layout is complete after ``finish``.
 
     Args:
-        root: the folder that will hold the layout; the folder for the annotations is made.
-        classes: class names in the order of the labels; the category ids are 1 to C.
+        root: the folder of the layout, which is created.
+        classes: class names in label order; the category ids are 1 to C.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -79,35 +70,15 @@ class CocoWriter:
     def add(
         self, split: str, stem: str, image: UInt8Array, boxes: FloatArray, labels: IntArray, masks: BoolArray
     ) -> None:
-        """Write one image to the folder of its split and add its annotations.
-
-        Args:
-            split: name of the folder and of the annotation file.
-            stem: name of the image without a suffix.
-            image: (H, W, 3) uint8 RGB.
-            boxes: (N, 4) xyxy pixels, 0-based and half-open.
-            labels: (N,) positions in the class names.
-            masks: (N, H, W) bool; written as uncompressed run lengths.
-
-        Raises:
-            ValueError: the arrays differ in N.
-        """
+        """Write one image to the folder of its split; arguments and errors as in `VocWriter.add`."""
         if split not in self._splits:
             (self.root / split).mkdir(exist_ok=True)
             self._splits[split] = CocoFile(self._classes)
-        file, (height, width) = self._splits[split], image.shape[:2]
-        file.add(
-            len(file.content["images"]) + 1,
-            f"{stem}.jpg",
-            (height, width),
-            boxes.tolist(),
-            labels.tolist(),
-            area=[int(mask.sum()) for mask in masks],
-            segmentation=[
-                {"size": [height, width], "counts": run_lengths(encode_mask(mask)).tolist()} for mask in masks
-            ],
-            iscrowd=[0] * len(masks),
-        )
+        file, hw = self._splits[split], image.shape[:2]
+        number, area = len(file.content["images"]) + 1, [int(mask.sum()) for mask in masks]
+        rle = [{"size": list(hw), "counts": run_lengths(encode_mask(mask)).tolist()} for mask in masks]
+        columns: dict[str, list[Any]] = {"area": area, "segmentation": rle, "iscrowd": [0] * len(masks)}
+        file.add(number, f"{stem}.jpg", hw, boxes.tolist(), labels.tolist(), **columns)
         # Full chroma resolution: small coloured objects keep their edges.
         Image.fromarray(image).save(self.root / split / f"{stem}.jpg", quality=95, subsampling=0)
 
@@ -121,12 +92,8 @@ class CocoWriter:
 def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
     """The annotations of a data set as the content of a COCO file; no image is opened.
 
-    Args:
-        dataset: from any reader.
-
-    Returns:
-        as `CocoFile.content`: category ids are the source's, ``iscrowd`` is set for crowd and difficult objects,
-        ``segmentation`` holds compressed run lengths where the data set has masks.
+    Category ids are the source's, ``iscrowd`` is set for crowd and difficult objects, and ``segmentation`` holds
+    compressed run lengths where the data set has masks.
     """
     file = CocoFile(dataset.classes)
     for index in range(len(dataset)):
@@ -141,14 +108,11 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
 
 
 def result_files(entries: Sequence[Mapping[str, Any]], masks: bool) -> dict[str, list[Mapping[str, Any]]]:
-    """The files of results: name → content.
+    """The files of results, name → content, of the entries that `Detections.to_coco` gives.
 
-    Args:
-        entries: as `Detections.to_coco` gives them.
-        masks: whether they have masks. Then there is a second file without ``bbox``: where there is one, pycocotools
-            takes the area of the box for that of the mask.
+    With masks there is a second file without ``bbox``: pycocotools takes the area of the box for that of the mask.
     """
-    without_boxes: list[Mapping[str, Any]] = [
-        {key: value for key, value in entry.items() if key != "bbox"} for entry in entries
-    ]
-    return {RESULTS: list(entries)} | ({MASK_RESULTS: without_boxes} if masks else {})
+    files = {RESULTS: list(entries)}
+    if masks:
+        files[MASK_RESULTS] = [{key: value for key, value in entry.items() if key != "bbox"} for entry in entries]
+    return files

@@ -3,7 +3,6 @@
 Where regions overlap: crowd regions are drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most
 pixels to the one with the fewest, each over those before it, so that small ones stay visible; objects of equal size in
 the order of the file. Pixels that no region covers are background, label 0.
-
 """
 
 from __future__ import annotations
@@ -19,29 +18,24 @@ from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations, PackedImages
 from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.data.formats.coco import coco_class_table, load_coco
+from detseg.data.formats.coco import Classes, coco_class_table, load_coco
 from detseg.errors import ClassTableError
 from detseg.messages import listed, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, UInt8Array
 
 BACKGROUND = "background"
-"""Name of label 0 if none is given."""
+"""The name of label 0 if none is given."""
 
 
 @dataclass(frozen=True, eq=False)
 class CocoMasks:
-    """Label maps drawn from the regions of a COCO file.
-
-    Attributes:
-        file: the annotation file.
-        packed: its annotations, of which the boxes are not used.
-    """
+    """Label maps drawn from the regions of a COCO file; a `MaskSource`."""
 
     file: Path
     packed: PackedAnnotations
 
     def read(self, index: int) -> UInt8Array:
-        """See ``MaskSource``; drawn as described above."""
+        """(H, W) uint8 labels, drawn as described above."""
         objects, hw = self.packed.image(index), self.packed.hw(index)
         assert objects.masks is not None
         labels = np.where(objects.crowd, IGNORE_LABEL, objects.labels).astype(np.uint8)
@@ -51,15 +45,15 @@ class CocoMasks:
         return semantic
 
     def where(self, index: int) -> str:
-        """See ``MaskSource``."""
+        """The file and the image."""
         return f"{self.file}: image {self.packed.image_ids[index]}"
 
     def stated_hw(self, index: int) -> tuple[int, int]:
-        """See ``MaskSource``."""
+        """Height and width of the image in pixels."""
         return self.packed.hw(index)
 
     def select(self, indices: Sequence[int]) -> CocoMasks:
-        """See ``MaskSource``."""
+        """The maps of some images."""
         return CocoMasks(self.file, self.packed.select(indices))
 
 
@@ -74,30 +68,25 @@ def read_coco_masks(
     Args:
         images_dir: the folder that the file's ``file_name`` entries are relative to.
         annotation_file: the JSON file, of the kind ``instances_*.json``; polygons and run lengths of both kinds.
-        classes: None: ``background``, then all categories of the file in the order of their ids.  Names: first that of
+        classes: None: ``background``, then all categories of the file in the order of their ids. Names: first that of
             the background, which is no category, then these categories in this order; the regions of others become
-            background, with their counts in the report.  A table (``train.classes``): likewise; its ids are kept.
+            background and are reported. A table (``train.classes``): likewise; its ids are kept.
         skip_bad: as ``inspect_masks`` takes it.
-
-    Returns:
-        The data set.  The background's source id is 0, or one below all others where a category has the id 0.
 
     Raises:
         DataError: a file is missing, an entry is wrong or refers to nothing, an annotation has no region, or a class is
             not among the categories.
     """
     root, file, report = Path(images_dir), Path(annotation_file), DataReport()
-    packed, table = load_coco(root, file, report, lambda names: _class_table(file, names, classes, report), boxes=False)
+    packed, table = load_coco(root, file, classes, report, _class_table, boxes=False)
     images = PackedImages(packed.image_ids, packed.path_bytes, packed.path_offsets)
     dataset = SegmentationDataset(images, CocoMasks(file, packed), root, table, report, f"coco {file.stem}")
     inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
 
 
-def _class_table(
-    file: Path, names: dict[int, str], classes: ClassTable | Sequence[str] | None, report: DataReport
-) -> ClassTable:
-    """The table with the background in front."""
+def _class_table(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
+    """The table with the background in front; its source id is 0, or one below all others where a category has 0."""
     given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
     background = given[0] if given else BACKGROUND
     check_class_name("data.classes", background)
@@ -112,9 +101,7 @@ def _class_table(
         return classes
     objects = coco_class_table(file, names, given[1:] if given else None, report)
     if len(objects) >= MAX_CLASSES:
-        raise ClassTableError(
-            f"{file}: {len(objects)} categories and a background are more than the {MAX_CLASSES} classes that a map "
-            "can tell apart; name those that count in data.classes"
-        )
+        what = f"{len(objects)} categories and a background are more than the {MAX_CLASSES} classes"
+        raise ClassTableError(f"{file}: {what} that a map can tell apart; name those that count in data.classes")
     source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
     return ClassTable((background, *objects.names), (source_id, *objects.source_ids))

@@ -1,7 +1,6 @@
 """Reads a folder of images and a folder of masks, where a mask has the name of its image.
 
-Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Files and folders whose name begins with
-a dot are left out; links to folders are followed as ``find_images`` does it.
+Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Names that begin with a dot are left out.
 """
 
 from __future__ import annotations
@@ -38,9 +37,8 @@ def read_mask_folder(
     Args:
         images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
         classes: the classes in label order, a background included. A table means that another set is trained on, so
-            that masks of a single class are reported here, not refused.
-        suffix: what the name of a mask has after that of its image, before the file type: ``_mask`` for ``a.jpg`` and
-            ``a_mask.png``.
+            that masks of one class are reported, not an error.
+        suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values: value of each class in the masks, in label order; None: the label itself.
         ignore_index: value of the pixels to ignore; None: there is none.
         colors: colour of each class in label order, if the masks are colour images.
@@ -48,16 +46,14 @@ def read_mask_folder(
         skip_bad: see ``inspect_masks``.
 
     Raises:
-        DataError: a folder or file is missing or wrong, an image has no mask or several, or the masks do not fit the
-            classes.
+        DataError: a folder or file is missing or wrong, an image has no single mask, or masks do not fit the classes.
     """
     images, masks = Path(images), Path(masks)
     for folder, key in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
-    mask_values = None if values is None else tuple(values)
+    mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
     table = mask_class_table(images, classes, mask_values)
-    class_colors = None if colors is None else tuple(colors)
     encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
     report = DataReport()
     image_files, mask_files = zip(*_pairs(images, masks, suffix, report), strict=True)
@@ -78,13 +74,11 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    missing = [stem for stem in image_files if stem + suffix not in mask_files]
-    if missing:
-        names = [image_files[stem][0] for stem in missing]
+    if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
+        names = listed([image_files[stem][0] for stem in missing])
         raise DataError(
-            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {listed(names)}; expected "
-            f"{missing[0]}{suffix}.png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add "
-            "the masks or take the images out"
+            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {names}; expected {missing[0]}{suffix}"
+            ".png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add them"
         )
     used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
     for stem in sorted(mask_files.keys() - used):
@@ -101,9 +95,9 @@ def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, l
     for link in repeated:
         report.add(DataIssue.LINKED_TWICE, str(folder / link))
     found: dict[str, list[str]] = {}
-    for name in sorted(file.as_posix() for file in files):
-        found.setdefault(os.path.splitext(name)[0], []).append(name)
-    return {stem: found[stem] for stem in sorted(found)}
+    for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
+        found.setdefault(stem, []).append(name)
+    return found
 
 
 def _only(folder: Path, names: list[str]) -> str:

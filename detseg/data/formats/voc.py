@@ -2,8 +2,6 @@
 
 The lists in ``ImageSets/Main`` (``ImageSets/Segmentation``) name the images of a split, without suffix. The files of
 an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``).
-
-Letters for dimensions: N objects of one image.
 """
 
 from __future__ import annotations
@@ -44,29 +42,23 @@ def read_voc(
     years: Sequence[str] = (),
     classes: ClassTable | Sequence[str] | None = None,
 ) -> DetectionDataset:
-    """Read one split of a data set in VOC layout for detection.
-
-    Image ids are 1 to I in the order of the lists, since several years may use one name.
+    """Read one split of a data set in VOC layout for detection; image ids are 1 to I in the order of the lists.
 
     Args:
-        root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages`` (``images`` if there is no
-            ``JPEGImages``); or ``VOCdevkit``, which holds such folders (``VOC2007``, ``VOC2012``); or the folder that
-            holds ``VOCdevkit``.
+        root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages`` (or ``images``); or ``VOCdevkit``, which
+            holds such folders (``VOC2007``, ``VOC2012``); or the folder that holds ``VOCdevkit``.
         split: a list in ``ImageSets/Main`` without its suffix. Several are joined by ``+``, and each may name its year:
             ``2007:trainval+2012:trainval``.
-        years: the years in which a list without a year is read, e.g. ``("2007", "2012")``; empty: ``root`` itself is
-            the folder.
+        years: where a list without a year is read, e.g. ``("2007", "2012")``; empty: in ``root`` itself.
         classes: the table of the training split (``train.classes``), or names in label order; None: the sorted names of
             this split's annotations, which is right for the training split only.
 
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
-    root = Path(root)
-    report = DataReport()
+    root, report = Path(root), DataReport()
     files = _listed_files(root, split, years, "Main", report)
-    xmls = [_only(candidates) for _, candidates in files]
-    annotations = [read_voc_xml(xml) for xml in xmls]
+    annotations = [read_voc_xml(xml) for _, xml in files]
     if classes is None:
         classes = sorted({name for annotation in annotations for name in annotation.names})
         if not classes:
@@ -74,7 +66,7 @@ def read_voc(
     table = class_table(classes)
     label_of = {name: label for label, name in enumerate(table.names)}
     builder = AnnotationsBuilder()
-    for image_id, ((images, _), xml, annotation) in enumerate(zip(files, xmls, annotations, strict=True), start=1):
+    for image_id, ((images, xml), annotation) in enumerate(zip(files, annotations, strict=True), start=1):
         # <filename> decides between a.jpg and a.png, and nothing else.
         image = _only([path for path in images if path.name == annotation.filename] or images)
         if annotation.filename not in ("", image.name):
@@ -87,7 +79,7 @@ def read_voc(
         builder.append(image_id, image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), objects)
     packed = builder.build()
     report_contents(packed, table, report)
-    return DetectionDataset(packed, root, table, report, _dataset_name(split, years))
+    return DetectionDataset(packed, root, table, report, " ".join(filter(None, ("voc", "+".join(years), split))))
 
 
 def read_voc_masks(
@@ -102,27 +94,21 @@ def read_voc_masks(
     """Read one split of a data set in VOC layout for semantic segmentation.
 
     Args:
-        root, split, years: see ``read_voc``; the lists are those in ``ImageSets/Segmentation``, the masks lie in
-            ``SegmentationClass``.
-        classes: the classes in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A
-            table means that another set is trained on, so that masks of a single class are reported here, not refused.
-        values: value of each class in the masks, in label order; None: the label itself.
-        ignore_index: value of the pixels to ignore; None: there is none.
-        skip_bad: see ``inspect_masks``.
+        root, split, years: see `read_voc`; the lists are in ``ImageSets/Segmentation``, masks in ``SegmentationClass``.
+        classes: as `read_mask_folder` takes them; None: the lines of ``classes.txt`` in ``root``.
+        values, ignore_index, skip_bad: as `read_mask_folder` takes them.
 
     Raises:
         DataError: a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
-    root = Path(root)
-    report = DataReport()
+    root, report = Path(root), DataReport()
     files = _listed_files(root, split, years, "Segmentation", report)
-    images = [_only(candidates).relative_to(root).as_posix() for candidates, _ in files]
-    masks = [_only(candidates).relative_to(root).as_posix() for _, candidates in files]
+    images = pack_images([_only(candidates).relative_to(root).as_posix() for candidates, _ in files])
+    masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source = PictureMasks(pack_images(masks), root, encoding)
-    name = _dataset_name(split, years)
-    dataset = SegmentationDataset(pack_images(images), source, root, encoding.classes, report, name)
+    source, name = PictureMasks(masks, root, encoding), " ".join(filter(None, ("voc", "+".join(years), split)))
+    dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
 
@@ -134,46 +120,44 @@ def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
     return next((path for path in candidates if (path / "ImageSets" / task).is_dir()), None)
 
 
-def _dataset_name(split: str, years: Sequence[str]) -> str:
-    return " ".join(["voc", *(["+".join(years)] if years else []), split])
-
-
 def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
     for name in found.names:
         if name not in label_of:
-            raise ClassTableError(
-                f"{xml}: unknown class {shown(name)}{did_you_mean(name, list(label_of))}; the classes are "
-                f"{listed(list(label_of))}: correct the annotation or name the class in data.classes"
-            )
-    sides = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0)  # (N, 2)
+            what = f"unknown class {shown(name)}{did_you_mean(name, label_of)}; the classes are {listed([*label_of])}"
+            raise ClassTableError(f"{xml}: {what}: correct the annotation or name the class in data.classes")
     return ImageAnnotations(
         boxes=found.boxes,
         labels=np.array([label_of[name] for name in found.names], dtype=np.int64),
         crowd=np.zeros(len(found.names), dtype=np.bool_),
         difficult=found.difficult,
         truncated=found.truncated,
-        area=sides.prod(axis=1),
+        area=(found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1),
     )
 
 
 def _listed_files(
     root: Path, split: str, years: Sequence[str], task: Task, report: DataReport
-) -> list[tuple[list[Path], list[Path]]]:
-    """The image files, and the annotations or masks, with each name in the lists; repeated names are reported."""
+) -> list[tuple[list[Path], Path]]:
+    """The image files, and the annotation or mask, with each name in the lists; repeated names are reported."""
     kind, labels_name, usual_suffix, suffixes = _LABELS[task]
-    found: dict[tuple[Path, str], tuple[list[Path], list[Path]]] = {}
+    found: dict[tuple[Path, str], tuple[list[Path], Path]] = {}
     for folder, list_file in _find_lists(root, split, years, task):
         images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
         if not images_folder.is_dir() and (folder / "images").is_dir():
             images_folder = folder / "images"
         images, labels = _files_by_stem(images_folder, IMAGE_SUFFIXES), _files_by_stem(labels_folder, suffixes)
         stems = _read_list(list_file, images.keys() | labels.keys())
-        _check_present(images_folder, "image", [stem for stem in stems if stem not in images])
-        _check_present(labels_folder, kind, [stem + usual_suffix for stem in stems if stem not in labels])
+        for place, what, missing in (
+            (images_folder, "image", [stem for stem in stems if stem not in images]),
+            (labels_folder, kind, [stem + usual_suffix for stem in stems if stem not in labels]),
+        ):
+            if names := list(dict.fromkeys(missing)):
+                text = f"{len(names)} {what}(s) of the list missing: {listed(names)}"
+                raise DataError(f"{place}: {text}; add the files or take the names off the list")
         for stem in stems:
             if (folder, stem) in found:
                 report.add(DataIssue.LISTED_TWICE, stem)
-            found[folder, stem] = images[stem], labels[stem]
+            found[folder, stem] = images[stem], _only(labels[stem])
     if not found:
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
     return list(found.values())
@@ -187,7 +171,8 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
     for part in split.split("+"):
         year, colon, name = part.strip().rpartition(":")
         if not name or (colon and not year) or "/" in name or "\\" in name:
-            raise DataError(f"split '{split}': expected a list like 'train' or '2007:train+2012:train', got '{part}'")
+            what = f"expected a list like 'train' or '2007:train+2012:train', got '{part}'"
+            raise DataError(f"{root}: split '{split}': {what}")
         for folder_year in [year] if colon else years or [""]:
             folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task)
             if folder is None:
@@ -199,10 +184,9 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
 def _only_folder(root: Path, task: Task) -> Path:
     if (root / "ImageSets" / task).is_dir():
         return root
-    lists = [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
-    years = sorted({path.parts[-3][3:] for path in lists})
     fix = f"set data.root to the folder that holds {_LABELS[task][1]}, ImageSets and JPEGImages"
-    if years:
+    lists = [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
+    if years := sorted({path.parts[-3][3:] for path in lists}):
         fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 
@@ -213,9 +197,8 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         there = sorted(item.stem for item in path.parent.glob("*.txt"))
-        raise DataError(
-            f"{path}: there is no such list{did_you_mean(path.stem, there)}; the lists there: {listed(there) or 'none'}"
-        ) from None
+        near = did_you_mean(path.stem, there)
+        raise DataError(f"{path}: there is no such list{near}; the lists there: {listed(there) or 'none'}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot read the list: {error}") from None
     stems = []
@@ -226,15 +209,13 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(
-                f"{path}:{number}: expected the name of an image without folder and suffix, got {shown(stem)}"
-            )
+            what = "the name of an image without folder and suffix"
+            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}")
         stems.append(stem)
     return stems
 
 
 def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
-    """The files in a folder with one of the suffixes, by stem."""
     found: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
         stem, suffix = os.path.splitext(name)
@@ -248,10 +229,3 @@ def _only(files: Sequence[Path]) -> Path:
         names = listed([path.name for path in files])
         raise DataError(f"{files[0].parent}: several files with one name: {names}; keep one of them")
     return files[0]
-
-
-def _check_present(folder: Path, kind: str, missing: Sequence[str]) -> None:
-    if missing:
-        names = list(dict.fromkeys(missing))
-        text = f"{len(names)} {kind}(s) of the list missing: {listed(names)}"
-        raise DataError(f"{folder}: {text}; add the files or take the names off the list")

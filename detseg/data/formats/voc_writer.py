@@ -1,28 +1,99 @@
-"""Writes the Pascal VOC layout (Everingham et al. 2010) for detection and segmentation.
+"""Writes Pascal VOC (Everingham et al. 2010): single annotation files, and the layout with masks.
 
 ``JPEGImages/``, ``Annotations/``, ``ImageSets/Main/`` and ``ImageSets/Segmentation/`` with one list a split, and the
 palette images ``SegmentationClass/`` (label + 1) and ``SegmentationObject/`` (number of the object in the annotation,
 from 1), both 0 for background.
-
-Letters for dimensions: N objects, H and W pixels.
 """
 
 from __future__ import annotations
 
+import re
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from detseg.data.formats.voc_xml import VocAnnotation, write_voc_xml
+from detseg.data.formats.voc_xml import VocAnnotation
+from detseg.messages import shown
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
-MAX_INDEX = 254
+_MAX_INDEX = 254
 """Largest index of a palette image for classes and objects; 255 means void."""
 
-_FOLDERS = ("JPEGImages", "Annotations", "SegmentationClass", "SegmentationObject")
-_TASKS = ("Main", "Segmentation")
+_MAPS = ("SegmentationClass", "SegmentationObject")
+_LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
+
+
+# XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
+_XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
+
+
+def write_voc_xml(
+    path: Path,
+    annotation: VocAnnotation,
+    folder: str = "",
+    segmented: bool = False,
+    scores: Sequence[float] | None = None,
+) -> None:
+    """Write an annotation file, with corners to a thousandth of a pixel.
+
+    Boxes thinner than a pixel, which inclusive corners cannot state, become one pixel wide (high) about their centre.
+
+    Args:
+        path: the file; an existing one is replaced.
+        annotation: what to write; its size must be known.
+        folder: name of the folder of the image; empty: none is stated.
+        segmented: whether the image has masks.
+        scores: N scores in [0, 1] of detections, written as ``<score>``, which VOC's readers ignore; None: none.
+
+    Raises:
+        ValueError: no size, not one score for each object, or a name with characters that XML cannot hold.
+    """
+    if annotation.hw is None:
+        raise ValueError("an annotation is written with the size of its image; got none")
+    height, width = annotation.hw
+    if scores is not None and len(scores) != len(annotation.names):
+        raise ValueError(f"expected a score for each of {len(annotation.names)} objects, got {len(scores)}")
+    root = ET.Element("annotation")
+    if folder:
+        _add(root, folder=folder)
+    _add(root, filename=annotation.filename)
+    _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
+    _add(root, segmented=int(segmented))
+    for i, (name, (x1, y1, x2, y2)) in enumerate(zip(annotation.names, annotation.boxes.tolist(), strict=True)):
+        item = ET.SubElement(root, "object")
+        flags = {"truncated": int(annotation.truncated[i]), "difficult": int(annotation.difficult[i])}
+        _add(item, name=name, pose="Unspecified", **flags)
+        (xmin, xmax), (ymin, ymax) = _inclusive(x1, x2, width), _inclusive(y1, y2, height)
+        _add(ET.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
+        if scores is not None:
+            _add(item, score=f"{scores[i]:.6f}")
+    ET.indent(root)
+    ET.ElementTree(root).write(path, encoding="utf-8")
+
+
+def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
+    """0-based half-open → 1-based inclusive along an axis of ``side`` pixels: the last pixel end - 1 is number end."""
+    if end - start >= 1:
+        return start + 1, end
+    middle = min(max((start + 1 + end) / 2, 1.0), float(side))  # the pixel about the centre, inside the image
+    return middle, middle
+
+
+def check_xml_text(what: str, text: str) -> None:
+    """Raise a ValueError that begins with ``what`` if XML cannot hold a text."""
+    if not _XML_TEXT.fullmatch(text):
+        raise ValueError(f"{what}: XML has no place for some of the characters of {shown(text)}")
+
+
+def _add(parent: ET.Element, **values: str | float) -> None:
+    """Add elements of text; numbers are written to a thousandth, whole ones as such."""
+    for tag, value in values.items():
+        text = value if isinstance(value, str) else f"{round(value, 3)}".removesuffix(".0")
+        check_xml_text(tag, text)
+        ET.SubElement(parent, tag).text = text
 
 
 class VocWriter:
@@ -30,19 +101,16 @@ class VocWriter:
 
     Args:
         root: the folder of the layout, which is created.
-        classes: class names in label order, at most 254.
-
-    Raises:
-        ValueError: more classes than a palette image can hold.
+        classes: class names in label order, at most 254, which is what a palette image can hold.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        if len(classes) > MAX_INDEX:
-            raise ValueError(f"a palette image holds at most {MAX_INDEX} classes, got {len(classes)}")
+        if len(classes) > _MAX_INDEX:
+            raise ValueError(f"a palette image holds at most {_MAX_INDEX} classes, got {len(classes)}")
         self.root = root
         self.classes = tuple(classes)
         self._stems: dict[str, list[str]] = {}
-        for folder in (*_FOLDERS, *(f"ImageSets/{task}" for task in _TASKS)):
+        for folder in ("JPEGImages", "Annotations", *_MAPS, *_LISTS):
             (root / folder).mkdir(parents=True, exist_ok=True)
 
     def add(
@@ -58,19 +126,19 @@ class VocWriter:
         """Write one image with its annotation and its two segmentation maps.
 
         Args:
-            split: the list that gets its name.
-            stem: its name without a suffix.
+            split: name of the split.
+            stem: name of the image without a suffix.
             image: (H, W, 3) uint8 RGB.
             boxes: (N, 4) xyxy pixels, 0-based and half-open.
             labels: (N,) positions in the class names.
-            masks: (N, H, W) bool; where two overlap, the later one is written.
+            masks: (N, H, W) bool; where two overlap, the later one is drawn.
             truncated: (N,) bool, VOC's flag.
 
         Raises:
             ValueError: the arrays differ in N, or N is more than a palette image can hold.
         """
-        if len(labels) > MAX_INDEX:
-            raise ValueError(f"{stem}: a palette image holds at most {MAX_INDEX} objects, got {len(labels)}")
+        if len(labels) > _MAX_INDEX:
+            raise ValueError(f"{stem}: a palette image holds at most {_MAX_INDEX} objects, got {len(labels)}")
         names = tuple(self.classes[label] for label in labels)
         not_difficult = np.zeros(len(labels), dtype=np.bool_)
         annotation = VocAnnotation(f"{stem}.jpg", image.shape[:2], names, boxes, not_difficult, truncated)
@@ -78,7 +146,7 @@ class VocWriter:
         maps = np.zeros((2, *image.shape[:2]), dtype=np.uint8)
         for number, (label, mask) in enumerate(zip(labels, masks, strict=True), start=1):
             maps[:, mask] = [[label + 1], [number]]
-        for folder, indices in zip(("SegmentationClass", "SegmentationObject"), maps, strict=True):
+        for folder, indices in zip(_MAPS, maps, strict=True):
             palette_image = Image.fromarray(indices, mode="P")
             palette_image.putpalette(voc_palette())
             palette_image.save(self.root / folder / f"{stem}.png")
@@ -89,9 +157,8 @@ class VocWriter:
     def finish(self) -> None:
         """Write the lists of the splits."""
         for split, stems in self._stems.items():
-            for task in _TASKS:
-                path = self.root / "ImageSets" / task / f"{split}.txt"
-                path.write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
+            for folder in _LISTS:
+                (self.root / folder / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
 
 
 def voc_palette() -> list[int]:

@@ -16,23 +16,21 @@ def find_images(
 ) -> tuple[list[Path], list[Path]]:
     """Find the image files in a folder and its sub-folders, without opening them.
 
-    Links to folders are followed, but each folder is read once, whatever leads to it: at its own place if that lies
-    below ``folder``, else through the first link in sorted order. A link to ``folder`` or to a folder above it would
-    lead in a circle and is not followed.
+    Links to folders are followed, but each folder is read once: at its own place if that lies below ``folder``, else
+    through the first link in sorted order. A link to ``folder`` or to a folder above it is not followed.
 
     Args:
         folder: an existing folder.
         skip: says which files and folders are left out.
 
     Returns:
-        Sorted paths relative to ``folder``: the files with one of ``IMAGE_SUFFIXES``; and the links (or folders behind
-        links) that were not read a second time.
+        Sorted paths relative to ``folder``: the files with one of ``IMAGE_SUFFIXES``; and the links that were not
+        followed.
 
     Raises:
         DataError: a folder cannot be read.
     """
-    top = os.path.realpath(folder)
-    seen = {str(parent) for parent in Path(top).parents}
+    seen = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
     images: list[Path] = []
     repeated: list[Path] = []
     folders, links = [Path()], list[Path]()

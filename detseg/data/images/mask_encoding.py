@@ -1,12 +1,9 @@
-"""How mask images say which class a pixel has: by value or by colour.
-
-Letters for dimensions: C classes, H and W pixels, K colours.
-"""
+"""How mask images say which class a pixel has: by value or by colour."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -17,24 +14,18 @@ from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, 
 
 Rgb = tuple[int, int, int]
 
-_BLOCK_PIXELS = 1 << 20
 
-
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class MaskEncoding:
     """The class of each pixel value, or of each colour, of mask images.
 
     Attributes:
-        classes: the C classes.
+        classes: the classes.
         values: value of each class in label order, 0 to 255; None: the label itself.
         ignore_index: value of pixels to ignore; None: there is none.
         colors: red, green and blue of each class in label order, 0 to 255; None: masks hold values. With colours,
             ``values`` must be None, and ``ignore_index`` has no effect.
         ignore_colors: colours of pixels to ignore.
-        table: (256,) uint8, the label of each value.
-        listed_values: (256,) uint8, 1 for each value that is a class or to be ignored.
-        codes: (K,) int64, the colours as ``color_codes`` gives them, sorted.
-        code_labels: (K,) uint8, their labels.
 
     Raises:
         ClassTableError: the values or colours are not one per class, not all different, or out of range.
@@ -45,46 +36,8 @@ class MaskEncoding:
     ignore_index: int | None
     colors: tuple[Rgb, ...] | None = None
     ignore_colors: tuple[Rgb, ...] = ()
-    table: UInt8Array = field(init=False, repr=False)
-    listed_values: UInt8Array = field(init=False, repr=False)
-    codes: IntArray = field(init=False, repr=False)
-    code_labels: UInt8Array = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._check()
-        table, known = np.full(256, IGNORE_LABEL, dtype=np.uint8), np.zeros(256, dtype=np.uint8)
-        for label, value in enumerate(self.class_values):
-            table[value], known[value] = label, 1
-        if self.ignore_index is not None:
-            known[self.ignore_index] = 1
-        colors = [*(self.colors or ()), *self.ignore_colors]
-        codes = color_codes(np.array(colors, dtype=np.uint8).reshape(1, -1, 3))[0]
-        order = np.argsort(codes)
-        labels = np.where(order < len(self.colors or ()), order, IGNORE_LABEL).astype(np.uint8)
-        arrays = {"table": table, "listed_values": known, "codes": codes[order], "code_labels": labels}
-        for name, array in arrays.items():
-            object.__setattr__(self, name, array)
-
-    @property
-    def class_values(self) -> tuple[int, ...]:
-        """The value of each class, in label order."""
-        return tuple(range(len(self.classes))) if self.values is None else self.values
-
-    def labels_of_values(self, values: UInt8Array) -> tuple[UInt8Array, BoolArray]:
-        """(H, W) uint8 values → (H, W) uint8 labels, and (H, W) bool: where the value is a class or to be ignored."""
-        labels, known = (cv2.LUT(values, table) for table in (self.table, self.listed_values))
-        return np.asarray(labels, dtype=np.uint8), np.asarray(known).view(np.bool_)
-
-    def labels_of_colors(self, image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
-        """(H, W, 3) uint8 RGB → (H, W) uint8 labels, and (H, W) bool: where the colour is listed."""
-        labels, known = np.empty(image.shape[:2], dtype=np.uint8), np.empty(image.shape[:2], dtype=np.bool_)
-        for rows in row_blocks(image):
-            codes = color_codes(image[rows])
-            place = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
-            labels[rows], known[rows] = self.code_labels[place], self.codes[place] == codes
-        return labels, known
-
-    def _check(self) -> None:
         num, names, values = len(self.classes), self.classes.names, self.class_values
         if not 2 <= num <= MAX_CLASSES:
             fix = f"; name the background, too: [background, {printable(names[0])}]" if num == 1 else ""
@@ -114,23 +67,50 @@ class MaskEncoding:
         for color in (every := [*colors, *self.ignore_colors]):
             if len(color) != 3 or not all(0 <= part <= 255 for part in color):
                 raise ClassTableError(f"data.mask_colors: expected [R, G, B] from 0 to 255, got {list(color)}")
+            if every.count(color) > 1:
+                raise ClassTableError(f"data.mask_colors, data.ignore_colors: {color} is listed more than once")
         if len(colors) != len(self.classes):
             raise ClassTableError(
                 f"data.mask_colors: expected {len(self.classes)} colours, one for each of the classes "
                 f"{listed(self.classes.names)}, got {len(colors)}"
             )
-        if twice := sorted({tuple(color) for color in every if every.count(color) > 1}):
-            raise ClassTableError(f"data.mask_colors, data.ignore_colors: {twice[0]} is listed more than once")
+
+    @property
+    def class_values(self) -> tuple[int, ...]:
+        """The value of each class, in label order."""
+        return tuple(range(len(self.classes))) if self.values is None else self.values
+
+    def labels_of_values(self, values: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+        """(H, W) uint8 values → (H, W) uint8 labels, and (H, W) bool: where the value is a class or to be ignored."""
+        table, known = np.full(256, IGNORE_LABEL, dtype=np.uint8), np.zeros(256, dtype=np.uint8)
+        table[[*self.class_values]] = range(len(self.classes))
+        known[[*self.class_values]] = 1
+        if self.ignore_index is not None:
+            known[self.ignore_index] = 1
+        return np.asarray(cv2.LUT(values, table), dtype=np.uint8), np.asarray(cv2.LUT(values, known)).view(np.bool_)
+
+    def labels_of_colors(self, image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+        """(H, W, 3) uint8 RGB → (H, W) uint8 labels, and (H, W) bool: where the colour is listed."""
+        colors = np.array([*(self.colors or ()), *self.ignore_colors], dtype=np.uint8)
+        order = np.argsort(color_codes(colors))
+        listed_codes = color_codes(colors)[order]
+        label_of = np.where(order < len(self.classes), order, IGNORE_LABEL).astype(np.uint8)
+        labels, known = np.empty(image.shape[:2], dtype=np.uint8), np.empty(image.shape[:2], dtype=np.bool_)
+        for rows in row_blocks(image):
+            codes = color_codes(image[rows])
+            place = np.searchsorted(listed_codes, codes).clip(max=len(order) - 1)
+            labels[rows], known[rows] = label_of[place], listed_codes[place] == codes
+        return labels, known
 
 
 def row_blocks(image: UInt8Array) -> Iterator[slice]:
     """The rows of an (H, W, 3) image in blocks, since codes take 16 times the memory of labels."""
-    step = max(_BLOCK_PIXELS // max(image.shape[1], 1), 1)
+    step = max((1 << 20) // max(image.shape[1], 1), 1)
     for start in range(0, image.shape[0], step):
         yield slice(start, start + step)
 
 
-def color_codes(image: UInt8Array) -> IntArray:
-    """(H, W, 3) uint8 RGB → (H, W) int64, 65536 R + 256 G + B."""
-    codes: IntArray = image.astype(np.int64) @ np.array([65536, 256, 1], dtype=np.int64)
+def color_codes(colors: UInt8Array) -> IntArray:
+    """(..., 3) uint8 RGB → (...) int64, 65536 R + 256 G + B."""
+    codes: IntArray = colors.astype(np.int64) @ np.array([65536, 256, 1], dtype=np.int64)
     return codes

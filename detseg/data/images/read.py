@@ -1,13 +1,13 @@
 """Images from files: upright 8-bit RGB, or an error that names the file.
 
 Pillow reads the header: format, mode, declared size (before any memory is taken) and EXIF orientation. simplejpeg
-decodes JPEG (see ``jpeg``), Pillow all else.
-
-Letters for dimensions: H and W pixels.
+(libjpeg-turbo) decodes JPEG, Pillow all else. A JPEG that lost bytes from its middle decodes to an image that is
+shifted or grey from there on; OpenCV and Pillow return it as if it were whole, simplejpeg reports it.
 """
 
 from __future__ import annotations
 
+import logging
 import stat
 import struct
 import zlib
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import simplejpeg
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
-from detseg.data.images.jpeg import decode_jpeg
 from detseg.errors import DataError
+from detseg.messages import printable
 from detseg.structures import UInt8Array
 
 MAX_PIXELS = 178_956_970
-"""Images that declare more pixels are refused as decompression bombs; Pillow's own limit (half a gigabyte as RGB)."""
+"""Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB)."""
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 """Suffixes, in lower case, by which images are recognised in a folder."""
@@ -34,15 +35,21 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 """The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start
 programs (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM."""
 
+_LOST_PIXELS = (
+    "premature end of data segment",
+    "bad Huffman code",
+    "bad arithmetic code",
+    "instead of RST",
+    "Inconsistent progression sequence",
+)
+"""libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged."""
+
 
 def read_image(path: Path | str) -> UInt8Array:
     """Decode an image.
 
     Grey becomes RGB; palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an
     animation the first frame is read.
-
-    Args:
-        path: the file.
 
     Returns:
         (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
@@ -62,8 +69,8 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
         divisor: 1, 2, 4 or 8; pixel i of the result shows pixels [i · divisor, (i + 1) · divisor).
 
     Returns:
-        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) of other formats, of JPEGs that only Pillow
-        decodes, and of a turned image whose sides are no multiples of the divisor; and the whole H and W.
+        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) where the image is not a JPEG, is one that only
+        Pillow decodes, or is turned and its sides are no multiples of the divisor; and the whole H and W.
 
     Raises:
         DataError: as ``read_image``.
@@ -78,7 +85,7 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
             if orientation != 1 and (width % divisor or height % divisor):
                 divisor = 1
             stream.seek(0)
-            image = decode_jpeg(stream.read(), (height, width), divisor, str(path))
+            image = _decode_jpeg(path, stream.read(), (height, width), divisor)
         if image is None or header.mode not in {"L", "RGB"}:  # CMYK: decoded above for the damage that Pillow misses
             decode(header, stream)
             image = pil_to_rgb(header)
@@ -94,7 +101,7 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
     """
     with open_image(Path(path), header_only=True) as (header, _):
         if header.format == "TIFF":
-            header.load()  # when and how a turned TIFF changes its size differs between versions of Pillow
+            header.load()  # when a turned TIFF changes its size differs between versions of Pillow
         width, height = header.size
         return (width, height) if pending_orientation(header) >= 5 else (height, width)
 
@@ -126,8 +133,9 @@ def open_image(
     """A Pillow image whose header is read and whose pixels are not, and a stream of the file's content.
 
     Args:
-        path: the file; ``kind``: what it is meant to be, for messages.
-        header_only: whether the pixels will not be asked for, so that they need not be read from the disk.
+        path: the file.
+        kind: what it is meant to be, for messages.
+        header_only: the pixels will not be asked for, so that they need not be read from the disk.
 
     Raises:
         DataError: the file is missing or no file, is not an image of one of the ``FORMATS``, or declares more than
@@ -152,10 +160,8 @@ def open_image(
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None
     except UnidentifiedImageError:
-        raise DataError(
-            f"{path}: not an image, or damaged beyond recognition; read are {', '.join(FORMATS)}; replace the file or "
-            "take it off the list"
-        ) from None
+        what = f"not an image, or damaged beyond recognition; read are {', '.join(FORMATS)}"
+        raise DataError(f"{path}: {what}; replace the file or take it off the list") from None
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DataError(f"{path}: cannot read the {kind}: {reason}; replace the file or take it off the list") from None
@@ -170,8 +176,24 @@ def decode(header: ImageFile.ImageFile, stream: BinaryIO) -> None:
         _check_png(header, stream)
 
 
+def _decode_jpeg(path: Path, data: bytes, hw: tuple[int, int], divisor: int) -> UInt8Array | None:
+    """See ``read_reduced``; the image as stored, None where simplejpeg cannot decode it."""
+    try:  # at the smallest of libjpeg's 16 sizes that is large enough, which is the one asked for
+        image = simplejpeg.decode_jpeg(data, min_height=-(-hw[0] // divisor), min_width=-(-hw[1] // divisor))
+    except ValueError as error:
+        if any(words in str(error) for words in _LOST_PIXELS):
+            raise DataError(
+                f"{path}: the image is damaged, a part of its pixels is lost (the decoder says: {error}); replace the "
+                "file or take it off the list; if it looks whole, save it again"
+            ) from None
+        if "extraneous bytes" in str(error):
+            logging.getLogger("detseg").warning("%s: %s", printable(str(path)), error)
+        return None
+    return np.asarray(image, dtype=np.uint8)
+
+
 def upright(image: UInt8Array, orientation: int) -> UInt8Array:
-    """Undo an EXIF orientation (CIPA DC-008, tag 274): what the 0th row and column of the stored image show."""
+    """Undo an EXIF orientation (CIPA DC-008, tag 274)."""
     if orientation >= 5:
         image = image.swapaxes(0, 1)
     return image[:: -1 if orientation in {3, 4, 7, 8} else 1, :: -1 if orientation in {2, 3, 6, 7} else 1]

@@ -1,8 +1,6 @@
 """Synthetic scenes: coloured, textured, rotated shapes that overlap on a textured background, with noise.
 
 Every scene is a function of (seed, split, index) alone.
-
-Letters for dimensions: N objects, H and W pixels.
 """
 
 from __future__ import annotations
@@ -13,20 +11,13 @@ from typing import Literal
 
 import numpy as np
 
-from detseg.data.synthetic.drawing import (
-    SHAPE_CLASSES,
-    Float32Array,
-    farthest_color,
-    paint,
-    random_texture,
-    shape_coverage,
-)
+from detseg.data.synthetic import drawing
+from detseg.data.synthetic.drawing import SHAPE_CLASSES, Float32Array
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 Split = Literal["train", "val"]
 SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "val": 1}
 
-MIN_SIZE = 64
 EMPTY_FRACTION = 0.03
 """Fraction of the images without objects, as real sets have them."""
 MIN_VISIBLE = 0.6
@@ -67,15 +58,7 @@ def render_scene(seed: int, split: Split, index: int, size: int, max_objects: in
         index: of the scene in its split, from 0.
         size: longest side of the image in pixels, at least 64; the other side is 0.6 to 1 times as long.
         max_objects: largest number of objects, at least 1.
-
-    Raises:
-        ValueError: an argument is out of range.
     """
-    if seed < 0 or index < 0 or size < MIN_SIZE or max_objects < 1:
-        raise ValueError(
-            f"expected seed >= 0, index >= 0, size >= {MIN_SIZE}, max_objects >= 1, "
-            f"got {seed=}, {index=}, {size=}, {max_objects=}"
-        )
     rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
     canvas = _Canvas(rng, size)
     num_objects = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, max_objects + 1))
@@ -102,59 +85,48 @@ def mask_boxes(masks: BoolArray) -> FloatArray:
 
 
 class _Canvas:
-    """A scene while objects are added.
-
-    Attributes:
-        image: (H, W, 3) float32 RGB in [0, 255].
-        owner: (H, W) int64, the object that each pixel shows; -1: the background.
-        labels, areas: label, and number of visible and hidden pixels, of each object.
-        colors: of the background and of each object.
-    """
+    """A scene while objects are added."""
 
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         other = round(size * rng.uniform(0.6, 1))
-        height, width = (size, other) if rng.random() < 0.5 else (other, size)
-        self.colors: list[Float32Array] = [rng.uniform(30, 225, 3).astype(np.float32)]
-        coarse = paint(rng, random_texture(rng, height, width), self.colors[0], contrast=50)
-        self.image = paint(rng, random_texture(rng, height, width), coarse, contrast=30)
-        self.owner: IntArray = np.full((height, width), -1, dtype=np.int64)
+        hw = (size, other) if rng.random() < 0.5 else (other, size)
+        self.colors: list[Float32Array] = [rng.uniform(30, 225, 3).astype(np.float32)]  # background, objects
+        coarse = drawing.paint(rng, drawing.random_texture(rng, *hw), self.colors[0], contrast=50)
+        self.image = drawing.paint(rng, drawing.random_texture(rng, *hw), coarse, contrast=30)
+        self.owner: IntArray = np.full(hw, -1, dtype=np.int64)  # the object that each pixel shows; -1: none
         self.labels: list[int] = []
-        self.areas: list[int] = []
+        self.areas: list[int] = []  # visible and hidden pixels of each object
 
 
 def _add_object(rng: np.random.Generator, canvas: _Canvas, size: int) -> None:
     """Draw an object on top of the others if a place for it is found."""
     label = int(rng.integers(len(SHAPE_CLASSES)))
-    color = farthest_color(rng, canvas.colors)
+    color = drawing.farthest_color(rng, canvas.colors)
     height, width = canvas.owner.shape
     for _ in range(MAX_TRIES):
         length = max(MIN_WIDTH, math.exp(rng.uniform(math.log(size / 8), math.log(size / 2))))
         across = max(MIN_WIDTH, length / rng.uniform(1, 1.7))
         offset = rng.uniform(0, width), rng.uniform(0, height)
         angle = rng.uniform(0, 2 * math.pi)
-        coverage, (left, top) = shape_coverage(SHAPE_CLASSES[label], length, across, angle, offset)
+        coverage, (left, top) = drawing.shape_coverage(SHAPE_CLASSES[label], length, across, angle, offset)
         inside = slice(max(-top, 0), height - top), slice(max(-left, 0), width - left)
         part = coverage[inside]
         area = int((coverage >= 0.5).sum())
-        window = _window(part, max(top, 0), max(left, 0))
+        y, x = max(top, 0), max(left, 0)
+        window = slice(y, y + part.shape[0]), slice(x, x + part.shape[1])
         owner = canvas.owner.copy()
         owner[window][part >= 0.5] = len(canvas.labels)
         if _all_visible(owner, [*canvas.areas, area]):
             break
     else:
         return
-    texture = random_texture(rng, *part.shape)
-    filling = paint(rng, texture, color, contrast=rng.uniform(10, 70))
+    filling = drawing.paint(rng, drawing.random_texture(rng, *part.shape), color, contrast=rng.uniform(10, 70))
     ground = canvas.image[window]
     canvas.image[window] = ground + part[..., None] * (filling - ground)
     canvas.owner = owner
     canvas.labels.append(label)
     canvas.areas.append(area)
     canvas.colors.append(color)
-
-
-def _window(part: Float32Array, top: int, left: int) -> tuple[slice, slice]:
-    return slice(top, top + part.shape[0]), slice(left, left + part.shape[1])
 
 
 def _all_visible(owner: IntArray, areas: list[int]) -> bool:

@@ -13,13 +13,13 @@ from detseg.data.formats.voc_writer import VocWriter
 from detseg.data.synthetic.drawing import SHAPE_CLASSES
 from detseg.data.synthetic.scenes import Split, render_scene
 from detseg.errors import DataError
+from detseg.messages import listed, one_line, shown
 
 MANIFEST = "shapes.json"
-"""States the parameters of the set in a folder. It is written last, and the folder is renamed into place after that, so
-that an interrupted run leaves nothing that looks like a set."""
-
+"""Holds the parameters of the set. The folder is renamed into place when all is written."""
 FORMAT = 1
 """Raised whenever the same parameters give other files."""
+_FIX = "set data.root to another folder, or delete this one"
 
 
 def write_shapes(root: Path, num_train: int, num_val: int, size: int, max_objects: int, seed: int) -> bool:
@@ -42,44 +42,32 @@ def write_shapes(root: Path, num_train: int, num_val: int, size: int, max_object
         DataError: ``root`` holds another set or other files, or cannot be written.
         ValueError: an argument is out of range.
     """
-    if num_train < 1 or num_val < 1:
-        raise ValueError(f"expected at least one image per split, got {num_train=}, {num_val=}")
-    manifest = {
-        "format": FORMAT,
-        "num_train": num_train,
-        "num_val": num_val,
-        "size": size,
-        "max_objects": max_objects,
-        "seed": seed,
-        "classes": list(SHAPE_CLASSES),
-    }
-    if _holds(root, manifest):
-        return False
+    if min(num_train, num_val, max_objects) < 1 or size < 64 or seed < 0:
+        raise ValueError(f"out of range: {num_train=}, {num_val=}, {size=}, {max_objects=}, {seed=}")
+    splits: dict[Split, int] = {"train": num_train, "val": num_val}
+    manifest: dict[str, Any] = {"format": FORMAT, "num_train": num_train, "num_val": num_val, "size": size}
+    manifest |= {"max_objects": max_objects, "seed": seed, "classes": list(SHAPE_CLASSES)}
     target = root.resolve()
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
+        if _holds(root, manifest):
+            return False
         partial.mkdir(parents=True)
-        _write_layouts(partial, {"train": num_train, "val": num_val}, size, max_objects, seed)
+        voc, coco = VocWriter(partial / "voc", SHAPE_CLASSES), CocoWriter(partial / "coco", SHAPE_CLASSES)
+        for split, num_images in splits.items():
+            for index in range(num_images):
+                scene = render_scene(seed, split, index, size, max_objects)
+                stem = f"{split}_{index:06d}"
+                voc.add(split, stem, scene.image, scene.boxes, scene.labels, scene.masks, scene.truncated)
+                coco.add(split, stem, scene.image, scene.boxes, scene.labels, scene.masks)
+        voc.finish()
+        coco.finish()
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         return _move(partial, target, manifest)
     except OSError as error:
-        raise DataError(
-            f"{root}: cannot write the shapes set ({error.strerror or error}); set data.root to a writable folder"
-        ) from error
+        raise DataError(f"{root}: cannot write the shapes set ({error.strerror or error}); {_FIX}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _write_layouts(root: Path, splits: dict[Split, int], size: int, max_objects: int, seed: int) -> None:
-    voc, coco = VocWriter(root / "voc", SHAPE_CLASSES), CocoWriter(root / "coco", SHAPE_CLASSES)
-    for split, num_images in splits.items():
-        for index in range(num_images):
-            scene = render_scene(seed, split, index, size, max_objects)
-            stem = f"{split}_{index:06d}"
-            voc.add(split, stem, scene.image, scene.boxes, scene.labels, scene.masks, scene.truncated)
-            coco.add(split, stem, scene.image, scene.boxes, scene.labels, scene.masks)
-    voc.finish()
-    coco.finish()
 
 
 def _move(partial: Path, target: Path, manifest: dict[str, Any]) -> bool:
@@ -99,27 +87,18 @@ def _holds(root: Path, wanted: dict[str, Any]) -> bool:
     """Whether the folder holds the wanted set; False: it is absent or empty. Anything else in it is a DataError."""
     if not root.exists():
         return False
-    fix = "set data.root to another folder, or delete this one"
-    if not root.is_dir():
-        raise DataError(f"{root}: is a file, expected a folder for the shapes set; {fix}")
     path = root / MANIFEST
     if not path.exists():
         names = sorted(entry.name for entry in root.iterdir())
         if not names:
             return False
-        some = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        raise DataError(f"{root}: holds {some} but no {MANIFEST}, so it is not a shapes set; {fix}")
+        raise DataError(f"{root}: holds {listed(names)} but no {MANIFEST}, so it is not a shapes set; {_FIX}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error}); {fix}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: expected a JSON object, got {type(found).__name__}; {fix}")
-    differences = [
-        f"{key} is {found.get(key)!r} there and {wanted.get(key)!r} was asked for"
-        for key in sorted(wanted.keys() | found.keys())
-        if found.get(key) != wanted.get(key)
-    ]
-    if differences:
-        raise DataError(f"{root}: holds another shapes set: {'; '.join(differences)}; {fix}")
+        found = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({one_line(error)}); {_FIX}") from error
+    keys = [key for key in wanted if found.get(key) != wanted[key]]
+    if keys:
+        differences = "; ".join(f"{key} is {shown(found.get(key))} there, not {shown(wanted[key])}" for key in keys)
+        raise DataError(f"{root}: holds another shapes set: {differences}; {_FIX}")
     return True

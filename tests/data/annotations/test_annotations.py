@@ -1,15 +1,14 @@
-"""Packing must give back what went in, in arrays that travel to workers."""
+"""Packing gives back what went in (loader processes are in test_coco.py), and the report of issues."""
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
-from detseg.data.annotations.ragged import running_total, select_rows
 from detseg.structures import ImageAnnotations
 
 
@@ -42,26 +41,22 @@ def test_each_image_comes_back(packed: PackedAnnotations) -> None:
     first, second, third = (packed.image(i) for i in range(3))
     assert first.boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
     assert first.labels.tolist() == [3, 1]
-    assert len(second) == 0
     assert second.boxes.shape == (0, 4)
     assert third.crowd.tolist() == [True, False, False]
     assert third.difficult.tolist() == [False, True, False]
     assert third.truncated.tolist() == [False, False, True]
     assert third.area.tolist() == [0.5, 1.5, 2.5]
     assert third.ignore.tolist() == [True, True, False]
-
-
-def test_objects_are_views_not_copies(packed: PackedAnnotations) -> None:
-    assert packed.image(2).boxes.base is not None
-    assert np.shares_memory(packed.image(2).boxes, packed.boxes)
+    assert np.shares_memory(third.boxes, packed.boxes)  # views
 
 
 def test_select_keeps_order_and_ids(packed: PackedAnnotations) -> None:
-    part = packed.select([2, 0])
-    assert part.image_ids.tolist() == [5, 7]
-    assert part.path(1) == "a/ü.jpg"
+    part = packed.select([2, 1, 0])
+    assert part.image_ids.tolist() == [5, 2**40, 7]
+    assert part.path(2) == "a/ü.jpg"
+    assert part.offsets.tolist() == [0, 3, 3, 5]
     assert part.image(0).labels.tolist() == [0, 0, 2]
-    assert part.image(1).boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
+    assert part.image(2).boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
 
 
 def test_nothing_packs_to_nothing() -> None:
@@ -70,26 +65,12 @@ def test_nothing_packs_to_nothing() -> None:
     assert packed.boxes.shape == (0, 4)
 
 
-def test_pickling_keeps_everything(packed: PackedAnnotations) -> None:
-    copy = pickle.loads(pickle.dumps(packed))  # noqa: S301 - what a spawned worker receives
-    assert copy.path(0) == "a/ü.jpg"
-    assert copy.boxes.tolist() == packed.boxes.tolist()
-
-
 def test_the_same_id_twice_is_refused() -> None:
     builder = AnnotationsBuilder()
     builder.append(1, "a.jpg", (1, 1), no_objects())
     builder.append(1, "b.jpg", (1, 1), no_objects())
     with pytest.raises(ValueError, match="image ids must differ"):
         builder.build()
-
-
-def test_offsets_of_rows() -> None:
-    offsets = running_total([2, 0, 3])
-    assert offsets.tolist() == [0, 2, 2, 5]
-    positions, selected = select_rows(offsets, np.array([2, 1, 0]))
-    assert positions.tolist() == [2, 3, 4, 0, 1]
-    assert selected.tolist() == [0, 3, 3, 5]
 
 
 def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:
@@ -107,9 +88,27 @@ def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:
     assert clipped.dtype == np.float32
     assert clipped[:2].tolist() == [[2, 3, 8, 9], [0, 0, 20, 10]]
     assert keep.tolist() == [True, True, False, False, False, False]
+    clipped, _ = training_boxes(boxes[[1, 1]], np.array([[10, 20], [11, 22]]))  # one size a box
+    assert clipped.tolist() == [[0, 0, 20, 10], [0, 0, 22, 11]]
 
 
-def test_training_boxes_with_one_size_a_box() -> None:
-    boxes = np.array([[0.0, 0.0, 50.0, 50.0], [0.0, 0.0, 50.0, 50.0]])
-    clipped, _ = training_boxes(boxes, np.array([[10, 20], [30, 40]]))
-    assert clipped.tolist() == [[0, 0, 20, 10], [0, 0, 40, 30]]
+def test_cases_are_counted_and_places_kept_once() -> None:
+    report = DataReport()
+    assert report.lines() == []
+    assert (report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == (0, [])
+    report.add(DataIssue.NO_AREA, "a.xml", 2)
+    report.add(DataIssue.NO_AREA, "b.xml")
+    report.add(DataIssue.NO_AREA, "a.xml")
+    report.note("a note")
+    assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
+
+
+def test_only_the_first_five_places_are_named() -> None:
+    report = DataReport()
+    report.add_all(DataIssue.NO_OBJECTS, list(range(100)))
+    for number in range(5):
+        report.add(DataIssue.CROWD, f"{number}")
+    line, exactly_five = report.lines()
+    assert line == "images without objects (kept, as background): 100 (0, 1, 2, 3, 4, ...)"
+    assert exactly_five.endswith("5 (0, 1, 2, 3, 4)")
+    assert report.examples(DataIssue.NO_OBJECTS) == ["0", "1", "2", "3", "4"]

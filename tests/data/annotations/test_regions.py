@@ -1,4 +1,4 @@
-"""Polygons and run lengths: the same pixels as pycocotools, and an error for what it would trust blindly."""
+"""Polygons and run lengths by hand, and errors; test_codecs.py compares random ones with pycocotools."""
 
 from __future__ import annotations
 
@@ -26,35 +26,8 @@ def test_a_rectangle_and_a_union() -> None:
     expected[:] = 0
     expected[0, :2] = expected[5, 6:] = 1
     assert np.array_equal(two, expected)
-
-
-def test_run_lengths_go_down_the_columns() -> None:
-    (found,) = filled({"size": [2, 3], "counts": [1, 2, 3]}, hw=(2, 3))
-    assert found.tolist() == [[0, 1, 0], [1, 0, 0]]
-
-
-def test_random_regions_of_every_kind_are_those_of_pycocotools() -> None:
-    rng = np.random.default_rng(0)
-    for hw in ((6, 8), (37, 53), (300, 200)):
-        masks = [(rng.random(hw) < share).astype(np.uint8, order="F") for share in (0, 0.02, 0.5, 1)]
-        masks.append(
-            np.asfortranarray(np.kron(rng.integers(0, 2, (2, 2)), np.ones(hw))[: hw[0], : hw[1]], dtype=np.uint8)
-        )
-        segmentations: list[object] = []
-        for mask in masks:
-            flat = np.concatenate([[0], mask.ravel(order="F"), [2]])
-            edges = np.flatnonzero(np.diff(flat.astype(int)))
-            counts = np.diff(np.concatenate([[0], edges])).tolist()
-            text = mask_api.encode(mask)["counts"].decode()
-            segmentations += [{"size": list(hw), "counts": counts}, {"size": list(hw), "counts": text}]
-        polygons = [(rng.random(2 * rng.integers(3, 9)) * 1.4 * max(hw) - 0.2 * max(hw)).tolist() for _ in range(6)]
-        found = filled(*segmentations, polygons[:1], polygons[1:3], polygons[3:], hw=hw)
-        for index, mask in enumerate(masks):
-            assert np.array_equal(found[2 * index], mask)
-            assert np.array_equal(found[2 * index + 1], mask)
-        for one, parts in zip(found[-3:], (polygons[:1], polygons[1:3], polygons[3:]), strict=True):
-            expected = mask_api.decode(mask_api.frPyObjects(parts, *hw)).max(axis=2)
-            assert np.array_equal(one, expected)
+    (runs,) = filled({"size": [2, 3], "counts": [1, 2, 3]}, hw=(2, 3))
+    assert runs.tolist() == [[0, 1, 0], [1, 0, 0]]  # down the columns
 
 
 @pytest.mark.parametrize(
@@ -81,13 +54,9 @@ def test_runs_of_no_pixels(counts: list[int], box: list[int], compressed: bool) 
 @pytest.mark.parametrize(
     ("segmentation", "message"),
     [
-        (None, "expected polygons or run lengths, got None"),
         ([], r"expected polygons or run lengths, got \[\]"),
         ("abc", "expected polygons or run lengths, got 'abc'"),
-        (
-            [1, 2, 3, 4, 5, 6],
-            r"^expected a list of polygons \[\[x, y, .*got one flat list of numbers; put it in brackets$",
-        ),
+        ([1, 2, 3, 4, 5, 6], r"^expected a list .*got one flat list of numbers; put it in brackets$"),
         ([[[1, 2], [3, 4], [5, 6]]], r"got one of points \[\[x, y\], \.\.\.\]; write its numbers one after the other$"),
         ([1, [2, 3, 4, 5, 6, 7]], r"expected a list of polygons \[\[x, y, x, y, \.\.\.\], \.\.\.\], got 1 in it"),
         ([[1, 2, 3, "4", 5, 6]], r"expected a list of polygons .*, got \[1, 2, 3, '4'"),
@@ -96,23 +65,24 @@ def test_runs_of_no_pixels(counts: list[int], box: list[int], compressed: bool) 
         ([[1, 2, 3, True, 5, 6]], r"expected a list of polygons .*, got \[1, 2, 3, True"),
         ([[1, 2, 3, float("nan"), 5, 6]], "corners of a polygon"),
         ([[1, 2, 3, 1e300, 5, 6]], "more than 1000000 pixels away"),
-        (
-            {"size": [8, 6], "counts": [48]},
-            r"size: expected that of the image, \[height, width\] = \[6, 8\], got \[8, 6\]",
-        ),
+        ({"size": [8, 6], "counts": [48]}, r"size: expected .* \[height, width\] = \[6, 8\], got \[8, 6\]"),
         ({"counts": [48]}, "size: expected that of the image, .* got None"),
-        ({"size": [6, 8]}, "counts: expected run lengths, a list of whole numbers or a compressed string, got None"),
-        ({"size": [6, 8], "counts": []}, "counts: expected run lengths"),
-        ({"size": [6, 8], "counts": [6.0, 42.0]}, r"whole numbers or a compressed string, got \[6\.0, 42\.0\]"),
-        ({"size": [6, 8], "counts": [1.5, 46.5]}, "counts: expected run lengths"),
-        ({"size": [6, 8], "counts": [40]}, "must add up to 6 x 8 pixels, got 40"),
-        ({"size": [6, 8], "counts": [50, -2]}, "must add up to 6 x 8 pixels"),
-        ({"size": [6, 8], "counts": ""}, "not a string of compressed run lengths"),
-        ({"size": [6, 8], "counts": "é"}, "counts: expected run lengths"),
-        ({"size": [6, 8], "counts": "~~"}, "not a string of compressed run lengths"),
-        ({"size": [6, 8], "counts": "P"}, "cut short"),
-        ({"size": [6, 8], "counts": "ooooooooooo0"}, "too long"),
-        ({"size": [6, 8], "counts": "08"}, "must add up to 6 x 8 pixels, got 8"),  # pycocotools leaves the rest unset
+        *(
+            ({"size": [6, 8], "counts": counts}, message)
+            for counts, message in (
+                (None, "expected run lengths, a list of whole numbers or a compressed string, got None"),
+                ([], "expected run lengths"),
+                ([6.0, 42.0], r"whole numbers or a compressed string, got \[6\.0, 42\.0\]"),
+                ([40], "must add up to 6 x 8 pixels, got 40"),
+                ([50, -2], "must add up to 6 x 8 pixels"),
+                ("", "not a string of compressed run lengths"),
+                ("é", "expected run lengths"),
+                ("~~", "not a string of compressed run lengths"),
+                ("P", "cut short"),
+                ("ooooooooooo0", "too long"),
+                ("08", "must add up to 6 x 8 pixels, got 8"),  # pycocotools leaves the rest unset
+            )
+        ),
     ],
 )
 def test_what_cannot_be_filled(segmentation: object, message: str) -> None:

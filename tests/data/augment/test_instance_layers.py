@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.errors import DataError
 from detseg.structures import BoolArray, InstanceMasks
-from tests.data.images.painted import mask_bounds
+from tests.data.images.painted import edges
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.tuples(st.integers(1, 60), st.integers(1, 60))
@@ -38,7 +38,7 @@ def assert_are(found: InstanceLayers, expected: BoolArray) -> None:
     areas, boxes = found.measure()
     np.testing.assert_array_equal(areas, expected.sum(axis=(1, 2)))
     assert boxes.dtype == np.float32
-    assert boxes.tolist() == [mask_bounds(mask) or [0, 0, 0, 0] for mask in expected]
+    assert boxes.tolist() == [edges(mask) or [0, 0, 0, 0] for mask in expected]
 
 
 @settings(deadline=None, max_examples=60)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
-from tests.data.images.painted import assert_bounds_of_masks, blobs, bounds, ellipses, mask_bounds, painted
+from tests.data.images.painted import assert_bounds_of_masks, blobs, bounds, edges, ellipses, painted
 
 OFF = AugmentationConfig(horizontal_flip=0.0)
 
@@ -81,7 +81,7 @@ def test_cutout_leaves_boxes_and_stays_below_its_size() -> None:
     for seed in range(30):
         result = transform(painted((80, 80), (0, 0, 80, 80)), (80, 80), rng(seed))
         assert len(result.boxes) == 1
-        x1, y1, x2, y2 = mask_bounds((result.image == PAD_VALUE).all(axis=2))
+        x1, y1, x2, y2 = edges((result.image == PAD_VALUE).all(axis=2))
         assert 5 <= x2 - x1 <= 20
         assert 5 <= y2 - y1 <= 20
 

@@ -1,71 +1,71 @@
-"""What inspecting the masks refuses in a training set, and what it only reports of a set that is evaluated on."""
+"""What inspecting the masks refuses in a training set, and what it only reports."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
-from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import DataError
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import BINARY, Rows, lines_of, save_mask, write_pairs, write_voc_masks
+from tests.data.formats.mask_layouts import BINARY, Rows, lines_of, save_mask, write_coco_masks, write_pairs
+from tests.data.images.painted import save_turned
 
 ABC = ("x", "y", "z")
+BLACK, DARK, VOID = (0, 0, 0), (1, 1, 1), (9, 9, 9)
 
 
-def test_masks_of_0_and_255_are_asked_about(tmp_path: Path) -> None:
-    write_voc_masks(tmp_path, {"a": [[0, 255]], "b": [[0, 0]]})
-    with pytest.raises(DataError) as two:
-        read_voc_masks(tmp_path, "train", classes=BINARY)
-    assert str(two.value).endswith(
-        "a.png and 1 more: only 'background' and ignored pixels occur, never thing, and one class alone cannot be "
-        "learned: is 255 the foreground? set data.mask_values=[0, 255] data.ignore_index=null; or is it void? add "
-        "images that show thing (found: 0 (75.0 %), 255 (25.0 %))"
-    )
-    with pytest.raises(DataError, match="only 'x' and ignored pixels occur, never y, z, and one class alone") as three:
-        read_voc_masks(tmp_path, "train", classes=ABC)
-    assert "set data.mask_values" not in str(three.value), "of three classes nobody knows which one 255 is"
+@pytest.mark.parametrize(
+    ("masks", "classes", "settings", "message"),
+    [
+        # mmsegmentation#1609: masks of 0 and 255, read with 255 ignored.
+        ({"a": [[0, 255]], "b": [[0]]}, BINARY, {}, "a.png and 1 more: only 'background' and ignored pixels occur, never thing, and one class alone cannot be learned: is 255 the foreground? set data.mask_values=[0, 255] data.ignore_index=null; or is it void? add images that show thing"),  # noqa: E501 - one message
+        ({"a": [[1, 255]]}, BINARY, {}, "never background, and one class alone cannot be learned: is 255 the background? set data.mask_values=[255, 1] data.ignore_index=null; or is it void? add images that show background"),  # noqa: E501 - one message
+        ({"a": [[0, 1]]}, BINARY, {"values": [1, 2], "ignore_index": 0}, "is 0 the foreground? set data.mask_values=[1, 0] data.ignore_index=null; or is it void? add images that show thing"),  # noqa: E501 - one message
+        ({"a": [[0, 255]]}, ABC, {}, "never y, z, and one class alone cannot be learned: is 255 a class? name each class in data.classes and its value in data.mask_values"),  # noqa: E501 - one message
+        ({"a": [[0, 9]]}, BINARY, {"colors": (BLACK, DARK), "ignore_colors": (VOID,)}, "is one of data.ignore_colors a class? name it in data.classes and data.mask_colors"),  # noqa: E501 - one message
+        ({"a": [[255, 255]]}, ABC, {}, "a.png: all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"),  # noqa: E501 - one message
+        ({"a": [[255]]}, ClassTable(BINARY, (0, 1)), {}, "all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"),  # noqa: E501 - one message
+    ],
+)  # fmt: skip
+def test_masks_that_cannot_be_meant_as_they_are_read(
+    tmp_path: Path, masks: dict[str, Rows], classes: Any, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        read_mask_folder(*write_pairs(tmp_path, masks), classes, **settings)
+    assert str(caught.value).endswith(message)
 
 
-def test_colours_that_leave_one_class(tmp_path: Path) -> None:
-    folders = write_pairs(tmp_path, {"a": [[0, 9]]})
-    colors = ((0, 0, 0), (1, 1, 1))
-    with pytest.raises(DataError, match=r"only 'background' and ignored .*found: background \(50.0 %\), ignored \(50"):
-        read_mask_folder(*folders, BINARY, colors=colors, ignore_colors=((9, 9, 9),))
+def test_masks_that_are_no_trap(tmp_path: Path) -> None:
+    only_background = read_mask_folder(*write_pairs(tmp_path / "a", {"a": [[0, 0]]}), BINARY)
+    assert only_background.report.lines() == ["classes that no mask shows: 1 (thing)"]
+    folders = write_pairs(tmp_path / "b", {"a": [[0, 255]]})
+    assert read_mask_folder(*folders, BINARY, values=(0, 255), ignore_index=None).semantic(0).tolist() == [[0, 1]]
+    crowd = {"category_id": 3, "iscrowd": 1, "segmentation": [[0, 0, 4, 0, 4, 4, 0, 4]]}
+    drawn = read_coco_masks(*write_coco_masks(tmp_path, [crowd], names=("a",)))
+    assert "ignored pixels of the masks: 33.3 %" in drawn.report.lines()  # 16 of 48; maps that are drawn are as meant
 
 
 @pytest.mark.parametrize("names", [BINARY, ABC])
 def test_negatives_with_a_void_border_can_be_evaluated_on(tmp_path: Path, names: tuple[str, ...]) -> None:
-    masks: dict[str, Rows] = {"a": [[0, 0, 0, 255]], "b": [[0, 0, 0, 255]]}
-    table = ClassTable(names, tuple(range(len(names))))
-    by_list = read_voc_masks(write_voc_masks(tmp_path / "voc", masks), "train", classes=table)
-    by_folder = read_mask_folder(*write_pairs(tmp_path / "folder", masks), table)
-    for dataset in (by_list, by_folder):
-        assert "ignored pixels of the masks: 25.0 %" in dataset.report.lines()
-        assert "set data" not in lines_of(dataset.report)
-        assert dataset.report.count(DataIssue.ONE_CLASS) == 2
-        assert dataset.report.examples(DataIssue.ABSENT) == list(names[1:])
-
-
-def test_where_all_pixels_are_ignored_there_is_nothing_to_score(tmp_path: Path) -> None:
-    write_voc_masks(tmp_path, {"a": [[255, 255]]})
-    with pytest.raises(
-        DataError, match=r"all pixels are ignored, so .*; set data\.ignore_index=null if 255 is a class"
-    ):
-        read_voc_masks(tmp_path, "train", classes=ClassTable(BINARY, (0, 1)))
+    folders = write_pairs(tmp_path, {"a": [[0, 0, 0, 255]], "b": [[0, 0, 0, 255]]})
+    report = read_mask_folder(*folders, ClassTable(names, tuple(range(len(names))))).report
+    assert report.lines()[0] == "ignored pixels of the masks: 25.0 %"
+    assert report.count(DataIssue.ONE_CLASS) == 2
+    assert report.examples(DataIssue.ABSENT) == list(names[1:])
 
 
 def test_some_masks_of_0_and_255_among_good_ones_are_named(tmp_path: Path) -> None:
-    write_voc_masks(tmp_path, {"a": [[0, 255]], "b": [[0, 1]], "c": [[255, 0]], "d": [[0, 0]], "e": [[255, 255]]})
-    found = read_voc_masks(tmp_path, "train", classes=BINARY)
-    assert found.report.examples(DataIssue.ONE_CLASS) == ["JPEGImages/a.jpg", "JPEGImages/c.jpg"]
-    assert found.report.examples(DataIssue.ALL_IGNORED) == ["JPEGImages/e.jpg"]
+    masks: dict[str, Rows] = {"a": [[0, 255]], "b": [[0, 1]], "c": [[255, 0]], "d": [[0, 0]], "e": [[255, 255]]}
+    found = read_mask_folder(*write_pairs(tmp_path, masks), BINARY)
+    assert found.report.examples(DataIssue.ONE_CLASS) == ["a.jpg", "c.jpg"]
+    assert found.report.examples(DataIssue.ALL_IGNORED) == ["e.jpg"]
 
 
 def test_the_first_wrong_mask_is_the_error_whatever_the_threads_do(
@@ -86,29 +86,37 @@ def test_the_first_wrong_mask_is_the_error_whatever_the_threads_do(
     assert "checking masks" in capfd.readouterr().err
 
 
-def save_turned(path: Path, hw: tuple[int, int], orientation: int) -> None:
-    """A black picture whose EXIF block states an orientation."""
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.zeros(hw, dtype=np.uint8)).save(path, exif=exif)
+def test_an_even_sample_of_many_masks_and_the_others_before_it_is_called_useless(tmp_path: Path) -> None:
+    images, masks = write_pairs(tmp_path, {f"{k:03}": [[0, 255]] for k in range(399)})
+    with pytest.raises(DataError, match=r"000\.png and 398 more: only 'background' and ignored pixels occur"):
+        read_mask_folder(images, masks, BINARY)
+    save_mask(masks / "001.png", [[0, 1]])  # not in the sample: every second is
+    assert not any("looked at" in line for line in read_mask_folder(images, masks, BINARY).report.lines())
+    save_mask(masks / "002.png", [[0, 1]])
+    report = read_mask_folder(images, masks, BINARY).report
+    assert "masks looked at when opened: 200 of 399, evenly spread" in report.lines()
+    save_mask(masks / "001.png", [[0, 7]])
+    later = read_mask_folder(images, masks, BINARY)  # not looked at, so it comes when it is read
+    with pytest.raises(DataError, match=r"001\.png: values"):
+        later[1]
+    save_mask(masks / "398.png", [[0, 7]])
+    with pytest.raises(DataError, match=r"398\.png: values"):
+        read_mask_folder(images, masks, BINARY)
+
+
+FLAT, SQUARE = (2, 3), (2, 2)
 
 
 @pytest.mark.parametrize(
-    ("image", "mask", "side", "noted"),
-    [(3, 1, 3, True), (2, 1, 3, True), (3, 3, 3, False), (6, 1, 2, True), (6, 6, 2, False), (1, 1, 3, False)],
-)
+    ("image", "mask", "hw", "noted"),
+    [(3, 1, FLAT, True), (2, 1, FLAT, True), (3, 3, FLAT, False), (6, 1, SQUARE, True), (6, 6, SQUARE, False),
+     (1, 1, FLAT, False), (6, 1, FLAT, False)],  # sides that fit only the turned image: the mask is upright
+)  # fmt: skip
 def test_an_image_that_is_turned_without_its_mask(
-    tmp_path: Path, image: int, mask: int, side: int, noted: bool
+    tmp_path: Path, image: int, mask: int, hw: tuple[int, int], noted: bool
 ) -> None:
     images, masks = write_pairs(tmp_path, {"a": [[0, 1]] * 2, "b": [[0, 1]]})
-    save_turned(images / "a.jpg", (2, side), image)
-    save_turned(masks / "a.png", (2, side), mask)
+    for path, orientation in ((images / "a.jpg", image), (masks / "a.png", mask)):
+        save_turned(path, np.zeros(hw, dtype=np.uint8), orientation)
     found = read_mask_folder(images, masks, BINARY)
     assert found.report.examples(DataIssue.TURNED) == (["a.jpg"] if noted else [])
-
-
-def test_sides_that_fit_only_the_turned_image_show_that_the_mask_is_upright(tmp_path: Path) -> None:
-    images, masks = write_pairs(tmp_path, {"a": [[0, 1, 1]]})
-    save_turned(images / "a.jpg", (3, 1), 6)  # stored 3 high and 1 wide, upright 1 high and 3 wide
-    save_mask(masks / "a.png", [[0, 1, 1]])
-    assert read_mask_folder(images, masks, BINARY).report.lines() == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 
 from detseg.config.schema.data import AugmentationConfig
@@ -14,38 +16,33 @@ from detseg.structures import ImageAnnotations
 Image = tuple[tuple[int, int], list[list[float]]]
 
 
-def packed(*images: Image, difficult: frozenset[int] = frozenset()) -> PackedAnnotations:
+def packed(*images: Image, difficult: Container[int] = ()) -> PackedAnnotations:
     """Images i.png by (height, width) and boxes; the objects of the images in ``difficult`` are difficult."""
     builder = AnnotationsBuilder()
     for index, (hw, rows) in enumerate(images):
-        boxes, flags = np.array(rows, dtype=np.float64).reshape(-1, 4), np.zeros(len(rows), dtype=np.bool_)
-        labels = np.zeros(len(rows), dtype=np.int64)
-        objects = ImageAnnotations(boxes, labels, flags, flags | (index in difficult), flags, np.zeros(len(rows)))
+        boxes, no = np.array(rows, dtype=np.float64).reshape(-1, 4), np.zeros(len(rows), dtype=np.bool_)
+        objects = ImageAnnotations(boxes, no.astype(np.int64), no, no | (index in difficult), no, no.astype(float))
         builder.append(index + 1, f"{index}.png", hw, objects)
     return builder.build()
 
 
-def test_the_line_has_count_fraction_files_and_fix() -> None:
+def test_the_line_has_count_fraction_files_and_fix_where_boxes_are_too_small() -> None:
     thin, whole = [0, 0, 500, 31], [100, 100, 132, 132]  # 31 / 16 and 32 / 16 = 2 pixels
-    outside = [2000, 2000, 2010, 2010]  # never trained on, at any size
+    outside = [2000, 2000, 2010, 2010]  # never trained on
     large: Image = ((1024, 1024), [whole, thin])
     images: list[Image] = [((1024, 1024), []), large, ((50, 64), [[1, 1, 3, 3], [0, 0, 1.5, 9]]), large, large]
     images += [((1024, 1024), [thin]), ((1024, 1024), [whole, outside])]
-    assert small_boxes_line(packed(*images, difficult=frozenset({5})), (64, 64), 2.0) == (
+    assert small_boxes_line(packed(*images, difficult={5}), (64, 64), 2.0) == (
         "4 of 9 objects (44.4%) have a side below data.augmentation.min_box_size = 2 pixels in the network input of "
         "64 x 64 and are not trained on unless augmentation enlarges them (1.png, 2.png, 3.png); raise "
         "data.image_size or lower data.augmentation.min_box_size"
     )
-
-
-def test_no_line_if_nothing_is_too_small() -> None:
-    image: Image = ((1024, 1024), [[0, 0, 31, 31]])
-    assert small_boxes_line(packed(image), (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
-    assert small_boxes_line(packed(image), (96, 128), 2.9) is None
-    assert small_boxes_line(packed(image), (64, 64), 0.0) is None
-    assert small_boxes_line(packed(image, difficult=frozenset({0})), (64, 64), 2.0) is None
-    assert small_boxes_line(packed(((10, 10), [])), (64, 64), 2.0) is None
-    assert small_boxes_line(packed(), (64, 64), 2.0) is None
+    image = packed(((1024, 1024), [[0, 0, 31, 31]]))
+    assert small_boxes_line(image, (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
+    assert small_boxes_line(image, (96, 128), 2.9) is None
+    assert small_boxes_line(image, (64, 64), 0.0) is None
+    for nothing in (packed(((1024, 1024), [[0, 0, 31, 31]]), difficult={0}), packed(((10, 10), [])), packed()):
+        assert small_boxes_line(nothing, (64, 64), 2.0) is None
 
 
 def test_it_counts_what_training_without_augmentation_drops() -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
-from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.contract import SampleSource
+from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import TrainLoader, eval_loader, train_loader
@@ -21,6 +23,7 @@ from detseg.data.loading.sampling import SampleRequest
 from detseg.errors import DataError, DetsegError
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample
+from tests.data.formats.mask_layouts import BINARY, write_pairs
 from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
 from tests.data.images.painted import PaintedSource
 from tests.data.loading.test_loader import digest, error_of, run_epochs
@@ -28,26 +31,22 @@ from tests.shared_data import shared_data
 
 MIXED = AugmentationConfig(mosaic=0.5, mixup=0.3)
 PLAIN = AugmentationConfig(horizontal_flip=0.0)
+CANNOT_BE_READ = DataError("the image\ncannot be read")
 
 
 class Failing(PaintedSource):
-    """Images of which some cannot be read, or end in another way."""
+    """Images of which the bad ones raise an error, or end the process."""
 
-    def __init__(self, num: int, bad: set[int], how: str = "data") -> None:
+    def __init__(self, num: int, bad: set[int], error: Exception | None = CANNOT_BE_READ) -> None:
         super().__init__(num)
-        self.bad, self.how = bad, how
+        self.bad, self.error = bad, error
 
     def __getitem__(self, index: int) -> Sample:
         if index not in self.bad:
             return super().__getitem__(index)
-        match self.how:
-            case "data":
-                raise DataError(f"{index}.jpg: the image\ncannot be read")
-            case "memory":
-                raise MemoryError("no memory for 178 956 970 pixels")
-            case "disk":
-                raise OSError(5, "Input/output error")
-        os._exit(9)  # "killed"
+        if self.error is None:
+            os._exit(9)
+        raise copy.copy(self.error)
 
     def path(self, index: int) -> Path:
         """Where the image would lie."""
@@ -55,51 +54,34 @@ class Failing(PaintedSource):
 
 
 def loader_of(
-    source: PaintedSource | DetectionDataset,
+    source: SampleSource,
     num_workers: int = 0,
     bad: BadSampleList | None = None,
     config: AugmentationConfig = MIXED,
 ) -> TrainLoader:
-    return train_loader(
-        source,
-        config,
-        input_hw=(64, 64),
-        batch_size=4,
-        num_workers=num_workers,
-        seed=3,
-        max_epochs=10,
-        bad_samples=bad,
-    )
+    options: dict[str, Any] = {"input_hw": (64, 64), "batch_size": 4, "seed": 3, "max_epochs": 10}
+    return train_loader(source, config, num_workers=num_workers, bad_samples=bad, **options)
 
 
-@pytest.fixture
-def photographs(tmp_path: Path) -> DetectionDataset:
-    """20 JPEGs in VOC layout; of number 7 bytes are missing in the middle."""
+def test_a_corrupt_photograph_is_an_error_or_skipped_the_same_way_by_any_number_of_workers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     stems = [f"photo{number:02d}" for number in range(20)]
     xml = annotation_xml(object_xml(("face", 20, 20, 90, 90)), size_wh=(128, 128))
     write_voc(tmp_path, {"train": "\n".join(stems)}, dict.fromkeys(stems, xml))
     data = shared_data("malformed", "images", "hopper.jpg").read_bytes()
     for stem in stems:
-        (tmp_path / "JPEGImages" / f"{stem}.jpg").write_bytes(data)
-    (tmp_path / "JPEGImages" / "photo07.jpg").write_bytes(data[:3000] + data[3300:])
-    return read_voc(tmp_path, "train")
-
-
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_corrupt_photograph_is_an_error_of_one_line(photographs: DetectionDataset, num_workers: int) -> None:
-    evaluation = eval_loader(photographs, input_hw=(64, 64), batch_size=4, num_workers=num_workers)
-    for loader in (loader_of(photographs, num_workers), evaluation):
-        error = error_of(loader)
-        assert isinstance(error, DataError)
-        assert str(error).startswith(f"{photographs.path(7)}: the image is damaged")
-        assert "\n" not in str(error)
-
-
-def test_a_corrupt_photograph_is_skipped_the_same_way_by_any_number_of_workers(
-    photographs: DetectionDataset, capfd: pytest.CaptureFixture[str]
-) -> None:
+        lost = 300 if stem == "photo07" else 0
+        (tmp_path / "JPEGImages" / f"{stem}.jpg").write_bytes(data[:3000] + data[3000 + lost :])
+    photographs = read_voc(tmp_path, "train")
     streams = []
     for num_workers in (0, 2):
+        evaluation = eval_loader(photographs, input_hw=(64, 64), batch_size=4, num_workers=num_workers)
+        for loader in (loader_of(photographs, num_workers), evaluation):
+            error = error_of(loader)
+            assert isinstance(error, DataError)
+            assert str(error).startswith(f"{photographs.path(7)}: the image is damaged")
+            assert "\n" not in str(error)
         bad = BadSampleList(20, 0.05)
         streams.append(run_epochs(loader_of(photographs, num_workers, bad), (0, 1, 2)))
         assert [row["file"] for row in bad.state()] == [str(photographs.path(7))]
@@ -126,13 +108,12 @@ def test_the_replacement_follows_from_seed_epoch_and_index() -> None:
             assert expected.skipped == ()
 
 
-def test_samples_without_a_bad_one_are_what_they_were() -> None:
-    bad = BadSampleList(30, 1.0)
-    with_bad = list(loader_of(Failing(30, bad={4}), bad=bad, config=PLAIN))
-    without = list(loader_of(Failing(30, bad=set()), bad=bad, config=PLAIN))
+def test_batches_without_a_bad_sample_stay_the_same() -> None:
+    unmixed = AugmentationConfig()
+    with_bad = list(loader_of(Failing(30, bad={4}), bad=BadSampleList(30, 1.0), config=unmixed))
+    without = list(loader_of(Failing(30, bad=set()), config=unmixed))
     same = [digest(one) == digest(other) for one, other in zip(with_bad, without, strict=True) if one and other]
-    assert len(same) == 8
-    assert same.count(False) == 1
+    assert (len(same), same.count(False)) == (8, 1)
     changed = without[same.index(False)]
     assert changed is not None
     assert 4 in changed.indices
@@ -151,21 +132,20 @@ def test_partners_of_a_mosaic_are_replaced_too() -> None:
 
 
 def test_nothing_but_bad_samples_is_an_error_not_a_search_for_ever() -> None:
-    with pytest.raises(DataError, match=r"none of 5 samples drawn at random can be read; 0\.jpg: the image cannot be"):
+    with pytest.raises(DataError, match=r"none of 5 samples drawn at random can be read; the image cannot be read"):
         TrainDataset(Failing(5, bad=set(range(5))), PLAIN, 0, skip_bad=True)[SampleRequest(0, 0, 64, 64, False)]
 
 
-@pytest.mark.parametrize("how", ["memory", "disk"])
+@pytest.mark.parametrize("failure", [MemoryError("no memory for 178 956 970 pixels"), OSError(5, "Input/output error")])
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_what_is_no_fault_of_the_data_is_not_skipped_and_names_the_file(how: str, num_workers: int) -> None:
-    loader = loader_of(Failing(12, bad={7}, how=how), num_workers, BadSampleList(12, 1.0))
-    error = error_of(loader)
+def test_what_is_no_fault_of_the_data_is_not_skipped_and_names_the_file(failure: Exception, num_workers: int) -> None:
+    error = error_of(loader_of(Failing(12, {7}, failure), num_workers, BadSampleList(12, 1.0)))
     assert isinstance(error, MemoryError | OSError | RuntimeError)
     assert "This happened while 7.jpg was read." in str(error) + " ".join(getattr(error, "__notes__", []))
 
 
 def test_a_worker_that_is_killed_is_an_error_of_one_line() -> None:
-    error = error_of(loader_of(Failing(12, bad={7}, how="killed"), num_workers=2))
+    error = error_of(loader_of(Failing(12, {7}, error=None), num_workers=2))
     assert isinstance(error, DetsegError)
     assert re.match(r"a loader process has died: .*; if it was killed .*data\.num_workers", str(error))
 
@@ -174,15 +154,13 @@ def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path:
     file = tmp_path / "run" / "bad_samples.csv"
     bad = BadSampleList(100, 0.03, file)
     assert bad.lines() == []
-    bad.add([BadSample(9, "9.jpg", "9.jpg: cut short"), BadSample(9, "9.jpg", "9.jpg: cut short")])
-    bad.add([BadSample(3, 'a "b", c.jpg', "no, it is\tbad"), BadSample(9, "9.jpg", "9.jpg: cut short")])
+    nine = BadSample(9, "9.jpg", "9.jpg: cut short")
+    bad.add([nine, nine])
+    bad.add([BadSample(3, 'a "b", c.jpg', "no, it is\tbad"), nine])
     with file.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.reader(stream))
-    assert rows == [
-        ["index", "file", "reason"],
-        ["3", 'a "b", c.jpg', "no, it is\tbad"],
-        ["9", "9.jpg", "9.jpg: cut short"],
-    ]
+    third, ninth = ["3", 'a "b", c.jpg', "no, it is\tbad"], ["9", "9.jpg", "9.jpg: cut short"]
+    assert rows == [["index", "file", "reason"], third, ninth]
     assert [path.name for path in file.parent.iterdir()] == [file.name]  # nothing half written is left
     assert bad.lines() == [
         "bad data: 2 of 100 training samples (2.00%) could not be read and were replaced by others: "
@@ -191,38 +169,28 @@ def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path:
     resumed = BadSampleList(100, 0.03)
     resumed.load(bad.state())
     assert resumed.state() == bad.state()
-
-
-def test_more_than_the_share_is_an_error_with_number_share_and_names(tmp_path: Path) -> None:
-    bad = BadSampleList(100, 0.03, tmp_path / "bad_samples.csv")
-    bad.add(BadSample(i, f"{i}.jpg", "bad") for i in range(3))  # the share itself is allowed
+    bad.add([BadSample(10, "10.jpg", "bad")])  # 3 % are allowed
     with pytest.raises(DataError) as caught:
         bad.add([BadSample(50, "50.jpg", "bad")])
     assert str(caught.value) == (
-        "4 of 100 training samples (4.00%) cannot be read, more than data.max_bad_fraction=0.03: 0.jpg, 1.jpg, 2.jpg, "
-        f"...; {tmp_path}/bad_samples.csv lists them with the reasons; fix or remove the files, or raise "
+        "4 of 100 training samples (4.00%) cannot be read, more than data.max_bad_fraction=0.03: "
+        f'a "b", c.jpg, 9.jpg, 10.jpg, ...; {file} lists them with the reasons; fix or remove the files, or raise '
         "data.max_bad_fraction"
     )
-    assert len((tmp_path / "bad_samples.csv").read_text().splitlines()) == 5
+    assert len(file.read_text().splitlines()) == 5
 
 
-def test_the_loader_stops_at_the_share() -> None:
+def test_the_loader_stops_at_the_fraction() -> None:
     with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
-        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05), config=PLAIN))
+        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05)))
 
 
 def test_a_mask_that_cannot_be_read_counts_as_its_image(tmp_path: Path) -> None:
-    from detseg.data.formats.mask_folder import read_mask_folder
-
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-        for number in range(8):
-            Image.new("L", (32, 32), number % 2).save(tmp_path / name / f"{number}.png")
-    dataset = read_mask_folder(tmp_path / "images", tmp_path / "masks", ("no", "yes"))
+    folders = write_pairs(tmp_path, {str(number): [[0, 1]] for number in range(8)})
+    dataset = read_mask_folder(*folders, BINARY)
     (tmp_path / "masks" / "5.png").write_bytes(b"no mask")
-    bad = BadSampleList(8, 0.5)
     example = TrainDataset(dataset, PLAIN, 0, skip_bad=True)[SampleRequest(0, 5, 32, 32, False)]
-    bad.take(example.skipped)
+    (bad,) = example.skipped
     assert example.item.semantic is not None
-    assert [row["file"] for row in bad.state()] == [str(tmp_path / "images" / "5.png")]
-    assert str(tmp_path / "masks" / "5.png") in bad.state()[0]["reason"]
+    assert bad.file == str(tmp_path / "images" / "5.jpg")
+    assert str(tmp_path / "masks" / "5.png") in bad.reason

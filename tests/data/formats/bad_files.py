@@ -29,6 +29,7 @@ from detseg.structures import UInt8Array
 from tests.data.formats.mask_layouts import encoding
 from tests.data.formats.readers import LABELS, READERS, coco_content
 from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.fuzz.mutator import put_together
 
 Read = Callable[[Path], Any]
 Row = tuple[Read, Any]
@@ -53,9 +54,9 @@ def objects(dataset: DetectionDataset) -> list[tuple[Any, ...]]:
     found = []
     for index in range(len(dataset)):
         assert dataset[index].hw == dataset.hw(index)
-        truth = dataset.annotations(index)
-        for label, box, crowd in zip(truth.labels, truth.boxes.tolist(), truth.crowd.tolist(), strict=True):
-            found.append((dataset.path(index).name, dataset.classes.names[label], *box, crowd))
+        truth, name = dataset.annotations(index), dataset.path(index).name
+        columns = zip(truth.labels, truth.boxes.tolist(), truth.crowd.tolist(), strict=True)
+        found += [(name, dataset.classes.names[label], *box, crowd) for label, box, crowd in columns]
     return found
 
 
@@ -67,19 +68,14 @@ def contents(dataset: DetectionDataset | SegmentationDataset) -> list[Any]:
     return [sample.semantic.tolist() for sample in samples if sample.semantic is not None]
 
 
-def pillow_pixels(path: Path) -> UInt8Array:
-    """(H, W, 3) uint8 as Pillow alone reads them, upright; of 16 bits the upper 8."""
+def image(path: Path) -> str:
+    """Reads an image, and compares it with Pillow's pixels, upright; of 16 bits the upper 8."""
+    pixels = read_image(path)
     with Image.open(path) as stored:
         upright = ImageOps.exif_transpose(stored)
         if upright.mode.startswith("I"):
-            return np.stack([(np.asarray(upright).astype(np.int64) // 256).astype(np.uint8)] * 3, axis=2)
-        return np.asarray(upright.convert("RGB"))
-
-
-def image(path: Path) -> str:
-    """Read an image, and compare it with Pillow's pixels."""
-    pixels = read_image(path)
-    assert np.array_equal(pixels, pillow_pixels(path))
+            upright = Image.fromarray((np.asarray(upright).astype(np.int64) // 256).astype(np.uint8))
+        assert np.array_equal(pixels, np.asarray(upright.convert("RGB")))
     assert read_image_hw(path) == pixels.shape[:2]
     return "Pillow's pixels"
 
@@ -95,9 +91,9 @@ def xml(path: Path) -> list[Any]:
     return [found.hw, *((name, *box) for name, box in zip(found.names, found.boxes.tolist(), strict=True))]
 
 
-def first_objects(path: Path) -> list[Any]:
-    """The size and the first four objects."""
-    return xml(path)[:5]
+def smallest(path: Path) -> Any:
+    """The object with the smallest box of an annotation file of VOC."""
+    return min(xml(path)[1:], key=lambda found: (found[3] - found[1]) * (found[4] - found[2]))
 
 
 def voc_list(path: Path) -> list[str]:
@@ -127,50 +123,41 @@ def refusals(path: Path) -> list[bool]:
 
 
 def under(folder: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows whose patterns are relative to a folder."""
-    return {f"{folder}/{pattern}": row for pattern, row in rows.items()}
+    """Rows whose patterns follow a folder or its beginning."""
+    return {f"{folder}{pattern}": row for pattern, row in rows.items()}
 
 
 PIXELS: Row = (image, "Pillow's pixels")
 NOT_OURS: Row = (refusals, [True] * 3)
-TRAIN = [("a.jpg", "b", 2, 2, 5, 3, False)]
 VAL = [("b.jpg", "a", 0, 0, 1, 2, False), ("b.jpg", "b", 0, 0, 1, 9, True)]
-
-
-def instances(images: str, train: str = "train", val: str = "val") -> list[Rows]:
-    """The object of the training images has no polygon: its box is read, masks are refused. That of the validation
-    image covers 1 x 2 pixels; the run lengths [0, 20, 30] of 10 rows the first two columns."""
-    no_mask = "annotation 1: segmentation: expected polygons or run lengths, got []"
-    return [
-        [(coco(images + train), TRAIN), (coco_masks(images + train), no_mask)],
-        [(coco(images + val), VAL), (coco_masks(images + val), [[0, 0, 1, 2], [0, 0, 2, 10]])],
-    ]
-
-
-def coco_task(kind: str, rows: str | list[Rows]) -> dict[str, Rows]:
-    """The two files of a COCO task, each in the task's folder and in that of all tasks; words of an error for both."""
-    splits = ("train", "val")
-    both: list[Rows] = rows if isinstance(rows, list) else [[(coco(f"../images/{split}"), rows)] for split in splits]
-    return {f"annotations/{kind}_{split}.json": row for split, row in zip(splits, both, strict=True)}
-
-
+# The object of the training images has no polygon: its box is read, masks are an error. That of the validation image
+# covers 1 x 2 pixels; the run lengths [0, 20, 30] of 10 rows the first two columns.
+TRAIN = ([("a.jpg", "b", 2, 2, 5, 3, False)], "annotation 1: segmentation: expected polygons or run lengths, got []")
+INSTANCES: dict[str, tuple[Any, ...]] = {"train": TRAIN, "val": (VAL, [[0, 0, 1, 2], [0, 0, 2, 10]])}
 # Run lengths [10, 10, 5, 10, 15] of 5 rows: columns 2 and 3, 5 and 6.
-STUFF: list[Rows] = [
-    [(coco("../images/train"), [("a.jpg", "a", 2, 0, 6, 4, True)]), (coco_masks("../images/train"), [[2, 0, 7, 5]])],
-    [(coco("../images/val"), VAL[1:]), (coco_masks("../images/val"), [[0, 0, 2, 10]])],
-]
-COCO_TASKS = {
-    **coco_task("captions", "it has no categories"),
-    **coco_task("image_info", "is it an image_info file"),
-    **coco_task("instances", instances("../images/")),
-    **coco_task("labels", "annotation 1: bbox: expected [x, y, width, height]"),
-    **coco_task("panoptic", "annotation number 0: id: expected a whole number"),
-    **coco_task("person_keypoints", instances("../images/")),
-    **coco_task("stuff", STUFF),
+STUFF = {"train": ([("a.jpg", "a", 2, 0, 6, 4, True)], [[2, 0, 7, 5]]), "val": (VAL[1:], [[0, 0, 2, 10]])}
+ROBOFLOW = {
+    "train": ([("train_001.jpg", "label_0", 2, 1, 5, 2, False), ("train_002.jpg", "label_1", 0, 0, 2, 4, False)],),
+    "val": ([("val_001.jpg", "label_0", 0, 0, 1, 2, False), ("val_001.jpg", "label_1", 0, 0, 9, 1, True)],),
 }
-MMDET, ROBOFLOW = instances("../"), instances("", ".", ".")
-ROBOFLOW_TRAIN = [("train_001.jpg", "label_0", 2, 1, 5, 2, False), ("train_002.jpg", "label_1", 0, 0, 2, 4, False)]
-ROBOFLOW_VAL = [("val_001.jpg", "label_0", 0, 0, 1, 2, False), ("val_001.jpg", "label_1", 0, 0, 9, 1, True)]
+
+
+def splits(pattern: str, images: str, outcomes: Mapping[str, tuple[Any, ...]] | str) -> dict[str, Rows]:
+    """The COCO files of two splits: their objects, and bounds of masks; or words of an error for both."""
+    both = {"train": (outcomes,), "val": (outcomes,)} if isinstance(outcomes, str) else outcomes
+    reads = {split: (coco(images.format(split)), coco_masks(images.format(split))) for split in both}
+    return {pattern.format(k): list(zip(reads[k][: len(row)], row, strict=True)) for k, row in both.items()}
+
+
+COCO_TASKS = {  # each file is in the task's folder and in that of all tasks
+    **splits("captions_{}.json", "../images/{}", "it has no categories"),
+    **splits("image_info_{}.json", "../images/{}", "is it an image_info file"),
+    **splits("labels_{}.json", "../images/{}", "annotation 1: bbox: expected [x, y, width, height]"),
+    **splits("panoptic_{}.json", "../images/{}", "annotation number 0: id: expected a whole number"),
+    **splits("instances_{}.json", "../images/{}", INSTANCES),
+    **splits("person_keypoints_{}.json", "../images/{}", INSTANCES),
+    **splits("stuff_{}.json", "../images/{}", STUFF),
+}
 
 VOC_FILES: dict[str, Row] = {
     "1/Annotations/2007_000001.xml": (xml, [(10, 20), ("cat", 0, 1, 3, 4), ("person", 3, 4, 6, 7)]),
@@ -193,28 +180,22 @@ VOC_FILES: dict[str, Row] = {
 }
 
 EXPORTS: dict[str, Row | Rows] = {
-    **under("coco_dataset/coco*", COCO_TASKS),
-    "coco_dataset/mmdet_coco/annotations/instances_train.json": MMDET[0],
-    "coco_dataset/mmdet_coco/annotations/instances_val.json": MMDET[1],
-    "coco_dataset/coco_roboflow/train/_annotations.coco.json": ROBOFLOW[0],
-    "coco_dataset/coco_roboflow/val/_annotations.coco.json": ROBOFLOW[1],
-    "roboflow_dataset/coco/train/_annotations.coco.json": (coco("."), ROBOFLOW_TRAIN),
-    "roboflow_dataset/coco/val/_annotations.coco.json": (coco("."), ROBOFLOW_VAL),
+    **under("coco_dataset/coco*/annotations/", COCO_TASKS),
+    **splits("coco_dataset/mmdet_coco/annotations/instances_{}.json", "../{}", INSTANCES),
+    **splits("coco_dataset/coco_roboflow/{}/_annotations.coco.json", ".", INSTANCES),
+    **splits("roboflow_dataset/coco/{}/_annotations.coco.json", ".", ROBOFLOW),
     "cvat_dataset/for_images/*.xml": (xml, "expected <annotation> as the outermost element, got 'annotations'"),
     "labelme_dataset/Annotations/subset1/img1.xml": (xml, "window' has no <bndbox>"),
     # Roboflow begins to count at 0, so that after 1 is taken off a corner may be -1: reported, and clipped in training.
     "roboflow_dataset/voc/train/train_001.xml": (xml, [(5, 10), ("label_0", 1, 0, 5, 2)]),
     "roboflow_dataset/voc/train/train_002.xml": (xml, [(5, 10), ("label_1", -1, -1, 2, 4)]),
     "roboflow_dataset/voc/val/val_001.xml": (xml, [(5, 10), ("label_0", -1, -1, 1, 2), ("label_1", -1, -1, 9, 1)]),
-    **{f"voc_dataset/voc_dataset{pattern}": row for pattern, row in VOC_FILES.items()},
+    **under("voc_dataset/voc_dataset", VOC_FILES),
     **dict.fromkeys(["*.jpg", "*.png"], PIXELS),
     **dict.fromkeys(["yolo_dataset/*.txt", "yolo_dataset/*/obj.*", "roboflow_dataset/yolo/*"], NOT_OURS),
     **dict.fromkeys(["*/dataset_meta.json", "LICENSE", "README.md", "SHA256SUMS"], NOT_OURS),
 }
 
-RBC_338 = ((452, 80, 555, 182), (475, 170, 599, 307), (345, 211, 455, 316), (23, 112, 127, 207))
-RBC_343 = ((483, 194, 613, 303), (524, 298, 637, 396), (95, 156, 227, 244), (180, 328, 181, 329))
-"""The first boxes of two files; the last one has xmin == xmax and ymin == ymax, which is a box of one pixel."""
 NO_IMAGE = (image, "not an image, or damaged beyond recognition")
 
 MALFORMED: dict[str, Row | Rows] = {
@@ -224,26 +205,22 @@ MALFORMED: dict[str, Row | Rows] = {
     "images/truncated_exif_dpi.jpg": PIXELS,
     "images/truncated*": (image, "runcated"),
     **dict.fromkeys(["images/*", "orientation/*", "annotations/mmdet_VOCdevkit/*.jpg"], PIXELS),
-    "annotations/bccd*338*.xml": (first_objects, [(480, 640), *(("RBC", *box) for box in RBC_338)]),
-    "annotations/bccd*343*.xml": (first_objects, [(480, 640), *(("RBC", *box) for box in RBC_343)]),
+    # xmin == xmax and ymin == ymax is a box of one pixel.
+    "annotations/bccd*338*.xml": (smallest, ("RBC", 503, 336, 504, 337)),
+    "annotations/bccd*343*.xml": (smallest, ("RBC", 180, 328, 181, 329)),
     "annotations/datumaro_voc_no_size_float_coordinates.xml": (xml, [None, ("bird", 3, 3, 8, 8)]),
     "annotations/datumaro_voc_no_size_no_object.xml": (xml, [None]),
     "annotations/datumaro_voc_imageset_with_comment_and_blank_line.txt": NOT_OURS,  # read in place, above
     "annotations/datumaro_coco*.json": (coco("."), "1 of 1 images missing: b.jpg"),
     "annotations/mmdet_coco*.json": (coco("."), "3 of 3 images missing: fake1.jpg"),
     "annotations/padilla_coco*.JSON": (coco("."), "10 of 10 images missing"),
-    **under(
-        "annotations/mmdet_VOCdevkit",
-        {
-            "VOC*/ImageSets/Main/*.txt": (voc_list, ["000001.jpg"]),
-            "VOC2007/*.xml": (xml, [(500, 353), ("dog", 47, 239, 195, 371), ("person", 7, 11, 352, 498)]),
-            "VOC2012/*.xml": (xml, [(500, 335), ("train", 138, 199, 207, 301)]),
-        },
-    ),
+    "annotations/mmdet_VOC*/ImageSets/Main/*.txt": (voc_list, ["000001.jpg"]),
+    "*/VOC2007/*.xml": (xml, [(500, 353), ("dog", 47, 239, 195, 371), ("person", 7, 11, 352, 498)]),
+    "*/VOC2012/*.xml": (xml, [(500, 335), ("train", 138, 199, 207, 301)]),
     **dict.fromkeys(["*LICENSE*", "README.md", "SHA256SUMS", "manifest.csv"], NOT_OURS),
 }
 
-SHARED: dict[str, Row | Rows] = {**under("formats", EXPORTS), **under("malformed", MALFORMED)}
+SHARED: dict[str, Row | Rows] = {**under("formats/", EXPORTS), **under("malformed/", MALFORMED)}
 """Files of the shared data, by pattern (``*`` stands for folders, too); the first pattern that fits a file counts."""
 
 Change = str | bytes | Mapping[str, Any] | Callable[[Path], object]
@@ -305,14 +282,9 @@ def rows(reader: str, cases: Sequence[Case]) -> list[Row]:
     ]
 
 
-def number_xml(number: str) -> str:
-    """An object whose first corner is this text."""
-    return annotation_xml(f"<object><name>cat</name><bndbox><xmin>{number}</xmin></bndbox></object>")
-
-
-def named_xml(name: str) -> str:
-    """An object of this class."""
-    return annotation_xml(object_xml((name, 1, 1, 2, 2)))
+def box_xml(xmin: Any = 1, name: str = "cat", extra: str = "") -> str:
+    """An annotation with one object."""
+    return annotation_xml(object_xml((name, xmin, 1, 2, 2), extra))
 
 
 BOX = ("cat", 2, 3, 8, 9)
@@ -336,23 +308,19 @@ NUMBERED = "expected names only, one a line, got '"
 VOC_XML: list[Case] = [
     (NO_XML, "a.xml: not a readable XML file"),
     (ENTITIES, "a.xml: not a readable XML file: document types and entities are not supported; remove"),
-    ([named_xml(x) for x in ("&l9;", "\0", "\x1b[31m", "&#0;", "&#27;")], "a.xml: not a readable XML file"),
+    ([box_xml(name=x) for x in ("&l9;", "\0", "\x1b[31m", "&#0;", "&#27;")], "a.xml: not a readable XML file"),
     (["<html/>", f"<{'html' * 3000}/>"], "a.xml: expected <annotation> as the outermost element, got 'html"),
     ("<annotation><object/></annotation>", "a.xml: an <object> has no <name>"),
     (annotation_xml("<object><name>cat</name></object>"), "a.xml: the object 'cat' has no <bndbox>"),
-    (number_xml("1"), "a.xml: ymin of the object 'cat': expected a number, got ''"),
     (
-        [number_xml(number) for number in ("nan", "inf", "-1e999", "9" * 5000, "1e16", "1,5")],
+        [box_xml(number) for number in ("nan", "inf", "-1e999", "9" * 5000, "1e16", "1,5", "")],
         "a.xml: xmin of the object 'cat': expected a number, got '",
     ),
     (annotation_xml("", size_wh=(10**300, 1)), "a.xml: width of <size>: expected a number"),
     ("<annotation><size><width>wide</width></size></annotation>", "width of <size>: expected a number"),
-    (
-        annotation_xml(object_xml(("cat", 1, 1, 2, 2), "<difficult>perhaps</difficult>")),
-        "a.xml: <difficult>: expected a number, got 'perhaps'",
-    ),
-    ([named_xml(name) for name in NO_TEXT], "holds control characters; rename"),
-    (named_xml("persn"), "a.xml: unknown class 'persn' (did you mean 'person'?)", {"classes": ("person", "x")}),
+    (box_xml(extra="<difficult>perhaps</difficult>"), "a.xml: <difficult>: expected a number, got 'perhaps'"),
+    ([box_xml(name=x) for x in NO_TEXT], "holds control characters; rename"),
+    (box_xml(name="persn"), "a.xml: unknown class 'persn' (did you mean 'person'?)", {"classes": ("person", "x")}),
     (annotation_xml(""), "no image of the split 'train' has an object; name the classes in data.classes"),
     (
         annotation_xml(object_xml(("cat", 1, 1, 2, 2)), size_wh=(10, 20)),
@@ -368,10 +336,10 @@ VOC_LIST: list[Case] = [
     (NO_NAMES, "train.txt:1: expected the name of an image without folder and suffix, got '"),
     ("a\n# b\n\nb/", "train.txt:4: expected the name of an image without folder and suffix, got 'b/'"),
     (ABSENT_NAMES, "JPEGImages: 1 image(s) of the list missing"),
-    (["\n".join(f"{n:02}" for n in range(11))], "11 image(s) of the list missing: 00, 01, 02, 03, 04"),
-    (["\n".join(f"{n:02}" for n in range(11))], "08, 09, and 1 more; add the files or take the names"),
+    ("\n".join("defghijklmn"), "11 image(s) of the list missing: d, e, f, g, h, i, j, k, l, m, and 1 more; add"),
     (["", "\n", "# a\n"], "the split 'train' lists no images; write one name a line into its list"),
     (b"\xff\xfe\xff", "train.txt: cannot read the list"),
+    *(("a", f"split '{x}': expected a list", {"split": x}) for x in ("", "+train", "2007:", ":train", "../train")),
     ("a", "tarin.txt: there is no such list (did you mean 'train'?); the lists", {"split": "tarin"}),
     ("a", "expected VOC2012/ImageSets/Main in it or in its VOCdevkit folder", {"split": "2012:train"}),
     ([saved("JPEGImages/a.PNG", "JPEGImages/a.jpg")], CAT),  # <filename> decides
@@ -381,25 +349,18 @@ VOC_LIST: list[Case] = [
     ),
 ]
 
+# As the lists of detection, by the same function.
 MASK_LIST: list[Case] = [
-    (NO_NAMES, "train.txt:1: expected the name of an image without folder and suffix, got '"),
-    (ABSENT_NAMES, "JPEGImages: 1 image(s) of the list missing"),
-    ("# a", "the split 'train' lists no images"),
-    ("a", "trian.txt: there is no such list (did you mean 'train'?)", {"split": "trian"}),
+    (["../a", "a.png"], "train.txt:1: expected the name of an image without folder and suffix, got '"),
     ("a", "expected VOC2007/ImageSets/Segmentation in it", {"split": "2007:train"}),
     (gone("SegmentationClass/b.png"), "SegmentationClass: 1 mask(s) of the list missing: b.png; add the"),
     (gone("JPEGImages/a.jpg"), "JPEGImages: 1 image(s) of the list missing: a; add the files"),
-    (gone("classes.txt"), "masks hold no class names; name the classes in the order of their values"),
-    (
-        saved("SegmentationClass/a.tif", "SegmentationClass/a.png"),
-        "SegmentationClass: several files with one name: a.png, a.tif; keep one of them",
-    ),
+    (saved("SegmentationClass/a.tif", "SegmentationClass/a.png"), "several files with one name: a.png, a.tif; keep"),
 ]
 
 CLASS_NAMES: list[Case] = [
     (["# nothing\n", "\n"], "classes.txt: it names no classes"),
     ("sky\nroad\nsky\n", "classes.txt: class names must differ, got sky more than once"),
-    ("sky\n", "classes.txt: masks need 2 to 255 classes, got 1; name the background, too, on a line before 'sky'"),
     ("sky" * 3000, "classes.txt: masks need 2 to 255 classes, got 1; name the background, too, on a line before 'sky"),
     (["\n".join(f"c{k}" for k in range(256))], "classes.txt: masks need 2 to 255 classes, got 256"),
     (["0 sky\n1 road\n", "# id: name\n0: sky\n1: road\n", "0,sky\n1,road\n"], NUMBERED + "0"),
@@ -415,40 +376,24 @@ MASK_FOLDER: list[Case] = [
     (saved("images/a.png", "images/a.jpg"), "images: several files with one name: a.jpg, a.png; keep one"),
     (saved("masks/a.bmp", "masks/a.png"), "masks: several files with one name: a.bmp, a.png; keep one"),
     (gone("images/a.jpg"), "images: there are no images in it; set data.root and the images folder"),
-    (
-        all_of(gone("masks/a.png"), saved("masks/a.jpg", "images/a.jpg")),
-        "a.jpg: the mask is JPEG, which changes values at the edges",
-    ),
+    (all_of(gone("masks/a.png"), saved("masks/a.jpg", "images/a.jpg")), "a.jpg: the mask is JPEG, which changes"),
 ]
-
-
-def chunk(kind: bytes, content: bytes) -> bytes:
-    """A chunk of a PNG."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
 SIDE = 65_000
-SIGNATURE, END = b"\x89PNG\r\n\x1a\n", chunk(b"IEND", b"")
-SMALL, LARGE = (chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (8, SIDE))
-PNG_ROWS = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + bytes([10, 20, 30] * 8) for _ in range(8))))
-TEXTS = chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 7_900_000, 9)) * 130
-BMP = struct.pack("<HIHHIIiiHHIIIIII", 0x4D42, 54, 0, 0, 54, 40, SIDE, SIDE, 1, 24, 0, 0, 0, 0, 0, 0)
-JPEG = (
-    struct.pack(">HHHBHHB", 0xFFD8, 0xFFC0, 17, 8, SIDE, SIDE, 3) + bytes([1, 17, 0, 2, 17, 0, 3, 17, 0]) + b"\xff\xd9"
-)
-# Small files that ask for a gigabyte and more.
-BOMBS = [
-    SIGNATURE + SMALL + TEXTS + PNG_ROWS + END,
-    SIGNATURE + SMALL + PNG_ROWS + TEXTS + END,
-    *(SIGNATURE + LARGE + PNG_ROWS + END, BMP, JPEG),
+SMALL, LARGE = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (8, SIDE))
+PNG_ROWS, END = (b"IDAT", zlib.compress(b"".join(b"\0" + bytes([10, 20, 30] * 8) for _ in range(8)))), (b"IEND", b"")
+NOTE, *TEXTS = [(b"zTXt", b"k\0\0" + zlib.compress(text, 9)) for text in (b"by hand", *[b"a" * 7_900_000] * 130)]
+JPEG_FRAME = struct.pack(">HHHBHHB", 0xFFD8, 0xFFC0, 17, 8, SIDE, SIDE, 3) + bytes([1, 17, 0, 2, 17, 0, 3, 17, 0])
+BOMBS = [  # small files that ask for a gigabyte and more
+    *(put_together(chunks) for chunks in ([SMALL, *TEXTS, PNG_ROWS, END], [SMALL, PNG_ROWS, *TEXTS, END])),
+    put_together([LARGE, PNG_ROWS, END]),
+    struct.pack("<HIHHIIiiHHIIIIII", 0x4D42, 54, 0, 0, 54, 40, SIDE, SIDE, 1, 24, 0, 0, 0, 0, 0, 0),  # a BMP
+    JPEG_FRAME + b"\xff\xd9",
 ]
 PICTURES: list[Row] = [
     *((picture(content, read), "a.png: ") for content in BOMBS for read in (image, mask)),
-    # A text behind the pixels is no bomb by itself.
-    (
-        picture(SIGNATURE + SMALL + PNG_ROWS + chunk(b"zTXt", b"k\0\0" + zlib.compress(b"by hand")) + END),
-        "Pillow's pixels",
-    ),
+    (picture(put_together([SMALL, PNG_ROWS, NOTE, END])), "Pillow's pixels"),  # a text behind the pixels is no bomb
     (picture(b"", refusals), [True] * 3),
     (image, "cannot read the image"),  # a folder
 ]
@@ -460,15 +405,24 @@ HALF_PAIRS: list[dict[str, Any]] = [{"image": {"file_name": "\ud800.png"}}, {"ca
 GIGAPIXELS = {"segmentation": {"size": [65536, 65536], "counts": [0, 65536 * 65536]}, "iscrowd": 1}
 # A height that is not stated; a product beyond 64 bits.
 SIZES = [{"width": w, "height": h} for w, h in ((65536, 65536), (1e14, 0), (10**9, 10**10))]
-NO_NUMBERS: list[dict[str, Any]] = [
-    *({"annotation": {"bbox": [x, 0, 2, 2]}} for x in (float("nan"), float("inf"), True, 10**400)),
-    *({"annotation": {"area": area}} for area in (True, float("-inf"))),
-    *({"annotation": change} for change in ({"iscrowd": float("nan")}, {"image_id": float("nan")}, {"id": 2**63})),
-    *({"image": change} for change in ({"width": True}, {"height": False}, {"width": float("inf")}, {"id": 10**100})),
-    {"category": {"id": float("nan")}},
+NAN, INFINITY = float("nan"), float("inf")
+NO_NUMBERS = [
+    coco_content(**{entry: {key: value}})
+    for entry, key, values in (
+        ("annotation", "bbox", [[x, 0, 2, 2] for x in (NAN, INFINITY, True, 10**400)]),
+        ("annotation", "area", [True, -INFINITY]),
+        ("annotation", "iscrowd", [NAN, 0.5]),
+        ("annotation", "image_id", [NAN]),
+        ("annotation", "id", [2**63]),
+        ("image", "width", [True, INFINITY]),
+        ("image", "id", [10**100]),
+        ("category", "id", [NAN]),
+    )
+    for value in values
 ]
-NO_JSON = ['{"x":' * 100_000, "\0"]
-NO_LISTS = ["[" * 100_000 + "]" * 100_000, '{"images":' * 100_000]
+NO_JSON = ['{"x":' * 100_000, "\0", "{"]
+NO_LISTS = ["[" * 100_000 + "]" * 100_000, '{"images":' * 100_000, "[1]"]
+CAT_3 = [("a.png", "c3", 2, 1, 9, 7, False)]
 CONTROL_NAMES = [*NO_TEXT, "\x1b[31mcat", "nul\0"]
 COCO_ALL: list[Case] = [
     ([coco_content(image={"file_name": x}) for x in OUTSIDE], "x.json: image 1: file_name: expected a path inside"),
@@ -479,10 +433,16 @@ COCO_ALL: list[Case] = [
 ]
 COCO: list[Case] = [
     (NO_JSON, "x.json: not a readable JSON file"),
-    (NO_LISTS, "x.json: expected a list of objects under 'images'"),
+    (NO_LISTS, "x.json: expected a list of objects under 'images'; is this a COCO instances file"),
+    (gone("x.json"), "x.json: there is no such annotation file"),
+    ("{\0}\0", "; save it as UTF-8"),  # UTF-16, as PowerShell writes it
+    ('{"images": [1], "annotations": []}', "expected a list of objects under 'images'"),
+    ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}', "a list of objects under 'categories'"),
+    (coco_content() | {"categories": [{"id": k, "name": f"c{k}"} for k in range(32_000)]}, CAT_3),  # linear time
     (['{"images": [{"id": ' + "9" * 100_000 + "}]}"], "image number 0: id: expected a whole number, got '9999"),
+    (coco_content(annotation={"bbox": [1, 2, 3, float("nan")]}), "[1, 2, 3, NaN]"),
     (["NaN"], "JSON has no NaN and no Infinity"),
-    ([coco_content(**change) for change in NO_NUMBERS], "x.json: "),
+    (NO_NUMBERS, "x.json: "),
     (["", b"\xff", "[]", "{}"], "x.json: "),
 ]
 COCO_CLASSES: list[Case] = [

@@ -1,4 +1,4 @@
-"""Tiny data sets with masks for the tests: pictures of a few pixels in the layouts that are read."""
+"""Tiny data sets with masks for the tests: images of a few pixels in the layouts that are read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from detseg.data.annotations.issues import DataReport
 from detseg.data.images.mask_encoding import MaskEncoding, Rgb
-from detseg.structures import ClassTable, UInt8Array
+from detseg.structures import ClassTable
 
 Rows = Sequence[Sequence[int]]
 BINARY = ("background", "thing")
@@ -31,14 +31,12 @@ def encoding(
 
 
 def save_mask(path: Path, rows: Rows | npt.NDArray[Any], mode: str = "L") -> Path:
-    """A mask of the given values, as a grey picture or (mode P) with a palette that says nothing of them."""
+    """A mask of the given values, as a grey image or (mode P) with a palette that says nothing of them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values: UInt8Array = np.array(rows, dtype=np.uint8)
-    picture = Image.fromarray(values)
+    image = Image.fromarray(np.array(rows, dtype=np.uint8), mode=mode)
     if mode == "P":
-        picture = Image.fromarray(values, mode="P")
-        picture.putpalette([(7 * k) % 256 for k in range(768)])
-    picture.save(path)
+        image.putpalette([(7 * k) % 256 for k in range(768)])
+    image.save(path)
     return path
 
 

@@ -46,12 +46,11 @@ class Reader:
 def coco_content(**changes: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """A COCO file of the image a.png with one object; ``image``, ``category`` and ``annotation`` change its entries."""
     annotation = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 1, 7, 6]}
+    annotation |= {"segmentation": [[2, 1, 9, 1, 9, 7, 2, 7]]}
     return {
         "images": [{"id": 1, "file_name": "a.png", "width": 20, "height": 10} | changes.get("image", {})],
         "categories": [{"id": 3, "name": "cat"} | changes.get("category", {})],
-        "annotations": [
-            annotation | {"segmentation": [[2, 1, 9, 1, 9, 7, 2, 7]]} | changes.get("annotation", {}),
-        ],
+        "annotations": [annotation | changes.get("annotation", {})],
     }
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import multiprocessing
 import shutil
-import time
 from argparse import Namespace
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -80,39 +81,6 @@ def test_a_small_file(tmp_path: Path, content: Content) -> None:
     ]
 
 
-@pytest.mark.parametrize("split", ["train", "val", "all"])
-def test_real_coco_equals_what_pycocotools_reads(split: str, capsys: pytest.CaptureFixture[str]) -> None:
-    file = shared_data("coco_mini", "annotations", f"instances_{split}.json")
-    dataset = read_coco(shared_data("coco_mini", "images"), file)
-    reference = COCO(str(file))
-    assert [dataset.image_id(i) for i in range(len(dataset))] == list(reference.imgs)
-    assert list(dataset.classes.source_ids) == sorted(reference.cats)
-    assert len(dataset.packed.labels) == len(reference.anns) == {"train": 168, "val": 78, "all": 246}[split]
-    for index in range(len(dataset)):
-        objects = dataset.annotations(index)
-        expected = reference.imgToAnns[dataset.image_id(index)]
-        image = reference.imgs[dataset.image_id(index)]
-        assert dataset.hw(index) == (image["height"], image["width"])
-        assert len(objects) == len(expected)
-        for row, entry in enumerate(expected):
-            x, y, w, h = entry["bbox"]
-            assert objects.boxes[row].tolist() == [x, y, x + w, y + h]
-            assert dataset.classes.source_ids[objects.labels[row]] == entry["category_id"]
-            assert objects.crowd[row] == entry["iscrowd"]
-            assert objects.area[row] == entry["area"]
-    assert dataset.report.count(DataIssue.CROWD) == {"train": 2, "val": 1, "all": 3}[split]
-    assert dataset.report.count(DataIssue.NO_OBJECTS) == {"train": 0, "val": 1, "all": 1}[split]
-    capsys.readouterr()  # pycocotools prints
-
-
-def test_missing_images_are_named_and_counted(tmp_path: Path, content: Content) -> None:
-    read(tmp_path, content)
-    (tmp_path / "images" / "sub" / "a.png").unlink()
-    (tmp_path / "images" / "c.png").unlink()
-    with pytest.raises(DataError, match=r"2 of 3 images missing: sub/a\.png, c\.png"):
-        read_coco(tmp_path / "images", tmp_path / "instances.json")
-
-
 def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> None:
     dataset = read(tmp_path, content, ("zebra", "bus"))
     assert dataset.classes == ClassTable(("zebra", "bus"), (70, 8))
@@ -120,6 +88,13 @@ def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> Non
     assert dataset.packed.offsets.tolist() == [0, 0, 1, 1]
     assert dataset.report.count(DataIssue.LEFT_OUT) == 2
     assert dataset.report.examples(DataIssue.LEFT_OUT) == ["person"]
+    for classes, message in (
+        (("persn",), r"the class 'persn' is not among.*did you mean 'person'"),
+        (("bus", "bus"), "each class once and at least one, got bus, bus"),
+        ((), "each class once and at least one, got -"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read(tmp_path, content, classes)
 
 
 def test_a_given_table_keeps_its_ids(tmp_path: Path, content: Content) -> None:
@@ -130,20 +105,13 @@ def test_a_given_table_keeps_its_ids(tmp_path: Path, content: Content) -> None:
     assert dataset.report.examples(DataIssue.OTHER_ID) == ["zebra", "person"]
 
 
-def test_unknown_classes_name_their_neighbour(tmp_path: Path, content: Content) -> None:
-    with pytest.raises(DataError, match=r"the class 'persn' is not among.*did you mean 'person'"):
-        read(tmp_path, content, ("persn",))
-    with pytest.raises(DataError, match="each class once"):
-        read(tmp_path, content, ("bus", "bus"))
-    with pytest.raises(DataError, match="at least one"):
-        read(tmp_path, content, ())
-
-
-def test_sizes_that_are_not_stated_come_from_the_images(tmp_path: Path, content: Content) -> None:
+def test_sizes_that_are_not_stated_and_two_entries_of_one_file(tmp_path: Path, content: Content) -> None:
     del content["images"][0]["width"]
     content["images"][1]["height"] = 0
+    content["images"].append({"id": 6, "file_name": "./b.png", "width": 20, "height": 10})
     dataset = read(tmp_path, content)
-    assert [dataset.hw(i) for i in range(3)] == [(10, 20)] * 3
+    assert dataset.report.examples(DataIssue.SHARED_IMAGE) == ["b.png"]
+    assert [dataset.hw(i) for i in range(4)] == [(10, 20)] * 4
     assert dataset.report.examples(DataIssue.SIZE_NOT_STATED) == ["b.png", "sub/a.png"]
 
 
@@ -170,24 +138,10 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
     assert np.array_equal(dataset[0].boxes, expected)
 
 
-def test_two_entries_of_one_file_are_reported(tmp_path: Path, content: Content) -> None:
-    content["images"].append({"id": 6, "file_name": "./b.png", "width": 20, "height": 10})
-    dataset = read(tmp_path, content)
-    assert len(dataset) == 4
-    assert dataset.report.examples(DataIssue.SHARED_IMAGE) == ["b.png"]
-
-
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (("annotations", 1, "bbox"), [1, 2, 3], "annotation 2: bbox: expected"),
         (("annotations", 1, "bbox"), [1, 2, 3, "4"], "annotation 2: bbox: expected"),
-        (
-            ("annotations", 1, "bbox"),
-            [1, 2, 3, float("nan")],
-            r"near '.*\[1, 2, 3, NaN\].*; JSON has no NaN and no Infinity",
-        ),
-        (("annotations", 1, "bbox"), [1, 2, 3, None], "annotation 2: bbox: expected"),
         (("annotations", 1, "area"), 1e15, r"annotation 2: area: expected a number, got 1000000000000000"),
         (("annotations", 1, "bbox"), None, r"annotation 2: bbox: expected \[x, y, width, height\] in pixels, got None"),
         (("annotations", 1, "iscrowd"), 2, "annotation 2: iscrowd: expected 0 or 1, got 2"),
@@ -199,13 +153,14 @@ def test_two_entries_of_one_file_are_reported(tmp_path: Path, content: Content) 
         (("annotations", 1), 3, "expected a list of objects under 'annotations'"),
         (("images", 1, "id"), 9, "two entries have the image id 9"),
         (("images", 1, "id"), "4", "image number 1: id: expected a whole number, got '4'"),
-        (("images", 1, "file_name"), "../b.png", r"image 4: file_name: expected a path inside the image folder"),
         (("images", 1, "file_name"), None, r"image 4: file_name: expected a path, got None"),
-        (("images", 1, "file_name"), "b\n.png", "1 of 3 images missing"),
+        (("images", 1, "file_name"), "", r"image 4: file_name: expected a path, got ''"),
+        (("images", 1, "file_name"), "nowhere.png", r"1 of 3 images missing: nowhere\.png; is this"),
         (("images", 1, "width"), 1e300, "image 4: width: expected whole pixels"),
         (("images", 1, "width"), "20", "image 4: width: expected whole pixels, got '20'"),
         (("images", 1, "width"), 20.5, "image 4: width: expected whole pixels, got 20.5"),
         (("images",), [], "it lists no images"),
+        (("categories",), [], "it has no categories"),
         (("images",), {}, "expected a list of objects under 'images'"),
         (("categories", 1, "name"), "zebra", "several categories have the same name: zebra"),
         (("categories", 1, "name"), 5, "category 3: name: expected a name, got 5"),
@@ -224,20 +179,6 @@ def test_wrong_entries_are_named(
         read(tmp_path, content)
     assert str(caught.value).startswith(str(tmp_path))
     assert str(caught.value).isprintable()
-
-
-def test_files_that_are_no_annotation_file(tmp_path: Path) -> None:
-    for text, message in (
-        (None, "there is no such annotation file"),
-        ("{", "not a readable JSON file"),
-        ("{\0}\0", "not a readable JSON file: .*; save it as UTF-8"),  # UTF-16, as PowerShell writes it
-        ("[1]", "expected a list of objects under 'images'; is this a COCO instances file"),
-        ('{"images": [], "annotations": []}', "expected a list of objects under 'categories'"),
-    ):
-        if text is not None:
-            (tmp_path / "a.json").write_text(text)
-        with pytest.raises(DataError, match=rf"a\.json: {message}"):
-            read_coco(tmp_path, tmp_path / "a.json")
 
 
 def test_forms_that_exporters_write(tmp_path: Path, content: Content) -> None:
@@ -262,15 +203,23 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_large_file_is_what_pycocotools_reads(large: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dataset = read_coco(large / "images", large / "instances.json", masks=True)
-    reference = COCO(str(large / "instances.json"))
-    capsys.readouterr()
+@pytest.mark.parametrize(("file", "step"), [("annotations/instances_all.json", 1), ("instances.json", 10)])
+def test_files_are_what_pycocotools_reads(large: Path, file: str, step: int) -> None:
+    root = shared_data("coco_mini") if step == 1 else large
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(root / file)
+    dataset = read_coco(root / "images", root / file, masks=True)
+    assert dataset.report.count(DataIssue.CROWD) == sum(entry["iscrowd"] for entry in reference.anns.values())
     assert dataset.packed.image_ids.tolist() == list(reference.imgs)
-    for index in range(0, 300, 10):
-        objects, expected = dataset.annotations(index), reference.imgToAnns[dataset.image_id(index)]
-        xywh = [[x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in objects.boxes.tolist()]
-        np.testing.assert_allclose(np.reshape(xywh, (-1, 4)), np.reshape([e["bbox"] for e in expected], (-1, 4)))
+    assert list(dataset.classes.source_ids) == sorted(reference.cats)
+    assert len(dataset.packed.labels) == len(reference.anns)
+    for index in range(0, len(dataset), step):
+        objects, image_id = dataset.annotations(index), dataset.image_id(index)
+        expected, image = reference.imgToAnns[image_id], reference.imgs[image_id]
+        assert dataset.hw(index) == (image["height"], image["width"])
+        corners = [(x, y, x + w, y + h) for x, y, w, h in (entry["bbox"] for entry in expected)]
+        assert objects.boxes.tolist() == [list(box) for box in corners]
+        assert [dataset.classes.source_ids[label] for label in objects.labels] == [e["category_id"] for e in expected]
         assert objects.area.tolist() == [entry["area"] for entry in expected]
         assert objects.crowd.tolist() == [entry["iscrowd"] for entry in expected]
         assert objects.masks is not None
@@ -322,21 +271,8 @@ def test_a_file_that_changes_while_it_is_used_is_an_error(tmp_path: Path, conten
     dataset = read_coco(tmp_path / "images", file, masks=True)
     assert dataset.annotations(0).masks == InstanceMasks((10, 20), (region_counts([[0, 0, 4, 0, 4, 4]], (10, 20)),))
     file.write_text(file.read_text().replace("zebra", "horse"))  # of the same length
-    with pytest.raises(
-        DataError, match=r"instances\.json: the annotation file changed while it was in use; start again"
-    ):
+    with pytest.raises(DataError, match=r"instances\.json: the annotation file changed while it was in use"):
         dataset[0]
     file.unlink()
     with pytest.raises(DataError, match=r"instances\.json: cannot read the annotation file"):
         dataset[0]
-
-
-def test_categories_take_linear_time(tmp_path: Path, content: Content) -> None:
-    def seconds(num: int) -> float:
-        content["categories"] = [{"id": k, "name": f"class {k}"} for k in range(num)]
-        begin = time.process_time()
-        read(tmp_path, content)
-        return time.process_time() - begin
-
-    few, many = (min(seconds(num) for _ in range(3)) for num in (4_000, 32_000))
-    assert many < 20 * few  # 8 times as many; squared that would be 64

@@ -15,32 +15,21 @@ from tests.data.formats.voc_layout import annotation_xml, object_xml, simple_voc
 from tests.shared_data import shared_data
 
 BCCD_COUNTS = {
-    "train": (205, {"RBC": 2382, "WBC": 214, "Platelets": 209}),
-    "val": (87, {"RBC": 968, "WBC": 87, "Platelets": 83}),
-    "trainval": (292, {"RBC": 3350, "WBC": 301, "Platelets": 292}),
-    "test": (72, {"RBC": 805, "WBC": 71, "Platelets": 69}),
+    "train": (205, [209, 2382, 214], ["BloodImage_00343"]),
+    "val": (87, [83, 968, 87], ["BloodImage_00338"]),
+    "trainval": (292, [292, 3350, 301], ["BloodImage_00338", "BloodImage_00343"]),
+    "test": (72, [69, 805, 71], []),
 }
+"""Images of each split; its platelets, red and white blood cells; images with a box whose corners are equal."""
 
 
 @pytest.mark.parametrize("split", BCCD_COUNTS)
 def test_bccd_counts_are_those_of_its_readme(split: str) -> None:
-    images, boxes = BCCD_COUNTS[split]
     dataset = read_voc(shared_data("bccd"), split)
     assert dataset.classes.names == ("Platelets", "RBC", "WBC")
-    assert len(dataset) == images
-    counts = np.bincount(dataset.packed.labels, minlength=3).tolist()
-    assert dict(zip(dataset.classes.names, counts, strict=True)) == boxes
-
-
-def test_bccd_zero_area_box_becomes_one_pixel_and_is_reported() -> None:
-    dataset = read_voc(shared_data("bccd"), "train")
-    assert dataset.report.count(DataIssue.ONE_PIXEL) == 1
-    assert dataset.report.examples(DataIssue.ONE_PIXEL) == ["JPEGImages/BloodImage_00343.jpg"]
-    assert len(dataset.report.lines()) == 1
-    index = [dataset.path(i).name for i in range(len(dataset))].index("BloodImage_00343.jpg")
-    assert dataset[index].image.shape == (480, 640, 3)
-    assert [180, 328, 181, 329] in dataset[index].boxes.tolist()
-    assert read_voc(shared_data("bccd"), "test").report.lines() == []
+    one_pixel = [Path(path).stem for path in dataset.report.examples(DataIssue.ONE_PIXEL)]
+    assert (len(dataset), np.bincount(dataset.packed.labels).tolist(), one_pixel) == BCCD_COUNTS[split]
+    assert len(dataset.report.lines()) == bool(one_pixel)
 
 
 def test_a_sample(tmp_path: Path) -> None:
@@ -92,39 +81,22 @@ def test_year_folders_are_merged_from_every_kind_of_root(tmp_path: Path) -> None
         read_voc(devkit, "train")
 
 
-def test_the_same_list_joined_twice_counts_once(tmp_path: Path) -> None:
-    dataset = read_voc(simple_voc(tmp_path), "train+train")
-    assert len(dataset) == 1
-    assert dataset.report.count(DataIssue.LISTED_TWICE) == 1
-
-
-def test_real_devkit_with_a_wrong_filename() -> None:
+def test_a_filename_that_is_not_the_images_is_reported() -> None:
     root = shared_data("malformed", "annotations", "mmdet_VOCdevkit")
-    for dataset in (
-        read_voc(root, "trainval", years=["2007", "2012"]),
-        read_voc(root, "2007:trainval+2012:trainval"),
-    ):
-        assert dataset.classes.names == ("dog", "person", "train")
-        assert dataset.packed.labels.tolist() == [0, 1, 2]
-        assert dataset.packed.boxes.tolist() == [[47, 239, 195, 371], [7, 11, 352, 498], [138, 199, 207, 301]]
-        assert dataset.report.examples(DataIssue.WRONG_FILENAME) == ["000001.xml"]
-        assert dataset.path(1).name == "000001.jpg"
+    dataset = read_voc(root, "2007:trainval+2012:trainval")
+    assert dataset.report.examples(DataIssue.WRONG_FILENAME) == ["000001.xml"]
+    assert dataset.path(1).name == "000001.jpg"
 
 
-def test_a_size_that_is_not_stated_comes_from_the_image(tmp_path: Path) -> None:
-    xml = annotation_xml(object_xml(("cat", 15, 5, 40, 9)), size_wh=None)
+def test_sizes_that_are_not_stated_and_corners_at_0(tmp_path: Path) -> None:
+    objects = "".join(object_xml(box) for box in (("cat", 15, 5, 40, 9), ("cat", 0, 0, 5, 5), ("cat", 1, 1, 5, 5)))
+    xml = annotation_xml(objects, size_wh=None)
     dataset = read_voc(write_voc(tmp_path, {"train": "a"}, {"a": xml}), "train")
     assert dataset.hw(0) == (10, 20)
-    assert dataset.report.count(DataIssue.SIZE_NOT_STATED) == 1
-    assert dataset.report.count(DataIssue.OUTSIDE) == 1
-    assert dataset[0].boxes.tolist() == [[14, 4, 20, 9]]
-    assert dataset.annotations(0).boxes.tolist() == [[14, 4, 40, 9]]
-
-
-def test_zero_based_corners_are_reported_and_clipped(tmp_path: Path) -> None:
-    dataset = read_voc(simple_voc(tmp_path, [("cat", 0, 0, 5, 5), ("cat", 1, 1, 5, 5)]), "train")
-    assert dataset.report.count(DataIssue.ZERO_BASED) == 1
-    assert dataset[0].boxes.tolist() == [[0, 0, 5, 5], [0, 0, 5, 5]]
+    for issue in (DataIssue.SIZE_NOT_STATED, DataIssue.OUTSIDE, DataIssue.ZERO_BASED):
+        assert dataset.report.count(issue) == 1
+    assert dataset[0].boxes.tolist() == [[14, 4, 20, 9], [0, 0, 5, 5], [0, 0, 5, 5]]
+    assert dataset.annotations(0).boxes.tolist() == [[14, 4, 40, 9], [-1, -1, 5, 5], [0, 0, 5, 5]]
 
 
 def test_the_training_table_rules_the_other_splits(tmp_path: Path) -> None:
@@ -147,13 +119,5 @@ def test_folders_that_are_no_voc_say_what_is_missing(tmp_path: Path) -> None:
         read_voc(tmp_path / "nowhere", "train")
     layouts = ["cvat_dataset/for_images/export_task", "labelme_dataset", "roboflow_dataset/voc", "yolo_dataset/strict"]
     for root in (tmp_path, *(shared_data("formats", *layout.split("/")) for layout in layouts)):
-        with pytest.raises(
-            DataError, match=rf"^{root}: there is no ImageSets/Main in it; set data\.root to the folder"
-        ):
+        with pytest.raises(DataError, match=rf"^{root}: there is no ImageSets/Main in it; set data\.root to the"):
             read_voc(root, "train")
-
-
-@pytest.mark.parametrize("split", ["", "+train", "2007:", ":train", "../train"])
-def test_splits_that_mean_nothing(tmp_path: Path, split: str) -> None:
-    with pytest.raises(DataError, match="expected a list like 'train'"):
-        read_voc(simple_voc(tmp_path), split)

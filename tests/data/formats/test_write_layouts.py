@@ -1,4 +1,4 @@
-"""The VOC and COCO writers, read back by ElementTree, PIL and pycocotools."""
+"""The VOC and COCO writers, read back by ElementTree, Pillow and pycocotools; test_codecs.py reads them with ours."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from detseg.data.formats.coco_writer import CocoWriter
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
+from detseg.data.formats.voc import read_voc
 from detseg.data.formats.voc_writer import VocWriter, voc_palette
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.shared_data import shared_data
 
 CLASSES = ("dog", "bird")
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
@@ -68,19 +72,15 @@ def test_voc_corners_are_one_based_and_inclusive(voc_root: Path) -> None:
         for entry in root.iter("object")
     ]
     assert found == [["bird", "1", "0", "1", "1", "1", "5"], ["dog", "0", "0", "3", "2", "4", "4"]]
+    assert ET.parse(voc_root / "Annotations/b.xml").getroot().find("object") is None
 
 
-def test_voc_lists_and_pictures(voc_root: Path) -> None:
+def test_voc_lists_images_and_maps(voc_root: Path) -> None:
     for task in ("Main", "Segmentation"):
         assert (voc_root / "ImageSets" / task / "train.txt").read_text() == "a\nc\n"
         assert (voc_root / "ImageSets" / task / "val.txt").read_text() == "b\n"
     image = np.asarray(Image.open(voc_root / "JPEGImages/a.jpg"))
-    assert image.shape == (5, 6, 3)
     assert np.abs(image.astype(int) - two_objects()[0]).max() <= 3
-    assert ET.parse(voc_root / "Annotations/b.xml").getroot().find("object") is None
-
-
-def test_voc_segmentation_maps(voc_root: Path) -> None:
     classes, objects = (Image.open(voc_root / f"Segmentation{kind}/a.png") for kind in ("Class", "Object"))
     assert (classes.mode, objects.mode) == ("P", "P")
     dog = [[0] * 6, [0, 0, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0] * 6]
@@ -98,20 +98,13 @@ def test_voc_palette_has_the_published_colours() -> None:
     assert colors[[0, 1, 2, 15, 20, 255]].tolist() == published
 
 
-def test_voc_fractions_of_a_pixel_are_kept(tmp_path: Path) -> None:
-    image, boxes, labels, masks = two_objects()
-    VocWriter(tmp_path, CLASSES).add("train", "a", image, boxes + 0.25, labels, masks, np.zeros(2, dtype=bool))
-    entry = ET.parse(tmp_path / "Annotations/a.xml").getroot().findall("object")[1]
-    assert [entry.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymax")] == ["3.25", "4.25"]
-
-
 def test_voc_refuses_what_a_palette_image_cannot_hold(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at most 254 classes, got 255"):
         VocWriter(tmp_path, [f"class{number}" for number in range(255)])
-    image, boxes, labels, masks = nothing()
-    many = (boxes, labels, masks, np.zeros(0, dtype=bool))
+    image, *columns = *nothing(), np.zeros(0, dtype=bool)
+    many = [np.zeros((255, *column.shape[1:]), column.dtype) for column in columns]
     with pytest.raises(ValueError, match="a: a palette image holds at most 254 objects, got 255"):
-        VocWriter(tmp_path, CLASSES).add("train", "a", image, *(np.zeros((255, *x.shape[1:]), x.dtype) for x in many))
+        VocWriter(tmp_path, CLASSES).add("train", "a", image, *many)
 
 
 def test_coco_file_by_hand(coco_root: Path) -> None:
@@ -122,28 +115,16 @@ def test_coco_file_by_hand(coco_root: Path) -> None:
         {"id": 2, "file_name": "a.jpg", "height": 5, "width": 6},
     ]
     bird, dog = content["annotations"]
-    assert bird == {
-        "id": 1,
-        "image_id": 2,
-        "category_id": 2,
-        "bbox": [0, 0, 1, 5],
-        "area": 5,
-        "segmentation": {"size": [5, 6], "counts": [0, 5, 25]},
-        "iscrowd": 0,
-    }
+    assert bird.pop("segmentation") == {"size": [5, 6], "counts": [0, 5, 25]}
+    assert bird == {"id": 1, "image_id": 2, "category_id": 2, "bbox": [0, 0, 1, 5], "area": 5, "iscrowd": 0}
     assert (dog["id"], dog["category_id"], dog["bbox"], dog["area"]) == (2, 1, [2, 1, 2, 3], 5)
     assert dog["segmentation"]["counts"] == [11, 1, 1, 1, 2, 3, 11]
     assert json.loads((coco_root / "annotations/instances_val.json").read_text())["annotations"] == []
     assert (coco_root / "train/a.jpg").exists()
     assert (coco_root / "val/b.jpg").exists()
-
-
-def test_coco_file_by_pycocotools(coco_root: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO(coco_root / "annotations/instances_train.json")
-    masks = two_objects()[3]
-    for annotation, mask in zip(coco.loadAnns(coco.getAnnIds(imgIds=[2])), masks, strict=True):
-        assert (coco.annToMask(annotation).astype(bool) == mask).all()
+    assert [coco.annToMask(entry).tolist() for entry in coco.loadAnns([1, 2])] == two_objects()[3].tolist()
 
 
 def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
@@ -152,3 +133,36 @@ def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
         CocoWriter(tmp_path, CLASSES).add("train", "a", image, boxes[:1], labels, masks)
     with pytest.raises(ValueError, match="zip"):
         VocWriter(tmp_path, CLASSES).add("train", "a", image, boxes, labels, masks[:1], np.zeros(2, dtype=bool))
+
+
+def test_voc_becomes_coco(tmp_path: Path) -> None:
+    hard = object_xml(("dog", 1, 1, 20, 10), "<difficult>1</difficult>")
+    xmls = {"a": annotation_xml(object_xml(("cat", 2, 3, 8, 9)) + hard), "b": annotation_xml("")}
+    dataset = read_voc(write_voc(tmp_path, {"train": "a\nb"}, xmls), "train")
+    assert coco_ground_truth(dataset) == {
+        "info": {"description": "voc train"},
+        "images": [
+            {"id": 1, "file_name": "JPEGImages/a.jpg", "height": 10, "width": 20},
+            {"id": 2, "file_name": "JPEGImages/b.jpg", "height": 10, "width": 20},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 7, 7], "area": 49, "iscrowd": 0},
+            {"id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 1},
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+
+
+def test_a_real_coco_file_survives_the_round_trip(tmp_path: Path) -> None:
+    original = shared_data("coco_mini", "annotations", "instances_all.json")
+    dataset = read_coco(shared_data("coco_mini", "images"), original)
+    copy = tmp_path / "copy.json"
+    copy.write_text(json.dumps(coco_ground_truth(dataset)))
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth, ours = COCO(original), COCO(copy)
+    assert sorted(ours.imgs) == sorted(truth.imgs)
+    for image_id in truth.imgs:
+        for entry, expected in zip(ours.imgToAnns[image_id], truth.imgToAnns[image_id], strict=True):
+            assert entry["bbox"] == pytest.approx(expected["bbox"], abs=1e-9)
+            for key in ("category_id", "area", "iscrowd"):
+                assert entry[key] == expected[key]

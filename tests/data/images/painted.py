@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import (
-    IGNORE_LABEL,
-    BoolArray,
-    ClassTable,
-    ImageAnnotations,
-    InstanceMasks,
-    Sample,
-    UInt8Array,
-)
+from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array
 
 WHITE = (255, 255, 255)
 
 LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IGNORE_LABEL: (PAD_VALUE,) * 3}
 """The colour of each label; none is a mixture of others, so where one is seen pure, nothing else was mixed in."""
+
+
+STORED_AS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}
+"""Orientation → the inverse of its turn, a member of ``Image.Transpose``."""
+
+
+def save_turned(path: Path, upright: UInt8Array, orientation: int, **options: Any) -> Path:
+    """Save an image as a camera does that was turned: the EXIF orientation makes it upright again."""
+    stored = Image.fromarray(upright)
+    if orientation in STORED_AS:
+        stored = stored.transpose(Image.Transpose(STORED_AS[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(path, exif=exif, **options)
+    return path
 
 
 def painted(
@@ -41,7 +51,13 @@ def painted(
 
 def bounds(image: UInt8Array, color: tuple[int, int, int] = WHITE) -> list[int]:
     """Edges (x1, y1, x2, y2) of the pixels nearer to a colour of 0 and 255 than to black or grey; [] without any."""
-    return mask_bounds((np.abs(image.astype(int) - np.array(color)) < 128).all(axis=2))
+    return edges((np.abs(image.astype(int) - np.array(color)) < 128).all(axis=2))
+
+
+def edges(mask: BoolArray) -> list[int]:
+    """Edges (x1, y1, x2, y2) of the pixels of an (H, W) mask; [] without any."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else []
 
 
 def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AugmentItem:
@@ -55,8 +71,7 @@ def blobs(hw: tuple[int, int], seed: int, fields: int = 4) -> AugmentItem:
 def colored(semantic: UInt8Array) -> AugmentItem:
     """The image in which the labels of a semantic map have their colours, without boxes."""
     colors = np.zeros((256, 3), dtype=np.uint8)
-    for label, color in LABEL_COLORS.items():
-        colors[label] = color
+    colors[list(LABEL_COLORS)] = list(LABEL_COLORS.values())
     return painted(semantic.shape)._replace(image=colors[semantic], semantic=semantic)
 
 
@@ -89,12 +104,6 @@ def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
     return item._replace(boxes=boxes, masks=layers).select(areas > 0)
 
 
-def mask_bounds(mask: BoolArray) -> list[int]:
-    """Edges (x1, y1, x2, y2) of what is true; [] without any."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else []
-
-
 def dense_masks(item: AugmentItem) -> BoolArray:
     """(N, H, W) bool, the masks of an image in full."""
     assert item.masks is not None
@@ -105,7 +114,7 @@ def dense_masks(item: AugmentItem) -> BoolArray:
 def assert_bounds_of_masks(item: AugmentItem) -> BoolArray:
     """The boxes are the bounds of the masks; → (N, H, W) bool masks in full."""
     dense = dense_masks(item)
-    assert item.boxes.tolist() == [mask_bounds(mask) for mask in dense]
+    assert item.boxes.tolist() == [edges(mask) for mask in dense]
     return dense
 
 
@@ -137,8 +146,7 @@ def assert_masks_on_pixels(item: AugmentItem, reach: int) -> None:
 def assert_valid(item: AugmentItem, hw: tuple[int, int]) -> None:
     """Everything that the contract of training targets asks."""
     num = len(item.boxes)
-    assert item.image.shape == (*hw, 3)
-    assert item.image.dtype == np.uint8
+    assert (item.image.shape, item.image.dtype) == ((*hw, 3), np.uint8)
     assert item.boxes.shape == (num, 4)
     assert item.labels.shape == item.ignore.shape == (num,)
     assert [column.dtype.name for column in item[1:4]] == ["float32", "int64", "bool"]

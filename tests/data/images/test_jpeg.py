@@ -15,16 +15,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.model import PackedAnnotations
-from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.voc import read_voc
 from detseg.data.images.read import read_image, read_reduced
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
+from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.images.painted import save_turned
 from tests.shared_data import shared_data
 
-REDUCED = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}
-REDUCED |= {8: cv2.IMREAD_REDUCED_COLOR_8}
+REDUCED = {k: getattr(cv2, f"IMREAD_REDUCED_COLOR_{k}") for k in (2, 4, 8)} | {1: cv2.IMREAD_COLOR}
 
 
 def smooth(height: int, width: int) -> UInt8Array:
@@ -32,22 +31,14 @@ def smooth(height: int, width: int) -> UInt8Array:
     return cv2.resize(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]  # OpenCV's stubs know no dtypes
 
 
-def saved(path: Path, image: UInt8Array, orientation: int = 1, **options: Any) -> Path:
-    if orientation != 1:
-        options["exif"] = Image.Exif()
-        options["exif"][0x0112] = orientation
-    Image.fromarray(image).save(path, quality=95, **options)
-    return path
-
-
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])
 @pytest.mark.parametrize(
-    "options", [{}, {"progressive": True}, {"subsampling": "4:2:2"}, {"subsampling": "4:4:4"}, {"grey": True}], ids=str
+    "options", [{}, {"progressive": True}, {"subsampling": "4:2:2"}, {"subsampling": "4:4:4"}, {"mode": "L"}], ids=str
 )
 def test_the_pixels_are_those_of_opencv(tmp_path: Path, options: dict[str, Any], divisor: int) -> None:
-    image = smooth(97, 131)
-    grey = options.get("grey", False)
-    path = saved(tmp_path / "a.jpg", image[..., 0] if grey else image, **{**options, "grey": None})
+    path, image = tmp_path / "a.jpg", Image.fromarray(smooth(97, 131))
+    image.convert(options.get("mode", "RGB")).save(path, quality=95, **{**options, "mode": None})
+    path.write_bytes(path.read_bytes() + b"\0\0trailer")  # no damage
     expected = cv2.imread(str(path), REDUCED[divisor])
     assert expected is not None
     found, hw = read_reduced(path, divisor)
@@ -55,16 +46,6 @@ def test_the_pixels_are_those_of_opencv(tmp_path: Path, options: dict[str, Any],
     assert found.flags.writeable
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, expected[..., ::-1])
-
-
-def test_the_pixels_of_photographs_are_those_of_pillow_and_opencv() -> None:
-    for path in [*sorted(shared_data("coco_mini", "images").iterdir())[:4], shared_data("bccd", "JPEGImages")]:
-        path = path if path.is_file() else min(path.iterdir())
-        with Image.open(path) as reference:
-            np.testing.assert_array_equal(read_image(path), np.asarray(reference.convert("RGB")), err_msg=path.name)
-        expected = cv2.imread(str(path), REDUCED[2])
-        assert expected is not None
-        np.testing.assert_array_equal(read_reduced(path, 2)[0], expected[..., ::-1], err_msg=path.name)
 
 
 def outcome(path: Path) -> str:
@@ -82,12 +63,10 @@ def damaged_files(folder: Path) -> list[Path]:
         Image.open(shared_data("malformed", "images", "hopper.jpg")).save(buffer, "JPEG", progressive=progressive)
         data = buffer.getvalue()
         for place in np.linspace(700, len(data) - 400, 6).astype(int).tolist():
-            flipped = bytes([data[place] ^ 64])
-            versions = {"cut": data[:place], "lost": data[:place] + data[place + 300 :]}
-            versions |= {"zero": data[:place] + bytes(300) + data[place + 300 :]}
-            versions |= {"ends": data[:place] + b"\xff\xd9", "flip": data[:place] + flipped + data[place + 1 :]}
-            for how, content in versions.items():
-                (folder / f"{kind}_{place}_{how}.jpg").write_bytes(content)
+            head, tail, flipped = data[:place], data[place + 300 :], bytes([data[place] ^ 64]) + data[place + 1 :]
+            versions = {"cut": b"", "lost": tail, "zero": bytes(300) + tail, "ends": b"\xff\xd9", "flip": flipped}
+            for how, rest in versions.items():
+                (folder / f"{kind}_{place}_{how}.jpg").write_bytes(head + rest)
     return [*sorted(folder.iterdir()), *sorted(shared_data("malformed", "images").iterdir())]
 
 
@@ -97,8 +76,6 @@ def test_damage_has_the_same_outcome_in_any_thread_and_process(
 ) -> None:
     files = damaged_files(tmp_path)
     expected = [outcome(path) for path in files]
-    ours = [text for path, text in zip(files, expected, strict=True) if path.parent == tmp_path]
-    assert len(ours) == 60
     for how, least in (("cut", 12), ("ends", 12), ("lost", 10), ("zero", 6)):
         texts = [text for path, text in zip(files, expected, strict=True) if path.stem.endswith(how)]
         assert sum(str(tmp_path) in text for text in texts) >= least, how
@@ -116,8 +93,6 @@ def test_lost_bytes_are_an_error_though_pillow_returns_an_image(tmp_path: Path) 
         Image.open(shared_data("malformed", "images", "hopper.jpg")).convert(mode).save(buffer, "JPEG")
         data = buffer.getvalue()
         path.write_bytes(data[: len(data) // 2] + data[len(data) // 2 + 300 :])
-        with Image.open(path) as picture:
-            picture.load()
         for divisor in (1, 2):
             with pytest.raises(DataError) as caught:
                 read_reduced(path, divisor)
@@ -137,22 +112,13 @@ def test_stray_bytes_are_logged_with_a_name_that_is_safe_for_a_terminal(
     assert caplog.messages == [expected]
 
 
-def test_bytes_behind_the_end_are_no_damage(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.jpg", smooth(24, 40))
-    plain = read_image(path)
-    path.write_bytes(path.read_bytes() + b"\0\0trailer")
-    np.testing.assert_array_equal(read_image(path), plain)
-
-
 def test_reduced_images_are_upright_and_other_formats_stay_whole(tmp_path: Path) -> None:
-    image = smooth(48, 80)
-    turned, hw = read_reduced(saved(tmp_path / "turned.jpg", image, orientation=6), 2)
+    image = smooth(80, 48)
+    turned, hw = read_reduced(save_turned(tmp_path / "turned.jpg", image, 6, quality=95), 2)
     assert hw == (80, 48)
-    means = read_image(tmp_path / "turned.jpg").reshape(40, 2, 24, 2, 3).mean(axis=(1, 3))
-    assert np.abs(means - turned).mean() < 4
-    Image.fromarray(image).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_reduced(tmp_path / "a.png", 4)[0], image)
-    assert read_reduced(saved(tmp_path / "odd.jpg", smooth(49, 80), orientation=3), 2)[0].shape == (49, 80, 3)
+    assert np.abs(image.reshape(40, 2, 24, 2, 3).mean(axis=(1, 3)) - turned).mean() < 4
+    np.testing.assert_array_equal(read_reduced(save_turned(tmp_path / "a.png", image, 1), 4)[0], image)
+    assert read_reduced(save_turned(tmp_path / "odd.jpg", smooth(49, 80), 3), 2)[0].shape == (49, 80, 3)
     Image.fromarray(image).convert("CMYK").save(tmp_path / "cmyk.jpg")
     with Image.open(tmp_path / "cmyk.jpg") as reference:
         np.testing.assert_array_equal(read_reduced(tmp_path / "cmyk.jpg", 2)[0], np.asarray(reference.convert("RGB")))
@@ -169,12 +135,8 @@ def test_samples_are_reduced_with_their_boxes() -> None:
 
 
 def test_a_wrong_size_is_noticed_although_the_reduced_one_fits(tmp_path: Path) -> None:
-    saved(tmp_path / "a.jpg", smooth(95, 128))
-    source = read_voc(shared_data("bccd"), "train")
-    packed = source.packed.select([0])
-    columns = {name: getattr(packed, name) for name in packed.__dataclass_fields__}
-    columns |= {"path_bytes": b"a.jpg", "path_offsets": np.array([0, 5])}
-    columns |= {"sizes_hw": np.array([[96, 128]], dtype=packed.sizes_hw.dtype)}
-    dataset = DetectionDataset(PackedAnnotations(**columns), tmp_path, source.classes, source.report, "made")
+    xml = annotation_xml(object_xml(("cell", 1, 1, 9, 9)), size_wh=(128, 96))
+    dataset = read_voc(write_voc(tmp_path, {"train": "a"}, {"a": xml}), "train")
+    Image.fromarray(smooth(95, 128)).save(dataset.path(0))
     with pytest.raises(DataError, match="the image is 128 x 95 pixels"):
         dataset.reduced(0, (32, 32))

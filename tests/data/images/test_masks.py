@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,9 @@ import pytest
 from PIL import Image
 
 from detseg.data.images.label_maps import read_mask
-from detseg.data.images.read import read_image
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.mask_layouts import encoding, save_mask
-from tests.shared_data import shared_data
+from tests.data.images.painted import save_turned
 
 ROWS = [[0, 1, 2], [2, 255, 1]]
 ABC = ("a", "b", "c")
@@ -40,51 +40,42 @@ def test_few_bits_hold_values_and_palette_indices(tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png", bits=2)
     assert (tmp_path / "a.png").read_bytes()[24] == 2
     assert read_mask(tmp_path / "a.png", encoding("a", "b", "c", "d")).tolist() == [[0, 1, 2, 3]]
-    path = shared_data("malformed", "images", "hopper_bw_500.png")
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    assert np.array_equal(read_mask(path, encoding()) * 255, np.asarray(grey))
 
 
-def test_given_values_and_ignore_index(tmp_path: Path) -> None:
+def test_given_values_and_255_classes(tmp_path: Path) -> None:
     path = save_mask(tmp_path / "a.png", [[0, 255, 7, 7]])
     assert read_mask(path, encoding(values=(0, 255), ignore_index=7)).tolist() == [[0, 1, 255, 255]]
     assert read_mask(path, encoding(values=(255, 7), ignore_index=0)).tolist() == [[255, 0, 1, 1]]
-
-
-def test_255_classes_fit(tmp_path: Path) -> None:
     many = tuple(f"class{k}" for k in range(255))
     values = np.arange(256).reshape(16, 16)
     assert read_mask(save_mask(tmp_path / "a.png", values), encoding(*many)).tolist() == values.tolist()
-    with pytest.raises(ClassTableError, match="expected 2 to 255 classes, got 256"):
-        encoding(*many, "one more", ignore_index=None)
+    for names, message in (((*many, "more"), "got 256"), (("nucleus",), r"got 1; .* too: \[background, nucleus\]")):
+        with pytest.raises(ClassTableError, match="expected 2 to 255 classes, " + message):
+            encoding(*names, ignore_index=None)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.array(ROWS, dtype=np.uint8)).save(tmp_path / "a.png", exif=exif)
-    assert read_mask(tmp_path / "a.png", encoding(*ABC)).tolist() == read_image(tmp_path / "a.png")[..., 0].tolist()
+    path = save_turned(tmp_path / "a.png", np.array(ROWS, dtype=np.uint8), orientation)
+    assert read_mask(path, encoding(*ABC)).tolist() == ROWS
 
 
 @pytest.mark.parametrize(
     ("rows", "names", "ignore_index", "message"),
     [
-        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \("),
-        ([0, 0, 0, 255], "ab", None, r"\(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),
+        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),  # noqa: E501 - one message
         ([0, 0, 0, 7], "ab", 255, r"values \{0, 7\} .*is 7 the foreground\? set data\.mask_values=\[0, 7\] \("),
         ([0, 1, 2, 255], "abc", None, r"is 255 void\? set data\.ignore_index=255"),
         ([1, 2, 3], "abc", 255, r"do the values count from 1\? set data\.mask_values=\[1, 2, 3\]"),
         ([0, 1, 3], "abc", 255, r"is 3 void\? set data\.ignore_index=3; or is 0 void.* data\.mask_values=\[1, 2, 3\]"),
         ([0, 85, 170], "abc", 255, r"are these the values of the classes\? set data\.mask_values=\[0, 85, 170\]"),
-        ([0, 1, 2, 5, 9], "abc", 255, r"values \{0, 1, 2, 5, 9\} with 3 classes: name every class in data\.classes"),
-        ([0, 1, 2, 5, 9], "abc", 255, r"expected: 0, 1, 2, and 255 for pixels to ignore"),
+        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
         (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes: name every class"),
         ([0] * 1999 + [9], "abc", 255, r"found: 9 \(1 pixel\), 0 \(99\.9 %\)|found: 9 \(1 pixel\), 0 \(100\.0 %\)"),
     ],
-)
+)  # fmt: skip
 def test_values_outside_the_table(
     tmp_path: Path, rows: list[int], names: str, ignore_index: int | None, message: str
 ) -> None:
@@ -122,10 +113,9 @@ def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(COLORED).save(path)
     table = encoding("leaf", "wine", colors=((0, 250, 0), (250, 0, 0)), ignore_colors=(BLUE,))
-    with pytest.raises(DataError, match=r"m\.png: 2 colour\(s\) that are not listed: .*data\.ignore_colors") as caught:
-        read_mask(path, table)
     text = "(255, 0, 0) 3 pixels, nearest wine (250, 0, 0); (0, 255, 0) 2 pixels, nearest leaf (0, 250, 0): name them"
-    assert text in str(caught.value)
+    with pytest.raises(DataError, match=rf"m\.png: 2 colour\(s\) that are not listed: {re.escape(text)}"):
+        read_mask(path, table)
     Image.fromarray(cv2.resize(COLORED, (40, 40), interpolation=cv2.INTER_LINEAR)).save(path)
     with pytest.raises(DataError, match=r"and \d+ more: so many suggest a mask resized with interpolation"):
         read_mask(path, table)
@@ -146,8 +136,8 @@ def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
     path, colored = tmp_path / "m.png", Image.fromarray(COLORED)
     refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(50\.0 %\), .*data\.mask_colors, else convert", colored)
     grey = Image.fromarray(np.array([[[0] * 3, [1] * 3]], dtype=np.uint8))
-    refused(path, r".*its three channels are equal: save one of them \(found: 0 \(50\.0 %\), 1 ", grey)
-    refused(path, "the mask is LA, .*; save it without transparency", grey.convert("LA"))
+    refused(path, r".*its three channels are equal: save one of them", grey)
+    refused(path, "the mask is LA, .*, without transparency", grey.convert("LA"))
     transparent = np.dstack([COLORED, np.array([[255, 255, 0], [255, 254, 255]], dtype=np.uint8)])
     refused(path, "2 pixels of the mask are transparent", Image.fromarray(transparent), **BY_COLOR)
 
@@ -155,8 +145,7 @@ def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
 def test_16_bits_and_floats(tmp_path: Path) -> None:
     deep = Image.fromarray(np.array([[0, 1, 300]], dtype=np.uint16))
     for settings in ({}, BY_COLOR):
-        message = r"the mask has 16 bits per pixel, .*300 \(33\.3 %\)\); convert it to 8"
-        refused(tmp_path / "m.png", message, deep, **settings)
+        refused(tmp_path / "m.png", "the mask has 16 bits per pixel, expected 8; convert it to 8", deep, **settings)
     cv2.imwrite(str(tmp_path / "c.png"), COLORED.astype(np.uint16) * 256)
     refused(tmp_path / "c.png", "the mask has 16 bits", **BY_COLOR)
     refused(tmp_path / "i.tif", "the mask has 32 bits", Image.fromarray(np.array([[0, 1]], dtype=np.int32)))
@@ -195,8 +184,3 @@ def test_formats_that_are_no_masks(tmp_path: Path) -> None:
 def test_settings_that_contradict_the_classes(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ClassTableError, match=message):
         encoding(**settings)
-
-
-def test_one_class_alone_is_asked_for_its_background() -> None:
-    with pytest.raises(ClassTableError, match=r"got 1; name the background, too: \[background, nucleus\]"):
-        encoding("nucleus")

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.structures import BoolArray, ClassTable, Detections, ImageAnnotations, InstanceMasks
@@ -71,7 +73,7 @@ def images_of_coco(
 ) -> Iterator[tuple[int, Detections, ImageAnnotations]]:
     """Id, detections and objects of each image, in the order of the file; masks by pycocotools' ``annToRLE``."""
     labels = {category["id"]: label for label, category in enumerate(dataset["categories"])}
-    index = _index(copy.deepcopy(dataset))
+    index = coco_index(copy.deepcopy(dataset))
     for image in dataset["images"]:
         objects = [entry for entry in dataset["annotations"] if entry["image_id"] == image["id"]]
         rows = [entry for entry in results if entry["image_id"] == image["id"]]
@@ -87,10 +89,8 @@ def images_of_coco(
 
 def plain_cocoeval(dataset: dict[str, Any], results: list[dict[str, Any]], iou_type: str = "bbox") -> Any:
     """pycocotools as its manual says: load, evaluate, accumulate, summarize."""
-    from pycocotools.cocoeval import COCOeval
-
     with contextlib.redirect_stdout(io.StringIO()):
-        ground_truth = _index(copy.deepcopy(dataset))
+        ground_truth = coco_index(copy.deepcopy(dataset))
         evaluation = COCOeval(ground_truth, ground_truth.loadRes(copy.deepcopy(results)), iouType=iou_type)
         evaluation.evaluate()
         evaluation.accumulate()
@@ -115,9 +115,8 @@ def xyxy(xywh: Sequence[float]) -> list[float]:
     return [x, y, x + width, y + height]
 
 
-def _index(dataset: dict[str, Any]) -> Any:
-    from pycocotools.coco import COCO
-
+def coco_index(dataset: dict[str, Any]) -> Any:
+    """pycocotools' ``COCO`` of the contents of an annotation file."""
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
         index.dataset = dataset

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from pycocotools import mask as mask_api
-from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from benchmarks.coco_entries import as_coco
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, FloatArray
+from tests.metrics.detection.builders import coco_index
 
 
 def referee(records: DetectionRecords, classes: ClassTable, max_detections: int) -> COCOeval:
@@ -21,12 +21,9 @@ def referee(records: DetectionRecords, classes: ClassTable, max_detections: int)
 
     Masks are compared where the records have some.
     """
+    objects, detections = map(coco_index, as_coco(records, classes))
     with contextlib.redirect_stdout(io.StringIO()):
-        indices = [COCO(), COCO()]
-        for index, dataset in zip(indices, as_coco(records, classes), strict=True):
-            index.dataset = dataset
-            index.createIndex()
-        evaluation = COCOeval(*indices, iouType="segm" if isinstance(records, MaskRecords) else "bbox")
+        evaluation = COCOeval(objects, detections, iouType="segm" if isinstance(records, MaskRecords) else "bbox")
         evaluation.params.maxDets = sorted({1, 10, max_detections})
         evaluation.evaluate()
         evaluation.accumulate()
@@ -44,24 +41,14 @@ def referee_tables(
 
 @dataclass(frozen=True)
 class Case:
-    """How random records are made.
-
-    Attributes:
-        seed: of all of them.
-        num_images: including some without anything.
-        num_objects: in all images.
-        num_detections: likewise.
-        num_classes: of which the last two may lack objects or detections.
-        grid: boxes lie on multiples of it, so that IoUs tie and hit thresholds exactly; 0: anywhere.
-        num_scores: different scores.
-    """
+    """How random records are made."""
 
     seed: int
-    num_images: int
-    num_objects: int
+    num_images: int  # including some without anything
+    num_objects: int  # in all images
     num_detections: int
-    num_classes: int = 3
-    grid: float = 0.0
+    num_classes: int = 3  # of which the last two may lack objects or detections
+    grid: float = 0.0  # boxes lie on multiples of it, so that IoUs tie and hit thresholds exactly; 0: anywhere
     num_scores: int = 5
 
     @property

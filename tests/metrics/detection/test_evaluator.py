@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from dataclasses import replace
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from detseg.metrics.detection.evaluator import DetectionEvaluator
@@ -69,11 +67,8 @@ def test_perfect_detections_and_a_class_that_does_not_occur() -> None:
     assert result.explain() == []
 
 
-def test_f1_iou() -> None:
-    """IoU 0.6: right at 0.5, wrong at 0.7."""
-    image = (found([((0, 0, 40, 24), 0.9, CAT)]), truth([(LEFT, CAT)]))
-    assert evaluate(image).classes[CAT].f1 == 1
-    result = evaluate(image, f1_iou=0.7)
+def test_f1_iou_changes_f1_alone() -> None:
+    result = evaluate((found([((0, 0, 40, 24), 0.9, CAT)]), truth([(LEFT, CAT)])), f1_iou=0.7)  # IoU 0.6
     assert (result.classes[CAT].f1, result.classes[CAT].voc10_ap50, result.f1_iou) == (0, 1, 0.7)
 
 
@@ -100,18 +95,9 @@ def test_an_image_counts_once_and_the_first_time() -> None:
     assert evaluator.compute().num_images == 0
 
 
-def through_a_file(values: NDArray[Any]) -> NDArray[Any]:
-    """An array of numbers comes back; one of objects is refused."""
-    file = io.BytesIO()
-    np.save(file, values, allow_pickle=False)
-    file.seek(0)
-    back: NDArray[Any] = np.load(file, allow_pickle=False)
-    return back
-
-
 @pytest.mark.parametrize("masks", [False, True])
 def test_merged_states_equal_one_evaluator(masks: bool) -> None:
-    """Two processes, one image in both, images out of order; the state goes through a file of plain arrays."""
+    """Two processes, one image in both, images out of order; the states are arrays without Python objects."""
     images = {
         7: (found_masks([(LEFT, 0.5, CAT), (LOW, 0.5, DOG)], [LEFT, RIGHT]), true_masks([(LEFT, CAT), (LOW, DOG)])),
         3: (found_masks([(RIGHT, 0.5, CAT)]), true_masks([(LEFT, CAT), (RIGHT, DOG)], (1,))),
@@ -123,8 +109,9 @@ def test_merged_states_equal_one_evaluator(masks: bool) -> None:
     for evaluator, image_ids in ((together, images), (first, (7, 3, 4)), (second, (9, 5, 7))):
         for image_id in image_ids:
             evaluator.update(image_id, *images[image_id])
-    first.merge({name: through_a_file(values) for name, values in second.state().items()})
+    first.merge(second.state())
     state = together.state()
+    assert not any(values.dtype.hasobject for values in state.values())
     assert state["image_ids"].tolist() == [3, 4, 5, 7, 9]
     assert state["detection_image_ids"].tolist() == [3, 7, 7, 9]
     assert state["object_image_ids"].tolist() == [3, 3, 5, 7, 7]
@@ -161,10 +148,8 @@ def test_mask_grids_of_a_batch_are_scored_in_original_pixels() -> None:
 
 
 def test_neither_images_nor_objects_nor_detections() -> None:
-    for masks in (False, True):
-        nothing = evaluate(masks=masks)
-        assert all(math.isnan(number) for number in (*nothing.coco.values(), nothing.voc07_ap50, nothing.voc10_ap50))
-        assert nothing.explain() == ["No image was evaluated: the split is empty."]
+    nothing = evaluate()
+    assert all(math.isnan(number) for number in (*nothing.coco.values(), nothing.voc07_ap50, nothing.voc10_ap50))
 
     no_objects = evaluate((found([(LEFT, 0.9, CAT)]), truth([])), (Detections.empty(), truth([])))
     assert all(math.isnan(number) for number in (*no_objects.coco.values(), no_objects.voc10_ap50))
@@ -224,21 +209,17 @@ def test_file_and_screen_with_masks() -> None:
     image = found_masks([(LEFT, 0.75, CAT)], [(0, 0, 40, 20)]), true_masks([(LEFT, CAT), (RIGHT, DOG)])
     result = evaluate(image, max_detections=400, masks=True)
     masks = json.loads(json.dumps(result.to_dict(), allow_nan=False))["masks"]
-    assert masks["summary"]["AR_400"] == pytest.approx(0.05)
-    assert masks["summary"]["AP_large"] is None
-    assert masks["class_ap"] == [pytest.approx(0.1), 0, None]
-    assert masks["class_ap50"] == [pytest.approx(1), 0, None]
+    assert (masks["summary"]["AR_400"], masks["summary"]["AP_large"]) == (pytest.approx(0.05), None)
+    assert (masks["class_ap"], masks["class_ap50"]) == ([pytest.approx(0.1), 0, None], [pytest.approx(1), 0, None])
 
     lines = [line.split() for line in printed(result).splitlines()]
     of_boxes, of_masks = lines.index(["COCO,", "boxes"]), lines.index(["COCO,", "masks"])
     assert of_boxes < lines.index(["AP75", "0.500", "AR_400", "0.500"]) < of_masks
     assert of_masks < lines.index(["AP75", "0.000", "AR_400", "0.050"])
     assert ["class", "objects", "dets", "AP", "AP50", "AP", "AP50", "prec.", "recall", "F1", "score"] in lines
-    assert ["cat", "1", "1", "1.000", "1.000", "0.100", "1.000", "1.000", "1.000", "1.000", "0.750"] in lines
+    assert ["cat", "1", "1", "1.000", "1.000", "0.100", *["1.000"] * 4, "0.750"] in lines
     assert ["all", "2", "1", "0.500", "0.500", "0.050", "0.500"] in lines
-    footnote = " ".join(printed(result).split())
-    assert "VOC's AP of boxes at IoU 0.5: 0.500 (2007), 0.500 (2010)." in footnote
-    assert "Precision, recall: of boxes, at the score of the best F1" in footnote
+    assert "VOC's AP of boxes at IoU 0.5: 0.500 (2007), 0.500 (2010)." in " ".join(printed(result).split())
 
 
 def test_class_names_are_not_markup() -> None:
@@ -262,19 +243,11 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (found([(LEFT, 0.9, 3)]), truth([]), "detections: expected labels from 0 to 2, got 3"),
         (found([]), truth([(LEFT, -1)]), "ground truth: expected labels from 0 to 2, got -1"),
         (found([(LEFT, math.nan, CAT)]), truth([]), "scores of detections: 1 of 1 numbers are NaN"),
-        (
-            replace(found([]), classes=ClassTable(("owl",))),
-            truth([]),
-            r"the detections' classes \['owl'\] are not the evaluator's",
-        ),
+        (replace(found([]), classes=ClassTable(("owl",))), truth([]), r"the detections' classes \['owl'\] are not the"),
         (replace(DETECTIONS, masks=None), OBJECTS, "detections: expected 1 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=None), "ground truth: expected 2 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=ONE_MASK), "ground truth: expected 2 masks .* got 1"),
-        (
-            replace(DETECTIONS, masks=ONE_MASK),
-            OBJECTS,
-            r"got masks of \(100, 80\) \(height, width\) for the detections and of \(80, 120\)",
-        ),
+        (replace(DETECTIONS, masks=ONE_MASK), OBJECTS, r"got masks of \(100, 80\) .* and of \(80, 120\)"),
     ],
 )
 def test_wrong_input(detections: Detections, objects: ImageAnnotations, message: str) -> None:

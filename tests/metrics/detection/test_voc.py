@@ -115,11 +115,8 @@ def development_kit(
     ap07 = 0.0
     for k in range(11):
         ap07 += max([p for r, p in zip(recalls, precisions, strict=True) if r >= k / 10], default=0.0) / 11
-    ap10, reached = 0.0, 0.0
-    for k, recall in enumerate(recalls):
-        ap10 += (recall - reached) * max(precisions[k:])
-        reached = recall
-    return ap07, ap10
+    steps = np.diff(recalls, prepend=0.0)
+    return ap07, sum(step * max(precisions[k:]) for k, step in enumerate(steps))
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -175,7 +172,6 @@ def test_of_equal_scores_the_lower_image_id_comes_first() -> None:
 
 def test_the_threshold_itself_is_enough() -> None:
     records = records_of([([((0, 0, 10, 5), 0.9, 0)], truth([((0, 0, 10, 10), 0)]))])
-    assert best_matches(records).ious.tolist() == [0.5]
     assert average_precisions(records, 0.5) == (1.0, 1.0)
     assert average_precisions(records, 0.51) == (0.0, 0.0)
 

@@ -82,19 +82,6 @@ def test_boundary_iou_is_over_all_images_together() -> None:
     assert np.isnan(road.boundary_iou)
 
 
-def test_wider_bands_see_more() -> None:
-    truth = np.zeros((40, 40), dtype=np.uint8)
-    truth[5:35, 5:35] = 1
-    predicted = np.roll(truth, 2, axis=0)
-    scores = []
-    for width in (0.02, 0.1, 0.5):
-        evaluator = SegmentationEvaluator(CLASSES, width)
-        evaluator.update(predicted, truth)
-        scores.append(evaluator.compute().classes[1].boundary_iou)
-    assert scores[0] < scores[1] < scores[2]
-    assert scores[2] == 28 / 32  # the band is the whole mask: its IoU
-
-
 @pytest.mark.parametrize("num_ranks", [2, 3, 4])
 def test_merged_ranks_are_identical_to_one_process_in_any_order(num_ranks: int) -> None:
     """Seven images, image i on rank i mod R, in batches of two; the last rank of four has only one."""
@@ -106,8 +93,6 @@ def test_merged_ranks_are_identical_to_one_process_in_any_order(num_ranks: int) 
         for rank in order:
             merged.merge(states[rank])
         assert merged.compute() == whole
-    ranks[0].merge(states[1])
-    assert ranks[0].compute().num_images == len(range(0, 7, num_ranks)) + len(range(1, 7, num_ranks))
 
 
 def test_a_state_is_plain_integers_and_does_not_change_later() -> None:
@@ -115,8 +100,7 @@ def test_a_state_is_plain_integers_and_does_not_change_later() -> None:
     state = evaluator.state()
     before = {name: array.copy() for name, array in state.items()}
     evaluator.update_batch(*batch_of([1]))
-    assert all(array.dtype == np.int64 for array in state.values())
-    assert all(np.array_equal(array, before[name]) for name, array in state.items())
+    assert all(array.dtype == np.int64 and np.array_equal(array, before[name]) for name, array in state.items())
     evaluator.merge(SegmentationEvaluator(CLASSES).state())  # a process without images
     assert evaluator.compute() == evaluator_of([0, 1]).compute()
 
@@ -129,37 +113,30 @@ def test_an_image_counts_once_and_overlapping_states_raise() -> None:
     assert once.compute() == evaluator_of([0, 1]).compute()
 
 
-def test_reset_forgets_everything() -> None:
+def test_reset_inference_mode_and_its_end() -> None:
+    """Lightning validates in inference mode, and merges after it."""
     evaluator = evaluator_of([0, 1])
     evaluator.reset()
-    assert evaluator.compute().num_images == 0
-    evaluator.update_batch(*batch_of([0]))
-    assert evaluator.compute() == evaluator_of([0]).compute()
-
-
-def test_inference_mode_and_its_end() -> None:
-    """Lightning validates in inference mode, and merges after it."""
     with torch.inference_mode():
-        evaluator = evaluator_of([0])
-    evaluator.merge(evaluator_of([1]).state())
-    assert evaluator.compute() == evaluator_of([0, 1]).compute()
+        evaluator.update_batch(*batch_of([0]))
+    evaluator.merge(evaluator_of([3]).state())
+    assert evaluator.compute() == evaluator_of([0, 3]).compute()
 
 
 @pytest.mark.filterwarnings("error")
 def test_arrays_and_tensors_of_both_types_are_one_and_read_only_ones_raise_no_warning() -> None:
     truth = truth_of(0)
-    predicted = np.roll(np.where(truth == 255, 0, truth), 1, axis=1)
+    maps = [np.roll(np.where(truth == 255, 0, truth), 1, axis=1), truth]
     results = []
     for kind in (np.uint8, np.int64):
-        for as_given in (np.asarray, torch.tensor):
-            given = [as_given(labels.astype(kind)) for labels in (predicted, truth)]
-            for labels in given:
-                if isinstance(labels, np.ndarray):
-                    labels.flags.writeable = False
+        arrays = [labels.astype(kind) for labels in maps]
+        for array in arrays:
+            array.flags.writeable = False
+        for given in (arrays, [torch.tensor(labels.astype(kind)) for labels in maps]):
             evaluator = SegmentationEvaluator(CLASSES)
             evaluator.update(*given)
             results.append(evaluator.compute())
-    assert all(result == results[0] for result in results)
+    assert results == results[:1] * 4
 
 
 def test_wrong_input() -> None:

@@ -1,7 +1,6 @@
 """What pydantic found wrong, as one line for each mistake, in terms of the user's own file.
 
-pydantic's location of an error names branches of unions (``data, voc, root``) and its message speaks of arrays and
-objects. Here the location is followed along the schema, so that path and expectation are those of the documentation.
+pydantic's location of an error names branches of unions (``data, voc, root``); here it is followed along the schema.
 """
 
 from __future__ import annotations
@@ -24,19 +23,12 @@ Keys = tuple[str | int, ...]
 """Keys and list positions from the top to a setting."""
 
 _MAX_LINES = 10
-_MAX_KEY = 100
 _MISSING = object()
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the settings came from.
-
-    Attributes:
-        where: the file, or what else an error begins with.
-        data: what the file holds.
-        overrides: what was set over it.
-    """
+    """Where the settings came from: the file (or what else an error begins with), its content, the overrides."""
 
     where: str
     data: Mapping[str, Any]
@@ -54,31 +46,18 @@ class Origin:
 
 @dataclass(frozen=True)
 class _Place:
-    """A place in the schema.
+    """A place in the schema."""
 
-    Attributes:
-        path: keys and positions as the user wrote them.
-        annotation: what may stand there; None: there is no such setting.
-        field: pydantic's record of the last key; None: the place is an item of a list.
-        section: the section that the last key belongs to.
-        kinds: all kinds of that section, where there are several.
-    """
-
-    path: Keys = ()
-    annotation: Any = ExperimentConfig
-    field: FieldInfo | None = None
-    section: type[Section] = ExperimentConfig
-    kinds: tuple[type[Section], ...] = ()
+    path: Keys = ()  # as the user wrote it
+    annotation: Any = ExperimentConfig  # what may stand there; None: there is no such setting
+    field: FieldInfo | None = None  # of the last key; None: an item of a list
+    section: type[Section] = ExperimentConfig  # that the last key belongs to
+    kinds: tuple[type[Section], ...] = ()  # all of that section, where there are several
 
 
 def explain(errors: Sequence[ErrorDetails], data: Mapping[str, Any], origin: Origin) -> list[str]:
-    """One line for each mistake, unknown keys first, since a misspelt key is often why another one is missing.
-
-    Args:
-        errors: pydantic's.
-        data: what was validated.
-        origin: where that came from.
-    """
+    """One line for each of pydantic's errors about ``data``, unknown keys first: a misspelt key is often why another is
+    missing."""
     unknown = [_unknown_key(error, origin) for error in errors if error["type"] == "extra_forbidden"]
     wrong = [_wrong_value(error, data, origin) for error in errors if error["type"] != "extra_forbidden"]
     lines = list(dict.fromkeys(unknown + wrong))  # both branches of a plain union complain about one value
@@ -90,7 +69,7 @@ def explain(errors: Sequence[ErrorDetails], data: Mapping[str, Any], origin: Ori
 def dotted(path: Keys) -> str:
     """``("a", "b", 1)`` → ``a.b[1]``; keys that are far too long are cut."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return "".join(part if len(part) <= _MAX_KEY else f"{part[:_MAX_KEY]}..." for part in parts).removeprefix(".")
+    return "".join(part if len(part) <= 100 else f"{part[:100]}..." for part in parts).removeprefix(".")
 
 
 def _locate(location: Keys) -> _Place:
@@ -113,10 +92,10 @@ def _locate(location: Keys) -> _Place:
 
 def _tuple_items(annotation: Any) -> list[Any]:
     """The types of a tuple's items, where the annotation is a tuple or an optional one."""
+    if get_origin(annotation) is tuple:
+        return [item for item in get_args(annotation) if item is not ...]
     parts = [part for part in get_args(annotation) if part is not type(None)]
-    if get_origin(annotation) is not tuple and len(parts) == 1:
-        annotation = parts[0]
-    return [item for item in get_args(annotation) if item is not ...] if get_origin(annotation) is tuple else []
+    return _tuple_items(parts[0]) if len(parts) == 1 else []
 
 
 def _unknown_key(error: ErrorDetails, origin: Origin) -> str:
@@ -128,8 +107,7 @@ def _unknown_key(error: ErrorDetails, origin: Origin) -> str:
         return f"{begin} of '{kind_name(place.section)}', it belongs to {' and '.join(owners)}; remove it or set {name}"
     if near := did_you_mean(key, fields):
         return begin + near
-    elsewhere = [f"'{setting.path}'" for setting in every_setting() if setting.path.rpartition(".")[2] == key]
-    if elsewhere:
+    if elsewhere := [f"'{setting.path}'" for setting in every_setting() if setting.path.split(".")[-1] == key]:
         return f"{begin} (did you mean {' or '.join(dict.fromkeys(elsewhere))}?)"
     return f"{begin}; known here: {', '.join(fields)}"
 
@@ -164,9 +142,9 @@ def _hint(error: ErrorDetails, place: _Place, got: Any) -> str:
 
 
 def _value_at(data: Any, path: Keys) -> Any:
-    for key in path:
-        is_there = key in data if isinstance(data, Mapping) else isinstance(data, list) and isinstance(key, int)
-        if not is_there or (isinstance(data, list) and int(key) >= len(data)):
-            return _MISSING
-        data = data[key]
+    try:
+        for key in path:
+            data = data[key]
+    except (KeyError, IndexError, TypeError):
+        return _MISSING
     return data
