@@ -41,7 +41,7 @@ class TrainTransform:
 
     def __init__(self, config: AugmentationConfig, albumentations: Any = None) -> None:
         self.config = config
-        # albumentations is imported only where it is needed: it takes seconds.
+        # albumentations is slow to import, so only what needs it does.
         self._pixels: PixelChanges | None = None
         if max(config.blur, config.noise, config.jpeg.probability, config.cutout.probability) > 0:
             from detseg.data.augment.pixels import PixelChanges
