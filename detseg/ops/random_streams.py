@@ -6,6 +6,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 
 class Stream(IntEnum):
@@ -24,3 +25,8 @@ def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.r
     The entropy has a fixed length because numpy pads it with zeros: (3, 4) and (3, 4, 0) would be the same stream.
     """
     return np.random.default_rng((seed, epoch, index, stream))
+
+
+def epoch_order(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64]:
+    """(num_samples,) positions in the data set, in the shuffled order of an epoch."""
+    return random_stream(Stream.PERMUTATION, seed, epoch).permutation(num_samples)

@@ -12,13 +12,52 @@ from detseg.data.augment.geometry import AxisPlacement, Placement, resize_smooth
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
-from detseg.structures import IGNORE_LABEL, UInt8Array
+from detseg.ops.random_streams import epoch_order
+from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
 
 CENTER_RANGE = (0.3, 0.7)
 """Where the four images of a mosaic meet, as fractions of the sides."""
 
 MIXUP_CONCENTRATION = 32.0
 """Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
+
+
+GROUP_SIZE = 32
+"""Consecutive images of an epoch's order that are combined with each other."""
+
+
+class MixPartners:
+    """Draws the images that a mosaic or mixup combines with an image: from its neighbours in the epoch's order.
+
+    The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
+    before it. The groups are random, since the order is. A process that makes the mosaics of a group decodes each of
+    the group's images once instead of four times.
+
+    Args:
+        seed: seed of the training.
+        num_samples: length of the data set.
+    """
+
+    def __init__(self, seed: int, num_samples: int) -> None:
+        self._seed, self._num_samples = seed, num_samples
+        self._epoch: int | None = None
+        self._order = self._place = np.zeros(0, dtype=np.int64)
+
+    def draw(self, num: int, epoch: int, index: int, rng: np.random.Generator) -> list[int]:
+        """Positions in the data set of ``num`` images other than ``index``, each at most once if there are enough."""
+        group = self.group(epoch, index)
+        others = group[group != index]
+        chosen = rng.choice(group, num) if len(others) < num else rng.choice(others, num, replace=False)
+        return [int(i) for i in chosen]
+
+    def group(self, epoch: int, index: int) -> IntArray:
+        """(up to GROUP_SIZE,) positions in the data set of the images in the group of image ``index``, with itself."""
+        if epoch != self._epoch:
+            self._order = epoch_order(self._seed, epoch, self._num_samples)
+            self._place = np.argsort(self._order)
+            self._epoch = epoch
+        first = min(int(self._place[index]) // GROUP_SIZE * GROUP_SIZE, max(self._num_samples - GROUP_SIZE, 0))
+        return self._order[first : first + GROUP_SIZE]
 
 
 def mosaic(

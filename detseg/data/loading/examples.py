@@ -14,12 +14,12 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.geometry import MIN_CROP, Motion, keep_visible, letterboxed, moved
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem
-from detseg.data.augment.mosaic import mixup, mosaic
+from detseg.data.augment.mosaic import MixPartners, mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSample, read_or_replace
 from detseg.data.datasets.contract import EvalSource, SampleSource, checked_sample
 from detseg.data.datasets.sample_cache import SampleCache
-from detseg.data.loading.sampling import MixGroups, SampleRequest
+from detseg.data.loading.sampling import SampleRequest
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
 from detseg.ops.random_streams import Stream, random_stream
@@ -81,7 +81,7 @@ class TrainDataset(_Examples):
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config, albumentations)
         self.recent = SampleCache(source)
-        self._mix_groups = MixGroups(seed, len(source))
+        self._partners = MixPartners(seed, len(source))
 
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
@@ -91,7 +91,8 @@ class TrainDataset(_Examples):
         motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
             first = self._image_or_mosaic(request.index, request, Motion(), rng, bad)
-            second = self._image_or_mosaic(self._partners(1, request, rng)[0], request, Motion(), rng, bad)
+            (partner,) = self._partners.draw(1, request.epoch, request.index, rng)
+            second = self._image_or_mosaic(partner, request, Motion(), rng, bad)
             item = moved(mixup(first, second, rng), motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
@@ -103,7 +104,7 @@ class TrainDataset(_Examples):
         hw = (request.height, request.width)
         if not request.mix or rng.random() >= self.config.mosaic:
             return moved(self.transform.cropped(self._read_item(index, request, bad), rng), motion, hw)
-        indices = [index, *self._partners(3, request, rng)]
+        indices = [index, *self._partners.draw(3, request.epoch, request.index, rng)]
         tiles = [self._read_item(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
         if motion.is_upright:
@@ -123,13 +124,6 @@ class TrainDataset(_Examples):
         hw = round(request.height * stretch), round(request.width * stretch)
         mixes = request.mix and max(self.config.mosaic, self.config.mixup) > 0
         return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
-
-    def _partners(self, num: int, request: SampleRequest, rng: np.random.Generator) -> list[int]:
-        """Images other than the requested one, each at most once, where there are enough."""
-        group = self._mix_groups.of(request.epoch, request.index)
-        others = group[group != request.index]
-        chosen = rng.choice(group, num) if len(others) < num else rng.choice(others, num, replace=False)
-        return [int(i) for i in chosen]
 
 
 class EvalDataset(_Examples):

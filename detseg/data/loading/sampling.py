@@ -6,43 +6,12 @@ from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from detseg.errors import DataError
-from detseg.ops.random_streams import Stream, random_stream
+from detseg.ops.random_streams import Stream, epoch_order, random_stream
 
 SIZE_STEP = 32
 """Sides of batches in pixels are multiples of this, the coarsest stride of the networks."""
-
-GROUP_SIZE = 32
-"""Images of a mix group."""
-
-
-def epoch_order(seed: int, epoch: int, num_samples: int) -> npt.NDArray[np.int64]:
-    """(num_samples,) positions in the data set, in the shuffled order of an epoch."""
-    return random_stream(Stream.PERMUTATION, seed, epoch).permutation(num_samples)
-
-
-class MixGroups:
-    """The images that a mosaic or mixup may combine with an image: its neighbours in the epoch's order.
-
-    The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
-    before it. A process that makes the mosaics of a group decodes each of its images once instead of four times.
-    """
-
-    def __init__(self, seed: int, num_samples: int) -> None:
-        self.seed, self.num_samples = seed, num_samples
-        self._epoch: int | None = None
-        self._order = self._place = np.zeros(0, dtype=np.int64)
-
-    def of(self, epoch: int, index: int) -> npt.NDArray[np.int64]:
-        """(up to GROUP_SIZE,) positions in the data set of the group of image ``index``, with itself."""
-        if epoch != self._epoch:
-            self._order = epoch_order(self.seed, epoch, self.num_samples)
-            self._place = np.argsort(self._order)
-            self._epoch = epoch
-        first = min(int(self._place[index]) // GROUP_SIZE * GROUP_SIZE, max(self.num_samples - GROUP_SIZE, 0))
-        return self._order[first : first + GROUP_SIZE]
 
 
 @dataclass(frozen=True, slots=True)

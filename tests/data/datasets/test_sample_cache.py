@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
+from detseg.data.augment.mosaic import GROUP_SIZE, MixPartners
 from detseg.data.datasets.sample_cache import SampleCache
 from detseg.data.loading.examples import TrainDataset
-from detseg.data.loading.sampling import GROUP_SIZE, EpochBatchSampler, MixGroups, SampleRequest, epoch_order
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
+from detseg.ops.random_streams import epoch_order
 from detseg.structures import Sample
 from tests.data.images.painted import PaintedSource
 
@@ -48,15 +50,15 @@ def test_samples_are_read_once_while_they_are_kept_and_errors_are_not() -> None:
 
 def test_mix_groups_are_neighbours_in_the_order_of_the_epoch() -> None:
     num = 3 * GROUP_SIZE + 5
-    groups = MixGroups(7, num)
+    groups = MixPartners(7, num)
     for epoch in (0, 1):
         order = epoch_order(7, epoch, num)
         for place in (0, GROUP_SIZE - 1, GROUP_SIZE, 2 * GROUP_SIZE + 3):
             first = place // GROUP_SIZE * GROUP_SIZE
-            np.testing.assert_array_equal(groups.of(epoch, int(order[place])), order[first : first + GROUP_SIZE])
-        np.testing.assert_array_equal(groups.of(epoch, int(order[-1])), order[-GROUP_SIZE:])
-    assert sorted(MixGroups(0, 5).of(0, 3).tolist()) == list(range(5))
-    assert MixGroups(0, 1).of(4, 0).tolist() == [0]
+            np.testing.assert_array_equal(groups.group(epoch, int(order[place])), order[first : first + GROUP_SIZE])
+        np.testing.assert_array_equal(groups.group(epoch, int(order[-1])), order[-GROUP_SIZE:])
+    assert sorted(MixPartners(0, 5).group(0, 3).tolist()) == list(range(5))
+    assert MixPartners(0, 1).group(4, 0).tolist() == [0]
 
 
 def test_an_epoch_of_mosaics_decodes_each_image_once() -> None:
