@@ -348,13 +348,16 @@ def _segmentations(
     file: Path, version: tuple[int, int], data: bytes, ids: IntArray, entries: Sequence[_Annotation]
 ) -> Segmentations:
     """Where the segmentations lie in the file: each behind the one before, or an equal text in between."""
-    lengths = np.fromiter((0 if e.segmentation is _NULL else len(e.segmentation) for e in entries), np.int64, len(ids))
-    starts, end = np.zeros_like(lengths), 0
-    for row in np.flatnonzero(lengths).tolist():
-        text = entries[row].segmentation
+    starts, lengths = np.zeros((2, len(entries)), dtype=np.int64)
+    end = 0
+    for row, entry in enumerate(entries):
+        text = entry.segmentation
+        if text is _NULL:
+            continue
         start = data.find(text, end, end + len(text) + _BETWEEN)
-        starts[row] = start = start if start >= 0 else data.index(text, end)
-        end = start + len(text)
+        if start < 0:
+            start = data.index(text, end)
+        starts[row], lengths[row], end = start, len(text), start + len(text)
     return Segmentations(file, version, ids, starts, lengths)
 
 
