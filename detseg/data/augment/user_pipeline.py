@@ -22,7 +22,7 @@ from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.pixels import A, draw_from
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
-from detseg.structures import IGNORE_LABEL, UInt8Array
+from detseg.structures import IGNORE_LABEL
 
 _SETTING = "data.augmentation.albumentations"
 
@@ -52,7 +52,7 @@ def load_pipeline(file: Path) -> Any:
             raise ValueError("expected a pipeline as A.save(pipeline, path, data_format='yaml') writes it")
         _check_classes(tree["transform"])
         return A.from_dict(tree)
-    except (OSError, TypeError, ValueError, KeyError, yaml.YAMLError) as error:  # pydantic's errors are ValueErrors
+    except (OSError, TypeError, ValueError, KeyError, RecursionError, yaml.YAMLError) as error:
         raise ConfigError(f"{_SETTING}: {file}: {one_line(error)}") from error
 
 
@@ -63,8 +63,8 @@ def _check_classes(node: Any) -> None:
     is_transform = isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)
     if not is_transform or not kind.is_serializable():
         raise ValueError(
-            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; give classes "
-            "of your own to TrainDataset in Python"
+            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; a "
+            "transform class of your own can be given to TrainDataset in Python"
         )
     for child in node.get("transforms", []):
         _check_classes(child)
@@ -125,17 +125,17 @@ class UserPipeline:
         draw_from(self._pipeline, rng)
         try:
             result = self._pipeline(image=item.image, **(self._targets(item) if self._moves else {}))
+            changed = _from_result(item, result) if self._moves else item._replace(image=result["image"])
         except Exception as error:
             raise DataError(f"{_SETTING}: the pipeline failed: {type(error).__name__}: {one_line(error)}") from error
-        image = result["image"]
+        image = changed.image
         if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise DataError(
                 f"{_SETTING}: expected uint8 of shape (H, W, 3) from the pipeline, got {image.dtype} of shape "
                 f"{tuple(image.shape)}; leave out Normalize, ToFloat and ToTensorV2: the model normalises"
             )
         if not self._moves:
-            return item._replace(image=image)
-        changed = _from_result(item, image, result)
+            return changed
         if changed.hw != item.hw:
             changed = letterboxed(changed, item.hw)
         changed = keep_visible(changed, 0.0, self._min_box_size)
@@ -148,21 +148,21 @@ class UserPipeline:
         if item.masks is None or self._reads_boxes:
             rows = np.arange(len(item.boxes), dtype=np.float32)
             targets["bboxes"] = np.column_stack([item.boxes, item.labels, rows]).astype(np.float32)  # N 6
-        if item.masks is not None and item.masks.maps:
-            targets["masks"] = np.stack(item.masks.maps)  # L H W
+        if item.masks is not None:  # some transforms want a map, if an empty one
+            targets["masks"] = np.stack(item.masks.maps or (np.zeros(item.hw, dtype=np.uint8),))  # L H W
         if item.semantic is not None:
             targets |= {"mask": item.semantic, "inside": np.ones(item.hw, dtype=np.uint8)}
         return targets
 
 
-def _from_result(item: AugmentItem, image: UInt8Array, result: dict[str, Any]) -> AugmentItem:
+def _from_result(item: AugmentItem, result: dict[str, Any]) -> AugmentItem:
     """What a pipeline has made of an item, with rows of its objects for labels."""
     semantic = None
     if item.semantic is not None:
         semantic = np.where(result["inside"] == 1, result["mask"], IGNORE_LABEL).astype(np.uint8)
-    changed = item._replace(image=image, semantic=semantic, labels=np.arange(len(item.labels)))
+    changed = item._replace(image=result["image"], semantic=semantic, labels=np.arange(len(item.labels)))
     if item.masks is not None:
-        maps = tuple(np.ascontiguousarray(ids) for ids in result.get("masks", ()))
+        maps = tuple(np.ascontiguousarray(ids) for ids in result["masks"]) if item.masks.maps else ()
         return changed._replace(masks=replace(item.masks, maps=maps, full_areas=np.zeros(len(item.masks))))
     boxes = np.reshape(result["bboxes"], (-1, 6)).astype(np.float32)  # several of one row where borders mirror
     return changed.select(boxes[:, 5].astype(np.int64))._replace(boxes=boxes[:, :4])

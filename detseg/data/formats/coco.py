@@ -30,6 +30,9 @@ from detseg.structures import ClassTable, FloatArray, IntArray
 _MAX_INSPECTED = 200
 """Images of which masks are decoded when a data set is opened."""
 
+_SHORTEST = len("[[0,0,1,0,1,1]]")
+"""Bytes of the shortest polygon; run lengths are longer."""
+
 _CHUNK = 1 << 14
 """Annotations whose boxes are decoded together: their Python numbers would take much memory otherwise."""
 
@@ -197,6 +200,8 @@ def load_coco(
         area=(area if masks else np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area))[order],
         regions=regions and regions.select(order),
     )
+    if packed.regions is not None:
+        _check_lengths(packed.regions, "; model.name=faster_rcnn needs no masks" if boxes else "")
     return packed, table
 
 
@@ -361,24 +366,24 @@ def _segmentations(
     return Segmentations(file, version, ids, starts, lengths)
 
 
+def _check_lengths(segmentations: Segmentations, hint: str) -> None:
+    """Refuse annotations whose segmentation is missing, or too short for a polygon: null, [], [[]]."""
+    short = np.flatnonzero(segmentations.lengths < _SHORTEST)
+    if len(short):
+        ids = listed([str(i) for i in segmentations.annotation_ids[short].tolist()])
+        raise DataError(
+            f"{segmentations.file}: {len(short)} of {len(segmentations)} annotations have no usable segmentation "
+            f"(ids {ids}); fix or remove them{hint}"
+        )
+
+
 def _inspect_masks(packed: PackedAnnotations, report: DataReport) -> None:
-    """Decode the masks of some images, so that a file without masks is noticed before training."""
+    """Decode the masks of some images, so that a file with wrong ones is noticed before training."""
     indices = np.unique(np.linspace(0, len(packed) - 1, _MAX_INSPECTED).astype(np.int64)).tolist()
-    wrong, usable = list[DataError](), 0
     for index in indices:
-        try:
-            masks = packed.image(index).masks
-        except DataError as error:
-            wrong.append(error)
-            continue
+        masks = packed.image(index).masks
         assert masks is not None
-        usable += len(masks)
         if num_empty := int((masks.areas == 0).sum()):
             report.add(DataIssue.NO_PIXEL, packed.path(index), num_empty)
-    if wrong and not usable:
-        all_wrong = f"none of the {len(wrong)} images with objects that were looked at can be used"
-        raise DataError(f"{wrong[0]}; {all_wrong}; model.name=faster_rcnn needs no masks")
     if len(indices) < len(packed):
         report.note(f"images whose masks were decoded when opened: {len(indices)} of {len(packed)}, evenly spread")
-    if wrong:
-        report.note(f"images with a wrong segmentation: {len(wrong)} of {len(indices)}; the first: {wrong[0]}")

@@ -16,6 +16,7 @@ from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.images.find import find_images
 from detseg.data.images.mask_encoding import MaskEncoding, Rgb
+from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed
 from detseg.structures import ClassTable
@@ -74,6 +75,10 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
+    for stem in image_files.keys() - {mask.removesuffix(suffix) for mask in mask_files}:
+        behind_link = [name for kind in sorted(IMAGE_SUFFIXES) if (masks / (name := stem + suffix + kind)).is_file()]
+        if behind_link:  # a folder of masks may serve several folders of images
+            mask_files[stem + suffix] = behind_link
     if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
         names = listed([image_files[stem][0] for stem in missing])
         raise DataError(
@@ -89,11 +94,9 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
 def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, list[str]]:
     """The image files of each stem in a folder, but not in ``other``: relative paths, in the order of the stems."""
     left_out = os.path.realpath(other)
-    files, repeated = find_images(
-        folder, lambda e: e.name.startswith(".") or (e.is_dir() and os.path.realpath(e.path) == left_out)
-    )
+    files, repeated = find_images(folder, lambda e: e.name.startswith(".") or os.path.realpath(e.path) == left_out)
     for link in repeated:
-        report.add(DataIssue.LINKED_TWICE, str(folder / link))
+        report.add(DataIssue.LINK_NOT_FOLLOWED, str(folder / link))
     found: dict[str, list[str]] = {}
     for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
         found.setdefault(stem, []).append(name)

@@ -45,7 +45,7 @@ def find_images(
             for entry in os.scandir(folder / inside):
                 if skip(entry):
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     (links if entry.is_symlink() else folders).append(inside / entry.name)
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     images.append(inside / entry.name)
@@ -53,3 +53,10 @@ def find_images(
             raise DataError(f"{folder / inside}: cannot read the folder: {one_line(error)}") from None
         links.sort()
     return sorted(images), sorted(repeated)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself leads nowhere, like one to nothing
+        return False

@@ -152,6 +152,13 @@ def test_any_valid_boxes_in_valid_boxes_out(seed: int, num: int, visibility: flo
     assert result.num_dropped == len(boxes) - len(np.unique(result.labels))
 
 
+def test_an_image_without_objects_is_a_normal_case() -> None:
+    pipeline = A.Compose([A.CropNonEmptyMaskIfExists(height=50, width=60, p=1), A.Rotate(p=1)])
+    empty = with_masks(painted(HW), np.zeros((0, *HW), dtype=np.bool_))
+    changed = run(TrainTransform(OFF, pipeline), empty)
+    assert (changed.hw, len(changed.labels), changed.num_dropped) == (HW, 0, 0)
+
+
 def test_the_drop_rule_and_the_pipeline_s_own_limits() -> None:
     item = painted(HW, (0, 0, 40, 40), (30, 0, 70, 40), (64, 0, 65, 96))._replace(labels=np.arange(3))
     half = [A.Crop(x_min=64, y_min=0, x_max=128, y_max=96, p=1), A.Resize(*HW, p=1)]
@@ -240,6 +247,8 @@ FLIP = {"__class_fullname__": "HorizontalFlip", "p": 1}
         ("{", "flow"),
         ("[]", "expected a pipeline as A.save"),
         ("transform: 3", "got 3"),
+        ("transform: &a {__class_fullname__: Compose, transforms: [*a]}", "recursion"),
+        ("transform: " + "[" * 5000, "recursion"),
         ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     ],
 )

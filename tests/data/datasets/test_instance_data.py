@@ -92,31 +92,42 @@ def test_only_what_a_mask_has_can_be_trained_on(tmp_path: Path) -> None:
 
 def test_an_annotation_without_a_mask(tmp_path: Path) -> None:
     folders = write_coco_masks(tmp_path, [entry(3, rectangle(0, 0, 2, 2)), entry(4, None)])
-    message = "annotation 2: segmentation: expected polygons or run lengths, got None; fix it, or remove the annotation"
-    with pytest.raises(DataError, match=rf"x\.json: {message}; none of the 1 images .*faster_rcnn"):
+    message = (
+        r"1 of 2 annotations have no usable segmentation \(ids 2\); fix or remove them; .*faster_rcnn needs no masks"
+    )
+    with pytest.raises(DataError, match=message):
         read_coco(*folders, masks=True)
     assert len(read_coco(*folders)) == 1  # boxes need none
     assert len(read_coco(*folders, classes=["a"], masks=True)) == 1  # nor do classes that are left out
 
 
-def test_a_wrong_segmentation_among_right_ones_is_a_bad_sample(tmp_path: Path) -> None:
-    images, file = write_coco_masks(tmp_path, [entry(3, rectangle(0, 0, 2, 2))])
+def with_wrong_segmentation(root: Path, image: int) -> tuple[Path, Path]:
+    """A COCO file of 300 images with one mask each, of which one is wrong; every third is not inspected."""
+    images, file = write_coco_masks(root, [entry(3, rectangle(0, 0, 2, 2))])
     content = json.loads(file.read_text())
-    content["images"] += [content["images"][0] | {"id": 8}]
-    content["annotations"] += [content["annotations"][0] | {"id": 2, "image_id": 8, "segmentation": [[1, 2, 3]]}]
+    for key in ("images", "annotations"):
+        content[key] = [content[key][0] | {"id": i} for i in range(300)]
+    for i, annotation in enumerate(content["annotations"]):
+        annotation["image_id"] = i
+    content["annotations"][image]["segmentation"] = [[1, 2, 3, 4, 5]]
     file.write_text(json.dumps(content))
-    dataset = read_coco(images, file, masks=True)
-    message = f"{file}: annotation 2: segmentation: a polygon needs x and y of at least 3 corners, got 3 numbers"
-    assert f"images with a wrong segmentation: 1 of 2; the first: {message}" in dataset.report.lines()[0]
-    assert dataset.annotations(0).masks is not None
+    return images, file
+
+
+def test_a_wrong_segmentation_is_an_error_when_it_is_decoded(tmp_path: Path) -> None:
+    message = r"x\.json: annotation 1: segmentation: a polygon needs x and y of at least 3 corners, got 5 numbers"
+    with pytest.raises(DataError, match=message):
+        read_coco(*with_wrong_segmentation(tmp_path, 1), masks=True)
+    dataset = read_coco(*with_wrong_segmentation(tmp_path, 2), masks=True)
+    assert "images whose masks were decoded when opened: 200 of 300, evenly spread" in dataset.report.lines()
     for use in (dataset.annotations, dataset.__getitem__):
         with pytest.raises(DataError, match="annotation 2: segmentation"):
-            use(1)
-    bad = BadSampleList(num_samples=2, max_fraction=0.5)
-    options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 2, "num_workers": 0, "seed": 0, "max_epochs": 1}
-    (batch,) = train_loader(dataset, AugmentationConfig(), **options, bad_samples=bad)
-    assert [row["index"] for row in bad.state()] == [1]
-    assert len(batch.targets) == 2
+            use(2)
+    bad = BadSampleList(num_samples=4, max_fraction=0.5)
+    options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 4, "num_workers": 0, "seed": 0, "max_epochs": 1}
+    (batch,) = train_loader(dataset.subset(range(4)), AugmentationConfig(), **options, bad_samples=bad)
+    assert [row["index"] for row in bad.state()] == [2]
+    assert len(batch.targets) == 4
 
 
 def test_an_area_that_is_not_stated_is_that_of_the_mask(tmp_path: Path) -> None:

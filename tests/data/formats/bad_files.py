@@ -132,7 +132,7 @@ NOT_OURS: Row = (refusals, [True] * 3)
 VAL = [("b.jpg", "a", 0, 0, 1, 2, False), ("b.jpg", "b", 0, 0, 1, 9, True)]
 # The object of the training images has no polygon: its box is read, masks are an error. That of the validation image
 # covers 1 x 2 pixels; the run lengths [0, 20, 30] of 10 rows the first two columns.
-TRAIN = ([("a.jpg", "b", 2, 2, 5, 3, False)], "annotation 1: segmentation: expected polygons or run lengths, got []")
+TRAIN = ([("a.jpg", "b", 2, 2, 5, 3, False)], "1 of 1 annotations have no usable segmentation (ids 1)")
 INSTANCES: dict[str, tuple[Any, ...]] = {"train": TRAIN, "val": (VAL, [[0, 0, 1, 2], [0, 0, 2, 10]])}
 # Run lengths [10, 10, 5, 10, 15] of 5 rows: columns 2 and 3, 5 and 6.
 STUFF = {"train": ([("a.jpg", "a", 2, 0, 6, 4, True)], [[2, 0, 7, 5]]), "val": (VAL[1:], [[0, 0, 2, 10]])}

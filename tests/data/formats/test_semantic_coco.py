@@ -79,11 +79,14 @@ def test_classes_that_do_not_fit(tmp_path: Path) -> None:
 
 def test_annotations_that_cannot_be_drawn_and_sizes_that_are_not_the_images(tmp_path: Path) -> None:
     for entry, message in (
-        ({"category_id": 3, "bbox": [0, 0, 1, 1]}, "segmentation: expected .*, got None; fix it"),
-        ({"category_id": 3, "segmentation": {"size": [3, 3], "counts": [9]}}, "segmentation: size: "),
-        ({"category_id": 8, "segmentation": []}, "category_id: there is no category 8"),
+        (
+            {"category_id": 3, "bbox": [0, 0, 1, 1]},
+            r"1 of 1 annotations have no usable segmentation \(ids 1\); fix or remove",
+        ),
+        ({"category_id": 3, "segmentation": {"size": [3, 3], "counts": [9]}}, "annotation 1: segmentation: size: "),
+        ({"category_id": 8, "segmentation": []}, "annotation 1: category_id: there is no category 8"),
     ):
-        with pytest.raises(DataError, match=r"x\.json: annotation 1: " + message):
+        with pytest.raises(DataError, match=r"x\.json: " + message):
             read_coco_masks(*write_coco_masks(tmp_path, [entry]))
     images, file = write_coco_masks(tmp_path, [area(3, 0, 0, 2, 2)])
     file.write_text(file.read_text().replace('"height": 6, "width": 8', '"height": 8, "width": 6'))

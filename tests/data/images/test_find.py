@@ -21,6 +21,7 @@ LINKS: dict[str, tuple[dict[str, str], list[str], int]] = {
     "one to an outside folder": ({"images/more": "far"}, ["more/1.png", "more/deep/2.png"], 0),
     "two to one outside folder": ({"images/m": "far", "images/n": "far"}, ["m/1.png", "m/deep/2.png"], 1),
     "to a folder in another linked one": ({"images/m": "far/deep", "images/n": "far"}, ["m/2.png", "n/1.png"], 1),
+    "to itself": ({"images/x": "images/x"}, [], 0),
     "two folders in a circle": ({"images/a/x": "images/b", "images/b/y": "images/a"}, [], 2),
     "two outside folders in a circle": ({"images/m": "far", "far/to": "near", "near/fro": "far"}, ["m/1.png", "m/deep/2.png", "m/to/3.png"], 1),  # noqa: E501 - one row
 }  # fmt: skip
@@ -52,7 +53,7 @@ def test_links_to_folders_are_followed_once(
         save_mask(tmp_path / "masks" / name, [[0, 1]])
     dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
     assert [dataset.packed.path(index) for index in range(len(dataset))] == expected
-    assert dataset.report.count(DataIssue.LINKED_TWICE) == repeated
+    assert dataset.report.count(DataIssue.LINK_NOT_FOLLOWED) == repeated
 
 
 def test_a_linked_folder_is_the_folder(tmp_path: Path) -> None:
@@ -69,6 +70,15 @@ def test_links_between_masks_and_images_are_not_followed(tmp_path: Path) -> None
     dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
     assert len(dataset) == 3
     assert all(np.array_equal(dataset.semantic(index), [[0, 1]]) for index in range(3))
+
+
+def test_a_folder_of_masks_may_serve_several_folders_of_images(tmp_path: Path) -> None:
+    images = write(tmp_path, {})
+    save_mask(tmp_path / "masks" / "0.png", [[0, 0]])
+    save_mask(tmp_path / "masks" / "a" / "1.png", [[0, 1]])
+    (tmp_path / "masks" / "b").symlink_to(tmp_path / "masks" / "a", target_is_directory=True)
+    dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
+    assert [dataset.semantic(index).tolist() for index in range(3)] == [[[0, 0]], [[0, 1]], [[0, 1]]]
 
 
 def test_names_alone_decide(tmp_path: Path) -> None:

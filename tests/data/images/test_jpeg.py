@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import multiprocessing
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,8 @@ def test_damage_has_the_same_outcome_in_any_thread_and_process(
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(outcome, files)) == expected
     if "fork" in multiprocessing.get_all_start_methods():
-        with multiprocessing.get_context("fork").Pool(2) as processes:
-            assert processes.map(outcome, files) == expected
+        with ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as processes:
+            assert list(processes.map(outcome, files, chunksize=20)) == expected
     assert capfd.readouterr() == ("", "")  # decoders print nothing themselves
 
 
