@@ -24,10 +24,10 @@ def python_errors(text: str) -> list[str]:
 
 
 def dead_paths(text: str, folder: Path, root: Path) -> list[str]:
-    """Relative links, and files of configs/, tools/ and docs/ in prose or commands, that do not exist."""
+    """Relative links, and files of the repository's folders in prose or commands, that do not exist."""
     links = [target.split("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
     found = [f"link to {link}" for link in links if link and not (folder / link).exists()]
-    paths = re.findall(r"(?<![\w/.-])((?:configs|tools|docs)/[\w./-]+\.(?:yaml|py|md))\b", text)
+    paths = re.findall(r"(?<![\w/.-])((?:configs|tools|docs|tests|detseg|benchmarks)/[\w./-]+\.(?:yaml|py|md))\b", text)
     return found + [path for path in paths if not (root / path).exists()]
 
 
