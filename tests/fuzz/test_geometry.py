@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -49,7 +50,7 @@ ELASTIC = EVERYTHING.model_copy(update={"elastic": ElasticConfig(probability=0.7
 def numbered(item: AugmentItem) -> AugmentItem:
     """With pixels that say where they are: row, then column in two bytes."""
     rows, columns = np.mgrid[: item.hw[0], : item.hw[1]]
-    return item._replace(image=np.stack([rows % 256, columns % 256, columns // 256], axis=2).astype(np.uint8))
+    return replace(item, image=np.stack([rows % 256, columns % 256, columns // 256], axis=2).astype(np.uint8))
 
 
 @given(annotated_images(semantic=True), seeds)
@@ -159,7 +160,7 @@ def tiles(masks: bool) -> st.SearchStrategy[list[AugmentItem]]:
 @settings(max_examples=40)
 @given(st.booleans().flatmap(tiles), seeds, st.sampled_from([0.0, 0.5]))
 def test_any_four_images_make_a_mosaic(four: Sequence[AugmentItem], seed: int, visibility: float) -> None:
-    four = [item._replace(labels=np.full(len(item.labels), k)) for k, item in enumerate(four)]
+    four = [replace(item, labels=np.full(len(item.labels), k)) for k, item in enumerate(four)]
     hw = (64, 96)
     result = keep_visible(mosaic(four, hw, (0.2, 3.0), visibility, np.random.default_rng(seed)), visibility, 0.0)
     assert_valid(result, hw)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import cv2
@@ -152,7 +153,8 @@ def scaled_boxes(boxes: BoxArray, scales: FloatArray, offsets: FloatArray) -> Bo
     return np.asarray(np.concatenate(corners, axis=1), dtype=np.float32)
 
 
-class Motion(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Motion:
     """What happens to a letterboxed image or a mosaic of the input's size; drawn before there is an image.
 
     Attributes:
@@ -160,7 +162,7 @@ class Motion(NamedTuple):
         displacements: (H, W, 2) float32 pixels of the elastic deformation, which comes last; None: there is none.
     """
 
-    matrix: AffineMatrix = IDENTITY
+    matrix: AffineMatrix = field(default_factory=lambda: IDENTITY)
     displacements: npt.NDArray[np.float32] | None = None
 
     @property
@@ -176,10 +178,7 @@ def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem
         ValueError: an elastic deformation of boxes without masks.
     """
     if motion.displacements is not None and item.masks is None and (item.semantic is None or len(item.boxes)):
-        raise ValueError(
-            "an elastic deformation is for semantic maps and masks, boxes cannot follow it; "
-            "set data.augmentation.elastic.probability to 0"
-        )
+        raise ValueError("boxes cannot follow an elastic deformation; set data.augmentation.elastic.probability to 0")
     if not motion.is_upright and max(item.hw) > MAX_SIDE:
         item = moved(item, Motion(), hw)
     matrix = chained(Letterbox.fit(item.hw, hw).matrix, then=motion.matrix)
@@ -190,7 +189,7 @@ def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem
         move = Placement.fit(item.hw, matrix, hw, resize_smoothly if zoomed else resize)
     else:
         move = Warp(matrix, hw, motion.displacements)
-    return item.with_image(move.image(item.image), move.labels, move.area_scale)._replace(boxes=move.boxes(item.boxes))
+    return replace(item.with_image(move.image(item.image), move.labels, move.area_scale), boxes=move.boxes(item.boxes))
 
 
 def letterboxed(item: AugmentItem, hw: tuple[int, int]) -> AugmentItem:
@@ -207,7 +206,7 @@ def random_crop(item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
     x1, x2 = _random_interval(width, float(boxes[:, 0].min()), float(boxes[:, 2].max()), rng)
     y1, y2 = _random_interval(height, float(boxes[:, 1].min()), float(boxes[:, 3].max()), rng)
     cut = item.with_image(item.image[y1:y2, x1:x2], lambda labels, _: labels[y1:y2, x1:x2])
-    return cut._replace(boxes=item.boxes - np.array([x1, y1, x1, y1], dtype=np.float32))
+    return replace(cut, boxes=item.boxes - np.array([x1, y1, x1, y1], dtype=np.float32))
 
 
 def _random_interval(side: int, first: float, last: float, rng: np.random.Generator) -> tuple[int, int]:
@@ -265,4 +264,4 @@ def keep_visible(item: AugmentItem, min_visibility: float, min_size: float) -> A
         areas, boxes = item.masks.measure()
         keep = (areas > 0) & (areas >= min_visibility * item.masks.full_areas)
         keep &= (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
-    return item._replace(boxes=boxes).select(keep)
+    return replace(item, boxes=boxes).select(keep)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ MoveLabels = Callable[[npt.NDArray[np.integer], int], npt.NDArray[np.integer]]
 """Moves an (H, W) map of integers by nearest neighbour; the second argument is the value where nothing is shown."""
 
 
-class AugmentItem(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class AugmentItem:
     """An image of H x W pixels and its N objects or its semantic map.
 
     Attributes:
@@ -46,11 +47,11 @@ class AugmentItem(NamedTuple):
     def select(self, rows: BoolArray | IntArray) -> AugmentItem:
         """Some of the objects only; ``rows``: (N,) bool, or positions."""
         masks = None if self.masks is None else self.masks.select(rows)
-        return self._replace(boxes=self.boxes[rows], labels=self.labels[rows], ignore=self.ignore[rows], masks=masks)
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignore=self.ignore[rows], masks=masks)
 
     def with_image(self, image: UInt8Array, move: MoveLabels, area_scale: float = 1.0) -> AugmentItem:
         """Another (H, W, 3) uint8 image, with the semantic map and masks moved to it, which enlarges areas by a factor;
         the boxes stay."""
         semantic = None if self.semantic is None else np.asarray(move(self.semantic, IGNORE_LABEL), dtype=np.uint8)
         masks = None if self.masks is None else self.masks.moved(lambda ids: move(ids, 0), area_scale)
-        return self._replace(image=image, semantic=semantic, masks=masks)
+        return replace(self, image=image, semantic=semantic, masks=masks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -20,7 +21,6 @@ CENTER_RANGE = (0.3, 0.7)
 
 MIXUP_CONCENTRATION = 32.0
 """Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
-
 
 GROUP_SIZE = 32
 """Consecutive images of an epoch's order that are combined with each other."""
@@ -134,13 +134,13 @@ def _with_objects(
         if tile.masks is not None:
             parts.append(tile.masks.moved(place.visible_labels, place.area_scale))
     corners = [(place.y.start, place.x.start) for place in placements]
-    item = _joined(canvas, tiles, parts, corners)._replace(semantic=semantic)
+    item = replace(_joined(canvas, tiles, parts, corners), semantic=semantic)
     # Per box, so that there is one pass over the boxes of all tiles.
     table = [(*place.source_window, *place.scales_and_offsets) for place in placements]
     per_box = np.repeat(np.array(table), [len(tile.boxes) for tile in tiles], axis=0)  # N 12
     clipped, keep = visible_boxes(item.boxes, per_box[:, :4], min_visibility, 0)  # in pixels of the tiles
     boxes = scaled_boxes(clipped, per_box[:, 4:8], per_box[:, 8:])
-    item = item._replace(boxes=boxes)
+    item = replace(item, boxes=boxes)
     return item if parts else item.select(keep & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
 
 
@@ -152,7 +152,7 @@ def _joined(
 ) -> AugmentItem:
     """An image with the objects of several others, one after the other; masks and corners as in `InstanceLayers`."""
     has_masks = _have_all([item.masks is not None for item in items], "masks")
-    boxes, labels, ignore = (np.concatenate(columns) for columns in zip(*(item[1:4] for item in items), strict=True))
+    boxes, labels, ignore = (np.concatenate([getattr(i, key) for i in items]) for key in ("boxes", "labels", "ignore"))
     layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if has_masks else None
     return AugmentItem(image, boxes, labels, ignore, masks=layers)
 

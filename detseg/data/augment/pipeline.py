@@ -7,6 +7,7 @@ user's pipeline and pixel changes draw random numbers only where they are switch
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,7 @@ class TrainTransform:
         if self._pipeline is not None:
             item = self._pipeline(item, rng)
         if config.color.probability > 0 and rng.random() < config.color.probability:
-            item = item._replace(image=changed_colors(item.image, config.color, rng))
+            item = replace(item, image=changed_colors(item.image, config.color, rng))
         if self._pixels is not None:
-            item = item._replace(image=self._pixels(item.image, rng))
+            item = replace(item, image=self._pixels(item.image, rng))
         return item

@@ -53,7 +53,8 @@ def load_pipeline(file: Path) -> Any:
         _check_classes(tree["transform"])
         return A.from_dict(tree)
     except (OSError, TypeError, ValueError, KeyError, RecursionError, yaml.YAMLError) as error:
-        raise ConfigError(f"{_SETTING}: {file}: {one_line(error)}") from error
+        reason = getattr(error, "strerror", None) or one_line(error).partition(" For further information")[0]
+        raise ConfigError(f"{_SETTING}: {file}: not a pipeline that can be loaded: {reason}") from error
 
 
 def _check_classes(node: Any) -> None:
@@ -125,7 +126,7 @@ class UserPipeline:
         draw_from(self._pipeline, rng)
         try:
             result = self._pipeline(image=item.image, **(self._targets(item) if self._moves else {}))
-            changed = _from_result(item, result) if self._moves else item._replace(image=result["image"])
+            changed = _from_result(item, result) if self._moves else replace(item, image=result["image"])
         except Exception as error:
             raise DataError(f"{_SETTING}: the pipeline failed: {type(error).__name__}: {one_line(error)}") from error
         image = changed.image
@@ -141,7 +142,7 @@ class UserPipeline:
         changed = keep_visible(changed, 0.0, self._min_box_size)
         rows = changed.labels
         num_dropped = len(item.labels) - len(np.unique(rows))
-        return changed._replace(labels=item.labels[rows], ignore=item.ignore[rows], num_dropped=num_dropped)
+        return replace(changed, labels=item.labels[rows], ignore=item.ignore[rows], num_dropped=num_dropped)
 
     def _targets(self, item: AugmentItem) -> dict[str, Any]:
         targets: dict[str, Any] = {}
@@ -160,12 +161,12 @@ def _from_result(item: AugmentItem, result: dict[str, Any]) -> AugmentItem:
     semantic = None
     if item.semantic is not None:
         semantic = np.where(result["inside"] == 1, result["mask"], IGNORE_LABEL).astype(np.uint8)
-    changed = item._replace(image=result["image"], semantic=semantic, labels=np.arange(len(item.labels)))
+    changed = replace(item, image=result["image"], semantic=semantic, labels=np.arange(len(item.labels)))
     if item.masks is not None:
         maps = tuple(np.ascontiguousarray(ids) for ids in result["masks"]) if item.masks.maps else ()
-        return changed._replace(masks=replace(item.masks, maps=maps, full_areas=np.zeros(len(item.masks))))
+        return replace(changed, masks=replace(item.masks, maps=maps, full_areas=np.zeros(len(item.masks))))
     boxes = np.reshape(result["bboxes"], (-1, 6)).astype(np.float32)  # several of one row where borders mirror
-    return changed.select(boxes[:, 5].astype(np.int64))._replace(boxes=boxes[:, :4])
+    return replace(changed.select(boxes[:, 5].astype(np.int64)), boxes=boxes[:, :4])
 
 
 def _leaves(pipeline: Any) -> list[Any]:

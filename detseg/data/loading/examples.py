@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -147,4 +147,4 @@ def to_item(sample: Sample) -> AugmentItem:
     if sample.masks is None:
         return item
     masks = InstanceLayers.from_run_lengths(sample.masks)
-    return item._replace(masks=masks).select(masks.full_areas > 0)
+    return replace(item, masks=masks).select(masks.full_areas > 0)

@@ -12,8 +12,8 @@ Letters: D detections that count, G objects, M detections that overlap an object
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,8 @@ def outside_sizes(areas: FloatArray) -> BoolArray:
     return outside
 
 
-class RankedDetections(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class RankedDetections:
     """The detections that count, by class, best score first, and the objects by group.
 
     Of equal scores the lower image id comes first, then the order of the records.
@@ -98,7 +99,8 @@ def rank_detections(records: DetectionRecords, class_positions: IntArray, max_de
     )
 
 
-class Overlaps(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Overlaps:
     """The areas of the detections, and their overlaps with objects of the same group: P pairs with IoU >= 0.5.
 
     Attributes:
@@ -169,7 +171,8 @@ def _by_width_and_height(xyxy: FloatArray) -> tuple[FloatArray, FloatArray]:
     return np.concatenate([xyxy[:, :2], xyxy[:, :2] + sides], axis=1), sides[:, 0] * sides[:, 1]
 
 
-class Matches(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Matches:
     """What the detections that overlap an object are matched with.
 
     Attributes:

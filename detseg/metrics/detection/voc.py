@@ -9,7 +9,7 @@ Letters: D detections, G objects.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from detseg.metrics.detection.records import DetectionRecords
 from detseg.structures import FloatArray, IntArray
 
 
-class BestMatches(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class BestMatches:
     """The object of the same image and class that each detection overlaps most.
 
     Attributes:
@@ -30,7 +31,8 @@ class BestMatches(NamedTuple):
     ious: FloatArray
 
 
-class Ranking(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Ranking:
     """The detections of a class that count (are not of crowd or difficult objects), best score first.
 
     Attributes:
@@ -52,12 +54,11 @@ def best_matches(records: DetectionRecords) -> BestMatches:
     object_groups = np.searchsorted(image_ids, records.object_image_ids) * num_labels + records.object_labels
     by_group = np.argsort(object_groups, kind="stable")
     boxes, object_boxes = records.detection_boxes, records.object_boxes[by_group]
-    areas, object_areas = _areas(boxes), _areas(object_boxes)
+    areas, object_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, object_boxes))
     best = np.full(len(boxes), -1, dtype=np.int64)
     best_ious = np.zeros(len(boxes))
-    for detections, objects, intersections in overlapping_pairs(
-        boxes, object_boxes, detection_groups, object_groups[by_group]
-    ):
+    pairs = overlapping_pairs(boxes, object_boxes, detection_groups, object_groups[by_group])
+    for detections, objects, intersections in pairs:
         if not len(detections):
             continue
         ious = intersections / (areas[detections] + object_areas[objects] - intersections)
@@ -119,8 +120,3 @@ def voc10_average_precision(ranking: Ranking) -> float:
 def _recall_and_precision(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
     found = ranking.true_positives
     return found / ranking.num_objects, found / np.arange(1, len(found) + 1)
-
-
-def _areas(xyxy: FloatArray) -> FloatArray:
-    areas: FloatArray = (xyxy[:, 2] - xyxy[:, 0]) * (xyxy[:, 3] - xyxy[:, 1])
-    return areas

@@ -6,6 +6,8 @@ that was mixed into it has that label, so the map or mask must say so, too: at a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -121,7 +123,7 @@ def test_image_and_map_do_not_drift_apart(switched_on: list[str], side: int) -> 
         x, y = rng.uniform(0.4, 0.6, 2) * side
         disc = (columns - x) ** 2 + (rows - y) ** 2 < (0.15 * side) ** 2
         image = np.where(disc[..., None], 255, PAD_VALUE).astype(np.uint8).repeat(3, axis=2)
-        item = painted((side, side))._replace(image=image, semantic=disc.astype(np.uint8))
+        item = replace(painted((side, side)), image=image, semantic=disc.astype(np.uint8))
         result = change(item, HW, rng)
         disc_after = (labels_of(result) == 1).astype(np.float64)
         framed = np.pad(disc_after[1:-1, 1:-1], 1)
@@ -135,7 +137,7 @@ def test_image_and_map_do_not_drift_apart(switched_on: list[str], side: int) -> 
 @pytest.mark.parametrize("elastic", [0.0, 1.0])
 def test_scale_jitter_affine_map_and_elastic_deformation_add_up(elastic: float) -> None:
     """Twice a half is a quarter along each side, 24 × 32 pixels, wherever they lie."""
-    item = painted(HW)._replace(semantic=np.zeros(HW, dtype=np.uint8))
+    item = replace(painted(HW), semantic=np.zeros(HW, dtype=np.uint8))
     change = transform(
         scale_jitter=(0.5, 0.5),
         affine=AffineConfig(probability=1, scale=(0.5, 0.5), translate=0),
@@ -153,7 +155,7 @@ def test_random_choices_do_not_depend_on_masks() -> None:
     for seed in range(10):
         item = ellipses((80, 100), seed)
         result = change(item, HW, np.random.default_rng(seed))
-        without = change(item._replace(masks=None), HW, np.random.default_rng(seed))
+        without = change(replace(item, masks=None), HW, np.random.default_rng(seed))
         np.testing.assert_array_equal(result.image, without.image)
 
 
@@ -161,7 +163,7 @@ def test_the_drop_rule_for_masks_by_hand() -> None:
     widths = (4, 5, 16, 20)  # 10 rows each, from the upper left corner of 20 × 20 pixels
     dense = np.arange(20) < np.array(widths)[:, None, None]
     dense = dense & (np.arange(20) < 10)[:, None]
-    item = with_masks(painted((20, 20), *[(0, 0, 1, 1)] * 4)._replace(labels=np.arange(4)), dense)
+    item = with_masks(replace(painted((20, 20), *[(0, 0, 1, 1)] * 4), labels=np.arange(4)), dense)
     cut = moved(item, Motion(matrix=np.array([[1.0, 0, -4], [0, 1, 0]])), (20, 20))
     # 0, 10, 120 and 160 pixels are left of 40, 50, 160 and 200.
     for visibility, size, expected in ((0.0, 0, [1, 2, 3]), (0.2, 0, [1, 2, 3]), (0.21, 0, [2, 3]), (0.76, 0, [3])):

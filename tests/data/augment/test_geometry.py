@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -170,7 +172,7 @@ def test_whole_pixels_stay_exact() -> None:
 
 
 def test_what_lies_out_of_sight_is_grey_and_empty() -> None:
-    item = painted((40, 60), (10, 5, 30, 15))._replace(semantic=np.zeros((40, 60), dtype=np.uint8))
+    item = replace(painted((40, 60), (10, 5, 30, 15)), semantic=np.zeros((40, 60), dtype=np.uint8))
     gone = moved(item, Motion(np.array([[1.0, 0, 100], [0, 1, 0]])), (40, 60))
     assert (gone.image == PAD_VALUE).all()
     assert gone.semantic is not None
@@ -186,7 +188,7 @@ def test_what_shrinks_is_a_mean_of_all_its_pixels() -> None:
 
 
 def test_an_image_longer_than_opencv_maps() -> None:
-    item = painted((2, 40_000), (0, 0, 20_000, 2))._replace(semantic=np.zeros((2, 40_000), dtype=np.uint8))
+    item = replace(painted((2, 40_000), (0, 0, 20_000, 2)), semantic=np.zeros((2, 40_000), dtype=np.uint8))
     turned = random_affine_matrix(AffineConfig(rotate_degrees=10), (64, 64), np.random.default_rng(0))
     for motion in (Motion(turned), Motion(2 * np.eye(2, 3))):
         assert moved(item, motion, (64, 64)).image.shape == (64, 64, 3)
@@ -195,7 +197,7 @@ def test_an_image_longer_than_opencv_maps() -> None:
 def test_crop_without_boxes_and_with_fractional_ones() -> None:
     shapes = {random_crop(painted((64, 80)), np.random.default_rng(seed)).hw for seed in range(50)}
     assert len(shapes) > 30
-    item = painted((64, 80), (0, 0, 80, 64))._replace(boxes=np.array([[0.4, 0.2, 79.6, 63.7]], dtype=np.float32))
+    item = replace(painted((64, 80), (0, 0, 80, 64)), boxes=np.array([[0.4, 0.2, 79.6, 63.7]], dtype=np.float32))
     assert random_crop(item, np.random.default_rng(0)).hw == (64, 80)
 
 
@@ -253,6 +255,6 @@ def test_displacements_are_bicubic_between_normal_ones(grid: int) -> None:
 
 def test_an_elastic_deformation_of_boxes_alone_is_refused() -> None:
     motion = Motion(displacements=np.zeros((20, 30, 2), dtype=np.float32))
-    for item in (painted((20, 30)), blobs((20, 30), 0)._replace(boxes=np.array([[0, 0, 5, 5]], dtype=np.float32))):
-        with pytest.raises(ValueError, match="boxes cannot follow it"):
+    for item in (painted((20, 30)), replace(blobs((20, 30), 0), boxes=np.array([[0, 0, 5, 5]], dtype=np.float32))):
+        with pytest.raises(ValueError, match="boxes cannot follow an elastic"):
             moved(item, motion, (20, 30))

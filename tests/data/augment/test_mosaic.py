@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def test_large_tiles_are_cut_at_the_border_of_their_quadrants() -> None:
 def test_small_tiles_touch_the_center() -> None:
     maps = [colored(np.full((200, 100), label, dtype=np.uint8)) for label in range(4)]
     box = painted((200, 100), (0, 0, 100, 200))
-    tiles = [box._replace(image=item.image, semantic=item.semantic) for item in maps]
+    tiles = [replace(box, image=item.image, semantic=item.semantic) for item in maps]
     result = mosaic(tiles, (80, 80), (0.5, 0.5), 0.1, middle())  # letterboxed 80 × 40, halved 40 × 20
     assert result.boxes.tolist() == [[20, 0, 40, 40], [40, 0, 60, 40], [20, 40, 40, 80], [40, 40, 60, 80]]
     expected = np.full((80, 80), IGNORE_LABEL, dtype=np.uint8)
@@ -80,7 +81,7 @@ def test_boxes_lie_on_their_pixels(seed: int, tile_hw: tuple[int, int], moves: b
 
 def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     a, b = painted((20, 20), (0, 0, 20, 20), label=1), painted((20, 20), (5, 5, 9, 9), (1, 1, 3, 3), label=2)
-    black = b._replace(image=np.zeros_like(b.image))
+    black = replace(b, image=np.zeros_like(b.image))
     levels = []
     for seed in range(50):
         result: AugmentItem = mixup(a, black, np.random.default_rng(seed))
@@ -105,7 +106,7 @@ def test_a_moved_mosaic_is_the_mosaic_moved(horizontal: bool) -> None:
     """Rounded ends apart: smooth images differ by little, and objects by less than a pixel."""
     rows, columns = np.indices((90, 120))
     smooth = np.stack([rows * 2, columns * 2, rows + columns], axis=2).astype(np.uint8)
-    tiles = [painted((90, 120), (30, 20, 80, 60), label=k)._replace(image=smooth) for k in range(4)]
+    tiles = [replace(painted((90, 120), (30, 20, 80, 60), label=k), image=smooth) for k in range(4)]
     for seed in range(10):
         rng = np.random.default_rng(seed)
         flip = flip_matrix((96, 128), horizontal=horizontal, vertical=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +24,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
     for hw in ((50, 80), (300, 200), (64, 96)):
         image, semantic = rng().integers(0, 256, (*hw, 3), np.uint8), rng().integers(0, 256, hw, np.uint8)
-        item = painted(hw, (10, 10, 40, 30))._replace(image=image, semantic=semantic)
+        item = replace(painted(hw, (10, 10, 40, 30)), image=image, semantic=semantic)
         letterbox = Letterbox.fit(hw, (64, 96))
         result = TrainTransform(OFF)(item, (64, 96), rng())
         np.testing.assert_array_equal(result.image, letterbox.apply(image))
@@ -66,7 +68,7 @@ def test_tiny_boxes_are_dropped_in_pixels_of_the_input() -> None:
     ],
 )
 def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> None:
-    item = ellipses((64, 64), 0)._replace(semantic=blobs((64, 64), 0).semantic)
+    item = replace(ellipses((64, 64), 0), semantic=blobs((64, 64), 0).semantic)
     item.image[...] = rng().integers(30, 220, item.image.shape)
     result = TrainTransform(OFF.model_copy(update=change))(item, (64, 64), rng())
     assert (result.image != item.image).any()

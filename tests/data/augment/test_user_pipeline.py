@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_masks_and_maps_lie_on_their_pixels(name: str) -> None:
         semantic = np.zeros(HW, dtype=np.uint8)
         for mask, label in zip(masks, item.labels.tolist(), strict=True):
             semantic[mask] = label + 1
-        result = run(change, item._replace(semantic=semantic), seed)
+        result = run(change, replace(item, semantic=semantic), seed)
         assert_valid(result, HW)
         assert result.semantic is not None
         assert set(np.unique(result.semantic).tolist()) <= {0, 1, 2, 3, IGNORE_LABEL}
@@ -107,7 +108,7 @@ def test_boxes_hold_their_pixels(name: str) -> None:
 
 
 def test_pixel_changes_move_nothing_and_run_before_ours() -> None:
-    item = ellipses(HW, 0)._replace(semantic=np.zeros(HW, dtype=np.uint8))
+    item = replace(ellipses(HW, 0), semantic=np.zeros(HW, dtype=np.uint8))
     result = run(transform(PIXELS), item)
     assert (result.image != item.image).any()
     np.testing.assert_array_equal(result.semantic, item.semantic)
@@ -118,7 +119,7 @@ def test_pixel_changes_move_nothing_and_run_before_ours() -> None:
 def test_what_is_not_seen_is_ignored_whatever_fills_it() -> None:
     for fill_mask in (0, 1, 255):
         shift = A.Affine(translate_px={"x": 32, "y": 0}, fill_mask=fill_mask, p=1)
-        semantic = run(transform([shift]), painted(HW)._replace(semantic=np.ones(HW, dtype=np.uint8))).semantic
+        semantic = run(transform([shift]), replace(painted(HW), semantic=np.ones(HW, dtype=np.uint8))).semantic
         assert semantic is not None
         assert (semantic[:, :32] == IGNORE_LABEL).all()
         assert (semantic[:, 32:] == 1).all()
@@ -126,7 +127,7 @@ def test_what_is_not_seen_is_ignored_whatever_fills_it() -> None:
 
 def test_borders_that_mirror_show_objects_again() -> None:
     pad = A.PadIfNeeded(min_height=96, min_width=256, position="top_left", border_mode=cv2.BORDER_REFLECT, p=1)
-    item = painted(HW, (108, 40, 118, 60))._replace(labels=np.array([5]))
+    item = replace(painted(HW, (108, 40, 118, 60)), labels=np.array([5]))
     result = run(transform([pad]), item)  # 96 × 256, letterboxed to a half
     assert sorted(result.boxes.tolist()) == [[54, 44, 59, 54], [69, 44, 74, 54]]
     assert (result.labels.tolist(), result.num_dropped) == ([5, 5], 0)
@@ -146,7 +147,7 @@ def test_any_valid_boxes_in_valid_boxes_out(seed: int, num: int, visibility: flo
     high = low + (1 - low) * 10.0 ** rng.uniform(-7, 0, (num, 2))  # many are thin
     boxes = (np.concatenate([low, high], axis=1) * [HW[1], HW[0], HW[1], HW[0]]).astype(np.float32)
     boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-    item = painted(HW, *[(0, 0, 0, 0)] * len(boxes))._replace(boxes=boxes, labels=np.arange(len(boxes)))
+    item = replace(painted(HW, *[(0, 0, 0, 0)] * len(boxes)), boxes=boxes, labels=np.arange(len(boxes)))
     result = run(transform(EVERY_MOVE, OFF.model_copy(update={"min_visibility": visibility})), item, seed)
     assert_valid(result, HW)
     assert result.num_dropped == len(boxes) - len(np.unique(result.labels))
@@ -160,7 +161,7 @@ def test_an_image_without_objects_is_a_normal_case() -> None:
 
 
 def test_the_drop_rule_and_the_pipeline_s_own_limits() -> None:
-    item = painted(HW, (0, 0, 40, 40), (30, 0, 70, 40), (64, 0, 65, 96))._replace(labels=np.arange(3))
+    item = replace(painted(HW, (0, 0, 40, 40), (30, 0, 70, 40), (64, 0, 65, 96)), labels=np.arange(3))
     half = [A.Crop(x_min=64, y_min=0, x_max=128, y_max=96, p=1), A.Resize(*HW, p=1)]
     # Of the second box 6 of 40 columns are left: 12 × 40 pixels after the resize; the third is 2 pixels wide.
     for visibility, size, expected in ((0.1, 0.0, [1, 2]), (0.2, 0.0, [2]), (0.1, 2.5, [1])):
@@ -243,7 +244,8 @@ FLIP = {"__class_fullname__": "HorizontalFlip", "p": 1}
         (FLIP, "got '__class_fullname__'"),
         ([{**FLIP, "q": 3}], r"Argument\(s\) 'q' are not valid for transform HorizontalFlip"),
         ([{"__class_fullname__": "Rotate", "limit": "far", "p": 1}], "limit"),
-        (None, "No such file"),
+        (None, r"a\.yaml: not a pipeline that can be loaded: No such file or directory$"),
+        ([{**FLIP, "p": 7}], r"p Input should be less than or equal to 1 \[[^\n]*\]$"),
         ("{", "flow"),
         ("[]", "expected a pipeline as A.save"),
         ("transform: 3", "got 3"),

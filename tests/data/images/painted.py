@@ -72,7 +72,7 @@ def colored(semantic: UInt8Array) -> AugmentItem:
     """The image in which the labels of a semantic map have their colours, without boxes."""
     colors = np.zeros((256, 3), dtype=np.uint8)
     colors[list(LABEL_COLORS)] = list(LABEL_COLORS.values())
-    return painted(semantic.shape)._replace(image=colors[semantic], semantic=semantic)
+    return replace(painted(semantic.shape), image=colors[semantic], semantic=semantic)
 
 
 OBJECT_COLORS = np.array(
@@ -101,7 +101,7 @@ def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
     """With (N, H, W) bool masks for its N objects, and their bounds for boxes; without those that have no pixel."""
     layers = InstanceLayers.from_run_lengths(InstanceMasks.from_dense(masks))
     areas, boxes = layers.measure()
-    return item._replace(boxes=boxes, masks=layers).select(areas > 0)
+    return replace(item, boxes=boxes, masks=layers).select(areas > 0)
 
 
 def dense_masks(item: AugmentItem) -> BoolArray:
@@ -149,7 +149,7 @@ def assert_valid(item: AugmentItem, hw: tuple[int, int]) -> None:
     assert (item.image.shape, item.image.dtype) == ((*hw, 3), np.uint8)
     assert item.boxes.shape == (num, 4)
     assert item.labels.shape == item.ignore.shape == (num,)
-    assert [column.dtype.name for column in item[1:4]] == ["float32", "int64", "bool"]
+    assert (item.boxes.dtype, item.labels.dtype, item.ignore.dtype) == (np.float32, np.int64, np.bool_)
     x1, y1, x2, y2 = item.boxes.T
     assert ((x1 >= 0) & (x1 < x2) & (x2 <= hw[1]) & (y1 >= 0) & (y1 < y2) & (y2 <= hw[0])).all()
 
