@@ -1,4 +1,4 @@
-# On a machine with Python (>= 3.11) and make: `make demo` or `make test`; each sets up .venv on its first use.
+# On a machine with Python (>= 3.11.4) and make: `make demo` or `make test`; each sets up .venv on its first use.
 # The interpreter that .venv is made with: `make demo PYTHON=python3.12`.
 PYTHON ?= python3
 VENV := .venv
@@ -26,8 +26,8 @@ env: $(INSTALLED)
 
 # Done again when pyproject.toml changes. torch and torchvision come from one index in one call, so that they match.
 $(INSTALLED): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
-		{ echo "error: $(PYTHON) is missing or older than Python 3.11; name a newer one: make PYTHON=python3.12"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || \
+		{ echo "error: $(PYTHON) is missing or older than Python 3.11.4; name a newer one: make PYTHON=python3.12"; exit 2; }
 	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) || \
 		{ rm -rf $(VENV); echo "error: $(PYTHON) cannot make an environment (Debian: apt install python3-venv)"; exit 2; }
 	$(RUN) -m pip install --disable-pip-version-check -e ".[dev]"

@@ -171,10 +171,8 @@ def unpack_tar(archive: Path, folder: Path) -> None:
     """Unpack an uncompressed tar archive of files and folders; with anything else in it, nothing is unpacked.
 
     Raises:
-        DataError: it is not such an archive, is damaged or unsafe, or Python is too old to unpack it safely.
+        DataError: it is not such an archive, or is damaged or unsafe.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise DataError(f"{archive}: archives are unpacked by Python 3.11.4 or newer; update it, or unpack it yourself")
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar.getmembers():

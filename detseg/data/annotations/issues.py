@@ -32,9 +32,7 @@ class DataIssue(StrEnum):
     SHARED_IMAGE = "image entries that share their file with another entry"
     LEFT_OUT = "annotations of categories that the given classes leave out"
     OTHER_ID = "categories whose id differs from the given table's (the names were matched)"
-    IGNORE_KEY = (
-        "annotations with ignore=1 (counted like all others, as pycocotools does; use iscrowd to leave them out)"
-    )
+    IGNORE_KEY = "annotations with ignore=1 (counted like all others, as in pycocotools; iscrowd=1 leaves out)"
     NO_OBJECTS = "images without objects (kept, as background)"
     CROWD = "crowd regions (neither right nor wrong to find)"
     DIFFICULT = "difficult objects (neither right nor wrong to find)"

@@ -135,32 +135,14 @@ class PackedAnnotations(PackedImages):
         )
 
 
-class AnnotationsBuilder:
-    """Collects the annotations of images one by one and packs them."""
-
-    def __init__(self) -> None:
-        self._images: list[tuple[int, str, tuple[int, int], ImageAnnotations]] = []
-
-    def append(self, image_id: int, path: str, hw: tuple[int, int], objects: ImageAnnotations) -> None:
-        """Add one image.
-
-        Args:
-            image_id: the id of the image in evaluation files.
-            path: relative to the data set's root, with forward slashes.
-            hw: height and width in pixels.
-            objects: its N objects.
-        """
-        self._images.append((image_id, path, hw, objects))
-
-    def build(self) -> PackedAnnotations:
-        """Everything appended so far, packed."""
-        ids, paths, sizes, objects = zip(*self._images, strict=True) if self._images else ((), (), (), ())
-        columns: dict[str, Any] = {
-            name: np.concatenate([getattr(item, name) for item in objects or [no_objects()]])
-            for name in _OBJECT_COLUMNS
-        }
-        sizes_hw, offsets = np.array(sizes, np.int64).reshape(-1, 2), running_total([len(item) for item in objects])
-        return PackedAnnotations(**vars(pack_images(paths, ids)), sizes_hw=sizes_hw, offsets=offsets, **columns)
+def pack_annotations(
+    images: PackedImages, sizes_hw: Sequence[tuple[int, int]], objects: Sequence[ImageAnnotations]
+) -> PackedAnnotations:
+    """Images with height and width in pixels, and the objects of each."""
+    rows = [no_objects(), *objects]
+    columns: dict[str, Any] = {name: np.concatenate([getattr(item, name) for item in rows]) for name in _OBJECT_COLUMNS}
+    sizes, offsets = np.array(sizes_hw, np.int64).reshape(-1, 2), running_total([len(item) for item in objects])
+    return PackedAnnotations(**vars(images), sizes_hw=sizes, offsets=offsets, **columns)
 
 
 def no_objects() -> ImageAnnotations:
@@ -170,11 +152,7 @@ def no_objects() -> ImageAnnotations:
 
 
 def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """The boxes of one image for training, and which objects can be trained on.
-
-    Args:
-        objects: N objects as their file states them.
-        hw: height and width of the image.
+    """The boxes of an image's N objects, and of its height and width, for training, and which can be trained on.
 
     Returns:
         (N, 4) float32 xyxy, the bounds of the masks where there are any, else the boxes clipped to the image; and (N,)
@@ -188,14 +166,11 @@ def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArr
 
 
 def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """Boxes for training, and which of them can be trained on.
+    """Boxes for training, (N, 4) float32 xyxy clipped to their image, and (N,) bool: whether they have an area then.
 
     Args:
         boxes: (N, 4) float64 xyxy pixels.
         hw: height and width of the image; or (N, 2), one pair for each box.
-
-    Returns:
-        (N, 4) float32 xyxy clipped to the image, and (N,) bool: whether the clipped box has an area.
     """
     limit = np.asarray(hw)[..., [1, 0, 1, 0]]
     clipped = np.clip(boxes, 0, limit).astype(np.float32)

@@ -83,9 +83,7 @@ def _wrong_columns(sample: Sample) -> str | None:
     if masks is not None and len(masks) != num:
         return f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
     if masks is not None and masks.hw != sample.hw:
-        return (
-            f"masks: expected the image's size, height and width {sample.hw}, got {masks.hw}; the source must fit them"
-        )
+        return f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
     return None
 
 

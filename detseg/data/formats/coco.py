@@ -242,8 +242,8 @@ def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
     entries = _value(lists.get(kind, _NULL), list[msgspec.Raw]) or []
     entry = _value(entries[int(row)], dict[str, msgspec.Raw]) if row and int(row) < len(entries) else None
     if not key or entry is None:
-        kind = kind or key or "images"
-        return DataError(f"{file}: expected a list of objects under '{kind}'; is this a COCO instances file?")
+        what = f"a list of objects under '{kind or key or 'images'}'" + (f", but entry {row} is none" if row else "")
+        return DataError(f"{file}: expected {what}; is this a COCO instances file?")
     one = "category" if kind == "categories" else kind[:-1]
     entry_id = None if key == "id" else _value(entry.get("id", _NULL), int)
     where = f"{one} number {row}" if entry_id is None else f"{one} {entry_id}"

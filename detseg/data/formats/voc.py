@@ -15,7 +15,7 @@ import numpy as np
 
 from detseg.data.annotations.classes import class_table, mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import AnnotationsBuilder, pack_images
+from detseg.data.annotations.model import pack_annotations, pack_images
 from detseg.data.checks.mask_inspection import inspect_masks
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
@@ -65,8 +65,8 @@ def read_voc(
             raise DataError(f"{root}: no image of the split '{split}' has an object; name the classes in data.classes")
     table = class_table(classes)
     label_of = {name: label for label, name in enumerate(table.names)}
-    builder = AnnotationsBuilder()
-    for image_id, ((images, xml), annotation) in enumerate(zip(files, annotations, strict=True), start=1):
+    paths, sizes, objects = list[str](), list[tuple[int, int]](), list[ImageAnnotations]()
+    for (images, xml), annotation in zip(files, annotations, strict=True):
         # <filename> decides between a.jpg and a.png, and nothing else.
         image = _only([path for path in images if path.name == annotation.filename] or images)
         if annotation.filename not in ("", image.name):
@@ -75,11 +75,12 @@ def read_voc(
             report.add(DataIssue.SIZE_NOT_STATED, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
-        objects = _label_objects(xml, annotation, label_of)
-        builder.append(image_id, image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), objects)
-    packed = builder.build()
+        paths.append(image.relative_to(root).as_posix())
+        sizes.append(annotation.hw or read_image_hw(image))
+        objects.append(_label_objects(xml, annotation, label_of))
+    packed = pack_annotations(pack_images(paths), sizes, objects)
     report_contents(packed, table, report)
-    return DetectionDataset(packed, root, table, report, " ".join(filter(None, ("voc", "+".join(years), split))))
+    return DetectionDataset(packed, root, table, report, " ".join(["voc", *years, split]))
 
 
 def read_voc_masks(
@@ -107,7 +108,7 @@ def read_voc_masks(
     masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source, name = PictureMasks(masks, root, encoding), " ".join(filter(None, ("voc", "+".join(years), split)))
+    source, name = PictureMasks(masks, root, encoding), " ".join(["voc", *years, split])
     dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
@@ -215,6 +216,13 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
     return stems
 
 
+def _only(files: Sequence[Path]) -> Path:
+    if len(files) > 1:
+        names = listed([path.name for path in files])
+        raise DataError(f"{files[0].parent}: several files with one name: {names}; keep one of them")
+    return files[0]
+
+
 def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
@@ -222,10 +230,3 @@ def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
         if suffix.lower() in suffixes:
             found.setdefault(stem, []).append(folder / name)
     return found
-
-
-def _only(files: Sequence[Path]) -> Path:
-    if len(files) > 1:
-        names = listed([path.name for path in files])
-        raise DataError(f"{files[0].parent}: several files with one name: {names}; keep one of them")
-    return files[0]

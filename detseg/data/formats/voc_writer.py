@@ -25,7 +25,6 @@ _MAX_INDEX = 254
 _MAPS = ("SegmentationClass", "SegmentationObject")
 _LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
 
-
 # XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
 _XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 
@@ -107,8 +106,7 @@ class VocWriter:
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         if len(classes) > _MAX_INDEX:
             raise ValueError(f"a palette image holds at most {_MAX_INDEX} classes, got {len(classes)}")
-        self.root = root
-        self.classes = tuple(classes)
+        self.root, self.classes = root, tuple(classes)
         self._stems: dict[str, list[str]] = {}
         for folder in ("JPEGImages", "Annotations", *_MAPS, *_LISTS):
             (root / folder).mkdir(parents=True, exist_ok=True)

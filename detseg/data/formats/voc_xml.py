@@ -94,8 +94,8 @@ def _name_and_corners(path: Path, item: ET.Element) -> tuple[str, list[float]]:
 
 def _read_size(path: Path, root: ET.Element) -> tuple[int, int] | None:
     tags = ("height", "width")
-    height, width = (_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0") for tag in tags)
-    return (int(height), int(width)) if height > 0 and width > 0 else None
+    height, width = (int(_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0")) for tag in tags)
+    return (height, width) if height > 0 and width > 0 else None
 
 
 def _flags(path: Path, objects: Sequence[ET.Element], tag: str) -> BoolArray:

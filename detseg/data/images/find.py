@@ -45,18 +45,12 @@ def find_images(
             for entry in os.scandir(folder / inside):
                 if skip(entry):
                     continue
-                if _is_folder(entry):
-                    (links if entry.is_symlink() else folders).append(inside / entry.name)
+                is_link = entry.is_symlink()
+                if os.path.isdir(entry.path) if is_link else entry.is_dir():  # for a link to itself is_dir raises
+                    (links if is_link else folders).append(inside / entry.name)
                 elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
                     images.append(inside / entry.name)
         except OSError as error:
             raise DataError(f"{folder / inside}: cannot read the folder: {one_line(error)}") from None
         links.sort()
     return sorted(images), sorted(repeated)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself leads nowhere, like one to nothing
-        return False

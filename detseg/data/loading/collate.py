@@ -61,9 +61,8 @@ class PackedBatch:
         if self.mask_bits is not None:
             masks = torch.split(torch.from_numpy(self._dense_masks(self.mask_bits)), self.counts)
         targets = [BoxTargets(*of_image) for of_image in zip(*columns, masks, strict=True)]
-        truths = self.truths
         return Batch(
-            self.images, targets, self.indices, self.letterboxes, semantic=self.semantic, semantic_truths=truths
+            self.images, targets, self.indices, self.letterboxes, semantic=self.semantic, semantic_truths=self.truths
         )
 
     def _dense_masks(self, bits: UInt8Array) -> BoolArray:
@@ -89,9 +88,7 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
     items = [example.item for example in examples]
     for name in ("semantic", "masks"):
         if (num := sum(getattr(item, name) is not None for item in items)) not in (0, len(items)):
-            raise ValueError(
-                f"{name}: expected it in all images of a batch or in none, got it in {num} of {len(items)}"
-            )
+            raise ValueError(f"{name}: expected in all images of a batch or in none, got it in {num} of {len(items)}")
     semantic = [torch.from_numpy(item.semantic) for item in items if item.semantic is not None]
     return PackedBatch(
         images=_stack([item.image for item in items]),

@@ -77,11 +77,8 @@ def render_scene(seed: int, split: Split, index: int, size: int, max_objects: in
 
 def mask_boxes(masks: BoolArray) -> FloatArray:
     """(N, H, W) non-empty masks → (N, 4) float64 xyxy, the tight half-open boxes around them."""
-    boxes = np.zeros((len(masks), 4), dtype=np.float64)
-    for box, mask in zip(boxes, masks, strict=True):
-        xs, ys = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-        box[:] = xs[0], ys[0], xs[-1] + 1, ys[-1] + 1
-    return boxes
+    spans = [(np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))) for mask in masks]
+    return np.array([(x[0], y[0], x[-1] + 1, y[-1] + 1) for x, y in spans], dtype=np.float64).reshape(-1, 4)
 
 
 class _Canvas:

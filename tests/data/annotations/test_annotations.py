@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations, no_objects, training_boxes
+from detseg.data.annotations.model import (
+    PackedAnnotations,
+    no_objects,
+    pack_annotations,
+    pack_images,
+    training_boxes,
+)
 from detseg.structures import ImageAnnotations
 
 
@@ -26,11 +32,10 @@ def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> ImageAnn
 
 @pytest.fixture
 def packed() -> PackedAnnotations:
-    builder = AnnotationsBuilder()
-    builder.append(7, "a/ü.jpg", (10, 20), objects([[0, 1, 2, 3], [4.5, 5, 6, 7]], [3, 1]))
-    builder.append(2**40, "b.jpg", (30, 40), no_objects())
-    builder.append(5, "c.jpg", (50, 60), objects([[1, 1, 2, 2], [2, 2, 3, 3], [3, 3, 4, 4]], [0, 0, 2]))
-    return builder.build()
+    images = pack_images(["a/ü.jpg", "b.jpg", "c.jpg"], [7, 2**40, 5])
+    first = objects([[0, 1, 2, 3], [4.5, 5, 6, 7]], [3, 1])
+    third = objects([[1, 1, 2, 2], [2, 2, 3, 3], [3, 3, 4, 4]], [0, 0, 2])
+    return pack_annotations(images, [(10, 20), (30, 40), (50, 60)], [first, no_objects(), third])
 
 
 def test_each_image_comes_back(packed: PackedAnnotations) -> None:
@@ -60,17 +65,14 @@ def test_select_keeps_order_and_ids(packed: PackedAnnotations) -> None:
 
 
 def test_nothing_packs_to_nothing() -> None:
-    packed = AnnotationsBuilder().build()
+    packed = pack_annotations(pack_images([]), [], [])
     assert len(packed) == 0
     assert packed.boxes.shape == (0, 4)
 
 
 def test_the_same_id_twice_is_refused() -> None:
-    builder = AnnotationsBuilder()
-    builder.append(1, "a.jpg", (1, 1), no_objects())
-    builder.append(1, "b.jpg", (1, 1), no_objects())
     with pytest.raises(ValueError, match="image ids must differ"):
-        builder.build()
+        pack_images(["a.jpg", "b.jpg"], [1, 1])
 
 
 def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Container
 import numpy as np
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.annotations.model import AnnotationsBuilder, PackedAnnotations
+from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.checks.small_boxes import small_boxes_line
@@ -18,12 +18,13 @@ Image = tuple[tuple[int, int], list[list[float]]]
 
 def packed(*images: Image, difficult: Container[int] = ()) -> PackedAnnotations:
     """Images i.png by (height, width) and boxes; the objects of the images in ``difficult`` are difficult."""
-    builder = AnnotationsBuilder()
-    for index, (hw, rows) in enumerate(images):
+    truths = []
+    for index, (_, rows) in enumerate(images):
         boxes, no = np.array(rows, dtype=np.float64).reshape(-1, 4), np.zeros(len(rows), dtype=np.bool_)
-        objects = ImageAnnotations(boxes, no.astype(np.int64), no, no | (index in difficult), no, no.astype(float))
-        builder.append(index + 1, f"{index}.png", hw, objects)
-    return builder.build()
+        flags = no, no | (index in difficult), no
+        truths.append(ImageAnnotations(boxes, no.astype(np.int64), *flags, no.astype(float)))
+    paths = [f"{index}.png" for index in range(len(images))]
+    return pack_annotations(pack_images(paths), [hw for hw, _ in images], truths)
 
 
 def test_the_line_has_count_fraction_files_and_fix_where_boxes_are_too_small() -> None:

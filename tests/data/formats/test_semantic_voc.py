@@ -73,7 +73,7 @@ def test_years_and_names(tmp_path: Path) -> None:
     assert [dataset.semantic(index).tolist() for index in range(2)] == [[[0, 1]], [[1, 0, 0]]]
     assert [dataset.image_id(index) for index in range(2)] == [1, 2]
     assert dataset.report.count(DataIssue.LISTED_TWICE) == 2
-    assert dataset.name == "voc 2007+2012 train"
+    assert dataset.name == "voc 2007 2012 train"
 
 
 def test_detection_data_has_no_segmentation_lists() -> None:

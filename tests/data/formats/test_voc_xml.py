@@ -44,7 +44,7 @@ def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
     assert before.boxes.tolist() == [[3, 4, 6, 7]]
 
 
-@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>0</height></size>"])
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0.4</width><height>40</height></size>"])
 def test_missing_or_zero_sizes_are_not_stated(tmp_path: Path, size: str) -> None:
     assert parse(tmp_path, f"<annotation>{size}</annotation>").hw is None
 
