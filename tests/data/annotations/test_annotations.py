@@ -50,6 +50,12 @@ def test_each_image_comes_back(packed: PackedAnnotations) -> None:
     assert np.shares_memory(third.boxes, packed.boxes)  # views
 
 
+def test_nothing_packs_to_nothing() -> None:
+    packed = AnnotationsBuilder().build()
+    assert len(packed) == 0
+    assert packed.boxes.shape == (0, 4)
+
+
 def test_the_same_id_twice_is_refused() -> None:
     builder = AnnotationsBuilder()
     builder.append(1, "a.jpg", (1, 1), no_objects())
