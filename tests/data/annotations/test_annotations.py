@@ -55,15 +55,6 @@ def test_each_image_comes_back(packed: PackedAnnotations) -> None:
     assert np.shares_memory(third.boxes, packed.boxes)  # views
 
 
-def test_select_keeps_order_and_ids(packed: PackedAnnotations) -> None:
-    part = packed.select([2, 1, 0])
-    assert part.image_ids.tolist() == [5, 2**40, 7]
-    assert part.path(2) == "a/ü.jpg"
-    assert part.offsets.tolist() == [0, 3, 3, 5]
-    assert part.image(0).labels.tolist() == [0, 0, 2]
-    assert part.image(2).boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
-
-
 def test_nothing_packs_to_nothing() -> None:
     packed = pack_annotations(pack_images([]), [], [])
     assert len(packed) == 0

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pycocotools import mask as mask_api
 
 from detseg.data.annotations.regions import region_counts
 from detseg.structures import InstanceMasks
@@ -28,27 +27,6 @@ def test_a_rectangle_and_a_union() -> None:
     assert np.array_equal(two, expected)
     (runs,) = filled({"size": [2, 3], "counts": [1, 2, 3]}, hw=(2, 3))
     assert runs.tolist() == [[0, 1, 0], [1, 0, 0]]  # down the columns
-
-
-@pytest.mark.parametrize(
-    ("counts", "box"),
-    [
-        ([8, 0, 4, 3, 33], [2, 0, 3, 3]),  # pycocotools would take row 1 for a part of the mask
-        ([0, 0, 12, 2, 0, 3, 31], [2, 0, 3, 5]),
-        ([7, 2, 39, 0], [1, 1, 2, 3]),
-        ([0, 0, 48], [0, 0, 0, 0]),
-        ([0, 48, 0], [0, 0, 8, 6]),
-    ],
-)
-@pytest.mark.parametrize("compressed", [False, True])
-def test_runs_of_no_pixels(counts: list[int], box: list[int], compressed: bool) -> None:
-    segmentation: dict[str, object] = {"size": list(HW), "counts": counts}
-    if compressed:
-        segmentation["counts"] = mask_api.frPyObjects(segmentation, *HW)["counts"].decode()
-    masks = InstanceMasks(HW, (region_counts(segmentation, HW),))
-    expected = np.repeat(np.arange(len(counts)) % 2, counts).reshape(HW[::-1]).T
-    assert np.array_equal(masks.mask(0), expected)
-    assert masks.boxes.tolist() == [box]
 
 
 @pytest.mark.parametrize(

@@ -13,21 +13,13 @@ import pytest
 from PIL import Image, ImageOps
 
 from detseg.data.formats.mask_folder import read_mask_folder
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.read import read_image, read_image_hw, read_orientation
 from detseg.errors import DataError
-from detseg.structures import ClassTable, UInt8Array
+from tests.data.formats.bad_files import mask
 from tests.data.images.painted import save_turned
 from tests.fuzz.mutator import put_together
 
-
-def as_mask(path: Path) -> UInt8Array:
-    """Read a mask of two classes."""
-    return read_mask(path, MaskEncoding(ClassTable(("a", "b")), None, 255))
-
-
-READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, read_orientation, as_mask])
+READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, read_orientation, mask])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -92,7 +84,7 @@ def test_every_wrong_byte_among_the_pixels_of_a_png_is_an_error(tmp_path: Path, 
     data = path.read_bytes()
     for place in range(data.index(b"IDAT") + 4, len(data) - 16, 7):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
-        for read in (read_image, as_mask):
+        for read in (read_image, mask):
             with pytest.raises(DataError, match=r"a\.png: "):
                 read(path)
 
@@ -104,7 +96,7 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
     for height in (16, 24):
         header = struct.pack(">IIBBBBB", 16, height, 8, 0, 0, 0, 1)
         (tmp_path / "a.png").write_bytes(put_together([(b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")]))
-        for read in (read_image, as_mask):
+        for read in (read_image, mask):
             if height == 16:
                 assert not read(tmp_path / "a.png").any()
             else:

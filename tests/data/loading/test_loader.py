@@ -10,15 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.config.schema.data import (
-    AffineConfig,
-    AugmentationConfig,
-    ColorConfig,
-    CutoutConfig,
-    ElasticConfig,
-    JpegConfig,
-)
-from detseg.data.loading.collate import PackedBatch, collate
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, ElasticConfig
+from detseg.data.loading.collate import collate
 from detseg.data.loading.examples import EvalDataset, TrainDataset
 from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
@@ -26,21 +19,9 @@ from detseg.errors import DataError
 from detseg.structures import Batch
 from tests.data.images.painted import LabeledSource, PaintedSource
 
-CONFIG = AugmentationConfig(
-    crop=0.3,
-    affine=AffineConfig(probability=0.7, rotate_degrees=10, shear_degrees=5),
-    color=ColorConfig(probability=0.7),
-    blur=0.3,
-    noise=0.3,
-    jpeg=JpegConfig(probability=0.3),
-    cutout=CutoutConfig(probability=0.3),
-    mosaic=0.5,
-    mixup=0.3,
-    multi_scale=(0.5, 1.5),
-)
-SEMANTIC = CONFIG.model_copy(
-    update={"mixup": 0.0, "scale_jitter": (0.5, 2.0), "elastic": ElasticConfig(probability=0.5)}
-)
+AFFINE = AffineConfig(probability=0.7, rotate_degrees=10, shear_degrees=5)
+CONFIG = AugmentationConfig(crop=0.3, affine=AFFINE, mosaic=0.5, mixup=0.3, multi_scale=(0.5, 1.5))
+SEMANTIC = CONFIG.model_copy(update={"mixup": 0.0, "elastic": ElasticConfig(probability=0.5)})
 
 
 def digest(batch: Batch) -> str:
@@ -88,16 +69,11 @@ def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run(
     assert run_epochs(make_loader(2, source, config), (2,)) == expected[20:]
 
 
-def test_an_example_depends_on_its_request_alone() -> None:
-    requests = [SampleRequest(epoch, index, 64, 96, True) for epoch in (0, 1) for index in range(6)]
-    forth, back = TrainDataset(PaintedSource(6), CONFIG, 0), TrainDataset(PaintedSource(6), CONFIG, 0)
-    first = [forth[request] for request in requests]
-    second = [back[request] for request in reversed(requests)][::-1]
-    for a, b in zip(first, second, strict=True):
-        assert a.item.image.shape == (64, 96, 3)
-        np.testing.assert_array_equal(a.item.image, b.item.image)
-        np.testing.assert_array_equal(a.item.boxes, b.item.boxes)
-    assert len({example.item.image.tobytes() for example in first}) == len(requests)
+def test_each_epoch_augments_an_image_in_another_way() -> None:
+    dataset = TrainDataset(PaintedSource(6), CONFIG, 0)
+    items = [dataset[SampleRequest(epoch, index, 64, 96, True)].item for epoch in (0, 1) for index in range(6)]
+    assert {item.image.shape for item in items} == {(64, 96, 3)}
+    assert len({item.image.tobytes() for item in items}) == len(items)
 
 
 def test_plain_requests_are_not_mixed() -> None:
@@ -109,15 +85,6 @@ def test_plain_requests_are_not_mixed() -> None:
     loader = make_loader(0, config=config.model_copy(update={"no_mosaic_last_epochs": 2}))
     assert isinstance(loader.batch_sampler, EpochBatchSampler)
     assert loader.batch_sampler.no_mosaic_from_epoch == 8
-
-
-def test_channels_come_first_in_a_batch() -> None:
-    examples = [EvalDataset(PaintedSource(3), (64, 96))[index] for index in range(3)]
-    packed = collate(examples)
-    assert isinstance(packed, PackedBatch)
-    assert packed.images.is_contiguous()
-    expected = np.stack([example.item.image for example in examples]).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(packed.images.numpy(), expected)
 
 
 def test_images_that_do_not_make_a_batch() -> None:
@@ -134,6 +101,7 @@ def test_a_training_batch_keeps_the_contract() -> None:
     for batch in make_loader(0):
         assert isinstance(batch, Batch)  # BoxTargets and Batch check types and shapes themselves
         assert batch.semantic is None
+        assert batch.images.is_contiguous()
         assert [len(batch.targets), len(batch.indices), len(batch.letterboxes)] == [4, 4, 0]
         height, width = batch.images.shape[2:]
         for target in batch.targets:

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from detseg.data.synthetic.drawing import SHAPE_CLASSES, shape_coverage
-from detseg.data.synthetic.scenes import MIN_SIDE, MIN_VISIBLE, Scene, Split, mask_boxes, render_scene
+from detseg.data.synthetic.drawing import shape_coverage
+from detseg.data.synthetic.scenes import MIN_SIDE, MIN_VISIBLE, Scene, Split, render_scene
 
 SCENES = [render_scene(7, "train", index, size=160, max_objects=6) for index in range(120)]
 
@@ -44,12 +44,6 @@ def test_arrays_fit_each_other_and_objects_the_pixels() -> None:
             assert np.linalg.norm(scene.image[mask].mean(axis=0) - background) > 45
         if num == 1 and scene.boxes.min() > 0 and (scene.boxes[0, 2:] < hw[::-1]).all():  # alone and inside
             assert not scene.truncated[0]
-
-
-def test_mask_boxes_of_a_mask_drawn_by_hand() -> None:
-    masks = np.zeros((2, 5, 7), dtype=bool)
-    masks[0, 1, 2:5] = masks[0, 3, 3] = masks[1, 4, 6] = True
-    assert mask_boxes(masks).tolist() == [[2, 1, 5, 4], [6, 4, 7, 5]]
 
 
 def test_the_set_is_varied() -> None:
@@ -92,7 +86,3 @@ def test_an_upright_rectangle_covers_exactly_its_pixels() -> None:
     coverage, (left, top) = shape_coverage("rectangle", length=20, width=16, angle=0.0, offset=(30.0, 40.0))
     ys, xs = np.nonzero(coverage >= 0.5)
     assert (xs.min() + left, ys.min() + top, xs.max() + left + 1, ys.max() + top + 1) == (20, 32, 40, 48)
-
-
-def test_classes_are_sorted_so_that_both_layouts_give_the_same_labels() -> None:
-    assert list(SHAPE_CLASSES) == sorted(SHAPE_CLASSES)

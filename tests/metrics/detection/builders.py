@@ -15,7 +15,6 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.structures import BoolArray, ClassTable, Detections, ImageAnnotations, InstanceMasks
 
 Box = Sequence[float]  # x1, y1, x2, y2
@@ -58,14 +57,6 @@ def rectangles(boxes: Sequence[Box], hw: tuple[int, int]) -> BoolArray:
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[int(y1) : int(y2), int(x1) : int(x2)] = True
     return masks
-
-
-def evaluator_of_coco(dataset: dict[str, Any], results: list[dict[str, Any]], **options: Any) -> DetectionEvaluator:
-    """An evaluator filled image by image from the contents of a COCO annotation file and a COCO result file."""
-    evaluator = DetectionEvaluator(coco_classes(dataset), **options)
-    for image in images_of_coco(dataset, results, evaluator.masks):
-        evaluator.update(*image)
-    return evaluator
 
 
 def images_of_coco(

@@ -54,7 +54,7 @@ def test_masks(case: Case, limit: int) -> None:
 @pytest.mark.parametrize("limit", [3, 100, 400])
 def test_crowded_images(limit: int) -> None:
     """Hundreds of detections of the same few dozen objects: more pairs than are compared at a time."""
-    case = Case(seed=4, num_images=2, num_objects=60, num_detections=2000, num_classes=2, grid=4)
+    case = Case(seed=4, num_images=2, num_objects=100, num_detections=2000, num_classes=2, grid=4)
     check(case.records(), case.classes, limit)
 
 
