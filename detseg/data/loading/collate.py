@@ -88,7 +88,7 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
     items = [example.item for example in examples]
     for name in ("semantic", "masks"):
         if (num := sum(getattr(item, name) is not None for item in items)) not in (0, len(items)):
-            raise ValueError(f"{name}: expected in all images of a batch or in none, got it in {num} of {len(items)}")
+            raise ValueError(f"{name}: expected it in all images of a batch or in none, got {num} of {len(items)}")
     semantic = [torch.from_numpy(item.semantic) for item in items if item.semantic is not None]
     return PackedBatch(
         images=_stack([item.image for item in items]),

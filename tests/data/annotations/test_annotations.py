@@ -8,13 +8,7 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.annotations.model import (
-    PackedAnnotations,
-    no_objects,
-    pack_annotations,
-    pack_images,
-    training_boxes,
-)
+from detseg.data.annotations.model import PackedAnnotations, no_objects, pack_annotations, pack_images, training_boxes
 from detseg.structures import ImageAnnotations
 
 

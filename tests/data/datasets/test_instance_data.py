@@ -134,5 +134,5 @@ def test_images_without_objects_have_masks_and_a_batch_has_them_of_all_images_or
     assert batch.targets[0].masks is not None
     assert batch.targets[0].masks.shape == (0, 32, 64)
     examples = [Example(to_item(dataset[0]), 0) for dataset in (with_masks, without)]
-    with pytest.raises(ValueError, match="masks: expected it in all images of a batch or in none, got it in 1 of 2"):
+    with pytest.raises(ValueError, match="masks: expected it in all images of a batch or in none, got 1 of 2"):
         collate(examples)

@@ -436,7 +436,7 @@ COCO: list[Case] = [
     (NO_LISTS, "x.json: expected a list of objects under 'images'; is this a COCO instances file"),
     (gone("x.json"), "x.json: there is no such annotation file"),
     ("{\0}\0", "; save it as UTF-8"),  # UTF-16, as PowerShell writes it
-    ('{"images": [1], "annotations": []}', "expected a list of objects under 'images', but entry 0 is none;"),
+    (['{"images": [1], "annotations": []}', '{"images": [""]}'], "objects under 'images', but entry 0 is none;"),
     ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}', "a list of objects under 'categories'"),
     (coco_content() | {"categories": [{"id": k, "name": f"c{k}"} for k in range(32_000)]}, CAT_3),  # linear time
     (['{"images": [{"id": ' + "9" * 100_000 + "}]}"], "image number 0: id: expected a whole number, got '9999"),

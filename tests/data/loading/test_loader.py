@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.config.schema.data import AffineConfig, AugmentationConfig, ElasticConfig
+from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, ElasticConfig
 from detseg.data.loading.collate import collate
 from detseg.data.loading.examples import EvalDataset, TrainDataset
 from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
@@ -20,8 +20,9 @@ from detseg.structures import Batch
 from tests.data.images.painted import LabeledSource, PaintedSource
 
 AFFINE = AffineConfig(probability=0.7, rotate_degrees=10, shear_degrees=5)
-CONFIG = AugmentationConfig(crop=0.3, affine=AFFINE, mosaic=0.5, mixup=0.3, multi_scale=(0.5, 1.5))
-SEMANTIC = CONFIG.model_copy(update={"mixup": 0.0, "elastic": ElasticConfig(probability=0.5)})
+COLOR, ELASTIC = ColorConfig(probability=0.7), ElasticConfig(probability=0.5)
+CONFIG = AugmentationConfig(crop=0.3, affine=AFFINE, color=COLOR, blur=0.3, mosaic=0.5, mixup=0.3, multi_scale=(0.5, 2))
+SEMANTIC = CONFIG.model_copy(update={"mixup": 0.0, "scale_jitter": (0.5, 2.0), "elastic": ELASTIC})
 
 
 def digest(batch: Batch) -> str:
@@ -91,7 +92,7 @@ def test_images_that_do_not_make_a_batch() -> None:
     plain, labeled = EvalDataset(PaintedSource(3), (64, 96))[0], EvalDataset(LabeledSource(3), (64, 96))[0]
     for other, message in (
         (EvalDataset(PaintedSource(3), (64, 64))[0], "images of one size"),
-        (labeled, "semantic: expected it in all images of a batch or in none, got it in 1 of 2"),
+        (labeled, "semantic: expected it in all images of a batch or in none, got 1 of 2"),
     ):
         with pytest.raises(ValueError, match=message):
             collate([plain, other])

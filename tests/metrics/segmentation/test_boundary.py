@@ -1,4 +1,4 @@
-"""Bands and their overlaps: by distances between pixels."""
+"""Bands and their overlaps: by distances between pixels, and counted by hand."""
 
 from __future__ import annotations
 
@@ -62,3 +62,14 @@ def test_overlaps_equal_intersection_and_union_of_masks(seed: int) -> None:
         found = band_by_distance((predicted == label) & (truth != 255), 3)
         assert intersections[label] == np.count_nonzero(true & found)
         assert unions[label] == np.count_nonzero(true | found)
+
+
+def test_a_square_off_by_one_counted_by_hand() -> None:
+    """An 8 × 8 square on 20 × 20 pixels, predicted one column too far right; width 1.
+
+    Each band has 8² - 6² = 28 pixels; 7 of the upper and of the lower row are in both, 28 + 28 - 14 = 42 in either.
+    """
+    truth = torch.zeros(20, 20, dtype=torch.uint8)
+    predicted = truth.clone()
+    truth[6:14, 5:13], predicted[6:14, 6:14] = 1, 1
+    assert band_overlaps(predicted, truth, 2, 1)[:, 1].tolist() == [14, 42]

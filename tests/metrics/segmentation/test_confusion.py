@@ -1,4 +1,4 @@
-"""Pixels by true and predicted label: by loops over pixels, in every kind of input, and wrong labels."""
+"""Pixels by true and predicted label: by hand, by loops over pixels, in every kind of input, and wrong labels."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def looped(predicted: Tensor, truth: Tensor) -> list[list[int]]:
     for found, true in zip(predicted.flatten().tolist(), truth.flatten().tolist(), strict=True):
         counts[true][found] += 1
     return counts
+
+
+def test_a_4_by_4_map_counted_by_hand() -> None:
+    truth = torch.tensor([[0, 0, 1, 1], [0, 0, 1, 255], [2, 2, 1, 255], [2, 2, 2, 0]], dtype=torch.uint8)
+    predicted = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [2, 0, 0, 2], [2, 2, 1, 0]], dtype=torch.uint8)
+    counts = pair_counts(predicted, truth)
+    # Truth 0: 5 pixels, one of them taken for 1.  Truth 1: 4, one taken for 0.  Truth 2: 5, one for 0, one for 1.
+    assert counts[:3, :3].tolist() == [[4, 1, 0], [1, 3, 0], [1, 1, 3]]
+    assert counts[255, :3].tolist() == [0, 1, 1]
+    assert (counts.dtype, int(counts.sum())) == (torch.int64, 16)
 
 
 @pytest.mark.parametrize("num_classes", [1, 2, 21, 255])
