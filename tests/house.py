@@ -88,7 +88,6 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "formats": {"annotations", "images", "datasets", "checks"},
     "synthetic": {"formats"},
     "download": {"formats"},
-    "fingerprint": {"annotations", "datasets", "formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
     "build": {"annotations", "datasets", "formats", "synthetic", "download"},
@@ -99,17 +98,21 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
 READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 """Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
-MOST_ENTRIES = 12
+FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
 MAY_BE_LARGER = {"detseg": 21, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
 MAY_BE_LARGER |= {"detseg/models/yolo": 13}
 """Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
 
 KNOWN_CIRCLES = (
-    frozenset({"checkpoint", "safe_weights"}),
-    frozenset({"draw", "structures"}),
-    frozenset({"training"}),
+    ("checkpoint", "safe_weights"),
+    (
+        *(f"draw/{name}" for name in ("__init__", "boxes", "colors", "instances", "lettering", "pictures", "semantic")),
+        *("draw/writing", "structures/__init__", "structures/batches", "structures/detections"),
+        "structures/segmentation",
+    ),
+    tuple(f"training/{name}" for name in ("nan_report", "run_state", "step_guard", "task")),
 )
-"""Parts of the package whose files import each other in a circle, until they are restructured."""
+"""Files of the package that import each other in a circle, until they are restructured."""
 
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -172,26 +175,15 @@ def import_direction_in_data(root: Path) -> list[str]:
 
 def import_circles(root: Path) -> list[str]:
     """Files that import each other in a circle, imports inside functions and for type checking included."""
-    return [
-        f"{circle}: import each other in a circle"
-        for circle, parts in circles_by_part(root).items()
-        if parts not in KNOWN_CIRCLES
-    ]
+    new = [circle for circle in circles(root) if circle not in KNOWN_CIRCLES]
+    return [f"detseg/{'.py ⇄ detseg/'.join(circle)}.py: import each other in a circle" for circle in new]
 
 
-def circles_by_part(root: Path) -> dict[str, frozenset[str]]:
-    """The circles, each as the names of its files, with the parts of the package that these lie in."""
+def circles(root: Path) -> list[tuple[str, ...]]:
+    """The circles, each as the names of its files below detseg/."""
     files = {path: _imported_files(root, path) for path in python_files(root, "detseg")}
-    return {
-        " ⇄ ".join(_where(root, path) for path in sorted(circle)): frozenset(
-            _part_of(root, _module(root, path)) or "" for path in circle
-        )
-        for circle in _circles(files)
-    }
-
-
-def _module(root: Path, path: Path) -> str:
-    return ".".join(path.relative_to(root).with_suffix("").parts)
+    name = {path: path.relative_to(root / "detseg").with_suffix("").as_posix() for path in files}
+    return [tuple(sorted(name[path] for path in circle)) for circle in _circles(files)]
 
 
 def _imported_files(root: Path, path: Path) -> set[Path]:
@@ -227,7 +219,7 @@ def _circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
 
 
 def folder_sizes(root: Path) -> list[str]:
-    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with a single file.
+    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with fewer than `FEWEST_ENTRIES`.
 
     `__init__.py` does not count. MAY_BE_LARGER lists folders that are still to be restructured.
     """
@@ -237,8 +229,8 @@ def folder_sizes(root: Path) -> list[str]:
         where = _where(root, folder)
         if len(entries) > MAY_BE_LARGER.get(where, MOST_ENTRIES):
             found.append(f"{where}: {len(entries)} entries, at most {MAY_BE_LARGER.get(where, MOST_ENTRIES)}")
-        if (folder / "__init__.py").exists() and len(entries) < 2:
-            found.append(f"{where}/__init__.py: a folder for fewer than two files")
+        if (folder / "__init__.py").exists() and len(entries) < FEWEST_ENTRIES:
+            found.append(f"{where}: {len(entries)} entries, at least {FEWEST_ENTRIES}")
     return found
 
 

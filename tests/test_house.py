@@ -121,7 +121,7 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     ),
     (house.import_circles, "detseg/config/schema/data.py", "from detseg.data import build\n", "in a circle"),
     (house.import_circles, "detseg/errors.py", LAZY.format("import detseg.config.schema.data"), "in a circle"),
-    (house.folder_sizes, "detseg/things/__init__.py", "", "a folder for fewer than two"),
+    (house.folder_sizes, "detseg/things/__init__.py", "", "things: 0 entries, at least 3"),
     (house.library_borders, "detseg/predict.py", LAZY.format("import lightning as L"), ":6: lightning is imported"),
     (house.library_borders, "detseg/predict.py", "import pytorch_lightning\n", "lightning is imported"),
     (
@@ -197,7 +197,12 @@ def test_allowances_for_folders_and_circles_are_still_needed() -> None:
     for folder, most in house.MAY_BE_LARGER.items():
         entries = {path.relative_to(ROOT / folder).parts[0] for path in (ROOT / folder).rglob("*.py")}
         assert len(entries - {"__init__.py"}) == most > house.MOST_ENTRIES, folder
-    assert set(house.KNOWN_CIRCLES) == {frozenset(parts) for parts in house.circles_by_part(ROOT).values()}
+    assert set(house.KNOWN_CIRCLES) == set(house.circles(ROOT))
+
+
+def test_every_folder_is_a_package() -> None:
+    folders = {path.parent for path in house.python_files(ROOT, "detseg")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
 RIGHT: list[tuple[Rule, str, str]] = [

@@ -49,8 +49,6 @@ warnings.filters[:] = filters  # what is there already would not be added again
 for name in names:
     importlib.import_module(name)
     changed = {key for key in os.environ.keys() | environment if os.environ.get(key) != environment.get(key)}
-    # Until albumentations is imported by the function that needs it; it would ask a server for its newest version.
-    changed -= {"NO_ALBUMENTATIONS_UPDATE"}
     assert not changed, (name, changed)
     assert warnings.filters == filters, (name, warnings.filters[:3])
     assert gc.isenabled() and gc.get_freeze_count() == 0, name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing as mp
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,9 @@ from detseg.config.schema.data import (
     JpegConfig,
 )
 from detseg.data.formats.coco import read_coco
+from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import train_loader
+from detseg.data.loading.sampling import SampleRequest
 from detseg.structures import Batch
 from detseg.training.processes import Processes
 from tests.tiny import write_ellipses
@@ -62,9 +66,13 @@ def digests(batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.stack(rows)
 
 
+def _coco(root: Path) -> tuple[Path, Path]:
+    return root / "train", root / "annotations" / "instances_train.json"
+
+
 def stream(root: Path, masks: bool, num_workers: int, rank: int, world_size: int) -> list[np.ndarray[Any, Any]]:
     """The digests of this process's share of the first batches."""
-    source = read_coco(root / "train", root / "annotations" / "instances_train.json", masks=masks)
+    source = read_coco(*_coco(root), masks=masks)
     loader = train_loader(
         source,
         (MASKS if masks else BOXES).model_copy(update={"albumentations": root / "pipeline.yaml"}),
@@ -129,3 +137,19 @@ def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) 
     found = {layout: digest_of(layout, root, masks, tmp_path / f"{layout}") for layout in layouts}
     assert len(set(found.values())) == 1, found
     print(f"sha256 of the first {NUM_BATCHES} global batches: {found[1, 0]}")
+
+
+def test_threads_see_the_samples_of_one(tmp_path: Path) -> None:
+    pipeline = A.Compose([A.Rotate(p=0.5), A.RandomBrightnessContrast(p=0.5), A.HorizontalFlip()])
+    source = read_coco(*_coco(write_ellipses(tmp_path, {"train": NUM_IMAGES})))
+    requests = [SampleRequest(epoch, index, 64, 96, mix=True) for epoch in range(3) for index in range(NUM_IMAGES)]
+    alone, shared = (TrainDataset(source, BOXES, seed=3, albumentations=pipeline) for _ in range(2))
+    expected = [alone[request].item.image.tobytes() for request in requests]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            found = list(threads.map(lambda request: shared[request].item.image.tobytes(), requests))
+    finally:
+        sys.setswitchinterval(before)
+    assert [one == other for one, other in zip(found, expected, strict=True)] == [True] * len(requests)

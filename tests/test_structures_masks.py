@@ -51,11 +51,11 @@ class TestInstanceMasks:
         assert part.all()
 
     @pytest.mark.parametrize("positions", [[2, 0, 0], np.array([2, 0, 0]), [-2, 0, 0]])
-    def test_picked_in_the_order_given(self, positions: list[int]) -> None:
-        np.testing.assert_array_equal(MASKS.picked(positions).dense(), DENSE[[2, 0, 0]])
+    def test_select_in_the_order_given(self, positions: list[int]) -> None:
+        np.testing.assert_array_equal(MASKS.select(positions).dense(), DENSE[[2, 0, 0]])
 
     def test_none_at_all(self) -> None:
-        none = MASKS.picked([])
+        none = MASKS.select([])
         assert len(none) == 0
         assert none.dense().shape == (0, 6, 9)
         assert none.areas.shape == (0,)
@@ -136,7 +136,7 @@ class TestSlicing:
     def check(self, some: Detections, expected: list[int]) -> None:
         assert some.boxes[:, 0].tolist() == expected
         if some.masks is not None:
-            assert some.masks == MASKS.picked(expected)
+            assert some.masks == MASKS.select(expected)
             assert some.masks.dense().shape == (len(expected), 6, 9)
         if some.grids is not None:
             assert (some.grids.probabilities[:, 0, 0] * 8).tolist() == expected
@@ -149,7 +149,7 @@ class TestSlicing:
 
     def test_one_mask_and_one_grid_for_each_box(self) -> None:
         with pytest.raises(ValueError, match="masks: expected one for each of 4 boxes, got 2"):
-            found(MASKS.picked([0, 1]))
+            found(MASKS.select([0, 1]))
         with pytest.raises(ValueError, match="grids: expected one for each of 4 boxes, got 3"):
             found(None, grids(3))
 

@@ -52,13 +52,14 @@ def open_split(
 ) -> DetectionDataset:
     """Open a split with boxes, or with boxes and instance masks; see ``open_dataset``."""
     names = classes or config.classes
+    skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
         case VocConfig() if not masks:
             return read_voc(config.root, _voc_list(config, split), config.years, names)
         case VocConfig():
             raise DataError("data.name: voc has no instance masks; set data.name=coco, or model.name=faster_rcnn")
         case CocoConfig():
-            return read_coco(*_paths(config, split), names, masks)
+            return read_coco(*_paths(config, split), names, masks, skip_bad)
         case ShapesConfig() if masks:
             root = _shapes_root(config, split) / "coco"
             return read_coco(root / split, root / f"annotations/instances_{split}.json", names or SHAPE_CLASSES, masks)

@@ -54,7 +54,7 @@ VOC_ARCHIVES: Archives = {
             f"{_SERVER}/voc2012/VOCtrainval_11-May-2012.tar",
             1_999_639_040,
             "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
-        ),
+        )
     },
 }
 

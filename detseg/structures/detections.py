@@ -78,7 +78,7 @@ class Detections:
             boxes=self.boxes[picked],
             scores=self.scores[picked],
             labels=self.labels[picked],
-            masks=None if self.masks is None else self.masks.picked(torch.arange(len(self))[picked.cpu()].tolist()),
+            masks=None if self.masks is None else self.masks.select(torch.arange(len(self))[picked.cpu()].tolist()),
             grids=None if self.grids is None else self.grids[picked],
         )
 

@@ -31,7 +31,7 @@ class InstanceMasks:
     def __len__(self) -> int:
         return len(self.counts)
 
-    def picked(self, positions: Sequence[int] | IntArray) -> InstanceMasks:
+    def select(self, positions: Sequence[int] | IntArray) -> InstanceMasks:
         """The masks at some positions, in that order."""
         return InstanceMasks(self.hw, tuple(self.counts[int(i)] for i in positions))
 

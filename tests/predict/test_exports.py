@@ -128,7 +128,7 @@ def test_yolo_has_shares_of_the_picture(predictor: Predictor, images: Path, tmp_
         np.testing.assert_allclose(rows[:, 5], found.scores.numpy(), rtol=0, atol=5.01e-7)
         assert found.masks is not None
         lines = (out / "segments" / name).with_suffix(".txt").read_text().splitlines()
-        masks = found.masks.picked([i for i, area in enumerate(found.masks.areas) if area])
+        masks = found.masks.select([i for i, area in enumerate(found.masks.areas) if area])
         assert len(lines) == len(masks) >= 3
         for line, mask in zip(lines, masks.dense(), strict=True):
             polygon = np.array(line.split()[1:], dtype=np.float64).reshape(-1, 2) * [width, height]

@@ -47,7 +47,7 @@ def test_masks_go_with_their_detections_above_the_threshold() -> None:
     best = Predictor(network, CLASSES, INPUT_HW, score_threshold=0.8)(noise(100, 130))
     assert len(best) == 2
     assert everything.masks is not None
-    assert best.masks == everything.masks.picked([0, 1])
+    assert best.masks == everything.masks.select([0, 1])
 
 
 def test_an_image_without_objects_has_no_masks() -> None:

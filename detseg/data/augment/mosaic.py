@@ -40,8 +40,7 @@ class MixPartners:
 
     def __init__(self, seed: int, num_samples: int) -> None:
         self._seed, self._num_samples = seed, num_samples
-        self._epoch: int | None = None
-        self._order = self._place = np.zeros(0, dtype=np.int64)
+        self._drawn: tuple[int, IntArray, IntArray] | None = None
 
     def draw(self, num: int, epoch: int, index: int, rng: np.random.Generator) -> list[int]:
         """Positions in the data set of ``num`` images other than ``index``, each at most once if there are enough."""
@@ -52,12 +51,13 @@ class MixPartners:
 
     def group(self, epoch: int, index: int) -> IntArray:
         """(up to GROUP_SIZE,) positions in the data set of the images in the group of image ``index``, with itself."""
-        if epoch != self._epoch:
-            self._order = epoch_order(self._seed, epoch, self._num_samples)
-            self._place = np.argsort(self._order)
-            self._epoch = epoch
-        first = min(int(self._place[index]) // GROUP_SIZE * GROUP_SIZE, max(self._num_samples - GROUP_SIZE, 0))
-        return self._order[first : first + GROUP_SIZE]
+        drawn = self._drawn  # another thread may replace it
+        if drawn is None or drawn[0] != epoch:
+            order = epoch_order(self._seed, epoch, self._num_samples)
+            self._drawn = drawn = epoch, order, np.argsort(order)
+        _, order, place = drawn
+        first = min(int(place[index]) // GROUP_SIZE * GROUP_SIZE, max(self._num_samples - GROUP_SIZE, 0))
+        return order[first : first + GROUP_SIZE]
 
 
 def mosaic(

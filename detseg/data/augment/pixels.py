@@ -5,8 +5,10 @@ This is the only file that imports albumentations.
 
 from __future__ import annotations
 
+import copy
 import os
 import random
+import threading
 from typing import Any
 
 import numpy as np
@@ -44,22 +46,33 @@ class PixelChanges:
     """The pixel changes that the settings ask for, in order."""
 
     def __init__(self, config: AugmentationConfig) -> None:
-        self._changes = A.Compose(_pixel_changes(config), strict=True)
+        self._changes = SeededPipeline(A.Compose(_pixel_changes(config), strict=True))
 
     def __call__(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
         """(H, W, 3) uint8 RGB → the same, changed."""
-        draw_from(self._changes, rng)
-        changed: UInt8Array = self._changes(image=image)["image"]
+        changed: UInt8Array = self._changes(rng, image=image)["image"]
         return changed
 
 
-def draw_from(pipeline: Any, rng: np.random.Generator) -> None:
-    """Have all transforms of a pipeline draw from one stream, in turn.
+class SeededPipeline:
+    """A pipeline of albumentations whose random choices all come from the generator of a call.
 
-    With ``set_random_seed`` every transform would have the same stream: those of one probability would all happen, or
-    none of them.
+    It keeps the generator, so each thread has a copy of its own.
     """
-    pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._of_thread: dict[int, Any] = {}
+
+    def __call__(self, rng: np.random.Generator, **targets: Any) -> dict[str, Any]:
+        """What the pipeline returns for an image and its targets."""
+        thread = threading.get_ident()
+        if thread not in self._of_thread:
+            self._of_thread[thread] = copy.deepcopy(self._pipeline)
+        pipeline = self._of_thread[thread]
+        # By set_random_seed every transform would have the same stream: those of one probability all happen, or none.
+        pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        return dict(pipeline(**targets))
 
 
 def _pixel_changes(config: AugmentationConfig) -> list[Any]:

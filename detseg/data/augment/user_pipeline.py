@@ -19,7 +19,7 @@ import yaml
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.geometry import keep_visible, letterboxed
 from detseg.data.augment.item import AugmentItem
-from detseg.data.augment.pixels import A, draw_from
+from detseg.data.augment.pixels import A, SeededPipeline
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
 from detseg.structures import IGNORE_LABEL
@@ -40,35 +40,21 @@ _READ_BOXES = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCo
 def load_pipeline(file: Path) -> Any:
     """Read what ``A.save(pipeline, file, data_format="yaml")``, or ``"json"``, has written.
 
-    Only transforms of albumentations itself are created; nothing else in the file is called or imported.
+    Transforms are looked up among those that albumentations knows by name; nothing in the file is imported.
 
     Raises:
         ConfigError: the file cannot be read, or is no such pipeline.
     """
     try:
         text = file.read_text(encoding="utf-8")
-        tree = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
-        if not isinstance(tree, dict) or "transform" not in tree:
-            raise ValueError("expected a pipeline as A.save(pipeline, path, data_format='yaml') writes it")
-        _check_classes(tree["transform"])
-        return A.from_dict(tree)
-    except (OSError, TypeError, ValueError, KeyError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or one_line(error).partition(" For further information")[0]
-        raise ConfigError(f"{_SETTING}: {file}: not a pipeline that can be loaded: {reason}") from error
+        return A.from_dict(json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text))
+    except Exception as error:  # albumentations takes what it is given, so that anything may be raised
+        raise ConfigError(f"{_SETTING}: {file}: not a pipeline as A.save writes it: {_reason(error)}") from error
 
 
-def _check_classes(node: Any) -> None:
-    """Refuse a node of a pipeline that is anything but a transform of albumentations that a file can restore."""
-    name = node.get("__class_fullname__") if isinstance(node, dict) else node
-    kind: Any = vars(A).get(name) if isinstance(name, str) else None
-    is_transform = isinstance(kind, type) and issubclass(kind, A.BasicTransform | A.BaseCompose)
-    if not is_transform or not kind.is_serializable():
-        raise ValueError(
-            f"expected transforms of albumentations {A.__version__} that A.save can write, got {name!r}; a "
-            "transform class of your own can be given to TrainDataset in Python"
-        )
-    for child in node.get("transforms", []):
-        _check_classes(child)
+def _reason(error: Exception) -> str:
+    text = one_line(error).partition(" For further information")[0]  # pydantic's, with an address
+    return getattr(error, "strerror", None) or f"{type(error).__name__}: {text}"
 
 
 class UserPipeline:
@@ -91,24 +77,31 @@ class UserPipeline:
         self._moves = any(isinstance(leaf, A.DualTransform) for leaf in leaves)
         self._reads_boxes = any(isinstance(leaf, _READ_BOXES) for leaf in leaves)
         own = pipeline.processors["bboxes"].params if "bboxes" in pipeline.processors else A.BboxParams("pascal_voc")
-        boxes = A.BboxParams(
-            "pascal_voc",
-            clip=True,
-            filter_invalid_bboxes=True,
-            min_area=own.min_area,
-            min_visibility=max(own.min_visibility, config.min_visibility),
-            min_width=max(own.min_width, MIN_SIDE),
-            min_height=max(own.min_height, MIN_SIDE),
-            max_accept_ratio=own.max_accept_ratio,
-        )
-        options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
         try:
             if lost := [type(leaf).__name__ for leaf in leaves if not leaf.is_serializable()]:
                 raise ValueError(f"{lost[0]} cannot be saved, so the run could not be repeated; write a class instead")
-            self.content = json.dumps(A.to_dict(pipeline)["transform"], sort_keys=True, default=str).encode()
-            self._pipeline = A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True)
-        except (NotImplementedError, ValueError) as error:
-            raise ConfigError(f"{_SETTING}: {one_line(error)}") from error
+            if any(isinstance(leaf, A.Morphological) for leaf in leaves):
+                raise ValueError("Morphological of albumentations 2.0 moves boxes wrongly where there are several")
+            boxes = A.BboxParams(
+                "pascal_voc",
+                clip=True,
+                filter_invalid_bboxes=True,
+                min_area=own.min_area,
+                min_visibility=max(own.min_visibility, config.min_visibility),
+                min_width=max(own.min_width, MIN_SIDE),
+                min_height=max(own.min_height, MIN_SIDE),
+                max_accept_ratio=own.max_accept_ratio,
+            )
+            options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
+            # Arrays by their numbers; other objects by their class, since their text may hold an address in memory.
+            tree, plain = (
+                A.to_dict(pipeline)["transform"],
+                lambda x: x.tolist() if hasattr(x, "tolist") else str(type(x)),
+            )
+            self.content = json.dumps(tree, sort_keys=True, default=plain).encode()
+            self._run = SeededPipeline(A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True))
+        except Exception as error:  # as above
+            raise ConfigError(f"{_SETTING}: {_reason(error)}") from error
         for leaf in leaves:
             leaf.set_deterministic(False)  # it is true in a ReplayCompose
             leaf.mask_interpolation = cv2.INTER_NEAREST_EXACT if isinstance(leaf, _RESIZES) else cv2.INTER_NEAREST
@@ -123,12 +116,11 @@ class UserPipeline:
         Raises:
             DataError: the pipeline raised, or its image is not uint8 RGB.
         """
-        draw_from(self._pipeline, rng)
         try:
-            result = self._pipeline(image=item.image, **(self._targets(item) if self._moves else {}))
+            result = self._run(rng, image=item.image, **(self._targets(item) if self._moves else {}))
             changed = _from_result(item, result) if self._moves else replace(item, image=result["image"])
         except Exception as error:
-            raise DataError(f"{_SETTING}: the pipeline failed: {type(error).__name__}: {one_line(error)}") from error
+            raise DataError(f"{_SETTING}: the pipeline failed: {_reason(error)}") from error
         image = changed.image
         if image.dtype != np.uint8 or image.shape[2:] != (3,):
             raise DataError(

@@ -22,7 +22,6 @@ class SampleSource(Protocol):
     @property
     def classes(self) -> ClassTable:
         """The classes of the data set."""
-        ...
 
     def __len__(self) -> int: ...
 
@@ -34,11 +33,9 @@ class EvalSource(SampleSource, Protocol):
 
     def image_id(self, index: int, /) -> int:
         """The id of an image in evaluation files."""
-        ...
 
     def annotations(self, index: int, /) -> ImageAnnotations:
         """The ground truth of an image in original pixels, as its file states it."""
-        ...
 
 
 def file_of(source: SampleSource, index: int) -> str:

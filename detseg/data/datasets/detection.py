@@ -87,7 +87,7 @@ class DetectionDataset(ImageDataset):
             boxes=boxes[keep],
             labels=objects.labels[keep],
             ignore=objects.ignore[keep],
-            masks=None if objects.masks is None else objects.masks.picked(np.flatnonzero(keep)),
+            masks=None if objects.masks is None else objects.masks.select(np.flatnonzero(keep)),
         )
 
     def annotations(self, index: int) -> ImageAnnotations:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import threading
 
 from detseg.data.datasets.contract import SampleSource, checked_sample
 from detseg.structures import Sample
@@ -19,19 +19,18 @@ class SampleCache:
 
     def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
         self._source, self._max_bytes = source, max_bytes
-        self._kept: OrderedDict[tuple[int, tuple[int, int]], Sample] = OrderedDict()
-        self._num_bytes = 0
+        self._kept: dict[tuple[int, tuple[int, int]], Sample] = {}
+        self._num_bytes, self._lock = 0, threading.Lock()
 
     def __call__(self, index: int, input_hw: tuple[int, int]) -> Sample:
         """The result of ``checked_sample``; errors are not cached."""
         key = (index, input_hw)
-        if key not in self._kept:
-            self._kept[key] = checked_sample(self._source, index, input_hw)
-            self._num_bytes += _num_bytes(self._kept[key])
-        sample = self._kept[key]
-        self._kept.move_to_end(key)
-        while self._num_bytes > self._max_bytes:
-            self._num_bytes -= _num_bytes(self._kept.popitem(last=False)[1])
+        sample = self._kept.get(key) or checked_sample(self._source, index, input_hw)
+        with self._lock:
+            self._num_bytes += 0 if self._kept.pop(key, None) else _num_bytes(sample)
+            self._kept[key] = sample  # the last one
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= _num_bytes(self._kept.pop(next(iter(self._kept))))
         return sample
 
     def __reduce__(self) -> tuple[type[SampleCache], tuple[SampleSource, int]]:

@@ -23,19 +23,15 @@ class MaskSource(Protocol):
 
     def read(self, index: int) -> UInt8Array:
         """(H, W) uint8 labels, ``IGNORE_LABEL`` where a pixel is ignored."""
-        ...
 
     def where(self, index: int) -> str:
         """The mask's name in messages: its file, and the place in it."""
-        ...
 
     def stated_hw(self, index: int) -> tuple[int, int] | None:
         """Height and width of the image in pixels if the mask's file states them; nothing is decoded."""
-        ...
 
     def select(self, indices: Sequence[int]) -> MaskSource:
         """The maps at some positions, in this order."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,6 +104,7 @@ def read_coco(
     annotation_file: Path | str,
     classes: ClassTable | Sequence[str] | None = None,
     masks: bool = False,
+    skip_bad: bool = False,
 ) -> DetectionDataset:
     """Read a data set in COCO layout; images keep the order of the file, annotations that of their image.
 
@@ -113,8 +114,9 @@ def read_coco(
             data set is used.
         classes: None: all categories of the file, in the order of their ids. Names: these categories in this order;
             annotations of others are left out and reported. A table (``train.classes``): likewise; its ids are kept.
-        masks: whether to use the segmentations, too: polygons and run lengths of both kinds. They are decoded when an
-            image is used; a wrong one is an error then.
+        masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of some images are
+            decoded now, the others when their image is used; a wrong one is an error then.
+        skip_bad: whether wrong ones are reported instead of raised now, since the training skips them.
 
     Raises:
         DataError: a file is missing, an entry is wrong or refers to nothing, a class is not among the categories, or
@@ -124,7 +126,7 @@ def read_coco(
     packed, table = load_coco(root, file, classes, report, masks=masks)
     report_contents(packed, table, report)
     if masks:
-        _inspect_masks(packed, report)
+        _inspect_masks(packed, report, skip_bad)
     return DetectionDataset(packed, root, table, report, f"coco {file.stem}")
 
 
@@ -206,7 +208,6 @@ def load_coco(
 
 
 def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
-    """The version of the file, its bytes, and its entries."""
     try:
         with file.open("rb") as source:
             version, data = file_version(source), source.read()
@@ -308,7 +309,7 @@ def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport)
             raise DataError(f"{file}: image {image.id}: file_name: {what}; write it relative to that folder")
         paths.append(posixpath.normpath(image.file_name))
     # One listing for each folder is faster than one question for each image.
-    folders = [folder for folder in {path.rpartition("/")[0] for path in paths} if (root / folder).is_dir()]
+    folders = [folder for folder in {path.rpartition("/")[0] for path in paths} if os.path.isdir(root / folder)]
     there = {posixpath.join(folder, name) for folder in folders for name in os.listdir(root / folder)}
     if missing := [path for path in paths if path not in there]:
         what = f"{len(missing)} of {len(paths)} images missing: {listed(missing)}"
@@ -377,13 +378,22 @@ def _check_lengths(segmentations: Segmentations, hint: str) -> None:
         )
 
 
-def _inspect_masks(packed: PackedAnnotations, report: DataReport) -> None:
-    """Decode the masks of some images, so that a file with wrong ones is noticed before training."""
+def _inspect_masks(packed: PackedAnnotations, report: DataReport, skip_bad: bool) -> None:
     indices = np.unique(np.linspace(0, len(packed) - 1, _MAX_INSPECTED).astype(np.int64)).tolist()
+    bad = list[DataError]()
     for index in indices:
-        masks = packed.image(index).masks
+        try:
+            masks = packed.image(index).masks
+        except DataError as error:
+            bad.append(error)
+            if not skip_bad or len(bad) == len(indices):
+                raise
+            continue
         assert masks is not None
         if num_empty := int((masks.areas == 0).sum()):
             report.add(DataIssue.NO_PIXEL, packed.path(index), num_empty)
+    if bad:
+        what = f"images with wrong masks, which the training will skip: {len(bad)} of {len(indices)}"
+        report.note(f"{what}; the first: {one_line(bad[0])}")
     if len(indices) < len(packed):
         report.note(f"images whose masks were decoded when opened: {len(indices)} of {len(packed)}, evenly spread")

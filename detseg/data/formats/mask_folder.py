@@ -76,7 +76,9 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
     for stem in [stem for stem in image_files if stem + suffix not in mask_files]:
-        behind_link = [name for kind in sorted(IMAGE_SUFFIXES) if (masks / (name := stem + suffix + kind)).is_file()]
+        behind_link = [
+            name for kind in sorted(IMAGE_SUFFIXES) if os.path.isfile(masks / (name := stem + suffix + kind))
+        ]
         if behind_link:  # a folder of masks may serve several folders of images
             mask_files[stem + suffix] = behind_link
     if missing := [stem for stem in image_files if stem + suffix not in mask_files]:

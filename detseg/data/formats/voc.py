@@ -37,10 +37,7 @@ _LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
 
 
 def read_voc(
-    root: Path | str,
-    split: str,
-    years: Sequence[str] = (),
-    classes: ClassTable | Sequence[str] | None = None,
+    root: Path | str, split: str, years: Sequence[str] = (), classes: ClassTable | Sequence[str] | None = None
 ) -> DetectionDataset:
     """Read one split of a data set in VOC layout for detection; image ids are 1 to I in the order of the lists.
 
@@ -118,7 +115,7 @@ def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
     """The folder of a year (``VOC2007`` for "2007") in or below ``root``, or None."""
     folder = f"VOC{year}"
     candidates = [root / folder, root / "VOCdevkit" / folder] + ([root] if root.name == folder else [])
-    return next((path for path in candidates if (path / "ImageSets" / task).is_dir()), None)
+    return next((path for path in candidates if os.path.isdir(path / "ImageSets" / task)), None)
 
 
 def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
@@ -200,7 +197,7 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
         there = sorted(item.stem for item in path.parent.glob("*.txt"))
         near = did_you_mean(path.stem, there)
         raise DataError(f"{path}: there is no such list{near}; the lists there: {listed(there) or 'none'}") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the list: {error}") from None
     stems = []
     for number, line in enumerate(lines, start=1):

@@ -25,9 +25,6 @@ _FIX = "set data.root to another folder, or delete this one"
 def write_shapes(root: Path, num_train: int, num_val: int, size: int, max_objects: int, seed: int) -> bool:
     """Write the shapes set unless ``root`` holds this very set already.
 
-    ``root/voc`` gets the VOC layout (splits train and val), ``root/coco`` the COCO layout (folders ``train`` and
-    ``val``, ``annotations/instances_train.json`` and ``instances_val.json``), ``root/shapes.json`` the parameters.
-
     Args:
         root: folder to write; it must be absent or empty, or hold this set.
         num_train, num_val: images of the splits, at least 1.

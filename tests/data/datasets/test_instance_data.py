@@ -84,6 +84,8 @@ def test_a_wrong_segmentation_is_an_error_when_it_is_decoded(tmp_path: Path) -> 
     message = r"x\.json: annotation 1: segmentation: a polygon needs x and y of at least 3 corners, got 5 numbers"
     with pytest.raises(DataError, match=message):
         read_coco(*with_wrong_segmentation(tmp_path, 1), masks=True)
+    skipping = read_coco(*with_wrong_segmentation(tmp_path, 1), masks=True, skip_bad=True).report.lines()
+    assert any("with wrong masks, which the training will skip: 1 of 200; the first: " in line for line in skipping)
     dataset = read_coco(*with_wrong_segmentation(tmp_path, 2), masks=True)
     assert "images whose masks were decoded when opened: 200 of 300, evenly spread" in dataset.report.lines()
     for use in (dataset.annotations, dataset.__getitem__):

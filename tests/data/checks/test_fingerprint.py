@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.fingerprint import VERSION, Fingerprint, fingerprint
+from detseg.data.checks.fingerprint import VERSION, Fingerprint, fingerprint
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder

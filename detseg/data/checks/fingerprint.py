@@ -18,7 +18,6 @@ import numpy.typing as npt
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
-from detseg.data.formats.instances_to_labels import CocoMasks
 
 VERSION = 2
 """Counts up when the same data gets other digests; fingerprints of different versions are not compared."""
@@ -66,7 +65,7 @@ def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Pa
         yield from (masks.files.path_bytes, masks.files.path_offsets)
         meaning = masks.encoding
         yield repr((meaning.values, meaning.ignore_index, meaning.colors, meaning.ignore_colors)).encode()
-    packed = masks.packed if isinstance(masks, CocoMasks) else dataset.packed
+    packed = getattr(masks, "packed", dataset.packed)
     if isinstance(packed, PackedAnnotations):  # what a source of the user's own draws is not known here
         for column in ("sizes_hw", "offsets", "boxes", "labels", "area", "crowd", "difficult", "truncated"):
             yield getattr(packed, column)
@@ -76,13 +75,7 @@ def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Pa
 
 def _sizes(paths: Iterable[Path | str]) -> npt.NDArray[np.int64]:
     """Bytes of files; -1 where there is none, which is an error when it is read."""
-    sizes = []
-    for path in paths:
-        try:
-            sizes.append(os.stat(path).st_size)
-        except OSError:
-            sizes.append(-1)
-    return np.array(sizes, dtype=np.int64)
+    return np.array([os.path.getsize(path) if os.path.exists(path) else -1 for path in paths], dtype=np.int64)
 
 
 def _digest(parts: Iterable[Part]) -> str:
