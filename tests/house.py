@@ -230,7 +230,7 @@ def folder_sizes(root: Path) -> list[str]:
         if len(entries) > MAY_BE_LARGER.get(where, MOST_ENTRIES):
             found.append(f"{where}: {len(entries)} entries, at most {MAY_BE_LARGER.get(where, MOST_ENTRIES)}")
         if (folder / "__init__.py").exists() and len(entries) < FEWEST_ENTRIES:
-            found.append(f"{where}: {len(entries)} entries, at least {FEWEST_ENTRIES}")
+            found.append(f"{where}/__init__.py: a folder of {len(entries)} entries, at least {FEWEST_ENTRIES} wanted")
     return found
 
 

@@ -121,7 +121,7 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     ),
     (house.import_circles, "detseg/config/schema/data.py", "from detseg.data import build\n", "in a circle"),
     (house.import_circles, "detseg/errors.py", LAZY.format("import detseg.config.schema.data"), "in a circle"),
-    (house.folder_sizes, "detseg/things/__init__.py", "", "things: 0 entries, at least 3"),
+    (house.folder_sizes, "detseg/things/__init__.py", "", "a folder of 0 entries, at least 3"),
     (house.library_borders, "detseg/predict.py", LAZY.format("import lightning as L"), ":6: lightning is imported"),
     (house.library_borders, "detseg/predict.py", "import pytorch_lightning\n", "lightning is imported"),
     (
