@@ -27,7 +27,7 @@ STATEMENTS = (
     "import detseg",
     "from detseg import load_predictor",
     "import detseg.experiment",
-    "from tools.train import main; main(['--help'])",
+    "from detseg.cli.train import main; main(['--help'])",
 )
 NAMES = (*STATEMENTS[:-1], "python tools/train.py --help")
 

@@ -52,9 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"experiment"},  # it times what a training is made of, put together as training does it
     "evaluate": EVERYTHING - {"training"},
     "__init__": FOUNDATION | {"draw", "predict"},
-    "tools": FOUNDATION
-    | {"__init__", "benchmark", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"}
+    "cli": FOUNDATION
+    | {"benchmark", "checkpoint", "config", "data", "draw", "evaluate", "experiment", "formats", "predict"}
     | {"safe_weights"},
+    "__main__": {"cli"},
+    "tools": {"cli"},
 }
 """Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""
 
@@ -99,7 +101,7 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 """Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
-MAY_BE_LARGER = {"detseg": 21, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
+MAY_BE_LARGER = {"detseg": 23, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
 MAY_BE_LARGER |= {"detseg/models/yolo": 13}
 """Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
 

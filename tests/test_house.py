@@ -55,7 +55,8 @@ def make_project(root: Path, path: str, text: str) -> Path:
         "detseg/training/task.py": CLEAN + "import lightning\n\nfrom detseg.metrics.detection.coco import evaluate\n",
         "detseg/metrics/detection/coco.py": CLEAN + "from pycocotools.coco import COCO\n",
         "detseg/experiment/run.py": CLEAN + "from lightning import Trainer\n\nfrom detseg.training.task import Task\n",
-        "tools/train.py": '"""Train."""\n\nfrom detseg.experiment import fit\n',
+        "detseg/cli/train.py": CLEAN + "from detseg.experiment import fit\n",
+        "tools/train.py": '"""Train."""\n\nfrom detseg.cli.train import main\n',
     } | {path: text}
     for name, content in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from detseg.checkpoint import read_raw_checkpoint
+from detseg.cli import replay as tool
 from detseg.errors import DataError
 from detseg.experiment import train
 from detseg.experiment.replay import Replay, replay
@@ -44,7 +45,6 @@ from tests.tiny import (
     write_instance_config,
     write_segmentation_config,
 )
-from tools import replay as tool
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

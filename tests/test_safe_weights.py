@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint, read_raw_checkpoint
+from detseg.cli import export_weights, train
 from detseg.errors import CheckpointError
 from detseg.evaluate import evaluate_checkpoint
 from detseg.predict import load_predictor
 from detseg.safe_weights import FORMAT, read_weights, write_weights
 from detseg.structures import ClassTable, Detections
+from tests.cli.mistakes import said
 from tests.tiny import TinyRun
-from tests.tools.mistakes import said
-from tools import export_weights, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

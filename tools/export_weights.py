@@ -1,39 +1,9 @@
-"""Weights as safetensors: python tools/export_weights.py runs/yolo_voc/checkpoints/best.ckpt yolo_voc.safetensors"""
-
-from __future__ import annotations
+"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/export_weights.py)."""
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from detseg.config.cli import ToolParser, run_tool
-from detseg.errors import ConfigError
-
-
-def main(argv: Sequence[str]) -> None:
-    """Arguments → checkpoint → a file of its weights, settings and classes."""
-    parser = ToolParser(
-        "Write a checkpoint's weights (the averaged ones, where it has them), settings and classes as a safetensors "
-        "file, which tools/predict.py, tools/evaluate.py and load_predictor take like a checkpoint."
-    )
-    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
-    parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the file to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
-    arguments = parser.parse_args(argv)
-    if arguments.out.suffix != ".safetensors":
-        raise ConfigError(
-            f"{arguments.out}: expected a name that ends in .safetensors, by which the file is recognised"
-        )
-    if arguments.out.exists() and not arguments.overwrite:
-        raise ConfigError(f"{arguments.out}: exists already; choose another name, or replace it with --overwrite")
-
-    from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
-    from detseg.safe_weights import write_weights
-
-    trained = read_model_checkpoint(arguments.checkpoint)
-    write_weights(arguments.out, trained)
-    print(f"{arguments.out}: {len(trained.weights)} tensors, {len(trained.classes)} classes, epoch {trained.epoch}")
-
+from detseg.cli.export_weights import main
+from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":
     sys.exit(run_tool(main))

@@ -1,47 +1,9 @@
-"""Train a model: python tools/train.py configs/yolo_voc.yaml trainer.max_epochs=3 [--resume]"""
+"""Train a model: `python tools/train.py …` is `detseg train …` (detseg/cli/train.py)."""
 
-from __future__ import annotations
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from detseg.config.cli import experiment_parser, load_experiment, run_tool
-from detseg.config.load import config_to_yaml
-
-
-def main(argv: Sequence[str]) -> None:
-    """Arguments → configuration → training."""
-    parser = experiment_parser("Train the model that a configuration file describes.")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="last",
-        type=_checkpoint,
-        metavar="CKPT",
-        help="go on where this checkpoint stopped; without CKPT: at the last checkpoint of the run directory; auto: "
-        "that, or begin where there is none (for jobs that a cluster starts again)",
-    )
-    parser.add_argument("--run-dir", type=Path, metavar="DIR", help="where to write; the same as run_dir=DIR")
-    arguments = parser.parse_intermixed_args(argv)
-    config = load_experiment(arguments)
-    if arguments.run_dir is not None:
-        config = config.model_copy(update={"run_dir": arguments.run_dir})
-    if arguments.print_config:
-        print(config_to_yaml(config), end="")
-        return
-
-    from detseg.experiment import train  # loads torch; the configuration is valid by now
-
-    train(config, arguments.config, arguments.resume)
-
-
-def _checkpoint(text: str) -> str:
-    if "=" in text or text.endswith((".yaml", ".yml")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no checkpoint; put --resume last, or name one: --resume=CKPT")
-    return text
-
+from detseg.cli.tool import run_tool
+from detseg.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(run_tool(main))

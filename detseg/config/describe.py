@@ -1,4 +1,4 @@
-"""The schema as text: what ``--help`` prints and what stands in ``docs/configuration.md``.
+"""The schema as text: what ``detseg config explain`` prints and what stands in ``docs/configuration.md``.
 
 ``python -m detseg.config.describe > docs/configuration.md`` writes that page.
 """
@@ -17,7 +17,8 @@ from pydantic.fields import FieldInfo
 
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
-from detseg.messages import quoted
+from detseg.errors import ConfigError
+from detseg.messages import did_you_mean, quoted, shown
 
 _PAGE = """\
 # Configuration
@@ -64,10 +65,19 @@ def every_setting() -> list[Setting]:
     return _settings_of((ExperimentConfig,), "")
 
 
-def help_text() -> str:
-    """All settings for a terminal: path, type, default, meaning."""
+def help_text(path: str = "") -> str:
+    """A setting, those of a section, or all of them for a terminal: path, type, default, meaning.
+
+    Raises:
+        ConfigError: there is none of this path.
+    """
+    settings = every_setting()
+    found = [setting for setting in settings if not path or f"{setting.path}.".startswith(f"{path}.")]
+    if not found:
+        known = {setting.path for setting in settings} | {setting.path.rpartition(".")[0] for setting in settings}
+        raise ConfigError(f"there is no setting {shown(path)}{did_you_mean(path, known)}; see detseg config explain")
     lines = ["settings (in the file, or as key.key=value after it):"]
-    for setting in every_setting():
+    for setting in found:
         lines.append(f"  {setting.path}{setting.form}")
         lines += textwrap.wrap(setting.meaning, width=110, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)

@@ -17,10 +17,10 @@ from detseg.benchmark import STAGES
 from detseg.benchmark.report import SCHEMA
 from detseg.benchmark.seams import STEP_ORDER
 from detseg.benchmark.stepping import IN_PARTS, TOGETHER, WAITING, WHOLE
-from detseg.config.cli import run_tool
+from detseg.cli import benchmark as tool
+from detseg.cli.tool import run_tool
 from detseg.errors import DataError
 from tests.tiny import TinyRun, write_colors, write_config, write_instance_config, write_segmentation_config
-from tools import benchmark as tool
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

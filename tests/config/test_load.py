@@ -203,6 +203,6 @@ def test_any_text_survives_yaml(tmp_path: Path, text: str, name: str) -> None:
 
 def test_loading_imports_nothing_heavy() -> None:
     heavy = {"torch", "numpy", "lightning", "albumentations", "pycocotools", "timm", "cv2"}
-    code = f"import sys, detseg.config.load, detseg.config.cli; print(sorted({heavy!r} & set(sys.modules)))"
+    code = f"import sys, detseg.config.load, detseg.cli.tool; print(sorted({heavy!r} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -16,6 +16,7 @@ import torch
 from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
+from detseg.cli import predict
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.voc_xml import read_voc_xml
 from detseg.errors import ConfigError, DataError
@@ -24,7 +25,6 @@ from detseg.predict.exports import open_export
 from detseg.predict.files import predict_files
 from detseg.structures import ClassTable, Detections, InstanceMasks
 from tests.predict.networks import FoundMasks, noise, write_unet
-from tools import predict
 
 CLASSES = ClassTable(("sky & sea", "road", "car"), (5, 7, 90))
 SIZES = {"a.png": (100, 130), "day two/a.png": (64, 96), "b.jpg": (37, 20)}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from detseg.cli import predict
 from detseg.errors import DataError
 from detseg.predict.files import predict_files
+from tests.cli.mistakes import said
 from tests.tiny import TinyRun
-from tests.tools.mistakes import said
-from tools import predict
 
 NOT_UTF8 = os.fsdecode(b"caf\xe9.png")
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.config.cli import run_tool
+from detseg.cli import predict
+from detseg.cli.tool import run_tool
 from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError
 from detseg.predict import SegmentationPredictor, load_predictor
 from detseg.predict.files import predict_files
 from detseg.structures import ClassTable
 from tests.predict.networks import CLASSES, noise, write_unet
-from tools import predict
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from detseg.checkpoint import read_raw_checkpoint
+from detseg.cli import evaluate, export_weights, predict, train
 from detseg.errors import CheckpointError, DetsegError
 from detseg.factory.published import PUBLISHED, load_published, published_path
 from detseg.predict import load_predictor
 from detseg.structures import ClassTable
+from tests.cli.mistakes import said
 from tests.factory.torchvision_models import LIGHT
 from tests.security import hostile
 from tests.tiny import write_colors, write_config
-from tests.tools.mistakes import said
-from tools import evaluate, export_weights, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

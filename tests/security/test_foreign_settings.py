@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from detseg.cli import evaluate, predict
 from detseg.config.load import config_from_dict
 from detseg.errors import ConfigError
 from detseg.evaluate import evaluate_checkpoint
 from detseg.messages import one_line, shown
+from tests.cli.mistakes import said
 from tests.predict.networks import write_unet
 from tests.security.hostile import in_torch_zip, innocent, png_that_declares
-from tests.tools.mistakes import said
-from tools import evaluate, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,15 +9,15 @@ import cv2
 import pytest
 from PIL import ImageFile
 
+from detseg.cli import predict
 from detseg.data.images.label_maps import read_mask
 from detseg.data.images.mask_encoding import MaskEncoding
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import ClassTable
+from tests.cli.mistakes import said
 from tests.predict.networks import write_unet
 from tests.security.hostile import png_that_declares
-from tests.tools.mistakes import said
-from tools import predict
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from detseg.cli import train
 from detseg.config.load import load_config
 from detseg.errors import ConfigError
-from tests.tools.mistakes import said
-from tools import train
+from tests.cli.mistakes import said
 
 LAUGHS = "a: &a [ha, ha]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)

@@ -47,9 +47,9 @@ def main(folder: Path) -> None:
     for package in (detseg, tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    from detseg.config.cli import run_tool
+    from detseg.cli import evaluate, export_weights, predict, train
+    from detseg.cli.tool import run_tool
     from tests.tiny import CLASSES, write_config, write_ellipses
-    from tools import evaluate, export_weights, predict, train
 
     data = write_ellipses(folder / "data", {"train": 8, "val": 4})
     for file in (data / "annotations").iterdir():

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from detseg.cli import evaluate, predict, train
 from detseg.data.images.read import IMAGE_SUFFIXES
+from tests.cli.mistakes import each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
-from tests.tools.mistakes import each_case, said
-from tools import evaluate, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,7 +52,7 @@ TRAIN = [
         "override data.batch_size=0: data.batch_size: expected a whole number from 1 to 65536, or 'auto', got 0",
     ),
     ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
-    (["nothing-like-it"], "nothing-like-it: no such configuration file"),
+    (["nothing-like-it.yaml"], "nothing-like-it.yaml: no such configuration file"),
     (["twice.yaml"], "twice.yaml:3:1: duplicate key 'seed', first on line 1; remove one of them"),
     (
         [CONFIG, "data.root=nowhere"],

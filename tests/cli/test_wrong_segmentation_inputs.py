@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from detseg.checkpoint import read_raw_checkpoint, save_atomically
+from detseg.cli import evaluate, predict, train
+from tests.cli.mistakes import each_case, said
 from tests.tiny import TinyRun, write_colors
-from tests.tools.mistakes import each_case, said
-from tools import evaluate, predict, train
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,4 +1,4 @@
-"""What the command-line tools share: arguments, one-line errors, exit codes. Imports nothing heavy.
+"""What the sub-commands share: arguments, one-line errors, exit codes. Imports nothing heavy.
 
 Exit codes: 0 done, 2 a mistake that the user can fix (one line on stderr), 75 a training that was asked to stop and
 has saved its state, 130 interrupted; a bug of ours keeps its traceback and exits with 1.
@@ -10,24 +10,23 @@ import argparse
 import io
 import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from detseg.config.describe import help_text
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
-from detseg.messages import printable
+from detseg.messages import did_you_mean, printable
 
 
 class ToolParser(argparse.ArgumentParser):
-    """An argument parser with ``--debug`` whose errors are one line, raised as ``ConfigError``."""
+    """A sub-command's parser of arguments with ``--debug``, whose errors are one line, raised as ``ConfigError``."""
 
-    def __init__(self, description: str, epilog: str | None = None) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(description=description, epilog=epilog, formatter_class=formatter, allow_abbrev=False)
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(prog=f"detseg {command}", description=description, allow_abbrev=False)
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
@@ -35,11 +34,11 @@ class ToolParser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def experiment_parser(description: str) -> ToolParser:
-    """A parser for tools that read an experiment: file, overrides, ``--print-config``; its help lists all settings."""
-    parser = ToolParser(description, epilog=help_text())
+def experiment_parser(command: str, description: str) -> ToolParser:
+    """A parser for commands that read an experiment: file, overrides, ``--print-config``."""
+    parser = ToolParser(command, f"{description} `detseg config explain` lists all settings.")
     # Optional for argparse alone: it would name the overrides among the "required" arguments.
-    parser.add_argument("config", nargs="?", type=Path, help="YAML file, such as configs/yolo_shapes.yaml")
+    parser.add_argument("config", nargs="?", type=Path, help="YAML file, or the name of an example: yolo_shapes")
     parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of the file")
     parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and exit")
     return parser
@@ -52,11 +51,27 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
         raise ConfigError("no configuration file given, such as configs/yolo_shapes.yaml; see --help")
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        arguments.config = path = _example(path.name)
     return load_config(path, arguments.overrides)
 
 
+def _example(name: str) -> Path:
+    """The file of an example: in the repository, or where the wheel has put it.
+
+    Raises:
+        ConfigError: there is no such example.
+    """
+    folders = [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share" / "detseg" / "configs"]
+    examples = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    if name not in examples:
+        what = f"{printable(repr(name))} is neither a file nor an example{did_you_mean(name, examples)}"
+        raise ConfigError(f"{what}; the examples are {', '.join(examples)}")
+    return examples[name]
+
+
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a tool on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
+    """Run a command on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
     line on stderr."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from detseg.cli import replay as tool
 from tests.broken_runs import BrokenRun, broken_yolo, content, edit_json
-from tests.tools.mistakes import said
-from tools import replay as tool
+from tests.cli.mistakes import said
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from detseg.config.cli import run_tool
+from detseg.cli.tool import run_tool
 
 Case = tuple[list[str], str]
 """Arguments of a tool, and the one line that it answers with."""

@@ -1,0 +1,77 @@
+"""Predict for pictures: detseg predict runs/yolo_voc/checkpoints/best.ckpt images/ --out found/"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from detseg.cli.tool import ToolParser
+from detseg.formats import EXPORT_FORMATS, NAMED_FORMATS
+
+
+def main(argv: Sequence[str]) -> None:
+    """Arguments → predictor → drawn pictures, with detections in a format of choice or with masks."""
+    parser = ToolParser(
+        "predict",
+        "Find objects in pictures, or the class of every pixel, as the checkpoint can; writes drawn copies, and "
+        "detections (COCO JSON, VOC XML, YOLO text) or masks/ (labels as indexed PNGs).",
+    )
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
+    parser.add_argument("images", type=Path, nargs="+", help="pictures, or folders of pictures (searched all the way)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--score", type=_score, help="detectors: detections below this score are left out (0.3)")
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        action="extend",
+        metavar="NAME[,NAME]",
+        help=f"detectors: {NAMED_FORMATS}, or several ({EXPORT_FORMATS[0]})",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="detectors: replace annotations of --format voc and yolo that exist"
+    )
+    parser.add_argument(
+        "--tile",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="segmentation: look at pictures in tiles of this size in pixels, unscaled (scaled to the input size)",
+    )
+    parser.add_argument(
+        "--overlap", type=int, metavar="N", help="pixels that neighbouring tiles share at least (half a tile)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    arguments = parser.parse_intermixed_args(argv)
+    tile = None if arguments.tile is None else (arguments.tile[0], arguments.tile[1])
+
+    from detseg.predict.files import predict_files  # loads torch; the arguments are valid by now
+
+    predict_files(
+        arguments.checkpoint,
+        arguments.images,
+        arguments.out,
+        arguments.score,
+        arguments.device,
+        tile,
+        arguments.overlap,
+        arguments.format,
+        arguments.overwrite,
+    )
+
+
+def _score(text: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
+    return score
+
+
+def _formats(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if not set(names) <= set(EXPORT_FORMATS):
+        raise argparse.ArgumentTypeError(f"expected {NAMED_FORMATS}, or several with commas, got {text!r}")
+    return names
