@@ -26,8 +26,7 @@ from detseg.data.formats.coco_writer import coco_ground_truth, result_files
 from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
-from detseg.memory.advice import evaluation_advice
-from detseg.memory.exhausted import BatchInHand, memory_errors_explained
+from detseg.memory import MemoryErrors, describe_batch
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
@@ -35,6 +34,11 @@ from detseg.models.prepared import prepare
 from detseg.ops.images import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, Detections
+
+EVALUATION_ADVICE = (
+    "lower, in this order: data.batch_size, which changes no number; for main memory data.num_workers; "
+    "data.image_size, which changes the numbers; or take a device with more memory (--device)"
+)
 
 
 def evaluate_checkpoint(
@@ -71,9 +75,8 @@ def evaluate_checkpoint(
         console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
     evaluator = build_evaluator(config, contents.classes)
     entries: list[dict[str, object]] = []
-    in_hand = BatchInHand()
-    with memory_errors_explained(in_hand, lambda: target, lambda: evaluation_advice(config)):
-        for batch, found in predictions(model, dataset, config, target, in_hand):
+    with MemoryErrors(EVALUATION_ADVICE) as errors:
+        for batch, found in predictions(model, dataset, config, target, errors):
             evaluator.update_batch(batch, found)
             if coco_dir is not None:
                 entries += _coco_entries(batch, found, contents.classes)
@@ -166,9 +169,9 @@ def predictions(
     dataset: EvalSource,
     config: ExperimentConfig,
     device: torch.device,
-    in_hand: BatchInHand | None = None,
+    errors: MemoryErrors,
 ) -> Iterator[tuple[Batch, Any]]:
-    """What the model finds in every image of ``dataset``, batch by batch; ``in_hand`` is kept up to date.
+    """What the model finds in every image of ``dataset``, batch by batch; ``errors`` is told of each batch.
 
     Yields:
         Each batch with what ``model.predict`` returned for it.
@@ -182,12 +185,11 @@ def predictions(
         batch_size=config.data.num_images,
         num_workers=min(config.data.num_workers, 2),
     )
-    in_hand = in_hand or BatchInHand()
     for number, batch in enumerate(track(loader, description="evaluating", transient=True), 1):
-        in_hand.take(f"batch {number} of the evaluation", batch)
+        errors.doing = f"batch {number} of the evaluation, {describe_batch(batch)}"
         batch = batch.to(device)
         yield batch, predict(to_float(batch.images))
-        in_hand.put_down()
+        errors.doing = f"after batch {number} of the evaluation"
 
 
 def _coco_entries(batch: Batch, found: list[Detections], classes: ClassTable) -> list[dict[str, object]]:

@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "checkpoint_bounds": set(),
     "safe_weights": FOUNDATION | {"checkpoint", "config"},
     "config": {"errors", "messages"},
-    "memory": FOUNDATION | {"config"},
+    "memory": FOUNDATION,
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
     "metrics": FOUNDATION,
@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": FOUNDATION | {"checkpoint", "config", "data", "draw", "memory", "metrics", "models"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
-    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "models"},
+    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "memory", "models"},
     "experiment": EVERYTHING,
     "benchmark": EVERYTHING | {"experiment"},  # it times what a training is made of, put together as training does it
     "evaluate": EVERYTHING - {"training"},
@@ -74,8 +74,8 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "urllib.request": ("detseg/data/download.py",),
     "urllib.error": ("detseg/data/download.py",),
     "http": ("detseg/data/download.py",),
-    # The demo types our own commands; SLURM is asked to requeue; a batch that may kill its process is tried in another.
-    "subprocess": ("tools/demo.py", "detseg/training/stopping.py", "detseg/experiment/memory_probe.py"),
+    # The demo types our own commands; SLURM is asked to requeue.
+    "subprocess": ("tools/demo.py", "detseg/training/stopping.py"),
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
     **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "wandb", "posthog", "segment"), ()),
@@ -101,7 +101,7 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 """Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
-MAY_BE_LARGER = {"detseg": 23, "detseg/training": 31, "detseg/benchmark": 14, "detseg/experiment": 13}
+MAY_BE_LARGER = {"detseg": 23, "detseg/training": 31, "detseg/benchmark": 14}
 MAY_BE_LARGER |= {"detseg/models/yolo": 13}
 """Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detseg.benchmark.measurement import Findings, Measurement
 from detseg.benchmark.subject import Subject
-from detseg.memory.host import process_memory
+from detseg.memory import process_memory
 from detseg.messages import one_line
 from detseg.ops.images import to_float
 

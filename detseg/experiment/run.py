@@ -17,13 +17,13 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.experiment.assembly import build_data, build_task, guard_data
-from detseg.experiment.auto_batch import with_batch_size
+from detseg.experiment.batch_size import gpu_of_run, with_batch_size
 from detseg.experiment.ending import ending_together
 from detseg.experiment.preparation import open_data, settings_from_data
 from detseg.experiment.trainer import build_trainer
 from detseg.training.checkpoints import AtomicCheckpointIO
 from detseg.training.datamodule import ImageDataModule
-from detseg.training.memory import training_memory_explained
+from detseg.training.oom import training_memory_errors
 from detseg.training.resume import why_over
 from detseg.training.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.task import Task
@@ -58,6 +58,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
             return run_dir
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
+    if config.data.batch_size == "auto" and checkpoint is None:
+        gpu_of_run(config)  # an error before the data is read
     L.seed_everything(config.seed, verbose=False)
     train_set, val_set = open_data(config, console)
     config = settings_from_data(config, train_set, console)
@@ -69,7 +71,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
-        with training_memory_explained(trainer, config), ending_together(trainer):
+        with training_memory_errors(trainer, config), ending_together(trainer):
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:

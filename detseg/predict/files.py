@@ -13,6 +13,7 @@ from detseg.data.images.find import find_images
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, write_picture
 from detseg.errors import ConfigError, DataError
+from detseg.memory import MemoryErrors
 from detseg.messages import printable
 from detseg.predict.detection import Predictor
 from detseg.predict.load import load_predictor
@@ -22,6 +23,8 @@ from detseg.predict.writing import replace_text
 
 SCORE_THRESHOLD = 0.3
 """Detections below it are left out of files, unless another threshold is given."""
+
+MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device with more memory (--device)"
 
 UNREADABLE = "unreadable.txt"
 """The pictures of the last run that could not be read, with the reason, one a line; only where there are any."""
@@ -67,18 +70,21 @@ def predict_files(
     output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)
     _check_other_files(output, pictures, targets, overwrite)
     unreadable: list[DataError] = []
-    for image_id, ((path, relative), target) in enumerate(
-        track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
-    ):
-        try:
-            image = read_image(path)
-        except DataError as error:  # the others need not suffer
-            unreadable.append(error)
-            continue
-        drawn = output.add(image_id, relative, image)
-        write_picture(target, drawn)
-    out.mkdir(parents=True, exist_ok=True)
-    console.print(output.finish(), highlight=False, soft_wrap=True)
+    with MemoryErrors(MEMORY_ADVICE) as errors:
+        for image_id, ((path, relative), target) in enumerate(
+            track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
+        ):
+            errors.doing = f"predicting for {path}"
+            try:
+                image = read_image(path)
+            except DataError as error:  # the others need not suffer
+                unreadable.append(error)
+                continue
+            drawn = output.add(image_id, relative, image)
+            write_picture(target, drawn)
+        errors.doing = "writing the results"
+        out.mkdir(parents=True, exist_ok=True)
+        console.print(output.finish(), highlight=False, soft_wrap=True)
     _list_unreadable(unreadable, len(pictures), out / UNREADABLE)
 
 

@@ -126,9 +126,9 @@ class DataSection(Section):
     image_size: InputSide | tuple[InputSide, InputSide] = 640
     """Side of the square network input in pixels, or [height, width]; multiples of 32 for detectors."""
     batch_size: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = 16
-    """Images of one training step and process. `auto`: as many as fit into memory, tried on the largest and fullest
-    images possible; `optimizer.lr` is then the rate for 16 images and is scaled to the number found: in proportion for
-    sgd, by the square root for the others. On Linux or CUDA, in one process; see docs/training.md."""
+    """Images of one training step and process. `auto`: as many as fit into a GPU's memory, tried on the largest and
+    fullest images possible; `optimizer.lr` is then the rate for 16 images and is scaled to the number found: in
+    proportion for sgd, by the square root for the others. On one CUDA GPU only; see docs/training.md."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Loader processes; the sample stream does not depend on it."""
     on_bad_sample: Literal["error", "skip"] = "error"

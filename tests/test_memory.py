@@ -1,0 +1,141 @@
+"""Running out of memory: which errors say it, what is told of it, and that evaluation and prediction tell it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from detseg.data.build import open_dataset
+from detseg.errors import DetsegError
+from detseg.evaluate import EVALUATION_ADVICE, predictions
+from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory, process_memory
+from detseg.structures import Batch, BoxTargets, Detections
+from tests.tiny import TinyRun, tiny_config
+from tests.training.stub import OneWeight
+
+TOO_MUCH = 2**48
+"""Bytes that no address space has."""
+
+
+def opencv_raises() -> None:
+    row = np.zeros((1, 1), dtype=np.uint8)
+    cv2.copyMakeBorder(row, 0, 2**31 - 2, 0, 2**31 - 2, cv2.BORDER_CONSTANT)
+
+
+@pytest.mark.parametrize(
+    "raises",
+    [
+        lambda: torch.empty(TOO_MUCH, dtype=torch.uint8),
+        lambda: np.empty(TOO_MUCH, dtype=np.uint8),
+        opencv_raises,
+    ],
+)
+def test_real_errors_are_known(raises: Callable[[], object]) -> None:
+    with pytest.raises((RuntimeError, MemoryError, cv2.error)) as caught:
+        raises()
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB)"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:73] not enough memory: you tried to allocate 9 bytes."), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), True),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. "), True),
+        (OSError(12, os.strerror(12)), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Segmentation fault. "), False),
+        (RuntimeError("out of resource: shared memory, Required: 9, Hardware limit: 8"), False),
+        (ValueError("out of memory"), False),
+        (DetsegError("out of memory"), False),
+    ],
+)
+def test_which_errors_are_about_memory(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) is is_memory
+
+
+@pytest.mark.parametrize(
+    ("counts", "masks", "text"),
+    [
+        ([2, 7, 1], False, ", objects: 10, 7 of them in image 11 of the data set (counted from 0)"),
+        ([0, 3, 3], True, ", objects with masks: 6, 3 of them in image 11 of the data set (counted from 0)"),
+        ([0, 0, 0], False, " without objects"),
+    ],
+)
+def test_what_is_said_of_a_batch(counts: list[int], masks: bool, text: str) -> None:
+    targets = [
+        BoxTargets(
+            torch.tensor([[0.0, 0.0, 4.0, 4.0]]).expand(count, 4),
+            torch.zeros(count, dtype=torch.int64),
+            torch.zeros(count, dtype=torch.bool),
+            torch.zeros(count, 8, 12, dtype=torch.bool) if masks else None,
+        )
+        for count in counts
+    ]
+    batch = Batch(torch.zeros(3, 3, 8, 12, dtype=torch.uint8), targets, [10, 11, 12])
+    assert describe_batch(batch) == f"3 images of 8 x 12 pixels (height x width){text}"
+
+
+def test_the_line() -> None:
+    error = RuntimeError("[enforce fail]\nnot enough memory: you tried to allocate 9 bytes.")
+    errors = MemoryErrors("lower something")
+    errors.doing = "training step 3"
+    with pytest.raises(DetsegError) as caught, errors:
+        raise error
+    assert caught.value.__cause__ is error
+    assert str(caught.value) == (
+        "out of memory: training step 3; [enforce fail] not enough memory: you tried to allocate 9 bytes.; lower "
+        "something"
+    )
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match=r"^another$"), MemoryErrors(""):
+        raise RuntimeError("another")
+
+
+class Limited(OneWeight):
+    """There is memory for one batch."""
+
+    num_batches = 0
+
+    def predict(self, images: torch.Tensor) -> list[Detections]:
+        self.num_batches += 1
+        if self.num_batches == 2:
+            raise MemoryError
+        return super().predict(images)
+
+
+def test_an_evaluation_tells_its_batch(tiny_run: TinyRun) -> None:
+    """Batches of two: the third and the fourth image have one object and two."""
+    config = tiny_config(tiny_run.config_path, None)
+    with pytest.raises(DetsegError) as caught, MemoryErrors(EVALUATION_ADVICE) as errors:
+        list(predictions(Limited(), open_dataset(config, "val"), config, torch.device("cpu"), errors))
+    assert str(caught.value) == (
+        "out of memory: batch 2 of the evaluation, 2 images of 64 x 64 pixels (height x width), objects: 3, 2 of them "
+        "in image 3 of the data set (counted from 0); MemoryError; lower, in this order: data.batch_size, which "
+        "changes no number; for main memory data.num_workers; data.image_size, which changes the numbers; or take a "
+        "device with more memory (--device)"
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it")
+def test_the_memory_of_this_process() -> None:
+    before, _ = process_memory()
+    held = torch.ones(64 * 2**20, dtype=torch.uint8)
+    now, most = process_memory()
+    assert now - before >= 60 * 2**20
+    assert most >= now
+    del held
