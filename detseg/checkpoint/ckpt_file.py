@@ -26,6 +26,8 @@ _MAX_ITEMS = 1_000_000
 """Our checkpoints have some ten thousand tensors, numbers and names."""
 _MAX_GROWTH = 16
 """Tensors that share memory count each."""
+_FOLDER_BIT = 0x10
+"""torch leaves memory uninitialised for a record with this attribute, and zipfile reads it as any other."""
 
 
 def save_atomically(
@@ -97,8 +99,8 @@ def _damage(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-            if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-                return "it holds compressed records"
+            if any(r.compress_type != zipfile.ZIP_STORED or r.external_attr & _FOLDER_BIT for r in records):
+                return "it holds compressed records or folders"
             total, size = sum(record.file_size for record in records), path.stat().st_size
             if total > size:
                 return f"its records say {total} bytes, and the file has {size}"

@@ -1,9 +1,8 @@
-"""Checkpoint files: whole or not at all, and never more than tensors and plain data."""
+"""Checkpoint files: whole or not at all.  Hostile ones: tests/security/test_checkpoints.py."""
 
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,43 +123,20 @@ def test_any_changed_bit_is_refused_or_changes_nothing(file: Path) -> None:
     """Names, sizes and places of the archive count as well; the space between its records does not."""
     data, written = file.read_bytes(), digest_of(read_raw_checkpoint(file))
     num_refused = 0
-    for place in range(len(data)):
-        file.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+    folder_bit = (data.rindex(b"archive/data/0") - 8, 4)  # of the record's attributes: torch would not read it then
+    for place, bit in [*((place, place % 8) for place in range(0, len(data), 3)), folder_bit]:
+        file.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
         try:
             assert digest_of(read_raw_checkpoint(file)) == written, place
         except CheckpointError:
             num_refused += 1
-    assert num_refused > len(data) // 4
+    assert num_refused > len(data) // 12
 
 
 def test_files_with_the_checksum_of_older_versions_are_read(tmp_path: Path) -> None:
     entry = model_entry({}, TABLE) | {"sha256": "0" * 64}
     save_atomically(contents(**{ENTRY: entry}), tmp_path / "old.ckpt")
     assert read_model_checkpoint(tmp_path / "old.ckpt").epoch == 5
-
-
-class Bomb:
-    """Writes a file when it is unpickled."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return (open, (str(self.target), "w"))
-
-
-@pytest.mark.parametrize("plain_pickle", [True, False])
-def test_pickled_objects_are_refused_and_never_run(plain_pickle: bool, tmp_path: Path) -> None:
-    bomb, path = Bomb(tmp_path / "exploded"), tmp_path / "bomb.ckpt"
-    if plain_pickle:
-        path.write_bytes(pickle.dumps(contents(extra=bomb)))
-        reason = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
-    else:
-        torch.save(contents(extra=bomb), path)
-        reason = "holds more than tensors and plain data, or is damaged; it was not loaded"
-    with pytest.raises(CheckpointError, match=rf"bomb\.ckpt: {reason}"):
-        read_raw_checkpoint(path)
-    assert not bomb.target.exists()
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])

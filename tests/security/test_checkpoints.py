@@ -101,7 +101,7 @@ def test_published_weights_with_the_right_name_run_no_code(
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (hostile.compressed_bomb, "it holds compressed records"),
+        (hostile.compressed_bomb, "it holds compressed records or folders"),
         (hostile.overlapping_bomb, r"its records say \d{9,} bytes, and the file has \d{6,7}"),
     ],
 )
