@@ -21,11 +21,12 @@ from typing import Any
 
 import torch
 
-import detseg.checkpoint
-from detseg.checkpoint import BEST, LAST, PREVIOUS, content_digest, read_raw_checkpoint
+from detseg.checkpoint import BEST, LAST, PREVIOUS, read_raw_checkpoint
 from detseg.errors import EXIT_STOPPED, RunStoppedError
 from detseg.experiment import train
+from detseg.training import checkpoints
 from detseg.training.task import Task
+from tests.bits import digest_of
 from tests.tiny import (
     tiny_config,
     write_colors,
@@ -125,7 +126,7 @@ class Run:
 def result_of(run_dir: Path) -> tuple[str, str]:
     """Digest of weights, averaged weights, optimiser and schedule at a run's end, and its table of metrics."""
     last = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-    digest = content_digest([last["state_dict"], last["optimizer_states"], last["lr_schedulers"], last["global_step"]])
+    digest = digest_of([last["state_dict"], last["optimizer_states"], last["lr_schedulers"], last["global_step"]])
     return digest, (run_dir / "metrics.csv").read_text(encoding="utf-8")
 
 
@@ -159,7 +160,7 @@ def _watch(phase: Any, writing: Any) -> None:
     _around(Task, "on_train_batch_end", lambda: None, lambda: _put(phase, 3))
     _around(Task, "validation_step", lambda: _put(phase, 2), lambda: None)
     _around(Task, "on_validation_epoch_end", lambda: None, lambda: _put(phase, 3))
-    _around(detseg.training.checkpoints, "save_atomically", lambda: _put(writing, 1), lambda: _put(writing, 0))
+    _around(checkpoints, "save_atomically", lambda: _put(writing, 1), lambda: _put(writing, 0))
 
 
 def _put(value: Any, number: int) -> None:
@@ -216,7 +217,7 @@ def _arm(kill: KillPoint) -> None:
                 file.flush()
                 return _die()
 
-            detseg.checkpoint.torch.save = half  # type: ignore[assignment]  # in this process alone
+            torch.save = half  # type: ignore[assignment]  # in this process alone
 
 
 def _die() -> None:

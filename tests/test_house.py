@@ -207,7 +207,6 @@ def test_every_folder_is_a_package() -> None:
 
 
 RIGHT: list[tuple[Rule, str, str]] = [
-    (house.dangerous_calls, "detseg/checkpoint.py", "from pickle import UnpicklingError\n"),
     (house.dangerous_calls, "detseg/predict.py", "model.eval()\ntorch.compile(model)\nre.compile('x')\n"),
     (house.dangerous_calls, "detseg/predict.py", "torch.load('x', map_location='cpu', weights_only=True)\n"),
     (house.reaches_out, "detseg/data/download.py", "import urllib.request\n"),

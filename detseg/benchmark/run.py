@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from detseg.atomic_write import atomic_write
 from detseg.benchmark import loading, predicting, stepping, validating
 from detseg.benchmark.effort import Effort
 from detseg.benchmark.machine import STAGE as MEMORY
@@ -25,7 +26,6 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.training.precision import resolve_precision
-from detseg.whole_files import atomic_write
 
 STAGES = ("start", loading.STAGE, stepping.COPY_STAGE, stepping.STAGE, validating.STAGE, predicting.STAGE, MEMORY)
 _COMPILERS = ("c++", "g++", "clang++", "cl")

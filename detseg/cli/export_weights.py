@@ -27,8 +27,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.out.exists() and not arguments.overwrite:
         raise ConfigError(f"{arguments.out}: exists already; choose another name, or replace it with --overwrite")
 
-    from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
-    from detseg.safe_weights import write_weights
+    from detseg.checkpoint import read_model_checkpoint, write_weights  # loads torch; the arguments are valid by now
 
     trained = read_model_checkpoint(arguments.checkpoint)
     write_weights(arguments.out, trained)

@@ -10,8 +10,8 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from detseg.atomic_write import atomic_write
 from detseg.training.task import Task
-from detseg.whole_files import atomic_write
 
 
 class LastNumbers(Callback):

@@ -8,12 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.checkpoint import ENTRY, ModelCheckpoint, model_entry, read_model_checkpoint, save_atomically
+from detseg.checkpoint import (
+    ENTRY,
+    ModelCheckpoint,
+    model_entry,
+    read_model_checkpoint,
+    save_atomically,
+    write_weights,
+)
 from detseg.config.load import config_from_dict, config_to_dict, load_config
 from detseg.config.renamed import RENAMED, rename_settings
 from detseg.config.schema.rcnn import RpnConfig
 from detseg.errors import ConfigError
-from detseg.safe_weights import write_weights
 from detseg.structures import ClassTable
 
 VOC = {"name": "voc", "root": "x"}

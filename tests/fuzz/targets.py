@@ -22,6 +22,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "config": targets_settings.config,
     "overrides": targets_settings.overrides,
     "checkpoint": targets_settings.checkpoint,
+    "checkpoint_records": targets_settings.checkpoint_records,
     "weights": targets_settings.weights,
     "checkpoint_entries": targets_settings.checkpoint_entries,
 }

@@ -14,17 +14,17 @@ import torch
 
 from detseg.checkpoint import (
     ModelCheckpoint,
-    content_digest,
     model_entry,
     read_model_checkpoint,
     read_raw_checkpoint,
     save_atomically,
+    write_weights,
 )
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.factory import build_model, load_model
-from detseg.safe_weights import read_weights, write_weights
 from detseg.structures import ClassTable
+from tests.bits import digest_of
 from tests.fuzz.campaign import NotTestedError, Target
 from tests.fuzz.mutator import byte_mutator, either, other_encoding, then_sometimes
 from tests.fuzz.trees import mutate_json, mutate_yaml
@@ -88,21 +88,27 @@ def checkpoint(folder: Path) -> Target:
     path = folder / "x.ckpt"
     save_atomically(_contents(folder), path)
     seed = path.read_bytes()
-    written = _digest(path)
+    written = digest_of(read_raw_checkpoint(path))
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        found = _digest(path)
+        found = digest_of(read_raw_checkpoint(path))
         read_model_checkpoint(path)
         assert found == written, "damaged, and not noticed"
 
-    return Target(
-        "checkpoint", (seed,), either(byte_mutator((b"PK\x03\x04", b"PK\x05\x06")), _repacked), read, str(folder)
-    )
+    return Target("checkpoint", (seed,), byte_mutator((b"PK\x03\x04", b"PK\x05\x06")), read, str(folder))
 
 
-def _digest(path: Path) -> str:
-    return content_digest({key: value for key, value in read_raw_checkpoint(path).items() if key != "detseg"})
+def checkpoint_records(folder: Path) -> Target:
+    """A checkpoint with a changed record whose CRC-32 is right: it is refused or read."""
+    path = folder / "x.ckpt"
+    save_atomically(_contents(folder), path)
+
+    def read(content: bytes) -> None:
+        path.write_bytes(content)
+        read_model_checkpoint(path)
+
+    return Target("checkpoint_records", (path.read_bytes(),), _repacked, read, str(folder))
 
 
 def _repacked(data: bytes, rng: random.Random) -> bytes:
@@ -123,12 +129,12 @@ def weights(folder: Path) -> Target:
     save_atomically(_contents(folder), folder / "x.ckpt")
     path = folder / "x.safetensors"
     write_weights(path, read_model_checkpoint(folder / "x.ckpt"))
-    seed, written = path.read_bytes(), read_weights(path)
+    seed, written = path.read_bytes(), read_model_checkpoint(path)
     digest = _weights_digest(written)  # now: the tensors may be views of the file
 
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        found = read_weights(path)
+        found = read_model_checkpoint(path)
         assert _weights_digest(found) == digest, "damaged, and not noticed"
         assert (found.config, found.classes, found.epoch) == (written.config, written.classes, written.epoch)
 
@@ -136,7 +142,7 @@ def weights(folder: Path) -> Target:
 
 
 def _weights_digest(contents: ModelCheckpoint) -> str:
-    return content_digest(dict(sorted(contents.weights.items())))
+    return digest_of(dict(sorted(contents.weights.items())))
 
 
 def _other_header(data: bytes, rng: random.Random) -> bytes:

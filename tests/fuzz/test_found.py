@@ -176,9 +176,7 @@ def test_checkpoints_of_other_content_are_checkpoint_errors(tmp_path: Path) -> N
         {"format": "\ud800\x1b[31m"},
         {"classes": {"names": [1, None], "source_ids": [1, 2]}},
         {"classes": {"names": ["a", "b"], "source_ids": ["1", 2]}},
-        {"sha256": "", "more": round_and_round},
-        {"sha256": "", "more": {1 + 2j}},
-        {"sha256": torch.zeros(2)},
+        {"more": round_and_round},
     ):
         path = saved(tmp_path, **entries)
         with pytest.raises(CheckpointError, match=r"x\.ckpt: ") as raised:

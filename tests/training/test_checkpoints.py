@@ -137,7 +137,7 @@ def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
         written.append(Path(target).name)
         replace(source, target)
 
-    monkeypatch.setattr("detseg.checkpoint.os.replace", note)
+    monkeypatch.setattr(os, "replace", note)
     fit(tmp_path, GivenAp([0.1, 0.5]), max_epochs=2)
     # last.ckpt, from which the run resumes, must not know of a best epoch that best.ckpt does not hold.
     assert written == ["best.ckpt", "last.ckpt", "best.ckpt", "previous.ckpt", "last.ckpt"]
@@ -182,7 +182,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_files_of_before(
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("detseg.checkpoint.torch.save", full)
+    monkeypatch.setattr(torch, "save", full)
     refused = r"could not be written \(.*No space left on device; \d+ MB are free there\)"
     with pytest.raises(CheckpointError, match=rf"last\.ckpt: {refused}; the previous file is untouched"):
         fit(tmp_path, GivenAp([0.5, 0.3, 0.6, 0.7]), max_epochs=4, resume=tmp_path / "last.ckpt")

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detseg.atomic_write import atomic_write
 from detseg.data.datasets.contract import SampleSource, file_of
 from detseg.errors import DataError
 from detseg.messages import one_line
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample
-from detseg.whole_files import atomic_write
 
 _MAX_DRAWS = 100
 """Samples that are tried for one place; only where nearly all of the data is bad, none of so many can be read."""

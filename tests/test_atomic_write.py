@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.whole_files import atomic_write
+from detseg.atomic_write import atomic_write
 
 
 def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:

@@ -1,0 +1,34 @@
+"""Checkpoints: their content (format), two kinds of files (ckpt_file, safetensors_file), and reading either (load)."""
+
+from __future__ import annotations
+
+from detseg.checkpoint.ckpt_file import read_raw_checkpoint, save_atomically
+from detseg.checkpoint.format import (
+    BEST,
+    ENTRY,
+    FOLDER,
+    LAST,
+    PREVIOUS,
+    ModelCheckpoint,
+    epochs_ended,
+    model_entry,
+    run_dir_of,
+)
+from detseg.checkpoint.load import read_model_checkpoint
+from detseg.checkpoint.safetensors_file import write_weights
+
+__all__ = [
+    "BEST",
+    "ENTRY",
+    "FOLDER",
+    "LAST",
+    "PREVIOUS",
+    "ModelCheckpoint",
+    "epochs_ended",
+    "model_entry",
+    "read_model_checkpoint",
+    "read_raw_checkpoint",
+    "run_dir_of",
+    "save_atomically",
+    "write_weights",
+]

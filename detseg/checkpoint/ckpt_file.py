@@ -1,0 +1,128 @@
+"""``.ckpt`` files: written completely or not at all, and checked on reading, since ``torch.load`` checks too little.
+
+torch writes zip archives with a CRC-32 of every record, but does not compare it on reading.  It also reads compressed
+records, and tensors and lists that are small in the file and huge once somebody copies them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detseg.atomic_write import atomic_write
+from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX
+from detseg.config.renamed import rename_settings
+from detseg.errors import CheckpointError
+from detseg.messages import one_line, shown
+
+_MAX_ITEMS = 1_000_000
+"""Our checkpoints have some ten thousand tensors, numbers and names."""
+_MAX_GROWTH = 16
+"""Tensors that share memory count each."""
+_FOLDER_BIT = 0x10
+"""torch leaves memory uninitialised for a record with this attribute, and zipfile reads it as any other."""
+
+
+def save_atomically(
+    checkpoint: dict[str, Any], path: Path, *, previous: Path | None = None, copy: Path | None = None
+) -> None:
+    """Write a checkpoint; a crash leaves the old file or the new one, never half of one.
+
+    Args:
+        checkpoint: tensors and plain data.
+        path: the file.
+        previous: the new name of the file that was there before, so that the newest two are kept.
+        copy: a second file of the same content, which is written first.
+
+    Raises:
+        CheckpointError: the disk refused (full, read-only, ...).
+    """
+    try:
+        if copy is not None:
+            with atomic_write(copy) as file:
+                torch.save(checkpoint, file)
+        with atomic_write(path, previous=previous) as file:
+            torch.save(checkpoint, file)
+    except (OSError, RuntimeError) as error:  # torch's own error of a full disk does not say so: the free space does
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
+        with suppress(OSError):
+            reason += f"; {shutil.disk_usage(path.parent).free // 10**6} MB are free there"
+        before = "the previous file is untouched" if path.exists() else "there is no previous file"
+        raise CheckpointError(f"{path}: could not be written ({reason}); {before}") from error
+
+
+def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Everything in a checkpoint of ours.
+
+    Raises:
+        CheckpointError: missing, damaged, or not ours.
+    """
+    if not path.is_file():
+        beside = sorted(file.name for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
+        hint = f"; there are {', '.join(beside)}" if beside else ""
+        raise CheckpointError(f"{path}: no such checkpoint file{hint}")
+    if path.suffix == WEIGHTS_SUFFIX:
+        raise CheckpointError(f"{path}: holds weights alone; a run resumes from a .ckpt file of its run directory")
+    if (damage := _damage(path)) is not None:
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: {damage}; take another file of the run directory")
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch raises is not a closed list
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint "
+            f"is safe to read, this file is none)"
+        ) from error
+    if not _is_bounded(checkpoint, path.stat().st_size):
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: it pretends to hold far more than its file does")
+    entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
+    if not isinstance(entry, dict):
+        raise CheckpointError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
+    found = entry.get("format")
+    if type(found) is not int or found != FORMAT:
+        raise CheckpointError(f"{path}: checkpoint format {shown(found)}, this version reads format {FORMAT}")
+    if isinstance(entry.get("config"), dict):
+        entry["config"] = rename_settings(entry["config"])
+    return checkpoint
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the archive, if anything; reads all of it once, in little memory."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if any(r.compress_type != zipfile.ZIP_STORED or r.external_attr & _FOLDER_BIT for r in records):
+                return "it holds compressed records or folders"
+            total, size = sum(record.file_size for record in records), path.stat().st_size
+            if total > size:
+                return f"its records say {total} bytes, and the file has {size}"
+            broken = archive.testzip()
+    except Exception as error:  # what zipfile raises on damaged bytes is not a closed list
+        return one_line(error)
+    return None if broken is None else f"{shown(broken)} does not have its CRC-32"
+
+
+def _is_bounded(content: Any, num_bytes: int) -> bool:
+    """Whether walking through the content and copying it takes time and memory that fit a file of ``num_bytes``."""
+    num_items, num_tensor_bytes, waiting = 1, 0, [content]
+    while waiting:
+        match waiting.pop():
+            case Tensor() as tensor:
+                num_tensor_bytes += tensor.numel() * tensor.element_size()
+            case Mapping() as mapping:
+                num_items += 2 * len(mapping)
+                waiting += [*mapping.keys(), *mapping.values()]
+            case list() | tuple() | set() as items:
+                num_items += len(items)
+                waiting += items
+        if num_items > _MAX_ITEMS or num_tensor_bytes > _MAX_GROWTH * num_bytes:
+            return False
+    return True
