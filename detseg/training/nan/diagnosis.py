@@ -176,8 +176,8 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
     worst = next((terms for terms in numbers if _not_finite(terms)), numbers[0])
     kind = "loss" if _not_finite(worst) else "gradient"
     verdict = failure + _verdict(step, results)
-    norms = _gradient_norms(step.model)
-    line = f"the {kind} is not finite ({_shown(worst)}); {verdict}; {_gradient(step, norms)}"
+    norms = _gradient_norms(step.model) if step.has_whole_gradients else []
+    line = f"the {kind} is not finite ({_shown(worst)}); {verdict}; {_gradient(norms)}"
     if step.run_dir is None:
         return f"{line}; nothing was written"
     folder = step.run_dir / f"nan_epoch{step.epoch:03d}_step{step.number:05d}"
@@ -234,8 +234,8 @@ def _gradient_norms(model: nn.Module) -> list[tuple[str, float]]:
     return sorted(norms, key=lambda entry: (math.isfinite(entry[1]), -entry[1] if math.isfinite(entry[1]) else 0.0))
 
 
-def _gradient(step: StepContext, norms: list[tuple[str, float]]) -> str:
-    if not norms or not step.has_whole_gradients:
+def _gradient(norms: list[tuple[str, float]]) -> str:
+    if not norms:
         return "no gradient was looked at"
     num_bad = sum(not math.isfinite(norm) for _, norm in norms)
     name, norm = norms[0]
