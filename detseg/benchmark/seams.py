@@ -98,7 +98,7 @@ def step_seams(trainer: Any, task: Any) -> list[Seam]:
         *_region_networks(task.model, FORWARD),
         Seam(task, "backward", BACKWARD),
         Seam(task, "optimizer_zero_grad", OPTIMISER),
-        Seam(task, "on_before_optimizer_step", CLIPPING),
+        Seam(task.guard, "check", CLIPPING),
         Seam(task, "configure_gradient_clipping", CLIPPING),
         *(Seam(optimizer, "step", OPTIMISER) for optimizer in trainer.optimizers),
         *average,

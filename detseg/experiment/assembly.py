@@ -25,8 +25,8 @@ from detseg.training.data_changes import DataGuard
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.detection_task import DetectionTask
 from detseg.training.instance_task import InstanceTask
+from detseg.training.nan.guard import StepGuard
 from detseg.training.segmentation_task import SegmentationTask
-from detseg.training.step_guard import StepGuard
 from detseg.training.task import Task
 
 

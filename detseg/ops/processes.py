@@ -8,9 +8,25 @@ W: number of processes.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_ALONE = ContextVar("alone", default=False)
+
+
+@contextmanager
+def counts_of_this_process() -> Iterator[None]:
+    """Within the ``with`` block losses are normalised by the counts of this process; no other one is waited for."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
 
 
 def num_processes(training: bool) -> int:
@@ -19,7 +35,7 @@ def num_processes(training: bool) -> int:
     Args:
         training: whether the calling module is in training mode.
     """
-    together = training and dist.is_available() and dist.is_initialized()
+    together = training and not _ALONE.get() and dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if together else 1
 
 

@@ -21,8 +21,6 @@ class DetectionTask(Task):
 
     criterion = "AP"
     shown = ("AP50", "AP")
-    draws_of: int | None = None
-    """The epoch whose draws ``targets`` asks for, from 0; None: the trainer's present one."""
 
     def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
         """COCO and VOC AP."""
@@ -33,8 +31,7 @@ class DetectionTask(Task):
         in the run the image is, not from its place in a batch or the process that has it."""
         if not self.training:
             return batch.targets
-        epoch = self.current_epoch if self.draws_of is None else self.draws_of
-        streams = [random_stream(Stream.MODEL, self.seed, epoch, index) for index in batch.indices]
+        streams = [random_stream(Stream.MODEL, self.seed, self.current_epoch, index) for index in batch.indices]
         return [
             replace(target, draw_seed=int(stream.integers(2**62)))
             for target, stream in zip(batch.targets, streams, strict=True)

@@ -1,18 +1,22 @@
 """What every task shares: one training step, one validation step, one evaluator.
 
-Between ``trainer.fit`` and the network stand three frames of ours: ``training_step`` → ``losses`` → ``forward``.
+A training step is ``training_step`` (batch → losses) and ``optimizer_step`` (backward → guard → step → moving average);
+Lightning has put the batch on the device.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils import clip_grads_with_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -29,14 +33,15 @@ from detseg.training.ema import WeightAverage
 from detseg.training.freezing import NORMALIZATION, FrozenParts
 from detseg.training.fresh_norms import FreshNorms
 from detseg.training.loss_means import LossMeans
+from detseg.training.nan.diagnosis import StepBatch, StepContext
+from detseg.training.nan.guard import StepGuard, check_weights
+from detseg.training.nan.seeding import seed_batch
 from detseg.training.optimizers import build_optimizer, vectors
 from detseg.training.processes import Processes
-from detseg.training.random_state import seed_batch
 from detseg.training.resume import check_resumable
 from detseg.training.run_state import RunState
 from detseg.training.schedules import build_schedule
 from detseg.training.shared_validation import score_together, take_buffers_of_first
-from detseg.training.step_guard import StepGuard, check_weights
 
 TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
@@ -95,7 +100,8 @@ class Task(L.LightningModule, ABC):
         self.fresh_norms = FreshNorms(self.model)
         self._accumulated = 1
         self.guard = guard or StepGuard()
-        self.run_state = RunState()
+        self.run_state = RunState(self.fresh_norms, self.guard)
+        self._step_batches: list[StepBatch] = []
         self.val_means = LossMeans()
         self.seed = int(self.config.get("seed", torch.initial_seed()))
 
@@ -137,13 +143,14 @@ class Task(L.LightningModule, ABC):
     def on_train_start(self) -> None:
         """Has the loader begin where the run stood."""
         self._accumulated = self.trainer.accumulate_grad_batches
-        self.run_state.begin_training(self)
+        self.run_state.begin_training(self.trainer)
 
     def on_train_epoch_start(self) -> None:
         """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
         come."""
-        self.run_state.begin_epoch(self)
-        self.guard.begin_epoch()
+        self.run_state.begin_epoch(self.trainer, self.processes)
+        self.guard.begin_epoch(self.model)
+        self._step_batches = []
         if self.frozen is None or not self.frozen.release(self.current_epoch + 1):
             return
         self.train()
@@ -153,18 +160,64 @@ class Task(L.LightningModule, ABC):
             self.trainer.strategy.configure_ddp()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """The sum of the model's loss terms for a batch.
+        """Batch → loss terms → their sum, which ``optimizer_step`` has Lightning differentiate.
 
         Raises:
             DetsegError: the batch is too small for batch normalisation.
         """
-        self.guard.before_forward(self.model)
+        num_steps = self.global_step - self.guard.num_skipped
+        self.fresh_norms.prepare(num_steps * self._accumulated + batch_index % self._accumulated)
+        terms = self._losses(batch, batch_index, eager=bool(self.fresh_norms.names))
+        detached = {name: value.detach() for name, value in terms.items()}
+        self._step_batches.append(StepBatch(batch_index, batch, detached))
+        for name, value in detached.items():
+            self.log(f"train/{name}_step", value, prog_bar=name == "loss")
+        return terms["loss"]
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Any,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """``training_step`` and backward → guard → clipping and step → moving average.
+
+        Of accumulated batches, Lightning runs all but the last before. A step that the guard skips has no gradients
+        any more; it counts for the schedule alone.
+        """
+        assert optimizer_closure is not None
+        optimizer_closure()  # training_step, zero_grad, backward
+        batches, self._step_batches = self._step_batches, []
+        is_made = self.guard.check(self._step_context(batches), optimizer)
+        optimizer.step()  # calls configure_gradient_clipping
+        if not is_made:
+            return
+        for seen in batches:
+            self.run_state.train_means.add(seen.terms, len(seen.batch.indices))
+        if self.average is not None:
+            # Lightning counts the step, whether made or skipped, when this returns.
+            self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips by the norm that the guard has computed; where it has not (FSDP), or not by norm, Lightning does."""
+        if not gradient_clip_val or gradient_clip_algorithm not in (None, "norm") or self.guard.norm is None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        clip_grads_with_norm_(parameters, gradient_clip_val, self.guard.norm)
+
+    def _losses(self, batch: Batch, batch_index: int, eager: bool) -> dict[str, Tensor]:
+        """The model's loss terms after their sum, ``loss``; ``eager``: without torch.compile."""
         seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
-        steps = self.global_step - self.guard.num_skipped
-        self.fresh_norms.prepare(steps * self._accumulated + batch_index % self._accumulated)
         try:
-            with settling(self.model, bool(self.fresh_norms.names)):
-                terms = self.model.losses(to_float(batch.images), self.targets(batch))
+            with settling(self.model, eager):
+                terms: Mapping[str, Tensor] = self.model.losses(to_float(batch.images), self.targets(batch))
         except ValueError as error:
             if not str(error).startswith(TOO_SMALL):
                 raise
@@ -173,35 +226,39 @@ class Task(L.LightningModule, ABC):
                 f"a training batch of {len(batch)} image of {height} x {width} pixels leaves a single value a channel, "
                 f"which batch normalisation cannot train on; raise data.batch_size or data.image_size"
             ) from error
-        total = torch.stack(list(terms.values())).sum()
-        terms = {"loss": total, **terms}
-        self.guard.after_forward(batch, batch_index, terms)
-        for name, value in terms.items():
-            self.log(f"train/{name}_step", value.detach(), prog_bar=name == "loss")
-        return total
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Lets no step be made whose numbers are not finite; only the losses of the others count."""
-        for seen in self.guard.check(self, optimizer):
-            self.run_state.train_means.add(seen.terms, len(seen.indices))
+    def _losses_again(self, seen: StepBatch) -> dict[str, Tensor]:
+        with self.trainer.precision_plugin.train_step_context():
+            return self._losses(seen.batch, seen.number, eager=True)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips by the norm that is known already; where it is not (FSDP), Lightning does."""
-        by_norm = gradient_clip_algorithm in (None, "norm")
-        if not gradient_clip_val or not (by_norm and self.guard.clip(optimizer, gradient_clip_val)):
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+    def _step_context(self, batches: list[StepBatch]) -> StepContext:
+        """What the guard looks at, and what it needs to explain a step that it does not let be made."""
+        trainer: Any = self.trainer
+        source = getattr(getattr(trainer.train_dataloader, "dataset", None), "source", None)
+        path = getattr(source, "path", None)
+        is_whole = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy) and trainer.scaler is None
+        return StepContext(
+            epoch=self.current_epoch + 1,
+            number=self.global_step + 1,
+            batches=batches,
+            model=self.model,
+            processes=self.processes,
+            losses=self._losses_again,
+            draw=lambda batch: self.draw_targets(batch, 1)[0],
+            path=lambda index: None if path is None else str(path(index)),
+            run_dir=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
+            has_whole_gradients=is_whole,
+            settings={
+                "precision": str(trainer.precision),
+                "device": str(self.device),
+                "seed": self.seed,
+                "config": self.config,
+            },
+        )
 
-    def optimizer_step(self, *arguments: Any, **options: Any) -> None:
-        """One step, which the averaged weights follow."""
-        super().optimizer_step(*arguments, **options)
-        if self.average is not None and not self.guard.dropped:
-            # Lightning counts the step when this returns; those that were skipped, too.
-            self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
+    def _check_weights(self) -> None:
+        check_weights(self.model, self.processes, f"epoch {self.current_epoch + 1}, step {self.global_step}")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves the rate on with the optimiser's steps; the batches that a resumed run had before make none."""
@@ -213,7 +270,7 @@ class Task(L.LightningModule, ABC):
         if batch is not None:  # else it was logged before the run was resumed
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.trainer.is_last_batch:
-            check_weights(self)  # before the validation
+            self._check_weights()  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():
                 self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
@@ -264,10 +321,10 @@ class Task(L.LightningModule, ABC):
         Raises:
             DetsegError: a weight is not finite; nothing is written.
         """
-        check_weights(self)
+        self._check_weights()
         checkpoint[ENTRY] = {
             **model_entry(self.config, self.classes),
-            **self.run_state.save(self, checkpoint),
+            **self.run_state.save(self.trainer, self.processes, checkpoint),
             "data": None if self.data_guard is None else self.data_guard.fingerprints,
         }
 
@@ -277,4 +334,4 @@ class Task(L.LightningModule, ABC):
         entry = checkpoint[ENTRY]
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
-        self.run_state.load(self, entry)
+        self.run_state.load(entry)

@@ -192,15 +192,24 @@ def test_debug_shows_where_it_happened(
     assert error.endswith(f"\nerror: unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}\n")
 
 
-def test_a_training_that_diverges_is_one_line_that_says_how_to_look_into_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("on_nan", "last"), [("stop", 2), ("skip", 3)])
+def test_a_training_that_diverges_is_one_line_that_says_why(
+    on_nan: str,
+    last: int,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(folder)
     run_dir = tmp_path / "new"
     argv = [CONFIG, "trainer.max_epochs=1", f"run_dir={run_dir}", "optimizer.lr=1e30"]
+    argv += [f"trainer.on_nan={on_nan}", "trainer.max_nan_steps=1"]
     code, line = said(train, argv, capsys)
     assert code == 2
-    assert line.startswith("error: epoch 1, step 2: the loss is not finite (box nan, class nan, dfl nan); samples ")
-    assert f"; python tools/replay.py {run_dir / 'nan_epoch001_step00002'} finds the sample; if no" in line
+    assert line.startswith(f"error: epoch 1, step {last}: the loss is not finite (box nan, class nan, dfl nan); ")
+    assert f"; details in {run_dir / f'nan_epoch001_step{last:05d}'}; " in line
+    assert ": no sample is at fault; " in line or "samples are at fault: it is not the data; " in line
+    assert len(list(run_dir.glob("nan_epoch001_step*/diagnosis.json"))) == last - 1
     assert line.endswith("lower optimizer.lr, or set trainer.precision=float32\n")
     assert line.count("\n") == 1

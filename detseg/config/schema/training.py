@@ -141,8 +141,8 @@ class TrainerConfig(Section):
     """Hours, minutes, seconds (`11:30:00`) after which the run finishes its step, saves and exits with code 75, to be
     resumed by --resume; null: never."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """When a loss or gradient is not finite: `stop` the run, or `skip` the step; either leaves a bundle for
-    tools/replay.py."""
+    """When a loss or gradient is not finite: `stop` the run, or `skip` the step; either leaves a folder with
+    the diagnosis in the run directory."""
     max_nan_steps: PositiveInt = 10
     """Most steps of a run that are skipped; one more stops it."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -97,10 +97,6 @@ class EpochBatchSampler:
         # Not a generator: the epoch is that of this call, however late the batches are asked for.
         return self._batches(self.epoch, self.num_done)
 
-    def batch(self, epoch: int, number: int) -> list[SampleRequest]:
-        """The requests of batch ``number`` (from 0) of any epoch."""
-        return next(self._batches(epoch, number))
-
     def _batches(self, epoch: int, first: int) -> Iterator[list[SampleRequest]]:
         order = epoch_order(self.seed, epoch, self.num_samples) if self.shuffle else np.arange(self.num_samples)
         mix = self.no_mosaic_from_epoch is None or epoch < self.no_mosaic_from_epoch

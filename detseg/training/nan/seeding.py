@@ -1,7 +1,6 @@
-"""The state of all random generators of a process as plain data and tensors.
+"""Random generators of a process: their state as plain data and tensors, and the seed of a batch.
 
-Nothing of ours draws from it: each choice follows from the seed and its place in the run.  A model, transform or
-callback of a user's may.
+Nothing of ours draws from numpy's or Python's global generator; a user's model, transform or callback may.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import torch
 
 
 def random_state() -> dict[str, Any]:
-    """The state now."""
+    """The state of torch's (with its GPUs'), numpy's and Python's global generators."""
     name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002  # the global one is meant
     return {
         "torch": torch.get_rng_state(),
@@ -25,7 +24,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
-    """Bring back a ``random_state``; that of GPUs where there are as many."""
+    """Restore a ``random_state``; that of GPUs only where there are as many."""
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([generator.cpu() for generator in state["cuda"]])
@@ -36,8 +35,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_batch(seed: int, epoch: int, batch: int, rank: int) -> None:
-    """Make what a model draws from torch follow from its place in the run, so that one that is resumed, and a replay of
-    the step, draw what the whole run would have drawn.
+    """Seed torch by a batch's place in the run, so that a resumed run and a diagnosis draw what the step drew.
 
     Args:
         seed: of the run.

@@ -19,13 +19,12 @@ from detseg.models.interface import LossTerms
 from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.detection_task import DetectionTask
-from detseg.training.nan_bundle import BundleSample, NanBundle, read_bundle
-from detseg.training.step_guard import StepGuard
+from detseg.training.nan.guard import StepGuard
 from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHITE, BAD = batch_of(255), batch_of(7)
-MEND = "if no sample is at fault, lower optimizer.lr, or set trainer.precision=float32"
+ADVICE = "if no sample is at fault, lower optimizer.lr, or set trainer.precision=float32"
 
 
 class Fragile(OneWeight):
@@ -53,8 +52,11 @@ class Sloped(OneWeight):
         return {"root": self.loss(self.weight + self.more.sum())}
 
 
-def bundle_in(folder: Path, name: str) -> NanBundle:
-    return read_bundle(folder / name)[0]
+def diagnosis_in(folder: Path, name: str) -> dict[str, Any]:
+    """What was written of a step, as strict JSON, which has no NaN."""
+    text = (folder / name / "diagnosis.json").read_text(encoding="utf-8")
+    content: dict[str, Any] = json.loads(text, parse_constant=pytest.fail)
+    return content
 
 
 def stopped(task: DetectionTask, batches: list[Batch], folder: Path, **options: Any) -> str:
@@ -66,39 +68,45 @@ def stopped(task: DetectionTask, batches: list[Batch], folder: Path, **options: 
 def test_the_step_is_not_made_and_the_line_says_where_which_term_and_which_gradient(tmp_path: Path) -> None:
     task = task_of(Fragile(2.0), ema_decay=0.5)
     assert stopped(task, [WHITE, BAD, WHITE], tmp_path) == (
-        "epoch 1, step 2: the loss is not finite (first nan, second 0.02059); samples 0; gradient not finite in 1 of 1 "
-        f"parameters, first weight; its numbers are in {tmp_path}/nan_epoch001_step00002; {MEND}"
+        "epoch 1, step 2: the loss is not finite (first nan, second 0.02059); at fault: sample 0: first nan; gradient "
+        f"not finite in 1 of 1 parameters, first weight; details in {tmp_path}/nan_epoch001_step00002; {ADVICE}"
     )
     assert float(task.model.weight) == 1.5
     assert float(task.evaluated_model.weight) == 1.75
     assert task.result is None  # no validation
 
 
-def test_the_bundle_holds_the_model_from_before_the_step_and_what_came_of_it(tmp_path: Path) -> None:
-    stopped(task_of(Fragile(2.0)), [WHITE, BAD], tmp_path)
-    bundle, tensors = read_bundle(tmp_path / "nan_epoch001_step00002")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["nan_epoch001_step00002"]  # and no partial folder
-    assert float(tensors.weights["weight"]) == 1.5
-    assert tensors.weights["norm.running_mean"].tolist() == [1.0, 1.0, 1.0]  # of the white batch alone
-    assert int(tensors.weights["norm.num_batches_tracked"]) == 1
-    (batch,) = bundle.batches
-    assert (bundle.epoch, bundle.step, batch.number, batch.indices) == (0, 2, 1, [0])
-    assert str(batch.terms["first"]) == str(batch.terms["loss"]) == "nan"
-    assert batch.terms["second"] == pytest.approx(1.5 * 7 / 255 / 2)
-    assert bundle.gradient_norms[0] == 1.0
-    assert [str(norm) for norm in bundle.gradient_norms[1:]] == ["nan"]
-    assert [(name, str(norm)) for name, norm in bundle.largest_gradients] == [("weight", "nan")]
-    text = (tmp_path / "nan_epoch001_step00002" / "bundle.json").read_text()
-    json.loads(text, parse_constant=pytest.fail)  # strict JSON, which has no NaN
+def test_the_diagnosis_holds_what_came_of_the_step(tmp_path: Path) -> None:
+    stopped(task_of(Fragile(2.0), config={"seed": 3, "x": float("inf")}), [WHITE, BAD], tmp_path)
+    found = diagnosis_in(tmp_path, "nan_epoch001_step00002")
+    assert (found["epoch"], found["step"], found["process"], found["num_processes"]) == (1, 2, 0, 1)
+    (batch,) = found["batches"]
+    assert (batch["number"], batch["samples"]) == (1, [0])
+    assert batch["terms"] == {"loss": "nan", "first": "nan", "second": pytest.approx(1.5 * 7 / 255 / 2)}
+    assert found["samples_alone"] == [
+        {"batch": 1, "index": 0, "path": None, "terms": batch["terms"], "at_fault": ["first"]}
+    ]
+    assert found["last_gradient_norms"] == [1.0, "nan"]
+    assert found["largest_gradients"] == {"weight": "nan"}
+    assert (found["not_finite"], found["verdict"]) == ("loss", "at fault: sample 0: first nan")
+    assert found["config"] == {"seed": 3, "x": "inf"}
+    assert (found["seed"], found["precision"], found["device"]) == (3, "32-true", "cpu")
+    assert torch.__version__.startswith(found["versions"]["torch"])
 
 
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
         # Finite, with an infinite slope: 0.5 / sqrt(0), times 0.
-        (lambda w: (w * 0).sqrt(), "(root 0); samples 0; gradient not finite in 2 of 2 parameters, first weight"),
+        (
+            lambda w: (w * 0).sqrt(),
+            "(root 0); at fault: sample 0: gradient of root; gradient not finite in 2 of 2 parameters, first weight",
+        ),
         # The slope is finite, the sum of its squares in float32 is not.
-        (lambda w: (w - w.detach()) * 2e38, "(root 0); samples 0; largest gradient 4e+38 of more"),
+        (
+            lambda w: (w - w.detach()) * 2e38,
+            "(root 0); no sample is at fault alone: samples 0; largest gradient 4e+38 of more",
+        ),
     ],
 )
 def test_a_gradient_that_is_not_finite_stops_the_run(
@@ -123,9 +131,8 @@ def test_a_weight_that_a_finite_step_has_made_infinite_is_neither_validated_nor_
 
 def test_a_term_of_a_constant_stops_the_run_though_the_gradient_is_finite(tmp_path: Path) -> None:
     task = task_of(Sloped(lambda w: w + float("inf")))
-    assert "the loss is not finite (root inf); samples 0; largest gradient 2 of more" in stopped(
-        task, [WHITE], tmp_path
-    )
+    message = stopped(task, [WHITE], tmp_path)
+    assert "the loss is not finite (root inf); at fault: sample 0: root inf; largest gradient 2 of more" in message
 
 
 OPTIMIZERS: list[tuple[OptimizerConfig, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = [
@@ -187,14 +194,14 @@ def test_a_skipped_step_is_a_step_left_out(
     step = 1 + greys.index(7)
     (line,) = lines
     assert line.startswith(f"epoch 1, step {step}: skipped (1 of at most 3): the loss is not finite (first nan, second")
-    assert (tmp_path / f"nan_epoch001_step{step:05d}" / "bundle.json").is_file()
+    assert (tmp_path / f"nan_epoch001_step{step:05d}" / "diagnosis.json").is_file()
 
 
 def test_more_bad_steps_than_allowed_stop_the_run(tmp_path: Path) -> None:
     task = task_of(Fragile(), guard=StepGuard("skip", 2, lambda _: None))
     message = stopped(task, [BAD, WHITE, BAD, BAD], tmp_path)
     assert message.startswith("epoch 1, step 4: the loss is not finite")
-    assert message.endswith(f"2 steps of the run were skipped already (trainer.max_nan_steps); {MEND}")
+    assert message.endswith(f"2 steps of the run were skipped already (trainer.max_nan_steps); {ADVICE}")
     assert float(task.model.weight) == 0.5
 
 
@@ -219,10 +226,9 @@ def test_of_accumulated_batches_one_bad_one_spoils_the_step(tmp_path: Path) -> N
     fit(task, [WHITE, BAD, WHITE, WHITE], tmp_path, accumulate_grad_batches=2)
     assert float(task.model.weight) == 1.5  # of the second step alone
     assert int(task.model.norm.num_batches_tracked) == 2
-    bundle, tensors = read_bundle(tmp_path / "nan_epoch001_step00001")
-    assert [batch.number for batch in bundle.batches] == [0, 1]
-    assert bundle.accumulate_batches == 2
-    assert int(tensors.weights["norm.num_batches_tracked"]) == 0  # before the first of the two
+    found = diagnosis_in(tmp_path, "nan_epoch001_step00001")
+    assert [batch["number"] for batch in found["batches"]] == [0, 1]
+    assert [sample["at_fault"] for sample in found["samples_alone"]] == [[], ["first"]]
 
 
 def test_the_norm_that_the_guard_has_computed_clips_as_torch_does(tmp_path: Path) -> None:
@@ -253,27 +259,20 @@ def test_the_norm_that_the_guard_has_computed_clips_as_torch_does(tmp_path: Path
         assert torch.equal(task.model.state_dict()[name], value), name
 
 
-def test_a_bundle_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
+def test_a_diagnosis_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     message = stopped(task_of(Fragile()), [BAD], tmp_path / "file")
-    assert message.startswith("epoch 1, step 1: the loss is not finite (first nan, second 0.01373); samples 0; ")
-    assert "nan_epoch001_step00001 could not be written (" in message
+    assert message.startswith("epoch 1, step 1: the loss is not finite (first nan, second 0.01373); at fault: sample 0")
+    assert "; the diagnosis could not be written (" in message
     assert len(message.splitlines()) == 1
 
 
 def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
-    assert "; fast_dev_run left no bundle; " in stopped(task_of(Fragile()), [BAD], tmp_path, fast_dev_run=True)
+    assert "; nothing was written; " in stopped(task_of(Fragile()), [BAD], tmp_path, fast_dev_run=True)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_last_fifty_norms_are_kept(tmp_path: Path) -> None:
-    task = task_of(Fragile())
-    stopped(task, [WHITE] * 60 + [BAD], tmp_path)
-    bundle = bundle_in(tmp_path, "nan_epoch001_step00061")
-    assert bundle.gradient_norms[:-1] == [1.0] * 49
-    assert str(bundle.gradient_norms[-1]) == "nan"
-
-
-def test_a_bundle_holds_names_that_are_no_utf8() -> None:
-    sample = BundleSample(index=3, height=64, width=64, mix=False, path="caf\udce9.png")
-    assert json.loads(sample.model_dump_json())["path"] == "caf\\udce9.png"
+    stopped(task_of(Fragile()), [WHITE] * 60 + [BAD], tmp_path)
+    found = diagnosis_in(tmp_path, "nan_epoch001_step00061")
+    assert found["last_gradient_norms"] == [1.0] * 49 + ["nan"]
