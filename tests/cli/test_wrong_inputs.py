@@ -97,7 +97,7 @@ TRAIN = [
     ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
     (
         [CONFIG, "--resume=cut.ckpt"],
-        "cut.ckpt: damaged or not a checkpoint; take another one of the run directory",
+        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
     ),
     (
         [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
@@ -108,11 +108,10 @@ TRAIN = [
 
 EVALUATE = [
     (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
-    (["cut.ckpt"], "cut.ckpt: damaged or not a checkpoint; take another one of the run directory"),
+    (["cut.ckpt"], "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory"),
     (
         [CONFIG],
-        f"{CONFIG}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint is "
-        "safe to read, this file is none)",
+        f"{CONFIG}: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
     ),
     (
         [BEST, "model.nms_iou=0.5"],
