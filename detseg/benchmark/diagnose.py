@@ -13,7 +13,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.training.precision import resolve_precision
 
-COPY, FORWARD, LOSSES, BACKWARD = "copy to the device", "forward", "assignment, losses", "backward"
+COPY, FORWARD, LOSSES, BACKWARD = "copy to the device, to float", "forward", "assignment, losses", "backward"
 UPDATE, OVERHEAD = "clipping, optimiser, EMA", "Lightning, logging, NaN guard"
 """The parts of a step."""
 

@@ -31,7 +31,7 @@ from detseg.structures import Batch
 from detseg.training.precision import resolve_precision
 from detseg.training.task import Task
 
-_NUM_SCENES, _NUM_TRAIN, _NUM_VAL = 40, 200, 40
+_NUM_SCENES, _NUM_TRAIN, _NUM_VAL = 24, 120, 24
 """Synthetic images that differ (the others are copies), and those of the two sets."""
 
 

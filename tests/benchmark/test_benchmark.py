@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PARTS_OF_STEP = {
-    *("copy to the device", "forward", "assignment, losses", "backward"),
+    *("copy to the device, to float", "forward", "assignment, losses", "backward"),
     *("clipping, optimiser, EMA", "Lightning, logging, NaN guard"),
 }
 EXPECTED = {
