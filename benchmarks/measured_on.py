@@ -8,7 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 
 from benchmarks.peer_process import ROOT
-from detseg.benchmark.machine import machine_facts
+from detseg.benchmark.results import machine_facts
 
 
 def machine() -> dict[str, str]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from detseg.benchmark.run import STAGES, Options, benchmark
+from detseg.benchmark.timers import STAGES, benchmark
 
-__all__ = ["STAGES", "Options", "benchmark"]
+__all__ = ["STAGES", "benchmark"]

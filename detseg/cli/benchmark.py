@@ -3,52 +3,53 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
 from detseg.config.load import config_to_yaml
+from detseg.errors import ConfigError
 
-EXIT_TERMINATED = 143
+_EXIT_TERMINATED = 143
 """What shells report of a program that SIGTERM has ended."""
-
-_STAGES = "start, loader, copy, step, validation, predictor, memory"
 
 
 def main(argv: Sequence[str]) -> None:
     """Arguments → configuration → a table of what each stage takes, the bottleneck and an advice."""
     parser = experiment_parser("benchmark", "Time each stage of a training on this machine, and name what limits it.")
-    parser.add_argument("--synthetic", action="store_true", help="on made-up pictures; the data need not be there")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="leave all numbers there")
-    parser.add_argument("--steps", type=_count, metavar="N", help="repeat everything so often (for some seconds each)")
-    parser.add_argument("--stages", metavar="NAME,NAME", help=f"only some of {_STAGES} (all)")
+    parser.add_argument("--synthetic", action="store_true", help="use synthetic images; the data need not be there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
+    parser.add_argument("--steps", type=int, metavar="N", help="repetitions of everything (a few seconds' worth)")
+    stages = "start, loader, step, validation, predictor, memory"
+    parser.add_argument("--stages", metavar="NAME,NAME", help=f"only some of {stages} (all)")
     parser.add_argument("--workers", type=_counts, metavar="N,N", help="loader processes to try (0,1,2,4,... cores)")
-    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="trained weights, which find what there is")
+    parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="trained weights: random ones find nonsense")
     arguments = parser.parse_intermixed_args(argv)
     config = load_experiment(arguments)
     if arguments.print_config:
         print(config_to_yaml(config), end="")
         return
+    if arguments.json is not None and arguments.json.is_dir():
+        raise ConfigError(f"--json: expected the name of a file, {arguments.json} is a folder")
 
-    fresh, begin = "torch" not in sys.modules, time.perf_counter()
-    from detseg.benchmark import STAGES, Options, benchmark  # loads torch; the configuration is valid by now
-    from detseg.benchmark.effort import Effort
+    from detseg.benchmark import STAGES, benchmark  # loads torch; the configuration is valid by now
 
-    imported = time.perf_counter() - begin if fresh else None
-    stages = STAGES if arguments.stages is None else tuple(arguments.stages.split(","))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that temporary files are removed
-    effort, workers = Effort(arguments.steps), tuple(arguments.workers or ())
-    options = Options(stages, arguments.synthetic, workers, effort, arguments.checkpoint, imported)
-    benchmark(config, options, arguments.json)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 100000, got {text!r}")
-    return int(text)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_TERMINATED))  # so that temporary files are removed
+    results, diagnosis = benchmark(
+        config,
+        arguments.stages.split(",") if arguments.stages else STAGES,
+        synthetic=arguments.synthetic,
+        workers=arguments.workers or (),
+        steps=arguments.steps,
+        checkpoint=arguments.checkpoint,
+    )
+    print(*results.lines(), f"\nbottleneck: {diagnosis.bottleneck}", f"advice: {diagnosis.advice}", sep="\n")
+    if arguments.json is not None:
+        text = json.dumps(results.to_dict() | {"diagnosis": vars(diagnosis)}, indent=2)
+        arguments.json.write_text(text, encoding="utf-8")
 
 
 def _counts(text: str) -> list[int]:

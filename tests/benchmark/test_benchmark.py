@@ -1,4 +1,4 @@
-"""Benchmarks of small models: every stage is there, parts make up wholes, nothing stays, mistakes are one line."""
+"""The benchmark tool on small models: every stage, parts that make up wholes, nothing left behind, one-line errors."""
 
 from __future__ import annotations
 
@@ -6,134 +6,72 @@ import json
 import math
 import multiprocessing
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 
 from detseg.benchmark import STAGES
-from detseg.benchmark.report import SCHEMA
-from detseg.benchmark.seams import STEP_ORDER
-from detseg.benchmark.stepping import IN_PARTS, TOGETHER, WAITING, WHOLE
+from detseg.benchmark.setup import with_synthetic_data
 from detseg.cli import benchmark as tool
 from detseg.cli.tool import run_tool
-from detseg.errors import DataError
+from detseg.config.load import load_config
+from detseg.data.build import open_dataset
 from tests.tiny import TinyRun, write_colors, write_config, write_instance_config, write_segmentation_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-STEP = {"copy to the device", "forward", "loss", "backward", "finite check, clipping", "optimiser", "EMA", "rest"}
-VALIDATION = {"waiting for the loader", "network", "loss", "rest", "validation", "scoring"}
-PREDICTOR = {
-    *("read and decode", "pre: letterbox, to float", "network", "post: to original pixels"),
-    *("an image, p50", "an image, p95"),
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+PARTS_OF_STEP = {
+    *("copy to the device, to float", "forward", "assignment, losses", "backward"),
+    *("clipping, optimiser, EMA", "Lightning, logging, NaN guard"),
 }
-DETECTION = {"threshold, NMS", "evaluator"}
-SEGMENTATION = {"labels at original size", "confusion, boundary"}
-EXPECTED: dict[str, dict[str, set[str]]] = {
-    "yolo": {
-        "step": STEP | {"assignment"},
-        "validation": VALIDATION | DETECTION | {"decode"},
-        "predictor": PREDICTOR | {"decode", "threshold, NMS"},
-    },
-    "mask_rcnn": {
-        "step": STEP | {"assignment", "proposals, NMS"},
-        "validation": VALIDATION | DETECTION | {"proposals, NMS"},
-        "predictor": PREDICTOR | {"proposals, NMS", "threshold, NMS"},
-    },
-    "unet": {"step": STEP, "validation": VALIDATION | SEGMENTATION, "predictor": PREDICTOR},
+EXPECTED = {
+    "start": {"opening the data", "building the model"},
+    "loader": {"read and decode", "data.num_workers=0"},
+    "step": {*PARTS_OF_STEP, "whole step", "training", "training with the loader", "waiting for the loader"},
+    "validation": {"validation", "scoring", "validation, scoring"},
+    "predictor": {"read and decode", "preprocess", "network", "postprocess", "an image"},
+    "memory": {"peak, main memory"},
 }
-EXPECTED["faster_rcnn"] = EXPECTED["mask_rcnn"]
-WHOLES = {"whole step, timed in parts", "whole step", "training alone", TOGETHER, WAITING}
-
-
-def settings(kind: str, path: Path, data_root: Path) -> Path:
-    """A configuration file of a small model of the kind."""
-    writers = {
-        "unet": write_segmentation_config,
-        "mask_rcnn": write_instance_config,
-        "faster_rcnn": write_instance_config,
-    }
-    writers.get(kind, write_config)(path, data_root)
-    if kind == "faster_rcnn":
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        del content["model"]["mask"]
-        content["model"]["name"] = kind
-        path.write_text(yaml.safe_dump(content), encoding="utf-8")
-    return path
 
 
 def run(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> tuple[dict[str, Any], str]:
-    """What a run left in its JSON, and what it printed."""
+    """What a run wrote to its JSON, and what it printed."""
     torch.set_num_threads(1)
     report = folder / "report.json"
     assert run_tool(tool.main, [*arguments, "--steps", "2", "--json", str(report)]) == 0
     return json.loads(report.read_text(encoding="utf-8")), capsys.readouterr().out
 
 
-def names(report: dict[str, Any], stage: str) -> set[str]:
-    return {m["name"] for m in report["measurements"] if m["stage"] == stage}
+def names(report: dict[str, Any]) -> dict[str, set[str]]:
+    stages = dict.fromkeys(m["stage"] for m in report["measurements"])
+    return {stage: {m["name"] for m in report["measurements"] if m["stage"] == stage} for stage in stages}
 
 
-def values(report: dict[str, Any], stage: str, name: str) -> list[float]:
-    (found,) = [m for m in report["measurements"] if (m["stage"], m["name"]) == (stage, name)]
-    return list(found["values"])
-
-
-@pytest.mark.parametrize("kind", ["yolo", "faster_rcnn", "mask_rcnn", "unet"])
-def test_every_stage_of_every_kind_of_model(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings(kind, tmp_path / "tiny.yaml", tmp_path / "nowhere")
-    report, printed = run(capsys, tmp_path, str(config), "--synthetic", "--workers", "0")
-    for stage, expected in EXPECTED[kind].items():
-        found = names(report, stage) - (WHOLES if stage == "step" else set())
-        assert found == expected
-    assert names(report, "start") == {"opening the data", "building the model"}  # the imports were made before
-    assert names(report, "loader") == {
-        *("read and decode", "letterbox, augment", "collate", "an image, on one core", "0 workers"),
-    }
-    assert set(report["skipped"]) == {"copy", "memory: device"}
+@pytest.mark.parametrize("write", [write_config, write_instance_config, write_segmentation_config])
+def test_every_stage_on_synthetic_images(
+    write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write(tmp_path / "tiny.yaml", tmp_path / "nowhere")
+    report, printed = run(capsys, tmp_path, str(config), "--synthetic", "--workers", "0", "seed=3")
+    assert names(report) == EXPECTED
     for m in report["measurements"]:
-        assert len(m["values"]) == len([v for v in m["values"] if math.isfinite(v) and v >= 0])
-        assert m["min"] <= m["median"] <= m["max"]
-        assert m["share"] is None or 0 <= m["share"] <= 1
+        assert all(math.isfinite(value) and value >= 0 for value in m["values"])
+        assert min(m["values"]) <= m["median"] <= max(m["values"])
         assert m["name"] in printed
-    assert min(values(report, "loader", "read and decode")) > 0
-    check_sums(report)
-    lines = printed.splitlines()
-    assert lines[-3].startswith("bottleneck: ")
-    assert lines[-2].startswith("advice: ")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "tiny.yaml"]
-
-
-def check_sums(report: dict[str, Any]) -> None:
-    """Parts make up their wholes."""
-    parts = [m for m in report["measurements"] if m["stage"] == "step" and m["share"] is not None]
-    assert {m["name"] for m in parts} <= set(STEP_ORDER)
-    assert math.isclose(sum(m["share"] for m in parts), 1, abs_tol=1e-6)
-    sums = [sum(of_round) for of_round in zip(*(m["values"] for m in parts), strict=True)]
-    assert sums == pytest.approx(values(report, "step", IN_PARTS))
-    assert min(*sums, *values(report, "step", WHOLE), *values(report, "step", TOGETHER)) > 0
-    assert all(0 <= share <= 100 for share in values(report, "step", WAITING))
-    images = [m["values"] for m in report["measurements"] if m["stage"] == "predictor" and m["share"] is not None]
-    assert [sum(v) for v in zip(*images, strict=True)] == pytest.approx(values(report, "predictor", "an image, p50"))
-
-
-def test_the_json_says_on_what_and_by_which_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings("yolo", tmp_path / "tiny.yaml", tmp_path / "nowhere")
-    arguments = (str(config), "--synthetic", "--stages", "start,memory", "trainer.accumulate_grad_batches=2", "seed=3")
-    report, printed = run(capsys, tmp_path, *arguments)
-    assert report["schema"] == SCHEMA
+    shares = {m["name"]: m["share"] for m in report["measurements"] if m["stage"] == "step" and m["share"] is not None}
+    assert shares.keys() == PARTS_OF_STEP
+    assert math.isclose(sum(shares.values()), 1)
+    assert min(shares["forward"], shares["backward"]) > 0
     assert report["config"]["seed"] == 3
-    assert report["config"]["data"]["image_size"] == 64
     assert report["machine"]["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
-    assert report["machine"]["cores"] >= 1
-    assert report["synthetic"] is True
-    assert report["gflops_per_image"] > 0
-    assert report["verdict"]["rule"] == "unknown"
-    assert {m["stage"] for m in report["measurements"]} == {"start", "memory"}
-    assert "GFLOPs" in printed
+    lines = printed.splitlines()
+    assert lines[-2] == f"bottleneck: {report['diagnosis']['bottleneck']}"
+    assert lines[-1] == f"advice: {report['diagnosis']['advice']}"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "tiny.yaml"]
 
 
 def test_real_data_with_loader_processes_and_trained_weights(
@@ -144,14 +82,12 @@ def test_real_data_with_loader_processes_and_trained_weights(
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.chdir(tmp_path)
     before = sorted(tiny_run.run_dir.parent.rglob("*"))
-    arguments = [str(tiny_run.config_path), "data.num_workers=1", "trainer.accumulate_grad_batches=2", "--workers", "1"]
+    arguments = [str(tiny_run.config_path), "data.num_workers=1", "trainer.accumulate_grad_batches=2", "--workers", "0"]
     arguments += ["--checkpoint", str(tiny_run.best), "--stages", "loader,step,validation"]
     report, printed = run(capsys, tmp_path, *arguments)
-    assert names(report, "loader") >= {"1 worker"}
-    assert "0 workers" not in names(report, "loader")
-    assert 0 < report["validation_share"] < 1
-    assert "trainer.accumulate_grad_batches=2" in printed
-    assert f"weights: {tiny_run.best}" in printed
+    assert names(report)["loader"] == {"read and decode", "data.num_workers=0", "data.num_workers=1"}
+    assert names(report).keys() == {"loader", "step", "validation"}
+    assert f"weights of {tiny_run.best}" in printed
     assert sorted(tiny_run.run_dir.parent.rglob("*")) == before
     assert list(temporary.iterdir()) == []
     assert not (tmp_path / "runs").exists()
@@ -163,15 +99,14 @@ def test_real_data_with_loader_processes_and_trained_weights(
     [
         (
             [],
-            "there is no such folder; set data.root to the folder of the VOC data; or measure on made-up pictures: "
-            "--synthetic",
+            "set data.root to the folder of the VOC data; or use synthetic images: --synthetic",
         ),
         (
             ["--synthetic", "data.batch_size=auto"],
             "data.batch_size: auto is found when a training begins; give a number",
         ),
         (["--stages", "step,validate"], f"--stages: expected some of {', '.join(STAGES)}, got 'validate'"),
-        (["--steps", "0"], "argument --steps: expected a whole number from 1 to 100000, got '0'"),
+        (["--steps", "0"], "--steps: expected at least 1, got 0"),
         (["--workers", "1,x"], "argument --workers: expected whole numbers from 0 to 1024 with commas, got '1,x'"),
         (["--json", "."], "--json: expected the name of a file, . is a folder"),
         (["--synthetic", "--checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint"),
@@ -195,13 +130,13 @@ def test_mistakes_are_one_line(
     assert line in said
 
 
-def test_weights_of_another_model(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_of_another_model(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [str(tiny_run.config_path), "model.neck.name=pan", "--checkpoint", str(tiny_run.best)]
     assert run_tool(tool.main, arguments) == 2
     assert "its weights do not fit the model of this configuration and data" in capsys.readouterr().err
 
 
-def test_a_damaged_picture_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data_root = write_colors(tmp_path / "colors")
     (data_root / "JPEGImages" / "train03.png").write_bytes(b"no image")
     config = write_config(tmp_path / "tiny.yaml", data_root)
@@ -215,13 +150,16 @@ def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
     assert ", ".join(STAGES) in " ".join(capsys.readouterr().out.split())
 
 
-def test_print_config_measures_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write_config(tmp_path / "tiny.yaml", tmp_path / "nowhere")
-    tool.main([str(config), "--print-config"])
-    assert yaml.safe_load(capsys.readouterr().out)["data"]["image_size"] == 64
-
-
-def test_a_missing_folder_is_the_users_error(tmp_path: Path) -> None:
-    config = write_config(tmp_path / "tiny.yaml", tmp_path / "nowhere")
-    with pytest.raises(DataError):
-        tool.main([str(config)])
+@pytest.mark.parametrize(
+    ("name", "num_classes"),
+    [("yolo_bccd", 20), ("yolo_coco", 80), ("mask_rcnn_nuclei", 80), ("unet_nuclei", 2), ("fcn_voc", 21)],
+)
+def test_synthetic_images_suit_the_model(name: str, num_classes: int, tmp_path: Path) -> None:
+    overrides = ["data.image_size=32", "data.num_workers=3", "data.augmentation.blur=0.25"]
+    config = with_synthetic_data(load_config(CONFIGS / f"{name}.yaml", overrides), tmp_path)
+    dataset = open_dataset(config, "train")
+    assert len(dataset.classes) == num_classes
+    assert len(dataset) >= config.data.num_images
+    assert max(dataset[0].hw) == 128  # four times the input
+    assert len(open_dataset(config, "val", dataset.classes)) > 0
+    assert (config.data.num_workers, config.data.augmentation.blur) == (3, 0.25)

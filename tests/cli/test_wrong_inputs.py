@@ -106,12 +106,16 @@ TRAIN = [
     ),
 ]
 
+NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
 EVALUATE = [
     (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
-    (["cut.ckpt"], "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory"),
+    (
+        ["cut.ckpt"],
+        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
+    ),
     (
         [CONFIG],
-        f"{CONFIG}: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
+        f"{CONFIG}: {NO_ZIP}",
     ),
     (
         [BEST, "model.nms_iou=0.5"],
