@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -21,7 +22,7 @@ from detseg.config.schema.training import AdamWConfig, CosineConfig, EvaluationC
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.models.compiled import settling
-from detseg.models.prepared import prepare, release
+from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.data_changes import DataGuard
@@ -84,6 +85,7 @@ class Task(L.LightningModule, ABC):
         # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
+        self._fused: list[nn.Module] = []  # in a list it is no part of the task, and of no checkpoint
         self.classes = classes
         self.evaluator = self.build_evaluator(evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
@@ -117,7 +119,9 @@ class Task(L.LightningModule, ABC):
 
     @property
     def evaluated_model(self) -> Any:
-        """The model that validation and checkpoints' users see: the average where there is one."""
+        """The model that checkpoints' users see: the average where there is one; during a validation its fused copy."""
+        if self._fused:
+            return self._fused[0]
         return self.average.model if self.average is not None else self.model
 
     def train(self, mode: bool = True) -> Task:
@@ -234,11 +238,14 @@ class Task(L.LightningModule, ABC):
         self.evaluator.reset()
         self.val_means.reset()
         take_buffers_of_first(self, self.processes)
-        prepare(self.evaluated_model)  # as evaluation and prediction do, or the last bits would differ
+        self._fused = []
+        if not _is_sharded(self.model):
+            # As evaluation and prediction do, or the last bits would differ.
+            self._fused = [fuse(self.evaluated_model, self.device)]
 
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them, in the first process."""
-        release(self.evaluated_model)
+        self._fused = []
         self.result, numbers = score_together(self.evaluator, self.processes)
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
@@ -278,3 +285,8 @@ class Task(L.LightningModule, ABC):
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
         self.run_state.load(self, entry)
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP keeps only a part of the weights in this process, so that they cannot be folded."""
+    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
