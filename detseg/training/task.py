@@ -10,10 +10,9 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -86,6 +85,7 @@ class Task(L.LightningModule, ABC):
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
         self._fused: list[nn.Module] = []  # in a list it is no part of the task, and of no checkpoint
+        self._sharded = False
         self.classes = classes
         self.evaluator = self.build_evaluator(evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
@@ -136,6 +136,7 @@ class Task(L.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
         self.processes = Processes()
+        self._sharded = isinstance(self.trainer.strategy, FSDPStrategy)
         self.train()
 
     def on_train_start(self) -> None:
@@ -239,7 +240,7 @@ class Task(L.LightningModule, ABC):
         self.val_means.reset()
         take_buffers_of_first(self, self.processes)
         self._fused = []
-        if not _is_sharded(self.model):
+        if not self._sharded:  # FSDP has only a part of each weight here
             # As evaluation and prediction do, or the last bits would differ.
             self._fused = [fuse(self.evaluated_model, self.device)]
 
@@ -285,8 +286,3 @@ class Task(L.LightningModule, ABC):
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
         self.run_state.load(self, entry)
-
-
-def _is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP keeps only a part of the weights in this process, so that they cannot be folded."""
-    return any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
