@@ -49,9 +49,12 @@ class OurSide:
         image: that candidates are counted on.
         input_hw: of the network, pixels.
         compiled: whether by torch.compile.
+        folded: whether batch normalisation is folded, as in every Predictor.
     """
 
-    def __init__(self, image: UInt8Array, input_hw: tuple[int, int], compiled: bool = False) -> None:
+    def __init__(
+        self, image: UInt8Array, input_hw: tuple[int, int], compiled: bool = False, folded: bool = True
+    ) -> None:
         settings = {"data": {"name": "voc", "root": "x", "classes": list(CLASSES.names)}}
         torch.manual_seed(0)
         model = build_model(config_from_dict(settings, "settings").model, CLASSES)
@@ -69,11 +72,14 @@ class OurSide:
         model.score_threshold = min(model.score_threshold, self.threshold)
         begin = time.perf_counter()
         self.predictor = Predictor(model, CLASSES, input_hw, "cpu", self.threshold, compile=compiled)
+        if not folded:
+            self.predictor.model = model.eval().to(memory_format=torch.channels_last)
         self.found = len(self.predictor(image))
         self.first_call = time.perf_counter() - begin
         self.marks: list[float] = []
-        model.register_forward_pre_hook(lambda *_: self.marks.append(time.perf_counter()))
-        model.register_forward_hook(lambda *_: self.marks.append(time.perf_counter()))
+        network = self.predictor.model
+        network.register_forward_pre_hook(lambda *_: self.marks.append(time.perf_counter()))
+        network.register_forward_hook(lambda *_: self.marks.append(time.perf_counter()))
         self.calls: list[list[float]] = []
 
     def block(self, image: ImageLike, threads: int) -> Block:
@@ -106,15 +112,20 @@ class OurSide:
 
 
 def rows(blocks: int) -> Iterator[Row]:
-    """From an array with the threads that each side takes by itself, with two, and at the same input; from a file;
-    compiled."""
+    """Beside the same network without folding; from an array with the threads that each side takes by itself, with two,
+    and at the same input; from a file; compiled."""
     path = next(path for path in sorted(PICTURES.iterdir()) if read_image(path).shape[:2] == (480, 640))
     image = read_image(path)
+    square, plain = OurSide(image, SQUARE), OurSide(image, SQUARE, folded=False)
+    for threads in (1, 2):
+        mine, other = in_turn(square.block(image, threads), plain.block(image, threads), blocks)
+        work = f"array at 320 × 320, threads: {threads}"
+        yield Row("predictor", work, "batch normalisation not folded", mine, other, "ms", 1.0, square.note())
     with tempfile.TemporaryDirectory() as folder, PeerProcess("ultralytics_predict.py") as peer:
         array = Path(folder) / "picture.npy"
         np.save(array, image)
         facts = peer.ask("load", array=str(array), jpeg=str(path), num_candidates=NUM_CANDIDATES)
-        square, padded = OurSide(image, SQUARE), OurSide(image, PADDED)
+        padded = OurSide(image, PADDED)
         own, both = facts["threads"], 2
         cases: list[tuple[str, OurSide, ImageLike, str, int, float | None]] = [
             (f"array at 320 × 320, ours with 2 threads, peer with its own {own}", square, image, "array", own, None),

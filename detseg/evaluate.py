@@ -30,7 +30,7 @@ from detseg.memory import MemoryErrors, describe_batch
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
-from detseg.models.prepared import prepare
+from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, Detections
@@ -176,9 +176,7 @@ def predictions(
     Yields:
         Each batch with what ``model.predict`` returned for it.
     """
-    model = model.eval().to(device).to(memory_format=torch.channels_last)
-    prepare(model)
-    predict: Any = model.predict  # of a Detector or a Segmenter
+    predict: Any = fuse(model, device).predict  # of a Detector or a Segmenter
     loader = eval_loader(
         dataset,
         input_hw=config.data.input_hw,

@@ -13,6 +13,7 @@ from rich.console import Console
 from detseg.config.load import config_from_dict
 from detseg.experiment.assembly import build_task
 from detseg.models.compiled import settling
+from detseg.models.fuse import fuse
 from detseg.structures import BoxTargets, ClassTable
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -46,6 +47,9 @@ def test_losses_run_compiled_graphs(name: str, wanted: bool, monkeypatch: pytest
     torch.stack(list(terms.values())).sum().backward()
     layers = [m for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.ConvTranspose2d)]
     assert all(parameter.grad is not None for layer in layers for parameter in layer.parameters())
+    assert convolutions == (len(layers) if wanted else 0)
+    with torch.no_grad():
+        fuse(model, "cpu").predict(images)  # as in validation, which computes what evaluation does
     assert convolutions == (len(layers) if wanted else 0)
 
 

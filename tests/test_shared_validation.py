@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from detseg.checkpoint import LAST
 from detseg.data.build import open_dataset
@@ -17,7 +16,7 @@ from detseg.data.loading.loader import eval_loader
 from detseg.evaluate import build_evaluator, evaluate_checkpoint
 from detseg.experiment import train
 from detseg.factory import load_model
-from detseg.models.prepared import prepare
+from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.training.processes import Processes
 from detseg.training.shared_validation import score_together
@@ -55,7 +54,7 @@ def go_on_and_evaluate(
         train(tiny_config(config_path, run_dir, *BOTH, *overrides), config_path, "last")
         processes = Processes()
         model, config, contents = load_model(best)
-        prepare(model.eval().to(memory_format=torch.channels_last))  # as whatever makes a number does
+        model = fuse(model, "cpu")  # as whatever makes a number does
         evaluator = build_evaluator(config, contents.classes)
         loader = eval_loader(
             open_dataset(config, "val", contents.classes),

@@ -5,36 +5,17 @@ Letters: B images, C channels, H and W cells.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 
-class PreparedBlock(Protocol):
-    """What a block computes, out of values of its parts that were final when it was prepared."""
-
-    @property
-    def is_stale(self) -> bool:
-        """Whether a part has changed since."""
-        ...
-
-    @property
-    def is_watched(self) -> bool:
-        """Whether hooks wait for a part to be called."""
-        ...
-
-    def again(self, block: ConvNormAct, /) -> PreparedBlock | None:
-        """The block as it is now."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
-        ...
-
-
 class ConvNormAct(nn.Sequential):
-    """Convolution, batch normalisation, activation; keeps the size at stride 1, halves it (rounding up) at stride 2."""
+    """Convolution, batch normalisation, activation; keeps the size at stride 1, halves it (rounding up) at stride 2.
+
+    (B, C_in, H, W) → (B, C_out, H / stride, W / stride)
+    """
 
     def __init__(
         self,
@@ -51,26 +32,6 @@ class ConvNormAct(nn.Sequential):
             nn.BatchNorm2d(out_channels, eps=1e-3, momentum=0.03),
             activation(inplace=True),
         )
-        self.prepared: PreparedBlock | None = None
-        """How the block computes without gradients, if `detseg.models.prepared` has prepared it."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C_in, H, W) → (B, C_out, H / stride, W / stride)."""
-        prepared = self.prepared
-        # Compiled code does all this by itself.
-        if prepared is not None and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            if prepared.is_stale:
-                prepared = self.prepared = prepared.again(self)
-            if prepared is not None and not prepared.is_watched:
-                return prepared(x)
-        for part in self:
-            x = part(x)
-        return x
-
-    def train(self, mode: bool = True) -> Self:
-        """As every module; what training changes is no longer prepared."""
-        self.prepared = None if mode else self.prepared
-        return super().train(mode)
 
 
 class DoubleConv(nn.Sequential):

@@ -27,8 +27,7 @@ def load_predictor(
         score_threshold: of a detector: detections below it are left out; 0 keeps all that evaluation counts (scores
             above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
         compile: have the networks compiled by torch.compile at the first image, which takes seconds to minutes;
-            results then differ from evaluation's by rounding. It is meant for GPUs: on a CPU it needs a C++ compiler,
-            and for our own backbones what is done without it is faster.
+            results then differ from evaluation's by rounding. On a CPU it needs a C++ compiler.
 
     Returns:
         A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from detseg.models.compiled import compile_networks
-from detseg.models.prepared import prepare
+from detseg.models.fuse import fuse
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.images import ImageLike, not_an_image, to_array
@@ -26,13 +26,12 @@ class ImagePredictor(ABC, Generic[Result]):
     """Predicts for images as they come; one ``Result`` an image.
 
     Args:
-        model: the network.
+        model: the network; it stays as it is, a fused copy of it predicts (``detseg.models.fuse``).
         classes: names of its labels.
         input_hw: height and width of the network input, pixels.
         device: where to compute.
         compile: have the networks in the model compiled by torch.compile when they are first called, which takes
-            seconds to minutes; results then differ from evaluation's by rounding.  It is meant for GPUs: on a CPU it
-            needs a C++ compiler, and for our own backbones what is done without it is faster.
+            seconds to minutes; results then differ from evaluation's by rounding.  On a CPU it needs a C++ compiler.
     """
 
     def __init__(
@@ -45,20 +44,11 @@ class ImagePredictor(ABC, Generic[Result]):
         compile: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.model = model.eval().to(self.device).to(memory_format=torch.channels_last)
+        self.model = fuse(model, self.device)
         if compile:
             compile_networks(self.model)
-        else:
-            prepare(self.model)
         self.classes = classes
         self.input_hw = input_hw
-        self._prepares = not compile
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Copies, in this process or another, compute the same: what is prepared does not travel."""
-        self.__dict__.update(state)
-        if self._prepares:
-            prepare(self.model)
 
     @overload
     def __call__(self, images: ImageLike, batch_size: int = 1) -> Result: ...

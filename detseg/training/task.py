@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_
@@ -25,7 +25,7 @@ from detseg.config.schema.training import AdamWConfig, CosineConfig, EvaluationC
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.models.compiled import settling
-from detseg.models.prepared import prepare, release
+from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.data_changes import DataGuard
@@ -89,6 +89,8 @@ class Task(L.LightningModule, ABC):
         # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
+        self._fused: list[nn.Module] = []  # in a list it is no part of the task, and of no checkpoint
+        self._sharded = False
         self.classes = classes
         self.evaluator = self.build_evaluator(evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
@@ -123,7 +125,9 @@ class Task(L.LightningModule, ABC):
 
     @property
     def evaluated_model(self) -> Any:
-        """The model that validation and checkpoints' users see: the average where there is one."""
+        """The model that checkpoints' users see: the average where there is one; during a validation its fused copy."""
+        if self._fused:
+            return self._fused[0]
         return self.average.model if self.average is not None else self.model
 
     def train(self, mode: bool = True) -> Task:
@@ -138,6 +142,7 @@ class Task(L.LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
         self.processes = Processes()
+        self._sharded = isinstance(self.trainer.strategy, FSDPStrategy)
         self.train()
 
     def on_train_start(self) -> None:
@@ -291,11 +296,14 @@ class Task(L.LightningModule, ABC):
         self.evaluator.reset()
         self.val_means.reset()
         take_buffers_of_first(self, self.processes)
-        prepare(self.evaluated_model)  # as evaluation and prediction do, or the last bits would differ
+        self._fused = []
+        if not self._sharded:  # FSDP has only a part of each weight here
+            # As evaluation and prediction do, or the last bits would differ.
+            self._fused = [fuse(self.evaluated_model, self.device)]
 
     def on_validation_epoch_end(self) -> None:
         """Computes and logs the metrics; ``result`` keeps all of them, in the first process."""
-        release(self.evaluated_model)
+        self._fused = []
         self.result, numbers = score_together(self.evaluator, self.processes)
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from detseg.config.schema.training import SgdConfig
 from detseg.models.backbones import CSPBackbone
 from detseg.models.blocks import Normalize
+from detseg.models.fuse import fuse
 from detseg.models.necks import FPN
 from detseg.models.timm_backbone import TimmBackbone
 from detseg.models.unet_encoder import UNetEncoder
@@ -102,6 +103,16 @@ class FeatureExtractorContract:
         alone = maps_in_evaluation(backbone, images[1:2])
         for x, y in zip(together, alone, strict=True):
             assert_close_but_for_rounding(x[1:2], y, backbone)
+
+    def test_folded_it_gives_the_same_maps(self) -> None:
+        backbone = self.fresh().train()
+        for _ in range(4):
+            backbone(torch.rand(4, 3, 64, 96))  # statistics of its own maps
+        images = torch.rand(2, 3, 64, 96)
+        plain = maps_in_evaluation(backbone, images)
+        for x, y in zip(maps_in_evaluation(fuse(backbone, "cpu"), images), plain, strict=True):
+            assert_close_but_for_rounding(x, y, backbone)
+        assert all(torch.equal(x, y) for x, y in zip(maps_in_evaluation(backbone, images), plain, strict=True))
 
     def test_frozen_stages_do_not_move_by_a_bit(self) -> None:
         """Frozen to stride 2ⁿ: the maps down to it stay what they were, weights and statistics; later ones change."""

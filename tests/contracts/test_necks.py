@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detseg.models.fuse import fuse
 from detseg.models.necks import FPN, PAN
+from detseg.models.published_backbones import PublishedFPN
+from tests.rounding import assert_close_but_for_rounding
 
 LEVELS = [((24,), (16,)), ((16, 40), (8, 16)), ((8, 24, 40), (8, 16, 32)), ((8, 16, 24, 40), (4, 8, 16, 32))]
 """Channels and strides of what comes in."""
@@ -42,6 +45,16 @@ class NeckContract:
         assert [x.shape[2:] for x in went_out] == [x.shape[2:] for x in came_in]
         assert all(torch.equal(x, y) for x, y in zip(came_in, before, strict=True))
 
+    @torch.no_grad()
+    def test_folded_it_gives_the_same_maps(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
+        neck = self.build(channels, strides).train()
+        for _ in range(4):
+            neck(features(channels, strides))  # statistics of its own maps
+        came_in = features(channels, strides)
+        for x, y in zip(fuse(neck, "cpu")(came_in), neck.eval()(came_in), strict=True):
+            if any(True for _ in neck.parameters()):
+                assert_close_but_for_rounding(x, y, neck)
+
     def test_every_parameter_gets_a_gradient(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         neck = self.build(channels, strides).train()
         maps = neck(features(channels, strides))
@@ -66,6 +79,13 @@ class TestFPN(NeckContract):
 
     def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
         return FPN(channels, strides, channels=20)
+
+
+class TestPublishedFPN(NeckContract):
+    mixes_downwards = False
+
+    def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+        return PublishedFPN(channels, strides, norm=True, channels=20)
 
 
 class TestPAN(NeckContract):

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
@@ -14,7 +16,7 @@ from detseg.config.schema.training import AdamWConfig, CosineConfig
 from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, ClassTable
+from detseg.structures import Batch, BoxTargets, ClassTable, Detections
 from detseg.training.detection_task import DetectionTask
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
@@ -118,6 +120,36 @@ def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
         optimizer.step()
     assert losses[1] < losses[0]
     assert losses[-1] < losses[1]
+
+
+class Folding(OneWeight):
+    """Its validation loss is what normalisation behind a convolution makes of white images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
+
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+        return {"norms": self.block(images).sum() * 0 + isinstance(self.block[1], nn.BatchNorm2d)}, self.predict(images)
+
+
+class Watching(Callback):
+    """Notes what a checkpoint that is saved during a validation would hold."""
+
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        self.state = {name: value.clone() for name, value in pl_module.state_dict().items()}
+
+
+@pytest.mark.parametrize("ema_decay", [0.0, 0.5])
+def test_validation_folds_a_copy_and_leaves_model_and_checkpoint_as_they_are(ema_decay: float, tmp_path: Path) -> None:
+    task, watching = task_of(Folding(), ema_decay=ema_decay), Watching()
+    trainer = fit(task, [WHITE], tmp_path, callbacks=[watching])
+    assert float(trainer.callback_metrics["val/norms"]) == 0
+    state = task.state_dict()
+    assert list(watching.state) == list(state)
+    assert all(torch.equal(watching.state[name], value) for name, value in state.items())
+    assert task.evaluated_model is (task.average.model if task.average else task.model)
+    assert isinstance(task.evaluated_model.block[1], nn.BatchNorm2d)
 
 
 class Normed(OneWeight):

@@ -167,8 +167,8 @@ class TrainerConfig(Section):
     num_previews: NonNegativeInt = 8
     """Training images and validation results that are drawn into the run directory."""
     compile: bool = False
-    """Compile the model (of a two-stage detector backbone and neck) with torch.compile; needs a C++ compiler on CPUs,
-    and minutes at the beginning."""
+    """Compile the model (of a two-stage detector backbone and neck) with torch.compile for training; needs a C++
+    compiler on CPUs, and minutes at the beginning. Validations compute as evaluation does, without it."""
 
     @property
     def max_seconds(self) -> float | None:
