@@ -70,7 +70,7 @@ def read_weights(path: Path) -> ModelCheckpoint:
     if texts.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: not weights of detseg: its metadata say format {shown(texts.get('format'))}, this version reads "
-            f"{FORMAT!r}; tools/export_weights.py makes such a file of a checkpoint"
+            f"{FORMAT!r}; `detseg export-weights` makes such a file of a checkpoint"
         )
     if texts.pop("sha256", None) != _sha256(texts, weights):
         raise CheckpointError(f"{path}: damaged: its content does not have its checksum; export it again")

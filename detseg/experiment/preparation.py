@@ -24,7 +24,7 @@ AnyDataset = DetectionDataset | SegmentationDataset
 
 
 def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, AnyDataset]:
-    """The training and the validation set; what is odd about them is said once.
+    """The training and the validation set; their issues are printed once.
 
     Raises:
         DataError: something is missing or wrong.

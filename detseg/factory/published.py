@@ -137,11 +137,11 @@ def _read(weights: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         DetsegError: it cannot be had, or is damaged.
     """
-    mend = f"delete it, so that it is downloaded again from {weights.url}"
+    fix = f"delete it, so that it is downloaded again from {weights.url}"
     try:
         if path.exists() and not has_hash_of_name(path):
             raise DetsegError(
-                f"model.weights: {path} is damaged, its SHA-256 does not begin with the digits in its name; {mend}"
+                f"model.weights: {path} is damaged, its SHA-256 does not begin with the digits in its name; {fix}"
             )
         state: dict[str, Tensor] = weights.get_state_dict(
             progress=True, check_hash=True, weights_only=True, map_location="cpu"
@@ -156,7 +156,7 @@ def _read(weights: Any, path: Path) -> dict[str, Tensor]:
             ) from error
         if isinstance(error, OSError):
             raise DetsegError(f"model.weights: {path} could not be read ({one_line(error)})") from error
-        raise DetsegError(f"model.weights: {path} is damaged, torch reads no weights in it; {mend}") from error
+        raise DetsegError(f"model.weights: {path} is damaged, torch reads no weights in it; {fix}") from error
     return state
 
 

@@ -26,7 +26,7 @@ def compile_networks(model: nn.Module) -> None:
 def settling(model: nn.Module, fresh: bool) -> AbstractContextManager[object]:
     """A context in which a model's compiled networks compute by their parts, if it is ``fresh``.
 
-    While normalisation takes in its first batches its momentum changes with every step, and torch would compile anew
+    While normalisation takes in its first batches its momentum changes with every step, and torch would compile again
     for each value until it gives up.
 
     Args:

@@ -125,10 +125,10 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
         results = []
         for logits, letterbox in self._at_input_size(images):
             labels = label_map(logits, letterbox).cpu().numpy()
-            chances = None
+            scores = None
             if probabilities:
-                chances = logits_at_original_size(logits, letterbox).softmax(dim=0).cpu().numpy()
-            results.append(SegmentationMap(labels, self.classes, chances))
+                scores = logits_at_original_size(logits, letterbox).softmax(dim=0).cpu().numpy()
+            results.append(SegmentationMap(labels, self.classes, scores))
         return results
 
     @torch.no_grad()
@@ -137,6 +137,6 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
     ) -> list[SegmentationMap]:
         results = []
         for image in images:
-            labels, chances = label_tiles(image, tiling, self._network, len(self.classes), batch_size, probabilities)
-            results.append(SegmentationMap(labels, self.classes, chances))
+            labels, scores = label_tiles(image, tiling, self._network, len(self.classes), batch_size, probabilities)
+            results.append(SegmentationMap(labels, self.classes, scores))
         return results

@@ -1,8 +1,8 @@
 """Where in an epoch a run is, and how a checkpoint from the middle of one is read back.
 
 Lightning's own way of going on in the middle of an epoch leaves out hooks, and the validation of an epoch that had all
-its batches.  Here a resumed run begins the epoch anew with all that this entails, as far as Lightning knows; the loader
-yields None for the batches that are done, for which no step is made (``TrainLoader``).
+its batches.  Here a resumed run begins the epoch again with all that this entails, as far as Lightning knows; for the
+batches that are done, the loader yields None, and no step is made (``TrainLoader``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ class WeightAverage(nn.Module):
 
     Args:
         model: the model that trains.
-        decay: share of the average that a step keeps, in [0, 1).
+        decay: fraction of the average that a step keeps, in [0, 1).
         warmup_steps: the decay is ``decay × (1 - exp(-step / warmup_steps))``; 0: ``decay`` from the first step.
     """
 

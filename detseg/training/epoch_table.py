@@ -25,7 +25,7 @@ class LastNumbers(Callback):
         self.path = path
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the file anew, whole or not at all."""
+        """Replaces the file, completely or not at all."""
         if trainer.is_global_zero and isinstance(pl_module, Task) and pl_module.result is not None:
             with atomic_write(self.path, "w", encoding="utf-8") as file:
                 json.dump(pl_module.result.to_dict(), file, indent=2)
@@ -70,7 +70,7 @@ class EpochTable(Callback):
         self._validated = True
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Adds the row of the epoch and writes the file anew, whole or not at all."""
+        """Adds the row of the epoch and replaces the file, completely or not at all."""
         validated, self._validated = self._validated, False
         if not trainer.is_global_zero:
             return

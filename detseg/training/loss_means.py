@@ -1,4 +1,4 @@
-"""Means of losses over an epoch that a resumed run goes on with; Lightning's own would begin anew in the middle."""
+"""Means of losses over an epoch that a resumed run continues; Lightning's own would begin at zero in the middle."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class RunState:
             )
 
     def begin_epoch(self, trainer: L.Trainer, processes: Processes) -> None:
-        """Begin the means anew, or where they were in the middle of a resumed epoch."""
+        """Begin the means at zero, or where they were in the middle of a resumed epoch."""
         self._cursor.begin_epoch(trainer)
         self.train_means.reset()
         if self._resumed_means is not None:

@@ -59,7 +59,7 @@ class StopWhenAsked(Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
-        """Stops within the validation of a run of one process; a resumed run begins it anew."""
+        """Stops within the validation of a run of one process; a resumed run repeats it."""
         if trainer.world_size == 1 and self._asked():
             self._stop(trainer)
 

@@ -21,6 +21,13 @@ from tests.metrics.detection.builders import truth
 CLASSES = ClassTable(("a", "b"))
 PLAIN_SGD = SgdConfig(name="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)
 CONSTANT = CosineConfig(warmup_epochs=0, final_lr_fraction=1.0)
+SILENT: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+"""Options of a Trainer that prints and writes nothing."""
 
 
 class OneWeight(nn.Module):
@@ -89,12 +96,9 @@ def fit(
         accelerator="cpu",
         max_epochs=max_epochs,
         callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
+        **SILENT,
         **options,
     )
     trainer.fit(task, loader_of(batches), loader_of(batches[:1]))

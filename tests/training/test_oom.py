@@ -16,7 +16,7 @@ from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.structures import Batch, BoxTargets, Detections
 from detseg.training.oom import training_advice, training_memory_errors
-from tests.training.stub import OneWeight, batch_of, loader_of, task_of
+from tests.training.stub import SILENT, OneWeight, batch_of, loader_of, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIG = config_from_dict({"data": {"name": "voc", "root": "x"}}, "settings")
@@ -58,16 +58,7 @@ class Greedy(OneWeight):
 
 def fit(model: OneWeight, loader: DataLoader[Batch], folder: Path) -> str:
     """What is said when two epochs of two batches each run out of memory."""
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-    )
+    trainer = L.Trainer(accelerator="cpu", max_epochs=2, num_sanity_val_steps=0, default_root_dir=folder, **SILENT)
     with pytest.raises(DetsegError) as caught, training_memory_errors(trainer, CONFIG):
         trainer.fit(task_of(model), loader, loader_of([batch_of(0)]))
     assert "\n" not in str(caught.value)

@@ -26,7 +26,7 @@ class SegmentationLoss(nn.Module):
     Args:
         num_classes: C.
         cross_entropy: weight of the cross-entropy.
-        label_smoothing: share of its target that is spread over all classes.
+        label_smoothing: fraction of its target that is spread over all classes.
         focal: weight of the focal loss.
         gamma: its exponent of one minus the probability of the right class; 0: cross-entropy.
         dice: weight of one minus the Dice overlap.

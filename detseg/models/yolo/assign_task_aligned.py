@@ -24,7 +24,7 @@ PAIRS_AT_ONCE = 2**18
 and an image of 2000 objects needs no more memory than one of 100."""
 
 GPU_PAIRS_AT_ONCE = 2**22
-"""On a GPU, where each chunk is launched anew and memory is faster than that."""
+"""On a GPU, where each chunk is a launch of its own and memory is faster than that."""
 
 
 class TaskAlignedAssignment(NamedTuple):

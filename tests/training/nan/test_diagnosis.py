@@ -29,7 +29,7 @@ from detseg.training.nan.guard import StepGuard
 from tests.forked import run_together
 from tests.tiny import CLASSES, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
 from tests.training.stub import CLASSES as TWO_CLASSES
-from tests.training.stub import CONSTANT, OneWeight, batch_of, fit, task_of
+from tests.training.stub import CONSTANT, SILENT, OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 YELLOW = CLASSES.index("yellow")
@@ -251,11 +251,8 @@ def test_the_image_of_a_real_training_is_named(
         max_epochs=1,
         limit_val_batches=0,
         use_distributed_sampler=False,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=tmp_path,
+        **SILENT,
     )
     with pytest.raises(DetsegError) as caught:
         trainer.fit(task, build_data(config, train_set, val_set))
