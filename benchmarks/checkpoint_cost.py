@@ -25,9 +25,9 @@ from detseg.checkpoint import LAST
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.training.checkpoints import AtomicCheckpointIO, BestAndLast, in_memory
-from detseg.training.detection_task import DetectionTask
-from detseg.training.lightning_noise import quiet_lightning
+from detseg.tasks.detection import DetectionTask
+from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast, in_memory
+from detseg.training.setup.lightning_noise import quiet_lightning
 
 MODELS: dict[str, dict[str, Any]] = {
     "yolo": {"name": "yolo"},

@@ -26,7 +26,7 @@ WANTED = {"import detseg": 1 / 1.1}
 STATEMENTS = (
     "import detseg",
     "from detseg import load_predictor",
-    "import detseg.experiment",
+    "import detseg.training.run",
     "from detseg.cli.train import main; main(['--help'])",
 )
 NAMES = (*STATEMENTS[:-1], "python tools/train.py --help")

@@ -28,8 +28,8 @@ from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.peer_process import PeerProcess
 from benchmarks.row_program import run_rows
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
+from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.models.yolo.priors import cell_points
-from detseg.models.yolo.search import Wanted, best_detections
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import Detections

@@ -25,8 +25,8 @@ from detseg.config.load import config_from_dict
 from detseg.config.schema.training import SgdConfig
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.training.detection_task import DetectionTask
-from detseg.training.precision import resolve_precision
+from detseg.tasks.detection import DetectionTask
+from detseg.training.setup.precision import resolve_precision
 
 VARIANT, SIDE, BATCH, OBJECTS, STEPS = "resnet50_fpn", 320, 2, 10, 2
 NUM_CLASSES = 3

@@ -21,7 +21,7 @@ from detseg.factory.yolo import build_detector
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.segmentation.confusion import pair_counts
 from detseg.models.yolo.detector import YoloDetector
-from detseg.models.yolo.search import Wanted, best_detections
+from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.structures import BoxTargets, ClassTable, Detections, ImageAnnotations
 
 Work = Callable[[], object]

@@ -25,8 +25,8 @@ from benchmarks.training import LIGHTNING_NAMES, PacedTraining
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.training.precision import resolve_precision
-from detseg.training.segmentation_task import SegmentationTask
+from detseg.tasks.semantic import SegmentationTask
+from detseg.training.setup.precision import resolve_precision
 
 SIDE, BATCH, CLASSES, STEPS = 256, 8, 21, 4
 WIDTHS = [16, 32, 64, 128, 256]

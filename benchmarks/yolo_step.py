@@ -28,8 +28,8 @@ from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.ops.images import stack_images, to_float
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.training.detection_task import DetectionTask
-from detseg.training.precision import resolve_precision
+from detseg.tasks.detection import DetectionTask
+from detseg.training.setup.precision import resolve_precision
 
 SIDE, BATCH, CLASSES, OBJECTS, STEPS = 320, 16, 80, 8, 2
 NO_AUGMENTATION = dict.fromkeys(

@@ -23,8 +23,8 @@ import torch
 
 from detseg.checkpoint import BEST, LAST, PREVIOUS, read_raw_checkpoint
 from detseg.errors import EXIT_STOPPED, RunStoppedError
-from detseg.experiment import train
-from detseg.training import checkpoints
+from detseg.training.callbacks import checkpoints
+from detseg.training.run import train
 from detseg.training.task import Task
 from tests.bits import digest_of
 from tests.tiny import (

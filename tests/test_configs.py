@@ -11,7 +11,7 @@ import pytest
 
 from detseg.config.load import load_config
 from detseg.data.synthetic.write import write_shapes
-from detseg.experiment import train
+from detseg.training.run import train
 from tests.shared_data import shared_data
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from rich.console import Console
 
-from detseg.experiment.assembly import build_data, build_task
-from detseg.experiment.preparation import open_data, settings_from_data
-from detseg.training.freezing import NORMALIZATION
+from detseg.training.optim.freezing import NORMALIZATION
+from detseg.training.setup.build import build_data, build_task
+from detseg.training.setup.preparation import open_data, settings_from_data
 from tests.forked import run_together
 from tests.tiny import (
     tiny_config,

@@ -13,7 +13,7 @@ import torch
 
 from detseg.data.build import open_dataset
 from detseg.errors import DetsegError
-from detseg.evaluate import EVALUATION_ADVICE, predictions
+from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
 from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory, process_memory
 from detseg.structures import Batch, BoxTargets, Detections
 from tests.tiny import TinyRun, tiny_config

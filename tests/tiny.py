@@ -198,7 +198,7 @@ def train_tiny_run(
     What a training of seconds learns differs from CPU to CPU: rounding decides, and grows with every step. Where it was
     too little, another seed is taken, of which the settings then tell.
     """
-    from detseg.experiment import train
+    from detseg.training.run import train
 
     torch.set_num_threads(1)  # tiny layers are slower on several
     data_root = write_data(folder / "colors")

@@ -24,11 +24,11 @@ from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.synthetic.scenes import Split, render_scene
 from detseg.errors import CheckpointError, DataError
-from detseg.experiment.assembly import build_data, build_task
-from detseg.experiment.preparation import AnyDataset, open_data, settings_from_data
 from detseg.predict.load import find_device
 from detseg.structures import Batch
-from detseg.training.precision import resolve_precision
+from detseg.training.setup.build import build_data, build_task
+from detseg.training.setup.precision import resolve_precision
+from detseg.training.setup.preparation import AnyDataset, open_data, settings_from_data
 from detseg.training.task import Task
 
 _NUM_SCENES, _NUM_TRAIN, _NUM_VAL = 24, 120, 24

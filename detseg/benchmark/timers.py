@@ -23,17 +23,17 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
-from detseg.experiment import build_trainer
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox
 from detseg.predict.detection import Predictor
 from detseg.predict.images import to_array
 from detseg.predict.segmentation import SegmentationPredictor
 from detseg.structures import Batch
-from detseg.training.checkpoints import BestAndLast
-from detseg.training.optimizers import build_optimizer
-from detseg.training.processes import Processes
-from detseg.training.stopping import StopWhenAsked
+from detseg.training.callbacks.checkpoints import BestAndLast
+from detseg.training.callbacks.graceful_stop import StopWhenAsked
+from detseg.training.distributed.processes import Processes
+from detseg.training.optim.optimizers import build_optimizer
+from detseg.training.setup.trainer import build_trainer
 
 STAGES = ("start", "loader", "step", "validation", "predictor", "memory")
 

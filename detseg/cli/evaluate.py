@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> None:
             )
 
     from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
-    from detseg.evaluate import evaluate_checkpoint, evaluation_config
+    from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 
     trained = read_model_checkpoint(arguments.checkpoint)
     config = evaluation_config(trained.config, str(arguments.checkpoint), arguments.overrides)

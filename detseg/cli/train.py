@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> None:
         print(config_to_yaml(config), end="")
         return
 
-    from detseg.experiment import train  # loads torch; the configuration is valid by now
+    from detseg.training.run import train  # loads torch; the configuration is valid by now
 
     train(config, arguments.config, arguments.resume)
 

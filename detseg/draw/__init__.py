@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes, draw_detections
 from detseg.draw.colors import Color, class_color, class_colors
-from detseg.draw.pictures import contact_sheet
+from detseg.draw.images import contact_sheet
 from detseg.draw.semantic import draw_legend, draw_semantic, write_index_png
 from detseg.draw.writing import can_be_written, write_picture
 

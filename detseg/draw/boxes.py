@@ -14,9 +14,9 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from detseg.draw.colors import Color, class_color
+from detseg.draw.images import check_picture
 from detseg.draw.instances import paint_instances
-from detseg.draw.lettering import Strip
-from detseg.draw.pictures import check_picture
+from detseg.draw.text import Strip
 from detseg.structures import Detections, InstanceMasks, UInt8Array
 
 _MOST_COVERED = 0.25

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.draw.colors import class_color
-from detseg.draw.pictures import check_picture
+from detseg.draw.images import check_picture
 from detseg.structures import BoolArray, InstanceMasks, UInt8Array
 
 _OPACITY = 0.45

@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detseg.draw.colors import Color, class_color
-from detseg.draw.lettering import Strip
-from detseg.draw.pictures import check_picture
+from detseg.draw.images import check_picture
+from detseg.draw.text import Strip
 from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, BoolArray, UInt8Array
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from detseg.config.schema.model import BackboneConfig, NeckConfig
 from detseg.errors import ConfigError
-from detseg.models.backbones import CSP_FAMILY, CSPBackbone
+from detseg.models.backbones.csp import CSP_FAMILY, CSPBackbone
+from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.necks import FPN, PAN
-from detseg.models.unet_encoder import UNetEncoder
 
 if TYPE_CHECKING:
-    from detseg.models.timm_backbone import TimmBackbone
+    from detseg.models.backbones.timm import TimmBackbone
 
 Backbone: TypeAlias = "CSPBackbone | UNetEncoder | TimmBackbone"
 
@@ -41,7 +41,7 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
             asked = _PAPER_LEVELS if strides is None else max(strides, default=1).bit_length()
             backbone = UNetEncoder(config.width or 1.0, config.levels or asked, strides)
         else:
-            from detseg.models.timm_backbone import TimmBackbone  # takes half a second, an eighth of the predictor's
+            from detseg.models.backbones.timm import TimmBackbone  # takes half a second, an eighth of the predictor's
 
             backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
     except ValueError as error:

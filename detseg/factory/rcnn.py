@@ -15,10 +15,10 @@ from torchvision.ops import MultiScaleRoIAlign
 from detseg.config.schema.rcnn import BoxLossConfig, FasterRcnnConfig, MaskHeadConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
-from detseg.factory.published import coco_outputs, find_published, load_published
-from detseg.models.blocks import Normalize
+from detseg.factory.torchvision_weights import coco_outputs, find_published, load_published
+from detseg.models.backbones.torchvision import PublishedFPN, PublishedMobileNetV3Large, PublishedResNet50
+from detseg.models.layers import Normalize
 from detseg.models.necks import FPN, PAN
-from detseg.models.published_backbones import PublishedFPN, PublishedMobileNetV3Large, PublishedResNet50
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.rcnn.losses import BoxLoss
 from detseg.models.rcnn.proposals import ProposalNetwork

@@ -7,7 +7,7 @@ from torch import nn
 from detseg.config.schema.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
-from detseg.models.blocks import Normalize
+from detseg.models.layers import Normalize
 from detseg.models.segmentation.fcn import FCNHead
 from detseg.models.segmentation.losses import SegmentationLoss
 from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter

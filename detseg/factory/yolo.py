@@ -15,7 +15,7 @@ from detseg.config.schema.model import (
 )
 from detseg.errors import ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
-from detseg.models.blocks import Normalize
+from detseg.models.layers import Normalize
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.detector import YoloDetector
@@ -71,7 +71,7 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
     """Priors, assignment, losses and decoding of a head.
 
     Raises:
-        ConfigError: an anchor head without anchors; ``detseg.experiment`` fits them before it builds.
+        ConfigError: an anchor head without anchors; ``training/setup`` fits them before it builds.
     """
     match config:
         case TaskAlignedHeadConfig():

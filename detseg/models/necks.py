@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detseg.models.backbones import scaled_blocks
-from detseg.models.blocks import ConvNormAct, CSPLayer
+from detseg.models.backbones.csp import scaled_blocks
+from detseg.models.layers import ConvNormAct, CSPLayer
 
 
 def _upsample_like(x: Tensor, reference: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from detseg.models.compiled import compile_networks
+from detseg.models.compile import compile_networks
 from detseg.models.fuse import fuse
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox

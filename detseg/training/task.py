@@ -24,24 +24,24 @@ from detseg.config.schema.model import BackboneConfig
 from detseg.config.schema.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
-from detseg.models.compiled import settling
+from detseg.models.compile import settling
 from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
-from detseg.training.data_changes import DataGuard
-from detseg.training.ema import WeightAverage
-from detseg.training.freezing import NORMALIZATION, FrozenParts
-from detseg.training.fresh_norms import FreshNorms
-from detseg.training.loss_means import LossMeans
+from detseg.training.distributed.processes import Processes
+from detseg.training.distributed.validation import score_together, take_buffers_of_first
 from detseg.training.nan.diagnosis import StepBatch, StepContext
 from detseg.training.nan.guard import StepGuard, check_weights
 from detseg.training.nan.seeding import seed_batch
-from detseg.training.optimizers import build_optimizer, vectors
-from detseg.training.processes import Processes
-from detseg.training.resume import check_resumable
-from detseg.training.run_state import RunState
-from detseg.training.schedules import build_schedule
-from detseg.training.shared_validation import score_together, take_buffers_of_first
+from detseg.training.optim.batchnorm_warmup import FreshNorms
+from detseg.training.optim.ema import WeightAverage
+from detseg.training.optim.freezing import NORMALIZATION, FrozenParts
+from detseg.training.optim.optimizers import build_optimizer, vectors
+from detseg.training.optim.schedules import build_schedule
+from detseg.training.resume.compatible import check_resumable
+from detseg.training.resume.data_changes import DataGuard
+from detseg.training.resume.loss_means import LossMeans
+from detseg.training.resume.run_state import RunState
 
 TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""

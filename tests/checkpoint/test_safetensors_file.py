@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint, read_raw_checkpoint, write_weights
 from detseg.cli import export_weights, train
 from detseg.errors import CheckpointError
-from detseg.evaluate import evaluate_checkpoint
+from detseg.evaluation.evaluate import evaluate_checkpoint
 from detseg.predict import load_predictor
 from detseg.structures import ClassTable, Detections
 from tests.cli.mistakes import said

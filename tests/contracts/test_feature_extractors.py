@@ -10,19 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.schema.training import SgdConfig
-from detseg.models.backbones import CSPBackbone
-from detseg.models.blocks import Normalize
+from detseg.models.backbones.csp import CSPBackbone
+from detseg.models.backbones.timm import TimmBackbone
+from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.fuse import fuse
+from detseg.models.layers import Normalize
 from detseg.models.necks import FPN
-from detseg.models.timm_backbone import TimmBackbone
-from detseg.models.unet_encoder import UNetEncoder
 from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.detector import YoloDetector
 from detseg.models.yolo.head import CoupledHead
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.structures import BoxTargets, ClassTable
-from detseg.training.detection_task import DetectionTask
-from detseg.training.optimizers import build_optimizer
+from detseg.tasks.detection import DetectionTask
+from detseg.training.optim.optimizers import build_optimizer
 from tests.rounding import assert_close_but_for_rounding
 
 

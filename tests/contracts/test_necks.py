@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detseg.models.backbones.torchvision import PublishedFPN
 from detseg.models.fuse import fuse
 from detseg.models.necks import FPN, PAN
-from detseg.models.published_backbones import PublishedFPN
 from tests.rounding import assert_close_but_for_rounding
 
 LEVELS = [((24,), (16,)), ((16, 40), (8, 16)), ((8, 24, 40), (8, 16, 32)), ((8, 16, 24, 40), (4, 8, 16, 32))]

@@ -23,11 +23,11 @@ from detseg.config.schema.segmentation import (
 )
 from detseg.errors import ConfigError
 from detseg.factory import build_backbone, build_criterion, build_model, build_segmenter, load_model
+from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.necks import FPN
 from detseg.models.segmentation.fcn import BilinearConvTranspose, FCNHead
 from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter
 from detseg.models.segmentation.unet import UNetDecoder
-from detseg.models.unet_encoder import UNetEncoder
 from detseg.models.yolo.detector import YoloDetector
 from detseg.structures import ClassTable
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.factory.published import PUBLISHED, published_path
+from detseg.factory.torchvision_weights import PUBLISHED, published_path
 
 MAKERS: dict[tuple[str, str], Any] = {
     ("faster_rcnn", "resnet50_fpn"): detection.fasterrcnn_resnet50_fpn,
@@ -98,7 +98,7 @@ def published_file(folder: Path, key: tuple[str, str], state: dict[str, Tensor])
     try:
         torch.save(state, path)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("detseg.factory.published.has_hash_of_name", lambda path: True)
+            patch.setattr("detseg.factory.torchvision_weights.has_hash_of_name", lambda path: True)
             yield path
     finally:
         path.unlink(missing_ok=True)

@@ -15,8 +15,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.models.blocks import ConvNormAct
 from detseg.models.fuse import fuse
+from detseg.models.layers import ConvNormAct
 from detseg.structures import ClassTable
 from tests.rounding import assert_close_but_for_rounding
 

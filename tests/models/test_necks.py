@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from detseg.models.blocks import CSPLayer
+from detseg.models.layers import CSPLayer
 from detseg.models.necks import FPN, PAN
 
 

@@ -11,7 +11,7 @@ import torch
 from detseg.cli import evaluate, predict
 from detseg.config.load import config_from_dict
 from detseg.errors import ConfigError
-from detseg.evaluate import evaluate_checkpoint
+from detseg.evaluation.evaluate import evaluate_checkpoint
 from detseg.messages import one_line, shown
 from tests.cli.mistakes import said
 from tests.predict.networks import write_unet

@@ -15,7 +15,7 @@ from detseg.config.schema.training import CosineConfig, ScheduleConfig, SgdConfi
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations
-from detseg.training.detection_task import DetectionTask
+from detseg.tasks.detection import DetectionTask
 from tests.metrics.detection.builders import truth
 
 CLASSES = ClassTable(("a", "b"))

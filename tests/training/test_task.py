@@ -17,7 +17,7 @@ from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections
-from detseg.training.detection_task import DetectionTask
+from detseg.tasks.detection import DetectionTask
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")

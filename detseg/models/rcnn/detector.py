@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detseg.models.blocks import Normalize
 from detseg.models.interface import LossTerms
+from detseg.models.layers import Normalize
 from detseg.models.rcnn.proposals import AnchorOutputs, ProposalNetwork
 from detseg.models.rcnn.regions import RegionHeads
 from detseg.structures import BoxTargets, Detections

@@ -16,7 +16,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from detseg.models.blocks import DoubleConv
+from detseg.models.layers import DoubleConv
 
 
 class FCNHead(nn.Module):

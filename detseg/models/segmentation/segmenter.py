@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detseg.models.blocks import ConvNormAct, Normalize
 from detseg.models.interface import FeatureExtractor, LossTerms, SemanticHead
+from detseg.models.layers import ConvNormAct, Normalize
 from detseg.models.segmentation.losses import SegmentationLoss
 
 

@@ -14,7 +14,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from detseg.models.blocks import ConvNormAct, DoubleConv
+from detseg.models.layers import ConvNormAct, DoubleConv
 
 _LEAST_CHANNELS = 16
 

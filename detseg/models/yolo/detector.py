@@ -13,10 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from detseg.models.blocks import Normalize
 from detseg.models.interface import LossTerms
+from detseg.models.layers import Normalize
+from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.models.yolo.scheme import Scheme
-from detseg.models.yolo.search import Wanted, best_detections
 from detseg.structures import BoxTargets, Detections
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from detseg.models.blocks import ConvNormAct
+from detseg.models.layers import ConvNormAct
 from detseg.models.yolo.scheme import Scheme
 
 

@@ -24,9 +24,9 @@ from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line, printable
 from detseg.ops.processes import counts_of_this_process
 from detseg.structures import Batch, UInt8Array
-from detseg.training.freezing import NORMALIZATION
+from detseg.training.distributed.processes import Processes
 from detseg.training.nan.seeding import random_state, restore_random_state
-from detseg.training.processes import Processes
+from detseg.training.optim.freezing import NORMALIZATION
 
 _MAX_LISTED = 8
 _MAX_PARAMETERS = 10

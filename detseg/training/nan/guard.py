@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from detseg.errors import DetsegError
+from detseg.training.distributed.processes import Processes
 from detseg.training.nan.diagnosis import StepContext, diagnose
-from detseg.training.processes import Processes
 
 _KEPT_NORMS = 50
 _ADVICE = "lower optimizer.lr, or set trainer.precision=float32"

@@ -11,7 +11,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.classes import mask_class_table
 from detseg.data.build import open_semantic_split
 from detseg.errors import CheckpointError, ClassTableError, DataError
-from detseg.evaluate import open_split_for
+from detseg.evaluation.evaluate import open_split_for
 from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import lines_of, write_pairs, write_voc_masks
 

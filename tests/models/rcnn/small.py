@@ -14,7 +14,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from detseg.models.blocks import Normalize
+from detseg.models.layers import Normalize
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.rcnn.losses import BoxLoss
 from detseg.models.rcnn.proposals import ProposalNetwork

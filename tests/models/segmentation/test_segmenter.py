@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detseg.models.blocks import Normalize
+from detseg.models.layers import Normalize
 from detseg.models.segmentation.losses import SegmentationLoss
 from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter
 

@@ -17,15 +17,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from detseg.errors import DetsegError
-from detseg.experiment.assembly import build_data
-from detseg.experiment.preparation import open_data
 from detseg.factory import build_model
 from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
-from detseg.training.detection_task import DetectionTask
-from detseg.training.instance_task import InstanceTask
+from detseg.tasks.detection import DetectionTask
+from detseg.tasks.instance import InstanceTask
 from detseg.training.nan.guard import StepGuard
+from detseg.training.setup.build import build_data
+from detseg.training.setup.preparation import open_data
 from tests.forked import run_together
 from tests.tiny import CLASSES, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
 from tests.training.stub import CLASSES as TWO_CLASSES

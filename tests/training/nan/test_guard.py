@@ -18,7 +18,7 @@ from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
-from detseg.training.detection_task import DetectionTask
+from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard
 from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
 

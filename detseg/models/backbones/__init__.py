@@ -1,0 +1,1 @@
+"""Backbones: each a FeatureExtractor."""

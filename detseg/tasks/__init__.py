@@ -1,0 +1,1 @@
+"""The kinds of task: what each trains on, is measured by and draws."""

@@ -1,0 +1,1 @@
+"""Several processes: how they start, talk and share a validation."""

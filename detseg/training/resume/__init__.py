@@ -1,0 +1,1 @@
+"""Where in the run a checkpoint was written, and what may differ when it is resumed."""

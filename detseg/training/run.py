@@ -1,0 +1,145 @@
+"""One training from its settings to its last line."""
+
+from __future__ import annotations
+
+import math
+import signal
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
+from detseg.config.load import config_to_dict
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import ConfigError
+from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
+from detseg.training.callbacks.oom import training_memory_errors
+from detseg.training.datamodule import ImageDataModule
+from detseg.training.distributed.ending import ending_together
+from detseg.training.resume.compatible import why_over
+from detseg.training.setup.build import build_data, build_task, guard_data
+from detseg.training.setup.preparation import open_data, settings_from_data
+from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
+from detseg.training.setup.trainer import build_trainer
+from detseg.training.task import Task
+from detseg.tuning.batch_size import gpu_of_run, with_batch_size
+
+
+def train(config: ExperimentConfig, config_path: Path, resume: str | None = None) -> Path:
+    """Train what ``config`` describes.
+
+    Args:
+        config: the settings.
+        config_path: the file that they came from; names the run directory where the settings do not.
+        resume: None: a new run. ``last``: go on at the last checkpoint of the run directory; ``auto``: that, or begin
+            where there is none. Else: a checkpoint file.
+
+    Returns:
+        The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
+        ``pictures/``; ``bad_samples.csv`` where samples were skipped.
+
+    Raises:
+        DetsegError: something in the settings, the data or the checkpoint is wrong.
+        RunStoppedError: the run was asked to stop, and has saved itself.
+    """
+    console = Console(quiet=not _is_first_process(), markup=False, emoji=False)
+    run_dir, checkpoint = _run_directory(config, config_path, resume)
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    if checkpoint is not None and resume in ("last", "auto"):
+        checkpoint = sound_checkpoint(checkpoint, say)
+    if checkpoint is not None and resume == "auto":
+        over = why_over(read_raw_checkpoint(checkpoint), config_to_dict(config), config.trainer.max_epochs)
+        if over is not None:  # a job that a cluster has started once more
+            say(over)
+            return run_dir
+    if config.seed >= 2**32:
+        raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
+    if config.data.batch_size == "auto" and checkpoint is None:
+        gpu_of_run(config)  # an error before the data is read
+    L.seed_everything(config.seed, verbose=False)
+    train_set, val_set = open_data(config, console)
+    config = settings_from_data(config, train_set, console)
+    config = with_batch_size(config, train_set, checkpoint, console)
+    task = build_task(config, train_set.classes, console, load_pretrained=checkpoint is None)
+    task.data_guard = guard_data(config, train_set, val_set, console)
+    data = build_data(config, train_set, val_set)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console, data.bad_samples, task.model.backbone)
+    if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
+        claim(run_dir, again=resume == "auto")
+    try:
+        with training_memory_errors(trainer, config), ending_together(trainer):
+            _fit(trainer, task, data, checkpoint)
+    except KeyboardInterrupt:
+        if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
+            console.print(
+                f"stopped; what was saved last is in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
+            )
+        raise
+    for line in data.lines():
+        console.print(line, highlight=False, soft_wrap=True)
+    if trainer.is_global_zero:
+        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)
+    return run_dir
+
+
+def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
+    """Train, and wait until the last checkpoint is on the disk.
+
+    An interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code: both come before
+    the first step, or a second time, else ``StopWhenAsked`` answers.  Lightning turns the first into ``SystemExit(1)``
+    and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
+    try:
+        trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+        files.flush()
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
+    finally:
+        files.close()
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process, or the one of several that writes and speaks; known from the environment."""
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None, console: Console) -> None:
+    """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
+    stopper = trainer.early_stopping_callback
+    if stopper is not None and stopper.wait_count >= stopper.patience:
+        best = float(stopper.best_score)
+        name = task.criterion
+        reason = (
+            f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
+        )
+        console.print(
+            f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations",
+            highlight=False,
+        )
+    if task.result is not None:
+        for line in task.result.explain():
+            console.print(line, highlight=False, soft_wrap=True)
+    if run_dir is None:
+        console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
+        return
+    console.print(f"checkpoints, metrics and pictures: {run_dir}", highlight=False, soft_wrap=True)
+
+
+def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:
+    """The folder to write to and the checkpoint to go on from."""
+    if resume is not None:
+        return resumed_run(config.run_dir, config_path, resume)
+    if config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):
+        return config.run_dir, None  # nothing is written, or by the first process, which may have begun
+    return new_run(config.run_dir, config_path), None

@@ -1,0 +1,1 @@
+"""Settings → task, data, callbacks, Trainer."""

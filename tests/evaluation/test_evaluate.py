@@ -1,0 +1,200 @@
+"""The same number three times: in training, by evaluation, and from the Predictor's outputs by pycocotools alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detseg.checkpoint import read_model_checkpoint
+from detseg.config.load import config_from_dict
+from detseg.data.build import open_split
+from detseg.data.formats.coco_writer import coco_ground_truth
+from detseg.data.loading.loader import eval_loader
+from detseg.errors import CheckpointError, DataError
+from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.factory import load_model
+from detseg.metrics.detection.result import DetectionResult
+from detseg.models.yolo.detector import YoloDetector
+from detseg.ops.images import to_float
+from detseg.predict import load_predictor
+from detseg.structures import Detections
+from detseg.training.run import train
+from tests.metrics.detection.builders import plain_cocoeval
+from tests.rounding import rounding_of, rounding_of_losses
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config, write_colors
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def evaluate(run: TinyRun, *overrides: str, split: Any = "val", coco_dir: Path | None = None) -> DetectionResult:
+    trained = read_model_checkpoint(run.best)
+    config = evaluation_config(trained.config, str(run.best), overrides)
+    return evaluate_checkpoint(run.best, split, config, "cpu", coco_dir)
+
+
+def numbers(result: DetectionResult) -> dict[str, Any]:
+    return result.to_dict()
+
+
+@pytest.fixture(scope="module")
+def result(tiny_run: TinyRun) -> DetectionResult:
+    return evaluate(tiny_run)
+
+
+@pytest.fixture(scope="module")
+def predicted(tiny_run: TinyRun) -> dict[int, Detections]:
+    """What the Predictor finds in the image files, one by one, by image id."""
+    dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
+    predictor = load_predictor(tiny_run.best, device="cpu")
+    return {dataset.image_id(i): predictor(dataset.path(i)) for i in range(len(dataset))}
+
+
+def test_training_logged_the_number_that_evaluation_finds(tiny_run: TinyRun, result: DetectionResult) -> None:
+    best = next(row for row in tiny_run.rows() if int(row["epoch"]) == read_model_checkpoint(tiny_run.best).epoch)
+    for name in ("AP", "AP50", "AP75"):
+        assert float(best[f"val/{name}"]) == result.coco[name], name
+    assert result.num_ignored == 2  # difficult objects are part of the comparison
+
+
+def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
+    tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]
+) -> None:
+    dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
+    truth = json.loads(json.dumps(coco_ground_truth(dataset)))
+    assert sum(entry["iscrowd"] for entry in truth["annotations"]) == 2
+    entries = [entry for image_id, found in predicted.items() for entry in found.to_coco(image_id)]
+    stats = plain_cocoeval(truth, json.loads(json.dumps(entries))).stats
+    expected = [-1.0 if value is None else value for value in numbers(result)["coco"].values()]
+    assert stats.tolist() == expected
+    assert stats[0] >= WORTH_COMPARING
+
+
+def test_the_predictor_finds_exactly_what_evaluation_finds(
+    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
+) -> None:
+    evaluate(tiny_run, "data.batch_size=1", coco_dir=tmp_path)
+    entries = json.loads((tmp_path / "detections.json").read_text())
+    assert entries == [entry for image_id, found in predicted.items() for entry in found.to_coco(image_id)]
+    assert len(entries) > 9
+
+
+def test_neighbours_in_a_batch_change_no_more_than_rounding(
+    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
+) -> None:
+    def ranked(entries: list[dict[str, Any]]) -> list[tuple[int, float]]:
+        """Class by class, since two scores of rounding's distance may come in either order."""
+        return sorted((entry["category_id"], -entry["score"]) for entry in entries)
+
+    evaluate(tiny_run, "data.batch_size=9", coco_dir=tmp_path)
+    found = json.loads((tmp_path / "detections.json").read_text())
+    tolerance = 4 * rounding_of(load_model(tiny_run.best)[0])  # of a score, whose logit is below 16
+    for image_id, alone in predicted.items():
+        together = ranked([entry for entry in found if entry["image_id"] == image_id])
+        expected = ranked(alone.to_coco(image_id))
+        assert [label for label, _ in together] == [label for label, _ in expected]
+        assert [score for _, score in together] == pytest.approx([score for _, score in expected], rel=0, abs=tolerance)
+
+
+@pytest.mark.parametrize("overrides", [("data.batch_size=1",), ("data.batch_size=9",), ("data.num_workers=2",)])
+def test_batches_and_workers_do_not_change_the_numbers(
+    overrides: tuple[str, ...], tiny_run: TinyRun, result: DetectionResult
+) -> None:
+    assert numbers(evaluate(tiny_run, *overrides))["coco"] == numbers(result)["coco"]
+
+
+def test_the_coco_files_hold_the_printed_numbers(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = evaluate(tiny_run, coco_dir=tmp_path / "coco")
+    assert f"AP          {result.coco['AP']:.3f}" in capsys.readouterr().out
+    files = (json.loads((tmp_path / "coco" / f"{name}.json").read_text()) for name in ("ground_truth", "detections"))
+    stats = plain_cocoeval(*files).stats
+    assert stats[:3].tolist() == [result.coco[name] for name in ("AP", "AP50", "AP75")]
+
+
+def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun) -> None:
+    result = evaluate(tiny_run)
+    report = json.loads((tiny_run.run_dir / "evaluation_val.json").read_text())
+    assert report.pop("checkpoint") == "best.ckpt"
+    assert report.pop("split") == "val"
+    assert report.pop("settings")["data"]["root"].endswith("colors")
+    assert report == json.loads(json.dumps(numbers(result)))
+
+
+def test_the_report_of_a_checkpoint_taken_out_of_its_run_lies_beside_it(tiny_run: TinyRun, tmp_path: Path) -> None:
+    copy = tmp_path / "taken" / "model.ckpt"
+    copy.parent.mkdir()
+    shutil.copy(tiny_run.best, copy)
+    evaluate_checkpoint(copy, "val", None, "cpu")
+    assert (tmp_path / "taken" / "evaluation_val_model.json").is_file()
+
+
+def test_other_splits(tiny_run: TinyRun) -> None:
+    found = evaluate(tiny_run, split="test")
+    assert (found.num_images, found.num_objects, found.num_ignored) == (5, 4, 2)  # the 35th to 40th object
+    assert evaluate(tiny_run, split="train").num_images == 16
+
+
+def test_a_split_that_is_not_there_is_one_line(tiny_run: TinyRun) -> None:
+    with pytest.raises(DataError, match=r"trainval\.txt: there is no such list \(did you mean 'train'\?\); the lists"):
+        evaluate(tiny_run, "data.test_split=trainval", split="test")
+
+
+def test_data_of_another_layout_with_the_same_classes(
+    tiny_run: TinyRun, result: DetectionResult, tmp_path: Path
+) -> None:
+    dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
+    (tmp_path / "val.json").write_text(json.dumps(coco_ground_truth(dataset)))
+    overrides = ("data.name=coco", f"data.root={tiny_run.data_root}", "data.val_images=.")
+    as_coco = evaluate(tiny_run, *overrides, f"data.val_annotations={tmp_path / 'val.json'}")
+    # Without the corners' detour through VOC's 1-based integers nothing changes; difficult objects come as crowd.
+    assert numbers(as_coco)["coco"] == numbers(result)["coco"]
+    with pytest.raises(DataError, match=r"^data\.test_images, data\.test_annotations: not set, so there is no test"):
+        evaluate(tiny_run, *overrides, split="test")
+
+
+def test_a_checkpoint_of_other_classes_is_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        evaluate(tiny_run, "data.classes=[cat, dog]")
+    assert str(caught.value) == (
+        f"{tiny_run.best}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave "
+        "data.classes out, or take the checkpoint that fits"
+    )
+    other = write_colors(tmp_path / "other", {"val": 3})
+    xml = other / "Annotations" / "val00.xml"
+    name = next(name for name in CLASSES if name in xml.read_text())
+    xml.write_text(xml.read_text().replace(name, "green"))
+    with pytest.raises(
+        CheckpointError, match=r"val00\.xml: unknown class 'green'.* \(the table is that of .*best\.ckpt"
+    ):
+        evaluate(tiny_run, f"data.root={other}", "data.classes=null")
+
+
+def test_only_classes_that_do_not_fit_are_put_down_to_the_checkpoint(tiny_run: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        evaluate(tiny_run, f"data.root={tmp_path / 'classroom'}")
+    assert str(caught.value) == (
+        f"{tmp_path / 'classroom'}: there is no such folder; set data.root to the folder of the VOC data"
+    )
+
+
+def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun, tmp_path: Path) -> None:
+    overrides = ("trainer.max_epochs=1", "trainer.precision=bfloat16")
+    config = tiny_config(tiny_run.config_path, tmp_path / "run", *overrides)
+    run_dir = train(config, tiny_run.config_path)
+    logged = float(TinyRun(Path(), Path(), run_dir).rows()[0]["val/loss"])
+    model, trained, _ = load_model(run_dir / "checkpoints" / "last.ckpt")
+    assert isinstance(model, YoloDetector)
+    assert config_from_dict(trained.model_dump(mode="json")).trainer.precision == "bfloat16"
+    dataset = open_split(config.data, "val")
+    total = 0.0
+    for batch in eval_loader(dataset, input_hw=(64, 64), batch_size=2, num_workers=0):
+        with torch.no_grad():
+            terms = model.losses(to_float(batch.images), batch.targets)
+        total += float(sum(terms.values())) * len(batch)
+    assert logged == pytest.approx(total / len(dataset), rel=rounding_of_losses(model))

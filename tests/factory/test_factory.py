@@ -1,0 +1,258 @@
+"""From settings to modules: what each setting reaches, and what is refused instead of ignored."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from detseg.checkpoint import ENTRY, model_entry, save_atomically
+from detseg.config.load import config_from_dict
+from detseg.config.schema.model import (
+    AnchorHeadConfig,
+    BackboneConfig,
+    GridHeadConfig,
+    NeckConfig,
+    TaskAlignedHeadConfig,
+    YoloConfig,
+)
+from detseg.errors import CheckpointError, ConfigError
+from detseg.factory import build_backbone, build_detector, build_neck, build_scheme, head_strides, load_model
+from detseg.models.layers import CSPLayer
+from detseg.models.necks import FPN, PAN
+from detseg.models.yolo.anchor import AnchorScheme
+from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.grid import GridScheme
+from detseg.models.yolo.head import CoupledHead, DecoupledHead
+from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.structures import ClassTable
+
+STRIDES = (8, 16, 32)
+NANO = BackboneConfig(name="csp_nano", width=0.125)
+ANCHORS = ((60.0, 50.0), (10.0, 12.0), (100.0, 90.0), (24.0, 16.0))
+
+
+def test_the_family_grows() -> None:
+    """Nano is the size class of the small detectors of the literature: about 3 million weights."""
+    sizes = []
+    for name in ("csp_nano", "csp_small", "csp_medium", "csp_large"):
+        with torch.device("meta"):
+            model = build_detector(YoloConfig(backbone=BackboneConfig(name=name)), num_classes=3)
+        sizes.append(sum(parameter.numel() for parameter in model.parameters()))
+    assert 2.9e6 < sizes[0] < 3.1e6
+    assert all(2 * small < large for small, large in pairwise(sizes))
+
+
+class TestBackbone:
+    @pytest.mark.parametrize(
+        ("config", "strides", "message"),
+        [
+            (
+                BackboneConfig(name="resnet81"),
+                STRIDES,
+                r"model\.backbone: .*'resnet81' \(did you mean 'resnet18'.*csp_",
+            ),
+            (BackboneConfig(name="resnet18", depth=0.5), STRIDES, r"depth and width belong to csp_nano.*'resnet18'"),
+            (BackboneConfig(name="resnet18", width=0.5), STRIDES, r"depth and width belong to csp_nano.*'resnet18'"),
+            (BackboneConfig(name="csp_small", pretrained=True), STRIDES, r"pretrained: no weights .* 'csp_small'"),
+            (BackboneConfig(name="test_resnet"), (8, 64), r"strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
+            (BackboneConfig(), (64,), r"strides \[2, 4, 8, 16, 32\], got \[64\]"),
+        ],
+    )
+    def test_what_does_not_apply_is_refused(
+        self, config: BackboneConfig, strides: tuple[int, ...], message: str
+    ) -> None:
+        with pytest.raises(ConfigError, match=message) as caught:
+            build_backbone(config, strides, load_pretrained=False)
+        assert str(caught.value).startswith("model.backbone")
+
+    def test_multipliers_replace_those_of_the_name(self) -> None:
+        assert build_backbone(BackboneConfig(name="csp_nano", width=0.5), STRIDES, True).channels == (128, 256, 512)
+        deep = build_backbone(BackboneConfig(name="csp_nano", width=0.125, depth=1.0), STRIDES, True)
+        assert [len(layer.blocks) for layer in deep.modules() if isinstance(layer, CSPLayer)] == [3, 6, 6, 3]
+
+    def test_weights_are_fetched_only_where_none_follow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked = []
+        create_model = timm.create_model
+
+        def recorded(name: str, pretrained: bool = False, **options: Any) -> Any:
+            asked.append(pretrained)
+            return create_model(name, False, **options)
+
+        monkeypatch.setattr(timm, "create_model", recorded)
+        config = BackboneConfig(name="test_resnet", pretrained=True)
+        build_backbone(config, STRIDES, load_pretrained=False)
+        assert not any(asked)
+        build_backbone(config, STRIDES, load_pretrained=True)
+        assert any(asked)
+
+
+class TestNeck:
+    def build(self, config: NeckConfig, in_channels: tuple[int, ...] = (16, 32, 64), depth: float | None = None) -> Any:
+        return build_neck(config, BackboneConfig(depth=depth), in_channels, STRIDES[: len(in_channels)])
+
+    def test_follows_the_backbone_unless_told(self) -> None:
+        assert self.build(NeckConfig(name="fpn")).channels == (16, 16, 16)
+        assert self.build(NeckConfig(name="pan")).channels == (16, 32, 64)
+
+    def test_channels_of_an_fpn_are_equal_those_of_a_pan_double(self) -> None:
+        fpn, pan = (self.build(NeckConfig(name="fpn", channels=24)), self.build(NeckConfig(name="pan", channels=24)))
+        assert isinstance(fpn, FPN)
+        assert isinstance(pan, PAN)
+        assert fpn.channels == (24, 24, 24)
+        assert pan.channels == (24, 48, 96)
+
+    @pytest.mark.parametrize(("own", "backbone", "blocks"), [(None, None, 1), (None, 0.67, 2), (1.0, 0.67, 3)])
+    def test_depth_of_a_pan(self, own: float | None, backbone: float | None, blocks: int) -> None:
+        neck = self.build(NeckConfig(name="pan", depth=own), depth=backbone)
+        assert {len(layer.blocks) for layer in neck.modules() if isinstance(layer, CSPLayer)} == {blocks}
+
+    def test_depth_of_an_fpn_is_refused(self) -> None:
+        with pytest.raises(ConfigError, match=r"model\.neck\.depth: belongs to pan"):
+            self.build(NeckConfig(name="fpn", depth=0.33))
+
+    @pytest.mark.parametrize("config", [NeckConfig(name="pan", channels=32), NeckConfig(name="pan", depth=1.0)])
+    def test_settings_of_a_pan_that_has_nothing_to_mix_are_refused(self, config: NeckConfig) -> None:
+        with pytest.raises(ConfigError, match=r"model\.neck: a pan on one stride .* do not apply"):
+            self.build(config, in_channels=(16,))
+
+
+class TestHead:
+    def test_strides_are_sorted(self) -> None:
+        assert head_strides(TaskAlignedHeadConfig(strides=(32, 8))) == (8, 32)
+        assert head_strides(GridHeadConfig(name="grid", stride=16)) == (16,)
+
+    @pytest.mark.parametrize("strides", [(), (8, 8, 16)])
+    def test_strides_are_some_and_differ(self, strides: tuple[int, ...]) -> None:
+        with pytest.raises(ConfigError, match=r"model\.head\.strides: expected one or more different strides"):
+            head_strides(TaskAlignedHeadConfig(strides=strides))
+
+    def test_task_aligned_settings_arrive(self) -> None:
+        config = TaskAlignedHeadConfig(
+            strides=(16, 8),
+            reg_max=4,
+            topk=3,
+            alpha=1.5,
+            beta=2.5,
+            box_weight=3.5,
+            class_weight=4.5,
+            dfl_weight=5.5,
+        )
+        scheme = build_scheme(config, num_classes=7)
+        assert isinstance(scheme, TaskAlignedScheme)
+        assert (scheme.strides, scheme.bins, scheme.class_outputs) == ((8, 16), 4, 7)
+        assert (scheme.assigner.top_candidates, scheme.assigner.alpha, scheme.assigner.beta) == (3, 1.5, 2.5)
+        assert (scheme.box_weight, scheme.class_weight, scheme.dfl_weight) == (3.5, 4.5, 5.5)
+
+    def test_anchor_settings_arrive_and_small_anchors_go_to_the_fine_stride(self) -> None:
+        config = AnchorHeadConfig(
+            name="anchor",
+            strides=(32, 16),
+            anchors=ANCHORS,
+            anchors_per_level=2,
+            ignore_iou=0.75,
+            box_weight=3.5,
+            objectness_weight=4.5,
+            class_weight=5.5,
+        )
+        scheme = build_scheme(config, num_classes=7)
+        assert isinstance(scheme, AnchorScheme)
+        assert scheme.strides == (16, 32)
+        assert scheme.anchors.tolist() == [[[10, 12], [24, 16]], [[60, 50], [100, 90]]]
+        assert scheme.assigner.ignore_iou == 0.75
+        assert (scheme.box_weight, scheme.objectness_weight, scheme.class_weight) == (3.5, 4.5, 5.5)
+
+    @pytest.mark.parametrize("anchors", [ANCHORS[:3], ()])
+    def test_anchors_are_shared_out_evenly(self, anchors: tuple[tuple[float, float], ...]) -> None:
+        config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=anchors)
+        with pytest.raises(ConfigError, match=r"model\.head\.anchors: \d anchors cannot be shared out evenly over 2"):
+            build_scheme(config, num_classes=7)
+
+    def test_anchors_that_contradict_their_number_for_a_stride_are_refused(self) -> None:
+        config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=ANCHORS, anchors_per_level=3)
+        with pytest.raises(ConfigError) as caught:
+            build_scheme(config, num_classes=7)
+        assert str(caught.value) == (
+            "model.head.anchors: 4 anchors on 2 strides are 2 for each, but model.head.anchors_per_level is 3; "
+            "set it to 2, or give 6 anchors"
+        )
+
+    def test_anchors_are_needed(self) -> None:
+        with pytest.raises(ConfigError, match=r"model\.head\.anchors: not given"):
+            build_scheme(AnchorHeadConfig(name="anchor"), num_classes=7)
+
+    def test_grid_settings_arrive(self) -> None:
+        config = GridHeadConfig(name="grid", stride=16, boxes_per_cell=3, coordinate_weight=1.5, no_object_weight=2.5)
+        scheme = build_scheme(config, num_classes=7)
+        assert isinstance(scheme, GridScheme)
+        assert (scheme.strides, scheme.boxes_per_cell, scheme.class_outputs) == ((16,), 3, 7)
+        assert (scheme.coordinate_weight, scheme.no_object_weight) == (1.5, 2.5)
+
+
+class TestDetector:
+    @pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
+    def test_coupled_or_not(self, coupled: bool, kind: type) -> None:
+        model = build_detector(YoloConfig(backbone=NANO, head=TaskAlignedHeadConfig(coupled=coupled)), 3)
+        assert isinstance(model.head, kind)
+
+    def test_thresholds_arrive(self) -> None:
+        model = build_detector(YoloConfig(backbone=NANO, score_threshold=0.25, nms_iou=0.5, max_detections=7), 3)
+        assert (model.score_threshold, model.nms_iou, model.max_detections) == (0.25, 0.5, 7)
+
+    def test_images_are_normalised_as_the_backbone_wants(self) -> None:
+        model = build_detector(YoloConfig(backbone=BackboneConfig(name="test_resnet")), 3)
+        torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(model.backbone.mean))
+        torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(model.backbone.std))
+
+
+def write_checkpoint(path: Path, model: dict[str, Any], weights: dict[str, torch.Tensor]) -> Path:
+    settings = config_from_dict({"model": model, "data": {"name": "shapes"}}, where="test").model_dump(mode="json")
+    entry = model_entry(settings, ClassTable(("a", "b", "c")))
+    state = {f"model.{name}": value for name, value in weights.items()}
+    save_atomically({ENTRY: entry, "state_dict": state, "epoch": 4}, path)
+    return path
+
+
+class TestLoading:
+    def test_the_same_detections_without_the_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Published weights are not fetched again for a model whose own follow."""
+        create_model = timm.create_model
+
+        def offline(name: str, pretrained: bool = False, **options: Any) -> Any:
+            assert not pretrained
+            return create_model(name, pretrained, **options)
+
+        monkeypatch.setattr(timm, "create_model", offline)
+        settings: dict[str, Any] = {"backbone": {"name": "test_resnet", "pretrained": True}, "neck": {"name": "fpn"}}
+        config = YoloConfig(backbone=BackboneConfig(name="test_resnet"), neck=NeckConfig(name="fpn"))
+        model = build_detector(config, 3).eval()
+        path = write_checkpoint(tmp_path / "a.ckpt", settings, model.state_dict())
+        loaded, read, contents = load_model(path)
+        assert isinstance(loaded, YoloDetector)
+        assert not loaded.training
+        assert read.model.backbone.name == "test_resnet"
+        assert contents.classes.names == ("a", "b", "c")
+        images = torch.rand(1, 3, 64, 64)
+        (one,), (other,) = model.predict(images), loaded.predict(images)
+        assert torch.equal(one.boxes, other.boxes)
+        assert torch.equal(one.scores, other.scores)
+
+    @pytest.mark.parametrize("spoil", ["missing", "shape", "too many"])
+    def test_weights_that_do_not_fit_are_one_line(self, tmp_path: Path, spoil: str) -> None:
+        weights = build_detector(YoloConfig(backbone=NANO), 3).state_dict()
+        name = next(iter(weights))
+        if spoil == "missing":
+            del weights[name]
+        elif spoil == "shape":
+            weights[name] = torch.zeros(9)
+        else:
+            weights["nobody.knows"] = torch.zeros(1)
+        path = write_checkpoint(tmp_path / "a.ckpt", {"backbone": {"width": 0.125}}, weights)
+        with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings") as caught:
+            load_model(path)
+        assert ("nobody.knows" if spoil == "too many" else name) in str(caught.value)
+        assert "\n" not in str(caught.value)

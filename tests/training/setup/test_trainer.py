@@ -1,0 +1,125 @@
+"""Every configuration file and every kind of optimiser and schedule trains, and settings reach the trainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from detseg.config.load import load_config
+from detseg.data.synthetic.write import write_shapes
+from detseg.errors import ConfigError
+from detseg.training.run import train
+from detseg.training.setup.trainer import build_trainer
+from tests.tiny import TinyRun, tiny_config, write_colors
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+pytestmark = pytest.mark.filterwarnings("ignore")
+SMALL = ("data.image_size=64", "data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu")
+SHAPES = ("data.num_train=4", "data.num_val=2", "data.size=64")
+COCO = (
+    *("data.train_images=train", "data.train_annotations=annotations/instances_train.json"),
+    *("data.val_images=val", "data.val_annotations=annotations/instances_val.json"),
+)
+FEW = ("model.rpn.post_nms_top_n_train=64", "model.rpn.post_nms_top_n=32", "model.roi_heads.batch_size_per_image=32")
+RANDOM = ("model.weights=null", *FEW)
+"""The published weights cannot be fetched here; tests/factory/test_torchvision_weights.py loads files like them."""
+LAYOUTS = {
+    "yolo_shapes": SHAPES,
+    "yolo_coco": COCO,
+    "yolo_bccd": (),
+    "yolo_voc": (),
+    "yolo_anchor_voc": (),
+    "yolo_grid_voc": (),
+    "faster_rcnn_shapes": SHAPES,
+    "faster_rcnn_bccd": (),
+    "faster_rcnn_voc": RANDOM,
+    "faster_rcnn_coco": (*COCO, *FEW, "model.backbone.pretrained=false"),
+    "mask_rcnn_shapes": SHAPES,
+    "mask_rcnn_nuclei": COCO,
+    "mask_rcnn_coco": (*COCO, *RANDOM),
+}
+DETECTORS = ("yolo", "faster_rcnn", "mask_rcnn")
+
+
+def test_every_config_file_of_a_detector_is_tried() -> None:
+    assert {path.stem for name in DETECTORS for path in CONFIGS.glob(f"{name}_*.yaml")} == set(LAYOUTS)
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A data root for each config file, with the splits that it names."""
+    folder = tmp_path_factory.mktemp("layouts")
+    write_shapes(folder / "shapes", num_train=4, num_val=2, size=64, max_objects=6, seed=0)
+    write_colors(folder / "bccd", {"train": 8, "val": 3})
+    write_colors(folder / "devkit" / "VOC2007", {"trainval": 6, "test": 3})
+    write_colors(folder / "devkit" / "VOC2012", {"trainval": 6}, seed=1)
+    roots = {"shapes": "shapes", "coco": "shapes/coco", "nuclei": "shapes/coco", "bccd": "bccd", "voc": "devkit"}
+    return {name: folder / roots[name.rpartition("_")[2]] for name in LAYOUTS}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_config_file_runs(name: str, layouts: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = (f"data.root={layouts[name]}", *SMALL, *LAYOUTS[name], "trainer.fast_dev_run=true")
+    train(load_config(CONFIGS / f"{name}.yaml", overrides), CONFIGS / f"{name}.yaml")
+    assert "epoch 1/1  loss " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("optimizer.name=sgd", "schedule.name=cosine"),
+        ("optimizer.name=adam", "schedule.name=step"),
+        ("optimizer.name=rmsprop", "schedule.name=inverse_time"),
+        ("optimizer.name=adamw", "schedule.name=one_cycle"),
+        ("trainer.precision=bfloat16", "trainer.ema_decay=0"),
+        ("trainer.gradient_clip_norm=0", "trainer.accumulate_grad_batches=2"),
+        ("data.augmentation.multi_scale=[0.5, 1.5]", "data.augmentation.mosaic=1.0", "data.augmentation.mixup=1.0"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_every_optimizer_and_schedule_runs(
+    overrides: tuple[str, ...], tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = yaml.safe_load(tiny_run.config_path.read_text(encoding="utf-8"))
+    del settings["schedule"]  # the keys of one kind do not fit another
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    train(tiny_config(path, None, "trainer.fast_dev_run=true", *overrides), path)
+    assert "epoch 1/1  loss " in capsys.readouterr().out
+
+
+def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("trainer.fast_dev_run=true", "data.augmentation.min_box_size=64")
+    train(tiny_config(tiny_run.config_path, None, *overrides), tiny_run.config_path)
+    # Of 22 objects of at most 35 pixels, 4 are difficult.
+    assert "voc train: 18 of 18 objects (100.0%) have a side below" in capsys.readouterr().out
+
+
+def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
+    overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_grad_batches=2", "trainer.validate_every=4")
+    config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
+    trainer = build_trainer(config, tmp_path, "val/AP", Console(quiet=True))
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (3.0, 2)
+    assert (trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.world_size) == (4, 16, 1)
+    unclipped = tiny_config(tiny_run.config_path, tmp_path, "trainer.gradient_clip_norm=0")
+    assert build_trainer(unclipped, tmp_path, "val/AP", Console(quiet=True)).gradient_clip_val is None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (("trainer.strategy=dpp",), r"strategy=dpp: .*invalid strategy"),
+        (("trainer.accelerator=gpu", "trainer.devices=7"), r"accelerator=gpu, devices=7, .*: \S+"),
+        (("trainer.accelerator=mps",), r"accelerator=mps, .*: \S+"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(
+    overrides: tuple[str, ...], reason: str, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^trainer: Lightning refuses .*{reason}") as caught:
+        train(tiny_config(tiny_run.config_path, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,134 @@
+"""A whole training of a Mask R-CNN: the same AP three times, resume, and what prediction leaves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.data.build import open_dataset
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
+from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.metrics.detection.result import DetectionResult
+from detseg.predict import load_predictor
+from detseg.predict.files import predict_files
+from detseg.structures import Batch
+from detseg.tasks.instance import InstanceTask
+from detseg.training.run import train
+from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def evaluate(run: TinyRun, *overrides: str, coco_dir: Path | None = None) -> DetectionResult:
+    trained = read_model_checkpoint(run.best)
+    config = evaluation_config(trained.config, str(run.best), overrides)
+    result = evaluate_checkpoint(run.best, "val", config, "cpu", coco_dir)
+    assert isinstance(result, DetectionResult)
+    return result
+
+
+def by_pycocotools(truth: Path, results: Path, kind: Any) -> list[float]:
+    """The twelve numbers that pycocotools itself computes from two files."""
+    coco = COCO(str(truth))
+    evaluation = COCOeval(coco, coco.loadRes(str(results)), kind)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return [float("nan") if number == -1 else float(number) for number in evaluation.stats]
+
+
+def test_the_same_mask_ap_three_times(
+    tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epoch = read_model_checkpoint(tiny_instances.best).epoch
+    row = next(row for row in tiny_instances.rows() if int(row["epoch"]) == epoch)
+    result = evaluate(tiny_instances, coco_dir=tmp_path)
+    assert "detections.json, detections_masks.json (without boxes, to score as segm)" in capsys.readouterr().out
+    assert result.masks is not None
+    assert result.masks.summary["AP"] >= WORTH_COMPARING
+    for name in ("AP", "AP50", "AP75"):
+        assert float(row[f"val/mask_{name}"]) == result.masks.summary[name]
+        assert float(row[f"val/{name}"]) == result.coco[name]
+    # What the predictor finds in the files, scored by pycocotools against the file that the data set was read from.
+    dataset = open_dataset(tiny_config(tiny_instances.config_path, None), "val")
+    assert isinstance(dataset, DetectionDataset)
+    predictor = load_predictor(tiny_instances.best, device="cpu")
+    entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
+    truth = tiny_instances.data_root / "annotations" / "instances_val.json"
+    ours = list(result.masks.summary.values())
+    (tmp_path / "predicted.json").write_text(
+        json.dumps(result_files(entries, masks=True)[MASK_RESULTS]), encoding="utf-8"
+    )
+    assert by_pycocotools(truth, tmp_path / "predicted.json", "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
+    # And from the files that evaluation leaves.
+    truth = tmp_path / "ground_truth.json"
+    by_masks = by_pycocotools(truth, tmp_path / "detections_masks.json", "segm")
+    assert by_masks == pytest.approx(ours, abs=1e-12, nan_ok=True)
+    by_boxes = by_pycocotools(truth, tmp_path / "detections.json", "bbox")
+    assert by_boxes == pytest.approx(list(result.coco.values()), abs=1e-12, nan_ok=True)
+
+
+def test_another_batch_size_gives_the_same_numbers(tiny_instances: TinyRun) -> None:
+    one, other = evaluate(tiny_instances, "data.batch_size=5"), evaluate(tiny_instances)
+    assert one.masks is not None
+    assert other.masks is not None
+    assert one.masks.summary == pytest.approx(other.masks.summary, abs=1e-6, nan_ok=True)
+
+
+def test_the_best_epoch_is_that_of_the_masks(tiny_instances: TinyRun) -> None:
+    validated = [row for row in tiny_instances.rows() if row["val/mask_AP"]]
+    assert [int(row["epoch"]) for row in validated] == [10, 20]
+    best = max(validated, key=lambda row: float(row["val/mask_AP"]))
+    assert read_model_checkpoint(tiny_instances.best).epoch == int(best["epoch"])
+
+
+def test_pictures_show_masks(tiny_instances: TinyRun) -> None:
+    for name in ("train_batch", "val_targets", "val_predictions"):
+        picture = cv2.imread(str(tiny_instances.run_dir / "pictures" / f"{name}.jpg"))
+        assert picture is not None
+        assert picture.std() > 5
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    tiny_instances: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which proposals are learned from is drawn at random, by where the run is."""
+    config = tiny_config(tiny_instances.config_path, tmp_path / "whole", "trainer.max_epochs=3")
+    train(config, tiny_instances.config_path)
+    config = tiny_config(tiny_instances.config_path, tmp_path / "broken", "trainer.max_epochs=3")
+    step = InstanceTask.training_step
+
+    def interrupted(self: InstanceTask, batch: Batch, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_index == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InstanceTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_instances.config_path)
+    torch.manual_seed(123)  # another process would have another state
+    train(config, tiny_instances.config_path, resume="last")
+    states = [
+        read_raw_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "broken")
+    ]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_files_are_predicted_with_masks(tiny_instances: TinyRun, tmp_path: Path) -> None:
+    predict_files(tiny_instances.best, [tiny_instances.data_root / "val"], tmp_path, 0.3, "cpu")
+    entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
+    assert entries
+    assert all(set(entry["segmentation"]) == {"size", "counts"} for entry in entries)
+    drawn = sorted(tmp_path.glob("*.jpg"))
+    assert [path.name for path in drawn] == sorted(path.name for path in (tiny_instances.data_root / "val").iterdir())

@@ -1,0 +1,242 @@
+"""Whole trainings, as small as they come: what they leave, how they end, and that every setting runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.data import DataLoader
+
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.config.load import load_config
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import CheckpointError, ConfigError
+from detseg.predict import load_predictor
+from detseg.structures import Batch
+from detseg.tasks.detection import DetectionTask
+from detseg.training.datamodule import ImageDataModule
+from detseg.training.run import train
+from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def config_of(run: TinyRun, run_dir: Path, *overrides: str) -> ExperimentConfig:
+    return tiny_config(run.config_path, run_dir, "trainer.max_epochs=1", *overrides)
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    return TinyRun(Path(), Path(), run_dir).rows()
+
+
+def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
+    # Other tests evaluate the run, and leave their reports there.
+    found = {path.name for path in tiny_run.run_dir.iterdir() if not path.name.startswith("evaluation_")}
+    assert found == {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"}
+    assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+
+
+def test_the_resolved_config_loads_back_and_is_in_the_checkpoint(tiny_run: TinyRun) -> None:
+    config = tiny_config(tiny_run.config_path, tiny_run.run_dir)
+    assert load_config(tiny_run.run_dir / "config.yaml") == config
+    found = read_model_checkpoint(tiny_run.best)
+    assert found.config["optimizer"]["lr"] == config.optimizer.lr
+    assert found.classes.names == ("blue", "red", "yellow")
+
+
+def test_the_table_has_a_row_an_epoch_and_the_last_is_validated(tiny_run: TinyRun) -> None:
+    rows = tiny_run.rows()
+    assert [int(row["epoch"]) for row in rows] == list(range(1, 17))
+    assert [int(row["step"]) for row in rows] == [8 * epoch for epoch in range(1, 17)]  # 16 images in twos
+    assert [int(row["epoch"]) for row in rows if row["val/AP"]] == [5, 10, 15, 16]  # every 5th and the last
+    assert all((row["val/loss"] == "") == (row["val/AP"] == "") for row in rows)
+    for row in rows:
+        parts = [float(row[f"train/{name}"]) for name in ("box", "class", "dfl")]
+        assert float(row["train/loss"]) == pytest.approx(sum(parts), rel=1e-5)
+    assert float(rows[-1]["train/loss"]) < float(rows[0]["train/loss"])
+    assert float(rows[-1]["lr"]) == pytest.approx(0.005 * 0.01)
+
+
+def test_best_is_the_best_epoch_and_last_the_last(tiny_run: TinyRun) -> None:
+    validated = [row for row in tiny_run.rows() if row["val/AP"]]
+    best = max(validated, key=lambda row: float(row["val/AP"]))
+    assert float(best["val/AP"]) >= WORTH_COMPARING
+    assert read_model_checkpoint(tiny_run.best).epoch == int(best["epoch"])
+    assert read_model_checkpoint(tiny_run.best.with_name("last.ckpt")).epoch == 16
+    numbers = json.loads((tiny_run.run_dir / "metrics.json").read_text())
+    assert numbers["coco"]["AP"] == float(validated[-1]["val/AP"])
+
+
+def test_tensorboard_has_the_curves(tiny_run: TinyRun) -> None:
+    events = EventAccumulator(str(tiny_run.run_dir / "tensorboard")).Reload()
+    assert {"train/loss_epoch", "val/loss", "val/AP", "val/AP50"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("val/AP")) == 4
+
+
+def test_the_pictures_can_be_seen(tiny_run: TinyRun) -> None:
+    pictures = sorted((tiny_run.run_dir / "pictures").iterdir())
+    assert [path.name for path in pictures] == ["train_batch.jpg", "val_predictions.jpg", "val_targets.jpg"]
+    for path in pictures:
+        picture = cv2.imread(str(path))
+        assert picture is not None
+        assert picture.shape == (64, 128, 3)  # two cells of 64
+        assert picture.std() > 10
+
+
+def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three epochs at once, and three epochs with Ctrl-C in the third; validation every second epoch."""
+    settings = ("trainer.max_epochs=3", "trainer.validate_every=2")
+    whole = train(config_of(tiny_run, tmp_path / "whole", *settings), tiny_run.config_path)
+
+    step = DetectionTask.training_step
+
+    def interrupted(self: DetectionTask, batch: object, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 2 and batch_index == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
+
+    config = config_of(tiny_run, tmp_path / "parts", *settings)
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        patch.setattr(DetectionTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_run.config_path)
+    assert signal.getsignal(signal.SIGINT) is on_interrupt
+    parts = tmp_path / "parts"
+    assert f"stopped; what was saved last is in {parts}: go on with --resume" in capsys.readouterr().out
+    assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 2
+
+    assert train(config, tiny_run.config_path, resume="last") == parts
+    assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert [row["val/AP"] != "" for row in rows_of(parts)] == [False, True, True]
+    expected, found = (read_raw_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
+    assert expected["state_dict"].keys() == found["state_dict"].keys()
+    assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
+    for name in ("epoch", "global_step", "lr_schedulers", "callbacks"):
+        assert expected[name] == found[name], name
+    assert (parts / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
+    before = {path: path.read_bytes() for path in tiny_run.run_dir.rglob("*.*") if path.is_file()}
+    for override, message in (
+        ("optimizer.lr=0.5", r"other settings than it began with: optimizer\.lr was 0\.005 and is 0\.5; set them"),
+        ("model.neck.name=pan", r"model\.neck\.name was fpn and is pan"),
+        ("data.classes=[red, blue, yellow]", r"the checkpoint's classes are \['blue', 'red', 'yellow'\], the data's"),
+        (
+            "trainer.max_epochs=16",
+            r"nothing is left to train: the checkpoint has 16 epochs and trainer\.max_epochs is 16",
+        ),
+    ):
+        config = tiny_config(tiny_run.config_path, tiny_run.run_dir, override)
+        with pytest.raises(CheckpointError, match=message):
+            train(config, tiny_run.config_path, resume="last")
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_termination_before_the_first_step_keeps_its_exit_code(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = ImageDataModule.val_dataloader
+
+    def terminated(self: ImageDataModule) -> DataLoader[Batch]:
+        assert callable(signal.getsignal(signal.SIGTERM))  # else it would end the tests
+        os.kill(os.getpid(), signal.SIGTERM)
+        return load(self)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(ImageDataModule, "val_dataloader", terminated)
+    with pytest.raises(SystemExit) as caught:
+        train(config_of(tiny_run, tmp_path / "run", "trainer.validate_every=1"), tiny_run.config_path)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+
+
+def test_a_run_leaves_the_signals_as_they_were(tiny_run: TinyRun, tmp_path: Path) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    train(config_of(tiny_run, tmp_path / "run"), tiny_run.config_path)
+    assert {number: signal.getsignal(number) for number in before} == before
+
+
+def test_a_run_is_never_written_over(tiny_run: TinyRun) -> None:
+    with pytest.raises(ConfigError, match=f"^run_dir: {tiny_run.run_dir} holds a run already; choose another"):
+        train(config_of(tiny_run, tiny_run.run_dir), tiny_run.config_path)
+
+
+def test_runs_without_a_name_are_numbered(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    config = tiny_config(tiny_run.config_path, None, "trainer.max_epochs=1", "trainer.num_previews=0")
+    assert train(config, tiny_run.config_path) == Path("runs/tiny-2")
+    assert sorted(os.listdir("runs/tiny-2")) == [
+        "checkpoints",
+        "config.yaml",
+        "metrics.csv",
+        "metrics.json",
+        "tensorboard",
+    ]
+
+
+def test_fast_dev_run_writes_nothing(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(tiny_config(tiny_run.config_path, None, "trainer.fast_dev_run=true"), tiny_run.config_path)
+    assert list(tmp_path.iterdir()) == []
+    assert "fast_dev_run: one batch of training and one of validation went through" in capsys.readouterr().out
+
+
+def test_overfitting_validates_on_the_images_that_it_trains_on(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("trainer.overfit_batches=1", "data.augmentation.mosaic=1.0", "trainer.max_epochs=2")
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "data: 2 training and 2 validation images, 3 classes" in capsys.readouterr().out
+    assert json.loads((run_dir / "metrics.json").read_text())["num_images"] == 2
+    assert [int(row["step"]) for row in rows_of(run_dir)] == [1, 2]
+    # Unaugmented: training shows the two pictures that validation shows, in this order or the other.
+    shown, targets = (cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_targets"))
+    assert shown is not None
+    assert targets is not None
+    swapped = np.hstack([shown[:, 64:], shown[:, :64]])
+    assert min(float(np.abs(sheet.astype(int) - targets).mean()) for sheet in (shown, swapped)) < 1
+
+
+def test_a_training_that_does_not_improve_stops_early(
+    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing passes the threshold, so that every AP is 0 on any machine."""
+    overrides = (
+        "model.score_threshold=1",
+        "trainer.max_epochs=9",
+        "trainer.validate_every=1",
+        "trainer.early_stopping_patience=2",
+        "optimizer.lr=1e-12",
+    )
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    found = [float(row["val/AP"]) for row in rows_of(run_dir)]
+    assert found == [0, 0, 0]  # the best AP, and two that are no better
+    assert "stopped after epoch 3: no better AP than 0.000 in 2 validations" in capsys.readouterr().out
+
+
+def test_fitted_anchors_are_kept(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ("model.head.name=anchor", "model.head.anchors_per_level=1")
+    run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
+    assert "anchors: 3 fitted to 18 boxes, mean best IoU 0." in capsys.readouterr().out  # 22 objects, 4 difficult
+    head = load_config(run_dir / "config.yaml").model.head
+    anchors = getattr(head, "anchors", None)
+    assert anchors is not None
+    assert all(10 < side < 64 for anchor in anchors for side in anchor)  # objects of 18 to 35 pixels, letterboxed
+    kept = read_model_checkpoint(run_dir / "checkpoints" / "last.ckpt").config["model"]["head"]["anchors"]
+    assert kept == [list(anchor) for anchor in anchors]
+    load_predictor(run_dir / "checkpoints" / "last.ckpt", device="cpu")

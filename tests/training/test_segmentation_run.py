@@ -1,0 +1,186 @@
+"""A whole training of a U-Net: what it leaves, the same mIoU three times, resume, and prediction at any size."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.config.load import load_config
+from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.metrics.segmentation.result import SegmentationResult
+from detseg.predict import load_predictor
+from detseg.structures import Batch, SegmentationMap
+from detseg.tasks.semantic import SegmentationTask
+from detseg.training.run import train
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def evaluate(run: TinyRun, *overrides: str) -> SegmentationResult:
+    trained = read_model_checkpoint(run.best)
+    config = evaluation_config(trained.config, str(run.best), overrides)
+    result = evaluate_checkpoint(run.best, "val", config, "cpu")
+    assert isinstance(result, SegmentationResult)
+    return result
+
+
+def masks_of(run: TinyRun, split: str = "val") -> dict[str, np.ndarray]:
+    """The masks as they lie on disk, by stem."""
+    stems = (run.data_root / "ImageSets" / "Segmentation" / f"{split}.txt").read_text().split()
+    return {stem: np.array(Image.open(run.data_root / "SegmentationClass" / f"{stem}.png")) for stem in stems}
+
+
+def mean_iou_by_hand(found: dict[str, SegmentationMap], masks: dict[str, np.ndarray], num_classes: int) -> float:
+    """Intersection over union of each class over all files, counted pixel by pixel with numpy alone."""
+    ious = []
+    for label in range(num_classes):
+        intersection = union = 0
+        for stem, mask in masks.items():
+            counts = mask != 255
+            truth, predicted = (mask == label) & counts, (found[stem].labels == label) & counts
+            intersection += int((truth & predicted).sum())
+            union += int((truth | predicted).sum())
+        if union:
+            ious.append(intersection / union)
+    return float(np.mean(ious))
+
+
+def test_the_same_mean_iou_three_times(tiny_segmentation: TinyRun) -> None:
+    epoch = read_model_checkpoint(tiny_segmentation.best).epoch
+    row = next(row for row in tiny_segmentation.rows() if int(row["epoch"]) == epoch)
+    result = evaluate(tiny_segmentation)
+    assert result.mean_iou >= WORTH_COMPARING
+    assert float(row["val/mIoU"]) == result.mean_iou
+    masks = masks_of(tiny_segmentation)
+    predictor = load_predictor(tiny_segmentation.best, device="cpu")
+    found = {stem: predictor(tiny_segmentation.data_root / "JPEGImages" / f"{stem}.png") for stem in masks}
+    assert mean_iou_by_hand(found, masks, 4) == pytest.approx(result.mean_iou, abs=1e-15)
+    assert sum(int((mask == 255).sum()) for mask in masks.values()) == result.num_ignored > 0
+
+
+def test_another_batch_size_gives_the_same_number(tiny_segmentation: TinyRun) -> None:
+    assert evaluate(tiny_segmentation, "data.batch_size=3").mean_iou == evaluate(tiny_segmentation).mean_iou
+
+
+def test_the_run_directory_holds_what_it_promises(tiny_segmentation: TinyRun) -> None:
+    run_dir = tiny_segmentation.run_dir
+    numbers = json.loads((run_dir / "metrics.json").read_text())
+    assert numbers["mean_iou"] == float(tiny_segmentation.rows()[-1]["val/mIoU"])
+    config = load_config(run_dir / "config.yaml")
+    assert config == tiny_config(tiny_segmentation.config_path, run_dir)
+    for name in ("train_batch", "val_targets", "val_predictions"):
+        picture = cv2.imread(str(run_dir / "pictures" / f"{name}.jpg"))
+        assert picture is not None
+        assert picture.std() > 5
+
+
+def test_best_is_the_best_epoch(tiny_segmentation: TinyRun) -> None:
+    validated = [row for row in tiny_segmentation.rows() if row["val/mIoU"]]
+    assert [int(row["epoch"]) for row in validated] == [2, 4, 6]
+    best = max(validated, key=lambda row: float(row["val/mIoU"]))
+    assert read_model_checkpoint(tiny_segmentation.best).epoch == int(best["epoch"])
+
+
+def test_an_interrupted_run_goes_on_to_the_same_weights(
+    tiny_segmentation: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config(tiny_segmentation.config_path, tmp_path / "run")
+    step = SegmentationTask.training_step
+
+    def interrupted(self: SegmentationTask, batch: Batch, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 3 and batch_index == 1:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SegmentationTask, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_segmentation.config_path)
+    train(config, tiny_segmentation.config_path, resume="last")
+    whole = read_raw_checkpoint(tiny_segmentation.best.with_name("last.ckpt"))["state_dict"]
+    resumed = read_raw_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_picture_of_any_size_is_predicted_at_its_size(tiny_segmentation: TinyRun) -> None:
+    predictor = load_predictor(tiny_segmentation.best, device="cpu")
+    for hw in ((181, 239), (33, 500), (7, 5)):
+        found = predictor(np.zeros((*hw, 3), dtype=np.uint8))
+        assert isinstance(found, SegmentationMap)
+        assert found.labels.shape == hw
+        assert found.names == ("ground", *CLASSES)
+
+
+def test_odd_sizes_are_trained_on_and_come_back(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    """Pictures and masks of 181 x 239 go in as they are, and labels of 181 x 239 come out."""
+    root = shutil.copytree(tiny_segmentation.data_root, tmp_path / "odd")
+    for path in [*root.glob("JPEGImages/*.png"), *root.glob("SegmentationClass/*.png")]:
+        pixels = np.array(Image.open(path))
+        rows, columns = np.arange(181) * pixels.shape[0] // 181, np.arange(239) * pixels.shape[1] // 239
+        Image.fromarray(pixels[rows][:, columns]).save(path)
+    overrides = (f"data.root={root}", "data.image_size=[181, 239]", "trainer.max_epochs=1")
+    train(tiny_config(tiny_segmentation.config_path, tmp_path / "run", *overrides), tiny_segmentation.config_path)
+    predictor = load_predictor(tmp_path / "run" / "checkpoints" / "best.ckpt", device="cpu")
+    for path in sorted(root.glob("JPEGImages/val*.png")):
+        assert predictor(path).labels.shape == (181, 239)
+
+
+def test_a_mask_of_another_value_stops_training_with_its_name(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    root = shutil.copytree(tiny_segmentation.data_root, tmp_path / "colors")
+    path = root / "SegmentationClass" / "train05.png"
+    mask = np.array(Image.open(path))
+    mask[:3] = 9
+    Image.fromarray(mask).save(path)
+    config = tiny_config(tiny_segmentation.config_path, tmp_path / "run", f"data.root={root}")
+    with pytest.raises(DataError, match=r"train05\.png.*9"):
+        train(config, tiny_segmentation.config_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_classes_than_the_checkpoints_are_refused(tiny_segmentation: TinyRun) -> None:
+    with pytest.raises(CheckpointError, match=r"was trained on the classes \['ground', 'blue', 'red', 'yellow'\]"):
+        evaluate(tiny_segmentation, "data.classes=[a, b, c, d]")
+
+
+def test_coco_files_are_for_detectors(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--save-coco: is for detectors"):
+        evaluate_checkpoint(tiny_segmentation.best, "val", device="cpu", coco_dir=tmp_path / "coco")
+    assert not (tmp_path / "coco").exists()
+
+
+CSP = ("model.backbone.name=csp_nano", "model.backbone.width=0.0625", "model.backbone.levels=null")
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.name=fcn", *CSP, "model.auxiliary_weight=0.4"],
+        ["model.name=fcn", *CSP, "model.neck.name=fpn", "model.upsampling=bilinear", "model.stride=16"],
+        [*CSP, "model.output_stride=2", "model.upsampling=resize", "model.auxiliary_weight=0.4"],
+        [
+            "model.loss.class_weights=median_frequency",
+            *(f"model.loss.{x}.weight=1" for x in ("dice", "focal", "tversky")),
+        ],
+        ["data.augmentation.scale_jitter=[0.5, 2]", "data.augmentation.elastic.probability=1"],
+        ["data.augmentation.mosaic=0.5", "data.augmentation.crop=0.5", "data.augmentation.affine.probability=1"],
+    ],
+    ids=["fcn", "fcn-fpn", "unet-csp", "losses", "elastic", "mosaic"],
+)
+def test_every_choice_trains_and_loads(tiny_segmentation: TinyRun, tmp_path: Path, overrides: list[str]) -> None:
+    config = tiny_config(tiny_segmentation.config_path, tmp_path / "run", "trainer.max_epochs=1", *overrides)
+    train(config, tiny_segmentation.config_path)
+    predictor = load_predictor(tmp_path / "run" / "checkpoints" / "best.ckpt", device="cpu")
+    assert predictor(np.zeros((50, 60, 3), dtype=np.uint8)).labels.shape == (50, 60)
+    weights = load_config(tmp_path / "run" / "config.yaml").model.loss.class_weights  # type: ignore[union-attr]  # segmentation
+    assert weights is None or (len(weights) == 4 and all(isinstance(weight, float) for weight in weights))
