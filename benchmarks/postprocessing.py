@@ -32,7 +32,7 @@ from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.models.yolo.priors import cell_points
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.ops.boxes import xyxy_to_cxcywh
-from detseg.structures import Detections
+from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
 NUM_IMAGES, NUM_CLASSES, BINS, SIDE = 8, 80, 16, 640
@@ -81,7 +81,7 @@ def decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     return boxes, flat[..., 4 * BINS :].sigmoid()
 
 
-def by_torchvision(maps: list[Tensor]) -> list[Detections]:
+def by_torchvision(maps: list[Tensor]) -> list[DetectorOutput]:
     """Decoding, threshold and ``batched_nms`` of every image."""
     found = []
     for boxes, scores in zip(*decoded(maps), strict=True):
@@ -90,11 +90,11 @@ def by_torchvision(maps: list[Tensor]) -> list[Detections]:
         has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
         candidates, score, label = candidates[has_area], score[has_area], label[has_area]
         keep = batched_nms(candidates, score, label, WANTED.nms_iou)[: WANTED.max_detections]
-        found.append(Detections(candidates[keep], score[keep], label[keep]))
+        found.append(DetectorOutput(candidates[keep], score[keep], label[keep]))
     return found
 
 
-def ours(maps: list[Tensor]) -> list[Detections]:
+def ours(maps: list[Tensor]) -> list[DetectorOutput]:
     """What a detector does with its raw maps."""
     return best_detections(SCHEME, maps, (SIDE, SIDE), WANTED)
 
@@ -106,7 +106,7 @@ def rows(blocks: int) -> Iterator[Row]:
     torchvision_name = f"torchvision {torchvision.__version__} batched_nms"
     for name, maps, wanted in cases:
         once = name == "worst case"
-        answers: list[list[Detections]] = []
+        answers: list[list[DetectorOutput]] = []
         repeats = 1 if once else 5
         times = in_turn(
             timed(partial(_again, ours, maps, 5, []), 5, 1000),
@@ -123,7 +123,10 @@ def rows(blocks: int) -> Iterator[Row]:
 
 
 def _again(
-    work: Callable[[list[Tensor]], list[Detections]], maps: list[Tensor], repeats: int, answers: list[list[Detections]]
+    work: Callable[[list[Tensor]], list[DetectorOutput]],
+    maps: list[Tensor],
+    repeats: int,
+    answers: list[list[DetectorOutput]],
 ) -> None:
     answers[:] = [work(maps) for _ in range(repeats)]
 
@@ -152,7 +155,7 @@ def _beside_ultralytics(name: str, maps: list[Tensor], peer: PeerProcess, file: 
     return Row("decode + NMS, 8 images", name, peer_name, mine, other, "ms", None, note)
 
 
-def _agreement(mine: list[Detections], other: list[Detections]) -> str:
+def _agreement(mine: list[DetectorOutput], other: list[DetectorOutput]) -> str:
     """How many images have the same detections: boxes, scores and labels, among equal scores in any order."""
     same = sum(sorted(_rows(one)) == sorted(_rows(two)) for one, two in zip(mine, other, strict=True))
     return (
@@ -160,7 +163,7 @@ def _agreement(mine: list[Detections], other: list[Detections]) -> str:
     )
 
 
-def _rows(found: Detections) -> list[list[float]]:
+def _rows(found: DetectorOutput) -> list[list[float]]:
     columns = torch.cat([found.scores[:, None], found.labels[:, None], found.boxes], dim=1).double()
     rounded: list[list[float]] = columns.round(decimals=3).tolist()
     return rounded

@@ -22,7 +22,7 @@ from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.segmentation.confusion import pair_counts
 from detseg.models.yolo.detector import YoloDetector
 from detseg.models.yolo.postprocess import Wanted, best_detections
-from detseg.structures import BoxTargets, ClassTable, Detections, ImageAnnotations
+from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
 
 Work = Callable[[], object]
 
@@ -160,7 +160,7 @@ def _evaluator(num_images: int, num_detections: int, num_classes: int) -> Detect
         true, labels = _boxes(rng, 7), rng.integers(0, num_classes, 7)
         pick = rng.integers(0, 7, num_detections)
         moved = true[pick] + rng.normal(0, 8, (num_detections, 1))
-        detections = Detections(
+        detections = DetectorOutput(
             torch.from_numpy(moved).float(),
             torch.from_numpy(rng.random(num_detections)).float(),
             torch.from_numpy(labels[pick]),

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "formats": set(),
     "messages": set(),
     "ops": set(),
-    "structures": {"ops", "draw"},  # letterboxes travel in a batch; Detections.draw() imports lazily
+    "structures": {"ops", "draw"},  # letterboxes travel in a batch; DetectorOutput.draw() imports lazily
     "draw": FOUNDATION,
     "checkpoint": FOUNDATION | {"config"},  # old names of settings
     "config": {"errors", "messages"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detseg.structures import Detections
+from detseg.structures import DetectorOutput
 
 
 def rounding_of(network: nn.Module) -> float:
@@ -34,7 +34,9 @@ def assert_close_but_for_rounding(found: Tensor, expected: Tensor, network: nn.M
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding_of(network) * largest)
 
 
-def assert_same_detections_but_for_rounding(found: Detections, expected: Detections, network: nn.Module) -> None:
+def assert_same_detections_but_for_rounding(
+    found: DetectorOutput, expected: DetectorOutput, network: nn.Module
+) -> None:
     """Each detection has its like among the others.  Not in the same place: scores that differ by less than rounding
     may come in either order.
 

@@ -15,7 +15,7 @@ from detseg.data.build import open_dataset
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
 from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory, process_memory
-from detseg.structures import Batch, BoxTargets, Detections
+from detseg.structures import Batch, BoxTargets, DetectorOutput
 from tests.tiny import TinyRun, tiny_config
 from tests.training.stub import OneWeight
 
@@ -111,7 +111,7 @@ class Limited(OneWeight):
 
     num_batches = 0
 
-    def predict(self, images: torch.Tensor) -> list[Detections]:
+    def predict(self, images: torch.Tensor) -> list[DetectorOutput]:
         self.num_batches += 1
         if self.num_batches == 2:
             raise MemoryError

@@ -17,14 +17,14 @@ from detseg.draw.colors import Color, class_color
 from detseg.draw.images import check_picture
 from detseg.draw.instances import paint_instances
 from detseg.draw.text import Strip
-from detseg.structures import Detections, InstanceMasks, UInt8Array
+from detseg.structures import DetectorOutput, InstanceMasks, UInt8Array
 
 _MOST_COVERED = 0.25
 """Names that would cover more of a picture are left out where there are masks: hundreds of nuclei would vanish below
 them, and their colours tell the classes, too."""
 
 
-def draw_detections(image: UInt8Array, detections: Detections) -> UInt8Array:
+def draw_detections(image: UInt8Array, detections: DetectorOutput) -> UInt8Array:
     """A copy of an image with detections drawn on it, the best on top.
 
     Args:

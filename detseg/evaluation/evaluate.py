@@ -33,7 +33,7 @@ from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
 from detseg.models.fuse import fuse
 from detseg.ops.images import to_float
 from detseg.predict import find_device
-from detseg.structures import Batch, ClassTable, Detections
+from detseg.structures import Batch, ClassTable, DetectorOutput
 
 EVALUATION_ADVICE = (
     "lower, in this order: data.batch_size, which changes no number; for main memory data.num_workers; "
@@ -190,7 +190,7 @@ def predictions(
         errors.doing = f"after batch {number} of the evaluation"
 
 
-def _coco_entries(batch: Batch, found: list[Detections], classes: ClassTable) -> list[dict[str, object]]:
+def _coco_entries(batch: Batch, found: list[DetectorOutput], classes: ClassTable) -> list[dict[str, object]]:
     """The detections of a batch as COCO result entries."""
     entries: list[dict[str, object]] = []
     for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from detseg.structures import BoxTargets, Detections
+from detseg.structures import BoxTargets, DetectorOutput
 
 LossTerms = dict[str, Tensor]
 """Weighted scalar losses by name; their sum is what is minimised."""
@@ -58,11 +58,13 @@ class Detector(Protocol):
         """Weighted loss terms of a batch; B targets in pixels of the images."""
         ...
 
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each image, best first, in pixels of the images."""
         ...
 
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         """Both, from one forward pass: what validation needs."""
         ...
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from detseg.models.yolo.detector import YoloDetector
 from detseg.predict.predictor import ImagePredictor
-from detseg.structures import ClassTable, Detections, UInt8Array
+from detseg.structures import ClassTable, DetectorOutput, UInt8Array
 
 
-class Predictor(ImagePredictor[Detections]):
-    """Finds objects in images as they come: ``Detections`` in pixels of the original image, best first.
+class Predictor(ImagePredictor[DetectorOutput]):
+    """Finds objects in images as they come: ``DetectorOutput`` in pixels of the original image, best first.
 
     An image gets exactly the detections that evaluation computed for it: the same letterbox, the same float32, the
     same threshold, unless ``score_threshold`` asks for fewer.
@@ -45,13 +45,13 @@ class Predictor(ImagePredictor[Detections]):
         super().__init__(model, classes, input_hw, device, compile=compile)
         self.score_threshold = score_threshold
 
-    def _predict(self, images: list[UInt8Array]) -> list[Detections]:
+    def _predict(self, images: list[UInt8Array]) -> list[DetectorOutput]:
         return [
             replace(found.cpu().to_original(letterbox), classes=self.classes)
             for found, letterbox in self._at_input_size(images)
         ]
 
-    def _found(self, images: Tensor) -> list[Detections]:
+    def _found(self, images: Tensor) -> list[DetectorOutput]:
         if isinstance(self.model, YoloDetector):
             # The same, without the thousand candidates below the threshold, which would take longer than all the rest.
             return self.model.predict(images, self.score_threshold)

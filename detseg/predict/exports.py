@@ -1,4 +1,4 @@
-"""Detections in the formats that other tools read: COCO results, Pascal VOC XML, YOLO text.
+"""DetectorOutput in the formats that other tools read: COCO results, Pascal VOC XML, YOLO text.
 
 COCO (Lin et al. 2014) takes everything, the masks as compressed run lengths; VOC (Everingham et al. 2010) and YOLO text
 are a file a picture, and have no place for masks but polygons.
@@ -22,7 +22,7 @@ from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon
 from detseg.predict.writing import write_file, write_text
-from detseg.structures import ClassTable, Detections
+from detseg.structures import ClassTable, DetectorOutput
 
 VOC_FOLDER, YOLO_LABELS, YOLO_SEGMENTS = "annotations", "labels", "segments"
 """Folders below that of the drawn copies."""
@@ -56,7 +56,7 @@ class Export(ABC):
         return []
 
     @abstractmethod
-    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
+    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: DetectorOutput) -> None:
         """Take up one picture.
 
         Args:
@@ -91,7 +91,7 @@ class CocoExport(Export):
         self._file = CocoFile(classes)
         self._with_masks = False
 
-    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
+    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: DetectorOutput) -> None:
         """Take up one picture; nothing is written yet."""
         self._entries += found.to_coco(image_id)
         self._with_masks |= found.masks is not None
@@ -118,7 +118,7 @@ class VocExport(Export):
             raise DataError(f"{path}: {error}; rename the picture, or export another format") from error
         return [path]
 
-    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
+    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: DetectorOutput) -> None:
         """Write the annotation of one picture."""
         none = np.zeros(len(found), dtype=np.bool_)
         boxes = found.boxes.double().numpy()
@@ -152,7 +152,7 @@ class YoloExport(Export):
         """The names of the classes."""
         return [self.out / YOLO_CLASSES]
 
-    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: Detections) -> None:
+    def add(self, image_id: int, relative: Path, hw: tuple[int, int], found: DetectorOutput) -> None:
         """Write the labels of one picture, and its segments where there are masks."""
         height, width = hw
         labels = found.labels.tolist()

@@ -49,7 +49,7 @@ class Output(ABC):
 
 
 class DetectionOutput(Output):
-    """Detections in one format or several.
+    """DetectorOutput in one format or several.
 
     Args:
         predictor: finds the objects.

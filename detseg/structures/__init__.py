@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.batches import Batch, BoxTargets
-from detseg.structures.detections import Detections
+from detseg.structures.detections import DetectorOutput
 from detseg.structures.masks import InstanceMasks, RoiMasks
 from detseg.structures.samples import (
     IGNORE_LABEL,
@@ -29,6 +29,7 @@ __all__ = [
     "BoxTargets",
     "ClassTable",
     "Detections",
+    "DetectorOutput",
     "FloatArray",
     "ImageAnnotations",
     "InstanceMasks",
@@ -39,3 +40,5 @@ __all__ = [
     "UInt8Array",
     "is_plain_text",
 ]
+
+Detections = DetectorOutput

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detseg.structures.arrays import UInt8Array, check_boxes, check_column
-from detseg.structures.detections import Detections
+from detseg.structures.detections import DetectorOutput
 from detseg.structures.samples import ImageAnnotations
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Batch:
             semantic=None if self.semantic is None else self.semantic.to(device, non_blocking=True),
         )
 
-    def to_original(self, detections: Sequence[Detections]) -> list[Detections]:
+    def to_original(self, detections: Sequence[DetectorOutput]) -> list[DetectorOutput]:
         """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
 

@@ -25,7 +25,7 @@ NO_CLASSES = ClassTable(())
 
 
 @dataclass(frozen=True, eq=False)
-class Detections:
+class DetectorOutput:
     """The objects found in one image, best first.
 
     Sliceable like a tensor: ``detections[detections.scores > 0.5]``, ``detections[:10]``, ``detections[3]``.
@@ -60,7 +60,7 @@ class Detections:
 
     def __getitem__(
         self, item: int | slice | Tensor | Sequence[int] | Sequence[bool] | IntArray | BoolArray
-    ) -> Detections:
+    ) -> DetectorOutput:
         if isinstance(item, Tensor | np.ndarray | np.generic) and item.ndim == 0:
             item = int(item)
         if isinstance(item, int):
@@ -82,7 +82,7 @@ class Detections:
             grids=None if self.grids is None else self.grids[picked],
         )
 
-    def __iter__(self) -> Iterator[Detections]:
+    def __iter__(self) -> Iterator[DetectorOutput]:
         return (self[i] for i in range(len(self)))
 
     @property
@@ -90,14 +90,14 @@ class Detections:
         """The class name of each detection."""
         return [self.classes.names[label] for label in self.labels.tolist()]
 
-    def cpu(self) -> Detections:
+    def cpu(self) -> DetectorOutput:
         """The same detections on the CPU."""
         grids = None if self.grids is None else self.grids.cpu()
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), grids=grids)
 
-    def to_original(self, letterbox: Letterbox) -> Detections:
-        """Detections in pixels of a network input → in pixels of the original image, with grids pasted into masks.
-        Detections outside the image (in the padding) are left out."""
+    def to_original(self, letterbox: Letterbox) -> DetectorOutput:
+        """DetectorOutput in pixels of a network input → in pixels of the original image, with grids pasted into masks.
+        DetectorOutput outside the image (in the padding) are left out."""
         boxes = letterbox.boxes_to_original(self.boxes)
         # A box with NaN is kept here; the evaluator raises an error for it.
         empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)
@@ -145,6 +145,6 @@ class Detections:
         return entries
 
     @classmethod
-    def empty(cls, classes: ClassTable = NO_CLASSES) -> Detections:
+    def empty(cls, classes: ClassTable = NO_CLASSES) -> DetectorOutput:
         """No detections."""
         return cls(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), classes)

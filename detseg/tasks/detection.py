@@ -13,7 +13,7 @@ from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
 from detseg.training.task import Task
 
 DRAWN_SCORE = 0.3
-"""Detections below this score are not drawn."""
+"""DetectorOutput below this score are not drawn."""
 
 
 class DetectionTask(Task):

@@ -20,7 +20,7 @@ from detseg.cli import export_weights, train
 from detseg.errors import CheckpointError
 from detseg.evaluation.evaluate import evaluate_checkpoint
 from detseg.predict import load_predictor
-from detseg.structures import ClassTable, Detections
+from detseg.structures import ClassTable, DetectorOutput
 from tests.cli.mistakes import said
 from tests.tiny import TinyRun
 
@@ -79,8 +79,8 @@ def test_predictions_and_metrics_are_those_of_the_checkpoint(
     pictures = sorted((tiny_run.data_root / "JPEGImages").glob("val*.png"))
     num_found = 0
     for picture in pictures:
-        expected: Detections = first(picture)
-        found: Detections = second(picture)
+        expected: DetectorOutput = first(picture)
+        found: DetectorOutput = second(picture)
         assert torch.equal(found.boxes, expected.boxes)
         assert torch.equal(found.scores, expected.scores)
         assert torch.equal(found.labels, expected.labels)

@@ -21,7 +21,7 @@ from detseg.config.schema.model import (
 )
 from detseg.factory import build_detector
 from detseg.ops.boxes import pairwise_iou
-from detseg.structures import BoxTargets, Detections
+from detseg.structures import BoxTargets, DetectorOutput
 from tests.rounding import assert_same_detections_but_for_rounding
 
 NUM_CLASSES = 3
@@ -55,7 +55,7 @@ def random_images(num: int = 2, hw: tuple[int, int] = (HEIGHT, WIDTH)) -> Tensor
     return torch.rand(num, 3, *hw, generator=torch.Generator().manual_seed(num))
 
 
-def assert_same_detections(one: Detections, other: Detections) -> None:
+def assert_same_detections(one: DetectorOutput, other: DetectorOutput) -> None:
     assert one.labels.tolist() == other.labels.tolist()
     assert torch.equal(one.scores, other.scores)
     assert torch.equal(one.boxes, other.boxes)
@@ -95,7 +95,7 @@ class DetectorContract:
         assert isinstance(found, list)
         assert len(found) == 2
         for detections in found:
-            assert isinstance(detections, Detections)
+            assert isinstance(detections, DetectorOutput)
             assert 0 < len(detections) <= MAX_DETECTIONS
             assert not detections.scores.requires_grad
             assert (detections.scores.diff() <= 0).all()
@@ -117,7 +117,7 @@ class DetectorContract:
         both = detector.losses_and_predictions(random_images(), TARGETS["objects"])
         assert isinstance(both, tuple)
         assert isinstance(both[0], dict)
-        assert all(isinstance(detections, Detections) for detections in both[1])
+        assert all(isinstance(detections, DetectorOutput) for detections in both[1])
         assert detector.training == training
 
     def test_both_at_once_equal_each_apart(self, detector: Any) -> None:

@@ -12,7 +12,7 @@ from PIL import ImageDraw, ImageFont
 
 from detseg.draw import class_color, contact_sheet, draw_boxes, draw_detections
 from detseg.draw import text as lettering
-from detseg.structures import ClassTable, Detections, UInt8Array
+from detseg.structures import ClassTable, DetectorOutput, UInt8Array
 from tests.shared_data import shared_data
 
 GREY = 90
@@ -28,8 +28,10 @@ def changed(picture: UInt8Array) -> np.ndarray:
     return mask
 
 
-def detections(boxes: list[list[float]], scores: list[float], labels: list[int], names: tuple[str, ...]) -> Detections:
-    return Detections(
+def detections(
+    boxes: list[list[float]], scores: list[float], labels: list[int], names: tuple[str, ...]
+) -> DetectorOutput:
+    return DetectorOutput(
         torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores), torch.tensor(labels), ClassTable(names)
     )
 
@@ -60,7 +62,7 @@ def test_a_read_only_picture_can_be_drawn_on() -> None:
 
 def test_no_boxes_leave_the_picture_as_it_is() -> None:
     assert not changed(draw_boxes(grey(40, 60), np.zeros((0, 4)), [], ["a"])).any()
-    assert not changed(draw_detections(grey(40, 60), Detections.empty())).any()
+    assert not changed(draw_detections(grey(40, 60), DetectorOutput.empty())).any()
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (1960, 0), (0, 1960), (1960, 1960), (980, 3)])

@@ -8,7 +8,7 @@ import torch
 
 from detseg.draw import class_color, draw_boxes, draw_detections
 from detseg.draw.instances import paint_instances
-from detseg.structures import BoolArray, ClassTable, Detections, InstanceMasks, UInt8Array
+from detseg.structures import BoolArray, ClassTable, DetectorOutput, InstanceMasks, UInt8Array
 
 GREY = 90
 
@@ -117,7 +117,7 @@ def test_masks_fit_the_picture(hw: tuple[int, int], labels: list[int], message: 
 def test_boxes_and_names_lie_on_masks() -> None:
     masks = rectangles((200, 200), (40, 60, 160, 180))
     box = [[40.0, 60.0, 160.0, 180.0]]
-    found = Detections(torch.tensor(box), torch.tensor([0.9]), torch.tensor([1]), ClassTable(("a", "b")), masks)
+    found = DetectorOutput(torch.tensor(box), torch.tensor([0.9]), torch.tensor([1]), ClassTable(("a", "b")), masks)
     picture = found.draw(grey(200, 200))
     np.testing.assert_array_equal(picture, draw_detections(grey(200, 200), found))
     np.testing.assert_array_equal(picture, draw_boxes(grey(200, 200), box, [1], ["a", "b"], [0.9], masks))

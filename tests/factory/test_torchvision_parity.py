@@ -16,7 +16,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from detseg.factory.rcnn import build_rcnn
 from detseg.models.rcnn.detector import RCNNDetector
-from detseg.structures import BoxTargets, ClassTable, Detections
+from detseg.structures import BoxTargets, ClassTable, DetectorOutput
 from tests.factory.torchvision_models import (
     LIGHT,
     MAKERS,
@@ -81,7 +81,7 @@ def random_images(seed: int) -> Tensor:
     return 0.8 * F.interpolate(blocks, size=HW, mode="nearest") + 0.2 * noise
 
 
-def in_order_of(found: Detections, expected: dict[str, Tensor]) -> Tensor:
+def in_order_of(found: DetectorOutput, expected: dict[str, Tensor]) -> Tensor:
     """The position of each expected detection among those found: torchvision does not say which of several equal scores
     comes first, and small regions share theirs."""
     ours = torch.cat([found.boxes, found.labels[:, None] * 1e3, found.scores[:, None] * 1e3], dim=1)
@@ -112,7 +112,7 @@ def test_the_same_detections(pair: Pair) -> None:
             check_masks(got[order], want)
 
 
-def check_masks(got: Detections, want: dict[str, Tensor]) -> None:
+def check_masks(got: DetectorOutput, want: dict[str, Tensor]) -> None:
     """The soft grids, and what they are pasted to, pixel by pixel."""
     assert got.grids is not None
     torch.testing.assert_close(got.grids.probabilities[:, None], want["masks"], rtol=0, atol=1e-5)

@@ -14,11 +14,11 @@ from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.records import DetectionRecords
 from detseg.metrics.detection.voc import best_matches, rank_classes
 from detseg.metrics.segmentation.confusion import check_labels, pair_counts
-from detseg.structures import ClassTable, Detections, ImageAnnotations
+from detseg.structures import ClassTable, DetectorOutput, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
 
 CLASSES = ClassTable(("a", "b"))
-Scene = list[tuple[Detections, ImageAnnotations]]
+Scene = list[tuple[DetectorOutput, ImageAnnotations]]
 
 
 @st.composite
@@ -29,13 +29,13 @@ def scenes(draw: st.DrawFn) -> Scene:
     return [_image(rng, *pair) for pair in draw(st.lists(numbers, max_size=3))]
 
 
-def _image(rng: np.random.Generator, num_found: int, num_true: int) -> tuple[Detections, ImageAnnotations]:
+def _image(rng: np.random.Generator, num_found: int, num_true: int) -> tuple[DetectorOutput, ImageAnnotations]:
     truth = boxes_inside((12, 16), num_true, rng, cells=1)
     found = boxes_inside((12, 16), num_found, rng, cells=1)
     found[: num_true // 2] = truth[: min(num_true // 2, num_found)][: len(found[: num_true // 2])]
     truth[rng.random(num_true) < 0.1, 2:] = 3  # some without an area, or inside out
     truth = np.concatenate([truth[:, :2], np.maximum(truth[:, :2], truth[:, 2:])], axis=1)
-    detections = Detections(
+    detections = DetectorOutput(
         torch.from_numpy(found),
         torch.from_numpy(rng.choice([0.25, 0.5, 1.0], num_found).astype(np.float32)),
         torch.from_numpy(rng.integers(0, 2, num_found)),
@@ -119,7 +119,7 @@ def test_the_truth_as_detections_scores_one(scene: Scene) -> None:
         area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         labels = np.zeros(num, dtype=np.int64)
         rows = torch.from_numpy(boxes.astype(np.float32))
-        found = Detections(rows, torch.ones(num), torch.from_numpy(labels), CLASSES)
+        found = DetectorOutput(rows, torch.ones(num), torch.from_numpy(labels), CLASSES)
         evaluator.update(k, found, ImageAnnotations(boxes, labels, no, no, no, area))
     result = evaluator.compute()
     if objects:

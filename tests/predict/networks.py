@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from detseg.checkpoint import model_entry
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.structures import ClassTable, Detections, RoiMasks, UInt8Array
+from detseg.structures import ClassTable, DetectorOutput, RoiMasks, UInt8Array
 
 CLASSES = ClassTable(("sky", "road", "car"))
 
@@ -120,10 +120,10 @@ class FoundMasks(nn.Module):
         holes = torch.arange(num) % 5 / 10.0
         self.register_buffer("grids", torch.sigmoid(20 * torch.minimum(0.9 - radius, radius - holes[:, None, None])))
 
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor) -> list[DetectorOutput]:
         """(B, 3, H, W) float → B times the same detections, in pixels of ``images``."""
         height, width = images.shape[-2:]
         regions, grids = self.get_buffer("regions"), self.get_buffer("grids")
         boxes = torch.minimum(regions.clamp(min=0), regions.new_tensor([width, height, width, height]))
         scores, labels = self.get_buffer("scores"), self.get_buffer("labels")
-        return [Detections(boxes, scores, labels, grids=RoiMasks(grids, regions)) for _ in images]
+        return [DetectorOutput(boxes, scores, labels, grids=RoiMasks(grids, regions)) for _ in images]

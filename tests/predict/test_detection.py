@@ -19,7 +19,7 @@ from PIL import ExifTags, Image
 from detseg.checkpoint import save_atomically
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.predict import ImageLike, Predictor, load_predictor
-from detseg.structures import Detections, UInt8Array
+from detseg.structures import DetectorOutput, UInt8Array
 from tests.rounding import assert_same_detections_but_for_rounding
 from tests.tiny import CLASSES, TinyRun
 
@@ -39,7 +39,7 @@ def picture(tiny_run: TinyRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(predictor: Predictor, picture: Path) -> Detections:
+def expected(predictor: Predictor, picture: Path) -> DetectorOutput:
     return predictor(picture)
 
 
@@ -47,13 +47,13 @@ def pixels(path: Path) -> UInt8Array:
     return np.array(Image.open(path).convert("RGB"))
 
 
-def assert_same(found: Detections, expected: Detections) -> None:
+def assert_same(found: DetectorOutput, expected: DetectorOutput) -> None:
     assert torch.equal(found.boxes, expected.boxes)
     assert torch.equal(found.scores, expected.scores)
     assert torch.equal(found.labels, expected.labels)
 
 
-def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: Detections) -> None:
+def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: DetectorOutput) -> None:
     assert len(expected) > 3
     assert expected.classes.names == CLASSES
     assert set(expected.names) <= set(CLASSES)
@@ -68,12 +68,12 @@ def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: 
     assert (x2 > 64).any()
 
 
-def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
+def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: DetectorOutput) -> None:
     assert_same(copy.deepcopy(predictor)(picture), expected)
     assert_same(pickle.loads(pickle.dumps(predictor))(picture), expected)  # noqa: S301  # as between processes
 
 
-def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
+def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: DetectorOutput) -> None:
     image = Image.open(picture)
     forms: list[ImageLike] = [
         str(picture),
@@ -170,7 +170,7 @@ def test_files_that_cannot_be_read_are_named(predictor: Predictor, tmp_path: Pat
         predictor(str(tmp_path / "text.jpg"))
 
 
-def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path, expected: Detections) -> None:
+def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path, expected: DetectorOutput) -> None:
     threshold = float(expected.scores[2])
     found = load_predictor(tiny_run.best, device="cpu", score_threshold=threshold)(picture)
     assert len(found) == 3  # a detection at the threshold stays
@@ -183,7 +183,7 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
 
 
 def test_a_compiled_predictor_differs_by_rounding(
-    tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun, picture: Path, expected: DetectorOutput, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_graphs = 0
 

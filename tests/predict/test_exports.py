@@ -23,7 +23,7 @@ from detseg.errors import ConfigError, DataError
 from detseg.predict import Predictor, files
 from detseg.predict.exports import open_export
 from detseg.predict.files import predict_files
-from detseg.structures import ClassTable, Detections, InstanceMasks
+from detseg.structures import ClassTable, DetectorOutput, InstanceMasks
 from tests.predict.networks import FoundMasks, noise, write_unet
 
 CLASSES = ClassTable(("sky & sea", "road", "car"), (5, 7, 90))
@@ -52,7 +52,7 @@ def written(out: Path) -> list[str]:
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
 
-def expected(predictor: Predictor, images: Path) -> dict[str, Detections]:
+def expected(predictor: Predictor, images: Path) -> dict[str, DetectorOutput]:
     return {name: predictor(images / name) for name in SIZES}
 
 
@@ -103,7 +103,7 @@ def test_voc_comes_back_through_the_voc_reader(predictor: Predictor, images: Pat
 def test_corners_in_voc_by_hand(tmp_path: Path) -> None:
     export = open_export("voc", tmp_path, CLASSES)
     boxes = torch.tensor([[0.0, 0, 20, 10], [3.25, 4, 5, 6.5]])
-    found = Detections(boxes, torch.tensor([0.875, 0.5]), torch.tensor([1, 2]), CLASSES)
+    found = DetectorOutput(boxes, torch.tensor([0.875, 0.5]), torch.tensor([1, 2]), CLASSES)
     export.add(1, Path("deep", "a.b.jpg"), (10, 20), found)
     root = ET.parse(tmp_path / "annotations" / "deep" / "a.b.xml").getroot()
     assert (root.findtext("folder"), root.findtext("filename"), root.findtext("segmented")) == ("deep", "a.b.jpg", "0")
@@ -147,7 +147,7 @@ def test_yolo_by_hand(tmp_path: Path) -> None:
     masks[0, 2:7, 10:14] = True
     boxes = torch.tensor([[10.0, 2, 14, 7], [0, 0, 20, 10]])
     scores, labels = torch.tensor([0.875, 0.5]), torch.tensor([2, 0])
-    found = Detections(boxes, scores, labels, CLASSES, InstanceMasks.from_dense(masks))
+    found = DetectorOutput(boxes, scores, labels, CLASSES, InstanceMasks.from_dense(masks))
     export.add(1, Path("a.jpg"), (10, 20), found)
     assert (tmp_path / "labels" / "a.txt").read_text() == (
         "2 0.600000 0.450000 0.200000 0.500000 0.875000\n0 0.500000 0.500000 1.000000 1.000000 0.500000\n"
@@ -161,7 +161,7 @@ def test_yolo_by_hand(tmp_path: Path) -> None:
 
 def test_boxes_alone_give_no_segments(tmp_path: Path) -> None:
     export = open_export("yolo", tmp_path, CLASSES)
-    export.add(1, Path("none.jpg"), (10, 20), Detections.empty(CLASSES))
+    export.add(1, Path("none.jpg"), (10, 20), DetectorOutput.empty(CLASSES))
     assert export.finish() == "labels/ (YOLO text), classes.txt"
     assert written(tmp_path) == ["classes.txt", "labels/none.txt"]
     assert (tmp_path / "labels" / "none.txt").read_text() == ""

@@ -20,7 +20,7 @@ from rich.console import Console
 from detseg.data.formats.voc_xml import read_voc_xml
 from detseg.errors import DataError
 from detseg.predict.exports import CocoExport, VocExport
-from detseg.structures import ClassTable, Detections
+from detseg.structures import ClassTable, DetectorOutput
 from tests.security.watched import LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -127,8 +127,8 @@ def test_each_format_gives_the_labels_back(watched: Watched) -> None:
     assert b"<script>" not in events
 
 
-def found(label: int = 0) -> Detections:
-    return Detections(
+def found(label: int = 0) -> DetectorOutput:
+    return DetectorOutput(
         torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.ones(1), torch.tensor([label]), classes=ClassTable(LABELS)
     )
 

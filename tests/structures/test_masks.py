@@ -13,7 +13,7 @@ from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections, InstanceMasks, RoiMasks
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, InstanceMasks, RoiMasks
 
 CLASSES = ClassTable(("cat", "dog", "emu"), (18, 17, 3))
 DENSE = np.zeros((4, 6, 9), dtype=np.bool_)
@@ -22,10 +22,12 @@ for number in range(4):
 MASKS = InstanceMasks.from_dense(DENSE)
 
 
-def found(masks: InstanceMasks | None = MASKS, grids: RoiMasks | None = None) -> Detections:
+def found(masks: InstanceMasks | None = MASKS, grids: RoiMasks | None = None) -> DetectorOutput:
     """Four detections whose boxes and scores say which they are."""
     boxes = torch.arange(4.0)[:, None] + torch.tensor([0.0, 0, 2, 2])
-    return Detections(boxes, torch.tensor([0.75, 0.5, 0.25, 0.125]), torch.tensor([2, 0, 1, 0]), CLASSES, masks, grids)
+    return DetectorOutput(
+        boxes, torch.tensor([0.75, 0.5, 0.25, 0.125]), torch.tensor([2, 0, 1, 0]), CLASSES, masks, grids
+    )
 
 
 def grids(num: int = 4) -> RoiMasks:
@@ -133,7 +135,7 @@ class TestSlicing:
         self.check(found()[index], expected)
         self.check(found(None, grids())[index], expected)
 
-    def check(self, some: Detections, expected: list[int]) -> None:
+    def check(self, some: DetectorOutput, expected: list[int]) -> None:
         assert some.boxes[:, 0].tolist() == expected
         if some.masks is not None:
             assert some.masks == MASKS.select(expected)
@@ -162,11 +164,11 @@ class TestToOriginal:
     # 100 × 200 in 64 × 64: 0.32 times as large, 32 rows, 16 of padding above.
     LETTERBOX = Letterbox.fit((100, 200), (64, 64))
 
-    def at(self, *regions: list[float]) -> Detections:
+    def at(self, *regions: list[float]) -> DetectorOutput:
         boxes = torch.tensor(regions)
         num = len(regions)
         full = RoiMasks(torch.ones(num, 28, 28), boxes)
-        return Detections(boxes, torch.ones(num), torch.zeros(num).long(), CLASSES, grids=full)
+        return DetectorOutput(boxes, torch.ones(num), torch.zeros(num).long(), CLASSES, grids=full)
 
     def test_a_mask_lands_where_its_box_does(self) -> None:
         # (16, 24, 48, 40) - (0, 16) = (16, 8, 48, 24), divided by 0.32: (50, 25, 150, 75).
@@ -271,7 +273,7 @@ class TestBoxTargets:
 
 def test_boxes_that_are_no_numbers_are_not_lost_on_the_way() -> None:
     boxes = torch.tensor([[1.0, 1.0, 5.0, 5.0], [float("nan"), 1.0, 5.0, 5.0], [7.0, 1.0, 7.0, 5.0]])
-    found = Detections(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.int64))
+    found = DetectorOutput(boxes, torch.tensor([0.9, 0.8, 0.7]), torch.zeros(3, dtype=torch.int64))
     moved = found.to_original(Letterbox.fit((10, 10), (10, 10)))
     assert moved.scores.tolist() == found.scores[:2].tolist()
     assert moved.boxes[1].isnan().any()

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations, Sample
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, Sample
 
 CLASSES = ClassTable(("cat", "dog", "emu"), (18, 17, 3))
-FOUND = Detections(
+FOUND = DetectorOutput(
     torch.tensor([[0.0, 0, 10, 10], [5, 5, 20, 30], [1, 2, 3, 4], [7, 7, 8, 9]]),
     torch.tensor([0.875, 0.75, 0.5, 0.25]),
     torch.tensor([2, 0, 1, 0]),
@@ -83,7 +83,7 @@ class TestDetections:
             ((BOXES, scores, LABELS.int()), r"labels: expected torch\.int64"),
         ):
             with pytest.raises(ValueError, match=message):
-                Detections(*columns)
+                DetectorOutput(*columns)
 
     @pytest.mark.parametrize("index", [4, -5, torch.tensor(4)])
     def test_a_number_out_of_range_is_an_error(self, index: int) -> None:
@@ -97,7 +97,7 @@ class TestDetections:
     def test_by_score_and_one_by_one(self) -> None:
         assert FOUND[FOUND.scores > 0.5].names == ["emu", "cat"]
         assert [one.names[0] for one in FOUND] == ["emu", "cat", "dog", "cat"]
-        assert list(Detections.empty()) == []
+        assert list(DetectorOutput.empty()) == []
         assert FOUND[:2].classes is CLASSES
 
     def test_coco_entries_by_hand(self) -> None:
@@ -110,10 +110,10 @@ class TestDetections:
         assert {type(entry["category_id"]), type(entry["score"]), type(entry["bbox"][0])} == {int, float}
 
     def test_coco_entries_need_class_ids(self) -> None:
-        nameless = Detections(FOUND.boxes, FOUND.scores, FOUND.labels)
+        nameless = DetectorOutput(FOUND.boxes, FOUND.scores, FOUND.labels)
         with pytest.raises(ValueError, match="no class table"):
             nameless.to_coco(1)
-        assert Detections.empty().to_coco(1) == []
+        assert DetectorOutput.empty().to_coco(1) == []
 
 
 def sample_annotations() -> ImageAnnotations:
@@ -142,7 +142,7 @@ class TestBatch:
         letterboxes = [Letterbox.fit((100, 200), (64, 64)), Letterbox.fit((32, 32), (64, 64))]
         batch = Batch(torch.zeros(2, 3, 64, 64).byte(), [BoxTargets.empty()] * 2, [0, 1], letterboxes, [7, 8])
         boxes = torch.tensor([[32.0, 16, 64, 48]])
-        found = Detections(boxes, torch.tensor([0.5]), torch.tensor([1]), CLASSES)
+        found = DetectorOutput(boxes, torch.tensor([0.5]), torch.tensor([1]), CLASSES)
         first, second = batch.to_original([found, found])
         torch.testing.assert_close(first.boxes, torch.tensor([[100.0, 0, 200, 100]]))
         torch.testing.assert_close(second.boxes, torch.tensor([[16.0, 8, 32, 24]]))
@@ -152,7 +152,7 @@ class TestBatch:
     def test_as_many_detections_as_images_are_expected(self) -> None:
         batch = Batch(torch.zeros(1, 3, 8, 8).byte(), [BoxTargets.empty()], [0], [Letterbox.fit((8, 8), (8, 8))])
         with pytest.raises(ValueError, match="zip"):
-            batch.to_original([Detections.empty(), Detections.empty()])
+            batch.to_original([DetectorOutput.empty(), DetectorOutput.empty()])
 
     def test_moving_takes_images_and_targets_along(self) -> None:
         batch = Batch(torch.zeros(1, 3, 8, 8).byte(), [BoxTargets.empty()], [3]).to("meta", non_blocking=True)

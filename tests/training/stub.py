@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from detseg.config.schema.training import CosineConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
 from detseg.tasks.detection import DetectionTask
 from tests.metrics.detection.builders import truth
 
@@ -44,12 +44,14 @@ class OneWeight(nn.Module):
         half = self(images)[0] / 2
         return {"first": half, "second": half}
 
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor) -> list[DetectorOutput]:
         side = float(images.shape[-1])
         box, label = torch.tensor([[0.0, 0.0, side, side]]), torch.zeros(1, dtype=torch.int64)
-        return [Detections(box, torch.tensor([0.5]), label) for _ in images]
+        return [DetectorOutput(box, torch.tensor([0.5]), label) for _ in images]
 
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         return self.losses(images, targets), self.predict(images)
 
 

@@ -16,7 +16,7 @@ from detseg.config.schema.training import AdamWConfig, CosineConfig
 from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput
 from detseg.tasks.detection import DetectionTask
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
@@ -129,7 +129,9 @@ class Folding(OneWeight):
         super().__init__()
         self.block = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
 
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         return {"norms": self.block(images).sum() * 0 + isinstance(self.block[1], nn.BatchNorm2d)}, self.predict(images)
 
 

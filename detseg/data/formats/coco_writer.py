@@ -108,7 +108,7 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
 
 
 def result_files(entries: Sequence[Mapping[str, Any]], masks: bool) -> dict[str, list[Mapping[str, Any]]]:
-    """The files of results, name → content, of the entries that `Detections.to_coco` gives.
+    """The files of results, name → content, of the entries that `DetectorOutput.to_coco` gives.
 
     With masks there is a second file without ``bbox``: pycocotools takes the area of the box for that of the mask.
     """

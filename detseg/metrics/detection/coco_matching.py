@@ -1,6 +1,6 @@
 """COCO's matching of detections with objects, for all images, classes, IoU thresholds and sizes at once.
 
-Detections and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
+DetectorOutput and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
 and for each size, the detections of a group choose one after the other, best score first: of the objects that are not
 taken the one with the highest IoU, of equals the last; one that counts if there is any, else one to ignore.  Crowd
 regions are never taken.  Groups are independent, so all make their first choices together, then their second ones, and
@@ -28,7 +28,7 @@ _AREA_RANGES: FloatArray = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [9
 """(S, 2), least and greatest area of each size, square pixels, both included."""
 
 _CHUNK = 1 << 10
-"""Detections that choose at a time: memory does not grow with the number of images."""
+"""DetectorOutput that choose at a time: memory does not grow with the number of images."""
 
 _MAX_MASKS = 255
 """Masks whose areas pycocotools 2.0.11 counts at a time; it overflows with more."""

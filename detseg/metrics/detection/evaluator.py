@@ -24,7 +24,7 @@ from detseg.metrics.detection.voc import (
     voc10_average_precision,
 )
 from detseg.metrics.nan_values import mean_defined
-from detseg.structures import Batch, ClassTable, Detections, FloatArray, ImageAnnotations, IntArray
+from detseg.structures import Batch, ClassTable, DetectorOutput, FloatArray, ImageAnnotations, IntArray
 
 _VOC_IOU = 0.5
 
@@ -64,7 +64,7 @@ class DetectionEvaluator:
         self._parts: list[DetectionRecords] = []
         self._seen: set[int] = set()
 
-    def update(self, image_id: int, detections: Detections, truth: ImageAnnotations) -> None:
+    def update(self, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> None:
         """Add one image, unless it was added before.
 
         Args:
@@ -103,7 +103,7 @@ class DetectionEvaluator:
         self._parts.append(part)
         self._seen.update(part.image_ids.tolist())
 
-    def update_batch(self, batch: Batch, detections: Sequence[Detections]) -> None:
+    def update_batch(self, batch: Batch, detections: Sequence[DetectorOutput]) -> None:
         """Add the images of an evaluation batch; ``detections`` are in pixels of its network input."""
         for image_id, truth, found in zip(
             batch.image_ids, batch.annotations, batch.to_original(detections), strict=True

@@ -1,4 +1,4 @@
-"""Detections and ground truth of many images as flat arrays, from which every detection metric is computed.
+"""DetectorOutput and ground truth of many images as flat arrays, from which every detection metric is computed.
 
 Letters: I images, D detections of all images, G ground-truth objects of all images.
 """
@@ -12,7 +12,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from detseg.structures import BoolArray, Detections, FloatArray, ImageAnnotations, InstanceMasks, IntArray
+from detseg.structures import BoolArray, DetectorOutput, FloatArray, ImageAnnotations, InstanceMasks, IntArray
 
 MaskColumn = npt.NDArray[np.object_]
 """Compressed run lengths (see `detseg.ops.masks`), one ``bytes`` an entry."""
@@ -20,7 +20,7 @@ MaskColumn = npt.NDArray[np.object_]
 
 @dataclass(frozen=True, eq=False)
 class DetectionRecords:
-    """Detections and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
+    """DetectorOutput and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
 
     Attributes:
         image_ids: (I,) int64, all different.
@@ -47,7 +47,7 @@ class DetectionRecords:
     object_areas: FloatArray
 
     @classmethod
-    def of_image(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> Self:
+    def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
         """The records of one image."""
         found = detections.cpu()
         return cls(
@@ -105,7 +105,7 @@ class DetectionRecords:
     def _empty(cls) -> Self:
         none, flags = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
         truth = ImageAnnotations(np.zeros((0, 4)), none, flags, flags, flags, area=np.zeros(0))
-        return cls.of_image(0, Detections.empty(), truth)._select(none, none, none)
+        return cls.of_image(0, DetectorOutput.empty(), truth)._select(none, none, none)
 
 
 _MASK_COLUMNS = ("detection_masks", "object_masks")
@@ -113,7 +113,7 @@ _MASK_COLUMNS = ("detection_masks", "object_masks")
 
 @dataclass(frozen=True, eq=False)
 class MaskRecords(DetectionRecords):
-    """Detections and objects of I images with their masks.
+    """DetectorOutput and objects of I images with their masks.
 
     Attributes:
         image_hw: (I, 2) int64, height and width in pixels; zeros for an image without any mask.
@@ -126,7 +126,7 @@ class MaskRecords(DetectionRecords):
     object_masks: MaskColumn
 
     @classmethod
-    def of_image(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> Self:
+    def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
         """The records of one image.
 
         Raises:

@@ -17,7 +17,7 @@ from detseg.models.interface import LossTerms
 from detseg.models.layers import Normalize
 from detseg.models.rcnn.proposals import AnchorOutputs, ProposalNetwork
 from detseg.models.rcnn.regions import RegionHeads
-from detseg.structures import BoxTargets, Detections
+from detseg.structures import BoxTargets, DetectorOutput
 
 
 class RCNNDetector(nn.Module):
@@ -79,14 +79,16 @@ class RCNNDetector(nn.Module):
         return self._losses(features, self._read(features, images), _hw(images), targets)
 
     @torch.no_grad()
-    def predict(self, images: Tensor) -> list[Detections]:
+    def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each of B images, best first, in pixels of ``images``."""
         self._check_size(images)
         features = self._features(images)
         return self._detections(features, self._read(features, images), _hw(images))
 
     @torch.no_grad()
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         """Both from one pass through backbone, neck and proposal head.
 
         Raises:
@@ -115,7 +117,7 @@ class RCNNDetector(nn.Module):
         proposals = self.rpn.propose(outputs, hw, training=True)
         return terms | self.roi_heads.losses(features, proposals, hw, [self._with_outputs(t) for t in targets])
 
-    def _detections(self, features: list[Tensor], outputs: AnchorOutputs, hw: tuple[int, int]) -> list[Detections]:
+    def _detections(self, features: list[Tensor], outputs: AnchorOutputs, hw: tuple[int, int]) -> list[DetectorOutput]:
         proposals = self.rpn.propose(outputs, hw, training=False)
         return self.roi_heads.detect(features, proposals, hw, self.output_of_label)
 

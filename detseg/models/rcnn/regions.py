@@ -22,7 +22,7 @@ from detseg.models.rcnn.sampling import RegionSampler
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
 from detseg.ops.processes import shared_normaliser
-from detseg.structures import BoxTargets, Detections, RoiMasks
+from detseg.structures import BoxTargets, DetectorOutput, RoiMasks
 
 _SMALLEST_SIDE = 1e-2
 """Shorter detections are dropped, pixels: what lies outside of the image has no side left after clipping."""
@@ -150,7 +150,7 @@ class RegionHeads(nn.Module):
     @torch.no_grad()
     def detect(
         self, features: list[Tensor], proposals: list[Tensor], hw: tuple[int, int], outputs: Tensor | None
-    ) -> list[Detections]:
+    ) -> list[DetectorOutput]:
         """The detections of each image, best first.
 
         Args:
@@ -184,14 +184,14 @@ class RegionHeads(nn.Module):
         logits, deltas = self.box_predictor(self.box_head(pooled))
         return logits.float(), deltas.float().unflatten(1, (-1, 4))
 
-    def _suppress(self, proposals: Tensor, scores: Tensor, deltas: Tensor, hw: tuple[int, int]) -> Detections:
+    def _suppress(self, proposals: Tensor, scores: Tensor, deltas: Tensor, hw: tuple[int, int]) -> DetectorOutput:
         """The detections of one image; a proposal may become one of several classes."""
         region, label = torch.nonzero(scores >= self.score_threshold, as_tuple=True)
         boxes = clip_boxes(self.coder.decode(deltas[region, label], proposals[region]), hw)
         keep = remove_small_boxes(boxes, _SMALLEST_SIDE)
         boxes, label, score = boxes[keep], label[keep], scores[region[keep], label[keep]]
         best = classwise_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
-        return Detections(boxes[best], score[best], label[best])
+        return DetectorOutput(boxes[best], score[best], label[best])
 
     def _mask_logits(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int], outputs: Tensor) -> Tensor:
         """Boxes of each image and the output of each → (R, M, M) float32."""
@@ -222,14 +222,14 @@ class RegionHeads(nn.Module):
         return F.binary_cross_entropy_with_logits(logits, torch.cat(expected)) * (len(outputs) / normaliser)
 
     def _with_masks(
-        self, features: list[Tensor], found: list[Detections], hw: tuple[int, int], outputs: Tensor
-    ) -> list[Detections]:
+        self, features: list[Tensor], found: list[DetectorOutput], hw: tuple[int, int], outputs: Tensor
+    ) -> list[DetectorOutput]:
         labels = torch.cat([detections.labels for detections in found])
         boxes = [detections.boxes for detections in found]
         grids = self._mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
         regions = [published_regions(own, grids.shape[-1]) if self.published_masks else own for own in boxes]
         return [
-            Detections(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))
+            DetectorOutput(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))
             for image, own, region in zip(found, torch.split(grids, [len(own) for own in boxes]), regions, strict=True)
         ]
 

@@ -17,7 +17,7 @@ from detseg.models.interface import LossTerms
 from detseg.models.layers import Normalize
 from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.models.yolo.scheme import Scheme
-from detseg.structures import BoxTargets, Detections
+from detseg.structures import BoxTargets, DetectorOutput
 
 
 class YoloDetector(nn.Module):
@@ -65,14 +65,16 @@ class YoloDetector(nn.Module):
         return self._losses(self(images), targets)
 
     @torch.no_grad()
-    def predict(self, images: Tensor, score_threshold: float = 0.0) -> list[Detections]:
+    def predict(self, images: Tensor, score_threshold: float = 0.0) -> list[DetectorOutput]:
         """The detections of each of B images, best first, in pixels of ``images``; those below ``score_threshold`` are
         left out, as are those below the model's own."""
         # Whether a candidate is kept depends on better ones alone, so this equals leaving them out afterwards.
         return self._detections(self(images), _hw(images), max(score_threshold, self.score_threshold))
 
     @torch.no_grad()
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         """Both from one forward pass."""
         maps = self(images)
         return self._losses(maps, targets), self._detections(maps, _hw(images), self.score_threshold)
@@ -81,7 +83,7 @@ class YoloDetector(nn.Module):
         with torch.autocast(maps[0].device.type, enabled=False):
             return self.scheme.losses([raw.float() for raw in maps], targets)
 
-    def _detections(self, maps: list[Tensor], hw: tuple[int, int], score_threshold: float) -> list[Detections]:
+    def _detections(self, maps: list[Tensor], hw: tuple[int, int], score_threshold: float) -> list[DetectorOutput]:
         wanted = Wanted(score_threshold, self.nms_iou, self.max_detections)
         with torch.autocast(maps[0].device.type, enabled=False):
             return best_detections(self.scheme, [raw.float() for raw in maps], hw, wanted)

@@ -18,7 +18,7 @@ from torch import Tensor
 from detseg.models.yolo.scheme import Chosen, Scheme
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
-from detseg.structures import Detections
+from detseg.structures import DetectorOutput
 
 _PRIORS_A_DETECTION = 4
 """Priors that are decoded first, at most, for each detection that is wanted: some overlap, so it takes a few."""
@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
 @torch.no_grad()
 def best_detections(
     scheme: Scheme, maps: list[Tensor], hw: tuple[int, int], wanted: Wanted, num_priors: int | None = None
-) -> list[Detections]:
+) -> list[DetectorOutput]:
     """The detections of each of B images, best first; a prior may speak for several classes.
 
     Args:
@@ -97,7 +97,7 @@ def _at_least(floor: float | Tensor, best: Tensor) -> Chosen:
     return Chosen(*torch.nonzero(best >= floor * (1 - _ROUNDING) - _TINIEST, as_tuple=True))
 
 
-def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, *, wanted: Wanted) -> Detections:
+def _suppressed(boxes: Tensor, scores: Tensor, labels: Tensor, *, wanted: Wanted) -> DetectorOutput:
     """The detections among the candidates of one image."""
     keep = classwise_nms(boxes, scores, labels, wanted.nms_iou, wanted.max_detections)
-    return Detections(boxes[keep], scores[keep], labels[keep])
+    return DetectorOutput(boxes[keep], scores[keep], labels[keep])

@@ -15,15 +15,15 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detseg.structures import BoolArray, ClassTable, Detections, ImageAnnotations, InstanceMasks
+from detseg.structures import BoolArray, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks
 
 Box = Sequence[float]  # x1, y1, x2, y2
 Rows = list[tuple[Box, float, int]]  # box, score, label
 
 
-def found(rows: Sequence[tuple[Box, float, int]], masks: BoolArray | None = None) -> Detections:
-    """Detections from (box, score, label) rows and (N, H, W) masks."""
-    return Detections(
+def found(rows: Sequence[tuple[Box, float, int]], masks: BoolArray | None = None) -> DetectorOutput:
+    """DetectorOutput from (box, score, label) rows and (N, H, W) masks."""
+    return DetectorOutput(
         torch.tensor([box for box, _, _ in rows], dtype=torch.float64).reshape(-1, 4).float(),
         torch.tensor([score for _, score, _ in rows], dtype=torch.float32),
         torch.tensor([label for _, _, label in rows], dtype=torch.int64),
@@ -61,7 +61,7 @@ def rectangles(boxes: Sequence[Box], hw: tuple[int, int]) -> BoolArray:
 
 def images_of_coco(
     dataset: dict[str, Any], results: list[dict[str, Any]], masks: bool = False
-) -> Iterator[tuple[int, Detections, ImageAnnotations]]:
+) -> Iterator[tuple[int, DetectorOutput, ImageAnnotations]]:
     """Id, detections and objects of each image, in the order of the file; masks by pycocotools' ``annToRLE``."""
     labels = {category["id"]: label for label, category in enumerate(dataset["categories"])}
     index = coco_index(copy.deepcopy(dataset))

@@ -14,7 +14,7 @@ import pytest
 from detseg.data.formats.coco import read_coco
 from detseg.metrics.detection.coco import CocoNumbers
 from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.structures import ClassTable, Detections, FloatArray, ImageAnnotations
+from detseg.structures import ClassTable, DetectorOutput, FloatArray, ImageAnnotations
 from tests.metrics.detection.builders import (
     as_stats,
     coco_classes,
@@ -44,7 +44,7 @@ def class_means(evaluation: Any, dataset: dict[str, Any], threshold: int | slice
 
 
 def numbers(
-    *images: tuple[Detections, ImageAnnotations], masks: bool = False, max_detections: int = 100
+    *images: tuple[DetectorOutput, ImageAnnotations], masks: bool = False, max_detections: int = 100
 ) -> dict[str, float]:
     """The summary of boxes or of masks, of one class."""
     evaluator = DetectionEvaluator(CAT, max_detections, masks=masks)
@@ -58,7 +58,7 @@ def test_published_numbers_of_coco_val2014(tmp_path: Path) -> None:
     """All 24 numbers from one evaluator, the ground truth read by our reader (empty files stand for the images).
 
     The files of boxes and of masks hold the same 734 detections.  The boxes get their digits back that the float32 of
-    ``Detections`` has not: there are overlaps that are exactly a threshold.
+    ``DetectorOutput`` has not: there are overlaps that are exactly a threshold.
     """
     folder = shared_data("oracles", "coco_val2014_fake100")
     dataset = json.loads((folder / "instances_val2014_100.json").read_text())

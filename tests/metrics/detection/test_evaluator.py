@@ -15,7 +15,7 @@ from rich.console import Console
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.result import DetectionResult
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations, InstanceMasks, RoiMasks
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, RoiMasks
 from tests.metrics.detection.builders import Box, found, rectangles, truth
 
 CLASSES = ClassTable(("cat", "dog", "owl"), (90, 7, 12))
@@ -24,8 +24,8 @@ HW = (80, 120)
 LEFT, RIGHT, LOW = (0, 0, 40, 40), (50, 10, 90, 50), (20, 60, 60, 80)
 
 
-def found_masks(rows: list[tuple[Box, float, int]], masks: list[Box] | None = None) -> Detections:
-    """Detections whose masks fill their boxes, or the boxes of ``masks``."""
+def found_masks(rows: list[tuple[Box, float, int]], masks: list[Box] | None = None) -> DetectorOutput:
+    """DetectorOutput whose masks fill their boxes, or the boxes of ``masks``."""
     return found(rows, rectangles([box for box, _, _ in rows] if masks is None else masks, HW))
 
 
@@ -33,7 +33,7 @@ def true_masks(rows: list[tuple[Box, int]], difficult: tuple[int, ...] = ()) -> 
     return truth(rows, difficult, masks=rectangles([box for box, _ in rows], HW))
 
 
-def evaluate(*images: tuple[Detections, ImageAnnotations], **options: Any) -> DetectionResult:
+def evaluate(*images: tuple[DetectorOutput, ImageAnnotations], **options: Any) -> DetectionResult:
     evaluator = DetectionEvaluator(CLASSES, **options)
     for image_id, image in enumerate(images):
         evaluator.update(image_id, *image)
@@ -101,8 +101,8 @@ def test_merged_states_equal_one_evaluator(masks: bool) -> None:
     images = {
         7: (found_masks([(LEFT, 0.5, CAT), (LOW, 0.5, DOG)], [LEFT, RIGHT]), true_masks([(LEFT, CAT), (LOW, DOG)])),
         3: (found_masks([(RIGHT, 0.5, CAT)]), true_masks([(LEFT, CAT), (RIGHT, DOG)], (1,))),
-        5: (Detections.empty(), true_masks([(LOW, OWL)])),
-        4: (Detections.empty(), truth([])),
+        5: (DetectorOutput.empty(), true_masks([(LOW, OWL)])),
+        4: (DetectorOutput.empty(), truth([])),
         9: (found_masks([(LEFT, 0.25, OWL)]), truth([])),
     }
     together, first, second = (DetectionEvaluator(CLASSES, masks=masks) for _ in range(3))
@@ -132,7 +132,7 @@ def test_mask_grids_of_a_batch_are_scored_in_original_pixels() -> None:
     grids = torch.zeros(1, 8, 8)
     grids[:, :, :4] = 1
     box = torch.tensor([[0.0, 0.0, 20.0, 20.0]])
-    predicted = Detections(box, torch.tensor([0.9]), torch.tensor([CAT]), grids=RoiMasks(grids, box))
+    predicted = DetectorOutput(box, torch.tensor([0.9]), torch.tensor([CAT]), grids=RoiMasks(grids, box))
     batch = Batch(
         images=torch.zeros(1, 3, 40, 50, dtype=torch.uint8),
         targets=[BoxTargets.empty()],
@@ -151,11 +151,11 @@ def test_neither_images_nor_objects_nor_detections() -> None:
     nothing = evaluate()
     assert all(math.isnan(number) for number in (*nothing.coco.values(), nothing.voc07_ap50, nothing.voc10_ap50))
 
-    no_objects = evaluate((found([(LEFT, 0.9, CAT)]), truth([])), (Detections.empty(), truth([])))
+    no_objects = evaluate((found([(LEFT, 0.9, CAT)]), truth([])), (DetectorOutput.empty(), truth([])))
     assert all(math.isnan(number) for number in (*no_objects.coco.values(), no_objects.voc10_ap50))
     assert "2 images have no objects" in no_objects.explain()[0]
 
-    no_detections = evaluate((Detections.empty(), truth([(LEFT, CAT), (LOW, DOG)])))
+    no_detections = evaluate((DetectorOutput.empty(), truth([(LEFT, CAT), (LOW, DOG)])))
     assert no_detections.coco["AP"] == no_detections.coco["AR_100"] == no_detections.voc07_ap50 == 0
     (sentence,) = no_detections.explain()
     assert "no detections at all" in sentence
@@ -250,7 +250,7 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (replace(DETECTIONS, masks=ONE_MASK), OBJECTS, r"got masks of \(100, 80\) .* and of \(80, 120\)"),
     ],
 )
-def test_wrong_input(detections: Detections, objects: ImageAnnotations, message: str) -> None:
+def test_wrong_input(detections: DetectorOutput, objects: ImageAnnotations, message: str) -> None:
     with_masks = detections.masks is not None or objects.masks is not None
     evaluator = DetectionEvaluator(CLASSES, masks=with_masks)
     with pytest.raises(ValueError, match=f"image 4: .*{message}"):

@@ -1,4 +1,4 @@
-"""Detections of raw maps against every candidate decoded, and slow suppression of all of them."""
+"""DetectorOutput of raw maps against every candidate decoded, and slow suppression of all of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detseg.models.interface import LossTerms
 from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.models.yolo.scheme import Candidates, Chosen
-from detseg.structures import BoxTargets, Detections
+from detseg.structures import BoxTargets, DetectorOutput
 from tests.ops.test_nms import Row, brute_force
 
 HW = (40, 60)
@@ -51,7 +51,7 @@ class GivenCandidates(nn.Module):
         return Candidates(self.boxes[image, chosen.prior], self.scores[image, chosen.prior])
 
 
-def found_by(scheme: GivenCandidates, wanted: Wanted, num_priors: int | None = None) -> list[Detections]:
+def found_by(scheme: GivenCandidates, wanted: Wanted, num_priors: int | None = None) -> list[DetectorOutput]:
     """The maps are the numbers of the images."""
     return best_detections(scheme, [torch.arange(float(len(scheme.boxes)))], HW, wanted, num_priors)
 
@@ -68,7 +68,7 @@ def expected(boxes: Tensor, scores: Tensor, wanted: Wanted) -> tuple[Tensor, Ten
     return clipped[prior[kept]], scores[prior, label][kept], label[kept]
 
 
-def assert_found(found: list[Detections], scheme: GivenCandidates, wanted: Wanted) -> None:
+def assert_found(found: list[DetectorOutput], scheme: GivenCandidates, wanted: Wanted) -> None:
     for detections, boxes, scores in zip(found, scheme.boxes, scheme.scores, strict=True):
         for column, right in zip(
             (detections.boxes, detections.scores, detections.labels), expected(boxes, scores, wanted), strict=True

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from detseg.config.load import config_from_dict
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, Detections
+from detseg.structures import Batch, BoxTargets, DetectorOutput
 from detseg.training.callbacks.oom import training_advice, training_memory_errors
 from tests.training.stub import SILENT, OneWeight, batch_of, loader_of, task_of
 
@@ -50,7 +50,9 @@ class Greedy(OneWeight):
         total = self(images)[0]
         return {"only": RefusedBackward.apply(total) if self.num_batches == 3 and self.where == "backward" else total}
 
-    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> tuple[LossTerms, list[Detections]]:
+    def losses_and_predictions(
+        self, images: Tensor, targets: list[BoxTargets]
+    ) -> tuple[LossTerms, list[DetectorOutput]]:
         if self.where == "validation":
             raise MemoryError
         return super().losses_and_predictions(images, targets)
