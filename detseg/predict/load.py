@@ -30,7 +30,7 @@ def load_predictor(
             results then differ from evaluation's by rounding. On a CPU it needs a C++ compiler.
 
     Returns:
-        A ``Predictor`` of ``DetectorOutput``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
+        A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
         checkpoint is. Its results are typed ``Any``, since only the file knows; ``isinstance``, or an annotation as in
         ``predictor: ImagePredictor[DetectorOutput] = load_predictor(path)``, tells a type checker.
 

@@ -1,6 +1,6 @@
 """COCO's matching of detections with objects, for all images, classes, IoU thresholds and sizes at once.
 
-DetectorOutput and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
+Detections and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
 and for each size, the detections of a group choose one after the other, best score first: of the objects that are not
 taken the one with the highest IoU, of equals the last; one that counts if there is any, else one to ignore.  Crowd
 regions are never taken.  Groups are independent, so all make their first choices together, then their second ones, and
