@@ -1,4 +1,4 @@
-"""DetectorOutput and label maps as pictures.
+"""Detections and label maps as pictures.
 
 What is drawn grows with the picture; pictures are (H, W, 3) uint8 RGB arrays, and what is passed in is never changed.
 """

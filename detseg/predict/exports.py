@@ -1,4 +1,4 @@
-"""DetectorOutput in the formats that other tools read: COCO results, Pascal VOC XML, YOLO text.
+"""Detections in the formats that other tools read: COCO results, Pascal VOC XML, YOLO text.
 
 COCO (Lin et al. 2014) takes everything, the masks as compressed run lengths; VOC (Everingham et al. 2010) and YOLO text
 are a file a picture, and have no place for masks but polygons.

@@ -22,7 +22,7 @@ from detseg.predict.segmentation import SegmentationPredictor
 from detseg.predict.writing import replace_text
 
 SCORE_THRESHOLD = 0.3
-"""DetectorOutput below it are left out of files, unless another threshold is given."""
+"""Detections below it are left out of files, unless another threshold is given."""
 
 MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device with more memory (--device)"
 

@@ -32,7 +32,7 @@ def load_predictor(
     Returns:
         A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
         checkpoint is. Its results are typed ``Any``, since only the file knows; ``isinstance``, or an annotation as in
-        ``predictor: ImagePredictor[DetectorOutput] = load_predictor(path)``, tells a type checker.
+        ``predictor: ImagePredictor[Detections] = load_predictor(path)``, tells a type checker.
 
     Raises:
         CheckpointError: the file is missing, damaged, or not a detseg checkpoint.

@@ -49,7 +49,7 @@ class Output(ABC):
 
 
 class DetectionOutput(Output):
-    """DetectorOutput in one format or several.
+    """Detections in one format or several.
 
     Args:
         predictor: finds the objects.

@@ -96,8 +96,8 @@ class DetectorOutput:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), labels=self.labels.cpu(), grids=grids)
 
     def to_original(self, letterbox: Letterbox) -> DetectorOutput:
-        """DetectorOutput in pixels of a network input → in pixels of the original image, with grids pasted into masks.
-        DetectorOutput outside the image (in the padding) are left out."""
+        """Detections in pixels of a network input → in pixels of the original image, with grids pasted into masks.
+        Detections outside the image (in the padding) are left out."""
         boxes = letterbox.boxes_to_original(self.boxes)
         # A box with NaN is kept here; the evaluator raises an error for it.
         empty = (boxes[:, 2:] <= boxes[:, :2]).any(dim=1)

@@ -13,7 +13,7 @@ from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
 from detseg.training.task import Task
 
 DRAWN_SCORE = 0.3
-"""DetectorOutput below this score are not drawn."""
+"""Detections below this score are not drawn."""
 
 
 class DetectionTask(Task):

@@ -129,7 +129,7 @@ class YoloConfig(Section):
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = TaskAlignedHeadConfig()
     score_threshold: Probability = 0.001
-    """DetectorOutput below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
+    """Detections below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
     nms_iou: Probability = 0.65
     """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 300

@@ -115,7 +115,7 @@ class RcnnConfig(Section):
     rpn: RpnConfig = RpnConfig()
     roi_heads: RoiHeadsConfig = RoiHeadsConfig()
     score_threshold: Probability = 0.05
-    """DetectorOutput below this score are dropped before NMS."""
+    """Detections below this score are dropped before NMS."""
     nms_iou: Probability = 0.5
     """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 100

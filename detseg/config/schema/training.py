@@ -183,7 +183,7 @@ class EvaluationConfig(Section):
     """How results are measured."""
 
     max_detections: Count = 100
-    """DetectorOutput of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
+    """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
     f1_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
     """IoU from which a detection is correct in precision, recall and F1."""
     boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02

@@ -30,7 +30,7 @@ class BestF1(NamedTuple):
 def best_f1(ranking: Ranking) -> BestF1:
     """The threshold with the best F1, the highest of equals; all NaN where there is nothing to find.
 
-    DetectorOutput of equal score are kept or dropped together, since no threshold separates them.
+    Detections of equal score are kept or dropped together, since no threshold separates them.
     """
     scores, found = ranking.scores, ranking.true_positives
     if not ranking.num_objects:

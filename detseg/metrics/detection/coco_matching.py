@@ -28,7 +28,7 @@ _AREA_RANGES: FloatArray = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [9
 """(S, 2), least and greatest area of each size, square pixels, both included."""
 
 _CHUNK = 1 << 10
-"""DetectorOutput that choose at a time: memory does not grow with the number of images."""
+"""Detections that choose at a time: memory does not grow with the number of images."""
 
 _MAX_MASKS = 255
 """Masks whose areas pycocotools 2.0.11 counts at a time; it overflows with more."""

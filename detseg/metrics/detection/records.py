@@ -1,4 +1,4 @@
-"""DetectorOutput and ground truth of many images as flat arrays, from which every detection metric is computed.
+"""Detections and ground truth of many images as flat arrays, from which every detection metric is computed.
 
 Letters: I images, D detections of all images, G ground-truth objects of all images.
 """
@@ -20,7 +20,7 @@ MaskColumn = npt.NDArray[np.object_]
 
 @dataclass(frozen=True, eq=False)
 class DetectionRecords:
-    """DetectorOutput and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
+    """Detections and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
 
     Attributes:
         image_ids: (I,) int64, all different.
@@ -113,7 +113,7 @@ _MASK_COLUMNS = ("detection_masks", "object_masks")
 
 @dataclass(frozen=True, eq=False)
 class MaskRecords(DetectionRecords):
-    """DetectorOutput and objects of I images with their masks.
+    """Detections and objects of I images with their masks.
 
     Attributes:
         image_hw: (I, 2) int64, height and width in pixels; zeros for an image without any mask.

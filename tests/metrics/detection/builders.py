@@ -22,7 +22,7 @@ Rows = list[tuple[Box, float, int]]  # box, score, label
 
 
 def found(rows: Sequence[tuple[Box, float, int]], masks: BoolArray | None = None) -> DetectorOutput:
-    """DetectorOutput from (box, score, label) rows and (N, H, W) masks."""
+    """Detections from (box, score, label) rows and (N, H, W) masks."""
     return DetectorOutput(
         torch.tensor([box for box, _, _ in rows], dtype=torch.float64).reshape(-1, 4).float(),
         torch.tensor([score for _, score, _ in rows], dtype=torch.float32),

@@ -25,7 +25,7 @@ LEFT, RIGHT, LOW = (0, 0, 40, 40), (50, 10, 90, 50), (20, 60, 60, 80)
 
 
 def found_masks(rows: list[tuple[Box, float, int]], masks: list[Box] | None = None) -> DetectorOutput:
-    """DetectorOutput whose masks fill their boxes, or the boxes of ``masks``."""
+    """Detections whose masks fill their boxes, or the boxes of ``masks``."""
     return found(rows, rectangles([box for box, _, _ in rows] if masks is None else masks, HW))
 
 

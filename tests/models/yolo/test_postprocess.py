@@ -1,4 +1,4 @@
-"""DetectorOutput of raw maps against every candidate decoded, and slow suppression of all of them."""
+"""Detections of raw maps against every candidate decoded, and slow suppression of all of them."""
 
 from __future__ import annotations
 
