@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from detseg.data.checks.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
+
+logger = logging.getLogger("detseg")
 
 
 @dataclass(frozen=True)
@@ -17,12 +20,10 @@ class DataGuard:
     Attributes:
         fingerprints: of each data set by its name, ``train`` and ``val``; kept in every checkpoint.
         on_change: what happens when they differ.
-        say: prints a line.
     """
 
     fingerprints: dict[str, Fingerprint]
     on_change: Literal["error", "warn"]
-    say: Callable[[str], None]
 
     def check(self, then: Mapping[str, Mapping[str, object]] | None) -> None:
         """Compare.
@@ -35,7 +36,9 @@ class DataGuard:
         """
         now, then = self.fingerprints, then or {}
         if any(then[name].get("version") != now[name]["version"] for name in now if name in then):
-            self.say("the data was not compared with what the run began with: another version of detseg wrote it down")
+            logger.warning(
+                "the data was not compared with that of the run's start: another version of detseg wrote it down"
+            )
             return
         changes = [line for name in now for line in _changes(name, then.get(name, {}), now[name])]
         if not changes:
@@ -43,7 +46,7 @@ class DataGuard:
         message = f"the data is not what the run began with: {'; '.join(changes)}"
         if self.on_change == "error":
             raise CheckpointError(f"{message}; bring the data back, or go on with what it is now: data.on_change=warn")
-        self.say(f"warning: {message}; the run goes on with what it is now (data.on_change=warn)")
+        logger.warning(f"{message}; the run goes on with what it is now (data.on_change=warn)")
 
 
 def _changes(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 from detseg.data.checks.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.training.resume.data_changes import DataGuard
+from tests.heard import heard
 
 
 def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
@@ -16,9 +17,8 @@ def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
     return cast(Fingerprint, {"version": 2, "images": images, **digests})
 
 
-def guard(train: Fingerprint, on_change: Literal["error", "warn"] = "error") -> tuple[DataGuard, list[str]]:
-    said: list[str] = []
-    return DataGuard({"train": train, "val": fingerprint(20)}, on_change, said.append), said
+def guard(train: Fingerprint, on_change: Literal["error", "warn"] = "error") -> DataGuard:
+    return DataGuard({"train": train, "val": fingerprint(20)}, on_change)
 
 
 BEFORE = {"train": fingerprint(), "val": fingerprint(20)}
@@ -41,32 +41,32 @@ BEFORE = {"train": fingerprint(), "val": fingerprint(20)}
 )
 def test_each_change_is_named_with_its_mend(now: Fingerprint, words: str) -> None:
     with pytest.raises(CheckpointError) as caught:
-        guard(now)[0].check(BEFORE)
+        guard(now).check(BEFORE)
     message = str(caught.value)
     assert message.startswith(f"the data is not what the run began with: {words}")
     assert message.endswith("the data back, or go on with what it is now: data.on_change=warn")
 
 
 def test_a_warning_is_one_line_and_the_run_goes_on() -> None:
-    warned, said = guard(fingerprint(files="z"), "warn")
-    warned.check(BEFORE)
-    assert said == [
-        "warning: the data is not what the run began with: train: the image files changed (sizes); the run goes on "
+    with heard() as lines:
+        guard(fingerprint(files="z"), "warn").check(BEFORE)
+    assert lines == [
+        "the data is not what the run began with: train: the image files changed (sizes); the run goes on "
         "with what it is now (data.on_change=warn)"
     ]
 
 
 def test_the_same_data_and_checkpoints_without_fingerprints_say_nothing() -> None:
-    same, said = guard(fingerprint())
-    same.check(BEFORE)
-    same.check(None)
-    assert said == []
+    with heard() as lines:
+        guard(fingerprint()).check(BEFORE)
+        guard(fingerprint()).check(None)
+    assert lines == []
 
 
 def test_a_fingerprint_of_another_version_is_not_compared() -> None:
-    changed, said = guard(fingerprint(204, annotations="z"))
-    for version in ({}, {"version": 1}):
-        changed.check({"train": {"images": 205, "annotations": "b2", **version}})
+    with heard() as lines:
+        for version in ({}, {"version": 1}):
+            guard(fingerprint(204, annotations="z")).check({"train": {"images": 205, "annotations": "b2", **version}})
     assert (
-        said == ["the data was not compared with what the run began with: another version of detseg wrote it down"] * 2
+        lines == ["the data was not compared with that of the run's start: another version of detseg wrote it down"] * 2
     )
