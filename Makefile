@@ -2,23 +2,28 @@
 # The interpreter that .venv is made with: `make demo PYTHON=python3.12`.
 PYTHON ?= python3
 VENV := .venv
-RUN := $(VENV)/bin/python
+BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
+
+# Processes that share the tests out, file by file. Each needs up to 5 GB of memory; JOBS=0 runs them in one, for a debugger.
+JOBS ?= 2
 
 # A peer that is measured as a black box has an environment of its own: its licence is not ours.
 PEER := .venv-ultralytics
 
-.PHONY: help env demo test test-slow fuzz bench lint format docs clean
+.PHONY: help env demo test test-slow fuzz bench lint format docs site clean
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
-	@echo "make test       style, types and tests"
+	@echo "make test       style, types and tests, in two processes: JOBS=4 for more"
 	@echo "make test-slow  the long tests: trainings on real data"
 	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
 	@echo "make bench      compare with peers, side by side, and write docs/benchmarks.md (half an hour; nothing else should run)"
 	@echo "make lint       style and types only"
 	@echo "make format     lay the code out, mend what ruff can mend"
 	@echo "make docs       write docs/configuration.md anew from the schema"
+	@echo "make site       build the documentation site in build/site; a broken link is an error"
 	@echo "make env        only set up $(VENV)"
 	@echo "make clean      remove $(VENV), caches and build leftovers; runs/ and data/ stay"
 
@@ -28,7 +33,7 @@ env: $(INSTALLED)
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' 2>/dev/null || \
 		{ echo "error: $(PYTHON) is missing or older than Python 3.11.4; name a newer one: make PYTHON=python3.12"; exit 2; }
-	@test -x $(VENV)/bin/pip || $(PYTHON) -m venv --clear $(VENV) || \
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear $(VENV) || \
 		{ rm -rf $(VENV); echo "error: $(PYTHON) cannot make an environment (Debian: apt install python3-venv)"; exit 2; }
 	$(RUN) -m pip install --disable-pip-version-check -e ".[dev]"
 	@touch $@
@@ -37,7 +42,7 @@ demo: $(INSTALLED)
 	$(RUN) tools/demo.py
 
 test: lint
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
@@ -69,6 +74,9 @@ format: $(INSTALLED)
 docs: $(INSTALLED)
 	$(RUN) -m detseg.config.describe > docs/configuration.md.new
 	mv docs/configuration.md.new docs/configuration.md
+
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
