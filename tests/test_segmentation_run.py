@@ -17,7 +17,7 @@ from detseg.config.load import load_config
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.experiment import train
-from detseg.metrics.segmentation.result import SegmentationResult
+from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.predict import load_predictor
 from detseg.structures import Batch, SegmentationMap
 from detseg.training.segmentation_task import SegmentationTask

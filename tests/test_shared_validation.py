@@ -17,7 +17,7 @@ from detseg.evaluate import build_evaluator, evaluate_checkpoint
 from detseg.experiment import train
 from detseg.factory import load_model
 from detseg.models.fuse import fuse
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.training.processes import Processes
 from detseg.training.shared_validation import score_together
 from tests.forked import run_together

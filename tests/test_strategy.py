@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import FSDPStrategy
 from rich.console import Console
 from torch import nn
 
-from detseg.config.schema.training import AdamWConfig
+from detseg.config.schema.experiment import AdamWConfig
 from detseg.errors import ConfigError
 from detseg.experiment import build_trainer
 from detseg.experiment.strategy import backbone_stages, build_strategy, with_synchronised_norm

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from detseg.config.schema.data import MaskFolderConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, SegmenterConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.section import MAX_SIDE, Section
 
 Contradiction = tuple[str, str]

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from detseg.config.describe import every_setting, in_words
-from detseg.config.overrides import Override
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
+from detseg.config.strict_yaml import Override
 from detseg.messages import did_you_mean, printable, quoted
 
 Keys = tuple[str | int, ...]

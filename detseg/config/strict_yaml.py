@@ -1,4 +1,4 @@
-"""A strict reader of YAML: plain data or one clear line, never a guess.
+"""A strict reader of YAML files and of overrides (``trainer.max_epochs=3``): plain data or one clear line, no guesses.
 
 PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight and a duplicate key wins in silence.
 Here it only parses the text into events; values follow the core schema of YAML 1.2 (section 10.3). Tags, anchors,
@@ -8,7 +8,8 @@ aliases and second documents are errors, so that no file can name a class or gro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,51 @@ def parse_value(text: str, where: str) -> YamlValue:
     if last_token.end_mark.index < len(text.rstrip()):
         raise ConfigError(f"{where}: '#' begins a comment in YAML; put the value in quotes")
     return value
+
+
+@dataclass(frozen=True)
+class Override:
+    """The keys from the top to a setting, its value, and what an error about it begins with."""
+
+    path: tuple[str, ...]
+    value: YamlValue
+    where: str
+
+
+def parse_override(text: str) -> Override:
+    """``a.b.c=value`` → its path and value.
+
+    Raises:
+        ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
+    """
+    key, equals, value_text = text.partition("=")
+    where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
+    if not equals:
+        raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
+    path = tuple(key.split("."))
+    if any(not part or part != part.strip() for part in path):
+        raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
+    if not value_text.strip():
+        raise ConfigError(f"{where}: no value after '='; write null for none, or '\"\"' for empty text")
+    value = parse_value(value_text, where)
+    if isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a value or a list; set a section key by key: {printable(key)}.key=value")
+    return Override(path, value, where)
+
+
+def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:
+    """A copy of ``data`` with the overrides set in their order; ConfigError where a path leads through a value."""
+    result = dict(data)
+    for override in overrides:
+        section = result
+        for depth, key in enumerate(override.path[:-1], start=1):
+            below = section.get(key, {})
+            if not isinstance(below, dict):
+                name = printable(".".join(override.path[:depth]))
+                raise ConfigError(f"{override.where}: {name} is {quoted(below)}, not a section; it has no keys to set")
+            section[key] = section = dict(below)
+        section[override.path[-1]] = override.value
+    return result
 
 
 def needs_quotes(text: str) -> bool:

@@ -17,16 +17,15 @@ import torch
 from rich.console import Console
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema.training import OptimizerConfig, SgdConfig
+from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, OptimizerConfig, SgdConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.sampling import SIZE_STEP
 from detseg.errors import CheckpointError, ConfigError
 from detseg.experiment.assembly import build_task
 from detseg.experiment.preparation import AnyDataset
 from detseg.memory import is_out_of_memory
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.optimizers import build_optimizer
 from detseg.training.precision import resolve_precision

@@ -3,7 +3,7 @@
 Run lengths (RLE, Lin et al. 2014) are the lengths of the runs of pixels outside and inside a mask in turn, column by
 column, beginning outside. Their compressed form is a string of bytes, the same as that of pycocotools.
 
-Letters for dimensions: N masks, H and W pixels of the image, M cells along a side of a grid.
+Letters for dimensions: N masks, R runs, H and W pixels of the image, M cells along a side of a grid.
 """
 
 from __future__ import annotations
@@ -14,21 +14,24 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
+"""Bool, or uint8 that is 0 outside."""
+
+Edges = npt.NDArray[np.int64]
+
 _MOST_CHARACTERS = 7
 """Largest number of characters of one compressed number."""
 
-BLOCK_PIXELS = 1 << 20
+_BLOCK_PIXELS = 1 << 20
 """Grids are pasted in blocks of about so many pixels, to bound the memory."""
 
 
-def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> bytes:
-    """(H, W) bool, or uint8 that is 0 outside, → compressed run lengths."""
+def encode_mask(mask: Mask) -> bytes:
+    """(H, W) mask → compressed run lengths."""
     return encode_part(mask, (0, 0), (mask.shape[0], mask.shape[1]))
 
 
-def encode_part(
-    part: npt.NDArray[np.bool_] | npt.NDArray[np.uint8], corner: tuple[int, int], hw: tuple[int, int]
-) -> bytes:
+def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> bytes:
     """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask.
 
     Args:
@@ -51,7 +54,7 @@ def encode_part(
     return encode_edges((left + column) * hw[0] + top + row, hw[0] * hw[1])
 
 
-def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
+def encode_edges(edges: Edges, num_pixels: int) -> bytes:
     """Begins and ends of runs → compressed run lengths.
 
     Args:
@@ -68,9 +71,7 @@ def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
 
 def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Compressed run lengths → (H, W) uint8, 1 inside."""
-    lengths = run_lengths(counts)
-    inside = (np.arange(len(lengths)) % 2).astype(np.uint8)
-    return np.repeat(inside, lengths).reshape(hw[1], hw[0]).T
+    return _filled(run_lengths(counts), hw)
 
 
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
@@ -92,9 +93,7 @@ def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint
     column, row = np.divmod(np.stack([begins, ends], axis=1).ravel(), hw[0])
     before = (column - left) * height + np.clip(row - top, 0, height)  # pixels of the part before each edge
     lengths = np.diff(before, prepend=0, append=height * width)
-    inside = np.arange(len(lengths)) % 2
-    part = np.repeat(inside.astype(np.uint8), lengths).reshape(width, height).T
-    return np.ascontiguousarray(part), (top, left)
+    return np.ascontiguousarray(_filled(lengths, (height, width))), (top, left)
 
 
 def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
@@ -112,7 +111,7 @@ def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
     last = np.flatnonzero(characters & 32 == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
-    if (place > 6).any():
+    if (place >= _MOST_CHARACTERS).any():
         raise ValueError("counts: a compressed run length is too long")
     numbers = np.add.reduceat((characters & 31) << (5 * place), first)
     numbers -= np.where(characters[last] & 16, 1 << (5 * (place[last] + 1)), 0)
@@ -170,7 +169,7 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
     down = _weights(rows, y1, y2, grid.shape[0])  # h M
     part = np.zeros((len(columns), len(rows)), dtype=np.bool_)  # transposed, the order in which it is encoded
     values = (grid @ across.T).T  # w M
-    step = max(BLOCK_PIXELS // max(len(rows), 1), 1)
+    step = max(_BLOCK_PIXELS // max(len(rows), 1), 1)
     for start in range(0, len(columns), step):
         part[start : start + step] = values[start : start + step] @ down.T >= threshold
     return encode_part(part.T, (rows.start, columns.start), hw)
@@ -191,16 +190,19 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
     return weights
 
 
-def _runs_inside(counts: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _filled(lengths: npt.NDArray[np.int64], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    inside = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    return np.repeat(inside, lengths).reshape(hw[1], hw[0]).T
+
+
+def _runs_inside(counts: bytes) -> tuple[Edges, Edges]:
     """Begins and ends of the runs inside a mask, in pixels column by column."""
     ends = np.cumsum(run_lengths(counts))  # of all runs; each begins where the one before ends
     begins, ends = ends[0 : len(ends) // 2 * 2 : 2], ends[1::2]
     return begins[ends > begins], ends[ends > begins]
 
 
-def _bounds(
-    begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hw: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _bounds(begins: Edges, ends: Edges, hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """The smallest half-open box around runs, xyxy; zeros if there are none."""
     if not len(ends):
         return 0, 0, 0, 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.config.schema.training import SgdConfig
+from detseg.config.schema.experiment import SgdConfig
 from detseg.models.backbones import CSPBackbone
 from detseg.models.blocks import Normalize
 from detseg.models.fuse import fuse

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc import best_matches, rank_classes
-from detseg.metrics.segmentation.confusion import check_labels, pair_counts
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.records import DetectionRecords
+from detseg.metrics.segmentation import check_labels, pair_counts
+from detseg.metrics.voc import best_matches, rank_classes
 from detseg.structures import ClassTable, Detections, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
 

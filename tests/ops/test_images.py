@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.ops.images import stack_images, to_float
+from detseg.ops.letterbox import stack_images, to_float
 
 
 def test_stacked_images_keep_every_pixel_in_place() -> None:

@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detseg.ops.letterbox import Letterbox
-from detseg.ops.semantic import label_map, logits_at_original_size
+from detseg.ops.letterbox import Letterbox, label_map, logits_at_original_size
 
 
 def random_logits(num_classes: int, hw: tuple[int, int], seed: int = 0) -> Tensor:

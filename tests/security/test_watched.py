@@ -157,7 +157,7 @@ def test_names_that_xml_cannot_say_are_one_line(name: str, tmp_path: Path) -> No
 
 
 def test_tables_on_a_terminal_show_the_label(capsys: pytest.CaptureFixture[str]) -> None:
-    from detseg.metrics.detection.evaluator import DetectionEvaluator
+    from detseg.metrics.detection import DetectionEvaluator
 
     evaluator = DetectionEvaluator(ClassTable(LABELS), 100)
     console = Console(markup=False, emoji=False, width=120)

@@ -12,11 +12,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.detection.result import DetectionResult
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection_result import DetectionResult
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, Detections, ImageAnnotations, InstanceMasks, RoiMasks
-from tests.metrics.detection.builders import Box, found, rectangles, truth
+from tests.metrics.builders import Box, found, rectangles, truth
 
 CLASSES = ClassTable(("cat", "dog", "owl"), (90, 7, 12))
 CAT, DOG, OWL = 0, 1, 2

@@ -1,36 +1,44 @@
-"""VOC's AP: against published results and by hand; fuzz/test_metrics.py has its matching rule as loops."""
+"""VOC's AP against published results and by hand (fuzz/test_metrics.py has its matching rule as loops), and the best F1
+by hand and against trying every threshold."""
 
 from __future__ import annotations
 
+import math
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from detseg.metrics.detection.records import DetectionRecords
-from detseg.metrics.detection.voc import (
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.records import DetectionRecords
+from detseg.metrics.voc import (
     Ranking,
+    best_f1,
     best_matches,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
 )
-from detseg.structures import ImageAnnotations
-from tests.metrics.detection.builders import Box, Rows, found, truth
+from detseg.structures import ClassTable, ImageAnnotations
+from tests.metrics.builders import Box, Rows, found, truth
 from tests.shared_data import shared_data
 
 
 def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
     """(VOC 2007, VOC 2010)."""
-    ranking = rank_classes(records, best_matches(records), iou_threshold, label + 1)[label]
-    return voc07_average_precision(ranking), voc10_average_precision(ranking)
+    ranked = rank_classes(records, best_matches(records), iou_threshold, label + 1)[label]
+    return voc07_average_precision(ranked), voc10_average_precision(ranked)
 
 
 def records_of(images: list[tuple[Rows, ImageAnnotations]]) -> DetectionRecords:
     return DetectionRecords.concatenate(
         [DetectionRecords.of_image(image_id, found(rows), objects) for image_id, (rows, objects) in enumerate(images)]
     )
+
+
+def ranking(scores: list[float], true_positives: list[int], num_objects: int) -> Ranking:
+    return Ranking(np.array(scores), np.array(true_positives, dtype=np.int64), num_objects)
 
 
 def half_open(x1: float, y1: float, x2: float, y2: float) -> Box:
@@ -92,9 +100,9 @@ def test_difficult_objects_and_all_their_detections_are_ignored() -> None:
     objects = truth([((0, 0, 10, 10), 0), ((20, 20, 30, 30), 0)], difficult=[1])
     rows: Rows = [((20, 20, 30, 30), 0.9, 0), ((20, 20, 30, 29), 0.8, 0), ((0, 0, 10, 10), 0.7, 0)]
     records = records_of([(rows, objects)])
-    (ranking,) = rank_classes(records, best_matches(records), 0.5, 1)
-    assert ranking.scores == pytest.approx([0.7])
-    assert (ranking.true_positives.tolist(), ranking.num_objects) == ([1], 1)
+    (ranked,) = rank_classes(records, best_matches(records), 0.5, 1)
+    assert ranked.scores == pytest.approx([0.7])
+    assert (ranked.true_positives.tolist(), ranked.num_objects) == ([1], 1)
 
 
 def test_of_equal_scores_the_lower_image_id_comes_first() -> None:
@@ -116,20 +124,66 @@ def test_both_rules_by_hand() -> None:
 
     2007: levels 0, 0.1, 0.2 see 1; 0.3, 0.4, 0.5 see 2/3; 5 levels see 0.  2010: 1/4 × 1 + 1/4 × 2/3.
     """
-    ranking = Ranking(np.array([0.9, 0.8, 0.7]), np.array([1, 1, 2]), num_objects=4)
-    assert voc07_average_precision(ranking) == pytest.approx((3 + 3 * 2 / 3) / 11)
-    assert voc10_average_precision(ranking) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
+    right_wrong_right = ranking([0.9, 0.8, 0.7], [1, 1, 2], 4)
+    assert voc07_average_precision(right_wrong_right) == pytest.approx((3 + 3 * 2 / 3) / 11)
+    assert voc10_average_precision(right_wrong_right) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
 
 
 @pytest.mark.parametrize("tenths", range(1, 11))
 def test_recall_of_some_tenths_reaches_its_level(tenths: int) -> None:
     """k of 10 objects found without a miss: levels 0 to k/10, in spite of binary fractions."""
-    ranking = Ranking(np.linspace(1, 0.5, tenths), np.arange(1, tenths + 1), num_objects=10)
-    assert voc07_average_precision(ranking) == pytest.approx((tenths + 1) / 11)
+    found_first = ranking([1 - k / 20 for k in range(tenths)], list(range(1, tenths + 1)), 10)
+    assert voc07_average_precision(found_first) == pytest.approx((tenths + 1) / 11)
 
 
 def test_nothing_to_find_and_nothing_found() -> None:
-    without_objects = Ranking(np.array([0.5]), np.array([0]), num_objects=0)
-    assert np.isnan([voc07_average_precision(without_objects), voc10_average_precision(without_objects)]).all()
-    without_detections = Ranking(np.zeros(0), np.zeros(0, dtype=np.int64), num_objects=3)
-    assert (voc07_average_precision(without_detections), voc10_average_precision(without_detections)) == (0.0, 0.0)
+    for rule in (voc07_average_precision, voc10_average_precision):
+        assert math.isnan(rule(ranking([0.5], [0], 0)))
+        assert rule(ranking([], [], 3)) == 0
+    assert best_f1(ranking([0.9], [0], 2)) == pytest.approx((math.nan, 0, 0, 0), nan_ok=True)
+    assert best_f1(ranking([], [], 2)) == pytest.approx((math.nan, math.nan, 0, 0), nan_ok=True)
+    assert all(math.isnan(number) for number in best_f1(ranking([0.9], [0], 0)))
+
+
+def test_the_best_f1_by_hand() -> None:
+    """Right, right, wrong, right, wrong with 4 objects: F1 is 2/5, 4/6, 4/7, 6/8, 6/9."""
+    best = best_f1(ranking([0.9, 0.8, 0.7, 0.6, 0.5], [1, 2, 2, 3, 3], 4))
+    assert best == pytest.approx((0.6, 3 / 4, 3 / 4, 6 / 8))
+    # The first of two equal scores alone would be perfect, but no threshold separates them.
+    assert best_f1(ranking([0.9, 0.9], [1, 1], 1)) == pytest.approx((0.9, 1 / 2, 1.0, 2 / 3))
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("f1_iou", [0.5, 0.7])
+def test_the_best_f1_equals_trying_every_threshold(seed: int, f1_iou: float) -> None:
+    """The kept detections alone are matched, object by object, for every score."""
+    rng = np.random.default_rng(seed)
+    objects = [(30.0 * k, 0.0, 30.0 * k + 20, 20.0) for k in range(10)]
+    rows: Rows = []
+    for _ in range(40):
+        moved = np.array(objects[int(rng.integers(10))]) + rng.integers(-5, 6, 4)
+        rows.append((moved.tolist(), float(rng.integers(1, 20) / 32), 0))
+    evaluator = DetectionEvaluator(ClassTable(("cat",)), f1_iou=f1_iou)
+    evaluator.update(1, found(rows), truth([(box, 0) for box in objects]))
+    (cat,) = evaluator.compute().classes
+
+    tried = []
+    for threshold in sorted({score for _, score, _ in rows}, reverse=True):
+        kept = [box for box, score, _ in rows if score >= threshold]
+        hit = set()
+        for box in kept:
+            ious = [_iou(box, other) for other in objects]
+            if max(ious) >= f1_iou:
+                hit.add(ious.index(max(ious)))
+        precision, recall = len(hit) / len(kept), len(hit) / 10
+        tried.append((2 * precision * recall / (precision + recall) if hit else 0.0, threshold, precision, recall))
+    f1, threshold, precision, recall = max(tried, key=lambda row: (round(row[0], 12), row[1]))
+    assert f1 > 0
+    assert (cat.threshold, cat.precision, cat.recall, cat.f1) == pytest.approx((threshold, precision, recall, f1))
+
+
+def _iou(a: Box, b: Box) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / union
