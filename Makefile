@@ -67,8 +67,7 @@ format: $(INSTALLED)
 	$(RUN) -m ruff format .
 
 docs: $(INSTALLED)
-	$(RUN) -m detseg.config.describe > docs/configuration.md.new
-	mv docs/configuration.md.new docs/configuration.md
+	$(RUN) -m detseg.config.describe docs/configuration.md
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -3,12 +3,12 @@
 pycocotools is the reference: every cell of the tables of precision and recall equals its own to the last bit, but is
 computed from arrays instead of Python loops.  IoUs of masks are counted by its compiled code; those of boxes are
 float64 arithmetic as in its builds for x86-64 (one that fuses multiplication and addition may differ in the last bit).
-There are two differences: pycocotools takes an object with annotation id 0 for unmatched, and some numbers of its
-summary are -1 where the limit on detections is not 100.
+There are three differences: pycocotools takes an object with annotation id 0 for unmatched, some numbers of its summary
+are -1 where the limit on detections is not 100, and with a result file of boxes and masks it takes the areas of the
+boxes even where masks are compared.
 
 Small, medium or large is decided by the area: of an object as its file states it; of a detection by its box where boxes
-are compared and by its mask where masks are.  pycocotools does the same with result files of boxes or of masks; with a
-file of both it takes the area of the box even where masks are compared.
+are compared and by its mask where masks are.
 
 Detections and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
 and for each size, the detections of a group choose one after the other, best score first: of the objects that are not
@@ -22,7 +22,6 @@ M detections that overlap an object, P pairs, R recall levels, S sizes, T IoU th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -37,15 +36,10 @@ _IOU_THRESHOLDS: FloatArray = np.linspace(0.5, 0.95, 10)
 _IOU_50, _IOU_75 = 0, 5  # positions among them
 _RECALL_LEVELS: FloatArray = np.linspace(0, 1, 101)
 _SIZES = ("all", "small", "medium", "large")
+# (S, 2), least and greatest area of each size, square pixels, both included.
 _AREA_RANGES: FloatArray = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]])
-"""(S, 2), least and greatest area of each size, square pixels, both included."""
-
-_CHUNK = 1 << 10
-"""Detections that choose at a time: memory does not grow with the number of images."""
-
-_MAX_MASKS = 255
-"""Masks whose areas pycocotools 2.0.11 counts at a time; it overflows with more."""
-
+_CHUNK = 1 << 10  # detections that choose at a time: memory does not grow with the number of images
+_MAX_MASKS = 255  # whose areas pycocotools 2.0.11 counts at a time; it overflows with more
 _NO_PAIRS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0)
 
 
@@ -100,9 +94,8 @@ def coco_tables(
     """Every cell that the numbers are means of; arguments as for ``coco_numbers``.
 
     Returns:
-        (T, R, C, S) float64, the best precision at each recall level or beyond, and (T, C, S, L) float64 recall; -1
-        where there is no object to find.  Classes are by ascending source id; the L limits of recall are 1, 10 and
-        ``max_detections``, ascending.
+        (T, R, C, S) float64, the best precision at each recall level or beyond, and (T, C, S, L) float64 recall at the
+        limits 1, 10 and ``max_detections``, ascending; classes by source id; -1 where there is no object to find.
     """
     limits, positions = _detection_limits(max_detections), _class_positions(classes)
     ranked = _rank_detections(records, positions, limits[-1])
@@ -293,20 +286,13 @@ def _tables(
     outside: BoolArray,
     num_objects: IntArray,
     max_detections: int,
-    limits: Sequence[int],
+    limits: list[int],
 ) -> tuple[FloatArray, FloatArray]:
     """The tables of ``coco_tables`` (pycocotools' ``accumulate``).
 
     Down the ranking of a class, precision is the fraction of detections that found an object among those that count.
-    It rises only where an object is found, so the best precision is read at those places.
-
-    Args:
-        ranked: the detections.
-        matches: of those that overlap an object.
-        outside: (D, S) whether the area of a detection is of another size: without an object it is then ignored.
-        num_objects: (C, S) int64, objects to find.
-        max_detections: detections of a class in an image that count for precision, best first.
-        limits: L such numbers for recall, each at most as many as ``ranked`` keeps.
+    It rises only where an object is found, so the best precision is read at those places.  (D, S) ``outside``: the area
+    of a detection is of another size, so without an object it is ignored; (C, S) ``num_objects`` are to be found.
     """
     num_thresholds, num_sizes, _ = matches.found.shape
     num_classes = len(num_objects)
@@ -343,10 +329,8 @@ def _tables(
 def _best_precision(classes: IntArray, num_counted: IntArray, needed: IntArray) -> FloatArray:
     """(C, R) float64, the best precision at each recall level or beyond; 0 at levels that are not reached.
 
-    Args:
-        classes: (F,) int64, of the detections that found an object, by class and by rank.
-        num_counted: (F,) int, detections of the class that count down to each.
-        needed: (C, R) int64, how many must be found to reach a level.
+    (F,) ``classes`` of the detections that found an object, by class and by rank; (F,) ``num_counted``, detections of
+    the class that count down to each; (C, R) ``needed``, how many must be found to reach a level.
     """
     nums = np.bincount(classes, minlength=len(needed))
     starts = np.cumsum(nums) - nums

@@ -106,11 +106,7 @@ class MaskRecords(DetectionRecords):
 
     @classmethod
     def of_image(cls, image_id: int, detections: Detections, truth: ImageAnnotations) -> Self:
-        """The records of one image.
-
-        Raises:
-            ValueError: detections or objects have no masks, or masks of different image sizes.
-        """
+        """The records of one image; ValueError where masks are missing or of different image sizes."""
         found = _checked_masks(f"image {image_id}: detections", detections.masks, len(detections))
         true = _checked_masks(f"image {image_id}: ground truth", truth.masks, len(truth))
         if found is not None and true is not None and found.hw != true.hw:
@@ -167,15 +163,13 @@ def overlapping_pairs(
     object_groups: IntArray,
     chunk_size: int = 1 << 15,
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
-    """All pairs of a detection and an object of the same group with an area in common, in chunks, so that memory does
-    not grow with crowded images.
+    """All pairs of a detection and an object of the same group with an area in common.
 
     Args:
-        detection_boxes: (D, 4) float64 xyxy, pixels.
-        object_boxes: (G, 4) float64 xyxy, pixels.
-        detection_groups: (D,) int64.
-        object_groups: (G,) int64, ascending.
-        chunk_size: about how many pairs are compared at a time; those of a detection stay together.
+        detection_boxes, object_boxes: (D, 4) and (G, 4) float64 xyxy, pixels.
+        detection_groups, object_groups: (D,) and (G,) int64, the latter ascending.
+        chunk_size: about how many pairs are compared at a time (memory does not grow with crowded images); those of a
+            detection stay together.
 
     Yields:
         Of P pairs, by detection and then by object: (P,) int64 positions of the detections and (P,) int64 of the

@@ -3,11 +3,9 @@
 Training, ``detseg evaluate`` and exported models are all scored by it.  Pixels are summed over the whole data set
 (VOC, Cityscapes).  It keeps integers only, so any number of processes together find the same numbers.
 
-Boundary IoU says how well the outlines of the classes agree (Cheng et al. 2021, "Boundary IoU", section 4).  The band
+Boundary IoU (Cheng et al. 2021, "Boundary IoU", section 4) is the IoU of the bands of truth and prediction.  The band
 of a mask holds its pixels within d of its contour: the mask without its erosion by d steps of a 3 × 3 square, no mask
-outside the image.  Boundary IoU is the IoU of the bands of truth and prediction.  The paper measures masks of
-instances; here intersections and unions of the bands of a class are summed over the whole data set, as mIoU does with
-masks.
+outside the image.  The paper measures instances; here intersections and unions of a class are summed over all images.
 
 Letters: B images of a batch, C classes, h and w pixels of the network input, H and W pixels of an original image.
 """
@@ -64,10 +62,10 @@ class SegmentationEvaluator:
         self._seen: set[int] = set()
 
     def update_batch(self, batch: Batch, logits: Tensor) -> None:
-        """Add the images of an evaluation batch, except those that were added before.
+        """Add the images of an evaluation batch with ``semantic_truths``, except those that were added before.
 
         Args:
-            batch: with ``semantic_truths``.
+            batch: B images.
             logits: (B, C, h, w) float32, in pixels of ``batch.images``, on any device.
 
         Raises:
@@ -119,12 +117,8 @@ class SegmentationEvaluator:
         self._num_images += 1
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Everything as int64 arrays by name, for another process to ``merge``.
-
-        Returns:
-            ``pair_counts`` (256, 256) as of ``pair_counts``, ``band_overlaps`` (2, C) intersections and unions,
-            ``num_images`` (), and ``image_ids`` of the images that were added by ``update_batch``.
-        """
+        """Everything as int64 arrays by name, for another process to ``merge``: ``pair_counts`` (256, 256),
+        ``band_overlaps`` (2, C), ``num_images`` (), and ``image_ids`` (N,) of those that ``update_batch`` added."""
         return {
             "pair_counts": self._pair_counts.cpu().numpy().copy(),
             "band_overlaps": self._band_overlaps.cpu().numpy().copy(),
@@ -175,15 +169,11 @@ def pair_counts(predicted: Tensor, truth: Tensor) -> Tensor:
     """How many pixels have each pair of labels; on a GPU the host does not wait.
 
     Args:
-        predicted: uint8 or int64 of any shape.
-        truth: uint8 or int64 of the same shape, on the same device.
+        predicted, truth: uint8 or int64 of one shape, on one device; other shapes and types raise ValueError.
 
     Returns:
         (256, 256) int64, rows truth, columns prediction, on the same device.  If a label is outside 0 to 255 there is
         a prediction of 255, for ``check_labels`` to find.
-
-    Raises:
-        ValueError: wrong shape or dtype.
     """
     if predicted.shape != truth.shape:
         raise ValueError(
@@ -202,15 +192,7 @@ def pair_counts(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def check_labels(counts: Tensor, num_classes: int) -> None:
-    """Raise for labels outside the class table.
-
-    Args:
-        counts: of ``pair_counts``, or a sum of such.
-        num_classes: C, 1 to 255; labels are 0 to C - 1, and 255 in the truth where a pixel is ignored.
-
-    Raises:
-        ValueError: there is another label.
-    """
+    """Raise ValueError if ``pair_counts`` has labels beyond 0 to ``num_classes - 1``, and 255 in the truth."""
     expected = f"expected labels 0 to {num_classes - 1} of {num_classes} classes"
     predicted, truth = counts.sum(dim=0)[num_classes:], counts.sum(dim=1)[num_classes:IGNORE_LABEL]
     if predicted.any():
@@ -263,17 +245,8 @@ def bands(labels: Tensor, width: int) -> Tensor:
 
 
 def band_overlaps(predicted: Tensor, truth: Tensor, num_classes: int, width: int) -> Tensor:
-    """Pixels in the intersection and in the union of the bands of prediction and truth, by class.
-
-    Args:
-        predicted: (H, W) uint8, labels below ``num_classes``.
-        truth: (H, W) uint8, likewise, or ``IGNORE_LABEL``: such a pixel is taken out of both maps first.
-        num_classes: C.
-        width: of the bands, pixels.
-
-    Returns:
-        (2, C) int64: intersections, unions; on the device of the maps.
-    """
+    """(H, W) uint8 labels of prediction and truth → (2, C) int64, pixels in the intersection and in the union of their
+    bands of ``width`` pixels.  Pixels whose truth is ``IGNORE_LABEL`` are taken out of both maps first."""
     predicted_bands = bands(predicted.masked_fill(truth == IGNORE_LABEL, IGNORE_LABEL), width)
     counts = pair_counts(predicted_bands, bands(truth, width))
     intersections = counts.diagonal()

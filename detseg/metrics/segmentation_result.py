@@ -2,11 +2,10 @@
 
 All numbers come from one confusion matrix n over the pixels of the whole data set (Long, Shelhamer, Darrell 2015,
 section 5), as in VOC and Cityscapes, and are not means over images: n[i, j] pixels of true class i predicted as j, t[i]
-pixels of true class i, p[i] predicted as i.  Ignored pixels count nowhere.  NaN stands for "not defined" (null in a
-file).
+pixels of true class i, p[i] predicted as i.  Ignored pixels count nowhere.  NaN: not defined (null in a file).
 
 A class that is neither in the truth nor predicted has no IoU and enters no mean.  A class that is predicted but not in
-the truth has IoU 0 and enters the mean: its pixels are wrong, and a mean without them would hide that.
+the truth has IoU 0 and enters the mean: its pixels are wrong.
 """
 
 from __future__ import annotations
@@ -157,15 +156,8 @@ class SegmentationResult:
 def segmentation_result(
     names: tuple[str, ...], confusion: IntArray, band_overlaps: IntArray, num_images: int, num_ignored: int
 ) -> SegmentationResult:
-    """Every number from the counts.
-
-    Args:
-        names: of the C classes.
-        confusion: (C, C), rows truth, columns prediction.
-        band_overlaps: (2, C), intersections and unions of the bands that boundary IoU compares.
-        num_images: evaluated images.
-        num_ignored: pixels that are not in ``confusion``.
-    """
+    """Every number from (C, C) ``confusion``, rows truth, columns prediction, and (2, C) ``band_overlaps``, the
+    intersections and unions of the bands; ``num_ignored`` pixels are not in ``confusion``."""
     counts = confusion.tolist()
     rows = []
     for k, name in enumerate(names):

@@ -21,14 +21,9 @@ from torch import Tensor
 
 UInt8Array = npt.NDArray[np.uint8]
 
-PAD_VALUE = 114
-"""Grey level of the padding (about the mean of natural images), in 0..255."""
-
-PAD_LABEL = 255
-"""Label of the padding of semantic maps; equals ``IGNORE_LABEL`` of `detseg.structures`, which imports this package."""
-
-_PIECE = 1 << 22
-"""Values (16 MiB of float32) that are interpolated at a time; at least one plane of one class."""
+PAD_VALUE = 114  # grey level of the padding (about the mean of natural images), in 0..255
+PAD_LABEL = 255  # of the padding of semantic maps; `IGNORE_LABEL` of detseg.structures, which imports this package
+_PIECE = 1 << 22  # values (16 MiB of float32) that are interpolated at a time; at least one plane of one class
 
 
 @dataclass(frozen=True)
@@ -55,10 +50,7 @@ class Letterbox:
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
         scale = min(input_hw[0] / height, input_hw[1] / width)
-        resized = (
-            min(max(round(height * scale), 1), input_hw[0]),
-            min(max(round(width * scale), 1), input_hw[1]),
-        )
+        resized = min(max(round(height * scale), 1), input_hw[0]), min(max(round(width * scale), 1), input_hw[1])
         return cls(original_hw, input_hw, resized, (input_hw[0] - resized[0]) // 2, (input_hw[1] - resized[1]) // 2)
 
     @property
@@ -129,9 +121,8 @@ def resize(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
 def resize_labels(semantic: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
     """Resize an (H, W) uint8 semantic map: each new pixel takes the label of the pixel that its centre falls into.
 
-    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST takes the pixel under the
-    upper left corner, shifted by up to half a pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such
-    borders.
+    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST is shifted by up to half a
+    pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such borders.
     """
     if semantic.shape == hw:
         return semantic
@@ -152,11 +143,8 @@ def stack_images(images: Sequence[UInt8Array]) -> Tensor:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory.
-
-    Raises:
-        ValueError: the images are not uint8, so they may have been scaled before.
-    """
+    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory; ValueError for another dtype, since the images
+    may have been scaled before."""
     if images.dtype != torch.uint8:
         raise ValueError(f"images: expected uint8 in 0..255, got {images.dtype}")
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -168,18 +156,9 @@ def to_arrays(images: Tensor) -> list[UInt8Array]:
 
 
 def logits_at_original_size(logits: Tensor, letterbox: Letterbox) -> Tensor:
-    """Remove the padding and interpolate the rest bilinearly (half-pixel centres, no antialiasing).
-
-    Args:
-        logits: (C, h, w) float32, in pixels of the network input.
-        letterbox: the place of the image in that input.
-
-    Returns:
-        (C, H, W) float32, on the same device.
-
-    Raises:
-        ValueError: ``logits`` have another shape or dtype.
-    """
+    """(C, h, w) float32 logits in pixels of the network input → (C, H, W) float32 on the same device: the padding is
+    removed, the rest interpolated bilinearly (half-pixel centres, no antialiasing).  ValueError for another shape or
+    dtype."""
     return _interpolate(_without_padding(logits, letterbox), letterbox.original_hw)
 
 

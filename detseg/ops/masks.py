@@ -19,11 +19,8 @@ Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
 
 Edges = npt.NDArray[np.int64]
 
-_MOST_CHARACTERS = 7
-"""Largest number of characters of one compressed number."""
-
-_BLOCK_PIXELS = 1 << 20
-"""Grids are pasted in blocks of about so many pixels, to bound the memory."""
+_MOST_CHARACTERS = 7  # of one compressed number
+_BLOCK_PIXELS = 1 << 20  # grids are pasted in blocks of about so many, to bound the memory
 
 
 def encode_mask(mask: Mask) -> bytes:
@@ -34,13 +31,8 @@ def encode_mask(mask: Mask) -> bytes:
 def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> bytes:
     """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask.
 
-    Args:
-        part: (h, w) bool, or uint8 that is 0 outside.
-        corner: row and column of its upper left pixel in the image.
-        hw: height and width of the image, pixels.
-
-    Raises:
-        ValueError: the part reaches beyond the image.
+    ``corner``: row and column of its upper left pixel in the image of height and width ``hw``; ValueError where the
+    part reaches beyond that.
     """
     top, left = corner
     height, width = part.shape
@@ -55,12 +47,9 @@ def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> byt
 
 
 def encode_edges(edges: Edges, num_pixels: int) -> bytes:
-    """Begins and ends of runs → compressed run lengths.
+    """(2R,) ascending begins and ends of R runs inside the mask, in pixels column by column → compressed run lengths.
 
-    Args:
-        edges: (2R,) int64 ascending, begin and end of R runs inside the mask, in pixels column by column; a run may
-            begin where the one before ends.
-        num_pixels: of the image.
+    A run may begin where the one before ends; ``num_pixels``: of the image.
     """
     meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
     edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
@@ -77,10 +66,6 @@ def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """Compressed run lengths → the smallest part that holds the whole mask, without decoding the image; the inverse of
     ``encode_part``.
-
-    Args:
-        counts: compressed run lengths.
-        hw: height and width of the image, pixels.
 
     Returns:
         (h, w) uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0).
@@ -148,7 +133,8 @@ def mask_bounds(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.f
 
 
 def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int], threshold: float) -> bytes:
-    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3).
+    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3); the result
+    is compressed run lengths.
 
     Values are interpolated bilinearly between the centres of cells, towards zeros outside the grid, and taken at the
     centres of pixels.
@@ -158,9 +144,6 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
         region: x1, y1, x2, y2, the outer edges of the grid in pixels of the image; it may extend beyond the image.
         hw: height and width of the image, pixels.
         threshold: smallest probability inside the mask, in (0, 1].
-
-    Returns:
-        compressed run lengths of a mask of the image's size.
     """
     x1, y1, x2, y2 = (float(value) for value in region)
     columns = _covered(x1, x2, grid.shape[1], hw[1])

@@ -58,13 +58,10 @@ def num_processes(training: bool) -> int:
 
 
 def total_over_processes(own: Tensor, training: bool) -> Tensor:
-    """The sum of a tensor over the processes. In training all processes must call it equally often.
+    """The sum of a floating-point tensor of one shape over the processes; ``own`` itself if not in ``training`` mode.
 
-    The gradient of the own tensor is multiplied by W, since the mean over the processes divides it by W.
-
-    Args:
-        own: floating point, of the same shape in all processes.
-        training: whether the calling module is in training mode; if not, ``own`` is returned.
+    In training all processes must call it equally often. The gradient of the own tensor is multiplied by W, since the
+    mean over the processes divides it by W.
     """
     world_size = num_processes(training)
     if world_size == 1:
@@ -76,16 +73,9 @@ def total_over_processes(own: Tensor, training: bool) -> Tensor:
 
 
 def shared_normaliser(own: Tensor | float, training: bool, like: Tensor, at_least: float = 1.0) -> Tensor:
-    """The divisor of the losses of this process: ``max(count of all processes, at_least) / W``.
+    """The divisor of the losses of this process, a float32 scalar: ``max(count of all processes, at_least) / W``.
 
-    Args:
-        own: the count of this process, a number or a scalar tensor.
-        training: as in ``total_over_processes``.
-        like: a tensor on the device to compute on.
-        at_least: smallest count of all processes.
-
-    Returns:
-        a float32 scalar.
+    ``own``: the count of this process, a number or a scalar tensor; ``like``: a tensor on the device to compute on.
     """
     # Created on the device: a copy from the CPU would wait for the GPU.
     count = own.float() if isinstance(own, Tensor) else torch.full((), own, dtype=torch.float32, device=like.device)

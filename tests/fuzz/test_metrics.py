@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords
-from detseg.metrics.segmentation import check_labels, pair_counts
 from detseg.metrics.voc import best_matches, rank_classes
 from detseg.structures import ClassTable, Detections, ImageAnnotations
 from tests.fuzz.strategies import boxes_inside, seeds
@@ -135,26 +134,3 @@ def test_nan_and_infinite_numbers_raise(number: float, in_truth: bool, column: i
     (truth.boxes if in_truth else found.boxes)[1, column] = number
     with pytest.raises(ValueError, match=r"image 7: boxes of .*: 1 of 12 numbers are NaN or infinite"):
         DetectionEvaluator(CLASSES).update(7, found, truth)
-
-
-@given(seeds, st.sampled_from([1, 2, 255]), st.sampled_from([(0, 0), (1, 1), (40, 30), (1, 300_000)]))
-def test_pixels_counted_one_by_one(seed: int, num_classes: int, hw: tuple[int, int]) -> None:
-    rng = np.random.default_rng(seed)
-    predicted = rng.integers(0, num_classes, hw, dtype=np.uint8)
-    truth = rng.integers(0, num_classes, hw, dtype=np.uint8)
-    truth[rng.random(hw) < 0.2] = 255
-    counts = pair_counts(torch.from_numpy(predicted), torch.from_numpy(truth))
-    check_labels(counts, num_classes)
-    expected = np.zeros((num_classes, num_classes), dtype=np.int64)
-    counted = truth != 255
-    np.add.at(expected, (truth[counted], predicted[counted]), 1)
-    np.testing.assert_array_equal(counts[:num_classes, :num_classes].numpy(), expected)
-    assert int(counts[255].sum()) == int((~counted).sum())
-
-
-@given(st.sampled_from(["predicted", "truth"]), st.sampled_from([3, 4, 254, -1, 256, 2**40]))
-def test_labels_outside_the_class_table_raise(side: str, wrong: int) -> None:
-    maps = {"predicted": torch.zeros(4, 5, dtype=torch.int64), "truth": torch.zeros(4, 5, dtype=torch.int64)}
-    maps[side][2, 3] = wrong
-    with pytest.raises(ValueError, match="expected labels 0 to 2 of 3 classes"):
-        check_labels(pair_counts(**maps), 3)

@@ -223,7 +223,8 @@ def test_file_and_screen_with_masks() -> None:
 
 
 def test_class_names_are_not_markup() -> None:
-    assert {"[bold]", "[/]"} <= set(printed(DetectionEvaluator(ClassTable(("[bold]", "[/]"))).compute()).split())
+    names = ("[bold]", "[/]", ":car:", "<script>")
+    assert set(names) <= set(printed(DetectionEvaluator(ClassTable(names)).compute()).split())
 
 
 def test_wrong_options() -> None:
