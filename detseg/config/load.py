@@ -34,8 +34,7 @@ def config_from_dict(
 ) -> ExperimentConfig:
     """The experiment that plain data describes, as ``config_to_dict`` gave it; ``where`` begins its errors.
 
-    Raises:
-        ConfigError: as ``load_config``; also where ``data`` holds anything but plain data.
+    ConfigError as in ``load_config``, also where ``data`` holds anything but plain data.
     """
     return _validate(dict(data), where, overrides)
 

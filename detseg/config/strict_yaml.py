@@ -21,8 +21,7 @@ from detseg.messages import did_you_mean, printable, quoted
 
 YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
 
-Position = Callable[[Any], str]
-"""What an error at a PyYAML mark (None: the whole text) begins with."""
+Position = Callable[[Any], str]  # what an error at a PyYAML mark (None: the whole text) begins with
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -57,11 +56,7 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
 
 
 def parse_value(text: str, where: str) -> YamlValue:
-    """The value of an override by the rules of the files; ``where`` begins its errors.
-
-    Raises:
-        ConfigError: not YAML, or a part of it is a comment.
-    """
+    """The value of an override by the rules of the files; ``where`` begins the ConfigError for no YAML or a comment."""
     value = _parse(text, lambda mark: where)
     last_token = list(yaml.scan(text, Loader=yaml.SafeLoader))[-2]
     if last_token.end_mark.index < len(text.rstrip()):
@@ -71,19 +66,15 @@ def parse_value(text: str, where: str) -> YamlValue:
 
 @dataclass(frozen=True)
 class Override:
-    """The keys from the top to a setting, its value, and what an error about it begins with."""
+    """A setting of the command line."""
 
-    path: tuple[str, ...]
+    path: tuple[str, ...]  # keys from the top
     value: YamlValue
-    where: str
+    where: str  # what an error about it begins with
 
 
 def parse_override(text: str) -> Override:
-    """``a.b.c=value`` → its path and value.
-
-    Raises:
-        ConfigError: no equals sign, an empty key or value, a value that is not YAML, or a whole section as value.
-    """
+    """``a.b.c=value`` → its path and value; ConfigError for an empty key or value, no YAML, or a section as value."""
     key, equals, value_text = text.partition("=")
     where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
     if not equals:

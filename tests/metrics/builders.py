@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import strategies as st
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -216,6 +217,18 @@ class Case:
     def _snapped(self, boxes: FloatArray) -> FloatArray:
         snapped: FloatArray = np.round(boxes / self.grid) * self.grid if self.grid else boxes
         return snapped
+
+
+CASES = st.builds(
+    Case,
+    seed=st.integers(0, 2**30),
+    num_images=st.sampled_from([1, 2, 3, 8]),
+    num_objects=st.sampled_from([0, 1, 3, 10, 40]),
+    num_detections=st.sampled_from([0, 1, 5, 30, 150]),
+    num_classes=st.sampled_from([1, 2, 3, 5]),
+    grid=st.sampled_from([0.0, 1.0, 4.0, 8.0]),
+    num_scores=st.sampled_from([1, 2, 5, 1000]),
+)
 
 
 def _areas(boxes: FloatArray) -> FloatArray:

@@ -21,6 +21,7 @@ from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, Detections, FloatArray, ImageAnnotations
 from tests.metrics.builders import (
+    CASES,
     Case,
     as_stats,
     coco_classes,
@@ -169,16 +170,6 @@ def test_nothing_to_score_and_nothing_printed(capfd: pytest.CaptureFixture[str])
     assert capfd.readouterr() == ("", "")
 
 
-CASES = st.builds(
-    Case,
-    seed=st.integers(0, 2**30),
-    num_images=st.sampled_from([1, 2, 3, 8]),
-    num_objects=st.sampled_from([0, 1, 3, 10, 40]),
-    num_detections=st.sampled_from([0, 1, 5, 30, 150]),
-    num_classes=st.sampled_from([1, 2, 3, 5]),
-    grid=st.sampled_from([0.0, 1.0, 4.0, 8.0]),
-    num_scores=st.sampled_from([1, 2, 5, 1000]),
-)
 LIMITS = st.sampled_from([1, 2, 5, 10, 11, 100, 400])
 
 

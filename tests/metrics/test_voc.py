@@ -1,5 +1,4 @@
-"""VOC's AP against published results and by hand (fuzz/test_metrics.py has its matching rule as loops), and the best F1
-by hand and against trying every threshold."""
+"""VOC's AP against published results, by hand and by loops; the best F1 by hand and against trying every threshold."""
 
 from __future__ import annotations
 
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords
@@ -21,7 +22,7 @@ from detseg.metrics.voc import (
     voc10_average_precision,
 )
 from detseg.structures import ClassTable, ImageAnnotations
-from tests.metrics.builders import Box, Rows, found, truth
+from tests.metrics.builders import CASES, Box, Case, Rows, found, truth
 from tests.shared_data import shared_data
 
 
@@ -145,6 +146,32 @@ def test_nothing_to_find_and_nothing_found() -> None:
     assert all(math.isnan(number) for number in best_f1(ranking([0.9], [0], 0)))
 
 
+@settings(max_examples=60, deadline=None)
+@given(CASES, st.sampled_from([0.25, 0.5, 1.0]))
+def test_right_and_wrong_one_by_one(case: Case, threshold: float) -> None:
+    """The development kit's rule in loops: a detection is compared with the object that it overlaps most, taken or
+    not."""
+    records = case.records()
+    taken: set[int] = set()
+    scores: list[list[float]] = [[] for _ in range(case.num_classes)]
+    right: list[list[bool]] = [[] for _ in range(case.num_classes)]
+    for row in sorted(range(len(records.detection_scores)), key=lambda row: -records.detection_scores[row]):
+        best, overlap, label = -1, 0.0, int(records.detection_labels[row])
+        same = (records.object_image_ids == records.detection_image_ids[row]) & (records.object_labels == label)
+        for other in np.flatnonzero(same).tolist():
+            iou = _iou(records.detection_boxes[row].tolist(), records.object_boxes[other].tolist())
+            if best < 0 or iou > overlap:
+                best, overlap = other, iou
+        hit = best >= 0 and overlap >= threshold
+        if not (hit and records.object_ignore[best]):
+            scores[label].append(float(records.detection_scores[row]))
+            right[label].append(hit and best not in taken)
+            taken |= {best} if hit else set()
+    for label, ranked in enumerate(rank_classes(records, best_matches(records), threshold, case.num_classes)):
+        assert ranked.scores.tolist() == scores[label]
+        assert ranked.true_positives.tolist() == np.cumsum(right[label], dtype=np.int64).tolist()
+
+
 def test_the_best_f1_by_hand() -> None:
     """Right, right, wrong, right, wrong with 4 objects: F1 is 2/5, 4/6, 4/7, 6/8, 6/9."""
     best = best_f1(ranking([0.9, 0.8, 0.7, 0.6, 0.5], [1, 2, 2, 3, 3], 4))
@@ -183,7 +210,6 @@ def test_the_best_f1_equals_trying_every_threshold(seed: int, f1_iou: float) -> 
 
 
 def _iou(a: Box, b: Box) -> float:
-    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
-    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
-    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
-    return width * height / union
+    sides = [max(min(a[k + 2], b[k + 2]) - max(a[k], b[k]), 0.0) for k in (0, 1)]
+    union = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)) - sides[0] * sides[1]
+    return sides[0] * sides[1] / union if union > 0 else 0.0

@@ -12,7 +12,6 @@ from detseg.cli import evaluate, predict, train
 from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError
 from detseg.evaluate import evaluate_checkpoint
-from detseg.messages import one_line, shown
 from tests.cli.mistakes import said
 from tests.predict.networks import write_unet
 from tests.security.hostile import in_torch_zip, innocent, png_that_declares
@@ -147,14 +146,3 @@ def test_a_scale_times_the_side_has_a_bound() -> None:
     data = {"name": "shapes", "image_size": 8192, "augmentation": {"multi_scale": [1, 2]}}
     with pytest.raises(ConfigError, match=r"data\.augmentation\.multi_scale: makes 8192 more than 13376 pixels"):
         config_from_dict({"data": data}, "x")
-
-
-@pytest.mark.parametrize("text", ["a\x1b[2Jb", "\x9b31m", "\u202eevil", "two\nlines", "\x00", "\u2028"])
-def test_values_and_foreign_errors_cannot_write_over_a_terminal(text: str) -> None:
-    class Foreign:
-        def __repr__(self) -> str:
-            return text
-
-    assert one_line(ValueError(text)).isprintable()
-    assert shown(Foreign()).isprintable()
-    assert "\x1b" not in shown(Foreign())
