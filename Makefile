@@ -72,8 +72,7 @@ format: $(INSTALLED)
 	$(RUN) -m ruff format .
 
 docs: $(INSTALLED)
-	$(RUN) -m detseg.config.describe > docs/configuration.md.new
-	mv docs/configuration.md.new docs/configuration.md
+	$(RUN) -m detseg.config.describe docs/configuration.md
 
 site: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

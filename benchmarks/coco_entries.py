@@ -6,7 +6,7 @@ from typing import Any
 
 from pycocotools import mask as mask_api
 
-from detseg.metrics.detection.records import DetectionRecords, MaskColumn, MaskRecords
+from detseg.metrics.records import DetectionRecords, MaskColumn, MaskRecords
 from detseg.structures import ClassTable, FloatArray, IntArray
 
 Entry = dict[str, Any]

@@ -22,9 +22,9 @@ from benchmarks.coco_entries import as_coco
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
 from benchmarks.synthetic_detections import synthetic_records, with_ellipses
-from detseg.metrics.detection.coco import coco_numbers, coco_tables
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.detection.records import DetectionRecords, MaskRecords
+from detseg.metrics.coco import coco_numbers, coco_tables
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, FloatArray
 
 NUM_CLASSES = 80

@@ -20,7 +20,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.row_program import run_rows
-from detseg.metrics.segmentation.confusion import check_labels, pair_counts
+from detseg.metrics.segmentation import check_labels, pair_counts
 from detseg.structures import IGNORE_LABEL
 
 NUM_CLASSES = 21

@@ -29,8 +29,7 @@ from detseg.config.load import config_from_dict
 from detseg.data.images.read import read_image
 from detseg.factory import build_model
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.images import stack_images, to_float
-from detseg.ops.letterbox import Letterbox
+from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.predict import ImageLike, Predictor
 from detseg.structures import ClassTable, UInt8Array
 

@@ -22,7 +22,7 @@ from benchmarks.in_turn import Row, in_turn
 from benchmarks.row_program import run_rows
 from benchmarks.training import LIGHTNING_NAMES, PacedTraining
 from detseg.config.load import config_from_dict
-from detseg.config.schema.training import SgdConfig
+from detseg.config.schema.experiment import SgdConfig
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks.detection import DetectionTask

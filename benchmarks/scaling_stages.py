@@ -18,8 +18,8 @@ from detseg.data.formats.coco import read_coco
 from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.factory.yolo import build_detector
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.segmentation.confusion import pair_counts
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.segmentation import pair_counts
 from detseg.models.yolo.detector import YoloDetector
 from detseg.models.yolo.postprocess import Wanted, best_detections
 from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations

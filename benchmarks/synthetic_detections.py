@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from pycocotools import mask as mask_api
 
-from detseg.metrics.detection.records import DetectionRecords, MaskColumn, MaskRecords
+from detseg.metrics.records import DetectionRecords, MaskColumn, MaskRecords
 from detseg.structures import FloatArray, IntArray
 
 WIDTH, HEIGHT = 640, 480

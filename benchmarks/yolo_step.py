@@ -26,7 +26,7 @@ from benchmarks.row_program import run_rows
 from benchmarks.training import LIGHTNING_NAMES, PacedTraining
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.ops.images import stack_images, to_float
+from detseg.ops.letterbox import stack_images, to_float
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks.detection import DetectionTask
 from detseg.training.setup.precision import resolve_precision

@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/tuning/"),
     "albumentations": ("detseg/data/augment/pixels.py",),
-    "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
+    "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/regions.py"),
     "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
     "simplejpeg": ("detseg/data/images/read.py",),
 }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from detseg.benchmark.results import Results
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.training.setup.precision import resolve_precision
 
 COPY, FORWARD, LOSSES, BACKWARD = "copy to the device, to float", "forward", "assignment, losses", "backward"

@@ -22,8 +22,7 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
-from detseg.ops.images import stack_images, to_float
-from detseg.ops.letterbox import Letterbox
+from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.predict.detection import Predictor
 from detseg.predict.images import to_array
 from detseg.predict.segmentation import SegmentationPredictor

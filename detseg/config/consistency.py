@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from detseg.config.schema.data import MaskFolderConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, SegmenterConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.section import MAX_SIDE, Section
 
-Contradiction = tuple[str, str]
-"""The dotted path of a setting; what is wrong with it and how to fix it."""
+Contradiction = tuple[str, str]  # the dotted path of a setting; what is wrong with it and how to fix it
 
 _BY_VARIANT: dict[str, tuple[str, ...]] = {
     "backbone": ("name", "depth", "width", "levels", "pretrained"),

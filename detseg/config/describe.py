@@ -1,10 +1,11 @@
-"""The schema as text: what ``detseg config explain`` prints and what stands in ``docs/configuration.md``.
+"""The schema as text: what ``detseg config explain`` prints and what stands in docs/configuration.md.
 
-``python -m detseg.config.describe > docs/configuration.md`` writes that page.
+``python -m detseg.config.describe docs/configuration.md`` writes the settings of that page anew.
 """
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,37 +21,15 @@ from detseg.config.schema.section import Section, kind_name, sections
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, quoted, shown
 
-_PAGE = """\
-# Configuration
-
-One YAML file describes an experiment; `configs/` holds some. It contains what differs from the defaults below.
-This page is generated from the schema in `detseg/config/`: `python -m detseg.config.describe > docs/configuration.md`.
-
-    python tools/train.py configs/yolo_voc.yaml trainer.max_epochs=3 model.backbone.name=resnet18
-
-- `key.key=value` after the file replaces the file's value; of two for one key the last counts.
-- Values are YAML 1.2: `1e-3` is a number, `no` is text, `null` is none, `[1, 2]` is a list. `"2007"` needs its quotes
-  (on the command line: `'data.years=["2007"]'`) because it is text.
-- `name` selects the kind of a section; settings of one kind only are marked with it.
-- An unknown or duplicate key, a wrong type or a value out of range is an error that names file, key and what was
-  expected. Nothing is converted silently: `"3"` is not a number, `1` is not `true`.
-- A setting that was renamed is an error that names the new one; checkpoints with old names still load.
-- Relative paths are relative to the working directory.
-- `--print-config` prints the resolved file; it is also written into the run directory and the checkpoint.
-"""
-
 
 @dataclass(frozen=True)
 class Setting:
     """One setting."""
 
     path: str
-    kinds: tuple[str, ...]
-    """Names of the kinds of its section that have it in this form; empty: all of them."""
-    type: str
-    """What it accepts, in words."""
-    default: str | None
-    """As a file has it; None: it must be given."""
+    kinds: tuple[str, ...]  # names of the kinds of its section that have it in this form; empty: all of them
+    type: str  # what it accepts, in words
+    default: str | None  # as a file has it; None: it must be given
     meaning: str
 
     @property
@@ -66,11 +45,7 @@ def every_setting() -> list[Setting]:
 
 
 def help_text(path: str = "") -> str:
-    """A setting, those of a section, or all of them for a terminal: path, type, default, meaning.
-
-    Raises:
-        ConfigError: there is none of this path.
-    """
+    """A setting, those of a section, or all of them for a terminal; ConfigError where there is none of this path."""
     settings = every_setting()
     found = [setting for setting in settings if not path or f"{setting.path}.".startswith(f"{path}.")]
     if not found:
@@ -83,9 +58,9 @@ def help_text(path: str = "") -> str:
     return "\n".join(lines)
 
 
-def markdown() -> str:
-    """The page ``docs/configuration.md``."""
-    parts = [_PAGE]
+def settings_page(page: str) -> str:
+    """The text of docs/configuration.md with the settings of today below its introduction."""
+    parts = [page.partition("\n## ")[0].rstrip()]
     for section, settings in groupby(every_setting(), key=lambda setting: setting.path.rpartition(".")[0]):
         parts.append(f"\n## `{section}`\n" if section else "\n## Top level\n")
         for setting in settings:
@@ -168,4 +143,5 @@ def _number_in_words(number: type[int] | type[float], constraints: list[Any]) ->
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    page = Path(sys.argv[1])
+    page.write_text(settings_page(page.read_text(encoding="utf-8")), encoding="utf-8", newline="\n")

@@ -14,9 +14,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from detseg.config.describe import every_setting, in_words
-from detseg.config.overrides import Override
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
+from detseg.config.strict_yaml import Override
 from detseg.messages import did_you_mean, printable, quoted
 
 Keys = tuple[str | int, ...]
@@ -28,10 +28,10 @@ _MISSING = object()
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the settings came from: the file (or what else an error begins with), its content, the overrides."""
+    """Where the settings came from."""
 
-    where: str
-    data: Mapping[str, Any]
+    where: str  # the file, or what else an error begins with
+    data: Mapping[str, Any]  # its content
     overrides: tuple[Override, ...]
 
     def of(self, path: Keys) -> str:
@@ -75,16 +75,16 @@ def dotted(path: Keys) -> str:
 def _locate(location: Keys) -> _Place:
     place = _Place()
     for part in location:
-        kinds = sections(place.annotation)
+        path, kinds = (*place.path, part), sections(place.annotation)
         if len(kinds) > 1:  # pydantic puts the name of the kind here
             chosen = next(kind for kind in kinds if kind_name(kind) == part)
             place = _Place(place.path, chosen, None, chosen, kinds)
         elif kinds:
-            field = kinds[0].model_fields.get(str(part))
-            all_kinds = place.kinds if place.section is kinds[0] else ()
-            place = _Place((*place.path, part), field.annotation if field else None, field, kinds[0], all_kinds)
+            (section,), field = kinds, kinds[0].model_fields.get(str(part))
+            all_kinds = place.kinds if place.section is section else ()
+            place = _Place(path, field.annotation if field else None, field, section, all_kinds)
         elif isinstance(part, int) and (items := _tuple_items(place.annotation)):
-            place = _Place((*place.path, part), items[min(part, len(items) - 1)])
+            place = _Place(path, items[min(part, len(items) - 1)])
         else:  # a branch of a plain union: the value as a whole is wrong
             break
     return place

@@ -12,11 +12,10 @@ from pydantic import ValidationError
 
 from detseg.config.consistency import contradictions
 from detseg.config.error_messages import Origin, explain
-from detseg.config.overrides import apply_overrides, parse_override
 from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
-from detseg.config.strict_yaml import YamlValue, needs_quotes, read_yaml
+from detseg.config.strict_yaml import YamlValue, apply_overrides, needs_quotes, parse_override, read_yaml
 from detseg.errors import ConfigError, SettingsError
 from detseg.messages import printable
 
@@ -35,8 +34,7 @@ def config_from_dict(
 ) -> ExperimentConfig:
     """The experiment that plain data describes, as ``config_to_dict`` gave it; ``where`` begins its errors.
 
-    Raises:
-        ConfigError: as ``load_config``; also where ``data`` holds anything but plain data.
+    ConfigError as in ``load_config``, also where ``data`` holds anything but plain data.
     """
     return _validate(dict(data), where, overrides)
 

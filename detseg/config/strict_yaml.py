@@ -1,4 +1,4 @@
-"""A strict reader of YAML: plain data or one clear line, never a guess.
+"""A strict reader of YAML files and of overrides (``trainer.max_epochs=3``): plain data or one clear line, no guesses.
 
 PyYAML follows YAML 1.1, where ``1e-3`` is text, ``no`` is false, ``010`` is eight and a duplicate key wins in silence.
 Here it only parses the text into events; values follow the core schema of YAML 1.2 (section 10.3). Tags, anchors,
@@ -8,7 +8,8 @@ aliases and second documents are errors, so that no file can name a class or gro
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from detseg.messages import did_you_mean, printable, quoted
 
 YamlValue = bool | int | float | str | list["YamlValue"] | dict[str, "YamlValue"] | None
 
-Position = Callable[[Any], str]
-"""What an error at a PyYAML mark (None: the whole text) begins with."""
+Position = Callable[[Any], str]  # what an error at a PyYAML mark (None: the whole text) begins with
 
 _INTEGER = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
@@ -56,16 +56,53 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
 
 
 def parse_value(text: str, where: str) -> YamlValue:
-    """The value of an override by the rules of the files; ``where`` begins its errors.
-
-    Raises:
-        ConfigError: not YAML, or a part of it is a comment.
-    """
+    """The value of an override by the rules of the files; ``where`` begins the ConfigError for no YAML or a comment."""
     value = _parse(text, lambda mark: where)
     last_token = list(yaml.scan(text, Loader=yaml.SafeLoader))[-2]
     if last_token.end_mark.index < len(text.rstrip()):
         raise ConfigError(f"{where}: '#' begins a comment in YAML; put the value in quotes")
     return value
+
+
+@dataclass(frozen=True)
+class Override:
+    """A setting of the command line."""
+
+    path: tuple[str, ...]  # keys from the top
+    value: YamlValue
+    where: str  # what an error about it begins with
+
+
+def parse_override(text: str) -> Override:
+    """``a.b.c=value`` → its path and value; ConfigError for an empty key or value, no YAML, or a section as value."""
+    key, equals, value_text = text.partition("=")
+    where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
+    if not equals:
+        raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
+    path = tuple(key.split("."))
+    if any(not part or part != part.strip() for part in path):
+        raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
+    if not value_text.strip():
+        raise ConfigError(f"{where}: no value after '='; write null for none, or '\"\"' for empty text")
+    value = parse_value(value_text, where)
+    if isinstance(value, dict):
+        raise ConfigError(f"{where}: expected a value or a list; set a section key by key: {printable(key)}.key=value")
+    return Override(path, value, where)
+
+
+def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:
+    """A copy of ``data`` with the overrides set in their order; ConfigError where a path leads through a value."""
+    result = dict(data)
+    for override in overrides:
+        section = result
+        for depth, key in enumerate(override.path[:-1], start=1):
+            below = section.get(key, {})
+            if not isinstance(below, dict):
+                name = printable(".".join(override.path[:depth]))
+                raise ConfigError(f"{override.where}: {name} is {quoted(below)}, not a section; it has no keys to set")
+            section[key] = section = dict(below)
+        section[override.path[-1]] = override.value
+    return result
 
 
 def needs_quotes(text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from detseg.config.schema.data import CocoConfig, DataConfig, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.rcnn import MaskRcnnConfig
+from detseg.config.schema.model import MaskRcnnConfig
 from detseg.data.annotations.classes import compare_with_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset

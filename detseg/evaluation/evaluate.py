@@ -17,7 +17,7 @@ from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.rcnn import MaskRcnnConfig
+from detseg.config.schema.model import MaskRcnnConfig
 from detseg.console import console, messages_on_console, rendered
 from detseg.data.build import Split, open_dataset
 from detseg.data.datasets.contract import EvalSource
@@ -28,11 +28,11 @@ from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
-from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.fuse import fuse
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, DetectorOutput
 

@@ -9,9 +9,7 @@ from torch import Tensor
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import YoloConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
 from detseg.errors import CheckpointError
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter

@@ -11,7 +11,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from detseg.config.schema.rcnn import BoxLossConfig, FasterRcnnConfig, MaskHeadConfig, MaskRcnnConfig
+from detseg.config.schema.model import BoxLossConfig, FasterRcnnConfig, MaskHeadConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.factory.torchvision_weights import coco_outputs, find_published, load_published

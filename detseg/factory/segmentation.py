@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from detseg.config.schema.segmentation import FcnConfig, SegmentationLossConfig, UNetConfig
+from detseg.config.schema.model import FcnConfig, SegmentationLossConfig, UNetConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.models.layers import Normalize

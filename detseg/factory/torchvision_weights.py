@@ -25,7 +25,7 @@ from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_Weights,
 )
 
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import ClassTable

@@ -1,10 +1,12 @@
-"""The interface of evaluators and their results, whatever the task, for training, tools and checkpoints."""
+"""The interface of evaluators and their results, whatever the task, and numbers that may be undefined (NaN)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from detseg.structures import Batch
@@ -47,3 +49,28 @@ class Evaluator(Protocol):
 
     def compute(self) -> Result:
         """Score everything collected so far; the state stays."""
+
+
+def mean_defined(values: Iterable[float]) -> float:
+    """The mean of the numbers that are not NaN; NaN if there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return float(np.mean(defined)) if defined else math.nan
+
+
+def ratio(part: float, whole: float) -> float:
+    """``part / whole``; NaN where ``whole`` is 0."""
+    return part / whole if whole else math.nan
+
+
+def format_number(value: float) -> str:
+    """Three decimals; a dash for NaN."""
+    return "-" if math.isnan(value) else f"{value:.3f}"
+
+
+def without_nan(data: Any) -> Any:
+    """Dictionaries, lists and numbers with None in place of NaN, which JSON does not have."""
+    if isinstance(data, dict):
+        return {key: without_nan(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [without_nan(value) for value in data]
+    return None if isinstance(data, float) and math.isnan(data) else data

@@ -1,24 +1,29 @@
-"""The resize of images, boxes and label maps to the network input, for training, evaluation and prediction.
+"""Between images and the network: resizing of images, boxes and label maps to its input, and of its logits back.
 
-A letterbox scales an image to fit the network input, keeps its proportions, centres it and pads the rest. The geometry
-is a value of its own, so that boxes are mapped there and back by the same numbers.
+Training, evaluation and prediction share these functions.  A letterbox scales an image to fit the network input, keeps
+its proportions, centres it and pads the rest.  The geometry is a value of its own, so that boxes are mapped there and
+back by the same numbers.
+
+Letters for dimensions: B images, C classes, h and w pixels of the network input, H and W pixels of an image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-PAD_VALUE = 114
-"""Grey level of the padding (about the mean of natural images), in 0..255."""
+UInt8Array = npt.NDArray[np.uint8]
 
-PAD_LABEL = 255
-"""Label of the padding of semantic maps; equals ``IGNORE_LABEL`` of `detseg.structures`, which imports this package."""
+PAD_VALUE = 114  # grey level of the padding (about the mean of natural images), in 0..255
+PAD_LABEL = 255  # of the padding of semantic maps; `IGNORE_LABEL` of detseg.structures, which imports this package
+_PIECE = 1 << 22  # values (16 MiB of float32) that are interpolated at a time; at least one plane of one class
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,7 @@ class Letterbox:
         if height < 1 or width < 1:
             raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
         scale = min(input_hw[0] / height, input_hw[1] / width)
-        resized = (
-            min(max(round(height * scale), 1), input_hw[0]),
-            min(max(round(width * scale), 1), input_hw[1]),
-        )
+        resized = min(max(round(height * scale), 1), input_hw[0]), min(max(round(width * scale), 1), input_hw[1])
         return cls(original_hw, input_hw, resized, (input_hw[0] - resized[0]) // 2, (input_hw[1] - resized[1]) // 2)
 
     @property
@@ -62,26 +64,27 @@ class Letterbox:
         sx, sy = self.scale_xy
         return np.array([[sx, 0.0, self.left], [0.0, sy, self.top]])
 
-    def apply(self, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize and pad an (H, W, 3) uint8 image to (*input_hw, 3)."""
+    @property
+    def inside(self) -> tuple[slice, slice]:
+        """Rows and columns of the input that show the image."""
+        height, width = self.resized_hw
+        return slice(self.top, self.top + height), slice(self.left, self.left + width)
+
+    def apply(self, image: UInt8Array) -> UInt8Array:
+        """Resize and pad an (H, W, 3) uint8 image to (*input_hw, 3); ValueError where it is not of `original_hw`."""
         if image.shape[:2] != self.original_hw:
             raise ValueError(f"expected an image of height and width {self.original_hw}, got {image.shape[:2]}")
-        height, width = self.resized_hw
         canvas = np.full((*self.input_hw, image.shape[2]), PAD_VALUE, dtype=np.uint8)
-        canvas[self.top : self.top + height, self.left : self.left + width] = resize(image, (height, width))
+        canvas[self.inside] = resize(image, self.resized_hw)
         return canvas
 
-    def apply_labels(self, semantic: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Resize an (H, W) uint8 semantic map by nearest neighbour and pad it with ``PAD_LABEL`` to `input_hw`.
-
-        Raises:
-            ValueError: the map is not of this letterbox's `original_hw`.
-        """
+    def apply_labels(self, semantic: UInt8Array) -> UInt8Array:
+        """Resize an (H, W) uint8 semantic map by nearest neighbour and pad it with ``PAD_LABEL`` to `input_hw`;
+        ValueError where it is not of `original_hw`."""
         if semantic.shape != self.original_hw:
             raise ValueError(f"expected a semantic map of height and width {self.original_hw}, got {semantic.shape}")
-        height, width = self.resized_hw
         canvas = np.full(self.input_hw, PAD_LABEL, dtype=np.uint8)
-        canvas[self.top : self.top + height, self.left : self.left + width] = resize_labels(semantic, (height, width))
+        canvas[self.inside] = resize_labels(semantic, self.resized_hw)
         return canvas
 
     def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -105,27 +108,26 @@ class Letterbox:
         return (regions - offset) / scale
 
 
-def resize(image: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def resize(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
     """Resize an (H, W, 3) uint8 image: by area when shrinking (no aliasing), bilinear when growing."""
     if image.shape[:2] == hw:
         return image
     shrinking = hw[0] * hw[1] < image.shape[0] * image.shape[1]
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    resized: npt.NDArray[np.uint8] = np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation))
+    resized: UInt8Array = np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation))
     return resized
 
 
-def resize_labels(semantic: npt.NDArray[np.uint8], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+def resize_labels(semantic: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
     """Resize an (H, W) uint8 semantic map: each new pixel takes the label of the pixel that its centre falls into.
 
-    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST takes the pixel under the
-    upper left corner, shifted by up to half a pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such
-    borders.
+    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST is shifted by up to half a
+    pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such borders.
     """
     if semantic.shape == hw:
         return semantic
     rows, columns = (nearest_pixels(side, length) for side, length in zip(semantic.shape, hw, strict=True))
-    resized: npt.NDArray[np.uint8] = semantic.take(rows, axis=0).take(columns, axis=1)
+    resized: UInt8Array = semantic.take(rows, axis=0).take(columns, axis=1)
     return resized
 
 
@@ -133,3 +135,69 @@ def nearest_pixels(side: int, length: int) -> npt.NDArray[np.int64]:
     """(length,) positions of the nearest of `side` pixels when they are resized to `length`, in exact arithmetic."""
     centers_twice = 2 * np.arange(length, dtype=np.int64) + 1  # in half pixels of the result
     return centers_twice * side // (2 * length)
+
+
+def stack_images(images: Sequence[UInt8Array]) -> Tensor:
+    """B images (H, W, 3) uint8 of one size → (B, 3, H, W) uint8, channels-last in memory."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def to_float(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 → float32 in [0, 1], channels-last in memory; ValueError for another dtype, since the images
+    may have been scaled before."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"images: expected uint8 in 0..255, got {images.dtype}")
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def to_arrays(images: Tensor) -> list[UInt8Array]:
+    """(B, 3, H, W) uint8 on any device → B images (H, W, 3) uint8, for drawing."""
+    return list(np.ascontiguousarray(images.permute(0, 2, 3, 1).cpu().numpy()))
+
+
+def logits_at_original_size(logits: Tensor, letterbox: Letterbox) -> Tensor:
+    """(C, h, w) float32 logits in pixels of the network input → (C, H, W) float32 on the same device: the padding is
+    removed, the rest interpolated bilinearly (half-pixel centres, no antialiasing).  ValueError for another shape or
+    dtype."""
+    return _interpolate(_without_padding(logits, letterbox), letterbox.original_hw)
+
+
+def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
+    """The argmax of ``logits_at_original_size`` over at most 255 classes, (H, W) uint8; the lowest label of equals.
+
+    Large images are interpolated a few classes at a time, so that memory does not grow with C.
+    """
+    planes = _without_padding(logits, letterbox)
+    if not 0 < len(planes) < 256:
+        raise ValueError(f"logits: expected 1 to 255 classes, got {len(planes)}")
+    height, width = letterbox.original_hw
+    num_at_once = max(_PIECE // (height * width), 1)
+    best, labels = _best(_interpolate(planes[:num_at_once], (height, width)))
+    for first in range(num_at_once, len(planes), num_at_once):
+        value, label = _best(_interpolate(planes[first : first + num_at_once], (height, width)))
+        labels = torch.where(value > best, label + first, labels)
+        best = torch.maximum(best, value)
+    return labels
+
+
+def _without_padding(logits: Tensor, letterbox: Letterbox) -> Tensor:
+    """(C, h, w) → (C, *resized_hw), the part that shows the image."""
+    if logits.ndim != 3 or logits.dtype != torch.float32 or tuple(logits.shape[1:]) != letterbox.input_hw:
+        raise ValueError(
+            f"logits: expected float32 of shape (C, {letterbox.input_hw[0]}, {letterbox.input_hw[1]}), got "
+            f"{logits.dtype} of shape {tuple(logits.shape)}"
+        )
+    # Torch has another kernel for channels-last memory, which rounds differently.
+    return logits[:, *letterbox.inside].contiguous()
+
+
+def _interpolate(planes: Tensor, hw: tuple[int, int]) -> Tensor:
+    return F.interpolate(planes[None], size=hw, mode="bilinear", align_corners=False)[0]
+
+
+def _best(planes: Tensor) -> tuple[Tensor, Tensor]:
+    """(K, H, W) → (H, W) the highest value, (H, W) uint8 its first position."""
+    if len(planes) == 1:
+        return planes[0], torch.zeros_like(planes[0], dtype=torch.uint8)
+    value, position = planes.max(dim=0)
+    return value, position.to(torch.uint8)

@@ -3,7 +3,7 @@
 Run lengths (RLE, Lin et al. 2014) are the lengths of the runs of pixels outside and inside a mask in turn, column by
 column, beginning outside. Their compressed form is a string of bytes, the same as that of pycocotools.
 
-Letters for dimensions: N masks, H and W pixels of the image, M cells along a side of a grid.
+Letters for dimensions: N masks, R runs, H and W pixels of the image, M cells along a side of a grid.
 """
 
 from __future__ import annotations
@@ -14,30 +14,25 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-_MOST_CHARACTERS = 7
-"""Largest number of characters of one compressed number."""
+Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
+"""Bool, or uint8 that is 0 outside."""
 
-BLOCK_PIXELS = 1 << 20
-"""Grids are pasted in blocks of about so many pixels, to bound the memory."""
+Edges = npt.NDArray[np.int64]
+
+_MOST_CHARACTERS = 7  # of one compressed number
+_BLOCK_PIXELS = 1 << 20  # grids are pasted in blocks of about so many, to bound the memory
 
 
-def encode_mask(mask: npt.NDArray[np.bool_] | npt.NDArray[np.uint8]) -> bytes:
-    """(H, W) bool, or uint8 that is 0 outside, → compressed run lengths."""
+def encode_mask(mask: Mask) -> bytes:
+    """(H, W) mask → compressed run lengths."""
     return encode_part(mask, (0, 0), (mask.shape[0], mask.shape[1]))
 
 
-def encode_part(
-    part: npt.NDArray[np.bool_] | npt.NDArray[np.uint8], corner: tuple[int, int], hw: tuple[int, int]
-) -> bytes:
+def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> bytes:
     """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask.
 
-    Args:
-        part: (h, w) bool, or uint8 that is 0 outside.
-        corner: row and column of its upper left pixel in the image.
-        hw: height and width of the image, pixels.
-
-    Raises:
-        ValueError: the part reaches beyond the image.
+    ``corner``: row and column of its upper left pixel in the image of height and width ``hw``; ValueError where the
+    part reaches beyond that.
     """
     top, left = corner
     height, width = part.shape
@@ -51,13 +46,10 @@ def encode_part(
     return encode_edges((left + column) * hw[0] + top + row, hw[0] * hw[1])
 
 
-def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
-    """Begins and ends of runs → compressed run lengths.
+def encode_edges(edges: Edges, num_pixels: int) -> bytes:
+    """(2R,) ascending begins and ends of R runs inside the mask, in pixels column by column → compressed run lengths.
 
-    Args:
-        edges: (2R,) int64 ascending, begin and end of R runs inside the mask, in pixels column by column; a run may
-            begin where the one before ends.
-        num_pixels: of the image.
+    A run may begin where the one before ends; ``num_pixels``: of the image.
     """
     meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
     edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
@@ -68,18 +60,12 @@ def encode_edges(edges: npt.NDArray[np.int64], num_pixels: int) -> bytes:
 
 def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
     """Compressed run lengths → (H, W) uint8, 1 inside."""
-    lengths = run_lengths(counts)
-    inside = (np.arange(len(lengths)) % 2).astype(np.uint8)
-    return np.repeat(inside, lengths).reshape(hw[1], hw[0]).T
+    return _filled(run_lengths(counts), hw)
 
 
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
     """Compressed run lengths → the smallest part that holds the whole mask, without decoding the image; the inverse of
     ``encode_part``.
-
-    Args:
-        counts: compressed run lengths.
-        hw: height and width of the image, pixels.
 
     Returns:
         (h, w) uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0).
@@ -92,9 +78,7 @@ def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint
     column, row = np.divmod(np.stack([begins, ends], axis=1).ravel(), hw[0])
     before = (column - left) * height + np.clip(row - top, 0, height)  # pixels of the part before each edge
     lengths = np.diff(before, prepend=0, append=height * width)
-    inside = np.arange(len(lengths)) % 2
-    part = np.repeat(inside.astype(np.uint8), lengths).reshape(width, height).T
-    return np.ascontiguousarray(part), (top, left)
+    return np.ascontiguousarray(_filled(lengths, (height, width))), (top, left)
 
 
 def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
@@ -112,7 +96,7 @@ def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
     last = np.flatnonzero(characters & 32 == 0)
     first = np.concatenate([[0], last[:-1] + 1])
     place = np.arange(len(characters)) - np.repeat(first, last - first + 1)
-    if (place > 6).any():
+    if (place >= _MOST_CHARACTERS).any():
         raise ValueError("counts: a compressed run length is too long")
     numbers = np.add.reduceat((characters & 31) << (5 * place), first)
     numbers -= np.where(characters[last] & 16, 1 << (5 * (place[last] + 1)), 0)
@@ -149,7 +133,8 @@ def mask_bounds(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.f
 
 
 def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int], threshold: float) -> bytes:
-    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3).
+    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3); the result
+    is compressed run lengths.
 
     Values are interpolated bilinearly between the centres of cells, towards zeros outside the grid, and taken at the
     centres of pixels.
@@ -159,9 +144,6 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
         region: x1, y1, x2, y2, the outer edges of the grid in pixels of the image; it may extend beyond the image.
         hw: height and width of the image, pixels.
         threshold: smallest probability inside the mask, in (0, 1].
-
-    Returns:
-        compressed run lengths of a mask of the image's size.
     """
     x1, y1, x2, y2 = (float(value) for value in region)
     columns = _covered(x1, x2, grid.shape[1], hw[1])
@@ -170,7 +152,7 @@ def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple
     down = _weights(rows, y1, y2, grid.shape[0])  # h M
     part = np.zeros((len(columns), len(rows)), dtype=np.bool_)  # transposed, the order in which it is encoded
     values = (grid @ across.T).T  # w M
-    step = max(BLOCK_PIXELS // max(len(rows), 1), 1)
+    step = max(_BLOCK_PIXELS // max(len(rows), 1), 1)
     for start in range(0, len(columns), step):
         part[start : start + step] = values[start : start + step] @ down.T >= threshold
     return encode_part(part.T, (rows.start, columns.start), hw)
@@ -191,16 +173,19 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
     return weights
 
 
-def _runs_inside(counts: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _filled(lengths: npt.NDArray[np.int64], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    inside = (np.arange(len(lengths)) % 2).astype(np.uint8)
+    return np.repeat(inside, lengths).reshape(hw[1], hw[0]).T
+
+
+def _runs_inside(counts: bytes) -> tuple[Edges, Edges]:
     """Begins and ends of the runs inside a mask, in pixels column by column."""
     ends = np.cumsum(run_lengths(counts))  # of all runs; each begins where the one before ends
     begins, ends = ends[0 : len(ends) // 2 * 2 : 2], ends[1::2]
     return begins[ends > begins], ends[ends > begins]
 
 
-def _bounds(
-    begins: npt.NDArray[np.int64], ends: npt.NDArray[np.int64], hw: tuple[int, int]
-) -> tuple[int, int, int, int]:
+def _bounds(begins: Edges, ends: Edges, hw: tuple[int, int]) -> tuple[int, int, int, int]:
     """The smallest half-open box around runs, xyxy; zeros if there are none."""
     if not len(ends):
         return 0, 0, 0, 0

@@ -6,20 +6,16 @@ boxes, and for a few thousand boxes this is faster than one GPU call for each cl
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import cast
 
 import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-_TRIED = 2
-"""Candidates that are tried first, per box that may be kept."""
-
-_MORE = 4
-"""Factor of their number when they were not enough."""
-
-_PAIRS_A_CLASS = 25_000
-"""N² of N boxes whose comparison takes as long as one more call of the kernel."""
+_TRIED = 2  # candidates that are tried first, per box that may be kept
+_MORE = 4  # factor of their number when they were not enough
+_PAIRS_A_CLASS = 25_000  # N² of N boxes whose comparison takes as long as one more call of the kernel
 
 
 def classwise_nms(
@@ -65,11 +61,9 @@ def _kept(boxes: Tensor, labels: Tensor, iou_threshold: float) -> Tensor:
             return cast(Tensor, nms(apart, falling, iou_threshold))
     by_class = labels.argsort(stable=True)
     sizes = torch.unique_consecutive(labels[by_class], return_counts=True)[1].tolist()
-    grouped = boxes[by_class]
-    kept, start = [], 0
-    for size in sizes:
-        kept.append(nms(grouped[start : start + size], falling[start : start + size], iou_threshold) + start)
-        start += size
+    parts = torch.split(boxes[by_class], sizes)
+    starts = accumulate([0, *sizes[:-1]])
+    kept = [nms(part, falling[: len(part)], iou_threshold) + start for part, start in zip(parts, starts, strict=True)]
     return by_class[torch.cat(kept)].sort().values
 
 

@@ -1,4 +1,5 @@
-"""Sums over the processes of a training, for losses that are normalised by a count over the global batch.
+"""Devices by name, and sums over the processes of a training, for losses that are normalised by a count over the global
+batch.
 
 DDP and FSDP average gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
 mean over W processes of ``own sum / (count of all / W)``, which is the loss of each process.
@@ -16,6 +17,26 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+
+def resolve_device(device: str) -> torch.device:
+    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device on this machine or in this build of torch.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ValueError(
+            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"
+        ) from error
+    return resolved
+
+
 _ALONE = ContextVar("alone", default=False)
 
 
@@ -30,23 +51,17 @@ def counts_of_this_process() -> Iterator[None]:
 
 
 def num_processes(training: bool) -> int:
-    """W; 1 outside of training, where processes have different numbers of batches and must not wait for each other.
-
-    Args:
-        training: whether the calling module is in training mode.
-    """
+    """W; 1 where the calling module is not in ``training`` mode: then processes have different numbers of batches and
+    must not wait for each other."""
     together = training and not _ALONE.get() and dist.is_available() and dist.is_initialized()
     return dist.get_world_size() if together else 1
 
 
 def total_over_processes(own: Tensor, training: bool) -> Tensor:
-    """The sum of a tensor over the processes. In training all processes must call it equally often.
+    """The sum of a floating-point tensor of one shape over the processes; ``own`` itself if not in ``training`` mode.
 
-    The gradient of the own tensor is multiplied by W, since the mean over the processes divides it by W.
-
-    Args:
-        own: floating point, of the same shape in all processes.
-        training: whether the calling module is in training mode; if not, ``own`` is returned.
+    In training all processes must call it equally often. The gradient of the own tensor is multiplied by W, since the
+    mean over the processes divides it by W.
     """
     world_size = num_processes(training)
     if world_size == 1:
@@ -58,16 +73,9 @@ def total_over_processes(own: Tensor, training: bool) -> Tensor:
 
 
 def shared_normaliser(own: Tensor | float, training: bool, like: Tensor, at_least: float = 1.0) -> Tensor:
-    """The divisor of the losses of this process: ``max(count of all processes, at_least) / W``.
+    """The divisor of the losses of this process, a float32 scalar: ``max(count of all processes, at_least) / W``.
 
-    Args:
-        own: the count of this process, a number or a scalar tensor.
-        training: as in ``total_over_processes``.
-        like: a tensor on the device to compute on.
-        at_least: smallest count of all processes.
-
-    Returns:
-        a float32 scalar.
+    ``own``: the count of this process, a number or a scalar tensor; ``like``: a tensor on the device to compute on.
     """
     # Created on the device: a copy from the CPU would wait for the GPU.
     count = own.float() if isinstance(own, Tensor) else torch.full((), own, dtype=torch.float32, device=like.device)

@@ -10,7 +10,7 @@ import torch
 from detseg.config.schema.experiment import DetectorConfig
 from detseg.errors import ConfigError
 from detseg.factory import load_model
-from detseg.ops.devices import resolve_device
+from detseg.ops.processes import resolve_device
 from detseg.predict.detection import Predictor
 from detseg.predict.predictor import ImagePredictor
 from detseg.predict.segmentation import SegmentationPredictor

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from detseg.models.compile import compile_networks
 from detseg.models.fuse import fuse
-from detseg.ops.images import stack_images, to_float
-from detseg.ops.letterbox import Letterbox
+from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.predict.images import ImageLike, not_an_image, to_array
 from detseg.structures import ClassTable, UInt8Array
 

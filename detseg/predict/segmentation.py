@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import ConfigError, DetsegError
-from detseg.ops.semantic import label_map, logits_at_original_size
+from detseg.ops.letterbox import label_map, logits_at_original_size
 from detseg.predict.images import ImageLike
 from detseg.predict.predictor import ImagePredictor
 from detseg.predict.tiles import Tiling, label_tiles

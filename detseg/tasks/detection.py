@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from detseg.config.schema.training import EvaluationConfig
+from detseg.config.schema.experiment import EvaluationConfig
 from detseg.draw import draw_boxes
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.ops.images import to_arrays, to_float
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.ops.letterbox import to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
 from detseg.training.task import Task

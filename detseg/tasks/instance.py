@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from detseg.config.schema.training import EvaluationConfig
-from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.config.schema.experiment import EvaluationConfig
+from detseg.metrics.detection import DetectionEvaluator
 from detseg.tasks.detection import DetectionTask
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from detseg.config.schema.training import EvaluationConfig
+from detseg.config.schema.experiment import EvaluationConfig
 from detseg.draw import draw_semantic
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
-from detseg.ops.images import to_arrays, to_float
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.ops.letterbox import to_arrays, to_float
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 

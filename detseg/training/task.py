@@ -20,13 +20,13 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
+from detseg.config.schema.experiment import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.config.schema.model import BackboneConfig
-from detseg.config.schema.training import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Evaluator, Result
 from detseg.models.compile import settling
 from detseg.models.fuse import fuse
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
 from detseg.training.distributed.processes import Processes
 from detseg.training.distributed.validation import score_together, take_buffers_of_first

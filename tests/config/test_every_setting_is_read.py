@@ -1,13 +1,14 @@
-"""No setting may be accepted and then ignored: each is read, as an attribute, by code outside detseg/config."""
+"""Every setting is described, and read, as an attribute, by code outside detseg/config."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 
-from detseg.config.describe import every_setting
+from detseg.config.describe import every_setting, help_text, settings_page
 
-PACKAGE = Path(__file__).resolve().parents[2] / "detseg"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "detseg"
 PROPERTIES = {"input_hw": "image_size", "num_images": "batch_size", "max_seconds": "max_time"}
 """Properties of the schema that read a setting."""
 
@@ -25,3 +26,15 @@ def test_every_setting_is_read() -> None:
     read = set().union(*(names_read(path.read_text(encoding="utf-8")) for path in paths))
     read |= {setting for name, setting in PROPERTIES.items() if name in read}
     assert [setting.path for setting in every_setting() if setting.path.rpartition(".")[2] not in read] == []
+
+
+def test_the_page_in_docs_is_current() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert page == settings_page(page), "run: make docs"
+
+
+def test_every_setting_has_a_meaning_and_stands_in_the_help() -> None:
+    text = help_text()
+    for setting in every_setting():
+        assert setting.meaning, setting.path
+        assert f"  {setting.path}" in text

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from detseg.config.schema.data import CocoConfig, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.experiment import CosineConfig, ExperimentConfig, SgdConfig
 from detseg.config.schema.model import AnchorHeadConfig, GridHeadConfig, NeckConfig, TaskAlignedHeadConfig, YoloConfig
-from detseg.config.schema.training import CosineConfig, SgdConfig
 from detseg.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ from detseg.checkpoint import (
     write_weights,
 )
 from detseg.config.load import config_from_dict, config_to_dict, load_config
-from detseg.config.renamed import RENAMED, rename_settings
-from detseg.config.schema.rcnn import RpnConfig
+from detseg.config.renamed import NEW_KEYS, rename_settings
+from detseg.config.schema.model import RpnConfig
 from detseg.errors import ConfigError
 from detseg.structures import ClassTable
 
@@ -47,6 +47,15 @@ OLD: list[dict[str, Any]] = [
     },
 ]
 """Configurations of the old version; together they have every setting that has another name today."""
+
+
+OLD_SECTIONS = {"model.rpn": "model.proposals", "model.roi_heads": "model.regions"}
+RENAMED = {
+    f"{OLD_SECTIONS.get(section, section)}.{old}": f"{section}.{new}"
+    for section, keys in NEW_KEYS.items()
+    for old, new in keys.items()
+}
+"""Old path → new path."""
 
 
 def flat(data: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.config.schema.training import SgdConfig
+from detseg.config.schema.experiment import SgdConfig
 from detseg.models.backbones.csp import CSPBackbone
 from detseg.models.backbones.timm import TimmBackbone
 from detseg.models.backbones.unet import UNetEncoder

@@ -14,14 +14,16 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.schema.segmentation import (
+from detseg.config.schema.model import (
+    BackboneConfig,
     DiceConfig,
     FcnConfig,
     FocalConfig,
+    NeckConfig,
     SegmentationLossConfig,
     TverskyConfig,
     UNetConfig,
+    YoloConfig,
 )
 from detseg.factory import build_model, build_segmenter
 from detseg.structures import IGNORE_LABEL, BoxTargets, ClassTable

@@ -9,7 +9,7 @@ import pytest
 
 from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_dataset, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.synthetic.scenes import render_scene

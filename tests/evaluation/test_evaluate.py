@@ -18,13 +18,13 @@ from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, DataError
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.factory import load_model
-from detseg.metrics.detection.result import DetectionResult
+from detseg.metrics.detection_result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.predict import load_predictor
 from detseg.structures import DetectorOutput
 from detseg.training.run import train
-from tests.metrics.detection.builders import plain_cocoeval
+from tests.metrics.builders import plain_cocoeval
 from tests.rounding import rounding_of, rounding_of_losses
 from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config, write_colors
 

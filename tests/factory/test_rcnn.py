@@ -12,7 +12,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.factory import build_model, load_model
 from detseg.factory.rcnn import build_rcnn, resolve_proposals

@@ -11,15 +11,17 @@ from torch import nn
 
 from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
-from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.schema.segmentation import (
+from detseg.config.schema.model import (
+    BackboneConfig,
     CrossEntropyConfig,
     DiceConfig,
     FcnConfig,
     FocalConfig,
+    NeckConfig,
     SegmentationLossConfig,
     TverskyConfig,
     UNetConfig,
+    YoloConfig,
 )
 from detseg.errors import ConfigError
 from detseg.factory import build_backbone, build_criterion, build_model, build_segmenter, load_model

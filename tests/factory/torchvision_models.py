@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import detection
 
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.factory.torchvision_weights import PUBLISHED, published_path
 
 MAKERS: dict[tuple[str, str], Any] = {

@@ -19,11 +19,8 @@ from pathlib import Path
 from tests.fuzz.campaign import Failure, Tally, Target, limited_memory, try_input, try_inputs
 from tests.fuzz.targets import TARGETS
 
-STUCK = 120.0
-"""Seconds by the clock after which the process is ended: code that no signal interrupts hangs."""
-
-SAVED = 3
-"""So many inputs are saved of each kind of failure."""
+STUCK = 120.0  # seconds by the clock after which the process is ended: code that no signal interrupts hangs
+SAVED = 3  # so many inputs are saved of each kind of failure
 
 
 def main() -> int:
@@ -71,15 +68,12 @@ def _watched(numbers: Iterator[int], target: Target, seed: int) -> Iterator[int]
 def _report(target: Target, seed: int, tally: Tally, seconds: float, out: Path) -> None:
     counts = ", ".join(f"{count} {end}" for end, count in sorted(tally.counts.items()))
     print(f"\r{target.name}: {tally.tried} inputs in {seconds:.0f} s (seed {seed}): {counts}", flush=True)
-    kinds = Counter(failure.kind for failure in tally.failures)
-    saved: Counter[str] = Counter()
-    for failure in tally.failures:
-        saved[failure.kind] += 1
-        if saved[failure.kind] <= SAVED:
+    for kind, count in Counter(failure.kind for failure in tally.failures).most_common():
+        alike = [failure for failure in tally.failures if failure.kind == kind]
+        for failure in alike[:SAVED]:
             _save(failure, out, f"{target.name}-{seed}-{failure.number}")
-    for kind, count in kinds.most_common():
-        first = next(failure.number for failure in tally.failures if failure.kind == kind)
-        print(f"  FAILED {count} times: {kind}\n    again: --targets {target.name} --seed {seed} --input {first}")
+        again = f"--targets {target.name} --seed {seed} --input {alike[0].number}"
+        print(f"  FAILED {count} times: {kind}\n    again: {again}")
 
 
 def _save(failure: Failure, out: Path, name: str) -> None:

@@ -18,14 +18,9 @@ from pathlib import Path
 from detseg.errors import DetsegError
 from tests.fuzz.mutator import Mutator
 
-CPU_SECONDS = 10.0
-"""Time of the processor that an input may take.  Not that of a clock, which other programs' work would count in."""
-
-MEMORY = 4 << 30
-"""Bytes of addresses that an input may take beyond what the process holds: several times the largest image's pixels."""
-
-LONGEST_LINE = 2000
-"""Characters of one line of a message: some lists of names, but not a file's content."""
+CPU_SECONDS = 10.0  # that an input may take; not by a clock, which counts other programs' work
+MEMORY = 4 << 30  # bytes that an input may take beyond what the process holds: several times the largest image's pixels
+LONGEST_LINE = 2000  # characters of one line of a message: some lists of names, but not a file's content
 
 
 class NotTestedError(Exception):
@@ -34,22 +29,13 @@ class NotTestedError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A reader and what to try on it.
-
-    Attributes:
-        name: what it is called on the command line.
-        seeds: valid files.
-        mutate: how they are changed.
-        read: reads a file with this content and checks what it got: returns for valid content, raises ``DetsegError``
-            where the content is refused.
-        where: what each line of a message must have in it, so that users find the file.
-    """
+    """A reader and what to try on it; ``read`` checks what it got, and raises ``DetsegError`` where it refuses that."""
 
     name: str
-    seeds: tuple[bytes, ...]
+    seeds: tuple[bytes, ...]  # valid files
     mutate: Mutator
     read: Callable[[bytes], None]
-    where: str
+    where: str  # what each line of a message must have in it, so that users find the file
 
     def content(self, seed: int, number: int) -> bytes:
         """Input ``number`` of a run with this seed; the first are the valid files themselves."""
@@ -65,19 +51,12 @@ class TooSlowError(BaseException):
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that came to neither of the two right ends.
+    """An input that came to neither of the two right ends."""
 
-    Attributes:
-        number: which input of its run.
-        content: the input.
-        kind: equal for failures at one place of the code.
-        details: the traceback.
-    """
-
-    number: int
+    number: int  # of its run
     content: bytes
-    kind: str
-    details: str
+    kind: str  # equal for failures at one place of the code
+    details: str  # the traceback
 
 
 @dataclass
@@ -97,16 +76,15 @@ def try_inputs(target: Target, seed: int, numbers: Iterator[int]) -> Tally:
     """Try some inputs of a target, one after the other."""
     tally = Tally()
     for number in numbers:
-        content = target.content(seed, number)
-        end, failure = try_input(target, content, number)
+        end, failure = try_input(target, target.content(seed, number), number)
         tally.counts[end] += 1
-        if failure is not None:
-            tally.failures.append(failure)
+        tally.failures += [failure] if failure else []
     return tally
 
 
 def try_input(target: Target, content: bytes, number: int = 0) -> tuple[str, Failure | None]:
     """Which end an input comes to, and what there is to say where that is a failure."""
+    raised: BaseException
     try:
         with warnings.catch_warnings(), limited_time():
             warnings.simplefilter("ignore")
@@ -114,14 +92,15 @@ def try_input(target: Target, content: bytes, number: int = 0) -> tuple[str, Fai
     except NotTestedError:
         return "not tested", None
     except DetsegError as error:
-        wrong = _wrong_message(str(error), target.where)
+        wrong, raised = _wrong_message(str(error), target.where), error
         if not wrong:
             return "refused", None
-        return "failed", Failure(number, content, f"{wrong}: {_place(error)}", traceback.format_exc())
     except (Exception, TooSlowError) as error:  # these are what is looked for
-        kind = f"{type(error).__name__}: {_place(error)}"
-        return "failed", Failure(number, content, kind, traceback.format_exc())
-    return "read", None
+        wrong, raised = type(error).__name__, error
+    else:
+        return "read", None
+    details = "".join(traceback.format_exception(raised))
+    return "failed", Failure(number, content, f"{wrong}: {_place(raised)}", details)
 
 
 @contextmanager

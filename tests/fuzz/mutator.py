@@ -17,20 +17,12 @@ MAGIC = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000,
 """Numbers at which arithmetic of 8, 16 and 32 bits changes sign or overflows."""
 
 TOKENS: tuple[bytes, ...] = (
-    b"\x00",
-    b"\r\n",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
+    *(b"\x00", b"\r\n", b"\xff\xfe", b"\xef\xbb\xbf"),
     b"\xed\xa0\x80",  # half of a surrogate pair in UTF-8
     b"\xc0\x80",  # a NUL in two bytes, which UTF-8 forbids
     b"\x1b[31m",
     b"\xe2\x80\xae",  # right to left from here
-    b"NaN",
-    b"-1",
-    b"1e999",
-    b"../",
-    b"9" * 400,
-    b"A" * 5000,
+    *(b"NaN", b"-1", b"1e999", b"../", b"9" * 400, b"A" * 5000),
 )
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -161,14 +153,5 @@ def _put(data: bytes, piece: bytes, rng: random.Random) -> bytes:
 
 
 _CHANGES: tuple[Mutator, ...] = (
-    _flip_bit,
-    _flip_bit,
-    _set_byte,
-    _delete,
-    _insert,
-    _double,
-    _swap,
-    _cut_end,
-    _magic_number,
-    _magic_number,
+    *(_flip_bit, _flip_bit, _set_byte, _delete, _insert, _double, _swap, _cut_end, _magic_number, _magic_number),
 )

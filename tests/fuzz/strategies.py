@@ -35,6 +35,13 @@ def boxes_inside(hw: tuple[int, int], num: int, rng: np.random.Generator, cells:
     return np.where((valid & (rng.random(num) < 0.2))[:, None], snapped, boxes).astype(np.float32)
 
 
+def boxes_anywhere(num: int, rng: np.random.Generator) -> Boxes:
+    """(N, 4) float32 of all sizes and places, some without area, some with swapped corners."""
+    low = rng.choice([1.0, 100.0, 1e5], (num, 1)) * rng.normal(size=(num, 2))
+    sides = 10.0 ** rng.uniform(-4, 5, (num, 2)) * rng.choice([1, 1, 1, 1, 0, -1], (num, 2))
+    return np.concatenate([low, low + sides], axis=1).astype(np.float32)
+
+
 @st.composite
 def box_targets(draw: st.DrawFn, hw: tuple[int, int], most: int = 12, num_classes: int = 3) -> BoxTargets:
     """The objects of one image."""

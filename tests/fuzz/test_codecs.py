@@ -1,4 +1,4 @@
-"""Run lengths, polygons, annotation files: what is written comes back, and pycocotools sees the same."""
+"""Polygons and annotation files: what is written comes back, and pycocotools sees the same."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from pycocotools import mask as referee
 
 from detseg.data.annotations.regions import region_counts
@@ -18,58 +16,11 @@ from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.voc_writer import VocWriter, write_voc_xml
 from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml
-from detseg.ops.masks import compressed, decode_mask, decode_part, encode_edges, encode_mask, encode_part, run_lengths
-from detseg.structures import BoolArray, InstanceMasks
+from detseg.ops.masks import compressed
+from detseg.structures import InstanceMasks
 from tests.fuzz.strategies import boxes_inside, seeds
 
 WITH_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-LENGTHS = st.lists(st.one_of(st.integers(0, 3), st.integers(0, 2**31 - 1)), min_size=1, max_size=40)
-
-
-@given(LENGTHS)
-def test_run_lengths_of_any_size_are_those_of_pycocotools(lengths: list[int]) -> None:
-    text = compressed(np.array(lengths, dtype=np.int64))
-    assert run_lengths(text).tolist() == lengths
-    # Of longer runs pycocotools writes beyond its buffer, which has 6 characters a run; no image that is read has them.
-    shorter = [length % 2**24 for length in lengths]
-    if sum(shorter):
-        referees = referee.frPyObjects({"size": [1, sum(shorter)], "counts": shorter}, 1, sum(shorter))
-        assert compressed(np.array(shorter, dtype=np.int64)) == referees["counts"]
-
-
-LETTERS = st.text(alphabet=[chr(48 + k) for k in range(64)], max_size=30)
-
-
-@given(st.one_of(st.binary(max_size=30), LETTERS.map(str.encode)))
-def test_any_bytes_are_run_lengths_or_refused(text: bytes) -> None:
-    try:
-        lengths = run_lengths(text)
-    except ValueError as error:
-        message = str(error)
-    else:
-        message = ""
-    if message:
-        assert message.startswith("counts: ")
-        return
-    assert len(lengths) >= 1
-    if (np.abs(lengths) < 2**31).all():
-        assert run_lengths(compressed(lengths)).tolist() == lengths.tolist()
-
-
-SIZES = st.tuples(st.just(1), st.integers(1, 300)) | st.tuples(st.integers(1, 12), st.integers(1, 12))
-MASKS = hnp.arrays(np.bool_, SIZES)
-
-
-@given(MASKS)
-def test_masks_come_back_whole_and_in_parts(mask: BoolArray) -> None:
-    hw = (mask.shape[0], mask.shape[1])
-    counts = encode_mask(mask)
-    np.testing.assert_array_equal(decode_mask(counts, hw), mask)
-    part, corner = decode_part(counts, hw)
-    assert encode_part(part, corner, hw) == counts
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.ravel(order="F").astype(int), [0]])))
-    assert encode_edges(edges, mask.size) == counts
-    assert referee.area({"size": list(hw), "counts": counts}) == mask.sum()
 
 
 @settings(max_examples=60)
@@ -164,11 +115,3 @@ def test_both_layouts_come_back(tmp_path: Path, seed: int, hw: tuple[int, int], 
         np.testing.assert_array_equal(sample.boxes, boxes.astype(np.float32))
         if truth.masks is not None:
             np.testing.assert_array_equal(truth.masks.dense(), masks)
-
-
-@pytest.mark.parametrize("hw", [(1, 1), (1, 5), (5, 1)])
-def test_pictures_of_a_pixel_have_masks(hw: tuple[int, int]) -> None:
-    for full in (False, True):
-        masks = InstanceMasks.from_dense(np.full((1, *hw), full))
-        assert masks.areas.tolist() == [hw[0] * hw[1] * full]
-        assert masks.boxes.tolist() == [[0, 0, hw[1] * full, hw[0] * full]]

@@ -8,9 +8,9 @@ import json
 import pytest
 from rich.console import Console
 
-from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.interface import Evaluator, Result
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.structures import ClassTable
 
 CLASSES = ClassTable(("cat", "dog"))

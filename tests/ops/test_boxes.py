@@ -1,7 +1,10 @@
-"""Box operations against numbers worked out by hand and against torchvision."""
+"""Box operations against numbers worked out by hand, exact arithmetic and torchvision."""
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 import torchvision.ops
@@ -19,6 +22,7 @@ from detseg.ops.boxes import (
     pairwise_iou,
     xyxy_to_cxcywh,
 )
+from tests.fuzz.strategies import boxes_anywhere, seeds
 
 PAIRS = [
     # Intersection 2 × 2 = 4, union 16 + 16 - 4 = 28, hull 6 × 6 = 36; centres (2, 2) and (4, 4): distance² 8, hull's
@@ -96,35 +100,44 @@ def test_no_boxes_have_no_overlaps() -> None:
     assert matched_ciou(nothing, nothing).shape == (0,)
 
 
-coordinate = st.floats(0, 1000, width=32)
+def exact_iou(one: list[float], other: list[float]) -> float:
+    """In rational numbers, with the smallest union that ``ops.boxes`` divides by."""
+
+    def area(x1: float, y1: float, x2: float, y2: float) -> Fraction:
+        return max(Fraction(x2) - Fraction(x1), Fraction(0)) * max(Fraction(y2) - Fraction(y1), Fraction(0))
+
+    inter = area(max(one[0], other[0]), max(one[1], other[1]), min(one[2], other[2]), min(one[3], other[3]))
+    return float(inter / max(area(*one) + area(*other) - inter, Fraction(1, 10**7)))
 
 
-@st.composite
-def any_box(draw: st.DrawFn) -> Tensor:
-    """A box of any size, without width or height as well."""
-    x1, y1 = draw(coordinate), draw(coordinate)
-    x2, y2 = draw(st.one_of(st.just(x1), coordinate)), draw(st.one_of(st.just(y1), coordinate))
-    return tensor((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)))
+@given(seeds, st.integers(0, 6), st.integers(0, 6))
+def test_iou_of_any_boxes_is_the_exact_one(seed: int, num: int, others: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, more = boxes_anywhere(num, rng), boxes_anywhere(others, rng)
+    more[: min(num, others) // 2] = boxes[: min(num, others) // 2]
+    found = pairwise_iou(torch.from_numpy(boxes), torch.from_numpy(more))
+    assert found.shape == (num, others)
+    expected = [[exact_iou(one, other) for other in more.tolist()] for one in boxes.tolist()]
+    np.testing.assert_allclose(found.numpy(), np.array(expected).reshape(num, others), atol=2e-6)
 
 
-@given(any_box(), any_box())
-def test_overlaps_are_symmetric_and_in_range(one: Tensor, other: Tensor) -> None:
+@given(seeds, st.sampled_from([1, 40, 3000]))
+def test_overlaps_of_any_boxes_are_symmetric_in_range_and_have_gradients(seed: int, num: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = (torch.from_numpy(np.sort(boxes_anywhere(num, rng).reshape(-1, 2, 2), axis=1)) for _ in range(2))
+    one, other = one.reshape(-1, 4), other.reshape(-1, 4)  # corners in order, sides of 0 among them
+    iou = matched_iou(one, other)
     for overlap, low in ((matched_iou, 0.0), (matched_giou, -1.0), (matched_ciou, -2.0)):
-        there, back = overlap(one, other), overlap(other, one)
-        assert low <= there.item() <= 1 + 1e-6
-        torch.testing.assert_close(there, back, rtol=1e-5, atol=1e-5)
-    assert pairwise_iou(one, other).item() == matched_iou(one, other).item()
-    assert matched_giou(one, other).item() <= matched_iou(one, other).item() + 1e-6
-    assert matched_ciou(one, other).item() <= matched_iou(one, other).item() + 1e-6
-
-
-@given(any_box(), any_box())
-def test_gradients_are_finite(one: Tensor, other: Tensor) -> None:
-    for overlap in (matched_iou, matched_giou, matched_ciou):
         box = one.clone().requires_grad_()
-        torch.autograd.backward(overlap(box, other).sum())
+        there = overlap(box, other)
+        assert ((there >= low - 1e-5) & (there <= iou + 1e-5) & (there <= 1 + 1e-5)).all()
+        torch.testing.assert_close(there, overlap(other, one), rtol=1e-5, atol=1e-5, check_stride=False)
+        torch.autograd.backward(there.sum())
         assert box.grad is not None
         assert box.grad.isfinite().all()
+    cut = clip_boxes(one, (96, 160))
+    assert ((cut >= 0) & (cut <= torch.tensor([160.0, 96.0, 160.0, 96.0]))).all()
+    assert (box_area(cut) <= box_area(one) * 1.00001 + 1e-6).all()
 
 
 def test_formats_by_hand_and_back() -> None:

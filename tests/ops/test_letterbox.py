@@ -1,6 +1,8 @@
-"""The one resize: geometry by hand, boxes there and back, pixels as OpenCV computes them, labels by brute force."""
+"""The one resize: geometry by hand, pixels as OpenCV computes them, labels and logits by brute force."""
 
 from __future__ import annotations
+
+import math
 
 import cv2
 import numpy as np
@@ -9,12 +11,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from detseg.ops.letterbox import PAD_LABEL, PAD_VALUE, Letterbox, resize, resize_labels
+from detseg.ops.letterbox import (
+    PAD_LABEL,
+    PAD_VALUE,
+    Letterbox,
+    label_map,
+    logits_at_original_size,
+    resize,
+    resize_labels,
+    stack_images,
+    to_float,
+)
 from detseg.structures import IGNORE_LABEL
-
-SIDE = st.integers(1, 3000)
-INPUT_SIDE = st.integers(1, 40).map(lambda k: 32 * k)
+from tests.fuzz.strategies import boxes_inside, seeds
 
 
 def noise(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -58,54 +69,45 @@ def test_boxes_that_reach_into_the_padding_are_cut_at_the_image() -> None:
     assert boxes.tolist() == [[0, 0, 640, 480]]
 
 
-@given(height=SIDE, width=SIDE, input_hw=st.tuples(INPUT_SIDE, INPUT_SIDE), data=st.data())
-def test_boxes_round_trip(height: int, width: int, input_hw: tuple[int, int], data: st.DataObject) -> None:
-    letterbox = Letterbox.fit((height, width), input_hw)
-    shares = [data.draw(st.floats(0, 1)) for _ in range(4)]
-    xs, ys = sorted(shares[:2]), sorted(shares[2:])
-    box = np.array([[xs[0] * width, ys[0] * height, xs[1] * width, ys[1] * height]], dtype=np.float32)
-    back = letterbox.boxes_to_original(torch.from_numpy(letterbox.boxes_to_input(box)))
-    assert back.dtype == torch.float32
-    # Float32 keeps 24 bits of a place in the input; half a unit of the last, in original pixels; and once more back.
-    sx, sy = letterbox.scale_xy
-    tolerance = np.array([input_hw[1] / sx, input_hw[0] / sy] * 2) * 2**-22
-    assert (np.abs(back.numpy() - box) <= tolerance).all()
+@given(st.tuples(*[st.integers(1, 100_000)] * 2), st.tuples(*[st.integers(32, 2048)] * 2), seeds)
+def test_any_letterbox_is_centred_and_its_boxes_come_back(
+    hw: tuple[int, int], input_hw: tuple[int, int], seed: int
+) -> None:
+    letterbox = Letterbox.fit(hw, input_hw)
+    (height, width), top, left = letterbox.resized_hw, letterbox.top, letterbox.left
+    spare = input_hw[0] - height, input_hw[1] - width
+    assert (min(spare), top, left) == (0, spare[0] // 2, spare[1] // 2)
+    scale = min(input_hw[0] / hw[0], input_hw[1] / hw[1])
+    for side, original in ((height, hw[0]), (width, hw[1])):
+        assert side == 1 or (side > 1 and abs(side - scale * original) <= 0.5 + 1e-9)
+    boxes = boxes_inside(hw, 20, np.random.default_rng(seed))
+    inside = letterbox.boxes_to_input(boxes)
+    room = np.array([left, top, left, top]), np.array([left + width, top + height, left + width, top + height])
+    assert ((inside >= room[0] - 1e-3) & (inside <= room[1] + 1e-3)).all()
+    back = letterbox.boxes_to_original(torch.from_numpy(inside)).numpy()
+    step = 2048 * 2.0**-23 / np.array(letterbox.scale_xy * 2)  # float32 of the input, in pixels of the original
+    assert back.dtype == np.float32
+    assert (np.abs(back - boxes) <= 4 * step + 1e-6 * np.abs(boxes)).all()
 
 
-@given(height=SIDE, width=SIDE, input_hw=st.tuples(INPUT_SIDE, INPUT_SIDE))
-def test_the_image_fits_centred_and_touches_two_sides(height: int, width: int, input_hw: tuple[int, int]) -> None:
-    letterbox = Letterbox.fit((height, width), input_hw)
-    spare = [input_hw[i] - letterbox.resized_hw[i] for i in range(2)]
-    assert min(spare) == 0
-    assert min(letterbox.resized_hw) >= 1
-    assert (letterbox.top, letterbox.left) == (spare[0] // 2, spare[1] // 2)
-    sx, sy = letterbox.scale_xy
-    scale = min(input_hw[0] / height, input_hw[1] / width)
-    assert abs(sx * width - scale * width) <= 0.5 + 1e-9 or letterbox.resized_hw[1] == 1
-    assert abs(sy * height - scale * height) <= 0.5 + 1e-9 or letterbox.resized_hw[0] == 1
+HWS = [(48, 80), (300, 200), (1, 90), (90, 1), (1, 1), (64, 96), (1, 4000), (4000, 1), (2, 3), (33, 31)]
 
 
-@pytest.mark.parametrize("hw", [(48, 80), (300, 200), (1, 90), (90, 1), (1, 1), (64, 96)])
-def test_pixels_are_opencv_s_inside_and_padding_outside(hw: tuple[int, int]) -> None:
-    image = noise(*hw)
-    letterbox = Letterbox.fit(hw, (64, 96))
-    result = letterbox.apply(image)
-    assert result.shape == (64, 96, 3)
-    assert result.dtype == np.uint8
+@pytest.mark.parametrize("input_hw", [(64, 96), (32, 32)])
+@pytest.mark.parametrize("hw", HWS)
+def test_pixels_are_opencvs_and_labels_lie_where_the_image_lies(hw: tuple[int, int], input_hw: tuple[int, int]) -> None:
+    image, labels, letterbox = noise(*hw), label_noise(*hw) % 200, Letterbox.fit(hw, input_hw)
     rows, columns = letterbox.resized_hw
+    inside = slice(letterbox.top, letterbox.top + rows), slice(letterbox.left, letterbox.left + columns)
     interpolation = cv2.INTER_AREA if rows * columns < hw[0] * hw[1] else cv2.INTER_LINEAR
-    expected = np.full((64, 96, 3), PAD_VALUE, dtype=np.uint8)
-    expected[letterbox.top :, letterbox.left :][:rows, :columns] = cv2.resize(
-        image, (columns, rows), interpolation=interpolation
-    )
-    np.testing.assert_array_equal(result, expected)
-
-
-def test_padding_is_grey_114() -> None:
-    result = Letterbox.fit((10, 20), (20, 20)).apply(np.zeros((10, 20, 3), dtype=np.uint8))
-    assert (result[:5] == 114).all()
-    assert (result[5:15] == 0).all()
-    assert (result[15:] == 114).all()
+    expected = np.full((*input_hw, 3), 114, dtype=np.uint8)
+    expected[inside] = cv2.resize(image, (columns, rows), interpolation=interpolation)
+    expected_labels = np.full(input_hw, 255, dtype=np.uint8)
+    expected_labels[inside] = resize_labels(labels, (rows, columns))
+    for result, wanted in ((letterbox.apply(image), expected), (letterbox.apply_labels(labels), expected_labels)):
+        assert result.dtype == np.uint8
+        np.testing.assert_array_equal(result, wanted)
+    assert (PAD_VALUE, PAD_LABEL) == (114, IGNORE_LABEL)
 
 
 def test_shrinking_averages() -> None:
@@ -113,11 +115,6 @@ def test_shrinking_averages() -> None:
     board = ((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype(np.uint8)
     small = resize(np.stack([board] * 3, axis=2), (16, 16))
     assert np.abs(small.astype(int) - 127).max() <= 1
-
-
-def test_an_image_without_pixels_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one pixel, got height 0 and width 5"):
-        Letterbox.fit((0, 5), (64, 64))
 
 
 def label_noise(height: int, width: int) -> npt.NDArray[np.uint8]:
@@ -153,22 +150,6 @@ def test_labels_are_those_of_the_nearest_pixel(sides: tuple[int, int, int, int])
         np.testing.assert_array_equal(distances[np.arange(length), taken], distances.min(axis=1))
 
 
-@pytest.mark.parametrize("hw", [(48, 80), (300, 200), (1, 90), (1, 1), (64, 96)])
-def test_labels_lie_where_the_image_lies_and_padding_is_ignored(hw: tuple[int, int]) -> None:
-    labels = label_noise(*hw) % 200
-    letterbox = Letterbox.fit(hw, (64, 96))
-    result = letterbox.apply_labels(labels)
-    assert result.shape == (64, 96)
-    assert result.dtype == np.uint8
-    expected = np.full((64, 96), 255, dtype=np.uint8)
-    rows, columns = letterbox.resized_hw
-    expected[letterbox.top :, letterbox.left :][:rows, :columns] = resize_labels(labels, (rows, columns))
-    np.testing.assert_array_equal(result, expected)
-    inside = (letterbox.apply(np.zeros((*hw, 3), dtype=np.uint8)) == 0).all(axis=2)
-    np.testing.assert_array_equal(result != 255, inside)
-    assert PAD_LABEL == IGNORE_LABEL
-
-
 @pytest.mark.parametrize("side", [23, 40, 61, 150, 201, 333])
 def test_image_and_labels_do_not_drift_apart(side: int) -> None:
     """The centroid of a disc is the same in both, whether it shrinks or grows; half a pixel would be seen."""
@@ -189,7 +170,118 @@ def test_the_same_size_is_left_alone_and_another_is_an_error() -> None:
     image, labels = noise(32, 64), label_noise(32, 64)
     assert resize(image, (32, 64)) is image
     assert resize_labels(labels, (32, 64)) is labels
-    with pytest.raises(ValueError, match=r"height and width \(10, 20\), got \(20, 10\)"):
-        Letterbox.fit((10, 20), (64, 64)).apply(noise(20, 10))
-    with pytest.raises(ValueError, match=r"height and width \(10, 20\), got \(20, 10\)"):
-        Letterbox.fit((10, 20), (64, 64)).apply_labels(label_noise(20, 10))
+    letterbox = Letterbox.fit((10, 20), (64, 64))
+    for apply, wrong in ((letterbox.apply, noise(20, 10)), (letterbox.apply_labels, label_noise(20, 10))):
+        with pytest.raises(ValueError, match=r"height and width \(10, 20\), got \(20, 10\)"):
+            apply(wrong)
+    with pytest.raises(ValueError, match="at least one pixel, got height 0 and width 5"):
+        Letterbox.fit((0, 5), (64, 64))
+
+
+def test_stacked_images_keep_every_pixel_and_floats_run_from_zero_to_one() -> None:
+    images = [np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8) for seed in range(2)]
+    stacked = stack_images(images)
+    before = stacked.clone()
+    assert (stacked.shape, stacked.dtype) == ((2, 3, 5, 7), torch.uint8)
+    np.testing.assert_array_equal(stacked.numpy(), np.stack(images).transpose(0, 3, 1, 2))
+    floats = to_float(stacked)
+    for batch in (stacked, floats):
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+    np.testing.assert_array_equal(floats.numpy(), stacked.numpy().astype(np.float32) / 255)
+    assert torch.equal(stacked, before)
+    with pytest.raises(ValueError, match="expected uint8"):  # scaled twice
+        to_float(floats)
+
+
+def random_logits(num_classes: int, hw: tuple[int, int], seed: int = 0) -> Tensor:
+    return torch.randn(num_classes, *hw, generator=torch.Generator().manual_seed(seed))
+
+
+def bilinear(plane: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    """The definition: pixel centres at half, clamped at the edge, weights by distance; in float64."""
+    height, width = plane.shape
+    result = np.zeros(hw)
+    for i in range(hw[0]):
+        for j in range(hw[1]):
+            y = min(max((i + 0.5) * height / hw[0] - 0.5, 0), height - 1)
+            x = min(max((j + 0.5) * width / hw[1] - 0.5, 0), width - 1)
+            top, left = math.floor(y), math.floor(x)
+            bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
+            upper = plane[top, left] * (1 - (x - left)) + plane[top, right] * (x - left)
+            lower = plane[bottom, left] * (1 - (x - left)) + plane[bottom, right] * (x - left)
+            result[i, j] = upper * (1 - (y - top)) + lower * (y - top)
+    return result
+
+
+@pytest.mark.parametrize("original_hw", [(181, 239), (20, 31), (64, 64), (7, 90), (1, 40)])
+def test_logits_equal_a_loop_over_pixels(original_hw: tuple[int, int]) -> None:
+    """Enlarged, shrunk, of the input's size, with padding above and beside."""
+    letterbox = Letterbox.fit(original_hw, (64, 64))
+    logits = random_logits(2, (64, 64))
+    height, width = letterbox.resized_hw
+    cut = logits[:, letterbox.top : letterbox.top + height, letterbox.left : letterbox.left + width].double().numpy()
+    result = logits_at_original_size(logits, letterbox)
+    assert result.shape == (2, *original_hw)
+    assert result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), np.stack([bilinear(plane, original_hw) for plane in cut]), atol=2e-5)
+
+
+def test_the_padding_has_no_say() -> None:
+    """A 16 × 32 image in a 32 × 32 input: 8 rows above and below; whatever the logits say there, nothing changes."""
+    letterbox = Letterbox.fit((50, 100), (32, 32))
+    assert (letterbox.top, letterbox.resized_hw) == (8, (16, 32))
+    logits = random_logits(4, (32, 32))
+    other = logits.clone()
+    other[:, :8], other[:, 24:] = 1e6, float("nan")
+    assert torch.equal(logits_at_original_size(logits, letterbox), logits_at_original_size(other, letterbox))
+    same = Letterbox.fit((32, 32), (32, 32))
+    assert torch.equal(logits_at_original_size(logits, same), logits)  # of the input's size: as they are
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 7])
+def test_label_map_is_the_argmax(num_classes: int) -> None:
+    """Of logits of few values, so that there are many ties."""
+    letterbox = Letterbox.fit((61, 45), (32, 32))
+    logits = random_logits(num_classes, (32, 32)).round()
+    labels = label_map(logits, letterbox)
+    assert labels.dtype == torch.uint8
+    large = logits_at_original_size(logits, letterbox).numpy()
+    np.testing.assert_array_equal(labels.numpy(), np.argmax(large, axis=0))  # numpy: the first of equals
+
+
+@pytest.mark.parametrize("original_hw", [(1000, 1400), (2050, 2050)])
+def test_large_images_are_interpolated_two_classes_or_one_at_a_time(original_hw: tuple[int, int]) -> None:
+    letterbox = Letterbox.fit(original_hw, (32, 32))
+    logits = random_logits(3, (32, 32))
+    labels = label_map(logits, letterbox)
+    large = logits_at_original_size(logits, letterbox)
+    missing = large.amax(dim=0) - large.gather(0, labels[None].long())[0]
+    assert missing.max() < 1e-5  # torch rounds one plane alone differently from several
+    assert missing.count_nonzero() < 1e-4 * missing.numel()
+
+
+def test_channels_last_logits_give_the_same_map() -> None:
+    letterbox = Letterbox.fit((75, 101), (64, 64))
+    logits = random_logits(6, (64, 64))
+    strided = logits[None].to(memory_format=torch.channels_last)[0]
+    assert strided.stride() != logits.stride()
+    assert torch.equal(logits_at_original_size(strided, letterbox), logits_at_original_size(logits, letterbox))
+    assert torch.equal(label_map(strided, letterbox), label_map(logits, letterbox))
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [
+        (torch.zeros(2, 8, 9), r"expected float32 of shape \(C, 8, 8\), got torch.float32 of shape \(2, 8, 9\)"),
+        (torch.zeros(1, 2, 8, 8), r"got torch.float32 of shape \(1, 2, 8, 8\)"),
+        (torch.zeros(2, 8, 8, dtype=torch.float16), "got torch.float16"),
+    ],
+)
+def test_wrong_logits_are_refused(logits: Tensor, message: str) -> None:
+    letterbox = Letterbox.fit((30, 30), (8, 8))
+    for function in (logits_at_original_size, label_map):
+        with pytest.raises(ValueError, match=message):
+            function(logits, letterbox)
+    for num_classes in (0, 256):
+        with pytest.raises(ValueError, match=f"expected 1 to 255 classes, got {num_classes}"):
+            label_map(torch.zeros(num_classes, 8, 8), letterbox)

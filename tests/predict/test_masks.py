@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.ops.images import stack_images, to_float
-from detseg.ops.letterbox import Letterbox
+from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.predict import Predictor, load_predictor
 from detseg.structures import Batch, BoxTargets
 from tests.predict.networks import CLASSES, FoundMasks, noise, write_rcnn

@@ -1,15 +1,22 @@
-"""A configuration file names no class, grows beyond no bound, and writes nothing over a terminal."""
+"""Settings of a file name no class and grow beyond no bound; those of a checkpoint reach out to nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from detseg.cli import train
-from detseg.config.load import load_config
+from detseg.cli import evaluate, predict, train
+from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError
+from detseg.evaluation.evaluate import evaluate_checkpoint
 from tests.cli.mistakes import said
+from tests.predict.networks import write_unet
+from tests.security.hostile import in_torch_zip, innocent, png_that_declares
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 LAUGHS = "a: &a [ha, ha]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -66,3 +73,76 @@ def test_overrides_are_read_by_the_same_rules(tmp_path: Path, capsys: pytest.Cap
         assert message.startswith("error: override seed=")
         assert message.count("\n") == 1
     assert not target.exists()
+
+
+def a_checkpoint(folder: Path, **data: Any) -> Path:
+    """A sound one but for some settings of its data."""
+    path = write_unet(folder / "x.ckpt")
+    content = torch.load(path, weights_only=True)
+    content["detseg"]["config"]["data"] |= data
+    torch.save(content, path)
+    return path
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The folders that something was to be downloaded into."""
+    folders: list[Path] = []
+    monkeypatch.setattr("detseg.data.build.download_voc", lambda root, *_: folders.append(root))
+    return folders
+
+
+def test_only_who_calls_may_download(tmp_path: Path, asked: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "chosen"
+    path = a_checkpoint(tmp_path, root=str(root), years=["2007"], val_split="2007:val", download=True)
+    assert said(evaluate, [str(path), "--device=cpu"], capsys)[0] == 2
+    with pytest.raises(ValueError, match="chosen"):
+        evaluate_checkpoint(path, "val", device="cpu")
+    assert asked == []
+    assert said(evaluate, [str(path), "--device=cpu", "data.download=true"], capsys)[0] == 2
+    assert asked == [root]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("image_size", [10**6, 10**6]),
+        ("image_size", 65536),
+        ("batch_size", 10**9),
+        ("batch_size", 10**400),
+        ("num_workers", 10**6),
+        ("augmentation", {"multi_scale": [1, 10**9]}),
+    ],
+    ids=["sides", "side", "batch", "batch of many digits", "workers", "scale"],
+)
+def test_absurd_sizes_are_one_line(key: str, value: object, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = a_checkpoint(tmp_path, **{key: value})
+    (tmp_path / "a.png").write_bytes(png_that_declares(4, 4))
+    for tool, arguments in ((evaluate, []), (predict, [str(tmp_path / "a.png"), "--out", str(tmp_path / "out")])):
+        code, message = said(tool, [str(path), *arguments, "--device=cpu"], capsys)
+        assert (code, message.count("\n")) == (2, 1), message
+        assert message.startswith(f"error: {path}: ")
+
+
+def test_settings_without_data_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.ckpt"
+    path.write_bytes(in_torch_zip(innocent()))
+    for overrides in ([], ["data.name=coco"]):
+        code, message = said(evaluate, [str(path), *overrides], capsys)
+        assert (code, message.count("\n")) == (2, 1), message
+        assert message.startswith(f"error: {path}: ")
+
+
+@pytest.mark.parametrize("key", ["seed", "data.batch_size", "trainer.accumulate_grad_batches", "trainer.max_epochs"])
+def test_no_setting_is_beyond_64_bits(key: str) -> None:
+    settings: dict[str, Any] = {"data": {"name": "shapes"}}
+    section, _, name = key.rpartition(".")
+    (settings.setdefault(section, {}) if section else settings)[name] = 2**63
+    with pytest.raises(ConfigError, match=r"^x: the configuration is not plain data: a whole number beyond 64 bits$"):
+        config_from_dict(settings, "x")
+
+
+def test_a_scale_times_the_side_has_a_bound() -> None:
+    data = {"name": "shapes", "image_size": 8192, "augmentation": {"multi_scale": [1, 2]}}
+    with pytest.raises(ConfigError, match=r"data\.augmentation\.multi_scale: makes 8192 more than 13376 pixels"):
+        config_from_dict({"data": data}, "x")

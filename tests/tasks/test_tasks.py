@@ -16,7 +16,7 @@ from detseg.draw import class_color
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import build_evaluator
 from detseg.factory import build_model
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable

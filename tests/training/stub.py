@@ -11,12 +11,12 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from detseg.config.schema.training import CosineConfig, ScheduleConfig, SgdConfig
+from detseg.config.schema.experiment import CosineConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
 from detseg.tasks.detection import DetectionTask
-from tests.metrics.detection.builders import truth
+from tests.metrics.builders import truth
 
 CLASSES = ClassTable(("a", "b"))
 PLAIN_SGD = SgdConfig(name="sgd", lr=0.5, momentum=0.0, weight_decay=0.0)

@@ -17,7 +17,7 @@ from detseg.data.build import open_dataset
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
-from detseg.metrics.detection.result import DetectionResult
+from detseg.metrics.detection_result import DetectionResult
 from detseg.predict import load_predictor
 from detseg.predict.files import predict_files
 from detseg.structures import Batch

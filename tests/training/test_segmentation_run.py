@@ -16,7 +16,7 @@ from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
 from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
-from detseg.metrics.segmentation.result import SegmentationResult
+from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.predict import load_predictor
 from detseg.structures import Batch, SegmentationMap
 from detseg.tasks.semantic import SegmentationTask

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from detseg.config.schema.experiment import AdamWConfig, CosineConfig
 from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.schema.training import AdamWConfig, CosineConfig
 from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms

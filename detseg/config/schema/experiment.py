@@ -1,28 +1,201 @@
-"""Every setting of an experiment: name, type, range, default and, in its docstring, what ``--help`` and docs/ say.
+"""Every setting of an experiment: name, type, range, default and, in its docstring, what docs/configuration.md says.
 
-The schema does not import torch, so that a wrong setting is reported before torch loads.
+Here are those of optimiser, schedule, trainer and evaluation. The schema does not import torch, so that a wrong setting
+is reported before torch loads.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from detseg.config.schema.data import DataConfig
-from detseg.config.schema.model import YoloConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema.section import NonNegativeInt, Section
-from detseg.config.schema.segmentation import FcnConfig, UNetConfig
-from detseg.config.schema.training import (
-    AdamWConfig,
-    CosineConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainerConfig,
+from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
+from detseg.config.schema.section import (
+    Count,
+    Decay,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+    Section,
 )
+
+
+class OptimizerSection(Section):
+    """Settings of every optimiser."""
+
+    lr: PositiveFloat = 1e-3
+    """Learning rate after warm-up."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Weight decay of the weights; biases and normalisation layers have none."""
+    backbone_lr_scale: PositiveFloat = 1.0
+    """Multiple of `lr` for the backbone; below 1 where its weights are pretrained."""
+
+
+class SgdConfig(OptimizerSection):
+    """Stochastic gradient descent with Nesterov momentum."""
+
+    name: Literal["sgd"]
+    lr: PositiveFloat = 0.01
+    """Learning rate after warm-up."""
+    momentum: Decay = 0.937
+    """Momentum."""
+    weight_decay: NonNegativeFloat = 5e-4
+    """Weight decay of the weights; biases and normalisation layers have none."""
+
+
+class AdamConfig(OptimizerSection):
+    """Adam (Kingma, Ba 2015): weight decay is added to the gradient."""
+
+    name: Literal["adam"]
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the running means."""
+
+
+class AdamWConfig(OptimizerSection):
+    """AdamW (Loshchilov, Hutter 2019): weight decay apart from the gradient."""
+
+    name: Literal["adamw"] = "adamw"
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """Decay of the running means."""
+    weight_decay: NonNegativeFloat = 0.05
+    """Weight decay of the weights; biases and normalisation layers have none."""
+
+
+class RmspropConfig(OptimizerSection):
+    """RMSprop (Hinton 2012)."""
+
+    name: Literal["rmsprop"]
+    momentum: Decay = 0.9
+    """Momentum."""
+
+
+OptimizerConfig = Annotated[SgdConfig | AdamConfig | AdamWConfig | RmspropConfig, Field(discriminator="name")]
+
+
+class Warmup(Section):
+    """Linear warm-up of the learning rate from near zero, for all schedules but one-cycle."""
+
+    warmup_epochs: NonNegativeFloat = 3.0
+    """Epochs of warm-up; may be a fraction."""
+
+
+class CosineConfig(Warmup):
+    """Half a cosine from the learning rate down to a fraction of it (Loshchilov, Hutter 2017)."""
+
+    name: Literal["cosine"] = "cosine"
+    final_lr_fraction: Probability = 0.01
+    """Learning rate at the end, as a fraction of `lr`."""
+
+
+class StepConfig(Warmup):
+    """The learning rate is multiplied by `gamma` at given points of the training."""
+
+    name: Literal["step"]
+    milestones: tuple[Probability, ...] = (0.7, 0.9)
+    """When, as fractions of the training."""
+    gamma: Probability = 0.1
+    """The factor."""
+
+
+class InverseTimeConfig(Warmup):
+    """The learning rate is divided by (1 + decay × fraction of the training done, from the end of the warm-up)."""
+
+    name: Literal["inverse_time"]
+    decay: NonNegativeFloat = 9.0
+    """9: the learning rate ends at a tenth of `lr`."""
+
+
+class OneCycleConfig(Section):
+    """Up and down once by cosines (Smith, Topin 2018)."""
+
+    name: Literal["one_cycle"]
+    pct_start: Probability = 0.15
+    """Fraction of the training in which the learning rate rises."""
+    initial_lr_fraction: PositiveFloat = 0.04
+    """Learning rate at the beginning, as a fraction of `lr`."""
+    final_lr_fraction: Probability = 0.001
+    """Learning rate at the end, as a fraction of `lr`."""
+
+
+ScheduleConfig = Annotated[CosineConfig | StepConfig | InverseTimeConfig | OneCycleConfig, Field(discriminator="name")]
+
+
+class TrainerConfig(Section):
+    """How the model is trained: length, devices, precision, averaging."""
+
+    max_epochs: PositiveInt = 100
+    """Passes over the training set."""
+    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    """What to run on."""
+    devices: PositiveInt | Literal["auto"] = "auto"
+    """How many devices of a node; auto: all GPUs, or one CPU process."""
+    num_nodes: PositiveInt = 1
+    """Nodes."""
+    strategy: str = "auto"
+    """Lightning's strategy name: `auto` (`ddp` where there are several devices), `ddp`, `fsdp`, ...; `fsdp` shards a
+    large backbone's weights over GPUs, see docs/multi_gpu.md."""
+    sync_batchnorm: bool = False
+    """Batch normalisation over the batches of all GPUs together; for few images a GPU."""
+    save_every_steps: PositiveInt | None = None
+    """Optimiser steps from one checkpoint to the next within an epoch, besides that at each epoch's end; null: none. A
+    killed run repeats the steps after its last checkpoint."""
+    max_time: Annotated[str, Field(pattern=r"^[0-9]{1,4}:[0-5][0-9]:[0-5][0-9]$")] | None = None
+    """Hours, minutes, seconds (`11:30:00`) after which the run finishes its step, saves and exits with code 75, to be
+    resumed by --resume; null: never."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """When a loss or gradient is not finite: `stop` the run, or `skip` the step; either leaves a folder with
+    the diagnosis in the run directory."""
+    max_nan_steps: PositiveInt = 10
+    """Most steps of a run that are skipped; one more stops it."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the training's matrix products; auto: bfloat16 where the CPU or GPU computes it natively, else float32.
+    Evaluation and prediction always compute in float32, so that a number does not depend on where it was computed."""
+    accumulate_grad_batches: PositiveInt = 1
+    """Batches whose gradients are averaged for one step."""
+    gradient_clip_norm: NonNegativeFloat = 10.0
+    """Gradients are clipped to this norm; 0: no clipping."""
+    ema_decay: Decay = 0.999
+    """Decay of the moving average of the weights, by which evaluation and prediction go; 0: none."""
+    ema_warmup_steps: NonNegativeInt = 500
+    """The decay rises as decay × (1 - exp(-step / this)), since early weights are poor."""
+    validate_every: PositiveInt = 1
+    """Epochs from one validation to the next; the last epoch is always validated."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after this many validations without a better AP (segmentation: mIoU); null: never."""
+    overfit_batches: NonNegativeInt = 0
+    """Train and validate on this many first batches of the training set, without augmentation; 0: off."""
+    fast_dev_run: bool = False
+    """One training and one validation batch, nothing written: a check that everything runs."""
+    num_previews: NonNegativeInt = 8
+    """Training images and validation results that are drawn into the run directory."""
+    compile: bool = False
+    """Compile the model (of a two-stage detector backbone and neck) with torch.compile for training; needs a C++
+    compiler on CPUs, and minutes at the beginning. Validations compute as evaluation does, without it."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """``max_time`` in seconds."""
+        if self.max_time is None:
+            return None
+        hours, minutes, seconds = (int(part) for part in self.max_time.split(":"))
+        return float(hours * 3600 + minutes * 60 + seconds)
+
+
+class EvaluationConfig(Section):
+    """How results are measured."""
+
+    max_detections: Count = 100
+    """Detections of a class in an image that COCO AP counts; 100 is COCO's rule and is printed with the result."""
+    f1_iou: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """IoU from which a detection is correct in precision, recall and F1."""
+    boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02
+    """Width of the band that boundary IoU compares, as a fraction of the image's diagonal (Cheng et al. 2021)."""
+
 
 DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
 """Models that detect objects."""

@@ -1,4 +1,4 @@
-"""Settings of the models."""
+"""Settings of the models: YOLO, Faster R-CNN and Mask R-CNN (as in their papers), FCN and U-Net."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from detseg.config.schema.section import (
     Count,
     Factor,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     Probability,
@@ -134,3 +135,215 @@ class YoloConfig(Section):
     """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 300
     """Most detections of an image, the best ones, that are kept after NMS."""
+
+
+Variant = Literal["custom", "resnet50_fpn", "resnet50_fpn_v2", "mobilenet_v3_large_fpn", "mobilenet_v3_large_320_fpn"]
+
+
+class BoxLossConfig(Section):
+    """The loss of the boxes of one stage."""
+
+    name: Literal["smooth_l1", "giou", "ciou"] = "smooth_l1"
+    """`smooth_l1` of the encoded differences (Girshick 2015, eq. 3); `giou` (Rezatofighi et al. 2019) or `ciou` (Zheng
+    et al. 2020) of the boxes themselves."""
+    beta: PositiveFloat = 1 / 9
+    """Where smooth L1 turns from square to straight; 1/9 is the sigma of 3 that Ren et al. used. For smooth_l1 only."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the loss."""
+
+
+class RpnConfig(Section):
+    """The first stage: the region proposal network (Ren et al. 2015, section 3)."""
+
+    anchor_sizes: tuple[tuple[PositiveFloat, ...], ...] | None = None
+    """Sides of the square anchors of each level in pixels of the network input, a list for each level, finest first,
+    the pooled one last; null: one a level, 8 times its stride: 32 to 512 for strides 4 to 64, as in Lin et al. 2017
+    (both mobilenet variants: all five at every level)."""
+    aspect_ratios: tuple[PositiveFloat, ...] | None = None
+    """Heights over widths of the anchors; null: 0.5, 1 and 2."""
+    convolutions: Annotated[int, Field(ge=1, le=32)] | None = None
+    """3×3 convolutions of its head; null: 1, as in the paper (resnet50_fpn_v2: 2)."""
+    positive_iou: Probability = 0.7
+    """An anchor that overlaps an object by at least this is positive; so is the best one of each object."""
+    negative_iou: Probability = 0.3
+    """An anchor that overlaps every object by less than this is negative."""
+    batch_size_per_image: Count = 256
+    """Anchors of an image in the losses, drawn at random."""
+    positive_fraction: Probability = 0.5
+    """Largest fraction of them that is positive."""
+    nms_iou: Probability = 0.7
+    """IoU of NMS: of two proposals of a level that overlap by more, the one with the lower score is dropped."""
+    pre_nms_top_n_train: Count = 2000
+    """Best anchors of each level that go into NMS, in training (Lin et al. 2017)."""
+    pre_nms_top_n: Count | None = None
+    """Best anchors of each level that go into NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    post_nms_top_n_train: Count = 2000
+    """Proposals of an image that are kept after NMS, in training."""
+    post_nms_top_n: Count | None = None
+    """Proposals of an image that are kept after NMS, in prediction; null: 1000 (mobilenet_v3_large_320_fpn: 150)."""
+    score_threshold: Probability | None = None
+    """Proposals with a lower score are dropped; null: 0 (both mobilenet variants: 0.05)."""
+    box_loss: BoxLossConfig = BoxLossConfig()
+
+
+class RoiHeadsConfig(Section):
+    """The second stage: class and box of each proposal (Girshick 2015, "Fast R-CNN"; Lin et al. 2017, section 4.2)."""
+
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 7
+    """Cells along a side of the features of a proposal (RoIAlign, He et al. 2017)."""
+    sampling_ratio: Annotated[int, Field(ge=1, le=16)] = 2
+    """Samples along a side of each cell."""
+    hidden: Channels = 1024
+    """Width of its two fully connected layers."""
+    positive_iou: Probability = 0.5
+    """A proposal that overlaps an object by at least this is positive, else negative."""
+    batch_size_per_image: Count = 512
+    """Proposals of an image in the losses, drawn at random."""
+    positive_fraction: Probability = 0.25
+    """Largest fraction of them that is positive."""
+    box_loss: BoxLossConfig = BoxLossConfig()
+
+
+class MaskHeadConfig(Section):
+    """The mask of each proposal (He et al. 2017, figure 4, right)."""
+
+    pool_size: Annotated[int, Field(ge=1, le=64)] = 14
+    """Cells along a side of the features of a proposal; the mask has twice as many."""
+    convolutions: Annotated[int, Field(ge=0, le=32)] = 4
+    """3×3 convolutions."""
+    channels: Channels = 256
+    """Channels of each of them and of the transposed one."""
+    weight: NonNegativeFloat = 1.0
+    """Weight of the mask loss."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Probability from which a pixel belongs to the object."""
+
+
+class RcnnConfig(Section):
+    """Settings of both two-stage detectors."""
+
+    variant: Variant = "custom"
+    """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
+    decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
+    weights: Literal["coco"] | None = None
+    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use; the layers with a row for
+    each class only where the data has exactly COCO's 80 classes by name, else these are random. null: random."""
+    backbone: BackboneConfig = BackboneConfig(name="resnet50")
+    neck: NeckConfig = NeckConfig(name="fpn")
+    strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
+    """Strides of the feature maps, each twice the one before; the RPN has one more map, pooled from the last."""
+    rpn: RpnConfig = RpnConfig()
+    roi_heads: RoiHeadsConfig = RoiHeadsConfig()
+    score_threshold: Probability = 0.05
+    """Detections below this score are dropped before NMS."""
+    nms_iou: Probability = 0.5
+    """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
+    max_detections: Count = 100
+    """Most detections of an image, the best ones, kept after NMS; raise it with `evaluation.max_detections`."""
+
+
+class FasterRcnnConfig(RcnnConfig):
+    """A two-stage detector of boxes (Ren et al. 2015) on a feature pyramid."""
+
+    name: Literal["faster_rcnn"]
+
+
+class MaskRcnnConfig(RcnnConfig):
+    """A two-stage detector of boxes and masks (He et al. 2017); its data has a mask for each object."""
+
+    name: Literal["mask_rcnn"]
+    mask: MaskHeadConfig = MaskHeadConfig()
+
+
+class CrossEntropyConfig(Section):
+    """Cross-entropy over the pixels that count."""
+
+    weight: NonNegativeFloat = 1.0
+    """Its weight in the sum; 0: off."""
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Fraction of the target that is spread over all classes (Szegedy et al. 2016)."""
+
+
+class LossTermSection(Section):
+    """Settings of the terms that are off by default."""
+
+    weight: NonNegativeFloat = 0.0
+    """Its weight in the sum; 0: off."""
+
+
+class FocalConfig(LossTermSection):
+    """Focal loss (Lin et al. 2017): cross-entropy with less weight on easy pixels."""
+
+    gamma: NonNegativeFloat = 2.0
+    """Exponent of (1 - probability of the right class); 0: cross-entropy."""
+
+
+class DiceConfig(LossTermSection):
+    """One minus the Dice overlap of each class (Milletari et al. 2016), over the whole batch."""
+
+
+class TverskyConfig(LossTermSection):
+    """Dice with false positives and false negatives weighted separately (Salehi et al. 2017)."""
+
+    alpha: Probability = 0.3
+    """Weight of false positives; 0.5 with `beta` 0.5 is Dice."""
+    beta: Probability = 0.7
+    """Weight of false negatives."""
+
+
+class SegmentationLossConfig(Section):
+    """The loss is the weighted sum of these terms; pixels to ignore are ignored by all."""
+
+    cross_entropy: CrossEntropyConfig = CrossEntropyConfig()
+    focal: FocalConfig = FocalConfig()
+    dice: DiceConfig = DiceConfig()
+    tversky: TverskyConfig = TverskyConfig()
+    class_weights: Literal["median_frequency"] | tuple[NonNegativeFloat, ...] | None = None
+    """Weight of each class in cross-entropy and focal loss, in label order; `median_frequency`: from the pixels of the
+    training set (Eigen, Fergus 2015), written into the run's config; null: all 1."""
+    excluded_classes: tuple[NonNegativeInt, ...] = ()
+    """Labels that the means of Dice and Tversky over the classes exclude, such as [0] for a background."""
+
+
+class SegmenterSection(Section):
+    """Settings of both models."""
+
+    binary: bool = False
+    """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
+    loss: SegmentationLossConfig = SegmentationLossConfig()
+
+
+class FcnConfig(SegmenterSection):
+    """Fully convolutional network (Long, Shelhamer, Darrell 2015) on any backbone."""
+
+    name: Literal["fcn"]
+    backbone: BackboneConfig = BackboneConfig()
+    neck: NeckConfig | None = None
+    """A neck between backbone and head; null: none, as in the paper."""
+    stride: Literal[8, 16, 32] = 8
+    """FCN-32s, 16s or 8s: the finest map that scores are computed on."""
+    upsampling: Literal["transposed", "bilinear"] = "transposed"
+    """`transposed`: convolutions that begin as bilinear interpolation and learn, as in the paper; `bilinear`: fixed."""
+    head_channels: Channels | None = None
+    """Channels of the two convolutions before the scores of the coarsest map; null: a quarter of the map's."""
+    auxiliary_weight: NonNegativeFloat = 0.0
+    """Weight of the loss of a second head on the second-coarsest map, used in training only (Zhao et al. 2017: 0.4);
+    0: none."""
+
+
+class UNetConfig(SegmenterSection):
+    """U-Net (Ronneberger, Fischer, Brox 2015): its own encoder, or any backbone in its place."""
+
+    name: Literal["unet"]
+    backbone: BackboneConfig = BackboneConfig(name="unet")
+    strides: tuple[PositiveInt, ...] | None = None
+    """Strides of the encoder's maps, each twice the one before; null: all that the backbone has, 32 the coarsest."""
+    decoder_channels: tuple[Channels, ...] | None = None
+    """Channels of the decoder's levels, finest first, from `output_stride` to the second-coarsest map; null: those of
+    the encoder's maps, halved for each level finer than they are, at least 16."""
+    output_stride: Literal[1, 2, 4] = 1
+    """Stride of the decoder's last level; the logits of 2 and 4 are interpolated, which is cheaper."""
+    upsampling: Literal["transposed", "resize"] = "transposed"
+    """`transposed`: 2×2 up-convolutions (the paper); `resize`: bilinear, then a 3×3 convolution (Odena et al. 2016)."""
+    auxiliary_weight: NonNegativeFloat = 0.0
+    """Weight of the loss of a second head on the encoder's coarsest map, in training only; 0: none."""

@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.structures import Batch
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.distributed.fsdp import MixedPrecision
 from torch.distributed.fsdp.wrap import lambda_auto_wrap_policy
 
-from detseg.config.schema.training import TrainerConfig
+from detseg.config.schema.experiment import TrainerConfig
 from detseg.errors import ConfigError
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn, optim
 
-from detseg.config.schema.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import ConfigError
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-from detseg.config.schema.training import (
+from detseg.config.schema.experiment import (
     CosineConfig,
     InverseTimeConfig,
     OneCycleConfig,

@@ -7,9 +7,7 @@ from torch import nn
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import YoloConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.checks.fingerprint import fingerprint
 from detseg.data.datasets.bad_samples import BadSampleList

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
-from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
-from detseg.config.schema.segmentation import FcnConfig, UNetConfig
+from detseg.config.schema.model import (
+    AnchorHeadConfig,
+    FasterRcnnConfig,
+    FcnConfig,
+    MaskRcnnConfig,
+    UNetConfig,
+    YoloConfig,
+)
 from detseg.data.build import open_dataset
 from detseg.data.checks.small_boxes import small_boxes_line
 from detseg.data.datasets.class_weights import median_frequency_weights

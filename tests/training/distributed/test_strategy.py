@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.strategies import FSDPStrategy
 from torch import nn
 
-from detseg.config.schema.training import AdamWConfig
+from detseg.config.schema.experiment import AdamWConfig
 from detseg.errors import ConfigError
 from detseg.models.backbones.csp import CSPBackbone
 from detseg.models.backbones.timm import TimmBackbone

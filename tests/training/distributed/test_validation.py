@@ -16,7 +16,7 @@ from detseg.data.loading.loader import eval_loader
 from detseg.evaluation.evaluate import build_evaluator, evaluate_checkpoint
 from detseg.factory import load_model
 from detseg.models.fuse import fuse
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.training.distributed.processes import Processes
 from detseg.training.distributed.validation import score_together
 from detseg.training.run import train

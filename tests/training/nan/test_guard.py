@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from detseg.checkpoint import ENTRY
-from detseg.config.schema.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
+from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
-from detseg.ops.images import to_float
+from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard

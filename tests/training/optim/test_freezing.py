@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
+from detseg.config.schema.experiment import AdamWConfig
 from detseg.config.schema.model import BackboneConfig
-from detseg.config.schema.training import AdamWConfig
 from detseg.errors import ConfigError
 from detseg.factory import build_backbone
 from detseg.structures import Batch, BoxTargets, ClassTable
@@ -191,7 +191,7 @@ TWO_PROCESSES = """
 import os, sys
 import lightning as L, torch
 from detseg.config.schema.model import BackboneConfig
-from detseg.config.schema.training import AdamWConfig
+from detseg.config.schema.experiment import AdamWConfig
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks.detection import DetectionTask
 from tests.training.stub import CONSTANT, loader_of

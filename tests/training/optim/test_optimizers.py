@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from torch import nn, optim
 
+from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.config.schema.model import BackboneConfig, YoloConfig
-from detseg.config.schema.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import ConfigError
 from detseg.factory import build_detector
 from detseg.training.optim.freezing import FrozenParts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detseg.config.schema.training import CosineConfig, InverseTimeConfig, OneCycleConfig, ScheduleConfig, StepConfig
+from detseg.config.schema.experiment import CosineConfig, InverseTimeConfig, OneCycleConfig, ScheduleConfig, StepConfig
 from detseg.training.optim.schedules import build_schedule
 
 

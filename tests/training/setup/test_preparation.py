@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.segmentation import UNetConfig
+from detseg.config.schema.model import UNetConfig
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.training.setup.preparation import settings_from_data
 from tests.data.formats.mask_layouts import write_pairs

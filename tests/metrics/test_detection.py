@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
 from rich.console import Console
 
-from detseg.metrics.detection.evaluator import DetectionEvaluator
-from detseg.metrics.detection.result import DetectionResult
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection_result import DetectionResult
+from detseg.metrics.records import DetectionRecords
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, RoiMasks
-from tests.metrics.detection.builders import Box, found, rectangles, truth
+from tests.metrics.builders import CASES, Box, Case, found, rectangles, truth
 
 CLASSES = ClassTable(("cat", "dog", "owl"), (90, 7, 12))
 CAT, DOG, OWL = 0, 1, 2
@@ -127,6 +129,42 @@ def test_merged_states_equal_one_evaluator(masks: bool) -> None:
     assert first.compute().to_dict() == together.compute().to_dict()
 
 
+@settings(max_examples=25, deadline=None)
+@given(CASES)
+def test_any_scene_has_a_score_that_the_order_of_images_does_not_change(case: Case) -> None:
+    records, results = case.records(), []
+    for image_ids in (records.image_ids, records.image_ids[::-1]):
+        evaluator = DetectionEvaluator(case.classes)
+        for image_id in [*image_ids, *image_ids[:2]]:  # an image counts once
+            evaluator.merge(records.without_images(records.image_ids[records.image_ids != image_id]).to_state())
+        results.append(evaluator.compute())
+    numbers = [*results[0].coco.values(), results[0].voc07_ap50, results[0].voc10_ap50]
+    assert all(math.isnan(number) or 0 <= number <= 1 for number in numbers)
+    assert results[0].to_dict() == results[1].to_dict()
+    assert results[0].explain() == results[1].explain()
+
+
+@settings(max_examples=20, deadline=None)
+@given(CASES)
+def test_the_truth_as_detections_scores_one(case: Case) -> None:
+    """But for equal boxes of one class, of which VOC counts one as found, and boxes without area."""
+    records = case.records()
+    rows = np.column_stack([records.object_image_ids, records.object_labels, records.object_boxes])
+    image_ids, labels, *corners = np.unique(rows[~records.object_ignore], axis=0).T
+    boxes = np.stack(corners, axis=1)
+    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    image_ids, labels, boxes = image_ids[kept].astype(np.int64), labels[kept].astype(np.int64), boxes[kept]
+    scores, ignore, areas = np.ones(len(boxes)), np.zeros(len(boxes), dtype=np.bool_), np.full(len(boxes), 100.0)
+    same = DetectionRecords(
+        records.image_ids, image_ids, boxes, scores, labels, image_ids, boxes, labels, ignore, object_areas=areas
+    )
+    evaluator = DetectionEvaluator(case.classes)
+    evaluator.merge(same.to_state())
+    result = evaluator.compute()
+    for number in (result.coco["AP"], result.voc10_ap50):
+        assert number == pytest.approx(1) if len(boxes) else math.isnan(number)
+
+
 def test_mask_grids_of_a_batch_are_scored_in_original_pixels() -> None:
     """An image of 80 x 100 in an input of 40 x 50: the grid's left half is the object."""
     grids = torch.zeros(1, 8, 8)
@@ -223,7 +261,8 @@ def test_file_and_screen_with_masks() -> None:
 
 
 def test_class_names_are_not_markup() -> None:
-    assert {"[bold]", "[/]"} <= set(printed(DetectionEvaluator(ClassTable(("[bold]", "[/]"))).compute()).split())
+    names = ("[bold]", "[/]", ":car:", "<script>")
+    assert set(names) <= set(printed(DetectionEvaluator(ClassTable(names)).compute()).split())
 
 
 def test_wrong_options() -> None:
@@ -243,6 +282,9 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (found([(LEFT, 0.9, 3)]), truth([]), "detections: expected labels from 0 to 2, got 3"),
         (found([]), truth([(LEFT, -1)]), "ground truth: expected labels from 0 to 2, got -1"),
         (found([(LEFT, math.nan, CAT)]), truth([]), "scores of detections: 1 of 1 numbers are NaN"),
+        (found([(LEFT, 0.5, CAT), ((0, 0, math.inf, 4), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 8 numbers"),
+        (found([((-math.inf, 0, 9, 9), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 4 numbers are NaN or inf"),
+        (found([]), truth([((0, 0, 9, math.nan), CAT)]), "boxes of the ground truth: 1 of 4 numbers are NaN or inf"),
         (replace(found([]), classes=ClassTable(("owl",))), truth([]), r"the detections' classes \['owl'\] are not the"),
         (replace(DETECTIONS, masks=None), OBJECTS, "detections: expected 1 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=None), "ground truth: expected 2 masks .* got none"),

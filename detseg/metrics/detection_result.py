@@ -5,22 +5,57 @@ NaN stands for "not defined" (no objects of that class or size); in files it is 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.detection.coco import CocoNumbers
-from detseg.metrics.detection.diagnosis import DiagnosisInputs
-from detseg.metrics.nan_values import format_number, without_nan
+import numpy as np
+
+from detseg.metrics.coco import CocoNumbers
+from detseg.metrics.interface import format_number, without_nan
+from detseg.metrics.records import DetectionRecords
+from detseg.metrics.voc import BestMatches, best_matches, rank_classes, voc10_average_precision
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
 _HEADLINE = ("AP", "AP50", "AP75")
+_IOU = 0.5
 _LOW_SCORE = 0.05
 _LABELS_SUSPECT = 0.2  # AP50 without labels from which wrong labels are suspected
 _MASKS_SUSPECT = 0.3  # AP50 of boxes from which wrong masks are suspected
+
+
+@dataclass(frozen=True)
+class DiagnosisInputs:
+    """What the detections look like, with and without their labels: numbers that tell apart why an AP is zero."""
+
+    highest_score: float  # of any detection; NaN without detections
+    highest_iou: float  # of any detection with any object of its image, whatever the labels; NaN without detections
+    num_overlapping: int  # detections with IoU >= 0.5 with an object of their image, whatever the labels
+    pooled_ap50: float  # VOC 2010 AP at IoU 0.5 of all classes ranked together; NaN without objects
+    unlabelled_ap50: float  # the same with all labels ignored
+
+
+def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> DiagnosisInputs:
+    """Compare the detections with their labels (``matches``) and without."""
+    no_labels = np.zeros_like(records.detection_labels), np.zeros_like(records.object_labels)
+    unlabelled = replace(records, detection_labels=no_labels[0], object_labels=no_labels[1])
+    unlabelled_matches = best_matches(unlabelled)
+    ious = unlabelled_matches.ious
+    pooled, without = (
+        voc10_average_precision(rank_classes(unlabelled, found, _IOU, num_classes=1)[0])
+        for found in (matches, unlabelled_matches)
+    )
+    return DiagnosisInputs(
+        highest_score=float(records.detection_scores.max()) if len(ious) else math.nan,
+        highest_iou=float(ious.max()) if len(ious) else math.nan,
+        num_overlapping=int(np.count_nonzero(ious >= _IOU)),
+        pooled_ap50=pooled,
+        unlabelled_ap50=without,
+    )
 
 
 @dataclass(frozen=True)
@@ -130,7 +165,7 @@ class DetectionResult:
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
         if undetected:
             sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
-        boxes, masks = self.coco["AP50"], float("nan") if self.masks is None else self.masks.summary["AP50"]
+        boxes, masks = self.coco["AP50"], math.nan if self.masks is None else self.masks.summary["AP50"]
         if boxes > _MASKS_SUSPECT and masks < boxes / 10:
             sentences.append(
                 f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "

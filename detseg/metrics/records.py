@@ -5,8 +5,9 @@ Letters: I images, D detections of all images, G ground-truth objects of all ima
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from typing import Any, Self
 
 import numpy as np
@@ -20,31 +21,18 @@ MaskColumn = npt.NDArray[np.object_]
 
 @dataclass(frozen=True, eq=False)
 class DetectionRecords:
-    """Detections and objects of I images, in pixels of the original images; xyxy, 0-based, half-open.
+    """Detections and objects of I images, in pixels of the original images."""
 
-    Attributes:
-        image_ids: (I,) int64, all different.
-        detection_image_ids: (D,) int64.
-        detection_boxes: (D, 4) float64 xyxy.
-        detection_scores: (D,) float64 in [0, 1].
-        detection_labels: (D,) int64.
-        object_image_ids: (G,) int64.
-        object_boxes: (G, 4) float64 xyxy.
-        object_labels: (G,) int64.
-        object_ignore: (G,) bool, crowd or difficult: neither right nor wrong to find.
-        object_areas: (G,) float64, square pixels.
-    """
-
-    image_ids: IntArray
-    detection_image_ids: IntArray
-    detection_boxes: FloatArray
-    detection_scores: FloatArray
-    detection_labels: IntArray
-    object_image_ids: IntArray
-    object_boxes: FloatArray
-    object_labels: IntArray
-    object_ignore: BoolArray
-    object_areas: FloatArray
+    image_ids: IntArray  # (I,), all different
+    detection_image_ids: IntArray  # (D,)
+    detection_boxes: FloatArray  # (D, 4) xyxy, 0-based, half-open
+    detection_scores: FloatArray  # (D,) in [0, 1]
+    detection_labels: IntArray  # (D,)
+    object_image_ids: IntArray  # (G,)
+    object_boxes: FloatArray  # (G, 4) xyxy, 0-based, half-open
+    object_labels: IntArray  # (G,)
+    object_ignore: BoolArray  # (G,), crowd or difficult: neither right nor wrong to find
+    object_areas: FloatArray  # (G,), square pixels
 
     @classmethod
     def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
@@ -80,11 +68,8 @@ class DetectionRecords:
 
     def without_images(self, image_ids: IntArray) -> Self:
         """The records of all images but the (K,) given ones."""
-        return self._select(
-            ~np.isin(self.image_ids, image_ids),
-            ~np.isin(self.detection_image_ids, image_ids),
-            ~np.isin(self.object_image_ids, image_ids),
-        )
+        columns = self.image_ids, self.detection_image_ids, self.object_image_ids
+        return self._select(*(~np.isin(column, image_ids) for column in columns))
 
     def to_state(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name, of plain numbers, to travel between processes."""
@@ -113,25 +98,15 @@ _MASK_COLUMNS = ("detection_masks", "object_masks")
 
 @dataclass(frozen=True, eq=False)
 class MaskRecords(DetectionRecords):
-    """Detections and objects of I images with their masks.
+    """Detections and objects of I images with their masks as run lengths."""
 
-    Attributes:
-        image_hw: (I, 2) int64, height and width in pixels; zeros for an image without any mask.
-        detection_masks: (D,) run lengths.
-        object_masks: (G,) run lengths.
-    """
-
-    image_hw: IntArray
-    detection_masks: MaskColumn
-    object_masks: MaskColumn
+    image_hw: IntArray  # (I, 2) height and width, pixels; zeros for an image without any mask
+    detection_masks: MaskColumn  # (D,)
+    object_masks: MaskColumn  # (G,)
 
     @classmethod
     def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
-        """The records of one image.
-
-        Raises:
-            ValueError: detections or objects have no masks, or masks of different image sizes.
-        """
+        """The records of one image; ValueError where masks are missing or of different image sizes."""
         found = _checked_masks(f"image {image_id}: detections", detections.masks, len(detections))
         true = _checked_masks(f"image {image_id}: ground truth", truth.masks, len(truth))
         if found is not None and true is not None and found.hw != true.hw:
@@ -148,10 +123,8 @@ class MaskRecords(DetectionRecords):
         )
 
     def to_state(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays by name, of plain numbers, to travel between processes.
-
-        A column of masks becomes its run lengths one after the other, (K,) uint8, and how many bytes each has.
-        """
+        """The arrays by name, of plain numbers: a column of masks becomes its run lengths one after the other, (K,)
+        uint8, and how many bytes each has."""
         state = super().to_state()
         for name in _MASK_COLUMNS:
             column = state.pop(name)
@@ -181,3 +154,40 @@ def _checked_masks(where: str, masks: InstanceMasks | None, num: int) -> Instanc
 
 def _column(masks: Iterable[bytes]) -> MaskColumn:
     return np.array(list(masks), dtype=np.object_)
+
+
+def overlapping_pairs(
+    detection_boxes: FloatArray,
+    object_boxes: FloatArray,
+    detection_groups: IntArray,
+    object_groups: IntArray,
+    chunk_size: int = 1 << 15,
+) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
+    """All pairs of a detection and an object of the same group with an area in common.
+
+    Args:
+        detection_boxes, object_boxes: (D, 4) and (G, 4) float64 xyxy, pixels.
+        detection_groups, object_groups: (D,) and (G,) int64, the latter ascending.
+        chunk_size: about how many pairs are compared at a time (memory does not grow with crowded images); those of a
+            detection stay together.
+
+    Yields:
+        Of P pairs, by detection and then by object: (P,) int64 positions of the detections and (P,) int64 of the
+        objects, and (P,) float64 areas of the intersections, above 0.
+    """
+    firsts = np.searchsorted(object_groups, detection_groups, side="left")
+    counts = np.searchsorted(object_groups, detection_groups, side="right") - firsts
+    before = np.cumsum(counts) - counts  # pairs of all earlier detections
+    left, top, right, bottom = np.ascontiguousarray(detection_boxes.T)
+    object_left, object_top, object_right, object_bottom = np.ascontiguousarray(object_boxes.T)
+    starts = np.flatnonzero(np.diff(before // chunk_size, prepend=-1)).tolist()
+    for start, end in pairwise([*starts, len(before)]):
+        num = counts[start:end]
+        detections = np.repeat(np.arange(start, end), num)
+        objects = np.arange(len(detections)) + np.repeat(firsts[start:end] - before[start:end] + before[start], num)
+        width = np.minimum(right[detections], object_right[objects])
+        width -= np.maximum(left[detections], object_left[objects])
+        height = np.minimum(bottom[detections], object_bottom[objects])
+        height -= np.maximum(top[detections], object_top[objects])
+        overlap = np.flatnonzero((width > 0) & (height > 0))
+        yield detections[overlap], objects[overlap], width[overlap] * height[overlap]

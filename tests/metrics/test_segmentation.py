@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from detseg.errors import DetsegError
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
-from detseg.ops.letterbox import Letterbox
-from detseg.ops.semantic import logits_at_original_size
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.ops.letterbox import Letterbox, logits_at_original_size
 from detseg.structures import Batch, BoxTargets, ClassTable, UInt8Array
 
 CLASSES = ClassTable(("sky", "road", "car"))

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from detseg.metrics.segmentation.evaluator import SegmentationEvaluator
-from detseg.metrics.segmentation.result import SegmentationResult, segmentation_result
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.metrics.segmentation_result import SegmentationResult, segmentation_result
 from detseg.structures import ClassTable
 from tests.shared_data import shared_data
 

@@ -1,4 +1,5 @@
-"""Pascal VOC's matching rule and average precision (Everingham et al. 2010, "The Pascal VOC Challenge", section 4.2).
+"""Pascal VOC's matching rule and average precision (Everingham et al. 2010, "The Pascal VOC Challenge", section 4.2),
+and the score threshold of the best F1.
 
 A detection is compared with the object of its image and class that it overlaps most, even if a better detection has
 that object already; then it is a false positive.  Corners are half-open here, so that the plain IoU equals the one that
@@ -9,41 +10,31 @@ Letters: D detections, G objects.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from detseg.metrics.detection.box_pairs import overlapping_pairs
-from detseg.metrics.detection.records import DetectionRecords
+from detseg.metrics.records import DetectionRecords, overlapping_pairs
 from detseg.structures import FloatArray, IntArray
 
 
 @dataclass(frozen=True, eq=False)
 class BestMatches:
-    """The object of the same image and class that each detection overlaps most.
+    """The object of the same image and class that each detection overlaps most."""
 
-    Attributes:
-        objects: (D,) int64, position of the object, the first of equals; -1 where none overlaps.
-        ious: (D,) float64 in [0, 1]; 0 where none overlaps.
-    """
-
-    objects: IntArray
-    ious: FloatArray
+    objects: IntArray  # (D,) position of the object, the first of equals; -1 where none overlaps
+    ious: FloatArray  # (D,) in [0, 1]; 0 where none overlaps
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The detections of a class that count (are not of crowd or difficult objects), best score first.
+    """The detections of a class that count (are not of crowd or difficult objects), best score first."""
 
-    Attributes:
-        scores: (D,) float64, descending.
-        true_positives: (D,) int64, among this and all better detections.
-        num_objects: objects to find.
-    """
-
-    scores: FloatArray
-    true_positives: IntArray
-    num_objects: int
+    scores: FloatArray  # (D,) descending
+    true_positives: IntArray  # (D,) among this and all better detections
+    num_objects: int  # to find
 
 
 def best_matches(records: DetectionRecords) -> BestMatches:
@@ -101,7 +92,7 @@ def voc07_average_precision(ranking: Ranking) -> float:
     """AP of VOC 2007 in [0, 1]: the mean over recall 0, 0.1, ..., 1 of the best precision at that recall or a higher
     one; NaN where there is nothing to find."""
     if not ranking.num_objects:
-        return float("nan")
+        return math.nan
     recall, precision = _recall_and_precision(ranking)
     levels = np.arange(11) / 10  # by division, so that a recall of 3 / 10 equals the level 0.3
     return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
@@ -111,7 +102,7 @@ def voc10_average_precision(ranking: Ranking) -> float:
     """AP of VOC 2010 and later in [0, 1]: the area under the precision-recall curve, precision made monotone; NaN where
     there is nothing to find."""
     if not ranking.num_objects:
-        return float("nan")
+        return math.nan
     recall, precision = _recall_and_precision(ranking)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0) * envelope))
@@ -120,3 +111,30 @@ def voc10_average_precision(ranking: Ranking) -> float:
 def _recall_and_precision(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
     found = ranking.true_positives
     return found / ranking.num_objects, found / np.arange(1, len(found) + 1)
+
+
+class BestF1(NamedTuple):
+    """What the detections with ``score >= threshold`` reach; fractions in [0, 1]."""
+
+    threshold: float  # NaN where no threshold finds anything
+    precision: float  # NaN without detections
+    recall: float
+    f1: float  # 2 precision recall / (precision + recall)
+
+
+def best_f1(ranking: Ranking) -> BestF1:
+    """The threshold with the best F1, the highest of equals; all NaN where there is nothing to find.
+
+    Detections of equal score are kept or dropped together, since no threshold separates them.
+    """
+    scores, found = ranking.scores, ranking.true_positives
+    if not ranking.num_objects:
+        return BestF1(math.nan, math.nan, math.nan, math.nan)
+    if not len(scores) or not found[-1]:
+        return BestF1(math.nan, 0.0 if len(scores) else math.nan, 0.0, 0.0)
+    kept = np.arange(1, len(scores) + 1)
+    last_of_equals = np.append(scores[1:] != scores[:-1], True)
+    f1 = np.where(last_of_equals, 2 * found / (kept + ranking.num_objects), -1.0)
+    best = int(np.argmax(f1))
+    recall = found[best] / ranking.num_objects
+    return BestF1(float(scores[best]), float(found[best] / kept[best]), float(recall), float(f1[best]))

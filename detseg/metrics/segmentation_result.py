@@ -2,11 +2,10 @@
 
 All numbers come from one confusion matrix n over the pixels of the whole data set (Long, Shelhamer, Darrell 2015,
 section 5), as in VOC and Cityscapes, and are not means over images: n[i, j] pixels of true class i predicted as j, t[i]
-pixels of true class i, p[i] predicted as i.  Ignored pixels count nowhere.  NaN stands for "not defined" (null in a
-file).
+pixels of true class i, p[i] predicted as i.  Ignored pixels count nowhere.  NaN: not defined (null in a file).
 
 A class that is neither in the truth nor predicted has no IoU and enters no mean.  A class that is predicted but not in
-the truth has IoU 0 and enters the mean: its pixels are wrong, and a mean without them would hide that.
+the truth has IoU 0 and enters the mean: its pixels are wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.nan_values import format_number, mean_defined, ratio, without_nan
+from detseg.metrics.interface import format_number, mean_defined, ratio, without_nan
 from detseg.structures import IGNORE_LABEL, IntArray
 
 if TYPE_CHECKING:
@@ -131,13 +130,12 @@ class SegmentationResult:
         from rich.text import Text
 
         summary = Table(box=SIMPLE_HEAD, show_header=False, title="Semantic segmentation", title_justify="left")
-        summary.add_row("mIoU", format_number(self.mean_iou), "pixel accuracy", format_number(self.pixel_accuracy))
-        summary.add_row(
-            "boundary IoU", format_number(self.mean_boundary_iou), "mean accuracy", format_number(self.mean_accuracy)
-        )
-        weighted = format_number(self.frequency_weighted_iou)
-        summary.add_row("frequency-weighted IoU", weighted, "mean Dice", format_number(self.mean_dice))
-
+        for one, value, other, beside in (
+            ("mIoU", self.mean_iou, "pixel accuracy", self.pixel_accuracy),
+            ("boundary IoU", self.mean_boundary_iou, "mean accuracy", self.mean_accuracy),
+            ("frequency-weighted IoU", self.frequency_weighted_iou, "mean Dice", self.mean_dice),
+        ):
+            summary.add_row(one, format_number(value), other, format_number(beside))
         rows = Table(box=SIMPLE_HEAD, title="By class", title_justify="left")
         rows.add_column("class", overflow="fold")
         for column in ("truth", "pred.", *_COLUMNS):
@@ -146,29 +144,20 @@ class SegmentationResult:
             fractions = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
             numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
             rows.add_row(Text(row.name), *fractions, *numbers)
-        return Group(summary, rows, self._footnote())
-
-    def _footnote(self) -> str:
-        return (
+        footnote = (
             f"{self.num_images} images, {self.num_pixels} pixels, {self.num_ignored} more ignored. All numbers are "
             f"over all pixels together, none is a mean over images. Truth, pred.: fractions of the pixels. b.IoU: "
             f"boundary IoU. A class neither in the truth nor predicted enters no mean; one only predicted enters mIoU "
             f"with 0."
         )
+        return Group(summary, rows, footnote)
 
 
 def segmentation_result(
     names: tuple[str, ...], confusion: IntArray, band_overlaps: IntArray, num_images: int, num_ignored: int
 ) -> SegmentationResult:
-    """Every number from the counts.
-
-    Args:
-        names: of the C classes.
-        confusion: (C, C), rows truth, columns prediction.
-        band_overlaps: (2, C), intersections and unions of the bands that boundary IoU compares.
-        num_images: evaluated images.
-        num_ignored: pixels that are not in ``confusion``.
-    """
+    """Every number from (C, C) ``confusion``, rows truth, columns prediction, and (2, C) ``band_overlaps``, the
+    intersections and unions of the bands; ``num_ignored`` pixels are not in ``confusion``."""
     counts = confusion.tolist()
     rows = []
     for k, name in enumerate(names):

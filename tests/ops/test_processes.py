@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detseg.ops.devices import resolve_device
+from detseg.ops.processes import resolve_device
 
 
 def test_known_names() -> None:

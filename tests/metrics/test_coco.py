@@ -1,31 +1,39 @@
-"""COCO's numbers of boxes and masks: against published results, against pycocotools on the same data, and by hand."""
+"""COCO's numbers of boxes and masks: against published results, every cell of pycocotools' tables, and by hand."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from detseg.data.formats.coco import read_coco
-from detseg.metrics.detection.coco import CocoNumbers
-from detseg.metrics.detection.evaluator import DetectionEvaluator
+from detseg.metrics.coco import CocoNumbers, coco_tables
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, DetectorOutput, FloatArray, ImageAnnotations
-from tests.metrics.detection.builders import (
+from tests.metrics.builders import (
+    CASES,
+    Case,
     as_stats,
     coco_classes,
     found,
     images_of_coco,
     plain_cocoeval,
     rectangles,
+    referee,
+    referee_tables,
     truth,
     xyxy,
 )
-from tests.metrics.detection.referee import Case, referee, referee_tables
 from tests.shared_data import shared_data
 
 CAT = ClassTable(("cat",))
@@ -160,3 +168,57 @@ def test_nothing_to_score_and_nothing_printed(capfd: pytest.CaptureFixture[str])
     for masks in (False, True):
         assert np.isnan(list(numbers(masks=masks).values())).all()
     assert capfd.readouterr() == ("", "")
+
+
+LIMITS = st.sampled_from([1, 2, 5, 10, 11, 100, 400])
+
+
+def check_cells(
+    records: DetectionRecords, classes: ClassTable, limit: int, like: DetectionRecords | None = None
+) -> None:
+    """Compare with pycocotools' tables of the same records, or of ``like``."""
+    ours = coco_tables(records, classes, limit, "segm" if isinstance(records, MaskRecords) else "bbox")
+    for mine, other in zip(ours, referee_tables(like or records, classes, limit), strict=True):
+        assert mine.shape == other.shape
+        np.testing.assert_array_equal(mine, other)
+
+
+@settings(max_examples=60, deadline=None)
+@given(case=CASES, limit=LIMITS)
+def test_cells_of_boxes(case: Case, limit: int) -> None:
+    """Ties of scores, of IoUs, IoUs that are a threshold, crowds, areas at the borders of sizes, boxes of no area,
+    classes and images without objects or detections, records in any order, ids of any order."""
+    check_cells(case.records(), case.classes, limit)
+
+
+@settings(max_examples=30, deadline=None)
+@given(case=CASES, limit=LIMITS)
+def test_cells_of_masks(case: Case, limit: int) -> None:
+    check_cells(case.mask_records(), case.classes, limit)
+
+
+@pytest.mark.parametrize("limit", [3, 100, 400])
+def test_crowded_images(limit: int) -> None:
+    """Hundreds of detections of the same few dozen objects: more pairs than are compared at a time."""
+    case = Case(seed=4, num_images=2, num_objects=100, num_detections=2000, num_classes=2, grid=4)
+    check_cells(case.records(), case.classes, limit)
+
+
+def test_more_images_than_are_matched_at_a_time() -> None:
+    case = Case(seed=5, num_images=2500, num_objects=4000, num_detections=6000, num_classes=2, grid=4)
+    check_cells(case.records(), case.classes, 100)
+
+
+@pytest.mark.parametrize("first_id", [-(10**7), 10**7])
+def test_more_images_and_classes_than_a_small_type_counts(first_id: int) -> None:
+    """300 classes, and 70 000 images without anything before or after the others: 8 and 16 bits would wrap."""
+    case = Case(seed=6, num_images=12, num_objects=60, num_detections=300, num_classes=300)
+    records = case.records()
+    padded = replace(records, image_ids=np.concatenate([np.arange(first_id, first_id + 70_000), records.image_ids]))
+    check_cells(padded, case.classes, 100, like=records)
+
+
+def test_neither_classes_nor_images() -> None:
+    for records in (DetectionRecords.concatenate([]), MaskRecords.concatenate([])):
+        check_cells(records, Case(7, 0, 0, 0).classes, 100)
+    assert math.isnan(DetectionEvaluator(ClassTable(())).compute().coco["AP"])

@@ -1,6 +1,6 @@
 """The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1.
 
-Training, ``tools/evaluate.py`` and exported models are all scored by it.
+Training, ``detseg evaluate`` and exported models are all scored by it.
 """
 
 from __future__ import annotations
@@ -11,20 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from detseg.metrics.detection.best_f1 import best_f1
-from detseg.metrics.detection.coco import CocoNumbers, coco_numbers
-from detseg.metrics.detection.diagnosis import diagnosis_inputs
-from detseg.metrics.detection.records import DetectionRecords, MaskRecords
-from detseg.metrics.detection.result import ClassResult, DetectionResult
-from detseg.metrics.detection.voc import (
+from detseg.metrics.coco import CocoNumbers, coco_numbers
+from detseg.metrics.detection_result import ClassResult, DetectionResult, diagnosis_inputs
+from detseg.metrics.interface import mean_defined
+from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.metrics.voc import (
     BestMatches,
+    best_f1,
     best_matches,
     rank_classes,
     voc07_average_precision,
     voc10_average_precision,
 )
-from detseg.metrics.nan_values import mean_defined
-from detseg.structures import Batch, ClassTable, DetectorOutput, FloatArray, ImageAnnotations, IntArray
+from detseg.structures import Batch, ClassTable, DetectorOutput, FloatArray, ImageAnnotations
 
 _VOC_IOU = 0.5
 
@@ -84,8 +83,11 @@ class DetectionEvaluator:
                 f"{list(self.classes.names)}"
             )
         part = self._records_type.of_image(image_id, detections, truth)
-        self._check_labels(f"image {image_id}: detections", part.detection_labels)
-        self._check_labels(f"image {image_id}: ground truth", part.object_labels)
+        for where, labels in (("detections", part.detection_labels), ("ground truth", part.object_labels)):
+            wrong = labels[(labels < 0) | (labels >= len(self.classes))]
+            if len(wrong):
+                highest = len(self.classes) - 1
+                raise ValueError(f"image {image_id}: {where}: expected labels from 0 to {highest}, got {wrong[0]}")
         _check_finite(f"image {image_id}: boxes of detections", part.detection_boxes)
         _check_finite(f"image {image_id}: scores of detections", part.detection_scores)
         _check_finite(f"image {image_id}: boxes of the ground truth", part.object_boxes)
@@ -105,9 +107,8 @@ class DetectionEvaluator:
 
     def update_batch(self, batch: Batch, detections: Sequence[DetectorOutput]) -> None:
         """Add the images of an evaluation batch; ``detections`` are in pixels of its network input."""
-        for image_id, truth, found in zip(
-            batch.image_ids, batch.annotations, batch.to_original(detections), strict=True
-        ):
+        originals = batch.to_original(detections)
+        for image_id, truth, found in zip(batch.image_ids, batch.annotations, originals, strict=True):
             self.update(image_id, found, truth)
 
     def compute(self) -> DetectionResult:
@@ -116,14 +117,15 @@ class DetectionEvaluator:
         coco = coco_numbers(records, self.classes, self.max_detections)
         matches = best_matches(records)
         classes = self._class_results(records, matches, coco)
+        num_ignored = int(np.count_nonzero(records.object_ignore))
         return DetectionResult(
             coco=coco.summary,
             voc07_ap50=mean_defined([row.voc07_ap50 for row in classes]),
             voc10_ap50=mean_defined([row.voc10_ap50 for row in classes]),
             classes=classes,
             num_images=len(records.image_ids),
-            num_objects=int(np.count_nonzero(~records.object_ignore)),
-            num_ignored=int(np.count_nonzero(records.object_ignore)),
+            num_objects=len(records.object_ignore) - num_ignored,
+            num_ignored=num_ignored,
             num_detections=len(records.detection_scores),
             max_detections=self.max_detections,
             f1_iou=self.f1_iou,
@@ -151,11 +153,6 @@ class DetectionEvaluator:
             )
             for label, name in enumerate(self.classes.names)
         )
-
-    def _check_labels(self, where: str, labels: IntArray) -> None:
-        wrong = labels[(labels < 0) | (labels >= len(self.classes))]
-        if len(wrong):
-            raise ValueError(f"{where}: expected labels from 0 to {len(self.classes) - 1}, got {wrong[0]}")
 
 
 def _check_finite(where: str, values: FloatArray) -> None:

@@ -1,1 +1,0 @@
-"""Metrics of boxes and instance masks: COCO AP, VOC AP, precision and recall."""

@@ -1,1 +1,0 @@
-"""Metrics of label maps: IoU, Dice, pixel accuracy, boundary IoU."""
