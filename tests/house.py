@@ -39,7 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": FOUNDATION,
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
-    "metrics": FOUNDATION,
+    "metrics": {"errors", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
     "training": FOUNDATION | {"checkpoint", "config", "data", "draw", "memory", "metrics", "models"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
