@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": FOUNDATION,
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
-    "metrics": FOUNDATION,
+    "metrics": {"errors", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
     "training": EVERYTHING - {"predict"} | {"tasks", "tuning"},
     "tasks": FOUNDATION | {"config", "draw", "metrics", "training"},

@@ -306,9 +306,10 @@ def _tables(
         inside = ~outside[:, size] & (ranked.ranks < max_detections)
         sums = _sums(inside)
         inside = inside[matches.detections]
-        needed = np.empty((num_classes, len(_RECALL_LEVELS)), dtype=np.int64)
+        needed = np.empty((num_classes, len(_RECALL_LEVELS)), dtype=np.int64)  # to be found to reach each level
         for k, num in enumerate(num_objects[:, size].tolist()):
-            needed[k] = _needed_at_levels(num)
+            recalls = np.arange(num + 1) / max(num, 1)
+            needed[k] = np.maximum(np.searchsorted(recalls, _RECALL_LEVELS, side="left"), 1)
         for threshold in range(num_thresholds):
             found, ignored = matches.found[threshold, size], matches.ignored[threshold, size]
             # A detection without an object counts if it is of the size, one with an object if that object counts.
@@ -343,12 +344,6 @@ def _best_precision(classes: IntArray, num_counted: IntArray, needed: IntArray) 
     places = np.where(needed <= nums[:, None], starts[:, None] + needed - 1, not_reached)
     best: FloatArray = np.append(precision, 0.0)[places]
     return best
-
-
-def _needed_at_levels(num_objects: int) -> IntArray:
-    """(R,) int64, how many of the objects must be found to reach each recall level, at least 1."""
-    recalls = np.arange(num_objects + 1) / max(num_objects, 1)
-    return np.maximum(np.searchsorted(recalls, _RECALL_LEVELS, side="left"), 1)
 
 
 def _sums(values: BoolArray | npt.NDArray[np.int8]) -> IntArray:

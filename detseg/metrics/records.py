@@ -156,23 +156,23 @@ def _column(masks: Iterable[bytes]) -> MaskColumn:
     return np.array(list(masks), dtype=np.object_)
 
 
+_CHUNK = 1 << 15  # about so many pairs are compared at a time: memory does not grow with crowded images
+
+
 def overlapping_pairs(
     detection_boxes: FloatArray,
     object_boxes: FloatArray,
     detection_groups: IntArray,
     object_groups: IntArray,
-    chunk_size: int = 1 << 15,
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
     """All pairs of a detection and an object of the same group with an area in common.
 
     Args:
         detection_boxes, object_boxes: (D, 4) and (G, 4) float64 xyxy, pixels.
         detection_groups, object_groups: (D,) and (G,) int64, the latter ascending.
-        chunk_size: about how many pairs are compared at a time (memory does not grow with crowded images); those of a
-            detection stay together.
 
     Yields:
-        Of P pairs, by detection and then by object: (P,) int64 positions of the detections and (P,) int64 of the
+        Chunks of P pairs, by detection and then by object: (P,) int64 positions of the detections and (P,) int64 of the
         objects, and (P,) float64 areas of the intersections, above 0.
     """
     firsts = np.searchsorted(object_groups, detection_groups, side="left")
@@ -180,7 +180,7 @@ def overlapping_pairs(
     before = np.cumsum(counts) - counts  # pairs of all earlier detections
     left, top, right, bottom = np.ascontiguousarray(detection_boxes.T)
     object_left, object_top, object_right, object_bottom = np.ascontiguousarray(object_boxes.T)
-    starts = np.flatnonzero(np.diff(before // chunk_size, prepend=-1)).tolist()
+    starts = np.flatnonzero(np.diff(before // _CHUNK, prepend=-1)).tolist()
     for start, end in pairwise([*starts, len(before)]):
         num = counts[start:end]
         detections = np.repeat(np.arange(start, end), num)

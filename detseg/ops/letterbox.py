@@ -1,4 +1,4 @@
-"""Between images and the network: resizing of images, boxes and label maps to its input, and of its logits back.
+"""Between images and the network: resizing of images and boxes to its input, and of its logits back to label maps.
 
 Training, evaluation and prediction share these functions.  A letterbox scales an image to fit the network input, keeps
 its proportions, centres it and pads the rest.  The geometry is a value of its own, so that boxes are mapped there and
@@ -22,7 +22,6 @@ from torch import Tensor
 UInt8Array = npt.NDArray[np.uint8]
 
 PAD_VALUE = 114  # grey level of the padding (about the mean of natural images), in 0..255
-PAD_LABEL = 255  # of the padding of semantic maps; `IGNORE_LABEL` of detseg.structures, which imports this package
 _PIECE = 1 << 22  # values (16 MiB of float32) that are interpolated at a time; at least one plane of one class
 
 
@@ -78,15 +77,6 @@ class Letterbox:
         canvas[self.inside] = resize(image, self.resized_hw)
         return canvas
 
-    def apply_labels(self, semantic: UInt8Array) -> UInt8Array:
-        """Resize an (H, W) uint8 semantic map by nearest neighbour and pad it with ``PAD_LABEL`` to `input_hw`;
-        ValueError where it is not of `original_hw`."""
-        if semantic.shape != self.original_hw:
-            raise ValueError(f"expected a semantic map of height and width {self.original_hw}, got {semantic.shape}")
-        canvas = np.full(self.input_hw, PAD_LABEL, dtype=np.uint8)
-        canvas[self.inside] = resize_labels(semantic, self.resized_hw)
-        return canvas
-
     def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
         sx, sy = self.scale_xy
@@ -118,21 +108,12 @@ def resize(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
     return resized
 
 
-def resize_labels(semantic: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
-    """Resize an (H, W) uint8 semantic map: each new pixel takes the label of the pixel that its centre falls into.
-
-    On a border between two pixels, the right or lower one is taken. OpenCV's INTER_NEAREST is shifted by up to half a
-    pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such borders.
-    """
-    if semantic.shape == hw:
-        return semantic
-    rows, columns = (nearest_pixels(side, length) for side, length in zip(semantic.shape, hw, strict=True))
-    resized: UInt8Array = semantic.take(rows, axis=0).take(columns, axis=1)
-    return resized
-
-
 def nearest_pixels(side: int, length: int) -> npt.NDArray[np.int64]:
-    """(length,) positions of the nearest of `side` pixels when they are resized to `length`, in exact arithmetic."""
+    """(length,) which of `side` pixels lies under the centre of each pixel when they are resized to `length`.
+
+    In exact arithmetic; on a border between two pixels, the right or lower one. OpenCV's INTER_NEAREST is shifted by up
+    to half a pixel against `resize`; its INTER_NEAREST_EXACT is not consistent at such borders.
+    """
     centers_twice = 2 * np.arange(length, dtype=np.int64) + 1  # in half pixels of the result
     return centers_twice * side // (2 * length)
 
@@ -172,10 +153,11 @@ def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
         raise ValueError(f"logits: expected 1 to 255 classes, got {len(planes)}")
     height, width = letterbox.original_hw
     num_at_once = max(_PIECE // (height * width), 1)
-    best, labels = _best(_interpolate(planes[:num_at_once], (height, width)))
+    best, label = _interpolate(planes[:num_at_once], (height, width)).max(dim=0)
+    labels = label.to(torch.uint8)
     for first in range(num_at_once, len(planes), num_at_once):
-        value, label = _best(_interpolate(planes[first : first + num_at_once], (height, width)))
-        labels = torch.where(value > best, label + first, labels)
+        value, label = _interpolate(planes[first : first + num_at_once], (height, width)).max(dim=0)
+        labels = torch.where(value > best, (label + first).to(torch.uint8), labels)
         best = torch.maximum(best, value)
     return labels
 
@@ -193,11 +175,3 @@ def _without_padding(logits: Tensor, letterbox: Letterbox) -> Tensor:
 
 def _interpolate(planes: Tensor, hw: tuple[int, int]) -> Tensor:
     return F.interpolate(planes[None], size=hw, mode="bilinear", align_corners=False)[0]
-
-
-def _best(planes: Tensor) -> tuple[Tensor, Tensor]:
-    """(K, H, W) → (H, W) the highest value, (H, W) uint8 its first position."""
-    if len(planes) == 1:
-        return planes[0], torch.zeros_like(planes[0], dtype=torch.uint8)
-    value, position = planes.max(dim=0)
-    return value, position.to(torch.uint8)

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.fuzz.campaign import Failure, Tally, Target, limited_memory, try_input, try_inputs
+from tests.fuzz.campaign import Failure, Tally, Target, limited_memory, try_inputs
 from tests.fuzz.targets import TARGETS
 
 STUCK = 120.0  # seconds by the clock after which the process is ended: code that no signal interrupts hangs
@@ -40,14 +40,13 @@ def main() -> int:
     failed = False
     with tempfile.TemporaryDirectory() as scratch, limited_memory():
         for name in names:
-            target = TARGETS[name](Path(scratch) / name)
-            if args.input is not None:
-                failed |= _show(target, args.seed, args.input, args.out)
-                continue
-            start = time.monotonic()
-            numbers = range(args.count) if args.count else _until(start + args.seconds / len(names))
+            target, start = TARGETS[name](Path(scratch) / name), time.monotonic()
+            one = [] if args.input is None else [args.input]
+            numbers = one or (range(args.count) if args.count else _until(start + args.seconds / len(names)))
             tally = try_inputs(target, args.seed, _watched(iter(numbers), target, args.seed))
             _report(target, args.seed, tally, time.monotonic() - start, args.out)
+            if one and tally.failures:
+                print(tally.failures[0].details)
             failed |= bool(tally.failures)
     return 1 if failed else 0
 
@@ -80,16 +79,6 @@ def _save(failure: Failure, out: Path, name: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / name).write_bytes(failure.content)
     (out / f"{name}.txt").write_text(failure.details, encoding="utf-8", errors="backslashreplace")
-
-
-def _show(target: Target, seed: int, number: int, out: Path) -> bool:
-    content = target.content(seed, number)
-    end, failure = try_input(target, content, number)
-    print(f"{target.name} --seed {seed} --input {number}: {len(content)} bytes: {end}")
-    if failure is not None:
-        print(failure.kind, failure.details, sep="\n")
-        _save(failure, out, f"{target.name}-{seed}-{number}")
-    return failure is not None
 
 
 if __name__ == "__main__":

@@ -14,17 +14,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from detseg.ops.letterbox import (
-    PAD_LABEL,
-    PAD_VALUE,
     Letterbox,
     label_map,
     logits_at_original_size,
+    nearest_pixels,
     resize,
-    resize_labels,
     stack_images,
     to_float,
 )
-from detseg.structures import IGNORE_LABEL
 from tests.fuzz.strategies import boxes_inside, seeds
 
 
@@ -95,19 +92,17 @@ HWS = [(48, 80), (300, 200), (1, 90), (90, 1), (1, 1), (64, 96), (1, 4000), (400
 
 @pytest.mark.parametrize("input_hw", [(64, 96), (32, 32)])
 @pytest.mark.parametrize("hw", HWS)
-def test_pixels_are_opencvs_and_labels_lie_where_the_image_lies(hw: tuple[int, int], input_hw: tuple[int, int]) -> None:
-    image, labels, letterbox = noise(*hw), label_noise(*hw) % 200, Letterbox.fit(hw, input_hw)
+def test_pixels_are_opencvs_and_the_padding_is_grey(hw: tuple[int, int], input_hw: tuple[int, int]) -> None:
+    image, letterbox = noise(*hw), Letterbox.fit(hw, input_hw)
     rows, columns = letterbox.resized_hw
-    inside = slice(letterbox.top, letterbox.top + rows), slice(letterbox.left, letterbox.left + columns)
     interpolation = cv2.INTER_AREA if rows * columns < hw[0] * hw[1] else cv2.INTER_LINEAR
     expected = np.full((*input_hw, 3), 114, dtype=np.uint8)
-    expected[inside] = cv2.resize(image, (columns, rows), interpolation=interpolation)
-    expected_labels = np.full(input_hw, 255, dtype=np.uint8)
-    expected_labels[inside] = resize_labels(labels, (rows, columns))
-    for result, wanted in ((letterbox.apply(image), expected), (letterbox.apply_labels(labels), expected_labels)):
-        assert result.dtype == np.uint8
-        np.testing.assert_array_equal(result, wanted)
-    assert (PAD_VALUE, PAD_LABEL) == (114, IGNORE_LABEL)
+    expected[letterbox.top :, letterbox.left :][:rows, :columns] = cv2.resize(
+        image, (columns, rows), interpolation=interpolation
+    )
+    result = letterbox.apply(image)
+    assert result.dtype == np.uint8
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_shrinking_averages() -> None:
@@ -115,10 +110,6 @@ def test_shrinking_averages() -> None:
     board = ((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype(np.uint8)
     small = resize(np.stack([board] * 3, axis=2), (16, 16))
     assert np.abs(small.astype(int) - 127).max() <= 1
-
-
-def label_noise(height: int, width: int) -> npt.NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -132,48 +123,23 @@ def label_noise(height: int, width: int) -> npt.NDArray[np.uint8]:
         ([0, 1, 2, 3, 4], 1, [2]),
     ],
 )
-def test_labels_of_a_line_by_hand(labels: list[int], length: int, expected: list[int]) -> None:
-    line = np.array([labels], dtype=np.uint8)
-    assert resize_labels(line, (1, length)).tolist() == [expected]
-    assert resize_labels(line.T, (length, 1)).ravel().tolist() == expected
+def test_nearest_pixels_by_hand(labels: list[int], length: int, expected: list[int]) -> None:
+    assert nearest_pixels(len(labels), length).tolist() == expected
 
 
-@given(st.tuples(*[st.integers(1, 50)] * 4))
-def test_labels_are_those_of_the_nearest_pixel(sides: tuple[int, int, int, int]) -> None:
-    """Brute force: no centre of a pixel of the original is nearer than that of the one taken."""
-    height, width, rows, columns = sides
-    result = resize_labels(np.arange(height * width).astype(np.uint16).reshape(height, width), (rows, columns))  # type: ignore[arg-type]  # more labels than 256 tell every pixel
-    assert result.shape == (rows, columns)
-    for taken, side, length in ((result[:, 0] // width, height, rows), (result[0] % width, width, columns)):
-        positions = (2 * np.arange(length) + 1) * side  # all in units of 1 / (2 · length) pixels
-        distances = np.abs(positions[:, None] - (2 * np.arange(side) + 1) * length)
-        np.testing.assert_array_equal(distances[np.arange(length), taken], distances.min(axis=1))
-
-
-@pytest.mark.parametrize("side", [23, 40, 61, 150, 201, 333])
-def test_image_and_labels_do_not_drift_apart(side: int) -> None:
-    """The centroid of a disc is the same in both, whether it shrinks or grows; half a pixel would be seen."""
-    rows, columns = np.indices((side, side)) + 0.5
-    letterbox = Letterbox.fit((side, side), (96, 96))
-    differences = []
-    for x, y in np.random.default_rng(0).uniform(0.4, 0.6, (20, 2)) * side:
-        disc = ((columns - x) ** 2 + (rows - y) ** 2 < (0.3 * side) ** 2).astype(np.uint8)
-        image = letterbox.apply(np.repeat(255 * disc[..., None], 3, axis=2))[..., 0].astype(float)
-        labels = letterbox.apply_labels(disc).astype(float)
-        places = np.indices((96, 96))
-        differences.append([(places * w).sum(axis=(1, 2)) / w.sum() for w in (image, labels)])
-    drift = np.subtract(*np.array(differences).transpose(1, 0, 2)).mean(axis=0)
-    assert np.abs(drift).max() < 0.1
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_no_centre_is_nearer_than_that_of_the_pixel_taken(side: int, length: int) -> None:
+    positions = (2 * np.arange(length) + 1) * side  # all in units of 1 / (2 · length) pixels
+    distances = np.abs(positions[:, None] - (2 * np.arange(side) + 1) * length)
+    taken = nearest_pixels(side, length)
+    np.testing.assert_array_equal(distances[np.arange(length), taken], distances.min(axis=1))
 
 
 def test_the_same_size_is_left_alone_and_another_is_an_error() -> None:
-    image, labels = noise(32, 64), label_noise(32, 64)
+    image = noise(32, 64)
     assert resize(image, (32, 64)) is image
-    assert resize_labels(labels, (32, 64)) is labels
-    letterbox = Letterbox.fit((10, 20), (64, 64))
-    for apply, wrong in ((letterbox.apply, noise(20, 10)), (letterbox.apply_labels, label_noise(20, 10))):
-        with pytest.raises(ValueError, match=r"height and width \(10, 20\), got \(20, 10\)"):
-            apply(wrong)
+    with pytest.raises(ValueError, match=r"height and width \(10, 20\), got \(20, 10\)"):
+        Letterbox.fit((10, 20), (64, 64)).apply(noise(20, 10))
     with pytest.raises(ValueError, match="at least one pixel, got height 0 and width 5"):
         Letterbox.fit((0, 5), (64, 64))
 

@@ -16,6 +16,7 @@ import torch
 
 from detseg.checkpoint import ENTRY, model_entry
 from detseg.structures import ClassTable
+from tests.fuzz.mutator import put_together
 
 
 class Opens:
@@ -114,11 +115,5 @@ def one_number_a_trillion_times() -> dict[str, Any]:
 
 def png_that_declares(width: int, height: int) -> bytes:
     """A PNG of a size in its header, with a few bytes of pixels."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
-    )
+    return put_together([(b"IHDR", header), (b"IDAT", zlib.compress(bytes(100))), (b"IEND", b"")])

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
-from tests.data.images.painted import assert_bounds_of_masks, blobs, bounds, edges, ellipses, painted
+from tests.data.images.painted import (
+    assert_bounds_of_masks,
+    blobs,
+    bounds,
+    edges,
+    ellipses,
+    letterboxed_labels,
+    painted,
+)
 
 OFF = AugmentationConfig(horizontal_flip=0.0)
 
@@ -28,7 +36,7 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
         letterbox = Letterbox.fit(hw, (64, 96))
         result = TrainTransform(OFF)(item, (64, 96), rng())
         np.testing.assert_array_equal(result.image, letterbox.apply(image))
-        np.testing.assert_array_equal(result.semantic, letterbox.apply_labels(semantic))
+        np.testing.assert_array_equal(result.semantic, letterboxed_labels(semantic, letterbox))
         np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
 
 

@@ -19,7 +19,7 @@ from detseg.data.loading.examples import Example, to_item
 from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError
 from tests.data.formats.mask_layouts import rectangle, write_coco_masks
-from tests.data.images.painted import edges
+from tests.data.images.painted import edges, letterboxed_labels
 from tests.shared_data import shared_data
 
 RUNS = {"size": [6, 8], "counts": [6, 12, 30]}
@@ -121,7 +121,7 @@ def test_evaluation_batches_hold_letterboxed_masks() -> None:
             truth = whole.annotations(24 - 6 * index).masks
             assert truth is not None
             assert objects.masks == truth
-            full = [letterbox.apply_labels(mask.view(np.uint8)) == 1 for mask in truth.dense()]
+            full = [letterboxed_labels(mask.view(np.uint8), letterbox) == 1 for mask in truth.dense()]
             assert target.masks is not None
             np.testing.assert_array_equal(target.masks.numpy(), np.array([mask for mask in full if mask.any()]))
             assert target.boxes.tolist() == [edges(mask) for mask in target.masks.numpy()]

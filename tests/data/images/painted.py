@@ -14,13 +14,22 @@ from PIL import Image
 from detseg.data.augment.instance_layers import InstanceLayers
 from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.errors import DataError
-from detseg.ops.letterbox import PAD_VALUE
+from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array
 
 WHITE = (255, 255, 255)
 
 LABEL_COLORS = {0: (0, 0, 0), 1: (255, 0, 0), 2: (0, 255, 0), 3: (0, 0, 255), IGNORE_LABEL: (PAD_VALUE,) * 3}
 """The colour of each label; none is a mixture of others, so where one is seen pure, nothing else was mixed in."""
+
+
+def letterboxed_labels(labels: UInt8Array, letterbox: Letterbox) -> UInt8Array:
+    """The map in the network's input by hand: each pixel has the label under its centre, the padding is ignored."""
+    sizes = zip(labels.shape, letterbox.resized_hw, strict=True)
+    rows, columns = ([(2 * k + 1) * side // (2 * length) for k in range(length)] for side, length in sizes)
+    canvas = np.full(letterbox.input_hw, IGNORE_LABEL, dtype=np.uint8)
+    canvas[letterbox.top :, letterbox.left :][: len(rows), : len(columns)] = labels[np.ix_(rows, columns)]
+    return canvas
 
 
 STORED_AS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}

@@ -17,7 +17,7 @@ from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, tr
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
 from detseg.structures import Batch
-from tests.data.images.painted import LabeledSource, PaintedSource
+from tests.data.images.painted import LabeledSource, PaintedSource, letterboxed_labels
 
 AFFINE = AffineConfig(probability=0.7, rotate_degrees=10, shear_degrees=5)
 COLOR, ELASTIC = ColorConfig(probability=0.7), ElasticConfig(probability=0.5)
@@ -135,7 +135,7 @@ def test_evaluation_batches_lead_back_to_the_original_annotations(source: Painte
             assert (batch.semantic is None) == (sample.semantic is None)
             if batch.semantic is not None and sample.semantic is not None:
                 np.testing.assert_array_equal(batch.semantic_truths[row], sample.semantic)
-                labels = letterbox.apply_labels(sample.semantic)
+                labels = letterboxed_labels(sample.semantic, letterbox)
                 np.testing.assert_array_equal(batch.semantic[row].numpy(), labels)
             seen.append(index)
     assert seen == list(range(10))
