@@ -50,8 +50,8 @@ def messages_on_console() -> Iterator[None]:
 
 
 def rendered(table: RenderableType) -> str:
-    """What rich would show, as plain text 80 columns wide."""
-    page = Console(width=80, file=io.StringIO(), markup=False, emoji=False)
+    """What rich would show on ``console``, as plain text at least 80 columns wide."""
+    page = Console(width=max(80, console.width), file=io.StringIO(), markup=False, emoji=False)
     with page.capture() as text:
         page.print(table)
     return text.get().rstrip("\n")

@@ -84,6 +84,8 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
     Raises:
         DetsegError: settings, data or checkpoint are missing or wrong.
     """
+    if checkpoint is not None and not checkpoint.is_file():
+        raise CheckpointError(f"{checkpoint}: no such checkpoint")
     batch_size, accelerator = config.data.num_images, config.trainer.accelerator
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
