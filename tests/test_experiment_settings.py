@@ -9,7 +9,7 @@ import yaml
 from rich.console import Console
 
 from detseg.config.load import load_config
-from detseg.data.synthetic.write import write_shapes
+from detseg.data.shapes import write_shapes
 from detseg.errors import ConfigError
 from detseg.experiment import build_trainer, train
 from tests.tiny import TinyRun, tiny_config, write_colors

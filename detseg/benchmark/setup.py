@@ -22,7 +22,7 @@ from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
-from detseg.data.synthetic.scenes import Split, render_scene
+from detseg.data.shapes import Split, render_scene
 from detseg.errors import CheckpointError, DataError
 from detseg.experiment.assembly import build_data, build_task
 from detseg.experiment.preparation import AnyDataset, open_data, settings_from_data

@@ -13,9 +13,9 @@ from detseg.config.schema.model import YoloConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.segmentation import FcnConfig, UNetConfig
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.data.checks.fingerprint import fingerprint
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.fingerprint import fingerprint
 from detseg.experiment.preparation import AnyDataset
 from detseg.experiment.strategy import with_synchronised_norm
 from detseg.factory import build_model

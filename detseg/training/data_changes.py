@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from detseg.data.checks.fingerprint import Fingerprint
+from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 
 

@@ -12,7 +12,7 @@ from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_dataset, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.synthetic.scenes import render_scene
+from detseg.data.shapes import render_scene
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.structures import ClassTable
 from tests.data.formats.readers import LABELS, MASK_CLASSES
 from tests.fuzz.campaign import Target

@@ -15,9 +15,8 @@ from pycocotools import mask as referee
 from detseg.data.annotations.regions import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
-from detseg.data.formats.voc import read_voc
+from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_xml
 from detseg.data.formats.voc_writer import VocWriter, write_voc_xml
-from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml
 from detseg.ops.masks import compressed, decode_mask, decode_part, encode_edges, encode_mask, encode_part, run_lengths
 from detseg.structures import BoolArray, InstanceMasks
 from tests.fuzz.strategies import boxes_inside, seeds

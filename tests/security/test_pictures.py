@@ -10,8 +10,7 @@ import pytest
 from PIL import ImageFile
 
 from detseg.cli import predict
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import ClassTable

@@ -17,7 +17,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from detseg.data.formats.voc_xml import read_voc_xml
+from detseg.data.formats.voc import read_voc_xml
 from detseg.errors import DataError
 from detseg.predict.exports import CocoExport, VocExport
 from detseg.structures import ClassTable, Detections

@@ -1,111 +1,32 @@
-"""COCO's segmentations (Lin et al. 2014): polygons, or the run lengths (RLE) of `detseg.ops.masks`.
-
-They stay text in the annotation file until an image is used, and are filled exactly as pycocotools fills them.
-"""
+"""COCO's segmentations (Lin et al. 2014): polygons, or the run lengths (RLE) of `detseg.ops.masks`."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from detseg.data.annotations.shared import SharedArrays
-from detseg.errors import DataError
 from detseg.messages import shown
 from detseg.ops.masks import encode_edges, run_lengths
-from detseg.structures import InstanceMasks, IntArray
 
-LARGEST = 1e15
-"""Numbers beyond this are no pixels; up to it, float64 holds every whole number."""
+LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds every whole number
 
-_MAX_COORDINATE = 1e6
-"""Corners of polygons farther from the image's corner than this, in pixels, are taken for mistakes."""
+_MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
 
 _POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
 
 
-def file_version(file: BinaryIO) -> tuple[int, int]:
-    """Size in bytes of an open file, and when it was last changed, in nanoseconds."""
-    state = os.fstat(file.fileno())
-    return state.st_size, state.st_mtime_ns
-
-
-@dataclass(frozen=True, eq=False)
-class Segmentations(SharedArrays):
-    """Where the segmentations of T objects lie in an annotation file, which every use opens again, for any thread.
-
-    Attributes:
-        file: JSON in UTF-8.
-        version: of the file, as `file_version` gives it.
-        annotation_ids: (T,) int64, for messages.
-        starts: (T,) int64, the position in the file of the first byte of each.
-        lengths: (T,) int64, bytes of each; 0 where an annotation has no segmentation.
-    """
-
-    file: Path
-    version: tuple[int, int]
-    annotation_ids: IntArray
-    starts: IntArray
-    lengths: IntArray
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def masks(self, rows: range, hw: tuple[int, int]) -> InstanceMasks:
-        """The masks of some objects; the polygons of an object are united.
-
-        Args:
-            rows: which objects, all of one image.
-            hw: height and width of that image in pixels.
-
-        Raises:
-            DataError: a segmentation is missing or wrong, or the file has changed since it was read.
-        """
-        counts: list[bytes] = []
-        for row, text in zip(rows, self.texts(rows), strict=True):
-            try:
-                counts.append(region_counts(msgspec.json.decode(text or b"null"), hw))
-            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
-                raise DataError(
-                    f"{self.file}: annotation {self.annotation_ids[row]}: segmentation: {error}; "
-                    "fix it, or remove the annotation"
-                ) from None
-        return InstanceMasks(hw, tuple(counts))
-
-    def texts(self, rows: Iterable[int]) -> Iterator[bytes]:
-        """The segmentations of some objects as the file has them; raises a DataError if it has changed, or is gone."""
-        try:
-            with self.file.open("rb", buffering=0) as file:
-                if file_version(file) != self.version:
-                    raise DataError(f"{self.file}: the annotation file changed while it was in use; start again")
-                for row in rows:
-                    file.seek(int(self.starts[row]))
-                    yield file.read(int(self.lengths[row]))
-        except OSError as error:
-            raise DataError(f"{self.file}: cannot read the annotation file: {error.strerror}") from None
-
-    def select(self, rows: IntArray) -> Segmentations:
-        """Those of some objects, in the given order."""
-        return replace(
-            self, annotation_ids=self.annotation_ids[rows], starts=self.starts[rows], lengths=self.lengths[rows]
-        )
+def decode_region(text: bytes, hw: tuple[int, int]) -> bytes:
+    """`region_counts` of a segmentation in JSON; raises a ValueError, or a RecursionError."""
+    return region_counts(msgspec.json.decode(text), hw)  # msgspec's errors are ValueErrors
 
 
 def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
-    """The compressed run lengths of one segmentation.
+    """The compressed run lengths of one segmentation, filled exactly as pycocotools fills it.
 
-    Args:
-        segmentation: a list of polygons ``[x, y, x, y, ...]``, or ``{"size": [H, W], "counts": ...}`` with run lengths
-            as a list or as a compressed string.
-        hw: height and width of its image in pixels.
-
-    Raises:
-        ValueError: it is neither, or cannot be filled.
+    It is a list of polygons ``[x, y, x, y, ...]``, or ``{"size": [H, W], "counts": ...}`` with run lengths as a list or
+    as a compressed string, in an image of ``hw`` pixels (height, width); a ValueError if it is not.
     """
     if isinstance(segmentation, dict):
         return _rle_counts(segmentation, hw)

@@ -8,34 +8,34 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from detseg.data.augment.affine import IDENTITY, AffineMatrix, random_zoom
-from detseg.data.augment.geometry import AxisPlacement, Placement, resize_smoothly, scaled_boxes, visible_boxes
-from detseg.data.augment.instance_layers import InstanceLayers
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import (
+    IDENTITY,
+    AffineMatrix,
+    AxisPlacement,
+    Placement,
+    random_zoom,
+    resize_smoothly,
+    visible_boxes,
+)
+from detseg.data.augment.item import AugmentItem, InstanceLayers
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.ops.random_streams import epoch_order
 from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
 
-CENTER_RANGE = (0.3, 0.7)
-"""Where the four images of a mosaic meet, as fractions of the sides."""
+CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
 
 MIXUP_CONCENTRATION = 32.0
 """Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
 
-GROUP_SIZE = 32
-"""Consecutive images of an epoch's order that are combined with each other."""
+GROUP_SIZE = 32  # consecutive images of an epoch's order that are combined with each other
 
 
 class MixPartners:
     """Draws the images that a mosaic or mixup combines with an image: from its neighbours in the epoch's order.
 
-    The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
-    before it. The groups are random, since the order is. A process that makes the mosaics of a group decodes each of
-    the group's images once instead of four times.
-
-    Args:
-        seed: seed of the training.
-        num_samples: length of the data set.
+    The order of each epoch, which is random, is cut into groups of ``GROUP_SIZE`` consecutive images; the last group
+    overlaps the one before it. A process that makes the mosaics of a group decodes each of its images once instead of
+    four times. ``seed`` is that of the training, ``num_samples`` the length of the data set.
     """
 
     def __init__(self, seed: int, num_samples: int) -> None:
@@ -77,13 +77,10 @@ def mosaic(
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.
         input_hw: height and width of the result, pixels.
-        scale_range: range of the factors, drawn on a logarithmic scale.
+        scale_range: of the factors, drawn on a logarithmic scale.
         min_visibility: boxes of which a smaller fraction is seen are dropped; masks are dropped by `keep_visible`.
         rng: source of all choices.
         matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
-
-    Raises:
-        ValueError: not four images, or some of them with a semantic map, or with masks, and some without.
     """
     if len(tiles) != 4:
         raise ValueError(f"a mosaic is made of 4 images, got {len(tiles)}")
@@ -127,21 +124,18 @@ def _with_objects(
     semantic = None
     if _have_all([tile.semantic is not None for tile in tiles], "semantic maps"):
         semantic = np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
-    parts = []
+    masks, boxes, visible = [], [], []
     for tile, place in zip(tiles, placements, strict=True):
         if semantic is not None and tile.semantic is not None:
             semantic[place.window] = place.visible_labels(tile.semantic)
         if tile.masks is not None:
-            parts.append(tile.masks.moved(place.visible_labels, place.area_scale))
+            masks.append(tile.masks.moved(place.visible_labels, place.area_scale))
+        clipped, keep = visible_boxes(tile.boxes, place.source_window, min_visibility, 0)  # in pixels of the tile
+        boxes.append(place.boxes(clipped))
+        visible.append(keep & (boxes[-1][:, 2:] > boxes[-1][:, :2]).all(axis=1))
     corners = [(place.y.start, place.x.start) for place in placements]
-    item = replace(_joined(canvas, tiles, parts, corners), semantic=semantic)
-    # Per box, so that there is one pass over the boxes of all tiles.
-    table = [(*place.source_window, *place.scales_and_offsets) for place in placements]
-    per_box = np.repeat(np.array(table), [len(tile.boxes) for tile in tiles], axis=0)  # N 12
-    clipped, keep = visible_boxes(item.boxes, per_box[:, :4], min_visibility, 0)  # in pixels of the tiles
-    boxes = scaled_boxes(clipped, per_box[:, 4:8], per_box[:, 8:])
-    item = replace(item, boxes=boxes)
-    return item if parts else item.select(keep & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    item = replace(_joined(canvas, tiles, masks, corners), semantic=semantic, boxes=np.concatenate(boxes))
+    return item if masks else item.select(np.concatenate(visible))
 
 
 def _joined(
@@ -164,12 +158,7 @@ def _have_all(present: Sequence[bool], name: str) -> bool:
 
 
 def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentItem:
-    """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full.
-
-    Raises:
-        ValueError: images of different size, with semantic maps (a pixel has one label, not two), or one with masks and
-            one without.
-    """
+    """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full."""
     if a.semantic is not None or b.semantic is not None:
         raise ValueError("mixup is for boxes: semantic maps cannot be blended; set data.augmentation.mixup to 0")
     if a.hw != b.hw:

@@ -37,11 +37,7 @@ def read_or_replace(
 ) -> tuple[Sample, list[BadSample]]:
     """Read sample ``index`` by ``read``, or, where that raises a DataError, a random one in its place.
 
-    Returns:
-        the sample, and the bad ones that were met.
-
-    Raises:
-        DataError: all samples that were tried are bad.
+    Returns the sample, and the bad ones that were met; a DataError if all that were tried are bad.
     """
     bad: dict[int, BadSample] = {}
     rng, drawn = None, index
@@ -61,17 +57,11 @@ def read_or_replace(
 
 @dataclass
 class BadSampleList:
-    """The bad samples of a training set that were met so far, each once, and a CSV file that lists them.
+    """The bad samples of a training set that were met so far, each once, and a CSV file that lists them."""
 
-    Attributes:
-        num_samples: length of the training set.
-        max_fraction: largest fraction of it that may be bad.
-        file: the CSV file, replaced atomically whenever a sample is added; None: there is no file.
-    """
-
-    num_samples: int
-    max_fraction: float
-    file: Path | None = None
+    num_samples: int  # length of the training set
+    max_fraction: float  # of it that may be bad
+    file: Path | None = None  # the CSV file, replaced atomically whenever a sample is added
     _found: dict[int, BadSample] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -1,7 +1,8 @@
-"""What the loaders require of a data set, and the check that its samples keep it."""
+"""What the loaders require of a data set, the check that its samples keep it, and a cache of samples."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -47,9 +48,7 @@ def file_of(source: SampleSource, index: int) -> str:
 def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
     """Read a sample, whose image may be reduced for a network input of ``input_hw`` (height, width), and check it.
 
-    Raises:
-        DataError: the sample cannot be read or breaks the contract. All other exceptions get a note that names the
-            file.
+    A DataError if it cannot be read or breaks the contract; all other exceptions get a note that names the file.
     """
     try:
         # Not a runtime_checkable protocol: isinstance with one takes as long as flipping an image.
@@ -102,3 +101,34 @@ def _wrong_object(sample: Sample, num_classes: int) -> str | None:
             f"{int(sample.labels[row])}; correct the label or the class table"
         )
     return None
+
+
+class SampleCache:
+    """Reads samples and keeps those that were used last, for mosaics, which use each image several times.
+
+    ``max_bytes`` of images and semantic maps are kept; by default a mix group of 32 images of a megapixel.
+    """
+
+    def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
+        self._source, self._max_bytes = source, max_bytes
+        self._kept: dict[tuple[int, tuple[int, int]], Sample] = {}
+        self._num_bytes, self._lock = 0, threading.Lock()
+
+    def __call__(self, index: int, input_hw: tuple[int, int]) -> Sample:
+        """The result of ``checked_sample``; errors are not cached."""
+        key = (index, input_hw)
+        sample = self._kept.get(key) or checked_sample(self._source, index, input_hw)
+        with self._lock:
+            self._num_bytes += 0 if self._kept.pop(key, None) else _num_bytes(sample)
+            self._kept[key] = sample  # the last one
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= _num_bytes(self._kept.pop(next(iter(self._kept))))
+        return sample
+
+    def __reduce__(self) -> tuple[type[SampleCache], tuple[SampleSource, int]]:
+        """Pickles an empty cache: where loader processes are spawned, each of them receives the data set."""
+        return SampleCache, (self._source, self._max_bytes)
+
+
+def _num_bytes(sample: Sample) -> int:
+    return sample.image.nbytes + (0 if sample.semantic is None else sample.semantic.nbytes)

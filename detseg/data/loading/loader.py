@@ -19,31 +19,24 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
-from detseg.data.loading.collate import PackedBatch, collate
-from detseg.data.loading.examples import EvalDataset, TrainDataset
+from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import Batch
 
-PREFETCH = 4
-"""Batches that each worker prepares ahead."""
+PREFETCH = 4  # batches that each worker prepares ahead
 
 
 class BatchLoader(DataLoader[Any]):
     """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
 
     torch would raise it with the worker's traceback as its message. So workers return it as a value.
-
-    Attributes:
-        bad_samples: where skipped samples are listed; None: bad samples are errors.
-        num_objects: objects in the batches so far.
-        num_dropped: objects that the user's own augmentation has removed from them.
     """
 
-    bad_samples: BadSampleList | None = None
-    num_objects: int = 0
-    num_dropped: int = 0
+    bad_samples: BadSampleList | None = None  # where skipped samples are listed; None: bad samples are errors
+    num_objects: int = 0  # in the batches so far
+    num_dropped: int = 0  # objects that the user's own augmentation has removed from them
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         batches: Iterator[PackedBatch | DataError] = super().__iter__()
@@ -89,10 +82,8 @@ class TrainLoader(BatchLoader):
 
 
 class EvalLoader(BatchLoader):
-    """Adds ids and annotations, which need not travel from the workers, to the batches.
-
-    ``num_empty`` batches without an image follow, so that all processes make the same number of steps.
-    """
+    """Adds ids and annotations, which need not travel from the workers, to the batches; then come ``num_empty`` batches
+    without an image, so that all processes make the same number of steps."""
 
     dataset: EvalDataset
     num_empty: int = 0
@@ -129,7 +120,7 @@ def train_loader(
         source, config, albumentations: as in ``TrainDataset``.
         input_hw, batch_size, seed, shuffle, rank, world_size: as in ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
-        max_epochs: epochs of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
+        max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
     Raises:
@@ -162,14 +153,10 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
-    """The loader of letterboxed batches in the order of the data set; arguments as in ``train_loader``.
+    """The loader of letterboxed batches in the order of the data set; arguments and errors as in ``train_loader``.
 
     The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch;
-    process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one: all processes
-    make the same number of steps.
-
-    Raises:
-        DataError: while iterating, when an image cannot be read.
+    process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one.
     """
     positions = list(range(len(source)))
     batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]

@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from detseg.config.schema.data import ColorConfig
-from detseg.data.augment.color import changed_colors, hue_matrix, saturation_matrix, with_contrast
+from detseg.data.augment.pipeline import changed_colors, hue_matrix, saturation_matrix, with_contrast
 from detseg.structures import UInt8Array
 
 NOTHING = ColorConfig(probability=1, brightness=0, contrast=0, saturation=0, hue=0)

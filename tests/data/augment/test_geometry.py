@@ -10,25 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig, ElasticConfig
-from detseg.data.augment.affine import (
-    Warp,
-    chained,
-    flip_matrix,
-    random_affine_matrix,
-    random_displacements,
-    random_zoom_matrix,
-)
 from detseg.data.augment.geometry import (
+    AffineMatrix,
     AxisPlacement,
     Motion,
     Placement,
+    Warp,
+    chained,
+    flip_matrix,
     keep_visible,
     moved,
+    random_affine_matrix,
     random_crop,
+    random_displacements,
+    random_zoom_matrix,
     resize_smoothly,
     visible_boxes,
 )
-from detseg.ops.letterbox import PAD_VALUE, resize
+from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL
 from tests.data.images.painted import blobs, bounds, colored, painted
 
@@ -139,6 +138,12 @@ def test_placements_along_an_axis_by_hand() -> None:
     assert AxisPlacement.fit(4, -0.5, 2, 0, 320).nearest.tolist() == [3, 1]
 
 
+def placed(matrix: AffineMatrix, hw: tuple[int, int]) -> Placement:
+    (scale_x, _, offset_x), (_, scale_y, offset_y) = matrix.tolist()
+    x = AxisPlacement.fit(hw[1], scale_x, offset_x, 0, hw[1])
+    return Placement(x, AxisPlacement.fit(hw[0], scale_y, offset_y, 0, hw[0]), hw, resize_smoothly)
+
+
 @given(seeds, st.tuples(st.integers(0, 40), st.integers(0, 30)))
 def test_the_fast_way_is_the_general_way_within_a_pixel(seed: int, corner: tuple[int, int]) -> None:
     (x, y), hw, rng = corner, (60, 80), np.random.default_rng(seed)
@@ -146,7 +151,7 @@ def test_the_fast_way_is_the_general_way_within_a_pixel(seed: int, corner: tuple
     flips = flip_matrix(hw, horizontal=bool(rng.random() < 0.5), vertical=bool(rng.random() < 0.5))
     config = AffineConfig(probability=1, scale=(0.6, 2.0), translate=0.2)
     matrix = chained(flips, then=random_affine_matrix(config, hw, rng))
-    result, fast, general = moved(item, Motion(matrix), hw), Placement.fit(hw, matrix, hw, resize), Warp(matrix, hw)
+    result, fast, general = moved(item, Motion(matrix), hw), placed(matrix, hw), Warp(matrix, hw)
     np.testing.assert_allclose(result.boxes, general.boxes(item.boxes), atol=1.6)
     assert fast.area_scale == pytest.approx(general.area_scale, rel=0.1)
     boxes = keep_visible(result, 0.3, 2).boxes
@@ -159,12 +164,12 @@ def test_whole_pixels_stay_exact() -> None:
     assert item.semantic is not None
     shift, double = np.array([[1.0, 0, 7], [0, 1.0, -3]]), np.array([[2.0, 0, 0], [0, 2.0, 0]])
     doubled = item.semantic[:20, :30].repeat(2, axis=0).repeat(2, axis=1)
-    for move in (Warp(shift, (40, 60)), Placement.fit((40, 60), shift, (40, 60), resize_smoothly)):
+    for move in (Warp(shift, (40, 60)), placed(shift, (40, 60))):
         labels = move.labels(item.semantic, IGNORE_LABEL)
         np.testing.assert_array_equal(labels[:-3, 7:], item.semantic[3:, :-7])
         assert (labels[:, :7] == IGNORE_LABEL).all()
         np.testing.assert_array_equal(colored(labels).image, move.image(item.image))
-    for move in (Warp(double, (40, 60)), Placement.fit((40, 60), double, (40, 60), resize_smoothly)):
+    for move in (Warp(double, (40, 60)), placed(double, (40, 60))):
         np.testing.assert_array_equal(move.labels(item.semantic, 0), doubled)
     mirrored = moved(item, Motion(flip_matrix((40, 60), horizontal=True, vertical=True)), (40, 60))
     np.testing.assert_array_equal(mirrored.semantic, item.semantic[::-1, ::-1])

@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig
-from detseg.data.augment.affine import chained, flip_matrix, random_affine_matrix, random_zoom_matrix
-from detseg.data.augment.geometry import Motion, keep_visible, moved
+from detseg.data.augment.geometry import (
+    Motion,
+    chained,
+    flip_matrix,
+    keep_visible,
+    moved,
+    random_affine_matrix,
+    random_zoom_matrix,
+)
 from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.structures import IGNORE_LABEL

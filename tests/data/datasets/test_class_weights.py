@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data.datasets.class_weights import median_frequency_weights
-from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.datasets.segmentation import SegmentationDataset, median_frequency_weights
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import DataError
 from tests.data.formats.mask_layouts import Rows, write_voc_masks

@@ -14,8 +14,7 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
-from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import Example, to_item
+from detseg.data.loading.examples import Example, collate, to_item
 from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError
 from tests.data.formats.mask_layouts import rectangle, write_coco_masks

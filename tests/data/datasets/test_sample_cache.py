@@ -10,7 +10,7 @@ import pytest
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.mosaic import GROUP_SIZE, MixPartners
-from detseg.data.datasets.sample_cache import SampleCache
+from detseg.data.datasets.contract import SampleCache
 from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError

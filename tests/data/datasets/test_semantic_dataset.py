@@ -42,11 +42,11 @@ def test_a_sample(dataset: SegmentationDataset) -> None:
 def test_positions_subset_and_what_evaluation_asks(dataset: SegmentationDataset) -> None:
     source: EvalSource = dataset
     assert [dataset[index].index for index in range(3)] == [0, 1, 2]
-    assert [dataset.hw(index) for index in range(3)] == [(1, 3), (2, 2), (1, 2)]
+    assert [dataset[index].hw for index in range(3)] == [(1, 3), (2, 2), (1, 2)]
     assert dataset.semantic(-1).tolist() == [[255, 255]]
     assert len(source.annotations(2)) == 0
     assert source.image_id(2) == 3
-    for ask in (dataset.__getitem__, dataset.semantic, dataset.annotations, dataset.path, dataset.hw):
+    for ask in (dataset.__getitem__, dataset.semantic, dataset.annotations, dataset.path):
         with pytest.raises(IndexError, match="image 3 of 3 in voc train"):
             ask(3)
     part = dataset.subset([2, 0])

@@ -20,9 +20,8 @@ from PIL import Image, ImageOps
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco import read_coco
-from detseg.data.formats.voc import read_voc, read_voc_masks
-from detseg.data.formats.voc_xml import read_voc_xml
-from detseg.data.images.label_maps import read_mask
+from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
+from detseg.data.images.masks import read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import UInt8Array

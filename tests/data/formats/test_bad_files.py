@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.structures import Sample
 from tests.data.formats.bad_files import MADE, SHARED, Read, contents, outcome_of
 from tests.data.formats.readers import READERS

@@ -12,7 +12,7 @@ import pytest
 from pycocotools.coco import COCO
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.coco import read_coco_masks
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
@@ -38,7 +38,7 @@ def test_small_objects_cover_large_ones_and_all_cover_crowds(tmp_path: Path) -> 
     expected[2:4, 2:4] = 2
     assert dataset.semantic(0).tolist() == expected.tolist()
     assert np.array_equal(dataset[0].semantic, expected)
-    assert (dataset.image_id(0), dataset.hw(0)) == (7, (6, 8))
+    assert (dataset.image_id(0), dataset[0].hw) == (7, (6, 8))
     equal = [area(4, 0, 0, 3, 3), area(3, 1, 0, 4, 3)]  # objects of equal size cover in the order of the file
     for order, expected in ((equal, [[2, 1, 1, 1, 0]]), (equal[::-1], [[2, 2, 2, 1, 0]])):
         assert read_coco_masks(*write_coco_masks(tmp_path, order)).semantic(0)[:1, :5].tolist() == expected
@@ -105,7 +105,7 @@ def test_coco_mini_is_composed_as_pycocotools_would() -> None:
     for index in range(len(dataset)):
         entries = api.loadAnns(api.getAnnIds(imgIds=[dataset.image_id(index)]))
         masks = [api.annToMask(entry) for entry in entries]
-        expected = np.zeros(dataset.hw(index), dtype=np.uint8)
+        expected = np.zeros(dataset[index].hw, dtype=np.uint8)
         # Of the objects that cover a pixel the smallest wins, of equal ones the later: asked pixel by pixel.
         best = np.full(expected.shape, np.inf)
         for entry, mask in zip(entries, masks, strict=True):
@@ -128,4 +128,4 @@ def test_nuclei_in_both_layouts_are_the_same_maps() -> None:
         assert np.array_equal(coco.semantic(index), voc.semantic(place[coco.path(index).name]))
     part = coco.subset([5, 2])
     assert np.array_equal(part.semantic(1), coco.semantic(2))
-    assert part.hw(0) == coco.hw(5)
+    assert part[0].hw == coco[5].hw

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detseg.data.formats.voc import VocAnnotation, read_voc_xml
 from detseg.data.formats.voc_writer import write_voc_xml
-from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml
 from tests.data.formats.voc_layout import annotation_xml, object_xml
 
 

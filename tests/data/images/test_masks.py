@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.images.label_maps import read_mask
+from detseg.data.images.masks import read_mask
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.mask_layouts import encoding, save_mask
 from tests.data.images.painted import save_turned
@@ -63,7 +63,7 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
 @pytest.mark.parametrize(
     ("rows", "names", "ignore_index", "message"),
     [
-        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),  # noqa: E501 - one message
+        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(found: 255 \(1 px\), 0 \(3 px\); expected: 0, 1\)"),  # noqa: E501 - one message
         ([0, 0, 0, 7], "ab", 255, r"values \{0, 7\} .*is 7 the foreground\? set data\.mask_values=\[0, 7\] \("),
         ([0, 1, 2, 255], "abc", None, r"is 255 void\? set data\.ignore_index=255"),
         ([1, 2, 3], "abc", 255, r"do the values count from 1\? set data\.mask_values=\[1, 2, 3\]"),
@@ -72,8 +72,7 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
         ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
-        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes: name every class"),
-        ([0] * 1999 + [9], "abc", 255, r"found: 9 \(1 pixel\), 0 \(99\.9 %\)|found: 9 \(1 pixel\), 0 \(100\.0 %\)"),
+        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ... \(20 in all\)\} with 10 classes"),
     ],
 )  # fmt: skip
 def test_values_outside_the_table(
@@ -113,13 +112,13 @@ def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(COLORED).save(path)
     table = encoding("leaf", "wine", colors=((0, 250, 0), (250, 0, 0)), ignore_colors=(BLUE,))
-    text = "(255, 0, 0) 3 pixels, nearest wine (250, 0, 0); (0, 255, 0) 2 pixels, nearest leaf (0, 250, 0): name them"
+    text = "(255, 0, 0) (3 px), nearest wine (250, 0, 0); (0, 255, 0) (2 px), nearest leaf (0, 250, 0): name them"
     with pytest.raises(DataError, match=rf"m\.png: 2 colour\(s\) that are not listed: {re.escape(text)}"):
         read_mask(path, table)
     Image.fromarray(cv2.resize(COLORED, (40, 40), interpolation=cv2.INTER_LINEAR)).save(path)
-    with pytest.raises(DataError, match=r"and \d+ more: so many suggest a mask resized with interpolation"):
+    with pytest.raises(DataError, match=r"\d+ in all\): so many suggest a mask resized with interpolation"):
         read_mask(path, table)
-    with pytest.raises(DataError, match=r"\(1, 1, 1\) 1 pixel.*the mask is grey: .*leave out data\.mask_colors"):
+    with pytest.raises(DataError, match=r"\(1, 1, 1\) \(1 px\).*the mask is grey: .*leave out data\.mask_colors"):
         read_mask(save_mask(path, [[0, 1]]), encoding(colors=((0, 0, 0), RED)))
 
 
@@ -134,7 +133,7 @@ def refused(path: Path, message: str, picture: Image.Image | None = None, **sett
 
 def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
     path, colored = tmp_path / "m.png", Image.fromarray(COLORED)
-    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(50\.0 %\), .*data\.mask_colors, else convert", colored)
+    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(3 px\), .*data\.mask_colors, else convert", colored)
     grey = Image.fromarray(np.array([[[0] * 3, [1] * 3]], dtype=np.uint8))
     refused(path, r".*its three channels are equal: save one of them", grey)
     refused(path, "the mask is LA, .*, without transparency", grey.convert("LA"))

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, ElasticConfig
-from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import EvalDataset, TrainDataset
+from detseg.data.loading.examples import EvalDataset, TrainDataset, collate
 from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError

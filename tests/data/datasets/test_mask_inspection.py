@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.coco import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.errors import DataError
 from detseg.structures import ClassTable

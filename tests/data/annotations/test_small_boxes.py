@@ -7,10 +7,10 @@ from collections.abc import Container
 import numpy as np
 
 from detseg.config.schema.data import AugmentationConfig
+from detseg.data.annotations.issues import small_boxes_line
 from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.data.checks.small_boxes import small_boxes_line
 from detseg.structures import ImageAnnotations
 
 Image = tuple[tuple[int, int], list[list[float]]]

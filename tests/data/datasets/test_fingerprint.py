@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.checks.fingerprint import VERSION, Fingerprint, fingerprint
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.datasets.fingerprint import VERSION, Fingerprint, fingerprint
+from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from tests.data.formats.mask_layouts import BINARY, write_pairs

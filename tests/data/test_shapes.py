@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from detseg.data.synthetic.drawing import shape_coverage
-from detseg.data.synthetic.scenes import MIN_SIDE, MIN_VISIBLE, Scene, Split, render_scene
+from detseg.data.shapes import MIN_SIDE, MIN_VISIBLE, Scene, Split, render_scene, shape_coverage
 
 SCENES = [render_scene(7, "train", index, size=160, max_objects=6) for index in range(120)]
 

@@ -11,9 +11,7 @@ import pytest
 
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
-from detseg.data.synthetic.drawing import SHAPE_CLASSES
-from detseg.data.synthetic.scenes import Split, render_scene
-from detseg.data.synthetic.write import FORMAT, write_shapes
+from detseg.data.shapes import FORMAT, SHAPE_CLASSES, Split, render_scene, write_shapes
 from detseg.errors import DataError
 
 SMALL = {"num_train": 3, "num_val": 2, "size": 64, "max_objects": 4, "seed": 5}
