@@ -29,16 +29,11 @@ SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 def open_dataset(
     config: ExperimentConfig, split: Split, classes: ClassTable | None = None
 ) -> DetectionDataset | SegmentationDataset:
-    """Open a split of the data set of an experiment.
+    """Open a split of the data set of an experiment, whose model decides what is read: boxes, or masks of one kind.
 
-    Args:
-        config: its model decides what is read (boxes, instance masks, semantic masks), its ``data`` section from where.
-        split: the shapes set has no test split.
-        classes: the class table of the training split or of a checkpoint; None: this is the training split, and
-            ``data.classes`` or the data name the classes.
-
-    Raises:
-        DataError: something is missing or wrong, or the layout does not have what the model needs.
+    ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
+    ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
+    have what the model needs.
     """
     if isinstance(config.model, DetectorConfig):
         return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))

@@ -128,10 +128,8 @@ class Scene:
 
 
 def render_scene(seed: int, split: Split, index: int, size: int, max_objects: int) -> Scene:
-    """Draw scene ``index`` of a split.
-
-    ``size``: longest side of the image in pixels, at least 64; the other side is 0.6 to 1 times as long.
-    """
+    """Draw scene ``index`` of a split: of ``size`` pixels, at least 64, at the longest side, 0.6 to 1 times that at the
+    other, with at most ``max_objects`` objects."""
     rng = np.random.default_rng((seed, SPLIT_NUMBERS[split], index))
     canvas = _Canvas(rng, size)
     num_objects = 0 if rng.random() < EMPTY_FRACTION else int(rng.integers(1, max_objects + 1))
@@ -219,22 +217,9 @@ _FIX = "set data.root to another folder, or delete this one"
 def write_shapes(root: Path, num_train: int, num_val: int, size: int, max_objects: int, seed: int) -> bool:
     """Write the shapes set, in VOC layout (``voc/``) and in COCO layout (``coco/``), unless ``root`` holds it already.
 
-    Args:
-        root: folder to write; it must be absent or empty, or hold this set.
-        num_train, num_val: images of the splits, at least 1.
-        size: longest side of the images in pixels, at least 64.
-        max_objects: most objects of an image, at least 1.
-        seed: at least 0; the same seed gives the same files.
-
-    Returns:
-        whether the set was written now.
-
-    Raises:
-        DataError: ``root`` holds another set or other files, or cannot be written.
-        ValueError: an argument is out of range.
+    The arguments are those of `render_scene`; the same ones give the same files. Returns whether the set was written
+    now; a DataError if ``root`` holds another set or other files, or cannot be written.
     """
-    if min(num_train, num_val, max_objects) < 1 or size < 64 or seed < 0:
-        raise ValueError(f"out of range: {num_train=}, {num_val=}, {size=}, {max_objects=}, {seed=}")
     splits: dict[Split, int] = {"train": num_train, "val": num_val}
     manifest: dict[str, Any] = {"format": FORMAT, "num_train": num_train, "num_val": num_val, "size": size}
     manifest |= {"max_objects": max_objects, "seed": seed, "classes": list(SHAPE_CLASSES)}
@@ -288,8 +273,7 @@ def _holds(root: Path, wanted: dict[str, Any]) -> bool:
         found = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, TypeError, ValueError) as error:
         raise DataError(f"{path}: cannot be read ({one_line(error)}); {_FIX}") from error
-    keys = [key for key in wanted if found.get(key) != wanted[key]]
-    if keys:
+    if keys := [key for key in wanted if found.get(key) != wanted[key]]:
         differences = "; ".join(f"{key} is {shown(found.get(key))} there, not {shown(wanted[key])}" for key in keys)
         raise DataError(f"{root}: holds another shapes set: {differences}; {_FIX}")
     return True

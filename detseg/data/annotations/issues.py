@@ -28,7 +28,6 @@ class DataIssue(StrEnum):
     SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
     AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
     LISTED_TWICE = "images listed more than once (read once)"
-    LINK_NOT_FOLLOWED = "links to folders that are not followed (the folder is read already, or holds the link)"
     SHARED_IMAGE = "image entries that share their file with another entry"
     LEFT_OUT = "annotations of categories that the given classes leave out"
     OTHER_ID = "categories whose id differs from the given table's (the names were matched)"

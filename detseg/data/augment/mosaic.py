@@ -82,8 +82,6 @@ def mosaic(
         rng: source of all choices.
         matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
     """
-    if len(tiles) != 4:
-        raise ValueError(f"a mosaic is made of 4 images, got {len(tiles)}")
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
     (scale_x, _, offset_x), (_, scale_y, offset_y) = matrix.tolist()
@@ -117,13 +115,8 @@ def _place(
 def _with_objects(
     canvas: UInt8Array, tiles: Sequence[AugmentItem], placements: Sequence[Placement], min_visibility: float
 ) -> AugmentItem:
-    """The canvas with the semantic maps of the tiles and the objects that it shows.
-
-    Too small objects are dropped at the end of the augmentation, which may still zoom.
-    """
-    semantic = None
-    if _have_all([tile.semantic is not None for tile in tiles], "semantic maps"):
-        semantic = np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
+    """The canvas with the semantic maps of the tiles and the objects that it shows; small ones are dropped later."""
+    semantic = None if tiles[0].semantic is None else np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
     masks, boxes, visible = [], [], []
     for tile, place in zip(tiles, placements, strict=True):
         if semantic is not None and tile.semantic is not None:
@@ -145,24 +138,17 @@ def _joined(
     corners: Sequence[tuple[int, int]] | None = None,
 ) -> AugmentItem:
     """An image with the objects of several others, one after the other; masks and corners as in `InstanceLayers`."""
-    has_masks = _have_all([item.masks is not None for item in items], "masks")
+    if len({(item.semantic is None, item.masks is None) for item in items}) > 1:
+        raise ValueError("images that are put together need semantic maps, and masks, in all or in none of them")
     boxes, labels, ignore = (np.concatenate([getattr(i, key) for i in items]) for key in ("boxes", "labels", "ignore"))
-    layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if has_masks else None
+    layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if masks else None
     return AugmentItem(image, boxes, labels, ignore, masks=layers)
-
-
-def _have_all(present: Sequence[bool], name: str) -> bool:
-    if any(present) != all(present):
-        raise ValueError(f"images are put together with {name} of all or of none, got {sum(present)} of {len(present)}")
-    return all(present)
 
 
 def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentItem:
     """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full."""
     if a.semantic is not None or b.semantic is not None:
         raise ValueError("mixup is for boxes: semantic maps cannot be blended; set data.augmentation.mixup to 0")
-    if a.hw != b.hw:
-        raise ValueError(f"mixup blends images of one size, got {a.hw} and {b.hw}")
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)
     image = np.asarray(cv2.addWeighted(a.image, ratio, b.image, 1 - ratio, 0), dtype=np.uint8)
     return _joined(image, (a, b), [item.masks for item in (a, b) if item.masks is not None])

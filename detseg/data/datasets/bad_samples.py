@@ -19,8 +19,7 @@ from detseg.messages import one_line
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample
 
-_MAX_DRAWS = 100
-"""Samples that are tried for one place; only where nearly all of the data is bad, none of so many can be read."""
+_MAX_DRAWS = 100  # samples that are tried for one place: none can be read only where nearly all of the data is bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +105,8 @@ class BadSampleList:
 
     def lines(self) -> list[str]:
         """The message at the end of a run; none if there are no bad samples."""
-        if not self._found:
-            return []
         summary = self._summary("could not be read and were replaced by others", self.file and self.file.name)
-        return [f"bad data: {summary}"]
+        return [f"bad data: {summary}"] if self._found else []
 
     def _summary(self, what: str, file: Path | str | None) -> str:
         names = [row["file"] for row in self.state()]

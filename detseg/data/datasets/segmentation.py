@@ -50,9 +50,11 @@ class MaskFiles:
         return read_mask(self.where(index), self.encoding)
 
     def where(self, index: int) -> str:
+        """See ``MaskSource``."""
         return str(self.root / self.files.path(index))
 
     def select(self, indices: Sequence[int]) -> MaskFiles:
+        """See ``MaskSource``."""
         return MaskFiles(self.files.select(indices), self.root, self.encoding)
 
 

@@ -350,8 +350,8 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
 
 def _labels(categories: IntArray, names: Sequence[str], table: ClassTable, report: DataReport) -> IntArray:
     """(T,) int64 labels of the annotations, -1 where the table has no such class, which is reported."""
-    label_of_name = {name: label for label, name in enumerate(table.names)}
-    labels = np.array([label_of_name.get(name, -1) for name in names], dtype=np.int64)[categories]
+    label_of = {name: label for label, name in enumerate(table.names)}
+    labels = np.array([label_of.get(name, -1) for name in names], dtype=np.int64)[categories]
     for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
         report.add(DataIssue.LEFT_OUT, names[category], int(count))
     return labels
@@ -412,13 +412,10 @@ def _segmentations(
     starts, lengths = np.zeros((2, len(entries)), dtype=np.int64)
     end = 0
     for row, entry in enumerate(entries):
-        text = entry.segmentation
-        if text is _NULL:
-            continue
-        start = data.find(text, end, end + len(text) + _BETWEEN)
-        if start < 0:
-            start = data.index(text, end)
-        starts[row], lengths[row], end = start, len(text), start + len(text)
+        if (text := entry.segmentation) is not _NULL:
+            start = data.find(text, end, end + len(text) + _BETWEEN)
+            start = data.index(text, end) if start < 0 else start
+            starts[row], lengths[row], end = start, len(text), start + len(text)
     return Segmentations(file, version, ids, starts, lengths)
 
 

@@ -64,8 +64,8 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     together = images.resolve() == masks.resolve()
     if together and not suffix:
         raise DataError(f"{images}: images and masks lie in one folder; set data.mask_suffix, or move the masks out")
-    image_files = _files_by_stem(images, masks, report)
-    mask_files = image_files if together else _files_by_stem(masks, images, report)
+    image_files = _files_by_stem(images, masks)
+    mask_files = image_files if together else _files_by_stem(masks, images)
     if together:
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
@@ -92,14 +92,10 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     return [(image[0], mask[0]) for image, mask in pairs.values()]
 
 
-def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, list[str]]:
+def _files_by_stem(folder: Path, other: Path) -> dict[str, list[str]]:
     """The image files of each stem in a folder, but not in ``other``: relative paths, in the order of the stems."""
     left_out = os.path.realpath(other)
-    files, repeated = find_images(
-        folder, lambda path: os.path.basename(path).startswith(".") or os.path.realpath(path) == left_out
-    )
-    for link in repeated:
-        report.add(DataIssue.LINK_NOT_FOLLOWED, str(folder / link))
+    files = find_images(folder, lambda p: os.path.basename(p).startswith(".") or os.path.realpath(p) == left_out)
     found: dict[str, list[str]] = {}
     for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
         found.setdefault(stem, []).append(name)

@@ -12,19 +12,18 @@ from detseg.errors import DataError
 from detseg.messages import one_line
 
 
-def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) -> tuple[list[Path], list[Path]]:
+def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) -> list[Path]:
     """Find the image files in a folder and its sub-folders, without opening them.
 
     Links to folders are followed, but each folder is read once: at its own place if that lies below ``folder``, else
     through the first link that is met. A link to ``folder`` or to a folder above it is not followed. Files and folders
     of which ``skip`` says so, by their path, are left out.
 
-    Returns sorted paths relative to ``folder``: the files with one of ``IMAGE_SUFFIXES``; and the links that were not
-    followed. Raises a DataError if a folder cannot be read.
+    Returns sorted paths relative to ``folder``, of the files with one of ``IMAGE_SUFFIXES``; a DataError if a folder
+    cannot be read.
     """
     top, seen = Path(os.path.realpath(folder)), set[Path]()
     images: list[Path] = []
-    repeated: list[Path] = []
     for inside, folders, files in os.walk(folder, onerror=_cannot_read, followlinks=True):
         images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         followed = []
@@ -33,16 +32,11 @@ def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
                 continue
             real = Path(os.path.realpath(path))
             leads_back = os.path.islink(path) and (real.is_relative_to(top) or top.is_relative_to(real))
-            if real in seen or leads_back:
-                repeated.append(Path(path))
-            else:
+            if real not in seen and not leads_back:
                 seen.add(real)
                 followed.append(os.path.basename(path))
         folders[:] = followed  # os.walk reads these next
-    return (
-        sorted(path.relative_to(folder) for path in images if not skip(str(path))),
-        sorted(path.relative_to(folder) for path in repeated),
-    )
+    return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
 
 
 def _cannot_read(error: OSError) -> NoReturn:

@@ -281,5 +281,5 @@ def _counted(found: Iterable[tuple[object, int]]) -> str:
 
 
 def _first(values: Sequence[object], separator: str = ", ") -> str:
-    more = [f"... ({len(values)} in all)"] if len(values) > _MAX_SHOWN else []
-    return separator.join([*map(str, values[:_MAX_SHOWN]), *more])
+    more = ["...", values[-1]] if len(values) > _MAX_SHOWN else []
+    return separator.join(map(str, [*values[:_MAX_SHOWN], *more]))

@@ -124,20 +124,11 @@ def train_loader(
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
     Raises:
-        ConfigError: a pipeline that cannot be loaded or used.
         DataError: there are fewer images than processes; or, while iterating, an image cannot be read, or too many.
     """
-    batches = EpochBatchSampler(
-        len(source),
-        batch_size,
-        seed,
-        input_hw,
-        multi_scale=config.multi_scale,
-        no_mosaic_from_epoch=max_epochs - config.no_mosaic_last_epochs,
-        shuffle=shuffle,
-        rank=rank,
-        world_size=world_size,
-    )
+    options: dict[str, Any] = {"shuffle": shuffle, "rank": rank, "world_size": world_size}
+    options |= {"multi_scale": config.multi_scale, "no_mosaic_from_epoch": max_epochs - config.no_mosaic_last_epochs}
+    batches = EpochBatchSampler(len(source), batch_size, seed, input_hw, **options)
     dataset = TrainDataset(source, config, seed, bad_samples is not None, albumentations)
     loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers))
     loader.bad_samples = bad_samples
@@ -158,8 +149,8 @@ def eval_loader(
     The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch;
     process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one.
     """
-    positions = list(range(len(source)))
-    batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]
+    positions = range(len(source))
+    batches = [list(positions[start : start + batch_size]) for start in positions[::batch_size]]
     own = batches[rank::world_size]
     loader = EvalLoader(EvalDataset(source, input_hw), batch_sampler=own, **_loader_options(num_workers))
     loader.num_empty = -(-len(batches) // world_size) - len(own)

@@ -107,15 +107,6 @@ def test_boxes_hold_their_pixels(name: str) -> None:
     assert seen >= 10
 
 
-def test_pixel_changes_move_nothing_and_run_before_ours() -> None:
-    item = replace(ellipses(HW, 0), semantic=np.zeros(HW, dtype=np.uint8))
-    result = run(transform(PIXELS), item)
-    assert (result.image != item.image).any()
-    np.testing.assert_array_equal(result.semantic, item.semantic)
-    np.testing.assert_array_equal(assert_bounds_of_masks(result), assert_bounds_of_masks(item))
-    assert (result.boxes.tolist(), result.num_dropped) == (item.boxes.tolist(), 0)
-
-
 def test_what_is_not_seen_is_ignored_whatever_fills_it() -> None:
     for fill_mask in (0, 1, 255):
         shift = A.Affine(translate_px={"x": 32, "y": 0}, fill_mask=fill_mask, p=1)
@@ -151,13 +142,6 @@ def test_any_valid_boxes_in_valid_boxes_out(seed: int, num: int, visibility: flo
     result = run(transform(EVERY_MOVE, OFF.model_copy(update={"min_visibility": visibility})), item, seed)
     assert_valid(result, HW)
     assert result.num_dropped == len(boxes) - len(np.unique(result.labels))
-
-
-def test_an_image_without_objects_is_a_normal_case() -> None:
-    pipeline = A.Compose([A.CropNonEmptyMaskIfExists(height=50, width=60, p=1), A.Rotate(p=1)])
-    empty = with_masks(painted(HW), np.zeros((0, *HW), dtype=np.bool_))
-    changed = run(TrainTransform(OFF, pipeline), empty)
-    assert (changed.hw, len(changed.labels), changed.num_dropped) == (HW, 0, 0)
 
 
 def test_the_drop_rule_and_the_pipeline_s_own_limits() -> None:

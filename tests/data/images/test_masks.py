@@ -72,7 +72,7 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
         ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
-        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ... \(20 in all\)\} with 10 classes"),
+        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes"),
     ],
 )  # fmt: skip
 def test_values_outside_the_table(
@@ -98,16 +98,6 @@ def test_colours_are_labels(tmp_path: Path) -> None:
         read_mask(path, encoding("a", "b", "c"))
 
 
-def test_every_colour_finds_its_label(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    colors = sorted({tuple(color) for color in rng.integers(0, 256, (60, 3)).tolist()})
-    rng.shuffle(colors)
-    table = encoding(*(f"c{k}" for k in range(40)), colors=tuple(colors[:40]), ignore_colors=tuple(colors[40:]))
-    picked = rng.integers(0, len(colors), (20, 30))
-    Image.fromarray(np.array(colors, dtype=np.uint8)[picked]).save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png", table), np.where(picked < 40, picked, 255))
-
-
 def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(COLORED).save(path)
@@ -116,7 +106,7 @@ def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"m\.png: 2 colour\(s\) that are not listed: {re.escape(text)}"):
         read_mask(path, table)
     Image.fromarray(cv2.resize(COLORED, (40, 40), interpolation=cv2.INTER_LINEAR)).save(path)
-    with pytest.raises(DataError, match=r"\d+ in all\): so many suggest a mask resized with interpolation"):
+    with pytest.raises(DataError, match=r"\.\.\.; \(\d.*: so many suggest a mask resized with interpolation"):
         read_mask(path, table)
     with pytest.raises(DataError, match=r"\(1, 1, 1\) \(1 px\).*the mask is grey: .*leave out data\.mask_colors"):
         read_mask(save_mask(path, [[0, 1]]), encoding(colors=((0, 0, 0), RED)))

@@ -105,17 +105,6 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
 
 
 @READERS
-def test_an_image_that_declares_too_much_is_refused(
-    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as an application may do
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    (tmp_path / "bomb.png").write_bytes(put_together([(b"IHDR", header), (b"IDAT", b"")]))
-    with pytest.raises(DataError, match=r"bomb\.png.* declares 20000 x 20000 pixels, more than the 178956970 that"):
-        read(tmp_path / "bomb.png")
-
-
-@READERS
 def test_no_program_is_run_for_an_image(
     read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
