@@ -2,78 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
 import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.annotations.issues import DataIssue, DataReport, small_boxes_line
-from detseg.data.annotations.model import PackedAnnotations, no_objects, pack_annotations, pack_images, training_boxes
+from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.structures import ImageAnnotations
 
 
-def objects(boxes: Sequence[Sequence[float]], labels: Sequence[int]) -> ImageAnnotations:
-    count = len(labels)
-    return ImageAnnotations(
-        boxes=np.array(boxes, dtype=np.float64),
-        labels=np.array(labels, dtype=np.int64),
-        crowd=np.arange(count) == 0,
-        difficult=np.arange(count) == 1,
-        truncated=np.arange(count) == 2,
-        area=np.arange(count) + 0.5,
-    )
-
-
-@pytest.fixture
-def packed() -> PackedAnnotations:
-    images = pack_images(["a/ü.jpg", "b.jpg", "c.jpg"], [7, 2**40, 5])
-    first = objects([[0, 1, 2, 3], [4.5, 5, 6, 7]], [3, 1])
-    third = objects([[1, 1, 2, 2], [2, 2, 3, 3], [3, 3, 4, 4]], [0, 0, 2])
-    return pack_annotations(images, [(10, 20), (30, 40), (50, 60)], [first, no_objects(), third])
-
-
-def test_each_image_comes_back(packed: PackedAnnotations) -> None:
-    assert len(packed) == 3
-    assert [packed.path(i) for i in range(3)] == ["a/ü.jpg", "b.jpg", "c.jpg"]
-    assert [packed.hw(i) for i in range(3)] == [(10, 20), (30, 40), (50, 60)]
-    assert packed.image_ids.tolist() == [7, 2**40, 5]
-    first, second, third = (packed.image(i) for i in range(3))
-    assert first.boxes.tolist() == [[0, 1, 2, 3], [4.5, 5, 6, 7]]
-    assert first.labels.tolist() == [3, 1]
-    assert second.boxes.shape == (0, 4)
-    assert third.crowd.tolist() == [True, False, False]
-    assert third.difficult.tolist() == [False, True, False]
-    assert third.truncated.tolist() == [False, False, True]
-    assert third.area.tolist() == [0.5, 1.5, 2.5]
-    assert third.ignore.tolist() == [True, True, False]
-    assert np.shares_memory(third.boxes, packed.boxes)  # views
-
-
 def test_the_same_id_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="image ids must differ"):
         pack_images(["a.jpg", "b.jpg"], [1, 1])
-
-
-def test_training_boxes_are_clipped_and_those_without_area_marked() -> None:
-    boxes = np.array(
-        [
-            [2.0, 3.0, 8.0, 9.0],  # inside
-            [-5.0, -1.0, 25.0, 12.0],  # larger than the image of 20 x 10 on every side
-            [4.0, 4.0, 4.0, 9.0],  # no width
-            [9.0, 4.0, 5.0, 9.0],  # corners swapped
-            [21.0, 0.0, 30.0, 5.0],  # right of the image
-            [5.0, 5.0, 5.0 + 1e-9, 9.0],  # no width left in float32
-        ]
-    )
-    clipped, keep = training_boxes(boxes, (10, 20))
-    assert clipped.dtype == np.float32
-    assert clipped[:2].tolist() == [[2, 3, 8, 9], [0, 0, 20, 10]]
-    assert keep.tolist() == [True, True, False, False, False, False]
-    clipped, _ = training_boxes(boxes[[1, 1]], np.array([[10, 20], [11, 22]]))  # one size a box
-    assert clipped.tolist() == [[0, 0, 20, 10], [0, 0, 22, 11]]
 
 
 def test_cases_are_counted_and_places_kept_once() -> None:
@@ -85,10 +29,7 @@ def test_cases_are_counted_and_places_kept_once() -> None:
     report.add(DataIssue.NO_AREA, "a.xml")
     report.note("a note")
     assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
-
-
-def test_only_the_first_five_places_are_named() -> None:
-    report = DataReport()
+    report = DataReport()  # only the first five places are named
     report.add_all(DataIssue.NO_OBJECTS, list(range(100)))
     for number in range(5):
         report.add(DataIssue.CROWD, f"{number}")

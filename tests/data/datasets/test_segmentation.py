@@ -200,12 +200,6 @@ def test_weights_by_hand(tmp_path: Path) -> None:
     assert median_frequency_weights(dataset) == pytest.approx((0.9, 2.4, 1.0, 0.0))
 
 
-def test_an_even_number_of_classes_has_the_mean_of_the_middle_two(tmp_path: Path) -> None:
-    # Frequencies 1/10, 2/10, 3/10, 4/10; their median is 1/4.
-    dataset = maps(tmp_path, "abcd", a=[[0, 1, 1, 2, 2, 2, 3, 3, 3, 3]])
-    assert median_frequency_weights(dataset) == pytest.approx((2.5, 1.25, 5 / 6, 0.625))
-
-
 def test_masks_without_labels_or_that_cannot_be_read(tmp_path: Path) -> None:
     dataset = maps(tmp_path, "ab", a=[[0, 1]], b=[[255, 255]])
     with pytest.raises(DataError, match="all pixels of the training masks are ignored"):
