@@ -25,7 +25,7 @@ from detseg.data.augment.item import AugmentItem
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import IGNORE_LABEL, UInt8Array
+from detseg.structures import IGNORE_LABEL
 
 BLUR_SIGMA = (0.3, 1.2)  # standard deviation of the blur, pixels: that of a slightly missed focus
 NOISE_STD = (0.01, 0.05)  # standard deviation of the noise as a fraction of the full brightness
@@ -47,29 +47,22 @@ def _import_albumentations() -> Any:
 A = _import_albumentations()
 
 
-class PixelChanges:
+def pixel_changes(config: AugmentationConfig) -> SeededPipeline:
     """The pixel changes that the settings ask for, in order: blur, noise, JPEG artefacts, cutout."""
-
-    def __init__(self, config: AugmentationConfig) -> None:
-        jpeg, cutout = config.jpeg, config.cutout
-        longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
-        sides = (longest / 4, longest)
-        changes = [
-            A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur),
-            # One value for the three channels: luminance is what sensors disturb most, and it is faster.
-            A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise),
-            A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability),
-            A.CoarseDropout((1, cutout.max_holes), sides, sides, PAD_VALUE, p=cutout.probability if longest else 0),
-        ]
-        self._changes = _SeededPipeline(A.Compose([change for change in changes if change.p > 0], strict=True))
-
-    def __call__(self, image: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-        """(H, W, 3) uint8 RGB → the same, changed."""
-        changed: UInt8Array = self._changes(rng, image=image)["image"]
-        return changed
+    jpeg, cutout = config.jpeg, config.cutout
+    longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
+    sides = (longest / 4, longest)
+    changes = [
+        A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur),
+        # One value for the three channels: luminance is what sensors disturb most, and it is faster.
+        A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise),
+        A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability),
+        A.CoarseDropout((1, cutout.max_holes), sides, sides, PAD_VALUE, p=cutout.probability if longest else 0),
+    ]
+    return SeededPipeline(A.Compose([change for change in changes if change.p > 0], strict=True))
 
 
-class _SeededPipeline:
+class SeededPipeline:
     """A pipeline whose random choices all come from the generator of a call; it keeps it, so each thread has a copy."""
 
     def __init__(self, pipeline: Any) -> None:
@@ -150,7 +143,7 @@ class UserPipeline:
             )
             options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
             self.content = json.dumps(A.to_dict(pipeline)["transform"], sort_keys=True, default=_plain).encode()
-            self._run = _SeededPipeline(A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True))
+            self._run = SeededPipeline(A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True))
         except Exception as error:  # as above
             raise ConfigError(f"{_SETTING}: {_reason(error)}") from error
         for leaf in leaves:

@@ -38,7 +38,7 @@ from detseg.data.augment.item import AugmentItem
 from detseg.structures import UInt8Array
 
 if TYPE_CHECKING:
-    from detseg.data.augment.albumentations_steps import PixelChanges, UserPipeline
+    from detseg.data.augment.albumentations_steps import SeededPipeline, UserPipeline
 
 _GREY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in the luminance (ITU-R BT.601)
 ColorMatrix = npt.NDArray[np.float64]  # (3, 4): (red, green, blue, 1) in 0..255 → red, green, blue
@@ -55,11 +55,11 @@ class TrainTransform:
     def __init__(self, config: AugmentationConfig, albumentations: Any = None) -> None:
         self.config = config
         # albumentations is slow to import, so only what needs it does.
-        self._pixels: PixelChanges | None = None
+        self._pixels: SeededPipeline | None = None
         if max(config.blur, config.noise, config.jpeg.probability, config.cutout.probability) > 0:
-            from detseg.data.augment.albumentations_steps import PixelChanges
+            from detseg.data.augment.albumentations_steps import pixel_changes
 
-            self._pixels = PixelChanges(config)
+            self._pixels = pixel_changes(config)
         self._pipeline: UserPipeline | None = None
         self.pipeline_content = b""
         source = config.albumentations if albumentations is None else albumentations
@@ -102,7 +102,7 @@ class TrainTransform:
         if config.color.probability > 0 and rng.random() < config.color.probability:
             item = replace(item, image=changed_colors(item.image, config.color, rng))
         if self._pixels is not None:
-            item = replace(item, image=self._pixels(item.image, rng))
+            item = replace(item, image=self._pixels(rng, image=item.image)["image"])
         return item
 
 

@@ -7,7 +7,7 @@ and 4 bits are spread to 0 ... 255, as the PNG standard says.) An EXIF orientati
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -185,15 +185,9 @@ def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
     colors: UInt8Array = np.asarray(image)[..., :3]
     if (colors[..., :1] == colors).all():
         return f"{what}; its three channels are equal: save one of them"
-    return (
-        f"{what}; its colours: {color_histogram(colors)}: with data.name=mask_folder name the colour of each class in "
-        "data.mask_colors, else convert the masks"
-    )
-
-
-def color_histogram(image: UInt8Array) -> str:
-    """The colours of (H, W, 3) uint8 RGB pixels and how often they occur, the most frequent first."""
-    return _counted(_count_colors(image, np.ones(image.shape[:2], dtype=np.bool_)))
+    found = _first([f"{color} ({count} px)" for color, count in _count_colors(colors)])
+    fix = "with data.name=mask_folder name the colour of each class in data.mask_colors, else convert the masks"
+    return f"{what}; its colours: {found}: {fix}"
 
 
 def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskEncoding) -> str:
@@ -201,7 +195,7 @@ def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskE
 
     ``known``: (H, W) bool, the pixels whose colour is listed; not all of them.
     """
-    colors = _count_colors(image, ~known)
+    colors = _count_colors(image[~known][:, None])
     table = np.array(encoding.colors)
     found = []
     for color, count in colors:
@@ -220,12 +214,10 @@ def _describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
     """What is wrong with a mask, (H, W) uint8, that holds values outside the table, and the likely fix."""
     found, counts = (column.tolist() for column in np.unique(values, return_counts=True))
     unknown = [value for value in found if value not in (*encoding.class_values, encoding.ignore_index)]
-    unknown_first = sorted(zip(found, counts, strict=True), key=lambda pair: pair[0] not in unknown)
     ignored = "" if encoding.ignore_index is None else f", and {encoding.ignore_index} for pixels to ignore"
-    return (
-        f"values {{{_first(found)}}} with {len(encoding.classes)} classes: {_fix_values(found, unknown, encoding)} "
-        f"(found: {_counted(unknown_first)}; expected: {_first(encoding.class_values)}{ignored})"
-    )
+    num_others = sum(count for value, count in zip(found, counts, strict=True) if value in unknown)
+    what = f"values {{{_first(found)}}} with {len(encoding.classes)} classes: {_fix_values(found, unknown, encoding)}"
+    return f"{what} (expected: {_first(encoding.class_values)}{ignored}; {num_others} px have others)"
 
 
 def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:
@@ -254,11 +246,11 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
     return "name every class in data.classes, and in data.mask_values the value of each, if it is not 0, 1, 2, ..."
 
 
-def _count_colors(image: UInt8Array, counted: BoolArray) -> list[tuple[Rgb, int]]:
-    """The colours of some pixels of an image, the most frequent first, and how many pixels have each."""
+def _count_colors(image: UInt8Array) -> list[tuple[Rgb, int]]:
+    """The colours of (H, W, 3) uint8 RGB pixels, the most frequent first, and how many pixels have each."""
     found: Counter[int] = Counter()
     for rows in _row_blocks(image):
-        codes, counts = np.unique(_color_codes(image[rows])[counted[rows]], return_counts=True)
+        codes, counts = np.unique(_color_codes(image[rows]), return_counts=True)
         found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
     return [((code >> 16, code >> 8 & 255, code & 255), count) for code, count in found.most_common()]
 
@@ -274,10 +266,6 @@ def _color_codes(colors: UInt8Array) -> IntArray:
     """(..., 3) uint8 RGB → (...) int64, 65536 R + 256 G + B."""
     codes: IntArray = colors.astype(np.int64) @ np.array([65536, 256, 1], dtype=np.int64)
     return codes
-
-
-def _counted(found: Iterable[tuple[object, int]]) -> str:
-    return _first([f"{value} ({count} px)" for value, count in found])
 
 
 def _first(values: Sequence[object], separator: str = ", ") -> str:
