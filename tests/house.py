@@ -60,7 +60,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
-    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
+    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/model.py"),
     "simplejpeg": ("detseg/data/images/read.py",),
 }
 """Library → the files and folders that may import it."""

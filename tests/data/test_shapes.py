@@ -12,16 +12,7 @@ import pytest
 
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
-from detseg.data.shapes import (
-    FORMAT,
-    MIN_SIDE,
-    SHAPE_CLASSES,
-    Scene,
-    Split,
-    render_scene,
-    shape_coverage,
-    write_shapes,
-)
+from detseg.data.shapes import FORMAT, MIN_SIDE, SHAPE_CLASSES, Scene, Split, render_scene, shape_coverage, write_shapes
 from detseg.errors import DataError
 
 SCENES = [render_scene(7, "train", index, size=160, max_objects=6) for index in range(120)]
@@ -165,18 +156,10 @@ def test_a_set_is_written_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        (
-            "a.jpg",
-            "mine",
-            "holds a.jpg but no shapes.json, so it is not a shapes set; set data.root to another",
-        ),
+        ("a.jpg", "mine", "holds a.jpg but no shapes.json, so it is not a shapes set; set data.root to another"),
         ("shapes.json", "{", r"shapes\.json: cannot be read .*delete this one"),
         ("shapes.json", "[1]", r"shapes\.json: cannot be read .*delete this one"),
-        (
-            "shapes.json",
-            json.dumps(MANIFEST),
-            "another shapes set: size is 64 there, not 96; seed is 5 there, not 6",
-        ),
+        ("shapes.json", json.dumps(MANIFEST), "another shapes set: size is 64 there, not 96; seed is 5 there, not 6"),
     ],
 )
 def test_folders_that_hold_something_else_are_left_alone(tmp_path: Path, name: str, text: str, message: str) -> None:

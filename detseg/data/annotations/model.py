@@ -15,11 +15,12 @@ from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from detseg.data.annotations.regions import decode_region
+from detseg.data.annotations.regions import region_counts
 from detseg.errors import DataError
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray
 
@@ -123,12 +124,10 @@ class Segmentations(_SharedArrays):
         counts: list[bytes] = []
         for row, text in zip(rows, self.texts(rows), strict=True):
             try:
-                counts.append(decode_region(text or b"null", hw))
-            except (ValueError, RecursionError) as error:
-                raise DataError(
-                    f"{self.file}: annotation {self.annotation_ids[row]}: segmentation: {error}; "
-                    "fix it, or remove the annotation"
-                ) from None
+                counts.append(region_counts(msgspec.json.decode(text or b"null"), hw))
+            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+                where = f"{self.file}: annotation {self.annotation_ids[row]}: segmentation"
+                raise DataError(f"{where}: {error}; fix it, or remove the annotation") from None
         return InstanceMasks(hw, tuple(counts))
 
     def texts(self, rows: Iterable[int]) -> Iterator[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from detseg.messages import shown
@@ -15,11 +14,6 @@ LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds eve
 _MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
 
 _POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
-
-
-def decode_region(text: bytes, hw: tuple[int, int]) -> bytes:
-    """`region_counts` of a segmentation in JSON; raises a ValueError, or a RecursionError."""
-    return region_counts(msgspec.json.decode(text), hw)  # msgspec's errors are ValueErrors
 
 
 def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:

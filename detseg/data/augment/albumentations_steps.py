@@ -131,16 +131,14 @@ class UserPipeline:
                 raise ValueError(f"{lost[0]} cannot be saved, so the run could not be repeated; write a class instead")
             if any(isinstance(leaf, A.Morphological) for leaf in leaves):
                 raise ValueError("Morphological of albumentations 2.0 moves boxes wrongly where there are several")
-            boxes = A.BboxParams(
-                "pascal_voc",
-                clip=True,
-                filter_invalid_bboxes=True,
-                min_area=own.min_area,
-                min_visibility=max(own.min_visibility, config.min_visibility),
-                min_width=max(own.min_width, MIN_SIDE),
-                min_height=max(own.min_height, MIN_SIDE),
-                max_accept_ratio=own.max_accept_ratio,
-            )
+            limits = {
+                "min_area": own.min_area,
+                "min_visibility": max(own.min_visibility, config.min_visibility),
+                "min_width": max(own.min_width, MIN_SIDE),
+                "min_height": max(own.min_height, MIN_SIDE),
+                "max_accept_ratio": own.max_accept_ratio,
+            }
+            boxes = A.BboxParams("pascal_voc", clip=True, filter_invalid_bboxes=True, **limits)
             options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
             self.content = json.dumps(A.to_dict(pipeline)["transform"], sort_keys=True, default=_plain).encode()
             self._run = SeededPipeline(A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True))

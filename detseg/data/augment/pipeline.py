@@ -23,17 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.config.schema.data import AugmentationConfig, ColorConfig
-from detseg.data.augment.geometry import (
-    Motion,
-    chained,
-    flip_matrix,
-    keep_visible,
-    moved,
-    random_affine_matrix,
-    random_crop,
-    random_displacements,
-    random_zoom_matrix,
-)
+from detseg.data.augment import geometry
+from detseg.data.augment.geometry import Motion, chained
 from detseg.data.augment.item import AugmentItem
 from detseg.structures import UInt8Array
 
@@ -75,28 +66,28 @@ class TrainTransform:
         The boxes of the result lie inside it: `0 <= x1 < x2 <= W`. A DataError if the user's pipeline failed.
         """
         item = self.cropped(item, rng)
-        return self.finished(moved(item, self.motion(input_hw, rng), input_hw), rng)
+        return self.finished(geometry.moved(item, self.motion(input_hw, rng), input_hw), rng)
 
     def cropped(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The random crop, on an image of any size."""
-        return random_crop(item, rng) if rng.random() < self.config.crop else item
+        return geometry.random_crop(item, rng) if rng.random() < self.config.crop else item
 
     def motion(self, input_hw: tuple[int, int], rng: np.random.Generator) -> Motion:
         """Draw flips, scale jitter, affine map and elastic deformation; the image need not be there yet."""
         config = self.config
         across, down = rng.random() < config.horizontal_flip, rng.random() < config.vertical_flip
-        matrix = flip_matrix(input_hw, horizontal=bool(across), vertical=bool(down))
+        matrix = geometry.flip_matrix(input_hw, horizontal=bool(across), vertical=bool(down))
         if config.scale_jitter is not None:
-            matrix = chained(matrix, then=random_zoom_matrix(config.scale_jitter, input_hw, rng))
+            matrix = chained(matrix, then=geometry.random_zoom_matrix(config.scale_jitter, input_hw, rng))
         if rng.random() < config.affine.probability:
-            matrix = chained(matrix, then=random_affine_matrix(config.affine, input_hw, rng))
+            matrix = chained(matrix, then=geometry.random_affine_matrix(config.affine, input_hw, rng))
         elastic = config.elastic.probability > 0 and rng.random() < config.elastic.probability
-        return Motion(matrix, random_displacements(config.elastic, input_hw, rng) if elastic else None)
+        return Motion(matrix, geometry.random_displacements(config.elastic, input_hw, rng) if elastic else None)
 
     def finished(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The last part, on an image of the network input's size: the drop rule, the user's pipeline, pixel changes."""
         config = self.config
-        item = keep_visible(item, config.min_visibility, config.min_box_size)
+        item = geometry.keep_visible(item, config.min_visibility, config.min_box_size)
         if self._pipeline is not None:
             item = self._pipeline(item, rng)
         if config.color.probability > 0 and rng.random() < config.color.probability:

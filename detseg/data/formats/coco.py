@@ -24,14 +24,7 @@ import numpy as np
 
 from detseg.data.annotations.classes import check_class_name, class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import (
-    PackedAnnotations,
-    PackedImages,
-    Segmentations,
-    file_version,
-    pack_images,
-    running_total,
-)
+from detseg.data.annotations.model import PackedAnnotations, Segmentations, file_version, pack_images, running_total
 from detseg.data.annotations.regions import LARGEST
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, inspect_masks
@@ -145,8 +138,7 @@ def read_coco_masks(
     """
     root, file, report = Path(images_dir), Path(annotation_file), DataReport()
     packed, table = _load(root, file, classes, report, _semantic_classes, boxes=False)
-    images = PackedImages(packed.image_ids, packed.path_bytes, packed.path_offsets)
-    dataset = SegmentationDataset(images, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
+    dataset = SegmentationDataset(packed, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
     inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
 

@@ -116,14 +116,10 @@ def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int])
         if name not in label_of:
             what = f"unknown class {shown(name)}{did_you_mean(name, label_of)}; the classes are {listed([*label_of])}"
             raise ClassTableError(f"{xml}: {what}: correct the annotation or name the class in data.classes")
-    return ImageAnnotations(
-        boxes=found.boxes,
-        labels=np.array([label_of[name] for name in found.names], dtype=np.int64),
-        crowd=np.zeros(len(found.names), dtype=np.bool_),
-        difficult=found.difficult,
-        truncated=found.truncated,
-        area=(found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1),
-    )
+    labels = np.array([label_of[name] for name in found.names], dtype=np.int64)
+    area = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1)
+    crowd = np.zeros_like(found.difficult)
+    return ImageAnnotations(found.boxes, labels, crowd, found.difficult, found.truncated, area)
 
 
 def _listed_files(

@@ -25,24 +25,16 @@ from detseg.errors import DataError
 from detseg.messages import printable
 from detseg.structures import UInt8Array
 
+# Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
 MAX_PIXELS = 178_956_970
-"""Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB)."""
-
+# By which images are recognised in a folder, in lower case.
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes, in lower case, by which images are recognised in a folder."""
-
+# The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
+# (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start
-programs (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM."""
-
-_LOST_PIXELS = (
-    "premature end of data segment",
-    "bad Huffman code",
-    "bad arithmetic code",
-    "instead of RST",
-    "Inconsistent progression sequence",
-)
-"""libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged."""
+# libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
+_LOST_PIXELS = ("premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST")
+_LOST_PIXELS += ("Inconsistent progression sequence",)
 
 
 def read_image(path: Path | str) -> UInt8Array:

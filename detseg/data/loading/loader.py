@@ -72,13 +72,10 @@ class TrainLoader(BatchLoader):
 
     def lines(self) -> list[str]:
         """What the end of a run says of objects that the user's own augmentation removed."""
-        if not self.num_dropped:
-            return []
         total = self.num_objects + self.num_dropped
-        return [
-            f"data.augmentation.albumentations: the pipeline removed {self.num_dropped} of {total} objects "
-            f"({self.num_dropped / total:.2%}) from the training images of this process"
-        ]
+        removed = f"removed {self.num_dropped} of {total} objects ({self.num_dropped / max(total, 1):.2%})"
+        line = f"data.augmentation.albumentations: the pipeline {removed} from the training images of this process"
+        return [line] if self.num_dropped else []
 
 
 class EvalLoader(BatchLoader):

@@ -54,10 +54,7 @@ class Failing(PaintedSource):
 
 
 def loader_of(
-    source: SampleSource,
-    num_workers: int = 0,
-    bad: BadSampleList | None = None,
-    config: AugmentationConfig = MIXED,
+    source: SampleSource, num_workers: int = 0, bad: BadSampleList | None = None, config: AugmentationConfig = MIXED
 ) -> TrainLoader:
     options: dict[str, Any] = {"input_hw": (64, 64), "batch_size": 4, "seed": 3, "max_epochs": 10}
     return train_loader(source, config, num_workers=num_workers, bad_samples=bad, **options)
