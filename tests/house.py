@@ -59,7 +59,7 @@ ALLOWED: dict[str, set[str]] = {
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/experiment/"),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
-    "pycocotools": ("detseg/metrics/", "detseg/data/annotations/regions.py"),
+    "pycocotools": ("detseg/metrics/", "detseg/data/annotations/model.py"),
     "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/model.py"),
     "simplejpeg": ("detseg/data/images/read.py",),
 }

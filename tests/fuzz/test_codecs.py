@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from pycocotools import mask as referee
 
-from detseg.data.annotations.regions import region_counts
+from detseg.data.annotations.model import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
 from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_xml

@@ -8,15 +8,8 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from detseg.data.augment.geometry import (
-    IDENTITY,
-    AffineMatrix,
-    AxisPlacement,
-    Placement,
-    random_zoom,
-    resize_smoothly,
-    visible_boxes,
-)
+from detseg.data.augment import geometry
+from detseg.data.augment.geometry import IDENTITY, AffineMatrix, AxisPlacement, Placement
 from detseg.data.augment.item import AugmentItem, InstanceLayers
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.ops.random_streams import epoch_order
@@ -88,12 +81,12 @@ def mosaic(
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
     placements = []
     for position, tile in enumerate(tiles):
-        zoom = random_zoom(scale_range, rng)
+        zoom = geometry.random_zoom(scale_range, rng)
         fitted_height, fitted_width = Letterbox.fit(tile.hw, input_hw).resized_hw
         right, below = position % 2 == 1, position >= 2
         x = _place(tile.hw[1], fitted_width * zoom, center_x, width, (scale_x, offset_x), right, rng)
         y = _place(tile.hw[0], fitted_height * zoom, center_y, height, (scale_y, offset_y), below, rng)
-        placements.append(Placement(x, y, input_hw, resize_smoothly))
+        placements.append(Placement(x, y, input_hw, geometry.resize_smoothly))
         placements[-1].paint(tile.image, canvas)
     return _with_objects(canvas, tiles, placements, min_visibility)
 
@@ -123,7 +116,9 @@ def _with_objects(
             semantic[place.window] = place.visible_labels(tile.semantic)
         if tile.masks is not None:
             masks.append(tile.masks.moved(place.visible_labels, place.area_scale))
-        clipped, keep = visible_boxes(tile.boxes, place.source_window, min_visibility, 0)  # in pixels of the tile
+        clipped, keep = geometry.visible_boxes(
+            tile.boxes, place.source_window, min_visibility, 0
+        )  # in pixels of the tile
         boxes.append(place.boxes(clipped))
         visible.append(keep & (boxes[-1][:, 2:] > boxes[-1][:, :2]).all(axis=1))
     corners = [(place.y.start, place.x.start) for place in placements]

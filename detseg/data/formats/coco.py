@@ -24,8 +24,14 @@ import numpy as np
 
 from detseg.data.annotations.classes import check_class_name, class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import PackedAnnotations, Segmentations, file_version, pack_images, running_total
-from detseg.data.annotations.regions import LARGEST
+from detseg.data.annotations.model import (
+    LARGEST,
+    PackedAnnotations,
+    Segmentations,
+    file_version,
+    pack_images,
+    running_total,
+)
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, inspect_masks
 from detseg.data.images.read import MAX_PIXELS, read_image_hw

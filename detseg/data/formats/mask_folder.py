@@ -83,13 +83,11 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
     for stem in sorted(mask_files.keys() - used):
         report.add(DataIssue.NO_IMAGE, mask_files[stem][0])
-    pairs = {stem: (image_files[stem], mask_files[stem + suffix]) for stem in image_files}
-    for folder, number in ((images, 0), (masks, 1)):
-        for names in pairs.values():
-            if len(names[number]) > 1:
-                what = f"several files with one name: {listed(names[number])}"
-                raise DataError(f"{folder}: {what}; keep one of them")
-    return [(image[0], mask[0]) for image, mask in pairs.values()]
+    pairs = [(image_files[stem], mask_files[stem + suffix]) for stem in image_files]
+    for folder, files in ((images, [pair[0] for pair in pairs]), (masks, [pair[1] for pair in pairs])):
+        for several in [names for names in files if len(names) > 1]:
+            raise DataError(f"{folder}: several files with one name: {listed(several)}; keep one of them")
+    return [(image[0], mask[0]) for image, mask in pairs]
 
 
 def _files_by_stem(folder: Path, other: Path) -> dict[str, list[str]]:

@@ -18,8 +18,7 @@ import numpy as np
 
 from detseg.data.annotations.classes import check_class_name, class_table, mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import pack_annotations, pack_images
-from detseg.data.annotations.regions import LARGEST
+from detseg.data.annotations.model import LARGEST, pack_annotations, pack_images
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.images.masks import MaskEncoding
