@@ -226,12 +226,6 @@ class Placement(NamedTuple):
         return slice(self.y.start, self.y.end), slice(self.x.start, self.x.end)
 
     @property
-    def source_window(self) -> tuple[int, int, int, int]:
-        """x1, y1, x2, y2 of the part of the image that is seen, pixels."""
-        x, y = self.x, self.y
-        return x.first, y.first, x.first + x.taken, y.first + y.taken
-
-    @property
     def area_scale(self) -> float:
         """By which factor areas grow."""
         return abs(self.x.scale_and_offset[0] * self.y.scale_and_offset[0])

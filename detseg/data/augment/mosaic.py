@@ -116,9 +116,9 @@ def _with_objects(
             semantic[place.window] = place.visible_labels(tile.semantic)
         if tile.masks is not None:
             masks.append(tile.masks.moved(place.visible_labels, place.area_scale))
-        clipped, keep = geometry.visible_boxes(
-            tile.boxes, place.source_window, min_visibility, 0
-        )  # in pixels of the tile
+        x, y = place.x, place.y
+        seen = x.first, y.first, x.first + x.taken, y.first + y.taken  # of the tile, pixels
+        clipped, keep = geometry.visible_boxes(tile.boxes, seen, min_visibility, 0)
         boxes.append(place.boxes(clipped))
         visible.append(keep & (boxes[-1][:, 2:] > boxes[-1][:, :2]).all(axis=1))
     corners = [(place.y.start, place.x.start) for place in placements]

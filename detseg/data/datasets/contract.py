@@ -65,11 +65,11 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
 def check_sample(sample: Sample, classes: ClassTable) -> None:
     """Raise a DataError, which names the sample's path, if a box is not finite or not inside the image, a label is not
     in ``classes``, or boxes, labels, flags and masks do not fit together."""
-    if message := _wrong_columns(sample) or _wrong_object(sample, len(classes)):
+    if message := _what_is_wrong(sample, len(classes)):
         raise DataError(f"{sample.path}: {message}")
 
 
-def _wrong_columns(sample: Sample) -> str | None:
+def _what_is_wrong(sample: Sample, num_classes: int) -> str | None:
     num, masks = len(sample.labels), sample.masks
     fix = "the source must give one of each for every object"
     for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
@@ -80,10 +80,6 @@ def _wrong_columns(sample: Sample) -> str | None:
         return f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
     if masks is not None and masks.hw != sample.hw:
         return f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
-    return None
-
-
-def _wrong_object(sample: Sample, num_classes: int) -> str | None:
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN

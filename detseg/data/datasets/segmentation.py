@@ -173,7 +173,16 @@ def inspect_masks(
     if useless:
         more = f" and {num_masks - 1} more" if num_masks > 1 else ""
         raise DataError(f"{dataset.masks.where(0)}{more}: {useless}")
-    _report(dataset, counts, num_masks, bad)
+    report, names, inspected = dataset.report, dataset.classes.names, num_masks + len(bad)
+    if inspected < len(dataset):
+        report.note(f"masks looked at when opened: {inspected} of {len(dataset)}, evenly spread")
+    if bad:
+        what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
+        report.note(f"{what}; the first: {one_line(bad[0])}")
+    if counts[IGNORE_LABEL]:
+        report.note(f"ignored pixels of the masks: {100 * counts[IGNORE_LABEL] / counts.sum():.1f} %")
+    for absent in np.flatnonzero(counts[: len(names)] == 0):
+        report.add(DataIssue.ABSENT, names[absent])
 
 
 def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
@@ -224,16 +233,3 @@ def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEnco
         question += f"data.ignore_index=null; or is it void? add images that show {absent}"
     found = f"only {shown(names[label])} and ignored pixels occur, never {absent}"
     return f"{found}, and one class alone cannot be learned: {question}"
-
-
-def _report(dataset: SegmentationDataset, counts: IntArray, num_masks: int, bad: Sequence[DataError]) -> None:
-    report, names, inspected = dataset.report, dataset.classes.names, num_masks + len(bad)
-    if inspected < len(dataset):
-        report.note(f"masks looked at when opened: {inspected} of {len(dataset)}, evenly spread")
-    if bad:
-        what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
-        report.note(f"{what}; the first: {one_line(bad[0])}")
-    if counts[IGNORE_LABEL]:
-        report.note(f"ignored pixels of the masks: {100 * counts[IGNORE_LABEL] / counts.sum():.1f} %")
-    for absent in np.flatnonzero(counts[: len(names)] == 0):
-        report.add(DataIssue.ABSENT, names[absent])

@@ -239,7 +239,10 @@ def _load(
     ignored = np.fromiter((o.ignore == 1 for o in objects), np.bool_, num) & ~crowd
     regions = _segmentations(file, version, data, ids, objects) if masks else None
     del data, entries, objects  # most of the memory
-    labels = _labels(categories, tuple(names.values()), table, report)
+    label_of = {name: label for label, name in enumerate(table.names)}  # -1: the table has no such class
+    labels = np.array([label_of.get(name, -1) for name in names.values()], dtype=np.int64)[categories]
+    for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
+        report.add(DataIssue.LEFT_OUT, list(names.values())[category], int(count))
     report.add_all(DataIssue.IGNORE_KEY, ids[(labels >= 0) & ignored].tolist())
     report.add_all(DataIssue.AREA_NOT_STATED, ids[(labels >= 0) & np.isnan(area)].tolist())
     order = np.argsort(positions, kind="stable")
@@ -344,15 +347,6 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
     for row in np.flatnonzero(known[places] != wanted)[:1].tolist():
         raise DataError(f"{file}: annotation {ids[row]}: {kind}_id: there is no {kind} {wanted[row]}")
     return places
-
-
-def _labels(categories: IntArray, names: Sequence[str], table: ClassTable, report: DataReport) -> IntArray:
-    """(T,) int64 labels of the annotations, -1 where the table has no such class, which is reported."""
-    label_of = {name: label for label, name in enumerate(table.names)}
-    labels = np.array([label_of.get(name, -1) for name in names], dtype=np.int64)[categories]
-    for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
-        report.add(DataIssue.LEFT_OUT, names[category], int(count))
-    return labels
 
 
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str]:

@@ -22,9 +22,13 @@ def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
     Returns sorted paths relative to ``folder``, of the files with one of ``IMAGE_SUFFIXES``; a DataError if a folder
     cannot be read.
     """
+
+    def cannot_read(error: OSError) -> NoReturn:
+        raise DataError(f"{error.filename}: cannot read the folder: {one_line(error)}") from None
+
     top, seen = Path(os.path.realpath(folder)), set[Path]()
     images: list[Path] = []
-    for inside, folders, files in os.walk(folder, onerror=_cannot_read, followlinks=True):
+    for inside, folders, files in os.walk(folder, onerror=cannot_read, followlinks=True):
         images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
         followed = []
         for path in sorted(os.path.join(inside, name) for name in folders):
@@ -37,7 +41,3 @@ def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
                 followed.append(os.path.basename(path))
         folders[:] = followed  # os.walk reads these next
     return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
-
-
-def _cannot_read(error: OSError) -> NoReturn:
-    raise DataError(f"{error.filename}: cannot read the folder: {one_line(error)}") from None

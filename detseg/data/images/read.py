@@ -33,8 +33,8 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 # libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
-_LOST_PIXELS = ("premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST")
-_LOST_PIXELS += ("Inconsistent progression sequence",)
+_LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST"]
+_LOST_PIXELS += ["Inconsistent progression sequence"]
 
 
 def read_image(path: Path | str) -> UInt8Array:

@@ -25,8 +25,6 @@ from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import Batch
 
-PREFETCH = 4  # batches that each worker prepares ahead
-
 
 class BatchLoader(DataLoader[Any]):
     """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
@@ -161,7 +159,7 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
     context = "fork" if sys.platform == "linux" else None
     options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
-    return options | {"persistent_workers": True, "prefetch_factor": PREFETCH}
+    return options | {"persistent_workers": True, "prefetch_factor": 4}  # batches that each worker prepares ahead
 
 
 def _init_worker(worker_id: int) -> None:
