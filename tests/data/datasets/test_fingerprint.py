@@ -113,7 +113,7 @@ def test_voc_flags_count(tmp_path: Path) -> None:
         assert differing(flag_print(""), flag_print(f"<{flag}>1</{flag}>")) == {"annotations"}
 
 
-def test_masks_that_are_pictures(tmp_path: Path) -> None:
+def test_mask_files(tmp_path: Path) -> None:
     images, masks = write_pairs(tmp_path, {"a": np.eye(16, dtype=int).tolist()})
 
     def mask_print(classes: tuple[str, ...] = BINARY, ignore_index: int = 255) -> Fingerprint:

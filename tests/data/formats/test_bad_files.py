@@ -38,7 +38,7 @@ def check(read: Read, path: Path, expected: Any) -> None:
         assert found == expected
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, of odd files
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of unusual files
 @pytest.mark.parametrize("name", shared_files())
 def test_shared_files(name: str) -> None:
     patterns = [pattern for pattern in SHARED if fnmatch(name, pattern)]

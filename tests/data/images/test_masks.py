@@ -35,9 +35,9 @@ def test_values_are_labels(tmp_path: Path, mode: str, kind: str) -> None:
 def test_few_bits_hold_values_and_palette_indices(tmp_path: Path) -> None:
     Image.fromarray(np.array([[True, False, True]])).save(tmp_path / "a.png")
     assert read_mask(tmp_path / "a.png", encoding()).tolist() == [[1, 0, 1]]
-    picture = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
-    picture.save(tmp_path / "a.png", bits=2)
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
+    image.save(tmp_path / "a.png", bits=2)
     assert (tmp_path / "a.png").read_bytes()[24] == 2
     assert read_mask(tmp_path / "a.png", encoding("a", "b", "c", "d")).tolist() == [[0, 1, 2, 3]]
 
@@ -69,7 +69,7 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
         ([1, 2, 3], "abc", 255, r"do the values count from 1\? set data\.mask_values=\[1, 2, 3\]"),
         ([0, 1, 3], "abc", 255, r"is 3 void\? set data\.ignore_index=3; or is 0 void.* data\.mask_values=\[1, 2, 3\]"),
         ([0, 85, 170], "abc", 255, r"are these the values of the classes\? set data\.mask_values=\[0, 85, 170\]"),
-        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
+        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.*expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
         (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes"),
@@ -112,10 +112,10 @@ def test_colours_that_are_not_listed(tmp_path: Path) -> None:
         read_mask(save_mask(path, [[0, 1]]), encoding(colors=((0, 0, 0), RED)))
 
 
-def refused(path: Path, message: str, picture: Image.Image | None = None, **settings: Any) -> None:
-    """Reading the mask, saved now if a picture is given, is an error of one line that begins with its path."""
-    if picture is not None:
-        picture.save(path)
+def refused(path: Path, message: str, image: Image.Image | None = None, **settings: Any) -> None:
+    """Reading the mask, saved now if a image is given, is an error of one line that begins with its path."""
+    if image is not None:
+        image.save(path)
     with pytest.raises(DataError, match=path.name.replace(".", r"\.") + ": " + message) as caught:
         read_mask(path, encoding(**settings))
     assert "\n" not in str(caught.value)
