@@ -30,6 +30,8 @@ AffineMatrix = npt.NDArray[np.float64]
 
 Float32Array = npt.NDArray[np.float32]
 
+Resize = Callable[[UInt8Array, tuple[int, int]], UInt8Array]
+
 IDENTITY: AffineMatrix = np.eye(2, 3)
 
 MAX_SIDE = 32_766  # longest side of an image, pixels, that OpenCV maps
@@ -218,7 +220,7 @@ class Placement(NamedTuple):
     x: AxisPlacement
     y: AxisPlacement
     hw: tuple[int, int]
-    resize: Callable[[UInt8Array, tuple[int, int]], UInt8Array]
+    resize: Resize
 
     @property
     def window(self) -> tuple[slice, slice]:
