@@ -43,8 +43,7 @@ from detseg.data.datasets.contract import checked_sample
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.images.read import read_image
-from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import Example, to_item
+from detseg.data.loading.examples import Example, collate, to_item
 from detseg.data.loading.loader import train_loader
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import Batch, UInt8Array

@@ -60,9 +60,9 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/", "detseg/tuning/"),
-    "albumentations": ("detseg/data/augment/pixels.py",),
-    "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/regions.py"),
-    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/regions.py"),
+    "albumentations": ("detseg/data/augment/albumentations_steps.py",),
+    "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py"),
+    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/model.py"),
     "simplejpeg": ("detseg/data/images/read.py",),
 }
 """Library → the files and folders that may import it."""
@@ -82,15 +82,14 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
 
 ALLOWED_IN_DATA: dict[str, set[str]] = {
     "annotations": set(),
-    "images": {"annotations"},
+    "images": set(),
     "datasets": {"annotations", "images"},
-    "checks": {"annotations", "images", "datasets", "augment"},  # which boxes are too small is augmentation's rule
-    "formats": {"annotations", "images", "datasets", "checks"},
-    "synthetic": {"formats"},
+    "formats": {"annotations", "images", "datasets"},
+    "shapes": {"formats"},
     "download": {"formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
-    "build": {"annotations", "datasets", "formats", "synthetic", "download"},
+    "build": {"annotations", "datasets", "formats", "shapes", "download"},
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""

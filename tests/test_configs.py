@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detseg.config.load import load_config
-from detseg.data.synthetic.write import write_shapes
+from detseg.data.shapes import write_shapes
 from detseg.training.run import train
 from tests.shared_data import shared_data
 

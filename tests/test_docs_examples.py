@@ -21,7 +21,7 @@ from detseg import load_predictor
 from detseg.cli import main
 from detseg.config.load import load_config
 from detseg.data.build import SHAPE_MASK_CLASSES
-from detseg.data.synthetic.write import write_shapes
+from detseg.data.shapes import write_shapes
 from tests.test_docs import PAGES, ROOT
 from tests.tiny import TinyRun
 

@@ -47,7 +47,7 @@ def make_project(root: Path, path: str, text: str) -> Path:
         "detseg/ops/boxes.py": '"""Boxes."""\n\nimport torch\n',
         "detseg/data/build.py": CLEAN + "from detseg.config.schema.data import VocConfig\n",
         "detseg/data/formats/voc.py": CLEAN,
-        "detseg/data/augment/pixels.py": '"""The one place."""\n\nimport albumentations as A\n',
+        "detseg/data/augment/albumentations_steps.py": '"""The one place."""\n\nimport albumentations as A\n',
         "detseg/models/yolo.py": CLEAN,
         "detseg/config/schema/data.py": '"""Settings."""\n\nfrom detseg.errors import ConfigError\n',
         "detseg/structures.py": CLEAN,

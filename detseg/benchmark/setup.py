@@ -21,7 +21,7 @@ from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
-from detseg.data.synthetic.scenes import Split, render_scene
+from detseg.data.shapes import Split, render_scene
 from detseg.errors import CheckpointError, DataError
 from detseg.predict.load import find_device
 from detseg.structures import Batch

@@ -12,12 +12,10 @@ from detseg.data.annotations.classes import compare_with_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.download import download_voc
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import BACKGROUND, read_coco_masks
+from detseg.data.formats.coco import BACKGROUND, read_coco, read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
-from detseg.data.synthetic.drawing import SHAPE_CLASSES
-from detseg.data.synthetic.write import write_shapes
+from detseg.data.shapes import SHAPE_CLASSES, write_shapes
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import listed
 from detseg.structures import ClassTable
@@ -31,16 +29,11 @@ SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 def open_dataset(
     config: ExperimentConfig, split: Split, classes: ClassTable | None = None
 ) -> DetectionDataset | SegmentationDataset:
-    """Open a split of the data set of an experiment.
+    """Open a split of the data set of an experiment, whose model decides what is read: boxes, or masks of one kind.
 
-    Args:
-        config: its model decides what is read (boxes, instance masks, semantic masks), its ``data`` section from where.
-        split: the shapes set has no test split.
-        classes: the class table of the training split or of a checkpoint; None: this is the training split, and
-            ``data.classes`` or the data name the classes.
-
-    Raises:
-        DataError: something is missing or wrong, or the layout does not have what the model needs.
+    ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
+    ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
+    have what the model needs.
     """
     if isinstance(config.model, DetectorConfig):
         return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))
@@ -100,8 +93,7 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
 
 
 def _voc_list(config: VocConfig, split: Split) -> str:
-    """The list of a split; its years are downloaded if the settings say so."""
-    name = {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
+    name: str = getattr(config, f"{split}_split")
     if config.download:
         for year in sorted({*config.years, *(part.partition(":")[0] for part in name.split("+") if ":" in part)}):
             download_voc(config.root, year)
@@ -110,12 +102,8 @@ def _voc_list(config: VocConfig, split: Split) -> str:
 
 def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
     """The image folder of a split, and its annotation file or mask folder."""
-    if isinstance(config, CocoConfig):
-        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
-    else:
-        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
-    number = ("train", "val", "test").index(split)
-    images, truth = (config.train_images, config.val_images, config.test_images)[number], truths[number]
+    key = "annotations" if isinstance(config, CocoConfig) else "masks"
+    images, truth = getattr(config, f"{split}_images"), getattr(config, f"{split}_{key}")
     if images is None or truth is None:
         raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
     return config.root / images, config.root / truth

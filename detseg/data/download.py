@@ -8,9 +8,9 @@ import shutil
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path, PureWindowsPath
+from typing import NamedTuple
 from urllib import request
 
 from rich.progress import wrap_file
@@ -20,8 +20,7 @@ from detseg.errors import DataError
 from detseg.messages import one_line, shown
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """A tar archive on a server: its address, its exact size in bytes, and its SHA-256 in hexadecimal digits."""
 
     url: str
@@ -29,31 +28,27 @@ class Archive:
     sha256: str
 
 
-Archives = Mapping[str, Mapping[str, Archive]]
-"""Year → list → the archive that holds it."""
+Archives = Mapping[str, Mapping[str, Archive]]  # year → list → the archive that holds it
 
-_SERVER = "https://thor.robots.ox.ac.uk/pascal/VOC"
+
+def _archive(name: str, size: int, sha256: str) -> Archive:
+    return Archive(f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{name[-4:]}/VOC{name}.tar", size, sha256)
+
 
 # Addresses: torchvision's VOCDetection. Sizes and SHA-256: tensorflow_datasets/url_checksums/voc.txt; the same SHA-256
 # stand in torchvision/prototype/datasets/_builtin/voc.py. VOC 2012's test annotations are not public.
 VOC_ARCHIVES: Archives = {
     "2007": {
-        "trainval": Archive(
-            f"{_SERVER}/voc2007/VOCtrainval_06-Nov-2007.tar",
-            460_032_000,
-            "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+        "trainval": _archive(
+            "trainval_06-Nov-2007", 460_032_000, "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
         ),
-        "test": Archive(
-            f"{_SERVER}/voc2007/VOCtest_06-Nov-2007.tar",
-            451_020_800,
-            "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+        "test": _archive(
+            "test_06-Nov-2007", 451_020_800, "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
         ),
     },
     "2012": {
-        "trainval": Archive(
-            f"{_SERVER}/voc2012/VOCtrainval_11-May-2012.tar",
-            1_999_639_040,
-            "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+        "trainval": _archive(
+            "trainval_11-May-2012", 1_999_639_040, "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
         )
     },
 }
@@ -71,15 +66,10 @@ def https_opener() -> request.OpenerDirector:
 def download_voc(
     root: Path, year: str, archives: Archives = VOC_ARCHIVES, opener: request.OpenerDirector | None = None
 ) -> None:
-    """Download a year of Pascal VOC if it is not there; its archives are kept, or used, beside ``VOCdevkit``.
+    """Download a year of Pascal VOC, "2007" or "2012", if it is not there; a DataError if that fails.
 
-    Args:
-        root: the folder that holds ``VOCdevkit``, or ``VOCdevkit`` itself.
-        year: "2007" (trainval and test) or "2012" (trainval).
-        archives, opener: where to download from, and how; other ones in tests.
-
-    Raises:
-        DataError: the year is unknown, or the download failed.
+    ``root`` is ``VOCdevkit`` or the folder that holds it. Archives are kept, or used, beside ``VOCdevkit``.
+    ``archives`` and ``opener`` say where to download from, and how; other ones in tests.
     """
     if year not in archives:
         raise DataError(f"VOC {year} cannot be downloaded; expected one of the years {', '.join(archives)}")
@@ -115,9 +105,7 @@ def _lock(path: Path) -> Iterator[None]:
 def fetch(archive: Archive, path: Path, opener: request.OpenerDirector) -> None:
     """Download an archive to ``path`` if there is no such file, and check size and SHA-256 in either case.
 
-    Raises:
-        DataError: the file is not the archive.
-        OSError, HTTPException: the download failed.
+    Raises a DataError if the file is not the archive, an OSError or HTTPException if the download failed.
     """
     if path.exists():
         if problem := _difference(path, archive):
@@ -168,11 +156,7 @@ def _unpack_into(folder: Path, archive: Path) -> None:
 
 
 def unpack_tar(archive: Path, folder: Path) -> None:
-    """Unpack an uncompressed tar archive of files and folders; with anything else in it, nothing is unpacked.
-
-    Raises:
-        DataError: it is not such an archive, or is damaged or unsafe.
-    """
+    """Unpack an uncompressed tar archive of files and folders; with anything else in it, a DataError and nothing."""
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar.getmembers():

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
+from detseg.data.formats.voc import VocAnnotation
 from detseg.data.formats.voc_writer import check_xml_text, write_voc_xml
-from detseg.data.formats.voc_xml import VocAnnotation
 from detseg.errors import ConfigError, DataError
 from detseg.formats import NAMED_FORMATS
 from detseg.predict.polygons import outer_polygon

@@ -231,7 +231,7 @@ def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
         if source.is_file():
             found.append((source, Path(source.name)))
         elif source.is_dir():
-            inside, _ = find_images(source)
+            inside = find_images(source)
             if not inside:
                 raise DataError(f"{source}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
             found += [(source / path, path) for path in inside]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from detseg.data.datasets.contract import check_sample
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
-from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
+from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset
 from detseg.data.images.read import read_image, read_image_hw, read_orientation
 from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, is_plain_text
@@ -71,14 +71,13 @@ def check_semantic(dataset: SegmentationDataset) -> None:
     check_lines(dataset.report.lines())
     assert len(dataset) > 0
     for index in range(len(dataset)):
-        if isinstance(dataset.masks, PictureMasks):
+        if isinstance(dataset.masks, MaskFiles):
             assert is_inside(Path(dataset.masks.where(index)), dataset.masks.root)
         sample = dataset[index]
         assert sample.semantic is not None
         assert sample.semantic.dtype == np.uint8
         assert sample.semantic.shape == sample.hw
         assert set(np.unique(sample.semantic).tolist()) <= {*range(len(dataset.classes)), IGNORE_LABEL}
-        assert dataset.hw(index) == sample.hw
 
 
 def check_names(dataset: ImageDataset) -> None:

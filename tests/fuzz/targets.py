@@ -25,8 +25,7 @@ from detseg.checkpoint import (
 )
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.factory import build_model, load_model
 from detseg.structures import ClassTable
 from tests.bits import digest_of

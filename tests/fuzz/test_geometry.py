@@ -19,8 +19,18 @@ from detseg.config.schema.data import (
     ElasticConfig,
     JpegConfig,
 )
-from detseg.data.augment.affine import Warp, flip_matrix, random_affine_matrix
-from detseg.data.augment.geometry import MIN_CROP, Motion, keep_visible, letterboxed, moved, random_crop, visible_boxes
+from detseg.data.augment.geometry import (
+    MIN_CROP,
+    Motion,
+    Warp,
+    flip_matrix,
+    keep_visible,
+    letterboxed,
+    moved,
+    random_affine_matrix,
+    random_crop,
+    visible_boxes,
+)
 from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform

@@ -17,8 +17,7 @@ from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
 from detseg.cli import predict
-from detseg.data.formats.voc import read_voc
-from detseg.data.formats.voc_xml import read_voc_xml
+from detseg.data.formats.voc import read_voc, read_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Predictor, files
 from detseg.predict.exports import open_export

@@ -16,8 +16,7 @@ from PIL import ImageFile
 
 from detseg.cli import predict
 from detseg.data.download import unpack_tar
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import ClassTable

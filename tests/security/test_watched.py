@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.data.formats.voc_xml import read_voc_xml
+from detseg.data.formats.voc import read_voc_xml
 from detseg.errors import DataError
 from detseg.predict.exports import CocoExport, VocExport
 from detseg.structures import ClassTable, DetectorOutput

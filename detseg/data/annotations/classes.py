@@ -21,8 +21,7 @@ def check_class_name(where: str, name: str) -> None:
 def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
     """A given table, or the table of the given names with the ids 1 to C.
 
-    Raises:
-        DataError: no names, a name twice, or a name that is not plain text.
+    A DataError if there are no names, a name is there twice, or is not plain text.
     """
     if isinstance(classes, ClassTable):
         return classes
@@ -33,8 +32,8 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
     return ClassTable(tuple(classes))
 
 
+# In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped.
 CLASSES_FILE = "classes.txt"
-"""In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped."""
 
 _NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
 _FIX = "name the classes in the order of their values, a background included, in data.classes"
@@ -45,13 +44,8 @@ def mask_class_table(
 ) -> ClassTable:
     """The class table of mask images; the source's id of a class is its value in the masks.
 
-    Args:
-        root: the folder of the data set.
-        classes: a table, which is returned; names in label order; None: the lines of ``classes.txt`` in ``root``.
-        values: value of each class in the masks; None: the label itself.
-
-    Raises:
-        DataError: no classes are given, and there is no such file or it is wrong.
+    ``classes`` is a table, which is returned, or names in label order; None: the lines of ``classes.txt`` in ``root``,
+    a DataError if there is no such file or it is wrong. ``values``: of each class; None: the label itself.
     """
     if isinstance(classes, ClassTable):
         return classes
@@ -62,15 +56,10 @@ def mask_class_table(
 
 
 def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str] | None) -> str:
-    """Compare classes with ``classes.txt`` in ``root``; returns a line for the report if ``names`` override it.
+    """Compare ``classes.txt`` in ``root`` with the table of the training set or of a checkpoint.
 
-    Args:
-        root: the folder of the data set.
-        table: the table of the training set or of a checkpoint, if there is one.
-        names: ``data.classes``, which overrides the file, so that classes can be renamed.
-
-    Raises:
-        DataError: there are no ``names``, and the file is wrong or differs from the table.
+    ``names`` (``data.classes``) override the file, so that classes can be renamed: where they differ, a line for the
+    report is returned. Without them, a DataError if the file is wrong or differs from the table.
     """
     path = root / CLASSES_FILE
     if (table is None and names is None) or not path.exists():
@@ -81,21 +70,19 @@ def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str]
         if names is None:
             raise
         return ""  # a file of another form: its error told the user to set data.classes
-    if names is not None and found != list(names):
-        return f"{path} names {listed(found)}; data.classes overrides it: {listed(names)}"
-    if names is None and table is not None and found != list(table.names):
+    if names is not None:
+        overrides = f"{path} names {listed(found)}; data.classes overrides it: {listed(names)}"
+        return "" if found == list(names) else overrides
+    expected = () if table is None else table.names
+    if found != list(expected):
+        differing = (k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1])
+        labels = [f" (label {k} is {shown(found[k])}, expected {shown(expected[k])})" for k in differing][:1]
         raise ClassTableError(
-            f"{path}: {_difference(found, table.names)}; values of these masks would be read as other classes; if they "
-            "do mean the expected ones, name these in data.classes"
+            f"{path}: {len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}"
+            f"{''.join(labels)}; values of these masks would be read as other classes; if they do mean the expected "
+            "ones, name these in data.classes"
         )
     return ""
-
-
-def _difference(found: Sequence[str], expected: Sequence[str]) -> str:
-    """Both lists, and the first label that differs, since long lists are cut."""
-    first = next((k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), None)
-    label = "" if first is None else f" (label {first} is {shown(found[first])}, expected {shown(expected[first])})"
-    return f"{len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}{label}"
 
 
 def _read_names(path: Path) -> list[str]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.messages import printable
+from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable
 
-_MAX_EXAMPLES = 5
-"""Places that are named of each issue."""
+_MAX_EXAMPLES = 5  # places that are named of each issue
 
 
 class DataIssue(StrEnum):
@@ -28,7 +28,6 @@ class DataIssue(StrEnum):
     SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
     AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
     LISTED_TWICE = "images listed more than once (read once)"
-    LINK_NOT_FOLLOWED = "links to folders that are not followed (the folder is read already, or holds the link)"
     SHARED_IMAGE = "image entries that share their file with another entry"
     LEFT_OUT = "annotations of categories that the given classes leave out"
     OTHER_ID = "categories whose id differs from the given table's (the names were matched)"
@@ -82,13 +81,13 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """The notes, then one line for each issue that was found."""
-        return self._notes + [
-            f"{issue.value}: {self._counts[issue]} ({self._where(issue)})" for issue in DataIssue if self.count(issue)
-        ]
-
-    def _where(self, issue: DataIssue) -> str:
-        more = ", ..." if len(self._examples[issue]) > _MAX_EXAMPLES else ""
-        return ", ".join(printable(name) for name in self.examples(issue)) + more
+        lines = list(self._notes)
+        for issue in DataIssue:
+            if self.count(issue):
+                more = ", ..." if len(self._examples[issue]) > _MAX_EXAMPLES else ""
+                where = ", ".join(printable(name) for name in self.examples(issue)) + more
+                lines.append(f"{issue.value}: {self.count(issue)} ({where})")
+        return lines
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
@@ -115,3 +114,27 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
         report.add(DataIssue.NO_OBJECTS, packed.path(int(image)))
     for label in np.flatnonzero(np.bincount(packed.labels, minlength=len(classes)) == 0):
         report.add(DataIssue.UNSEEN, classes.names[label])
+
+
+def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], min_box_size: float) -> str | None:
+    """One line on the boxes of a training set whose sides are below ``min_box_size`` pixels in the letterbox to
+    ``input_hw`` (height, width), so that they are dropped; None if all are kept."""
+    image_of = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))  # (T,)
+    boxes, has_area = training_boxes(annotations.boxes, annotations.sizes_hw[image_of])
+    counted = has_area & ~annotations.crowd & ~annotations.difficult
+    sizes_hw, size_of = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)  # (U, 2), (I,)
+    fits = [Letterbox.fit((int(height), int(width)), input_hw) for height, width in sizes_hw]
+    moves = np.array([(*fit.scale_xy, fit.left, fit.top) for fit in fits]).reshape(-1, 4)  # (U, 4)
+    scale, padding = np.split(moves[size_of.reshape(-1)[image_of]], 2, axis=1)  # (T, 2) each
+    in_input = (boxes * np.tile(scale, 2) + np.tile(padding, 2)).astype(np.float32)
+    low, high = np.split(in_input.astype(np.float64).clip(0, (input_hw[1], input_hw[0]) * 2), 2, axis=1)
+    small = counted & ~((high > low) & (high - low >= min_box_size)).all(axis=1)
+    if not small.any():
+        return None
+    names = ", ".join(printable(annotations.path(int(i))) for i in np.unique(image_of[small])[:3])
+    return (
+        f"{small.sum()} of {counted.sum()} objects ({small.sum() / counted.sum():.1%}) have a side below "
+        f"data.augmentation.min_box_size = {min_box_size:g} pixels in the network input of {input_hw[1]} x "
+        f"{input_hw[0]} and are not trained on unless augmentation enlarges them ({names}); raise data.image_size or "
+        "lower data.augmentation.min_box_size"
+    )

@@ -1,39 +1,79 @@
 """The annotations of a whole data set in a few arrays: I images with T objects in all, N of one image.
 
-Loader processes share large arrays. A small Python object is copied into the memory of every process that touches it,
-because its reference count changes.
+Loader processes share large arrays: forked processes share all memory until somebody writes to it, and spawned ones
+(macOS, Windows, and Linux from Python 3.14 on) are sent shared memory. A small Python object is copied into the memory
+of every process that touches it, because its reference count changes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from multiprocessing.context import get_spawning_popen
+from pathlib import Path
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from detseg.data.annotations.regions import Segmentations
-from detseg.data.annotations.shared import SharedArrays
-from detseg.structures import BoolArray, FloatArray, ImageAnnotations, IntArray
+from detseg.errors import DataError
+from detseg.messages import shown
+from detseg.ops.masks import encode_edges, run_lengths
+from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray
+
+LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds every whole number
+
+_MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
+
+_POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
 
 _ANY_NAME = "surrogatepass"
 """Encodes file names that are not UTF-8, too: `os.fsdecode` makes single surrogates of their bytes."""
 
+_SMALLEST_SHARED = 1 << 18  # bytes of an array from which on it is shared; smaller ones are copied
+_LARGEST_FRACTION = 0.25  # of the free shared memory: batches need it, too, and Docker gives 64 MB
+_SHARED_MEMORY = Path("/dev/shm")  # where Linux has it; nothing is written there by name
+
+
+class _SharedArrays:  # base of frozen dataclasses that hold large numpy arrays
+    def __reduce__(self) -> tuple[Any, ...]:
+        columns = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        if get_spawning_popen() is not None:
+            if not (shared := vars(self).get("_shared")):  # once for all processes
+                vars(self)["_shared"] = shared = _in_shared_memory(columns)
+                vars(self).update({name: tensor.numpy() for name, tensor in shared.items()})  # one copy in this process
+            columns |= shared
+        return _rebuild, (type(self), columns)
+
+
+def _in_shared_memory(columns: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """The large arrays as shared tensors; empty where there is no room for them."""
+    large = {name: value for name, value in columns.items() if getattr(value, "nbytes", 0) >= _SMALLEST_SHARED}
+    limited = _SHARED_MEMORY.is_dir()  # not on macOS and Windows
+    num_bytes = sum(array.nbytes for array in large.values())
+    if limited and num_bytes > _LARGEST_FRACTION * shutil.disk_usage(_SHARED_MEMORY).free:
+        return {}
+    try:
+        return {name: torch.tensor(array).share_memory_() for name, array in large.items()}  # type: ignore[no-untyped-call]  # torch's lack
+    except RuntimeError:  # another process was faster
+        return {}
+
+
+def _rebuild(kind: type[Any], columns: dict[str, Any]) -> Any:
+    return kind(**{k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in columns.items()})
+
 
 @dataclass(frozen=True, eq=False)
-class PackedImages(SharedArrays):
-    """Ids and paths of I images.
+class PackedImages(_SharedArrays):
+    """Ids and paths of I images."""
 
-    Attributes:
-        image_ids: (I,) int64, all different.
-        path_bytes: the images' paths, relative to the data set's root, one after the other in UTF-8.
-        path_offsets: (I + 1,) int64; path i is ``path_bytes[path_offsets[i]:path_offsets[i + 1]]``.
-    """
-
-    image_ids: IntArray
-    path_bytes: bytes
-    path_offsets: IntArray
+    image_ids: IntArray  # (I,) int64, all different
+    path_bytes: bytes  # the images' paths, relative to the data set's root, one after the other in UTF-8
+    path_offsets: IntArray  # (I + 1,) int64; path i is path_bytes[path_offsets[i] : path_offsets[i + 1]]
 
     def __post_init__(self) -> None:
         if len(np.unique(self.image_ids)) != len(self.image_ids):
@@ -64,34 +104,125 @@ def running_total(counts: Sequence[int] | IntArray) -> IntArray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
 
 
+def file_version(file: BinaryIO) -> tuple[int, int]:
+    """Size in bytes of an open file, and when it was last changed, in nanoseconds."""
+    state = os.fstat(file.fileno())
+    return state.st_size, state.st_mtime_ns
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentations(_SharedArrays):
+    """Where the segmentations of T objects lie in an annotation file, which every use opens again, for any thread."""
+
+    file: Path  # JSON in UTF-8
+    version: tuple[int, int]  # of the file, as `file_version` gives it
+    annotation_ids: IntArray  # (T,) int64, for messages
+    starts: IntArray  # (T,) int64, the position in the file of the first byte of each
+    lengths: IntArray  # (T,) int64, bytes of each; 0 where an annotation has no segmentation
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def masks(self, rows: range, hw: tuple[int, int]) -> InstanceMasks:
+        """The masks of some objects of one image of height and width ``hw`` pixels; an object's polygons are united.
+
+        A DataError if a segmentation is missing or wrong, or the file has changed since it was read.
+        """
+        counts: list[bytes] = []
+        for row, text in zip(rows, self.texts(rows), strict=True):
+            try:
+                counts.append(region_counts(msgspec.json.decode(text or b"null"), hw))
+            except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
+                where = f"{self.file}: annotation {self.annotation_ids[row]}: segmentation"
+                raise DataError(f"{where}: {error}; fix it, or remove the annotation") from None
+        return InstanceMasks(hw, tuple(counts))
+
+    def texts(self, rows: Iterable[int]) -> Iterator[bytes]:
+        """The segmentations of some objects as the file has them; raises a DataError if it has changed, or is gone."""
+        try:
+            with self.file.open("rb", buffering=0) as file:
+                if file_version(file) != self.version:
+                    raise DataError(f"{self.file}: the annotation file changed while it was in use; start again")
+                for row in rows:
+                    file.seek(int(self.starts[row]))
+                    yield file.read(int(self.lengths[row]))
+        except OSError as error:
+            raise DataError(f"{self.file}: cannot read the annotation file: {error.strerror}") from None
+
+    def select(self, rows: IntArray) -> Segmentations:
+        """Those of some objects, in the given order."""
+        columns = {name: getattr(self, name)[rows] for name in ("annotation_ids", "starts", "lengths")}
+        return Segmentations(self.file, self.version, **columns)
+
+
+def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
+    """The compressed run lengths of one segmentation, filled exactly as pycocotools fills it.
+
+    It is a list of polygons ``[x, y, x, y, ...]``, or ``{"size": [H, W], "counts": ...}`` with run lengths as a list or
+    as a compressed string, in an image of ``hw`` pixels (height, width); a ValueError if it is not.
+    """
+    if isinstance(segmentation, dict):
+        return _rle_counts(segmentation, hw)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError(f"expected polygons or run lengths, got {shown(segmentation)}")
+    if all(isinstance(value, int | float) for value in segmentation):
+        raise ValueError(f"{_POLYGONS}, got one flat list of numbers; put it in brackets")
+    for polygon in segmentation:
+        _check_polygon(polygon)
+    from pycocotools import mask
+
+    return bytes(mask.merge(mask.frPyObjects(segmentation, *hw))["counts"])
+
+
+def _check_polygon(polygon: object) -> None:
+    if isinstance(polygon, list) and polygon and all(isinstance(point, list) for point in polygon):
+        raise ValueError(f"{_POLYGONS}, got one of points [[x, y], ...]; write its numbers one after the other")
+    if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
+        raise ValueError(f"{_POLYGONS}, got {shown(polygon)} in it")
+    if len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError(f"a polygon needs x and y of at least 3 corners, got {len(polygon)} numbers")
+    if not all(-_MAX_COORDINATE <= value <= _MAX_COORDINATE for value in polygon):  # NaN is not
+        raise ValueError(f"corners of a polygon lie more than {_MAX_COORDINATE:.0f} pixels away, or nowhere")
+
+
+def _rle_counts(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
+    """Compressed run lengths, after a check that they fill the image: pycocotools trusts them."""
+    size, given, counts = rle.get("size"), rle.get("counts"), None
+    if size != list(hw):
+        raise ValueError(f"size: expected that of the image, [height, width] = {list(hw)}, got {shown(size)}")
+    if isinstance(given, str) and given.isascii():
+        counts = run_lengths(given.encode())
+    elif isinstance(given, list) and set(map(type, given)) == {int} and min(given) > -(2**31) and max(given) < 2**31:
+        counts = np.array(given, dtype=np.int64)
+    if counts is None:
+        what = "run lengths, a list of whole numbers or a compressed string"
+        raise ValueError(f"counts: expected {what}, got {shown(given)}")
+    if (counts < 0).any() or counts.sum() != hw[0] * hw[1]:
+        raise ValueError(f"counts: the run lengths must add up to {hw[0]} x {hw[1]} pixels, got {int(counts.sum())}")
+    if isinstance(given, str) and counts[1:].all():
+        return given.encode()
+    # Runs of no pixels are joined with their neighbours: pycocotools finds wrong bounds with them.
+    ends = np.cumsum(counts)
+    kept = (np.arange(len(counts)) % 2 == 1) & (counts > 0)
+    return encode_edges(np.stack([(ends - counts)[kept], ends[kept]], axis=1).ravel(), int(counts.sum()))
+
+
 _OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
 
 
 @dataclass(frozen=True, eq=False)
 class PackedAnnotations(PackedImages):
-    """The ground truth of I images with T objects in all.
+    """The ground truth of I images with T objects in all."""
 
-    Attributes:
-        sizes_hw: (I, 2) int64, height and width in pixels, from the annotation file, else from the image.
-        offsets: (I + 1,) int64; the objects of image i are the rows ``offsets[i]`` to ``offsets[i + 1]``.
-        boxes: (T, 4) float64 xyxy in pixels, exactly as the file states them.
-        labels: (T,) int64.
-        crowd: (T,) bool.
-        difficult: (T,) bool.
-        truncated: (T,) bool.
-        area: (T,) float64, square pixels; NaN for that of the mask, where there are masks.
-        regions: where the segmentations of all T objects lie; None where only boxes were read.
-    """
-
-    sizes_hw: IntArray
-    offsets: IntArray
-    boxes: FloatArray
-    labels: IntArray
-    crowd: BoolArray
-    difficult: BoolArray
-    truncated: BoolArray
-    area: FloatArray
-    regions: Segmentations | None = None
+    sizes_hw: IntArray  # (I, 2) int64, height and width in pixels, from the annotation file, else from the image
+    offsets: IntArray  # (I + 1,) int64; the objects of image i are the rows offsets[i] to offsets[i + 1]
+    boxes: FloatArray  # (T, 4) float64 xyxy in pixels, exactly as the file states them
+    labels: IntArray  # (T,) int64
+    crowd: BoolArray  # (T,)
+    difficult: BoolArray  # (T,)
+    truncated: BoolArray  # (T,)
+    area: FloatArray  # (T,) float64, square pixels; NaN for that of the mask, where there are masks
+    regions: Segmentations | None = None  # None where only boxes were read
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,11 +230,7 @@ class PackedAnnotations(PackedImages):
         assert all(len(getattr(self, name)) == self.offsets[-1] for name in _OBJECT_COLUMNS)
 
     def image(self, index: int) -> ImageAnnotations:
-        """The objects of one image, as views of the arrays; their masks are decoded now.
-
-        Raises:
-            DataError: a segmentation is wrong.
-        """
+        """The objects of one image, as views of the arrays; masks are decoded now, a DataError if one is wrong."""
         rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
         objects = ImageAnnotations(**self._columns(slice(rows.start, rows.stop)))
         if self.regions is None:
@@ -149,20 +276,6 @@ def no_objects() -> ImageAnnotations:
     """The annotations of an image without objects."""
     flags = np.zeros(0, dtype=np.bool_)
     return ImageAnnotations(np.zeros((0, 4)), np.zeros(0, dtype=np.int64), flags, flags, flags, np.zeros(0))
-
-
-def trainable(objects: ImageAnnotations, hw: tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """The boxes of an image's N objects, and of its height and width, for training, and which can be trained on.
-
-    Returns:
-        (N, 4) float32 xyxy, the bounds of the masks where there are any, else the boxes clipped to the image; and (N,)
-        bool: whether the stated box has an area in the image, and the mask a pixel.
-    """
-    boxes, keep = training_boxes(objects.boxes, hw)
-    if objects.masks is None:
-        return boxes, keep
-    bounds = objects.masks.boxes
-    return bounds.astype(np.float32), keep & (bounds[:, 2] > bounds[:, 0])
 
 
 def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:

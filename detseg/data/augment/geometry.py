@@ -5,7 +5,7 @@ nothing is turned, sheared or deformed, the visible part of the image is resized
 faster than the general way (`Warp`). Both move the image, boxes, semantic map and masks; the last two by nearest
 neighbour.
 
-N objects. Coordinates are those of edges: pixel i covers [i, i + 1).
+N objects, H and W pixels of the result. Coordinates are those of edges: pixel i covers [i, i + 1).
 """
 
 from __future__ import annotations
@@ -13,21 +13,161 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.data.augment.affine import IDENTITY, MAX_SIDE, AffineMatrix, Warp, chained
+from detseg.config.schema.data import AffineConfig, ElasticConfig
 from detseg.data.augment.item import AugmentItem, BoxArray
 from detseg.ops.letterbox import PAD_VALUE, Letterbox, nearest_pixels, resize
-from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures import BoolArray, IntArray, UInt8Array
+
+AffineMatrix = npt.NDArray[np.float64]
+"""(2, 3): (x, y, 1) in edge coordinates of an image → (x, y) in those of the result."""
+
+Float32Array = npt.NDArray[np.float32]
+
+Resize = Callable[[UInt8Array, tuple[int, int]], UInt8Array]
+
+IDENTITY: AffineMatrix = np.eye(2, 3)
+
+MAX_SIDE = 32_766  # longest side of an image, pixels, that OpenCV maps
 
 MIN_CROP = 0.5
 """Shortest side of a random crop as a fraction of the image's side, so that one small box is not blown up."""
 
-Resize = Callable[[UInt8Array, tuple[int, int]], UInt8Array]
+
+def random_zoom(factors: tuple[float, float], rng: np.random.Generator) -> float:
+    """Draw a factor from a range, on a logarithmic scale."""
+    return math.exp(rng.uniform(math.log(factors[0]), math.log(factors[1])))
+
+
+def random_zoom_matrix(factors: tuple[float, float], hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix:
+    """Draw a zoom at a random place (scale jitter, Chen et al. 2018) of an image of height and width ``hw``.
+
+    An image that grows shows a random part of its own size; one that shrinks lies whole at a random place.
+    """
+    zoom = random_zoom(factors, rng)
+    # From 0 to the spare room, which is negative for zoom > 1.
+    left, top = (rng.random() * (1 - zoom) * side for side in (hw[1], hw[0]))
+    return np.array([[zoom, 0.0, left], [0.0, zoom, top]])
+
+
+def random_affine_matrix(config: AffineConfig, hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix:
+    """Draw an affine map about the centre of an image of height and width ``hw``."""
+    zoom = random_zoom(config.scale, rng)
+    shift_x, shift_y = (rng.uniform(-config.translate, config.translate) * side for side in (hw[1], hw[0]))
+    angle = math.radians(rng.uniform(-config.rotate_degrees, config.rotate_degrees))
+    shear_x, shear_y = (
+        math.tan(math.radians(rng.uniform(-config.shear_degrees, config.shear_degrees))) for _ in range(2)
+    )
+    cosine, sine = zoom * math.cos(angle), zoom * math.sin(angle)
+    # Rotation and zoom after shear, written out: numpy is slow for products of such small matrices.
+    a, b = cosine - sine * shear_y, cosine * shear_x - sine
+    c, d = sine + cosine * shear_y, sine * shear_x + cosine
+    x, y = hw[1] / 2, hw[0] / 2
+    return np.array([[a, b, x + shift_x - a * x - b * y], [c, d, y + shift_y - c * x - d * y]])
+
+
+def flip_matrix(hw: tuple[int, int], *, horizontal: bool, vertical: bool) -> AffineMatrix:
+    """Mirrors an image of height and width ``hw`` left to right, top to bottom, or both."""
+    return np.array(
+        [[-1.0, 0.0, hw[1]] if horizontal else [1.0, 0.0, 0.0], [0.0, -1.0, hw[0]] if vertical else [0.0, 1.0, 0.0]]
+    )
+
+
+def chained(first: AffineMatrix, then: AffineMatrix) -> AffineMatrix:
+    """One affine map after another."""
+    matrix: AffineMatrix = then[:, :2] @ first
+    matrix[:, 2] += then[:, 2]
+    return matrix
+
+
+def random_displacements(config: ElasticConfig, hw: tuple[int, int], rng: np.random.Generator) -> Float32Array:
+    """Draw an elastic deformation (Ronneberger, Fischer, Brox 2015, section 3.1).
+
+    (H, W, 2) pixels: how far away, along x and y, the content of each pixel comes from. Vectors from a normal
+    distribution at `grid` x `grid` points, the centres of equal fields that cover the image, are interpolated
+    bicubically. `strength` is their standard deviation as a fraction of the shorter side of ``hw``.
+    """
+    control = rng.normal(0.0, config.strength * min(hw), size=(config.grid, config.grid, 2)).astype(np.float32)
+    return np.asarray(cv2.resize(control, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Warp:
+    """An affine map, which an elastic deformation may follow; pixels are interpolated once.
+
+    Interpolation alone would skip pixels of an image that shrinks, so it is halved before, by means of 2 x 2 pixels,
+    until less than another half is left.
+    """
+
+    matrix: AffineMatrix  # of images with sides of at most MAX_SIDE
+    hw: tuple[int, int]  # height and width of the result, pixels
+    # (H, W, 2) pixels; pixel p of the result shows what the affine map brings to p + displacement.
+    displacements: Float32Array | None = None
+
+    @property
+    def area_scale(self) -> float:
+        """By which factor the affine map enlarges areas."""
+        return abs(float(np.linalg.det(self.matrix[:, :2])))
+
+    def image(self, image: UInt8Array) -> UInt8Array:
+        """(h, w, 3) uint8 RGB → (H, W, 3): bilinear, and the grey of the letterbox outside of the image."""
+        warp = self
+        while warp.area_scale <= 0.25 and min(image.shape[:2]) > 1:
+            image, warp = _halved(image), Warp(chained(2 * IDENTITY, then=warp.matrix), self.hw, self.displacements)
+        # OpenCV maps four channels in half the time of three, to the same values.
+        image = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), dtype=np.uint8)
+        mapped = warp._sample(image, cv2.INTER_LINEAR, PAD_VALUE)
+        return np.asarray(cv2.cvtColor(mapped, cv2.COLOR_RGBA2RGB), dtype=np.uint8)
+
+    def labels(self, labels: npt.NDArray[np.integer], outside: int) -> npt.NDArray[np.integer]:
+        """(h, w) uint8 or uint16 → (H, W): the value of the nearest pixel, and ``outside`` where there is none."""
+        return self._sample(labels, cv2.INTER_NEAREST, outside)
+
+    def boxes(self, boxes: BoxArray) -> BoxArray:
+        """(N, 4) xyxy → (N, 4) float32 xyxy around the four mapped corners of each, not clipped; without the elastic
+        deformation."""
+        corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64)  # N 4 2
+        mapped = corners @ self.matrix[:, :2].T + self.matrix[:, 2]
+        return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1).astype(np.float32)
+
+    def _sample(self, pixels: npt.NDArray[np.integer], interpolation: int, outside: int) -> npt.NDArray[np.integer]:
+        border = (float(outside),) * 4
+        if self.displacements is None:
+            centers, size = _between_centers(self.matrix), (self.hw[1], self.hw[0])
+            return np.asarray(cv2.warpAffine(pixels, centers, size, flags=interpolation, borderValue=border))
+        x, y = self._places
+        return np.asarray(cv2.remap(pixels, x, y, interpolation, borderValue=border))
+
+    @cached_property
+    def _places(self) -> tuple[Float32Array, Float32Array]:
+        """(H, W) each: x and y in the image of what each pixel shows, counted from the centre of the first pixel."""
+        assert self.displacements is not None
+        places = self.displacements.copy()
+        places[..., 0] += np.arange(self.hw[1], dtype=np.float32)
+        places[..., 1] += np.arange(self.hw[0], dtype=np.float32)[:, None]
+        x, y = cv2.split(cv2.transform(places, cv2.invertAffineTransform(_between_centers(self.matrix))))
+        return np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
+
+
+def _between_centers(matrix: AffineMatrix) -> AffineMatrix:
+    """The map as OpenCV takes it: between pixel centres, half a pixel inside the edges."""
+    linear, offset = matrix[:, :2], matrix[:, 2]
+    return np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
+
+
+def _halved(image: UInt8Array) -> UInt8Array:
+    """(H, W, 3) → (⌈H/2⌉, ⌈W/2⌉, 3): the mean of 2 x 2 pixels; behind an odd last row or column lies grey."""
+    below, right = image.shape[0] % 2, image.shape[1] % 2
+    if below or right:
+        image = np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=PAD_VALUE)
+    half = cv2.resize(image, (image.shape[1] // 2, image.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    return np.asarray(half, dtype=np.uint8)
 
 
 class AxisPlacement(NamedTuple):
@@ -82,29 +222,10 @@ class Placement(NamedTuple):
     hw: tuple[int, int]
     resize: Resize
 
-    @classmethod
-    def fit(cls, image_hw: tuple[int, int], matrix: AffineMatrix, hw: tuple[int, int], resize: Resize) -> Placement:
-        """Place an image of height and width ``image_hw`` by a (2, 3) matrix on a canvas of ``hw``."""
-        (scale_x, _, offset_x), (_, scale_y, offset_y) = matrix.tolist()
-        x = AxisPlacement.fit(image_hw[1], scale_x, offset_x, 0, hw[1])
-        return cls(x, AxisPlacement.fit(image_hw[0], scale_y, offset_y, 0, hw[0]), hw, resize)
-
     @property
     def window(self) -> tuple[slice, slice]:
         """Rows and columns of the canvas."""
         return slice(self.y.start, self.y.end), slice(self.x.start, self.x.end)
-
-    @property
-    def source_window(self) -> tuple[int, int, int, int]:
-        """x1, y1, x2, y2 of the part of the image that is seen, pixels."""
-        x, y = self.x, self.y
-        return x.first, y.first, x.first + x.taken, y.first + y.taken
-
-    @property
-    def scales_and_offsets(self) -> tuple[float, ...]:
-        """Of x1, y1, x2 and y2 of boxes: four scales, then four offsets."""
-        (scale_x, offset_x), (scale_y, offset_y) = self.x.scale_and_offset, self.y.scale_and_offset
-        return scale_x, scale_y, scale_x, scale_y, offset_x, offset_y, offset_x, offset_y
 
     @property
     def area_scale(self) -> float:
@@ -142,28 +263,18 @@ class Placement(NamedTuple):
 
     def boxes(self, boxes: BoxArray) -> BoxArray:
         """(N, 4) xyxy → (N, 4) float32 xyxy on the canvas, not clipped; without an area where nothing is seen."""
-        numbers = np.array(self.scales_and_offsets)
-        return scaled_boxes(boxes, numbers[:4], numbers[4:])
-
-
-def scaled_boxes(boxes: BoxArray, scales: FloatArray, offsets: FloatArray) -> BoxArray:
-    """(N, 4) xyxy → (N, 4) float32 xyxy; ``scales`` and ``offsets``: (4,), or (N, 4); negative scales mirror."""
-    ends = boxes * scales + offsets
-    corners = np.minimum(ends[:, :2], ends[:, 2:]), np.maximum(ends[:, :2], ends[:, 2:])
-    return np.asarray(np.concatenate(corners, axis=1), dtype=np.float32)
+        (scale_x, offset_x), (scale_y, offset_y) = self.x.scale_and_offset, self.y.scale_and_offset
+        ends = boxes * np.array([scale_x, scale_y] * 2) + np.array([offset_x, offset_y] * 2)
+        corners = np.minimum(ends[:, :2], ends[:, 2:]), np.maximum(ends[:, :2], ends[:, 2:])
+        return np.asarray(np.concatenate(corners, axis=1), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What happens to a letterboxed image or a mosaic of the input's size; drawn before there is an image.
+    """What happens to a letterboxed image or a mosaic of the input's size; drawn before there is an image."""
 
-    Attributes:
-        matrix: flips, zoom and affine map in edge coordinates of the input.
-        displacements: (H, W, 2) float32 pixels of the elastic deformation, which comes last; None: there is none.
-    """
-
-    matrix: AffineMatrix = field(default_factory=lambda: IDENTITY)
-    displacements: npt.NDArray[np.float32] | None = None
+    matrix: AffineMatrix = field(default_factory=lambda: IDENTITY)  # flips, zoom and affine map, of the input
+    displacements: Float32Array | None = None  # (H, W, 2) pixels of the elastic deformation, which comes last
 
     @property
     def is_upright(self) -> bool:
@@ -172,11 +283,7 @@ class Motion:
 
 
 def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem:
-    """Letterbox an image of any size to height and width ``hw`` and move it; boxes are clipped by `keep_visible`.
-
-    Raises:
-        ValueError: an elastic deformation of boxes without masks.
-    """
+    """Letterbox an image of any size to height and width ``hw`` and move it; boxes are clipped by `keep_visible`."""
     if motion.displacements is not None and item.masks is None and (item.semantic is None or len(item.boxes)):
         raise ValueError("boxes cannot follow an elastic deformation; set data.augmentation.elastic.probability to 0")
     if not motion.is_upright and max(item.hw) > MAX_SIDE:
@@ -184,9 +291,12 @@ def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem
     matrix = chained(Letterbox.fit(item.hw, hw).matrix, then=motion.matrix)
     move: Placement | Warp
     if motion.is_upright:
+        (scale_x, _, offset_x), (_, scale_y, offset_y) = matrix.tolist()
+        x = AxisPlacement.fit(item.hw[1], scale_x, offset_x, 0, hw[1])
+        y = AxisPlacement.fit(item.hw[0], scale_y, offset_y, 0, hw[0])
         # What is only letterboxed is resized as in evaluation; for a zoom the faster way is good enough.
         zoomed = (np.abs(motion.matrix.diagonal()) != 1).any()
-        move = Placement.fit(item.hw, matrix, hw, resize_smoothly if zoomed else resize)
+        move = Placement(x, y, hw, resize_smoothly if zoomed else resize)
     else:
         move = Warp(matrix, hw, motion.displacements)
     return replace(item.with_image(move.image(item.image), move.labels, move.area_scale), boxes=move.boxes(item.boxes))
@@ -228,23 +338,16 @@ def resize_smoothly(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
 
 
 def visible_boxes(
-    boxes: npt.NDArray[np.floating],
-    window: tuple[float, float, float, float] | FloatArray,
-    min_visibility: float,
-    min_size: float,
+    boxes: npt.NDArray[np.floating], window: tuple[float, float, float, float], min_visibility: float, min_size: float
 ) -> tuple[BoxArray, BoolArray]:
-    """Clip (N, 4) xyxy boxes to a window, or to one each, (N, 4): the one rule of affine map and mosaic.
+    """Clip (N, 4) xyxy boxes to a window: the one rule of affine map and mosaic.
 
     A box is dropped when less than `min_visibility` of its area, in [0, 1], lies in the window, or when a side of what
-    is left is shorter than `min_size` pixels, or when nothing is left.
-
-    Returns:
-        (N, 4) float32 clipped boxes and (N,) bool, true where the box stays; only those rows are valid boxes.
+    is left is shorter than `min_size` pixels, or when nothing is left. Returns (N, 4) float32 clipped boxes and (N,)
+    bool, true where the box stays; only those rows are valid boxes.
     """
-    windows = np.asarray(window)
-    low, high = windows[..., None, :2], windows[..., None, 2:]
     exact = boxes.astype(np.float64).reshape(-1, 2, 2)  # N, two corners, x and y
-    clipped = np.minimum(np.maximum(exact, low), high)
+    clipped = np.minimum(np.maximum(exact, window[:2]), window[2:])
     full_area = (exact[:, 1] - exact[:, 0]).prod(axis=1)
     sides = clipped[:, 1] - clipped[:, 0]
     rounded = clipped.astype(np.float32)

@@ -8,34 +8,27 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from detseg.data.augment.affine import IDENTITY, AffineMatrix, random_zoom
-from detseg.data.augment.geometry import AxisPlacement, Placement, resize_smoothly, scaled_boxes, visible_boxes
-from detseg.data.augment.instance_layers import InstanceLayers
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment import geometry
+from detseg.data.augment.geometry import IDENTITY, AffineMatrix, AxisPlacement, Placement
+from detseg.data.augment.item import AugmentItem, InstanceLayers
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.ops.random_streams import epoch_order
 from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
 
-CENTER_RANGE = (0.3, 0.7)
-"""Where the four images of a mosaic meet, as fractions of the sides."""
+CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
 
 MIXUP_CONCENTRATION = 32.0
 """Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
 
-GROUP_SIZE = 32
-"""Consecutive images of an epoch's order that are combined with each other."""
+GROUP_SIZE = 32  # consecutive images of an epoch's order that are combined with each other
 
 
 class MixPartners:
     """Draws the images that a mosaic or mixup combines with an image: from its neighbours in the epoch's order.
 
-    The order of each epoch is cut into groups of ``GROUP_SIZE`` consecutive images; the last group overlaps the one
-    before it. The groups are random, since the order is. A process that makes the mosaics of a group decodes each of
-    the group's images once instead of four times.
-
-    Args:
-        seed: seed of the training.
-        num_samples: length of the data set.
+    The order of each epoch, which is random, is cut into groups of ``GROUP_SIZE`` consecutive images; the last group
+    overlaps the one before it. A process that makes the mosaics of a group decodes each of its images once instead of
+    four times. ``seed`` is that of the training, ``num_samples`` the length of the data set.
     """
 
     def __init__(self, seed: int, num_samples: int) -> None:
@@ -77,28 +70,23 @@ def mosaic(
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.
         input_hw: height and width of the result, pixels.
-        scale_range: range of the factors, drawn on a logarithmic scale.
+        scale_range: of the factors, drawn on a logarithmic scale.
         min_visibility: boxes of which a smaller fraction is seen are dropped; masks are dropped by `keep_visible`.
         rng: source of all choices.
         matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
-
-    Raises:
-        ValueError: not four images, or some of them with a semantic map, or with masks, and some without.
     """
-    if len(tiles) != 4:
-        raise ValueError(f"a mosaic is made of 4 images, got {len(tiles)}")
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
     (scale_x, _, offset_x), (_, scale_y, offset_y) = matrix.tolist()
     canvas = np.full((height, width, 3), PAD_VALUE, dtype=np.uint8)
     placements = []
     for position, tile in enumerate(tiles):
-        zoom = random_zoom(scale_range, rng)
+        zoom = geometry.random_zoom(scale_range, rng)
         fitted_height, fitted_width = Letterbox.fit(tile.hw, input_hw).resized_hw
         right, below = position % 2 == 1, position >= 2
         x = _place(tile.hw[1], fitted_width * zoom, center_x, width, (scale_x, offset_x), right, rng)
         y = _place(tile.hw[0], fitted_height * zoom, center_y, height, (scale_y, offset_y), below, rng)
-        placements.append(Placement(x, y, input_hw, resize_smoothly))
+        placements.append(Placement(x, y, input_hw, geometry.resize_smoothly))
         placements[-1].paint(tile.image, canvas)
     return _with_objects(canvas, tiles, placements, min_visibility)
 
@@ -120,28 +108,22 @@ def _place(
 def _with_objects(
     canvas: UInt8Array, tiles: Sequence[AugmentItem], placements: Sequence[Placement], min_visibility: float
 ) -> AugmentItem:
-    """The canvas with the semantic maps of the tiles and the objects that it shows.
-
-    Too small objects are dropped at the end of the augmentation, which may still zoom.
-    """
-    semantic = None
-    if _have_all([tile.semantic is not None for tile in tiles], "semantic maps"):
-        semantic = np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
-    parts = []
+    """The canvas with the semantic maps of the tiles and the objects that it shows; small ones are dropped later."""
+    semantic = None if tiles[0].semantic is None else np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
+    masks, boxes, visible = [], [], []
     for tile, place in zip(tiles, placements, strict=True):
         if semantic is not None and tile.semantic is not None:
             semantic[place.window] = place.visible_labels(tile.semantic)
         if tile.masks is not None:
-            parts.append(tile.masks.moved(place.visible_labels, place.area_scale))
+            masks.append(tile.masks.moved(place.visible_labels, place.area_scale))
+        x, y = place.x, place.y
+        seen = x.first, y.first, x.first + x.taken, y.first + y.taken  # of the tile, pixels
+        clipped, keep = geometry.visible_boxes(tile.boxes, seen, min_visibility, 0)
+        boxes.append(place.boxes(clipped))
+        visible.append(keep & (boxes[-1][:, 2:] > boxes[-1][:, :2]).all(axis=1))
     corners = [(place.y.start, place.x.start) for place in placements]
-    item = replace(_joined(canvas, tiles, parts, corners), semantic=semantic)
-    # Per box, so that there is one pass over the boxes of all tiles.
-    table = [(*place.source_window, *place.scales_and_offsets) for place in placements]
-    per_box = np.repeat(np.array(table), [len(tile.boxes) for tile in tiles], axis=0)  # N 12
-    clipped, keep = visible_boxes(item.boxes, per_box[:, :4], min_visibility, 0)  # in pixels of the tiles
-    boxes = scaled_boxes(clipped, per_box[:, 4:8], per_box[:, 8:])
-    item = replace(item, boxes=boxes)
-    return item if parts else item.select(keep & (boxes[:, 2:] > boxes[:, :2]).all(axis=1))
+    item = replace(_joined(canvas, tiles, masks, corners), semantic=semantic, boxes=np.concatenate(boxes))
+    return item if masks else item.select(np.concatenate(visible))
 
 
 def _joined(
@@ -151,29 +133,17 @@ def _joined(
     corners: Sequence[tuple[int, int]] | None = None,
 ) -> AugmentItem:
     """An image with the objects of several others, one after the other; masks and corners as in `InstanceLayers`."""
-    has_masks = _have_all([item.masks is not None for item in items], "masks")
+    if len({(item.semantic is None, item.masks is None) for item in items}) > 1:
+        raise ValueError("images that are put together need semantic maps, and masks, in all or in none of them")
     boxes, labels, ignore = (np.concatenate([getattr(i, key) for i in items]) for key in ("boxes", "labels", "ignore"))
-    layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if has_masks else None
+    layers = InstanceLayers.joined(masks, (image.shape[0], image.shape[1]), corners) if masks else None
     return AugmentItem(image, boxes, labels, ignore, masks=layers)
 
 
-def _have_all(present: Sequence[bool], name: str) -> bool:
-    if any(present) != all(present):
-        raise ValueError(f"images are put together with {name} of all or of none, got {sum(present)} of {len(present)}")
-    return all(present)
-
-
 def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentItem:
-    """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full.
-
-    Raises:
-        ValueError: images of different size, with semantic maps (a pixel has one label, not two), or one with masks and
-            one without.
-    """
+    """Blend two images of one size at a random ratio; the objects of `a`, then those of `b` count in full."""
     if a.semantic is not None or b.semantic is not None:
         raise ValueError("mixup is for boxes: semantic maps cannot be blended; set data.augmentation.mixup to 0")
-    if a.hw != b.hw:
-        raise ValueError(f"mixup blends images of one size, got {a.hw} and {b.hw}")
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)
     image = np.asarray(cv2.addWeighted(a.image, ratio, b.image, 1 - ratio, 0), dtype=np.uint8)
     return _joined(image, (a, b), [item.masks for item in (a, b) if item.masks is not None])

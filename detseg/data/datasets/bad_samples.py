@@ -19,8 +19,7 @@ from detseg.messages import one_line
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Sample
 
-_MAX_DRAWS = 100
-"""Samples that are tried for one place; only where nearly all of the data is bad, none of so many can be read."""
+_MAX_DRAWS = 100  # samples that are tried for one place: none can be read only where nearly all of the data is bad
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +36,7 @@ def read_or_replace(
 ) -> tuple[Sample, list[BadSample]]:
     """Read sample ``index`` by ``read``, or, where that raises a DataError, a random one in its place.
 
-    Returns:
-        the sample, and the bad ones that were met.
-
-    Raises:
-        DataError: all samples that were tried are bad.
+    Returns the sample, and the bad ones that were met; a DataError if all that were tried are bad.
     """
     bad: dict[int, BadSample] = {}
     rng, drawn = None, index
@@ -61,17 +56,11 @@ def read_or_replace(
 
 @dataclass
 class BadSampleList:
-    """The bad samples of a training set that were met so far, each once, and a CSV file that lists them.
+    """The bad samples of a training set that were met so far, each once, and a CSV file that lists them."""
 
-    Attributes:
-        num_samples: length of the training set.
-        max_fraction: largest fraction of it that may be bad.
-        file: the CSV file, replaced atomically whenever a sample is added; None: there is no file.
-    """
-
-    num_samples: int
-    max_fraction: float
-    file: Path | None = None
+    num_samples: int  # length of the training set
+    max_fraction: float  # of it that may be bad
+    file: Path | None = None  # the CSV file, replaced atomically whenever a sample is added
     _found: dict[int, BadSample] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -116,10 +105,8 @@ class BadSampleList:
 
     def lines(self) -> list[str]:
         """The message at the end of a run; none if there are no bad samples."""
-        if not self._found:
-            return []
         summary = self._summary("could not be read and were replaced by others", self.file and self.file.name)
-        return [f"bad data: {summary}"]
+        return [f"bad data: {summary}"] if self._found else []
 
     def _summary(self, what: str, file: Path | str | None) -> str:
         names = [row["file"] for row in self.state()]

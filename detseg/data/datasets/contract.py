@@ -1,7 +1,8 @@
-"""What the loaders require of a data set, and the check that its samples keep it."""
+"""What the loaders require of a data set, the check that its samples keep it, and a cache of samples."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -47,9 +48,7 @@ def file_of(source: SampleSource, index: int) -> str:
 def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] | None = None) -> Sample:
     """Read a sample, whose image may be reduced for a network input of ``input_hw`` (height, width), and check it.
 
-    Raises:
-        DataError: the sample cannot be read or breaks the contract. All other exceptions get a note that names the
-            file.
+    A DataError if it cannot be read or breaks the contract; all other exceptions get a note that names the file.
     """
     try:
         # Not a runtime_checkable protocol: isinstance with one takes as long as flipping an image.
@@ -66,11 +65,11 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
 def check_sample(sample: Sample, classes: ClassTable) -> None:
     """Raise a DataError, which names the sample's path, if a box is not finite or not inside the image, a label is not
     in ``classes``, or boxes, labels, flags and masks do not fit together."""
-    if message := _wrong_columns(sample) or _wrong_object(sample, len(classes)):
+    if message := _what_is_wrong(sample, len(classes)):
         raise DataError(f"{sample.path}: {message}")
 
 
-def _wrong_columns(sample: Sample) -> str | None:
+def _what_is_wrong(sample: Sample, num_classes: int) -> str | None:
     num, masks = len(sample.labels), sample.masks
     fix = "the source must give one of each for every object"
     for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
@@ -81,10 +80,6 @@ def _wrong_columns(sample: Sample) -> str | None:
         return f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
     if masks is not None and masks.hw != sample.hw:
         return f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
-    return None
-
-
-def _wrong_object(sample: Sample, num_classes: int) -> str | None:
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN
@@ -102,3 +97,34 @@ def _wrong_object(sample: Sample, num_classes: int) -> str | None:
             f"{int(sample.labels[row])}; correct the label or the class table"
         )
     return None
+
+
+class SampleCache:
+    """Reads samples and keeps those that were used last, for mosaics, which use each image several times.
+
+    ``max_bytes`` of images and semantic maps are kept; by default a mix group of 32 images of a megapixel.
+    """
+
+    def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
+        self._source, self._max_bytes = source, max_bytes
+        self._kept: dict[tuple[int, tuple[int, int]], Sample] = {}
+        self._num_bytes, self._lock = 0, threading.Lock()
+
+    def __call__(self, index: int, input_hw: tuple[int, int]) -> Sample:
+        """The result of ``checked_sample``; errors are not cached."""
+        key = (index, input_hw)
+        sample = self._kept.get(key) or checked_sample(self._source, index, input_hw)
+        with self._lock:
+            self._num_bytes += 0 if self._kept.pop(key, None) else _num_bytes(sample)
+            self._kept[key] = sample  # the last one
+            while self._num_bytes > self._max_bytes:
+                self._num_bytes -= _num_bytes(self._kept.pop(next(iter(self._kept))))
+        return sample
+
+    def __reduce__(self) -> tuple[type[SampleCache], tuple[SampleSource, int]]:
+        """Pickles an empty cache: where loader processes are spawned, each of them receives the data set."""
+        return SampleCache, (self._source, self._max_bytes)
+
+
+def _num_bytes(sample: Sample) -> int:
+    return sample.image.nbytes + (0 if sample.semantic is None else sample.semantic.nbytes)

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from detseg.data.annotations.issues import DataReport
-from detseg.data.annotations.model import PackedAnnotations, PackedImages, trainable
+from detseg.data.annotations.model import PackedAnnotations, PackedImages, training_boxes
 from detseg.data.images.read import read_reduced
 from detseg.errors import DataError
 from detseg.ops.letterbox import Letterbox
@@ -17,14 +17,9 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
 class ImageDataset(Dataset[Sample]):
-    """Images with ids: the part that detection and segmentation share.
+    """Images with ids: what detection and segmentation have in common.
 
-    Attributes:
-        packed: ids and paths of all images.
-        root: the folder that the paths are relative to.
-        classes: names of the labels.
-        report: the issues that the reader found.
-        name: the name of this data set in messages.
+    Paths are relative to ``root``; ``report`` holds the issues that the reader found; messages call the set ``name``.
     """
 
     packed: PackedImages
@@ -57,9 +52,7 @@ class DetectionDataset(ImageDataset):
     def __getitem__(self, index: int) -> Sample:
         """Image ``index`` with the boxes to train on; or with masks and their bounds, without masks that are empty.
 
-        Raises:
-            DataError: the image is missing, damaged, or not of the size that its annotation states.
-            IndexError: there is no such image.
+        Raises a DataError if the image is missing, damaged, or not of the size that its annotation states.
         """
         return self._sample(index, 1)
 
@@ -76,7 +69,10 @@ class DetectionDataset(ImageDataset):
         image, hw = read_reduced(path, divisor)
         check_same_size(f"{path}: the image", hw, "its annotation says", self.packed.hw(index), made="annotation")
         objects = self.packed.image(index)
-        boxes, keep = trainable(objects, hw)
+        boxes, keep = training_boxes(objects.boxes, hw)
+        if objects.masks is not None:
+            boxes = objects.masks.boxes.astype(np.float32)
+            keep &= boxes[:, 2] > boxes[:, 0]
         if image.shape[:2] != hw:
             boxes = boxes / np.float32(divisor)
         return Sample(
@@ -91,11 +87,7 @@ class DetectionDataset(ImageDataset):
         )
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The ground truth of an image exactly as its file states it; the image is not decoded.
-
-        Raises:
-            DataError: a segmentation is wrong.
-        """
+        """The ground truth of an image exactly as its file states it; the image is not decoded."""
         return self.packed.image(self._position(index))
 
     def hw(self, index: int) -> tuple[int, int]:

@@ -1,21 +1,27 @@
-"""Data sets of images with semantic label maps, and the sources of the maps."""
+"""Data sets of images with semantic label maps, the sources of the maps, and weights of their classes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from rich.progress import track
 
-from detseg.data.annotations.issues import DataReport
+from detseg.console import console
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import PackedImages, no_objects
 from detseg.data.datasets.detection import ImageDataset, check_same_size
-from detseg.data.images.label_maps import read_mask
-from detseg.data.images.mask_encoding import MaskEncoding
-from detseg.data.images.read import read_image, read_image_hw
-from detseg.structures import ClassTable, ImageAnnotations, Sample, UInt8Array
+from detseg.data.images.masks import MaskEncoding, read_mask
+from detseg.data.images.read import read_image, read_image_hw, read_orientation
+from detseg.errors import DataError
+from detseg.messages import listed, one_line, shown
+from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
 
 
 class MaskSource(Protocol):
@@ -27,23 +33,15 @@ class MaskSource(Protocol):
     def where(self, index: int) -> str:
         """The mask's name in messages: its file, and the place in it."""
 
-    def stated_hw(self, index: int) -> tuple[int, int] | None:
-        """Height and width of the image in pixels if the mask's file states them; nothing is decoded."""
-
     def select(self, indices: Sequence[int]) -> MaskSource:
         """The maps at some positions, in this order."""
 
 
 @dataclass(frozen=True, eq=False)
-class PictureMasks:
-    """A ``MaskSource`` of mask images, one file for each image.
+class MaskFiles:
+    """A ``MaskSource`` of mask images, one file for each image."""
 
-    Attributes:
-        files: the masks' paths, relative to ``root``, in the order of the images.
-        encoding: the meaning of their values or colours.
-    """
-
-    files: PackedImages
+    files: PackedImages  # the masks' paths, relative to the root, in the order of the images
     root: Path
     encoding: MaskEncoding
 
@@ -55,13 +53,9 @@ class PictureMasks:
         """See ``MaskSource``."""
         return str(self.root / self.files.path(index))
 
-    def stated_hw(self, index: int) -> None:
-        """See ``MaskSource``; the header of the image is as fast to read."""
-        return
-
-    def select(self, indices: Sequence[int]) -> PictureMasks:
+    def select(self, indices: Sequence[int]) -> MaskFiles:
         """See ``MaskSource``."""
-        return PictureMasks(self.files.select(indices), self.root, self.encoding)
+        return MaskFiles(self.files.select(indices), self.root, self.encoding)
 
 
 class SegmentationDataset(ImageDataset):
@@ -74,12 +68,7 @@ class SegmentationDataset(ImageDataset):
         self.masks = masks
 
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index`` with its label map and without boxes.
-
-        Raises:
-            DataError: the image or its mask is missing or damaged, or their sizes differ.
-            IndexError: there is no such image.
-        """
+        """Image ``index`` with its label map; a DataError if it or its mask is missing or damaged, or sizes differ."""
         index = self._position(index)
         path = self.path(index)
         image, semantic = read_image(path), self.masks.read(index)
@@ -104,11 +93,6 @@ class SegmentationDataset(ImageDataset):
         self._position(index)
         return no_objects()
 
-    def hw(self, index: int) -> tuple[int, int]:
-        """Height and width of an image in pixels; nothing is decoded."""
-        index = self._position(index)
-        return self.masks.stated_hw(index) or read_image_hw(self.path(index))
-
     def subset(self, indices: Sequence[int]) -> SegmentationDataset:
         """The images at some positions, each at most once, in this order; ids and report stay those of the whole."""
         positions = [self._position(index) for index in indices]
@@ -119,3 +103,133 @@ class SegmentationDataset(ImageDataset):
         """Raise a DataError if a mask does not have the size of its image."""
         where, image = self.masks.where(index), self.path(index)
         check_same_size(f"{where}: the mask", mask_hw, f"its image {image} is", image_hw, made="mask")
+
+
+def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = False) -> tuple[float, ...]:
+    """Class weights for losses by median frequency balancing (Eigen, Fergus 2015, section 6.3.2).
+
+    The frequency of a class is its fraction of the pixels, without ignored ones, of the images that show it; its weight
+    is the median of all frequencies divided by its own. A class that never occurs has weight 0 and does not count in
+    the median. Every mask is decoded once; ``skip_bad`` leaves out those that cannot be read. A DataError if all pixels
+    are ignored.
+    """
+    num = len(dataset.classes)
+    counts, present = np.zeros(num, dtype=np.int64), np.zeros(num, dtype=np.int64)
+    for index in range(len(dataset)):
+        try:
+            semantic = dataset.semantic(index)
+        except DataError:
+            if not skip_bad:
+                raise
+            continue
+        pixels = np.bincount(semantic.ravel(), minlength=256)[:num]
+        counts += pixels
+        present[pixels > 0] += pixels.sum()
+    occurs = counts > 0
+    if not occurs.any():
+        raise DataError("class_weights: all pixels of the training masks are ignored, so classes have no frequency")
+    frequency = counts[occurs] / present[occurs]
+    weights = np.zeros(num)
+    weights[occurs] = np.median(frequency) / frequency
+    return tuple(weights.tolist())
+
+
+MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly spread
+_Found = tuple[IntArray, list[DataIssue]] | DataError
+
+
+def inspect_masks(
+    dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True, skip_bad: bool = False
+) -> None:
+    """Decode all masks, or an even sample of many, in threads, and report what is unusual.
+
+    Where nothing can be learned from the sample, the others are decoded too before an error says so.
+
+    ``encoding`` is that of mask images; None: the maps are drawn. With ``skip_bad`` wrong masks and images are reported
+    instead of raised, since the training skips them.
+
+    Raises:
+        DataError: a mask or its image's header is wrong (with ``skip_bad``: all are); all pixels are ignored; or, in
+            training, a single class occurs beside ignored pixels, as in masks of 0 and 255 read with 255 ignored.
+    """
+    sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
+    others = sorted(set(range(len(dataset))) - set(sample))
+    counts, num_masks, bad, useless = np.zeros(256, dtype=np.int64), 0, list[DataError](), ""
+    for indices in (sample, others):
+        for index, found in _inspect_all(dataset, indices):
+            if isinstance(found, DataError):
+                bad.append(found)
+                if not skip_bad:
+                    raise found
+                continue
+            counts += found[0]
+            num_masks += 1
+            for issue in found[1]:
+                dataset.report.add(issue, dataset.packed.path(index))
+        if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training)):
+            break
+    if bad and not num_masks:
+        raise bad[0]
+    if useless:
+        more = f" and {num_masks - 1} more" if num_masks > 1 else ""
+        raise DataError(f"{dataset.masks.where(0)}{more}: {useless}")
+    report, names, inspected = dataset.report, dataset.classes.names, num_masks + len(bad)
+    if inspected < len(dataset):
+        report.note(f"masks looked at when opened: {inspected} of {len(dataset)}, evenly spread")
+    if bad:
+        what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
+        report.note(f"{what}; the first: {one_line(bad[0])}")
+    if counts[IGNORE_LABEL]:
+        report.note(f"ignored pixels of the masks: {100 * counts[IGNORE_LABEL] / counts.sum():.1f} %")
+    for absent in np.flatnonzero(counts[: len(names)] == 0):
+        report.add(DataIssue.ABSENT, names[absent])
+
+
+def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    try:
+        found = track(pool.map(partial(_inspect, dataset), indices), "checking masks", len(indices), **bar)
+        yield from zip(indices, found, strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
+    """(256,) int64 pixels of each label of a mask, and what is unusual about it; or what is wrong with it."""
+    try:
+        labels, path = dataset.masks.read(index), dataset.path(index)
+        dataset.check_size(index, read_image_hw(path), labels.shape)
+        counts = np.bincount(labels.ravel(), minlength=256)
+        num_labels = np.count_nonzero(counts[:IGNORE_LABEL])
+        issues = [] if num_labels else [DataIssue.ALL_IGNORED]
+        if isinstance(dataset.masks, MaskFiles):
+            if num_labels == 1 and counts[IGNORE_LABEL]:
+                issues.append(DataIssue.ONE_CLASS)
+            image, mask = read_orientation(path), read_orientation(dataset.masks.where(index))
+            # 5 to 8 swap the sides; where one of the two does, unequal sides that fit show that the mask is upright.
+            if image != mask and ((image >= 5) == (mask >= 5) or labels.shape[0] == labels.shape[1]):
+                issues.append(DataIssue.TURNED)
+        return counts, issues
+    except DataError as error:
+        return error
+
+
+def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEncoding | None, training: bool) -> str:
+    """Why nothing can be learned from masks with these pixels of each label, or scored on them; empty if it can be."""
+    present = np.flatnonzero(counts[:IGNORE_LABEL]).tolist()
+    if not present:
+        return "all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"
+    if encoding is None or not training or len(present) > 1 or not counts[IGNORE_LABEL]:
+        return ""
+    label, ignored = present[0], encoding.ignore_index
+    absent = listed([name for k, name in enumerate(names) if k != label])
+    question = f"is {ignored} a class? name each class in data.classes and its value in data.mask_values"
+    if encoding.colors is not None:
+        question = "is one of data.ignore_colors a class? name it in data.classes and data.mask_colors"
+    elif len(names) == 2:
+        values = [encoding.class_values[k] if k == label else ignored for k in (0, 1)]
+        question = f"is {ignored} the {('foreground', 'background')[label]}? set data.mask_values={values} "
+        question += f"data.ignore_index=null; or is it void? add images that show {absent}"
+    found = f"only {shown(names[label])} and ignored pixels occur, never {absent}"
+    return f"{found}, and one class alone cannot be learned: {question}"

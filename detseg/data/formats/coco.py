@@ -1,6 +1,10 @@
 """Reads the COCO layout (Lin et al. 2014): a folder of I images and one JSON file of T annotations.
 
 The file is decoded into arrays. Segmentations are not: of each only the place in the file is kept, see `Segmentations`.
+
+As semantic maps every pixel gets the category of the object that covers it. Where regions overlap: crowd regions are
+drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most pixels to the one with the fewest, so that
+small ones stay visible; objects of equal size in the order of the file. Other pixels are background, label 0.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,25 +24,25 @@ import numpy as np
 
 from detseg.data.annotations.classes import check_class_name, class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import PackedAnnotations, pack_images, running_total
-from detseg.data.annotations.regions import LARGEST, Segmentations, file_version
+from detseg.data.annotations.model import (
+    LARGEST,
+    PackedAnnotations,
+    Segmentations,
+    file_version,
+    pack_images,
+    running_total,
+)
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, inspect_masks
 from detseg.data.images.read import MAX_PIXELS, read_image_hw
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import did_you_mean, listed, one_line, shown
-from detseg.structures import ClassTable, FloatArray, IntArray
+from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, FloatArray, IntArray, UInt8Array
 
-_MAX_INSPECTED = 200
-"""Images of which masks are decoded when a data set is opened."""
-
-_SHORTEST = len("[[0,0,1,0,1,1]]")
-"""Bytes of the shortest polygon; run lengths are longer."""
-
-_CHUNK = 1 << 14
-"""Annotations whose boxes are decoded together: their Python numbers would take much memory otherwise."""
-
-_BETWEEN = 1 << 10
-"""Most bytes between two segmentations, in nearly all files: searching a longer text is slower."""
+BACKGROUND = "background"  # the name of label 0 of semantic maps if none is given
+_SHORTEST = len("[[0,0,1,0,1,1]]")  # bytes of the shortest polygon; run lengths are longer
+_CHUNK = 1 << 14  # annotations whose boxes are decoded together: their Python numbers would take much memory otherwise
+_BETWEEN = 1 << 10  # most bytes between two segmentations, in nearly all files: searching a longer text is slower
 
 _EXPECTED = {
     **dict.fromkeys(("id", "image_id", "category_id"), "a whole number"),
@@ -102,7 +107,7 @@ _AREAS = msgspec.json.Decoder(list[float | None])
 def read_coco(
     images_dir: Path | str,
     annotation_file: Path | str,
-    classes: ClassTable | Sequence[str] | None = None,
+    classes: Classes = None,
     masks: bool = False,
     skip_bad: bool = False,
 ) -> DetectionDataset:
@@ -110,32 +115,62 @@ def read_coco(
 
     Args:
         images_dir: the folder that the file's ``file_name`` entries are relative to.
-        annotation_file: the JSON file, of the kind ``instances_*.json``; with masks it must stay as it is while the
-            data set is used.
+        annotation_file: the JSON file, ``instances_*.json``; with masks it must stay as it is while it is used.
         classes: None: all categories of the file, in the order of their ids. Names: these categories in this order;
             annotations of others are left out and reported. A table (``train.classes``): likewise; its ids are kept.
-        masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of some images are
-            decoded now, the others when their image is used; a wrong one is an error then.
+        masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of up to
+            `MAX_INSPECTED` images are decoded now, the others when their image is used; a wrong one is an error then.
         skip_bad: whether wrong ones are reported instead of raised now, since the training skips them.
 
     Raises:
-        DataError: a file is missing, an entry is wrong or refers to nothing, a class is not among the categories, or
-            masks are asked for and there are none.
+        DataError: a file or image is missing, an entry is wrong or refers to nothing, a class is not among the
+            categories, or masks are asked for and there are none.
     """
     root, file, report = Path(images_dir), Path(annotation_file), DataReport()
-    packed, table = load_coco(root, file, classes, report, masks=masks)
+    packed, table = _load(root, file, classes, report, _object_classes, masks=masks)
     report_contents(packed, table, report)
     if masks:
-        _inspect_masks(packed, report, skip_bad)
+        _inspect_instances(packed, report, skip_bad)
     return DetectionDataset(packed, root, table, report, f"coco {file.stem}")
 
 
-def coco_class_table(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
-    """The table of the categories that are used, of the file's category names by id.
+def read_coco_masks(
+    images_dir: Path | str, annotation_file: Path | str, classes: Classes = None, skip_bad: bool = False
+) -> SegmentationDataset:
+    """Read a data set in COCO layout as semantic maps; arguments and errors as in `read_coco`.
 
-    Raises:
-        ClassTableError: a given name is not among the categories, or given twice.
+    The first class is the background, which is no category: of given names the first, else ``background``. Regions of
+    categories that are not among the classes become background and are reported.
     """
+    root, file, report = Path(images_dir), Path(annotation_file), DataReport()
+    packed, table = _load(root, file, classes, report, _semantic_classes, boxes=False)
+    dataset = SegmentationDataset(packed, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
+    inspect_masks(dataset, skip_bad=skip_bad)
+    return dataset
+
+
+@dataclass(frozen=True, eq=False)
+class _DrawnMasks:  # a MaskSource: label maps drawn as the module says
+    file: Path
+    packed: PackedAnnotations
+
+    def read(self, index: int) -> UInt8Array:
+        objects = self.packed.image(index)
+        assert objects.masks is not None
+        labels = np.where(objects.crowd, IGNORE_LABEL, objects.labels).astype(np.uint8)
+        semantic = np.zeros(self.packed.hw(index), dtype=np.uint8)
+        for number in np.lexsort((-objects.masks.areas, ~objects.crowd)):
+            semantic[objects.masks.mask(number)] = labels[number]
+        return semantic
+
+    def where(self, index: int) -> str:
+        return f"{self.file}: image {self.packed.image_ids[index]}"
+
+    def select(self, indices: Sequence[int]) -> _DrawnMasks:
+        return _DrawnMasks(self.file, self.packed.select(indices))
+
+
+def _object_classes(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
     if classes is None:
         return ClassTable(tuple(names.values()), tuple(names))
     id_of = {name: category_id for category_id, name in names.items()}
@@ -154,19 +189,38 @@ def coco_class_table(file: Path, names: dict[int, str], classes: Classes, report
     return classes
 
 
-def load_coco(
+def _semantic_classes(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
+    """The table with the background in front; its source id is 0, or one below all others where a category has 0."""
+    given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
+    background = given[0] if given else BACKGROUND
+    check_class_name("data.classes", background)
+    if background in names.values():
+        other = "ground" if background == BACKGROUND else BACKGROUND
+        raise ClassTableError(
+            f"{file}: label 0 is the background, but {shown(background)} is the name of a category; begin data.classes "
+            f"with a name that no category has: [{other}, {listed(given or tuple(names.values()))}]"
+        )
+    if isinstance(classes, ClassTable):
+        _object_classes(file, names, ClassTable(given[1:], classes.source_ids[1:]), report)
+        return classes
+    objects = _object_classes(file, names, given[1:] if given else None, report)
+    if len(objects) >= MAX_CLASSES:
+        what = f"{len(objects)} categories and a background are more than the {MAX_CLASSES} classes"
+        raise ClassTableError(f"{file}: {what} that a map can tell apart; name those that count in data.classes")
+    source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
+    return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
+
+
+def _load(
     root: Path,
     file: Path,
     classes: Classes,
     report: DataReport,
-    make_table: Callable[[Path, dict[int, str], Classes, DataReport], ClassTable] = coco_class_table,
+    make_table: Callable[[Path, dict[int, str], Classes, DataReport], ClassTable],
     boxes: bool = True,
     masks: bool = True,
 ) -> tuple[PackedAnnotations, ClassTable]:
-    """Decode and check an annotation file; arguments and errors as in `read_coco`.
-
-    ``make_table`` makes the class table of the category names by id; without ``boxes``, boxes and areas are zeros.
-    """
+    """Decode and check an annotation file; without ``boxes``, boxes and areas are zeros."""
     version, data, entries = _read(file)
     names = _category_names(file, entries.categories)
     table = make_table(file, names, classes, report)
@@ -185,7 +239,10 @@ def load_coco(
     ignored = np.fromiter((o.ignore == 1 for o in objects), np.bool_, num) & ~crowd
     regions = _segmentations(file, version, data, ids, objects) if masks else None
     del data, entries, objects  # most of the memory
-    labels = _labels(categories, tuple(names.values()), table, report)
+    label_of = {name: label for label, name in enumerate(table.names)}  # -1: the table has no such class
+    labels = np.array([label_of.get(name, -1) for name in names.values()], dtype=np.int64)[categories]
+    for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
+        report.add(DataIssue.LEFT_OUT, list(names.values())[category], int(count))
     report.add_all(DataIssue.IGNORE_KEY, ids[(labels >= 0) & ignored].tolist())
     report.add_all(DataIssue.AREA_NOT_STATED, ids[(labels >= 0) & np.isnan(area)].tolist())
     order = np.argsort(positions, kind="stable")
@@ -202,8 +259,11 @@ def load_coco(
         area=(area if masks else np.where(np.isnan(area), xywh[:, 2] * xywh[:, 3], area))[order],
         regions=regions and regions.select(order),
     )
-    if packed.regions is not None:
-        _check_lengths(packed.regions, "; model.name=faster_rcnn needs no masks" if boxes else "")
+    if packed.regions is not None and len(short := np.flatnonzero(packed.regions.lengths < _SHORTEST)):  # null, [[]]
+        wrong = listed([str(i) for i in packed.regions.annotation_ids[short].tolist()])
+        hint = "; model.name=faster_rcnn needs no masks" if boxes else ""
+        what = f"{len(short)} of {len(order)} annotations have no usable segmentation (ids {wrong})"
+        raise DataError(f"{file}: {what}; fix or remove them{hint}")
     return packed, table
 
 
@@ -213,7 +273,7 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
             version, data = file_version(source), source.read()
         text = memoryview(data)[len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0 :]
         try:
-            entries = _FILE.decode(text)
+            return version, data, _FILE.decode(text)
         except msgspec.ValidationError as error:
             raise _wrong_entry(file, text, str(error)) from None
     except FileNotFoundError:
@@ -227,7 +287,6 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
             number = "; JSON has no NaN and no Infinity, write a number"
             hint = f", near {shown(near)}{number if re.search('NaN|Infinity', near) else hint}"
         raise DataError(f"{file}: not a readable JSON file: {one_line(error)}{hint}") from None
-    return version, data, entries
 
 
 def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
@@ -274,7 +333,6 @@ def _category_names(file: Path, entries: Sequence[_Category]) -> dict[int, str]:
 
 
 def _ids(file: Path, kind: str, entries: Sequence[_Image | _Annotation | _Category]) -> IntArray:
-    """The ids of some entries, which must differ; ``kind`` is what messages call them."""
     ids = np.fromiter((entry.id for entry in entries), np.int64, len(entries))
     ascending = np.sort(ids)
     for entry_id in ascending[1:][ascending[1:] == ascending[:-1]][:1].tolist():
@@ -291,23 +349,12 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
     return places
 
 
-def _labels(categories: IntArray, names: Sequence[str], table: ClassTable, report: DataReport) -> IntArray:
-    """(T,) int64 labels of the annotations, -1 where the table has no such class, which is reported."""
-    label_of_name = {name: label for label, name in enumerate(table.names)}
-    labels = np.array([label_of_name.get(name, -1) for name in names], dtype=np.int64)[categories]
-    for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
-        report.add(DataIssue.LEFT_OUT, names[category], int(count))
-    return labels
-
-
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str]:
-    """The paths of the I images, which must be there, relative to their folder, with forward slashes."""
-    paths = []
     for image in images:
         if _OUTSIDE.match(image.file_name):
             what = f"expected a path inside the image folder, got {shown(image.file_name)}"
             raise DataError(f"{file}: image {image.id}: file_name: {what}; write it relative to that folder")
-        paths.append(posixpath.normpath(image.file_name))
+    paths = [posixpath.normpath(image.file_name) for image in images]
     # One listing for each folder is faster than one question for each image.
     folders = [folder for folder in {path.rpartition("/")[0] for path in paths} if os.path.isdir(root / folder)]
     there = {posixpath.join(folder, name) for folder in folders for name in os.listdir(root / folder)}
@@ -357,29 +404,15 @@ def _segmentations(
     starts, lengths = np.zeros((2, len(entries)), dtype=np.int64)
     end = 0
     for row, entry in enumerate(entries):
-        text = entry.segmentation
-        if text is _NULL:
-            continue
-        start = data.find(text, end, end + len(text) + _BETWEEN)
-        if start < 0:
-            start = data.index(text, end)
-        starts[row], lengths[row], end = start, len(text), start + len(text)
+        if (text := entry.segmentation) is not _NULL:
+            start = data.find(text, end, end + len(text) + _BETWEEN)
+            start = data.index(text, end) if start < 0 else start
+            starts[row], lengths[row], end = start, len(text), start + len(text)
     return Segmentations(file, version, ids, starts, lengths)
 
 
-def _check_lengths(segmentations: Segmentations, hint: str) -> None:
-    """Refuse annotations whose segmentation is missing, or too short for a polygon: null, [], [[]]."""
-    short = np.flatnonzero(segmentations.lengths < _SHORTEST)
-    if len(short):
-        ids = listed([str(i) for i in segmentations.annotation_ids[short].tolist()])
-        raise DataError(
-            f"{segmentations.file}: {len(short)} of {len(segmentations)} annotations have no usable segmentation "
-            f"(ids {ids}); fix or remove them{hint}"
-        )
-
-
-def _inspect_masks(packed: PackedAnnotations, report: DataReport, skip_bad: bool) -> None:
-    indices = np.unique(np.linspace(0, len(packed) - 1, _MAX_INSPECTED).astype(np.int64)).tolist()
+def _inspect_instances(packed: PackedAnnotations, report: DataReport, skip_bad: bool) -> None:
+    indices = np.unique(np.linspace(0, len(packed) - 1, MAX_INSPECTED).astype(np.int64)).tolist()
     bad = list[DataError]()
     for index in indices:
         try:

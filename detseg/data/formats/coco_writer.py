@@ -18,11 +18,9 @@ RESULTS, MASK_RESULTS = "detections.json", "detections_masks.json"
 
 
 class CocoFile:
-    """The content of an annotation file, to which images are added one by one.
+    """An annotation file, to which images are added one by one: ``content`` is plain data, ready for ``json.dump``.
 
-    Attributes:
-        content: ``images``, ``annotations`` and ``categories`` of plain numbers and strings, ready for ``json.dump``.
-            Annotation ids count from 1: pycocotools takes a match with id 0 for none.
+    Annotation ids count from 1: pycocotools takes a match with id 0 for none.
     """
 
     def __init__(self, classes: ClassTable) -> None:
@@ -39,13 +37,8 @@ class CocoFile:
         labels: Iterable[int] = (),
         **columns: Iterable[Any],
     ) -> None:
-        """Add an image and its N objects; raises a ValueError if the columns differ in length.
-
-        Args:
-            image_id, file_name, hw: of the image; the path is relative to the folder of the images.
-            boxes, labels: N boxes, xyxy pixels, and N positions in the class table.
-            columns: other values of the N objects, under their keys: ``area``, ``iscrowd``, ``segmentation``.
-        """
+        """Add an image, by its path in the folder of images, and its N objects: boxes (xyxy pixels), positions in the
+        class table, and other columns of N values under their keys (``area``, ``iscrowd``, ``segmentation``)."""
         self.content["images"].append({"id": image_id, "file_name": file_name, "height": hw[0], "width": hw[1]})
         annotations = self.content["annotations"]
         for (x1, y1, x2, y2), label, *values in zip(boxes, labels, *columns.values(), strict=True):
@@ -54,11 +47,9 @@ class CocoFile:
 
 
 class CocoWriter:
-    """Writes a folder of images and an annotation file for each split; the layout is complete after ``finish``.
+    """Writes a folder of images and an annotation file for each split below ``root``; complete after ``finish``.
 
-    Args:
-        root: the folder of the layout, which is created.
-        classes: class names in label order; the category ids are 1 to C.
+    ``classes``: names in label order; the category ids are 1 to C.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -90,10 +81,10 @@ class CocoWriter:
 
 
 def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
-    """The annotations of a data set as the content of a COCO file; no image is opened.
+    """The annotations of a data set as the content of a COCO file, with the source's ids; no image is opened.
 
-    Category ids are the source's, ``iscrowd`` is set for crowd and difficult objects, and ``segmentation`` holds
-    compressed run lengths where the data set has masks.
+    ``iscrowd`` is set for crowd and difficult objects; ``segmentation`` holds compressed run lengths where there are
+    masks.
     """
     file = CocoFile(dataset.classes)
     for index in range(len(dataset)):

@@ -12,10 +12,9 @@ from pathlib import Path
 from detseg.data.annotations.classes import mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import pack_images
-from detseg.data.checks.mask_inspection import inspect_masks
-from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
+from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.images.find import find_images
-from detseg.data.images.mask_encoding import MaskEncoding, Rgb
+from detseg.data.images.masks import MaskEncoding, Rgb
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed
@@ -40,25 +39,21 @@ def read_mask_folder(
         classes: the classes in label order, a background included. A table means that another set is trained on, so
             that masks of one class are reported, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
-        values: value of each class in the masks, in label order; None: the label itself.
-        ignore_index: value of the pixels to ignore; None: there is none.
-        colors: colour of each class in label order, if the masks are colour images.
-        ignore_colors: colours of the pixels to ignore.
+        values, ignore_index, colors, ignore_colors: see ``MaskEncoding``.
         skip_bad: see ``inspect_masks``.
 
     Raises:
         DataError: a folder or file is missing or wrong, an image has no single mask, or masks do not fit the classes.
     """
-    images, masks = Path(images), Path(masks)
+    images, masks, report = Path(images), Path(masks), DataReport()
     for folder, key in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
     mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
     table = mask_class_table(images, classes, mask_values)
     encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
-    report = DataReport()
     image_files, mask_files = zip(*_pairs(images, masks, suffix, report), strict=True)
-    source = PictureMasks(pack_images(mask_files), masks, encoding)
+    source = MaskFiles(pack_images(mask_files), masks, encoding)
     dataset = SegmentationDataset(pack_images(image_files), source, images, table, report, f"folder {images}")
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
@@ -69,18 +64,16 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     together = images.resolve() == masks.resolve()
     if together and not suffix:
         raise DataError(f"{images}: images and masks lie in one folder; set data.mask_suffix, or move the masks out")
-    image_files = _files_by_stem(images, masks, report)
-    mask_files = image_files if together else _files_by_stem(masks, images, report)
+    image_files = _files_by_stem(images, masks)
+    mask_files = image_files if together else _files_by_stem(masks, images)
     if together:
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    for stem in [stem for stem in image_files if stem + suffix not in mask_files]:
-        behind_link = [
-            name for kind in sorted(IMAGE_SUFFIXES) if os.path.isfile(masks / (name := stem + suffix + kind))
-        ]
-        if behind_link:  # a folder of masks may serve several folders of images
-            mask_files[stem + suffix] = behind_link
+    for stem in [stem + suffix for stem in image_files if stem + suffix not in mask_files]:
+        # Behind a link that was not followed: a folder of masks may serve several folders of images.
+        if linked := [stem + kind for kind in sorted(IMAGE_SUFFIXES) if os.path.isfile(masks / (stem + kind))]:
+            mask_files[stem] = linked
     if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
         names = listed([image_files[stem][0] for stem in missing])
         raise DataError(
@@ -90,22 +83,18 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
     used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
     for stem in sorted(mask_files.keys() - used):
         report.add(DataIssue.NO_IMAGE, mask_files[stem][0])
-    return [(_only(images, names), _only(masks, mask_files[stem + suffix])) for stem, names in image_files.items()]
+    pairs = [(image_files[stem], mask_files[stem + suffix]) for stem in image_files]
+    for folder, files in ((images, [pair[0] for pair in pairs]), (masks, [pair[1] for pair in pairs])):
+        for several in [names for names in files if len(names) > 1]:
+            raise DataError(f"{folder}: several files with one name: {listed(several)}; keep one of them")
+    return [(image[0], mask[0]) for image, mask in pairs]
 
 
-def _files_by_stem(folder: Path, other: Path, report: DataReport) -> dict[str, list[str]]:
+def _files_by_stem(folder: Path, other: Path) -> dict[str, list[str]]:
     """The image files of each stem in a folder, but not in ``other``: relative paths, in the order of the stems."""
     left_out = os.path.realpath(other)
-    files, repeated = find_images(folder, lambda e: e.name.startswith(".") or os.path.realpath(e.path) == left_out)
-    for link in repeated:
-        report.add(DataIssue.LINK_NOT_FOLLOWED, str(folder / link))
+    files = find_images(folder, lambda p: os.path.basename(p).startswith(".") or os.path.realpath(p) == left_out)
     found: dict[str, list[str]] = {}
     for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
         found.setdefault(stem, []).append(name)
     return found
-
-
-def _only(folder: Path, names: list[str]) -> str:
-    if len(names) > 1:
-        raise DataError(f"{folder}: several files with one name: {listed(names)}; keep one of them")
-    return names[0]

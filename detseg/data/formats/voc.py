@@ -1,39 +1,39 @@
 """Reads the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation.
 
 The lists in ``ImageSets/Main`` (``ImageSets/Segmentation``) name the images of a split, without suffix. The files of
-an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``).
+an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``). Annotations are XML
+with 1-based inclusive corners.
 """
 
 from __future__ import annotations
 
 import os
+import xml.etree.ElementTree as ET
 from collections.abc import Container, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from detseg.data.annotations.classes import class_table, mask_class_table
+from detseg.data.annotations.classes import check_class_name, class_table, mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import pack_annotations, pack_images
-from detseg.data.checks.mask_inspection import inspect_masks
+from detseg.data.annotations.model import LARGEST, pack_annotations, pack_images
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
-from detseg.data.formats.voc_xml import VocAnnotation, read_voc_xml
-from detseg.data.images.mask_encoding import MaskEncoding
+from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
+from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import did_you_mean, listed, shown
-from detseg.structures import ClassTable, ImageAnnotations
+from detseg.structures import BoolArray, ClassTable, FloatArray, ImageAnnotations
 
-Task = Literal["Main", "Segmentation"]
-"""The folder in ``ImageSets`` with the lists: of detection, or of segmentation."""
+Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
+# What an image has beside it, the folder for these, their usual suffix, and all suffixes that are read.
 _LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
     "Main": ("annotation", "Annotations", ".xml", {".xml"}),
     "Segmentation": ("mask", "SegmentationClass", ".png", IMAGE_SUFFIXES),
 }
-"""What an image has beside it, the folder for these, their usual suffix, and all suffixes that are read."""
 
 
 def read_voc(
@@ -44,8 +44,7 @@ def read_voc(
     Args:
         root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages`` (or ``images``); or ``VOCdevkit``, which
             holds such folders (``VOC2007``, ``VOC2012``); or the folder that holds ``VOCdevkit``.
-        split: a list in ``ImageSets/Main`` without its suffix. Several are joined by ``+``, and each may name its year:
-            ``2007:trainval+2012:trainval``.
+        split: lists in ``ImageSets/Main`` without suffix, each maybe with its year: ``2007:trainval+2012:trainval``.
         years: where a list without a year is read, e.g. ``("2007", "2012")``; empty: in ``root`` itself.
         classes: the table of the training split (``train.classes``), or names in label order; None: the sorted names of
             this split's annotations, which is right for the training split only.
@@ -105,17 +104,10 @@ def read_voc_masks(
     masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source, name = PictureMasks(masks, root, encoding), " ".join(["voc", *years, split])
+    source, name = MaskFiles(masks, root, encoding), " ".join(["voc", *years, split])
     dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
-
-
-def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
-    """The folder of a year (``VOC2007`` for "2007") in or below ``root``, or None."""
-    folder = f"VOC{year}"
-    candidates = [root / folder, root / "VOCdevkit" / folder] + ([root] if root.name == folder else [])
-    return next((path for path in candidates if os.path.isdir(path / "ImageSets" / task)), None)
 
 
 def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
@@ -123,14 +115,10 @@ def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int])
         if name not in label_of:
             what = f"unknown class {shown(name)}{did_you_mean(name, label_of)}; the classes are {listed([*label_of])}"
             raise ClassTableError(f"{xml}: {what}: correct the annotation or name the class in data.classes")
-    return ImageAnnotations(
-        boxes=found.boxes,
-        labels=np.array([label_of[name] for name in found.names], dtype=np.int64),
-        crowd=np.zeros(len(found.names), dtype=np.bool_),
-        difficult=found.difficult,
-        truncated=found.truncated,
-        area=(found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1),
-    )
+    labels = np.array([label_of[name] for name in found.names], dtype=np.int64)
+    area = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1)
+    crowd = np.zeros_like(found.difficult)
+    return ImageAnnotations(found.boxes, labels, crowd, found.difficult, found.truncated, area)
 
 
 def _listed_files(
@@ -162,7 +150,6 @@ def _listed_files(
 
 
 def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> list[tuple[Path, Path]]:
-    """The folders that a split is made of, each with its list."""
     if not root.is_dir():
         raise DataError(f"{root}: there is no such folder; set data.root to the folder of the VOC data")
     lists = []
@@ -177,6 +164,13 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
             lists.append((folder, folder / "ImageSets" / task / f"{name}.txt"))
     return lists
+
+
+def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
+    """The folder of a year (``VOC2007`` for "2007") in or below ``root``, or None."""
+    folder = f"VOC{year}"
+    candidates = [root / folder, root / "VOCdevkit" / folder] + ([root] if root.name == folder else [])
+    return next((path for path in candidates if os.path.isdir(path / "ImageSets" / task)), None)
 
 
 def _only_folder(root: Path, task: Task) -> Path:
@@ -227,3 +221,83 @@ def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
         if suffix.lower() in suffixes:
             found.setdefault(stem, []).append(folder / name)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class VocAnnotation:
+    """The content of an annotation file with N objects."""
+
+    filename: str  # of the image; empty when not stated
+    hw: tuple[int, int] | None  # height and width in pixels; None when not stated, or stated as 0
+    names: tuple[str, ...]
+    boxes: FloatArray  # (N, 4) float64 xyxy, 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax)
+    difficult: BoolArray  # (N,)
+    truncated: BoolArray  # (N,)
+
+
+def read_voc_xml(path: Path) -> VocAnnotation:
+    """Read an annotation file; a DataError if it is missing, wrong, or has a document type: no entity expands."""
+    root = _parse_xml(path)
+    if root.tag != "annotation":
+        raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
+    height, width = (
+        int(_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0")) for tag in ("height", "width")
+    )
+    objects = root.findall("object")  # direct children only: the <part>s of an object have boxes too
+    named = [_name_and_corners(path, item) for item in objects]
+    return VocAnnotation(
+        filename=_text(root, "filename"),
+        hw=(height, width) if height > 0 and width > 0 else None,
+        names=tuple(name for name, _ in named),
+        boxes=np.array([corners for _, corners in named]).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
+        difficult=_flags(path, objects, "difficult"),
+        truncated=_flags(path, objects, "truncated"),
+    )
+
+
+class _PlainTree(ET.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called by the parser before it reads the declarations of a document type."""
+        raise DataError("document types and entities are not supported; remove <!DOCTYPE ...>")
+
+
+def _parse_xml(path: Path) -> ET.Element:
+    try:
+        return ET.fromstring(path.read_bytes(), parser=ET.XMLParser(target=_PlainTree()))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such annotation file; add it or take the image off the list") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
+    except (ET.ParseError, DataError, ValueError, LookupError) as error:  # the last two: unknown encodings
+        raise DataError(f"{path}: not a readable XML file: {error}") from None
+
+
+def _text(element: ET.Element, tag: str) -> str:
+    return (element.findtext(tag) or "").strip()
+
+
+def _name_and_corners(path: Path, item: ET.Element) -> tuple[str, list[float]]:
+    if not (name := _text(item, "name")):
+        raise DataError(f"{path}: an <object> has no <name>; add its class or remove the object")
+    check_class_name(str(path), name)
+    if (box := item.find("bndbox")) is None:
+        raise DataError(f"{path}: the object {shown(name)} has no <bndbox>; add it or remove the object")
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    return name, [_number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in corners]
+
+
+def _flags(path: Path, objects: Sequence[ET.Element], tag: str) -> BoolArray:
+    """(N,) bool; a flag that is not there, empty, or "Unspecified" is not set."""
+    texts = [_text(item, tag) for item in objects]
+    unset = ("", "unspecified")
+    return np.array([t.lower() not in unset and _number(path, f"<{tag}>", t) != 0 for t in texts], dtype=np.bool_)
+
+
+def _number(path: Path, what: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < LARGEST:  # NaN is not less
+        raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
+    return value

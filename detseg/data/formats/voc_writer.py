@@ -15,12 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from detseg.data.formats.voc_xml import VocAnnotation
+from detseg.data.formats.voc import VocAnnotation
 from detseg.messages import shown
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
-_MAX_INDEX = 254
-"""Largest index of a palette image for classes and objects; 255 means void."""
+_MAX_INDEX = 254  # of a palette image for classes and objects; 255 means void
 
 _MAPS = ("SegmentationClass", "SegmentationObject")
 _LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
@@ -41,8 +40,7 @@ def write_voc_xml(
     Boxes thinner than a pixel, which inclusive corners cannot state, become one pixel wide (high) about their centre.
 
     Args:
-        path: the file; an existing one is replaced.
-        annotation: what to write; its size must be known.
+        path, annotation: the file, which is replaced, and its content, with the size of the image.
         folder: name of the folder of the image; empty: none is stated.
         segmented: whether the image has masks.
         scores: N scores in [0, 1] of detections, written as ``<score>``, which VOC's readers ignore; None: none.
@@ -56,9 +54,7 @@ def write_voc_xml(
     if scores is not None and len(scores) != len(annotation.names):
         raise ValueError(f"expected a score for each of {len(annotation.names)} objects, got {len(scores)}")
     root = ET.Element("annotation")
-    if folder:
-        _add(root, folder=folder)
-    _add(root, filename=annotation.filename)
+    _add(root, **({"folder": folder} if folder else {}), filename=annotation.filename)
     _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
     _add(root, segmented=int(segmented))
     for i, (name, (x1, y1, x2, y2)) in enumerate(zip(annotation.names, annotation.boxes.tolist(), strict=True)):
@@ -96,11 +92,9 @@ def _add(parent: ET.Element, **values: str | float) -> None:
 
 
 class VocWriter:
-    """Writes images one by one; the layout is complete after ``finish``.
+    """Writes images one by one to a folder, ``root``, which is created; the layout is complete after ``finish``.
 
-    Args:
-        root: the folder of the layout, which is created.
-        classes: class names in label order, at most 254, which is what a palette image can hold.
+    ``classes``: names in label order, at most 254, which is what a palette image can hold.
     """
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
@@ -121,25 +115,16 @@ class VocWriter:
         masks: BoolArray,
         truncated: BoolArray,
     ) -> None:
-        """Write one image with its annotation and its two segmentation maps.
+        """Write one image, (H, W, 3) RGB, with its annotation and its two segmentation maps.
 
-        Args:
-            split: name of the split.
-            stem: name of the image without a suffix.
-            image: (H, W, 3) uint8 RGB.
-            boxes: (N, 4) xyxy pixels, 0-based and half-open.
-            labels: (N,) positions in the class names.
-            masks: (N, H, W) bool; where two overlap, the later one is drawn.
-            truncated: (N,) bool, VOC's flag.
-
-        Raises:
-            ValueError: the arrays differ in N, or N is more than a palette image can hold.
+        ``stem`` is its name without suffix. Its objects are (N, 4) boxes, xyxy pixels, (N,) positions in the class
+        names, (N, H, W) masks, of which the later one is drawn where two overlap, and (N,) VOC's flag. A ValueError if
+        the arrays differ in N, or N is more than a palette image can hold.
         """
         if len(labels) > _MAX_INDEX:
             raise ValueError(f"{stem}: a palette image holds at most {_MAX_INDEX} objects, got {len(labels)}")
         names = tuple(self.classes[label] for label in labels)
-        not_difficult = np.zeros(len(labels), dtype=np.bool_)
-        annotation = VocAnnotation(f"{stem}.jpg", image.shape[:2], names, boxes, not_difficult, truncated)
+        annotation = VocAnnotation(f"{stem}.jpg", image.shape[:2], names, boxes, np.zeros_like(truncated), truncated)
         write_voc_xml(self.root / "Annotations" / f"{stem}.xml", annotation, folder="JPEGImages", segmented=True)
         maps = np.zeros((2, *image.shape[:2]), dtype=np.uint8)
         for number, (label, mask) in enumerate(zip(labels, masks, strict=True), start=1):
@@ -160,8 +145,6 @@ class VocWriter:
 
 
 def voc_palette() -> list[int]:
-    """The 256 colours of VOC's palette images as 768 numbers R, G, B, R, …
-
-    Bit 3k + c of an index is bit 7 - k of channel c (VOC development kit, ``VOClabelcolormap``).
-    """
+    """The 256 colours of palette images (VOC development kit, ``VOClabelcolormap``) as 768 numbers R, G, B, R, …"""
+    # Bit 3k + c of an index is bit 7 - k of channel c.
     return [sum((i >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for i in range(256) for c in range(3)]

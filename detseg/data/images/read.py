@@ -25,38 +25,24 @@ from detseg.errors import DataError
 from detseg.messages import printable
 from detseg.structures import UInt8Array
 
+# Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
 MAX_PIXELS = 178_956_970
-"""Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB)."""
-
+# By which images are recognised in a folder, in lower case.
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""Suffixes, in lower case, by which images are recognised in a folder."""
-
+# The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
+# (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
-"""The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start
-programs (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM."""
-
-_LOST_PIXELS = (
-    "premature end of data segment",
-    "bad Huffman code",
-    "bad arithmetic code",
-    "instead of RST",
-    "Inconsistent progression sequence",
-)
-"""libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged."""
+# libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
+_LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST"]
+_LOST_PIXELS += ["Inconsistent progression sequence"]
 
 
 def read_image(path: Path | str) -> UInt8Array:
-    """Decode an image.
+    """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Grey becomes RGB; palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an
-    animation the first frame is read.
-
-    Returns:
-        (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
-
-    Raises:
-        DataError: the file is missing, not an image, cut short, damaged as far as the decoders notice, or declares more
-            than ``MAX_PIXELS``.
+    animation the first frame is read. A DataError if the file is missing, not an image, cut short, damaged as far as
+    the decoders notice, or declares more than ``MAX_PIXELS``.
     """
     return read_reduced(path, 1)[0]
 
@@ -64,16 +50,9 @@ def read_image(path: Path | str) -> UInt8Array:
 def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
-    Args:
-        path: the file.
-        divisor: 1, 2, 4 or 8; pixel i of the result shows pixels [i · divisor, (i + 1) · divisor).
-
-    Returns:
-        (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright; (H, W, 3) where the image is not a JPEG, is one that only
-        Pillow decodes, or is turned and its sides are no multiples of the divisor; and the whole H and W.
-
-    Raises:
-        DataError: as ``read_image``.
+    Returns (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright, and the whole H and W; pixel i shows the pixels
+    [i · divisor, (i + 1) · divisor). It is (H, W, 3) where the image is not a JPEG, is one that only Pillow decodes, or
+    is turned and its sides are no multiples of the divisor, which is 1, 2, 4 or 8.
     """
     path = Path(path)
     with open_image(path) as (header, stream):
@@ -94,11 +73,7 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
 
 
 def read_image_hw(path: Path | str) -> tuple[int, int]:
-    """The size (H, W) in pixels that ``read_image`` would return, from the file's header alone.
-
-    Raises:
-        DataError: the file is missing, not an image, or declares more than ``MAX_PIXELS``.
-    """
+    """The size (H, W) in pixels that ``read_image`` would return, from the file's header alone."""
     with open_image(Path(path), header_only=True) as (header, _):
         if header.format == "TIFF":
             header.load()  # when a turned TIFF changes its size differs between versions of Pillow
@@ -107,17 +82,13 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
 
 
 def read_orientation(path: Path | str) -> int:
-    """The EXIF orientation that a file's header states, 1 to 8; 1 if none can be read. Errors: as ``read_image_hw``."""
+    """The EXIF orientation that a file's header states, 1 to 8; 1 if none can be read."""
     with open_image(Path(path), header_only=True) as (header, _):
         return _stated_orientation(header)
 
 
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
-    """The pixels of a PIL image of any mode as ``read_image`` gives them, (H, W, 3) uint8 RGB, but for the orientation.
-
-    Raises:
-        ValueError: the pixels are floats.
-    """
+    """The pixels of a PIL image as ``read_image`` gives them, (H, W, 3) uint8 RGB, but not turned; not of floats."""
     if image.mode == "F":
         raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
     if image.mode.startswith("I"):  # unsigned 16-bit grey, in 16 or 32 bits
@@ -132,14 +103,9 @@ def open_image(
 ) -> Iterator[tuple[ImageFile.ImageFile, BinaryIO]]:
     """A Pillow image whose header is read and whose pixels are not, and a stream of the file's content.
 
-    Args:
-        path: the file.
-        kind: what it is meant to be, for messages.
-        header_only: the pixels will not be asked for, so that they need not be read from the disk.
-
-    Raises:
-        DataError: the file is missing or no file, is not an image of one of the ``FORMATS``, or declares more than
-            ``MAX_PIXELS``; or Pillow raised something within the block.
+    A DataError if the file, which messages call a ``kind``, is missing or no file, is not an image of one of the
+    ``FORMATS``, or declares more than ``MAX_PIXELS``; or if Pillow raises something within the block. With
+    ``header_only`` the pixels are not read from the disk.
     """
     try:
         if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for somebody to write into it

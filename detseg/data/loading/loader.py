@@ -19,31 +19,22 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
-from detseg.data.loading.collate import PackedBatch, collate
-from detseg.data.loading.examples import EvalDataset, TrainDataset
+from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import Batch
-
-PREFETCH = 4
-"""Batches that each worker prepares ahead."""
 
 
 class BatchLoader(DataLoader[Any]):
     """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
 
     torch would raise it with the worker's traceback as its message. So workers return it as a value.
-
-    Attributes:
-        bad_samples: where skipped samples are listed; None: bad samples are errors.
-        num_objects: objects in the batches so far.
-        num_dropped: objects that the user's own augmentation has removed from them.
     """
 
-    bad_samples: BadSampleList | None = None
-    num_objects: int = 0
-    num_dropped: int = 0
+    bad_samples: BadSampleList | None = None  # where skipped samples are listed; None: bad samples are errors
+    num_objects: int = 0  # in the batches so far
+    num_dropped: int = 0  # objects that the user's own augmentation has removed from them
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         batches: Iterator[PackedBatch | DataError] = super().__iter__()
@@ -79,20 +70,15 @@ class TrainLoader(BatchLoader):
 
     def lines(self) -> list[str]:
         """What the end of a run says of objects that the user's own augmentation removed."""
-        if not self.num_dropped:
-            return []
         total = self.num_objects + self.num_dropped
-        return [
-            f"data.augmentation.albumentations: the pipeline removed {self.num_dropped} of {total} objects "
-            f"({self.num_dropped / total:.2%}) from the training images of this process"
-        ]
+        removed = f"removed {self.num_dropped} of {total} objects ({self.num_dropped / max(total, 1):.2%})"
+        line = f"data.augmentation.albumentations: the pipeline {removed} from the training images of this process"
+        return [line] if self.num_dropped else []
 
 
 class EvalLoader(BatchLoader):
-    """Adds ids and annotations, which need not travel from the workers, to the batches.
-
-    ``num_empty`` batches without an image follow, so that all processes make the same number of steps.
-    """
+    """Adds ids and annotations, which need not travel from the workers, to the batches; then come ``num_empty`` batches
+    without an image, so that all processes make the same number of steps."""
 
     dataset: EvalDataset
     num_empty: int = 0
@@ -129,24 +115,15 @@ def train_loader(
         source, config, albumentations: as in ``TrainDataset``.
         input_hw, batch_size, seed, shuffle, rank, world_size: as in ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
-        max_epochs: epochs of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
+        max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
     Raises:
-        ConfigError: a pipeline that cannot be loaded or used.
         DataError: there are fewer images than processes; or, while iterating, an image cannot be read, or too many.
     """
-    batches = EpochBatchSampler(
-        len(source),
-        batch_size,
-        seed,
-        input_hw,
-        multi_scale=config.multi_scale,
-        no_mosaic_from_epoch=max_epochs - config.no_mosaic_last_epochs,
-        shuffle=shuffle,
-        rank=rank,
-        world_size=world_size,
-    )
+    options: dict[str, Any] = {"shuffle": shuffle, "rank": rank, "world_size": world_size}
+    options |= {"multi_scale": config.multi_scale, "no_mosaic_from_epoch": max_epochs - config.no_mosaic_last_epochs}
+    batches = EpochBatchSampler(len(source), batch_size, seed, input_hw, **options)
     dataset = TrainDataset(source, config, seed, bad_samples is not None, albumentations)
     loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers))
     loader.bad_samples = bad_samples
@@ -162,17 +139,13 @@ def eval_loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
-    """The loader of letterboxed batches in the order of the data set; arguments as in ``train_loader``.
+    """The loader of letterboxed batches in the order of the data set; arguments and errors as in ``train_loader``.
 
     The batches are those of a single process, since the last bits of a prediction may depend on the size of its batch;
-    process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one: all processes
-    make the same number of steps.
-
-    Raises:
-        DataError: while iterating, when an image cannot be read.
+    process r gets the batches r, r + world_size, .... A process with one batch less ends on an empty one.
     """
-    positions = list(range(len(source)))
-    batches = [positions[start : start + batch_size] for start in range(0, len(source), batch_size)]
+    positions = range(len(source))
+    batches = [list(positions[start : start + batch_size]) for start in positions[::batch_size]]
     own = batches[rank::world_size]
     loader = EvalLoader(EvalDataset(source, input_hw), batch_sampler=own, **_loader_options(num_workers))
     loader.num_empty = -(-len(batches) // world_size) - len(own)
@@ -186,7 +159,7 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
     context = "fork" if sys.platform == "linux" else None
     options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
-    return options | {"persistent_workers": True, "prefetch_factor": PREFETCH}
+    return options | {"persistent_workers": True, "prefetch_factor": 4}  # batches that each worker prepares ahead
 
 
 def _init_worker(worker_id: int) -> None:

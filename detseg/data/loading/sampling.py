@@ -10,22 +10,18 @@ import numpy as np
 from detseg.errors import DataError
 from detseg.ops.random_streams import Stream, epoch_order, random_stream
 
-SIZE_STEP = 32
-"""Sides of batches in pixels are multiples of this, the coarsest stride of the networks."""
+SIZE_STEP = 32  # sides of batches in pixels are multiples of this, the coarsest stride of the networks
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """What the sampler asks of the training set: a position in it, and the size of the network input in pixels.
-
-    ``mix`` allows mosaic and mixup.
-    """
+    """What the sampler asks of the training set: a position in it, and the size of the network input in pixels."""
 
     epoch: int
     index: int
     height: int
     width: int
-    mix: bool
+    mix: bool  # whether mosaic and mixup are allowed
 
 
 @dataclass(eq=False)
@@ -35,30 +31,17 @@ class EpochBatchSampler:
     ``world_size * batch_size`` consecutive images are a global batch, and process r takes its r-th part, so that
     1 process × 16 and 4 × 4 see the same global batches at the same sizes. The last one of an epoch is filled up with
     the first images of the epoch's order: every image is seen, and every batch is whole. A data set that is smaller
-    than one global batch is one short batch, divided evenly.
-
-    Attributes:
-        num_samples: length of the data set.
-        batch_size: images per batch and process.
-        input_hw: height and width of the network input, pixels.
-        multi_scale: range of the factor by which the size of a global batch differs from ``input_hw``, rounded to
-            multiples of ``SIZE_STEP``.
-        no_mosaic_from_epoch: the first epoch without mosaic and mixup; None: every epoch has them.
-        shuffle: false: every epoch has the order of the data set.
-        rank, world_size: number of this process, and of processes.
-
-    Raises:
-        DataError: there are fewer images than processes.
+    than one global batch is one short batch, divided evenly. A DataError if there are fewer images than processes.
     """
 
-    num_samples: int
-    batch_size: int
+    num_samples: int  # length of the data set
+    batch_size: int  # images per batch and process
     seed: int
-    input_hw: tuple[int, int]
+    input_hw: tuple[int, int]  # height and width of the network input, pixels
     _: KW_ONLY
-    multi_scale: tuple[float, float] | None = None
-    no_mosaic_from_epoch: int | None = None
-    shuffle: bool = True
+    multi_scale: tuple[float, float] | None = None  # range of a factor on input_hw; multiples of SIZE_STEP result
+    no_mosaic_from_epoch: int | None = None  # the first epoch without mosaic and mixup; None: every epoch has them
+    shuffle: bool = True  # false: every epoch has the order of the data set
     rank: int = 0
     world_size: int = 1
     epoch: int = field(default=0, init=False)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from detseg.data.checks.fingerprint import Fingerprint
+from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 
 logger = logging.getLogger("detseg")

@@ -9,9 +9,9 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.data.checks.fingerprint import fingerprint
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.fingerprint import fingerprint
 from detseg.factory import build_model
 from detseg.models.compile import compile_networks
 from detseg.structures import ClassTable

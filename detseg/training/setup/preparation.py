@@ -16,11 +16,10 @@ from detseg.config.schema.model import (
     UNetConfig,
     YoloConfig,
 )
+from detseg.data.annotations.issues import small_boxes_line
 from detseg.data.build import open_dataset
-from detseg.data.checks.small_boxes import small_boxes_line
-from detseg.data.datasets.class_weights import median_frequency_weights
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.datasets.segmentation import SegmentationDataset, median_frequency_weights
 from detseg.factory import head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox

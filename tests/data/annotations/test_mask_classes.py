@@ -6,14 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from detseg.config.schema.data import MaskFolderConfig, VocConfig
+from detseg.config.schema.data import VocConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.classes import mask_class_table
 from detseg.data.build import open_semantic_split
-from detseg.errors import CheckpointError, ClassTableError, DataError
+from detseg.errors import CheckpointError, ClassTableError
 from detseg.evaluation.evaluate import open_split_for
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import lines_of, write_pairs, write_voc_masks
+from tests.data.formats.mask_layouts import lines_of, write_voc_masks
 
 TRAINED = ClassTable(("sky", "road"), (0, 1))
 
@@ -23,11 +22,6 @@ def voc(tmp_path: Path) -> VocConfig:
     """A set of two classes, to be evaluated on."""
     write_voc_masks(tmp_path, {"a": [[0, 1]]}, {"train": "a", "val": "a"})
     return VocConfig(name="voc", root=tmp_path)
-
-
-def test_settings_are_not_called_a_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^data\.classes: the class name"):
-        mask_class_table(tmp_path, ("ground", "\x1b[31mcat"))
 
 
 @pytest.mark.parametrize(
@@ -45,13 +39,6 @@ def test_other_classes_than_the_given_tables_are_refused(voc: VocConfig, text: s
         return
     with pytest.raises(ClassTableError, match=r"classes\.txt: " + message):
         open_semantic_split(voc, "val", TRAINED)
-
-
-def test_folders_are_compared_too(tmp_path: Path) -> None:
-    write_pairs(tmp_path / "val", {"a": [[0, 1]]})
-    (tmp_path / "classes.txt").write_text("road\nsky\n")
-    with pytest.raises(ClassTableError, match=r"label 0 is 'road', expected 'sky'"):
-        open_semantic_split(MaskFolderConfig(name="mask_folder", root=tmp_path), "val", TRAINED)
 
 
 def test_names_of_the_user_go_before_the_file_and_this_is_said(voc: VocConfig) -> None:

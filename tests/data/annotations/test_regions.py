@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detseg.data.annotations.regions import region_counts
+from detseg.data.annotations.model import region_counts
 from detseg.structures import InstanceMasks
 
 HW = (6, 8)

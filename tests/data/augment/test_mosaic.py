@@ -11,8 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig
-from detseg.data.augment.affine import chained, flip_matrix, random_affine_matrix, random_zoom_matrix
-from detseg.data.augment.geometry import Motion, keep_visible, moved
+from detseg.data.augment.geometry import (
+    Motion,
+    chained,
+    flip_matrix,
+    keep_visible,
+    moved,
+    random_affine_matrix,
+    random_zoom_matrix,
+)
 from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.structures import IGNORE_LABEL
@@ -128,16 +135,14 @@ def test_a_moved_mosaic_is_the_mosaic_moved(horizontal: bool) -> None:
 def test_images_that_cannot_be_put_together() -> None:
     plain, masked, labeled = painted((30, 50)), ellipses((30, 50), 0), blobs((30, 50), 0)
     for tiles, message in (
-        ([labeled, plain, plain, plain], "semantic maps of all or of none, got 1 of 4"),
-        ([masked, plain, plain, plain], "masks of all or of none, got 1 of 4"),
-        ([plain] * 3, "4 images, got 3"),
+        ([labeled, plain, plain, plain], "in all or in none"),
+        ([masked, plain, plain, plain], "in all or in none"),
     ):
         with pytest.raises(ValueError, match=message):
             mosaic(tiles, (64, 64), (0.5, 1.5), 0.1, np.random.default_rng(0))
     for first, second, message in (
-        (masked, plain, "masks of all or of none, got 1 of 2"),
+        (masked, plain, "in all or in none"),
         (labeled, labeled, r"set data\.augmentation\.mixup to 0"),
-        (plain, painted((30, 51)), "one size"),
     ):
         with pytest.raises(ValueError, match=message):
             mixup(first, second, np.random.default_rng(0))

@@ -20,9 +20,8 @@ from PIL import Image, ImageOps
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco import read_coco
-from detseg.data.formats.voc import read_voc, read_voc_masks
-from detseg.data.formats.voc_xml import read_voc_xml
-from detseg.data.images.label_maps import read_mask
+from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
+from detseg.data.images.masks import read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
@@ -244,7 +243,7 @@ def made(reader: str, change: Change, **options: Any) -> Read:
     return read
 
 
-def picture(content: bytes, read: Read = image) -> Read:
+def image_of(content: bytes, read: Read = image) -> Read:
     """Reads a file with this content as an image, or as a mask."""
 
     def read_content(folder: Path) -> Any:
@@ -391,10 +390,10 @@ BOMBS = [  # small files that ask for a gigabyte and more
     struct.pack("<HIHHIIiiHHIIIIII", 0x4D42, 54, 0, 0, 54, 40, SIDE, SIDE, 1, 24, 0, 0, 0, 0, 0, 0),  # a BMP
     JPEG_FRAME + b"\xff\xd9",
 ]
-PICTURES: list[Row] = [
-    *((picture(content, read), "a.png: ") for content in BOMBS for read in (image, mask)),
-    (picture(put_together([SMALL, PNG_ROWS, NOTE, END])), "Pillow's pixels"),  # a text behind the pixels is no bomb
-    (picture(b"", refusals), [True] * 3),
+IMAGES: list[Row] = [
+    *((image_of(content, read), "a.png: ") for content in BOMBS for read in (image, mask)),
+    (image_of(put_together([SMALL, PNG_ROWS, NOTE, END])), "Pillow's pixels"),  # a text behind the pixels is no bomb
+    (image_of(b"", refusals), [True] * 3),
     (image, "cannot read the image"),  # a folder
 ]
 
@@ -458,6 +457,6 @@ MADE: list[Row] = [
     *rows("coco_boxes", COCO_ALL + COCO),
     *rows("coco_masks", COCO_ALL),
     *rows("coco_semantic", COCO_ALL + COCO_CLASSES),
-    *PICTURES,
+    *IMAGES,
 ]
 """Files that are written for the test."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from detseg.data.annotations.issues import DataReport
-from detseg.data.images.mask_encoding import MaskEncoding, Rgb
+from detseg.data.images.masks import MaskEncoding, Rgb
 from detseg.structures import ClassTable
 
 Rows = Sequence[Sequence[int]]

@@ -15,8 +15,7 @@ import numpy as np
 from detseg.data.annotations.classes import mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from tests.data.formats.mask_layouts import save_image, write_pairs, write_voc_masks

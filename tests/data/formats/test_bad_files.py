@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.structures import Sample
 from tests.data.formats.bad_files import MADE, SHARED, Read, contents, outcome_of
 from tests.data.formats.readers import READERS
@@ -39,7 +38,7 @@ def check(read: Read, path: Path, expected: Any) -> None:
         assert found == expected
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, of odd files
+@pytest.mark.filterwarnings("ignore")  # Pillow's, of unusual files
 @pytest.mark.parametrize("name", shared_files())
 def test_shared_files(name: str) -> None:
     patterns = [pattern for pattern in SHARED if fnmatch(name, pattern)]

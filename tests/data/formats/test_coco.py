@@ -21,7 +21,7 @@ from pycocotools.coco import COCO
 
 from benchmarks.large_coco import write_large_coco
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.regions import region_counts
+from detseg.data.annotations.model import region_counts
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.errors import DataError

@@ -67,5 +67,7 @@ def test_real_colour_masks() -> None:
     assert dataset.report.examples(DataIssue.ABSENT) == ["Void", "Archway"]
     with pytest.raises(DataError, match=r"0001\.png: the mask is RGB, .*data\.mask_colors"):
         read_mask_folder(root / "images", root / "masks", names)
-    with pytest.raises(DataError, match=r"0001\.png: 1 colour.*: \(128, 64, 128\) 1 pixel, nearest Archway \(192, 0, "):
+    with pytest.raises(
+        DataError, match=r"0001\.png: 1 colour.*: \(128, 64, 128\) \(1 px\), nearest Archway \(192, 0, "
+    ):
         read_mask_folder(root / "images", root / "masks", names[:5], colors=colors[:5])

@@ -1,4 +1,4 @@
-"""The VOC reader for detection on hand-written folders and on real ones; bad files are in bad_files.py."""
+"""The VOC reader on hand-written folders and on real ones, for both tasks; bad files are in bad_files.py."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.voc import read_voc
+from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml
+from detseg.data.formats.voc_writer import write_voc_xml
 from detseg.errors import DataError
 from detseg.structures import ClassTable
+from tests.data.formats.mask_layouts import BINARY, write_voc_masks
 from tests.data.formats.voc_layout import annotation_xml, object_xml, simple_voc, write_voc
 from tests.shared_data import shared_data
 
@@ -121,3 +124,109 @@ def test_folders_that_are_no_voc_say_what_is_missing(tmp_path: Path) -> None:
     for root in (tmp_path, *(shared_data("formats", *layout.split("/")) for layout in layouts)):
         with pytest.raises(DataError, match=rf"^{root}: there is no ImageSets/Main in it; set data\.root to the"):
             read_voc(root, "train")
+
+
+def parse(tmp_path: Path, text: str) -> VocAnnotation:
+    (tmp_path / "a.xml").write_text(text)
+    return read_voc_xml(tmp_path / "a.xml")
+
+
+def test_corners_become_zero_based_and_half_open(tmp_path: Path) -> None:
+    found = parse(tmp_path, annotation_xml(object_xml(("cat", 1, 1, 20, 10)) + object_xml(("dog", 5.5, 6, 5.5, 6))))
+    # A box over the whole 20 x 10 image, and one of a single pixel.
+    assert found.boxes.tolist() == [[0, 0, 20, 10], [4.5, 5, 5.5, 6]]
+    assert found.names == ("cat", "dog")
+    assert found.hw == (10, 20)
+
+
+def test_flags(tmp_path: Path) -> None:
+    flags = [
+        "<difficult>1</difficult><truncated>0</truncated>",
+        "<difficult>0</difficult><truncated>1</truncated>",
+        "<difficult/><truncated>Unspecified</truncated>",
+        "",
+    ]
+    found = parse(tmp_path, annotation_xml("".join(object_xml(("cat", 1, 1, 2, 2), extra) for extra in flags)))
+    assert found.difficult.tolist() == [True, False, False, False]
+    assert found.truncated.tolist() == [False, True, False, False]
+
+
+def test_parts_of_an_object_are_no_objects(tmp_path: Path) -> None:
+    part = "<part><name>head</name><bndbox><xmin>2</xmin><ymin>2</ymin><xmax>3</xmax><ymax>3</ymax></bndbox></part>"
+    before = parse(tmp_path, annotation_xml(object_xml(("person", 4, 5, 6, 7), part)))
+    assert before.names == ("person",)
+    assert before.boxes.tolist() == [[3, 4, 6, 7]]
+
+
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0.4</width><height>40</height></size>"])
+def test_missing_or_zero_sizes_are_not_stated(tmp_path: Path, size: str) -> None:
+    assert parse(tmp_path, f"<annotation>{size}</annotation>").hw is None
+
+
+def test_a_box_thinner_than_a_pixel_is_written_one_pixel_wide(tmp_path: Path) -> None:
+    boxes = [[4.0, 2, 4.5, 7], [0, 0.2, 20, 0.4], [19.9, 9.5, 20, 10], [3.3, 3, 3.3, 4]]
+    flags = np.zeros(4, dtype=np.bool_)
+    write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", (10, 20), ("cat",) * 4, np.array(boxes), flags, flags))
+    # A pixel about the centre, 4.25 +- 0.5; at the border the first and the last pixel of the image.
+    expected = [[3.75, 2, 4.75, 7], [0, 0, 20, 1], [19, 9, 20, 10], [2.8, 3, 3.8, 4]]
+    np.testing.assert_allclose(read_voc_xml(tmp_path / "a.xml").boxes, expected, atol=1e-9)
+
+
+def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    flag = np.zeros(1, dtype=np.bool_)
+    with pytest.raises(ValueError, match="written with the size of its image"):
+        write_voc_xml(tmp_path / "a.xml", VocAnnotation("a.jpg", None, ("cat",), np.ones((1, 4)), flag, flag))
+    annotation = VocAnnotation("a", (1, 1), ("cat",), np.ones((1, 4)), flag, flag)
+    with pytest.raises(ValueError, match="a score for each of 1 objects, got 2"):
+        write_voc_xml(tmp_path / "a.xml", annotation, scores=[0.1, 0.2])
+    assert not (tmp_path / "a.xml").exists()
+
+
+def test_camvid_is_what_its_readme_says() -> None:
+    root = shared_data("camvid_small")
+    counts = np.zeros(256)
+    for split, num in (("train", 367), ("val", 101)):
+        dataset = read_voc_masks(root, split)
+        assert len(dataset) == num
+        assert dataset.classes.names == tuple((root / "classes.txt").read_text().split())
+        assert dataset.report.count(DataIssue.ABSENT) == dataset.report.count(DataIssue.ALL_IGNORED) == 0
+        for index in range(num):
+            counts += np.bincount(dataset.semantic(index).ravel(), minlength=256)
+    percent = (100 * counts / counts.sum()).round(1)
+    assert percent[:11].tolist() == [15.3, 23.9, 0.9, 30.9, 5.4, 11.2, 1.1, 1.5, 5.0, 0.6, 0.7]
+    assert percent[255] == 3.5
+    sample = dataset[7]
+    with Image.open(root / "SegmentationClass" / f"{Path(sample.path).stem}.png") as stored:
+        assert np.array_equal(sample.semantic, np.asarray(stored))
+
+
+def test_nuclei_have_their_images_in_another_folder() -> None:
+    dataset = read_voc_masks(shared_data("dsb2018_nuclei"), "train", classes=("background", "nucleus"))
+    assert len(dataset) == 90
+    assert dataset.report.lines() == []
+    assert dataset.path(0).parent.name == "images"
+    sample = dataset[0]
+    assert sample.image.shape == (*sample.hw, 3)  # the files are RGBA
+    assert np.shape(sample.semantic) == sample.hw
+    with pytest.raises(DataError, match=r"and 29 more: only .background. and ignored pixels occur.*is 1 the foregroun"):
+        read_voc_masks(shared_data("dsb2018_nuclei"), "val", classes=BINARY, values=(0, 2), ignore_index=1)
+
+
+def test_camvid_of_the_other_edition_says_what_11_is(tmp_path: Path) -> None:
+    names = [f"class{k}" for k in range(11)]
+    write_voc_masks(tmp_path, {"a": [list(range(12))]})
+    with pytest.raises(DataError, match=r"values \{0, .* 11\} with 11 classes: is 11 void\? set data\.ignore_index=11"):
+        read_voc_masks(tmp_path, "train", classes=names)
+    dataset = read_voc_masks(tmp_path, "train", classes=names, ignore_index=11)
+    assert dataset.semantic(0).tolist() == [[*range(11), 255]]
+    with pytest.raises(DataError, match=r"with 11 classes: is 255 void\? set data\.ignore_index=255 \(expected: 0, "):
+        read_voc_masks(shared_data("camvid_small"), "val", ignore_index=None)
+
+
+def test_classes_come_from_the_setting_a_table_or_the_file(tmp_path: Path) -> None:
+    write_voc_masks(tmp_path, {"a": [[0, 1]]})
+    (tmp_path / "classes.txt").write_text("\ufeffground \n\n traffic light\n")
+    assert read_voc_masks(tmp_path, "train").classes.names == ("ground", "traffic light")
+    assert read_voc_masks(tmp_path, "train", classes=("x", "y")).classes == ClassTable(("x", "y"), (0, 1))
+    table = ClassTable(("x", "y"), (5, 9))
+    assert read_voc_masks(tmp_path, "train", classes=table).classes is table

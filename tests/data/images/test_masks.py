@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.images.label_maps import read_mask
+from detseg.data.images.masks import read_mask
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.mask_layouts import encoding, save_mask
 from tests.data.images.painted import save_turned
@@ -35,9 +35,9 @@ def test_values_are_labels(tmp_path: Path, mode: str, kind: str) -> None:
 def test_few_bits_hold_values_and_palette_indices(tmp_path: Path) -> None:
     Image.fromarray(np.array([[True, False, True]])).save(tmp_path / "a.png")
     assert read_mask(tmp_path / "a.png", encoding()).tolist() == [[1, 0, 1]]
-    picture = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8), mode="P")
-    picture.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
-    picture.save(tmp_path / "a.png", bits=2)
+    image = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
+    image.save(tmp_path / "a.png", bits=2)
     assert (tmp_path / "a.png").read_bytes()[24] == 2
     assert read_mask(tmp_path / "a.png", encoding("a", "b", "c", "d")).tolist() == [[0, 1, 2, 3]]
 
@@ -63,17 +63,16 @@ def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientati
 @pytest.mark.parametrize(
     ("rows", "names", "ignore_index", "message"),
     [
-        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(found: 255 \(25\.0 %\), 0 \(75\.0 %\); expected: 0, 1\)"),  # noqa: E501 - one message
+        ([0, 0, 0, 255], "ab", None, r"values \{0, 255\} with 2 classes: is 255 the foreground\? .*=\[0, 255\] \(expected: 0, 1; 1 px have others\)"),  # noqa: E501 - one message
         ([0, 0, 0, 7], "ab", 255, r"values \{0, 7\} .*is 7 the foreground\? set data\.mask_values=\[0, 7\] \("),
         ([0, 1, 2, 255], "abc", None, r"is 255 void\? set data\.ignore_index=255"),
         ([1, 2, 3], "abc", 255, r"do the values count from 1\? set data\.mask_values=\[1, 2, 3\]"),
         ([0, 1, 3], "abc", 255, r"is 3 void\? set data\.ignore_index=3; or is 0 void.* data\.mask_values=\[1, 2, 3\]"),
         ([0, 85, 170], "abc", 255, r"are these the values of the classes\? set data\.mask_values=\[0, 85, 170\]"),
-        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.* expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
+        ([0, 1, 5, 9], "abc", 255, r"values \{0, 1, 5, 9\} with 3 classes: name every class in data\.classes.*expected: 0, 1, 2, and 255 for pixels to ignore"),  # noqa: E501 - one message
         (list(range(0, 250, 5)), "abc", 255, "resized with interpolation or saved with loss"),
         (list(range(12)), "abc", 255, "or, if each is a class, name every class in data.classes"),
-        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes: name every class"),
-        ([0] * 1999 + [9], "abc", 255, r"found: 9 \(1 pixel\), 0 \(99\.9 %\)|found: 9 \(1 pixel\), 0 \(100\.0 %\)"),
+        (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes"),
     ],
 )  # fmt: skip
 def test_values_outside_the_table(
@@ -99,34 +98,24 @@ def test_colours_are_labels(tmp_path: Path) -> None:
         read_mask(path, encoding("a", "b", "c"))
 
 
-def test_every_colour_finds_its_label(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    colors = sorted({tuple(color) for color in rng.integers(0, 256, (60, 3)).tolist()})
-    rng.shuffle(colors)
-    table = encoding(*(f"c{k}" for k in range(40)), colors=tuple(colors[:40]), ignore_colors=tuple(colors[40:]))
-    picked = rng.integers(0, len(colors), (20, 30))
-    Image.fromarray(np.array(colors, dtype=np.uint8)[picked]).save(tmp_path / "a.png")
-    assert np.array_equal(read_mask(tmp_path / "a.png", table), np.where(picked < 40, picked, 255))
-
-
 def test_colours_that_are_not_listed(tmp_path: Path) -> None:
     path = tmp_path / "m.png"
     Image.fromarray(COLORED).save(path)
     table = encoding("leaf", "wine", colors=((0, 250, 0), (250, 0, 0)), ignore_colors=(BLUE,))
-    text = "(255, 0, 0) 3 pixels, nearest wine (250, 0, 0); (0, 255, 0) 2 pixels, nearest leaf (0, 250, 0): name them"
+    text = "(255, 0, 0) (3 px), nearest wine (250, 0, 0); (0, 255, 0) (2 px), nearest leaf (0, 250, 0): name them"
     with pytest.raises(DataError, match=rf"m\.png: 2 colour\(s\) that are not listed: {re.escape(text)}"):
         read_mask(path, table)
     Image.fromarray(cv2.resize(COLORED, (40, 40), interpolation=cv2.INTER_LINEAR)).save(path)
-    with pytest.raises(DataError, match=r"and \d+ more: so many suggest a mask resized with interpolation"):
+    with pytest.raises(DataError, match=r"\.\.\.; \(\d.*: so many suggest a mask resized with interpolation"):
         read_mask(path, table)
-    with pytest.raises(DataError, match=r"\(1, 1, 1\) 1 pixel.*the mask is grey: .*leave out data\.mask_colors"):
+    with pytest.raises(DataError, match=r"\(1, 1, 1\) \(1 px\).*the mask is grey: .*leave out data\.mask_colors"):
         read_mask(save_mask(path, [[0, 1]]), encoding(colors=((0, 0, 0), RED)))
 
 
-def refused(path: Path, message: str, picture: Image.Image | None = None, **settings: Any) -> None:
-    """Reading the mask, saved now if a picture is given, is an error of one line that begins with its path."""
-    if picture is not None:
-        picture.save(path)
+def refused(path: Path, message: str, image: Image.Image | None = None, **settings: Any) -> None:
+    """Reading the mask, saved now if a image is given, is an error of one line that begins with its path."""
+    if image is not None:
+        image.save(path)
     with pytest.raises(DataError, match=path.name.replace(".", r"\.") + ": " + message) as caught:
         read_mask(path, encoding(**settings))
     assert "\n" not in str(caught.value)
@@ -134,7 +123,7 @@ def refused(path: Path, message: str, picture: Image.Image | None = None, **sett
 
 def test_more_than_one_value_per_pixel(tmp_path: Path) -> None:
     path, colored = tmp_path / "m.png", Image.fromarray(COLORED)
-    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(50\.0 %\), .*data\.mask_colors, else convert", colored)
+    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(3 px\), .*data\.mask_colors, else convert", colored)
     grey = Image.fromarray(np.array([[[0] * 3, [1] * 3]], dtype=np.uint8))
     refused(path, r".*its three channels are equal: save one of them", grey)
     refused(path, "the mask is LA, .*, without transparency", grey.convert("LA"))

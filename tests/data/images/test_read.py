@@ -25,16 +25,16 @@ READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, read_orien
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: int) -> None:
-    picture = np.zeros((24, 40, 3), dtype=np.uint8)  # four quarters, so that the eight orientations are told apart
-    picture[:12, :20], picture[:12, 20:], picture[12:, :20] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+    pixels = np.zeros((24, 40, 3), dtype=np.uint8)  # four quarters, so that the eight orientations are told apart
+    pixels[:12, :20], pixels[:12, 20:], pixels[12:, :20] = (200, 30, 30), (30, 200, 30), (30, 30, 200)
     best = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
-    path = save_turned(tmp_path / f"a.{suffix}", picture, orientation, **best.get(suffix, {}))
+    path = save_turned(tmp_path / f"a.{suffix}", pixels, orientation, **best.get(suffix, {}))
     image = read_image(path)
     assert image.shape == (24, 40, 3)
     assert image.dtype == np.uint8
     assert image.flags.writeable
     assert image.flags.c_contiguous
-    assert np.abs(image.astype(int) - picture).mean() < 3  # JPEG smears the borders of the quarters
+    assert np.abs(image.astype(int) - pixels).mean() < 3  # JPEG smears the borders of the quarters
     assert read_image_hw(path) == (24, 40)
     assert read_orientation(path) == orientation
     with Image.open(path) as reference:
@@ -65,12 +65,12 @@ def test_palettes_and_transparency_become_rgb_and_floats_are_refused(tmp_path: P
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "gif", "tif"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.4, 0.97])
-def test_a_file_cut_short_is_an_error_never_a_grey_half(tmp_path: Path, suffix: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.02, 0.4, 0.97])
+def test_a_file_cut_short_is_an_error_never_a_grey_half(tmp_path: Path, suffix: str, fraction: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(noise).save(path)
-    os.truncate(path, int(path.stat().st_size * share))
+    os.truncate(path, int(path.stat().st_size * fraction))
     with pytest.raises(DataError, match=rf"a\.{suffix}"):
         read_image(path)
 
@@ -102,17 +102,6 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
             else:
                 with pytest.raises(DataError, match=r"a\.png: cannot read the "):
                     read(tmp_path / "a.png")
-
-
-@READERS
-def test_an_image_that_declares_too_much_is_refused(
-    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as an application may do
-    header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    (tmp_path / "bomb.png").write_bytes(put_together([(b"IHDR", header), (b"IDAT", b"")]))
-    with pytest.raises(DataError, match=r"bomb\.png.* declares 20000 x 20000 pixels, more than the 178956970 that"):
-        read(tmp_path / "bomb.png")
 
 
 @READERS

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig, ElasticConfig
-from detseg.data.loading.collate import collate
-from detseg.data.loading.examples import EvalDataset, TrainDataset
+from detseg.data.loading.examples import EvalDataset, TrainDataset, collate
 from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
@@ -68,13 +67,6 @@ def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run(
     assert run_epochs(loader, (0, 1, 2)) == expected
     assert run_epochs(loader, (1,)) == expected[10:20]
     assert run_epochs(make_loader(2, source, config), (2,)) == expected[20:]
-
-
-def test_each_epoch_augments_an_image_in_another_way() -> None:
-    dataset = TrainDataset(PaintedSource(6), CONFIG, 0)
-    items = [dataset[SampleRequest(epoch, index, 64, 96, True)].item for epoch in (0, 1) for index in range(6)]
-    assert {item.image.shape for item in items} == {(64, 96, 3)}
-    assert len({item.image.tobytes() for item in items}) == len(items)
 
 
 def test_plain_requests_are_not_mixed() -> None:

@@ -6,7 +6,7 @@ from typing import Literal, cast
 
 import pytest
 
-from detseg.data.checks.fingerprint import Fingerprint
+from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.training.resume.data_changes import DataGuard
 from tests.heard import heard

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from detseg.config.load import load_config
-from detseg.data.synthetic.write import write_shapes
+from detseg.data.shapes import write_shapes
 from detseg.errors import ConfigError
 from detseg.training.run import train
 from detseg.training.setup.trainer import build_trainer

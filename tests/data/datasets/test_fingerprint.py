@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.checks.fingerprint import VERSION, Fingerprint, fingerprint
+from detseg.data.datasets.fingerprint import VERSION, Fingerprint, fingerprint
 from detseg.data.formats.coco import read_coco
-from detseg.data.formats.instances_to_labels import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from tests.data.formats.mask_layouts import BINARY, write_pairs
@@ -114,7 +113,7 @@ def test_voc_flags_count(tmp_path: Path) -> None:
         assert differing(flag_print(""), flag_print(f"<{flag}>1</{flag}>")) == {"annotations"}
 
 
-def test_masks_that_are_pictures(tmp_path: Path) -> None:
+def test_mask_files(tmp_path: Path) -> None:
     images, masks = write_pairs(tmp_path, {"a": np.eye(16, dtype=int).tolist()})
 
     def mask_print(classes: tuple[str, ...] = BINARY, ignore_index: int = 255) -> Fingerprint:
@@ -126,10 +125,3 @@ def test_masks_that_are_pictures(tmp_path: Path) -> None:
     assert differing(before, mask_print(ignore_index=254)) == {"annotations"}
     Image.open(masks / "a.png").save(masks / "a.png", compress_level=0)
     assert differing(before, mask_print()) == {"masks"}
-
-
-def test_masks_drawn_from_coco(tmp_path: Path) -> None:
-    root = write_coco(tmp_path)
-    before = fingerprint(read_coco_masks(root, root / "a.json"))
-    write_coco(tmp_path, set_at("annotations", 0, "segmentation", 0, 0, value=2.5))
-    assert differing(before, fingerprint(read_coco_masks(root, root / "a.json"))) == {"annotations"}

@@ -1,4 +1,4 @@
-"""What inspecting the masks refuses in a training set, and what it only reports."""
+"""The data set that every reader of masks returns: samples, its inspection when opened, weights of its classes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,79 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.instances_to_labels import read_coco_masks
+from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.segmentation import SegmentationDataset, median_frequency_weights
+from detseg.data.formats.coco import read_coco_masks
 from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import DataError
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import BINARY, Rows, lines_of, save_mask, write_coco_masks, write_pairs
+from tests.data.formats.mask_layouts import (
+    BINARY,
+    Rows,
+    lines_of,
+    save_image,
+    save_mask,
+    write_coco_masks,
+    write_pairs,
+    write_voc_masks,
+)
 from tests.data.images.painted import save_turned
+
+MASKS = {"a": [[0, 1, 255]], "b": [[1, 1], [0, 0]], "c": [[255, 255]]}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> SegmentationDataset:
+    return read_voc_masks(write_voc_masks(tmp_path, MASKS), "train", classes=BINARY)
+
+
+def test_a_sample(dataset: SegmentationDataset) -> None:
+    sample = dataset[1]
+    assert (sample.index, sample.image_id, sample.hw) == (1, 2, (2, 2))
+    assert sample.path == str(dataset.root / "JPEGImages" / "b.jpg")
+    assert sample.image.shape == (2, 2, 3)
+    assert sample.semantic is not None
+    assert sample.semantic.dtype == np.uint8
+    assert sample.semantic.tolist() == MASKS["b"]
+    columns = [(column.shape, column.dtype.name) for column in (sample.boxes, sample.labels, sample.ignore)]
+    assert columns == [((0, 4), "float32"), ((0,), "int64"), ((0,), "bool")]
+    assert dataset.classes.source_ids == (0, 1)
+    assert dataset.report.lines() == [
+        "ignored pixels of the masks: 33.3 %",
+        "images of which no pixel counts (the whole mask is ignored): 1 (JPEGImages/c.jpg)",
+    ]
+
+
+def test_positions_subset_and_what_evaluation_asks(dataset: SegmentationDataset) -> None:
+    source: EvalSource = dataset
+    assert [dataset[index].index for index in range(3)] == [0, 1, 2]
+    assert [dataset[index].hw for index in range(3)] == [(1, 3), (2, 2), (1, 2)]
+    assert dataset.semantic(-1).tolist() == [[255, 255]]
+    assert len(source.annotations(2)) == 0
+    assert source.image_id(2) == 3
+    for ask in (dataset.__getitem__, dataset.semantic, dataset.annotations, dataset.path):
+        with pytest.raises(IndexError, match="image 3 of 3 in voc train"):
+            ask(3)
+    part = dataset.subset([2, 0])
+    assert [(part.image_id(index), part.semantic(index).tolist()) for index in range(2)] == [
+        (3, MASKS["c"]),
+        (1, MASKS["a"]),
+    ]
+    assert (part[1].index, part.path(1).name, len(dataset.subset([]))) == (1, "a.jpg", 0)
+
+
+def test_a_mask_of_another_size(dataset: SegmentationDataset) -> None:
+    mask, image = dataset.root / "SegmentationClass" / "b.png", save_image(dataset.path(1), (5, 4))
+    expected = f"{mask}: the mask is 2 x 2 pixels (width x height), but its image {image} is 4 x 5; "
+    for use in (lambda: dataset[1], lambda: read_voc_masks(dataset.root, "train", classes=BINARY)):
+        with pytest.raises(DataError) as caught:
+            use()
+        assert str(caught.value) == expected + "restore the image that the mask was made for, or correct the mask"
+    save_turned(dataset.path(0), np.zeros((3, 1, 3), dtype=np.uint8), 6)
+    with pytest.raises(DataError, match=r"a\.png: the mask is 3 x 1 .* is 1 x 3; the sides are swapped: the mask was"):
+        dataset[0]
+
 
 ABC = ("x", "y", "z")
 BLACK, DARK, VOID = (0, 0, 0), (1, 1, 1), (9, 9, 9)
@@ -115,3 +182,24 @@ def test_an_image_that_is_turned_without_its_mask(
         save_turned(path, np.zeros(hw, dtype=np.uint8), orientation)
     found = read_mask_folder(images, masks, BINARY)
     assert found.report.examples(DataIssue.TURNED) == (["a.jpg"] if noted else [])
+
+
+def maps(root: Path, names: str, **masks: Rows) -> SegmentationDataset:
+    return read_voc_masks(write_voc_masks(root, masks), "train", classes=tuple(names))
+
+
+def test_weights_by_hand(tmp_path: Path) -> None:
+    dataset = maps(tmp_path, "xyzw", a=[[0, 0, 0, 1, 255]], b=[[0, 0, 2, 2, 2]], c=[[255, 255, 0, 0, 0]])
+    # Pixels 8, 1, 3 and 0 of the 12, 4 and 5 that are not ignored in the images that show the class; the median of
+    # the frequencies 8/12, 1/4 and 3/5 is 3/5; w never occurs.
+    assert median_frequency_weights(dataset) == pytest.approx((0.9, 2.4, 1.0, 0.0))
+
+
+def test_masks_without_labels_or_that_cannot_be_read(tmp_path: Path) -> None:
+    dataset = maps(tmp_path, "ab", a=[[0, 1]], b=[[255, 255]])
+    with pytest.raises(DataError, match="all pixels of the training masks are ignored"):
+        median_frequency_weights(dataset.subset([1]))
+    (tmp_path / "SegmentationClass" / "b.png").write_bytes(b"no mask")
+    with pytest.raises(DataError, match=r"b\.png"):
+        median_frequency_weights(dataset)
+    assert median_frequency_weights(dataset, skip_bad=True) == (1.0, 1.0)

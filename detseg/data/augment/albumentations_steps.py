@@ -1,13 +1,16 @@
-"""The user's own pipeline of albumentations as a step of the augmentation.
+"""What albumentations does: blur, noise, JPEG artefacts and cutout; and the user's own pipeline.
 
-It runs on the network's input after our geometry and before colour, blur, noise, JPEG artefacts and cutout, which a
-later interpolation would smooth. Boxes, masks and semantic maps move with the image.
+This is the only file that imports it. The user's pipeline runs on the network's input after our geometry and before
+colour, blur, noise, JPEG artefacts and cutout, which a later interpolation would smooth.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+import os
+import random
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,31 +22,79 @@ import yaml
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.geometry import keep_visible, letterboxed
 from detseg.data.augment.item import AugmentItem
-from detseg.data.augment.pixels import A, SeededPipeline
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
+from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL
+
+BLUR_SIGMA = (0.3, 1.2)  # standard deviation of the blur, pixels: that of a slightly missed focus
+NOISE_STD = (0.01, 0.05)  # standard deviation of the noise as a fraction of the full brightness
+
+
+def _import_albumentations() -> Any:
+    """albumentations, which on import asks a server for its newest version unless the environment forbids it."""
+    key = "NO_ALBUMENTATIONS_UPDATE"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        import albumentations
+    finally:
+        os.environ.pop(key)
+        os.environ.update({} if before is None else {key: before})
+    return albumentations
+
+
+A = _import_albumentations()
+
+
+def pixel_changes(config: AugmentationConfig) -> SeededPipeline:
+    """The pixel changes that the settings ask for, in order: blur, noise, JPEG artefacts, cutout."""
+    jpeg, cutout = config.jpeg, config.cutout
+    longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
+    sides = (longest / 4, longest)
+    changes = [
+        A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur),
+        # One value for the three channels: luminance is what sensors disturb most, and it is faster.
+        A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise),
+        A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability),
+        A.CoarseDropout((1, cutout.max_holes), sides, sides, PAD_VALUE, p=cutout.probability if longest else 0),
+    ]
+    return SeededPipeline(A.Compose([change for change in changes if change.p > 0], strict=True))
+
+
+class SeededPipeline:
+    """A pipeline whose random choices all come from the generator of a call; it keeps it, so each thread has a copy."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._of_thread: dict[int, Any] = {}
+
+    def __call__(self, rng: np.random.Generator, **targets: Any) -> dict[str, Any]:
+        thread = threading.get_ident()
+        if thread not in self._of_thread:
+            self._of_thread[thread] = copy.deepcopy(self._pipeline)
+        pipeline = self._of_thread[thread]
+        # By set_random_seed every transform would have the same stream: those of one probability all happen, or none.
+        pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
+        return dict(pipeline(**targets))
+
 
 _SETTING = "data.augmentation.albumentations"
 
-MIN_SIDE = 0.01
-"""Boxes with a shorter side, pixels, are dropped: albumentations raises where rounding leaves nothing of one."""
+MIN_SIDE = 0.01  # boxes with a shorter side, pixels, are dropped: albumentations raises if rounding leaves nothing
 
+# Transforms that call cv2.resize, whose INTER_NEAREST shifts masks against the image by up to half a pixel.
 _CROPS_RESIZED = (A.RandomResizedCrop, A.RandomSizedCrop, A.RandomSizedBBoxSafeCrop, A.CropAndPad)
 _RESIZES = (A.Resize, A.RandomScale, A.LongestMaxSize, A.SmallestMaxSize, *_CROPS_RESIZED)
-"""Transforms that call ``cv2.resize``, whose INTER_NEAREST shifts masks against the image by up to half a pixel."""
-
+# Transforms whose choices depend on boxes.
 _READ_BOXES = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCoarseDropout)
-"""Transforms whose choices depend on boxes."""
 
 
 def load_pipeline(file: Path) -> Any:
     """Read what ``A.save(pipeline, file, data_format="yaml")``, or ``"json"``, has written.
 
-    Transforms are looked up among those that albumentations knows by name; nothing in the file is imported.
-
-    Raises:
-        ConfigError: the file cannot be read, or is no such pipeline.
+    Transforms are looked up among those that albumentations knows by name; nothing in the file is imported. A
+    ConfigError if it cannot be read, or is no such pipeline.
     """
     try:
         text = file.read_text(encoding="utf-8")
@@ -62,10 +113,8 @@ class UserPipeline:
 
     `min_visibility` and the limits of the pipeline's own ``bbox_params`` apply to boxes after each transform; how much
     of a mask a transform cuts off is not known, so masks are dropped when nothing is left. `min_box_size` applies at
-    the end. The attribute ``content`` tells pipelines apart: what albumentations would write to a file.
-
-    Raises:
-        ConfigError: it is no pipeline, cannot be written to a file, or has invalid arguments.
+    the end. ``content`` tells pipelines apart: it is what albumentations would write to a file. A ConfigError if it is
+    no pipeline, cannot be written to a file, or has invalid arguments.
     """
 
     def __init__(self, pipeline: Any, config: AugmentationConfig) -> None:
@@ -82,23 +131,16 @@ class UserPipeline:
                 raise ValueError(f"{lost[0]} cannot be saved, so the run could not be repeated; write a class instead")
             if any(isinstance(leaf, A.Morphological) for leaf in leaves):
                 raise ValueError("Morphological of albumentations 2.0 moves boxes wrongly where there are several")
-            boxes = A.BboxParams(
-                "pascal_voc",
-                clip=True,
-                filter_invalid_bboxes=True,
-                min_area=own.min_area,
-                min_visibility=max(own.min_visibility, config.min_visibility),
-                min_width=max(own.min_width, MIN_SIDE),
-                min_height=max(own.min_height, MIN_SIDE),
-                max_accept_ratio=own.max_accept_ratio,
-            )
+            limits = {
+                "min_area": own.min_area,
+                "min_visibility": max(own.min_visibility, config.min_visibility),
+                "min_width": max(own.min_width, MIN_SIDE),
+                "min_height": max(own.min_height, MIN_SIDE),
+                "max_accept_ratio": own.max_accept_ratio,
+            }
+            boxes = A.BboxParams("pascal_voc", clip=True, filter_invalid_bboxes=True, **limits)
             options = {"bbox_params": boxes if self._moves else None, "additional_targets": {"inside": "mask"}}
-            # Arrays by their numbers; other objects by their class, since their text may hold an address in memory.
-            tree, plain = (
-                A.to_dict(pipeline)["transform"],
-                lambda x: x.tolist() if hasattr(x, "tolist") else str(type(x)),
-            )
-            self.content = json.dumps(tree, sort_keys=True, default=plain).encode()
+            self.content = json.dumps(A.to_dict(pipeline)["transform"], sort_keys=True, default=_plain).encode()
             self._run = SeededPipeline(A.Compose(pipeline.transforms, **options, p=pipeline.p, strict=True))
         except Exception as error:  # as above
             raise ConfigError(f"{_SETTING}: {_reason(error)}") from error
@@ -111,11 +153,7 @@ class UserPipeline:
 
     def __call__(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """An image of the same size (another size is letterboxed) with what is left of its objects; ``num_dropped``
-        says how many are not.
-
-        Raises:
-            DataError: the pipeline raised, or its image is not uint8 RGB.
-        """
+        says how many are not. A DataError if the pipeline raised, or its image is not uint8 RGB."""
         try:
             result = self._run(rng, image=item.image, **(self._targets(item) if self._moves else {}))
             changed = _from_result(item, result) if self._moves else replace(item, image=result["image"])
@@ -161,7 +199,11 @@ def _from_result(item: AugmentItem, result: dict[str, Any]) -> AugmentItem:
     return replace(changed.select(boxes[:, 5].astype(np.int64)), boxes=boxes[:, :4])
 
 
+def _plain(value: Any) -> Any:
+    """Arrays by their numbers; other objects by their class, since their text may hold an address in memory."""
+    return value.tolist() if hasattr(value, "tolist") else str(type(value))
+
+
 def _leaves(pipeline: Any) -> list[Any]:
-    """The transforms of a pipeline without those that only choose among others."""
     parts = [_leaves(part) if isinstance(part, A.BaseCompose) else [part] for part in pipeline.transforms]
     return [leaf for part in parts for leaf in part]

@@ -17,34 +17,27 @@ import numpy.typing as npt
 
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
+from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset
 
-VERSION = 2
-"""Counts up when the same data gets other digests; fingerprints of different versions are not compared."""
+VERSION = 2  # counts up when the same data gets other digests; fingerprints of different versions are not compared
 
 Part = bytes | npt.NDArray[Any]
 
 
 class Fingerprint(TypedDict):
-    """``VERSION``, the number of images, and hexadecimal digests: of the names of the images; of classes, ids, boxes,
-    labels, flags and segmentations, or of the names and the meaning of masks; of the sizes of the image files; of
-    those of the mask files, empty where there are none; and of the user's augmentation pipeline, empty without one."""
+    """``VERSION``, the number of images, and digests in hexadecimal digits."""
 
     version: int
     images: int
-    names: str
-    annotations: str
-    files: str
-    masks: str
-    pipeline: str
+    names: str  # of the images
+    annotations: str  # classes, ids, boxes, labels, flags and segmentations, or names and meaning of masks
+    files: str  # sizes of the image files
+    masks: str  # sizes of the mask files; empty where there are none
+    pipeline: str  # the user's own augmentation; empty without one
 
 
 def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes = b"") -> Fingerprint:
-    """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened.
-
-    Raises:
-        DataError: the annotation file, from which segmentations are read, has changed since it was opened.
-    """
+    """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened."""
     masks, num = getattr(dataset, "masks", None), len(dataset)
     return Fingerprint(
         version=VERSION,
@@ -52,7 +45,7 @@ def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes
         names=_digest([dataset.packed.path_bytes, dataset.packed.path_offsets]),
         annotations=_digest(_annotations(dataset)),
         files=_digest([_sizes(dataset.path(i) for i in range(num))]),
-        masks=_digest([_sizes(masks.where(i) for i in range(num))]) if isinstance(masks, PictureMasks) else "",
+        masks=_digest([_sizes(masks.where(i) for i in range(num))]) if isinstance(masks, MaskFiles) else "",
         pipeline=_digest([pipeline]) if pipeline else "",
     )
 
@@ -61,7 +54,7 @@ def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Pa
     yield repr((dataset.classes.names, dataset.classes.source_ids)).encode()
     yield dataset.packed.image_ids
     masks = getattr(dataset, "masks", None)
-    if isinstance(masks, PictureMasks):
+    if isinstance(masks, MaskFiles):
         yield from (masks.files.path_bytes, masks.files.path_offsets)
         meaning = masks.encoding
         yield repr((meaning.values, meaning.ignore_index, meaning.colors, meaning.ignore_colors)).encode()

@@ -1,1 +1,0 @@
-"""What is wrong with a data set, found when it is opened."""

@@ -1,0 +1,273 @@
+"""Label maps from mask images: PNG, TIFF or BMP files with one value or one listed colour per pixel; GIF with colours.
+
+A value is what the file stores: the index of a palette, the grey level, 0 or 1 in an image of 1 bit. (Grey images of 2
+and 4 bits are spread to 0 ... 255, as the PNG standard says.) An EXIF orientation is applied as it is to images.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageFile
+
+from detseg.data.images.read import decode, open_image, pending_orientation, upright
+from detseg.errors import ClassTableError, DataError
+from detseg.messages import listed, printable, shown
+from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
+
+Rgb = tuple[int, int, int]
+
+_VALUE_MODES = {"1", "L", "P"}
+_COLOR_MODES = {"RGB", "RGBA", "RGBX"}
+
+_MAX_SHOWN = 8
+"""So many values or colours of a mask are shown; more unlisted ones, and more than classes, are hardly classes."""
+
+_INTERPOLATED = "so many suggest a mask resized with interpolation or saved with loss"
+
+
+@dataclass(frozen=True)
+class MaskEncoding:
+    """The class of each pixel value, or of each colour, of mask images.
+
+    A ClassTableError if the values or colours are not one per class, not all different, or out of range. With colours,
+    ``values`` must be None, and ``ignore_index`` has no effect.
+    """
+
+    classes: ClassTable
+    values: tuple[int, ...] | None  # of each class in label order, 0 to 255; None: the label itself
+    ignore_index: int | None  # value of pixels to ignore; None: there is none
+    colors: tuple[Rgb, ...] | None = None  # of each class in label order, 0 to 255; None: masks hold values
+    ignore_colors: tuple[Rgb, ...] = ()  # of pixels to ignore
+
+    def __post_init__(self) -> None:
+        num, names, values = len(self.classes), self.classes.names, self.class_values
+        if not 2 <= num <= MAX_CLASSES:
+            fix = f"; name the background, too: [background, {printable(names[0])}]" if num == 1 else ""
+            raise ClassTableError(f"data.classes: expected 2 to {MAX_CLASSES} classes, got {num}{fix}")
+        if self.ignore_index is not None and not 0 <= self.ignore_index <= 255:
+            raise ClassTableError(f"data.ignore_index: expected a value from 0 to 255, got {self.ignore_index}")
+        if self.colors is not None:
+            self._check_colors(self.colors)
+            return
+        if self.ignore_colors:
+            raise ClassTableError("data.ignore_colors: give data.mask_colors, too, the colour of each class")
+        if not len(values) == len(set(values)) == num or not all(0 <= value <= 255 for value in values):
+            raise ClassTableError(
+                f"data.mask_values: expected {num} different values from 0 to 255, one for each of the classes "
+                f"{listed(names)}, got {list(values)}"
+            )
+        if self.ignore_index in values:
+            name = shown(names[values.index(self.ignore_index)])
+            raise ClassTableError(
+                f"data.ignore_index: {self.ignore_index} is the value of the class {name}; set data.ignore_index=null "
+                "or to another value, or give the value of each class in data.mask_values"
+            )
+
+    def _check_colors(self, colors: tuple[Rgb, ...]) -> None:
+        if self.values is not None:
+            raise ClassTableError("data.mask_values: masks are either values or colours; leave out one of the two")
+        for color in (every := [*colors, *self.ignore_colors]):
+            if len(color) != 3 or not all(0 <= part <= 255 for part in color):
+                raise ClassTableError(f"data.mask_colors: expected [R, G, B] from 0 to 255, got {list(color)}")
+            if every.count(color) > 1:
+                raise ClassTableError(f"data.mask_colors, data.ignore_colors: {color} is listed more than once")
+        if len(colors) != len(self.classes):
+            raise ClassTableError(
+                f"data.mask_colors: expected {len(self.classes)} colours, one for each of the classes "
+                f"{listed(self.classes.names)}, got {len(colors)}"
+            )
+
+    @property
+    def class_values(self) -> tuple[int, ...]:
+        """The value of each class, in label order."""
+        return tuple(range(len(self.classes))) if self.values is None else self.values
+
+    def labels_of_values(self, values: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+        """(H, W) uint8 values → (H, W) uint8 labels, and (H, W) bool: where the value is a class or to be ignored."""
+        table, known = np.full(256, IGNORE_LABEL, dtype=np.uint8), np.zeros(256, dtype=np.uint8)
+        table[[*self.class_values]] = range(len(self.classes))
+        known[[*self.class_values]] = 1
+        if self.ignore_index is not None:
+            known[self.ignore_index] = 1
+        return np.asarray(cv2.LUT(values, table), dtype=np.uint8), np.asarray(cv2.LUT(values, known)).view(np.bool_)
+
+    def labels_of_colors(self, image: UInt8Array) -> tuple[UInt8Array, BoolArray]:
+        """(H, W, 3) uint8 RGB → (H, W) uint8 labels, and (H, W) bool: where the colour is listed."""
+        colors = np.array([*(self.colors or ()), *self.ignore_colors], dtype=np.uint8)
+        order = np.argsort(_color_codes(colors))
+        listed_codes = _color_codes(colors)[order]
+        label_of = np.where(order < len(self.classes), order, IGNORE_LABEL).astype(np.uint8)
+        labels, known = np.empty(image.shape[:2], dtype=np.uint8), np.empty(image.shape[:2], dtype=np.bool_)
+        for rows in _row_blocks(image):
+            codes = _color_codes(image[rows])
+            place = np.searchsorted(listed_codes, codes).clip(max=len(order) - 1)
+            labels[rows], known[rows] = label_of[place], listed_codes[place] == codes
+        return labels, known
+
+
+def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
+    """Decode a mask image to (H, W) uint8 labels, ``IGNORE_LABEL`` where none counts; upright.
+
+    With colours, palette and grey images are taken by the colour that they show.
+
+    Raises:
+        DataError: the file is missing, damaged, compressed with loss, animated, of more than 8 bits, transparent, holds
+            colours where values are expected, or values or colours that are not listed.
+    """
+    path = Path(path)
+    with open_image(path, "mask") as (header, stream):
+        orientation = pending_orientation(header)
+        message = _wrong_format(header, encoding)
+        if not message:
+            decode(header, stream)
+            message = _wrong_mode(header, encoding)
+        if message:
+            raise DataError(f"{path}: {message}")
+        if encoding.colors is None:
+            values = np.asarray(header).astype(np.uint8, copy=False)
+            labels, known = encoding.labels_of_values(values)
+            if not known.all():
+                raise DataError(f"{path}: {_describe_unknown_values(values, encoding)}")
+        else:
+            colors = np.asarray(header.convert("RGB"))
+            labels, known = encoding.labels_of_colors(colors)
+            if not known.all():
+                raise DataError(f"{path}: {describe_unknown_colors(colors, known, encoding)}")
+        return np.ascontiguousarray(upright(labels, orientation))
+
+
+def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
+    """Why a file with this header cannot be a mask; empty where it can."""
+    name = header.format or ""
+    if (compression := header.info.get("compression")) in {"jpeg", "webp"}:
+        name = f"{name} with {compression} compression"
+    if name in {"JPEG", "MPO", "WEBP"} or name != header.format:
+        return (
+            f"the mask is {name}, which changes values at the edges; make it again from its source as "
+            "PNG, TIFF or BMP (a converted copy keeps the wrong values)"
+        )
+    if name not in {"PNG", "TIFF", "BMP", "GIF"}:
+        return f"the mask is {name}, expected PNG, TIFF or BMP; convert it to PNG"
+    if name == "GIF" and encoding.colors is None:
+        return (
+            "the mask is GIF, and programs that write GIF renumber its values, so that they say nothing; convert it "
+            "from its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
+        )
+    if (frames := getattr(header, "n_frames", 1)) != 1:
+        return f"the mask has {frames} frames, expected one image; save the right one by itself"
+    if header.mode == "F":
+        return "the mask holds floats, expected whole values from 0 to 255; convert it to 8 bits"
+    is_deep = any(";16" in str(tile[3]) for tile in header.tile)  # Pillow keeps 8 of the 16 bits of a colour image
+    if is_deep or header.mode.startswith("I"):
+        bits = 16 if is_deep or header.mode.startswith("I;16") else 32
+        return f"the mask has {bits} bits per pixel, expected 8; convert it to 8 bits"
+    return ""
+
+
+def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
+    """Why an image has not the one value, or with colours the one colour, per pixel that is expected."""
+    if image.mode in _VALUE_MODES:
+        return ""
+    if encoding.colors is not None:
+        if image.mode not in _COLOR_MODES:
+            return f"the mask is {image.mode}, expected RGB or a palette; convert it"
+        transparent = int((np.asarray(image)[..., 3] != 255).sum()) if image.mode == "RGBA" else 0
+        return f"{transparent} pixels of the mask are transparent; save it without transparency" if transparent else ""
+    what = f"the mask is {image.mode}, expected one value per pixel (a palette or grey image)"
+    if image.mode not in _COLOR_MODES:
+        return f"{what}; convert it, without transparency"
+    colors: UInt8Array = np.asarray(image)[..., :3]
+    if (colors[..., :1] == colors).all():
+        return f"{what}; its three channels are equal: save one of them"
+    found = _first([f"{color} ({count} px)" for color, count in _count_colors(colors)])
+    fix = "with data.name=mask_folder name the colour of each class in data.mask_colors, else convert the masks"
+    return f"{what}; its colours: {found}: {fix}"
+
+
+def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskEncoding) -> str:
+    """The colours of a mask, (H, W, 3) uint8 RGB, that are not listed, each with the nearest class, and the likely fix.
+
+    ``known``: (H, W) bool, the pixels whose colour is listed; not all of them.
+    """
+    colors = _count_colors(image[~known][:, None])
+    table = np.array(encoding.colors)
+    found = []
+    for color, count in colors:
+        nearest = int(((table - color) ** 2).sum(axis=1).argmin())
+        name = printable(encoding.classes.names[nearest])
+        found.append(f"{color} ({count} px), nearest {name} {tuple(table[nearest].tolist())}")
+    fix = "name them in data.mask_colors, or in data.ignore_colors if their pixels are to be ignored"
+    if (image[..., :1] == image).all():
+        fix = f"the mask is grey: if its values are the labels, leave out data.mask_colors; else {fix}"
+    elif len(colors) > max(_MAX_SHOWN, len(encoding.classes)):
+        fix = f"{_INTERPOLATED}; make it again, or {fix}"
+    return f"{len(colors)} colour(s) that are not listed: {_first(found, '; ')}: {fix}"
+
+
+def _describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
+    """What is wrong with a mask, (H, W) uint8, that holds values outside the table, and the likely fix."""
+    found, counts = (column.tolist() for column in np.unique(values, return_counts=True))
+    unknown = [value for value in found if value not in (*encoding.class_values, encoding.ignore_index)]
+    ignored = "" if encoding.ignore_index is None else f", and {encoding.ignore_index} for pixels to ignore"
+    num_others = sum(count for value, count in zip(found, counts, strict=True) if value in unknown)
+    what = f"values {{{_first(found)}}} with {len(encoding.classes)} classes: {_fix_values(found, unknown, encoding)}"
+    return f"{what} (expected: {_first(encoding.class_values)}{ignored}; {num_others} px have others)"
+
+
+def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:
+    """The question or the advice that fits the values of a mask best; ``unknown`` are those outside the table."""
+    num = len(encoding.classes)
+    if num == 2 and len(found) == 2 and found[0] == 0:
+        ignored = "" if encoding.ignore_index not in found else " data.ignore_index=null"
+        return f"is {found[1]} the foreground? set data.mask_values=[0, {found[1]}]{ignored}"
+    if len(unknown) > max(_MAX_SHOWN, num):
+        return (
+            f"{_INTERPOLATED}, or one of object numbers; make it again from its source; or, if each is a class, name "
+            "every class in data.classes"
+        )
+    if encoding.values is None and unknown == [num]:
+        from_one = f"data.mask_values=[{_first(range(1, num + 1))}]"
+        if 0 not in found:
+            return f"do the values count from 1? set {from_one}"
+        return (
+            f"is {num} void? set data.ignore_index={num}; or is 0 void, or a background without a name? set "
+            f"{from_one} data.ignore_index=0, or name it first in data.classes"
+        )
+    if encoding.ignore_index is None and len(unknown) == 1:
+        return f"is {unknown[0]} void? set data.ignore_index={unknown[0]}"
+    if len(found) == num:
+        return f"are these the values of the classes? set data.mask_values={found}"
+    return "name every class in data.classes, and in data.mask_values the value of each, if it is not 0, 1, 2, ..."
+
+
+def _count_colors(image: UInt8Array) -> list[tuple[Rgb, int]]:
+    """The colours of (H, W, 3) uint8 RGB pixels, the most frequent first, and how many pixels have each."""
+    found: Counter[int] = Counter()
+    for rows in _row_blocks(image):
+        codes, counts = np.unique(_color_codes(image[rows]), return_counts=True)
+        found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
+    return [((code >> 16, code >> 8 & 255, code & 255), count) for code, count in found.most_common()]
+
+
+def _row_blocks(image: UInt8Array) -> Iterator[slice]:
+    """The rows of an (H, W, 3) image in blocks, since codes take 16 times the memory of labels."""
+    step = max((1 << 20) // max(image.shape[1], 1), 1)
+    for start in range(0, image.shape[0], step):
+        yield slice(start, start + step)
+
+
+def _color_codes(colors: UInt8Array) -> IntArray:
+    """(..., 3) uint8 RGB → (...) int64, 65536 R + 256 G + B."""
+    codes: IntArray = colors.astype(np.int64) @ np.array([65536, 256, 1], dtype=np.int64)
+    return codes
+
+
+def _first(values: Sequence[object], separator: str = ", ") -> str:
+    more = ["...", values[-1]] if len(values) > _MAX_SHOWN else []
+    return separator.join(map(str, [*values[:_MAX_SHOWN], *more]))

@@ -1,0 +1,167 @@
+"""The training transform: contracts of its results, independence of its choices; colours against torchvision."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as F
+
+from detseg.config.schema.data import AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
+from detseg.data.augment.pipeline import TrainTransform, changed_colors, hue_matrix, saturation_matrix, with_contrast
+from detseg.ops.letterbox import PAD_VALUE, Letterbox
+from detseg.structures import UInt8Array
+from tests.data.images.painted import assert_bounds_of_masks, blobs, edges, ellipses, letterboxed_labels, painted
+
+OFF = AugmentationConfig(horizontal_flip=0.0)
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
+    for hw in ((50, 80), (300, 200), (64, 96)):
+        image, semantic = rng().integers(0, 256, (*hw, 3), np.uint8), rng().integers(0, 256, hw, np.uint8)
+        item = replace(painted(hw, (10, 10, 40, 30)), image=image, semantic=semantic)
+        letterbox = Letterbox.fit(hw, (64, 96))
+        result = TrainTransform(OFF)(item, (64, 96), rng())
+        np.testing.assert_array_equal(result.image, letterbox.apply(image))
+        np.testing.assert_array_equal(result.semantic, letterboxed_labels(semantic, letterbox))
+        np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
+
+
+def test_tiny_boxes_are_dropped_in_pixels_of_the_input() -> None:
+    item = painted((200, 200), (10, 10, 16, 50), (100, 100, 108, 150))  # 6 and 8 pixels wide, at a quarter 1.5 and 2
+    result = TrainTransform(OFF)(item, (50, 50), rng())
+    assert result.boxes.tolist() == [[25, 25, 27, 37.5]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"color": ColorConfig(probability=1)},
+        {"blur": 1},
+        {"noise": 1},
+        {"jpeg": JpegConfig(probability=1, quality=(20, 40))},
+        {"cutout": CutoutConfig(probability=1)},
+    ],
+)
+def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> None:
+    item = replace(ellipses((64, 64), 0), semantic=blobs((64, 64), 0).semantic)
+    item.image[...] = rng().integers(30, 220, item.image.shape)
+    result = TrainTransform(OFF.model_copy(update=change))(item, (64, 64), rng())
+    assert (result.image != item.image).any()
+    np.testing.assert_array_equal(result.semantic, item.semantic)
+    np.testing.assert_array_equal(assert_bounds_of_masks(result), assert_bounds_of_masks(item))
+
+
+def test_cutout_leaves_boxes_and_stays_below_its_size() -> None:
+    transform = TrainTransform(
+        OFF.model_copy(update={"cutout": CutoutConfig(probability=1, max_holes=1, max_size=0.25)})
+    )
+    for seed in range(30):
+        result = transform(painted((80, 80), (0, 0, 80, 80)), (80, 80), rng(seed))
+        assert len(result.boxes) == 1
+        x1, y1, x2, y2 = edges((result.image == PAD_VALUE).all(axis=2))
+        assert 5 <= x2 - x1 <= 20
+        assert 5 <= y2 - y1 <= 20
+
+
+def test_changes_happen_independently_of_each_other() -> None:
+    """Under one seed for all (albumentations' set_random_seed) they would happen together or not at all."""
+    config = AugmentationConfig(horizontal_flip=0, noise=0.5, cutout=CutoutConfig(probability=0.5))
+    transform = TrainTransform(config)
+    item = painted((32, 32))
+    images = [transform(item, (32, 32), rng(seed)).image for seed in range(60)]
+    assert len({(bool((image == PAD_VALUE).all(axis=2).any()), len(np.unique(image)) > 2) for image in images}) == 4
+
+
+def test_what_is_switched_off_draws_nothing() -> None:
+    """Crop, two flips, affine map: four numbers, whatever was added since: old settings keep their stream."""
+    generator = rng(5)
+    TrainTransform(OFF)(painted((50, 80), (10, 10, 40, 30)), (64, 96), generator)
+    assert generator.random() == rng(5).random(5)[4]
+
+
+NOTHING = ColorConfig(probability=1, brightness=0, contrast=0, saturation=0, hue=0)
+
+
+def noise(low: int = 0, high: int = 256, seed: int = 0) -> UInt8Array:
+    return np.random.default_rng(seed).integers(low, high, (24, 40, 3), dtype=np.uint8)
+
+
+def exact(image: UInt8Array) -> torch.Tensor:
+    """(3, H, W) float64 in 0..1, in which torchvision neither rounds nor clips below the ends."""
+    return torch.from_numpy(image).permute(2, 0, 1).double() / 255
+
+
+def levels(image: torch.Tensor) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = image.permute(1, 2, 0).numpy() * 255
+    return found
+
+
+class Drawn:
+    """A stand-in for a generator: the upper ends of all ranges, in a given order."""
+
+    def __init__(self, order: list[int]) -> None:
+        self.order = order
+
+    def random(self, length: int) -> npt.NDArray[np.float64]:
+        return np.ones(length)
+
+    def permutation(self, length: int) -> npt.NDArray[np.int64]:
+        return np.array(self.order)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.5])
+def test_each_change_is_that_of_torchvision(factor: float) -> None:
+    image = noise()
+    mean = image.reshape(-1, 3).mean(axis=0)
+    contrast = with_contrast(np.eye(3, 4), factor, mean)
+    ours = image @ contrast[:, :3].T + contrast[:, 3], image @ saturation_matrix(factor).T
+    theirs = F.adjust_contrast(exact(image), factor), F.adjust_saturation(exact(image), factor)
+    for found, expected in zip(ours, theirs, strict=True):
+        # Their weights of the grey are rounded to four digits.
+        np.testing.assert_allclose(np.clip(found, 0, 255), levels(expected), atol=0.1)
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0], [1, 0, 2]])
+def test_changes_in_a_row_are_those_of_torchvision_where_nothing_is_clipped(order: list[int]) -> None:
+    image = noise(100, 150)
+    largest = {"brightness": 0.1, "contrast": 0.3, "saturation": 0.4}
+    functions = (F.adjust_brightness, F.adjust_contrast, F.adjust_saturation)
+    expected = exact(image)
+    for change in order:
+        expected = functions[change](expected, 1 + list(largest.values())[change])
+    drawn: Any = Drawn([*order, 3])
+    result = changed_colors(image, NOTHING.model_copy(update=largest), drawn)
+    assert result.dtype == np.uint8
+    # OpenCV rounds within 0.7; the mean grey is that of every fourth row.
+    assert np.abs(levels(expected) - result).max() < 2
+
+
+def test_a_third_of_the_circle_takes_red_to_green_to_blue() -> None:
+    np.testing.assert_allclose(hue_matrix(1 / 3) @ np.eye(3), np.roll(np.eye(3), 1, axis=0), atol=1e-12)
+    image = noise()
+    for turn in (1 / 3, -1 / 3):
+        np.testing.assert_allclose(
+            image @ hue_matrix(turn).T, levels(F.adjust_hue(exact(image).float(), turn)), atol=0.01
+        )
+    np.testing.assert_allclose(hue_matrix(0.2) @ np.ones(3), np.ones(3))
+    np.testing.assert_allclose(hue_matrix(0.2) @ hue_matrix(-0.2), np.eye(3), atol=1e-12)
+
+
+def test_factors_fill_their_range_and_ranges_of_nothing_change_nothing() -> None:
+    image = noise()
+    np.testing.assert_array_equal(changed_colors(image, NOTHING, np.random.default_rng(0)), image)
+    grey = np.full((8, 8, 3), 100, dtype=np.uint8)
+    config = NOTHING.model_copy(update={"brightness": 0.3})
+    found = [int(changed_colors(grey, config, np.random.default_rng(seed))[0, 0, 0]) for seed in range(300)]
+    assert 70 <= min(found) < 73
+    assert 127 < max(found) <= 130
+    assert abs(np.mean(found) - 100) < 4  # four standard deviations
