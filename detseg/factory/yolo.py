@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from torch import nn
-
 from detseg.config.schema.model import (
     AnchorHeadConfig,
     GridHeadConfig,
@@ -17,12 +13,10 @@ from detseg.errors import ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
 from detseg.models.layers import Normalize
 from detseg.models.yolo.anchor import AnchorScheme
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
-from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.detector import CoupledHead, DecoupledHead, YoloDetector
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.head import CoupledHead, DecoupledHead
 from detseg.models.yolo.scheme import Scheme
-from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 
 
 def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool = True) -> YoloDetector:
@@ -41,12 +35,12 @@ def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool =
     neck = build_neck(config.neck, config.backbone, backbone.channels, strides)
     scheme = build_scheme(config.head, num_classes)
     head_class = CoupledHead if config.head.coupled else DecoupledHead
-    head = head_class(neck.channels, cast(Scheme, scheme), hidden=max(64, neck.channels[0]))
+    head = head_class(neck.channels, scheme, hidden=max(64, neck.channels[0]))
     return YoloDetector(
         backbone,
         neck,
         head,
-        cast(Scheme, scheme),
+        scheme,
         Normalize(backbone.mean, backbone.std),
         config.score_threshold,
         config.nms_iou,
@@ -67,7 +61,7 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
     return tuple(sorted(config.strides))
 
 
-def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
+def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
     """Priors, assignment, losses and decoding of a head.
 
     Raises:
@@ -101,7 +95,7 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
 def build_anchor_scheme(
     config: AnchorHeadConfig, anchors: tuple[tuple[float, float], ...], num_classes: int
 ) -> AnchorScheme:
-    """The anchor scheme with its anchors shared out over the strides, smallest on the finest.
+    """The anchor scheme with its anchors distributed over the strides, smallest on the finest.
 
     Raises:
         ConfigError: their number is no multiple of that of the strides, or not what ``anchors_per_level`` makes.
@@ -109,17 +103,17 @@ def build_anchor_scheme(
     strides = head_strides(config)
     if not anchors or len(anchors) % len(strides):
         raise ConfigError(
-            f"model.head.anchors: {len(anchors)} anchors cannot be shared out evenly over {len(strides)} strides"
+            f"model.head.anchors: {len(anchors)} anchors cannot be distributed evenly over {len(strides)} strides"
         )
     ranked = sorted(anchors, key=lambda size: size[0] * size[1])
-    share = len(ranked) // len(strides)
-    if share != config.anchors_per_level:
+    per_level = len(ranked) // len(strides)
+    if per_level != config.anchors_per_level:
         raise ConfigError(
-            f"model.head.anchors: {len(anchors)} anchors on {len(strides)} strides are {share} for each, but "
-            f"model.head.anchors_per_level is {config.anchors_per_level}; set it to {share}, or give "
+            f"model.head.anchors: {len(anchors)} anchors on {len(strides)} strides are {per_level} for each, but "
+            f"model.head.anchors_per_level is {config.anchors_per_level}; set it to {per_level}, or give "
             f"{config.anchors_per_level * len(strides)} anchors"
         )
-    levels = [ranked[i * share : (i + 1) * share] for i in range(len(strides))]
+    levels = [ranked[i * per_level : (i + 1) * per_level] for i in range(len(strides))]
     return AnchorScheme(
         num_classes,
         strides,

@@ -17,7 +17,7 @@ from detseg.data.datasets.class_weights import median_frequency_weights
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.factory import head_strides
-from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
+from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
 
 AnyDataset = DetectionDataset | SegmentationDataset
