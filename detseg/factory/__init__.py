@@ -15,7 +15,7 @@ from detseg.errors import CheckpointError
 from detseg.factory.backbones import build_backbone, build_neck
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_criterion, build_segmenter
-from detseg.factory.yolo import build_anchor_scheme, build_detector, build_scheme, head_strides
+from detseg.factory.yolo import build_detector, build_scheme, head_strides
 from detseg.messages import one_line
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.segmentation.segmenter import SemanticSegmenter
@@ -24,7 +24,6 @@ from detseg.structures import ClassTable
 
 __all__ = [
     "Model",
-    "build_anchor_scheme",
     "build_backbone",
     "build_criterion",
     "build_detector",
@@ -59,7 +58,7 @@ def build_model(
         say: is told, in lines, what was loaded of a published detector.
 
     Raises:
-        ConfigError: no such backbone, or a setting that does not apply.
+        ConfigError: no such backbone or variant, or a setting that does not apply to it, to the classes or to another.
         DetsegError: published weights could not be loaded.
     """
     match config:

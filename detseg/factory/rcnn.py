@@ -38,17 +38,9 @@ def build_rcnn(
     load_pretrained: bool,
     say: Callable[[str], None],
 ) -> RCNNDetector:
-    """The two-stage detector that ``config`` describes, with weights at their start.
+    """The two-stage detector that ``config`` describes; arguments and errors as of ``build_model``.
 
-    Args:
-        config: the ``model`` section; what a published variant decides of it is not looked at.
-        classes: of the data; published heads are kept where they are COCO's.
-        load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
-        say: is told, in lines, what was loaded of published weights.
-
-    Raises:
-        ConfigError: no such backbone or variant, or a setting that does not apply to it or does not fit another one.
-        DetsegError: published weights could not be loaded.
+    What a published variant decides is not read from the settings.  Published heads are kept for COCO's classes.
     """
     weights: Any = None if config.variant == "custom" else find_weights(config)
     if weights is None and config.weights is not None:

@@ -18,16 +18,7 @@ _FCN_STRIDES = (8, 16, 32)
 def build_segmenter(
     config: FcnConfig | UNetConfig, num_classes: int, load_pretrained: bool = True
 ) -> SemanticSegmenter:
-    """The segmenter that ``config`` describes, with weights at their start.
-
-    Args:
-        config: the ``model`` section; class weights that come from the data must be given as numbers.
-        num_classes: how many classes the data has, a background included.
-        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
-
-    Raises:
-        ConfigError: no such backbone, or a setting that does not apply to it, to the classes or to another one.
-    """
+    """The segmenter that ``config`` describes; arguments and errors as of ``build_model``, a background is a class."""
     if config.binary and num_classes != 2:
         raise ConfigError(f"model.binary: needs exactly 2 classes, the data has {num_classes}; set it to false")
     criterion = build_criterion(config.loss, num_classes)

@@ -144,20 +144,6 @@ class TestCSPBackboneNano(FeatureExtractorContract):
         return CSPBackbone(0.33, 0.25, self.strides)
 
 
-class TestCSPBackboneWideAndDeep(FeatureExtractorContract):
-    strides = (4, 8, 16, 32)
-
-    def build(self) -> Any:
-        return CSPBackbone(0.67, 0.375, self.strides)
-
-
-class TestCSPBackboneNarrow(FeatureExtractorContract):
-    strides = (16,)
-
-    def build(self) -> Any:
-        return CSPBackbone(0.1, 0.1, self.strides)
-
-
 class TestCSPBackboneWithAGap(FeatureExtractorContract):
     strides = (4, 16)
 
@@ -187,13 +173,6 @@ class TestUNetEncoderOfADetector(FeatureExtractorContract):
 class TestTimmResnet(FeatureExtractorContract):
     def build(self) -> Any:
         return TimmBackbone("resnet18", pretrained=False, strides=self.strides)
-
-
-class TestTimmMobilenet(FeatureExtractorContract):
-    strides = (4, 8, 16, 32)
-
-    def build(self) -> Any:
-        return TimmBackbone("mobilenetv3_small_100", pretrained=False, strides=self.strides)
 
 
 class TestTimmEfficientnetWithoutItsEnd(FeatureExtractorContract):

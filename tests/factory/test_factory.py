@@ -205,20 +205,16 @@ class TestHead:
         assert (scheme.coordinate_weight, scheme.no_object_weight) == (1.5, 2.5)
 
 
-class TestDetector:
-    @pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
-    def test_coupled_or_not(self, coupled: bool, kind: type) -> None:
-        model = build_detector(YoloConfig(backbone=NANO, head=TaskAlignedHeadConfig(coupled=coupled)), 3)
-        assert isinstance(model.head, kind)
-
-    def test_thresholds_arrive(self) -> None:
-        model = build_detector(YoloConfig(backbone=NANO, score_threshold=0.25, nms_iou=0.5, max_detections=7), 3)
-        assert (model.score_threshold, model.nms_iou, model.max_detections) == (0.25, 0.5, 7)
-
-    def test_images_are_normalised_as_the_backbone_wants(self) -> None:
-        model = build_detector(YoloConfig(backbone=BackboneConfig(name="test_resnet")), 3)
-        torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(model.backbone.mean))
-        torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(model.backbone.std))
+@pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
+def test_settings_reach_the_detector(coupled: bool, kind: type) -> None:
+    head = TaskAlignedHeadConfig(coupled=coupled)
+    backbone = BackboneConfig(name="test_resnet")
+    config = YoloConfig(backbone=backbone, head=head, score_threshold=0.25, nms_iou=0.5, max_detections=7)
+    model: Any = build_detector(config, 3)
+    assert isinstance(model.head, kind)
+    assert (model.score_threshold, model.nms_iou, model.max_detections) == (0.25, 0.5, 7)
+    torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(model.backbone.mean))
+    torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(model.backbone.std))
 
 
 CLASSES = ClassTable(("a", "b", "c"))

@@ -21,9 +21,7 @@ from detseg.config.schema.segmentation import (
 from detseg.errors import ConfigError
 from detseg.factory import build_criterion, build_segmenter
 from detseg.models.backbones.unet import UNetEncoder
-from detseg.models.necks import FPN
-from detseg.models.segmentation.heads import BilinearConvTranspose, FCNHead, UNetDecoder
-from detseg.models.segmentation.segmenter import AuxiliaryHead
+from detseg.models.segmentation.heads import AuxiliaryHead, BilinearConvTranspose, FCNHead, UNetDecoder
 
 CSP = BackboneConfig(name="csp_nano", width=0.125)
 PAPER = BackboneConfig(name="unet", width=0.125)
@@ -38,71 +36,54 @@ def unet(**settings: Any) -> UNetConfig:
     return UNetConfig(name="unet", **({"backbone": PAPER} | settings))
 
 
-class TestFcn:
-    @pytest.mark.parametrize(("stride", "strides"), [(8, (8, 16, 32)), (16, (16, 32)), (32, (32,))])
-    def test_backbone_has_the_strides_of_its_skips(self, stride: Literal[8, 16, 32], strides: tuple[int, ...]) -> None:
-        model = build_segmenter(fcn(stride=stride), 5)
-        assert isinstance(model.head, FCNHead)
-        assert model.backbone.strides == strides
-        assert (model.head.stride, model.stride, model.num_classes) == (stride, 32, 5)
-        assert model.head.score.out_channels == 5
-        assert model.auxiliary is None
-
-    @pytest.mark.parametrize(("upsampling", "kind"), [("transposed", BilinearConvTranspose), ("bilinear", nn.Upsample)])
-    def test_head_settings_arrive(self, upsampling: str, kind: type) -> None:
-        head = build_segmenter(fcn(upsampling=upsampling, head_channels=40), 5).head
-        assert isinstance(head, FCNHead)
-        assert head.score.in_channels == 40
-        assert all(isinstance(module, kind) for module in head.upsamplings)
-
-    def test_a_neck_stands_between(self) -> None:
-        model = build_segmenter(fcn(neck=NeckConfig(name="fpn", channels=24)), 5)
-        assert isinstance(model.neck, FPN)
-        assert isinstance(model.head, FCNHead)
-        assert model.head.score.in_channels == 6  # a quarter of the neck's
-
-    @pytest.mark.parametrize("stride", [8, 16, 32])
-    def test_auxiliary_head_is_on_the_second_coarsest_map(self, stride: int) -> None:
-        model = build_segmenter(fcn(stride=stride, auxiliary_weight=0.4), 5)
-        assert isinstance(model.auxiliary, AuxiliaryHead)
-        assert (model.auxiliary.stride, model.auxiliary_weight) == (16, 0.4)
+@pytest.mark.parametrize(("stride", "strides"), [(8, (8, 16, 32)), (16, (16, 32)), (32, (32,))])
+def test_fcn(stride: Literal[8, 16, 32], strides: tuple[int, ...]) -> None:
+    neck = NeckConfig(name="fpn", channels=24)
+    model: Any = build_segmenter(fcn(stride=stride, neck=neck, upsampling="bilinear"), 5)
+    assert isinstance(model.head, FCNHead)
+    assert model.backbone.strides == strides
+    assert (model.head.stride, model.stride, model.num_classes) == (stride, 32, 5)
+    assert (model.head.score.in_channels, model.head.score.out_channels) == (6, 5)  # a quarter of the neck's
+    assert {type(module) for module in model.head.upsamplings} <= {nn.Upsample}
+    assert model.auxiliary is None
+    model = build_segmenter(fcn(stride=stride, head_channels=40, auxiliary_weight=0.4), 5)
+    assert model.head.score.in_channels == 40
+    assert {type(module) for module in model.head.upsamplings} <= {BilinearConvTranspose}
+    assert (model.auxiliary.stride, model.auxiliary_weight) == (16, 0.4)  # on the second-coarsest map
 
 
-class TestUNet:
-    @pytest.mark.parametrize(
-        ("backbone", "strides"),
-        [
-            (PAPER, (1, 2, 4, 8, 16)),
-            (BackboneConfig(name="unet", width=0.125, levels=3), (1, 2, 4)),
-            (CSP, (2, 4, 8, 16, 32)),
-            (BackboneConfig(name="convnext_atto"), (4, 8, 16, 32)),
-        ],
-    )
-    def test_takes_all_strides_that_the_backbone_has(self, backbone: BackboneConfig, strides: tuple[int, ...]) -> None:
-        model = build_segmenter(unet(backbone=backbone), 5)
-        assert model.backbone.strides == strides
-        assert model.stride == strides[-1]
+@pytest.mark.parametrize(
+    ("backbone", "strides"),
+    [
+        (PAPER, (1, 2, 4, 8, 16)),
+        (BackboneConfig(name="unet", width=0.125, levels=3), (1, 2, 4)),
+        (CSP, (2, 4, 8, 16, 32)),
+        (BackboneConfig(name="convnext_atto"), (4, 8, 16, 32)),
+    ],
+)
+def test_unet_takes_all_strides_that_the_backbone_has(backbone: BackboneConfig, strides: tuple[int, ...]) -> None:
+    model: Any = build_segmenter(unet(backbone=backbone, auxiliary_weight=0.3), 5)
+    assert model.backbone.strides == strides
+    assert model.stride == strides[-1]
+    assert (model.auxiliary.stride, model.auxiliary_weight) == (strides[-1], 0.3)
 
-    def test_default_backbone_is_that_of_the_paper(self) -> None:
-        with torch.device("meta"):
-            model = build_segmenter(UNetConfig(name="unet"), 2)
-        assert isinstance(model.backbone, UNetEncoder)
-        assert model.backbone.channels == (64, 128, 256, 512, 1024)
 
-    @pytest.mark.parametrize("upsampling", ["transposed", "resize"])
-    def test_head_settings_arrive(self, upsampling: str) -> None:
-        config = unet(strides=(2, 4, 8), output_stride=2, decoder_channels=(10, 12), upsampling=upsampling)
-        head = build_segmenter(config, 5).head
-        assert isinstance(head, UNetDecoder)
-        assert head.stride == 2
-        assert (head.score.in_channels, head.score.out_channels) == (10, 5)
-        has_transposed = any(isinstance(module, nn.ConvTranspose2d) for module in head.modules())
-        assert has_transposed == (upsampling == "transposed")
+def test_default_backbone_of_unet_is_that_of_the_paper() -> None:
+    with torch.device("meta"):
+        model = build_segmenter(UNetConfig(name="unet"), 2)
+    assert isinstance(model.backbone, UNetEncoder)
+    assert model.backbone.channels == (64, 128, 256, 512, 1024)
 
-    def test_auxiliary_head_is_on_the_coarsest_map(self) -> None:
-        model = build_segmenter(unet(auxiliary_weight=0.3), 5)
-        assert isinstance(model.auxiliary, AuxiliaryHead)
-        assert (model.auxiliary.stride, model.auxiliary_weight) == (16, 0.3)
+
+@pytest.mark.parametrize("upsampling", ["transposed", "resize"])
+def test_settings_reach_the_decoder(upsampling: str) -> None:
+    config = unet(strides=(2, 4, 8), output_stride=2, decoder_channels=(10, 12), upsampling=upsampling)
+    head = build_segmenter(config, 5).head
+    assert isinstance(head, UNetDecoder)
+    assert head.stride == 2
+    assert (head.score.in_channels, head.score.out_channels) == (10, 5)
+    has_transposed = any(isinstance(module, nn.ConvTranspose2d) for module in head.modules())
+    assert has_transposed == (upsampling == "transposed")
 
 
 def test_binary_models_have_one_output() -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +24,15 @@ from torch import Tensor, nn
 
 from detseg.errors import DataError
 from detseg.models.interface import LossTerms
-from detseg.models.yolo.scheme import Candidates, PriorIndex, batch_objects, centre_cells, gather_outputs, is_first
+from detseg.models.yolo.scheme import (
+    Assignment,
+    Candidates,
+    PriorIndex,
+    batch_objects,
+    centre_cells,
+    gather_outputs,
+    is_first,
+)
 from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_ciou, matched_iou, pairwise_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets, FloatArray, IntArray
@@ -47,27 +54,6 @@ _NUM_STARTS = 5
 
 _MIN_GAIN = 1e-4
 """k-means stops when a step adds less to the mean IoU: no detector feels it, and large sets would take minutes."""
-
-
-@dataclass(frozen=True, eq=False)
-class AnchorAssignment:
-    """The positives of a batch and the priors that are ignored.
-
-    Attributes:
-        image: (P,) int64, position of the image in the batch.
-        prior: (P,) int64, index into the A priors; no (image, prior) occurs twice.
-        boxes: (P, 4) float32 xyxy in input pixels, the objects to learn.
-        labels: (P,) int64.
-        ignored: (B, A) bool, priors that are neither positive nor negative.
-        num_unassigned: counted objects without a prior, since every anchor in the cells of their centre is taken.
-    """
-
-    image: Tensor
-    prior: Tensor
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    num_unassigned: int
 
 
 class AnchorAssigner:
@@ -94,7 +80,7 @@ class AnchorAssigner:
     @torch.no_grad()
     def __call__(
         self, targets: list[BoxTargets], anchors: Tensor, grids_hw: list[tuple[int, int]], predicted: Tensor
-    ) -> AnchorAssignment:
+    ) -> Assignment:
         """Assign the objects of a batch.
 
         Args:
@@ -114,7 +100,7 @@ class AnchorAssigner:
             [self._overlapping(target, boxes) for target, boxes in zip(targets, predicted, strict=True)]
         )
         ignored[image, prior] = False
-        return AnchorAssignment(
+        return Assignment(
             image=image,
             prior=prior,
             boxes=objects.boxes[kept],

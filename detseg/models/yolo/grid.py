@@ -1,7 +1,7 @@
 """The grid scheme of YOLOv1: each cell predicts a few boxes with a confidence, and the classes once.
 
 Redmon, Divvala, Girshick, Farhadi, "You Only Look Once", 2016, section 2 and eqs. 1 and 3.  Letters: B images, H and W
-rows and columns of cells, N boxes a cell (the paper's B), C classes, P responsible boxes of the whole batch.
+rows and columns of cells, N boxes a cell (the paper's B), A = H W N priors, C classes, P responsible boxes of a batch.
 
 Where this differs from the paper:
 - The paper's last layer is linear.  Here the five numbers of a box go through a sigmoid and the classes of a cell
@@ -15,14 +15,21 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.models.interface import LossTerms
-from detseg.models.yolo.scheme import BatchObjects, Candidates, PriorIndex, batch_objects, centre_cells, is_first
+from detseg.models.yolo.scheme import (
+    Assignment,
+    BatchObjects,
+    Candidates,
+    PriorIndex,
+    batch_objects,
+    centre_cells,
+    is_first,
+)
 from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_iou, xyxy_to_cxcywh
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
@@ -32,39 +39,14 @@ _INITIAL_CONFIDENCE = 0.1
 diverge (section 2.2)."""
 
 
-@dataclass(frozen=True, eq=False)
-class GridAssignment:
-    """The responsible boxes of a batch and the cells that are ignored.
-
-    Attributes:
-        image: (P,) int64, position of the image in the batch.
-        cell: (P,) int64, row * W + column; no (image, cell) occurs twice.
-        slot: (P,) int64, which of the N boxes of the cell.
-        iou: (P,) float32, current IoU of the responsible box with its object.
-        boxes: (P, 4) float32 xyxy in input pixels, the objects to learn.
-        labels: (P,) int64.
-        ignored: (B, H * W) bool, cells on ignored objects: the confidence of their boxes is not penalised.
-        num_unassigned: counted objects without a box, since a larger one has its centre in the same cell.
-    """
-
-    image: Tensor
-    cell: Tensor
-    slot: Tensor
-    iou: Tensor
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    num_unassigned: int
-
-
 class GridAssigner:
     """Assigns each counted object to the cell of its centre (section 2) and there to the box of best current IoU
     (section 2.2).
 
     The paper allows one object a cell.  Where several centres fall into one, the largest object (by area; of equals
-    the first in the targets) keeps the cell.  A cell is ignored where its centre lies inside an ignored object or where
-    it holds the centre of one (which also covers small ignored objects between the centres of the cells); a counted
-    object still gets its box there.
+    the first in the targets) keeps the cell.  All boxes of a cell are ignored where its centre lies inside an ignored
+    object or where it holds the centre of one (which also covers small ignored objects between the centres of the
+    cells); a counted object still gets its box there.
 
     Args:
         stride: side of a cell in input pixels.
@@ -74,7 +56,7 @@ class GridAssigner:
         self.stride = stride
 
     @torch.no_grad()
-    def __call__(self, targets: list[BoxTargets], predicted: Tensor) -> GridAssignment:
+    def __call__(self, targets: list[BoxTargets], predicted: Tensor) -> Assignment:
         """Assign the objects of a batch.
 
         Args:
@@ -82,23 +64,25 @@ class GridAssigner:
             predicted: (B, H, W, N, 4) float32 xyxy in input pixels, the boxes that the network predicts now.
         """
         grid_hw = (predicted.shape[1], predicted.shape[2])
-        predicted = predicted.flatten(1, 2)  # (B, H * W, N, 4)
+        predicted = predicted.flatten(1, 2)  # (B, H W, N, 4)
+        num_images, num_cells, num_boxes = predicted.shape[:3]
         every = batch_objects(targets)
         objects = every[~every.ignore]
         cell = centre_cells(objects.boxes, self.stride, grid_hw)
         largest_first = torch.argsort(box_area(objects.boxes), descending=True, stable=True)
-        keys = (objects.image * predicted.shape[1] + cell)[largest_first]
+        keys = (objects.image * num_cells + cell)[largest_first]
         kept = largest_first[is_first(keys)].sort().values
         image, cell, boxes = objects.image[kept], cell[kept], objects.boxes[kept]
-        iou, slot = matched_iou(predicted[image, cell], boxes[:, None]).max(dim=1)  # of equals the first slot
-        return GridAssignment(
+        best = matched_iou(predicted[image, cell], boxes[:, None]).argmax(dim=1)  # of equals the first
+        prior = cell * num_boxes + best
+        ignored = self._ignored_cells(every[every.ignore], num_images, grid_hw).repeat_interleave(num_boxes, dim=1)
+        ignored[image, prior] = False
+        return Assignment(
             image=image,
-            cell=cell,
-            slot=slot,
-            iou=iou,
+            prior=prior,
             boxes=boxes,
             labels=objects.labels[kept],
-            ignored=self._ignored_cells(every[every.ignore], len(targets), grid_hw),
+            ignored=ignored,
             num_unassigned=len(objects.image) - len(kept),
         )
 
@@ -165,7 +149,8 @@ class GridScheme(nn.Module):
         """
         box, classes = self._activate(maps)
         grid_hw = (box.shape[1], box.shape[2])
-        found = self.assigner(targets, self._boxes(box).detach())
+        predicted = self._boxes(box).detach()
+        found = self.assigner(targets, predicted)
         if found.num_unassigned:
             # The text is constant, so that Python shows it once.
             warnings.warn(
@@ -174,15 +159,17 @@ class GridScheme(nn.Module):
                 stacklevel=2,
             )
         num_images = shared_normaliser(len(targets), self.training, box)
-        box, classes = box.flatten(1, 2), classes.flatten(1, 2)  # (B, H * W, N, 5), (B, H * W, C)
-        responsible = box[found.image, found.cell, found.slot]  # (P, 5)
-        error = (responsible[:, :4] - self._encode(found, grid_hw)) ** 2
-        confidence = (responsible[:, 4] - found.iou) ** 2
-        penalised = ~found.ignored[:, :, None].repeat(1, 1, self.boxes_per_cell)
-        penalised[found.image, found.cell, found.slot] = False
+        box, classes, predicted = box.flatten(1, 2), classes.flatten(1, 2), predicted.flatten(1, 2)  # (B, H W, ...)
+        cell, slot = found.prior // self.boxes_per_cell, found.prior % self.boxes_per_cell
+        responsible = box[found.image, cell, slot]  # (P, 5)
+        error = (responsible[:, :4] - self._encode(found.boxes, cell, grid_hw)) ** 2
+        iou = matched_iou(predicted[found.image, cell, slot], found.boxes)
+        confidence = (responsible[:, 4] - iou) ** 2
+        penalised = ~found.ignored.unflatten(1, (-1, self.boxes_per_cell))  # (B, H W, N)
+        penalised[found.image, cell, slot] = False
         no_object = box[..., 4] ** 2 * penalised
         one_hot = F.one_hot(found.labels, self.class_outputs)
-        class_error = (classes[found.image, found.cell] - one_hot) ** 2
+        class_error = (classes[found.image, cell] - one_hot) ** 2
         return {
             "centre": self.coordinate_weight * error[:, :2].sum() / num_images,
             "size": self.coordinate_weight * error[:, 2:].sum() / num_images,
@@ -226,11 +213,11 @@ class GridScheme(nn.Module):
         sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
         return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
 
-    def _encode(self, found: GridAssignment, grid_hw: tuple[int, int]) -> Tensor:
-        """(P, 4) targets of the responsible boxes: place in the cell, square roots of the fraction of the image."""
+    def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """(P, 4) xyxy and (P,) cells → (P, 4): place in the cell, square roots of the fraction of the image."""
         rows, columns = grid_hw
         stride = self.strides[0]
-        goal = xyxy_to_cxcywh(found.boxes)
-        corner = torch.stack([found.cell % columns, found.cell // columns], dim=-1)
+        goal = xyxy_to_cxcywh(boxes)
+        corner = torch.stack([cell % columns, cell // columns], dim=-1)
         sides = goal[:, 2:] / goal.new_tensor([columns * stride, rows * stride])
         return torch.cat([goal[:, :2] / stride - corner, sides.sqrt()], dim=-1)

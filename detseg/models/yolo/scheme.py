@@ -173,6 +173,27 @@ def batch_objects(targets: list[BoxTargets]) -> BatchObjects:
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The P positives of a batch, one for each object that has one, and the priors that are ignored.
+
+    Attributes:
+        image: (P,) int64, position of the image in the batch.
+        prior: (P,) int64, index into the A priors; no (image, prior) occurs twice.
+        boxes: (P, 4) float32 xyxy in input pixels, the objects to learn.
+        labels: (P,) int64.
+        ignored: (B, A) bool, priors that are neither positive nor negative.
+        num_unassigned: counted objects without a prior, since other objects have those that they could get.
+    """
+
+    image: Tensor
+    prior: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    num_unassigned: int
+
+
 def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor:
     """The cell that holds the centre of each box.
 

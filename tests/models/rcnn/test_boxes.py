@@ -11,8 +11,6 @@ from torch import nn
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
 from detseg.models.rcnn.boxes import BoxCoder, BoxLoss, zero_loss
-from detseg.structures import BoxTargets
-from tests.models.rcnn.small import small_detector
 
 REFERENCE = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # centre 20, 40; 20 wide, 40 high
 
@@ -87,26 +85,3 @@ def test_zero_loss_gives_every_parameter_a_gradient() -> None:
     torch.autograd.backward([loss])
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in [*module.parameters(), features])
-
-
-@pytest.mark.parametrize("name", ["smooth_l1", "giou", "ciou"])
-def test_training_brings_the_losses_of_both_stages_down(name: Any) -> None:
-    torch.manual_seed(0)
-    model = small_detector(3, masks=False, box_loss=BoxLoss(name))
-    boxes = torch.tensor([[4.0, 8.0, 32.0, 36.0], [30.0, 40.0, 62.0, 60.0]])
-    targets = [BoxTargets(boxes, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))]
-    images = torch.zeros(1, 3, 64, 64)
-    images[0, 0, 8:36, 4:32] = 1
-    images[0, 1, 40:60, 30:62] = 1
-    before = {key: term.item() for key, term in model.eval().losses(images, targets).items()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    model.train()
-    for _ in range(60):  # with every seed that was tried the terms are then below 0.6, 0.1 and 0.5 of what they were
-        optimizer.zero_grad()
-        torch.autograd.backward(list(model.losses(images, targets).values()))
-        optimizer.step()
-    after = {key: term.item() for key, term in model.eval().losses(images, targets).items()}
-    assert after["proposal_box"] < 0.9 * before["proposal_box"]
-    assert after["objectness"] < 0.5 * before["objectness"]
-    # Less clearly in sum: better proposals give the box loss of the second stage more positives.
-    assert sum(after.values()) < 0.9 * sum(before.values())

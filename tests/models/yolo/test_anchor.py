@@ -15,13 +15,13 @@ from torch import Tensor
 from detseg.errors import DataError
 from detseg.models.yolo.anchor import (
     AnchorAssigner,
-    AnchorAssignment,
     AnchorScheme,
     fit_anchors,
     match_anchors,
     mean_best_iou,
     refine_anchors,
 )
+from detseg.models.yolo.scheme import Assignment
 from detseg.structures import BoxTargets, FloatArray
 from tests.models.targets import Rows, box_targets
 
@@ -144,7 +144,7 @@ def predicted(num_images: int = 1) -> Tensor:
     return torch.tensor([31.0, 31, 32, 32]).repeat(num_images, 40, 1)
 
 
-def assign(*images: Rows, boxes: Tensor | None = None, ignore_iou: float = 0.5) -> AnchorAssignment:
+def assign(*images: Rows, boxes: Tensor | None = None, ignore_iou: float = 0.5) -> Assignment:
     targets = [box_targets(rows) for rows in images]
     return AnchorAssigner((8, 16), ignore_iou)(
         targets, ANCHORS, GRIDS, predicted(len(images)) if boxes is None else boxes

@@ -114,7 +114,7 @@ def test_the_cell_of_the_centre_is_responsible() -> None:
         [box_targets([(20, 0, 30, 10, 1, False)]), box_targets([(0, 14, 8, 18, 0, False)])], predicted(2)
     )
     assert found.image.tolist() == [0, 1]
-    assert found.cell.tolist() == [2, 3]
+    assert (found.prior // 2).tolist() == [2, 3]  # two boxes a cell
     assert found.labels.tolist() == [1, 0]
     assert found.boxes.tolist() == [[20, 0, 30, 10], [0, 14, 8, 18]]
     assert found.num_unassigned == 0
@@ -126,12 +126,12 @@ def test_centres_on_borders_go_right_and_down_but_not_out_of_the_image() -> None
         (5, 0, 15, 10, 0, False),  # centre (10, 5), on the border of columns 0 and 1
         (28, 18, 32, 22, 0, False),  # centre (30, 20), the corner of the image: the last cell
     ]
-    assert GridAssigner(10)([box_targets(rows)], predicted()).cell.tolist() == [1, 5]
+    assert (GridAssigner(10)([box_targets(rows)], predicted()).prior // 2).tolist() == [1, 5]
 
 
 def test_without_any_overlap_the_first_box_is_responsible() -> None:
     found = GridAssigner(10)([box_targets([(22, 12, 28, 18, 0, False)])], predicted())
-    assert (found.slot.tolist(), found.iou.tolist()) == ([0], [0])
+    assert found.prior.tolist() == [2 * 5]
 
 
 def test_the_largest_object_keeps_the_cell_and_the_others_are_counted() -> None:
@@ -144,14 +144,14 @@ def test_the_largest_object_keeps_the_cell_and_the_others_are_counted() -> None:
     other_image: Rows = [(3, 3, 7, 7, 4, False)]  # cell 0 too, but of another image
     found = GridAssigner(10)([box_targets(rows), box_targets(other_image)], predicted(2))
     assert found.image.tolist() == [0, 0, 1]
-    assert found.cell.tolist() == [0, 1, 0]
+    assert (found.prior // 2).tolist() == [0, 1, 0]
     assert found.labels.tolist() == [1, 2, 4]
     assert found.num_unassigned == 2
 
 
 def test_a_counted_object_on_an_ignored_one_is_still_assigned() -> None:
     found = GridAssigner(10)([box_targets([(0, 0, 10, 10, 0, True), (1, 1, 5, 5, 2, False)])], predicted())
-    assert found.cell.tolist() == [0]
+    assert found.prior.tolist() == [0]
     assert found.labels.tolist() == [2]
     assert found.num_unassigned == 0
-    assert found.ignored[0].tolist() == [True] + [False] * 5
+    assert found.ignored[0].tolist() == [False, True] + [False] * 10  # the other box of the cell

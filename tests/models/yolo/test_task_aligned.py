@@ -193,22 +193,6 @@ def test_the_best_aligned_points_inside_are_positive() -> None:
         assert not found.ignored.any()
 
 
-def test_the_best_prior_gets_the_best_overlap() -> None:
-    # The best of the two is 5 with t = 0.45; the best IoU of the two is 1, that of 0.  So 5 gets 1 and 0 gets
-    # 0.25 / 0.45 · 1.
-    found = assign(PREDICTIONS, box_targets([OBJECT], [1]), TaskAlignedAssigner(2, alpha=1.0, beta=2.0))
-    expected = torch.zeros(16)
-    expected[5], expected[0] = 1.0, 0.25 / 0.45
-    torch.testing.assert_close(found.alignment, expected)
-
-
-def test_alignment_asks_for_the_score_of_the_object_s_class() -> None:
-    # Class 0 scores 0.9 everywhere, so that the overlap decides: 0 (IoU 1), then 5 (0.9 · 9/16 = 0.50625 of 0.9).
-    found = assign(PREDICTIONS, box_targets([OBJECT], [0]), TaskAlignedAssigner(2, alpha=1.0, beta=2.0))
-    assert positives(found) == {0: 0, 5: 0}
-    torch.testing.assert_close(found.alignment[[0, 5]], torch.tensor([1.0, 0.5625]))
-
-
 def test_exponents_weigh_score_and_overlap() -> None:
     # alpha 0, beta 1: the IoU alone; alpha 1, beta 0: the score alone, of equals all.
     by_overlap = assign(PREDICTIONS, box_targets([OBJECT], [1]), TaskAlignedAssigner(2, alpha=0.0, beta=1.0))
