@@ -165,7 +165,7 @@ class GridScheme(nn.Module):
         error = (responsible[:, :4] - self._encode(found.boxes, cell, grid_hw)) ** 2
         iou = matched_iou(predicted[found.image, cell, slot], found.boxes)
         confidence = (responsible[:, 4] - iou) ** 2
-        penalised = ~found.ignored.unflatten(1, (-1, self.boxes_per_cell))  # (B, H W, N)
+        penalised = ~found.ignored.view(box.shape[:3])  # (B, H W, N)
         penalised[found.image, cell, slot] = False
         no_object = box[..., 4] ** 2 * penalised
         one_hot = F.one_hot(found.labels, self.class_outputs)
