@@ -27,16 +27,15 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from benchmarks.in_turn import Row, in_turn, timed
 from benchmarks.peer_process import PeerProcess
 from benchmarks.row_program import run_rows
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
-from detseg.models.yolo.postprocess import Wanted, best_detections
-from detseg.models.yolo.priors import cell_points
-from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.models.yolo.detector import NmsLimits, best_detections
+from detseg.models.yolo.scheme import cell_points
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
 NUM_IMAGES, NUM_CLASSES, BINS, SIDE = 8, 80, 16, 640
-WANTED = Wanted(score_threshold=0.001, nms_iou=0.65, max_detections=300)
+WANTED = NmsLimits(score_threshold=0.001, nms_iou=0.65, max_detections=300)
 SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), BINS)
 
 

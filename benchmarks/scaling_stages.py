@@ -20,8 +20,7 @@ from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.factory.yolo import build_detector
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.segmentation import pair_counts
-from detseg.models.yolo.detector import YoloDetector
-from detseg.models.yolo.postprocess import Wanted, best_detections
+from detseg.models.yolo.detector import NmsLimits, YoloDetector, best_detections
 from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
 
 Work = Callable[[], object]
@@ -149,7 +148,7 @@ def _suppression(num_classes: int, num_candidates: int) -> Work:
     for raw in maps:  # a share of the scores above threshold, the others far below
         chosen = torch.rand(raw[:, 64:].shape, generator=generator) < num_candidates / (8400 * num_classes)
         raw[:, 64:] = torch.where(chosen, raw[:, 64:], -20.0)
-    wanted = Wanted(0.001, 0.65, 300)
+    wanted = NmsLimits(0.001, 0.65, 300)
     return lambda: best_detections(scheme, maps, (640, 640), wanted)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import detseg.data
 import detseg.metrics
+import detseg.models
 import detseg.structures
 
 
 def records() -> Iterator[type[Any]]:
-    """The dataclasses and named tuples of three packages."""
-    for package in (detseg.data, detseg.metrics, detseg.structures):
+    """The dataclasses and named tuples of the packages that have records of arrays."""
+    for package in (detseg.data, detseg.metrics, detseg.models, detseg.structures):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(module.name)).values():
                 if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "_fields")):
@@ -32,5 +33,7 @@ def test_records_of_arrays_have_no_equality_of_their_own() -> None:
         "Batch",
         "DetectorOutput",
         "AugmentItem",
+        "BatchObjects",
+        "AnchorOutputs",
     }
     assert [kind for kind in found if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__] == []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Backbone: TypeAlias = "CSPBackbone | UNetEncoder | TimmBackbone"
 
+_CSP_NAMES = ", ".join(CSP_FAMILY)
 _PAPER_LEVELS = 5
 
 
@@ -30,41 +31,27 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
         ConfigError: no such backbone, it lacks a stride, or a setting does not apply to it.
         DetsegError: published weights could not be loaded.
     """
-    ours = ", ".join([*CSP_FAMILY, "unet"])
-    _check_settings(config)
-    backbone: Backbone
-    try:
-        if config.name in CSP_FAMILY:
-            depth, width = CSP_FAMILY[config.name]
-            backbone = CSPBackbone(config.depth or depth, config.width or width, strides)
-        elif config.name == "unet":
-            asked = _PAPER_LEVELS if strides is None else max(strides, default=1).bit_length()
-            backbone = UNetEncoder(config.width or 1.0, config.levels or asked, strides)
-        else:
-            from detseg.models.backbones.timm import TimmBackbone  # takes half a second, an eighth of the predictor's
-
-            backbone = TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
-    except ValueError as error:
-        raise ConfigError(f"model.backbone: {error}; ours are {ours}") from error
-    return backbone
-
-
-def _check_settings(config: BackboneConfig) -> None:
-    """Refuse what does not apply to the backbone of this name."""
     is_csp, is_unet = config.name in CSP_FAMILY, config.name == "unet"
-    if (is_csp or is_unet) and config.pretrained:
-        raise ConfigError(f"model.backbone.pretrained: no weights are published for {config.name!r}")
-    if is_unet and config.depth is not None:
-        raise ConfigError(
-            f"model.backbone.depth: belongs to {', '.join(CSP_FAMILY)}; 'unet' has none, set model.backbone.levels"
-        )
-    if not is_unet and config.levels is not None:
-        raise ConfigError(f"model.backbone.levels: belongs to unet; {config.name!r} has none")
-    if not (is_csp or is_unet) and (config.depth is not None or config.width is not None):
-        raise ConfigError(
-            f"model.backbone: depth and width belong to {', '.join(CSP_FAMILY)}, width also to unet; "
-            f"{config.name!r} has none"
-        )
+    for setting, applies, owners in (
+        ("depth", is_csp, _CSP_NAMES),
+        ("width", is_csp or is_unet, f"{_CSP_NAMES}, unet"),
+        ("levels", is_unet, "unet"),
+        ("pretrained", not (is_csp or is_unet), "timm models; no weights are published for ours"),
+    ):
+        if not applies and getattr(config, setting) not in (None, False):
+            raise ConfigError(f"model.backbone.{setting}: does not apply to {config.name!r}, belongs to {owners}")
+    try:
+        if is_csp:
+            depth, width = CSP_FAMILY[config.name]
+            return CSPBackbone(config.depth or depth, config.width or width, strides)
+        if is_unet:
+            asked = _PAPER_LEVELS if strides is None else max(strides, default=1).bit_length()
+            return UNetEncoder(config.width or 1.0, config.levels or asked, strides)
+        from detseg.models.backbones.timm import TimmBackbone  # timm takes half a second to import
+
+        return TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
+    except ValueError as error:
+        raise ConfigError(f"model.backbone: {error}; ours are {_CSP_NAMES}, unet") from error
 
 
 def build_neck(

@@ -1,8 +1,7 @@
-"""From settings to two-stage detectors: Faster R-CNN and Mask R-CNN, our own or with a published architecture."""
+"""From settings to two-stage detectors: Faster R-CNN and Mask R-CNN, our own or of torchvision's architecture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -11,17 +10,17 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from detseg.config.schema.model import BoxLossConfig, FasterRcnnConfig, MaskHeadConfig, MaskRcnnConfig
+from detseg.config.schema.model import BoxLossConfig, FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
-from detseg.factory.torchvision_weights import coco_outputs, find_published, load_published
-from detseg.models.backbones.torchvision import PublishedFPN, PublishedMobileNetV3Large, PublishedResNet50
+from detseg.factory.torchvision_weights import coco_outputs, find_weights, load_torchvision_weights
+from detseg.models.backbones.torchvision import TorchvisionFPN, TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.models.layers import Normalize
 from detseg.models.necks import FPN, PAN
+from detseg.models.rcnn.boxes import BoxLoss
 from detseg.models.rcnn.detector import RCNNDetector
-from detseg.models.rcnn.losses import BoxLoss
-from detseg.models.rcnn.proposals import ProposalNetwork
-from detseg.models.rcnn.regions import RegionHeads
+from detseg.models.rcnn.roi_heads import RoIHeads
+from detseg.models.rcnn.rpn import RegionProposalNetwork
 from detseg.structures import ClassTable
 
 _MOBILENETS = ("mobilenet_v3_large_fpn", "mobilenet_v3_large_320_fpn")
@@ -29,29 +28,7 @@ _MOBILENET_SIZES = (32.0, 64.0, 128.0, 256.0, 512.0)
 _ANCHOR_STRIDES = 8
 """Side of an anchor over the stride of its level: 32 pixels at stride 4, 512 at stride 64 (Lin et al. 2017)."""
 
-PublishedBackbone = PublishedResNet50 | PublishedMobileNetV3Large
-AnyNeck = FPN | PAN | PublishedFPN
-
-
-@dataclass(frozen=True)
-class ProposalValues:
-    """The settings of the first stage that may be null, with the values that null stands for.
-
-    Attributes:
-        anchor_sizes: for each level, finest first, the pooled one last, the sides of its anchors in input pixels.
-        aspect_ratios: heights over widths.
-        convolutions: of the head.
-        candidates: anchors of each level that are looked at in prediction.
-        proposals: that remain of an image, in prediction.
-        score_threshold: of proposals.
-    """
-
-    anchor_sizes: tuple[tuple[float, ...], ...]
-    aspect_ratios: tuple[float, ...]
-    convolutions: int
-    candidates: int
-    proposals: int
-    score_threshold: float
+AnyNeck = FPN | PAN | TorchvisionFPN
 
 
 def build_rcnn(
@@ -59,79 +36,32 @@ def build_rcnn(
     classes: ClassTable,
     load_pretrained: bool,
 ) -> RCNNDetector:
-    """The two-stage detector that ``config`` describes, with weights at their start.
+    """The two-stage detector that ``config`` describes; arguments and errors as of ``build_model``.
 
-    Args:
-        config: the ``model`` section; what a published variant decides of it is not looked at.
-        classes: of the data; published heads are kept where they are COCO's.
-        load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
-
-    Raises:
-        ConfigError: no such backbone or variant, or a setting that does not apply to it or does not fit another one.
-        DetsegError: published weights could not be loaded.
+    What a published variant decides is not read from the settings.  Published heads are kept for COCO's classes.
     """
-    published: Any = None if config.variant == "custom" else find_published(config)
-    if published is None and config.weights is not None:
+    weights: Any = None if config.variant == "custom" else find_weights(config)
+    if weights is None and config.weights is not None:
         raise ConfigError(
             "model.weights: coco belongs to the published variants, a custom one has none; set model.variant, or "
             "model.weights=null"
         )
-    backbone, neck = _custom_maps(config, load_pretrained) if published is None else _published_maps(config)
-    outputs = coco_outputs(published, classes) if config.weights is not None else None
-    num_outputs = len(classes) + 1 if outputs is None else len(published.meta["categories"])
+    backbone: Any
+    neck: AnyNeck
+    backbone, neck = _custom_maps(config, load_pretrained) if weights is None else _torchvision_maps(config)
+    outputs = coco_outputs(weights, classes) if config.weights is not None else None
+    num_outputs = len(classes) + 1 if outputs is None else len(weights.meta["categories"])
     model = RCNNDetector(
         backbone,
         neck,
-        _proposal_network(config, neck),
-        _region_heads(config, neck, num_outputs),
+        _rpn(config, neck),
+        _roi_heads(config, neck, num_outputs),
         Normalize(backbone.mean, backbone.std),
         outputs,
     )
     if config.weights is not None and load_pretrained:
-        load_published(model, published, keep_heads=outputs is not None)
+        load_torchvision_weights(model, weights, keep_heads=outputs is not None)
     return model
-
-
-def resolve_proposals(config: FasterRcnnConfig | MaskRcnnConfig, strides: tuple[int, ...]) -> ProposalValues:
-    """What the settings of the first stage come to where they are null.
-
-    Args:
-        config: the ``model`` section.
-        strides: of the feature maps, without the level pooled from the last one.
-
-    Raises:
-        ConfigError: anchor sizes for another number of levels, or none for one of them; or no aspect ratios.
-    """
-    given, variant = config.rpn, config.variant
-    most = 150 if variant == "mobilenet_v3_large_320_fpn" else 1000
-    levels = (*strides, 2 * strides[-1])
-    sizes = given.anchor_sizes
-    if sizes is None and variant in _MOBILENETS:
-        sizes = (_MOBILENET_SIZES,) * len(levels)
-    elif sizes is None:
-        sizes = tuple((float(_ANCHOR_STRIDES * stride),) for stride in levels)
-    if len(sizes) != len(levels) or not all(sizes):
-        raise ConfigError(
-            f"model.rpn.anchor_sizes: expected one or more sizes for each of {len(levels)} levels, of strides "
-            f"{list(levels)} (the last one is pooled for the proposals), got {[list(level) for level in sizes]}"
-        )
-    if len({len(level) for level in sizes}) > 1:
-        raise ConfigError(
-            f"model.rpn.anchor_sizes: one head looks at all levels, so that each needs as many sizes, got "
-            f"{[list(level) for level in sizes]}"
-        )
-    if given.aspect_ratios == ():
-        raise ConfigError("model.rpn.aspect_ratios: expected one or more, got none; null stands for 0.5, 1 and 2")
-    return ProposalValues(
-        anchor_sizes=sizes,
-        aspect_ratios=given.aspect_ratios or (0.5, 1.0, 2.0),
-        convolutions=given.convolutions or (2 if variant == "resnet50_fpn_v2" else 1),
-        candidates=given.pre_nms_top_n or most,
-        proposals=given.post_nms_top_n or most,
-        score_threshold=(0.05 if variant in _MOBILENETS else 0.0)
-        if given.score_threshold is None
-        else given.score_threshold,
-    )
 
 
 def _custom_maps(config: FasterRcnnConfig | MaskRcnnConfig, load_pretrained: bool) -> tuple[Backbone, FPN | PAN]:
@@ -151,69 +81,88 @@ def _custom_maps(config: FasterRcnnConfig | MaskRcnnConfig, load_pretrained: boo
     return backbone, neck
 
 
-def _published_maps(config: FasterRcnnConfig | MaskRcnnConfig) -> tuple[PublishedBackbone, PublishedFPN]:
+def _torchvision_maps(
+    config: FasterRcnnConfig | MaskRcnnConfig,
+) -> tuple[TorchvisionResNet50 | TorchvisionMobileNetV3Large, TorchvisionFPN]:
     """As torchvision makes them: normalisation with fixed statistics where weights come with it, but for v2."""
     is_v2 = config.variant == "resnet50_fpn_v2"
-    frozen_norm = config.weights is not None and not is_v2
-    backbone: PublishedBackbone
+    freeze_bn = config.weights is not None and not is_v2
+    backbone: TorchvisionResNet50 | TorchvisionMobileNetV3Large
     if config.variant in _MOBILENETS:
-        backbone = PublishedMobileNetV3Large(frozen_norm)
-    else:  # the weights of the first version were trained with a normalisation that added nothing to variances
-        backbone = PublishedResNet50(frozen_norm, norm_eps=0.0 if frozen_norm else 1e-5)
-    return backbone, PublishedFPN(backbone.channels, backbone.strides, norm=is_v2)
+        backbone = TorchvisionMobileNetV3Large(freeze_bn)
+    else:  # the weights of the first version were trained with an epsilon of 0
+        backbone = TorchvisionResNet50(freeze_bn, norm_eps=0.0 if freeze_bn else 1e-5)
+    return backbone, TorchvisionFPN(backbone.channels, backbone.strides, norm=is_v2)
 
 
-def _proposal_network(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) -> ProposalNetwork:
-    given, values = config.rpn, resolve_proposals(config, neck.strides)
-    return ProposalNetwork(
-        neck.channels[0],
-        values.anchor_sizes,
-        values.aspect_ratios,
-        convolutions=values.convolutions,
-        positive_iou=given.positive_iou,
-        negative_iou=given.negative_iou,
-        samples=given.batch_size_per_image,
-        positive_share=given.positive_fraction,
-        nms_iou=given.nms_iou,
-        candidates=(given.pre_nms_top_n_train, values.candidates),
-        proposals=(given.post_nms_top_n_train, values.proposals),
-        score_threshold=values.score_threshold,
-        box_loss=_box_loss(given.box_loss),
-    )
+def _rpn(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) -> RegionProposalNetwork:
+    """The first stage; settings that are null are those of the paper or of the variant."""
+    given, variant = config.rpn, config.variant
+    levels = (*neck.strides, 2 * neck.strides[-1])
+    if given.anchor_sizes is not None:
+        sizes = given.anchor_sizes
+    elif variant in _MOBILENETS:
+        sizes = (_MOBILENET_SIZES,) * len(levels)
+    else:
+        sizes = tuple((float(_ANCHOR_STRIDES * stride),) for stride in levels)
+    if len(sizes) != len(levels):
+        raise ConfigError(
+            f"model.rpn.anchor_sizes: expected one or more sizes for each of {len(levels)} levels, of strides "
+            f"{list(levels)} (the last one is pooled for the proposals), got {[list(level) for level in sizes]}"
+        )
+    top_n = 150 if variant == "mobilenet_v3_large_320_fpn" else 1000
+    score_threshold = 0.05 if variant in _MOBILENETS else 0.0
+    try:
+        return RegionProposalNetwork(
+            neck.channels[0],
+            sizes,
+            (0.5, 1.0, 2.0) if given.aspect_ratios is None else given.aspect_ratios,
+            convolutions=given.convolutions or (2 if variant == "resnet50_fpn_v2" else 1),
+            positive_iou=given.positive_iou,
+            negative_iou=given.negative_iou,
+            batch_size_per_image=given.batch_size_per_image,
+            positive_fraction=given.positive_fraction,
+            nms_iou=given.nms_iou,
+            pre_nms_top_n=(given.pre_nms_top_n_train, given.pre_nms_top_n or top_n),
+            post_nms_top_n=(given.post_nms_top_n_train, given.post_nms_top_n or top_n),
+            score_threshold=score_threshold if given.score_threshold is None else given.score_threshold,
+            box_loss=_box_loss(given.box_loss),
+        )
+    except ValueError as error:
+        raise ConfigError(f"model.rpn.{error}") from error
 
 
-def _region_heads(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck, num_outputs: int) -> RegionHeads:
+def _roi_heads(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck, num_outputs: int) -> RoIHeads:
     given, channels, side = config.roi_heads, neck.channels[0], config.roi_heads.pool_size
     box_head: nn.Module
     if config.variant == "resnet50_fpn_v2":
         box_head = FastRCNNConvFCHead((channels, side, side), [256] * 4, [given.hidden], norm_layer=nn.BatchNorm2d)
     else:
         box_head = TwoMLPHead(channels * side**2, given.hidden)
-    mask_pool: nn.Module | None = None
-    mask_head: nn.Module | None = None
-    mask_predictor: nn.Module | None = None
-    mask = config.mask if isinstance(config, MaskRcnnConfig) else MaskHeadConfig()
+    masks: dict[str, Any] = {}
     if isinstance(config, MaskRcnnConfig):
-        mask_pool = _pool(neck, mask.pool_size, given.sampling_ratio)
-        mask_head = MaskRCNNHeads(channels, (mask.channels,) * mask.convolutions, 1)
-        mask_predictor = MaskRCNNPredictor(mask.channels if mask.convolutions else channels, mask.channels, num_outputs)
-    return RegionHeads(
+        mask = config.mask
+        width = mask.channels if mask.convolutions else channels
+        masks = {
+            "mask_pool": _pool(neck, mask.pool_size, given.sampling_ratio),
+            "mask_head": MaskRCNNHeads(channels, (mask.channels,) * mask.convolutions, 1),
+            "mask_predictor": MaskRCNNPredictor(width, mask.channels, num_outputs),
+            "mask_weight": mask.weight,
+            "mask_threshold": mask.threshold,
+        }
+    return RoIHeads(
         _pool(neck, side, given.sampling_ratio),
         box_head,
         FastRCNNPredictor(given.hidden, num_outputs),
         positive_iou=given.positive_iou,
-        samples=given.batch_size_per_image,
-        positive_share=given.positive_fraction,
+        batch_size_per_image=given.batch_size_per_image,
+        positive_fraction=given.positive_fraction,
         box_loss=_box_loss(given.box_loss),
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,
-        mask_pool=mask_pool,
-        mask_head=mask_head,
-        mask_predictor=mask_predictor,
-        mask_weight=mask.weight,
-        mask_threshold=mask.threshold,
-        published_masks=config.variant != "custom",
+        torchvision_masks=config.variant != "custom",
+        **masks,
     )
 
 

@@ -8,10 +8,9 @@ from detseg.config.schema.model import FcnConfig, SegmentationLossConfig, UNetCo
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.models.layers import Normalize
-from detseg.models.segmentation.fcn import FCNHead
+from detseg.models.segmentation.heads import AuxiliaryHead, FCNHead, UNetDecoder
 from detseg.models.segmentation.losses import SegmentationLoss
-from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter
-from detseg.models.segmentation.unet import UNetDecoder, level_strides
+from detseg.models.segmentation.segmenter import SemanticSegmenter
 
 _FCN_STRIDES = (8, 16, 32)
 
@@ -19,16 +18,7 @@ _FCN_STRIDES = (8, 16, 32)
 def build_segmenter(
     config: FcnConfig | UNetConfig, num_classes: int, load_pretrained: bool = True
 ) -> SemanticSegmenter:
-    """The segmenter that ``config`` describes, with weights at their start.
-
-    Args:
-        config: the ``model`` section; class weights that come from the data must be given as numbers.
-        num_classes: how many classes the data has, a background included.
-        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
-
-    Raises:
-        ConfigError: no such backbone, or a setting that does not apply to it, to the classes or to another one.
-    """
+    """The segmenter that ``config`` describes; arguments and errors as of ``build_model``, a background is a class."""
     if config.binary and num_classes != 2:
         raise ConfigError(f"model.binary: needs exactly 2 classes, the data has {num_classes}; set it to false")
     criterion = build_criterion(config.loss, num_classes)
@@ -69,50 +59,28 @@ def _fcn(
 def _unet(
     config: UNetConfig, num_outputs: int, load_pretrained: bool
 ) -> tuple[Backbone, UNetDecoder, AuxiliaryHead | None]:
-    if config.strides is not None:
-        _check_strides(config.strides, config.output_stride)
+    if config.strides and min(config.strides) < config.output_stride:
+        raise ConfigError(
+            f"model.strides: {list(config.strides)} has maps finer than model.output_stride {config.output_stride}, "
+            "which nothing would use; leave them out"
+        )
     backbone = build_backbone(config.backbone, config.strides, load_pretrained)
     try:
-        num_levels = len(level_strides(backbone.strides, config.output_stride))
-    except ValueError as error:  # a backbone's own strides, where none are set
-        raise ConfigError(f"model.strides: {error}; give those to use, or take another backbone") from error
-    if config.decoder_channels is not None and len(config.decoder_channels) != num_levels:
-        raise ConfigError(
-            f"model.decoder_channels: expected {num_levels} numbers, finest first, for the levels from output_stride "
-            f"{config.output_stride} to the map behind the coarsest of strides {list(backbone.strides)}, "
-            f"got {list(config.decoder_channels)}"
+        head = UNetDecoder(
+            backbone.channels,
+            backbone.strides,
+            num_outputs,
+            config.decoder_channels,
+            config.output_stride,
+            config.upsampling,
         )
-    head = UNetDecoder(
-        backbone.channels,
-        backbone.strides,
-        num_outputs,
-        config.decoder_channels,
-        config.output_stride,
-        config.upsampling,
-    )
+    except ValueError as error:
+        hint = "set model.strides, model.output_stride or model.decoder_channels, or take another backbone"
+        raise ConfigError(f"model: the decoder's {error}; {hint}") from error
     auxiliary = None
     if config.auxiliary_weight:
         auxiliary = AuxiliaryHead(backbone.channels[-1], backbone.strides[-1], num_outputs, position=-1)
     return backbone, head, auxiliary
-
-
-def _check_strides(strides: tuple[int, ...], output_stride: int) -> None:
-    """Refuse strides that a decoder cannot join, or would not use.
-
-    Raises:
-        ConfigError: they do not double, none is coarser than the output, or one is finer.
-    """
-    if not strides:
-        raise ConfigError("model.strides: expected one or more, got none; null takes all that the backbone has")
-    try:
-        level_strides(strides, output_stride)
-    except ValueError as error:
-        raise ConfigError(f"model.strides: {error}") from error
-    if strides[0] < output_stride:
-        raise ConfigError(
-            f"model.strides: {list(strides)} has maps finer than model.output_stride {output_stride}, which nothing "
-            "would use; leave them out"
-        )
 
 
 def build_criterion(config: SegmentationLossConfig, num_classes: int) -> SegmentationLoss:

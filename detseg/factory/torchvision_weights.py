@@ -1,7 +1,7 @@
 """The weights that torchvision publishes for its two-stage detectors, trained on COCO (Lin et al. 2014).
 
 The files come through torchvision's own weights API into the checkpoint folder of torch.hub.  Their tensors have
-torchvision's names, old files its old ones; each is loaded, or said to be skipped.
+torchvision's names, old files its old ones; each is loaded, or named as skipped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from detseg.structures import ClassTable
 
 logger = logging.getLogger("detseg")
 
-PUBLISHED: dict[tuple[str, str], Any] = {
+TORCHVISION_WEIGHTS: dict[tuple[str, str], Any] = {
     ("faster_rcnn", "resnet50_fpn"): FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
     ("faster_rcnn", "resnet50_fpn_v2"): FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
     ("faster_rcnn", "mobilenet_v3_large_fpn"): FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
@@ -62,23 +62,23 @@ _CONSTANTS = "normalize."
 """Ours, not learned, and in no file: torchvision keeps the mean and deviation of pixels outside of its weights."""
 
 
-def find_published(config: FasterRcnnConfig | MaskRcnnConfig) -> Any:
+def find_weights(config: FasterRcnnConfig | MaskRcnnConfig) -> Any:
     """The entry of torchvision's weights API that a published variant has.
 
     Raises:
         ConfigError: nothing is published for this model in this variant.
     """
-    if (config.name, config.variant) not in PUBLISHED:
-        variants = ", ".join(variant for name, variant in PUBLISHED if name == config.name)
+    if (config.name, config.variant) not in TORCHVISION_WEIGHTS:
+        variants = ", ".join(variant for name, variant in TORCHVISION_WEIGHTS if name == config.name)
         raise ConfigError(
             f"model.variant: {config.name} is published as {variants}; got {config.variant!r}, take one of them or "
             f"custom"
         )
-    return PUBLISHED[config.name, config.variant]
+    return TORCHVISION_WEIGHTS[config.name, config.variant]
 
 
 def coco_outputs(weights: Any, classes: ClassTable) -> tuple[int, ...] | None:
-    """Which output of published heads speaks for each label, where the classes are exactly COCO's 80, in any order.
+    """The output of published heads for each label, where the classes are exactly COCO's 80, in any order.
 
     Returns:
         C outputs of 91, 0 being background and ten being of no class; None where the classes are others.
@@ -90,7 +90,7 @@ def coco_outputs(weights: Any, classes: ClassTable) -> tuple[int, ...] | None:
     return tuple(outputs[name] for name in classes.names)
 
 
-def load_published(model: nn.Module, weights: Any, keep_heads: bool) -> None:
+def load_torchvision_weights(model: nn.Module, weights: Any, keep_heads: bool) -> None:
     """Load a published file into a detector of its architecture, and say what became of each tensor.
 
     Args:
@@ -99,9 +99,9 @@ def load_published(model: nn.Module, weights: Any, keep_heads: bool) -> None:
         keep_heads: load the layers that have a row for each class, too; else they stay as they are.
 
     Raises:
-        DetsegError: the file cannot be had, is damaged, or does not fit the model.
+        DetsegError: the file cannot be downloaded, is damaged, or does not fit the model.
     """
-    path = published_path(weights)
+    path = weights_path(weights)
     theirs = {_our_name(name): value for name, value in _read(weights, path).items()}
     ours: dict[str, Tensor] = model.state_dict()
     per_class = [] if keep_heads else [name for name in theirs if name.startswith(_PREDICTORS)]
@@ -121,7 +121,7 @@ def load_published(model: nn.Module, weights: Any, keep_heads: bool) -> None:
         logger.info(f"weights: coco: {line}")
 
 
-def published_path(weights: Any) -> Path:
+def weights_path(weights: Any) -> Path:
     """Where the file of published weights lies, or will lie: the checkpoint folder of torch.hub."""
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
 
@@ -137,7 +137,7 @@ def _read(weights: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a published file, downloaded on first use; a file that is there already is checked as well.
 
     Raises:
-        DetsegError: it cannot be had, or is damaged.
+        DetsegError: it cannot be downloaded, or is damaged.
     """
     fix = f"delete it, so that it is downloaded again from {weights.url}"
     try:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-from torch import nn
-
 from detseg.config.schema.model import (
     AnchorHeadConfig,
     GridHeadConfig,
@@ -17,36 +13,25 @@ from detseg.errors import ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
 from detseg.models.layers import Normalize
 from detseg.models.yolo.anchor import AnchorScheme
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
-from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.detector import CoupledHead, DecoupledHead, YoloDetector
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.head import CoupledHead, DecoupledHead
 from detseg.models.yolo.scheme import Scheme
-from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 
 
 def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool = True) -> YoloDetector:
-    """The detector that ``config`` describes, with weights at their start.
-
-    Args:
-        config: the ``model`` section; anchors, where the head needs them, must be given.
-        num_classes: how many classes the data has.
-        load_pretrained: fetch a pretrained backbone's weights; off where a checkpoint follows anyway.
-
-    Raises:
-        ConfigError: no such backbone, or a field that does not apply to it.
-    """
+    """The detector that ``config`` describes; arguments and errors as of ``build_model``."""
     strides = head_strides(config.head)
     backbone = build_backbone(config.backbone, strides, load_pretrained)
     neck = build_neck(config.neck, config.backbone, backbone.channels, strides)
     scheme = build_scheme(config.head, num_classes)
     head_class = CoupledHead if config.head.coupled else DecoupledHead
-    head = head_class(neck.channels, cast(Scheme, scheme), hidden=max(64, neck.channels[0]))
+    head = head_class(neck.channels, scheme, hidden=max(64, neck.channels[0]))
     return YoloDetector(
         backbone,
         neck,
         head,
-        cast(Scheme, scheme),
+        scheme,
         Normalize(backbone.mean, backbone.std),
         config.score_threshold,
         config.nms_iou,
@@ -67,17 +52,18 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
     return tuple(sorted(config.strides))
 
 
-def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
+def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
     """Priors, assignment, losses and decoding of a head.
 
     Raises:
-        ConfigError: an anchor head without anchors; ``training/setup`` fits them before it builds.
+        ConfigError: an anchor head without anchors, which ``training/setup`` fits before it builds; or their number is
+            no multiple of that of the strides, or not what ``anchors_per_level`` makes.
     """
     match config:
         case TaskAlignedHeadConfig():
             return TaskAlignedScheme(
                 num_classes,
-                tuple(sorted(config.strides)),
+                head_strides(config),
                 TaskAlignedAssigner(config.topk, config.alpha, config.beta),
                 config.reg_max,
                 config.box_weight,
@@ -85,9 +71,15 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
                 config.dfl_weight,
             )
         case AnchorHeadConfig():
-            if config.anchors is None:
-                raise ConfigError("model.head.anchors: not given; set them, or let training fit them to the data")
-            return build_anchor_scheme(config, config.anchors, num_classes)
+            return AnchorScheme(
+                num_classes,
+                head_strides(config),
+                _anchors_by_level(config),
+                config.ignore_iou,
+                config.box_weight,
+                config.objectness_weight,
+                config.class_weight,
+            )
         case GridHeadConfig():
             return GridScheme(
                 num_classes,
@@ -98,34 +90,19 @@ def build_scheme(config: HeadConfig, num_classes: int) -> nn.Module:
             )
 
 
-def build_anchor_scheme(
-    config: AnchorHeadConfig, anchors: tuple[tuple[float, float], ...], num_classes: int
-) -> AnchorScheme:
-    """The anchor scheme with its anchors shared out over the strides, smallest on the finest.
-
-    Raises:
-        ConfigError: their number is no multiple of that of the strides, or not what ``anchors_per_level`` makes.
-    """
-    strides = head_strides(config)
-    if not anchors or len(anchors) % len(strides):
+def _anchors_by_level(config: AnchorHeadConfig) -> list[list[tuple[float, float]]]:
+    """The anchors of each stride, the smallest on the finest."""
+    if config.anchors is None:
+        raise ConfigError("model.head.anchors: not given; set them, or let training fit them to the data")
+    num, strides = len(config.anchors), head_strides(config)
+    if not num or num % len(strides):
+        raise ConfigError(f"model.head.anchors: {num} anchors cannot be distributed evenly over {len(strides)} strides")
+    per_level = num // len(strides)
+    if per_level != config.anchors_per_level:
         raise ConfigError(
-            f"model.head.anchors: {len(anchors)} anchors cannot be shared out evenly over {len(strides)} strides"
-        )
-    ranked = sorted(anchors, key=lambda size: size[0] * size[1])
-    share = len(ranked) // len(strides)
-    if share != config.anchors_per_level:
-        raise ConfigError(
-            f"model.head.anchors: {len(anchors)} anchors on {len(strides)} strides are {share} for each, but "
-            f"model.head.anchors_per_level is {config.anchors_per_level}; set it to {share}, or give "
+            f"model.head.anchors: {num} anchors on {len(strides)} strides are {per_level} for each, but "
+            f"model.head.anchors_per_level is {config.anchors_per_level}; set it to {per_level}, or give "
             f"{config.anchors_per_level * len(strides)} anchors"
         )
-    levels = [ranked[i * share : (i + 1) * share] for i in range(len(strides))]
-    return AnchorScheme(
-        num_classes,
-        strides,
-        levels,
-        config.ignore_iou,
-        config.box_weight,
-        config.objectness_weight,
-        config.class_weight,
-    )
+    ranked = sorted(config.anchors, key=lambda size: size[0] * size[1])
+    return [ranked[i : i + per_level] for i in range(0, num, per_level)]

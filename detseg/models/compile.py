@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from weakref import WeakSet
 
 import torch
 from torch import nn
 
 _NETWORKS = ("backbone", "neck", "head", "auxiliary")
 """The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
+
+_compiled: WeakSet[nn.Module] = WeakSet()
+"""The networks that ``compile_networks`` was called for; torch has no public name that tells."""
 
 
 def compile_networks(model: nn.Module) -> None:
@@ -21,21 +25,18 @@ def compile_networks(model: nn.Module) -> None:
         network = getattr(model, name, None)
         if network is not None:
             network.compile()
+            _compiled.add(network)
 
 
 def settling(model: nn.Module, fresh: bool) -> AbstractContextManager[object]:
-    """A context in which a model's compiled networks compute by their parts, if it is ``fresh``.
+    """A context in which a model's compiled networks run eagerly, if ``fresh``.
 
-    While normalisation takes in its first batches its momentum changes with every step, and torch would compile again
-    for each value until it gives up.
+    While batch normalisation averages its first batches its momentum changes with every step, and torch would compile
+    again for each value until it gives up.
 
     Args:
         model: with or without compiled networks.
-        fresh: whether some of its normalisation is.
+        fresh: whether some of its normalisation averages its first batches.
     """
-    compiled = any(getattr(model, name, None) is not None and _is_compiled(getattr(model, name)) for name in _NETWORKS)
+    compiled = any(getattr(model, name, None) in _compiled for name in _NETWORKS)
     return torch.compiler.set_stance("force_eager") if fresh and compiled else nullcontext()
-
-
-def _is_compiled(network: nn.Module) -> bool:
-    return network._compiled_call_impl is not None

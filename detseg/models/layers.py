@@ -100,23 +100,22 @@ class Normalize(nn.Module):
 
     mean: Tensor
     std: Tensor
-    changes_nothing: bool
+    is_identity: bool
+    """Known beforehand, where no device waits: the two passes over the images take 2 % of a training step."""
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self.changes_nothing = False
-        cast(Any, self).register_load_state_dict_post_hook(_look_again)  # torch states no types
-        _look_again(self)
+        self.is_identity = False
+        cast(Any, self).register_load_state_dict_post_hook(_set_is_identity)  # torch states no types
+        _set_is_identity(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) float in [0, 1] → (B, C, H, W) float; the images themselves where nothing is to be done."""
-        return images if self.changes_nothing else (images - self.mean) / self.std
+        """(B, C, H, W) float in [0, 1] → (B, C, H, W) float"""
+        return images if self.is_identity else (images - self.mean) / self.std
 
 
-def _look_again(normalize: Normalize, _: object = None) -> None:
-    """Note once, where no device waits, whether there is anything to do: for our own backbones there is not, and the
-    two passes over the images would take 2 % of a training step."""
+def _set_is_identity(normalize: Normalize, _: object = None) -> None:
     if not normalize.mean.is_meta:  # which has no values
-        normalize.changes_nothing = bool((normalize.mean == 0).all() and (normalize.std == 1).all())
+        normalize.is_identity = bool((normalize.mean == 0).all() and (normalize.std == 1).all())

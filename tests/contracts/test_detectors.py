@@ -22,21 +22,13 @@ from detseg.config.schema.model import (
 from detseg.factory import build_detector
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets, DetectorOutput
+from tests.models.targets import box_targets
 from tests.rounding import assert_same_detections_but_for_rounding
 
 NUM_CLASSES = 3
 HEIGHT, WIDTH = 64, 96
 MAX_DETECTIONS = 25
 NMS_IOU = 0.6
-
-
-def box_targets(rows: list[tuple[float, float, float, float, int, bool]]) -> BoxTargets:
-    """Targets from rows of x1, y1, x2, y2, label, ignore."""
-    return BoxTargets(
-        torch.tensor([row[:4] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([row[4] for row in rows], dtype=torch.int64),
-        torch.tensor([row[5] for row in rows], dtype=torch.bool),
-    )
 
 
 OBJECTS = box_targets([(4, 4, 44, 40, 0, False), (60, 20, 90, 60, 2, False), (30, 45, 50, 62, 1, True)])

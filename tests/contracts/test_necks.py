@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detseg.models.backbones.torchvision import PublishedFPN
+from detseg.models.backbones.torchvision import TorchvisionFPN
 from detseg.models.fuse import fuse
 from detseg.models.necks import FPN, PAN
 from tests.rounding import assert_close_but_for_rounding
@@ -81,11 +81,16 @@ class TestFPN(NeckContract):
         return FPN(channels, strides, channels=20)
 
 
-class TestPublishedFPN(NeckContract):
+class TestTorchvisionFPN(NeckContract):
     mixes_downwards = False
+    norm = False
 
     def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        return PublishedFPN(channels, strides, norm=True, channels=20)
+        return TorchvisionFPN(channels, strides, norm=self.norm, channels=20)
+
+
+class TestTorchvisionFPNWithNormalisation(TestTorchvisionFPN):
+    norm = True
 
 
 class TestPAN(NeckContract):

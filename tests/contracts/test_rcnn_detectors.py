@@ -67,7 +67,7 @@ class TestMaskRCNN(DetectorContract):
 
     @pytest.fixture
     def detector(self) -> Any:
-        model = built(masks=True, published_masks=self.published)
+        model = built(masks=True, torchvision_masks=self.published)
         model.__class__ = FilledBoxes
         return model
 

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from detseg.models.yolo.anchor import AnchorScheme
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.scheme import Chosen, Scheme
-from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.models.yolo.scheme import PriorIndex, Scheme
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.ops.boxes import matched_iou
 from detseg.structures import BoxTargets
+from tests.models.targets import box_targets
 
 NUM_CLASSES = 3
 HEIGHT, WIDTH = 64, 96
@@ -29,15 +29,6 @@ def raw_maps(scheme: Scheme, num_images: int, scale: float = 1.0, seed: int = 0)
         noise = torch.randn(num_images, len(bias), HEIGHT // stride, WIDTH // stride, generator=generator)
         maps.append((bias[:, None, None] + scale * noise).requires_grad_())
     return maps
-
-
-def box_targets(rows: list[tuple[float, float, float, float, int, bool]]) -> BoxTargets:
-    """Targets from rows of x1, y1, x2, y2, label, ignore."""
-    return BoxTargets(
-        torch.tensor([row[:4] for row in rows], dtype=torch.float32).reshape(-1, 4),
-        torch.tensor([row[4] for row in rows], dtype=torch.int64),
-        torch.tensor([row[5] for row in rows], dtype=torch.bool),
-    )
 
 
 TARGETS = [
@@ -77,7 +68,8 @@ class SchemeContract:
     @pytest.mark.parametrize("scale", [1.0, 30.0])
     def test_decodes_to_finite_boxes_and_probabilities(self, scale: float) -> None:
         scheme = self.build()
-        boxes, scores = scheme.decode(raw_maps(scheme, 2, scale))
+        decoded = scheme.decode(raw_maps(scheme, 2, scale))
+        boxes, scores = decoded.boxes, decoded.scores
         assert boxes.dtype == scores.dtype == torch.float32
         assert boxes.shape == (2, scores.shape[1], 4)
         assert scores.shape[2] == NUM_CLASSES
@@ -95,15 +87,16 @@ class SchemeContract:
             torch.testing.assert_close(together.scores[i], alone.scores[0])
 
     @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-    def test_chosen_priors_are_decoded_as_all_are(self, layout: torch.memory_format) -> None:
+    def test_indexed_priors_are_decoded_as_all_are(self, layout: torch.memory_format) -> None:
         scheme = self.build()
         maps = [m.detach().contiguous(memory_format=layout) for m in raw_maps(scheme, 3, scale=3.0)]
         everything = scheme.decode(maps)
         num_priors = everything.scores.shape[1]
-        chosen = Chosen(torch.tensor([2, 0, 0, 1]), torch.tensor([0, num_priors - 1, num_priors // 2, 3]))
-        for picked, all_of in zip(scheme.decode(maps, chosen), everything, strict=True):
-            torch.testing.assert_close(picked, all_of[chosen.image, chosen.prior])
-        nothing = scheme.decode(maps, Chosen(chosen.image[:0], chosen.prior[:0]))
+        index = PriorIndex(torch.tensor([2, 0, 0, 1]), torch.tensor([0, num_priors - 1, num_priors // 2, 3]))
+        some = scheme.decode(maps, index)
+        torch.testing.assert_close(some.boxes, everything.boxes[index.image, index.prior])
+        torch.testing.assert_close(some.scores, everything.scores[index.image, index.prior])
+        nothing = scheme.decode(maps, PriorIndex(index.image[:0], index.prior[:0]))
         assert (nothing.boxes.shape, nothing.scores.shape) == ((0, 4), (0, NUM_CLASSES))
 
     @pytest.mark.parametrize("scale", [1.0, 30.0])
@@ -180,7 +173,8 @@ class SchemeContract:
             torch.autograd.backward(list(scheme.losses(maps, TARGETS).values()))
             optimizer.step()
         with torch.no_grad():
-            boxes, scores = scheme.decode(maps)
+            decoded = scheme.decode(maps)
+            boxes, scores = decoded.boxes, decoded.scores
         for image, target in enumerate(TARGETS):
             for box, label in zip(target.counted.boxes, target.counted.labels.tolist(), strict=True):
                 best = scores[image, :, label].argmax()

@@ -10,7 +10,6 @@ import pytest
 import timm
 import torch
 
-from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
 from detseg.config.schema.model import (
     AnchorHeadConfig,
@@ -21,15 +20,23 @@ from detseg.config.schema.model import (
     YoloConfig,
 )
 from detseg.errors import CheckpointError, ConfigError
-from detseg.factory import build_backbone, build_detector, build_neck, build_scheme, head_strides, load_model
+from detseg.factory import (
+    build_backbone,
+    build_detector,
+    build_model,
+    build_neck,
+    build_scheme,
+    head_strides,
+    load_model,
+)
 from detseg.models.layers import CSPLayer
 from detseg.models.necks import FPN, PAN
 from detseg.models.yolo.anchor import AnchorScheme
-from detseg.models.yolo.detector import YoloDetector
+from detseg.models.yolo.detector import CoupledHead, DecoupledHead
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.head import CoupledHead, DecoupledHead
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.structures import ClassTable
+from tests.factory.checkpoints import write_checkpoint
 
 STRIDES = (8, 16, 32)
 NANO = BackboneConfig(name="csp_nano", width=0.125)
@@ -47,28 +54,33 @@ def test_the_family_grows() -> None:
     assert all(2 * small < large for small, large in pairwise(sizes))
 
 
+BACKBONE_ERRORS: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
+    ({"name": "resnet81"}, STRIDES, r"model\.backbone: .*'resnet81' \(did you mean 'resnet18'.*ours are csp_nano"),
+    ({"name": "test_resnet"}, (8, 64), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
+    ({}, (64,), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], got \[64\]"),
+    ({"name": "resnet18", "depth": 0.5}, STRIDES, r"model\.backbone\.depth: does not apply to 'resnet18'.* csp_nano"),
+    ({"name": "unet", "depth": 0.5}, STRIDES, r"model\.backbone\.depth: does not apply to 'unet', belongs to csp_nano"),
+    ({"name": "resnet18", "width": 0.5}, STRIDES, r"model\.backbone\.width: does not apply to 'resnet18'.*, unet$"),
+    ({"name": "csp_nano", "levels": 4}, STRIDES, r"model\.backbone\.levels: does not apply to 'csp_nano', belongs to"),
+    ({"name": "resnet18", "levels": 4}, STRIDES, r"model\.backbone\.levels: does not apply to 'resnet18'"),
+    ({"name": "csp_small", "pretrained": True}, STRIDES, r"pretrained: does not apply to 'csp_small'.*no weights are"),
+    ({"name": "unet", "pretrained": True}, STRIDES, r"model\.backbone\.pretrained: does not apply to 'unet'"),
+]
+
+
 class TestBackbone:
-    @pytest.mark.parametrize(
-        ("config", "strides", "message"),
-        [
-            (
-                BackboneConfig(name="resnet81"),
-                STRIDES,
-                r"model\.backbone: .*'resnet81' \(did you mean 'resnet18'.*csp_",
-            ),
-            (BackboneConfig(name="resnet18", depth=0.5), STRIDES, r"depth and width belong to csp_nano.*'resnet18'"),
-            (BackboneConfig(name="resnet18", width=0.5), STRIDES, r"depth and width belong to csp_nano.*'resnet18'"),
-            (BackboneConfig(name="csp_small", pretrained=True), STRIDES, r"pretrained: no weights .* 'csp_small'"),
-            (BackboneConfig(name="test_resnet"), (8, 64), r"strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
-            (BackboneConfig(), (64,), r"strides \[2, 4, 8, 16, 32\], got \[64\]"),
-        ],
-    )
+    @pytest.mark.parametrize(("settings", "strides", "message"), BACKBONE_ERRORS)
     def test_what_does_not_apply_is_refused(
-        self, config: BackboneConfig, strides: tuple[int, ...], message: str
+        self, settings: dict[str, Any], strides: tuple[int, ...], message: str
     ) -> None:
-        with pytest.raises(ConfigError, match=message) as caught:
-            build_backbone(config, strides, load_pretrained=False)
-        assert str(caught.value).startswith("model.backbone")
+        with pytest.raises(ConfigError, match=f"^{message}" if message.startswith("model") else message):
+            build_backbone(BackboneConfig.model_validate(settings), strides, load_pretrained=False)
+
+    def test_levels_of_the_papers_encoder_follow_the_strides_asked_for(self) -> None:
+        paper = BackboneConfig(name="unet", width=0.125)
+        assert len(build_backbone(paper, None, False).channels) == 5
+        deep = build_backbone(paper, (8, 32), False)
+        assert (deep.strides, deep.channels) == ((8, 32), (64, 256))
 
     def test_multipliers_replace_those_of_the_name(self) -> None:
         assert build_backbone(BackboneConfig(name="csp_nano", width=0.5), STRIDES, True).channels == (128, 256, 512)
@@ -144,8 +156,8 @@ class TestHead:
         )
         scheme = build_scheme(config, num_classes=7)
         assert isinstance(scheme, TaskAlignedScheme)
-        assert (scheme.strides, scheme.bins, scheme.class_outputs) == ((8, 16), 4, 7)
-        assert (scheme.assigner.top_candidates, scheme.assigner.alpha, scheme.assigner.beta) == (3, 1.5, 2.5)
+        assert (scheme.strides, scheme.reg_max, scheme.class_outputs) == ((8, 16), 4, 7)
+        assert (scheme.assigner.topk, scheme.assigner.alpha, scheme.assigner.beta) == (3, 1.5, 2.5)
         assert (scheme.box_weight, scheme.class_weight, scheme.dfl_weight) == (3.5, 4.5, 5.5)
 
     def test_anchor_settings_arrive_and_small_anchors_go_to_the_fine_stride(self) -> None:
@@ -167,9 +179,9 @@ class TestHead:
         assert (scheme.box_weight, scheme.objectness_weight, scheme.class_weight) == (3.5, 4.5, 5.5)
 
     @pytest.mark.parametrize("anchors", [ANCHORS[:3], ()])
-    def test_anchors_are_shared_out_evenly(self, anchors: tuple[tuple[float, float], ...]) -> None:
+    def test_anchors_are_distributed_evenly(self, anchors: tuple[tuple[float, float], ...]) -> None:
         config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=anchors)
-        with pytest.raises(ConfigError, match=r"model\.head\.anchors: \d anchors cannot be shared out evenly over 2"):
+        with pytest.raises(ConfigError, match=r"model\.head\.anchors: \d anchors cannot be distributed evenly over 2"):
             build_scheme(config, num_classes=7)
 
     def test_anchors_that_contradict_their_number_for_a_stride_are_refused(self) -> None:
@@ -193,32 +205,37 @@ class TestHead:
         assert (scheme.coordinate_weight, scheme.no_object_weight) == (1.5, 2.5)
 
 
-class TestDetector:
-    @pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
-    def test_coupled_or_not(self, coupled: bool, kind: type) -> None:
-        model = build_detector(YoloConfig(backbone=NANO, head=TaskAlignedHeadConfig(coupled=coupled)), 3)
-        assert isinstance(model.head, kind)
-
-    def test_thresholds_arrive(self) -> None:
-        model = build_detector(YoloConfig(backbone=NANO, score_threshold=0.25, nms_iou=0.5, max_detections=7), 3)
-        assert (model.score_threshold, model.nms_iou, model.max_detections) == (0.25, 0.5, 7)
-
-    def test_images_are_normalised_as_the_backbone_wants(self) -> None:
-        model = build_detector(YoloConfig(backbone=BackboneConfig(name="test_resnet")), 3)
-        torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(model.backbone.mean))
-        torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(model.backbone.std))
+@pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
+def test_settings_reach_the_detector(coupled: bool, kind: type) -> None:
+    head = TaskAlignedHeadConfig(coupled=coupled)
+    backbone = BackboneConfig(name="test_resnet")
+    config = YoloConfig(backbone=backbone, head=head, score_threshold=0.25, nms_iou=0.5, max_detections=7)
+    model: Any = build_detector(config, 3)
+    assert isinstance(model.head, kind)
+    assert (model.score_threshold, model.nms_iou, model.max_detections) == (0.25, 0.5, 7)
+    torch.testing.assert_close(model.normalize.mean.flatten(), torch.tensor(model.backbone.mean))
+    torch.testing.assert_close(model.normalize.std.flatten(), torch.tensor(model.backbone.std))
 
 
-def write_checkpoint(path: Path, model: dict[str, Any], weights: dict[str, torch.Tensor]) -> Path:
-    settings = config_from_dict({"model": model, "data": {"name": "shapes"}}, where="test").model_dump(mode="json")
-    entry = model_entry(settings, ClassTable(("a", "b", "c")))
-    state = {f"model.{name}": value for name, value in weights.items()}
-    save_atomically({ENTRY: entry, "state_dict": state, "epoch": 4}, path)
-    return path
+CLASSES = ClassTable(("a", "b", "c"))
+LOADED: dict[str, dict[str, Any]] = {
+    "yolo": {"backbone": {"name": "test_resnet", "pretrained": True}, "neck": {"name": "fpn"}},
+    "unet": {"name": "unet", "backbone": {"name": "unet", "width": 0.125}},
+    "mask_rcnn": {
+        "name": "mask_rcnn",
+        "backbone": {"name": "csp_nano", "width": 0.0625, "depth": 0.1},
+        "neck": {"name": "fpn", "channels": 8},
+        "roi_heads": {"hidden": 16},
+        "mask": {"channels": 4, "convolutions": 1},
+    },
+}
 
 
 class TestLoading:
-    def test_the_same_detections_without_the_network(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("name", LOADED)
+    def test_the_same_predictions_without_the_network(
+        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Published weights are not fetched again for a model whose own follow."""
         create_model = timm.create_model
 
@@ -227,19 +244,24 @@ class TestLoading:
             return create_model(name, pretrained, **options)
 
         monkeypatch.setattr(timm, "create_model", offline)
-        settings: dict[str, Any] = {"backbone": {"name": "test_resnet", "pretrained": True}, "neck": {"name": "fpn"}}
-        config = YoloConfig(backbone=BackboneConfig(name="test_resnet"), neck=NeckConfig(name="fpn"))
-        model = build_detector(config, 3).eval()
-        path = write_checkpoint(tmp_path / "a.ckpt", settings, model.state_dict())
-        loaded, read, contents = load_model(path)
-        assert isinstance(loaded, YoloDetector)
+        config = config_from_dict({"model": LOADED[name], "data": {"name": "shapes"}}, "test")
+        model: Any = build_model(config.model, CLASSES, load_pretrained=False).eval()
+        loaded, read, contents = load_model(
+            write_checkpoint(tmp_path / "a.ckpt", LOADED[name], model.state_dict(), CLASSES)
+        )
+        assert type(loaded) is type(model)
         assert not loaded.training
-        assert read.model.backbone.name == "test_resnet"
-        assert contents.classes.names == ("a", "b", "c")
-        images = torch.rand(1, 3, 64, 64)
-        (one,), (other,) = model.predict(images), loaded.predict(images)
-        assert torch.equal(one.boxes, other.boxes)
-        assert torch.equal(one.scores, other.scores)
+        assert (read.model, contents.classes.names) == (config.model, ("a", "b", "c"))
+        images = torch.rand(1, 3, 64, 96)
+        want, got = model.predict(images)[0], loaded.predict(images)[0]
+        if name == "unet":
+            assert torch.equal(want, got)
+        else:
+            assert len(want) > 0
+            assert torch.equal(want.boxes, got.boxes)
+            assert torch.equal(want.scores, got.scores)
+        if name == "mask_rcnn":
+            assert torch.equal(want.grids.probabilities, got.grids.probabilities)
 
     @pytest.mark.parametrize("spoil", ["missing", "shape", "too many"])
     def test_weights_that_do_not_fit_are_one_line(self, tmp_path: Path, spoil: str) -> None:
@@ -251,7 +273,7 @@ class TestLoading:
             weights[name] = torch.zeros(9)
         else:
             weights["nobody.knows"] = torch.zeros(1)
-        path = write_checkpoint(tmp_path / "a.ckpt", {"backbone": {"width": 0.125}}, weights)
+        path = write_checkpoint(tmp_path / "a.ckpt", {"backbone": {"width": 0.125}}, weights, CLASSES)
         with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings") as caught:
             load_model(path)
         assert ("nobody.knows" if spoil == "too many" else name) in str(caught.value)

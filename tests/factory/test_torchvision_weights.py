@@ -13,13 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from detseg.checkpoint import ENTRY, model_entry, save_atomically
-from detseg.config.load import config_from_dict
 from detseg.errors import DetsegError
 from detseg.factory import load_model
 from detseg.factory.rcnn import build_rcnn
-from detseg.factory.torchvision_weights import PUBLISHED, coco_outputs, has_hash_of_name
+from detseg.factory.torchvision_weights import TORCHVISION_WEIGHTS, coco_outputs, has_hash_of_name
 from detseg.structures import ClassTable
+from tests.factory.checkpoints import write_checkpoint
 from tests.factory.torchvision_models import (
     LIGHT,
     as_published,
@@ -32,7 +31,7 @@ from tests.heard import heard
 
 MASK = ("mask_rcnn", "resnet50_fpn")
 THREE = ClassTable(("cat", "dog", "unicorn"))
-WEIGHTS = PUBLISHED[LIGHT]
+WEIGHTS = TORCHVISION_WEIGHTS[LIGHT]
 NAMES = [name for name in WEIGHTS.meta["categories"] if name not in {"N/A", "__background__"}]
 SHUFFLED = ClassTable(tuple(NAMES[i] for i in torch.randperm(80, generator=torch.Generator().manual_seed(0)).tolist()))
 FILE = "fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9.pth"
@@ -183,13 +182,9 @@ class TestTensors:
 @pytest.mark.parametrize("classes", [SHUFFLED, THREE], ids=["COCO's classes", "others"])
 def test_a_checkpoint_needs_no_published_file(hub: Path, classes: ClassTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse(AssertionError("downloads")))
-    data = {"model": settings(LIGHT).model_dump(mode="json", exclude_defaults=True), "data": {"name": "shapes"}}
-    config = config_from_dict(data, "test")
+    given = settings(LIGHT).model_dump(mode="json", exclude_defaults=True)
     model = build_rcnn(settings(LIGHT), classes, False)
-    state = {f"model.{name}": value for name, value in model.state_dict().items()}
-    entry = model_entry(config.model_dump(mode="json"), classes)
-    save_atomically({ENTRY: entry, "state_dict": state, "epoch": 1}, hub / "a.ckpt")
-    loaded: Any = load_model(hub / "a.ckpt")[0]
+    loaded: Any = load_model(write_checkpoint(hub / "a.ckpt", given, model.state_dict(), classes))[0]
     assert loaded.roi_heads.box_predictor.cls_score.out_features == (91 if classes is SHUFFLED else 4)
     outputs = None if loaded.output_of_label is None else tuple(loaded.output_of_label.tolist())
     assert outputs == coco_outputs(WEIGHTS, classes)
@@ -215,19 +210,14 @@ class TestFiles:
             f"it, so that it is downloaded again from {WEIGHTS.url}"
         )
 
-    @pytest.mark.parametrize("contents", [b"no weights", b""])
-    def test_so_is_one_that_torch_cannot_read(
-        self, hub: Path, contents: bytes, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.parametrize("contents", ["text", "empty", "code"])
+    def test_so_is_one_that_torch_cannot_read(self, hub: Path, contents: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("detseg.factory.torchvision_weights.has_hash_of_name", lambda path: True)
-        (hub / FILE).write_bytes(contents)
+        if contents == "code":  # which is not run
+            torch.save({"weight": Path("x")}, hub / FILE)
+        else:
+            (hub / FILE).write_bytes(b"no weights" if contents == "text" else b"")
         with pytest.raises(DetsegError, match=r"is damaged, torch reads no weights in it; delete it"):
-            self.build()
-
-    def test_code_in_a_file_is_not_run(self, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("detseg.factory.torchvision_weights.has_hash_of_name", lambda path: True)
-        torch.save({"weight": Path("x")}, hub / FILE)
-        with pytest.raises(DetsegError, match=r"torch reads no weights in it"):
             self.build()
 
     @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import detection
 
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
-from detseg.factory.torchvision_weights import PUBLISHED, published_path
+from detseg.factory.torchvision_weights import TORCHVISION_WEIGHTS, weights_path
 
 MAKERS: dict[tuple[str, str], Any] = {
     ("faster_rcnn", "resnet50_fpn"): detection.fasterrcnn_resnet50_fpn,
@@ -93,7 +93,7 @@ def published_file(folder: Path, key: tuple[str, str], state: dict[str, Tensor])
     """A file of weights where torch.hub looks for the published one, which it removes again: they are large."""
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(folder))
-    path = published_path(PUBLISHED[key])
+    path = weights_path(TORCHVISION_WEIGHTS[key])
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         torch.save(state, path)
@@ -113,6 +113,6 @@ def settings(key: tuple[str, str], **changes: Any) -> FasterRcnnConfig | MaskRcn
 
 def as_published(key: tuple[str, str], **arguments: Any) -> nn.Module:
     """torchvision's own model with the weights of the file that is there; it leaves images as they are."""
-    model: Any = MAKERS[key](weights=PUBLISHED[key], **arguments)
+    model: Any = MAKERS[key](weights=TORCHVISION_WEIGHTS[key], **arguments)
     model.transform.resize = lambda image, target=None: (image, target)  # it would draw a random number, too
     return model

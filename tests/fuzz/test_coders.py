@@ -10,11 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detseg.models.rcnn.coder import BoxCoder
+from detseg.models.rcnn.boxes import BoxCoder
 from detseg.models.yolo.anchor import AnchorScheme
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
 from detseg.models.yolo.grid import GridScheme
-from detseg.models.yolo.task_aligned import TaskAlignedScheme
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from tests.fuzz.strategies import boxes_inside, seeds
 
 HW = (96, 160)
@@ -85,7 +84,7 @@ def test_distances_can_say_every_box_around_their_point(row: int, column: int, d
         below, share = int(cell), cell - int(cell)
         raw[0, 32 * side + below, row, column] = math.log(max(1 - share, 1e-30))
         raw[0, 32 * side + below + 1, row, column] = math.log(max(share, 1e-30))
-    scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner(10), bins=32)
+    scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner(10), reg_max=32)
     boxes = scheme.decode([raw]).boxes.view(12, 20, 4)
     expected = torch.cat([point - cells[:2] * 8, point + cells[2:] * 8])
     torch.testing.assert_close(boxes[row, column], expected, rtol=0, atol=1e-3)

@@ -12,7 +12,7 @@ import torch
 from detseg.checkpoint import read_raw_checkpoint
 from detseg.cli import evaluate, export_weights, predict, train
 from detseg.errors import CheckpointError, DetsegError
-from detseg.factory.torchvision_weights import PUBLISHED, load_published, published_path
+from detseg.factory.torchvision_weights import TORCHVISION_WEIGHTS, load_torchvision_weights, weights_path
 from detseg.predict import load_predictor
 from detseg.structures import ClassTable
 from tests.cli.mistakes import said
@@ -84,17 +84,17 @@ def test_published_weights_with_the_right_name_run_no_code(
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path))
     try:
-        weights = PUBLISHED[LIGHT]
-        path = published_path(weights)
+        weights = TORCHVISION_WEIGHTS[LIGHT]
+        path = weights_path(weights)
         path.parent.mkdir()
         path.write_bytes(hostile.CODE[name](target))
         with pytest.raises(DetsegError, match=r"SHA-256 does not begin with the digits in its name"):
-            load_published(torch.nn.Identity(), weights, True)
+            load_torchvision_weights(torch.nn.Identity(), weights, True)
         monkeypatch.setattr(
             "detseg.factory.torchvision_weights.has_hash_of_name", lambda path: True
         )  # a collision of 32 bits
         with pytest.raises(DetsegError, match="is damaged, torch reads no weights in it"):
-            load_published(torch.nn.Identity(), weights, True)
+            load_torchvision_weights(torch.nn.Identity(), weights, True)
     finally:
         torch.hub.set_dir(before)
     assert not target.exists()

@@ -1,4 +1,4 @@
-"""The backbones and the neck of torchvision's published detectors (``FeatureExtractor`` and ``Neck`` contracts).
+"""The backbones and the neck of torchvision's detectors (``FeatureExtractor`` and ``Neck`` contracts).
 
 ResNet-50 (He et al. 2016) and MobileNetV3-Large (Howard et al. 2019) up to their last feature map, and the feature
 pyramid (Lin et al. 2017) without the level pooled from its last map, which the detector makes for its proposals alone.
@@ -19,7 +19,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class _PublishedBackbone(nn.Module):
+class _TorchvisionBackbone(nn.Module):
     """Layers one after the other, some of whose outputs are the feature maps.
 
     Args:
@@ -72,17 +72,17 @@ class _PublishedBackbone(nn.Module):
                 layer.requires_grad_(False)
 
 
-class PublishedResNet50(_PublishedBackbone):
+class TorchvisionResNet50(_TorchvisionBackbone):
     """torchvision's ResNet-50 with the maps of strides 4, 8, 16 and 32.
 
     Args:
-        frozen_norm: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
+        freeze_bn: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
             trained; else it is trained.
         norm_eps: what the normalisation adds to variances.
     """
 
-    def __init__(self, frozen_norm: bool, norm_eps: float = 1e-5) -> None:
-        network = resnet50(weights=None, norm_layer=_norm_layer(frozen_norm, norm_eps))
+    def __init__(self, freeze_bn: bool, norm_eps: float = 1e-5) -> None:
+        network = resnet50(weights=None, norm_layer=_norm_layer(freeze_bn, norm_eps))
         names = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
         super().__init__(
             {name: getattr(network, name) for name in names},
@@ -93,19 +93,19 @@ class PublishedResNet50(_PublishedBackbone):
         )
 
 
-class PublishedMobileNetV3Large(_PublishedBackbone):
+class TorchvisionMobileNetV3Large(_TorchvisionBackbone):
     """torchvision's MobileNetV3-Large with two maps, both of stride 32: behind the first block of that stride, and
     behind the last convolution.
 
     Args:
-        frozen_norm: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
+        freeze_bn: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
             trained; else it is trained.
         norm_eps: what the normalisation adds to variances; torchvision's detectors do not take the 0.001 of its
             classifiers.
     """
 
-    def __init__(self, frozen_norm: bool, norm_eps: float = 1e-5) -> None:
-        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(frozen_norm, norm_eps))
+    def __init__(self, freeze_bn: bool, norm_eps: float = 1e-5) -> None:
+        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(freeze_bn, norm_eps))
         super().__init__(
             dict(network.features.named_children()),  # "0" to "16"
             returned=("13", "16"),
@@ -115,7 +115,7 @@ class PublishedMobileNetV3Large(_PublishedBackbone):
         )
 
 
-class PublishedFPN(nn.Module):
+class TorchvisionFPN(nn.Module):
     """torchvision's feature pyramid without the pooled level: convolutions with biases, no activations.
 
     Args:

@@ -1,11 +1,10 @@
 """The two-stage detector: features → proposals → regions (Ren et al. 2015; He et al. 2017).
 
-Letters: B images, A anchors of a cell, C labels.
+Letters: B images, A anchors of a cell.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -15,8 +14,8 @@ from torch.nn import functional as F
 
 from detseg.models.interface import LossTerms
 from detseg.models.layers import Normalize
-from detseg.models.rcnn.proposals import AnchorOutputs, ProposalNetwork
-from detseg.models.rcnn.regions import RegionHeads
+from detseg.models.rcnn.roi_heads import RoIHeads
+from detseg.models.rcnn.rpn import AnchorOutputs, RegionProposalNetwork
 from detseg.structures import BoxTargets, DetectorOutput
 
 
@@ -28,9 +27,9 @@ class RCNNDetector(nn.Module):
         neck: feature maps to feature maps of one width.
         rpn: feature maps to proposals; has one level more than the neck, pooled from its last map.
         roi_heads: proposals to detections.
-        normalize: what the backbone wants done to images in [0, 1].
-        output_of_label: the output of the class layer that speaks for each label; None: label + 1.  Output 0 is
-            background; an output that no label has, as those of COCO's unused ids, is never detected.
+        normalize: how the backbone wants images in [0, 1] normalised.
+        output_of_label: the output of the class layer of each label; None: label + 1.  Output 0 is background; an
+            output that no label has, as those of COCO's unused ids, is never detected.
 
     Raises:
         ValueError: two labels have one output, or one has background's.
@@ -42,8 +41,8 @@ class RCNNDetector(nn.Module):
         self,
         backbone: nn.Module,
         neck: nn.Module,
-        rpn: ProposalNetwork,
-        roi_heads: RegionHeads,
+        rpn: RegionProposalNetwork,
+        roi_heads: RoIHeads,
         normalize: Normalize,
         output_of_label: tuple[int, ...] | None = None,
     ) -> None:
@@ -72,7 +71,7 @@ class RCNNDetector(nn.Module):
 
         Raises:
             ValueError: sides that the coarsest stride does not divide, a box without area, a label that is no class, or
-                objects without masks where masks are learnt.
+                objects without masks where masks are learned.
         """
         self._check(images, targets)
         features = self._features(images)
@@ -127,7 +126,7 @@ class RCNNDetector(nn.Module):
         return replace(target, labels=outputs)
 
     def _check_size(self, images: Tensor) -> None:
-        """Only where the coarsest stride divides the sides have maps whole cells, and anchors their place."""
+        # Else the cells of a map do not cover the image, and anchors are misplaced.
         stride = int(cast(Any, self.neck).strides[-1])
         if any(side % stride for side in _hw(images)):
             raise ValueError(
@@ -147,34 +146,26 @@ class RCNNDetector(nn.Module):
         # A comparison with NaN is false.
         valid = (boxes[:, :2] < boxes[:, 2:]).all(dim=1) & boxes.isfinite().all(dim=1)
         if not valid.all():
-            _refuse_boxes(targets)
+            first = int(torch.nonzero(~valid)[0])
+            image, box = [(i, j) for i, target in enumerate(targets) for j in range(len(target))][first]
+            raise ValueError(
+                f"targets: image {image} of the batch, box {box}: expected finite numbers with x1 < x2 and y1 < y2, "
+                f"got {boxes[first].tolist()}"
+            )
         if self.roi_heads.has_masks:
-            for i, target in enumerate(targets):
-                _check_masks(i, target, _hw(images))
+            _check_masks(targets, _hw(images))
 
 
-def _refuse_boxes(targets: list[BoxTargets]) -> None:
+def _check_masks(targets: list[BoxTargets], hw: tuple[int, int]) -> None:
     for i, target in enumerate(targets):
-        for j, box in enumerate(target.boxes.tolist()):
-            x1, y1, x2, y2 = box
-            if not (x1 < x2 and y1 < y2 and all(map(math.isfinite, box))):
-                raise ValueError(
-                    f"targets: image {i} of the batch, box {j}: expected finite numbers with x1 < x2 and y1 < y2, "
-                    f"got {box}"
-                )
-
-
-def _check_masks(image: int, target: BoxTargets, hw: tuple[int, int]) -> None:
-    if target.masks is None and len(target):
-        raise ValueError(
-            f"targets: image {image} of the batch: expected a mask for each of its {len(target)} objects, which a "
-            "model with a mask head learns from, got boxes alone"
-        )
-    if target.masks is not None and target.masks.shape[1:] != hw:
-        raise ValueError(
-            f"targets: image {image} of the batch: expected masks of the images' {hw[0]} x {hw[1]} pixels, got "
-            f"{target.masks.shape[1]} x {target.masks.shape[2]}"
-        )
+        expected = f"targets: image {i} of the batch: expected"
+        if target.masks is None and len(target):
+            raise ValueError(
+                f"{expected} a mask for each of its {len(target)} objects, which a mask head needs, got boxes alone"
+            )
+        if target.masks is not None and target.masks.shape[1:] != hw:
+            got = " x ".join(map(str, target.masks.shape[1:]))
+            raise ValueError(f"{expected} masks of the images' {hw[0]} x {hw[1]} pixels, got {got}")
 
 
 def _hw(images: Tensor) -> tuple[int, int]:

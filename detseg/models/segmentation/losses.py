@@ -34,7 +34,7 @@ class SegmentationLoss(nn.Module):
         alpha: what a false positive counts in it.
         beta: what a false negative counts in it.
         class_weights: C weights of the pixels of each class in cross-entropy and focal loss; None: all 1.
-        excluded_classes: labels that Dice and Tversky leave out of their mean over the classes.
+        excluded_classes: labels that are not in the mean over the classes of Dice and Tversky.
 
     Raises:
         ValueError: no term has a weight, or numbers that do not fit the classes.
@@ -115,17 +115,14 @@ class SegmentationLoss(nn.Module):
         )
 
     def _focal(self, logits: Tensor, target: Tensor) -> Tensor:
-        surprise = F.cross_entropy(logits, target, ignore_index=IGNORE_LABEL, reduction="none")  # (B, H, W)
-        # 1 - exp(-x) without cancellation; at 0 a root of it has no slope.
-        missing = (-torch.expm1(-surprise)).clamp(min=_TINY)
-        return (missing**self.gamma * surprise * self.table[target]).sum()
+        entropy = F.cross_entropy(logits, target, ignore_index=IGNORE_LABEL, reduction="none")  # (B, H, W)
+        # 1 - p = 1 - exp(-x) without cancellation; at 0 a root of it has no slope.
+        error = (-torch.expm1(-entropy)).clamp(min=_TINY)
+        return (error**self.gamma * entropy * self.table[target]).sum()
 
     def _overlap_loss(self, hit: Tensor, predicted: Tensor, true: Tensor, alpha: float, beta: float) -> Tensor:
-        """One minus the Tversky index, averaged over the classes that occur.
-
-        Only these are averaged, whose denominators are not 0: no smoothing constant is needed, which would draw rare
-        classes towards nothing.
-        """
+        """One minus the Tversky index, averaged over the classes that occur; so no denominator is 0, and no smoothing
+        constant is needed, which would draw rare classes towards nothing."""
         errors = alpha * (predicted - hit) + beta * (true - hit)  # (C,)
         loss = 1 - hit / (hit + errors).clamp(min=_TINY)
         averaged = self.averaged & (true > 0)
@@ -133,7 +130,7 @@ class SegmentationLoss(nn.Module):
 
 
 def overlap_sums(logits: Tensor, semantic: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What overlaps of probabilities with labels are made of, over the pixels of a whole batch that count.
+    """The sums of which overlaps of probabilities with labels consist, over all pixels of a batch that count.
 
     Args:
         logits: (B, C, H, W) float.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detseg.models.interface import FeatureExtractor, LossTerms, SemanticHead
-from detseg.models.layers import ConvNormAct, Normalize
+from detseg.models.layers import Normalize
 from detseg.models.segmentation.losses import SegmentationLoss
 
 
@@ -24,7 +24,7 @@ class SemanticSegmenter(nn.Module):
         neck: feature maps to feature maps, or None.
         head: feature maps to scores (``SemanticHead``).  Of two classes it may score the second alone: the first then
             has the logit 0, so that the softmax of both is the sigmoid of the one.
-        normalize: what the backbone wants done to images in [0, 1].
+        normalize: how the backbone wants images in [0, 1] normalised.
         criterion: the loss.
         num_classes: C.
         auxiliary: a second head on the same maps that counts in the loss alone.
@@ -89,8 +89,7 @@ class SemanticSegmenter(nn.Module):
             return cast(LossTerms, self.criterion(logits, semantic))
 
     def _features(self, images: Tensor) -> list[Tensor]:
-        """The maps of the images, padded at right and bottom by what is their mean to the backbone."""
-        height, width = _hw(images)
+        height, width = _hw(images)  # padded at right and bottom by the backbone's mean
         padded = F.pad(self.normalize(images), (0, -width % self.stride, 0, -height % self.stride))
         features: list[Tensor] = self.backbone(padded)
         return features if self.neck is None else self.neck(features)
@@ -106,29 +105,6 @@ class SemanticSegmenter(nn.Module):
         if logits.shape[1] == 1 and self.num_classes == 2:
             logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
         return logits
-
-
-class AuxiliaryHead(nn.Module):
-    """Scores of a single map, for a loss nearer to the early layers (Zhao et al. 2017, "PSPNet", section 3.3).
-
-    Args:
-        in_channels: channels of the map.
-        stride: its stride.
-        num_outputs: K.
-        position: where it is among the maps, counted from the coarsest: -1, -2, ...
-    """
-
-    def __init__(self, in_channels: int, stride: int, num_outputs: int, position: int) -> None:
-        super().__init__()
-        hidden = max(1, in_channels // 4)
-        self.stride = stride
-        self.position = position
-        self.body = ConvNormAct(in_channels, hidden, activation=nn.ReLU)
-        self.score = nn.Conv2d(hidden, num_outputs, kernel_size=1)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Maps finest first → (B, K, H / stride, W / stride) scores."""
-        return cast(Tensor, self.score(self.body(features[self.position])))
 
 
 def _hw(images: Tensor) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """The grid scheme of YOLOv1: each cell predicts a few boxes with a confidence, and the classes once.
 
 Redmon, Divvala, Girshick, Farhadi, "You Only Look Once", 2016, section 2 and eqs. 1 and 3.  Letters: B images, H and W
-rows and columns of cells, N boxes a cell (the paper's B), C classes, P responsible boxes.
+rows and columns of cells, N boxes a cell (the paper's B), A = H W N priors, C classes, P responsible boxes of a batch.
 
 Where this differs from the paper:
 - The paper's last layer is linear.  Here the five numbers of a box go through a sigmoid and the classes of a cell
@@ -21,15 +21,82 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detseg.models.interface import LossTerms
-from detseg.models.yolo.assign_grid import GridAssigner, GridAssignment
-from detseg.models.yolo.scheme import Candidates, Chosen
-from detseg.ops.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from detseg.models.yolo.scheme import (
+    Assignment,
+    BatchObjects,
+    Candidates,
+    PriorIndex,
+    batch_objects,
+    centre_cells,
+    is_first,
+)
+from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_iou, xyxy_to_cxcywh
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
-INITIAL_CONFIDENCE = 0.1
+_INITIAL_CONFIDENCE = 0.1
 """Confidence of an untrained network: nearly every cell is empty, and in the paper their gradient made early training
 diverge (section 2.2)."""
+
+
+class GridAssigner:
+    """Assigns each counted object to the cell of its centre (section 2) and there to the box of best current IoU
+    (section 2.2).
+
+    The paper allows one object a cell.  Where several centres fall into one, the largest object (by area; of equals
+    the first in the targets) keeps the cell.  All boxes of a cell are ignored where its centre lies inside an ignored
+    object or where it holds the centre of one (which also covers small ignored objects between the centres of the
+    cells); a counted object still gets its box there.
+
+    Args:
+        stride: side of a cell in input pixels.
+    """
+
+    def __init__(self, stride: int) -> None:
+        self.stride = stride
+
+    @torch.no_grad()
+    def __call__(self, targets: list[BoxTargets], predicted: Tensor) -> Assignment:
+        """Assign the objects of a batch.
+
+        Args:
+            targets: B targets in input pixels.
+            predicted: (B, H, W, N, 4) float32 xyxy in input pixels, the boxes that the network predicts now.
+        """
+        grid_hw = (predicted.shape[1], predicted.shape[2])
+        predicted = predicted.flatten(1, 2)  # (B, H W, N, 4)
+        num_images, num_cells, num_boxes = predicted.shape[:3]
+        every = batch_objects(targets)
+        objects = every[~every.ignore]
+        cell = centre_cells(objects.boxes, self.stride, grid_hw)
+        largest_first = torch.argsort(box_area(objects.boxes), descending=True, stable=True)
+        keys = (objects.image * num_cells + cell)[largest_first]
+        kept = largest_first[is_first(keys)].sort().values
+        image, cell, boxes = objects.image[kept], cell[kept], objects.boxes[kept]
+        best = matched_iou(predicted[image, cell], boxes[:, None]).argmax(dim=1)  # of equals the first
+        prior = cell * num_boxes + best
+        ignored = self._ignored_cells(every[every.ignore], num_images, grid_hw).repeat_interleave(num_boxes, dim=1)
+        ignored[image, prior] = False
+        return Assignment(
+            image=image,
+            prior=prior,
+            boxes=boxes,
+            labels=objects.labels[kept],
+            ignored=ignored,
+            num_unassigned=len(objects.image) - len(kept),
+        )
+
+    def _ignored_cells(self, objects: BatchObjects, num_images: int, grid_hw: tuple[int, int]) -> Tensor:
+        rows, columns = grid_hw
+        boxes = objects.boxes
+        y = (torch.arange(rows, device=boxes.device) + 0.5) * self.stride
+        x = (torch.arange(columns, device=boxes.device) + 0.5) * self.stride
+        in_rows = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
+        in_columns = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
+        covered = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1)  # (ignored objects, H * W)
+        covered[torch.arange(len(boxes), device=boxes.device), centre_cells(boxes, self.stride, grid_hw)] = True
+        counts = torch.zeros(num_images, rows * columns, dtype=torch.int64, device=boxes.device)
+        return counts.index_add(0, objects.image, covered.long()) > 0
 
 
 class GridScheme(nn.Module):
@@ -65,7 +132,7 @@ class GridScheme(nn.Module):
     def initial_bias(self, stride: int) -> Tensor:
         """(5 N + C,) biases: boxes start with a quarter of the image's sides, with little confidence, equal classes."""
         box = torch.zeros(self.boxes_per_cell, 5)
-        box[:, 4] = math.log(INITIAL_CONFIDENCE / (1 - INITIAL_CONFIDENCE))
+        box[:, 4] = math.log(_INITIAL_CONFIDENCE / (1 - _INITIAL_CONFIDENCE))
         return torch.cat([box.flatten(), torch.zeros(self.class_outputs)])
 
     def losses(self, maps: list[Tensor], targets: list[BoxTargets]) -> LossTerms:
@@ -82,8 +149,9 @@ class GridScheme(nn.Module):
         """
         box, classes = self._activate(maps)
         grid_hw = (box.shape[1], box.shape[2])
-        found = self.assigner(targets, self._boxes(box).detach())
-        if found.num_displaced:
+        predicted = self._boxes(box).detach()
+        found = self.assigner(targets, predicted)
+        if found.num_unassigned:
             # The text is constant, so that Python shows it once.
             warnings.warn(
                 "several objects have their centre in one cell of the grid; YOLOv1 learns only the largest of each;"
@@ -91,15 +159,17 @@ class GridScheme(nn.Module):
                 stacklevel=2,
             )
         num_images = shared_normaliser(len(targets), self.training, box)
-        box, classes = box.flatten(1, 2), classes.flatten(1, 2)  # (B, H * W, N, 5), (B, H * W, C)
-        responsible = box[found.image, found.cell, found.slot]  # (P, 5)
-        error = (responsible[:, :4] - self._encode(found, grid_hw)) ** 2
-        confidence = (responsible[:, 4] - found.iou) ** 2
-        punished = ~found.excluded[:, :, None].repeat(1, 1, self.boxes_per_cell)
-        punished[found.image, found.cell, found.slot] = False
-        no_object = box[..., 4] ** 2 * punished
+        box, classes, predicted = box.flatten(1, 2), classes.flatten(1, 2), predicted.flatten(1, 2)  # (B, H W, ...)
+        cell, slot = found.prior // self.boxes_per_cell, found.prior % self.boxes_per_cell
+        responsible = box[found.image, cell, slot]  # (P, 5)
+        error = (responsible[:, :4] - self._encode(found.boxes, cell, grid_hw)) ** 2
+        iou = matched_iou(predicted[found.image, cell, slot], found.boxes)
+        confidence = (responsible[:, 4] - iou) ** 2
+        penalised = ~found.ignored.view(box.shape[:3])  # (B, H W, N)
+        penalised[found.image, cell, slot] = False
+        no_object = box[..., 4] ** 2 * penalised
         one_hot = F.one_hot(found.labels, self.class_outputs)
-        class_error = (classes[found.image, found.cell] - one_hot) ** 2
+        class_error = (classes[found.image, cell] - one_hot) ** 2
         return {
             "centre": self.coordinate_weight * error[:, :2].sum() / num_images,
             "size": self.coordinate_weight * error[:, 2:].sum() / num_images,
@@ -113,14 +183,16 @@ class GridScheme(nn.Module):
         box, classes = self._activate(maps)
         return (box[..., 4] * classes.amax(dim=-1, keepdim=True)).flatten(1)
 
-    def decode(self, maps: list[Tensor], chosen: Chosen | None = None) -> Candidates:
+    def decode(self, maps: list[Tensor], index: PriorIndex | None = None) -> Candidates:
         """One (B, 5 N + C, H, W) float32 raw map → B times H W N candidates, or P; scores are eq. 1: class ×
         confidence."""
         box, classes = self._activate(maps)
         scores = (box[..., 4:] * classes[..., None, :]).flatten(1, 3)  # (B, H W N, C)
         boxes = self._boxes(box).flatten(1, 3)
-        # All in any case: there are a few hundred.
-        return Candidates(boxes, scores) if chosen is None else Candidates(boxes[chosen], scores[chosen])
+        # All are decoded in any case: there are a few hundred.
+        if index is None:
+            return Candidates(boxes, scores)
+        return Candidates(boxes[index.image, index.prior], scores[index.image, index.prior])
 
     def _activate(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, H, W, N, 5) in [0, 1]: x, y, sqrt w, sqrt h, confidence; (B, H, W, C) class probabilities."""
@@ -141,11 +213,11 @@ class GridScheme(nn.Module):
         sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
         return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
 
-    def _encode(self, found: GridAssignment, grid_hw: tuple[int, int]) -> Tensor:
-        """(P, 4) what the responsible boxes should say: place in the cell, square roots of the share of the image."""
+    def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:
+        """(P, 4) xyxy and (P,) cells → (P, 4): place in the cell, square roots of the fraction of the image."""
         rows, columns = grid_hw
         stride = self.strides[0]
-        goal = xyxy_to_cxcywh(found.boxes)
-        corner = torch.stack([found.cell % columns, found.cell // columns], dim=-1)
+        goal = xyxy_to_cxcywh(boxes)
+        corner = torch.stack([cell % columns, cell // columns], dim=-1)
         sides = goal[:, 2:] / goal.new_tensor([columns * stride, rows * stride])
         return torch.cat([goal[:, :2] / stride - corner, sides.sqrt()], dim=-1)

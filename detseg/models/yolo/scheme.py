@@ -1,20 +1,29 @@
-"""What tells the generations of YOLO apart: how raw maps become losses and boxes.
+"""What the generations of YOLO share: the ``Scheme`` contract, points as priors, and the objects of a batch.
 
-Letters: B images, A priors (places times boxes a place, over all strides), P chosen ones, C classes, K outputs a cell.
+Letters: B images, A priors (cells times boxes of a cell; finest stride first, row by row), P of them that are indexed,
+C classes, K outputs of a cell, N objects of the whole batch.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from detseg.models.interface import LossTerms
+from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import BoxTargets
 
+_SMALL_MAPS = 2**19
+"""Outputs (2 MB) up to which moving all of them is quicker than finding the ones that are asked for."""
 
-class Candidates(NamedTuple):
-    """Box and class scores of every prior (B, A), or of P chosen ones, before NMS.
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Box and class scores of every prior (B, A), or of P indexed ones, before NMS.
 
     Attributes:
         boxes: (B, A, 4) or (P, 4) float32 xyxy in input pixels, not clipped.
@@ -25,7 +34,8 @@ class Candidates(NamedTuple):
     scores: Tensor
 
 
-class Chosen(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class PriorIndex:
     """Some priors of a batch.
 
     Attributes:
@@ -42,8 +52,8 @@ class Scheme(Protocol):
 
     Attributes:
         strides: input pixels per cell of each raw map.
-        box_outputs: channels of a raw map that speak of boxes; they come first.
-        class_outputs: channels that speak of classes; they follow.
+        box_outputs: channels of a raw map that describe boxes; they come first.
+        class_outputs: channels that describe classes; they follow.
     """
 
     strides: tuple[int, ...]
@@ -63,6 +73,147 @@ class Scheme(Protocol):
         last place: what tells which priors are worth decoding."""
         ...
 
-    def decode(self, maps: list[Tensor], chosen: Chosen | None = None) -> Candidates:
-        """(B, K, H / s, W / s) float32 raw maps → candidates of the whole batch, or of the chosen priors alone."""
+    def decode(self, maps: list[Tensor], index: PriorIndex | None = None) -> Candidates:
+        """(B, K, H / s, W / s) float32 raw maps → candidates of the whole batch, or of the indexed priors alone."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """The priors of anchor-free schemes: the centre of every cell.
+
+    Attributes:
+        centres: (A, 2) float32 x, y in input pixels.
+        strides: (A,) float32 width of each point's cell in pixels.
+    """
+
+    centres: Tensor
+    strides: Tensor
+
+
+def cell_points(maps: list[Tensor], strides: tuple[int, ...]) -> Points:
+    """The cell centres of (B, K, H / s, W / s) maps, one map a stride; cached, so they must not be changed."""
+    return _points(tuple((raw.shape[-2], raw.shape[-1]) for raw in maps), strides, maps[0].device)
+
+
+@lru_cache(maxsize=32)
+def _points(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device) -> Points:
+    # The first caller may be in inference mode, whose tensors no training may use.
+    with torch.inference_mode(False):
+        centres, widths = [], []
+        for (height, width), stride in zip(sizes, strides, strict=True):
+            ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
+            xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
+            grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
+            centres.append(torch.stack([grid_x.flatten(), grid_y.flatten()], dim=1))
+            widths.append(torch.full((height * width,), float(stride), device=device))
+        return Points(torch.cat(centres), torch.cat(widths))
+
+
+def flatten_maps(maps: list[Tensor]) -> Tensor:
+    """(B, K, H / s, W / s) maps → (B, A, K), in the order of ``cell_points``."""
+    # The outputs of a prior side by side: that is how channels-last maps lie in memory, and how softmax is fast.
+    return torch.cat([raw.permute(0, 2, 3, 1).flatten(1, 2) for raw in maps], dim=1)
+
+
+def gather_outputs(maps: list[Tensor], image: Tensor, cell: Tensor) -> Tensor:
+    """Some rows of ``flatten_maps``; large maps are not moved for it.
+
+    Args:
+        maps: (B, K, H / s, W / s), one map a stride.
+        image: (P,) int64 which image.
+        cell: (P,) int64 which cell, in the order of ``cell_points``.
+
+    Returns:
+        (P, K).
+    """
+    if sum(raw.numel() for raw in maps) <= _SMALL_MAPS:
+        return flatten_maps(maps)[image, cell]
+    outputs = maps[0].new_empty(len(image), maps[0].shape[1])
+    start = 0
+    for raw in maps:
+        height, width = raw.shape[-2:]
+        here = torch.nonzero((cell >= start) & (cell < start + height * width)).flatten()
+        own = cell[here] - start
+        outputs[here] = raw[image[here], :, own // width, own % width]
+        start += height * width
+    return outputs
+
+
+@dataclass(frozen=True, eq=False)
+class BatchObjects:
+    """The objects of all images of a batch side by side, so that no image is padded to the fullest one.
+
+    Attributes:
+        image: (N,) int64, position of the object's image in the batch.
+        boxes: (N, 4) float32 xyxy in input pixels.
+        labels: (N,) int64.
+        ignore: (N,) bool.
+    """
+
+    image: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignore: Tensor
+
+    def __getitem__(self, rows: Tensor | slice) -> BatchObjects:
+        return BatchObjects(self.image[rows], self.boxes[rows], self.labels[rows], self.ignore[rows])
+
+
+def batch_objects(targets: list[BoxTargets]) -> BatchObjects:
+    """The objects of B images in the order of the targets, those to be ignored included."""
+    boxes = torch.cat([target.boxes for target in targets])
+    # Counted on the host, where the lengths are, and sent without waiting for the device.
+    image = torch.tensor([i for i, target in enumerate(targets) for _ in range(len(target))], dtype=torch.int64)
+    return BatchObjects(
+        image.to(boxes.device, non_blocking=True),
+        boxes,
+        torch.cat([target.labels for target in targets]),
+        torch.cat([target.ignore for target in targets]),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Assignment:
+    """The P positives of a batch, one for each object that has one, and the priors that are ignored.
+
+    Attributes:
+        image: (P,) int64, position of the image in the batch.
+        prior: (P,) int64, index into the A priors; no (image, prior) occurs twice.
+        boxes: (P, 4) float32 xyxy in input pixels, the objects to learn.
+        labels: (P,) int64.
+        ignored: (B, A) bool, priors that are neither positive nor negative.
+        num_unassigned: counted objects without a prior, since other objects have those that they could get.
+    """
+
+    image: Tensor
+    prior: Tensor
+    boxes: Tensor
+    labels: Tensor
+    ignored: Tensor
+    num_unassigned: int
+
+
+def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor:
+    """The cell that holds the centre of each box.
+
+    Args:
+        boxes: (N, 4) float xyxy in input pixels.
+        stride: side of a cell in input pixels.
+        grid_hw: rows and columns of the grid.
+
+    Returns:
+        (N,) int64, row * columns + column.  A centre on the border of two cells belongs to the right or lower one, a
+        centre on the right or lower border of the image to the last one.
+    """
+    rows, columns = grid_hw
+    cell = (xyxy_to_cxcywh(boxes)[:, :2] / stride).floor().long()
+    return cell[:, 1].clamp(0, rows - 1) * columns + cell[:, 0].clamp(0, columns - 1)
+
+
+def is_first(keys: Tensor) -> Tensor:
+    """(N,) int64 keys → (N,) bool, true where a key occurs for the first time."""
+    position = torch.arange(len(keys), device=keys.device)
+    distinct, inverse = torch.unique(keys, return_inverse=True)
+    first = position.new_full((len(distinct),), len(keys)).scatter_reduce(0, inverse, position, "amin")
+    return first[inverse] == position

@@ -21,7 +21,7 @@ from detseg.data.build import open_dataset
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset, median_frequency_weights
 from detseg.factory import head_strides
-from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
+from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
 
 logger = logging.getLogger("detseg")

@@ -12,6 +12,7 @@ from torch import nn
 from detseg.errors import DetsegError
 from detseg.models.backbones.csp import CSP_FAMILY, CSPBackbone, scaled_blocks, scaled_channels
 from detseg.models.backbones.timm import TimmBackbone
+from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.layers import CSPLayer, SpatialPyramidPool
 
 
@@ -117,23 +118,12 @@ def test_timm_stages_end_at_their_strides(name: str, stages: list[set[str]]) -> 
         assert frozen_children(backbone.body) == set().union(*stages[:num_stages])
 
 
-def test_timm_says_how_its_images_are_normalised() -> None:
-    backbone = TimmBackbone("resnet18")
-    assert backbone.mean == (0.485, 0.456, 0.406)
-    assert backbone.std == (0.229, 0.224, 0.225)
-
-
 def test_timm_maps_are_those_of_the_strides_asked_for() -> None:
     # dla46_c has maps of strides 1, 2, 4, ..., of which timm gives all but the first unless told.
     backbone = TimmBackbone("dla46_c", strides=(32, 8))
     assert backbone.strides == (8, 32)
     assert backbone.channels == (64, 256)
     assert [x.shape[2] for x in backbone.eval()(torch.rand(1, 3, 64, 64))] == [8, 2]
-
-
-@pytest.mark.parametrize(("name", "strides"), [("resnet18", (2, 4, 8, 16, 32)), ("convnext_atto", (4, 8, 16, 32))])
-def test_timm_gives_all_its_strides(name: str, strides: tuple[int, ...]) -> None:
-    assert TimmBackbone(name, strides=None).strides == strides
 
 
 def test_layers_behind_the_last_map_are_not_trained() -> None:
@@ -157,10 +147,6 @@ def test_timm_refuses(name: str, strides: tuple[int, ...], message: str) -> None
     with pytest.raises(ValueError, match=message) as caught:
         TimmBackbone(name, strides=strides)
     assert "\n" not in str(caught.value)
-
-
-def test_a_pretrained_tag_is_part_of_a_name() -> None:
-    assert TimmBackbone("resnet18.a1_in1k").channels == (128, 256, 512)
 
 
 def test_weights_that_nobody_published_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,3 +174,49 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch: pytest.MonkeyP
     assert "timm looks for them in" in message
     assert "set model.backbone.pretrained=false" in message
     assert "\n" not in message
+
+
+def test_the_papers_encoder() -> None:
+    """Figure 1: five levels of two 3×3 convolutions, 64 to 1024 channels; max-pooling between them has no weights."""
+    with torch.device("meta"):
+        encoder = UNetEncoder()
+    assert encoder.strides == (1, 2, 4, 8, 16)
+    assert encoder.channels == (64, 128, 256, 512, 1024)
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert [(m.in_channels, m.out_channels) for m in convolutions][:4] == [(3, 64), (64, 64), (64, 128), (128, 128)]
+    assert len(convolutions) == 10
+    assert {m.kernel_size for m in convolutions} == {(3, 3)}
+    assert not any(isinstance(m, nn.SiLU) for m in encoder.modules())
+
+
+def test_what_is_returned_is_a_choice_of_the_same_maps() -> None:
+    every, some = UNetEncoder(0.125, 4).eval(), UNetEncoder(0.125, 4, strides=(8, 2)).eval()
+    some.load_state_dict(every.state_dict())
+    images = torch.rand(1, 3, 16, 24)
+    maps = every(images)
+    assert some.strides == (2, 8)
+    assert [torch.equal(x, y) for x, y in zip(some(images), (maps[1], maps[3]), strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize(("num_stages", "levels"), [(0, 0), (1, 2), (2, 3), (3, 4)])
+def test_stage_one_is_all_that_the_map_of_stride_two_is_made_of(num_stages: int, levels: int) -> None:
+    encoder = UNetEncoder(0.125, 4)
+    encoder.freeze_stages(num_stages)
+    frozen = [not any(p.requires_grad for p in level.parameters()) for level in encoder.levels]
+    trained = [all(p.requires_grad for p in level.parameters()) for level in encoder.levels]
+    assert frozen == [i < levels for i in range(4)]
+    assert trained == [i >= levels for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("strides", "message"),
+    [
+        ((), r"4 levels has the strides \[1, 2, 4, 8\], got \[\]"),
+        ((8, 16), r"4 levels has the strides \[1, 2, 4, 8\], got \[8, 16\]"),
+        ((8, 8), "has the strides"),
+        ((2, 4), "down to stride 4 has 3 levels, got levels 4"),
+    ],
+)
+def test_unet_refuses(strides: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNetEncoder(0.125, 4, strides)

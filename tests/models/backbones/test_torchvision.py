@@ -1,4 +1,4 @@
-"""The published backbones and their neck: the contracts, and torchvision's own maps from the same weights."""
+"""torchvision's backbones: the contracts, what is frozen, and their normalisation."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torchvision.models.detection import (
-    fasterrcnn_mobilenet_v3_large_fpn,
-    fasterrcnn_resnet50_fpn,
-    fasterrcnn_resnet50_fpn_v2,
-)
+from torch import nn
 from torchvision.models.detection.backbone_utils import mobilenet_backbone, resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from detseg.models.backbones.torchvision import PublishedFPN, PublishedMobileNetV3Large, PublishedResNet50
+from detseg.models.backbones.torchvision import TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.structures import ClassTable
 from detseg.tasks.detection import DetectionTask
 from tests.contracts.test_feature_extractors import FeatureExtractorContract, detector_on, train_one_step
-from tests.contracts.test_necks import NeckContract
 
 Build = Callable[[bool], Any]
 
 
-class TestPublishedResNet50(FeatureExtractorContract):
+class TestTorchvisionResNet50(FeatureExtractorContract):
     strides = (4, 8, 16, 32)
 
     def build(self) -> Any:
-        return PublishedResNet50(frozen_norm=False)
+        return TorchvisionResNet50(freeze_bn=False)
 
 
-class TestPublishedMobileNetV3Large(FeatureExtractorContract):
+class TestTorchvisionMobileNetV3Large(FeatureExtractorContract):
     strides = (32, 32)
 
     def build(self) -> Any:
-        return PublishedMobileNetV3Large(frozen_norm=False)
+        return TorchvisionMobileNetV3Large(freeze_bn=False)
 
     def test_frozen_stages_do_not_move_by_a_bit(self) -> None:
         """Both maps have stride 32: where the stages before it are frozen, what comes out of them stays as it was."""
@@ -51,87 +45,34 @@ class TestPublishedMobileNetV3Large(FeatureExtractorContract):
         assert moved == {"13", "14", "15", "16"}
 
 
-class TestPublishedFPN(NeckContract):
-    mixes_downwards = False
-
-    def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        return PublishedFPN(channels, strides, channels=20)
-
-
-class TestPublishedFPNWithNormalisation(NeckContract):
-    mixes_downwards = False
-
-    def build(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> Any:
-        return PublishedFPN(channels, strides, norm=True, channels=20)
-
-
 def trained_parameters(network: nn.Module) -> set[str]:
     return {name for name, p in network.named_parameters() if p.requires_grad and name.startswith("body.")}
 
 
-@pytest.mark.parametrize(("trainable_layers", "num_stages"), [(0, 5), (2, 3), (3, 2), (4, 1), (5, 0)])
-def test_stages_of_resnet_are_the_layers_that_torchvision_freezes(trainable_layers: int, num_stages: int) -> None:
-    with torch.device("meta"):
-        theirs = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=trainable_layers)
-        backbone = PublishedResNet50(frozen_norm=True)
-    backbone.freeze_stages(num_stages)
-    assert trained_parameters(backbone) == trained_parameters(theirs)
-
-
-@pytest.mark.parametrize(("trainable_layers", "num_stages"), [(0, 5), (2, 4), (3, 3), (4, 2), (5, 1), (6, 0)])
-def test_stages_of_mobilenet_are_the_layers_that_torchvision_freezes(trainable_layers: int, num_stages: int) -> None:
-    with torch.device("meta"):
-        theirs = mobilenet_backbone(
-            backbone_name="mobilenet_v3_large", weights=None, fpn=True, trainable_layers=trainable_layers
-        )
-        backbone = PublishedMobileNetV3Large(frozen_norm=True)
-    backbone.freeze_stages(num_stages)
-    assert trained_parameters(backbone) == trained_parameters(theirs)
-
-
-def randomise(network: nn.Module) -> None:
-    """Statistics, scales and shifts as training leaves them, not 0 and 1."""
-    generator = torch.Generator().manual_seed(3)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d | FrozenBatchNorm2d):
-            num = len(module.weight)
-            with torch.no_grad():
-                for tensor, low, high in (
-                    (module.weight, 0.5, 1.2),
-                    (module.bias, -0.2, 0.2),
-                    (module.running_mean, -0.2, 0.2),
-                    (module.running_var, 0.5, 2.0),
-                ):
-                    tensor.copy_(torch.rand(num, generator=generator) * (high - low) + low)
+RESNET = {"backbone_name": "resnet50", "weights": None}
+MOBILENET = {"backbone_name": "mobilenet_v3_large", "weights": None, "fpn": True}
 
 
 @pytest.mark.parametrize(
-    ("make", "build", "norm"),
+    ("build", "make", "settings", "stages_of_layers"),
     [
-        (fasterrcnn_resnet50_fpn, PublishedResNet50, False),
-        (fasterrcnn_resnet50_fpn_v2, PublishedResNet50, True),
-        (fasterrcnn_mobilenet_v3_large_fpn, PublishedMobileNetV3Large, False),
+        (TorchvisionResNet50, resnet_fpn_backbone, RESNET, {0: 5, 2: 3, 3: 2, 4: 1, 5: 0}),
+        (TorchvisionMobileNetV3Large, mobilenet_backbone, MOBILENET, {0: 5, 2: 4, 3: 3, 4: 2, 5: 1, 6: 0}),
     ],
+    ids=["resnet", "mobilenet"],
 )
-@pytest.mark.parametrize("training", [False, True])
-def test_maps_are_torchvisions(make: Any, build: Build, norm: bool, training: bool) -> None:
-    """Same names, same weights, same maps; the level that torchvision pools from the last one is the detector's."""
-    theirs = make(weights=None, weights_backbone=None).backbone
-    randomise(theirs)
-    backbone = build(False)
-    neck = PublishedFPN(backbone.channels, backbone.strides, norm)
-    backbone.load_state_dict({f"body.{name}": value for name, value in theirs.body.state_dict().items()})
-    neck.load_state_dict({f"fpn.{name}": value for name, value in theirs.fpn.state_dict().items()})
-    images = torch.rand(2, 3, 64, 96)
-    with torch.no_grad():
-        expected: dict[str, Tensor] = theirs.train(training)(images)
-        maps = neck.train(training)(backbone.train(training)(images))
-    assert list(expected) == [*(str(i) for i in range(len(maps))), "pool"]
-    for i, x in enumerate(maps):
-        assert torch.equal(x, expected[str(i)])
+def test_stages_are_the_layers_that_torchvision_freezes(
+    build: Build, make: Any, settings: dict[str, Any], stages_of_layers: dict[int, int]
+) -> None:
+    for trainable_layers, num_stages in stages_of_layers.items():
+        with torch.device("meta"):
+            theirs = make(trainable_layers=trainable_layers, **settings)
+            backbone = build(True)
+        backbone.freeze_stages(num_stages)
+        assert trained_parameters(backbone) == trained_parameters(theirs)
 
 
-@pytest.mark.parametrize("build", [PublishedResNet50, PublishedMobileNetV3Large])
+@pytest.mark.parametrize("build", [TorchvisionResNet50, TorchvisionMobileNetV3Large])
 def test_frozen_normalisation_has_no_parameters(build: Build) -> None:
     frozen, trained = build(True), build(False)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in frozen.modules())
@@ -142,5 +83,5 @@ def test_frozen_normalisation_has_no_parameters(build: Build) -> None:
 
 
 def test_epsilon_reaches_every_normalisation() -> None:
-    backbone = PublishedResNet50(frozen_norm=True, norm_eps=0.0)
+    backbone = TorchvisionResNet50(freeze_bn=True, norm_eps=0.0)
     assert {module.eps for module in backbone.modules() if isinstance(module, FrozenBatchNorm2d)} == {0.0}

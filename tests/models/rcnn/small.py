@@ -15,10 +15,10 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from detseg.models.layers import Normalize
+from detseg.models.rcnn.boxes import BoxLoss
 from detseg.models.rcnn.detector import RCNNDetector
-from detseg.models.rcnn.losses import BoxLoss
-from detseg.models.rcnn.proposals import ProposalNetwork
-from detseg.models.rcnn.regions import RegionHeads
+from detseg.models.rcnn.roi_heads import RoIHeads
+from detseg.models.rcnn.rpn import RegionProposalNetwork
 
 CHANNELS = 16
 ANCHOR_SIZES = ((12.0,), (24.0,), (48.0,), (80.0,))
@@ -118,18 +118,17 @@ def small_detector(
 ) -> RCNNDetector:
     """The same detector of ours; ``regions`` are further arguments of the second stage."""
     parts = {name.replace("roi_", ""): part for name, part in region_parts(num_outputs, masks).items()}
-    rpn = ProposalNetwork(
+    rpn = RegionProposalNetwork(
         CHANNELS,
         ANCHOR_SIZES,
         RATIOS,
-        samples=64,
-        candidates=(NUM_CANDIDATES["train"][0], NUM_CANDIDATES["predict"][0]),
-        proposals=(NUM_CANDIDATES["train"][1], NUM_CANDIDATES["predict"][1]),
+        batch_size_per_image=64,
+        pre_nms_top_n=(NUM_CANDIDATES["train"][0], NUM_CANDIDATES["predict"][0]),
+        post_nms_top_n=(NUM_CANDIDATES["train"][1], NUM_CANDIDATES["predict"][1]),
         box_loss=box_loss,
     )
-    heads = RegionHeads(
-        **parts, **({"samples": 32, "score_threshold": 0.1, "max_detections": 25, "box_loss": box_loss} | regions)
-    )
+    settings = {"batch_size_per_image": 32, "score_threshold": 0.1, "max_detections": 25, "box_loss": box_loss}
+    heads = RoIHeads(**parts, **(settings | regions))
     return RCNNDetector(Body(), Pyramid(), rpn, heads, Normalize((0.0,) * 3, (1.0,) * 3), output_of_label)
 
 

@@ -7,15 +7,9 @@ import torch
 
 from detseg.structures import BoxTargets
 from tests.models.rcnn.small import small_detector, spread_outputs
+from tests.models.targets import box_targets
 
 GOOD = [10.0, 10.0, 40.0, 40.0]
-
-
-def target(*boxes: list[float]) -> BoxTargets:
-    num = len(boxes)
-    return BoxTargets(
-        torch.tensor(boxes).reshape(-1, 4), torch.zeros(num, dtype=torch.int64), torch.zeros(num, dtype=torch.bool)
-    )
 
 
 @pytest.mark.parametrize(
@@ -25,7 +19,7 @@ def target(*boxes: list[float]) -> BoxTargets:
 )
 def test_a_box_without_area_is_an_error_that_says_where(bad: list[float]) -> None:
     model = small_detector(3, masks=False)
-    targets = [target(GOOD), target(GOOD, bad, bad)]
+    targets = [box_targets([GOOD]), box_targets([GOOD, bad, bad])]
     for losses in (model.losses, model.losses_and_predictions):
         with pytest.raises(ValueError, match="image 1 of the batch, box 1: expected finite") as error:
             losses(torch.rand(2, 3, 64, 64), targets)
@@ -45,9 +39,8 @@ def test_sides_that_the_coarsest_stride_does_not_divide_are_refused(method: str)
 
 @pytest.mark.parametrize("label", [-1, 3])
 def test_labels_that_are_no_class_are_refused(label: int) -> None:
-    target = BoxTargets(torch.tensor([[0.0, 0.0, 9.0, 9.0]]), torch.tensor([label]), torch.tensor([False]))
     with pytest.raises(ValueError, match=rf"^targets: expected labels from 0 to 1, got {label}$"):
-        small_detector(3, masks=False).losses(torch.rand(1, 3, 64, 64), [target])
+        small_detector(3, masks=False).losses(torch.rand(1, 3, 64, 64), [box_targets([GOOD], [label])])
 
 
 def test_each_image_has_targets() -> None:
@@ -73,9 +66,9 @@ def test_labels_learn_and_speak_through_their_outputs() -> None:
     sparse.eval()
     images = torch.rand(1, 3, 96, 96, generator=torch.Generator().manual_seed(0))
 
-    boxes, ignore = torch.tensor([GOOD, [50.0, 50, 90, 80]]), torch.zeros(2, dtype=torch.bool)
-    as_outputs = dense.losses(images, [BoxTargets(boxes, torch.tensor([3, 1]) - 1, ignore)])
-    assert sparse.losses(images, [BoxTargets(boxes, torch.tensor([0, 1]), ignore)]) == as_outputs
+    boxes = [GOOD, [50.0, 50, 90, 80]]
+    as_outputs = dense.losses(images, [box_targets(boxes, [2, 0])])
+    assert sparse.losses(images, [box_targets(boxes, [0, 1])]) == as_outputs
 
     (all_found,), (found,) = dense.predict(images), sparse.predict(images)
     label_of_output = torch.tensor([1, -1, 0])
@@ -91,19 +84,19 @@ def test_one_pass_serves_losses_and_predictions() -> None:
     passes = []
     for part in (model.backbone, model.neck, model.rpn.head):
         part.register_forward_hook(lambda module, inputs, output: passes.append(type(module).__name__))
-    model.losses_and_predictions(torch.rand(1, 3, 64, 64), [target(GOOD)])
+    model.losses_and_predictions(torch.rand(1, 3, 64, 64), [box_targets([GOOD])])
     assert passes == ["Body", "Pyramid", "RPNHead"]
 
 
 def test_proposals_of_training_and_of_prediction_are_counted_apart() -> None:
-    model = small_detector(3, masks=False, samples=10_000)
+    model = small_detector(3, masks=False, batch_size_per_image=10_000)
     seen = []
     model.roi_heads.box_pool.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[1][0])))
     model.rpn.nms_iou = 1.0  # nothing is suppressed
     with torch.no_grad():
         model.rpn.head.bbox_pred.weight.zero_()
     for training in (True, False):
-        model.train(training).losses_and_predictions(torch.rand(1, 3, 128, 128), [target(GOOD)])
+        model.train(training).losses_and_predictions(torch.rand(1, 3, 128, 128), [box_targets([GOOD])])
     # 80 proposals and the object itself for the losses, 30 for the predictions, whatever the mode.
     assert seen[1::2] == [30, 30]
     assert all(70 < num <= 81 for num in seen[::2])

@@ -27,7 +27,7 @@ TERMS = {
 def pair(masks: bool) -> tuple[Any, Any]:
     torch.manual_seed(3)
     theirs = torchvision_detector(NUM_LABELS + 1, masks, SIDE)
-    ours = small_detector(NUM_LABELS + 1, masks, published_masks=True)
+    ours = small_detector(NUM_LABELS + 1, masks, torchvision_masks=True)
     spread_outputs(theirs)
     copy_weights(theirs, ours)
     return theirs, ours

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detseg.models.layers import Normalize
 from detseg.models.segmentation.losses import SegmentationLoss
-from detseg.models.segmentation.segmenter import AuxiliaryHead, SemanticSegmenter
+from detseg.models.segmentation.segmenter import SemanticSegmenter
 
 
 class Averages(nn.Module):
@@ -95,10 +94,3 @@ def test_auxiliary_head_enters_the_loss_alone() -> None:
     assert list(two) == ["cross_entropy", "cross_entropy_aux"]
     assert two["cross_entropy"] == one["cross_entropy"]
     torch.testing.assert_close(two["cross_entropy_aux"], 0.4 * one["cross_entropy"])
-
-
-@pytest.mark.parametrize(("position", "stride"), [(-1, 4), (-2, 2)])
-def test_auxiliary_head_sees_its_map(position: int, stride: int) -> None:
-    head = AuxiliaryHead(3, stride, 5, position)
-    assert head.stride == stride
-    assert head(Averages()(images((8, 12)))).shape == (2, 5, 8 // stride, 12 // stride)

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detseg.models.yolo.assign_task_aligned import TaskAlignedAssigner
-from detseg.models.yolo.objects import batch_objects
-from detseg.models.yolo.priors import Points
+from detseg.models.yolo.scheme import Points, batch_objects
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner
 from detseg.structures import BoxTargets
 
 

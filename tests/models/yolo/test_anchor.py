@@ -1,21 +1,32 @@
-"""AnchorScheme against losses and boxes worked out by hand."""
+"""YOLOv2 and v3 against boxes, losses and assignments worked out by hand; k-means against brute force."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from detseg.models.yolo.anchor import AnchorScheme
-from detseg.structures import BoxTargets
+from detseg.errors import DataError
+from detseg.models.yolo.anchor import (
+    AnchorAssigner,
+    AnchorScheme,
+    fit_anchors,
+    match_anchors,
+    mean_best_iou,
+    refine_anchors,
+)
+from detseg.models.yolo.scheme import Assignment
+from detseg.structures import BoxTargets, FloatArray
+from tests.models.targets import Rows, box_targets
 
 # One level of 32 pixels on an image of 32 × 64: two cells of one anchor of 16 × 16.
 SCHEME = AnchorScheme(2, (32,), [[(16.0, 16.0)]], box_weight=5.0, objectness_weight=2.0, class_weight=3.0)
-
-
-def box_targets(boxes: list[tuple[float, float, float, float]], labels: list[int], ignore: list[bool]) -> BoxTargets:
-    return BoxTargets(torch.tensor(boxes), torch.tensor(labels), torch.tensor(ignore))
 
 
 def logit(p: float) -> float:
@@ -77,7 +88,8 @@ def test_maps_built_for_boxes_decode_to_them() -> None:
     fine[0, 5:10, 1, 1] = torch.tensor([14.0, logit(0.125), math.log(3), math.log(2), logit(0.9)])
     fine[0, 13:16, 1, 1] = torch.tensor([logit(0.8), logit(0.5), logit(0.1)])
     coarse[0, 5:10, 1, 2] = torch.tensor([logit(0.25), 0, math.log(0.5), math.log(0.7), logit(0.6)])
-    boxes, scores = scheme.decode([fine, coarse])
+    decoded = scheme.decode([fine, coarse])
+    boxes, scores = decoded.boxes, decoded.scores
     assert boxes.shape == (1, 60, 4)
     first, second = 2 * (1 * 6 + 1) + 1, 48 + 2 * (1 * 3 + 2) + 1
     torch.testing.assert_close(boxes[0, first], torch.tensor([20.0, 10, 44, 26]), atol=1e-3, rtol=0)
@@ -88,7 +100,8 @@ def test_maps_built_for_boxes_decode_to_them() -> None:
 def test_initial_bias_starts_at_the_anchors_with_little_objectness() -> None:
     scheme = AnchorScheme(3, (16, 32), [[(4, 4), (8, 8)], [(30, 30), (48, 40)]])
     maps = [scheme.initial_bias(s)[None, :, None, None].expand(1, -1, 64 // s, 96 // s) for s in (16, 32)]
-    boxes, scores = scheme.decode(maps)
+    decoded = scheme.decode(maps)
+    boxes, scores = decoded.boxes, decoded.scores
     torch.testing.assert_close(boxes[0, 1], torch.tensor([4.0, 4, 12, 12]))  # 8 × 8 around (8, 8)
     torch.testing.assert_close(scores, torch.full_like(scores, 0.01 / 4))  # classes at 1 / (3 + 1)
 
@@ -119,3 +132,170 @@ def test_objects_without_a_free_anchor_are_reported() -> None:
     targets = box_targets([(8.0, 8.0, 24.0, 24.0), (9.0, 9.0, 23.0, 23.0)], [1, 0], [False, False])
     with pytest.warns(UserWarning, match="more anchors a level"):
         SCHEME.losses([torch.zeros(1, 7, 1, 2)], [targets])
+
+
+# An image of 32 × 32 pixels: 4 × 4 cells of 8 pixels (priors 0..31), 2 × 2 cells of 16 pixels (priors 32..39).
+ANCHORS = torch.tensor([[[4.0, 4], [8, 4]], [[16, 16], [10, 20]]])
+GRIDS = [(4, 4), (2, 2)]
+
+
+def predicted(num_images: int = 1) -> Tensor:
+    """Predicted boxes that touch no object."""
+    return torch.tensor([31.0, 31, 32, 32]).repeat(num_images, 40, 1)
+
+
+def assign(*images: Rows, boxes: Tensor | None = None, ignore_iou: float = 0.5) -> Assignment:
+    targets = [box_targets(rows) for rows in images]
+    return AnchorAssigner((8, 16), ignore_iou)(
+        targets, ANCHORS, GRIDS, predicted(len(images)) if boxes is None else boxes
+    )
+
+
+def test_the_best_shape_over_all_levels_is_responsible_in_the_cell_of_the_centre() -> None:
+    # 8 × 4 at centre (10, 11): second anchor of the fine level, row 1, column 1: prior 2 * (1 * 4 + 1) + 1 = 11.
+    # 16 × 16 at centre (16, 16): first anchor of the coarse level, row 1, column 1: prior 32 + 2 * (1 * 2 + 1) = 38.
+    found = assign([(6, 9, 14, 13, 1, False)], [(8, 8, 24, 24, 0, False)])
+    assert found.image.tolist() == [0, 1]
+    assert found.prior.tolist() == [11, 38]
+    assert found.labels.tolist() == [1, 0]
+    assert found.boxes.tolist() == [[6, 9, 14, 13], [8, 8, 24, 24]]
+    assert found.num_unassigned == 0
+    assert not found.ignored.any()
+
+
+def test_a_centre_on_the_image_border_belongs_to_the_last_cell() -> None:
+    assert assign([(28, 30, 36, 34, 0, False)]).prior.tolist() == [2 * 15 + 1]
+
+
+def test_the_better_shape_keeps_the_prior_and_the_other_takes_its_next_best() -> None:
+    # Coarse cell 3 twice.  15 × 15 against 16 × 16: 225 / 256; against 10 × 20: 150 / 275; against 8 × 4: 32 / 225.
+    # 16 × 16 against 16 × 16: 1.  So the second object keeps prior 38 and the first one moves to 39.
+    found = assign([(13, 13, 28, 28, 0, False), (12, 12, 28, 28, 1, False)])
+    assert found.prior.tolist() == [39, 38]
+    assert found.num_unassigned == 0
+
+
+def test_a_moved_object_may_push_out_a_worse_one() -> None:
+    # Coarse cell 3, centres (20, 20).  A 16 × 16 fits 38 with 1.  B 15 × 15 fits 38 with .879, 39 with .545.
+    # C 4 × 20 fits 39 with 80 / 200 = .4, 38 with 64 / 272 = .235, then 8 × 4 with 16 / 96 = .167 and 4 × 4 with .2.
+    # A keeps 38; B moves to 39, where it beats C; C loses 38 to A too and takes 4 × 4 of fine row 2, column 2, cell
+    # 10: prior 20.
+    found = assign([(12, 12, 28, 28, 0, False), (12.5, 12.5, 27.5, 27.5, 1, False), (18, 10, 22, 30, 2, False)])
+    assert found.prior.tolist() == [38, 39, 20]
+
+
+def test_of_equal_objects_the_first_is_first_and_the_surplus_is_counted() -> None:
+    # Five times the same 8 × 4 at (10, 11): fine cell 5 has priors 10 and 11, coarse cell 0 has 32 and 33.
+    # Shape IoU: 8 × 4: 1; 4 × 4: .5; 16 × 16: 32 / 256 = .125; 10 × 20: 32 / 200 = .16.
+    found = assign([(6, 9, 14, 13, label, False) for label in range(5)])
+    assert found.prior.tolist() == [11, 10, 33, 32]
+    assert found.labels.tolist() == [0, 1, 2, 3]
+    assert found.num_unassigned == 1
+
+
+def test_a_positive_stays_positive_inside_an_ignored_object() -> None:
+    boxes = predicted()
+    boxes[0, 38] = torch.tensor([8.0, 8, 24, 24])
+    found = assign([(0, 0, 32, 30, 1, True), (8, 8, 24, 24, 0, False)], boxes=boxes)
+    assert found.prior.tolist() == [38]
+    assert not found.ignored[0, 38]
+
+
+@settings(max_examples=150, deadline=None)
+@given(num=st.integers(0, 12), num_anchors=st.integers(1, 4), seed=st.integers(0, 10_000))
+def test_matching_is_stable_and_complete(num: int, num_anchors: int, seed: int) -> None:
+    """No object and prior prefer each other to what they have, and nobody goes without while a prior is free."""
+    generator = torch.Generator().manual_seed(seed)
+    quality = torch.rand(num, num_anchors, generator=generator)
+    cells = torch.randint(0, 3, (num, 1), generator=generator)
+    priors = cells * num_anchors + torch.arange(num_anchors)
+    anchor = match_anchors(priors, quality).tolist()
+    holder = {int(priors[i, a]): i for i, a in enumerate(anchor) if a >= 0}
+    assert len(holder) == sum(a >= 0 for a in anchor)  # nobody shares
+    for i, own in enumerate(anchor):
+        for a in range(num_anchors):
+            if own >= 0 and quality[i, a] <= quality[i, own]:
+                continue
+            other = holder.get(int(priors[i, a]))
+            assert other is not None
+            assert quality[other, anchor[other]] >= quality[i, a]
+
+
+def brute_force(sizes: FloatArray, num_anchors: int) -> float:
+    """The best mean IoU of all choices of anchors with a width and a height that occur in the set."""
+    candidates = list(itertools.product(sorted(set(sizes[:, 0])), sorted(set(sizes[:, 1]))))
+    iou = np.array([[iou_oracle(box, anchor) for box in sizes.tolist()] for anchor in candidates])
+    return max(
+        float(iou[list(chosen)].max(axis=0).mean())
+        for chosen in itertools.combinations(range(len(candidates)), num_anchors)
+    )
+
+
+def iou_oracle(box: tuple[float, float], anchor: tuple[float, float]) -> float:
+    inter = min(box[0], anchor[0]) * min(box[1], anchor[1])
+    return inter / (box[0] * box[1] + anchor[0] * anchor[1] - inter)
+
+
+def test_mean_best_iou_by_hand() -> None:
+    # 8 × 4 against 8 × 8: 32 / 64; against 4 × 4: 16 / 32.  8 × 8 is met.  2 × 4 against 4 × 4: 8 / 16.
+    assert mean_best_iou([(8, 4), (8, 8), (2, 4)], [(8, 8), (4, 4)]) == pytest.approx((0.5 + 1 + 0.5) / 3)
+
+
+@pytest.mark.parametrize("num_anchors", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(4))
+def test_close_to_brute_force(num_anchors: int, seed: int) -> None:
+    sizes = np.random.default_rng(seed).uniform(4, 60, (7, 2))
+    fitted = mean_best_iou(sizes, fit_anchors(sizes, num_anchors, seed=0))
+    assert abs(fitted - brute_force(sizes, num_anchors)) < 0.04  # k-means ends in a local optimum
+
+
+def test_planted_clusters_are_found_by_growing_area() -> None:
+    centres = np.array([[60.0, 15.0], [10.0, 12.0], [40.0, 90.0]])
+    rng = np.random.default_rng(7)
+    sizes = np.concatenate([centre + rng.uniform(-1, 1, (200, 2)) for centre in centres])
+    fitted = fit_anchors(rng.permutation(sizes), 3, seed=1)
+    np.testing.assert_allclose(fitted, centres[[1, 0, 2]], atol=0.3)
+
+
+def test_one_anchor_is_the_median() -> None:
+    # Widths 10 11 11 11 95, heights 10 12 12 13 96: the large box does not matter; means would be 27.6 and 28.6.
+    sizes = np.array([[11.0, 10], [11, 12], [10, 13], [95, 96], [11, 12]])
+    np.testing.assert_array_equal(fit_anchors(sizes, 1, seed=0), np.array([[11.0, 12]]))
+
+
+def test_as_many_anchors_as_sizes_are_the_sizes() -> None:
+    sizes = np.array([[30.0, 30], [5, 5], [10, 20], [5, 5], [10, 20]])
+    np.testing.assert_allclose(fit_anchors(sizes, 3, seed=0), np.array([[5.0, 5], [10, 20], [30, 30]]))
+    assert mean_best_iou(sizes, fit_anchors(sizes, 3, seed=0)) == 1
+
+
+def test_a_step_takes_medians_and_moves_an_empty_cluster_to_the_worst_covered_box() -> None:
+    # Anchor 10 × 10 is nearest to all boxes, a huge one to none.  IoU with 10 × 10: 1, 100 / 110, 10 / 100, and
+    # again 10 / 100; so the empty one becomes 2 × 5.  Medians of 2 2 10 11 and of 5 5 10 10: 6 and 7.5.
+    sizes = np.array([[10.0, 10], [11, 10], [2, 5], [2, 5]])
+    iou = np.array([[1, 1e-4], [100 / 110, 1e-4], [0.1, 1e-5], [0.1, 1e-5]])
+    refined = refine_anchors(sizes, iou)
+    np.testing.assert_array_equal(refined, np.array([[6, 7.5], [2, 5]]))
+    # Two empty ones take different sizes: the next worst is 11 × 10.
+    refined = refine_anchors(sizes, np.concatenate([iou, iou[:, 1:]], axis=1))
+    np.testing.assert_array_equal(refined, np.array([[6, 7.5], [2, 5], [11, 10]]))
+
+
+def test_too_few_sizes_say_how_many_there_are() -> None:
+    with pytest.raises(DataError, match="cannot fit 3 anchors: the 4 training boxes have 2 different sizes; ask for"):
+        fit_anchors(np.array([[5.0, 5], [5, 5], [8, 8], [8, 8]]), 3, seed=0)
+    with pytest.raises(DataError, match="the 0 training boxes have 0 different sizes"):
+        fit_anchors(np.zeros((0, 2)), 3, seed=0)
+
+
+@pytest.mark.parametrize("wrong", [0.0, -3.0, float("nan"), float("inf")])
+def test_sizes_that_are_not_positive_are_refused(wrong: float) -> None:
+    with pytest.raises(DataError, match=r"box 1 is 5\.0 wide and .* high"):
+        fit_anchors(np.array([[5.0, 5], [5, wrong]]), 1, seed=0)
+
+
+def test_wrong_shape_or_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected shape"):
+        fit_anchors(np.zeros((3, 4)), 1, seed=0)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        fit_anchors(np.ones((3, 2)), 0, seed=0)

@@ -1,4 +1,4 @@
-"""GridScheme against YOLOv1's loss worked out by hand."""
+"""YOLOv1 against assignments and losses worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,13 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from detseg.models.yolo.grid import GridScheme
+from detseg.models.yolo.grid import GridAssigner, GridScheme
 from detseg.ops.boxes import matched_iou
 from detseg.structures import BoxTargets
-
-
-def box_targets(boxes: list[tuple[float, float, float, float]], labels: list[int], ignore: list[bool]) -> BoxTargets:
-    return BoxTargets(torch.tensor(boxes), torch.tensor(labels), torch.tensor(ignore))
+from tests.models.targets import Rows, box_targets
 
 
 def logit(p: float) -> float:
@@ -81,7 +78,8 @@ def test_maps_built_for_a_box_decode_to_it() -> None:
     raw = torch.full((1, 13, 2, 3), -4.0)
     raw[0, 5:10, 0, 2] = torch.tensor([logit(1 / 32), logit(0.75), logit(0.559017), logit(0.75), logit(0.9)])
     raw[0, 10:, 0, 2] = torch.tensor([0.7, 0.2, 0.1]).log()
-    boxes, scores = GridScheme(3, 32, 2).decode([raw])
+    decoded = GridScheme(3, 32, 2).decode([raw])
+    boxes, scores = decoded.boxes, decoded.scores
     assert boxes.shape == (1, 12, 4)
     at = 2 * 2 + 1  # second box of the third cell
     torch.testing.assert_close(boxes[0, at], torch.tensor([50.0, 6, 80, 42]), atol=1e-3, rtol=0)
@@ -93,7 +91,8 @@ def test_a_perfect_map_has_hardly_any_loss() -> None:
     raw = torch.full((1, 12, 2, 2), -12.0)
     raw[0, :5, 0, 0] = torch.tensor([logit(0.75), 0, logit(0.70710678), 0, 12.0])
     raw[0, 11, 0, 0] = 12.0
-    boxes, _ = SCHEME.decode([raw])
+    decoded = SCHEME.decode([raw])
+    boxes = decoded.boxes
     assert matched_iou(boxes[0, 0], TARGET.boxes[0]) > 0.9999
     assert sum(term.item() for term in SCHEME.losses([raw], [TARGET]).values()) < 1e-6
 
@@ -102,3 +101,57 @@ def test_objects_that_share_a_cell_are_reported() -> None:
     targets = box_targets([(8.0, 8.0, 40.0, 24.0), (10.0, 10.0, 20.0, 20.0)], [1, 0], [False, False])
     with pytest.warns(UserWarning, match="YOLOv1 learns only the largest"):
         SCHEME.losses([flat_map()], [targets])
+
+
+def predicted(num_images: int = 1, rows: int = 2, columns: int = 3) -> Tensor:
+    """Two predicted boxes a cell, (0, 0, 1, 1) everywhere."""
+    return torch.tensor([0.0, 0, 1, 1]).repeat(num_images, rows, columns, 2, 1)
+
+
+def test_the_cell_of_the_centre_is_responsible() -> None:
+    # Two rows and three columns of 10 pixels.  Centres: (25, 5) → row 0, column 2; (4, 16) → row 1, column 0 → cell 3.
+    found = GridAssigner(10)(
+        [box_targets([(20, 0, 30, 10, 1, False)]), box_targets([(0, 14, 8, 18, 0, False)])], predicted(2)
+    )
+    assert found.image.tolist() == [0, 1]
+    assert (found.prior // 2).tolist() == [2, 3]  # two boxes a cell
+    assert found.labels.tolist() == [1, 0]
+    assert found.boxes.tolist() == [[20, 0, 30, 10], [0, 14, 8, 18]]
+    assert found.num_unassigned == 0
+    assert not found.ignored.any()
+
+
+def test_centres_on_borders_go_right_and_down_but_not_out_of_the_image() -> None:
+    rows: Rows = [
+        (5, 0, 15, 10, 0, False),  # centre (10, 5), on the border of columns 0 and 1
+        (28, 18, 32, 22, 0, False),  # centre (30, 20), the corner of the image: the last cell
+    ]
+    assert (GridAssigner(10)([box_targets(rows)], predicted()).prior // 2).tolist() == [1, 5]
+
+
+def test_without_any_overlap_the_first_box_is_responsible() -> None:
+    found = GridAssigner(10)([box_targets([(22, 12, 28, 18, 0, False)])], predicted())
+    assert found.prior.tolist() == [2 * 5]
+
+
+def test_the_largest_object_keeps_the_cell_and_the_others_are_counted() -> None:
+    rows: Rows = [
+        (4, 4, 6, 6, 0, False),  # cell 0, area 4: displaced
+        (0, 0, 10, 10, 1, False),  # cell 0, area 100: keeps it
+        (10, 0, 18, 10, 2, False),  # cell 1, area 80: keeps it, the first of equals
+        (11, 0, 19, 10, 3, False),  # cell 1, area 80: displaced
+    ]
+    other_image: Rows = [(3, 3, 7, 7, 4, False)]  # cell 0 too, but of another image
+    found = GridAssigner(10)([box_targets(rows), box_targets(other_image)], predicted(2))
+    assert found.image.tolist() == [0, 0, 1]
+    assert (found.prior // 2).tolist() == [0, 1, 0]
+    assert found.labels.tolist() == [1, 2, 4]
+    assert found.num_unassigned == 2
+
+
+def test_a_counted_object_on_an_ignored_one_is_still_assigned() -> None:
+    found = GridAssigner(10)([box_targets([(0, 0, 10, 10, 0, True), (1, 1, 5, 5, 2, False)])], predicted())
+    assert found.prior.tolist() == [0]
+    assert found.labels.tolist() == [2]
+    assert found.num_unassigned == 0
+    assert found.ignored[0].tolist() == [False, True] + [False] * 10  # the other box of the cell

@@ -15,7 +15,7 @@ from detseg.config.schema.experiment import AdamWConfig
 from detseg.errors import ConfigError
 from detseg.models.backbones.csp import CSPBackbone
 from detseg.models.backbones.timm import TimmBackbone
-from detseg.models.backbones.torchvision import PublishedResNet50
+from detseg.models.backbones.torchvision import TorchvisionResNet50
 from detseg.models.backbones.unet import UNetEncoder
 from detseg.training.distributed.strategy import backbone_stages, build_strategy, with_synchronised_norm
 from detseg.training.optim.optimizers import parameter_groups, vectors
@@ -52,7 +52,7 @@ def test_fsdp_shards_the_stages_of_the_backbone_one_by_one() -> None:
         (lambda: TimmBackbone("resnet18"), 6),
         (lambda: TimmBackbone("mobilenetv3_small_050"), 1),  # timm's module for it does more than call its parts
         (lambda: TimmBackbone("convnext_atto"), 6),
-        (lambda: PublishedResNet50(frozen_norm=True), 5),
+        (lambda: TorchvisionResNet50(freeze_bn=True), 5),
     ],
     ids=["csp", "unet", "resnet18", "mobilenetv3", "convnext", "published resnet50"],
 )

@@ -1,20 +1,60 @@
-"""The loss of boxes, for both stages.
+"""Boxes as differences from anchors or proposals, and the loss of boxes, for both stages.
 
-Sources: Girshick 2015 ("Fast R-CNN", eq. 3: smooth L1), Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (CIoU).
+Sources: Girshick et al. 2014 ("R-CNN", appendix C, eqs. 6-9: the differences), Girshick 2015 ("Fast R-CNN", eq. 3:
+smooth L1), Rezatofighi et al. 2019 (GIoU), Zheng et al. 2020 (CIoU).
 
-Letters: P positives.
+Letters: N boxes, P positives.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from detseg.models.rcnn.coder import BoxCoder
 from detseg.ops.boxes import matched_ciou, matched_giou
+
+_MAX_LOG_GROWTH = math.log(1000 / 16)
+"""Sides grow by no more than this logarithm: exp stays finite (a 16 pixel anchor reaches 1000 pixels)."""
+
+
+@dataclass(frozen=True)
+class BoxCoder:
+    """Boxes to differences and back: the centre moves in units of the reference's sides, the sides change by their
+    logarithm.
+
+    Args:
+        center_scale: multiplies the differences of the centres.
+        side_scale: multiplies those of the sides.
+    """
+
+    center_scale: float = 1.0
+    side_scale: float = 1.0
+
+    def encode(self, boxes: Tensor, references: Tensor) -> Tensor:
+        """(N, 4) xyxy and the (N, 4) boxes that they are seen from → (N, 4) differences: x, y, width, height."""
+        center, sides = _center_and_sides(boxes)
+        from_center, from_sides = _center_and_sides(references)
+        shift = self.center_scale * (center - from_center) / from_sides
+        growth = self.side_scale * torch.log(sides / from_sides)
+        return torch.cat([shift, growth], dim=-1)
+
+    def decode(self, deltas: Tensor, references: Tensor) -> Tensor:
+        """(..., 4) differences and the (..., 4) xyxy boxes that they start from → (..., 4) xyxy."""
+        center, sides = _center_and_sides(references)
+        growth = (deltas[..., 2:] / self.side_scale).clamp(max=_MAX_LOG_GROWTH)
+        center = deltas[..., :2] / self.center_scale * sides + center
+        half = 0.5 * (torch.exp(growth) * sides)
+        return torch.cat([center - half, center + half], dim=-1)
+
+
+def _center_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    sides = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * sides, sides
 
 
 @dataclass(frozen=True)
@@ -59,8 +99,8 @@ class BoxLoss:
 def zero_loss(*modules: nn.Module, like: Tensor) -> Tensor:
     """A scalar 0 that gives every parameter of some modules a gradient of 0.
 
-    For modules that a batch has no work for: distributed training waits for all gradients, and batch normalisation must
-    not see an empty batch.
+    For modules that get no inputs from a batch: distributed training waits for all gradients, and batch normalisation
+    must not see an empty batch.
     """
     zero = like.sum() * 0
     for module in modules:

@@ -6,7 +6,7 @@ Letters: B images, A anchors of a cell, R anchors of an image, levels one after 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,8 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import batched_nms, remove_small_boxes
 
 from detseg.models.interface import LossTerms
-from detseg.models.rcnn.assign import RegionAssigner
-from detseg.models.rcnn.coder import BoxCoder
-from detseg.models.rcnn.losses import BoxLoss
-from detseg.models.rcnn.sampling import RegionSampler
+from detseg.models.rcnn.boxes import BoxCoder, BoxLoss
+from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
@@ -29,11 +27,12 @@ _SMALLEST_SIDE = 1e-3
 """Shorter proposals are dropped, pixels: what lies outside of the image has no side left after clipping."""
 
 
-class AnchorOutputs(NamedTuple):
-    """What the network says of each anchor.
+@dataclass(frozen=True, eq=False)
+class AnchorOutputs:
+    """What the network predicts for each anchor.
 
     Attributes:
-        anchors: (R, 4) float32 xyxy, the same for all images; may reach beyond them.
+        anchors: (R, 4) float32 xyxy, the same for all images; may reach beyond the images.
         logits: (B, R) float32, whether there is an object.
         deltas: (B, R, 4) float32, the object's differences from the anchor.
         level_sizes: anchors of each level; they sum to R.
@@ -45,8 +44,8 @@ class AnchorOutputs(NamedTuple):
     level_sizes: list[int]
 
 
-class ProposalNetwork(nn.Module):
-    """Says at every anchor whether there is an object, of whatever class, and where.
+class RegionProposalNetwork(nn.Module):
+    """Predicts at every anchor whether there is an object, of whatever class, and where.
 
     Args:
         in_channels: channels of every feature map.
@@ -54,15 +53,15 @@ class ProposalNetwork(nn.Module):
         aspect_ratios: heights over widths of the anchors.
         convolutions: 3×3 convolutions of the head.
         positive_iou, negative_iou: see ``RegionAssigner``.
-        samples, positive_share: see ``RegionSampler``.
+        batch_size_per_image, positive_fraction: see ``RegionSampler``.
         nms_iou: of two proposals of a level that overlap by more than this, the worse one is dropped.
-        candidates: best anchors of each level that are looked at, in training and in prediction.
-        proposals: most proposals of an image after NMS, in training and in prediction.
+        pre_nms_top_n: best anchors of each level that are decoded, in training and in prediction.
+        post_nms_top_n: most proposals of an image after NMS, in training and in prediction.
         score_threshold: proposals with a lower score are dropped.
         box_loss: the loss of the boxes.
 
     Raises:
-        ValueError: the levels have different numbers of anchors, which one head cannot serve.
+        ValueError: no aspect ratio, or levels without sizes or with different numbers of them.
     """
 
     def __init__(
@@ -74,28 +73,30 @@ class ProposalNetwork(nn.Module):
         convolutions: int = 1,
         positive_iou: float = 0.7,
         negative_iou: float = 0.3,
-        samples: int = 256,
-        positive_share: float = 0.5,
+        batch_size_per_image: int = 256,
+        positive_fraction: float = 0.5,
         nms_iou: float = 0.7,
-        candidates: tuple[int, int] = (2000, 1000),
-        proposals: tuple[int, int] = (2000, 1000),
+        pre_nms_top_n: tuple[int, int] = (2000, 1000),
+        post_nms_top_n: tuple[int, int] = (2000, 1000),
         score_threshold: float = 0.0,
         box_loss: BoxLoss | None = None,
     ) -> None:
         super().__init__()
-        numbers = sorted({len(sizes) for sizes in anchor_sizes})
-        if len(numbers) != 1:
-            raise ValueError(f"anchor_sizes: expected the same number of sizes at every level, got {numbers}")
         sizes = tuple(tuple(level) for level in anchor_sizes)
+        numbers = {len(level) for level in sizes}
+        if len(numbers) != 1 or 0 in numbers:  # one head serves all levels
+            raise ValueError(f"anchor_sizes: expected one or more, as many for each level, got {list(sizes)}")
+        if not aspect_ratios:
+            raise ValueError("aspect_ratios: expected one or more, got none")
         self.anchor_generator = AnchorGenerator(sizes, (tuple(aspect_ratios),) * len(sizes))
-        self.anchors_per_cell = numbers[0] * len(aspect_ratios)
+        self.anchors_per_cell = len(sizes[0]) * len(aspect_ratios)
         self.head = RPNHead(in_channels, self.anchors_per_cell, convolutions)
-        self.assigner = RegionAssigner(positive_iou, negative_iou, best_is_positive=True)
-        self.sampler = RegionSampler(samples, positive_share)
+        self.assigner = RegionAssigner(positive_iou, negative_iou, allow_low_quality_matches=True)
+        self.sampler = RegionSampler(batch_size_per_image, positive_fraction)
         self.coder = BoxCoder()
         self.nms_iou = nms_iou
-        self.num_candidates = candidates
-        self.num_proposals = proposals
+        self.pre_nms_top_n = pre_nms_top_n
+        self.post_nms_top_n = post_nms_top_n
         self.score_threshold = score_threshold
         self.box_loss = box_loss or BoxLoss()
 
@@ -151,11 +152,11 @@ class ProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, outputs: AnchorOutputs, hw: tuple[int, int], training: bool) -> list[Tensor]:
-        """The proposals of each image, best first: (K, 4) xyxy inside it; as many as training or prediction wants."""
-        candidates, proposals = (pair[0 if training else 1] for pair in (self.num_candidates, self.num_proposals))
+        """The proposals of each image, best first: (K, 4) xyxy inside it; as many as for training or for prediction."""
+        pre_nms_top_n, post_nms_top_n = (n[0 if training else 1] for n in (self.pre_nms_top_n, self.post_nms_top_n))
         best, levels, start = [], [], 0
         for level, logits in enumerate(torch.split(outputs.logits, outputs.level_sizes, dim=1)):
-            top = logits.topk(min(candidates, logits.shape[1]), dim=1).indices
+            top = logits.topk(min(pre_nms_top_n, logits.shape[1]), dim=1).indices
             best.append(top + start)
             levels.append(torch.full((top.shape[1],), level, device=top.device))
             start += logits.shape[1]
@@ -163,10 +164,11 @@ class ProposalNetwork(nn.Module):
         scores = outputs.logits.gather(1, at).sigmoid()
         deltas = outputs.deltas.gather(1, at[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(deltas, outputs.anchors[at])
-        return [self._suppress(clip_boxes(boxes[i], hw), scores[i], level_of)[:proposals] for i in range(len(boxes))]
+        images = zip(boxes, scores, strict=True)
+        return [self._suppress(clip_boxes(own, hw), score, level_of)[:post_nms_top_n] for own, score in images]
 
     def _suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
-        """Boxes, best first, after NMS within each level; scores of different levels are not comparable enough."""
+        """Boxes, best first, after NMS within each level, as scores of different levels are hardly comparable."""
         keep = remove_small_boxes(boxes, _SMALLEST_SIDE)
         keep = keep[scores[keep] >= self.score_threshold]
         boxes, scores, levels = boxes[keep], scores[keep], levels[keep]

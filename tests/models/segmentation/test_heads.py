@@ -1,19 +1,26 @@
-"""The decoder of U-Net: levels, their channels, and the skips that they take in."""
+"""The decoder of U-Net, and the head of FCN: what they compute, their channels, and the strides that they need."""
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
-from detseg.models.segmentation.unet import DecoderLevel, UNetDecoder, default_channels
+from detseg.models.segmentation.heads import BilinearConvTranspose, DecoderLevel, FCNHead, UNetDecoder
 
 
-def features(channels: tuple[int, ...], strides: tuple[int, ...]) -> list[torch.Tensor]:
+def features(channels: tuple[int, ...], strides: tuple[int, ...], hw: tuple[int, int] = (64, 96)) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(2, c, 64 // s, 96 // s, generator=generator) for c, s in zip(channels, strides, strict=True)]
+    return [
+        torch.randn(2, c, hw[0] // s, hw[1] // s, generator=generator) for c, s in zip(channels, strides, strict=True)
+    ]
+
+
+def out_channels(decoder: UNetDecoder) -> tuple[int, ...]:
+    return tuple(cast(nn.ConvTranspose2d, cast(DecoderLevel, level).up).out_channels for level in decoder.levels)
 
 
 @pytest.mark.parametrize("upsampling", ["transposed", "resize"])
@@ -43,7 +50,9 @@ def test_output_has_its_stride(
 def test_default_channels_by_hand(
     channels: tuple[int, ...], strides: tuple[int, ...], output_stride: int, expected: tuple[int, ...]
 ) -> None:
-    assert default_channels(channels, strides, output_stride) == expected
+    with torch.device("meta"):
+        decoder = UNetDecoder(channels, strides, 3, output_stride=output_stride)
+    assert out_channels(decoder) == expected
 
 
 def test_the_papers_decoder() -> None:
@@ -64,8 +73,7 @@ def test_the_papers_decoder() -> None:
 
 def test_given_channels_are_those_of_the_levels_finest_first() -> None:
     decoder = UNetDecoder((8, 16), (4, 8), 3, channels=(5, 6, 7))
-    outputs = [cast(nn.ConvTranspose2d, cast(DecoderLevel, level).up).out_channels for level in decoder.levels]
-    assert outputs == [5, 6, 7]
+    assert out_channels(decoder) == (5, 6, 7)
     assert decoder.score.in_channels == 5
 
 
@@ -78,7 +86,7 @@ def test_every_map_is_seen(position: int) -> None:
     assert not torch.allclose(before, decoder(maps))
 
 
-def test_maps_finer_than_the_output_are_not_used() -> None:
+def test_unet_does_not_use_maps_finer_than_the_output() -> None:
     decoder = UNetDecoder((8, 16, 32), (2, 4, 8), 3, output_stride=4).eval()
     maps = features((8, 16, 32), (2, 4, 8))
     assert torch.equal(decoder(maps), decoder([torch.zeros_like(maps[0]), *maps[1:]]))
@@ -105,10 +113,68 @@ def test_resized_maps_are_not_shifted() -> None:
     [
         ((4, 16), None, 1, r"each twice the one before, got \[4, 16\]"),
         ((6, 12), None, 1, r"powers of 2, each twice"),
-        ((2, 4), None, 4, r"output_stride 4 needs a coarser map, got strides \[2, 4\]"),
-        ((2, 4), (8,), 1, r"from stride 4 to 1 has 2 levels, got 1 channels \[8\]"),
+        ((2, 4), None, 4, r"output_stride: expected less than the coarsest of \[2, 4\], got 4"),
+        ((2, 4), (8,), 1, r"channels: expected 2, for the strides \[1, 2\], got \[8\]"),
     ],
 )
-def test_refuses(strides: tuple[int, ...], channels: tuple[int, ...] | None, output_stride: int, message: str) -> None:
+def test_unet_refuses(
+    strides: tuple[int, ...], channels: tuple[int, ...] | None, output_stride: int, message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         UNetDecoder((8, 16), strides, 3, channels, output_stride)
+
+
+CHANNELS, STRIDES = (8, 16, 32), (8, 16, 32)
+
+
+def test_fresh_transposed_convolution_is_bilinear_interpolation() -> None:
+    x = torch.randn(2, 3, 5, 7)
+    ours = BilinearConvTranspose(3)(x)
+    theirs = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    assert ours.shape == theirs.shape
+    torch.testing.assert_close(ours[..., 1:-1, 1:-1], theirs[..., 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+def test_fresh_head_is_that_of_interpolation_in_the_interior(stride: int) -> None:
+    """Both begin as the coarsest map's scores, interpolated: the skips say nothing yet."""
+    head = FCNHead(CHANNELS, STRIDES, 4, stride, "transposed").eval()
+    other = FCNHead(CHANNELS, STRIDES, 4, stride, "bilinear").eval()
+    other.load_state_dict({n: v for n, v in head.state_dict().items() if not n.startswith("upsamplings")})
+    maps = features(CHANNELS, STRIDES, (160, 192))
+    out, expected = head(maps), other(maps)
+    assert out.shape == expected.shape == (2, 4, 160 // stride, 192 // stride)
+    border = 32 // stride  # one cell of the coarsest map
+    inner = (..., slice(border, -border), slice(border, -border))
+    torch.testing.assert_close(out[inner], expected[inner])
+
+
+@pytest.mark.parametrize("upsampling", ["transposed", "bilinear"])
+def test_scores_of_finer_maps_are_added(upsampling: Literal["transposed", "bilinear"]) -> None:
+    head = FCNHead(CHANNELS, STRIDES, 4, 8, upsampling).eval()
+    maps = features(CHANNELS, STRIDES)
+    before = head(maps)
+    finest = cast(nn.Conv2d, head.skip_scores[0])
+    nn.init.normal_(finest.weight)
+    torch.testing.assert_close(head(maps), before + F.conv2d(maps[0], finest.weight), rtol=1e-4, atol=1e-5)
+
+
+def test_maps_finer_than_its_stride_are_not_used() -> None:
+    head = FCNHead(CHANNELS, STRIDES, 4, 16).eval()
+    maps = features(CHANNELS, STRIDES)
+    assert torch.equal(head(maps), head([torch.zeros_like(maps[0]), *maps[1:]]))
+    assert len(head.skip_scores) == 1
+
+
+@pytest.mark.parametrize(("hidden", "expected"), [(None, 8), (12, 12)])
+def test_hidden_channels(hidden: int | None, expected: int) -> None:
+    assert FCNHead(CHANNELS, STRIDES, 4, hidden=hidden).score.in_channels == expected
+
+
+@pytest.mark.parametrize(
+    ("strides", "stride"), [((8, 32), 8), ((16, 32), 8), ((8, 16), 32), ((8, 16, 24), 8), ((12, 24), 8)]
+)
+def test_refuses_strides_that_do_not_double(strides: tuple[int, ...], stride: int) -> None:
+    settings: dict[str, Any] = {"num_outputs": 4, "stride": stride}
+    with pytest.raises(ValueError, match=f"FCN-{stride}s needs the strides"):
+        FCNHead(CHANNELS[: len(strides)], strides, **settings)

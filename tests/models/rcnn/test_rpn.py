@@ -1,25 +1,22 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
-from detseg.models.rcnn.proposals import AnchorOutputs, ProposalNetwork
-from detseg.ops.boxes import pairwise_iou
-from detseg.structures import BoxTargets
+from detseg.models.rcnn.rpn import AnchorOutputs, RegionProposalNetwork
+from tests.models.targets import box_targets
 
 HW = (64, 96)
 SIZES = ((16.0, 20.0), (32.0, 40.0))
 RATIOS = (0.5, 2.0)
 
 
-def network(**settings: object) -> ProposalNetwork:
+def network(**settings: object) -> RegionProposalNetwork:
     torch.manual_seed(0)
-    model = ProposalNetwork(8, SIZES, RATIOS, **settings)  # type: ignore[arg-type]  # one of each test's own
+    model = RegionProposalNetwork(8, SIZES, RATIOS, **settings)  # type: ignore[arg-type]  # one of each test's own
     with torch.no_grad():
         model.head.cls_logits.weight.normal_(std=0.5)
     return model
@@ -67,7 +64,7 @@ def test_proposals_are_the_best_of_each_level_after_suppression() -> None:
     (all_of_them,) = network().propose(outputs, HW, training=True)
     # 0 and 1 overlap by 9/11 in one level; 3 lies on 0, but in another level.
     assert all_of_them.tolist() == [anchors[3], anchors[1], anchors[2], anchors[4]]
-    counts = network(candidates=(2, 1), proposals=(4, 1))
+    counts = network(pre_nms_top_n=(2, 1), post_nms_top_n=(4, 1))
     (for_training,) = counts.propose(outputs, HW, training=True)
     assert for_training.tolist() == [anchors[3], anchors[1], anchors[4]]
     (for_prediction,) = counts.propose(outputs, HW, training=False)
@@ -81,22 +78,10 @@ def test_unlikely_and_outer_proposals_are_dropped() -> None:
     assert found.tolist() == [[90, 60, 96, 64]]
 
 
-def test_mode_of_the_module_changes_no_proposals() -> None:
-    model = network()
-    outputs = model.read(model(features()), HW)
-    for training in (True, False):
-        one, other = model.train().propose(outputs, HW, training), model.eval().propose(outputs, HW, training)
-        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-        assert all(len(boxes) and not boxes.requires_grad for boxes in one)
-
-
 def test_losses_by_hand() -> None:
     # One positive, two negatives, one anchor in the crowd, which counts for nothing.
     anchors = [[0.0, 0, 10, 10], [20.0, 0, 30, 10], [40.0, 0, 50, 10], [62.0, 2, 68, 8]]
-    target = BoxTargets(
-        torch.tensor([[0.0, 0, 10, 20], [60.0, 0, 96, 64]]), torch.zeros(2, dtype=torch.int64),
-        torch.tensor([False, True]),
-    )  # fmt: skip
+    target = box_targets([(0, 0, 10, 20), (60, 0, 96, 64)], ignore=[False, True])
     outputs = outputs_at({0: 0.0, 1: 0.0, 2: 0.0, 3: 50.0}, anchors, [4])
     terms = network().losses(outputs, [target])
     assert terms["objectness"].item() == pytest.approx(torch.log(torch.tensor(2.0)).item())
@@ -105,38 +90,18 @@ def test_losses_by_hand() -> None:
     assert terms["proposal_box"].item() == pytest.approx(expected / 3)
 
 
-def test_images_without_objects_have_only_negatives() -> None:
-    model = network()
-    maps = model(features())
-    terms = model.losses(model.read(maps, HW), [BoxTargets.empty(), BoxTargets.empty()])
-    assert terms["proposal_box"].item() == 0
-    assert terms["objectness"].item() > 0
-
-
 def test_everything_ignored_costs_nothing() -> None:
     model = network()
-    whole = BoxTargets(
-        torch.tensor([[-100.0, -100, 300, 300]]), torch.zeros(1, dtype=torch.int64), torch.ones(1, dtype=torch.bool)
-    )
+    whole = box_targets([(-100, -100, 300, 300)], ignore=[True])
     terms = model.losses(model.read(model(features()), HW), [whole, whole])
     assert {name: term.item() for name, term in terms.items()} == {"objectness": 0, "proposal_box": 0}
 
 
-def test_proposals_of_a_level_overlap_no_more_than_allowed() -> None:
-    model = ProposalNetwork(8, [[24.0]], [1.0], nms_iou=0.3)
-    with torch.no_grad():
-        model.head.cls_logits.weight.normal_(std=0.5)
-    outputs = model.read(model(features()[:1]), HW)
-    for boxes in model.propose(outputs, HW, training=False):
-        assert len(boxes) > 3
-        assert pairwise_iou(boxes, boxes).fill_diagonal_(0).max() <= 0.3
-    scores = outputs.logits.sort(descending=True).values[0].tolist()
-    assert all(a >= b for a, b in pairwise(scores))
-
-
 def test_wrong_levels_are_errors() -> None:
-    with pytest.raises(ValueError, match=r"anchor_sizes: expected the same number .* got \[1, 2\]"):
-        ProposalNetwork(8, [[8.0], [16.0, 32.0]], [1.0])
+    with pytest.raises(
+        ValueError, match=r"anchor_sizes: expected one or more, as many for each level, got \[\(8.0,\), "
+    ):
+        RegionProposalNetwork(8, [[8.0], [16.0, 32.0]], [1.0])
     model = network()
     with pytest.raises(ValueError, match=r"expected 2 levels.*got 1"):
         model.read(model(features())[:1], HW)

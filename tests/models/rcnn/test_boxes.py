@@ -1,5 +1,8 @@
+"""Differences of boxes and their losses, by hand and against torchvision's."""
+
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -7,10 +10,37 @@ import torch
 from torch import nn
 from torchvision.ops import complete_box_iou_loss, generalized_box_iou_loss
 
-from detseg.models.rcnn.coder import BoxCoder
-from detseg.models.rcnn.losses import BoxLoss, zero_loss
-from detseg.structures import BoxTargets
-from tests.models.rcnn.small import small_detector
+from detseg.models.rcnn.boxes import BoxCoder, BoxLoss, zero_loss
+
+REFERENCE = torch.tensor([[10.0, 20.0, 30.0, 60.0]])  # centre 20, 40; 20 wide, 40 high
+
+
+def test_differences_by_hand() -> None:
+    box = torch.tensor([[15.0, 20.0, 35.0, 100.0]])  # centre 25, 60; 20 wide, 80 high
+    expected = torch.tensor([[5 / 20, 20 / 40, 0.0, math.log(2)]])
+    torch.testing.assert_close(BoxCoder().encode(box, REFERENCE), expected)
+    scaled = expected * torch.tensor([10.0, 10.0, 5.0, 5.0])
+    torch.testing.assert_close(BoxCoder(center_scale=10, side_scale=5).encode(box, REFERENCE), scaled)
+
+
+@pytest.mark.parametrize("coder", [BoxCoder(), BoxCoder(10, 5)])
+def test_decoding_undoes_encoding(coder: BoxCoder) -> None:
+    low = torch.rand(50, 2, 2) * 100
+    references, boxes = torch.cat([low, low + 1 + torch.rand(50, 2, 2) * 50], dim=2).unbind(dim=1)
+    torch.testing.assert_close(coder.decode(coder.encode(boxes, references), references), boxes, rtol=0, atol=1e-3)
+
+
+def test_one_reference_serves_several_differences() -> None:
+    deltas = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [1.0, -1.0, 0.0, 0.0]]])  # one reference, two classes
+    expected = torch.tensor([[[10.0, 20.0, 30.0, 60.0], [30.0, -20.0, 50.0, 20.0]]])
+    torch.testing.assert_close(BoxCoder().decode(deltas, REFERENCE[:, None]), expected)
+
+
+def test_wild_differences_stay_finite() -> None:
+    box = BoxCoder().decode(torch.tensor([[0.0, 0.0, 1000.0, 1000.0]]), REFERENCE)
+    width, height = (box[0, 2:] - box[0, :2]).tolist()
+    assert (width, height) == pytest.approx((20 * 1000 / 16, 40 * 1000 / 16))
+
 
 CODER = BoxCoder()
 REFERENCES = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 30.0]])
@@ -55,37 +85,3 @@ def test_zero_loss_gives_every_parameter_a_gradient() -> None:
     torch.autograd.backward([loss])
     assert loss.item() == 0
     assert all(p.grad is not None and not p.grad.any() for p in [*module.parameters(), features])
-
-
-@pytest.mark.parametrize("name", ["smooth_l1", "giou", "ciou"])
-def test_each_loss_leads_boxes_to_their_objects(name: Any) -> None:
-    deltas = torch.full((2, 4), 0.3, requires_grad=True)
-    optimizer = torch.optim.Adam([deltas], lr=0.02)
-    for _ in range(150):
-        optimizer.zero_grad()
-        torch.autograd.backward([BoxLoss(name)(deltas, REFERENCES, BOXES, CODER, normaliser=torch.tensor(2.0))])
-        optimizer.step()
-    torch.testing.assert_close(CODER.decode(deltas.detach(), REFERENCES), BOXES, rtol=0, atol=0.5)
-
-
-@pytest.mark.parametrize("name", ["smooth_l1", "giou", "ciou"])
-def test_training_brings_the_losses_of_both_stages_down(name: Any) -> None:
-    torch.manual_seed(0)
-    model = small_detector(3, masks=False, box_loss=BoxLoss(name))
-    boxes = torch.tensor([[4.0, 8.0, 32.0, 36.0], [30.0, 40.0, 62.0, 60.0]])
-    targets = [BoxTargets(boxes, torch.tensor([0, 1]), torch.zeros(2, dtype=torch.bool))]
-    images = torch.zeros(1, 3, 64, 64)
-    images[0, 0, 8:36, 4:32] = 1
-    images[0, 1, 40:60, 30:62] = 1
-    before = {key: term.item() for key, term in model.eval().losses(images, targets).items()}
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    model.train()
-    for _ in range(60):  # with every seed that was tried the terms are then below 0.6, 0.1 and 0.5 of what they were
-        optimizer.zero_grad()
-        torch.autograd.backward(list(model.losses(images, targets).values()))
-        optimizer.step()
-    after = {key: term.item() for key, term in model.eval().losses(images, targets).items()}
-    assert after["proposal_box"] < 0.9 * before["proposal_box"]
-    assert after["objectness"] < 0.5 * before["objectness"]
-    # Less clearly in sum: better proposals give the box loss of the second stage more positives.
-    assert sum(after.values()) < 0.9 * sum(before.values())

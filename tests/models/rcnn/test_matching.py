@@ -1,12 +1,17 @@
+"""Which regions are positive, negative or neither, by hand, and the draws among them, beside torchvision's."""
+
 from __future__ import annotations
 
+import pytest
 import torch
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
-from detseg.models.rcnn.assign import RegionAssigner, RegionAssignment
+from detseg.models.rcnn.matching import RegionAssigner, RegionAssignment, RegionSampler
 from detseg.structures import BoxTargets
+from tests.models.targets import box_targets
 
-ANCHORS = RegionAssigner(0.7, 0.3, best_is_positive=True)
-PROPOSALS = RegionAssigner(0.5, 0.5, best_is_positive=False)
+ANCHORS = RegionAssigner(0.7, 0.3, allow_low_quality_matches=True)
+PROPOSALS = RegionAssigner(0.5, 0.5, allow_low_quality_matches=False)
 
 
 def square(left: float, side: float = 10) -> list[float]:
@@ -15,11 +20,7 @@ def square(left: float, side: float = 10) -> list[float]:
 
 def target(*objects: tuple[list[float], bool]) -> BoxTargets:
     """Boxes, each with whether it is to be ignored."""
-    return BoxTargets(
-        torch.tensor([box for box, _ in objects], dtype=torch.float32).reshape(-1, 4),
-        torch.zeros(len(objects), dtype=torch.int64),
-        torch.tensor([ignore for _, ignore in objects], dtype=torch.bool),
-    )
+    return box_targets([box for box, _ in objects], ignore=[ignore for _, ignore in objects])
 
 
 def words(assignment: RegionAssignment) -> list[int | str]:
@@ -43,11 +44,6 @@ def test_thresholds_by_hand() -> None:
     assert assign(PROPOSALS, regions, objects) == [0, 0, 0, "negative", "negative"]
 
 
-def test_a_threshold_itself_is_positive() -> None:
-    assigner = RegionAssigner(0.5, 0.5, best_is_positive=False)
-    assert assign(assigner, [[0, 0, 10, 5]], target((square(0), False))) == [0]
-
-
 def test_the_best_anchors_of_an_object_are_positive_even_in_a_tie() -> None:
     # 4 to the left and 4 to the right of the object: IoU 3/7 both; 6: 1/4.
     regions = [square(16), square(24), square(26)]
@@ -55,24 +51,8 @@ def test_the_best_anchors_of_an_object_are_positive_even_in_a_tie() -> None:
     assert assign(PROPOSALS, regions, target((square(20), False))) == ["negative"] * 3
 
 
-def test_a_region_goes_to_the_object_that_it_overlaps_most() -> None:
-    # The second object's best anchor overlaps the first one more, and goes there, as in torchvision.
-    objects = target((square(0), False), (square(4), False))
-    assert assign(ANCHORS, [square(1), square(50)], objects) == [0, "negative"]
-    assert assign(ANCHORS, [square(1), square(3)], objects) == [0, 1]
-
-
 def test_an_object_that_no_anchor_touches_makes_no_anchor_positive() -> None:
     assert assign(ANCHORS, [square(0), square(20)], target((square(50), False))) == ["negative", "negative"]
-
-
-def test_no_objects_leave_negatives() -> None:
-    assert assign(ANCHORS, [square(0), square(20)], target()) == ["negative", "negative"]
-
-
-def test_no_regions() -> None:
-    assert assign(ANCHORS, [], target((square(0), False))) == []
-    assert assign(PROPOSALS, [], target((square(0), True))) == []
 
 
 def test_regions_mostly_inside_an_ignored_object_are_no_negatives() -> None:
@@ -88,3 +68,49 @@ def test_positives_inside_an_ignored_object_stay_positive_and_know_their_place_a
     regions = [square(10), square(30), square(80), square(60), square(100)]
     assert assign(PROPOSALS, regions, objects) == [1, "none", 3, "none", "negative"]
     assert assign(ANCHORS, regions, objects) == [1, "none", 3, "none", "negative"]
+
+
+def assignment(num_positive: int, num_negative: int, num_neither: int) -> RegionAssignment:
+    """In a mixed order."""
+    labels = torch.tensor([1] * num_positive + [0] * num_negative + [-1] * num_neither)
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    return RegionAssignment(torch.where(labels == 1, 7, -1), labels == 0)
+
+
+@pytest.mark.parametrize("numbers", [(50, 200, 30), (3, 200, 30), (50, 4, 30), (2, 3, 30), (0, 100, 0), (0, 0, 9)])
+def test_draws_are_torchvisions_in_training(numbers: tuple[int, int, int]) -> None:
+    given = assignment(*numbers)
+    labels = torch.where(given.positive, 1, torch.where(given.negative, 0, -1))
+    torch.manual_seed(5)
+    positive, negative = BalancedPositiveNegativeSampler(64, 0.25)([labels, labels])
+    expected = [torch.nonzero(p | n).flatten().tolist() for p, n in zip(positive, negative, strict=True)]
+    torch.manual_seed(5)
+    sampler = RegionSampler(64, 0.25).train()
+    assert [sampler(given).tolist(), sampler(given).tolist()] == expected
+
+
+def test_draws_repeat_in_evaluation_and_leave_the_generator_alone() -> None:
+    given = assignment(50, 200, 30)
+    sampler = RegionSampler(64, 0.25).eval()
+    torch.manual_seed(1)
+    first = sampler(given)
+    after = torch.rand(1)
+    torch.manual_seed(2)
+    assert torch.equal(sampler(given), first)
+    torch.manual_seed(1)
+    assert torch.rand(1) == after
+    assert not torch.equal(sampler.train()(given), first)
+
+
+def test_draws_of_an_image_follow_from_its_seed_alone() -> None:
+    given = assignment(50, 200, 30)
+    sampler = RegionSampler(64, 0.25).train()
+    first = sampler(given, seed=3)
+    after = torch.rand(1)
+    assert torch.equal(sampler(given, seed=3), first)
+    assert not torch.equal(sampler(given, seed=4), first)
+    torch.manual_seed(1)
+    sampler(given, seed=3)
+    sampler.eval()
+    assert torch.equal(sampler(given, seed=3), sampler(given))  # in evaluation it does not matter
+    assert torch.rand(1) == torch.rand(1, generator=torch.Generator().manual_seed(1)) != after

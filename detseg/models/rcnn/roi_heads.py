@@ -1,24 +1,22 @@
 """The second stage: class, box and mask of each proposal (Girshick 2015; He et al. 2017, section 3).
 
 Letters: B images, R regions of the whole batch, O outputs of the class layer, the first of which is background,
-C labels, N detections of one image, P positives, M cells along a side of a mask.
+C labels, N objects or detections of one image, P positives, H and W pixels, M cells along a side of a mask.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import remove_small_boxes
+from torchvision.ops import remove_small_boxes, roi_align
 
 from detseg.models.interface import LossTerms
-from detseg.models.rcnn.assign import RegionAssigner
-from detseg.models.rcnn.coder import BoxCoder
-from detseg.models.rcnn.instance_masks import mask_targets, published_regions
-from detseg.models.rcnn.losses import BoxLoss, zero_loss
-from detseg.models.rcnn.sampling import RegionSampler
+from detseg.models.rcnn.boxes import BoxCoder, BoxLoss, zero_loss
+from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
 from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
 from detseg.ops.processes import shared_normaliser
@@ -27,9 +25,13 @@ from detseg.structures import BoxTargets, DetectorOutput, RoiMasks
 _SMALLEST_SIDE = 1e-2
 """Shorter detections are dropped, pixels: what lies outside of the image has no side left after clipping."""
 
+_PIXELS_AT_ONCE = 1 << 24
+"""Pixels of masks that are floats at one time: 64 MB, however many objects an image has."""
 
-class RegionSample(NamedTuple):
-    """The proposals of one image that the losses look at.
+
+@dataclass(frozen=True, eq=False)
+class RegionSample:
+    """The proposals of one image that the losses are computed on.
 
     Attributes:
         boxes: (S, 4) float32 xyxy.
@@ -40,8 +42,8 @@ class RegionSample(NamedTuple):
     objects: Tensor
 
 
-class RegionHeads(nn.Module):
-    """Says of every proposal what it is, where exactly, and which of its pixels belong to it.
+class RoIHeads(nn.Module):
+    """Predicts for every proposal what it is, where exactly, and which of its pixels belong to it.
 
     Args:
         box_pool: maps by name ("0" finest), boxes of each image and sizes of the images to features of the boxes
@@ -49,17 +51,17 @@ class RegionHeads(nn.Module):
         box_head: features to vectors.
         box_predictor: vectors to O logits and 4 O differences.
         positive_iou: a proposal that overlaps an object by at least this is positive, else negative.
-        samples, positive_share: see ``RegionSampler``.
+        batch_size_per_image, positive_fraction: see ``RegionSampler``.
         box_loss: the loss of the boxes.
         score_threshold: detections with a lower score are dropped before NMS.
         nms_iou: of two detections of a class that overlap by more than this, the worse one is dropped.
-        max_detections: the best so many detections of an image are kept.
+        max_detections: most detections of an image.
         mask_pool: as ``box_pool``, for the masks; None for a detector of boxes, as the other two.
         mask_head: features to features.
         mask_predictor: features to (R, O, M, M) logits.
         mask_weight: weight of the mask loss.
         mask_threshold: probability from which a pixel belongs to the object.
-        published_masks: masks are learnt and placed as torchvision's published weights want it; else exactly.
+        torchvision_masks: masks are learned and placed as in torchvision's published weights; else exactly.
 
     Raises:
         ValueError: some of the three parts of a mask head without the others.
@@ -72,8 +74,8 @@ class RegionHeads(nn.Module):
         box_predictor: nn.Module,
         *,
         positive_iou: float = 0.5,
-        samples: int = 512,
-        positive_share: float = 0.25,
+        batch_size_per_image: int = 512,
+        positive_fraction: float = 0.25,
         box_loss: BoxLoss | None = None,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
@@ -83,7 +85,7 @@ class RegionHeads(nn.Module):
         mask_predictor: nn.Module | None = None,
         mask_weight: float = 1.0,
         mask_threshold: float = 0.5,
-        published_masks: bool = False,
+        torchvision_masks: bool = False,
     ) -> None:
         super().__init__()
         parts = {"mask_pool": mask_pool, "mask_head": mask_head, "mask_predictor": mask_predictor}
@@ -93,8 +95,8 @@ class RegionHeads(nn.Module):
         self.box_pool = box_pool
         self.box_head = box_head
         self.box_predictor = box_predictor
-        self.assigner = RegionAssigner(positive_iou, positive_iou, best_is_positive=False)
-        self.sampler = RegionSampler(samples, positive_share)
+        self.assigner = RegionAssigner(positive_iou, positive_iou, allow_low_quality_matches=False)
+        self.sampler = RegionSampler(batch_size_per_image, positive_fraction)
         self.coder = BoxCoder(center_scale=10.0, side_scale=5.0)
         self.box_loss = box_loss or BoxLoss()
         self.score_threshold = score_threshold
@@ -105,7 +107,7 @@ class RegionHeads(nn.Module):
         self.mask_predictor = mask_predictor
         self.mask_weight = mask_weight
         self.mask_threshold = mask_threshold
-        self.published_masks = published_masks
+        self.torchvision_masks = torchvision_masks
 
     @property
     def has_masks(self) -> bool:
@@ -130,7 +132,7 @@ class RegionHeads(nn.Module):
         # Of the positives alone, from here: (P,) and (P, 4).
         outputs = torch.cat([target.labels[sample.objects[sample.objects >= 0]] for sample, target in pairs])
         boxes = torch.cat([target.boxes[sample.objects[sample.objects >= 0]] for sample, target in pairs])
-        # Whatever this process has, all must ask.
+        # Every process must call it, also without regions.
         normaliser = shared_normaliser(len(regions), self.training, regions)
         if not len(regions):
             nothing = zero_loss(self.box_head, self.box_predictor, like=features[0])
@@ -157,7 +159,7 @@ class RegionHeads(nn.Module):
             features: maps of the batch, finest first.
             proposals: (K, 4) float32 xyxy of each image.
             hw: height and width of the images, pixels.
-            outputs: (C,) int64, the output of the class layer that speaks for each label; None: all but the first.
+            outputs: (C,) int64, the output of the class layer of each label; None: all but the first.
         """
         logits, deltas = self._classify(features, proposals, hw)
         if outputs is None:
@@ -171,7 +173,7 @@ class RegionHeads(nn.Module):
         return self._with_masks(features, found, hw, outputs) if self.has_masks else found
 
     def _sample(self, proposals: Tensor, target: BoxTargets) -> RegionSample:
-        """The objects themselves are proposals as well: early in training there are few good ones."""
+        # The objects themselves are proposals as well: early in training there are few good ones.
         boxes = torch.cat([proposals, target.boxes[~target.ignore]])
         assignment = self.assigner.assign(boxes, target)
         # Other draws than those of the first stage.
@@ -215,7 +217,7 @@ class RegionHeads(nn.Module):
         logits = self._mask_logits(features, boxes, hw, outputs)
         cells = logits.shape[-1]
         expected = [
-            mask_targets(target.masks, sample.objects[sample.objects >= 0], own, cells, not self.published_masks)
+            mask_targets(target.masks, sample.objects[sample.objects >= 0], own, cells, not self.torchvision_masks)
             for (sample, target), own in zip(pairs, boxes, strict=True)
             if target.masks is not None
         ]
@@ -227,7 +229,7 @@ class RegionHeads(nn.Module):
         labels = torch.cat([detections.labels for detections in found])
         boxes = [detections.boxes for detections in found]
         grids = self._mask_logits(features, boxes, hw, outputs[labels]).sigmoid()
-        regions = [published_regions(own, grids.shape[-1]) if self.published_masks else own for own in boxes]
+        regions = [torchvision_mask_regions(own, grids.shape[-1]) if self.torchvision_masks else own for own in boxes]
         return [
             DetectorOutput(image.boxes, image.scores, image.labels, grids=RoiMasks(own, region, self.mask_threshold))
             for image, own, region in zip(found, torch.split(grids, [len(own) for own in boxes]), regions, strict=True)
@@ -236,3 +238,49 @@ class RegionHeads(nn.Module):
 
 def _by_name(features: list[Tensor]) -> dict[str, Tensor]:
     return {str(i): feature for i, feature in enumerate(features)}
+
+
+def mask_targets(masks: Tensor, objects: Tensor, regions: Tensor, cells: int, aligned: bool) -> Tensor:
+    """The fraction of each cell of a grid over a region that its object fills (He et al. 2017, section 3.1).
+
+    Args:
+        masks: (N, H, W) bool.
+        objects: (P,) int64, the mask of each region.
+        regions: (P, 4) float32 xyxy.
+        cells: M.
+        aligned: whether a pixel's value is at its centre, or at its upper left corner, half a pixel off, as in
+            torchvision's published weights.
+
+    Returns:
+        (P, M, M) float32 in [0, 1].
+    """
+    targets = regions.new_zeros(len(regions), cells, cells)
+    used, position = torch.unique(objects, return_inverse=True)
+    step = max(_PIXELS_AT_ONCE // max(masks[0].numel() if len(masks) else 1, 1), 1)
+    for start in range(0, len(used), step):
+        members = torch.nonzero((position >= start) & (position < start + step)).flatten()
+        dense = masks[used[start : start + step], None].to(regions.dtype)
+        rois = torch.cat([(position[members, None] - start).to(regions.dtype), regions[members]], dim=1)
+        targets[members] = roi_align(dense, rois, (cells, cells), aligned=aligned)[:, 0]
+    return targets
+
+
+def torchvision_mask_regions(boxes: Tensor, cells: int) -> Tensor:
+    """The regions over which torchvision spreads the grids of its published weights.
+
+    It pads a grid by a cell of zeros, widens the box as much, truncates that to whole pixels, and counts the last pixel
+    in.  A grid without the padding covers the inner part of this.
+
+    Args:
+        boxes: (N, 4) float32 xyxy.
+        cells: M.
+
+    Returns:
+        (N, 4) float32 xyxy.
+    """
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * ((cells + 2) / cells)
+    center = (boxes[:, 2:] + boxes[:, :2]) * 0.5
+    low = (center - half).to(torch.int64)
+    high = (center + half).to(torch.int64) + 1
+    cell = (high - low) / (cells + 2)
+    return torch.cat([low + cell, high - cell], dim=1)
