@@ -112,7 +112,8 @@ def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[
     assert (tmp_path / "run.log").read_text(encoding="utf-8").startswith(over)
     assert result_of(tmp_path / "run") == ended
     assert Run(setup, tmp_path / "run", settings=(*patient, "trainer.early_stopping_patience=3")).wait() == 0
-    assert result_of(tmp_path / "run")[1].count("\n") - 1 > epochs
+    # Of three validations without a better mIoU one is behind the run; with the old patience it would end after one.
+    assert result_of(tmp_path / "run")[1].count("\n") - 1 >= epochs + 2
 
 
 def started(run: Run) -> Run:

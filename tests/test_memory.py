@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from detseg.data.build import open_dataset
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
-from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory, process_memory
+from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory
 from detseg.structures import Batch, BoxTargets, DetectorOutput
 from tests.tiny import TinyRun, tiny_config
 from tests.training.stub import OneWeight
@@ -129,13 +128,3 @@ def test_an_evaluation_tells_its_batch(tiny_run: TinyRun) -> None:
         "changes no number; for main memory data.num_workers; data.image_size, which changes the numbers; or take a "
         "device with more memory (--device)"
     )
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it")
-def test_the_memory_of_this_process() -> None:
-    before, _ = process_memory()
-    held = torch.ones(64 * 2**20, dtype=torch.uint8)
-    now, most = process_memory()
-    assert now - before >= 60 * 2**20
-    assert most >= now
-    del held

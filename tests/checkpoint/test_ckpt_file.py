@@ -165,7 +165,7 @@ def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
         ({"state_dict": {}}, "not a detseg checkpoint (it has no 'detseg' entry)"),
         ([1, 2], "not a detseg checkpoint (it has no 'detseg' entry)"),
         ({ENTRY: {"format": 2}}, "checkpoint format 2, this version reads format 1"),
-        ({ENTRY: {"format": 1}}, "an entry is missing or malformed ('classes')"),
+        ({ENTRY: {"format": 1}}, "an entry is missing or malformed ('config')"),
         ({**contents(), "epoch": None}, "an entry is missing or malformed ("),
     ],
 )

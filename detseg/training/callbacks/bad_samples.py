@@ -20,7 +20,7 @@ _KEY = "bad_samples"
 """Of the entry in checkpoints."""
 
 
-class KeepBadSamples(Callback):
+class BadSampleLog(Callback):
     """Keeps ``bad_samples.csv`` of the run directory.
 
     Each process lists what it meets as soon as it does, those beside the first in a file of their own

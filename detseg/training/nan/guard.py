@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -80,31 +80,30 @@ class StepGuard:
 
 
 class BufferSnapshot:
-    """Copies of buffers (statistics of batch normalisation), by which a forward pass is undone."""
+    """A copy of buffers (statistics of batch norm), by which a forward pass is undone."""
 
     def __init__(self, buffers: Iterable[Tensor]) -> None:
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # a fused copy takes one dtype
+        self._groups: dict[torch.dtype, list[Tensor]] = {}  # joined, so that a GPU makes one copy of each
         for buffer in buffers:
-            by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [(group, [buffer.clone() for buffer in group]) for group in by_dtype.values()]
+            self._groups.setdefault(buffer.dtype, []).append(buffer)
+        self.update()
 
-    @torch.no_grad()
     def update(self) -> None:
         """Copy the buffers as they are now; does not wait for a GPU."""
-        for buffers, copies in self._groups:
-            torch._foreach_copy_(copies, buffers)
+        self._copies = {key: torch.cat([b.detach().flatten() for b in group]) for key, group in self._groups.items()}
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the buffers the values of the copies."""
-        for buffers, copies in self._groups:
-            torch._foreach_copy_(buffers, copies)
+        """Give the buffers the values of the copy."""
+        for key, group in self._groups.items():
+            parts: Sequence[Tensor] = torch.split(self._copies[key], [b.numel() for b in group])
+            for buffer, part in zip(group, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def check_weights(model: nn.Module, processes: Processes, where: str) -> None:
-    """Refuse to validate or save a model whose weights a step with a finite gradient has made NaN or infinite.
-
-    All processes must call it.
+    """Refuse to validate or save weights that a step with a finite gradient has made NaN or infinite; all processes
+    must call it.
 
     Raises:
         DetsegError: a weight is NaN or infinite; ``where`` begins the message.

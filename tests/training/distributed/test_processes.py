@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from detseg.errors import DetsegError
+from detseg.errors import DetsegError, RunStoppedError
 from detseg.ops.processes import num_processes, shared_normaliser, total_over_processes
-from detseg.training.distributed.ending import ending_together
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed.processes import Processes, first_speaks
 from detseg.training.distributed.validation import take_buffers_of_first
-from detseg.training.resume.loss_means import LossMeans
+from detseg.training.resume.position import LossMeans
 from tests.forked import run_together
 
 
@@ -126,25 +124,26 @@ def be_left_alone() -> str:
     processes = Processes()
     if processes.rank == 2:
         return "left"
-    trainer: Any = SimpleNamespace(
-        strategy=SimpleNamespace(launcher=None), world_size=3, is_global_zero=processes.rank == 0
-    )
     try:
-        with ending_together(trainer):
+        with first_speaks(processes.rank, processes.world_size):
             processes.any(True)
     except (DetsegError, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing noticed"
 
 
-def test_when_a_process_dies_one_line_says_so() -> None:
+def test_when_a_process_dies_the_first_says_so_in_one_line() -> None:
     first, second, last = run_together(be_left_alone, 3)
     assert first.startswith("DetsegError: another process of this run has ended, and so does this one; what it said is")
     assert "\n" not in first
     assert (second, last) == ("SystemExit: 2", "left")
 
 
-def test_errors_of_ones_own_stay_as_they_are() -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None), world_size=2, is_global_zero=True)
-    with pytest.raises(RuntimeError, match="a bug of ours"), ending_together(trainer):
+def test_other_errors_stay_as_they_are_and_a_stop_is_said_once() -> None:
+    with pytest.raises(RuntimeError, match="a bug of ours"), first_speaks(1, 2):
         raise RuntimeError("a bug of ours")
+    with pytest.raises(RunStoppedError), first_speaks(0, 2):
+        raise RunStoppedError("stopped")
+    with pytest.raises(SystemExit) as caught, first_speaks(1, 2):
+        raise RunStoppedError("stopped")
+    assert caught.value.code == 0

@@ -91,7 +91,6 @@ def test_the_diagnosis_holds_what_came_of_the_step(tmp_path: Path) -> None:
     assert (found["not_finite"], found["verdict"]) == ("loss", "at fault: sample 0: first nan")
     assert found["config"] == {"seed": 3, "x": "inf"}
     assert (found["seed"], found["precision"], found["device"]) == (3, "32-true", "cpu")
-    assert torch.__version__.startswith(found["versions"]["torch"])
 
 
 @pytest.mark.parametrize(
