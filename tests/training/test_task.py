@@ -154,40 +154,6 @@ def test_validation_folds_a_copy_and_leaves_model_and_checkpoint_as_they_are(ema
     assert isinstance(task.evaluated_model.block[1], nn.BatchNorm2d)
 
 
-class Normed(OneWeight):
-    """Measures its images by two normalisations, a new one and one that comes with statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.pretrained = nn.BatchNorm2d(3, momentum=0.25), nn.BatchNorm2d(3, momentum=0.25)
-        self.pretrained.num_batches_tracked += 7
-
-    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
-        self.norm(images)
-        self.pretrained(images)
-        return super().losses(images, targets)
-
-
-@pytest.mark.parametrize(
-    ("greys", "mean", "of_pretrained"), [((51, 102, 255, 51), 0.45, 0.31484375), ((51,), 0.2, 0.05)]
-)
-def test_first_statistics_are_the_plain_average_of_the_batches(
-    greys: tuple[int, ...], mean: float, of_pretrained: float, tmp_path: Path
-) -> None:
-    """With a momentum of a quarter: four batches count alike, and a fifth would count a quarter."""
-    model = Normed()
-    fit(task_of(model), [batch_of(grey) for grey in greys], tmp_path)
-    assert model.norm.running_mean[0] == pytest.approx(mean)
-    assert model.pretrained.running_mean[0] == pytest.approx(of_pretrained)
-
-
-def test_then_the_momentum_takes_over(tmp_path: Path) -> None:
-    model = Normed()
-    fit(task_of(model), [batch_of(grey) for grey in (51, 102, 255, 51, 255)], tmp_path)
-    assert model.norm.running_mean[0] == pytest.approx(0.75 * 0.45 + 0.25 * 1)
-    assert model.norm.momentum == 0.25
-
-
 def test_draws_follow_from_the_users_seed_and_the_place_in_the_run() -> None:
     def drawn(seed: int, batch_index: int, **settings: Any) -> float:
         torch.manual_seed(seed)
