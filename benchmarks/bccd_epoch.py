@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 
 from benchmarks.in_turn import Row, in_turn
 from benchmarks.peer_process import ROOT, PeerProcess
@@ -52,9 +50,8 @@ def rows(blocks: int) -> Iterator[Row]:
     """Seconds of an epoch."""
     torch.set_num_threads(2)
     config = config_from_dict(OURS)
-    silent = Console(file=StringIO())
-    train_set, val_set = open_data(config, silent)
-    task = build_task(config, train_set.classes, silent, load_pretrained=False)
+    train_set, val_set = open_data(config)
+    task = build_task(config, train_set.classes, load_pretrained=False)
     precision = resolve_precision("auto", "cpu")
     with tempfile.TemporaryDirectory() as folder, PeerProcess("ultralytics_train.py") as peer:
         write_yolo_layout(train_set, Path(folder))

@@ -12,7 +12,7 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-FOUNDATION = {"atomic_write", "errors", "messages", "ops", "structures"}
+FOUNDATION = {"atomic_write", "console", "errors", "messages", "ops", "structures"}
 EVERYTHING = {
     "checkpoint",
     "config",
@@ -28,6 +28,7 @@ EVERYTHING = {
 
 ALLOWED: dict[str, set[str]] = {
     "atomic_write": set(),
+    "console": set(),
     "errors": set(),
     "formats": set(),
     "messages": set(),
@@ -98,7 +99,7 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 """Where detseg/data may import settings; augment and loading take one section of them whole, as a value."""
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
-MAY_BE_LARGER = {"detseg": 22, "detseg/models/yolo": 13}
+MAY_BE_LARGER = {"detseg": 23, "detseg/models/yolo": 13}
 """Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
 
 MAY_BE_SMALLER = {"detseg/evaluation", "detseg/tuning", "detseg/training/resume"}

@@ -16,7 +16,6 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
-from rich.console import Console
 
 from detseg.training.optim.freezing import NORMALIZATION
 from detseg.training.setup.build import build_data, build_task
@@ -76,11 +75,10 @@ def first_steps(config_path: Path, folder: Path, world_size: int, overrides: tup
     """Train for some steps on global batches of four, without a validation; normalisation is not trained, since its
     statistics are those of a process's own batch."""
     config = tiny_config(config_path, None, *PLAIN, *overrides, f"data.batch_size={4 // world_size}")
-    console = Console(quiet=True)
     L.seed_everything(config.seed, verbose=False)
-    train_set, val_set = open_data(config, console)
-    config = settings_from_data(config, train_set, console)
-    task = build_task(config, train_set.classes, console, load_pretrained=False)
+    train_set, val_set = open_data(config)
+    config = settings_from_data(config, train_set)
+    task = build_task(config, train_set.classes, load_pretrained=False)
     for module in task.model.modules():
         if isinstance(module, NORMALIZATION):
             module.requires_grad_(False)

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from rich.console import Console
 
 from detseg.benchmark.results import Results
 from detseg.checkpoint import read_model_checkpoint
@@ -87,19 +86,18 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
     """
     batch_size, accelerator = config.data.num_images, config.trainer.accelerator
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
-    quiet = Console(quiet=True, force_terminal=False)
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
         folder = Path(name)
         config = with_synthetic_data(config, folder) if synthetic else _without_download(config, folder)
         begin = time.perf_counter()
         try:
-            train_set, val_set = open_data(config, quiet)
+            train_set, val_set = open_data(config)
         except DataError as error:
             raise DataError(f"{error}; or use synthetic images: --synthetic") from error
         results.add("start", "opening the data", "s", [time.perf_counter() - begin])
-        config = settings_from_data(config, train_set, quiet)
+        config = settings_from_data(config, train_set)
         begin = time.perf_counter()
-        task = build_task(config, train_set.classes, quiet, load_pretrained=False)
+        task = build_task(config, train_set.classes, load_pretrained=False)
         results.add("start", "building the model", "s", [time.perf_counter() - begin])
         if checkpoint is not None:
             _load_weights(task, checkpoint)

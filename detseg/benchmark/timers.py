@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from torch.nn.utils import clip_grad_norm_
 
 from detseg.benchmark.diagnose import BACKWARD, COPY, FORWARD, LOSSES, OVERHEAD, UPDATE, Diagnosis, diagnose
@@ -175,8 +174,7 @@ def time_steps(setup: Setup, results: Results, steps: int | None) -> None:
     changes = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False, "fast_dev_run": False}
     changes |= {"max_epochs": 1, "num_previews": 0, "early_stopping_patience": None}
     config = setup.config.model_copy(update={"trainer": setup.config.trainer.model_copy(update=changes)})
-    silent = Console(quiet=True, force_terminal=False)  # on a terminal there would be a progress bar
-    trainer: Any = build_trainer(config, setup.folder / "run", f"val/{setup.task.criterion}", silent)
+    trainer: Any = build_trainer(config, setup.folder / "run", f"val/{setup.task.criterion}", progress=False)
     trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BestAndLast | StopWhenAsked)]
     batches = _TrainingBatches(setup, steps)
     trainer.fit(setup.task, train_dataloaders=batches)

@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.console import messages_on_console
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import did_you_mean, printable
 
@@ -78,7 +79,8 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error
             stream.reconfigure(errors="backslashreplace")
     try:
-        main(arguments)
+        with messages_on_console():
+            main(arguments)
         sys.stdout.flush()
     except DetsegError as error:
         # In other errors a line break comes from the name of a file, and must not look like another message.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import nn
 
@@ -18,6 +18,7 @@ from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.config.schema.rcnn import MaskRcnnConfig
+from detseg.console import console, messages_on_console, rendered
 from detseg.data.build import Split, open_dataset
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
@@ -35,12 +36,15 @@ from detseg.ops.images import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, DetectorOutput
 
+logger = logging.getLogger("detseg")
+
 EVALUATION_ADVICE = (
     "lower, in this order: data.batch_size, which changes no number; for main memory data.num_workers; "
     "data.image_size, which changes the numbers; or take a device with more memory (--device)"
 )
 
 
+@messages_on_console()
 def evaluate_checkpoint(
     checkpoint: Path,
     split: Split,
@@ -64,7 +68,6 @@ def evaluate_checkpoint(
     Raises:
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
-    console = Console(markup=False, emoji=False)
     target = find_device(device)
     model, trained_config, contents = load_model(checkpoint)
     config = config or trained_config
@@ -72,7 +75,7 @@ def evaluate_checkpoint(
         raise ConfigError(f"--save-coco: is for detectors; {checkpoint} holds a {config.model.name}")
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
-        console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
+        logger.info(f"{dataset.name}: {line}")
     evaluator = build_evaluator(config, contents.classes)
     entries: list[dict[str, object]] = []
     with MemoryErrors(EVALUATION_ADVICE) as errors:
@@ -82,13 +85,13 @@ def evaluate_checkpoint(
                 entries += _coco_entries(batch, found, contents.classes)
         result = evaluator.compute()
     report = _write_report(result, checkpoint, split, config)
-    console.print(result.table())
+    logger.info(rendered(result.table()))
     for line in result.explain():
-        console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"written: {report}", highlight=False, soft_wrap=True)
+        logger.info(line)
+    logger.info(f"written: {report}")
     if coco_dir is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, masks=isinstance(config.model, MaskRcnnConfig))
-        console.print(f"written: {coco_dir}/{written}", highlight=False, soft_wrap=True)
+        logger.info(f"written: {coco_dir}/{written}")
     return result
 
 
@@ -183,7 +186,7 @@ def predictions(
         batch_size=config.data.num_images,
         num_workers=min(config.data.num_workers, 2),
     )
-    for number, batch in enumerate(track(loader, description="evaluating", transient=True), 1):
+    for number, batch in enumerate(track(loader, description="evaluating", transient=True, console=console), 1):
         errors.doing = f"batch {number} of the evaluation, {describe_batch(batch)}"
         batch = batch.to(device)
         yield batch, predict(to_float(batch.images))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -26,15 +25,10 @@ from detseg.structures import ClassTable
 Model = YoloDetector | RCNNDetector | SemanticSegmenter
 
 
-def _silent(line: str) -> None:
-    """Tells nobody."""
-
-
 def build_model(
     config: YoloConfig | FasterRcnnConfig | MaskRcnnConfig | FcnConfig | UNetConfig,
     classes: ClassTable,
     load_pretrained: bool = True,
-    say: Callable[[str], None] = _silent,
 ) -> Model:
     """The model that ``config`` describes, with weights at their start.
 
@@ -42,7 +36,6 @@ def build_model(
         config: the ``model`` section; what is fitted to the data (anchors, class weights) must be given.
         classes: of the data.
         load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
-        say: is told, in lines, what was loaded of a published detector.
 
     Raises:
         ConfigError: no such backbone, or a setting that does not apply.
@@ -52,7 +45,7 @@ def build_model(
         case YoloConfig():
             return build_detector(config, len(classes), load_pretrained)
         case FasterRcnnConfig() | MaskRcnnConfig():
-            return build_rcnn(config, classes, load_pretrained, say)
+            return build_rcnn(config, classes, load_pretrained)
         case FcnConfig() | UNetConfig():
             return build_segmenter(config, len(classes), load_pretrained)
 

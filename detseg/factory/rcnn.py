@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -59,7 +58,6 @@ def build_rcnn(
     config: FasterRcnnConfig | MaskRcnnConfig,
     classes: ClassTable,
     load_pretrained: bool,
-    say: Callable[[str], None],
 ) -> RCNNDetector:
     """The two-stage detector that ``config`` describes, with weights at their start.
 
@@ -67,7 +65,6 @@ def build_rcnn(
         config: the ``model`` section; what a published variant decides of it is not looked at.
         classes: of the data; published heads are kept where they are COCO's.
         load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
-        say: is told, in lines, what was loaded of published weights.
 
     Raises:
         ConfigError: no such backbone or variant, or a setting that does not apply to it or does not fit another one.
@@ -91,7 +88,7 @@ def build_rcnn(
         outputs,
     )
     if config.weights is not None and load_pretrained:
-        load_published(model, published, keep_heads=outputs is not None, say=say)
+        load_published(model, published, keep_heads=outputs is not None)
     return model
 
 

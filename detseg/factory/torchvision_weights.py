@@ -7,9 +7,10 @@ torchvision's names, old files its old ones; each is loaded, or said to be skipp
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -28,6 +29,8 @@ from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import ClassTable
+
+logger = logging.getLogger("detseg")
 
 PUBLISHED: dict[tuple[str, str], Any] = {
     ("faster_rcnn", "resnet50_fpn"): FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
@@ -87,14 +90,13 @@ def coco_outputs(weights: Any, classes: ClassTable) -> tuple[int, ...] | None:
     return tuple(outputs[name] for name in classes.names)
 
 
-def load_published(model: nn.Module, weights: Any, keep_heads: bool, say: Callable[[str], None]) -> None:
+def load_published(model: nn.Module, weights: Any, keep_heads: bool) -> None:
     """Load a published file into a detector of its architecture, and say what became of each tensor.
 
     Args:
         model: an ``RCNNDetector``.
         weights: the entry of torchvision's weights API.
         keep_heads: load the layers that have a row for each class, too; else they stay as they are.
-        say: is told, in a few lines, what was loaded, skipped and left new.
 
     Raises:
         DetsegError: the file cannot be had, is damaged, or does not fit the model.
@@ -116,7 +118,7 @@ def load_published(model: nn.Module, weights: Any, keep_heads: bool, say: Callab
         )
     model.load_state_dict(loaded, strict=False)
     for line in _report(path, theirs, ours, loaded, per_class, counters, new):
-        say(f"weights: coco: {line}")
+        logger.info(f"weights: coco: {line}")
 
 
 def published_path(weights: Any) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 
+from detseg.console import console, messages_on_console
 from detseg.data.images.find import find_images
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, write_picture
@@ -21,6 +22,8 @@ from detseg.predict.outputs import DetectionOutput, Output, SegmentationOutput
 from detseg.predict.segmentation import SegmentationPredictor
 from detseg.predict.writing import replace_text
 
+logger = logging.getLogger("detseg")
+
 SCORE_THRESHOLD = 0.3
 """Detections below it are left out of files, unless another threshold is given."""
 
@@ -30,6 +33,7 @@ UNREADABLE = "unreadable.txt"
 """The pictures of the last run that could not be read, with the reason, one a line; only where there are any."""
 
 
+@messages_on_console()
 def predict_files(
     checkpoint: Path,
     sources: Sequence[Path],
@@ -64,7 +68,6 @@ def predict_files(
             output that would overwrite an input; and, after all others are done and written, pictures that cannot be
             read (``unreadable.txt`` lists them).
     """
-    console = Console(markup=False, emoji=False)
     pictures = find_pictures(sources)
     targets = _targets(pictures, out)
     output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)
@@ -84,7 +87,7 @@ def predict_files(
             write_picture(target, drawn)
         errors.doing = "writing the results"
         out.mkdir(parents=True, exist_ok=True)
-        console.print(output.finish(), highlight=False, soft_wrap=True)
+        logger.info(output.finish())
     _list_unreadable(unreadable, len(pictures), out / UNREADABLE)
 
 

@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
-from functools import partial
 from pathlib import Path
 from typing import cast
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.console import console, messages_on_console
 from detseg.errors import ConfigError
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed.processes import first_speaks
 from detseg.training.resume.compatible import why_over
-from detseg.training.setup.build import build_data, build_task, guard_data
+from detseg.training.setup.build import build_data, build_task, describe_model, guard_data
 from detseg.training.setup.preparation import open_data, settings_from_data
 from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
 from detseg.tuning.batch_size import gpu_of_run, with_batch_size
 
+logger = logging.getLogger("detseg")
 
+
+@messages_on_console()
 def train(config: ExperimentConfig, config_path: Path, resume: str | None = None) -> Path:
     """Train what ``config`` describes.
 
@@ -46,28 +49,28 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         DetsegError: something in the settings, the data or the checkpoint is wrong.
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
-    console = Console(quiet=not _is_first_process(), markup=False, emoji=False)
+    console.quiet = not _is_first_process()
     run_dir, checkpoint = _run_directory(config, config_path, resume)
-    say = partial(console.print, highlight=False, soft_wrap=True)
     if checkpoint is not None and resume in ("last", "auto"):
-        checkpoint = sound_checkpoint(checkpoint, say)
+        checkpoint = sound_checkpoint(checkpoint)
     if checkpoint is not None and resume == "auto":
         over = why_over(read_raw_checkpoint(checkpoint), config_to_dict(config), config.trainer.max_epochs)
         if over is not None:  # a job that a cluster has started once more
-            say(over)
+            logger.info(over)
             return run_dir
     if config.seed >= 2**32:
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     if config.data.batch_size == "auto" and checkpoint is None:
         gpu_of_run(config)  # an error before the data is read
     L.seed_everything(config.seed, verbose=False)
-    train_set, val_set = open_data(config, console)
-    config = settings_from_data(config, train_set, console)
-    config = with_batch_size(config, train_set, checkpoint, console)
-    task = build_task(config, train_set.classes, console, load_pretrained=checkpoint is None)
-    task.data_guard = guard_data(config, train_set, val_set, console)
+    train_set, val_set = open_data(config)
+    config = settings_from_data(config, train_set)
+    config = with_batch_size(config, train_set, checkpoint)
+    task = build_task(config, train_set.classes, load_pretrained=checkpoint is None)
+    logger.info(f"model: {describe_model(config, task.model)}")
+    task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
-    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", console, data.bad_samples, task.model.backbone)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, task.model.backbone)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
@@ -75,14 +78,12 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
-            console.print(
-                f"stopped; what was saved last is in {run_dir}: go on with --resume", highlight=False, soft_wrap=True
-            )
+            logger.info(f"stopped; what was saved last is in {run_dir}: resume with --resume")
         raise
     for line in data.lines():
-        console.print(line, highlight=False, soft_wrap=True)
+        logger.info(line)
     if trainer.is_global_zero:
-        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir, console)
+        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir)
     return run_dir
 
 
@@ -114,7 +115,7 @@ def _is_first_process() -> bool:
     return int(getattr(rank_zero_only, "rank", 0)) == 0
 
 
-def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None, console: Console) -> None:
+def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None) -> None:
     """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
     stopper = trainer.early_stopping_callback
     if stopper is not None and stopper.wait_count >= stopper.patience:
@@ -123,17 +124,14 @@ def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None, console: Con
         reason = (
             f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
         )
-        console.print(
-            f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations",
-            highlight=False,
-        )
+        logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
     if task.result is not None:
         for line in task.result.explain():
-            console.print(line, highlight=False, soft_wrap=True)
+            logger.info(line)
     if run_dir is None:
-        console.print("fast_dev_run: one batch of training and one of validation went through; nothing was written")
+        logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return
-    console.print(f"checkpoints, metrics and pictures: {run_dir}", highlight=False, soft_wrap=True)
+    logger.info(f"checkpoints, metrics and pictures: {run_dir}")
 
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:

@@ -6,6 +6,7 @@ Each trial makes training steps and a validation on the largest and fullest imag
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.training import OptimizerConfig, SgdConfig
+from detseg.console import console
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.sampling import SIZE_STEP
 from detseg.errors import CheckpointError, ConfigError
@@ -31,6 +32,8 @@ from detseg.training.setup.build import build_task
 from detseg.training.setup.precision import resolve_precision
 from detseg.training.setup.preparation import AnyDataset
 from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
 
 REFERENCE_BATCH = 16
 """The batch that ``optimizer.lr`` is for where the batch is to be found: the default of ``data.batch_size``."""
@@ -46,7 +49,6 @@ def with_batch_size(
     config: ExperimentConfig,
     train_set: AnyDataset,
     checkpoint: Path | None,
-    console: Console,
     device: torch.device | None = None,
 ) -> ExperimentConfig:
     """The settings with numbers for ``data.batch_size: auto`` and the ``optimizer.lr`` that goes with it.
@@ -57,7 +59,6 @@ def with_batch_size(
         config: the settings; returned as they are where they give a number.
         train_set: its fullest image counts.
         checkpoint: that of the run that is resumed; its batch is taken, and nothing is tried.
-        console: where the numbers are printed.
         device: where batches are tried; None: the GPU of the run.
 
     Raises:
@@ -81,11 +82,7 @@ def with_batch_size(
     rate = scaled_rate(config.optimizer, num_images)
     ratio = f"{num_images}/{REFERENCE_BATCH}"
     factor = ratio if isinstance(config.optimizer, SgdConfig) else f"sqrt({ratio})"
-    console.print(
-        f"data.batch_size={num_images}: {why}; optimizer.lr={rate:g} ({config.optimizer.lr:g} x {factor})",
-        highlight=False,
-        soft_wrap=True,
-    )
+    logger.info(f"data.batch_size={num_images}: {why}; optimizer.lr={rate:g} ({config.optimizer.lr:g} x {factor})")
     data = config.data.model_copy(update={"batch_size": num_images})
     optimizer = config.optimizer.model_copy(update={"lr": rate})
     return config.model_copy(update={"data": data, "optimizer": optimizer})
@@ -263,7 +260,7 @@ def _largest(config: ExperimentConfig, train_set: AnyDataset, worst: WorstImage,
     one = config.data.model_copy(update={"batch_size": 1})
     config = config.model_copy(update={"trainer": plain, "data": one})
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        task = build_task(config, train_set.classes, Console(quiet=True), load_pretrained=False)
+        task = build_task(config, train_set.classes, load_pretrained=False)
         trial = Trial(task, config, worst, device)
         largest = largest_batch(trial.fits, min(len(train_set), LARGEST))
     del task, trial

@@ -76,7 +76,7 @@ def test_a_signal_to_the_whole_group_saves_and_says_so_in_one_line(
     step = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["global_step"]
     # In one line, and none of Lightning's tips and warnings.
     assert errors == (
-        f"stopped by {sent.name} after step {step}; everything is saved in {run_dir}: go on with --resume\n"
+        f"stopped by {sent.name} after step {step}; everything is saved in {run_dir}: resume with --resume\n"
     )
     lines += output.splitlines()
     foreign = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in SPOKEN)]

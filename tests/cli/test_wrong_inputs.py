@@ -88,7 +88,7 @@ TRAIN = [
         f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}",
     ),
     ([CONFIG, *ONE_EPOCH, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or go on with --resume"),
+    ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or resume with --resume"),
     ([CONFIG, "run_dir=file"], "file/checkpoints: Not a directory"),
     (
         [CONFIG, "--resume"],

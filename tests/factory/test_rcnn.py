@@ -33,7 +33,7 @@ def mask(**changes: Any) -> MaskRcnnConfig:
 
 
 def build(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable = CLASSES) -> RCNNDetector:
-    return build_rcnn(config, classes, False, lambda line: None)
+    return build_rcnn(config, classes, False)
 
 
 def small_mask_settings() -> dict[str, Any]:

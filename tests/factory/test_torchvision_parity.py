@@ -69,7 +69,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
             "score_threshold": 0.02,
             "max_detections": 30,
         }
-        ours = build_rcnn(settings(key, **changes), CLASSES, True, lambda line: None)
+        ours = build_rcnn(settings(key, **changes), CLASSES, True)
     return key, theirs, ours
 
 

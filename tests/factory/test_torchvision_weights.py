@@ -28,6 +28,7 @@ from tests.factory.torchvision_models import (
     settings,
     with_old_names,
 )
+from tests.heard import heard
 
 MASK = ("mask_rcnn", "resnet50_fpn")
 THREE = ClassTable(("cat", "dog", "unicorn"))
@@ -58,9 +59,8 @@ def load_from(
     folder: Path, key: tuple[str, str], state: dict[str, Tensor], classes: ClassTable
 ) -> tuple[Any, list[str]]:
     """The model that a file gives, and the lines that were said."""
-    lines: list[str] = []
-    with published_file(folder, key, state):
-        model = build_rcnn(settings(key), classes, True, lines.append)
+    with published_file(folder, key, state), heard() as lines:
+        model = build_rcnn(settings(key), classes, True)
     return model, lines
 
 
@@ -85,7 +85,7 @@ class TestClassesOfCoco:
         with published_file(tmp_path, LIGHT, state):
             theirs = as_published(LIGHT, box_score_thresh=0.001, box_detections_per_img=10_000).eval()
             config = settings(LIGHT, score_threshold=0.001, max_detections=10_000)
-            ours = build_rcnn(config, SHUFFLED, True, lambda line: None).eval()
+            ours = build_rcnn(config, SHUFFLED, True).eval()
         images = torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(2))
         (want,), (got,) = theirs(list(images)), ours.predict(images)
         names = [WEIGHTS.meta["categories"][label] for label in want["labels"].tolist()]
@@ -185,7 +185,7 @@ def test_a_checkpoint_needs_no_published_file(hub: Path, classes: ClassTable, mo
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse(AssertionError("downloads")))
     data = {"model": settings(LIGHT).model_dump(mode="json", exclude_defaults=True), "data": {"name": "shapes"}}
     config = config_from_dict(data, "test")
-    model = build_rcnn(settings(LIGHT), classes, False, lambda line: None)
+    model = build_rcnn(settings(LIGHT), classes, False)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     entry = model_entry(config.model_dump(mode="json"), classes)
     save_atomically({ENTRY: entry, "state_dict": state, "epoch": 1}, hub / "a.ckpt")
@@ -198,7 +198,7 @@ def test_a_checkpoint_needs_no_published_file(hub: Path, classes: ClassTable, mo
 class TestFiles:
     def build(self) -> None:
         with torch.device("meta"):  # no weights are drawn for a model that fails
-            build_rcnn(settings(LIGHT), THREE, True, lambda line: None)
+            build_rcnn(settings(LIGHT), THREE, True)
 
     def test_hash_of_a_name(self, tmp_path: Path) -> None:
         """FIPS 180-2, appendix B.1: the SHA-256 of "abc" begins with ba7816bf."""
@@ -257,7 +257,7 @@ class TestFiles:
             torch.save(random_state(LIGHT), path)
 
         monkeypatch.setattr("torch.hub.download_url_to_file", download)
-        build_rcnn(settings(LIGHT), THREE, True, lambda line: None)
+        build_rcnn(settings(LIGHT), THREE, True)
         assert asked == [(WEIGHTS.url, str(hub / FILE), "907ea3f9", True)]
         (hub / FILE).unlink()
 
@@ -268,7 +268,7 @@ class TestFiles:
         digits = hashlib.sha256((hub / "x").read_bytes()).hexdigest()[:8]
         path = (hub / "x").rename(hub / f"x-{digits}.pth")
         monkeypatch.setattr(type(WEIGHTS), "url", property(lambda self: f"https://nowhere.invalid/{path.name}"))
-        lines: list[str] = []
-        build_rcnn(settings(LIGHT), THREE, True, lines.append)
+        with heard() as lines:
+            build_rcnn(settings(LIGHT), THREE, True)
         assert re.match(rf"weights: coco: 280 of 284 tensors of x-{digits}\.pth loaded", lines[0])
         path.unlink()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from io import StringIO
 from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from detseg.config.load import config_from_dict
 from detseg.models.compile import settling
@@ -39,7 +37,7 @@ def test_losses_run_compiled_graphs(name: str, wanted: bool, monkeypatch: pytest
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
     settings = {"model": MODELS[name], "data": {"name": "voc", "root": "x"}, "trainer": {"compile": wanted}}
     config = config_from_dict(settings, "settings")
-    task = build_task(config, ClassTable(("a", "b")), Console(file=StringIO()), load_pretrained=False)
+    task = build_task(config, ClassTable(("a", "b")), load_pretrained=False)
     model = task.model.train()
     images = torch.rand(2, 3, 32, 64)
     targets = [BoxTargets.empty()] * 2 if name == "yolo" else torch.zeros(2, 32, 64, dtype=torch.uint8)
@@ -65,7 +63,7 @@ def test_nothing_is_compiled_while_normalisation_takes_in_its_first_batches(monk
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=noting))
     settings = {"model": MODELS["yolo"], "data": {"name": "voc", "root": "x"}, "trainer": {"compile": True}}
     config = config_from_dict(settings, "settings")
-    task = build_task(config, ClassTable(("a", "b")), Console(file=StringIO()), load_pretrained=False)
+    task = build_task(config, ClassTable(("a", "b")), load_pretrained=False)
     task.model.train()
     images, targets = torch.rand(2, 3, 32, 64), [BoxTargets.empty()] * 2
     fresh_until = next(n for n in range(1000) if 1 / (n + 1) < min(m for _, m in task.fresh_norms._norms.values()))

@@ -89,12 +89,12 @@ def test_published_weights_with_the_right_name_run_no_code(
         path.parent.mkdir()
         path.write_bytes(hostile.CODE[name](target))
         with pytest.raises(DetsegError, match=r"SHA-256 does not begin with the digits in its name"):
-            load_published(torch.nn.Identity(), weights, True, print)
+            load_published(torch.nn.Identity(), weights, True)
         monkeypatch.setattr(
             "detseg.factory.torchvision_weights.has_hash_of_name", lambda path: True
         )  # a collision of 32 bits
         with pytest.raises(DetsegError, match="is damaged, torch reads no weights in it"):
-            load_published(torch.nn.Identity(), weights, True, print)
+            load_published(torch.nn.Identity(), weights, True)
     finally:
         torch.hub.set_dir(before)
     assert not target.exists()

@@ -17,6 +17,7 @@ from PIL import Image
 from detseg.checkpoint import read_raw_checkpoint
 from detseg.errors import CheckpointError, DataError
 from detseg.training.run import train
+from tests.heard import heard
 from tests.tiny import tiny_config, write_colors, write_config, write_segmentation_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,9 +65,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     found = Run(folder, write_config(folder / "tiny.yaml", data), "")
     found.bad.write_bytes(found.bad.read_bytes()[:100])
     A.save(A.Compose([A.RandomRotate90(p=0.2)]), found.pipeline, data_format="json")
-    with pytest.MonkeyPatch.context() as patch:
-        lines: list[str] = []
-        patch.setattr("rich.console.Console.print", lambda self, line, **_: lines.append(str(line)))
+    with heard() as lines:
         found.train(folder / "run", "trainer.max_epochs=2")
     return Run(folder, found.config_path, "\n".join(lines))
 

@@ -112,7 +112,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
             train(config, tiny_run.config_path)
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     parts = tmp_path / "parts"
-    assert f"stopped; what was saved last is in {parts}: go on with --resume" in capsys.readouterr().out
+    assert f"stopped; what was saved last is in {parts}: resume with --resume" in capsys.readouterr().out
     assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 2
 
     assert train(config, tiny_run.config_path, resume="last") == parts

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.load import config_from_dict
@@ -22,6 +20,7 @@ from detseg.training.run import train
 from detseg.training.setup.build import build_task
 from detseg.training.setup.preparation import AnyDataset
 from detseg.tuning.batch_size import Trial, WorstImage, gpu_of_run, largest_batch, scaled_rate, with_batch_size
+from tests.heard import heard
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
 from tests.tiny import write_segmentation_config as write_unet_config
 from tests.training.stub import OneWeight, task_of
@@ -115,7 +114,7 @@ def trial_of(config: ExperimentConfig) -> Trial:
     data = config.data.model_copy(update={"batch_size": 1})
     config = config.model_copy(update={"data": data})
     images = train_set(config)
-    task = build_task(config, images.classes, Console(quiet=True), load_pretrained=False)
+    task = build_task(config, images.classes, load_pretrained=False)
     return Trial(task, config, WorstImage.of(config, images), CPU)
 
 
@@ -153,14 +152,16 @@ def test_the_numbers_are_those_by_hand_and_nothing_else_changes(yolo: Settings) 
     """All 12 training images fit into main memory; 0.01 x sqrt(12 / 16) = 0.00866."""
     config = yolo()
     states = torch.get_rng_state(), random.getstate()
-    console = Console(record=True, width=500, file=sys.stderr)
-    found = with_batch_size(config, train_set(config), None, console, CPU)
+    with heard() as lines:
+        found = with_batch_size(config, train_set(config), None, CPU)
+        assert with_batch_size(found, train_set(config), None) is found
     assert found == yolo("data.batch_size=12", "optimizer.lr=0.00866")
-    assert with_batch_size(found, train_set(config), None, console) is found
-    assert console.export_text().strip() == (
-        "data.batch_size=12: the largest that fits on cpu with images of 64 x 64 pixels and 2 objects; "
-        "optimizer.lr=0.00866 (0.01 x sqrt(12/16))"
-    )
+    assert lines == [
+        (
+            "data.batch_size=12: the largest that fits on cpu with images of 64 x 64 pixels and 2 objects; "
+            "optimizer.lr=0.00866 (0.01 x sqrt(12/16))"
+        )
+    ]
     assert torch.equal(states[0], torch.get_rng_state())
     assert states[1] == random.getstate()
 
@@ -175,7 +176,7 @@ def test_it_needs_a_cuda_gpu(yolo: Settings, tmp_path: Path) -> None:
 def test_on_a_gpu(yolo: Settings) -> None:
     config = yolo("trainer.accelerator=gpu", "trainer.devices=1")
     assert gpu_of_run(config) == torch.device("cuda", 0)
-    assert with_batch_size(config, train_set(config), None, Console(quiet=True)).data.batch_size == 12
+    assert with_batch_size(config, train_set(config), None).data.batch_size == 12
     with pytest.raises(ConfigError, match="is found by one process, and this run has several"):
         gpu_of_run(yolo("trainer.accelerator=gpu", "trainer.num_nodes=2"))
 
@@ -194,7 +195,7 @@ def test_a_checkpoint_that_does_not_say_its_batch(tiny_run: TinyRun, yolo: Setti
     entry = {"format": read_raw_checkpoint(tiny_run.best)[ENTRY]["format"]}
     torch.save({"state_dict": {}, ENTRY: entry}, tmp_path / "silent.ckpt")
     with pytest.raises(CheckpointError, match=r"does not say its data\.batch_size"):
-        with_batch_size(yolo(), train_set(yolo()), tmp_path / "silent.ckpt", Console(quiet=True))
+        with_batch_size(yolo(), train_set(yolo()), tmp_path / "silent.ckpt")
 
 
 def test_batches_of_an_unknown_size_cannot_be_counted(yolo: Settings) -> None:

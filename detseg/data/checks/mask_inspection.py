@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
+from detseg.console import console
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.datasets.segmentation import PictureMasks, SegmentationDataset
 from detseg.data.images.mask_encoding import MaskEncoding
@@ -68,7 +68,7 @@ def inspect_masks(
 
 def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
     """Each index with what ``_inspect`` finds, in order; threads read ahead, since decoders release the GIL."""
-    pool, console = ThreadPoolExecutor(min(8, os.cpu_count() or 1)), Console(stderr=True)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     try:
         found = track(pool.map(partial(_inspect, dataset), indices), "checking masks", len(indices), **bar)

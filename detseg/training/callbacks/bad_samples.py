@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import lightning as L
 import numpy as np
 import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
-from rich.console import Console
 
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.training.distributed.processes import Processes
 from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
 
 _KEY = "bad_samples"
 """Of the entry in checkpoints."""
@@ -30,13 +32,11 @@ class BadSampleLog(Callback):
     Args:
         bad: the list, which the training loader fills.
         file: where the first process writes it; None: nowhere.
-        console: where the number is printed when an epoch has found new ones.
     """
 
-    def __init__(self, bad: BadSampleList, file: Path | None, console: Console) -> None:
+    def __init__(self, bad: BadSampleList, file: Path | None) -> None:
         self.bad = bad
         self.file = file
-        self.console = console
         self._told = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
@@ -58,7 +58,7 @@ class BadSampleLog(Callback):
         if len(self.bad) > self._told and not ends:
             self._told = len(self.bad)
             for line in self.bad.lines():
-                self.console.print(line, highlight=False, soft_wrap=True)
+                logger.info(line)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Adds the list of all processes."""

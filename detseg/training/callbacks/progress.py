@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from datetime import timedelta
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, RichProgressBar
-from rich.console import Console
 
+from detseg.console import console
 from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
 
 
 class EpochLines(Callback):
     """One line an epoch: losses, metrics, rate, images a second and the time left; fits logs and terminals alike."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self) -> None:
         self._begin = 0.0
         self._first_epoch = 0
         self._epoch_begin = 0.0
@@ -56,7 +58,7 @@ class EpochLines(Callback):
         parts += [f"{label} {float(metrics[name]):.3f}" for name, label in labels.items() if name in metrics]
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         parts += [f"lr {rate:.2e}", f"{self._images_a_second:.1f} img/s", f"left {eta}"]
-        self.console.print("  ".join(parts), highlight=False, soft_wrap=True)
+        logger.info("  ".join(parts))
 
     @staticmethod
     def _validated(trainer: L.Trainer) -> bool:
@@ -73,7 +75,7 @@ class ValidateLastEpoch(Callback):
             trainer.check_val_every_n_epoch = 1
 
 
-def progress_callbacks(console: Console) -> list[Callback]:
+def progress_callbacks() -> list[Callback]:
     """A bar for terminals (losses, rate, ETA), and a line an epoch for everybody."""
     bar: list[Callback] = [RichProgressBar(leave=False)] if console.is_terminal else []
-    return [*bar, EpochLines(console)]
+    return [*bar, EpochLines()]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -15,6 +16,8 @@ from torch.nn.utils import get_total_norm
 from detseg.errors import DetsegError
 from detseg.training.distributed.processes import Processes
 from detseg.training.nan.diagnosis import StepContext, diagnose
+
+logger = logging.getLogger("detseg")
 
 _KEPT_NORMS = 50
 _ADVICE = "lower optimizer.lr, or set trainer.precision=float32"
@@ -28,7 +31,6 @@ class StepGuard:
     Args:
         on_nan: stop the run, or skip the step, where a loss or the gradient is not finite.
         max_steps: most steps of a run that are skipped.
-        say: called with a line for every skipped step.
 
     Attributes:
         num_skipped: steps of the run that were skipped.
@@ -36,10 +38,8 @@ class StepGuard:
         norms: of the gradients of the last 50 steps of this process.
     """
 
-    def __init__(
-        self, on_nan: Literal["stop", "skip"] = "stop", max_steps: int = 10, say: Callable[[str], object] = print
-    ) -> None:
-        self.on_nan, self.max_steps, self.say = on_nan, max_steps, say
+    def __init__(self, on_nan: Literal["stop", "skip"] = "stop", max_steps: int = 10) -> None:
+        self.on_nan, self.max_steps = on_nan, max_steps
         self.num_skipped = 0
         self.norm: Tensor | None = None
         self.norms: deque[float] = deque(maxlen=_KEPT_NORMS)
@@ -74,7 +74,7 @@ class StepGuard:
             over = f"{self.num_skipped} steps of the run were skipped already (trainer.max_nan_steps); "
             raise DetsegError(f"{where}: {line}; {over if self.num_skipped else ''}if no sample is at fault, {_ADVICE}")
         self.num_skipped += 1
-        self.say(f"{where}: skipped ({self.num_skipped} of at most {self.max_steps}): {line}")
+        logger.warning(f"{where}: skipped ({self.num_skipped} of at most {self.max_steps}): {line}")
         optimizer.zero_grad(set_to_none=True)
         return False
 

@@ -6,7 +6,8 @@ fit the checkpoint's tensors, be overruled by its state, or make another run of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +17,8 @@ from detseg.data.checks.fingerprint import Fingerprint
 from detseg.errors import CheckpointError, ConfigError
 from detseg.messages import quoted
 from detseg.structures import ClassTable
+
+logger = logging.getLogger("detseg")
 
 MAY_CHANGE = frozenset(
     {
@@ -97,12 +100,10 @@ class DataGuard:
     Attributes:
         fingerprints: of each data set by its name, ``train`` and ``val``; kept in every checkpoint.
         on_change: what happens when they differ.
-        say: prints a line.
     """
 
     fingerprints: dict[str, Fingerprint]
     on_change: Literal["error", "warn"]
-    say: Callable[[str], None]
 
     def check(self, then: Mapping[str, Mapping[str, object]] | None) -> None:
         """Compare with the fingerprints that the checkpoint holds; None: it is of a version that kept none.
@@ -112,7 +113,9 @@ class DataGuard:
         """
         now, then = self.fingerprints, then or {}
         if any(then[name].get("version") != now[name]["version"] for name in now if name in then):
-            self.say("the data was not compared with what the run began with: another version of detseg wrote it down")
+            logger.warning(
+                "the data was not compared with that of the run's start: another version of detseg wrote it down"
+            )
             return
         changes = [line for name in now for line in _data_changes(name, then.get(name, {}), now[name])]
         if not changes:
@@ -120,7 +123,7 @@ class DataGuard:
         message = f"the data is not what the run began with: {'; '.join(changes)}"
         if self.on_change == "error":
             raise CheckpointError(f"{message}; bring the data back, or go on with what it is now: data.on_change=warn")
-        self.say(f"warning: {message}; the run goes on with what it is now (data.on_change=warn)")
+        logger.warning(f"{message}; the run goes on with what it is now (data.on_change=warn)")
 
 
 def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from rich.console import Console
+from torch import nn
 
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
@@ -30,25 +28,21 @@ from detseg.training.setup.preparation import AnyDataset
 from detseg.training.task import Task
 
 
-def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, load_pretrained: bool) -> Task:
+def build_task(config: ExperimentConfig, classes: ClassTable, load_pretrained: bool) -> Task:
     """The model that the settings describe, in the task that trains its kind.
 
     Args:
         config: the settings; what follows from the data is filled in.
         classes: of the data.
-        console: where the model is announced.
         load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
 
     Raises:
         ConfigError: the model cannot be built.
         DetsegError: published weights could not be loaded.
     """
-    model = build_model(config.model, classes, load_pretrained, partial(console.print, highlight=False, markup=False))
+    model = build_model(config.model, classes, load_pretrained)
     if config.trainer.sync_batchnorm:
         model = with_synchronised_norm(model)
-    num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    name = f"{config.model.name} on {_network_name(config)}"
-    console.print(f"model: {name}, {num_parameters / 1e6:.2f} M parameters", highlight=False)
     task = _task_class(config)(
         model,
         classes,
@@ -59,21 +53,19 @@ def build_task(config: ExperimentConfig, classes: ClassTable, console: Console, 
         config.trainer.ema_warmup_steps,
         config_to_dict(config),
         config.model.backbone,
-        StepGuard(
-            config.trainer.on_nan,
-            config.trainer.max_nan_steps,
-            partial(console.print, highlight=False, markup=False, soft_wrap=True),
-        ),
+        StepGuard(config.trainer.on_nan, config.trainer.max_nan_steps),
     )
     if config.trainer.compile:
         compile_networks(model)
     return task
 
 
-def _network_name(config: ExperimentConfig) -> str:
-    """The backbone, or the published network that decides it."""
+def describe_model(config: ExperimentConfig, model: nn.Module) -> str:
+    """The model in one line: its kind, its backbone or the published network, its size."""
     variant = getattr(config.model, "variant", "custom")
-    return config.model.backbone.name if variant == "custom" else f"{variant} (a published network)"
+    network = config.model.backbone.name if variant == "custom" else f"{variant} (a published network)"
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{config.model.name} on {network}, {num_parameters / 1e6:.2f} M parameters"
 
 
 def _task_class(config: ExperimentConfig) -> type[Task]:
@@ -102,13 +94,12 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
     )
 
 
-def guard_data(config: ExperimentConfig, train_set: AnyDataset, val_set: AnyDataset, console: Console) -> DataGuard:
+def guard_data(config: ExperimentConfig, train_set: AnyDataset, val_set: AnyDataset) -> DataGuard:
     """What notices, when the run goes on, that the data is another."""
     pipeline = TrainTransform(_augmentation(config)).pipeline_content
     return DataGuard(
         {"train": fingerprint(train_set, pipeline), "val": fingerprint(val_set)},
         config.data.on_change,
-        partial(console.print, highlight=False, markup=False, soft_wrap=True),
     )
 
 

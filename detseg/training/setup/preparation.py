@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
@@ -20,28 +20,29 @@ from detseg.factory import head_strides
 from detseg.models.yolo.anchors import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox
 
+logger = logging.getLogger("detseg")
+
 AnyDataset = DetectionDataset | SegmentationDataset
 
 
-def open_data(config: ExperimentConfig, console: Console) -> tuple[AnyDataset, AnyDataset]:
+def open_data(config: ExperimentConfig) -> tuple[AnyDataset, AnyDataset]:
     """The training and the validation set; their issues are printed once.
 
     Raises:
         DataError: something is missing or wrong.
     """
     train_set = open_training_set(config)
-    _say(train_set, train_set.report.lines(), console)
+    _say(train_set, train_set.report.lines())
     if config.trainer.overfit_batches:
         val_set = train_set
     else:
         val_set = open_dataset(config, "val", train_set.classes)
-        _say(val_set, val_set.report.lines(), console)
+        _say(val_set, val_set.report.lines())
     if isinstance(train_set, DetectionDataset):
         too_small = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
-        _say(train_set, [too_small] if too_small else [], console)
-    console.print(
-        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes",
-        highlight=False,
+        _say(train_set, [too_small] if too_small else [])
+    logger.info(
+        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes"
     )
     return train_set, val_set
 
@@ -57,25 +58,25 @@ def open_training_set(config: ExperimentConfig) -> AnyDataset:
     return train_set.subset(range(min(overfit * config.data.num_images, len(train_set)))) if overfit else train_set
 
 
-def settings_from_data(config: ExperimentConfig, train_set: AnyDataset, console: Console) -> ExperimentConfig:
+def settings_from_data(config: ExperimentConfig, train_set: AnyDataset) -> ExperimentConfig:
     """The settings with what they leave to the training set: anchors, class weights."""
     match config.model:
         case YoloConfig() as model if isinstance(train_set, DetectionDataset):
-            return _with_anchors(config, model, train_set, console)
+            return _with_anchors(config, model, train_set)
         case FasterRcnnConfig() | MaskRcnnConfig() if isinstance(train_set, DetectionDataset):
             return config
         case FcnConfig() | UNetConfig() as model if isinstance(train_set, SegmentationDataset):
-            return _with_class_weights(config, model, train_set, console)
+            return _with_class_weights(config, model, train_set)
     raise TypeError(f"model {config.model.name} does not train on a {type(train_set).__name__}")
 
 
-def _say(dataset: AnyDataset, lines: list[str], console: Console) -> None:
+def _say(dataset: AnyDataset, lines: list[str]) -> None:
     for line in lines:
-        console.print(f"{dataset.name}: {line}", highlight=False, soft_wrap=True)
+        logger.info(f"{dataset.name}: {line}")
 
 
 def _with_class_weights(
-    config: ExperimentConfig, model: FcnConfig | UNetConfig, train_set: SegmentationDataset, console: Console
+    config: ExperimentConfig, model: FcnConfig | UNetConfig, train_set: SegmentationDataset
 ) -> ExperimentConfig:
     """The settings with the weights of the classes as numbers, where they are to follow from the training set."""
     if model.loss.class_weights != "median_frequency":
@@ -84,14 +85,12 @@ def _with_class_weights(
     # Four digits that count: the weight of a class that fills nearly all must not become 0, which switches it off.
     weights = tuple(float(f"{weight:.4g}") for weight in weights_found)
     shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(train_set.classes.names, weights, strict=True))
-    console.print(f"class weights by median frequency: {shown}", highlight=False, soft_wrap=True)
+    logger.info(f"class weights by median frequency: {shown}")
     loss = model.loss.model_copy(update={"class_weights": weights})
     return config.model_copy(update={"model": model.model_copy(update={"loss": loss})})
 
 
-def _with_anchors(
-    config: ExperimentConfig, model: YoloConfig, train_set: DetectionDataset, console: Console
-) -> ExperimentConfig:
+def _with_anchors(config: ExperimentConfig, model: YoloConfig, train_set: DetectionDataset) -> ExperimentConfig:
     """The settings with anchors fitted to the training boxes, where the head wants anchors and has none."""
     head = model.head
     if not isinstance(head, AnchorHeadConfig) or head.anchors is not None:
@@ -99,9 +98,8 @@ def _with_anchors(
     sizes = _box_sizes(train_set, config.data.input_hw)
     num_anchors = head.anchors_per_level * len(head_strides(head))
     anchors = fit_anchors(sizes, num_anchors, config.seed)
-    console.print(
-        f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {mean_best_iou(sizes, anchors):.3f}",
-        highlight=False,
+    logger.info(
+        f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {mean_best_iou(sizes, anchors):.3f}"
     )
     fitted = head.model_copy(update={"anchors": tuple((round(float(w), 1), round(float(h), 1)) for w, h in anchors)})
     return config.model_copy(update={"model": model.model_copy(update={"head": fitted})})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Callback
 
 from detseg.checkpoint import FOLDER, LAST, PREVIOUS, read_raw_checkpoint, run_dir_of
 from detseg.errors import CheckpointError, ConfigError
+
+logger = logging.getLogger("detseg")
 
 
 class ResolvedConfig(Callback):
@@ -72,7 +74,7 @@ def claim(run_dir: Path, again: bool = False) -> None:
 
 def _taken(run_dir: Path) -> ConfigError:
     if any((run_dir / FOLDER / name).is_file() for name in (LAST, PREVIOUS)):
-        return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or go on with --resume")
+        return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or resume with --resume")
     return ConfigError(
         f"run_dir: {run_dir} belongs to a run without a checkpoint yet, running or broken off; choose another folder, "
         f"or delete it"
@@ -120,7 +122,7 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
     raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to go on from; name one: --resume=CKPT")
 
 
-def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
+def sound_checkpoint(checkpoint: Path) -> Path:
     """The last checkpoint of a run, or the one before it where that is damaged.
 
     The damaged file gets the name ``damaged.ckpt``: the next save would make it the previous one, in place of the only
@@ -128,7 +130,6 @@ def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
 
     Args:
         checkpoint: to go on from.
-        say: told of the damage.
 
     Raises:
         CheckpointError: it is damaged, and there is no other.
@@ -146,7 +147,7 @@ def sound_checkpoint(checkpoint: Path, say: Callable[[str], None]) -> Path:
         aside = checkpoint.with_name("damaged.ckpt")
         with suppress(FileNotFoundError):  # another process was faster
             os.replace(checkpoint, aside)
-        say(f"{error}; it is now {aside.name}; going on from {before}, step {place['global_step']}")
+        logger.warning(f"{error}; it is now {aside.name}; going on from {before}, step {place['global_step']}")
         return before
     return checkpoint
 

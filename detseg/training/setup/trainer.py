@@ -9,12 +9,12 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from rich.console import Console
 from torch import nn
 
 from detseg.checkpoint import FOLDER
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.console import console
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError
 from detseg.messages import one_line
@@ -35,9 +35,10 @@ def build_trainer(
     config: ExperimentConfig,
     run_dir: Path,
     metric: str,
-    console: Console,
     bad_samples: BadSampleList | None = None,
     backbone: nn.Module | None = None,
+    *,
+    progress: bool = True,
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks, loggers and checkpoint files.
 
@@ -45,9 +46,9 @@ def build_trainer(
         config: the settings.
         run_dir: where everything is written.
         metric: name of the logged metric that the best checkpoint and early stopping go by; higher is better.
-        console: where progress is printed.
         bad_samples: the list of the training loader, which is kept in the run directory; None: nothing is skipped.
         backbone: of the model; its stages are sharded by ``trainer.strategy=fsdp``.
+        progress: whether the run says how far it is.
 
     Raises:
         ConfigError: Lightning or the device refuses the settings.
@@ -76,12 +77,12 @@ def build_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
             use_distributed_sampler=False,  # our batch sampler shares out the samples itself
-            callbacks=_callbacks(config, run_dir, metric, console, files, bad_samples),
+            callbacks=_callbacks(config, run_dir, metric, files, bad_samples, progress),
             logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
             enable_model_summary=False,
-            enable_progress_bar=console.is_terminal,
+            enable_progress_bar=progress and console.is_terminal,
             default_root_dir=run_dir,
         )
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
@@ -95,16 +96,16 @@ def _callbacks(
     config: ExperimentConfig,
     run_dir: Path,
     metric: str,
-    console: Console,
     files: AtomicCheckpointIO,
     bad_samples: BadSampleList | None,
+    progress: bool,
 ) -> list[Callback]:
     """What happens besides training; a ``fast_dev_run`` writes nothing."""
     settings = config.trainer
-    callbacks: list[Callback] = [*progress_callbacks(console), ValidateLastEpoch()]
+    callbacks: list[Callback] = [*(progress_callbacks() if progress else []), ValidateLastEpoch()]
     if bad_samples is not None:
         file = None if settings.fast_dev_run else run_dir / "bad_samples.csv"
-        callbacks.append(BadSampleLog(bad_samples, file, console))
+        callbacks.append(BadSampleLog(bad_samples, file))
     if not settings.fast_dev_run:
         saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from rich.console import Console
 
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.errors import DataError
@@ -71,19 +70,19 @@ def test_a_checkpoint_keeps_the_list_and_the_file_follows_it(tmp_path: Path, mon
 
     trainer: Any = SimpleNamespace(global_rank=0)
     file = tmp_path / "bad_samples.csv"
-    first = BadSampleLog(BadSampleList(10, 0.4), file, Console(quiet=True))
+    first = BadSampleLog(BadSampleList(10, 0.4), file)
     first.setup(trainer, trainer, "fit")
     first.bad.add([sample(5)])
     checkpoint: dict[str, Any] = {}
     first.on_save_checkpoint(trainer, trainer, checkpoint)
     first.bad.add([sample(6)])  # met after the checkpoint, and before the run was killed
-    second = BadSampleLog(BadSampleList(10, 0.4), file, Console(quiet=True))
+    second = BadSampleLog(BadSampleList(10, 0.4), file)
     second.setup(trainer, trainer, "fit")
     second.on_load_checkpoint(trainer, trainer, checkpoint)
     second.on_train_start(trainer, trainer)
     assert [row["index"] for row in second.bad.state()] == [5]
     assert file.read_text().splitlines()[1:] == ["5,5.jpg,cut short"]
-    third = BadSampleLog(BadSampleList(10, 0.4), file, Console(quiet=True))
+    third = BadSampleLog(BadSampleList(10, 0.4), file)
     third.setup(trainer, trainer, "fit")
     third.on_load_checkpoint(trainer, trainer, {})  # of a run that did not skip
     third.on_train_start(trainer, trainer)

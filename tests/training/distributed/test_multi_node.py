@@ -20,7 +20,7 @@ from detseg.training.run import train
 from tests.forked import run_together
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[3]
 TINY = ("data.batch_size=1", "trainer.max_epochs=1", "trainer.validate_every=1", "trainer.ema_decay=0")
 
 

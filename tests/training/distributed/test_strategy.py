@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy
-from rich.console import Console
 from torch import nn
 
 from detseg.config.schema.training import AdamWConfig
@@ -116,7 +115,7 @@ def test_what_needs_gpus_is_refused_without(
 ) -> None:
     config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
     with pytest.raises(ConfigError) as caught:
-        build_trainer(config, tmp_path, "val/AP", Console(quiet=True))
+        build_trainer(config, tmp_path, "val/AP")
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
 

@@ -13,7 +13,6 @@ import lightning as L
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor, nn
 
 from detseg.errors import DetsegError
@@ -116,7 +115,7 @@ def test_the_image_of_a_sample_at_fault_is_left_and_no_other(tmp_path: Path) -> 
 def test_each_sample_has_seed_buffers_and_weights_of_the_step(tmp_path: Path) -> None:
     model = Judged(nan_for_seven)
     modes = [module.training for module in model.modules()]
-    task = task_of(model, guard=StepGuard("skip", 3, lambda _: None))
+    task = task_of(model, guard=StepGuard("skip", 3))
     batches = [batch_with(9, 129), batch_with(129, 7, 200), batch_with(7, 7), batch_with(9, 9)]
     fit(task, batches, tmp_path, limit_val_batches=0)
     first, step, *alone = model.seen[:5]
@@ -243,7 +242,7 @@ def test_the_image_of_a_real_training_is_named(
     torch.set_num_threads(1)
     config_path = write_settings(tmp_path / "tiny.yaml", write_data(tmp_path / "data"))
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
-    train_set, val_set = open_data(config, Console(quiet=True))
+    train_set, val_set = open_data(config)
     model = Allergic(build_model(config.model, train_set.classes, load_pretrained=False))
     task = task_class(model, train_set.classes, config.optimizer, config.schedule)
     trainer = L.Trainer(

@@ -20,6 +20,7 @@ from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard
+from tests.heard import heard
 from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -167,10 +168,10 @@ def test_a_skipped_step_is_a_step_left_out(
     greys: tuple[int, ...],
     tmp_path: Path,
 ) -> None:
-    lines: list[str] = []
-    guard = StepGuard("skip", 3, lines.append)
+    guard = StepGuard("skip", 3)
     task = DetectionTask(Matrix(), CLASSES, config, CONSTANT, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
-    trainer = fit(task, [batch_of(grey) for grey in greys], tmp_path)
+    with heard() as lines:
+        trainer = fit(task, [batch_of(grey) for grey in greys], tmp_path)
 
     weight = nn.Parameter(torch.tensor([[1.0]]))
     optimizer, average, mean, losses = build([weight]), torch.tensor(1.0), 0.0, []
@@ -197,7 +198,7 @@ def test_a_skipped_step_is_a_step_left_out(
 
 
 def test_more_bad_steps_than_allowed_stop_the_run(tmp_path: Path) -> None:
-    task = task_of(Fragile(), guard=StepGuard("skip", 2, lambda _: None))
+    task = task_of(Fragile(), guard=StepGuard("skip", 2))
     message = stopped(task, [BAD, WHITE, BAD, BAD], tmp_path)
     assert message.startswith("epoch 1, step 4: the loss is not finite")
     assert message.endswith(f"2 steps of the run were skipped already (trainer.max_nan_steps); {ADVICE}")
@@ -206,7 +207,7 @@ def test_more_bad_steps_than_allowed_stop_the_run(tmp_path: Path) -> None:
 
 def test_the_count_of_skipped_steps_is_that_of_the_whole_run(tmp_path: Path) -> None:
     def run(max_epochs: int, ckpt_path: Path | None) -> L.Trainer:
-        task = task_of(Fragile(), guard=StepGuard("skip", 1, lambda _: None))
+        task = task_of(Fragile(), guard=StepGuard("skip", 1))
         options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, default_root_dir=tmp_path, **options)
         trainer.fit(task, loader_of([BAD]), loader_of([WHITE]), ckpt_path=ckpt_path)
@@ -221,7 +222,7 @@ def test_the_count_of_skipped_steps_is_that_of_the_whole_run(tmp_path: Path) -> 
 
 
 def test_of_accumulated_batches_one_bad_one_spoils_the_step(tmp_path: Path) -> None:
-    task = task_of(Fragile(2.0), guard=StepGuard("skip", 1, lambda _: None))
+    task = task_of(Fragile(2.0), guard=StepGuard("skip", 1))
     fit(task, [WHITE, BAD, WHITE, WHITE], tmp_path, accumulate_grad_batches=2)
     assert float(task.model.weight) == 1.5  # of the second step alone
     assert int(task.model.norm.num_batches_tracked) == 2

@@ -13,6 +13,7 @@ from detseg.data.checks.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
 from detseg.training.resume.compatible import MAY_CHANGE, DataGuard, check_resumable, why_over
+from tests.heard import heard
 
 TABLE = ClassTable(("cat", "dog"))
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -153,24 +154,24 @@ CHANGED = "the data is not what the run began with: "
 )
 def test_other_data_is_named(now: Fingerprint, words: Sequence[str]) -> None:
     with pytest.raises(CheckpointError) as caught:
-        guard(now, "error")[0].check(BEFORE)
+        guard(now, "error").check(BEFORE)
     how = "bring the data back, or go on with what it is now: data.on_change=warn"
     assert str(caught.value) == f"{CHANGED}{'; '.join(words)}; {how}"
-    warned, said = guard(now, "warn")
-    warned.check(BEFORE)
-    assert said == [f"warning: {CHANGED}{'; '.join(words)}; the run goes on with what it is now (data.on_change=warn)"]
+    with heard() as lines:
+        guard(now, "warn").check(BEFORE)
+    assert lines == [f"{CHANGED}{'; '.join(words)}; the run goes on with what it is now (data.on_change=warn)"]
 
 
-def guard(train: Fingerprint, on_change: Literal["error", "warn"]) -> tuple[DataGuard, list[str]]:
-    said: list[str] = []
-    return DataGuard({"train": train, "val": fingerprint(20)}, on_change, said.append), said
+def guard(train: Fingerprint, on_change: Literal["error", "warn"]) -> DataGuard:
+    return DataGuard({"train": train, "val": fingerprint(20)}, on_change)
 
 
 def test_the_same_data_says_nothing_and_that_of_another_version_is_not_compared() -> None:
-    same, said = guard(fingerprint(), "error")
-    same.check(BEFORE)
-    same.check(None)  # of a version that kept none
-    assert said == []
-    guarded, said = guard(fingerprint(204, annotations="z"), "error")
-    guarded.check({"train": {"images": 205, "annotations": "b2", "version": 1}})
-    assert said == ["the data was not compared with what the run began with: another version of detseg wrote it down"]
+    with heard() as lines:
+        guard(fingerprint(), "error").check(BEFORE)
+        guard(fingerprint(), "error").check(None)  # of a version that kept none
+    assert lines == []
+    with heard() as lines:
+        older = {"images": 205, "annotations": "b2", "version": 1}
+        guard(fingerprint(204, annotations="z"), "error").check({"train": older})
+    assert lines == ["the data was not compared with that of the run's start: another version of detseg wrote it down"]

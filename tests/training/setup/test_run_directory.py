@@ -40,7 +40,7 @@ def test_a_named_run_directory_must_not_hold_a_run() -> None:
     make_run("mine")
     with pytest.raises(ConfigError) as caught:
         new_run(Path("mine"), CONFIG)
-    assert str(caught.value) == ("run_dir: mine holds a run already; choose another folder, or go on with --resume")
+    assert str(caught.value) == ("run_dir: mine holds a run already; choose another folder, or resume with --resume")
 
 
 def test_of_two_runs_that_begin_at_once_one_gets_the_folder() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rich.console import Console
 
 from detseg.config.load import load_config
 from detseg.data.synthetic.write import write_shapes
@@ -15,7 +14,7 @@ from detseg.training.run import train
 from detseg.training.setup.trainer import build_trainer
 from tests.tiny import TinyRun, tiny_config, write_colors
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 pytestmark = pytest.mark.filterwarnings("ignore")
 SMALL = ("data.image_size=64", "data.batch_size=2", "data.num_workers=0", "trainer.accelerator=cpu")
 SHAPES = ("data.num_train=4", "data.num_val=2", "data.size=64")
@@ -101,11 +100,11 @@ def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytes
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_grad_batches=2", "trainer.validate_every=4")
     config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
-    trainer = build_trainer(config, tmp_path, "val/AP", Console(quiet=True))
+    trainer = build_trainer(config, tmp_path, "val/AP")
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (3.0, 2)
     assert (trainer.check_val_every_n_epoch, trainer.max_epochs, trainer.world_size) == (4, 16, 1)
     unclipped = tiny_config(tiny_run.config_path, tmp_path, "trainer.gradient_clip_norm=0")
-    assert build_trainer(unclipped, tmp_path, "val/AP", Console(quiet=True)).gradient_clip_val is None
+    assert build_trainer(unclipped, tmp_path, "val/AP").gradient_clip_val is None
 
 
 @pytest.mark.parametrize(
