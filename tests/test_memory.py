@@ -87,10 +87,12 @@ def test_what_is_said_of_a_batch(counts: list[int], masks: bool, text: str) -> N
     assert describe_batch(batch) == f"3 images of 8 x 12 pixels (height x width){text}"
 
 
-def test_the_line() -> None:
+def test_the_line_and_that_other_errors_pass() -> None:
     error = RuntimeError("[enforce fail]\nnot enough memory: you tried to allocate 9 bytes.")
     errors = MemoryErrors("lower something")
     errors.doing = "training step 3"
+    with pytest.raises(RuntimeError, match=r"^another$"), errors:
+        raise RuntimeError("another")
     with pytest.raises(DetsegError) as caught, errors:
         raise error
     assert caught.value.__cause__ is error
@@ -98,11 +100,6 @@ def test_the_line() -> None:
         "out of memory: training step 3; [enforce fail] not enough memory: you tried to allocate 9 bytes.; lower "
         "something"
     )
-
-
-def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match=r"^another$"), MemoryErrors(""):
-        raise RuntimeError("another")
 
 
 class Limited(OneWeight):
