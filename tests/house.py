@@ -314,6 +314,24 @@ def reaches_out(root: Path) -> list[str]:
     return found
 
 
+def private_names(root: Path) -> list[str]:
+    """Names with one underscore in front that belong to a module that is not ours (``os._exit`` may be called)."""
+    found = []
+    for path in python_files(root, "detseg", "tools"):
+        where, module = _where(root, path), _parse(path)
+        foreign = [(line, name) for line, name in imports(root, path) if not name.startswith(("detseg", "tools"))]
+        found += [f"{where}:{line}: {name} is private" for line, name in foreign if "._" in name.replace("__", "")]
+        nodes = [node for node in ast.walk(module) if isinstance(node, ast.Import | ast.ImportFrom)]
+        nodes = [node for node in nodes if not (getattr(node, "module", "") or "").startswith("detseg")]
+        bound = {(alias.asname or alias.name).split(".")[0] for node in nodes for alias in node.names}
+        for node in ast.walk(module):
+            if isinstance(node, ast.Attribute) and re.match(r"_[^_]", node.attr):
+                called = ast.unparse(node)
+                if called.split(".")[0] in bound and called != "os._exit":
+                    found.append(f"{where}:{node.lineno}: {called} is private")
+    return found
+
+
 def docstrings(root: Path) -> list[str]:
     """Modules with code, public functions, public classes and their public methods that no docstring explains."""
     found = []

@@ -20,7 +20,7 @@ from tests.kills import KillPoint, Run, Setup, kill_at_random, result_of
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tuple[str, str]]]:
     """Each model's setup, and how its run ends that nobody kills."""
     found = {}
-    for name in ("yolo", "unet", "faster_rcnn"):
+    for name in ("yolo", "unet", "mask_rcnn"):
         setup = Setup.write(name, tmp_path_factory.mktemp("kills") / name)
         run_dir = setup.config.parent / "whole"
         assert Run(setup, run_dir).wait() == 0
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tu
         ("yolo", KillPoint("step", 13)),
         pytest.param("unet", KillPoint("step", 8), marks=pytest.mark.slow),
         ("unet", KillPoint("validation", 1)),
-        ("faster_rcnn", KillPoint("step", 11)),
+        ("mask_rcnn", KillPoint("step", 11)),
     ],
     ids=str,
 )
@@ -166,7 +166,7 @@ def test_a_job_of_slurm_is_put_back_into_the_queue(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo", "unet", "faster_rcnn"])
+@pytest.mark.parametrize("name", ["yolo", "unet", "mask_rcnn"])
 def test_kills_at_random_moments(name: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
     setup, expected = whole[name]
     rng = random.Random(name)

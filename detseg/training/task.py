@@ -239,10 +239,7 @@ class Task(L.LightningModule, ABC):
             path=lambda index: None if path is None else str(path(index)),
             run_dir=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
             has_whole_gradients=isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy) and not trainer.scaler,
-            precision=str(trainer.precision),
-            device=str(self.device),
-            seed=self.seed,
-            config=self.config,
+            run={"precision": trainer.precision, "device": str(self.device), "seed": self.seed, "config": self.config},
         )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -11,12 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
-from detseg.config.schema.training import AdamWConfig, CosineConfig
+from detseg.config.schema.training import CosineConfig
 from detseg.errors import DetsegError
-from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput
+from detseg.structures import BoxTargets, DetectorOutput
 from detseg.tasks.detection import DetectionTask
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
@@ -87,39 +85,6 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_validation(num_batche
         fit(task, [WHITE] * num_batches, tmp_path)
     assert weight_of(task) == 1.0  # 2 - 0.5 - 0.5: the third step was not made
     assert task.result is None
-
-
-def test_frozen_normalisation_keeps_its_statistics() -> None:
-    model = OneWeight()
-    model.frozen = nn.BatchNorm2d(3).requires_grad_(False)
-    model.trained = nn.BatchNorm2d(3)
-    model.without_weights = nn.BatchNorm2d(3, affine=False)
-    task = task_of(model).train()
-    assert not model.frozen.training
-    assert model.trained.training
-    assert model.without_weights.training
-    assert task.eval().training is False
-
-
-def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
-    torch.manual_seed(0)
-    config = YoloConfig(backbone=BackboneConfig(width=0.0625, depth=0.1), neck=NeckConfig(name="fpn"))
-    task = DetectionTask(build_detector(config, 2), ClassTable(("a", "b")), AdamWConfig(lr=2e-3), ema_decay=0.9).train()
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
-    objects = BoxTargets(boxes, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))
-    batch = Batch(images, [objects, BoxTargets.empty()], [0, 1])
-    task.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer to log to
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(6):
-        loss = task.training_step(batch, 0)
-        losses.append(float(loss))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[1] < losses[0]
-    assert losses[-1] < losses[1]
 
 
 class Folding(OneWeight):

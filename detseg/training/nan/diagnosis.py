@@ -55,7 +55,7 @@ class StepContext:
         path: where the image of a sample lies, by its position in the data set; None: the data set does not know.
         run_dir: where the diagnosis is written; None: nothing is written.
         has_whole_gradients: whether each process has the whole gradient, unscaled; false with FSDP.
-        precision, device, seed, config: of the run, for ``diagnosis.json``.
+        run: precision, device, seed and settings, for ``diagnosis.json``.
     """
 
     epoch: int
@@ -68,10 +68,7 @@ class StepContext:
     path: Callable[[int], str | None]
     run_dir: Path | None
     has_whole_gradients: bool
-    precision: str
-    device: str
-    seed: int
-    config: Mapping[str, Any]
+    run: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -194,10 +191,7 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
         "samples_alone": [{k: v for k, v in vars(result).items() if k != "image"} for result in results or []],
         "largest_gradients": dict(norms[:_MAX_PARAMETERS]),
         "last_gradient_norms": last_norms,
-        "precision": step.precision,
-        "device": step.device,
-        "seed": step.seed,
-        "config": step.config,
+        **step.run,
     }
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of the same step, from before the run was resumed
