@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -194,7 +193,7 @@ class Task(L.LightningModule, ABC):
         optimizer_closure()  # training_step, zero_grad, backward
         batches, self._step_batches = self._step_batches, []
         is_made = self.guard.check(self._step_context(batches), optimizer)
-        optimizer.step()  # calls configure_gradient_clipping
+        optimizer.step()  # Lightning clips before it
         if not is_made:
             return
         for seen in batches:
@@ -202,19 +201,6 @@ class Task(L.LightningModule, ABC):
         if self.average is not None:
             # Lightning counts the step, whether made or skipped, when this returns.
             self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips by the norm that the guard has computed; where it has not (FSDP), or not by norm, Lightning does."""
-        if not gradient_clip_val or gradient_clip_algorithm not in (None, "norm") or self.guard.norm is None:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip_grads_with_norm_(parameters, gradient_clip_val, self.guard.norm)
 
     def _losses_again(self, seen: StepBatch) -> dict[str, Tensor]:
         with self.trainer.precision_plugin.train_step_context():

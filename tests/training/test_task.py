@@ -34,6 +34,12 @@ def test_the_terms_are_summed_and_one_step_is_taken_a_batch(tmp_path: Path) -> N
     assert float(trainer.callback_metrics["train/first_epoch"]) == 0.375
 
 
+def test_gradients_are_clipped_to_the_norm_before_the_step(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0))
+    fit(task, [WHITE, WHITE], tmp_path, gradient_clip_val=0.25)
+    assert weight_of(task) == pytest.approx(0.75)  # two steps of 0.5 * 0.25
+
+
 def test_accumulated_gradients_are_averaged_and_the_average_moves_once_a_step(tmp_path: Path) -> None:
     task = task_of(OneWeight(1.0), ema_decay=0.5)
     fit(task, [WHITE, BLACK, WHITE, BLACK], tmp_path, accumulate_grad_batches=2)

@@ -26,7 +26,7 @@ _ADVICE = "lower optimizer.lr, or set trainer.precision=float32"
 class StepGuard:
     """Decides, once per step, whether it is made.
 
-    Where a strategy shards the parameters (FSDP), only the losses are checked, and Lightning computes the norm.
+    Where a strategy shards the parameters (FSDP), only the losses are checked.
 
     Args:
         on_nan: stop the run, or skip the step, where a loss or the gradient is not finite.
@@ -34,14 +34,12 @@ class StepGuard:
 
     Attributes:
         num_skipped: steps of the run that were skipped.
-        norm: of the gradient of the last step that was checked, before clipping; None: it was not computed.
-        norms: of the gradients of the last 50 steps of this process.
+        norms: of the gradients of the last 50 steps of this process, before clipping.
     """
 
     def __init__(self, on_nan: Literal["stop", "skip"] = "stop", max_steps: int = 10) -> None:
         self.on_nan, self.max_steps = on_nan, max_steps
         self.num_skipped = 0
-        self.norm: Tensor | None = None
         self.norms: deque[float] = deque(maxlen=_KEPT_NORMS)
 
     def begin_epoch(self, model: nn.Module) -> None:
@@ -59,9 +57,9 @@ class StepGuard:
         Raises:
             DetsegError: a loss or the gradient is not finite, and the step is not to be skipped.
         """
-        self.norm = _gradient_norm(optimizer) if step.has_whole_gradients else None
-        losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], self.norm)
-        if self.norm is not None:
+        norm_on_device = _gradient_norm(optimizer) if step.has_whole_gradients else None
+        losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], norm_on_device)
+        if norm_on_device is not None:
             self.norms.append(norm)
         if losses_are_finite and math.isfinite(norm):
             self._buffers.update()

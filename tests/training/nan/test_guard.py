@@ -16,7 +16,6 @@ from detseg.checkpoint import ENTRY
 from detseg.config.schema.training import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
-from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard
@@ -228,34 +227,6 @@ def test_of_accumulated_batches_one_bad_one_spoils_the_step(tmp_path: Path) -> N
     found = diagnosis_in(tmp_path, "nan_epoch001_step00001")
     assert [batch["number"] for batch in found["batches"]] == [0, 1]
     assert [sample["at_fault"] for sample in found["samples_alone"]] == [[], ["first"]]
-
-
-def test_the_norm_that_the_guard_has_computed_clips_as_torch_does(tmp_path: Path) -> None:
-    class TwoLayers(OneWeight):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(3)
-            self.layers = nn.Sequential(nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, 1))
-
-        def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
-            return {"only": 100 * (self.layers(images.flatten(2)).sum() - self.weight) ** 2}
-
-    batches = [batch_of(grey) for grey in (255, 30, 120, 77)]
-    task = task_of(TwoLayers())
-    fit(task, batches, tmp_path, gradient_clip_val=0.7)
-
-    model = TwoLayers()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    parameters = decayed + [p for p in model.parameters() if p.ndim <= 1]  # the order of the optimiser's groups
-    optimizer = torch.optim.SGD(parameters, lr=0.5)
-    for batch in batches:
-        optimizer.zero_grad()
-        torch.autograd.backward(model.losses(to_float(batch.images), batch.targets)["only"])
-        torch.nn.utils.clip_grad_norm_(parameters, 0.7)
-        optimizer.step()
-    assert task.guard.norms[0] > 0.7
-    for name, value in model.state_dict().items():
-        assert torch.equal(task.model.state_dict()[name], value), name
 
 
 def test_a_diagnosis_that_cannot_or_must_not_be_written_hides_nothing(tmp_path: Path) -> None:
