@@ -108,7 +108,7 @@ def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[
     epochs = ended[1].count("\n") - 1
     assert epochs < 9
     assert Run(setup, tmp_path / "run", settings=impatient).wait() == 0
-    over = f"nothing is left to train: early stopping ended the run after epoch {epochs}; to go on, raise"
+    over = f"nothing is left to train: early stopping ended the run after epoch {epochs}; raise trainer.early"
     assert (tmp_path / "run.log").read_text(encoding="utf-8").startswith(over)
     assert result_of(tmp_path / "run") == ended
     assert Run(setup, tmp_path / "run", settings=(*patient, "trainer.early_stopping_patience=3")).wait() == 0

@@ -63,7 +63,7 @@ class Task(L.LightningModule, ABC):
     Attributes:
         criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
         shown: the metrics in the progress bar and in the line of an epoch.
-        data_guard: what the data is, kept in checkpoints and compared when the run goes on; None: neither.
+        data_guard: what the data is, kept in checkpoints and compared when the run is resumed; None: neither.
     """
 
     criterion: str
@@ -300,7 +300,7 @@ class Task(L.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on from a run of other classes or settings, or one that is over."""
+        """Refuses to resume a run of other classes or settings, or one that is over."""
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs, self.trainer.world_size)
         entry = checkpoint[ENTRY]
         if self.data_guard is not None:

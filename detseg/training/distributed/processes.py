@@ -100,7 +100,7 @@ def _unpacked(buffer: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
 @contextmanager
 def first_speaks(rank: int, world_size: int) -> Iterator[None]:
     """Within it, what all processes notice is said by the first one: that another has ended, and that the run has
-    stopped as it was asked to. The others exit in silence.
+    stopped as it was asked to. The others exit without a message.
 
     Raises:
         DetsegError: another process has ended.
@@ -119,6 +119,6 @@ def first_speaks(rank: int, world_size: int) -> Iterator[None]:
         if rank:
             raise SystemExit(2) from error
         raise DetsegError(
-            "another process of this run has ended, and so does this one; what it said is above, and if it said "
-            "nothing it was killed: for want of memory, or from outside"
+            "another process of this run has ended, and so does this one; its error is above, or it was killed, from "
+            "outside or for lack of memory"
         ) from error

@@ -35,7 +35,7 @@ MAY_CHANGE = frozenset(
         *(f"trainer.{key}" for key in ("early_stopping_patience", "fast_dev_run")),
     }
 )
-"""The settings count, the state is restored: a raised patience goes on counting where the run stood."""
+"""Settings that a resumed run may change: they count, and the state is restored."""
 
 
 def check_resumable(
@@ -83,12 +83,12 @@ def why_over(checkpoint: Mapping[str, Any], config: Mapping[str, Any], max_epoch
     done, entry = epochs_ended(checkpoint), checkpoint[ENTRY]
     over = f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}"
     if max_epochs is not None and done >= max_epochs:
-        return f"{over}; to go on, raise it"
+        return f"{over}; raise it to resume"
     then, now = (_at(settings, "trainer", "early_stopping_patience") for settings in (entry.get("config", {}), config))
     if entry.get("over") and now is not None and (then is None or now <= then):
         return (
-            f"nothing is left to train: early stopping ended the run after epoch {done}; to go on, raise "
-            f"trainer.early_stopping_patience"
+            f"nothing is left to train: early stopping ended the run after epoch {done}; raise "
+            f"trainer.early_stopping_patience to resume"
         )
     return None
 
@@ -122,8 +122,8 @@ class DataGuard:
             return
         message = f"the data is not what the run began with: {'; '.join(changes)}"
         if self.on_change == "error":
-            raise CheckpointError(f"{message}; bring the data back, or go on with what it is now: data.on_change=warn")
-        logger.warning(f"{message}; the run goes on with what it is now (data.on_change=warn)")
+            raise CheckpointError(f"{message}; bring the data back, or resume with what it is now: data.on_change=warn")
+        logger.warning(f"{message}; the run resumes with what it is now (data.on_change=warn)")
 
 
 def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:

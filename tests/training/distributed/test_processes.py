@@ -126,7 +126,7 @@ def be_left_alone() -> str:
 
 def test_when_a_process_dies_the_first_says_so_in_one_line() -> None:
     first, second, last = run_together(be_left_alone, 3)
-    assert first.startswith("DetsegError: another process of this run has ended, and so does this one; what it said is")
+    assert first.startswith("DetsegError: another process of this run has ended, and so does this one; its error is")
     assert "\n" not in first
     assert (second, last) == ("SystemExit: 2", "left")
 

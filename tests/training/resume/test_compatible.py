@@ -123,9 +123,9 @@ def test_the_images_of_all_processes_stay_as_many() -> None:
 def test_early_stopping_ends_a_run_until_its_patience_is_raised(then: int, now: int | None, is_over: bool) -> None:
     stopped = checkpoint(settings("yolo", f"trainer.early_stopping_patience={then}"), over=True)
     today = settings("yolo", f"trainer.early_stopping_patience={'null' if now is None else now}")
-    reason = "nothing is left to train: early stopping ended the run after epoch 2; to go on, raise trainer.early_"
+    reason = "nothing is left to train: early stopping ended the run after epoch 2; raise trainer.early_stopping_"
     assert (why_over(stopped, today, 5) or "").startswith(reason) == is_over
-    assert "the checkpoint has 5 epochs and trainer.max_epochs is 5; to go on" in refused(
+    assert "the checkpoint has 5 epochs and trainer.max_epochs is 5; raise it to resume" in refused(
         settings(), checkpoint(epochs=5)
     )
 
@@ -155,11 +155,11 @@ CHANGED = "the data is not what the run began with: "
 def test_other_data_is_named(now: Fingerprint, words: Sequence[str]) -> None:
     with pytest.raises(CheckpointError) as caught:
         guard(now, "error").check(BEFORE)
-    how = "bring the data back, or go on with what it is now: data.on_change=warn"
+    how = "bring the data back, or resume with what it is now: data.on_change=warn"
     assert str(caught.value) == f"{CHANGED}{'; '.join(words)}; {how}"
     with heard() as lines:
         guard(now, "warn").check(BEFORE)
-    assert lines == [f"{CHANGED}{'; '.join(words)}; the run goes on with what it is now (data.on_change=warn)"]
+    assert lines == [f"{CHANGED}{'; '.join(words)}; the run resumes with what it is now (data.on_change=warn)"]
 
 
 def guard(train: Fingerprint, on_change: Literal["error", "warn"]) -> DataGuard:
