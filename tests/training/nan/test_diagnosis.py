@@ -22,12 +22,11 @@ from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
-from detseg.tasks.instance import InstanceTask
 from detseg.training.nan.guard import StepGuard
 from detseg.training.setup.build import build_data
 from detseg.training.setup.preparation import open_data
 from tests.forked import run_together
-from tests.tiny import CLASSES, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
+from tests.tiny import CLASSES, tiny_config, write_colors, write_config
 from tests.training.stub import SILENT, OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -211,36 +210,13 @@ def one_yellow(root: Path) -> Path:
     return data
 
 
-def one_yellow_ellipse(root: Path) -> Path:
-    """The same of ``write_ellipses``."""
-    data = write_ellipses(root)
-    path = data / "annotations" / "instances_train.json"
-    content = json.loads(path.read_text())
-    ids = {category["name"]: category["id"] for category in content["categories"]}
-    for entry in content["annotations"]:
-        is_odd = entry["image_id"] == content["images"][ODD_ONE]["id"]
-        entry["category_id"] = ids["yellow"] if is_odd else ids["red"]
-    path.write_text(json.dumps(content))
-    return data
-
-
-@pytest.mark.parametrize(
-    ("write_settings", "write_data", "task_class", "name"),
-    [
-        (write_config, one_yellow, DetectionTask, f"train{ODD_ONE:02d}.png"),
-        (write_instance_config, one_yellow_ellipse, InstanceTask, f"train{ODD_ONE:02d}.jpg"),
-    ],
-    ids=["yolo", "mask_rcnn"],
-)
-def test_the_image_of_a_real_training_is_named(
-    write_settings: Any, write_data: Any, task_class: type[DetectionTask], name: str, tmp_path: Path
-) -> None:
+def test_the_image_of_a_real_training_is_named(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    config_path = write_settings(tmp_path / "tiny.yaml", write_data(tmp_path / "data"))
+    config_path, name = write_config(tmp_path / "tiny.yaml", one_yellow(tmp_path / "data")), f"train{ODD_ONE:02d}.png"
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
     train_set, val_set = open_data(config)
     model = Allergic(build_model(config.model, train_set.classes, load_pretrained=False))
-    task = task_class(model, train_set.classes, config.optimizer, config.schedule)
+    task = DetectionTask(model, train_set.classes, config.optimizer, config.schedule)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,
