@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -50,9 +49,7 @@ class MemoryErrors:
     def __enter__(self) -> MemoryErrors:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None and is_out_of_memory(error):
             raise DetsegError(f"out of memory: {self.doing}; {one_line(error)}; {self.advice}") from error
 
@@ -68,14 +65,3 @@ def describe_batch(batch: Batch) -> str:
     fullest = batch.indices[objects.index(max(objects))]
     most = f"{max(objects)} of them in image {fullest} of the data set (counted from 0)"
     return f"{text}, objects{masks}: {sum(objects)}, {most}"
-
-
-def process_memory() -> tuple[int, int]:
-    """What this process holds in main memory now, and the most that it ever held, bytes.
-
-    Raises:
-        OSError: not on Linux.
-    """
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    kibibytes = {name: value.split()[0] for name, _, value in (line.partition(":") for line in lines) if value.strip()}
-    return int(kibibytes["VmRSS"]) * 1024, int(kibibytes["VmHWM"]) * 1024

@@ -23,7 +23,7 @@ def main() -> None:
     rng, places, identical = random.Random(arguments.seed), Counter[str](), 0
     with tempfile.TemporaryDirectory() as scratch:
         references = {}
-        for name in ("yolo", "unet", "faster_rcnn"):
+        for name in ("yolo", "unet", "mask_rcnn"):
             setup, run_dir = Setup.write(name, Path(scratch) / name), Path(scratch) / name / "whole"
             run = Run(setup, run_dir)
             while run.phase.value == 0:

@@ -1,7 +1,7 @@
-"""Runs that are killed by SIGKILL and gone on with, beside the same run that nobody killed.
+"""Runs that are killed by SIGKILL and resumed, beside the same run that nobody killed.
 
-``test_kills.py`` kills at chosen moments, ``kill_at_random.py`` at random ones, from outside.  Every run is a process
-of its own, forked from one that has the imports behind it.
+``test_kills.py`` kills at chosen moments, ``kill_at_random.py`` at random ones, from outside. Every run is a process of
+its own, forked from one that has the imports behind it.
 """
 
 from __future__ import annotations
@@ -62,24 +62,14 @@ class Setup:
 
     @classmethod
     def write(cls, name: str, folder: Path) -> Setup:
-        """Write data and settings of ``yolo``, ``unet`` or ``faster_rcnn``."""
+        """Write data and settings of ``yolo``, ``unet`` or ``mask_rcnn``."""
         folder.mkdir(parents=True)
         data, settings = {
             "yolo": (write_colors, write_config),
             "unet": (write_colors, write_segmentation_config),
-            "faster_rcnn": (write_ellipses, _write_faster_rcnn),
+            "mask_rcnn": (write_ellipses, write_instance_config),
         }[name]
         return cls(name, settings(folder / f"{name}.yaml", data(folder / "data")))
-
-
-def _write_faster_rcnn(path: Path, data_root: Path) -> Path:
-    import yaml
-
-    settings = yaml.safe_load(write_instance_config(path, data_root).read_text(encoding="utf-8"))
-    settings["model"] = {key: value for key, value in settings["model"].items() if key != "mask"}
-    settings["model"]["name"] = "faster_rcnn"
-    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return path
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.kills import KillPoint, Run, Setup, kill_at_random, result_of
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tuple[str, str]]]:
     """Each model's setup, and how its run ends that nobody kills."""
     found = {}
-    for name in ("yolo", "unet", "faster_rcnn"):
+    for name in ("yolo", "unet", "mask_rcnn"):
         setup = Setup.write(name, tmp_path_factory.mktemp("kills") / name)
         run_dir = setup.config.parent / "whole"
         assert Run(setup, run_dir).wait() == 0
@@ -40,7 +40,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tu
         ("yolo", KillPoint("step", 13)),
         pytest.param("unet", KillPoint("step", 8), marks=pytest.mark.slow),
         ("unet", KillPoint("validation", 1)),
-        ("faster_rcnn", KillPoint("step", 11)),
+        ("mask_rcnn", KillPoint("step", 11)),
     ],
     ids=str,
 )
@@ -108,11 +108,12 @@ def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[
     epochs = ended[1].count("\n") - 1
     assert epochs < 9
     assert Run(setup, tmp_path / "run", settings=impatient).wait() == 0
-    over = f"nothing is left to train: early stopping ended the run after epoch {epochs}; to go on, raise"
+    over = f"nothing is left to train: early stopping ended the run after epoch {epochs}; raise trainer.early"
     assert (tmp_path / "run.log").read_text(encoding="utf-8").startswith(over)
     assert result_of(tmp_path / "run") == ended
     assert Run(setup, tmp_path / "run", settings=(*patient, "trainer.early_stopping_patience=3")).wait() == 0
-    assert result_of(tmp_path / "run")[1].count("\n") - 1 > epochs
+    # Of three validations without a better mIoU one is behind the run; with the old patience it would end after one.
+    assert result_of(tmp_path / "run")[1].count("\n") - 1 >= epochs + 2
 
 
 def started(run: Run) -> Run:
@@ -165,7 +166,7 @@ def test_a_job_of_slurm_is_put_back_into_the_queue(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["yolo", "unet", "faster_rcnn"])
+@pytest.mark.parametrize("name", ["yolo", "unet", "mask_rcnn"])
 def test_kills_at_random_moments(name: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
     setup, expected = whole[name]
     rng = random.Random(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +13,7 @@ import torch
 from detseg.data.build import open_dataset
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
-from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory, process_memory
+from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory
 from detseg.structures import Batch, BoxTargets, DetectorOutput
 from tests.tiny import TinyRun, tiny_config
 from tests.training.stub import OneWeight
@@ -88,10 +87,12 @@ def test_what_is_said_of_a_batch(counts: list[int], masks: bool, text: str) -> N
     assert describe_batch(batch) == f"3 images of 8 x 12 pixels (height x width){text}"
 
 
-def test_the_line() -> None:
+def test_the_line_and_that_other_errors_pass() -> None:
     error = RuntimeError("[enforce fail]\nnot enough memory: you tried to allocate 9 bytes.")
     errors = MemoryErrors("lower something")
     errors.doing = "training step 3"
+    with pytest.raises(RuntimeError, match=r"^another$"), errors:
+        raise RuntimeError("another")
     with pytest.raises(DetsegError) as caught, errors:
         raise error
     assert caught.value.__cause__ is error
@@ -99,11 +100,6 @@ def test_the_line() -> None:
         "out of memory: training step 3; [enforce fail] not enough memory: you tried to allocate 9 bytes.; lower "
         "something"
     )
-
-
-def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match=r"^another$"), MemoryErrors(""):
-        raise RuntimeError("another")
 
 
 class Limited(OneWeight):
@@ -129,13 +125,3 @@ def test_an_evaluation_tells_its_batch(tiny_run: TinyRun) -> None:
         "changes no number; for main memory data.num_workers; data.image_size, which changes the numbers; or take a "
         "device with more memory (--device)"
     )
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says it")
-def test_the_memory_of_this_process() -> None:
-    before, _ = process_memory()
-    held = torch.ones(64 * 2**20, dtype=torch.uint8)
-    now, most = process_memory()
-    assert now - before >= 60 * 2**20
-    assert most >= now
-    del held

@@ -1,8 +1,8 @@
-"""Checkpoints: their content (format), two kinds of files (ckpt_file, safetensors_file), and reading either (load)."""
+"""Checkpoints: their content (format) and two kinds of files (ckpt_file, safetensors_file)."""
 
 from __future__ import annotations
 
-from detseg.checkpoint.ckpt_file import read_raw_checkpoint, save_atomically
+from detseg.checkpoint.ckpt_file import read_model_checkpoint, read_raw_checkpoint, save_atomically
 from detseg.checkpoint.format import (
     BEST,
     ENTRY,
@@ -14,7 +14,6 @@ from detseg.checkpoint.format import (
     model_entry,
     run_dir_of,
 )
-from detseg.checkpoint.load import read_model_checkpoint
 from detseg.checkpoint.safetensors_file import write_weights
 
 __all__ = [

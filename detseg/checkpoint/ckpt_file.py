@@ -1,6 +1,6 @@
 """``.ckpt`` files: written completely or not at all, and checked on reading, since ``torch.load`` checks too little.
 
-torch writes zip archives with a CRC-32 of every record, but does not compare it on reading.  It also reads compressed
+torch writes zip archives with a CRC-32 of every record, but does not compare it on reading. It also reads compressed
 records, and tensors and lists that are small in the file and huge once somebody copies them.
 """
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from detseg.atomic_write import atomic_write
-from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX
+from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX, ModelCheckpoint, class_table_of, epochs_ended
+from detseg.checkpoint.safetensors_file import read_weights
 from detseg.config.renamed import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
@@ -28,6 +29,7 @@ _MAX_GROWTH = 16
 """Tensors that share memory count each."""
 _FOLDER_BIT = 0x10
 """torch leaves memory uninitialised for a record with this attribute, and zipfile reads it as any other."""
+_MODEL, _AVERAGE = "model.", "average.model."
 
 
 def save_atomically(
@@ -94,8 +96,28 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
     return checkpoint
 
 
+def read_model_checkpoint(path: Path) -> ModelCheckpoint:
+    """What a predictor needs of a ``.ckpt`` or ``.safetensors`` file.
+
+    Raises:
+        CheckpointError: missing, damaged, or not ours.
+    """
+    if path.suffix == WEIGHTS_SUFFIX:
+        return read_weights(path)
+    checkpoint = read_raw_checkpoint(path)
+    entry = checkpoint[ENTRY]
+    try:
+        if not isinstance(entry["config"], dict):
+            raise TypeError("config: expected a mapping")
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+        prefix = _AVERAGE if any(name.startswith(_AVERAGE) for name in state) else _MODEL
+        weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        return ModelCheckpoint(entry["config"], class_table_of(entry["classes"]), weights, epochs_ended(checkpoint))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise CheckpointError(f"{path}: an entry is missing or malformed ({one_line(error)})") from error
+
+
 def _damage(path: Path) -> str | None:
-    """What is wrong with the archive, if anything; reads all of it once, in little memory."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()

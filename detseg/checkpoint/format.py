@@ -1,7 +1,7 @@
 """What a checkpoint holds, and the names of its files.
 
 A ``.ckpt`` file is a checkpoint of Lightning with one more entry, ``detseg``: format version, resolved settings, class
-table, and the position of the run.  A ``.safetensors`` file has the weights, settings and classes alone.
+table, and the position of the run. A ``.safetensors`` file has the weights, settings and classes alone.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ FORMAT = 1
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 FOLDER = "checkpoints"
 """Folder of a run directory that holds its checkpoints."""
-
 WEIGHTS_SUFFIX = ".safetensors"
-"""By which files of weights alone are recognised."""
 
 
 @dataclass(frozen=True)

@@ -25,11 +25,7 @@ FORMAT = "detseg-weights-1"
 
 
 def write_weights(path: Path, checkpoint: ModelCheckpoint) -> None:
-    """Write a safetensors file, completely or not at all.
-
-    Args:
-        path: the file; an existing one is replaced.
-        checkpoint: as ``read_model_checkpoint`` returns it.
+    """Write a safetensors file, completely or not at all; an existing one is replaced.
 
     Raises:
         CheckpointError: the disk refused (full, read-only, ...).
@@ -84,7 +80,7 @@ def read_weights(path: Path) -> ModelCheckpoint:
 
 
 def _sha256(texts: dict[str, str], weights: dict[str, Tensor]) -> str:
-    """Of metadata and weights, each sorted by name: the file format does not keep their order."""
+    # Each sorted by name: the file format does not keep their order.
     digest = hashlib.sha256(b"[2{%d" % len(texts))
     for name, text in sorted(texts.items()):
         digest.update(_with_length(name) + _with_length(text))

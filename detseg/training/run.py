@@ -19,7 +19,7 @@ from detseg.errors import ConfigError
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
-from detseg.training.distributed.ending import ending_together
+from detseg.training.distributed.processes import first_speaks
 from detseg.training.resume.compatible import why_over
 from detseg.training.setup.build import build_data, build_task, describe_model, guard_data
 from detseg.training.setup.preparation import open_data, settings_from_data
@@ -74,7 +74,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
-        with training_memory_errors(trainer, config), ending_together(trainer):
+        with training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:

@@ -7,7 +7,8 @@ Lightning has put the batch on the device.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,6 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_
 from torch.optim.lr_scheduler import LambdaLR
 
 from detseg.checkpoint import ENTRY, model_entry
@@ -33,15 +33,13 @@ from detseg.training.distributed.validation import score_together, take_buffers_
 from detseg.training.nan.diagnosis import StepBatch, StepContext
 from detseg.training.nan.guard import StepGuard, check_weights
 from detseg.training.nan.seeding import seed_batch
-from detseg.training.optim.batchnorm_warmup import FreshNorms
+from detseg.training.optim.batchnorm_warmup import BatchNormWarmup
 from detseg.training.optim.ema import WeightAverage
 from detseg.training.optim.freezing import NORMALIZATION, FrozenParts
 from detseg.training.optim.optimizers import build_optimizer, vectors
 from detseg.training.optim.schedules import build_schedule
-from detseg.training.resume.compatible import check_resumable
-from detseg.training.resume.data_changes import DataGuard
-from detseg.training.resume.loss_means import LossMeans
-from detseg.training.resume.run_state import RunState
+from detseg.training.resume.compatible import DataGuard, check_resumable
+from detseg.training.resume.position import LossMeans, RunState
 
 TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
@@ -65,7 +63,7 @@ class Task(L.LightningModule, ABC):
     Attributes:
         criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
         shown: the metrics in the progress bar and in the line of an epoch.
-        data_guard: what the data is, kept in checkpoints and compared when the run goes on; None: neither.
+        data_guard: what the data is, kept in checkpoints and compared when the run is resumed; None: neither.
     """
 
     criterion: str
@@ -99,10 +97,10 @@ class Task(L.LightningModule, ABC):
         self.config = config or {}
         self.data_guard: DataGuard | None = None
         self._vectors = vectors(self.model)  # FSDP makes vectors of all
-        self.fresh_norms = FreshNorms(self.model)
+        self.warmup = BatchNormWarmup(self.model)
         self._accumulated = 1
         self.guard = guard or StepGuard()
-        self.run_state = RunState(self.fresh_norms, self.guard)
+        self.run_state = RunState(self.warmup, self.guard)
         self._step_batches: list[StepBatch] = []
         self.val_means = LossMeans()
         self.seed = int(self.config.get("seed", torch.initial_seed()))
@@ -165,37 +163,37 @@ class Task(L.LightningModule, ABC):
             self.trainer.strategy.configure_ddp()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Batch → loss terms → their sum, which ``optimizer_step`` has Lightning differentiate.
+        """Batch on the device → loss terms → their sum, which ``optimizer_step`` has Lightning differentiate.
 
         Raises:
             DetsegError: the batch is too small for batch normalisation.
         """
         num_steps = self.global_step - self.guard.num_skipped
-        self.fresh_norms.prepare(num_steps * self._accumulated + batch_index % self._accumulated)
-        terms = self._losses(batch, batch_index, eager=bool(self.fresh_norms.names))
+        self.warmup.prepare(num_steps * self._accumulated + batch_index % self._accumulated)
+        terms = self._losses(batch, batch_index, eager=bool(self.warmup.names))
         detached = {name: value.detach() for name, value in terms.items()}
         self._step_batches.append(StepBatch(batch_index, batch, detached))
         for name, value in detached.items():
             self.log(f"train/{name}_step", value, prog_bar=name == "loss")
         return terms["loss"]
 
-    def optimizer_step(
-        self,
-        epoch: int,
-        batch_idx: int,
-        optimizer: Any,
-        optimizer_closure: Callable[[], Any] | None = None,
-    ) -> None:
+    def _losses(self, batch: Batch, batch_index: int, eager: bool) -> dict[str, Tensor]:
+        """The model's loss terms after their sum, ``loss``; ``eager``: without torch.compile."""
+        seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
+        with settling(self.model, eager), _too_small_explained(batch):
+            terms: Mapping[str, Tensor] = self.model.losses(to_float(batch.images), self.targets(batch))
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """``training_step`` and backward → guard → clipping and step → moving average.
 
         Of accumulated batches, Lightning runs all but the last before. A step that the guard skips has no gradients
         any more; it counts for the schedule alone.
         """
-        assert optimizer_closure is not None
         optimizer_closure()  # training_step, zero_grad, backward
         batches, self._step_batches = self._step_batches, []
         is_made = self.guard.check(self._step_context(batches), optimizer)
-        optimizer.step()  # calls configure_gradient_clipping
+        optimizer.step()  # Lightning clips before it
         if not is_made:
             return
         for seen in batches:
@@ -204,45 +202,18 @@ class Task(L.LightningModule, ABC):
             # Lightning counts the step, whether made or skipped, when this returns.
             self.average.update(self.model, self.global_step + 1 - self.guard.num_skipped)
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips by the norm that the guard has computed; where it has not (FSDP), or not by norm, Lightning does."""
-        if not gradient_clip_val or gradient_clip_algorithm not in (None, "norm") or self.guard.norm is None:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-            return
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        clip_grads_with_norm_(parameters, gradient_clip_val, self.guard.norm)
-
-    def _losses(self, batch: Batch, batch_index: int, eager: bool) -> dict[str, Tensor]:
-        """The model's loss terms after their sum, ``loss``; ``eager``: without torch.compile."""
-        seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
-        try:
-            with settling(self.model, eager):
-                terms: Mapping[str, Tensor] = self.model.losses(to_float(batch.images), self.targets(batch))
-        except ValueError as error:
-            if not str(error).startswith(TOO_SMALL):
-                raise
-            height, width = batch.images.shape[-2:]
-            raise DetsegError(
-                f"a training batch of {len(batch)} image of {height} x {width} pixels leaves a single value a channel, "
-                f"which batch normalisation cannot train on; raise data.batch_size or data.image_size"
-            ) from error
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
-
     def _losses_again(self, seen: StepBatch) -> dict[str, Tensor]:
         with self.trainer.precision_plugin.train_step_context():
             return self._losses(seen.batch, seen.number, eager=True)
+
+    def _place(self) -> str:
+        return f"epoch {self.current_epoch + 1}, step {self.global_step}"
 
     def _step_context(self, batches: list[StepBatch]) -> StepContext:
         """What the guard looks at, and what it needs to explain a step that it does not let be made."""
         trainer: Any = self.trainer
         source = getattr(getattr(trainer.train_dataloader, "dataset", None), "source", None)
         path = getattr(source, "path", None)
-        is_whole = isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy) and trainer.scaler is None
         return StepContext(
             epoch=self.current_epoch + 1,
             number=self.global_step + 1,
@@ -253,17 +224,9 @@ class Task(L.LightningModule, ABC):
             draw=lambda batch: self.draw_targets(batch, 1)[0],
             path=lambda index: None if path is None else str(path(index)),
             run_dir=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
-            has_whole_gradients=is_whole,
-            settings={
-                "precision": str(trainer.precision),
-                "device": str(self.device),
-                "seed": self.seed,
-                "config": self.config,
-            },
+            has_whole_gradients=isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy) and not trainer.scaler,
+            run={"precision": trainer.precision, "device": str(self.device), "seed": self.seed, "config": self.config},
         )
-
-    def _check_weights(self) -> None:
-        check_weights(self.model, self.processes, f"epoch {self.current_epoch + 1}, step {self.global_step}")
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Moves the rate on with the optimiser's steps; the batches that a resumed run had before make none."""
@@ -275,7 +238,7 @@ class Task(L.LightningModule, ABC):
         if batch is not None:  # else it was logged before the run was resumed
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.trainer.is_last_batch:
-            self._check_weights()  # before the validation
+            check_weights(self.model, self.processes, self._place())  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():
                 self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
@@ -329,7 +292,7 @@ class Task(L.LightningModule, ABC):
         Raises:
             DetsegError: a weight is not finite; nothing is written.
         """
-        self._check_weights()
+        check_weights(self.model, self.processes, self._place())
         checkpoint[ENTRY] = {
             **model_entry(self.config, self.classes),
             **self.run_state.save(self.trainer, self.processes, checkpoint),
@@ -337,9 +300,23 @@ class Task(L.LightningModule, ABC):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to go on from a run of other classes or settings, or one that is over."""
+        """Refuses to resume a run of other classes or settings, or one that is over."""
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs, self.trainer.world_size)
         entry = checkpoint[ENTRY]
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
         self.run_state.load(entry)
+
+
+@contextmanager
+def _too_small_explained(batch: Batch) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(TOO_SMALL):
+            raise
+        height, width = batch.images.shape[-2:]
+        raise DetsegError(
+            f"a training batch of {len(batch)} image of {height} x {width} pixels leaves a single value a channel, "
+            f"which batch normalisation cannot train on; raise data.batch_size or data.image_size"
+        ) from error

@@ -50,9 +50,8 @@ def with_batch_size(
     checkpoint: Path | None,
     device: torch.device | None = None,
 ) -> ExperimentConfig:
-    """The settings with numbers for ``data.batch_size: auto`` and the ``optimizer.lr`` that goes with it.
-
-    Weights and random generators of the training are not touched.
+    """The settings with numbers for ``data.batch_size: auto`` and the ``optimizer.lr`` that goes with it; weights and
+    random generators of the training are not touched.
 
     Args:
         config: the settings; returned as they are where they give a number.
@@ -88,11 +87,8 @@ def with_batch_size(
 
 
 def gpu_of_run(config: ExperimentConfig) -> torch.device:
-    """The CUDA device that the training computes on.
-
-    Raises:
-        ConfigError: it is no CUDA device, or there are several, which would have to find the same number.
-    """
+    """The CUDA device that the training computes on; ConfigError: there is none, or there are several, which would have
+    to find the same number."""
     settings = config.trainer
     if settings.accelerator not in ("auto", "gpu") or not torch.cuda.is_available():
         raise ConfigError(
@@ -110,15 +106,8 @@ def gpu_of_run(config: ExperimentConfig) -> torch.device:
 
 
 def largest_batch(fits: Callable[[int], bool], most: int) -> int:
-    """The largest batch that fits, by doubling until one does not, then halving the gap; 0: not even one image fits.
-
-    Args:
-        fits: whether a batch of so many images does.
-        most: larger ones are not tried.
-
-    Returns:
-        From 8 on a multiple of 4.
-    """
+    """The largest batch up to ``most`` that fits, by doubling until one does not, then halving the gap; from 8 on a
+    multiple of 4; 0: not even one image fits."""
     largest, tried = 0, 1
     while tried <= most and fits(tried):
         largest, tried = tried, 2 * tried
@@ -134,13 +123,10 @@ def largest_batch(fits: Callable[[int], bool], most: int) -> int:
 
 
 def scaled_rate(optimizer: OptimizerConfig, num_images: int) -> float:
-    """The learning rate for a batch, from that of the settings, which is for 16 images of a process.
+    """The learning rate for a batch, to four significant digits, from that of the settings, which is for 16 images.
 
     SGD: in proportion to the batch (Goyal et al. 2017, section 2.1). Adam, AdamW, RMSprop: to its square root
     (Krizhevsky 2014, section 5; Malladi et al. 2022, definition 4.1).
-
-    Returns:
-        The rate, to four significant digits, so that it can be written down.
     """
     ratio = num_images / REFERENCE_BATCH
     factor = ratio if isinstance(optimizer, SgdConfig) else math.sqrt(ratio)
@@ -165,7 +151,7 @@ class WorstImage:
 
     @classmethod
     def of(cls, config: ExperimentConfig, train_set: AnyDataset) -> WorstImage:
-        """That of a training."""
+        """That of a training on this set."""
         augmentation = config.data.augmentation
         height, width = config.data.input_hw
         if augmentation.multi_scale is not None:  # as EpochBatchSampler.batch_hw rounds it
@@ -199,14 +185,7 @@ class WorstImage:
 
 
 class Trial:
-    """A training of nothing but worst-case batches.
-
-    Args:
-        task: what is trained, at a rate of 0.
-        config: the settings of the training.
-        worst: the image that batches are made of.
-        device: where it is trained; the limit of memory is that of a GPU.
-    """
+    """A training of nothing but worst-case batches; the limit of memory is that of a GPU."""
 
     def __init__(self, task: Task, config: ExperimentConfig, worst: WorstImage, device: torch.device) -> None:
         self.task, self.config, self.worst, self.device = task, config, worst, device
@@ -223,13 +202,13 @@ class Trial:
         """Whether there is memory to train and to validate on so many images."""
         if self.on_gpu:
             torch.cuda.reset_peak_memory_stats(self.device)
+        fits = False
         try:
             self._run(num_images)
             fits = not self.on_gpu or torch.cuda.max_memory_allocated(self.device) <= self.room
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            fits = False
         self.optimizer.zero_grad()
         gc.collect()
         if self.on_gpu:
@@ -253,7 +232,6 @@ class Trial:
 
 
 def _largest(config: ExperimentConfig, train_set: AnyDataset, worst: WorstImage, device: torch.device) -> int:
-    """The largest batch of a training on a device; 0: not even one image fits."""
     # Compiling would take minutes for each size that is tried; compiled networks keep fewer maps, not more.
     plain = config.trainer.model_copy(update={"compile": False})
     one = config.data.model_copy(update={"batch_size": 1})
@@ -268,7 +246,6 @@ def _largest(config: ExperimentConfig, train_set: AnyDataset, worst: WorstImage,
 
 
 def _batch_of(checkpoint: Path) -> int:
-    """The batch of the run that a checkpoint is of."""
     try:
         num_images = read_raw_checkpoint(checkpoint)[ENTRY]["config"]["data"]["batch_size"]
     except (KeyError, TypeError):

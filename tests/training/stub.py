@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from detseg.config.schema.experiment import CosineConfig, ScheduleConfig, SgdConfig
+from detseg.config.schema.experiment import CosineConfig, OptimizerConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
@@ -80,9 +80,11 @@ class _Listed(Dataset[Batch]):
         return self.batches[index]
 
 
-def task_of(model: Any, schedule: ScheduleConfig = CONSTANT, **options: Any) -> DetectionTask:
+def task_of(
+    model: Any, schedule: ScheduleConfig = CONSTANT, optimizer: OptimizerConfig = PLAIN_SGD, **options: Any
+) -> DetectionTask:
     """A task with plain gradient descent at a rate of 0.5."""
-    return DetectionTask(model, CLASSES, PLAIN_SGD, schedule, **options)
+    return DetectionTask(model, CLASSES, optimizer, schedule, **options)
 
 
 def fit(

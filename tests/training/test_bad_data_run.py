@@ -127,7 +127,7 @@ def test_a_run_does_not_go_on_with_other_data_unless_told_to(
         run.go_on(run_dir, f"data.root={data}")
     assert str(caught.value).startswith(change)
     run.go_on(run_dir, f"data.root={data}", "data.on_change=warn")
-    assert f"warning: {change}the run goes on with what it is now" in capsys.readouterr().out
+    assert f"warning: {change}the run resumes with what it is now" in capsys.readouterr().out
     run.go_on(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on
 
 

@@ -130,7 +130,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
     before = {path: path.read_bytes() for path in tiny_run.run_dir.rglob("*.*") if path.is_file()}
     for override, message in (
         ("optimizer.lr=0.5", r"other settings than it began with: optimizer\.lr was 0\.005 and is 0\.5; set them"),
-        ("model.neck.name=pan", r"model\.neck\.name was fpn and is pan"),
+        ("model.neck.name=pan", r"model\.neck\.name was 'fpn' and is 'pan'"),
         ("data.classes=[red, blue, yellow]", r"the checkpoint's classes are \['blue', 'red', 'yellow'\], the data's"),
         (
             "trainer.max_epochs=16",

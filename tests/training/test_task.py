@@ -11,12 +11,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
-from detseg.config.schema.experiment import AdamWConfig, CosineConfig
-from detseg.config.schema.model import BackboneConfig, NeckConfig, YoloConfig
+from detseg.config.schema.experiment import CosineConfig
 from detseg.errors import DetsegError
-from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput
+from detseg.structures import BoxTargets, DetectorOutput
 from detseg.tasks.detection import DetectionTask
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
@@ -34,6 +32,12 @@ def test_the_terms_are_summed_and_one_step_is_taken_a_batch(tmp_path: Path) -> N
     assert weight_of(task) == 0.0  # 1 - 0.5 - 0.5
     assert float(trainer.callback_metrics["train/loss_epoch"]) == 0.75  # (1 + 0.5) / 2
     assert float(trainer.callback_metrics["train/first_epoch"]) == 0.375
+
+
+def test_gradients_are_clipped_to_the_norm_before_the_step(tmp_path: Path) -> None:
+    task = task_of(OneWeight(1.0))
+    fit(task, [WHITE, WHITE], tmp_path, gradient_clip_val=0.25)
+    assert weight_of(task) == pytest.approx(0.75)  # two steps of 0.5 * 0.25
 
 
 def test_accumulated_gradients_are_averaged_and_the_average_moves_once_a_step(tmp_path: Path) -> None:
@@ -89,39 +93,6 @@ def test_a_loss_that_is_no_number_stops_the_run_before_its_validation(num_batche
     assert task.result is None
 
 
-def test_frozen_normalisation_keeps_its_statistics() -> None:
-    model = OneWeight()
-    model.frozen = nn.BatchNorm2d(3).requires_grad_(False)
-    model.trained = nn.BatchNorm2d(3)
-    model.without_weights = nn.BatchNorm2d(3, affine=False)
-    task = task_of(model).train()
-    assert not model.frozen.training
-    assert model.trained.training
-    assert model.without_weights.training
-    assert task.eval().training is False
-
-
-def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
-    torch.manual_seed(0)
-    config = YoloConfig(backbone=BackboneConfig(width=0.0625, depth=0.1), neck=NeckConfig(name="fpn"))
-    task = DetectionTask(build_detector(config, 2), ClassTable(("a", "b")), AdamWConfig(lr=2e-3), ema_decay=0.9).train()
-    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
-    objects = BoxTargets(boxes, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))
-    batch = Batch(images, [objects, BoxTargets.empty()], [0, 1])
-    task.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer to log to
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(6):
-        loss = task.training_step(batch, 0)
-        losses.append(float(loss))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert losses[1] < losses[0]
-    assert losses[-1] < losses[1]
-
-
 class Folding(OneWeight):
     """Its validation loss is what normalisation behind a convolution makes of white images."""
 
@@ -152,40 +123,6 @@ def test_validation_folds_a_copy_and_leaves_model_and_checkpoint_as_they_are(ema
     assert all(torch.equal(watching.state[name], value) for name, value in state.items())
     assert task.evaluated_model is (task.average.model if task.average else task.model)
     assert isinstance(task.evaluated_model.block[1], nn.BatchNorm2d)
-
-
-class Normed(OneWeight):
-    """Measures its images by two normalisations, a new one and one that comes with statistics."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.norm, self.pretrained = nn.BatchNorm2d(3, momentum=0.25), nn.BatchNorm2d(3, momentum=0.25)
-        self.pretrained.num_batches_tracked += 7
-
-    def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
-        self.norm(images)
-        self.pretrained(images)
-        return super().losses(images, targets)
-
-
-@pytest.mark.parametrize(
-    ("greys", "mean", "of_pretrained"), [((51, 102, 255, 51), 0.45, 0.31484375), ((51,), 0.2, 0.05)]
-)
-def test_first_statistics_are_the_plain_average_of_the_batches(
-    greys: tuple[int, ...], mean: float, of_pretrained: float, tmp_path: Path
-) -> None:
-    """With a momentum of a quarter: four batches count alike, and a fifth would count a quarter."""
-    model = Normed()
-    fit(task_of(model), [batch_of(grey) for grey in greys], tmp_path)
-    assert model.norm.running_mean[0] == pytest.approx(mean)
-    assert model.pretrained.running_mean[0] == pytest.approx(of_pretrained)
-
-
-def test_then_the_momentum_takes_over(tmp_path: Path) -> None:
-    model = Normed()
-    fit(task_of(model), [batch_of(grey) for grey in (51, 102, 255, 51, 255)], tmp_path)
-    assert model.norm.running_mean[0] == pytest.approx(0.75 * 0.45 + 0.25 * 1)
-    assert model.norm.momentum == 0.25
 
 
 def test_draws_follow_from_the_users_seed_and_the_place_in_the_run() -> None:

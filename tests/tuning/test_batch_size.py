@@ -36,19 +36,21 @@ def settings_in(folder: Path, write: Callable[[Path, Path], Path], write_data: C
     return lambda *overrides: tiny_config(path, None, *auto, *overrides)
 
 
-@pytest.fixture(scope="module")
-def yolo(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings_in(tmp_path_factory.mktemp("yolo"), write_config, write_colors)
+KINDS = {
+    "yolo": (write_config, write_colors),
+    "unet": (write_unet_config, write_colors),
+    "mask_rcnn": (write_instance_config, write_ellipses),
+}
 
 
 @pytest.fixture(scope="module")
-def unet(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings_in(tmp_path_factory.mktemp("unet"), write_unet_config, write_colors)
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Settings]:
+    return {name: settings_in(tmp_path_factory.mktemp(name), *write) for name, write in KINDS.items()}
 
 
 @pytest.fixture(scope="module")
-def mask_rcnn(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings_in(tmp_path_factory.mktemp("mask_rcnn"), write_instance_config, write_ellipses)
+def yolo(kinds: dict[str, Settings]) -> Settings:
+    return kinds["yolo"]
 
 
 def train_set(config: ExperimentConfig) -> AnyDataset:
@@ -68,13 +70,7 @@ def test_the_largest_batch_is_found() -> None:
 
 @pytest.mark.parametrize(
     ("name", "num_images", "expected"),
-    [
-        ("sgd", 16, 0.01),
-        ("sgd", 4, 0.0025),
-        ("adamw", 64, 0.02),
-        ("adam", 4, 0.005),
-        ("rmsprop", 8, 0.007071),
-    ],
+    [("sgd", 16, 0.01), ("sgd", 4, 0.0025), ("adamw", 64, 0.02), ("adam", 4, 0.005), ("rmsprop", 8, 0.007071)],
 )
 def test_the_rate(name: str, num_images: int, expected: float) -> None:
     settings = {"optimizer": {"name": name, "lr": 0.01}, "data": {"name": "voc", "root": "x"}}
@@ -98,8 +94,9 @@ def test_the_fullest_image_counts_with_all_that_is_put_into_it(
     assert WorstImage.of(config, train_set(config)) == WorstImage((64, 64), num_objects)
 
 
-def test_a_two_stage_detector_gets_all_the_positives_that_it_samples(mask_rcnn: Settings) -> None:
-    assert WorstImage.of(mask_rcnn(), train_set(mask_rcnn())).num_objects == 8  # a quarter of 32 samples
+def test_a_two_stage_detector_gets_all_the_positives_that_it_samples(kinds: dict[str, Settings]) -> None:
+    config = kinds["mask_rcnn"]()
+    assert WorstImage.of(config, train_set(config)).num_objects == 8  # a quarter of 32 samples
 
 
 @pytest.mark.parametrize("multi_scale", [(0.4, 1.6), (0.5, 1.24), (0.3, 0.6)])
@@ -118,9 +115,9 @@ def trial_of(config: ExperimentConfig) -> Trial:
     return Trial(task, config, WorstImage.of(config, images), CPU)
 
 
-@pytest.mark.parametrize("kind", ["yolo", "unet", "mask_rcnn"])
-def test_a_trial_trains(kind: str, request: pytest.FixtureRequest) -> None:
-    trial = trial_of(request.getfixturevalue(kind)("trainer.precision=bfloat16"))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_trial_trains(kind: str, kinds: dict[str, Settings]) -> None:
+    trial = trial_of(kinds[kind]("trainer.precision=bfloat16"))
     before = [parameter.detach().clone() for parameter in trial.task.model.parameters()]
     assert trial.fits(2)
     assert trial.fits(1)
@@ -198,12 +195,9 @@ def test_a_checkpoint_that_does_not_say_its_batch(tiny_run: TinyRun, yolo: Setti
         with_batch_size(yolo(), train_set(yolo()), tmp_path / "silent.ckpt")
 
 
-def test_batches_of_an_unknown_size_cannot_be_counted(yolo: Settings) -> None:
+def test_evaluation_and_overfit_batches_want_a_number(tiny_run: TinyRun, yolo: Settings) -> None:
     with pytest.raises(ConfigError, match=r"data\.batch_size: trainer\.overfit_batches counts batches"):
         yolo("trainer.overfit_batches=1")
-
-
-def test_evaluation_wants_a_number(tiny_run: TinyRun) -> None:
     trained = read_raw_checkpoint(tiny_run.best)[ENTRY]["config"]
     config = evaluation_config(trained, str(tiny_run.best), ["data.batch_size=auto"])
     with pytest.raises(ConfigError, match=r"^data.batch_size: auto is found when a training begins; give a number"):

@@ -19,15 +19,11 @@ from detseg.training.task import Task
 logger = logging.getLogger("detseg")
 
 _KEY = "bad_samples"
-"""Of the entry in checkpoints."""
 
 
-class KeepBadSamples(Callback):
-    """Keeps ``bad_samples.csv`` of the run directory.
-
-    Each process lists what it meets as soon as it does, those beside the first in a file of their own
-    (``bad_samples.rank1.csv``); when an epoch ends and when a checkpoint is saved, all of them take over the lists of
-    the others, and those files are removed.
+class BadSampleLog(Callback):
+    """Writes ``bad_samples.csv``. Each process lists what it meets as soon as it does, those beside the first in a file
+    of their own (``bad_samples.rank1.csv``), until the end of the epoch or a checkpoint brings the lists together.
 
     Args:
         bad: the list, which the training loader fills.

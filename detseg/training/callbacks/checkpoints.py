@@ -19,7 +19,7 @@ from detseg.checkpoint import BEST, LAST, PREVIOUS, read_raw_checkpoint, save_at
 class AtomicCheckpointIO(CheckpointIO):
     """Writes whole files or none, in a thread beside the training, and reads tensors and plain data only.
 
-    The training waits for the copy to memory alone, and for an earlier file that is still being written.  An error of
+    The training waits for the copy to memory alone, and for an earlier file that is still being written. An error of
     the disk is raised by the next call: ``raise_failure`` at each step, ``flush`` at the end.
     """
 
@@ -34,20 +34,12 @@ class AtomicCheckpointIO(CheckpointIO):
         self._writing = self._thread.submit(write)
 
     def raise_failure(self) -> None:
-        """Raise what kept a file from being written, if that is known by now; waits for nothing.
-
-        Raises:
-            CheckpointError: the disk refused.
-        """
+        """Raise what kept a file from being written (CheckpointError), if that is known by now; waits for nothing."""
         if self._writing is not None and self._writing.done():
             self.flush()
 
     def flush(self) -> None:
-        """Wait until everything is on the disk.
-
-        Raises:
-            CheckpointError: the disk refused.
-        """
+        """Wait until everything is on the disk; raises CheckpointError where the disk refused."""
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
@@ -89,7 +81,7 @@ class BestAndLast(Checkpoint):
     many steps, and when the run is asked to stop; and ``best.ckpt``, the best epoch.
 
     Lightning's ``ModelCheckpoint`` writes its last file only when it writes its best one, and forgets the best score
-    when the folder has moved: a resumed run would begin at the best epoch, and overwrite it with a worse one.
+    when the folder has moved.
 
     Args:
         folder: where to write.
@@ -134,11 +126,8 @@ class BestAndLast(Checkpoint):
         self.save(trainer, best=improved)
 
     def save(self, trainer: L.Trainer, best: bool = False) -> None:
-        """Save where the run stands, and note it as the best.
-
-        The best file is written first: a run that is killed in between resumes before this epoch, and finds it the best
-        again.
-        """
+        """Save where the run stands; ``best``: as the best file too, which is written first: a run that is killed in
+        between resumes before this epoch, and finds it the best again."""
         options = {"previous": self.folder / PREVIOUS, "copy": self.folder / BEST if best else None}
         trainer.save_checkpoint(self.folder / LAST, storage_options=options)
         self._saved_step = trainer.global_step

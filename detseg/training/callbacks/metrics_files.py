@@ -14,8 +14,8 @@ from detseg.atomic_write import atomic_write
 from detseg.training.task import Task
 
 
-class LastNumbers(Callback):
-    """Keeps ``metrics.json``: all numbers of the last validation, from before its epoch is saved.
+class MetricsJson(Callback):
+    """Writes ``metrics.json``: all numbers of the last validation, before its epoch is saved.
 
     Args:
         path: the file.
@@ -31,12 +31,12 @@ class LastNumbers(Callback):
                 json.dump(pl_module.result.to_dict(), file, indent=2)
 
 
-class EpochTable(Callback):
-    """Keeps ``metrics.csv``: one row an epoch (from 1) with the optimiser steps done, the rate at the end, the training
-    losses (means over the epoch's images, of all processes) and, where the epoch was validated, the validation's.
+class MetricsCsv(Callback):
+    """Writes ``metrics.csv``: one row an epoch (from 1) with the optimiser steps done, the rate at the end, the losses
+    of training (means over the epoch's images, of all processes) and, where the epoch was validated, of validation.
 
-    The rows travel in the checkpoint: a resumed run has those of the epochs that it goes on from, whatever became of
-    the file.  Lightning's own logger would delete them.
+    The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
+    the file. Lightning's own logger would delete them.
 
     Args:
         path: the file.
@@ -47,6 +47,11 @@ class EpochTable(Callback):
         self._rows: list[dict[str, str]] = []
         self._validated = False
 
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, which older versions wrote as well."""
+        return "EpochTable"
+
     def state_dict(self) -> dict[str, Any]:
         """The rows."""
         return {"rows": self._rows}
@@ -56,14 +61,9 @@ class EpochTable(Callback):
         self._rows = list(state_dict["rows"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the rows of a resumed run's earlier epochs; those of a checkpoint without them are in the file."""
-        if not trainer.is_global_zero or not trainer.current_epoch:
-            return
-        if not self._rows and self.path.is_file():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
-            self._rows = [row for row in rows if int(row["epoch"]) <= trainer.current_epoch]
-        self._write()
+        """Writes the rows of a resumed run's earlier epochs."""
+        if trainer.is_global_zero and self._rows:
+            self._write()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Notes that this epoch has numbers of a validation."""

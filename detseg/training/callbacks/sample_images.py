@@ -1,4 +1,4 @@
-"""Sample pictures of a run: what the network is shown, and what it finds."""
+"""Sample images of a run: what the network is shown, and what it finds."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 
 
-class SamplePictures(Callback):
-    """Leaves ``train_batch.jpg`` (augmented images with their targets, from the first epoch) and, after every
-    validation, ``val_targets.jpg`` and ``val_predictions.jpg`` in a folder.
+class SampleImages(Callback):
+    """Writes ``train_batch.jpg`` (augmented images with their targets, from the first epoch) and, after every
+    validation, ``val_targets.jpg`` and ``val_predictions.jpg``.
 
     Args:
         folder: where to write.
-        num_pictures: images of each sheet.
+        num_images: images of each sheet.
     """
 
-    def __init__(self, folder: Path, num_pictures: int) -> None:
+    def __init__(self, folder: Path, num_images: int) -> None:
         self.folder = folder
-        self.num_pictures = num_pictures
+        self.num_images = num_images
         self._train: list[UInt8Array] = []
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Collects the first images of the run."""
-        wanted = self.num_pictures - len(self._train)
+        wanted = self.num_images - len(self._train)
         if wanted <= 0 or not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         self._train += pl_module.draw_targets(batch, wanted)
@@ -47,11 +47,11 @@ class SamplePictures(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Draws the first validation batch."""
-        if batch_idx or not self.num_pictures or not trainer.is_global_zero or not isinstance(pl_module, Task):
+        if batch_idx or not self.num_images or not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
-        targets = pl_module.draw_targets(batch, self.num_pictures)
+        targets = pl_module.draw_targets(batch, self.num_images)
         write_picture(self.folder / "val_targets.jpg", _sheet(targets))
-        write_picture(self.folder / "val_predictions.jpg", _sheet(pl_module.draw_predictions(batch, self.num_pictures)))
+        write_picture(self.folder / "val_predictions.jpg", _sheet(pl_module.draw_predictions(batch, self.num_images)))
 
 
 def _sheet(pictures: list[UInt8Array]) -> UInt8Array:

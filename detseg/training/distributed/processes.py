@@ -1,14 +1,14 @@
 """What the processes of a training tell each other besides gradients: small numbers and arrays, in host memory.
 
-They speak through a gloo group of their own.  A GPU's queue is not waited for, and whoever waits while the first
-process scores a validation waits as long as that takes: NCCL's watchdog would end the run.  Only tensors travel, no
-pickles.
+They have a gloo group of their own. A GPU's queue is not waited for, and NCCL's watchdog does not end a run whose first
+process scores a validation for long. Only tensors travel, no pickles.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -17,10 +17,15 @@ import numpy.typing as npt
 import torch
 import torch.distributed as dist
 
+from detseg.errors import DetsegError, RunStoppedError
+
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 _PATIENCE = timedelta(days=2)
 """How long a process waits for the others; one that has died is noticed at once, since its connection closes."""
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "gloo/transport")
+"""What gloo says of a process that has died."""
 
 
 class Processes:
@@ -90,3 +95,30 @@ def _packed(arrays: Arrays) -> torch.Tensor:
 def _unpacked(buffer: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
     with np.load(io.BytesIO(buffer.numpy().tobytes()), allow_pickle=False) as file:
         return {name: file[name] for name in file.files}
+
+
+@contextmanager
+def first_speaks(rank: int, world_size: int) -> Iterator[None]:
+    """Within it, what all processes notice is said by the first one: that another has ended, and that the run has
+    stopped as it was asked to. The others exit without a message.
+
+    Raises:
+        DetsegError: another process has ended.
+        SystemExit: the same, or the run has stopped, in a process that is not the first.
+    """
+    try:
+        yield
+    except RunStoppedError:
+        if rank == 0:
+            raise
+        raise SystemExit(0) from None  # another code would make torchrun kill the first
+    except RuntimeError as error:
+        is_lost = isinstance(error, dist.DistError) or any(words in str(error) for words in _LOST)
+        if world_size == 1 or not is_lost:
+            raise
+        if rank:
+            raise SystemExit(2) from error
+        raise DetsegError(
+            "another process of this run has ended, and so does this one; its error is above, or it was killed, from "
+            "outside or for lack of memory"
+        ) from error

@@ -1,8 +1,5 @@
-"""How several devices train one model: Lightning's strategies by name, and FSDP with what it needs to know of a model.
-
-FSDP (Zhao et al. 2023, "PyTorch FSDP") keeps a share of every weight, gradient and optimiser state on each GPU and
-brings the weights of a unit together while it computes.
-"""
+"""How several devices train one model: Lightning's strategies by name, and FSDP (Zhao et al. 2023), which keeps a part
+of every weight, gradient and optimiser state on each GPU, with what it needs to know of a model."""
 
 from __future__ import annotations
 
@@ -62,30 +59,20 @@ def with_synchronised_norm(model: Model) -> Model:
 
 
 def build_strategy(name: str, backbone: nn.Module | None) -> str | Strategy:
-    """What Lightning's Trainer takes as its strategy.
-
-    Args:
-        name: ``trainer.strategy``.
-        backbone: whose stages ``fsdp`` shards one by one; None: the model is one unit.
-    """
+    """What Lightning's Trainer takes as its strategy; ``fsdp`` shards the stages of the backbone one by one."""
     if name != "fsdp":
         return name
     stages = set() if backbone is None else set(backbone_stages(backbone))
     return FSDPStrategy(
         auto_wrap_policy=partial(lambda_auto_wrap_policy, lambda_fn=stages.__contains__),
-        # Autocast alone decides what is computed in bfloat16, as without FSDP: losses and validation are float32.
-        mixed_precision=MixedPrecision(),
-        # One plain file, as without FSDP.
-        state_dict_type="full",
+        mixed_precision=MixedPrecision(),  # autocast alone decides what is computed in bfloat16, as without FSDP
+        state_dict_type="full",  # one plain file, as without FSDP
     )
 
 
 def backbone_stages(backbone: nn.Module) -> list[nn.Module]:
-    """The largest parts of a backbone that are called one after the other as modules of their own.
-
-    Lists of modules are never called, so it is their entries; a part that is used by another way than its call (timm's
-    ``FeatureGetterNet``) stays whole within the backbone.
-    """
+    """The largest parts of a backbone that are called as modules of their own: of a list of modules its entries; a part
+    that is used by another way than its call (timm's ``FeatureGetterNet``) stays whole within the backbone."""
     return [part for child in backbone.children() for part in _called_parts(child)]
 
 

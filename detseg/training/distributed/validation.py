@@ -23,11 +23,7 @@ def take_buffers_of_first(module: nn.Module, processes: Processes) -> None:
 
 
 def score_together(evaluator: Evaluator, processes: Processes) -> tuple[Result | None, dict[str, float]]:
-    """What all processes have collected, scored by the first one; the others wait for it.
-
-    Args:
-        evaluator: this process's; the first one's holds everything afterwards.
-        processes: all of them.
+    """What all processes have collected, scored by the first one, whose evaluator then holds everything.
 
     Returns:
         The result in the first process, None elsewhere; and its headline, in all of them.

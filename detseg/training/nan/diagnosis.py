@@ -11,7 +11,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,15 @@ from torch import Tensor, nn
 
 from detseg.draw import write_picture
 from detseg.errors import DataError, DetsegError
-from detseg.messages import one_line, printable
+from detseg.messages import listed, one_line, printable
 from detseg.ops.processes import counts_of_this_process
 from detseg.structures import Batch, UInt8Array
 from detseg.training.distributed.processes import Processes
 from detseg.training.nan.seeding import random_state, restore_random_state
 from detseg.training.optim.freezing import NORMALIZATION
 
-_MAX_LISTED = 8
+_MAX_IMAGES = 8
 _MAX_PARAMETERS = 10
-_PACKAGES = ("detseg", "torch", "torchvision", "lightning", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,7 @@ class StepContext:
         path: where the image of a sample lies, by its position in the data set; None: the data set does not know.
         run_dir: where the diagnosis is written; None: nothing is written.
         has_whole_gradients: whether each process has the whole gradient, unscaled; false with FSDP.
-        settings: precision, device, seed and settings of the run, for ``diagnosis.json``.
+        run: precision, device, seed and settings, for ``diagnosis.json``.
     """
 
     epoch: int
@@ -70,17 +68,13 @@ class StepContext:
     path: Callable[[int], str | None]
     run_dir: Path | None
     has_whole_gradients: bool
-    settings: Mapping[str, Any]
+    run: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class SampleResult:
-    """What the sample at position ``index`` of the data set gave alone.
-
-    Attributes:
-        at_fault: its terms that are not finite; where all are, those whose gradient is not.
-        image: as ``StepContext.draw`` gives it; None where nothing is at fault.
-    """
+    """What the sample at position ``index`` of the data set gave alone; ``at_fault`` are its terms that are not finite,
+    or where all are, those whose gradient is not."""
 
     batch: int
     index: int
@@ -100,8 +94,8 @@ def diagnose(step: StepContext, restore: Callable[[], None], last_norms: list[fl
         run_samples: whether to run each sample alone; else only the numbers of the step are written.
 
     Returns:
-        A line without epoch and step, the same in all processes: that of the first process that has found a sample,
-        else of the first whose loss is not finite, else of the first.
+        One line, the same in all processes: that of the first that has found a sample, else of the first whose loss is
+        not finite.
     """
     processes, results, failure = step.processes, None, ""
     if run_samples and step.has_whole_gradients:
@@ -177,7 +171,9 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
     kind = "loss" if _not_finite(worst) else "gradient"
     verdict = failure + _verdict(step, results)
     norms = _gradient_norms(step.model) if step.has_whole_gradients else []
-    line = f"the {kind} is not finite ({_shown(worst)}); {verdict}; {_gradient(norms)}"
+    terms = sorted((name for name in worst if name != "loss"), key=lambda name: math.isfinite(worst[name]))
+    shown = ", ".join(f"{name} {worst[name]:.4g}" for name in terms)
+    line = f"the {kind} is not finite ({shown}); {verdict}; {_gradient(norms)}"
     if step.run_dir is None:
         return f"{line}; nothing was written"
     folder = step.run_dir / f"nan_epoch{step.epoch:03d}_step{step.number:05d}"
@@ -195,15 +191,14 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
         "samples_alone": [{k: v for k, v in vars(result).items() if k != "image"} for result in results or []],
         "largest_gradients": dict(norms[:_MAX_PARAMETERS]),
         "last_gradient_norms": last_norms,
-        "versions": {package: d.version for package in _PACKAGES for d in distributions(name=package)},
-        **step.settings,
+        **step.run,
     }
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of the same step, from before the run was resumed
         folder.mkdir(parents=True)
         (folder / "diagnosis.json").write_text(json.dumps(_plain(content), indent=1, allow_nan=False), encoding="utf-8")
         images = [(result, result.image) for result in results or [] if result.image is not None]
-        for result, image in images[:_MAX_LISTED]:
+        for result, image in images[:_MAX_IMAGES]:
             write_picture(folder / f"batch{result.batch:05d}_sample{result.index:07d}.png", image)
     except (OSError, DataError) as error:
         return f"{line}; the diagnosis could not be written ({one_line(error)})"
@@ -211,7 +206,6 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
 
 
 def _verdict(step: StepContext, results: list[SampleResult] | None) -> str:
-    """Which samples are at fault, in words."""
     bad = [name for name, weight in step.model.named_parameters() if not bool(weight.detach().isfinite().all())]
     if bad:
         return f"{len(bad)} weights were not finite before the step, first {bad[0]}: no sample is at fault"
@@ -219,10 +213,10 @@ def _verdict(step: StepContext, results: list[SampleResult] | None) -> str:
     if results and len(found) == len(results) > 1:
         return f"all {len(found)} samples are at fault: it is not the data"
     if found:
-        return f"at fault: {_listed([f'sample {_named(r.index, r.path)}: {_faults(r)}' for r in found])}"
+        return f"at fault: {listed([f'sample {_named(r.index, r.path)}: {_faults(r)}' for r in found])}"
     bad_batches = [seen for seen in step.batches if not math.isfinite(float(seen.terms["loss"]))]
     indices = [index for seen in bad_batches or step.batches for index in seen.batch.indices]
-    samples = f"samples {_listed([_named(index, step.path(index)) for index in indices])}"
+    samples = f"samples {listed([_named(index, step.path(index)) for index in indices])}"
     return samples if results is None else f"no sample is at fault alone: {samples}"
 
 
@@ -255,13 +249,6 @@ def _not_finite(terms: Mapping[str, float]) -> list[str]:
     return [name for name in names if name != "loss"] or names
 
 
-def _shown(terms: Mapping[str, float]) -> str:
-    """Loss terms with their values, those that are not finite first."""
-    bad = _not_finite(terms)
-    names = bad + [name for name in terms if name not in [*bad, "loss"]]
-    return ", ".join(f"{name} {terms[name]:.4g}" for name in names)
-
-
 def _faults(result: SampleResult) -> str:
     if _not_finite(result.terms):
         return ", ".join(f"{name} {result.terms[name]:.4g}" for name in result.at_fault)
@@ -270,11 +257,6 @@ def _faults(result: SampleResult) -> str:
 
 def _named(index: int, path: str | None) -> str:
     return str(index) if path is None else f"{index} ({printable(Path(path).name)})"
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > _MAX_LISTED else ""
-    return ", ".join(names[:_MAX_LISTED]) + more
 
 
 def _plain(value: Any) -> Any:

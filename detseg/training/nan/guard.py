@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +26,7 @@ _ADVICE = "lower optimizer.lr, or set trainer.precision=float32"
 class StepGuard:
     """Decides, once per step, whether it is made.
 
-    Where a strategy shards the parameters (FSDP), only the losses are checked, and Lightning computes the norm.
+    Where a strategy shards the parameters (FSDP), only the losses are checked.
 
     Args:
         on_nan: stop the run, or skip the step, where a loss or the gradient is not finite.
@@ -34,14 +34,12 @@ class StepGuard:
 
     Attributes:
         num_skipped: steps of the run that were skipped.
-        norm: of the gradient of the last step that was checked, before clipping; None: it was not computed.
-        norms: of the gradients of the last 50 steps of this process.
+        norms: of the gradients of the last 50 steps of this process, before clipping.
     """
 
     def __init__(self, on_nan: Literal["stop", "skip"] = "stop", max_steps: int = 10) -> None:
         self.on_nan, self.max_steps = on_nan, max_steps
         self.num_skipped = 0
-        self.norm: Tensor | None = None
         self.norms: deque[float] = deque(maxlen=_KEPT_NORMS)
 
     def begin_epoch(self, model: nn.Module) -> None:
@@ -59,9 +57,9 @@ class StepGuard:
         Raises:
             DetsegError: a loss or the gradient is not finite, and the step is not to be skipped.
         """
-        self.norm = _gradient_norm(optimizer) if step.has_whole_gradients else None
-        losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], self.norm)
-        if self.norm is not None:
+        norm_on_device = _gradient_norm(optimizer) if step.has_whole_gradients else None
+        losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], norm_on_device)
+        if norm_on_device is not None:
             self.norms.append(norm)
         if losses_are_finite and math.isfinite(norm):
             self._buffers.update()
@@ -80,31 +78,30 @@ class StepGuard:
 
 
 class BufferSnapshot:
-    """Copies of buffers (statistics of batch normalisation), by which a forward pass is undone."""
+    """A copy of buffers (statistics of batch norm), by which a forward pass is undone."""
 
     def __init__(self, buffers: Iterable[Tensor]) -> None:
-        by_dtype: dict[torch.dtype, list[Tensor]] = {}  # a fused copy takes one dtype
+        self._groups: dict[torch.dtype, list[Tensor]] = {}  # joined, so that a GPU makes one copy of each
         for buffer in buffers:
-            by_dtype.setdefault(buffer.dtype, []).append(buffer)
-        self._groups = [(group, [buffer.clone() for buffer in group]) for group in by_dtype.values()]
+            self._groups.setdefault(buffer.dtype, []).append(buffer)
+        self.update()
 
-    @torch.no_grad()
     def update(self) -> None:
         """Copy the buffers as they are now; does not wait for a GPU."""
-        for buffers, copies in self._groups:
-            torch._foreach_copy_(copies, buffers)
+        self._copies = {key: torch.cat([b.detach().flatten() for b in group]) for key, group in self._groups.items()}
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the buffers the values of the copies."""
-        for buffers, copies in self._groups:
-            torch._foreach_copy_(buffers, copies)
+        """Give the buffers the values of the copy."""
+        for key, group in self._groups.items():
+            parts: Sequence[Tensor] = torch.split(self._copies[key], [b.numel() for b in group])
+            for buffer, part in zip(group, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
 
 
 def check_weights(model: nn.Module, processes: Processes, where: str) -> None:
-    """Refuse to validate or save a model whose weights a step with a finite gradient has made NaN or infinite.
-
-    All processes must call it.
+    """Refuse to validate or save weights that a step with a finite gradient has made NaN or infinite; all processes
+    must call it.
 
     Raises:
         DetsegError: a weight is NaN or infinite; ``where`` begins the message.

@@ -35,12 +35,6 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_batch(seed: int, epoch: int, batch: int, rank: int) -> None:
-    """Seed torch by a batch's place in the run, so that a resumed run and a diagnosis draw what the step drew.
-
-    Args:
-        seed: of the run.
-        epoch: from 0.
-        batch: number within the epoch, from 0.
-        rank: number of the process.
-    """
+    """Seed torch by a batch's place in the run, so that a resumed run and a diagnosis draw what the step drew; epoch,
+    batch within it, and number of the process from 0."""
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0]))

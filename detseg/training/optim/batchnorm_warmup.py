@@ -1,4 +1,4 @@
-"""The first batches of a normalisation that begins without statistics."""
+"""The first batches of a batch norm that begins without statistics."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from torch import nn
 from detseg.training.optim.freezing import NORMALIZATION
 
 
-class FreshNorms:
-    """Lets normalisation that begins with made-up statistics (mean 0, variance 1) take the plain average of the batches
-    seen so far, until its momentum takes over: a variance of 1 beside true ones of a thousandth would be felt for
-    hundreds of steps, and a short training be evaluated with it.
+class BatchNormWarmup:
+    """Lets batch norm that has seen no batch (``num_batches_tracked`` is 0, mean 0 and variance 1 are made up) take the
+    plain average of its batches until its momentum takes over: a variance of 1 beside true ones of a thousandth would
+    be felt for hundreds of steps.
 
     Args:
-        model: its normalisations that have seen no batch yet are the fresh ones.
+        model: what trains.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -27,21 +27,20 @@ class FreshNorms:
 
     @property
     def names(self) -> list[str]:
-        """Which normalisations are still fresh."""
+        """Which are still in their warm-up."""
         return sorted(self._norms)
 
     def keep(self, names: Iterable[str]) -> None:
-        """Only these are fresh: of a resumed run, whose weights come after the model is made."""
+        """Only these still are: of a resumed run, whose weights come after the model is made."""
         wanted = set(names)
-        for name, (module, momentum) in self._norms.items():
-            if name not in wanted:
-                module.momentum = momentum
-        self._norms = {name: norm for name, norm in self._norms.items() if name in wanted}
+        for name in self._norms.keys() - wanted:
+            module, momentum = self._norms.pop(name)
+            module.momentum = momentum
 
     def prepare(self, num_batches: int) -> None:
         """Set the momentum for the batch that follows ``num_batches`` others."""
-        share = 1 / (num_batches + 1)
+        fraction = 1 / (num_batches + 1)
         for module, momentum in self._norms.values():
-            module.momentum = max(momentum, share)
-        if all(share < momentum for _, momentum in self._norms.values()):
+            module.momentum = max(momentum, fraction)
+        if all(fraction < momentum for _, momentum in self._norms.values()):
             self._norms = {}

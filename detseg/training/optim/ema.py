@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+_blend: Callable[[float], Callable[..., None]] = get_ema_multi_avg_fn
 
 
 class WeightAverage(nn.Module):
@@ -36,8 +40,7 @@ class WeightAverage(nn.Module):
         warm = 1 - math.exp(-step / self.warmup_steps) if self.warmup_steps else 1.0
         average, current = self.model.state_dict(), model.state_dict()
         floating = [name for name, value in average.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [average[name] for name in floating], [current[name] for name in floating], 1 - self.decay * warm
-        )
+        blend = _blend(self.decay * warm)
+        blend([average[name] for name in floating], [current[name] for name in floating], step)
         for name in average.keys() - floating:
             average[name].copy_(current[name])

@@ -11,11 +11,9 @@ from detseg.errors import ConfigError
 NORMALIZATION = (nn.BatchNorm2d, nn.SyncBatchNorm)
 """Layers that measure statistics while they train."""
 
-_STEM = 1
-
 
 class FrozenParts:
-    """What of a backbone is not trained.  Normalisation whose weights are frozen keeps its statistics (``Task.train``).
+    """What of a backbone is not trained. Normalisation whose weights are frozen keeps its statistics (``Task.train``).
 
     Args:
         backbone: with ``freeze_stages(n)``, as every backbone of ours; its parameters are switched off here.
@@ -33,22 +31,15 @@ class FrozenParts:
         if config.freeze == "backbone":
             backbone.requires_grad_(False)
         elif config.freeze != "none":
-            _freeze_stages(backbone, _STEM if config.freeze == "stem" else config.freeze)
+            _freeze_stages(backbone, 1 if config.freeze == "stem" else config.freeze)
         self.unfreeze_epoch = config.unfreeze_epoch
         self.held = [p for p in trained if not p.requires_grad] if config.unfreeze_epoch is not None else []
         if config.freeze_bn:
-            own = set(_freeze_norm(backbone))
-            self.held = [parameter for parameter in self.held if parameter not in own]
+            norms = _freeze_norm(backbone)
+            self.held = [parameter for parameter in self.held if parameter not in norms]
 
     def release(self, epoch: int) -> bool:
-        """Let the held parameters train if it is time.
-
-        Args:
-            epoch: the one that begins, from 1.
-
-        Returns:
-            Whether they were released now.
-        """
+        """Let the held parameters train if ``epoch``, which begins (from 1), is theirs; whether they now do."""
         if self.unfreeze_epoch is None or epoch < self.unfreeze_epoch or not self.held:
             return False
         for parameter in self.held:
@@ -57,16 +48,13 @@ class FrozenParts:
         return True
 
 
-def _freeze_norm(backbone: nn.Module) -> list[nn.Parameter]:
-    """Stop the training of all normalisation; returns its parameters."""
+def _freeze_norm(backbone: nn.Module) -> set[nn.Parameter]:
     norms = [module for module in backbone.modules() if isinstance(module, (*NORMALIZATION, FrozenBatchNorm2d))]
     if not norms:
         raise ConfigError(
             "model.backbone.freeze_bn: this backbone has no batch normalisation; set it to false, or take another one"
         )
-    for module in norms:
-        module.requires_grad_(False)
-    return [parameter for module in norms for parameter in module.parameters()]
+    return {parameter for module in norms for parameter in module.requires_grad_(False).parameters()}
 
 
 def _freeze_stages(backbone: nn.Module, num_stages: int) -> None:

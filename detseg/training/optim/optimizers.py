@@ -1,4 +1,4 @@
-"""Optimisers, with weight decay where it belongs, and a learning rate of its own for a backbone."""
+"""Optimisers, with weight decay for weights alone, and a learning rate of its own for a backbone."""
 
 from __future__ import annotations
 
@@ -23,9 +23,6 @@ def parameter_groups(
 ) -> list[dict[str, object]]:
     """The parameters that train in two groups: weights (decayed), then biases and normalisation (not decayed).
 
-    Decay pulls a weight towards zero because a smaller weight is a simpler function; for a bias or a normalisation's
-    scale, which are vectors, it is not.
-
     Args:
         model: its parameters without ``requires_grad`` are left out.
         config: weight decay, learning rate, and that of the ``backbone``; where it differs, the backbone's parameters
@@ -40,27 +37,20 @@ def parameter_groups(
     later = set(held)
     undecayed = vectors(model) if undecayed is None else undecayed
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad or parameter in later]
-    if config.backbone_lr_scale == 1:
-        return _by_decay(trained, undecayed, config.weight_decay, config.lr)
-    backbone = getattr(model, "backbone", None)
-    if not isinstance(backbone, nn.Module):
-        raise ConfigError(f"optimizer.backbone_lr_scale: a {type(model).__name__} has no backbone; leave it out")
-    slow = set(backbone.parameters())
-    return [
-        *_by_decay([p for p in trained if p not in slow], undecayed, config.weight_decay, config.lr),
-        *_by_decay(
-            [p for p in trained if p in slow], undecayed, config.weight_decay, config.lr * config.backbone_lr_scale
-        ),
-    ]
-
-
-def _by_decay(
-    parameters: list[nn.Parameter], undecayed: frozenset[nn.Parameter], weight_decay: float, lr: float
-) -> list[dict[str, object]]:
-    return [
-        {"params": [p for p in parameters if p not in undecayed], "weight_decay": weight_decay, "lr": lr},
-        {"params": [p for p in parameters if p in undecayed], "weight_decay": 0.0, "lr": lr},
-    ]
+    slow: set[nn.Parameter] = set()
+    if config.backbone_lr_scale != 1:
+        backbone = getattr(model, "backbone", None)
+        if not isinstance(backbone, nn.Module):
+            raise ConfigError(f"optimizer.backbone_lr_scale: a {type(model).__name__} has no backbone; leave it out")
+        slow = set(backbone.parameters())
+    groups: list[dict[str, object]] = []
+    for is_slow, lr in ((False, config.lr), (True, config.lr * config.backbone_lr_scale))[: 2 if slow else 1]:
+        part = [p for p in trained if (p in slow) is is_slow]
+        groups += [
+            {"params": [p for p in part if p not in undecayed], "weight_decay": config.weight_decay, "lr": lr},
+            {"params": [p for p in part if p in undecayed], "weight_decay": 0.0, "lr": lr},
+        ]
+    return groups
 
 
 def build_optimizer(

@@ -43,30 +43,30 @@ def _warmed_up(rest: Schedule, warmup_steps: float, step: int) -> float:
 
 
 def _cosine(config: CosineConfig, start: float, end: int, step: int) -> float:
-    return _blend(1.0, config.final_lr_fraction, _share_done(start, end, step))
+    return _blend(1.0, config.final_lr_fraction, _fraction_done(start, end, step))
 
 
 def _steps(config: StepConfig, total_steps: int, step: int) -> float:
-    share = _share_done(0, total_steps, step)
-    return float(config.gamma ** sum(share >= milestone for milestone in config.milestones))
+    fraction = _fraction_done(0, total_steps, step)
+    return float(config.gamma ** sum(fraction >= milestone for milestone in config.milestones))
 
 
 def _inverse_time(config: InverseTimeConfig, start: float, end: int, step: int) -> float:
-    return 1 / (1 + config.decay * _share_done(start, end, step))
+    return 1 / (1 + config.decay * _fraction_done(start, end, step))
 
 
 def _one_cycle(config: OneCycleConfig, total_steps: int, step: int) -> float:
-    share = _share_done(0, total_steps, step)
-    if share < config.pct_start:
-        return _blend(config.initial_lr_fraction, 1.0, share / config.pct_start)
-    return _blend(1.0, config.final_lr_fraction, (share - config.pct_start) / max(1 - config.pct_start, 1e-9))
+    fraction = _fraction_done(0, total_steps, step)
+    if fraction < config.pct_start:
+        return _blend(config.initial_lr_fraction, 1.0, fraction / config.pct_start)
+    return _blend(1.0, config.final_lr_fraction, (fraction - config.pct_start) / max(1 - config.pct_start, 1e-9))
 
 
-def _share_done(start: float, end: int, step: int) -> float:
+def _fraction_done(start: float, end: int, step: int) -> float:
     """How much of the way from step ``start`` to step ``end`` is done, from 0 to 1."""
     return min((step - start) / max(end - start, 1), 1.0)
 
 
-def _blend(start: float, end: float, share: float) -> float:
+def _blend(start: float, end: float, fraction: float) -> float:
     """From ``start`` to ``end`` along half a cosine."""
-    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2

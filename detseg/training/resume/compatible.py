@@ -1,39 +1,41 @@
-"""Whether a run can go on from a checkpoint with the settings of today."""
+"""Whether a run can resume from a checkpoint with the settings, classes and data of today.
+
+A resumed run may change the settings of ``MAY_CHANGE``. Any other that differs, a new one too, is refused: it would not
+fit the checkpoint's tensors, be overruled by its state, or make another run of it.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from detseg.checkpoint import ENTRY, epochs_ended
 from detseg.config.load import config_from_dict, config_to_dict
+from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError, ConfigError
+from detseg.messages import quoted
 from detseg.structures import ClassTable
 
-_KEPT = (
-    *(("model", key) for key in ("name", "backbone", "neck", "head", "loss", "binary", "auxiliary_weight")),
-    *(("model", key) for key in ("stride", "strides", "output_stride", "upsampling")),
-    *(("model", key) for key in ("head_channels", "decoder_channels")),
-    *(("model", key) for key in ("variant", "weights", "proposals", "regions", "mask")),
-    ("optimizer",),
-    ("schedule",),
-    ("trainer", "ema_decay"),
-    ("trainer", "ema_warmup_steps"),
-    ("trainer", "gradient_clip_norm"),
-    ("trainer", "precision"),
-    ("trainer", "on_nan"),
-    ("evaluation",),
-    ("trainer", "accumulate_grad_batches"),
-    ("data", "image_size"),
-    ("data", "augmentation"),
-    ("seed",),
-)
-"""Settings that make the run what it is: a change would not fit the checkpoint's tensors, be overruled by them in
-silence, or count steps in another unit than the schedule."""
+logger = logging.getLogger("detseg")
 
-_MASK_ENCODING = tuple(("data", key) for key in ("mask_values", "ignore_index", "mask_colors", "ignore_colors"))
-"""What pictures of masks mean: a change teaches other labels under the same names.  Another layout (``data.name``) may
-well write the same classes in another way, so these are compared within one."""
+MAY_CHANGE = frozenset(
+    {
+        "run_dir",
+        *(f"model.{key}" for key in ("score_threshold", "nms_iou", "max_detections")),
+        # Where the data is; what it is, classes and fingerprints tell.
+        *(f"data.{key}" for key in ("root", "years", "download", "classes", "train_split", "val_split", "test_split")),
+        *(f"data.{split}_{what}" for split in ("train", "val", "test") for what in ("images", "annotations", "masks")),
+        *(f"data.{key}" for key in ("num_workers", "on_bad_sample", "max_bad_fraction", "on_change")),
+        "data.batch_size",  # if the images of all processes stay as many
+        *(f"trainer.{key}" for key in ("max_epochs", "max_time", "save_every_steps", "validate_every", "num_previews")),
+        *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")),
+        *(f"trainer.{key}" for key in ("precision", "compile", "gradient_clip_norm", "on_nan", "max_nan_steps")),
+        *(f"trainer.{key}" for key in ("early_stopping_patience", "fast_dev_run")),
+    }
+)
+"""Settings that a resumed run may change: they count, and the state is restored."""
 
 
 def check_resumable(
@@ -43,17 +45,17 @@ def check_resumable(
     max_epochs: int | None,
     world_size: int = 1,
 ) -> None:
-    """Refuse a checkpoint that this run cannot go on from.
+    """Refuse a checkpoint that this run cannot resume from.
 
     Args:
         checkpoint: a whole checkpoint of ours.
         classes: of the data.
         config: resolved settings as plain data; empty: not compared.
         max_epochs: where the run is to end; None: nowhere.
-        world_size: number of processes now; 1 × 16 images may go on as 4 × 4.
+        world_size: number of processes now; 1 × 16 images may resume as 4 × 4.
 
     Raises:
-        CheckpointError: other classes, other settings of what the checkpoint holds, or nothing left to train.
+        CheckpointError: other classes, other settings than may change, or nothing left to train.
     """
     entry = checkpoint.get(ENTRY, {})
     names = tuple(entry.get("classes", {}).get("names", ()))
@@ -64,13 +66,8 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
-        then = _completed(then)
-        changed = [
-            line
-            for path in _compared(then, config)
-            for line in _changes(_at(then, path), _at(config, path), ".".join(path))
-        ]
-        changed += _other_global_batch(entry.get("world_size"), then, config, world_size)
+        changed = list(_changes(_completed(then), config))
+        changed += _other_global_batch(then, config, entry.get("world_size", 1), world_size)
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
@@ -82,48 +79,72 @@ def check_resumable(
 
 
 def why_over(checkpoint: Mapping[str, Any], config: Mapping[str, Any], max_epochs: int | None) -> str | None:
-    """Why a run has nothing left to train, and what to do to go on; None: it has.
-
-    Args:
-        checkpoint: a whole checkpoint of ours.
-        config: resolved settings of today as plain data.
-        max_epochs: where the run is to end; None: nowhere.
-    """
+    """Why a run has nothing left to train, and what to raise to resume it; None: it has. Arguments: as above."""
     done, entry = epochs_ended(checkpoint), checkpoint[ENTRY]
+    over = f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}"
     if max_epochs is not None and done >= max_epochs:
+        return f"{over}; raise it to resume"
+    then, now = (_at(settings, "trainer", "early_stopping_patience") for settings in (entry.get("config", {}), config))
+    if entry.get("over") and now is not None and (then is None or now <= then):
         return (
-            f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}; to go "
-            f"on, raise it"
-        )
-    patience = ("trainer", "early_stopping_patience")
-    if entry.get("over") and _at(config, patience) == _at(entry.get("config", {}), patience):
-        return (
-            f"nothing is left to train: early stopping ended the run after epoch {done}; to go on, raise "
-            f"trainer.early_stopping_patience"
+            f"nothing is left to train: early stopping ended the run after epoch {done}; raise "
+            f"trainer.early_stopping_patience to resume"
         )
     return None
 
 
+@dataclass(frozen=True)
+class DataGuard:
+    """Compares the data of today with that of a checkpoint.
+
+    Attributes:
+        fingerprints: of each data set by its name, ``train`` and ``val``; kept in every checkpoint.
+        on_change: what happens when they differ.
+    """
+
+    fingerprints: dict[str, Fingerprint]
+    on_change: Literal["error", "warn"]
+
+    def check(self, then: Mapping[str, Mapping[str, object]] | None) -> None:
+        """Compare with the fingerprints that the checkpoint holds; None: it is of a version that kept none.
+
+        Raises:
+            CheckpointError: the data is another, and that is an error.
+        """
+        now, then = self.fingerprints, then or {}
+        if any(then[name].get("version") != now[name]["version"] for name in now if name in then):
+            logger.warning(
+                "the data was not compared with that of the run's start: another version of detseg wrote it down"
+            )
+            return
+        changes = [line for name in now for line in _data_changes(name, then.get(name, {}), now[name])]
+        if not changes:
+            return
+        message = f"the data is not what the run began with: {'; '.join(changes)}"
+        if self.on_change == "error":
+            raise CheckpointError(f"{message}; bring the data back, or resume with what it is now: data.on_change=warn")
+        logger.warning(f"{message}; the run resumes with what it is now (data.on_change=warn)")
+
+
+def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
+    """The settings below ``path`` that differ and must not; of another kind of section (``name``), that alone."""
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        if then != now and path not in MAY_CHANGE:
+            yield f"{path} was {quoted(then)} and is {quoted(now)}"
+        return
+    for key in ["name"] if then.get("name") != now.get("name") else {**then, **now}:
+        yield from _changes(then.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+
+
 def _other_global_batch(
-    world_size_then: int | None, then: Mapping[str, Any], now: Mapping[str, Any], world_size: int
+    then: Mapping[str, Any], now: Mapping[str, Any], world_size_then: int, world_size: int
 ) -> list[str]:
     """What differs in the number of images that all processes see at a time, by which a run counts its batches."""
-    size_then, size = _at(then, ("data", "batch_size")), _at(now, ("data", "batch_size"))
-    if size_then is None or size is None:  # a task made in Python
+    size_then, size = _at(then, "data", "batch_size"), _at(now, "data", "batch_size")
+    if size_then is None or size is None or size_then * world_size_then == size * world_size:
         return []
-    if world_size_then is None:  # an older checkpoint, which did not note it
-        return [] if size_then == size else [f"data.batch_size was {size_then} and is {size}"]
-    if size_then * world_size_then == size * world_size:
-        return []
-    return [
-        f"data.batch_size was {size_then} in each of {world_size_then} processes and is {size} in each of {world_size}"
-    ]
-
-
-def _compared(then: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[tuple[str, ...], ...]:
-    """The settings that must be the same in both."""
-    same_layout = _at(then, ("data", "name")) == _at(now, ("data", "name"))
-    return (*_KEPT, *_MASK_ENCODING) if same_layout else _KEPT
+    was = f"data.batch_size was {size_then} in each of {world_size_then} processes"
+    return [f"{was} and is {size} in each of {world_size}"]
 
 
 def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -134,16 +155,22 @@ def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:
         return settings
 
 
-def _at(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-    value: Any = config
-    for key in path:
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
+def _at(settings: Mapping[str, Any], section: str, key: str) -> Any:
+    return settings.get(section, {}).get(key)
 
 
-def _changes(then: Any, now: Any, path: str) -> Iterator[str]:
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for key in [*then, *(key for key in now if key not in then)]:
-            yield from _changes(then.get(key), now.get(key), f"{path}.{key}")
-    elif then != now:
-        yield f"{path} was {then} and is {now}"
+def _data_changes(name: str, then: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
+    """What differs between two fingerprints of the same version; nothing where ``then`` is empty."""
+    if then.get("images", now["images"]) != now["images"]:
+        yield f"{name}: {then['images']} images, now {now['images']}"  # so that all digests differ as well
+        return
+    what = {
+        "names": "the names of the images, or their order, changed",
+        "annotations": "the annotations changed",
+        "files": "the image files changed (sizes)",
+        "masks": "the mask files changed (sizes)",
+        "pipeline": "the pipeline of data.augmentation.albumentations changed",
+    }
+    for key, line in what.items():
+        if then.get(key, now[key]) != now[key]:
+            yield f"{name}: {line}"

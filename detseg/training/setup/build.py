@@ -21,7 +21,7 @@ from detseg.tasks.semantic import SegmentationTask
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed.strategy import with_synchronised_norm
 from detseg.training.nan.guard import StepGuard
-from detseg.training.resume.data_changes import DataGuard
+from detseg.training.resume.compatible import DataGuard
 from detseg.training.setup.preparation import AnyDataset
 from detseg.training.task import Task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
@@ -18,12 +18,13 @@ from detseg.console import console
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError
 from detseg.messages import one_line
-from detseg.training.callbacks.bad_samples import KeepBadSamples
+from detseg.training.callbacks.bad_samples import BadSampleLog
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
+from detseg.training.callbacks.early_stopping import EarlyStopping
 from detseg.training.callbacks.graceful_stop import StopWhenAsked
-from detseg.training.callbacks.metrics_files import EpochTable, LastNumbers
+from detseg.training.callbacks.metrics_files import MetricsCsv, MetricsJson
 from detseg.training.callbacks.progress import ValidateLastEpoch, progress_callbacks
-from detseg.training.callbacks.sample_images import SamplePictures
+from detseg.training.callbacks.sample_images import SampleImages
 from detseg.training.distributed.strategy import build_strategy, check_device, slurm_environment
 from detseg.training.setup.lightning_noise import quiet_lightning
 from detseg.training.setup.precision import resolve_precision
@@ -104,20 +105,18 @@ def _callbacks(
     callbacks: list[Callback] = [*(progress_callbacks() if progress else []), ValidateLastEpoch()]
     if bad_samples is not None:
         file = None if settings.fast_dev_run else run_dir / "bad_samples.csv"
-        callbacks.append(KeepBadSamples(bad_samples, file))
+        callbacks.append(BadSampleLog(bad_samples, file))
     if not settings.fast_dev_run:
         saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [
             ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
-            EpochTable(run_dir / "metrics.csv"),
-            LastNumbers(run_dir / "metrics.json"),
+            MetricsCsv(run_dir / "metrics.csv"),
+            MetricsJson(run_dir / "metrics.json"),
             saver,
             StopWhenAsked(saver, settings.max_seconds),
         ]
         if settings.num_previews:
-            callbacks.append(SamplePictures(run_dir / "pictures", settings.num_previews))
+            callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))
     if settings.early_stopping_patience is not None:
-        callbacks.append(
-            EarlyStopping(metric, patience=settings.early_stopping_patience, mode="max", check_finite=False)
-        )
+        callbacks.append(EarlyStopping(metric, settings.early_stopping_patience))
     return callbacks

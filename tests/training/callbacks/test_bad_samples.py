@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import torch.distributed as dist
 
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.errors import DataError
-from detseg.training.callbacks.bad_samples import KeepBadSamples, share
+from detseg.training.callbacks.bad_samples import BadSampleLog, share
 from detseg.training.distributed.processes import Processes
 from tests.forked import run_together
 
@@ -65,25 +66,23 @@ def test_the_share_counts_over_all_processes_and_stops_all(met: tuple[Path, list
         assert each["message"].startswith("5 of 10 training samples (50.00%) cannot be read")
 
 
-def test_a_checkpoint_keeps_the_list_and_the_file_follows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
+def test_a_checkpoint_keeps_the_list_and_the_file_follows_it(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(global_rank=0)
-    file = tmp_path / "bad_samples.csv"
-    first = KeepBadSamples(BadSampleList(10, 0.4), file)
-    first.setup(trainer, trainer, "fit")
+    file, checkpoint = tmp_path / "bad_samples.csv", dict[str, Any]()
+
+    def log() -> BadSampleLog:
+        found = BadSampleLog(BadSampleList(10, 0.4), file)
+        found.setup(trainer, trainer, "fit")
+        return found
+
+    first, second, third = log(), log(), log()
     first.bad.add([sample(5)])
-    checkpoint: dict[str, Any] = {}
     first.on_save_checkpoint(trainer, trainer, checkpoint)
     first.bad.add([sample(6)])  # met after the checkpoint, and before the run was killed
-    second = KeepBadSamples(BadSampleList(10, 0.4), file)
-    second.setup(trainer, trainer, "fit")
     second.on_load_checkpoint(trainer, trainer, checkpoint)
     second.on_train_start(trainer, trainer)
     assert [row["index"] for row in second.bad.state()] == [5]
     assert file.read_text().splitlines()[1:] == ["5,5.jpg,cut short"]
-    third = KeepBadSamples(BadSampleList(10, 0.4), file)
-    third.setup(trainer, trainer, "fit")
     third.on_load_checkpoint(trainer, trainer, {})  # of a run that did not skip
     third.on_train_start(trainer, trainer)
     assert not file.exists()

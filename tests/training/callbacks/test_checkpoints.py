@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader
 from detseg.checkpoint import ENTRY, read_raw_checkpoint, save_atomically
 from detseg.errors import CheckpointError
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
-from tests.training.stub import OneWeight, batch_of, task_of
+from tests.training.stub import SILENT, OneWeight, batch_of, task_of
 from tests.training.stub import fit as fit_stub
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 class GivenAp(L.LightningModule):
@@ -55,10 +57,8 @@ def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = No
         max_epochs=max_epochs,
         callbacks=[BestAndLast(folder, "val/AP", files)],
         plugins=[files],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
+        **{**SILENT, "enable_checkpointing": True},
         **options,
     )
     trainer.fit(module, loader, loader, ckpt_path=None if resume is None else str(resume))
@@ -69,64 +69,39 @@ def epoch_of(path: Path) -> int:
     return int(torch.load(path, weights_only=True)["epoch"])
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_best_is_the_epoch_of_the_best_ap_and_last_is_the_last_epoch(tmp_path: Path) -> None:
-    fit(tmp_path, GivenAp([0.1, 0.5, 0.3, 0.2]), max_epochs=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "best.ckpt",
-        "last.ckpt",
-        "previous.ckpt",
-    ]
-    assert epoch_of(tmp_path / "best.ckpt") == 1
-    assert epoch_of(tmp_path / "previous.ckpt") == 2
-    assert epoch_of(tmp_path / "last.ckpt") == 3
+@pytest.mark.parametrize(
+    ("ap", "every", "best"),
+    [
+        ([0.1, 0.5, 0.3, 0.2], 1, 1),
+        ([0.1, 0.5, 0.3], 2, 1),  # the other epochs are saved without a validation
+        ([0.0, 0.5, 0.5], 1, 1),  # of equal epochs the first
+        ([float("nan")] * 3, 1, 2),  # not defined: the newest
+    ],
+)
+def test_best_is_the_epoch_of_the_best_ap_and_last_is_the_last_epoch(
+    ap: list[float], every: int, best: int, tmp_path: Path
+) -> None:
+    fit(tmp_path, GivenAp(ap), max_epochs=len(ap), check_val_every_n_epoch=every)
+    assert {path.name: epoch_of(path) for path in tmp_path.iterdir()} == {
+        "best.ckpt": best,
+        "previous.ckpt": len(ap) - 2,
+        "last.ckpt": len(ap) - 1,
+    }
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_epochs_without_a_validation_are_kept_as_well(tmp_path: Path) -> None:
-    fit(tmp_path, GivenAp([0.1, 0.5, 0.3]), max_epochs=3, check_val_every_n_epoch=2)
-    assert epoch_of(tmp_path / "best.ckpt") == 1
-    assert epoch_of(tmp_path / "last.ckpt") == 2
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_resuming_at_last_trains_the_epochs_that_are_left_and_keeps_the_best(tmp_path: Path) -> None:
-    fit(tmp_path, GivenAp([0.5, 0.3]), max_epochs=2)
-    resumed = GivenAp([0.5, 0.3, 0.2, 0.4])
-    fit(tmp_path, resumed, max_epochs=4, resume=tmp_path / "last.ckpt")
+@pytest.mark.parametrize(("folder", "best"), [("old", 0), ("renamed", 0), ("another", 2)])
+def test_a_resumed_run_keeps_its_best_epoch_where_its_file_is(folder: str, best: int, tmp_path: Path) -> None:
+    fit(tmp_path / "old", GivenAp([0.5, 0.3]), max_epochs=2)
+    if folder == "renamed":
+        (tmp_path / "old").rename(tmp_path / folder)
+    last = tmp_path / ("old" if folder == "another" else folder) / "last.ckpt"
+    resumed = GivenAp([0.5, 0.3, 0.2, 0.1])
+    fit(tmp_path / folder, resumed, max_epochs=4, resume=last)
     assert resumed.epochs == [2, 3]
-    assert epoch_of(tmp_path / "best.ckpt") == 0
-    assert epoch_of(tmp_path / "last.ckpt") == 3
+    assert epoch_of(tmp_path / folder / "best.ckpt") == best
+    assert epoch_of(tmp_path / folder / "last.ckpt") == 3
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_a_run_that_was_moved_keeps_its_best(tmp_path: Path) -> None:
-    fit(tmp_path / "old", GivenAp([0.5, 0.3]), max_epochs=2)
-    (tmp_path / "old").rename(tmp_path / "new")
-    fit(tmp_path / "new", GivenAp([0.5, 0.3, 0.4]), max_epochs=3, resume=tmp_path / "new" / "last.ckpt")
-    assert epoch_of(tmp_path / "new" / "best.ckpt") == 0
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_run_that_goes_on_in_another_folder_gets_a_best_there(tmp_path: Path) -> None:
-    fit(tmp_path / "old", GivenAp([0.5, 0.3]), max_epochs=2)
-    fit(tmp_path / "new", GivenAp([0.5, 0.3, 0.2, 0.1]), max_epochs=4, resume=tmp_path / "old" / "last.ckpt")
-    assert epoch_of(tmp_path / "new" / "best.ckpt") == 2
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_where_no_ap_is_defined_the_newest_epoch_is_the_best(tmp_path: Path) -> None:
-    fit(tmp_path, GivenAp([float("nan")] * 3), max_epochs=3)
-    assert epoch_of(tmp_path / "best.ckpt") == 2
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_of_equal_epochs_the_first_is_the_best(tmp_path: Path) -> None:
-    fit(tmp_path, GivenAp([0.0, 0.5, 0.5]), max_epochs=3)
-    assert epoch_of(tmp_path / "best.ckpt") == 1
-
-
-@pytest.mark.filterwarnings("ignore")
 def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +146,6 @@ def test_training_goes_on_while_the_file_is_written_and_does_not_change_it(
     files.close()
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_full_disk_stops_the_run_and_leaves_the_files_of_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -76,22 +76,16 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
     return TinyRun(config, data, folder / "run"), [output for output, _ in outputs]
 
 
-def test_the_page_has_a_command_for_each_node() -> None:
+def test_both_nodes_train_one_model_with_the_metrics_of_one_and_the_first_speaks(
+    two_nodes: tuple[TinyRun, list[str]],
+) -> None:
     first, second = commands_of_the_page()
-    assert "--node_rank=0" in first
     assert second == first.replace("--node_rank=0", "--node_rank=1")
-
-
-def test_both_nodes_train_one_model_and_the_first_speaks(two_nodes: tuple[TinyRun, list[str]]) -> None:
     run, (first, second) = two_nodes
     (row,) = run.rows()
     assert int(row["step"]) == 4  # 8 images, one for each of two nodes
     assert "data: 8 training and 3 validation images" in first
     assert second == ""
-
-
-def test_their_metrics_are_those_of_one(two_nodes: tuple[TinyRun, list[str]]) -> None:
-    run, _ = two_nodes
     alone = evaluate_checkpoint(run.run_dir / "checkpoints" / LAST, "val", device="cpu")
     together = json.loads((run.run_dir / "metrics.json").read_text(encoding="utf-8"))
     assert together == json.loads(json.dumps(alone.to_dict()))

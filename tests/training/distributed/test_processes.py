@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from detseg.errors import DetsegError
+from detseg.errors import DetsegError, RunStoppedError
 from detseg.ops.processes import num_processes, shared_normaliser, total_over_processes
-from detseg.training.distributed.ending import ending_together
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed.processes import Processes, first_speaks
 from detseg.training.distributed.validation import take_buffers_of_first
-from detseg.training.resume.loss_means import LossMeans
+from detseg.training.resume.position import LossMeans
 from tests.forked import run_together
 
 
@@ -73,10 +71,14 @@ def seen() -> list[dict[str, Any]]:
     return run_together(exchange, 2)
 
 
-def test_flags_and_sums_are_those_of_all(seen: list[dict[str, Any]]) -> None:
+def test_flags_sums_means_and_statistics_are_the_same_in_both(seen: list[dict[str, Any]]) -> None:
     assert [each["place"] for each in seen] == [(0, 2), (1, 2)]
-    assert [each["any"] for each in seen] == [[False, True]] * 2
-    assert [each["total"] for each in seen] == [[3.0, 1.0]] * 2
+    for each in seen:
+        assert each["any"] == [False, True]
+        assert each["total"] == [3.0, 1.0]
+        assert each["means"] == {"box": 2.0, "loss": 3.0}  # over all images, though the second process had none
+        assert each["running_mean"] == [1.0, 2.0]  # of the first
+        assert each["first"] == ["é", "b"]
 
 
 def test_arrays_of_any_size_reach_the_first(seen: list[dict[str, Any]]) -> None:
@@ -86,23 +88,11 @@ def test_arrays_of_any_size_reach_the_first(seen: list[dict[str, Any]]) -> None:
         {"rank": ("int64", 1), "ragged": ("int16", [0, 1, 2]), "none": none},
     ]
     assert seen[1]["gathered"] == []
-    assert [each["first"] for each in seen] == [["é", "b"]] * 2
 
 
-def test_means_are_over_all_images_and_bear_a_process_without_any(seen: list[dict[str, Any]]) -> None:
-    assert [each["means"] for each in seen] == [{"box": 2.0, "loss": 3.0}] * 2
-
-
-def test_statistics_are_those_of_the_first(seen: list[dict[str, Any]]) -> None:
-    assert [each["running_mean"] for each in seen] == [[1.0, 2.0]] * 2
-
-
-def test_a_sum_over_processes_has_the_gradient_of_the_whole(seen: list[dict[str, Any]]) -> None:
+def test_sums_and_counts_in_losses_are_those_of_the_whole(seen: list[dict[str, Any]]) -> None:
     # (2 · 2 + 3 · 3)² = 169; its slope is 2 · 13 · 2 by the first weight, 2 · 13 · 3 by the second.
     assert [each["total loss"] for each in seen] == [(169.0, 26.0 * 2), (169.0, 26.0 * 3)]
-
-
-def test_a_normaliser_is_the_share_of_the_whole_count(seen: list[dict[str, Any]]) -> None:
     assert seen[0]["normaliser"] == [3.5, 0.5, 0.5, 3.0]
     assert seen[1]["normaliser"] == [3.5, 0.5, 0.5, 4.0]
 
@@ -126,25 +116,26 @@ def be_left_alone() -> str:
     processes = Processes()
     if processes.rank == 2:
         return "left"
-    trainer: Any = SimpleNamespace(
-        strategy=SimpleNamespace(launcher=None), world_size=3, is_global_zero=processes.rank == 0
-    )
     try:
-        with ending_together(trainer):
+        with first_speaks(processes.rank, processes.world_size):
             processes.any(True)
     except (DetsegError, SystemExit) as error:
         return f"{type(error).__name__}: {error}"
     return "nothing noticed"
 
 
-def test_when_a_process_dies_one_line_says_so() -> None:
+def test_when_a_process_dies_the_first_says_so_in_one_line() -> None:
     first, second, last = run_together(be_left_alone, 3)
-    assert first.startswith("DetsegError: another process of this run has ended, and so does this one; what it said is")
+    assert first.startswith("DetsegError: another process of this run has ended, and so does this one; its error is")
     assert "\n" not in first
     assert (second, last) == ("SystemExit: 2", "left")
 
 
-def test_errors_of_ones_own_stay_as_they_are() -> None:
-    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(launcher=None), world_size=2, is_global_zero=True)
-    with pytest.raises(RuntimeError, match="a bug of ours"), ending_together(trainer):
+def test_other_errors_stay_as_they_are_and_a_stop_is_said_once() -> None:
+    with pytest.raises(RuntimeError, match="a bug of ours"), first_speaks(1, 2):
         raise RuntimeError("a bug of ours")
+    with pytest.raises(RunStoppedError), first_speaks(0, 2):
+        raise RunStoppedError("stopped")
+    with pytest.raises(SystemExit) as caught, first_speaks(1, 2):
+        raise RunStoppedError("stopped")
+    assert caught.value.code == 0

@@ -15,20 +15,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from detseg.config.schema.experiment import AdamWConfig
 from detseg.errors import DetsegError
 from detseg.factory import build_model
 from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
-from detseg.tasks.instance import InstanceTask
 from detseg.training.nan.guard import StepGuard
 from detseg.training.setup.build import build_data
 from detseg.training.setup.preparation import open_data
 from tests.forked import run_together
-from tests.tiny import CLASSES, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
-from tests.training.stub import CLASSES as TWO_CLASSES
-from tests.training.stub import CONSTANT, SILENT, OneWeight, batch_of, fit, task_of
+from tests.tiny import CLASSES, tiny_config, write_colors, write_config
+from tests.training.stub import SILENT, OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 YELLOW = CLASSES.index("yellow")
@@ -77,39 +76,35 @@ def stopped(task: DetectionTask, batch: Batch, folder: Path, **options: Any) -> 
 
 
 @pytest.mark.parametrize(
-    ("term", "verdict"),
+    ("term", "verdict", "images"),
     [
-        (nan_for_seven, "(term nan, first 0.2196, second 0.2196); at fault: sample 1: term nan; "),
+        (nan_for_seven, "(term nan, first 0.2196, second 0.2196); at fault: sample 1: term nan; ", [1]),
         # The slope of a root is infinite at 0.
         (
             lambda greys, weight: (weight * (greys != 7)).sqrt().mean(),
             "at fault: sample 1: gradient of term; gradient not finite in 1 of 1 parameters, first weight; ",
+            [1],
         ),
         (
             lambda greys, weight: weight * (float("inf") if len(greys) > 1 else 1.0),
             "(term inf, first 0.2196, second 0.2196); no sample is at fault alone: samples 0, 1, 2; ",
+            [],
         ),
         (
             lambda greys, weight: weight * float("nan"),
             "; all 3 samples are at fault: it is not the data; ",
+            [0, 1, 2],
         ),
     ],
     ids=["term", "gradient", "together", "all"],
 )
-def test_the_line_names_samples_and_terms(
-    term: Callable[[Tensor, Tensor], Tensor], verdict: str, tmp_path: Path
+def test_the_line_names_samples_and_terms_and_their_images_are_left(
+    term: Callable[[Tensor, Tensor], Tensor], verdict: str, images: list[int], tmp_path: Path
 ) -> None:
-    message, _ = stopped(task_of(Judged(term)), batch_with(129, 7, 200), tmp_path)
+    message, folder = stopped(task_of(Judged(term)), batch_with(129, 7, 200), tmp_path)
     assert verdict in message
     assert len(message.splitlines()) == 1
-
-
-def test_the_image_of_a_sample_at_fault_is_left_and_no_other(tmp_path: Path) -> None:
-    _, folder = stopped(task_of(Judged(nan_for_seven)), batch_with(129, 7, 7, 200, first_index=40), tmp_path)
-    names = ["batch00000_sample0000041.png", "batch00000_sample0000042.png", "diagnosis.json"]
-    assert sorted(path.name for path in folder.iterdir()) == names
-    with Image.open(folder / names[0]) as image:
-        assert image.size == (8, 8)
+    assert sorted(path.name for path in folder.glob("*.png")) == [f"batch00000_sample{i:07d}.png" for i in images]
 
 
 def test_each_sample_has_seed_buffers_and_weights_of_the_step(tmp_path: Path) -> None:
@@ -140,7 +135,7 @@ def test_samples_are_run_in_the_precision_of_the_step(tmp_path: Path) -> None:
 
 
 def test_weights_that_were_bad_before_the_step_are_named(tmp_path: Path) -> None:
-    task = DetectionTask(OneWeight(float("inf")), TWO_CLASSES, schedule=CONSTANT)
+    task = task_of(OneWeight(float("inf")), optimizer=AdamWConfig())
     message, _ = stopped(task, batch_with(129, 7), tmp_path)
     assert "; 1 weights were not finite before the step, first weight: no sample is at fault; " in message
 
@@ -215,36 +210,13 @@ def one_yellow(root: Path) -> Path:
     return data
 
 
-def one_yellow_ellipse(root: Path) -> Path:
-    """The same of ``write_ellipses``."""
-    data = write_ellipses(root)
-    path = data / "annotations" / "instances_train.json"
-    content = json.loads(path.read_text())
-    ids = {category["name"]: category["id"] for category in content["categories"]}
-    for entry in content["annotations"]:
-        is_odd = entry["image_id"] == content["images"][ODD_ONE]["id"]
-        entry["category_id"] = ids["yellow"] if is_odd else ids["red"]
-    path.write_text(json.dumps(content))
-    return data
-
-
-@pytest.mark.parametrize(
-    ("write_settings", "write_data", "task_class", "name"),
-    [
-        (write_config, one_yellow, DetectionTask, f"train{ODD_ONE:02d}.png"),
-        (write_instance_config, one_yellow_ellipse, InstanceTask, f"train{ODD_ONE:02d}.jpg"),
-    ],
-    ids=["yolo", "mask_rcnn"],
-)
-def test_the_image_of_a_real_training_is_named(
-    write_settings: Any, write_data: Any, task_class: type[DetectionTask], name: str, tmp_path: Path
-) -> None:
+def test_the_image_of_a_real_training_is_named(tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    config_path = write_settings(tmp_path / "tiny.yaml", write_data(tmp_path / "data"))
+    config_path, name = write_config(tmp_path / "tiny.yaml", one_yellow(tmp_path / "data")), f"train{ODD_ONE:02d}.png"
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
     train_set, val_set = open_data(config)
     model = Allergic(build_model(config.model, train_set.classes, load_pretrained=False))
-    task = task_class(model, train_set.classes, config.optimizer, config.schedule)
+    task = DetectionTask(model, train_set.classes, config.optimizer, config.schedule)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,

@@ -16,12 +16,11 @@ from detseg.checkpoint import ENTRY
 from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
-from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard
 from tests.heard import heard
-from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
+from tests.training.stub import SILENT, OneWeight, batch_of, fit, loader_of, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHITE, BAD = batch_of(255), batch_of(7)
@@ -92,7 +91,6 @@ def test_the_diagnosis_holds_what_came_of_the_step(tmp_path: Path) -> None:
     assert (found["not_finite"], found["verdict"]) == ("loss", "at fault: sample 0: first nan")
     assert found["config"] == {"seed": 3, "x": "inf"}
     assert (found["seed"], found["precision"], found["device"]) == (3, "32-true", "cpu")
-    assert torch.__version__.startswith(found["versions"]["torch"])
 
 
 @pytest.mark.parametrize(
@@ -101,39 +99,39 @@ def test_the_diagnosis_holds_what_came_of_the_step(tmp_path: Path) -> None:
         # Finite, with an infinite slope: 0.5 / sqrt(0), times 0.
         (
             lambda w: (w * 0).sqrt(),
-            "(root 0); at fault: sample 0: gradient of root; gradient not finite in 2 of 2 parameters, first weight",
+            "the gradient is not finite (root 0); at fault: sample 0: gradient of root; gradient not finite in 2 of 2 "
+            "parameters, first weight",
         ),
         # The slope is finite, the sum of its squares in float32 is not.
         (
             lambda w: (w - w.detach()) * 2e38,
-            "(root 0); no sample is at fault alone: samples 0; largest gradient 4e+38 of more",
+            "the gradient is not finite (root 0); no sample is at fault alone: samples 0; largest gradient 4e+38 of "
+            "more",
+        ),
+        # A constant has no gradient.
+        (
+            lambda w: w + float("inf"),
+            "the loss is not finite (root inf); at fault: sample 0: root inf; largest gradient 2 of more",
         ),
     ],
 )
-def test_a_gradient_that_is_not_finite_stops_the_run(
+def test_a_gradient_or_a_constant_that_is_not_finite_stops_the_run(
     loss: Callable[[Tensor], Tensor], said: str, tmp_path: Path
 ) -> None:
     task = task_of(Sloped(loss))
     message = stopped(task, [WHITE], tmp_path, gradient_clip_val=1.0)
-    assert message.startswith(f"epoch 1, step 1: the gradient is not finite {said}; ")
+    assert message.startswith(f"epoch 1, step 1: {said}; ")
     assert float(task.model.weight) == 1.0
 
 
 def test_a_weight_that_a_finite_step_has_made_infinite_is_neither_validated_nor_saved(tmp_path: Path) -> None:
-    steep = SgdConfig(name="sgd", lr=3e38, momentum=0.0, weight_decay=0.0)
-    task = DetectionTask(OneWeight(), CLASSES, steep, CONSTANT)
+    task = task_of(OneWeight(), optimizer=SgdConfig(name="sgd", lr=3e38, momentum=0.0, weight_decay=0.0))
     message = "epoch 1, step 2: a weight is not finite any more (weight); lower optimizer.lr, or set trainer.precision"
     assert stopped(task, [WHITE, WHITE], tmp_path).startswith(message)
     assert task.result is None
     with pytest.raises(DetsegError, match="a weight is not finite any more"):
         task.trainer.save_checkpoint(tmp_path / "last.ckpt")
     assert not (tmp_path / "last.ckpt").exists()
-
-
-def test_a_term_of_a_constant_stops_the_run_though_the_gradient_is_finite(tmp_path: Path) -> None:
-    task = task_of(Sloped(lambda w: w + float("inf")))
-    message = stopped(task, [WHITE], tmp_path)
-    assert "the loss is not finite (root inf); at fault: sample 0: root inf; largest gradient 2 of more" in message
 
 
 OPTIMIZERS: list[tuple[OptimizerConfig, Callable[[list[nn.Parameter]], torch.optim.Optimizer]]] = [
@@ -170,7 +168,7 @@ def test_a_skipped_step_is_a_step_left_out(
     tmp_path: Path,
 ) -> None:
     guard = StepGuard("skip", 3)
-    task = DetectionTask(Matrix(), CLASSES, config, CONSTANT, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
+    task = task_of(Matrix(), optimizer=config, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
     with heard() as lines:
         trainer = fit(task, [batch_of(grey) for grey in greys], tmp_path)
 
@@ -209,8 +207,7 @@ def test_more_bad_steps_than_allowed_stop_the_run(tmp_path: Path) -> None:
 def test_the_count_of_skipped_steps_is_that_of_the_whole_run(tmp_path: Path) -> None:
     def run(max_epochs: int, ckpt_path: Path | None) -> L.Trainer:
         task = task_of(Fragile(), guard=StepGuard("skip", 1))
-        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, default_root_dir=tmp_path, **options)
+        trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, default_root_dir=tmp_path, **SILENT)
         trainer.fit(task, loader_of([BAD]), loader_of([WHITE]), ckpt_path=ckpt_path)
         return trainer
 
@@ -232,48 +229,14 @@ def test_of_accumulated_batches_one_bad_one_spoils_the_step(tmp_path: Path) -> N
     assert [sample["at_fault"] for sample in found["samples_alone"]] == [[], ["first"]]
 
 
-def test_the_norm_that_the_guard_has_computed_clips_as_torch_does(tmp_path: Path) -> None:
-    class TwoLayers(OneWeight):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(3)
-            self.layers = nn.Sequential(nn.Linear(64, 7), nn.Tanh(), nn.Linear(7, 1))
-
-        def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
-            return {"only": 100 * (self.layers(images.flatten(2)).sum() - self.weight) ** 2}
-
-    batches = [batch_of(grey) for grey in (255, 30, 120, 77)]
-    task = task_of(TwoLayers())
-    fit(task, batches, tmp_path, gradient_clip_val=0.7)
-
-    model = TwoLayers()
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    parameters = decayed + [p for p in model.parameters() if p.ndim <= 1]  # the order of the optimiser's groups
-    optimizer = torch.optim.SGD(parameters, lr=0.5)
-    for batch in batches:
-        optimizer.zero_grad()
-        torch.autograd.backward(model.losses(to_float(batch.images), batch.targets)["only"])
-        torch.nn.utils.clip_grad_norm_(parameters, 0.7)
-        optimizer.step()
-    assert task.guard.norms[0] > 0.7
-    for name, value in model.state_dict().items():
-        assert torch.equal(task.model.state_dict()[name], value), name
-
-
-def test_a_diagnosis_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
+def test_a_diagnosis_that_cannot_or_must_not_be_written_hides_nothing(tmp_path: Path) -> None:
+    message = stopped(task_of(Fragile()), [BAD], tmp_path, fast_dev_run=True)
+    line = "epoch 1, step 1: the loss is not finite (first nan, second 0.01373); at fault: sample 0: first nan; "
+    assert message.startswith(line)
+    assert "; nothing was written; " in message
+    assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("no folder")
     message = stopped(task_of(Fragile()), [BAD], tmp_path / "file")
-    assert message.startswith("epoch 1, step 1: the loss is not finite (first nan, second 0.01373); at fault: sample 0")
+    assert message.startswith(line)
     assert "; the diagnosis could not be written (" in message
     assert len(message.splitlines()) == 1
-
-
-def test_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
-    assert "; nothing was written; " in stopped(task_of(Fragile()), [BAD], tmp_path, fast_dev_run=True)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_last_fifty_norms_are_kept(tmp_path: Path) -> None:
-    stopped(task_of(Fragile()), [WHITE] * 60 + [BAD], tmp_path)
-    found = diagnosis_in(tmp_path, "nan_epoch001_step00061")
-    assert found["last_gradient_norms"] == [1.0] * 49 + ["nan"]

@@ -1,45 +1,102 @@
-"""Which checkpoints a run may go on from."""
+"""Which checkpoints a run may resume from, and with which settings and data."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, cast
 
 import pytest
 
 from detseg.checkpoint import ENTRY, model_entry
 from detseg.config.load import config_from_dict, config_to_dict
+from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
-from detseg.training.resume.compatible import check_resumable
+from detseg.training.resume.compatible import MAY_CHANGE, DataGuard, check_resumable, why_over
+from tests.heard import heard
 
 TABLE = ClassTable(("cat", "dog"))
+SETTINGS: dict[str, dict[str, Any]] = {
+    "yolo": {"model": {"name": "yolo"}, "data": {"name": "voc", "root": "x"}, "trainer": {"max_epochs": 5}},
+    "unet": {"model": {"name": "unet"}, "data": {"name": "mask_folder", "root": "x"}, "trainer": {"max_epochs": 5}},
+    "faster_rcnn": {"model": {"name": "faster_rcnn"}, "data": {"name": "coco", "root": "x"}},
+}
 
 
-def settings(**changes: Any) -> dict[str, Any]:
-    return {
-        "seed": 0,
-        "model": {"backbone": {"name": "csp_nano", "width": None}, "neck": {"name": "pan"}, "head": {"name": "grid"}},
-        "optimizer": {"name": "sgd", "lr": 0.01},
-        "trainer": {"ema_decay": 0.9, "max_epochs": 5},
-        **changes,
-    }
+def settings(name: str = "yolo", *overrides: str) -> dict[str, Any]:
+    return config_to_dict(config_from_dict(SETTINGS[name], "settings", overrides))
 
 
-def checkpoint(epoch: int = 1) -> dict[str, Any]:
-    return {ENTRY: model_entry(settings(), TABLE), "epoch": epoch}
+def checkpoint(config: dict[str, Any] | None = None, epochs: int = 2, **entry: Any) -> dict[str, Any]:
+    whole = model_entry(settings() if config is None else config, TABLE)
+    return {ENTRY: {**whole, "place": {"epoch": epochs, "batch": 0}, **entry}, "epoch": epochs}
 
 
-def test_the_run_itself_goes_on() -> None:
-    check_resumable(checkpoint(), TABLE, settings(), max_epochs=5)
+def refused(now: dict[str, Any], then: dict[str, Any] | None = None, world_size: int = 1) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        check_resumable(then or checkpoint(), TABLE, now, 5, world_size)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
-def test_what_the_checkpoint_does_not_decide_may_change() -> None:
-    now = settings(trainer={"ema_decay": 0.9, "max_epochs": 9}, data={"num_workers": 8})
-    check_resumable(checkpoint(epoch=6), TABLE, now, max_epochs=9)
+@pytest.mark.parametrize(
+    ("name", "override", "difference"),
+    [
+        ("yolo", "optimizer.lr=0.02", "optimizer.lr was 0.001 and is 0.02"),
+        ("yolo", "optimizer.name=sgd", "optimizer.name was 'adamw' and is 'sgd'"),  # and nothing of its other settings
+        ("yolo", "seed=1", "seed was 0 and is 1"),
+        ("yolo", "trainer.ema_decay=0", "trainer.ema_decay was 0.999 and is 0.0"),
+        ("yolo", "trainer.accumulate_grad_batches=2", "trainer.accumulate_grad_batches was 1 and is 2"),
+        ("yolo", "evaluation.f1_iou=0.75", "evaluation.f1_iou was 0.5 and is 0.75"),
+        ("yolo", "data.image_size=320", "data.image_size was 640 and is 320"),
+        ("yolo", "data.augmentation.mosaic=1", "data.augmentation.mosaic was 0.0 and is 1.0"),
+        ("yolo", "model.backbone.width=0.5", "model.backbone.width was null and is 0.5"),
+        ("yolo", "model.backbone.name=resnet18", "model.backbone.name was 'csp_nano' and is 'resnet18'"),
+        ("unet", "model.loss.dice.weight=1", "model.loss.dice.weight was 0.0 and is 1.0"),
+        ("unet", "model.loss.class_weights=[1, 2]", "model.loss.class_weights was null and is [1.0, 2.0]"),
+        ("unet", "data.mask_values=[0, 255]", "data.mask_values was null and is [0, 255]"),
+        ("unet", "data.ignore_index=null", "data.ignore_index was 255 and is null"),
+        ("faster_rcnn", "model.roi_heads.positive_fraction=0.5", "model.roi_heads.positive_fraction was 0.25 and is 0"),
+        ("faster_rcnn", "model.rpn.post_nms_top_n_train=9", "model.rpn.post_nms_top_n_train was 2000 and is 9"),
+    ],
+)
+def test_a_setting_that_may_not_change_is_named_with_both_values(name: str, override: str, difference: str) -> None:
+    then = checkpoint(settings(name))
+    check_resumable(then, TABLE, settings(name), 5)
+    message = refused(settings(name, override), then)
+    assert message.startswith(f"the run cannot be resumed with other settings than it began with: {difference}")
+    assert message.endswith("; set them as they were, or start a new run")
+    assert " was " not in message.partition(" was ")[2]
 
 
-def test_without_settings_there_is_nothing_to_compare() -> None:
-    check_resumable(checkpoint(), TABLE, {}, max_epochs=None)
+def test_a_setting_of_a_later_version_is_refused_unless_it_is_as_before() -> None:
+    older = settings()
+    del older["model"]["backbone"]["freeze"], older["optimizer"]["backbone_lr_scale"]
+    check_resumable(checkpoint(older), TABLE, settings(), 5)
+    assert "with: model.backbone.freeze was 'none' and is 'stem'; set" in refused(
+        settings("yolo", "model.backbone.freeze=stem"), checkpoint(older)
+    )
+    unknown = {**settings(), "invented": {"strength": 3}}
+    assert "with: invented was null and is a mapping with strength; set" in refused(unknown)
+
+
+def test_what_may_change_does() -> None:
+    """Every entry of the list is a setting; some of them at once."""
+    known = {path for name in SETTINGS for path in _leaves(settings(name), ())}
+    assert known >= MAY_CHANGE
+    now = settings(
+        "yolo",
+        *("trainer.max_epochs=9", "trainer.precision=bfloat16", "trainer.gradient_clip_norm=1", "trainer.on_nan=skip"),
+        *("data.num_workers=8", "data.root=elsewhere", "model.score_threshold=0.1", "run_dir=moved"),
+    )
+    check_resumable(checkpoint(), TABLE, now, max_epochs=9)
+    check_resumable(checkpoint(), TABLE, {}, max_epochs=None)  # a task made in Python, without settings
+
+
+def _leaves(value: Any, path: tuple[str, ...]) -> list[str]:
+    if not isinstance(value, dict):
+        return [".".join(path)]
+    return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
 
 
 @pytest.mark.parametrize("names", [("dog", "cat"), ("cat",), ("cat", "dog", "cow")])
@@ -52,97 +109,69 @@ def test_other_classes_are_refused(names: tuple[str, ...]) -> None:
     )
 
 
+def test_the_images_of_all_processes_stay_as_many() -> None:
+    then = checkpoint(settings("yolo", "data.batch_size=8"), world_size=2)
+    for batch_size, world_size in [(16, 1), (4, 4), (2, 8)]:
+        check_resumable(then, TABLE, settings("yolo", f"data.batch_size={batch_size}"), 5, world_size)
+    wrong = "with: data.batch_size was 8 in each of 2 processes and is 8 in each of 1; set"
+    assert wrong in refused(settings("yolo", "data.batch_size=8"), then)
+
+
 @pytest.mark.parametrize(
-    ("changes", "difference"),
-    [
-        ({"optimizer": {"name": "sgd", "lr": 0.02}}, "optimizer.lr was 0.01 and is 0.02"),
-        (
-            {"optimizer": {"name": "adam", "lr": 0.01, "betas": [0.9, 0.99]}},
-            "optimizer.name was sgd and is adam; optimizer.betas was None and is [0.9, 0.99]",
-        ),
-        ({"trainer": {"ema_decay": 0.0}}, "trainer.ema_decay was 0.9 and is 0.0"),
-        (
-            {"model": {**settings()["model"], "backbone": {"name": "csp_nano", "width": 0.5}}},
-            "model.backbone.width was None and is 0.5",
-        ),
-    ],
+    ("then", "now", "is_over"), [(3, 3, True), (3, 2, True), (3, 4, False), (3, None, False)], ids=str
 )
-def test_other_settings_of_what_it_holds_are_refused(changes: dict[str, Any], difference: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        check_resumable(checkpoint(), TABLE, settings(**changes), 5)
-    assert str(caught.value) == (
-        f"the run cannot be resumed with other settings than it began with: {difference}; set them as they were, or "
-        "start a new run"
+def test_early_stopping_ends_a_run_until_its_patience_is_raised(then: int, now: int | None, is_over: bool) -> None:
+    stopped = checkpoint(settings("yolo", f"trainer.early_stopping_patience={then}"), over=True)
+    today = settings("yolo", f"trainer.early_stopping_patience={'null' if now is None else now}")
+    reason = "nothing is left to train: early stopping ended the run after epoch 2; raise trainer.early_stopping_"
+    assert (why_over(stopped, today, 5) or "").startswith(reason) == is_over
+    assert "the checkpoint has 5 epochs and trainer.max_epochs is 5; raise it to resume" in refused(
+        settings(), checkpoint(epochs=5)
     )
 
 
-@pytest.mark.parametrize(("batch_size", "world_size"), [(16, 1), (4, 4), (2, 8)])
-def test_another_layout_of_the_same_global_batch_goes_on(batch_size: int, world_size: int) -> None:
-    then = {ENTRY: {**model_entry(settings(data={"batch_size": 8}), TABLE), "world_size": 2}, "epoch": 1}
-    check_resumable(then, TABLE, settings(data={"batch_size": batch_size}), 5, world_size)
+def fingerprint(images: int = 205, **changed: str) -> Fingerprint:
+    digests = {"names": "a1", "annotations": "b2", "files": "c3", "masks": "", "pipeline": ""} | changed
+    return cast(Fingerprint, {"version": 2, "images": images, **digests})
 
 
-def test_another_global_batch_is_refused() -> None:
-    then = {ENTRY: {**model_entry(settings(data={"batch_size": 8}), TABLE), "world_size": 2}, "epoch": 1}
-    wrong = r"with: data\.batch_size was 8 in each of 2 processes and is 8 in each of 1; set"
-    with pytest.raises(CheckpointError, match=wrong):
-        check_resumable(then, TABLE, settings(data={"batch_size": 8}), 5, 1)
-    older = {ENTRY: model_entry(settings(data={"batch_size": 8}), TABLE), "epoch": 1}
-    with pytest.raises(CheckpointError, match=r"with: data\.batch_size was 8 and is 4; set"):
-        check_resumable(older, TABLE, settings(data={"batch_size": 4}), 5, 2)
-
-
-UNET: dict[str, Any] = {
-    "model": {"name": "unet", "loss": {"dice": {"weight": 0.0}, "class_weights": [1.0, 2.0]}},
-    "data": {"name": "mask_folder", "mask_values": None, "ignore_index": 255, "mask_colors": None, "ignore_colors": []},
-}
+BEFORE = {"train": fingerprint(), "val": fingerprint(20)}
+CHANGED = "the data is not what the run began with: "
 
 
 @pytest.mark.parametrize(
-    ("section", "changes", "difference"),
+    ("now", "words"),
     [
-        ("model", {"loss": {"dice": {"weight": 1.0}, "class_weights": [1.0, 2.0]}}, "model.loss.dice.weight was 0.0 "),
+        (fingerprint(204, names="z", annotations="z", files="z"), ["train: 205 images, now 204"]),
+        (fingerprint(names="z"), ["train: the names of the images, or their order, changed"]),
+        (fingerprint(masks="z"), ["train: the mask files changed (sizes)"]),
+        (fingerprint(pipeline="z"), ["train: the pipeline of data.augmentation.albumentations changed"]),
         (
-            "model",
-            {"loss": {"dice": {"weight": 0.0}, "class_weights": None}},
-            "model.loss.class_weights was [1.0, 2.0]",
+            fingerprint(annotations="z", files="z"),
+            ["train: the annotations changed", "train: the image files changed (sizes)"],
         ),
-        ("data", {"mask_values": [0, 255]}, "data.mask_values was None and is [0, 255]"),
-        ("data", {"ignore_index": None}, "data.ignore_index was 255 and is None"),
-        ("data", {"mask_colors": [[0, 0, 0], [9, 9, 9]]}, "data.mask_colors was None and is [[0, 0, 0], [9, 9, 9]]"),
-        ("data", {"ignore_colors": [[1, 1, 1]]}, "data.ignore_colors was [] and is [[1, 1, 1]]"),
     ],
 )
-def test_what_masks_mean_and_losses_weigh_stays(section: str, changes: dict[str, Any], difference: str) -> None:
-    then = {ENTRY: model_entry(settings(**UNET), TABLE), "epoch": 1}
-    check_resumable(then, TABLE, settings(**UNET), 5)
-    now = settings(**{**UNET, section: {**UNET[section], **changes}})
+def test_other_data_is_named(now: Fingerprint, words: Sequence[str]) -> None:
     with pytest.raises(CheckpointError) as caught:
-        check_resumable(then, TABLE, now, 5)
-    assert f"than it began with: {difference}" in str(caught.value)
+        guard(now, "error").check(BEFORE)
+    how = "bring the data back, or resume with what it is now: data.on_change=warn"
+    assert str(caught.value) == f"{CHANGED}{'; '.join(words)}; {how}"
+    with heard() as lines:
+        guard(now, "warn").check(BEFORE)
+    assert lines == [f"{CHANGED}{'; '.join(words)}; the run resumes with what it is now (data.on_change=warn)"]
 
 
-def test_another_layout_may_write_the_same_classes_in_another_way() -> None:
-    then = {ENTRY: model_entry(settings(**UNET), TABLE), "epoch": 1}
-    check_resumable(then, TABLE, settings(**{**UNET, "data": {"name": "coco"}}), 5)
-    values = {"name": "voc", "mask_values": [0, 7], "ignore_index": None}
-    check_resumable(then, TABLE, settings(**{**UNET, "data": values}), 5)
+def guard(train: Fingerprint, on_change: Literal["error", "warn"]) -> DataGuard:
+    return DataGuard({"train": train, "val": fingerprint(20)}, on_change)
 
 
-def test_a_finished_run_is_refused() -> None:
-    with pytest.raises(CheckpointError, match=r"^nothing is left to train: the checkpoint has 5 epochs and trainer\."):
-        check_resumable(checkpoint(epoch=4), TABLE, settings(), max_epochs=5)
-
-
-def whole(**backbone: Any) -> dict[str, Any]:
-    settings = {"model": {"name": "yolo", "backbone": backbone}, "data": {"name": "voc", "root": "x"}}
-    return config_to_dict(config_from_dict(settings))
-
-
-def test_what_an_older_version_did_not_know_had_its_default() -> None:
-    then = whole()
-    del then["model"]["backbone"]["freeze"], then["optimizer"]["backbone_lr_scale"]
-    older = {ENTRY: model_entry(then, TABLE), "epoch": 1}
-    check_resumable(older, TABLE, whole(), max_epochs=5)
-    with pytest.raises(CheckpointError, match=r"with: model\.backbone\.freeze was none and is stem; set"):
-        check_resumable(older, TABLE, whole(freeze="stem"), max_epochs=5)
+def test_the_same_data_says_nothing_and_that_of_another_version_is_not_compared() -> None:
+    with heard() as lines:
+        guard(fingerprint(), "error").check(BEFORE)
+        guard(fingerprint(), "error").check(None)  # of a version that kept none
+    assert lines == []
+    with heard() as lines:
+        older = {"images": 205, "annotations": "b2", "version": 1}
+        guard(fingerprint(204, annotations="z"), "error").check({"train": older})
+    assert lines == ["the data was not compared with that of the run's start: another version of detseg wrote it down"]
