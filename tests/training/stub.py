@@ -15,7 +15,8 @@ from detseg.config.schema.training import CosineConfig, ScheduleConfig, SgdConfi
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
+from detseg.training.task import Task
 from tests.metrics.detection.builders import truth
 
 CLASSES = ClassTable(("a", "b"))
@@ -80,9 +81,9 @@ class _Listed(Dataset[Batch]):
         return self.batches[index]
 
 
-def task_of(model: Any, schedule: ScheduleConfig = CONSTANT, **options: Any) -> DetectionTask:
+def task_of(model: Any, schedule: ScheduleConfig = CONSTANT, **options: Any) -> Task:
     """A task with plain gradient descent at a rate of 0.5."""
-    return DetectionTask(model, CLASSES, PLAIN_SGD, schedule, **options)
+    return Task(Detection(), model, CLASSES, PLAIN_SGD, schedule, **options)
 
 
 def fit(

@@ -17,14 +17,15 @@ from detseg.errors import DetsegError
 from detseg.factory import build_detector
 from detseg.models.interface import LossTerms
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
+from detseg.training.task import Task
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHITE, BLACK = batch_of(255), batch_of(0)
 
 
-def weight_of(task: DetectionTask) -> float:
+def weight_of(task: Task) -> float:
     return float(task.model.weight)
 
 
@@ -104,7 +105,9 @@ def test_frozen_normalisation_keeps_its_statistics() -> None:
 def test_training_steps_lower_the_loss_of_a_real_detector() -> None:
     torch.manual_seed(0)
     config = YoloConfig(backbone=BackboneConfig(width=0.0625, depth=0.1), neck=NeckConfig(name="fpn"))
-    task = DetectionTask(build_detector(config, 2), ClassTable(("a", "b")), AdamWConfig(lr=2e-3), ema_decay=0.9).train()
+    task = Task(
+        Detection(), build_detector(config, 2), ClassTable(("a", "b")), AdamWConfig(lr=2e-3), ema_decay=0.9
+    ).train()
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
     objects = BoxTargets(boxes, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.bool))

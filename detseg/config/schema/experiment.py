@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from detseg.config.schema.data import DataConfig
-from detseg.config.schema.model import YoloConfig
+from detseg.config.schema.model import CustomModelConfig, YoloConfig
 from detseg.config.schema.rcnn import FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.section import NonNegativeInt, Section
 from detseg.config.schema.segmentation import FcnConfig, UNetConfig
@@ -30,7 +30,7 @@ DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
 SegmenterConfig = FcnConfig | UNetConfig
 """Models that predict the class of each pixel."""
 
-ModelConfig = Annotated[DetectorConfig | SegmenterConfig, Field(discriminator="name")]
+ModelConfig = Annotated[DetectorConfig | SegmenterConfig | CustomModelConfig, Field(discriminator="name")]
 
 
 class ExperimentConfig(Section):

@@ -134,3 +134,11 @@ class YoloConfig(Section):
     """IoU of NMS: of two detections of one class that overlap by more, the one with the lower score is dropped."""
     max_detections: Count = 300
     """Most detections of an image, the best ones, that are kept after NMS."""
+
+
+class CustomModelConfig(Section):
+    """A PyTorch module of your own, which `detseg.train` is given in Python."""
+
+    name: Literal["custom"]
+    task: Literal["detection", "instance", "semantic"] = "detection"
+    """What it finds: boxes, boxes with masks, or the class of every pixel."""

@@ -20,11 +20,10 @@ from detseg.factory import build_model
 from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
-from detseg.tasks.detection import DetectionTask
-from detseg.tasks.instance import InstanceTask
+from detseg.tasks import Detection, kind_of
 from detseg.training.nan.guard import StepGuard
-from detseg.training.setup.build import build_data
-from detseg.training.setup.preparation import open_data
+from detseg.training.setup.build import build_data, open_data
+from detseg.training.task import Task
 from tests.forked import run_together
 from tests.tiny import CLASSES, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
 from tests.training.stub import CLASSES as TWO_CLASSES
@@ -68,7 +67,7 @@ def nan_for_seven(greys: Tensor, weight: Tensor) -> Tensor:
     return weight * torch.where(greys == 7, float("nan"), 1.0).mean()
 
 
-def stopped(task: DetectionTask, batch: Batch, folder: Path, **options: Any) -> tuple[str, Path]:
+def stopped(task: Task, batch: Batch, folder: Path, **options: Any) -> tuple[str, Path]:
     """The error of a training on a batch, and the folder of the diagnosis."""
     with pytest.raises(DetsegError) as caught:
         fit(task, [batch], folder, **options)
@@ -140,7 +139,7 @@ def test_samples_are_run_in_the_precision_of_the_step(tmp_path: Path) -> None:
 
 
 def test_weights_that_were_bad_before_the_step_are_named(tmp_path: Path) -> None:
-    task = DetectionTask(OneWeight(float("inf")), TWO_CLASSES, schedule=CONSTANT)
+    task = Task(Detection(), OneWeight(float("inf")), TWO_CLASSES, schedule=CONSTANT)
     message, _ = stopped(task, batch_with(129, 7), tmp_path)
     assert "; 1 weights were not finite before the step, first weight: no sample is at fault; " in message
 
@@ -229,22 +228,20 @@ def one_yellow_ellipse(root: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("write_settings", "write_data", "task_class", "name"),
+    ("write_settings", "write_data", "name"),
     [
-        (write_config, one_yellow, DetectionTask, f"train{ODD_ONE:02d}.png"),
-        (write_instance_config, one_yellow_ellipse, InstanceTask, f"train{ODD_ONE:02d}.jpg"),
+        (write_config, one_yellow, f"train{ODD_ONE:02d}.png"),
+        (write_instance_config, one_yellow_ellipse, f"train{ODD_ONE:02d}.jpg"),
     ],
     ids=["yolo", "mask_rcnn"],
 )
-def test_the_image_of_a_real_training_is_named(
-    write_settings: Any, write_data: Any, task_class: type[DetectionTask], name: str, tmp_path: Path
-) -> None:
+def test_the_image_of_a_real_training_is_named(write_settings: Any, write_data: Any, name: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     config_path = write_settings(tmp_path / "tiny.yaml", write_data(tmp_path / "data"))
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
     train_set, val_set = open_data(config)
     model = Allergic(build_model(config.model, train_set.classes, load_pretrained=False))
-    task = task_class(model, train_set.classes, config.optimizer, config.schedule)
+    task = Task(kind_of(config.model), model, train_set.classes, config.optimizer, config.schedule)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,

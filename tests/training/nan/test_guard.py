@@ -18,8 +18,9 @@ from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.ops.images import to_float
 from detseg.structures import Batch, BoxTargets
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
 from detseg.training.nan.guard import StepGuard
+from detseg.training.task import Task
 from tests.heard import heard
 from tests.training.stub import CLASSES, CONSTANT, OneWeight, batch_of, fit, loader_of, task_of
 
@@ -60,7 +61,7 @@ def diagnosis_in(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def stopped(task: DetectionTask, batches: list[Batch], folder: Path, **options: Any) -> str:
+def stopped(task: Task, batches: list[Batch], folder: Path, **options: Any) -> str:
     with pytest.raises(DetsegError) as caught:
         fit(task, batches, folder, **options)
     return str(caught.value)
@@ -121,7 +122,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run(
 
 def test_a_weight_that_a_finite_step_has_made_infinite_is_neither_validated_nor_saved(tmp_path: Path) -> None:
     steep = SgdConfig(name="sgd", lr=3e38, momentum=0.0, weight_decay=0.0)
-    task = DetectionTask(OneWeight(), CLASSES, steep, CONSTANT)
+    task = Task(Detection(), OneWeight(), CLASSES, steep, CONSTANT)
     message = "epoch 1, step 2: a weight is not finite any more (weight); lower optimizer.lr, or set trainer.precision"
     assert stopped(task, [WHITE, WHITE], tmp_path).startswith(message)
     assert task.result is None
@@ -170,7 +171,7 @@ def test_a_skipped_step_is_a_step_left_out(
     tmp_path: Path,
 ) -> None:
     guard = StepGuard("skip", 3)
-    task = DetectionTask(Matrix(), CLASSES, config, CONSTANT, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
+    task = Task(Detection(), Matrix(), CLASSES, config, CONSTANT, ema_decay=0.5, ema_warmup_steps=2, guard=guard)
     with heard() as lines:
         trainer = fit(task, [batch_of(grey) for grey in greys], tmp_path)
 

@@ -19,8 +19,9 @@ from detseg.config.schema.training import AdamWConfig
 from detseg.errors import ConfigError
 from detseg.factory import build_backbone
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
 from detseg.training.optim.freezing import FrozenParts
+from detseg.training.task import Task
 from tests.training.stub import CONSTANT, OneWeight, loader_of
 
 STRIDES = (8, 16, 32)
@@ -73,7 +74,8 @@ class Snapshots(Callback):
 def train(freezing: BackboneConfig, backbone: nn.Module, folder: Path, epochs: int = 1) -> Snapshots:
     """Train with weight decay and an average of the weights, which could move what has no gradient, too."""
     snapshots = Snapshots()
-    task = DetectionTask(
+    task = Task(
+        Detection(),
         OnBackbone(backbone),
         ClassTable(("a", "b")),
         AdamWConfig(lr=0.01, weight_decay=0.5),
@@ -193,7 +195,8 @@ import lightning as L, torch
 from detseg.config.schema.model import BackboneConfig
 from detseg.config.schema.training import AdamWConfig
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
+from detseg.training.task import Task
 from tests.training.stub import CONSTANT, loader_of
 from tests.training.optim.test_freezing import OnBackbone, backbone_of
 
@@ -208,7 +211,7 @@ generator = torch.Generator().manual_seed(int(os.environ.get("LOCAL_RANK", 0))) 
 images = torch.randint(0, 256, (2, 2, 3, 32, 32), dtype=torch.uint8, generator=generator)
 freezing = BackboneConfig(freeze="backbone", unfreeze_epoch=2)
 model = OnBackbone(backbone_of("csp_nano"))
-task = DetectionTask(model, ClassTable(("a",)), AdamWConfig(), CONSTANT, freezing=freezing)
+task = Task(Detection(), model, ClassTable(("a",)), AdamWConfig(), CONSTANT, freezing=freezing)
 start = task.model.backbone.stem[0].weight.detach().clone()
 trainer = L.Trainer(
     accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False, enable_checkpointing=False,
