@@ -33,8 +33,7 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
     launcher = trainer.strategy.launcher
     started = launcher if isinstance(launcher, _SubprocessScriptLauncher) else None
     try:
-        with _termination_as_exit():
-            yield
+        yield
     except (KeyboardInterrupt, SystemExit):
         if started is not None:  # they would wait for this one
             started.kill(_KILL)
@@ -55,25 +54,6 @@ def ending_together(trainer: L.Trainer) -> Iterator[None]:
             "another process of this run has ended, and so does this one; what it said is above, and if it said "
             "nothing it was killed: for want of memory, or from outside"
         ) from error
-
-
-@contextmanager
-def _termination_as_exit() -> Iterator[None]:
-    """Within it, SIGTERM leaves by way of ``finally`` and ``except``, with the exit code that shells expect; from the
-    first step on ``StopWhenAsked`` answers it."""
-    before = signal.getsignal(signal.SIGTERM)
-    if before is not signal.SIG_DFL:
-        yield
-        return
-
-    def leave(*_: object) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _is_lost_connection(error: Exception) -> bool:
