@@ -21,9 +21,8 @@ from benchmarks.peer_process import ROOT, PeerProcess
 from benchmarks.row_program import run_rows
 from benchmarks.training import LIGHTNING_NAMES, PacedTraining
 from detseg.config.load import config_from_dict
-from detseg.training.setup.build import build_data, build_task
-from detseg.training.setup.precision import resolve_precision
-from detseg.training.setup.preparation import open_data
+from detseg.training.setup.build import build_data, build_task, open_data
+from detseg.training.setup.trainer import resolve_precision
 
 DATA = ROOT.parent / "shared" / "data" / "bccd"
 SIDE, BATCH, WORKERS = 320, 16, 1

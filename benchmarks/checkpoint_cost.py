@@ -25,9 +25,10 @@ from detseg.checkpoint import LAST
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast, in_memory
-from detseg.training.setup.lightning_noise import quiet_lightning
+from detseg.training.setup.trainer import quiet_lightning
+from detseg.training.task import Task
 
 MODELS: dict[str, dict[str, Any]] = {
     "yolo": {"name": "yolo"},
@@ -107,7 +108,7 @@ def block(arguments: argparse.Namespace, saver: BestAndLast, steps: int) -> floa
     torch.manual_seed(0)
     config = config_from_dict({"model": MODELS[arguments.model], "data": {"name": "coco", "root": "unused"}})
     classes = ClassTable(("a", "b", "c"))
-    task = DetectionTask(build_model(config.model, classes, load_pretrained=False), classes, ema_decay=0.999)
+    task = Task(Detection(), build_model(config.model, classes, load_pretrained=False), classes, ema_decay=0.999)
     stopwatch = Stopwatch()
     trainer = L.Trainer(
         accelerator="cpu",

@@ -25,8 +25,9 @@ from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import SgdConfig
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
-from detseg.training.setup.precision import resolve_precision
+from detseg.tasks import Detection
+from detseg.training.setup.trainer import resolve_precision
+from detseg.training.task import Task
 
 VARIANT, SIDE, BATCH, OBJECTS, STEPS = "resnet50_fpn", 320, 2, 10, 2
 NUM_CLASSES = 3
@@ -42,7 +43,7 @@ def rows(blocks: int) -> Iterator[Row]:
     for format_ in dict.fromkeys((precision, "float32")):
         theirs, ours = both_models()
         reference = Reference(theirs, batches)
-        task = DetectionTask(ours, ClassTable(tuple("abc")), SgdConfig(name="sgd", **SGD))
+        task = Task(Detection(), ours, ClassTable(tuple("abc")), SgdConfig(name="sgd", **SGD))
         training = PacedTraining(task, batches, "batch", precision=LIGHTNING_NAMES[format_])
         mine, other = in_turn(
             training.block(STEPS),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import lightning as L
 from torch.utils.data import DataLoader
 
-from detseg.training.setup.lightning_noise import quiet_lightning
+from detseg.training.setup.trainer import quiet_lightning
 
 Unit = Literal["batch", "epoch"]
 LIGHTNING_NAMES = {"bfloat16": "bf16-mixed", "float32": "32-true"}

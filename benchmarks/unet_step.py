@@ -25,8 +25,9 @@ from benchmarks.training import LIGHTNING_NAMES, PacedTraining
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.semantic import SegmentationTask
-from detseg.training.setup.precision import resolve_precision
+from detseg.tasks import SemanticSegmentation
+from detseg.training.setup.trainer import resolve_precision
+from detseg.training.task import Task
 
 SIDE, BATCH, CLASSES, STEPS = 256, 8, 21, 4
 WIDTHS = [16, 32, 64, 128, 256]
@@ -53,7 +54,7 @@ def rows(blocks: int) -> Iterator[Row]:
     model = build_model(config.model, classes, load_pretrained=False)
     theirs = smp.Unet("resnet18", encoder_weights=None, classes=CLASSES, decoder_channels=WIDTHS[::-1])
     note = f"ours {size_of(model)}, theirs {size_of(theirs)}"
-    task = SegmentationTask(model, classes, ema_decay=0.999)
+    task = Task(SemanticSegmentation(), model, classes, ema_decay=0.999)
     batch = Batch(images, [BoxTargets.empty()] * BATCH, list(range(BATCH)), semantic=semantic)
     training = PacedTraining(task, [batch], "batch", precision=LIGHTNING_NAMES[precision])
     for format_ in dict.fromkeys(("float32", precision)):

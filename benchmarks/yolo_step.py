@@ -28,8 +28,9 @@ from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.ops.letterbox import stack_images, to_float
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
-from detseg.training.setup.precision import resolve_precision
+from detseg.tasks import Detection
+from detseg.training.setup.trainer import resolve_precision
+from detseg.training.task import Task
 
 SIDE, BATCH, CLASSES, OBJECTS, STEPS = 320, 16, 80, 8, 2
 NO_AUGMENTATION = dict.fromkeys(
@@ -94,12 +95,12 @@ def loss_share(model: Any, batch: Batch, blocks: int) -> Row:
     return Row("loss + assignment", "of the same step", "our forward and backward with them", mine, whole, "ms", 10.0)
 
 
-def new_task() -> DetectionTask:
+def new_task() -> Task:
     """The default detector and optimiser, with averaged weights."""
     settings = {"model": {"name": "yolo"}, "data": {"name": "coco", "root": "unused"}}
     classes = ClassTable(tuple(f"class{i}" for i in range(CLASSES)))
     model = build_model(config_from_dict(settings).model, classes, load_pretrained=False)
-    return DetectionTask(model, classes, ema_decay=0.999)
+    return Task(Detection(), model, classes, ema_decay=0.999)
 
 
 def random_batch() -> Batch:

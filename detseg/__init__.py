@@ -1,7 +1,7 @@
 """detseg: object detection and segmentation in PyTorch.
 
 The public names load on first use, so that ``import detseg`` is quick and pulls in neither torch nor lightning,
-albumentations or pycocotools.
+albumentations or pycocotools. docs/python_api.md shows how they go together.
 """
 
 from __future__ import annotations
@@ -9,44 +9,96 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError
+    from detseg.data.formats.coco import read_coco, read_coco_masks
+    from detseg.data.formats.mask_folder import read_mask_folder
+    from detseg.data.formats.voc import read_voc, read_voc_masks
+    from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
+    from detseg.evaluation.evaluate import evaluate
+    from detseg.factory.named import build_model
     from detseg.predict import Predictor, SegmentationPredictor, load_predictor
-    from detseg.structures import ClassTable, Detections, SegmentationMap
+    from detseg.structures import (
+        BoxTargets,
+        ClassTable,
+        Detections,
+        DetectorOutput,
+        ImageAnnotations,
+        InstanceMasks,
+        Sample,
+        SegmentationMap,
+    )
+    from detseg.training.api import TrainingRun, train
+    from detseg.training.callbacks.graceful_stop import StopRequest
 
 __version__ = "0.1.0"
 
-_ERRORS = ("CheckpointError", "ConfigError", "DataError", "DetsegError")
-_PREDICTION = ("Predictor", "SegmentationPredictor", "load_predictor")
-_STRUCTURES = ("ClassTable", "Detections", "SegmentationMap")
-
 __all__ = [
+    "BoxTargets",
     "CheckpointError",
     "ClassTable",
     "ConfigError",
     "DataError",
     "Detections",
+    "DetectorOutput",
     "DetsegError",
+    "ImageAnnotations",
+    "InstanceMasks",
+    "MissingExtraError",
     "Predictor",
+    "RunStoppedError",
+    "Sample",
     "SegmentationMap",
     "SegmentationPredictor",
+    "StopRequest",
+    "TrainingRun",
+    "build_model",
+    "evaluate",
     "load_predictor",
+    "read_coco",
+    "read_coco_masks",
+    "read_mask_folder",
+    "read_voc",
+    "read_voc_masks",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ERRORS:
-        from detseg import errors
+    module: Any
+    if name not in __all__:
+        raise AttributeError(f"module 'detseg' has no attribute {name!r}")
+    if name.endswith("Error"):
+        from detseg import errors as module
+    elif name in ("Predictor", "SegmentationPredictor", "load_predictor"):
+        from detseg import predict as module
+    elif name == "build_model":
+        from detseg.factory import named as module
+    elif name in ("StopRequest", "TrainingRun", "evaluate", "train") or name.startswith("read_"):
+        module = _training_module(name)
+    else:
+        from detseg import structures as module
+    return getattr(module, name)
 
-        return getattr(errors, name)
-    if name in _PREDICTION:
-        from detseg import predict
 
-        return getattr(predict, name)
-    if name in _STRUCTURES:
-        from detseg import structures
+def _training_module(name: str) -> Any:
+    """The module of a name that needs the packages of the extra ``train``."""
+    from detseg.errors import require_training_extra
 
-        return getattr(structures, name)
-    raise AttributeError(f"module 'detseg' has no attribute {name!r}")
+    require_training_extra(f"detseg.{name}")
+    module: Any
+    match name:
+        case "train" | "TrainingRun":
+            from detseg.training import api as module
+        case "StopRequest":
+            from detseg.training.callbacks import graceful_stop as module
+        case "evaluate":
+            from detseg.evaluation import evaluate as module
+        case "read_voc" | "read_voc_masks":
+            from detseg.data.formats import voc as module
+        case "read_coco" | "read_coco_masks":
+            from detseg.data.formats import coco as module
+        case "read_mask_folder":
+            from detseg.data.formats import mask_folder as module
+    return module
 
 
 def __dir__() -> list[str]:

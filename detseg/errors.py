@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+_TRAINING = ("lightning", "albumentations", "pycocotools", "msgspec", "tensorboard")
+"""What the extra `train` installs."""
+
 
 class DetsegError(Exception):
     """Base of every error whose cause lies in the user's files or settings; tools print it and exit with code 2."""
@@ -25,6 +30,16 @@ class ClassTableError(DataError):
 
 class CheckpointError(DetsegError, ValueError):
     """A checkpoint is missing, damaged, or made for another model or class table."""
+
+
+class MissingExtraError(DetsegError, ImportError):
+    """A part of detseg needs packages that are not installed."""
+
+
+def require_training_extra(what: str) -> None:
+    """Raise a MissingExtraError if packages of the extra ``train`` are missing; ``what`` needs them."""
+    if missing := [name for name in _TRAINING if find_spec(name) is None]:
+        raise MissingExtraError(f'{what} needs {", ".join(missing)}: pip install "detseg[train]"')
 
 
 class RunStoppedError(Exception):

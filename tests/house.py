@@ -43,14 +43,15 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"errors", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
     "training": EVERYTHING - {"predict"} | {"tasks", "tuning"},
-    "tasks": FOUNDATION | {"config", "draw", "metrics", "training"},
+    "tasks": EVERYTHING - {"checkpoint", "memory", "training"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
-    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "memory", "models"},
-    "tuning": EVERYTHING - {"predict"},
-    "benchmark": EVERYTHING | {"tuning"},  # it times what a training is made of, put together as training does it
-    "evaluation": EVERYTHING - {"training"},
-    "__init__": FOUNDATION | {"draw", "predict"},
+    "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "formats", "memory", "models", "tasks"},
+    "tuning": EVERYTHING - {"predict"} | {"tasks"},
+    "benchmark": EVERYTHING
+    | {"tasks", "tuning"},  # it times what a training is made of, put together as training does it
+    "evaluation": EVERYTHING - {"training"} | {"tasks"},
+    "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
     "cli": FOUNDATION
     | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "formats", "predict", "training"},
     "__main__": {"cli"},
@@ -73,7 +74,7 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "urllib.error": ("detseg/data/download.py",),
     "http": ("detseg/data/download.py",),
     # The demo types our own commands; SLURM is asked to requeue.
-    "subprocess": ("tools/demo.py", "detseg/training/callbacks/graceful_stop.py"),
+    "subprocess": ("tools/demo.py", "detseg/cli/signals.py"),
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
     **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "wandb", "posthog", "segment"), ()),

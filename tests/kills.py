@@ -22,9 +22,11 @@ from typing import Any
 import torch
 
 from detseg.checkpoint import BEST, LAST, PREVIOUS, read_raw_checkpoint
+from detseg.cli.signals import stop_on_signals
 from detseg.errors import EXIT_STOPPED, RunStoppedError
 from detseg.training.callbacks import checkpoints
 from detseg.training.run import train
+from detseg.training.setup.build import Own
 from detseg.training.task import Task
 from tests.bits import digest_of
 from tests.tiny import (
@@ -138,7 +140,8 @@ def _train(
     path = run_dir.with_suffix(".log")
     with path.open("w", encoding="utf-8", buffering=1) as log, redirect_stdout(log), redirect_stderr(log):
         try:
-            train(tiny_config(config, run_dir, *settings), config, resume="auto")
+            with stop_on_signals() as stop:
+                train(tiny_config(config, run_dir, *settings), config, "auto", Own(stop=stop))
         except RunStoppedError as stopped:
             print(stopped)
             sys.exit(EXIT_STOPPED)

@@ -23,7 +23,9 @@ def test_the_probe_sees_an_import() -> None:
     assert "pycocotools" in imported_by("import pycocotools")
 
 
-@pytest.mark.parametrize("module", ["detseg", "detseg.structures", "detseg.draw", "detseg.factory"])
+@pytest.mark.parametrize(
+    "module", ["detseg", "detseg.structures", "detseg.draw", "detseg.factory", "detseg.tasks", "detseg.predict"]
+)
 def test_importing_needs_no_training_library(module: str) -> None:
     assert not imported_by(f"import {module}") & set(TRAINING_LIBRARIES)
 

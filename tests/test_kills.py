@@ -140,8 +140,8 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(
     said = (tmp_path / "run.log").read_text(encoding="utf-8").splitlines()[-1]
     reason = "trainer.max_time" if how == "max_time" else how
     assert said == (
-        f"stopped by {reason} after step {last['global_step']}; everything is saved in {tmp_path / 'run'}: "
-        "resume with --resume"
+        f"stopped by {reason} after step {last['global_step']}; everything is saved in {tmp_path / 'run'}: resume "
+        "with --resume"
     )
     assert Run(setup, tmp_path / "run").wait() == 0
     assert result_of(tmp_path / "run") == expected

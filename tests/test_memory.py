@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from detseg.data.build import open_dataset
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
 from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory
 from detseg.structures import Batch, BoxTargets, DetectorOutput
+from detseg.tasks import kind_of
 from tests.tiny import TinyRun, tiny_config
 from tests.training.stub import OneWeight
 
@@ -118,7 +118,11 @@ def test_an_evaluation_tells_its_batch(tiny_run: TinyRun) -> None:
     """Batches of two: the third and the fourth image have one object and two."""
     config = tiny_config(tiny_run.config_path, None)
     with pytest.raises(DetsegError) as caught, MemoryErrors(EVALUATION_ADVICE) as errors:
-        list(predictions(Limited(), open_dataset(config, "val"), config, torch.device("cpu"), errors))
+        list(
+            predictions(
+                Limited(), kind_of(config.model).open_dataset(config.data, "val"), config, torch.device("cpu"), errors
+            )
+        )
     assert str(caught.value) == (
         "out of memory: batch 2 of the evaluation, 2 images of 64 x 64 pixels (height x width), objects: 3, 2 of them "
         "in image 3 of the data set (counted from 0); MemoryError; lower, in this order: data.batch_size, which "

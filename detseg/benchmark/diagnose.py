@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from detseg.benchmark.results import Results
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
-from detseg.training.setup.precision import resolve_precision
+from detseg.training.setup.trainer import resolve_precision
 
 COPY, FORWARD, LOSSES, BACKWARD = "copy to the device, to float", "forward", "assignment, losses", "backward"
 UPDATE, OVERHEAD = "clipping, optimiser, EMA", "Lightning, logging, NaN guard"

@@ -19,15 +19,16 @@ import torch
 from detseg.benchmark.results import Results
 from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig, SegmenterConfig
+from detseg.data.datasets.contract import EvalSource
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.shapes import Split, render_scene
 from detseg.errors import CheckpointError, DataError
 from detseg.predict.load import find_device
 from detseg.structures import Batch
-from detseg.training.setup.build import build_data, build_task
-from detseg.training.setup.precision import resolve_precision
-from detseg.training.setup.preparation import AnyDataset, open_data, settings_from_data
+from detseg.tasks import kind_of
+from detseg.training.setup.build import build_data, build_task, open_data
+from detseg.training.setup.trainer import resolve_precision
 from detseg.training.task import Task
 
 _NUM_SCENES, _NUM_TRAIN, _NUM_VAL = 24, 120, 24
@@ -39,8 +40,8 @@ class Setup:
     """The parts of a training, ready to be run; ``folder`` is empty and removed afterwards."""
 
     config: ExperimentConfig
-    train_set: AnyDataset
-    val_set: AnyDataset
+    train_set: EvalSource
+    val_set: EvalSource
     task: Task
     device: torch.device
     folder: Path
@@ -97,7 +98,7 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
         except DataError as error:
             raise DataError(f"{error}; or use synthetic images: --synthetic") from error
         results.add("start", "opening the data", "s", [time.perf_counter() - begin])
-        config = settings_from_data(config, train_set)
+        config = kind_of(config.model).settings_from_data(config, train_set)
         begin = time.perf_counter()
         task = build_task(config, train_set.classes, load_pretrained=False)
         results.add("start", "building the model", "s", [time.perf_counter() - begin])
@@ -130,11 +131,11 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     """
     model, longest = config.model, max(config.data.input_hw)
     number = 80 if isinstance(config.data, CocoConfig) else 20
-    if not isinstance(model, DetectorConfig):
+    if isinstance(model, SegmenterConfig):
         weights = model.loss.class_weights
         number = 2 if model.binary else len(weights) if isinstance(weights, tuple) else number + 1
     names = config.data.classes or tuple(f"class{i}" for i in range(number))
-    objects = names if isinstance(model, DetectorConfig) else names[1:]  # the background is no category
+    objects = names[1:] if isinstance(model, SegmenterConfig) else names  # the background is no category
     writer = CocoWriter(root, objects)
     numbers: dict[Split, int] = {"train": max(_NUM_TRAIN, config.data.num_images), "val": _NUM_VAL}
     for split in numbers:

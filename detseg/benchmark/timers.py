@@ -19,14 +19,13 @@ from detseg.benchmark.diagnose import BACKWARD, COPY, FORWARD, LOSSES, OVERHEAD,
 from detseg.benchmark.results import Results, machine_facts, num_cores
 from detseg.benchmark.setup import Setup, open_setup
 from detseg.config.load import config_to_dict
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
-from detseg.predict.detection import Predictor
 from detseg.predict.images import to_array
-from detseg.predict.segmentation import SegmentationPredictor
 from detseg.structures import Batch
+from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import BestAndLast
 from detseg.training.callbacks.graceful_stop import StopWhenAsked
 from detseg.training.distributed.processes import Processes
@@ -247,13 +246,13 @@ def time_validation(setup: Setup, results: Results, steps: int | None) -> None:
 @torch.no_grad()
 def time_predictor(setup: Setup, results: Results, steps: int | None) -> None:
     """Predictions for validation images, one at a time, with the weights that validation sees."""
-    kind = Predictor if isinstance(setup.config.model, DetectorConfig) else SegmentationPredictor
-    input_hw = setup.config.data.input_hw
-    predictor: Any = kind(setup.task.evaluated_model, setup.train_set.classes, input_hw, setup.device)
+    kind, input_hw = kind_of(setup.config.model), setup.config.data.input_hw
+    predictor: Any = kind.predictor()(setup.task.evaluated_model, setup.train_set.classes, input_hw, setup.device)
+    val_set: Any = setup.val_set  # of files, since settings name it
     rows = []
     for number in itertools.chain([0, 1], repetitions(steps, 4.0)):
         marks = [timer()]
-        image = to_array(setup.val_set.path(number % len(setup.val_set)))
+        image = to_array(val_set.path(number % len(val_set)))
         marks.append(timer())
         letterboxed = Letterbox.fit((image.shape[0], image.shape[1]), input_hw).apply(image)
         images = to_float(stack_images([letterboxed]).to(setup.device))

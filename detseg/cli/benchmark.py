@@ -11,7 +11,7 @@ from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
 from detseg.config.load import config_to_yaml
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, require_training_extra
 
 _EXIT_TERMINATED = 143
 """What shells report of a program that SIGTERM has ended."""
@@ -35,6 +35,7 @@ def main(argv: Sequence[str]) -> None:
     if arguments.json is not None and arguments.json.is_dir():
         raise ConfigError(f"--json: expected the name of a file, {arguments.json} is a folder")
 
+    require_training_extra("detseg benchmark")
     from detseg.benchmark import STAGES, benchmark  # loads torch; the configuration is valid by now
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(_EXIT_TERMINATED))  # so that temporary files are removed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import ToolParser
-from detseg.errors import ConfigError
+from detseg.errors import require_training_extra
 
 
 def main(argv: Sequence[str]) -> None:
@@ -20,12 +20,7 @@ def main(argv: Sequence[str]) -> None:
         "--save-coco", type=Path, metavar="DIR", help="of a detector: leave truth and detections as COCO JSON"
     )
     arguments = parser.parse_intermixed_args(argv)
-    for override in arguments.overrides:
-        if not override.startswith(("data.", "evaluation.")):
-            raise ConfigError(
-                f"override {override}: the checkpoint decides; only data.* and evaluation.* can be changed"
-            )
-
+    require_training_extra("detseg evaluate")
     from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
     from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
 from detseg.config.load import config_to_yaml
+from detseg.errors import require_training_extra
 
 
 def main(argv: Sequence[str]) -> None:
@@ -31,9 +32,13 @@ def main(argv: Sequence[str]) -> None:
         print(config_to_yaml(config), end="")
         return
 
-    from detseg.training.run import train  # loads torch; the configuration is valid by now
+    require_training_extra("detseg train")
+    from detseg.cli.signals import stop_on_signals  # these load torch; the configuration is valid by now
+    from detseg.training.run import train
+    from detseg.training.setup.build import Own
 
-    train(config, arguments.config, arguments.resume)
+    with stop_on_signals() as stop:
+        train(config, arguments.config, arguments.resume, Own(stop=stop))
 
 
 def _checkpoint(text: str) -> str:

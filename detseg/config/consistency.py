@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from detseg.config.schema.data import MaskFolderConfig, VocConfig
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, SegmenterConfig
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import BackboneConfig, CustomModelConfig, FasterRcnnConfig, MaskRcnnConfig
 from detseg.config.schema.section import MAX_SIDE, Section
 
 Contradiction = tuple[str, str]  # the dotted path of a setting; what is wrong with it and how to fix it
@@ -25,15 +25,18 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     """Everything that does not go together."""
     if isinstance(config.model, DetectorConfig):
         yield from _detection(config, config.model)
-    else:
+    elif isinstance(config.model, SegmenterConfig):
         yield from _segmentation(config, config.model)
     if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
         yield from _variant(config.model)
         yield from _two_stage(config, config.model)
-    yield from _freezing(config)
+    if not isinstance(config.model, CustomModelConfig):
+        yield from _freezing(config, config.model.backbone)
     yield from _sharding(config)
     if (scale := config.data.augmentation.multi_scale) and (side := max(config.data.input_hw)) * scale[1] > MAX_SIDE:
         yield "data.augmentation.multi_scale", f"makes {side} more than {MAX_SIDE} pixels; lower it"
+    if config.data.batch_size == "auto" and isinstance(config.model, CustomModelConfig):
+        yield "data.batch_size", "auto needs a model that settings describe; give a number"
     if config.data.batch_size == "auto" and config.trainer.overfit_batches:
         yield "data.batch_size", "trainer.overfit_batches counts batches of a known size; give a number"
 
@@ -116,12 +119,14 @@ def _two_stage(config: ExperimentConfig, model: FasterRcnnConfig | MaskRcnnConfi
         yield "model.rpn.positive_iou", "is below negative_iou; an anchor would be both, raise it or lower that"
 
 
-def _freezing(config: ExperimentConfig) -> Iterator[Contradiction]:
-    backbone, unfreeze = config.model.backbone, config.model.backbone.unfreeze_epoch
+def _freezing(config: ExperimentConfig, backbone: BackboneConfig) -> Iterator[Contradiction]:
+    unfreeze = backbone.unfreeze_epoch
     if unfreeze is not None and backbone.freeze == "none":
         yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"
     if unfreeze == 1:
         yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
+    if unfreeze is not None and config.trainer.strategy == "fsdp":
+        yield "model.backbone.unfreeze_epoch", "is not supported with trainer.strategy=fsdp; leave it out"
     if unfreeze is not None and unfreeze > config.trainer.max_epochs and not config.trainer.fast_dev_run:
         why = f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or raise it"
         yield "model.backbone.unfreeze_epoch", why
@@ -140,5 +145,3 @@ def _sharding(config: ExperimentConfig) -> Iterator[Contradiction]:
         if value := getattr(trainer, key):
             off = "false" if value is True else 0
             yield f"trainer.{key}", f"is not supported with trainer.strategy=fsdp; set it to {off}"
-    if config.model.backbone.unfreeze_epoch is not None:
-        yield "model.backbone.unfreeze_epoch", "is not supported with trainer.strategy=fsdp; leave it out"

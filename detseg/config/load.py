@@ -15,13 +15,23 @@ from detseg.config.error_messages import Origin, explain
 from detseg.config.renamed import old_names
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import Section, kind_name, sections
-from detseg.config.strict_yaml import YamlValue, apply_overrides, needs_quotes, parse_override, read_yaml
+from detseg.config.strict_yaml import (
+    YamlValue,
+    apply_overrides,
+    named_overrides,
+    needs_quotes,
+    parse_override,
+    read_yaml,
+)
 from detseg.errors import ConfigError, SettingsError
 from detseg.messages import printable
 
+Settings = Sequence[str] | Mapping[str, Any]
+"""Overrides: ``a.b.c=value`` texts, whose values are YAML, or Python's values by their dotted names."""
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """The experiment that a YAML file describes, with ``a.b.c=value`` overrides, whose values are YAML.
+
+def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
+    """The experiment that a YAML file describes, with overrides.
 
     Raises:
         ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got.
@@ -29,9 +39,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> ExperimentCo
     return _validate(read_yaml(Path(path)), printable(str(path)), overrides)
 
 
-def config_from_dict(
-    data: Mapping[str, Any], where: str = "checkpoint", overrides: Sequence[str] = ()
-) -> ExperimentConfig:
+def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint", overrides: Settings = ()) -> ExperimentConfig:
     """The experiment that plain data describes, as ``config_to_dict`` gave it; ``where`` begins its errors.
 
     ConfigError as in ``load_config``, also where ``data`` holds anything but plain data.
@@ -57,10 +65,12 @@ def config_to_yaml(config: ExperimentConfig) -> str:
     return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _validate(data: dict[str, YamlValue], where: str, texts: Sequence[str]) -> ExperimentConfig:
+def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> ExperimentConfig:
     """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
     and text as paths."""
-    overrides = tuple(map(parse_override, texts))
+    overrides = (
+        named_overrides(settings) if isinstance(settings, Mapping) else tuple(parse_override(text) for text in settings)
+    )
     origin = Origin(where, data, overrides)
     data = apply_overrides(data, overrides)
     _raise(old_names(data), origin)

@@ -7,8 +7,9 @@ aliases and second documents are errors, so that no file can name a class or gro
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,7 @@ def parse_value(text: str, where: str) -> YamlValue:
 
 @dataclass(frozen=True)
 class Override:
-    """A setting of the command line."""
+    """A setting of the command line, or of Python."""
 
     path: tuple[str, ...]  # keys from the top
     value: YamlValue
@@ -79,15 +80,36 @@ def parse_override(text: str) -> Override:
     where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
     if not equals:
         raise ConfigError(f"argument {quoted(text)}: expected an override such as trainer.max_epochs=3")
-    path = tuple(key.split("."))
-    if any(not part or part != part.strip() for part in path):
-        raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
+    path = _path(key, where)
     if not value_text.strip():
         raise ConfigError(f"{where}: no value after '='; write null for none, or '\"\"' for empty text")
     value = parse_value(value_text, where)
     if isinstance(value, dict):
         raise ConfigError(f"{where}: expected a value or a list; set a section key by key: {printable(key)}.key=value")
     return Override(path, value, where)
+
+
+def named_overrides(settings: Mapping[str, Any]) -> tuple[Override, ...]:
+    """Python's ``{"trainer.max_epochs": 3}``; a section may be given whole, as a dictionary.
+
+    Raises:
+        ConfigError: a name has an empty part.
+    """
+    return tuple(
+        Override(_path(name, where := f"setting {printable(name)}"), _plain(value), where)
+        for name, value in settings.items()
+    )
+
+
+def _path(key: str, where: str) -> tuple[str, ...]:
+    path = tuple(key.split("."))
+    if any(not part or part != part.strip() for part in path):
+        raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
+    return path
+
+
+def _plain(value: Any) -> Any:
+    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detseg.config.schema.data import CocoConfig, DataConfig, MaskFolderConfig, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.model import MaskRcnnConfig
+from detseg.config.schema.data import (
+    CocoConfig,
+    CustomDataConfig,
+    DataConfig,
+    MaskFolderConfig,
+    ShapesConfig,
+    VocConfig,
+)
 from detseg.data.annotations.classes import compare_with_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
@@ -26,24 +31,24 @@ SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
 
 
-def open_dataset(
-    config: ExperimentConfig, split: Split, classes: ClassTable | None = None
-) -> DetectionDataset | SegmentationDataset:
-    """Open a split of the data set of an experiment, whose model decides what is read: boxes, or masks of one kind.
-
-    ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
-    ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
-    have what the model needs.
-    """
-    if isinstance(config.model, DetectorConfig):
-        return open_split(config.data, split, classes, masks=isinstance(config.model, MaskRcnnConfig))
-    return open_semantic_split(config.data, split, classes)
+_CUSTOM = "data.name: custom are data sets that Python gives to detseg.train or detseg.evaluate; name a layout instead"
 
 
 def open_split(
     config: DataConfig, split: Split, classes: ClassTable | None = None, masks: bool = False
 ) -> DetectionDataset:
-    """Open a split with boxes, or with boxes and instance masks; see ``open_dataset``."""
+    """Open a split with boxes, or with boxes and instance masks.
+
+    Args:
+        config: the ``data`` section.
+        split: the shapes set has no test split.
+        classes: the class table of the training split or of a checkpoint; None: this is the training split, and
+            ``data.classes`` or the data name the classes.
+        masks: whether to read masks.
+
+    Raises:
+        DataError: something is missing or wrong, or the layout does not have boxes or masks.
+    """
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
@@ -60,10 +65,12 @@ def open_split(
             return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
             raise DataError("data.name: mask_folder has semantic masks but no boxes; set data.name to voc or coco")
+        case CustomDataConfig():
+            raise DataError(_CUSTOM)
 
 
 def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> SegmentationDataset:
-    """Open a split with semantic label maps; see ``open_dataset``."""
+    """Open a split with semantic label maps; see ``open_split``."""
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
@@ -87,6 +94,8 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
                 raise ClassTableError(f"data.classes: {expected}; got {listed(given)}")
             root = _shapes_root(config, split) / "voc"
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
+        case CustomDataConfig():
+            raise DataError(_CUSTOM)
     if difference:
         dataset.report.note(difference)
     return dataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,27 +14,26 @@ from rich.progress import track
 from torch import nn
 
 from detseg.checkpoint import BEST, run_dir_of
-from detseg.config.load import config_from_dict, without_download
+from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig
-from detseg.config.schema.model import MaskRcnnConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.console import console, messages_on_console, rendered
-from detseg.data.build import Split, open_dataset
+from detseg.data.build import Split
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, result_files
 from detseg.data.loading.loader import eval_loader
+from detseg.data.loading.main_guard import leave_if_starting
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.metrics.interface import Evaluator, Result
-from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.messages import listed
+from detseg.metrics.interface import Result
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable, DetectorOutput
+from detseg.tasks import AnyDataset, kind_of
 
 logger = logging.getLogger("detseg")
 
@@ -45,6 +44,42 @@ EVALUATION_ADVICE = (
 
 
 @messages_on_console()
+def evaluate(
+    checkpoint: str | Path,
+    dataset: EvalSource,
+    *,
+    model: nn.Module | None = None,
+    settings: Mapping[str, Any] | None = None,
+    device: str = "auto",
+) -> Result:
+    """Evaluate a checkpoint on a data set, as training's validation and the command `detseg evaluate` do.
+
+    Args:
+        checkpoint: a ``.ckpt`` or ``.safetensors`` file of a run.
+        dataset: what ``detseg.read_voc`` and its like return, or anything that keeps the contract of
+            ``detseg.data.datasets.contract``; with the classes that the model was trained on.
+        model: a module of your own, whose weights the checkpoint holds; None: the model that its settings describe.
+        settings: other settings of ``data`` and ``evaluation`` than those of the run, by their dotted names.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Returns:
+        The result, with ``headline`` (the metrics by name), ``explain()``, ``table()`` and ``to_dict()``.
+
+    Raises:
+        DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
+    """
+    leave_if_starting()
+    path, target = Path(checkpoint), find_device(device)
+    trained, _, contents = load_model(path, model)
+    config = evaluation_config(contents.config, str(path), settings or {})
+    names, others = contents.classes.names, dataset.classes.names
+    if names != others:
+        what = f"was trained on the classes {listed(names)}, the data set has {listed(others)}"
+        raise CheckpointError(f"{path}: {what}; read it with classes={names}")
+    return _score(trained, dataset, config, contents.classes, target)
+
+
+@messages_on_console()
 def evaluate_checkpoint(
     checkpoint: Path,
     split: Split,
@@ -52,13 +87,12 @@ def evaluate_checkpoint(
     device: str = "auto",
     coco_dir: Path | None = None,
 ) -> Result:
-    """Evaluate a checkpoint, print what the data's reader found odd, the numbers and what they mean.
+    """The command: evaluate a split of a checkpoint's data, and say issues, numbers and what they mean.
 
     Args:
-        checkpoint: a ``.ckpt`` file of a run.
+        checkpoint, device: as in ``evaluate``.
         split: which images.
         config: settings of data and evaluation; None: those that the model was trained with.
-        device: ``auto``, ``cpu``, ``cuda``, ...
         coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form (detectors only), and of a
             model of masks ``detections_masks.json``, the same without boxes, to score as ``segm``; None: nowhere.
 
@@ -71,28 +105,41 @@ def evaluate_checkpoint(
     target = find_device(device)
     model, trained_config, contents = load_model(checkpoint)
     config = config or trained_config
-    if coco_dir is not None and not isinstance(config.model, DetectorConfig):
+    kind = kind_of(config.model)
+    if coco_dir is not None and not kind.finds_objects:
         raise ConfigError(f"--save-coco: is for detectors; {checkpoint} holds a {config.model.name}")
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
         logger.info(f"{dataset.name}: {line}")
-    evaluator = build_evaluator(config, contents.classes)
-    entries: list[dict[str, object]] = []
-    with MemoryErrors(EVALUATION_ADVICE) as errors:
-        for batch, found in predictions(model, dataset, config, target, errors):
-            evaluator.update_batch(batch, found)
-            if coco_dir is not None:
-                entries += _coco_entries(batch, found, contents.classes)
-        result = evaluator.compute()
+    entries: list[dict[str, object]] | None = None if coco_dir is None else []
+    result = _score(model, dataset, config, contents.classes, target, entries)
     report = _write_report(result, checkpoint, split, config)
     logger.info(rendered(result.table()))
     for line in result.explain():
         logger.info(line)
     logger.info(f"written: {report}")
-    if coco_dir is not None and isinstance(dataset, DetectionDataset):
-        written = _write_coco(coco_dir, dataset, entries, masks=isinstance(config.model, MaskRcnnConfig))
+    if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
+        written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")
     return result
+
+
+def _score(
+    model: nn.Module,
+    dataset: EvalSource,
+    config: ExperimentConfig,
+    classes: ClassTable,
+    device: torch.device,
+    entries: list[dict[str, object]] | None = None,
+) -> Result:
+    """The result of a model on a data set; ``entries`` gets the detections in COCO's form."""
+    evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
+    with MemoryErrors(EVALUATION_ADVICE) as errors:
+        for batch, found in predictions(model, dataset, config, device, errors):
+            evaluator.update_batch(batch, found)
+            if entries is not None:
+                entries += _coco_entries(batch, found, classes)
+        return evaluator.compute()
 
 
 def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
@@ -115,19 +162,21 @@ def _write_report(result: Result, checkpoint: Path, split: Split, config: Experi
     return report
 
 
-def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequence[str]) -> ExperimentConfig:
+def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:
     """The settings of a run with overrides of its data and evaluation sections; nothing is downloaded that these do not
     ask for.
 
     Args:
         trained: the settings as plain data, as they are in the checkpoint.
         where: what an error begins with.
-        overrides: ``data.key=value`` or ``evaluation.key=value`` each; where ``data.name`` is not the layout of the
-            run, only what every layout has (image size, batch size, ...) is kept of the run's data section.
+        overrides: of ``data`` and ``evaluation``; where ``data.name=...`` is not the layout of the run, only what every
+            layout has (image size, batch size, ...) is kept of the run's data section.
 
     Raises:
-        ConfigError: an override is wrong.
+        ConfigError: an override is wrong, or of another section.
     """
+    if other := [text for text in overrides if not text.startswith(("data.", "evaluation."))]:
+        raise ConfigError(f"override {other[0]}: the checkpoint decides; only data.* and evaluation.* can be changed")
     trained = without_download(trained)
     data = trained.get("data")
     layout = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "data.name"]
@@ -136,9 +185,7 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Sequenc
     return config_from_dict(trained, where, overrides)
 
 
-def open_split_for(
-    config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path
-) -> DetectionDataset | SegmentationDataset:
+def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> AnyDataset:
     """The split, labelled by the checkpoint's class table.
 
     Raises:
@@ -152,18 +199,9 @@ def open_split_for(
             f"data.classes out, or take the checkpoint that fits"
         )
     try:
-        return open_dataset(config, split, classes)
+        return kind_of(config.model).open_dataset(config.data, split, classes)
     except ClassTableError as error:
         raise CheckpointError(f"{error} (the table is that of {checkpoint}: {', '.join(classes.names)})") from error
-
-
-def build_evaluator(config: ExperimentConfig, classes: ClassTable) -> Evaluator:
-    """The evaluator of the model's kind, with the settings that training gives it."""
-    settings = config.evaluation
-    if isinstance(config.model, DetectorConfig):
-        masks = isinstance(config.model, MaskRcnnConfig)
-        return DetectionEvaluator(classes, settings.max_detections, settings.f1_iou, masks)
-    return SegmentationEvaluator(classes, settings.boundary_width)
 
 
 @torch.no_grad()

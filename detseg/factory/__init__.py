@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict, without_download
-from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
-from detseg.errors import CheckpointError
+from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
+from detseg.config.schema.model import (
+    CustomModelConfig,
+    FasterRcnnConfig,
+    FcnConfig,
+    MaskRcnnConfig,
+    UNetConfig,
+    YoloConfig,
+)
+from detseg.errors import CheckpointError, ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_criterion, build_segmenter
@@ -37,7 +46,7 @@ Model = YoloDetector | RCNNDetector | SemanticSegmenter
 
 
 def build_model(
-    config: YoloConfig | FasterRcnnConfig | MaskRcnnConfig | FcnConfig | UNetConfig,
+    config: ModelConfig,
     classes: ClassTable,
     load_pretrained: bool = True,
 ) -> Model:
@@ -59,18 +68,29 @@ def build_model(
             return build_rcnn(config, classes, load_pretrained)
         case FcnConfig() | UNetConfig():
             return build_segmenter(config, len(classes), load_pretrained)
+        case CustomModelConfig():
+            raise ConfigError("model.name: custom is a module that Python gives to detseg.train; name a model instead")
 
 
-def load_model(path: Path) -> tuple[Model, ExperimentConfig, ModelCheckpoint]:
+def load_model(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, ExperimentConfig, ModelCheckpoint]:
     """The trained model of a checkpoint, in evaluation mode on the CPU, with its settings and what else it holds.
 
+    Args:
+        path: a ``.ckpt`` or ``.safetensors`` file.
+        model: gets the weights, and is returned; None: the model that the checkpoint's settings describe.
+
     Raises:
-        CheckpointError: missing, damaged, its weights do not fit its settings, or are NaN or infinite.
+        CheckpointError: missing, damaged, its weights do not fit the model, or are NaN or infinite; or the model is a
+            module of the user's own, and not given.
     """
     checkpoint = read_model_checkpoint(path)
     config = config_from_dict(without_download(checkpoint.config), where=str(path))
+    whose = "its own settings" if model is None else f"the {type(model).__name__}"
+    if model is None and isinstance(config.model, CustomModelConfig):
+        raise CheckpointError(f"{path}: holds the weights of a module of your own; give it in Python: model=MyModel()")
     try:
-        model = build_model(config.model, checkpoint.classes, load_pretrained=False)
+        if model is None:
+            model = build_model(config.model, checkpoint.classes, load_pretrained=False)
     except (ValueError, TypeError, RuntimeError) as error:  # the last two: of sizes that no tensor has
         raise CheckpointError(f"{path}: its settings make no model: {one_line(error)}") from error
     try:
@@ -78,7 +98,7 @@ def load_model(path: Path) -> tuple[Model, ExperimentConfig, ModelCheckpoint]:
     except RuntimeError as error:
         lines = str(error).split("\n")  # the first says that there are errors
         reason = one_line(RuntimeError(lines[1] if len(lines) > 1 else lines[0]))
-        raise CheckpointError(f"{path}: its weights do not fit its own settings ({reason})") from error
+        raise CheckpointError(f"{path}: its weights do not fit {whose} ({reason})") from error
     weights = checkpoint.weights
     # Nothing is found with such weights, which would pass for images without objects.
     bad = [name for name, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]

@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from detseg.config.schema.experiment import DetectorConfig
 from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.processes import resolve_device
-from detseg.predict.detection import Predictor
 from detseg.predict.predictor import ImagePredictor
-from detseg.predict.segmentation import SegmentationPredictor
+from detseg.tasks import kind_of
 
 
 def load_predictor(
-    checkpoint: str | Path, device: str = "auto", score_threshold: float = 0.0, *, compile: bool = False
+    checkpoint: str | Path,
+    device: str = "auto",
+    score_threshold: float = 0.0,
+    *,
+    compile: bool = False,
+    model: nn.Module | None = None,
 ) -> ImagePredictor[Any]:
     """Load a trained model for prediction.
 
@@ -28,6 +32,7 @@ def load_predictor(
             above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
         compile: have the networks compiled by torch.compile at the first image, which takes seconds to minutes;
             results then differ from evaluation's by rounding. On a CPU it needs a C++ compiler.
+        model: a module of your own, whose weights the checkpoint holds; None: the model that its settings describe.
 
     Returns:
         A ``Predictor`` of ``Detections``, or a ``SegmentationPredictor`` of ``SegmentationMap``, as the model of the
@@ -35,19 +40,20 @@ def load_predictor(
         ``predictor: ImagePredictor[Detections] = load_predictor(path)``, tells a type checker.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or not a detseg checkpoint.
+        CheckpointError: the file is missing, damaged, or not a detseg checkpoint, or holds weights of a module that is
+            not given.
         ConfigError: this machine has no such device; or a score threshold for a model that gives no scores.
     """
     target = find_device(device)  # first, since it is quick to say
-    model, config, contents = load_model(Path(checkpoint))
-    if isinstance(config.model, DetectorConfig):
-        return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold, compile=compile)
-    if score_threshold != 0:
+    trained, config, contents = load_model(Path(checkpoint), model)
+    kind = kind_of(config.model)
+    if score_threshold != 0 and not kind.finds_objects:
         raise ConfigError(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
             f"score threshold; got {score_threshold}, leave it out"
         )
-    return SegmentationPredictor(model, contents.classes, config.data.input_hw, target, compile=compile)
+    options: dict[str, Any] = {"score_threshold": score_threshold} if kind.finds_objects else {}
+    return kind.predictor()(trained, contents.classes, config.data.input_hw, target, compile=compile, **options)
 
 
 def find_device(device: str) -> torch.device:

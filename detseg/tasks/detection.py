@@ -1,61 +1,122 @@
-"""Training of detectors."""
+"""Detection: boxes with classes and scores."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from detseg.config.schema.experiment import EvaluationConfig
+import numpy as np
+
+from detseg.config.schema.data import DataConfig
+from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
+from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
 from detseg.draw import draw_boxes
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.ops.letterbox import to_arrays, to_float
+from detseg.errors import ConfigError
+from detseg.factory.yolo import head_strides
+from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
+from detseg.ops.letterbox import Letterbox, to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
-from detseg.training.task import Task
+from detseg.structures import Batch, BoxTargets, ClassTable, FloatArray, InstanceMasks, UInt8Array
+from detseg.tasks.kind import AnyDataset, TaskKind
+
+if TYPE_CHECKING:
+    from detseg.data.build import Split
+    from detseg.data.datasets.contract import EvalSource
+    from detseg.data.datasets.detection import DetectionDataset
+    from detseg.metrics.detection import DetectionEvaluator
+    from detseg.predict.detection import Predictor
 
 DRAWN_SCORE = 0.3
 """Detections below this score are not drawn."""
+logger = logging.getLogger("detseg")
 
 
-class DetectionTask(Task):
-    """Trains anything that satisfies the ``Detector`` contract. Arguments: see ``Task``."""
+class Detection(TaskKind):
+    """Of models that keep the ``Detector`` contract."""
 
     criterion = "AP"
     shown = ("AP50", "AP")
 
-    def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
-        """COCO and VOC AP."""
-        return DetectionEvaluator(self.classes, settings.max_detections, settings.f1_iou)
+    def open_dataset(self, data: DataConfig, split: Split, classes: ClassTable | None = None) -> AnyDataset:
+        """A data set of boxes, with masks where the kind finds them; see ``TaskKind``."""
+        from detseg.data.build import open_split  # needs the training libraries
 
-    def targets(self, batch: Batch) -> list[BoxTargets]:
+        return open_split(data, split, classes, self.finds_masks)
+
+    def settings_from_data(self, config: ExperimentConfig, train_set: EvalSource) -> ExperimentConfig:
+        """Fits anchors to the training boxes, where a YOLO's head wants anchors and has none; see ``TaskKind``."""
+        from detseg.data.datasets.detection import DetectionDataset
+
+        model = config.model
+        head = model.head if isinstance(model, YoloConfig) else None
+        if not isinstance(model, YoloConfig) or not isinstance(head, AnchorHeadConfig) or head.anchors is not None:
+            return config
+        if not isinstance(train_set, DetectionDataset):
+            raise ConfigError(f"model.head.anchors: cannot be fitted to a {type(train_set).__name__}; set them")
+        sizes = _box_sizes(train_set, config.data.input_hw)
+        num_anchors = head.anchors_per_level * len(head_strides(head))
+        anchors = fit_anchors(sizes, num_anchors, config.seed)
+        overlap = mean_best_iou(sizes, anchors)
+        logger.info(f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {overlap:.3f}")
+        rounded = tuple((round(float(width), 1), round(float(height), 1)) for width, height in anchors)
+        fitted = model.model_copy(update={"head": head.model_copy(update={"anchors": rounded})})
+        return config.model_copy(update={"model": fitted})
+
+    def targets(self, batch: Batch, seed_and_epoch: tuple[int, int] | None = None) -> list[BoxTargets]:
         """The objects of each image; in training with the seed of what the model draws for it, which follows from where
         in the run the image is, not from its place in a batch or the process that has it."""
-        if not self.training:
+        if seed_and_epoch is None:
             return batch.targets
-        streams = [random_stream(Stream.MODEL, self.seed, self.current_epoch, index) for index in batch.indices]
+        streams = [random_stream(Stream.MODEL, *seed_and_epoch, index) for index in batch.indices]
         return [
             replace(target, draw_seed=int(stream.integers(2**62)))
             for target, stream in zip(batch.targets, streams, strict=True)
         ]
 
-    def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch with their objects, those to ignore included."""
+    def evaluator(self, classes: ClassTable, settings: EvaluationConfig) -> DetectionEvaluator:
+        """COCO AP of boxes (and of masks, where the kind finds them), and VOC AP of boxes."""
+        from detseg.metrics.detection import DetectionEvaluator  # needs the training libraries
+
+        return DetectionEvaluator(classes, settings.max_detections, settings.f1_iou, self.finds_masks)
+
+    def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """Objects, those to ignore included; see ``TaskKind``."""
         return [
             draw_boxes(
                 image,
                 target.boxes.cpu(),
                 target.labels.cpu(),
-                self.classes.names,
+                classes.names,
                 masks=None if target.masks is None else InstanceMasks.from_dense(target.masks.cpu().numpy()),
             )
             for image, target in zip(to_arrays(batch.images[:limit]), batch.targets[:limit], strict=True)
         ]
 
-    def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch with the better detections of the evaluated model."""
+    def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """The better detections; see ``TaskKind``."""
         images = batch.images[:limit]
         pictures = []
-        for image, found in zip(to_arrays(images), self.evaluated_model.predict(to_float(images)), strict=True):
+        for image, found in zip(to_arrays(images), model.predict(to_float(images)), strict=True):
             shown = found.cpu()[found.cpu().scores >= DRAWN_SCORE]
             masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
-            pictures.append(draw_boxes(image, shown.boxes, shown.labels, self.classes.names, shown.scores, masks))
+            pictures.append(draw_boxes(image, shown.boxes, shown.labels, classes.names, shown.scores, masks))
         return pictures
+
+    def predictor(self) -> type[Predictor]:
+        """See ``TaskKind``."""
+        from detseg.predict.detection import Predictor  # the package `predict` asks for kinds itself
+
+        return Predictor
+
+
+def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:
+    """(T, 2) widths and heights, in input pixels, of the boxes that count."""
+    sizes = [np.zeros((0, 2))]
+    for index in range(len(dataset)):
+        truth = dataset.annotations(index)
+        boxes = truth.boxes[~truth.ignore]
+        scale = Letterbox.fit(dataset.hw(index), input_hw).scale_xy
+        sizes.append((boxes[:, 2:] - boxes[:, :2]) * np.array(scale))
+    together = np.concatenate(sizes)
+    return together[(together > 0).all(axis=1)]

@@ -1,18 +1,13 @@
-"""Training of detectors of masks."""
+"""Instance segmentation: detections with masks."""
 
 from __future__ import annotations
 
-from detseg.config.schema.experiment import EvaluationConfig
-from detseg.metrics.detection import DetectionEvaluator
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks.detection import Detection
 
 
-class InstanceTask(DetectionTask):
-    """Trains a ``Detector`` whose detections have masks, on targets with masks. Arguments: see ``Task``."""
+class InstanceSegmentation(Detection):
+    """Of models that keep the ``Detector`` contract and whose detections have masks; they learn from masks."""
 
     criterion = "mask_AP"
     shown = ("mask_AP50", "mask_AP")
-
-    def build_evaluator(self, settings: EvaluationConfig) -> DetectionEvaluator:
-        """COCO AP of masks and of boxes, and VOC AP of boxes."""
-        return DetectionEvaluator(self.classes, settings.max_detections, settings.f1_iou, masks=True)
+    finds_masks = True

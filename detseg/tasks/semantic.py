@@ -1,48 +1,91 @@
-"""Training of semantic segmentation."""
+"""Semantic segmentation: the class of every pixel."""
 
 from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from detseg.config.schema.experiment import EvaluationConfig
+from detseg.config.schema.data import DataConfig
+from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
+from detseg.config.schema.model import FcnConfig, UNetConfig
 from detseg.draw import draw_semantic
-from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.errors import ConfigError
 from detseg.ops.letterbox import to_arrays, to_float
-from detseg.structures import Batch, UInt8Array
-from detseg.training.task import Task
+from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.tasks.kind import AnyDataset, TaskKind
+
+if TYPE_CHECKING:
+    from detseg.data.build import Split
+    from detseg.data.datasets.contract import EvalSource
+    from detseg.metrics.segmentation import SegmentationEvaluator
+    from detseg.predict.segmentation import SegmentationPredictor
+
+logger = logging.getLogger("detseg")
 
 
-class SegmentationTask(Task):
-    """Trains anything that satisfies the ``Segmenter`` contract. Arguments: see ``Task``."""
+class SemanticSegmentation(TaskKind):
+    """Of models that keep the ``Segmenter`` contract."""
 
     criterion = "mIoU"
     shown = ("pixel_accuracy", "mIoU")
+    finds_objects = False
 
-    def build_evaluator(self, settings: EvaluationConfig) -> SegmentationEvaluator:
-        """mIoU and what belongs to it."""
-        return SegmentationEvaluator(self.classes, settings.boundary_width)
+    def open_dataset(self, data: DataConfig, split: Split, classes: ClassTable | None = None) -> AnyDataset:
+        """A data set of label maps; see ``TaskKind``."""
+        from detseg.data.build import open_semantic_split  # needs the training libraries
 
-    def targets(self, batch: Batch) -> Tensor:
-        """(B, H, W) uint8 labels of the pixels.
+        return open_semantic_split(data, split, classes)
 
-        Raises:
-            ValueError: the batch comes from a reader of boxes.
-        """
+    def settings_from_data(self, config: ExperimentConfig, train_set: EvalSource) -> ExperimentConfig:
+        """Weights of the classes as numbers, where they are to follow from the training set; see ``TaskKind``."""
+        from detseg.data.datasets.segmentation import SegmentationDataset, median_frequency_weights
+
+        model = config.model
+        if not isinstance(model, FcnConfig | UNetConfig) or model.loss.class_weights != "median_frequency":
+            return config
+        if not isinstance(train_set, SegmentationDataset):
+            name = type(train_set).__name__
+            raise ConfigError(f"model.loss.class_weights: cannot be found from a {name}; set numbers, or null")
+        found = median_frequency_weights(train_set, skip_bad=config.data.on_bad_sample == "skip")
+        # Four digits that count: the weight of a class that fills nearly all must not become 0, which switches it off.
+        weights = tuple(float(f"{weight:.4g}") for weight in found)
+        shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(train_set.classes.names, weights, strict=True))
+        logger.info(f"class weights by median frequency: {shown}")
+        loss = model.loss.model_copy(update={"class_weights": weights})
+        return config.model_copy(update={"model": model.model_copy(update={"loss": loss})})
+
+    def targets(self, batch: Batch, seed_and_epoch: tuple[int, int] | None = None) -> Tensor:
+        """(B, H, W) uint8 labels of the pixels; see ``TaskKind``."""
         if batch.semantic is None:
-            raise ValueError("the batch has no semantic maps: a SegmentationTask trains on a data set of masks")
+            raise ValueError("the batch has no semantic maps: semantic segmentation trains on a data set of masks")
         return batch.semantic
 
-    def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch under the colours of their labels; pixels to ignore stay plain."""
-        return self._draw(batch.images[:limit], self.targets(batch)[:limit])
+    def evaluator(self, classes: ClassTable, settings: EvaluationConfig) -> SegmentationEvaluator:
+        """mIoU and what belongs to it."""
+        from detseg.metrics.segmentation import SegmentationEvaluator
+
+        return SegmentationEvaluator(classes, settings.boundary_width)
+
+    def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """Images under the colours of their labels; pixels to ignore stay plain. See ``TaskKind``."""
+        return _draw(batch.images[:limit], self.targets(batch)[:limit], classes)
 
     @torch.no_grad()
-    def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch under the colours of what the evaluated model finds."""
+    def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """Images under the colours of what the model finds; see ``TaskKind``."""
         images = batch.images[:limit]
-        return self._draw(images, self.evaluated_model.predict(to_float(images)).argmax(dim=1).to(torch.uint8))
+        return _draw(images, model.predict(to_float(images)).argmax(dim=1).to(torch.uint8), classes)
 
-    def _draw(self, images: Tensor, semantic: Tensor) -> list[UInt8Array]:
-        pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
-        return [draw_semantic(image, labels, background=self.classes.background) for image, labels in pairs]
+    def predictor(self) -> type[SegmentationPredictor]:
+        """See ``TaskKind``."""
+        from detseg.predict.segmentation import SegmentationPredictor  # the package `predict` asks for kinds itself
+
+        return SegmentationPredictor
+
+
+def _draw(images: Tensor, semantic: Tensor, classes: ClassTable) -> list[UInt8Array]:
+    pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
+    return [draw_semantic(image, labels, background=classes.background) for image, labels in pairs]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import signal
 from pathlib import Path
 from typing import cast
 
 import lightning as L
+import numpy as np
+import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
@@ -16,13 +19,13 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.console import console, messages_on_console
 from detseg.errors import ConfigError
+from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed.processes import first_speaks
 from detseg.training.resume.compatible import why_over
-from detseg.training.setup.build import build_data, build_task, describe_model, guard_data
-from detseg.training.setup.preparation import open_data, settings_from_data
+from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
@@ -32,7 +35,7 @@ logger = logging.getLogger("detseg")
 
 
 @messages_on_console()
-def train(config: ExperimentConfig, config_path: Path, resume: str | None = None) -> Path:
+def train(config: ExperimentConfig, config_path: Path, resume: str | None = None, own: Own | None = None) -> Path:
     """Train what ``config`` describes.
 
     Args:
@@ -40,6 +43,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         config_path: the file that they came from; names the run directory where the settings do not.
         resume: None: a new run. ``last``: go on at the last checkpoint of the run directory; ``auto``: that, or begin
             where there is none. Else: a checkpoint file.
+        own: what Python gives to it.
 
     Returns:
         The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
@@ -49,7 +53,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         DetsegError: something in the settings, the data or the checkpoint is wrong.
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
-    console.quiet = not _is_first_process()
+    console.quiet, own = not _is_first_process(), own or Own()
     run_dir, checkpoint = _run_directory(config, config_path, resume)
     if checkpoint is not None and resume in ("last", "auto"):
         checkpoint = sound_checkpoint(checkpoint)
@@ -62,15 +66,17 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         raise ConfigError(f"seed: expected a whole number below 2**32, which is what numpy takes, got {config.seed}")
     if config.data.batch_size == "auto" and checkpoint is None:
         gpu_of_run(config)  # an error before the data is read
-    L.seed_everything(config.seed, verbose=False)
-    train_set, val_set = open_data(config)
-    config = settings_from_data(config, train_set)
+    seed_generators(config.seed)
+    train_set, val_set = open_data(config, own.data_sets)
+    if own.model is None:
+        config = kind_of(config.model).settings_from_data(config, train_set)
     config = with_batch_size(config, train_set, checkpoint)
-    task = build_task(config, train_set.classes, load_pretrained=checkpoint is None)
+    task = build_task(config, train_set.classes, load_pretrained=checkpoint is None, model=own.model)
     logger.info(f"model: {describe_model(config, task.model)}")
     task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
-    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, task.model.backbone)
+    backbone = getattr(task.model, "backbone", None)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, backbone, own=own)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
@@ -85,6 +91,13 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     if trainer.is_global_zero:
         _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir)
     return run_dir
+
+
+def seed_generators(seed: int) -> None:
+    """Seed torch's, NumPy's and Python's global generators; unlike Lightning's function, it leaves the environment."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global one is meant
+    torch.manual_seed(seed)
 
 
 def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:

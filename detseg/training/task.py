@@ -6,7 +6,6 @@ Lightning has put the batch on the device.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,11 +22,12 @@ from detseg.checkpoint import ENTRY, model_entry
 from detseg.config.schema.experiment import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.config.schema.model import BackboneConfig
 from detseg.errors import DetsegError
-from detseg.metrics.interface import Evaluator, Result
+from detseg.metrics.interface import Result
 from detseg.models.compile import settling
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.tasks import TaskKind
 from detseg.training.distributed.processes import Processes
 from detseg.training.distributed.validation import score_together, take_buffers_of_first
 from detseg.training.nan.diagnosis import StepBatch, StepContext
@@ -45,10 +45,11 @@ TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
 
 
-class Task(L.LightningModule, ABC):
-    """Trains a model; ``DetectionTask`` and ``SegmentationTask`` say on which targets, and by what it is measured.
+class Task(L.LightningModule):
+    """Trains a model; its kind says on which targets, and by what it is measured.
 
     Args:
+        kind: a kind of ``detseg.tasks``: ``Detection()``, ``InstanceSegmentation()``, ``SemanticSegmentation()``.
         model: an ``nn.Module`` with ``losses(images, targets)`` and ``losses_and_predictions(images, targets)``.
         classes: names of its labels.
         optimizer: settings of the optimiser.
@@ -61,16 +62,13 @@ class Task(L.LightningModule, ABC):
         guard: what looks at every step before it is made; None: one that stops the run where numbers are not finite.
 
     Attributes:
-        criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
-        shown: the metrics in the progress bar and in the line of an epoch.
+        criterion, shown: those of the kind.
         data_guard: what the data is, kept in checkpoints and compared when the run is resumed; None: neither.
     """
 
-    criterion: str
-    shown: tuple[str, ...]
-
     def __init__(
         self,
+        kind: TaskKind,
         model: nn.Module,
         classes: ClassTable,
         optimizer: OptimizerConfig | None = None,
@@ -83,6 +81,7 @@ class Task(L.LightningModule, ABC):
         guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
+        self.kind, self.criterion, self.shown = kind, kind.criterion, kind.shown
         self.frozen = None if freezing is None else FrozenParts(cast(nn.Module, model.backbone), freezing)
         # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
         self.model: Any = model.to(memory_format=torch.channels_last)
@@ -90,7 +89,7 @@ class Task(L.LightningModule, ABC):
         self._fused: list[nn.Module] = []  # in a list it is no part of the task, and of no checkpoint
         self._sharded = False
         self.classes = classes
-        self.evaluator = self.build_evaluator(evaluation or EvaluationConfig())
+        self.evaluator = kind.evaluator(classes, evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
         self.schedule_config = schedule or CosineConfig()
         self.result: Result | None = None
@@ -105,21 +104,17 @@ class Task(L.LightningModule, ABC):
         self.val_means = LossMeans()
         self.seed = int(self.config.get("seed", torch.initial_seed()))
 
-    @abstractmethod
-    def build_evaluator(self, settings: EvaluationConfig) -> Evaluator:
-        """What the predictions are scored by."""
-
-    @abstractmethod
     def targets(self, batch: Batch) -> Any:
         """What of a batch the model's losses are computed against."""
+        return self.kind.targets(batch, (self.seed, self.current_epoch) if self.training else None)
 
-    @abstractmethod
     def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each."""
+        return self.kind.draw_targets(batch, self.classes, limit)
 
-    @abstractmethod
     def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with what the evaluated model finds."""
+        return self.kind.draw_predictions(batch, self.evaluated_model, self.classes, limit)
 
     @property
     def evaluated_model(self) -> Any:

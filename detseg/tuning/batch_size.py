@@ -20,6 +20,7 @@ from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, OptimizerConfig, SgdConfig
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.console import console
+from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.sampling import SIZE_STEP
 from detseg.errors import CheckpointError, ConfigError
@@ -28,8 +29,7 @@ from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.setup.build import build_task
-from detseg.training.setup.precision import resolve_precision
-from detseg.training.setup.preparation import AnyDataset
+from detseg.training.setup.trainer import resolve_precision
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
@@ -46,7 +46,7 @@ USABLE = 0.85
 
 def with_batch_size(
     config: ExperimentConfig,
-    train_set: AnyDataset,
+    train_set: EvalSource,
     checkpoint: Path | None,
     device: torch.device | None = None,
 ) -> ExperimentConfig:
@@ -150,7 +150,7 @@ class WorstImage:
         return f"{self.hw[0]} x {self.hw[1]} pixels and {self.num_objects} objects"
 
     @classmethod
-    def of(cls, config: ExperimentConfig, train_set: AnyDataset) -> WorstImage:
+    def of(cls, config: ExperimentConfig, train_set: EvalSource) -> WorstImage:
         """That of a training on this set."""
         augmentation = config.data.augmentation
         height, width = config.data.input_hw
@@ -231,7 +231,7 @@ class Trial:
             self.task.evaluated_model.losses_and_predictions(to_float(batch.images), self.task.targets(batch))
 
 
-def _largest(config: ExperimentConfig, train_set: AnyDataset, worst: WorstImage, device: torch.device) -> int:
+def _largest(config: ExperimentConfig, train_set: EvalSource, worst: WorstImage, device: torch.device) -> int:
     # Compiling would take minutes for each size that is tried; compiled networks keep fewer maps, not more.
     plain = config.trainer.model_copy(update={"compile": False})
     one = config.data.model_copy(update={"batch_size": 1})

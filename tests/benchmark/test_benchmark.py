@@ -18,7 +18,7 @@ from detseg.benchmark.setup import with_synthetic_data
 from detseg.cli import benchmark as tool
 from detseg.cli.tool import run_tool
 from detseg.config.load import load_config
-from detseg.data.build import open_dataset
+from detseg.tasks import kind_of
 from tests.tiny import TinyRun, write_colors, write_config, write_instance_config, write_segmentation_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -157,9 +157,9 @@ def test_help_names_every_stage(capsys: pytest.CaptureFixture[str]) -> None:
 def test_synthetic_images_suit_the_model(name: str, num_classes: int, tmp_path: Path) -> None:
     overrides = ["data.image_size=32", "data.num_workers=3", "data.augmentation.blur=0.25"]
     config = with_synthetic_data(load_config(CONFIGS / f"{name}.yaml", overrides), tmp_path)
-    dataset = open_dataset(config, "train")
+    dataset = kind_of(config.model).open_dataset(config.data, "train")
     assert len(dataset.classes) == num_classes
     assert len(dataset) >= config.data.num_images
     assert max(dataset[0].hw) == 128  # four times the input
-    assert len(open_dataset(config, "val", dataset.classes)) > 0
+    assert len(kind_of(config.model).open_dataset(config.data, "val", dataset.classes)) > 0
     assert (config.data.num_workers, config.data.augmentation.blur) == (3, 0.25)

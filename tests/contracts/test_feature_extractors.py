@@ -19,8 +19,9 @@ from detseg.models.necks import FPN
 from detseg.models.yolo.detector import CoupledHead, YoloDetector
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.structures import BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
 from detseg.training.optim.optimizers import build_optimizer
+from detseg.training.task import Task
 from tests.rounding import assert_close_but_for_rounding
 
 
@@ -32,7 +33,7 @@ def detector_on(backbone: Any) -> YoloDetector:
     return YoloDetector(backbone, neck, head, scheme, Normalize(backbone.mean, backbone.std))
 
 
-def train_one_step(task: DetectionTask) -> None:
+def train_one_step(task: Task) -> None:
     """As training does it: the task's training mode, its optimiser with weight decay, one step."""
     optimizer = build_optimizer(SgdConfig(name="sgd", lr=0.1, weight_decay=0.1), task.model)
     task.train()
@@ -117,7 +118,7 @@ class FeatureExtractorContract:
         last = next(i for i, stride in enumerate(self.strides) if stride > 1)  # stride 1 has no stage of its own
         backbone = self.fresh()
         backbone.freeze_stages(self.strides[last].bit_length() - 1)
-        task = DetectionTask(detector_on(backbone), ClassTable(("a", "b")))
+        task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
         before = maps_in_evaluation(backbone, images)
         train_one_step(task)
@@ -128,7 +129,7 @@ class FeatureExtractorContract:
     def test_nothing_is_frozen_unless_asked(self) -> None:
         backbone = self.fresh()
         backbone.freeze_stages(0)
-        task = DetectionTask(detector_on(backbone), ClassTable(("a", "b")))
+        task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
         before = maps_in_evaluation(backbone, images)
         train_one_step(task)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
+from detseg.config.schema.experiment import ModelConfig
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
-from detseg.data.build import SHAPE_MASK_CLASSES, open_dataset, open_semantic_split, open_split
+from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.shapes import render_scene
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable
+from detseg.tasks import kind_of
 from tests.data.formats.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
 
 
@@ -69,7 +70,7 @@ def test_coco(tmp_path: Path) -> None:
 
 def assert_the_model_decides_whether_masks_are_read(data: CocoConfig | ShapesConfig) -> None:
     models: tuple[ModelConfig, ...] = (MaskRcnnConfig(name="mask_rcnn"), FasterRcnnConfig(name="faster_rcnn"))
-    with_masks, without = (open_dataset(ExperimentConfig(model=model, data=data), "train") for model in models)
+    with_masks, without = (kind_of(model).open_dataset(data, "train") for model in models)
     assert isinstance(with_masks, DetectionDataset)
     assert isinstance(without, DetectionDataset)
     assert with_masks[0].masks is not None

@@ -140,11 +140,6 @@ def test_other_splits(tiny_run: TinyRun) -> None:
     assert evaluate(tiny_run, split="train").num_images == 16
 
 
-def test_a_split_that_is_not_there_is_one_line(tiny_run: TinyRun) -> None:
-    with pytest.raises(DataError, match=r"trainval\.txt: there is no such list \(did you mean 'train'\?\); the lists"):
-        evaluate(tiny_run, "data.test_split=trainval", split="test")
-
-
 def test_data_of_another_layout_with_the_same_classes(
     tiny_run: TinyRun, result: DetectionResult, tmp_path: Path
 ) -> None:
@@ -173,14 +168,6 @@ def test_a_checkpoint_of_other_classes_is_one_line(tiny_run: TinyRun, tmp_path: 
         CheckpointError, match=r"val00\.xml: unknown class 'green'.* \(the table is that of .*best\.ckpt"
     ):
         evaluate(tiny_run, f"data.root={other}", "data.classes=null")
-
-
-def test_only_classes_that_do_not_fit_are_put_down_to_the_checkpoint(tiny_run: TinyRun, tmp_path: Path) -> None:
-    with pytest.raises(DataError) as caught:
-        evaluate(tiny_run, f"data.root={tmp_path / 'classroom'}")
-    assert str(caught.value) == (
-        f"{tmp_path / 'classroom'}: there is no such folder; set data.root to the folder of the VOC data"
-    )
 
 
 def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun, tmp_path: Path) -> None:

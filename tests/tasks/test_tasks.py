@@ -1,8 +1,9 @@
-"""What the two kinds of tasks add to the common one: targets, pictures, and the metric that decides."""
+"""The kinds of task: targets, pictures, the metric that decides, and the settings that follow from the data."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,18 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict
+from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
+from detseg.config.schema.model import UNetConfig
+from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.draw import class_color
-from detseg.errors import DetsegError
-from detseg.evaluation.evaluate import build_evaluator
+from detseg.errors import ConfigError, DetsegError
 from detseg.factory import build_model
-from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
-from detseg.tasks.semantic import SegmentationTask
+from detseg.tasks import Detection, InstanceSegmentation, SemanticSegmentation, TaskKind, kind_of
 from detseg.training.task import Task
+from tests.data.formats.mask_layouts import write_pairs
+from tests.heard import heard
 from tests.training.stub import CLASSES, OneWeight, batch_of
+
+TWO = ClassTable(("ground", "thing"))
 
 
 class LeftIsOne(nn.Module):
@@ -41,7 +46,7 @@ class LeftIsOne(nn.Module):
         return logits
 
     def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
-        return {"seen": self.weight.sum() * (semantic != 255).sum()}
+        raise ValueError("something else")
 
 
 def semantic_batch() -> Batch:
@@ -56,30 +61,34 @@ def semantic_batch() -> Batch:
     )
 
 
-def segmentation_task() -> SegmentationTask:
-    return SegmentationTask(LeftIsOne(), ClassTable(("ground", "thing")))
+@pytest.mark.parametrize(
+    ("kind", "model", "batch", "classes"),
+    [(Detection(), OneWeight(), batch_of(0), CLASSES), (SemanticSegmentation(), LeftIsOne(), semantic_batch(), TWO)],
+)
+def test_the_criterion_heads_the_results(kind: TaskKind, model: Any, batch: Batch, classes: ClassTable) -> None:
+    evaluator = kind.evaluator(classes, EvaluationConfig())
+    evaluator.update_batch(batch, model.predict(batch.images))
+    headline = evaluator.compute().headline
+    assert next(iter(headline)) == kind.criterion
+    assert set(kind.shown) <= headline.keys()
+    assert headline[kind.criterion] == pytest.approx(1)  # whatever is ignored
 
 
-@pytest.mark.parametrize("kind", ["detection", "segmentation"])
-def test_the_criterion_heads_the_results(kind: str) -> None:
-    if kind == "detection":
-        task: DetectionTask | SegmentationTask = DetectionTask(OneWeight(), CLASSES)
-        task.evaluator.update_batch(batch_of(0), OneWeight().predict(batch_of(0).images))
-    else:
-        task = segmentation_task()
-        task.evaluator.update_batch(semantic_batch(), LeftIsOne().predict(semantic_batch().images))
-    headline = task.evaluator.compute().headline
-    assert next(iter(headline)) == task.criterion
-    assert set(task.shown) <= headline.keys()
-
-
-def test_the_evaluator_has_the_settings_that_evaluation_gives_it() -> None:
-    overrides = {"evaluation": {"boundary_width": 0.07}, "data": {"name": "voc", "root": "x"}}
-    config = config_from_dict({"model": {"name": "unet"}, **overrides}, "settings")
-    task = SegmentationTask(LeftIsOne(), CLASSES, evaluation=config.evaluation)
-    for evaluator in (task.evaluator, build_evaluator(config, CLASSES)):
-        assert isinstance(evaluator, SegmentationEvaluator)
-        assert evaluator.boundary_width == 0.07
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        ({"name": "yolo"}, Detection),
+        ({"name": "faster_rcnn"}, Detection),
+        ({"name": "mask_rcnn"}, InstanceSegmentation),
+        ({"name": "unet"}, SemanticSegmentation),
+        ({"name": "custom"}, Detection),
+        ({"name": "custom", "task": "instance"}, InstanceSegmentation),
+        ({"name": "custom", "task": "semantic"}, SemanticSegmentation),
+    ],
+)
+def test_each_model_is_of_one_kind(model: dict[str, str], kind: type[TaskKind]) -> None:
+    config = config_from_dict({"model": model, "data": {"name": "custom"}})
+    assert type(kind_of(config.model)) is kind
 
 
 @pytest.mark.parametrize("model", ["fcn", "unet", "yolo"])
@@ -87,8 +96,7 @@ def test_a_batch_too_small_for_batch_normalisation_is_one_line(model: str) -> No
     backbone = {"name": "csp_nano", "width": 0.0625, "depth": 0.1}
     settings = {"model": {"name": model, "backbone": backbone}, "data": {"name": "voc", "root": "x"}}
     config = config_from_dict(settings, "settings")
-    network = build_model(config.model, CLASSES)
-    task = DetectionTask(network, CLASSES) if model == "yolo" else SegmentationTask(network, CLASSES)
+    task = Task(kind_of(config.model), build_model(config.model, CLASSES), CLASSES)
     images, semantic = torch.zeros(1, 3, 32, 32, dtype=torch.uint8), torch.zeros(1, 32, 32, dtype=torch.uint8)
     with pytest.raises(DetsegError) as caught:
         task.train().training_step(Batch(images, [BoxTargets.empty()], [0], semantic=semantic), 0)
@@ -99,27 +107,22 @@ def test_a_batch_too_small_for_batch_normalisation_is_one_line(model: str) -> No
 
 
 def test_other_errors_of_a_step_stay_what_they_are() -> None:
-    class Wrong(LeftIsOne):
-        def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
-            raise ValueError("something else")
-
     with pytest.raises(ValueError, match=r"^something else$") as caught:
-        SegmentationTask(Wrong(), CLASSES).training_step(semantic_batch(), 0)
+        Task(SemanticSegmentation(), LeftIsOne(), CLASSES).training_step(semantic_batch(), 0)
     assert not isinstance(caught.value, DetsegError)
 
 
 def test_a_segmenter_learns_from_the_map_and_a_detector_from_the_boxes() -> None:
-    batch = semantic_batch()
-    assert segmentation_task().targets(batch) is batch.semantic
-    boxes = batch_of(0)
-    assert DetectionTask(OneWeight(), CLASSES).eval().targets(boxes) is boxes.targets
+    batch, boxes = semantic_batch(), batch_of(0)
+    assert SemanticSegmentation().targets(batch) is batch.semantic
+    assert Detection().targets(boxes) is boxes.targets
     with pytest.raises(ValueError, match="the batch has no semantic maps"):
-        segmentation_task().targets(batch_of(0))
+        SemanticSegmentation().targets(boxes)
 
 
 def test_what_a_model_draws_for_an_image_follows_from_seed_epoch_and_image() -> None:
     def seeds(indices: list[int], epoch: int = 0, seed: int = 0) -> list[int | None]:
-        task = DetectionTask(OneWeight(), CLASSES, config={"seed": seed})
+        task = Task(Detection(), OneWeight(), CLASSES, config={"seed": seed})
         trainer: Any = SimpleNamespace(current_epoch=epoch)
         task._trainer = trainer
         batch = replace(batch_of(0), targets=batch_of(0).targets * len(indices), indices=indices)
@@ -131,26 +134,19 @@ def test_what_a_model_draws_for_an_image_follows_from_seed_epoch_and_image() -> 
     assert all(seed is not None and 0 <= seed < 2**63 - 1 for seed in four)
 
 
-def test_a_perfect_map_scores_one_whatever_is_ignored() -> None:
-    task = segmentation_task()
-    task.evaluator.update_batch(semantic_batch(), LeftIsOne().predict(semantic_batch().images))
-    assert task.evaluator.compute().headline["mIoU"] == 1
-
-
 def test_targets_are_drawn_on_a_copy() -> None:
     batch = batch_of(100)
-    task = DetectionTask(OneWeight(), CLASSES)
-    (picture,) = task.draw_targets(batch, limit=4)
+    (picture,) = Detection().draw_targets(batch, CLASSES, limit=4)
     assert picture.shape == (8, 8, 3)
     assert (picture != 100).any()
     assert (batch.images == 100).all()
-    assert task.draw_targets(batch, limit=0) == []
+    assert Detection().draw_targets(batch, CLASSES, limit=0) == []
 
 
 def test_maps_are_drawn_in_the_colours_of_the_classes() -> None:
-    batch, task = semantic_batch(), segmentation_task()
-    (truth,) = task.draw_targets(batch, limit=4)
-    (found,) = task.draw_predictions(batch, limit=4)
+    batch, kind = semantic_batch(), SemanticSegmentation()
+    (truth,) = kind.draw_targets(batch, TWO, limit=4)
+    (found,) = kind.draw_predictions(batch, LeftIsOne(), TWO, limit=4)
     for picture in (truth, found):
         inside = picture[1:3, 1].astype(int)  # away from the border between the classes
         toward = np.sign(np.array(class_color(1)) - 100)
@@ -160,9 +156,33 @@ def test_maps_are_drawn_in_the_colours_of_the_classes() -> None:
     assert (batch.images == 100).all()
 
 
-def test_a_kind_of_task_that_does_not_say_its_part_cannot_be_made() -> None:
-    class Unfinished(Task):
-        criterion = "x"
+def test_the_weight_of_a_class_that_fills_nearly_all_stays_above_zero(tmp_path: Path) -> None:
+    mask = np.zeros((400, 400), dtype=np.uint8)
+    mask[0, :2] = 1, 2
+    dataset = read_mask_folder(*write_pairs(tmp_path, {"a": mask.tolist()}), ("ground", "bolt", "nut"))
+    settings: dict[str, Any] = {"model": {"name": "unet", "loss": {"class_weights": "median_frequency"}}}
+    config = ExperimentConfig.model_validate(settings | {"data": {"name": "mask_folder", "root": str(tmp_path)}})
+    with heard() as lines:
+        found = kind_of(config.model).settings_from_data(config, dataset).model
+    assert isinstance(found, UNetConfig)
+    # Frequencies 159998, 1 and 1 of 160000; their median is that of the rare ones.
+    assert found.loss.class_weights == (6.25e-06, 1.0, 1.0)
+    assert "ground 6.25e-06, bolt 1, nut 1" in lines[0]
 
-    with pytest.raises(TypeError, match="abstract"):
-        Unfinished(OneWeight(), CLASSES)  # type: ignore[abstract]  # that is what is tested
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "yolo", "head": {"name": "anchor"}}, "model.head.anchors: cannot be fitted to a list; set them"),
+        (
+            {"name": "fcn", "loss": {"class_weights": "median_frequency"}},
+            "model.loss.class_weights: cannot be found from a list; set numbers, or null",
+        ),
+    ],
+)
+def test_settings_do_not_follow_from_data_of_the_users_own(model: dict[str, Any], message: str) -> None:
+    config = config_from_dict({"model": model, "data": {"name": "custom"}})
+    data: Any = []
+    with pytest.raises(ConfigError) as caught:
+        kind_of(config.model).settings_from_data(config, data)
+    assert str(caught.value) == message

@@ -15,7 +15,8 @@ from detseg.config.schema.experiment import CosineConfig, OptimizerConfig, Sched
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
+from detseg.training.task import Task
 from tests.metrics.builders import truth
 
 CLASSES = ClassTable(("a", "b"))
@@ -82,9 +83,9 @@ class _Listed(Dataset[Batch]):
 
 def task_of(
     model: Any, schedule: ScheduleConfig = CONSTANT, optimizer: OptimizerConfig = PLAIN_SGD, **options: Any
-) -> DetectionTask:
+) -> Task:
     """A task with plain gradient descent at a rate of 0.5."""
-    return DetectionTask(model, CLASSES, optimizer, schedule, **options)
+    return Task(Detection(), model, CLASSES, optimizer, schedule, **options)
 
 
 def fit(

@@ -8,21 +8,17 @@ from typing import Any
 
 import cv2
 import pytest
-import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
-from detseg.data.build import open_dataset
+from detseg.checkpoint import read_model_checkpoint
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.metrics.detection_result import DetectionResult
 from detseg.predict import load_predictor
 from detseg.predict.files import predict_files
-from detseg.structures import Batch
-from detseg.tasks.instance import InstanceTask
-from detseg.training.run import train
+from detseg.tasks import kind_of
 from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -59,7 +55,8 @@ def test_the_same_mask_ap_three_times(
         assert float(row[f"val/mask_{name}"]) == result.masks.summary[name]
         assert float(row[f"val/{name}"]) == result.coco[name]
     # What the predictor finds in the files, scored by pycocotools against the file that the data set was read from.
-    dataset = open_dataset(tiny_config(tiny_instances.config_path, None), "val")
+    config = tiny_config(tiny_instances.config_path, None)
+    dataset = kind_of(config.model).open_dataset(config.data, "val")
     assert isinstance(dataset, DetectionDataset)
     predictor = load_predictor(tiny_instances.best, device="cpu")
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
@@ -77,13 +74,6 @@ def test_the_same_mask_ap_three_times(
     assert by_boxes == pytest.approx(list(result.coco.values()), abs=1e-12, nan_ok=True)
 
 
-def test_another_batch_size_gives_the_same_numbers(tiny_instances: TinyRun) -> None:
-    one, other = evaluate(tiny_instances, "data.batch_size=5"), evaluate(tiny_instances)
-    assert one.masks is not None
-    assert other.masks is not None
-    assert one.masks.summary == pytest.approx(other.masks.summary, abs=1e-6, nan_ok=True)
-
-
 def test_the_best_epoch_is_that_of_the_masks(tiny_instances: TinyRun) -> None:
     validated = [row for row in tiny_instances.rows() if row["val/mask_AP"]]
     assert [int(row["epoch"]) for row in validated] == [10, 20]
@@ -96,33 +86,6 @@ def test_pictures_show_masks(tiny_instances: TinyRun) -> None:
         picture = cv2.imread(str(tiny_instances.run_dir / "pictures" / f"{name}.jpg"))
         assert picture is not None
         assert picture.std() > 5
-
-
-def test_an_interrupted_run_goes_on_to_the_same_weights(
-    tiny_instances: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Which proposals are learned from is drawn at random, by where the run is."""
-    config = tiny_config(tiny_instances.config_path, tmp_path / "whole", "trainer.max_epochs=3")
-    train(config, tiny_instances.config_path)
-    config = tiny_config(tiny_instances.config_path, tmp_path / "broken", "trainer.max_epochs=3")
-    step = InstanceTask.training_step
-
-    def interrupted(self: InstanceTask, batch: Batch, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 1 and batch_index == 3:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(InstanceTask, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_instances.config_path)
-    torch.manual_seed(123)  # another process would have another state
-    train(config, tiny_instances.config_path, resume="last")
-    states = [
-        read_raw_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt")["state_dict"] for name in ("whole", "broken")
-    ]
-    assert states[0].keys() == states[1].keys()
-    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_files_are_predicted_with_masks(tiny_instances: TinyRun, tmp_path: Path) -> None:

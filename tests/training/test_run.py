@@ -15,14 +15,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch.utils.data import DataLoader
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.cli.signals import stop_on_signals
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError
 from detseg.predict import load_predictor
 from detseg.structures import Batch
-from detseg.tasks.detection import DetectionTask
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.run import train
+from detseg.training.setup.build import Own
+from detseg.training.task import Task
 from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -97,9 +99,9 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     settings = ("trainer.max_epochs=3", "trainer.validate_every=2")
     whole = train(config_of(tiny_run, tmp_path / "whole", *settings), tiny_run.config_path)
 
-    step = DetectionTask.training_step
+    step = Task.training_step
 
-    def interrupted(self: DetectionTask, batch: object, batch_index: int) -> torch.Tensor:
+    def interrupted(self: Task, batch: object, batch_index: int) -> torch.Tensor:
         if self.current_epoch == 2 and batch_index == 1:
             raise KeyboardInterrupt
         return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
@@ -107,7 +109,7 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     config = config_of(tiny_run, tmp_path / "parts", *settings)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
-        patch.setattr(DetectionTask, "training_step", interrupted)
+        patch.setattr(Task, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(config, tiny_run.config_path)
     assert signal.getsignal(signal.SIGINT) is on_interrupt
@@ -155,36 +157,17 @@ def test_a_termination_before_the_first_step_keeps_its_exit_code(
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.setattr(ImageDataModule, "val_dataloader", terminated)
-    with pytest.raises(SystemExit) as caught:
-        train(config_of(tiny_run, tmp_path / "run", "trainer.validate_every=1"), tiny_run.config_path)
+    config = config_of(tiny_run, tmp_path / "run", "trainer.validate_every=1")
+    with pytest.raises(SystemExit) as caught, stop_on_signals() as stop:
+        train(config, tiny_run.config_path, own=Own(stop=stop))
     assert caught.value.code == 128 + signal.SIGTERM
     assert os.listdir(tmp_path / "run" / "checkpoints") == []
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 
-def test_a_run_leaves_the_signals_as_they_were(tiny_run: TinyRun, tmp_path: Path) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    train(config_of(tiny_run, tmp_path / "run"), tiny_run.config_path)
-    assert {number: signal.getsignal(number) for number in before} == before
-
-
 def test_a_run_is_never_written_over(tiny_run: TinyRun) -> None:
     with pytest.raises(ConfigError, match=f"^run_dir: {tiny_run.run_dir} holds a run already; choose another"):
         train(config_of(tiny_run, tiny_run.run_dir), tiny_run.config_path)
-
-
-def test_runs_without_a_name_are_numbered(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs" / "tiny").mkdir(parents=True)
-    config = tiny_config(tiny_run.config_path, None, "trainer.max_epochs=1", "trainer.num_previews=0")
-    assert train(config, tiny_run.config_path) == Path("runs/tiny-2")
-    assert sorted(os.listdir("runs/tiny-2")) == [
-        "checkpoints",
-        "config.yaml",
-        "metrics.csv",
-        "metrics.json",
-        "tensorboard",
-    ]
 
 
 def test_fast_dev_run_writes_nothing(

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import load_config
-from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.errors import ConfigError, DataError
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.predict import load_predictor
-from detseg.structures import Batch, SegmentationMap
-from detseg.tasks.semantic import SegmentationTask
+from detseg.structures import SegmentationMap
 from detseg.training.run import train
 from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config
 
@@ -72,47 +68,6 @@ def test_another_batch_size_gives_the_same_number(tiny_segmentation: TinyRun) ->
     assert evaluate(tiny_segmentation, "data.batch_size=3").mean_iou == evaluate(tiny_segmentation).mean_iou
 
 
-def test_the_run_directory_holds_what_it_promises(tiny_segmentation: TinyRun) -> None:
-    run_dir = tiny_segmentation.run_dir
-    numbers = json.loads((run_dir / "metrics.json").read_text())
-    assert numbers["mean_iou"] == float(tiny_segmentation.rows()[-1]["val/mIoU"])
-    config = load_config(run_dir / "config.yaml")
-    assert config == tiny_config(tiny_segmentation.config_path, run_dir)
-    for name in ("train_batch", "val_targets", "val_predictions"):
-        picture = cv2.imread(str(run_dir / "pictures" / f"{name}.jpg"))
-        assert picture is not None
-        assert picture.std() > 5
-
-
-def test_best_is_the_best_epoch(tiny_segmentation: TinyRun) -> None:
-    validated = [row for row in tiny_segmentation.rows() if row["val/mIoU"]]
-    assert [int(row["epoch"]) for row in validated] == [2, 4, 6]
-    best = max(validated, key=lambda row: float(row["val/mIoU"]))
-    assert read_model_checkpoint(tiny_segmentation.best).epoch == int(best["epoch"])
-
-
-def test_an_interrupted_run_goes_on_to_the_same_weights(
-    tiny_segmentation: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = tiny_config(tiny_segmentation.config_path, tmp_path / "run")
-    step = SegmentationTask.training_step
-
-    def interrupted(self: SegmentationTask, batch: Batch, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 3 and batch_index == 1:
-            raise KeyboardInterrupt
-        return step(self, batch, batch_index)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(SegmentationTask, "training_step", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            train(config, tiny_segmentation.config_path)
-    train(config, tiny_segmentation.config_path, resume="last")
-    whole = read_raw_checkpoint(tiny_segmentation.best.with_name("last.ckpt"))["state_dict"]
-    resumed = read_raw_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
 def test_a_picture_of_any_size_is_predicted_at_its_size(tiny_segmentation: TinyRun) -> None:
     predictor = load_predictor(tiny_segmentation.best, device="cpu")
     for hw in ((181, 239), (33, 500), (7, 5)):
@@ -146,11 +101,6 @@ def test_a_mask_of_another_value_stops_training_with_its_name(tiny_segmentation:
     with pytest.raises(DataError, match=r"train05\.png.*9"):
         train(config, tiny_segmentation.config_path)
     assert not (tmp_path / "run").exists()
-
-
-def test_other_classes_than_the_checkpoints_are_refused(tiny_segmentation: TinyRun) -> None:
-    with pytest.raises(CheckpointError, match=r"was trained on the classes \['ground', 'blue', 'red', 'yellow'\]"):
-        evaluate(tiny_segmentation, "data.classes=[a, b, c, d]")
 
 
 def test_coco_files_are_for_detectors(tiny_segmentation: TinyRun, tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from detseg.config.schema.experiment import CosineConfig
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.structures import BoxTargets, DetectorOutput
-from detseg.tasks.detection import DetectionTask
+from detseg.training.task import Task
 from tests.training.stub import OneWeight, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHITE, BLACK = batch_of(255), batch_of(0)
 
 
-def weight_of(task: DetectionTask) -> float:
+def weight_of(task: Task) -> float:
     return float(task.model.weight)
 
 

@@ -12,13 +12,13 @@ import torch
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.build import open_dataset
+from detseg.data.datasets.contract import EvalSource
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import CheckpointError, ConfigError
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.tasks import kind_of
 from detseg.training.run import train
 from detseg.training.setup.build import build_task
-from detseg.training.setup.preparation import AnyDataset
 from detseg.tuning.batch_size import Trial, WorstImage, gpu_of_run, largest_batch, scaled_rate, with_batch_size
 from tests.heard import heard
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
@@ -53,8 +53,8 @@ def yolo(kinds: dict[str, Settings]) -> Settings:
     return kinds["yolo"]
 
 
-def train_set(config: ExperimentConfig) -> AnyDataset:
-    return open_dataset(config, "train")
+def train_set(config: ExperimentConfig) -> EvalSource:
+    return kind_of(config.model).open_dataset(config.data, "train")
 
 
 def test_the_largest_batch_is_found() -> None:

@@ -259,4 +259,12 @@ class MaskFolderConfig(MaskPictureSection):
     """Colours to ignore in losses and metrics."""
 
 
-DataConfig = Annotated[VocConfig | CocoConfig | ShapesConfig | MaskFolderConfig, Field(discriminator="name")]
+class CustomDataConfig(DataSection):
+    """Data sets that `detseg.train` is given in Python."""
+
+    name: Literal["custom"]
+
+
+DataConfig = Annotated[
+    VocConfig | CocoConfig | ShapesConfig | MaskFolderConfig | CustomDataConfig, Field(discriminator="name")
+]

@@ -12,7 +12,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detseg.config.schema.data import DataConfig
-from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
+from detseg.config.schema.model import (
+    CustomModelConfig,
+    FasterRcnnConfig,
+    FcnConfig,
+    MaskRcnnConfig,
+    UNetConfig,
+    YoloConfig,
+)
 from detseg.config.schema.section import (
     Count,
     Decay,
@@ -203,7 +210,7 @@ DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
 SegmenterConfig = FcnConfig | UNetConfig
 """Models that predict the class of each pixel."""
 
-ModelConfig = Annotated[DetectorConfig | SegmenterConfig, Field(discriminator="name")]
+ModelConfig = Annotated[DetectorConfig | SegmenterConfig | CustomModelConfig, Field(discriminator="name")]
 
 
 class ExperimentConfig(Section):

@@ -347,3 +347,11 @@ class UNetConfig(SegmenterSection):
     """`transposed`: 2×2 up-convolutions (the paper); `resize`: bilinear, then a 3×3 convolution (Odena et al. 2016)."""
     auxiliary_weight: NonNegativeFloat = 0.0
     """Weight of the loss of a second head on the encoder's coarsest map, in training only; 0: none."""
+
+
+class CustomModelConfig(Section):
+    """A PyTorch module of your own, which `detseg.train` is given in Python."""
+
+    name: Literal["custom"]
+    task: Literal["detection", "instance", "semantic"] = "detection"
+    """What it finds: boxes, boxes with masks, or the class of every pixel."""

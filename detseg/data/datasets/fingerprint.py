@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset
 
@@ -36,9 +37,16 @@ class Fingerprint(TypedDict):
     pipeline: str  # the user's own augmentation; empty without one
 
 
-def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes = b"") -> Fingerprint:
-    """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened."""
+def fingerprint(dataset: EvalSource, pipeline: bytes = b"") -> Fingerprint:
+    """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened. Of one that no
+    reader of ours made, the classes and the number of images alone are compared."""
     masks, num = getattr(dataset, "masks", None), len(dataset)
+    augmented = _digest([pipeline]) if pipeline else ""
+    if not isinstance(dataset, DetectionDataset | SegmentationDataset):
+        classes = _digest([repr(dataset.classes.names).encode()])
+        return Fingerprint(
+            version=VERSION, images=num, names="", annotations=classes, files="", masks="", pipeline=augmented
+        )
     return Fingerprint(
         version=VERSION,
         images=num,
@@ -46,7 +54,7 @@ def fingerprint(dataset: DetectionDataset | SegmentationDataset, pipeline: bytes
         annotations=_digest(_annotations(dataset)),
         files=_digest([_sizes(dataset.path(i) for i in range(num))]),
         masks=_digest([_sizes(masks.where(i) for i in range(num))]) if isinstance(masks, MaskFiles) else "",
-        pipeline=_digest([pipeline]) if pipeline else "",
+        pipeline=augmented,
     )
 
 

@@ -20,6 +20,7 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
+from detseg.data.loading.main_guard import EXIT_NO_GUARD, NO_GUARD
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
@@ -54,6 +55,8 @@ class BatchLoader(DataLoader[Any]):
         except RuntimeError as error:
             if not any(worker.exitcode for worker in workers):
                 raise
+            if any(worker.exitcode == EXIT_NO_GUARD for worker in workers):
+                raise DetsegError(NO_GUARD) from None
             raise DetsegError(
                 f"a loader process has died: {one_line(error)}; if it was killed for lack of memory, lower "
                 "data.num_workers or data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
@@ -156,8 +159,10 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers == 0:
         return options
-    # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely.
-    context = "fork" if sys.platform == "linux" else None
+    # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely. On Linux
+    # "spawn" is nobody's default: the user has asked for it.
+    spawns = sys.platform != "linux" or multiprocessing.get_start_method(allow_none=True) == "spawn"
+    context = None if spawns else "fork"
     options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
     return options | {"persistent_workers": True, "prefetch_factor": 4}  # batches that each worker prepares ahead
 

@@ -1,14 +1,7 @@
-"""Runs that are asked to stop: they finish their step, save, and leave with an exit code of their own.
-
-Who asks: Ctrl-C or SIGINT, SIGTERM (clusters that preempt a job, `kill`), SIGUSR1 under SLURM (`--signal=SIGUSR1@90`:
-the time is nearly over; the job is put back into the queue), or `trainer.max_time`.
-"""
+"""Runs that are asked to stop: they finish their step and save."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import time
 from typing import Any, cast
 
@@ -19,91 +12,84 @@ from detseg.errors import RunStoppedError
 from detseg.training.callbacks.checkpoints import BestAndLast
 from detseg.training.task import Task
 
-_REQUEUE = getattr(signal, "SIGUSR1", None)
+
+class StopRequest:
+    """Asks a training to stop behind its step; any thread may ask.
+
+    Attributes:
+        reason: why, as in "stopped by request"; None: nobody has asked.
+    """
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def ask(self, reason: str = "by request") -> None:
+        """Have the training stop."""
+        self.reason = reason
+
+    def training_begins(self) -> None:
+        """Called before the first step, in the thread that trains."""
+
+    def training_ends(self) -> None:
+        """Called behind the last step, however it ended."""
 
 
 class StopWhenAsked(Callback):
     """Ends a run at the next optimiser step after it was asked to; in a validation, before its next batch.
 
-    Several processes agree at each step, so that a signal to one of them stops all; a validation that they share is
-    finished first, and a step of the next epoch made.
+    Several processes agree at each step, so that asking one of them stops all; a validation that they share is finished
+    first, and a step of the next epoch made.
 
     Args:
         saver: what saves.
+        request: whether somebody asks.
         max_time: seconds after which the run asks itself; None: never.
     """
 
-    def __init__(self, saver: BestAndLast, max_time: float | None = None) -> None:
-        self.saver = saver
+    def __init__(self, saver: BestAndLast, request: StopRequest, max_time: float | None = None) -> None:
+        self.saver, self.request = saver, request
         self._deadline = None if max_time is None else time.monotonic() + max_time
-        self._signal: signal.Signals | None = None
-        self._before: dict[signal.Signals, Any] = {}
         self._step = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listens from now on; before, there is nothing to lose.  Lightning's own handlers leave without saving."""
+        """Listens from now on; before, there is nothing to lose."""
         self._step = trainer.global_step
-        wanted = [signal.SIGINT, signal.SIGTERM]
-        if _REQUEUE is not None and "SLURM_JOB_ID" in os.environ:
-            wanted.append(_REQUEUE)
-        self._before = {number: signal.signal(number, self._on_signal) for number in wanted}
+        self.request.training_begins()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stops behind a step."""
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        if stepped and isinstance(pl_module, Task) and pl_module.processes.any(self._asked()):
+        if stepped and isinstance(pl_module, Task) and pl_module.processes.any(self._reason() is not None):
             self._stop(trainer)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
     ) -> None:
         """Stops within the validation of a run of one process; a resumed run repeats it."""
-        if trainer.world_size == 1 and self._asked():
+        if trainer.world_size == 1 and self._reason() is not None:
             self._stop(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listens no more.  Not in ``teardown``, by which Lightning has given back the handlers that were there before
-        its own: they would be overwritten by those."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
+        """Listens no more.  Not in ``teardown``, by which Lightning has given back the signal handlers that were there
+        before its own: a request that replaced these would bring them back."""
+        self.request.training_ends()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Listens no more."""
-        self.on_train_end(trainer, pl_module)
+        self.request.training_ends()
 
-    def _on_signal(self, number: int, _: Any) -> None:
-        if self._signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt  # asked again: at once
-        self._signal = signal.Signals(number)
-
-    def _asked(self) -> bool:
-        return self._signal is not None or (self._deadline is not None and time.monotonic() >= self._deadline)
+    def _reason(self) -> str | None:
+        over = self._deadline is not None and time.monotonic() >= self._deadline
+        return "by trainer.max_time" if over else self.request.reason
 
     def _stop(self, trainer: L.Trainer) -> None:
         self.saver.save_unless_saved(trainer)
         self.saver.files.flush()
         # Lightning kills the first process, writing or not, once one that it has started is gone.
         cast(Task, trainer.lightning_module).processes.any(False)
-        reason = "by another process" if self._signal is None else f"by {self._signal.name}"
-        if self._deadline is not None and time.monotonic() >= self._deadline:
-            reason = "by trainer.max_time"
-        if self._signal is not None and self._signal == _REQUEUE and trainer.is_global_zero:
-            reason += f"; {_requeue()}"
         raise RunStoppedError(
-            f"stopped {reason} after step {trainer.global_step}; everything is saved in {self.saver.folder.parent}: "
-            f"resume with --resume"
+            f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
+            f"in {self.saver.folder.parent}: resume with --resume"
         )
-
-
-def _requeue() -> str:
-    """Put this job of SLURM's back into the queue; what came of it."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ["SLURM_JOB_ID"]
-    try:
-        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"job {job} could not be put back into the queue ({error})"
-    return f"job {job} is back in the queue"

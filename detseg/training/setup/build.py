@@ -1,47 +1,125 @@
-"""From settings to a task and its data."""
+"""From settings to data sets, loaders and the task that trains."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import FasterRcnnConfig, FcnConfig, MaskRcnnConfig, UNetConfig, YoloConfig
+from detseg.data.annotations.issues import small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
+from detseg.errors import ConfigError
 from detseg.factory import build_model
 from detseg.models.compile import compile_networks
 from detseg.structures import ClassTable
-from detseg.tasks.detection import DetectionTask
-from detseg.tasks.instance import InstanceTask
-from detseg.tasks.semantic import SegmentationTask
+from detseg.tasks import kind_of
+from detseg.training.callbacks.graceful_stop import StopRequest
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed.strategy import with_synchronised_norm
 from detseg.training.nan.guard import StepGuard
 from detseg.training.resume.compatible import DataGuard
-from detseg.training.setup.preparation import AnyDataset
 from detseg.training.task import Task
 
+logger = logging.getLogger("detseg")
 
-def build_task(config: ExperimentConfig, classes: ClassTable, load_pretrained: bool) -> Task:
+DataSets = tuple[EvalSource, EvalSource]
+"""To train on, and to validate on."""
+
+
+@dataclass(frozen=True)
+class Own:
+    """What Python gives to a training.
+
+    Attributes:
+        model, data_sets: in the place of those of the settings; None: those.
+        callbacks, loggers: of Lightning's, besides ours.
+        stop: by which the run is asked to stop.
+    """
+
+    model: nn.Module | None = None
+    data_sets: DataSets | None = None
+    callbacks: Sequence[Callback] = ()
+    loggers: Sequence[Logger] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
+
+
+def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSets:
+    """The training and the validation set; their issues are printed once.
+
+    Args:
+        config: the settings.
+        given: the user's own; None: those that the settings name.
+
+    Raises:
+        ConfigError: ``trainer.overfit_batches`` with a data set of the user's own that has no subsets.
+        DataError: something is missing or wrong.
+    """
+    kind, overfit = kind_of(config.model), config.trainer.overfit_batches
+    train_set = kind.open_dataset(config.data, "train") if given is None else given[0]
+    if overfit:
+        train_set = _first(train_set, overfit * config.data.num_images)
+    _say_issues(train_set)
+    if overfit:
+        val_set = train_set
+    else:
+        val_set = kind.open_dataset(config.data, "val", train_set.classes) if given is None else given[1]
+        _say_issues(val_set)
+    if isinstance(train_set, DetectionDataset):
+        line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
+        if line is not None:
+            logger.info(f"{train_set.name}: {line}")
+    logger.info(
+        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes"
+    )
+    return train_set, val_set
+
+
+def _first(dataset: EvalSource, number: int) -> EvalSource:
+    subset = getattr(dataset, "subset", None)
+    if subset is None:
+        name = type(dataset).__name__
+        raise ConfigError(f"trainer.overfit_batches: a {name} has no method subset(indices); set it to 0")
+    first: EvalSource = subset(range(min(number, len(dataset))))
+    return first
+
+
+def _say_issues(dataset: EvalSource) -> None:
+    report = getattr(dataset, "report", None)  # of a reader of detseg's
+    for line in [] if report is None else report.lines():
+        logger.info(f"{getattr(dataset, 'name', 'data')}: {line}")
+
+
+def build_task(
+    config: ExperimentConfig, classes: ClassTable, load_pretrained: bool, model: nn.Module | None = None
+) -> Task:
     """The model that the settings describe, in the task that trains its kind.
 
     Args:
         config: the settings; what follows from the data is filled in.
         classes: of the data.
         load_pretrained: fetch published weights where the settings ask for them; off where a checkpoint follows anyway.
+        model: the user's own; None: that of the settings is built.
 
     Raises:
         ConfigError: the model cannot be built.
         DetsegError: published weights could not be loaded.
     """
-    model = build_model(config.model, classes, load_pretrained)
+    model = build_model(config.model, classes, load_pretrained) if model is None else model
     if config.trainer.sync_batchnorm:
         model = with_synchronised_norm(model)
-    task = _task_class(config)(
+    task = Task(
+        kind_of(config.model),
         model,
         classes,
         config.optimizer,
@@ -50,7 +128,7 @@ def build_task(config: ExperimentConfig, classes: ClassTable, load_pretrained: b
         config.trainer.ema_decay,
         config.trainer.ema_warmup_steps,
         config_to_dict(config),
-        config.model.backbone,
+        getattr(config.model, "backbone", None),
         StepGuard(config.trainer.on_nan, config.trainer.max_nan_steps),
     )
     if config.trainer.compile:
@@ -61,19 +139,11 @@ def build_task(config: ExperimentConfig, classes: ClassTable, load_pretrained: b
 def describe_model(config: ExperimentConfig, model: nn.Module) -> str:
     """The model in one line: its kind, its backbone or the published network, its size."""
     variant = getattr(config.model, "variant", "custom")
-    network = config.model.backbone.name if variant == "custom" else f"{variant} (a published network)"
+    backbone = getattr(config.model, "backbone", None)
+    network = f"{variant} (a published network)" if backbone is None or variant != "custom" else backbone.name
+    name = type(model).__name__ if backbone is None else f"{config.model.name} on {network}"
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return f"{config.model.name} on {network}, {num_parameters / 1e6:.2f} M parameters"
-
-
-def _task_class(config: ExperimentConfig) -> type[Task]:
-    match config.model:
-        case MaskRcnnConfig():
-            return InstanceTask
-        case YoloConfig() | FasterRcnnConfig():
-            return DetectionTask
-        case FcnConfig() | UNetConfig():
-            return SegmentationTask
+    return f"{name}, {num_parameters / 1e6:.2f} M parameters"
 
 
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:
@@ -92,13 +162,11 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
     )
 
 
-def guard_data(config: ExperimentConfig, train_set: AnyDataset, val_set: AnyDataset) -> DataGuard:
+def guard_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> DataGuard:
     """What notices, when the run goes on, that the data is another."""
     pipeline = TrainTransform(_augmentation(config)).pipeline_content
-    return DataGuard(
-        {"train": fingerprint(train_set, pipeline), "val": fingerprint(val_set)},
-        config.data.on_change,
-    )
+    fingerprints = {"train": fingerprint(train_set, pipeline), "val": fingerprint(val_set)}
+    return DataGuard(fingerprints, config.data.on_change)
 
 
 def _augmentation(config: ExperimentConfig) -> AugmentationConfig:

@@ -8,33 +8,10 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-import lightning as L
-from lightning.pytorch.callbacks import Callback
-
 from detseg.checkpoint import FOLDER, LAST, PREVIOUS, read_raw_checkpoint, run_dir_of
 from detseg.errors import CheckpointError, ConfigError
 
 logger = logging.getLogger("detseg")
-
-
-class ResolvedConfig(Callback):
-    """Leaves the resolved settings in the run directory once training begins, so that a checkpoint that is refused
-    leaves those of its run as they were.
-
-    Args:
-        path: the file.
-        text: the settings as YAML.
-    """
-
-    def __init__(self, path: Path, text: str) -> None:
-        self.path = path
-        self.text = text
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Writes the file."""
-        if trainer.is_global_zero:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(self.text, encoding="utf-8")
 
 
 def new_run(run_dir: Path | None, config_path: Path) -> Path:

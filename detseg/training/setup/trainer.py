@@ -1,13 +1,17 @@
-"""Lightning's Trainer, set up as the settings say."""
+"""Lightning's Trainer, set up as the settings say, and kept from speaking of itself."""
 
 from __future__ import annotations
 
+import logging
+import warnings
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import nn
 
@@ -26,9 +30,20 @@ from detseg.training.callbacks.metrics_files import MetricsCsv, MetricsJson
 from detseg.training.callbacks.progress import ValidateLastEpoch, progress_callbacks
 from detseg.training.callbacks.sample_images import SampleImages
 from detseg.training.distributed.strategy import build_strategy, check_device, slurm_environment
-from detseg.training.setup.lightning_noise import quiet_lightning
-from detseg.training.setup.precision import resolve_precision
-from detseg.training.setup.run_directory import ResolvedConfig
+from detseg.training.setup.build import Own
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+_ADVICE = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*",
+    ".*in eval mode at the start of training.*",  # the averaged model and frozen layers
+    ".*Experiment logs directory.*",
+    ".*sync_dist=True.*",  # every process validates the whole set
+    ".*LeafSpec.*",  # Lightning against a newer torch
+    ".*train_dataloader yielded None.*",  # the batches that a resumed run had before
+)
+"""Warnings of Lightning's on choices that were made on purpose."""
 
 
 def build_trainer(
@@ -39,6 +54,7 @@ def build_trainer(
     backbone: nn.Module | None = None,
     *,
     progress: bool = True,
+    own: Own | None = None,
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks, loggers and checkpoint files.
 
@@ -49,17 +65,16 @@ def build_trainer(
         bad_samples: the list of the training loader, which is kept in the run directory; None: nothing is skipped.
         backbone: of the model; its stages are sharded by ``trainer.strategy=fsdp``.
         progress: whether the run says how far it is.
+        own: callbacks and loggers behind ours, and by what the run is asked to stop.
 
     Raises:
         ConfigError: Lightning or the device refuses the settings.
     """
-    settings = config.trainer
+    settings, own, accelerator = config.trainer, own or Own(), config.trainer.accelerator
     quiet_lightning()
-    accelerator = settings.accelerator
     device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
     check_device(settings, device_type)
-    precision = resolve_precision(settings.precision, device_type)
-    on_cpu = device_type == "cpu"
+    in_bfloat16, on_cpu = resolve_precision(settings.precision, device_type) == "bfloat16", device_type == "cpu"
     files = AtomicCheckpointIO()
     try:
         return L.Trainer(
@@ -68,7 +83,7 @@ def build_trainer(
             devices=1 if on_cpu and settings.devices == "auto" else settings.devices,
             num_nodes=settings.num_nodes,
             strategy=build_strategy(settings.strategy, backbone),
-            precision="bf16-mixed" if precision == "bfloat16" else "32-true",
+            precision="bf16-mixed" if in_bfloat16 else "32-true",
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=settings.accumulate_grad_batches,
             gradient_clip_val=settings.gradient_clip_norm or None,
@@ -77,8 +92,8 @@ def build_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
             use_distributed_sampler=False,  # our batch sampler shares out the samples itself
-            callbacks=_callbacks(config, run_dir, metric, files, bad_samples, progress),
-            logger=TensorBoardLogger(run_dir, name="", version="tensorboard"),
+            callbacks=_callbacks(config, run_dir, metric, files, bad_samples, progress, own),
+            logger=[TensorBoardLogger(run_dir, name="", version="tensorboard"), *own.loggers],
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
             enable_model_summary=False,
@@ -99,6 +114,7 @@ def _callbacks(
     files: AtomicCheckpointIO,
     bad_samples: BadSampleList | None,
     progress: bool,
+    own: Own,
 ) -> list[Callback]:
     """What happens besides training; a ``fast_dev_run`` writes nothing."""
     settings = config.trainer
@@ -109,14 +125,44 @@ def _callbacks(
     if not settings.fast_dev_run:
         saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [
-            ResolvedConfig(run_dir / "config.yaml", config_to_yaml(config)),
+            # Once training begins, so that a checkpoint that is refused leaves the settings of its run as they were.
+            LambdaCallback(on_train_start=partial(_write_settings, run_dir / "config.yaml", config_to_yaml(config))),
             MetricsCsv(run_dir / "metrics.csv"),
             MetricsJson(run_dir / "metrics.json"),
             saver,
-            StopWhenAsked(saver, settings.max_seconds),
+            StopWhenAsked(saver, own.stop, settings.max_seconds),
         ]
         if settings.num_previews:
             callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))
     if settings.early_stopping_patience is not None:
         callbacks.append(EarlyStopping(metric, settings.early_stopping_patience))
-    return callbacks
+    return [*callbacks, *own.callbacks]
+
+
+def _write_settings(path: Path, text: str, trainer: L.Trainer, _: L.LightningModule) -> None:
+    if trainer.is_global_zero:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def resolve_precision(precision: Precision, device_type: str) -> Literal["float32", "bfloat16"]:
+    """What a precision means on a device (``cpu``, ``cuda``, ``mps``, ...): ``auto`` is bfloat16 where it is computed
+    natively, float32 elsewhere."""
+    if precision != "auto":
+        return precision
+    if device_type == "cuda":
+        # Emulated bfloat16 (before Ampere) is slower than float32.
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    capabilities = getattr(torch.cpu, "get_capabilities", None)  # since torch 2.10
+    if device_type != "cpu" or capabilities is None:
+        return "float32"
+    found = capabilities()
+    return "bfloat16" if found.get("avx512_bf16") or found.get("amx_bf16") else "float32"
+
+
+def quiet_lightning() -> None:
+    """Have Lightning log warnings alone, and none that advise against what is done on purpose."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in _ADVICE:
+        warnings.filterwarnings("ignore", message)

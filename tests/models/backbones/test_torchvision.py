@@ -13,7 +13,8 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.models.backbones.torchvision import TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.structures import ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
+from detseg.training.task import Task
 from tests.contracts.test_feature_extractors import FeatureExtractorContract, detector_on, train_one_step
 
 Build = Callable[[bool], Any]
@@ -36,7 +37,7 @@ class TestTorchvisionMobileNetV3Large(FeatureExtractorContract):
         """Both maps have stride 32: where the stages before it are frozen, what comes out of them stays as it was."""
         backbone = self.fresh()
         backbone.freeze_stages(4)
-        task = DetectionTask(detector_on(backbone), ClassTable(("a", "b")))
+        task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         before = {name: value.clone() for name, value in backbone.state_dict().items()}
         train_one_step(task)
         moved = {

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from detseg.checkpoint import LAST
-from detseg.data.build import open_dataset
 from detseg.data.loading.loader import eval_loader
-from detseg.evaluation.evaluate import build_evaluator, evaluate_checkpoint
+from detseg.evaluation.evaluate import evaluate_checkpoint
 from detseg.factory import load_model
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
+from detseg.tasks import kind_of
 from detseg.training.distributed.processes import Processes
 from detseg.training.distributed.validation import score_together
 from detseg.training.run import train
@@ -55,9 +55,9 @@ def go_on_and_evaluate(
         processes = Processes()
         model, config, contents = load_model(best)
         model = fuse(model, "cpu")  # as whatever makes a number does
-        evaluator = build_evaluator(config, contents.classes)
+        evaluator = kind_of(config.model).evaluator(contents.classes, config.evaluation)
         loader = eval_loader(
-            open_dataset(config, "val", contents.classes),
+            kind_of(config.model).open_dataset(config.data, "val", contents.classes),
             input_hw=config.data.input_hw,
             batch_size=config.data.num_images,
             num_workers=0,

@@ -21,10 +21,10 @@ from detseg.factory import build_model
 from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import kind_of
 from detseg.training.nan.guard import StepGuard
-from detseg.training.setup.build import build_data
-from detseg.training.setup.preparation import open_data
+from detseg.training.setup.build import build_data, open_data
+from detseg.training.task import Task
 from tests.forked import run_together
 from tests.tiny import CLASSES, tiny_config, write_colors, write_config
 from tests.training.stub import SILENT, OneWeight, batch_of, fit, task_of
@@ -67,7 +67,7 @@ def nan_for_seven(greys: Tensor, weight: Tensor) -> Tensor:
     return weight * torch.where(greys == 7, float("nan"), 1.0).mean()
 
 
-def stopped(task: DetectionTask, batch: Batch, folder: Path, **options: Any) -> tuple[str, Path]:
+def stopped(task: Task, batch: Batch, folder: Path, **options: Any) -> tuple[str, Path]:
     """The error of a training on a batch, and the folder of the diagnosis."""
     with pytest.raises(DetsegError) as caught:
         fit(task, [batch], folder, **options)
@@ -216,7 +216,7 @@ def test_the_image_of_a_real_training_is_named(tmp_path: Path) -> None:
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
     train_set, val_set = open_data(config)
     model = Allergic(build_model(config.model, train_set.classes, load_pretrained=False))
-    task = DetectionTask(model, train_set.classes, config.optimizer, config.schedule)
+    task = Task(kind_of(config.model), model, train_set.classes, config.optimizer, config.schedule)
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=1,

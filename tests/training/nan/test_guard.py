@@ -17,8 +17,8 @@ from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerCo
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.structures import Batch, BoxTargets
-from detseg.tasks.detection import DetectionTask
 from detseg.training.nan.guard import StepGuard
+from detseg.training.task import Task
 from tests.heard import heard
 from tests.training.stub import SILENT, OneWeight, batch_of, fit, loader_of, task_of
 
@@ -59,7 +59,7 @@ def diagnosis_in(folder: Path, name: str) -> dict[str, Any]:
     return content
 
 
-def stopped(task: DetectionTask, batches: list[Batch], folder: Path, **options: Any) -> str:
+def stopped(task: Task, batches: list[Batch], folder: Path, **options: Any) -> str:
     with pytest.raises(DetsegError) as caught:
         fit(task, batches, folder, **options)
     return str(caught.value)

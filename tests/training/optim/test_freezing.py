@@ -17,8 +17,9 @@ from detseg.config.schema.model import BackboneConfig
 from detseg.errors import ConfigError
 from detseg.factory import build_backbone
 from detseg.structures import Batch, BoxTargets, ClassTable
-from detseg.tasks.detection import DetectionTask
+from detseg.tasks import Detection
 from detseg.training.optim.freezing import FrozenParts
+from detseg.training.task import Task
 from tests.forked import run_together
 from tests.training.stub import CONSTANT, SILENT, OneWeight, loader_of
 
@@ -66,7 +67,7 @@ def train(freezing: BackboneConfig, backbone: nn.Module, folder: Path, epochs: i
     has images of its own."""
     snapshots, optimizer = Snapshots(), AdamWConfig(lr=0.01, weight_decay=0.5)
     model, classes = OnBackbone(backbone), ClassTable(("a", "b"))
-    task = DetectionTask(model, classes, optimizer, CONSTANT, ema_decay=0.5, freezing=freezing)
+    task = Task(Detection(), model, classes, optimizer, CONSTANT, ema_decay=0.5, freezing=freezing)
     generator = torch.Generator().manual_seed(int(os.environ.get("RANK", 0)))
     images = torch.randint(0, 256, (3, 2, 3, 64, 64), dtype=torch.uint8, generator=generator)
     batches = [Batch(x, [BoxTargets.empty(), BoxTargets.empty()], [0, 1]) for x in images]

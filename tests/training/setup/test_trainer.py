@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from detseg.config.load import load_config
 from detseg.data.shapes import write_shapes
 from detseg.errors import ConfigError
 from detseg.training.run import train
-from detseg.training.setup.trainer import build_trainer
+from detseg.training.setup.trainer import Precision, build_trainer, resolve_precision
 from tests.tiny import TinyRun, tiny_config, write_colors
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -122,3 +123,24 @@ def test_what_lightning_refuses_is_one_line(
         train(tiny_config(tiny_run.config_path, tmp_path / "run", *overrides), tiny_run.config_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "native", "expected"),
+    [
+        ("float32", "cuda", ("avx512_bf16",), "float32"),
+        ("bfloat16", "mps", (), "bfloat16"),
+        ("auto", "cuda", ("cuda",), "bfloat16"),
+        ("auto", "cuda", (), "float32"),  # emulated
+        ("auto", "cpu", ("avx512_bf16",), "bfloat16"),
+        ("auto", "cpu", ("amx_bf16",), "bfloat16"),
+        ("auto", "cpu", ("avx2",), "float32"),
+        ("auto", "mps", ("cuda", "amx_bf16"), "float32"),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_native(
+    precision: Precision, device: str, native: tuple[str, ...], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: "cuda" in native)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(native, True), raising=False)
+    assert resolve_precision(precision, device) == expected

@@ -1,0 +1,86 @@
+"""Signals that ask a training to stop. Only the command answers them: a library leaves its process as it is.
+
+Ctrl-C or SIGINT, SIGTERM (clusters that preempt a job, `kill`), and under SLURM SIGUSR1 (`--signal=SIGUSR1@90`: time
+is nearly over; the job is put back into the queue).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from detseg.errors import RunStoppedError
+from detseg.training.callbacks.graceful_stop import StopRequest
+
+_REQUEUE = getattr(signal, "SIGUSR1", None)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """A request for ``train(stop=…)``, which signals ask while the training makes steps.
+
+    Before its first step there is nothing to save: SIGTERM leaves by way of ``finally`` and ``except``, with the exit
+    code that shells expect.
+
+    Raises:
+        RunStoppedError: as ``train`` raises it, with what became of the job.
+        SystemExit: SIGTERM came before the first step.
+    """
+    request = _Signals()
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _exit)
+    try:
+        yield request
+    except RunStoppedError as stopped:
+        if request.number is None or request.number != _REQUEUE:
+            raise
+        raise RunStoppedError(f"{stopped}; {_requeue()}") from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Signals(StopRequest):
+    """Listens as long as the training makes steps; Lightning's own handlers, which it replaces, do not save."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number: int | None = None
+        self._before: dict[signal.Signals, Any] = {}
+
+    def training_begins(self) -> None:
+        wanted = [signal.SIGINT, signal.SIGTERM]
+        if _REQUEUE is not None and "SLURM_JOB_ID" in os.environ:
+            wanted.append(_REQUEUE)
+        self._before = {number: signal.signal(number, self._on_signal) for number in wanted}
+
+    def training_ends(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self.reason is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt  # asked again: at once
+        self.number = number
+        self.ask(f"by {signal.Signals(number).name}")
+
+
+def _exit(*_: object) -> None:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _requeue() -> str:
+    """Put this job of SLURM's back into the queue; what came of it."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = f"{array}_{os.environ.get('SLURM_ARRAY_TASK_ID')}" if array else os.environ["SLURM_JOB_ID"]
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"job {job} could not be put back into the queue ({error})"
+    return f"job {job} is back in the queue"

@@ -1,0 +1,325 @@
+"""The Python API: the page docs/python_api.md as it stands, in threads and scripts, and what is wrong in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+
+import detseg
+from detseg.checkpoint import read_raw_checkpoint
+from detseg.config.load import load_config
+from detseg.data.shapes import write_shapes
+from detseg.models.interface import LossTerms
+from tests.tiny import TinyRun
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROOT = Path(__file__).resolve().parents[1]
+SHORT: dict[str, Any] = {"batch_size": 2, "max_epochs": 1, "num_workers": 0}
+
+
+def script_of(page: str) -> str:
+    """The Python blocks of a page, one after the other."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return "\n".join(re.findall(r"^```python\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL))
+
+
+def in_thread(function: Callable[[], object]) -> None:
+    """Run a function in another thread to its end; its error is raised here."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            function()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if raised:
+        raise raised[0]
+
+
+@pytest.fixture
+def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the shapes set."""
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    write_shapes(Path("data/shapes"), num_train=4, num_val=2, size=96, max_objects=3, seed=0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("call", [lambda run: run(), in_thread], ids=["main thread", "other thread"])
+def test_the_page_runs_as_it_stands(
+    call: Callable[[Callable[[], object]], None], shapes: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    environment = dict(os.environ)
+    Path("page.py").write_text(script_of("python_api.md"), encoding="utf-8")
+    call(lambda: runpy.run_path("page.py"))
+    assert {number: signal.getsignal(number) for number in handlers} == handlers
+    assert dict(os.environ) == environment
+    assert capsys.readouterr().out.endswith("True\n1\n")  # evaluation finds training's number; the predictor one box
+    for name in ("python", "own"):  # as the command leaves it
+        found = sorted(path.name for path in Path("runs", name).iterdir())
+        assert found == ["checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"]
+    assert read_raw_checkpoint(Path("runs/own/checkpoints/best.ckpt"))["detseg"]["config"]["model"] == {
+        "name": "custom",
+        "task": "detection",
+    }
+
+
+class Halves:
+    """A data set of images whose left half is class 1."""
+
+    classes = detseg.ClassTable(("ground", "thing"))
+
+    def __len__(self) -> int:
+        return 4
+
+    def image_id(self, index: int) -> int:
+        return index + 1
+
+    def annotations(self, index: int) -> detseg.ImageAnnotations:
+        none, no = np.zeros(0), np.zeros(0, dtype=np.bool_)
+        return detseg.ImageAnnotations(np.zeros((0, 4)), none.astype(np.int64), no, no, no, none)
+
+    def __getitem__(self, index: int) -> detseg.Sample:
+        semantic = np.zeros((32, 32), dtype=np.uint8)
+        semantic[:, :16] = 1
+        image = np.repeat(semantic[..., None] * 200, 3, axis=2)
+        boxes, labels = np.zeros((0, 4), dtype=np.float32), np.zeros(0, dtype=np.int64)
+        return detseg.Sample(index, index + 1, "half", image, boxes, labels, labels.astype(np.bool_), semantic)
+
+
+class Bright(nn.Module):
+    """A segmenter that calls what is bright class 1."""
+
+    stride = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        bright = (images.mean(dim=1) - 0.4) * self.scale
+        return torch.stack([-bright, bright], dim=1)
+
+    def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
+        return {"entropy": nn.functional.cross_entropy(self(images), semantic.long(), ignore_index=255)}
+
+    def predict(self, images: Tensor) -> Tensor:
+        return self(images).detach()
+
+    def losses_and_predictions(self, images: Tensor, semantic: Tensor) -> tuple[LossTerms, Tensor]:
+        return self.losses(images, semantic), self.predict(images)
+
+
+class Counting(Callback):
+    """Counts steps; asks for a stop in the second."""
+
+    def __init__(self, stop: detseg.StopRequest | None = None) -> None:
+        self.steps, self.stop = 0, stop
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: object) -> None:
+        self.steps += 1
+        if self.steps == 2 and self.stop is not None:
+            self.stop.ask()
+
+
+def test_a_segmenter_of_ones_own_with_callbacks_and_loggers_stops_and_resumes(tmp_path: Path) -> None:
+    stop = detseg.StopRequest()
+    counting, csv = Counting(stop), CSVLogger(tmp_path / "csv")
+    options: dict[str, Any] = SHORT | {"image_size": 32, "run_dir": tmp_path / "run", "settings": {"seed": 3}}
+    with pytest.raises(detseg.RunStoppedError, match="stopped by request after step 2; everything is saved in"):
+        detseg.train(Bright(), Halves(), Halves(), **options, callbacks=[counting], stop=stop)
+    counting = Counting()
+    options |= {"max_epochs": 2, "resume": "last"}
+    run = detseg.train(Bright(), Halves(), Halves(), **options, callbacks=[counting], loggers=[csv])
+    assert counting.steps == 2 + 2  # the last two are those of the second epoch, the first two were done
+    assert run.metrics["mIoU"] == 1
+    assert load_config(run.run_dir / "config.yaml").seed == 3
+    assert list((tmp_path / "csv").rglob("metrics.csv"))
+    with pytest.raises(detseg.CheckpointError, match=r"best\.ckpt: holds the weights of a module of your own; give it"):
+        detseg.load_predictor(run.best_checkpoint)
+    found = detseg.load_predictor(run.best_checkpoint, model=Bright())(Halves()[0].image)
+    assert (found.labels == Halves()[0].semantic).all()
+    assert detseg.evaluate(run.best_checkpoint, Halves(), model=Bright()).headline["mIoU"] == 1
+
+
+def test_settings_of_a_file_train_with_data_of_python(tiny_run: TinyRun, tmp_path: Path) -> None:
+    sets = [detseg.read_voc(tiny_run.data_root, split, classes=("blue", "red", "yellow")) for split in ("train", "val")]
+    settings = {"trainer.num_previews": 0, "trainer.validate_every": 1}
+    config = load_config(tiny_run.config_path)
+    for source, data in ((tiny_run.config_path, ()), (config, sets)):
+        run_dir = tmp_path / type(source).__name__
+        run = detseg.train(source, *data, max_epochs=1, run_dir=run_dir, settings=settings)
+        assert run.run_dir == run_dir
+        assert run.metrics.keys() >= {"AP", "AP50", "loss"}
+    tables = [
+        (tmp_path / name / "metrics.csv").read_text()
+        for name in (type(tiny_run.config_path).__name__, "ExperimentConfig")
+    ]
+    assert tables[0] == tables[1]  # the numbers do not depend on who opens the data
+    assert detseg.evaluate(run.best_checkpoint, sets[1]).headline["AP"] == run.metrics["AP"]
+
+
+WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
+    "setting": (
+        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1e-3}),
+        "setting optimizer.lrr: optimizer.lrr: unknown key (did you mean 'lr'?)",
+    ),
+    "value": (
+        lambda run: detseg.train(run.config_path, max_epochs=0),
+        "setting trainer.max_epochs: trainer.max_epochs: expected a whole number of at least 1, got 0",
+    ),
+    "one data set": (
+        lambda run: detseg.train(Bright(), Halves()),
+        "detseg.train: got one of train_set and val_set; give both, or neither for those of the settings",
+    ),
+    "no data": (lambda run: detseg.train(Bright()), "detseg.train: a Bright needs data; give train_set and val_set"),
+    "no model": (
+        lambda run: detseg.train(nn.Linear(1, 1), Halves(), Halves()),
+        "detseg.train: model: a Linear has no method losses or predict or losses_and_predictions; Detector and "
+        "Segmenter in detseg/models/interface.py say what a model must have",
+    ),
+    "settings of the model": (
+        lambda run: detseg.train(Bright(), Halves(), Halves(), settings={"model.nms_iou": 0.5}),
+        "setting model.nms_iou: belongs to the model; give it to detseg.build_model",
+    ),
+    "other classes": (
+        lambda run: detseg.train(detseg.build_model("unet", ("a", "b")), Halves(), Halves()),
+        "detseg.train: model: was built for the classes a, b; train_set has ground, thing",
+    ),
+    "model name": (
+        lambda run: detseg.build_model("yollo", ["a"]),
+        "build_model: model.name: expected one of 'yolo', 'faster_rcnn', 'mask_rcnn', 'fcn', 'unet', 'custom', got "
+        "'yollo' (did you mean 'yolo'?)",
+    ),
+    "model setting": (
+        lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}),
+        "setting model.head.reg_mx: model.head.reg_mx: unknown key (did you mean 'reg_max'?)",
+    ),
+    "one class": (
+        lambda run: detseg.build_model("yolo", "person"),
+        "classes: expected a table or names, such as ['person'], got 'person'",
+    ),
+    "evaluated classes": (
+        lambda run: detseg.evaluate(run.best, Halves()),
+        "{best}: was trained on the classes blue, red, yellow, the data set has ground, thing; read it with "
+        "classes=('blue', 'red', 'yellow')",
+    ),
+    "evaluation setting": (
+        lambda run: detseg.evaluate(run.best, Halves(), settings={"model.nms_iou": 0.5}),
+        "override model.nms_iou: the checkpoint decides; only data.* and evaluation.* can be changed",
+    ),
+    "other module": (
+        lambda run: detseg.load_predictor(run.best, model=Bright()),
+        '{best}: its weights do not fit the Bright (Missing key(s) in state_dict: "scale".',
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_one_line(name: str, tiny_run: TinyRun) -> None:
+    call, message = WRONG[name]
+    with pytest.raises(detseg.DetsegError) as caught:
+        call(tiny_run)
+    assert str(caught.value).startswith(message.format(best=tiny_run.best))
+    assert "\n" not in str(caught.value)
+
+
+SCRIPT = """
+import multiprocessing
+import sys
+
+import torch
+
+import detseg
+
+{before}
+torch.set_num_threads(1)
+train_set = detseg.read_voc("data/shapes/voc", "train")
+model = detseg.build_model("yolo", train_set.classes, settings={{"backbone.width": 0.0625, "backbone.depth": 0.1}})
+run = detseg.train(model, train_set, train_set, image_size=64, batch_size=2, max_epochs=1, num_workers={workers})
+print(run.run_dir)
+"""
+
+
+def test_a_script_needs_no_guard_without_loader_processes(shapes: Path) -> None:
+    done = run_script(SCRIPT.format(before="", workers=0))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(Path("runs/yolo"))
+
+
+def test_spawned_loader_processes_and_no_guard_are_one_line(shapes: Path) -> None:
+    """As on macOS and Windows."""
+    done = run_script(SCRIPT.format(before='multiprocessing.set_start_method("spawn", force=True)', workers=2))
+    assert done.returncode == 1
+    lines = done.stderr.strip().splitlines()
+    assert [line for line in lines if "DetsegError:" in line] == [
+        "detseg.errors.DetsegError: data.num_workers: the loader's processes run your script again from its beginning; "
+        'put what it does behind `if __name__ == "__main__":`, or set data.num_workers to 0'
+    ]
+    assert os.listdir("runs") == ["yolo"]
+
+
+def run_script(text: str) -> subprocess.CompletedProcess[str]:
+    Path("script.py").write_text(text, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_an_editable_install_is_found_beside_a_clone(tmp_path: Path) -> None:
+    """`import detseg` from the clone's parent folder, and with a folder `data` in the clone or beside the script."""
+    clone, site = tmp_path / "detseg", tmp_path / "site"
+    shutil.copytree(ROOT / "detseg", clone / "detseg", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, clone)
+    shutil.copytree(ROOT / "configs", clone / "configs")
+    for folder in (tmp_path, clone):
+        (folder / "data").mkdir()
+    build = "import sys; from setuptools.build_meta import build_editable; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(site)], cwd=clone, check=True, capture_output=True)
+    (wheel,) = site.glob("*.whl")
+    shutil.unpack_archive(wheel, site, "zip")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    code = f"import site; site.addsitedir({str(site)!r}); import detseg, detseg.data; print(detseg.data.__file__)"
+    for folder in (tmp_path, clone):
+        # -S: without the environment of the tests, in which detseg is installed, too.
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", code], cwd=folder, env=environment, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == str(clone / "detseg" / "data" / "__init__.py"), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("from detseg.cli import main; main(['train', 'yolo_shapes'])", "error: detseg train needs lightning: "),
+        ("from detseg.cli import main; main(['evaluate', 'x.ckpt'])", "error: detseg evaluate needs lightning: "),
+        ("import detseg; detseg.train", "detseg.errors.MissingExtraError: detseg.train needs lightning: "),
+        ("from detseg import read_coco", "detseg.errors.MissingExtraError: detseg.read_coco needs lightning: "),
+    ],
+)
+def test_a_prediction_only_install_names_the_extra(code: str, message: str) -> None:
+    blocked = f"import sys; sys.modules['lightning'] = None; {code}"
+    done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == f'{message}pip install "detseg[train]"'
