@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError
-    from detseg.predict import Predictor, SegmentationPredictor, load_predictor
-    from detseg.structures import ClassTable, Detections, SegmentationMap
+    from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
+    from detseg.structures import ClassTable
 
 __version__ = "0.1.0"
 
 _ERRORS = ("CheckpointError", "ConfigError", "DataError", "DetsegError")
-_PREDICTION = ("Predictor", "SegmentationPredictor", "load_predictor")
-_STRUCTURES = ("ClassTable", "Detections", "SegmentationMap")
+_PREDICTION = ("Detections", "Predictor", "SegmentationMap", "SegmentationPredictor", "load_predictor")
 
 __all__ = [
     "CheckpointError",
@@ -42,10 +41,10 @@ def __getattr__(name: str) -> Any:
         from detseg import predict
 
         return getattr(predict, name)
-    if name in _STRUCTURES:
-        from detseg import structures
+    if name == "ClassTable":
+        from detseg.structures import ClassTable
 
-        return getattr(structures, name)
+        return ClassTable
     raise AttributeError(f"module 'detseg' has no attribute {name!r}")
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import detseg.data
 import detseg.metrics
+import detseg.predict
 import detseg.structures
 
 
 def records() -> Iterator[type[Any]]:
-    """The dataclasses and named tuples of three packages."""
-    for package in (detseg.data, detseg.metrics, detseg.structures):
+    """The dataclasses and named tuples of four packages."""
+    for package in (detseg.data, detseg.metrics, detseg.predict, detseg.structures):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(module.name)).values():
                 if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "_fields")):
@@ -30,6 +31,7 @@ def test_records_of_arrays_have_no_equality_of_their_own() -> None:
         "PackedAnnotations",
         "Sample",
         "Batch",
+        "Detections",
         "DetectorOutput",
         "AugmentItem",
     }

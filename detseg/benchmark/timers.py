@@ -25,9 +25,7 @@ from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
 from detseg.ops.images import stack_images, to_float
 from detseg.ops.letterbox import Letterbox
-from detseg.predict.detection import Predictor
-from detseg.predict.images import to_array
-from detseg.predict.segmentation import SegmentationPredictor
+from detseg.predict import Predictor, SegmentationPredictor, to_array
 from detseg.structures import Batch
 from detseg.training.callbacks.checkpoints import BestAndLast
 from detseg.training.callbacks.graceful_stop import StopWhenAsked

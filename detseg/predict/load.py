@@ -11,21 +11,21 @@ from detseg.config.schema.experiment import DetectorConfig
 from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.devices import resolve_device
-from detseg.predict.detection import Predictor
-from detseg.predict.predictor import ImagePredictor
-from detseg.predict.segmentation import SegmentationPredictor
+from detseg.predict.predictor import ImagePredictor, Predictor, SegmentationPredictor
+from detseg.structures import SCORE_THRESHOLD
 
 
 def load_predictor(
-    checkpoint: str | Path, device: str = "auto", score_threshold: float = 0.0, *, compile: bool = False
+    checkpoint: str | Path, device: str = "auto", score_threshold: float | None = None, *, compile: bool = False
 ) -> ImagePredictor[Any]:
     """Load a trained model for prediction.
 
     Args:
         checkpoint: a ``.ckpt`` file of a run; its averaged weights are used where it has them.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        score_threshold: of a detector: detections below it are left out; 0 keeps all that evaluation counts (scores
-            above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
+        score_threshold: of a detector: detections below it are left out, in [0, 1]; 0 keeps all that evaluation counts
+            (scores above the model's own, very low threshold). None: 0.3; the table of an evaluation says which is best
+            for each class.
         compile: have the networks compiled by torch.compile at the first image, which takes seconds to minutes;
             results then differ from evaluation's by rounding. On a CPU it needs a C++ compiler.
 
@@ -41,11 +41,12 @@ def load_predictor(
     target = find_device(device)  # first, since it is quick to say
     model, config, contents = load_model(Path(checkpoint))
     if isinstance(config.model, DetectorConfig):
-        return Predictor(model, contents.classes, config.data.input_hw, target, score_threshold, compile=compile)
-    if score_threshold != 0:
+        threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
+        return Predictor(model, contents.classes, config.data.input_hw, target, threshold, compile=compile)
+    if score_threshold is not None:
         raise ConfigError(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
-            f"score threshold; got {score_threshold}, leave it out"
+            f"score threshold; got {score_threshold:g}, leave it out"
         )
     return SegmentationPredictor(model, contents.classes, config.data.input_hw, target, compile=compile)
 

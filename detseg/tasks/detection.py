@@ -9,11 +9,8 @@ from detseg.draw import draw_boxes
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.ops.images import to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import Batch, BoxTargets, InstanceMasks, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, InstanceMasks, UInt8Array
 from detseg.training.task import Task
-
-DRAWN_SCORE = 0.3
-"""Detections below this score are not drawn."""
 
 
 class DetectionTask(Task):
@@ -55,7 +52,7 @@ class DetectionTask(Task):
         images = batch.images[:limit]
         pictures = []
         for image, found in zip(to_arrays(images), self.evaluated_model.predict(to_float(images)), strict=True):
-            shown = found.cpu()[found.cpu().scores >= DRAWN_SCORE]
+            shown = found.cpu()[found.cpu().scores >= SCORE_THRESHOLD]
             masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
             pictures.append(draw_boxes(image, shown.boxes, shown.labels, self.classes.names, shown.scores, masks))
         return pictures

@@ -45,4 +45,4 @@ class SegmentationTask(Task):
 
     def _draw(self, images: Tensor, semantic: Tensor) -> list[UInt8Array]:
         pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
-        return [draw_semantic(image, labels, background=self.classes.background) for image, labels in pairs]
+        return [draw_semantic(image, labels, self.classes.names) for image, labels in pairs]

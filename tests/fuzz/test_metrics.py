@@ -39,7 +39,6 @@ def _image(rng: np.random.Generator, num_found: int, num_true: int) -> tuple[Det
         torch.from_numpy(found),
         torch.from_numpy(rng.choice([0.25, 0.5, 1.0], num_found).astype(np.float32)),
         torch.from_numpy(rng.integers(0, 2, num_found)),
-        CLASSES,
     )
     no = np.zeros(num_true, dtype=np.bool_)
     annotations = ImageAnnotations(
@@ -119,7 +118,7 @@ def test_the_truth_as_detections_scores_one(scene: Scene) -> None:
         area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         labels = np.zeros(num, dtype=np.int64)
         rows = torch.from_numpy(boxes.astype(np.float32))
-        found = DetectorOutput(rows, torch.ones(num), torch.from_numpy(labels), CLASSES)
+        found = DetectorOutput(rows, torch.ones(num), torch.from_numpy(labels))
         evaluator.update(k, found, ImageAnnotations(boxes, labels, no, no, no, area))
     result = evaluator.compute()
     if objects:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict
-from detseg.draw import class_color
+from detseg.draw import class_colors
 from detseg.errors import DetsegError
 from detseg.evaluation.evaluate import build_evaluator
 from detseg.factory import build_model
@@ -141,7 +141,7 @@ def test_targets_are_drawn_on_a_copy() -> None:
     batch = batch_of(100)
     task = DetectionTask(OneWeight(), CLASSES)
     (picture,) = task.draw_targets(batch, limit=4)
-    assert picture.shape == (8, 8, 3)
+    assert picture.shape == (128, 128, 3)  # small images are enlarged
     assert (picture != 100).any()
     assert (batch.images == 100).all()
     assert task.draw_targets(batch, limit=0) == []
@@ -152,11 +152,11 @@ def test_maps_are_drawn_in_the_colours_of_the_classes() -> None:
     (truth,) = task.draw_targets(batch, limit=4)
     (found,) = task.draw_predictions(batch, limit=4)
     for picture in (truth, found):
-        inside = picture[1:3, 1].astype(int)  # away from the border between the classes
-        toward = np.sign(np.array(class_color(1)) - 100)
+        inside = picture[32:40, 16].astype(int)  # away from the border between the classes
+        toward = np.sign(np.array(class_colors(task.classes.names)[1]) - 100)
         assert (np.sign(inside - 100) == toward).all()
-    assert (truth[:, 7] == 100).all(), "what is ignored stays as it is"
-    assert (found[:, 7] != 100).any()
+    assert (truth[:, 120:] == 100).all(), "what is ignored stays as it is"
+    assert (found[:, 120:] != 100).any()
     assert (batch.images == 100).all()
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from detseg.metrics.detection.best_f1 import best_f1
 from detseg.metrics.detection.coco import CocoNumbers, coco_numbers
 from detseg.metrics.detection.diagnosis import diagnosis_inputs
-from detseg.metrics.detection.records import DetectionRecords, MaskRecords
+from detseg.metrics.detection.records import DetectionRecords, FoundObjects, MaskRecords
 from detseg.metrics.detection.result import ClassResult, DetectionResult
 from detseg.metrics.detection.voc import (
     BestMatches,
@@ -64,12 +64,13 @@ class DetectionEvaluator:
         self._parts: list[DetectionRecords] = []
         self._seen: set[int] = set()
 
-    def update(self, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> None:
+    def update(self, image_id: int, detections: FoundObjects, truth: ImageAnnotations) -> None:
         """Add one image, unless it was added before.
 
         Args:
             image_id: unique in the data set.
-            detections: in pixels of the original image.
+            detections: in pixels of the original image: of a predictor with ``score_threshold=0``, or a detector's, in
+                main memory.
             truth: the objects of the image as its annotations state them.
 
         Raises:
@@ -78,9 +79,10 @@ class DetectionEvaluator:
         """
         if image_id in self._seen:
             return
-        if len(detections.classes) and detections.classes.names != self.classes.names:
+        own: ClassTable | None = getattr(detections, "classes", None)  # a predictor's results name their classes
+        if own and own.names != self.classes.names:
             raise ValueError(
-                f"image {image_id}: the detections' classes {list(detections.classes.names)} are not the evaluator's "
+                f"image {image_id}: the detections' classes {list(own.names)} are not the evaluator's "
                 f"{list(self.classes.names)}"
             )
         part = self._records_type.of_image(image_id, detections, truth)
@@ -108,7 +110,7 @@ class DetectionEvaluator:
         for image_id, truth, found in zip(
             batch.image_ids, batch.annotations, batch.to_original(detections), strict=True
         ):
-            self.update(image_id, found, truth)
+            self.update(image_id, found.cpu(), truth)
 
     def compute(self) -> DetectionResult:
         """Score everything collected so far; the state stays."""

@@ -11,7 +11,7 @@ import pytest
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.images.find import find_images
-from detseg.predict.files import find_pictures
+from detseg.predict.files import find_sources
 from tests.data.formats.mask_layouts import BINARY, save_image, save_mask
 
 LINKS: dict[str, tuple[dict[str, str], list[str], int]] = {
@@ -48,7 +48,7 @@ def test_links_to_folders_are_followed_once(
     found, not_followed = find_images(images)
     assert [path.as_posix() for path in found] == expected
     assert len(not_followed) == repeated
-    assert [relative.as_posix() for _, relative in find_pictures([images])] == expected
+    assert [relative.as_posix() for _, relative in find_sources([images])] == expected
     for name in expected:
         save_mask(tmp_path / "masks" / name, [[0, 1]])
     dataset = read_mask_folder(images, tmp_path / "masks", BINARY)

@@ -15,6 +15,7 @@ from rich.console import Console
 from detseg.metrics.detection.evaluator import DetectionEvaluator
 from detseg.metrics.detection.result import DetectionResult
 from detseg.ops.letterbox import Letterbox
+from detseg.predict import Detections
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, RoiMasks
 from tests.metrics.detection.builders import Box, found, rectangles, truth
 
@@ -234,6 +235,9 @@ def test_wrong_options() -> None:
 
 
 DETECTIONS, OBJECTS = found_masks([(LEFT, 0.9, CAT)]), true_masks([(LEFT, CAT), (LOW, DOG)])
+OF_ANOTHER_TABLE = Detections(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ClassTable(("owl",))
+)
 ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
 
 
@@ -243,14 +247,14 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (found([(LEFT, 0.9, 3)]), truth([]), "detections: expected labels from 0 to 2, got 3"),
         (found([]), truth([(LEFT, -1)]), "ground truth: expected labels from 0 to 2, got -1"),
         (found([(LEFT, math.nan, CAT)]), truth([]), "scores of detections: 1 of 1 numbers are NaN"),
-        (replace(found([]), classes=ClassTable(("owl",))), truth([]), r"the detections' classes \['owl'\] are not the"),
+        (OF_ANOTHER_TABLE, truth([]), r"the detections' classes \['owl'\] are not the"),
         (replace(DETECTIONS, masks=None), OBJECTS, "detections: expected 1 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=None), "ground truth: expected 2 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=ONE_MASK), "ground truth: expected 2 masks .* got 1"),
         (replace(DETECTIONS, masks=ONE_MASK), OBJECTS, r"got masks of \(100, 80\) .* and of \(80, 120\)"),
     ],
 )
-def test_wrong_input(detections: DetectorOutput, objects: ImageAnnotations, message: str) -> None:
+def test_wrong_input(detections: DetectorOutput | Detections, objects: ImageAnnotations, message: str) -> None:
     with_masks = detections.masks is not None or objects.masks is not None
     evaluator = DetectionEvaluator(CLASSES, masks=with_masks)
     with pytest.raises(ValueError, match=f"image 4: .*{message}"):

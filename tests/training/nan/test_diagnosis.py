@@ -110,7 +110,7 @@ def test_the_image_of_a_sample_at_fault_is_left_and_no_other(tmp_path: Path) -> 
     names = ["batch00000_sample0000041.png", "batch00000_sample0000042.png", "diagnosis.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     with Image.open(folder / names[0]) as image:
-        assert image.size == (8, 8)
+        assert image.size == (128, 128)  # small images are enlarged
 
 
 def test_each_sample_has_seed_buffers_and_weights_of_the_step(tmp_path: Path) -> None:
@@ -259,7 +259,7 @@ def test_the_image_of_a_real_training_is_named(
     assert f"; at fault: sample {ODD_ONE} ({name}): " in str(caught.value)
     (image,) = tmp_path.glob(f"nan_*/*_sample{ODD_ONE:07d}.png")
     with Image.open(image) as opened:
-        assert opened.size == (64, 64)
+        assert opened.size == (512, 512)
     samples = json.loads((image.parent / "diagnosis.json").read_text())["samples_alone"]
     assert [Path(sample["path"]).name for sample in samples if sample["at_fault"]] == [name]
     assert len(samples) == 4
