@@ -15,16 +15,14 @@ if TYPE_CHECKING:
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
     from detseg.evaluation.evaluate import evaluate
     from detseg.factory.named import build_model
-    from detseg.predict import Predictor, SegmentationPredictor, load_predictor
+    from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
     from detseg.structures import (
         BoxTargets,
         ClassTable,
-        Detections,
         DetectorOutput,
         ImageAnnotations,
         InstanceMasks,
         Sample,
-        SegmentationMap,
     )
     from detseg.training.api import TrainingRun, train
     from detseg.training.callbacks.graceful_stop import StopRequest
@@ -68,7 +66,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'detseg' has no attribute {name!r}")
     if name.endswith("Error"):
         from detseg import errors as module
-    elif name in ("Predictor", "SegmentationPredictor", "load_predictor"):
+    elif name in ("Detections", "Predictor", "SegmentationMap", "SegmentationPredictor", "load_predictor"):
         from detseg import predict as module
     elif name == "build_model":
         from detseg.factory import named as module

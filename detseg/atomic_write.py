@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and errors of writing that are one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from detseg.errors import DataError
 
 
 @contextmanager
@@ -52,3 +54,28 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """A block that writes a file: makes its folder first, and turns what the system refuses into one line.
+
+    Raises:
+        DataError: the file could not be written (no space, no right to write, a file in the place of a folder, ...).
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())
+        raise DataError(f"{path}: could not be written ({reason}); is there space, and the right to write?") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, and its folder where there is none.
+
+    Raises:
+        DataError: it could not be written.
+    """
+    with write_errors(path):
+        path.write_text(text, encoding="utf-8")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detseg.structures import DetectorOutput
+from detseg.predict import Detections
 
 
 def rounding_of(network: nn.Module) -> float:
@@ -34,9 +35,7 @@ def assert_close_but_for_rounding(found: Tensor, expected: Tensor, network: nn.M
     torch.testing.assert_close(found, expected, rtol=0, atol=rounding_of(network) * largest)
 
 
-def assert_same_detections_but_for_rounding(
-    found: DetectorOutput, expected: DetectorOutput, network: nn.Module
-) -> None:
+def assert_same_detections_but_for_rounding(found: Detections, expected: Detections, network: nn.Module) -> None:
     """Each detection has its like among the others.  Not in the same place: scores that differ by less than rounding
     may come in either order.
 
@@ -47,9 +46,9 @@ def assert_same_detections_but_for_rounding(
         return
     tolerance = 4 * rounding_of(network)
     largest = float(expected.boxes.max())
-    rows = [torch.cat([d.boxes / largest, d.scores[:, None], d.labels[:, None]], dim=1) for d in (expected, found)]
-    order = torch.cdist(*rows, p=torch.inf).argmin(dim=1)
+    rows = [np.column_stack([d.boxes / largest, d.scores, d.labels]) for d in (expected, found)]
+    order = np.abs(rows[0][:, None] - rows[1]).max(axis=2).argmin(axis=1)
     assert sorted(order.tolist()) == list(range(len(found)))
-    assert torch.equal(found.labels[order], expected.labels)
-    torch.testing.assert_close(found.scores[order], expected.scores, rtol=0, atol=tolerance)
-    torch.testing.assert_close(found.boxes[order], expected.boxes, rtol=0, atol=tolerance * largest)
+    np.testing.assert_array_equal(found.labels[order], expected.labels)
+    np.testing.assert_allclose(found.scores[order], expected.scores, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(found.boxes[order], expected.boxes, rtol=0, atol=tolerance * largest)

@@ -12,12 +12,13 @@ from typing import Any
 import detseg.data
 import detseg.metrics
 import detseg.models
+import detseg.predict
 import detseg.structures
 
 
 def records() -> Iterator[type[Any]]:
     """The dataclasses and named tuples of the packages that have records of arrays."""
-    for package in (detseg.data, detseg.metrics, detseg.models, detseg.structures):
+    for package in (detseg.data, detseg.metrics, detseg.models, detseg.predict, detseg.structures):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for value in vars(importlib.import_module(module.name)).values():
                 if isinstance(value, type) and (is_dataclass(value) or hasattr(value, "_fields")):
@@ -31,6 +32,7 @@ def test_records_of_arrays_have_no_equality_of_their_own() -> None:
         "PackedAnnotations",
         "Sample",
         "Batch",
+        "Detections",
         "DetectorOutput",
         "AugmentItem",
         "BatchObjects",

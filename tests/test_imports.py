@@ -30,7 +30,9 @@ def test_importing_needs_no_training_library(module: str) -> None:
     assert not imported_by(f"import {module}") & set(TRAINING_LIBRARIES)
 
 
-@pytest.mark.parametrize("module", ["detseg", "detseg.config.load", "detseg.errors", "detseg.formats"])
+@pytest.mark.parametrize(
+    "module", ["detseg", "detseg.config.load", "detseg.errors", "detseg.predict", "detseg.structures"]
+)
 def test_wrong_settings_are_reported_before_torch_loads(module: str) -> None:
     assert "torch" not in imported_by(f"import {module}")
 

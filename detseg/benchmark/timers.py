@@ -23,7 +23,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
-from detseg.predict.images import to_array
+from detseg.predict import to_array
 from detseg.structures import Batch
 from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import BestAndLast

@@ -1,15 +1,22 @@
 """Detections and label maps as pictures.
 
-What is drawn grows with the picture; pictures are (H, W, 3) uint8 RGB arrays, and what is passed in is never changed.
+Lines and letters grow with the picture, and small images are enlarged; pictures are (H, W, 3) uint8 RGB arrays, and
+what is passed in is never changed.
 """
 
 from __future__ import annotations
 
-from detseg.draw.boxes import draw_boxes, draw_detections
+from detseg.draw.boxes import draw_boxes
 from detseg.draw.colors import Color, class_color, class_colors
-from detseg.draw.images import contact_sheet
-from detseg.draw.semantic import draw_legend, draw_semantic, write_index_png
-from detseg.draw.writing import can_be_written, write_picture
+from detseg.draw.images import (
+    can_be_written,
+    contact_sheet,
+    draw_legend,
+    enlargement,
+    write_image,
+    write_index_png,
+)
+from detseg.draw.masks import draw_semantic, paint_instances
 
 __all__ = [
     "Color",
@@ -18,9 +25,10 @@ __all__ = [
     "class_colors",
     "contact_sheet",
     "draw_boxes",
-    "draw_detections",
     "draw_legend",
     "draw_semantic",
+    "enlargement",
+    "paint_instances",
+    "write_image",
     "write_index_png",
-    "write_picture",
 ]

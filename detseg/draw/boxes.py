@@ -1,8 +1,4 @@
-"""Boxes with their classes and scores, and masks below them, on a picture.
-
-Lines and letters grow with the picture, so that a drawing reads alike at 160 and at 4000 pixels.  Pictures are
-(H, W, 3) uint8 RGB arrays; what is passed in is never changed.  N counts boxes.
-"""
+"""Boxes with their classes and scores, and masks below them, on a picture.  N counts boxes."""
 
 from __future__ import annotations
 
@@ -13,34 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from detseg.draw.colors import Color, class_color
-from detseg.draw.images import check_picture
-from detseg.draw.instances import paint_instances
+from detseg.draw.colors import Color, class_color, class_colors
+from detseg.draw.images import check_image, enlarged
+from detseg.draw.masks import paint_instances
 from detseg.draw.text import Strip
-from detseg.structures import DetectorOutput, InstanceMasks, UInt8Array
+from detseg.structures import InstanceMasks, UInt8Array
 
 _MOST_COVERED = 0.25
 """Names that would cover more of a picture are left out where there are masks: hundreds of nuclei would vanish below
 them, and their colours tell the classes, too."""
-
-
-def draw_detections(image: UInt8Array, detections: DetectorOutput) -> UInt8Array:
-    """A copy of an image with detections drawn on it, the best on top.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        detections: N boxes in pixels of ``image``, and their masks, if any; without a class table the labels' numbers
-            are written.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-
-    Raises:
-        ValueError: ``image`` is not (H, W, 3) uint8, a box is not finite, or the masks are of another size.
-    """
-    found = detections.cpu()
-    labels, scores = found.labels.tolist(), found.scores.tolist()
-    return draw_boxes(image, found.boxes.numpy(), labels, found.classes.names, scores, found.masks)
 
 
 def draw_boxes(
@@ -50,6 +27,7 @@ def draw_boxes(
     names: Sequence[str],
     scores: npt.ArrayLike | None = None,
     masks: InstanceMasks | None = None,
+    scale: int | None = None,
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
@@ -61,15 +39,17 @@ def draw_boxes(
         scores: (N,) in [0, 1], drawn from low to high so that the best lie on top; None: drawn in the order given.
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``; names then
             are left out if they would cover more than a quarter of the picture.
+        scale: how many times as large the picture is, at least 1; None: ``enlargement``, which leaves all but small
+            images as they are.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (scale * H, scale * W, 3) uint8 RGB.
 
     Raises:
         ValueError: ``image`` is not (H, W, 3) uint8, a box is not finite, a label has no name, lengths differ, or the
             masks are of another size.
     """
-    check_picture(image)
+    check_image(image)
     xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     if not np.isfinite(xyxy).all():
         raise ValueError(f"boxes: expected finite numbers, got {xyxy[~np.isfinite(xyxy).all(axis=1)][0].tolist()}")
@@ -79,19 +59,24 @@ def draw_boxes(
         raise ValueError(f"expected a label and a score for each of {len(xyxy)} boxes, got {len(numbers)} labels")
     texts = [_name(label, names) for label in numbers]
     notes = [""] * len(texts) if values is None else [f" {value:.2f}" for value in values]
+    table = class_colors(names)
+    colors = [table[label] if table else class_color(label) for label in numbers]
 
-    picture = Image.fromarray(image if masks is None else paint_instances(image, masks, numbers))
+    background = enlarged(image, scale) if masks is None else paint_instances(image, masks, colors, scale)
+    height, width, _ = background.shape
+    xyxy = xyxy * (width // image.shape[1])
+    picture = Image.fromarray(background)
     canvas = ImageDraw.Draw(picture)
     order = list(range(len(xyxy))) if values is None else np.argsort(values, kind="stable").tolist()
     # Thinner where masks show the objects already.
-    line = max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / (320 if masks is None else 640)))
-    corners = [_draw_rectangle(canvas, xyxy[i], class_color(numbers[i]), line) for i in order]
-    strips = [Strip.lay_out(texts[i], notes[i], image.shape[:2]) for i in order]
-    covered = sum(strip.width * strip.height for strip in strips) / (image.shape[0] * image.shape[1])
+    line = max(1, round(math.sqrt(height * width) / (250 if masks is None else 640)))
+    pixels = [_draw_rectangle(canvas, xyxy[i], colors[i], line) for i in order]
+    strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order]
+    covered = sum(strip.width * strip.height for strip in strips) / (height * width)
     if masks is None or covered <= _MOST_COVERED:
         # After every rectangle, so that no line crosses a text.
-        for i, strip, corner in zip(order, strips, corners, strict=True):
-            _draw_label(canvas, strip, corner, class_color(numbers[i]))
+        for i, strip, (left, top, _, _) in zip(order, strips, _places(strips, pixels, (height, width)), strict=True):
+            strip.draw(canvas, left, top, colors[i])
     return np.array(picture)
 
 
@@ -105,21 +90,46 @@ def _name(label: int, names: Sequence[str]) -> str:
 
 def _draw_rectangle(
     canvas: ImageDraw.ImageDraw, xyxy: npt.NDArray[np.float64], color: Color, line: int
-) -> tuple[int, int]:
-    """Draw the outline inside the box's own pixels; returns its top left pixel."""
+) -> tuple[int, int, int, int]:
+    """Draw the outline inside the box's own pixels; returns its left, top, right and bottom ones."""
     width, height = canvas.im.size
     left, top = (min(max(round(float(v)), 0), side - 1) for v, side in zip(xyxy[:2], (width, height), strict=True))
     # Half-open corners: the last pixel of a box is the one before x2, y2.
     right = min(max(round(float(xyxy[2])) - 1, left), width - 1)
     bottom = min(max(round(float(xyxy[3])) - 1, top), height - 1)
     canvas.rectangle((left, top, right, bottom), outline=color, width=line)
-    return left, top
+    return left, top, right, bottom
 
 
-def _draw_label(canvas: ImageDraw.ImageDraw, strip: Strip, corner: tuple[int, int], color: Color) -> None:
-    """Draw the strip of a name and a note above the box's top left corner; inside the picture at any rate."""
-    width, height = canvas.im.size
-    left = max(0, min(corner[0], width - strip.width))
-    above = corner[1] - strip.height
-    top = above if above >= 0 else max(0, min(corner[1], height - strip.height))
-    strip.draw(canvas, left, top, color)
+def _places(
+    strips: Sequence[Strip], boxes: Sequence[tuple[int, int, int, int]], hw: tuple[int, int]
+) -> list[tuple[int, int, int, int]]:
+    """Where the strips of boxes lie; the last ones, which are the best, choose first."""
+    places: list[tuple[int, int, int, int]] = []
+    for strip, box in zip(reversed(strips), reversed(boxes), strict=True):
+        places.append(_place(strip, box, hw, places))
+    return places[::-1]
+
+
+def _place(
+    strip: Strip, box: tuple[int, int, int, int], hw: tuple[int, int], taken: list[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """Where the strip of a box lies, inside the picture at any rate: above the box, or the next place that covers no
+    other strip, if there is one; left, top, and the first pixels to the right and below."""
+    left, top, right, bottom = box
+    places = []
+    for x, y in (
+        (left, top - strip.height),
+        (right + 1 - strip.width, top - strip.height),
+        (left, bottom + 1),
+        (left, top),
+        (left, bottom + 1 - strip.height),
+    ):
+        if not 0 <= y <= hw[0] - strip.height:
+            continue
+        x = max(0, min(x, hw[1] - strip.width))
+        place = (x, y, x + strip.width, y + strip.height)
+        if all(x >= other[2] or other[0] >= place[2] or y >= other[3] or other[1] >= place[3] for other in taken):
+            return place
+        places.append(place)
+    return places[0] if places else (0, 0, strip.width, strip.height)

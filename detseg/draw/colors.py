@@ -1,33 +1,34 @@
-"""Colours of classes: the same for a label in every picture."""
+"""Colours of classes: the same for a class in detection, in segmentation and in every picture."""
 
 from __future__ import annotations
 
-from detseg.structures import ClassTable
+from collections.abc import Sequence
 
 Color = tuple[int, int, int]
 """RGB in 0..255."""
 
-# Each colour lies as far as can be (CIE Lab) from all before it, among those light and vivid enough to show on a photo.
+# Ten that are told apart at a glance; each of the others lies as far as can be (CIE Lab) from all before it, among
+# those that show on a photo.
 _PALETTE = bytes.fromhex(
     """
-    f01e1e 00ff00 2d4bff 2dc3d2 ffd200 ff87d2 2d7800 c3875a 1e96ff ff00ff 0fffa5 e1f096 96d200 d2005a ff8700 963cb4
-    00785a ff00b4 8769a5 968700 b45a69 87f0c3 b44b0f 00c32d 9600ff 87c3ff f0c3ff 7878ff 87a569 ff78ff ff7869 0069a5
-    2db469 ffc369 96f078 b42d87 ffa5b4 d296ff b45aff 78692d 96b43c c300c3 00ffff e1f05a 96ff00 c31e2d d29600 ff6996
-    00b496 a5690f ff965a 00ff69 0096c3 c378a5 ff5a00 ff004b c3b469 f0f000 5a69c3 5aa500 a5a5f0 b44b3c d2c34b f00087
-    ffb496 00ffd2 87ff5a 78872d a5e196 c369c3 4b783c 69a54b c31ef0 694be1 1ed269 f05ac3 9669d2 4bd2ff 964b87 0f96e1
+    e03b3b 2f7df6 2aa35c f79a1c 9b4fe0 14bdd3 f7d630 f06bc0 93cc2b a0683f d2c3ff 4b5a87 d2e1a5 5a6900 1e695a ffa5b4
+    963c5a 00f078 ff0078 00f0d2 2da5f0 c3a54b a578d2 f05a00 009600 ff9669 a50f96 96f096 69b496 a53c00 b40069 ff78ff
+    ff6987 f000a5 78875a b478a5 f0c396 007896 0f690f 78a53c a56900 96d2ff 873c87 a5a500 d2e169 2d4bd2 c30f4b ffa5ff
+    0ff0a5 c35a4b a56969 96a5ff d2e10f 7896c3 4b5ab4 87f069 69f0f0 695a2d 00784b 8778ff c39600 ffc35a 3cc35a 3c9696
+    d287ff 8778b4 d26987 96c378 784bb4 d2690f c30000 c35ac3 ff1e5a 784b78 2dc396 3c78c3 b44b87 b49669 87691e ffc3f0
     """
 )
-
-
 _BACKGROUND: Color = (0, 0, 0)  # as in the masks of VOC
 
 
-def class_colors(classes: ClassTable) -> list[Color]:
-    """The colour of each class in masks and their legends: ``class_color``, and black for a background."""
-    return [_BACKGROUND if label == classes.background else class_color(label) for label in range(len(classes))]
+def class_colors(names: Sequence[str]) -> list[Color]:
+    """The colours of classes: black for ``background``, ``class_color`` of its number among the
+    others for any other, so that a background, which detectors have not, changes no colour."""
+    others = [name for name in names if name != "background"]
+    return [_BACKGROUND if name == "background" else class_color(others.index(name)) for name in names]
 
 
-def class_color(label: int) -> Color:
-    """The colour of a class, RGB in 0..255: the same for a label in every picture; they repeat after 80 classes."""
-    start = 3 * label % len(_PALETTE)
+def class_color(number: int) -> Color:
+    """The colour of the class of a number, background not counted, RGB in 0..255; they repeat after 80 classes."""
+    start = 3 * number % len(_PALETTE)
     return _PALETTE[start], _PALETTE[start + 1], _PALETTE[start + 2]

@@ -1,20 +1,31 @@
-"""Pictures as they are drawn on, and many of them on one sheet.
+"""Pictures: enlarged, with a legend, many of them on one sheet, and as files.
 
-Pictures are (H, W, 3) uint8 RGB arrays; what is passed in is never changed.
+Letters for dimensions: C classes, H and W pixels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
+from PIL import Image, ImageDraw
 
-from detseg.ops.letterbox import PAD_VALUE, Letterbox
-from detseg.structures import UInt8Array
+from detseg.atomic_write import write_errors
+from detseg.draw.colors import Color
+from detseg.draw.text import Strip
+from detseg.structures import IGNORE_LABEL, UInt8Array
+
+_WORTH_A_LOOK = 480
+"""Pixels of the longer side below which names and lines are hard to read."""
+
+_PAPER: Color = (255, 255, 255)
+_IGNORE_COLOR = (224, 224, 192)  # as VOC paints its void
 
 
-def check_picture(image: UInt8Array) -> None:
+def check_image(image: UInt8Array) -> None:
     """Refuse what is no picture.
 
     Raises:
@@ -24,30 +35,172 @@ def check_picture(image: UInt8Array) -> None:
         raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}")
 
 
-def contact_sheet(images: Sequence[UInt8Array], columns: int, cell: int) -> UInt8Array:
-    """Many pictures on one, row by row, each scaled to fit a square cell.
+def check_labels(labels: UInt8Array) -> None:
+    """Refuse what is no label map.
+
+    Raises:
+        ValueError: ``labels`` is not (H, W) uint8.
+    """
+    if labels.ndim != 2 or labels.dtype != np.uint8:
+        raise ValueError(f"labels: expected uint8 of shape (H, W), got {labels.dtype} of shape {labels.shape}")
+
+
+def enlargement(hw: tuple[int, int]) -> int:
+    """How many times larger an image of height and width ``hw`` pixels is drawn: 1, unless it is small; 16 at most."""
+    return min(max(round(_WORTH_A_LOOK / max(*hw, 1)), 1), 16)
+
+
+def enlarged(image: UInt8Array, scale: int | None) -> UInt8Array:
+    """A copy of an image ``scale`` times as large; None: ``enlargement``."""
+    height, width, _ = image.shape
+    scale = enlargement((height, width)) if scale is None else scale
+    if scale == 1 or not image.size:
+        return image.copy()
+    return np.asarray(cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def draw_legend(
+    image: UInt8Array, entries: Sequence[tuple[str, str, Color]], letters_hw: tuple[int, int] | None = None
+) -> UInt8Array:
+    """A picture with a legend below it: nothing of the picture is covered.
 
     Args:
-        images: at least one (H, W, 3) uint8 RGB; sizes may differ.
-        columns: pictures in a row, at least 1.
-        cell: side of a cell in pixels, at least 8.
+        image: (H, W, 3) uint8 RGB.
+        entries: name, a note after it (may be empty) and colour of each entry, in the order wanted.
+        letters_hw: height and width, pixels, of a picture that the letters suit; None: of ``image``.
 
     Returns:
-        (rows * cell, columns * cell, 3) uint8 RGB; fewer pictures than ``columns`` make one shorter row.
+        (H + L, W, 3) uint8 RGB; L is 0 without entries, else as many rows of strips as the entries need.
+
+    Raises:
+        ValueError: ``image`` is not (H, W, 3) uint8.
+    """
+    check_image(image)
+    if not entries:
+        return image.copy()
+    height, width, _ = image.shape
+    strips = [Strip.lay_out(name, note, letters_hw or (height, width)) for name, note, _ in entries]
+    gap = strips[0].pad
+    placed: list[tuple[int, int]] = []
+    left, top = 0, height + gap
+    for strip in strips:
+        if left and left + strip.width > width:
+            left, top = 0, top + strip.height + gap
+        placed.append((left, top))
+        left += strip.width + gap
+    canvas = Image.new("RGB", (width, top + strips[-1].height + gap), _PAPER)
+    canvas.paste(Image.fromarray(image), (0, 0))
+    for strip, (x, y), (_, _, color) in zip(strips, placed, entries, strict=True):
+        strip.draw(ImageDraw.Draw(canvas), x, y, color)
+    return np.array(canvas)
+
+
+def contact_sheet(
+    images: Sequence[UInt8Array],
+    columns: int,
+    titles: Sequence[str] = (),
+    legend: Sequence[tuple[str, str, Color]] = (),
+    max_side: int = 640,
+) -> UInt8Array:
+    """Many pictures on one, row by row, in cells of the size of the largest.
+
+    Args:
+        images: at least one (H, W, 3) uint8 RGB; sizes may differ, smaller ones are centred in their cells.
+        columns: pictures in a row, at least 1.
+        titles: above the columns, from left to right; a sheet of fewer columns takes the first ones.
+        legend: below the sheet, see ``draw_legend``.
+        max_side: larger pictures are scaled down to this many pixels of their longer side, at least 8.
+
+    Returns:
+        (H, W, 3) uint8 RGB; fewer pictures than ``columns`` make one shorter row.
 
     Raises:
         ValueError: no images, one that is not (H, W, 3) uint8, or a size below its minimum.
     """
-    if not images or columns < 1 or cell < 8:
-        raise ValueError(f"expected images, columns >= 1 and cell >= 8, got {len(images)} images, {columns} and {cell}")
-    columns = min(columns, len(images))
+    if not images or columns < 1 or max_side < 8:
+        raise ValueError(
+            f"expected images, columns >= 1 and max_side >= 8, got {len(images)} images, {columns} and {max_side}"
+        )
+    for image in images:
+        check_image(image)
+    shown = [_shrunk(image, max_side) for image in images]
+    height, width = max(image.shape[0] for image in shown), max(image.shape[1] for image in shown)
+    columns, gap = min(columns, len(images)), max(2, max(height, width) // 80)
+    letters_hw = (height * 3 // 2, width * 3 // 2)
+    strips = [Strip.lay_out(title, "", letters_hw) for title in titles[:columns]]
+    top = gap + (strips[0].height if strips else 0)
     rows = math.ceil(len(images) / columns)
-    sheet = np.full((rows * cell, columns * cell, 3), PAD_VALUE, dtype=np.uint8)
-    inner = cell - 4  # leaves a thin frame between neighbours
-    for i, image in enumerate(images):
-        check_picture(image)
-        height, width, _ = image.shape
-        top, left = i // columns * cell + 2, i % columns * cell + 2
-        fitted = Letterbox.fit((height, width), (inner, inner)).apply(image)
-        sheet[top : top + inner, left : left + inner] = fitted
-    return sheet
+    sheet_hw = (top + rows * (height + gap), gap + columns * (width + gap))
+    sheet = np.full((*sheet_hw, 3), _PAPER, dtype=np.uint8)
+    for i, image in enumerate(shown):
+        y = top + i // columns * (height + gap) + (height - image.shape[0]) // 2
+        x = gap + i % columns * (width + gap) + (width - image.shape[1]) // 2
+        sheet[y : y + image.shape[0], x : x + image.shape[1]] = image
+    canvas = Image.fromarray(sheet)
+    for i, strip in enumerate(strips):
+        strip.draw(ImageDraw.Draw(canvas), gap + i * (width + gap), gap // 2, _PAPER)
+    return draw_legend(np.array(canvas), legend, letters_hw)
+
+
+def _shrunk(image: UInt8Array, max_side: int) -> UInt8Array:
+    scale = max_side / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    return np.asarray(cv2.resize(image, wh, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def can_be_written(path: Path) -> bool:
+    """Whether the suffix of a file is that of a format that ``write_image`` knows."""
+    return path.suffix.isascii() and bool(cv2.haveImageWriter(f"image{path.suffix}"))
+
+
+def write_image(path: Path, image: UInt8Array) -> None:
+    """Write an image, and its folder where there is none.
+
+    OpenCV only encodes, as names that are no UTF-8 crash it.
+
+    Args:
+        path: the file; an existing one is replaced.  Its suffix is that of a format that ``can_be_written``.
+        image: (H, W, 3) uint8 RGB.
+
+    Raises:
+        DataError: it could not be written.
+    """
+    with write_errors(path):
+        try:
+            encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        except cv2.error as error:
+            raise OSError(str(error)) from error
+        if not encoded:
+            raise OSError("it could not be encoded")
+        path.write_bytes(data.tobytes())
+
+
+def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array) -> None:
+    """Write labels as an 8-bit PNG with a palette, the form of VOC's masks; ``IGNORE_LABEL`` is shown as VOC's void.
+
+    Args:
+        path: the file; an existing one is replaced, a missing folder is made.
+        labels: (H, W) uint8.
+        palette: (C, 3) uint8 RGB, the colour of each label.
+
+    Raises:
+        ValueError: wrong shape or dtype, or a label that the palette has no colour for.
+        DataError: the file could not be written.
+    """
+    check_labels(labels)
+    if palette.ndim != 2 or palette.shape[1] != 3 or palette.dtype != np.uint8 or len(palette) > IGNORE_LABEL:
+        raise ValueError(
+            f"palette: expected uint8 of shape (C, 3), C at most {IGNORE_LABEL}, got {palette.dtype} of {palette.shape}"
+        )
+    unknown = [label for label in np.unique(labels).tolist() if len(palette) <= label != IGNORE_LABEL]
+    if unknown:
+        raise ValueError(f"labels: expected below {len(palette)} or {IGNORE_LABEL}, got {unknown[0]}")
+    full = np.zeros((256, 3), dtype=np.uint8)  # all 256 colours, or Pillow would pack several labels into a byte
+    full[: len(palette)] = palette
+    full[IGNORE_LABEL] = _IGNORE_COLOR
+    indexed = Image.fromarray(labels)
+    indexed.putpalette(full.tobytes())
+    with write_errors(path):
+        indexed.save(path, format="PNG")

@@ -39,9 +39,9 @@ class Strip:
         A name too long for the picture's width is first written smaller, then cut; the note is kept.
         """
         height, width = picture_hw
-        size = max(8, round(math.sqrt(width * height) / 45))
+        size = max(12, round(math.sqrt(width * height) / 36))
         font, text = _fit(name, note, size, width)
-        pad = size // 8
+        pad = max(1, round(font.size / 5))
         top, bottom = (font.getbbox("Ag")[i] for i in (1, 3))
         strip_w = math.ceil(font.getlength(text)) + 2 * pad
         return cls(text, font, pad, strip_w, math.ceil(bottom - top) + 2 * pad)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from detseg.console import console, messages_on_console, rendered
 from detseg.data.build import Split
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.coco_writer import coco_ground_truth, result_files
+from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
 from detseg.data.loading.loader import eval_loader
 from detseg.data.loading.main_guard import leave_if_starting
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
@@ -235,5 +234,7 @@ def _coco_entries(batch: Batch, found: list[DetectorOutput], classes: ClassTable
     """The detections of a batch as COCO result entries."""
     entries: list[dict[str, object]] = []
     for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
-        entries += replace(detections.cpu(), classes=classes).to_coco(image_id)
+        found_there = detections.cpu()
+        columns = (found_there.boxes.numpy(), found_there.labels.numpy(), found_there.scores.numpy())
+        entries += coco_results(image_id, *columns, found_there.masks, classes)
     return entries

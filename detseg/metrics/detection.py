@@ -14,7 +14,7 @@ import numpy.typing as npt
 from detseg.metrics.coco import CocoNumbers, coco_numbers
 from detseg.metrics.detection_result import ClassResult, DetectionResult, diagnosis_inputs
 from detseg.metrics.interface import mean_defined
-from detseg.metrics.records import DetectionRecords, MaskRecords
+from detseg.metrics.records import DetectionRecords, FoundObjects, MaskRecords
 from detseg.metrics.voc import (
     BestMatches,
     best_f1,
@@ -63,12 +63,13 @@ class DetectionEvaluator:
         self._parts: list[DetectionRecords] = []
         self._seen: set[int] = set()
 
-    def update(self, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> None:
+    def update(self, image_id: int, detections: FoundObjects, truth: ImageAnnotations) -> None:
         """Add one image, unless it was added before.
 
         Args:
             image_id: unique in the data set.
-            detections: in pixels of the original image.
+            detections: in pixels of the original image: of a predictor with ``score_threshold=0``, or a detector's, in
+                main memory.
             truth: the objects of the image as its annotations state them.
 
         Raises:
@@ -77,9 +78,10 @@ class DetectionEvaluator:
         """
         if image_id in self._seen:
             return
-        if len(detections.classes) and detections.classes.names != self.classes.names:
+        own: ClassTable | None = getattr(detections, "classes", None)  # a predictor's results name their classes
+        if own and own.names != self.classes.names:
             raise ValueError(
-                f"image {image_id}: the detections' classes {list(detections.classes.names)} are not the evaluator's "
+                f"image {image_id}: the detections' classes {list(own.names)} are not the evaluator's "
                 f"{list(self.classes.names)}"
             )
         part = self._records_type.of_image(image_id, detections, truth)
@@ -109,7 +111,7 @@ class DetectionEvaluator:
         """Add the images of an evaluation batch; ``detections`` are in pixels of its network input."""
         originals = batch.to_original(detections)
         for image_id, truth, found in zip(batch.image_ids, batch.annotations, originals, strict=True):
-            self.update(image_id, found, truth)
+            self.update(image_id, found.cpu(), truth)
 
     def compute(self) -> DetectionResult:
         """Score everything collected so far; the state stays."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,26 @@ from detseg.structures import BoolArray, DetectorOutput, FloatArray, ImageAnnota
 
 MaskColumn = npt.NDArray[np.object_]
 """Compressed run lengths (see `detseg.ops.masks`), one ``bytes`` an entry."""
+
+
+class FoundObjects(Protocol):
+    """The detections of an image: a predictor's ``Detections``, or a ``DetectorOutput`` in main memory."""
+
+    @property
+    def boxes(self) -> Any:
+        """(N, 4) xyxy in pixels of the original image."""
+
+    @property
+    def scores(self) -> Any:
+        """(N,) in [0, 1]."""
+
+    @property
+    def labels(self) -> Any:
+        """(N,) integers."""
+
+    @property
+    def masks(self) -> InstanceMasks | None:
+        """N masks of the original image; None from a detector of boxes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,15 +55,14 @@ class DetectionRecords:
     object_areas: FloatArray  # (G,), square pixels
 
     @classmethod
-    def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
+    def of_image(cls, image_id: int, detections: FoundObjects, truth: ImageAnnotations) -> Self:
         """The records of one image."""
-        found = detections.cpu()
         return cls(
             image_ids=np.array([image_id], dtype=np.int64),
-            detection_image_ids=np.full(len(found), image_id, dtype=np.int64),
-            detection_boxes=found.boxes.detach().numpy().astype(np.float64),
-            detection_scores=found.scores.detach().numpy().astype(np.float64),
-            detection_labels=found.labels.numpy().astype(np.int64),
+            detection_image_ids=np.full(len(detections.scores), image_id, dtype=np.int64),
+            detection_boxes=np.asarray(detections.boxes).astype(np.float64),
+            detection_scores=np.asarray(detections.scores).astype(np.float64),
+            detection_labels=np.asarray(detections.labels).astype(np.int64),
             object_image_ids=np.full(len(truth), image_id, dtype=np.int64),
             object_boxes=np.array(truth.boxes, dtype=np.float64).reshape(-1, 4),
             object_labels=np.array(truth.labels, dtype=np.int64),
@@ -105,9 +124,9 @@ class MaskRecords(DetectionRecords):
     object_masks: MaskColumn  # (G,)
 
     @classmethod
-    def of_image(cls, image_id: int, detections: DetectorOutput, truth: ImageAnnotations) -> Self:
+    def of_image(cls, image_id: int, detections: FoundObjects, truth: ImageAnnotations) -> Self:
         """The records of one image; ValueError where masks are missing or of different image sizes."""
-        found = _checked_masks(f"image {image_id}: detections", detections.masks, len(detections))
+        found = _checked_masks(f"image {image_id}: detections", detections.masks, len(detections.scores))
         true = _checked_masks(f"image {image_id}: ground truth", truth.masks, len(truth))
         if found is not None and true is not None and found.hw != true.hw:
             raise ValueError(

@@ -1,81 +1,86 @@
-"""Prediction over files and folders, with progress: drawn pictures, and what was found in files."""
+"""Prediction over files and folders, with progress: drawn copies, and what was found in files."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.progress import track
 
+from detseg.atomic_write import atomic_write, write_errors, write_text
 from detseg.console import console, messages_on_console
+from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
+from detseg.data.formats.voc import VocAnnotation
+from detseg.data.formats.voc_writer import check_xml_text, write_voc_xml
+from detseg.data.formats.yolo_writer import write_yolo_boxes, write_yolo_polygons
 from detseg.data.images.find import find_images
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image
-from detseg.draw import can_be_written, write_picture
+from detseg.draw import can_be_written, class_colors
 from detseg.errors import ConfigError, DataError
 from detseg.memory import MemoryErrors
 from detseg.messages import printable
-from detseg.predict.detection import Predictor
-from detseg.predict.load import load_predictor
-from detseg.predict.outputs import DetectionOutput, Output, SegmentationOutput
-from detseg.predict.segmentation import SegmentationPredictor
-from detseg.predict.writing import replace_text
+from detseg.predict import EXPORT_FORMATS
+from detseg.predict.predictor import ImagePredictor, Predictor
+from detseg.predict.results import Detections, SegmentationMap
+from detseg.structures import ClassTable
 
 logger = logging.getLogger("detseg")
-
-SCORE_THRESHOLD = 0.3
-"""Detections below it are left out of files, unless another threshold is given."""
 
 MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device with more memory (--device)"
 
 UNREADABLE = "unreadable.txt"
-"""The pictures of the last run that could not be read, with the reason, one a line; only where there are any."""
+"""The images of the last run that could not be read, with the reason, one a line; only where there are any."""
+
+_FOLDERS = {"voc": [("annotations", ".xml")], "yolo": [("labels", ".txt"), ("segments", ".txt")]}
+"""Format → folders below that of the drawn copies with a file for each image, and its suffix."""
 
 
 @messages_on_console()
 def predict_files(
-    checkpoint: Path,
+    predictor: ImagePredictor[Any],
     sources: Sequence[Path],
     out: Path,
-    score_threshold: float | None = None,
-    device: str = "auto",
+    *,
     tile: tuple[int, int] | None = None,
     overlap: int | None = None,
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Predict for every picture, draw what is found, and write all of it in a form to go on with.
+    """Predict for every image, draw what is found, and write all of it in a form to go on with.
 
     Args:
-        checkpoint: a ``.ckpt`` file of a run.
-        sources: pictures and folders.
-        out: folder for the drawn pictures, which keep their names (and their subfolders).  Of a detector also for the
-            files of ``formats``; of a segmentation model for ``masks/`` (labels as indexed PNGs, names and subfolders
-            kept) and ``classes.json`` (what the labels are, and the pixels of each class in each picture).
-        score_threshold: of a detector: detections below it are left out; None: ``SCORE_THRESHOLD``.
-        device: ``auto``, ``cpu``, ``cuda``, ...
-        tile: of a segmentation model: height and width of tiles, pixels; None: pictures are scaled to the input size.
+        predictor: of objects, or of the class of every pixel.
+        sources: images and folders.
+        out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
+            Of a detector also for the files of ``formats``; of a segmentation model for ``masks/`` (labels as indexed
+            PNGs, names and subfolders kept) and ``classes.json`` (what the labels are, and the pixels of each class in
+            each image).
+        tile: of a segmentation model: height and width of tiles, pixels; None: images are scaled to the input size.
         overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
         formats: of a detector: ``coco`` (``detections.json``, COCO results, and ``images.json``, which file each
             ``image_id`` is, and the categories; of a model of masks also ``detections_masks.json``), ``voc``
-            (``annotations/``, an XML file a picture), ``yolo`` (``labels/`` and, of a model of masks, ``segments/``, a
-            text file a picture, and ``classes.txt``); None: ``coco`` alone.
+            (``annotations/``, an XML file an image), ``yolo`` (``labels/`` and, of a model of masks, ``segments/``, a
+            text file an image, and ``classes.txt``); None: ``coco`` alone.
         overwrite: whether files of ``voc`` and ``yolo`` that exist may be replaced; those of ``coco`` always are.
 
     Raises:
-        DetsegError: no pictures, a checkpoint that cannot be loaded, an option that is not for its kind of model, an
-            output that would overwrite an input; and, after all others are done and written, pictures that cannot be
-            read (``unreadable.txt`` lists them).
+        DetsegError: no images, an option that is not for this kind of model, an output that would overwrite an input;
+            and, after all others are done and written, images that cannot be read (``unreadable.txt`` lists them).
     """
-    pictures = find_pictures(sources)
-    targets = _targets(pictures, out)
-    output = _open_output(checkpoint, out, score_threshold, device, tile, overlap, formats)
-    _check_other_files(output, pictures, targets, overwrite)
+    tiling: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
+    output = _open_output(predictor, out, bool(tiling), formats)
+    images = find_sources(sources)
+    targets = _drawn_copies(images, out)
+    _check_files(output, images, targets, overwrite)
     unreadable: list[DataError] = []
     with MemoryErrors(MEMORY_ADVICE) as errors:
         for image_id, ((path, relative), target) in enumerate(
-            track(list(zip(pictures, targets, strict=True)), description="predicting", console=console), start=1
+            track(list(zip(images, targets, strict=True)), description="predicting", console=console), start=1
         ):
             errors.doing = f"predicting for {path}"
             try:
@@ -83,75 +88,205 @@ def predict_files(
             except DataError as error:  # the others need not suffer
                 unreadable.append(error)
                 continue
-            drawn = output.add(image_id, relative, image)
-            write_picture(target, drawn)
+            found = predictor(image, **tiling)
+            output.add(image_id, relative, found)
+            found.save(target)
         errors.doing = "writing the results"
-        out.mkdir(parents=True, exist_ok=True)
-        logger.info(output.finish())
-    _list_unreadable(unreadable, len(pictures), out / UNREADABLE)
+        with write_errors(out / "any"):  # makes the folder, though every image was unreadable
+            logger.info(output.finish())
+    _list_unreadable(unreadable, len(images), out / UNREADABLE)
 
 
-def _list_unreadable(errors: Sequence[DataError], num_pictures: int, file: Path) -> None:
-    """List in a file what was left out; remove the list of an earlier run where nothing was.
+class DetectionOutput:
+    """Detections in one format or several: COCO (Lin et al. 2014) takes everything, VOC (Everingham et al. 2010) and
+    YOLO text are a file an image, and have no place for masks but polygons.
+
+    Args:
+        out: the folder to write to.
+        classes: the classes that may occur.
+        formats: some of ``EXPORT_FORMATS``.
+        score_threshold: what the predictor leaves out, to be told.
 
     Raises:
-        DataError: something was.
+        ConfigError: an unknown format.
     """
-    if not errors:
-        file.unlink(missing_ok=True)
-        return
-    replace_text(file, "".join(f"{printable(str(error))}\n" for error in errors))
-    more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
-    raise DataError(f"{len(errors)} of {num_pictures} pictures were left out: {'; '.join(map(str, errors[:3]))}{more}")
+
+    def __init__(self, out: Path, classes: ClassTable, formats: Sequence[str], score_threshold: float = 0.0) -> None:
+        for name in formats:
+            if name not in EXPORT_FORMATS:
+                raise ConfigError(f"format: expected one of {', '.join(EXPORT_FORMATS)}, got {name!r}")
+        self.out, self.classes = out, classes
+        self._formats, self._score_threshold = tuple(dict.fromkeys(formats)), score_threshold
+        self._entries: list[dict[str, Any]] = []
+        self._coco = CocoFile(classes)
+        self._with_masks = False
+        self._num_images = self._num_objects = self._num_empty = 0
+
+    def files(self, image: Path) -> list[Path]:
+        """The files for an image, by its path relative to the folder that it was found in.
+
+        Raises:
+            DataError: a format has no place for its name.
+        """
+        if "voc" in self._formats:
+            try:
+                check_xml_text("name", image.as_posix())
+            except ValueError as error:  # a name of a file may hold anything
+                raise DataError(
+                    f"{self._file('annotations', image, '.xml')}: {error}; rename the image, or export another format"
+                ) from error
+        kinds = [kind for name in self._formats for kind in _FOLDERS.get(name, ())]
+        return [self._file(folder, image, suffix) for folder, suffix in kinds]
+
+    def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
+        """Files that are not to be written over without being asked to, since a person may have made them."""
+        names = [self.out / "classes.txt"] if "yolo" in self._formats else []
+        return [file for image in images for file in self.files(image)] + names
+
+    def add(self, image_id: int, image: Path, found: Detections) -> None:
+        """Write the files of an image; COCO's entries are kept.
+
+        Raises:
+            DataError: a file could not be written.
+        """
+        assert found.image is not None  # a predictor's results know it
+        hw = (found.image.shape[0], found.image.shape[1])
+        self._num_images += 1
+        self._num_objects += len(found)
+        self._with_masks |= found.masks is not None
+        if "coco" in self._formats:
+            self._entries += found.to_coco(image_id)
+            self._coco.add(image_id, image.as_posix(), hw)
+        if "voc" in self._formats:
+            (path,) = (file for file in self.files(image) if file.suffix == ".xml")
+            no = np.zeros(len(found), dtype=np.bool_)
+            boxes = found.boxes.astype(np.float64)
+            annotation = VocAnnotation(image.name, hw, tuple(found.names), boxes, difficult=no, truncated=no)
+            folder = "" if image.parent == Path() else image.parent.as_posix()
+            with write_errors(path):
+                write_voc_xml(path, annotation, folder, scores=found.scores.tolist())
+        if "yolo" in self._formats:
+            write_yolo_boxes(self._file("labels", image, ".txt"), hw, found.labels, found.boxes, found.scores)
+            if found.masks is not None:
+                segments = self._file("segments", image, ".txt")
+                self._num_empty += write_yolo_polygons(segments, found.labels, found.masks)
+
+    def finish(self) -> str:
+        """Write what COCO and YOLO have for all images; returns what to tell the user."""
+        written = ["the drawn images"]
+        for name in self._formats:
+            match name:
+                case "coco":
+                    images = {key: self._coco.content[key] for key in ("images", "categories")}
+                    contents = result_files(self._entries, self._with_masks) | {"images.json": images}
+                    for file, content in contents.items():
+                        write_text(self.out / file, json.dumps(content))
+                    without_boxes = [f"{MASK_RESULTS} (without boxes, to score as segm)"] if self._with_masks else []
+                    written += [RESULTS, *without_boxes, "images.json"]
+                case "voc":
+                    written.append("annotations/ (VOC XML)")
+                case "yolo":
+                    write_text(self.out / "classes.txt", "".join(f"{name}\n" for name in self.classes.names))
+                    left_out = f"; {self._num_empty} without a pixel are not in it" if self._num_empty else ""
+                    segments = [f"segments/ (polygons{left_out})"] if self._with_masks else []
+                    written += ["labels/ (YOLO text)", *segments, "classes.txt"]
+        counts = f"{_counted(self._num_objects, 'object')} in {_counted(self._num_images, 'image')}"
+        score = f"score {self._score_threshold:g} or more; a score says how sure the model is, from 0 to 1"
+        text = f"{counts} ({score}); written to {self.out}: {', '.join(written)}"
+        if self._num_objects or not self._num_images or not self._score_threshold:
+            return text
+        return f"{text}\nno object scored that much: try a lower score, such as --score 0.05, or train longer"
+
+    def _file(self, folder: str, image: Path, suffix: str) -> Path:
+        return (self.out / folder / image).with_suffix(suffix)
+
+
+class LabelOutput:
+    """Labels as indexed PNGs in ``masks/``; what they mean, and how many pixels each class has, in ``classes.json``."""
+
+    def __init__(self, out: Path, classes: ClassTable) -> None:
+        self.out, self.classes = out, classes
+        self._images: list[dict[str, Any]] = []
+
+    def files(self, image: Path) -> list[Path]:
+        """The labels of the image."""
+        return [(self.out / "masks" / image).with_suffix(".png")]
+
+    def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
+        """None: labels are replaced."""
+        return []
+
+    def add(self, image_id: int, image: Path, found: SegmentationMap) -> None:
+        """Write the labels of an image."""
+        (mask,) = self.files(image)
+        found.save_png(mask)
+        sizes = {"height": found.hw[0], "width": found.hw[1], "pixels": found.areas}
+        names = {"file_name": image.as_posix(), "mask": mask.relative_to(self.out).as_posix()}
+        self._images.append(names | sizes)
+
+    def finish(self) -> str:
+        """Write ``classes.json``; returns what to tell the user."""
+        rows = zip(self.classes.names, class_colors(self.classes.names), strict=True)
+        classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
+        write_text(self.out / "classes.json", json.dumps({"classes": classes, "images": self._images}))
+        return (
+            f"{_counted(len(self._images), 'image')}; written to {self.out}: the drawn images, masks/ (the label of "
+            f"each pixel, as indexed PNGs), classes.json (what the labels mean, and their pixels)"
+        )
 
 
 def _open_output(
-    checkpoint: Path,
-    out: Path,
-    score_threshold: float | None,
-    device: str,
-    tile: tuple[int, int] | None,
-    overlap: int | None,
-    formats: Sequence[str] | None,
-) -> Output:
-    """What predicts and writes for the checkpoint's kind of model.
+    predictor: ImagePredictor[Any], out: Path, tiled: bool, formats: Sequence[str] | None
+) -> DetectionOutput | LabelOutput:
+    """What writes for the kind of predictor.
 
     Raises:
-        DetsegError: the checkpoint cannot be loaded, or an option is not for its kind of model.
+        ConfigError: an option is not for it.
     """
-    predictor = load_predictor(checkpoint, device)
-    if isinstance(predictor, SegmentationPredictor):
-        if score_threshold is not None:
-            raise ConfigError(
-                f"{checkpoint}: is a segmentation model, which gives every pixel a class; a score threshold is for "
-                f"detectors, leave it out"
-            )
-        if formats is not None:
-            raise ConfigError(
-                f"{checkpoint}: is a segmentation model, whose labels are written as indexed PNGs; a format "
-                f"({', '.join(formats)}) is for detectors, leave it out"
-            )
-        return SegmentationOutput(predictor, out, tile, overlap)
-    if tile is not None or overlap is not None:
-        raise ConfigError(f"{checkpoint}: is a detector; tile and overlap are for segmentation models, leave them out")
-    threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
-    detector = Predictor(predictor.model, predictor.classes, predictor.input_hw, predictor.device, threshold)
-    return DetectionOutput(detector, out, ["coco"] if formats is None else formats)
+    if isinstance(predictor, Predictor):
+        if tiled:
+            raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
+        return DetectionOutput(out, predictor.classes, formats or EXPORT_FORMATS[:1], predictor.score_threshold)
+    if formats is not None:
+        raise ConfigError(
+            f"a format ({', '.join(formats)}) is for detectors, and this is a segmentation model, whose labels are "
+            f"written as indexed PNGs; leave it out"
+        )
+    return LabelOutput(out, predictor.classes)
 
 
-def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
-    """Where each picture's drawn copy goes.
+def find_sources(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The images that files and folders stand for, each with its path relative to the folder that it was found in.
+
+    Sub-folders and links are followed as ``find_images`` does it.
 
     Raises:
-        DataError: nowhere: the copy would overwrite a picture (be it through a link) or another copy, or cannot be
-            written in its format.
+        DataError: a source does not exist, cannot be read, or holds no images.
+    """
+    found = []
+    for source in sources:
+        if source.is_file():
+            found.append((source, Path(source.name)))
+        elif source.is_dir():
+            inside = find_images(source)
+            if not inside:
+                raise DataError(f"{source}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            found += [(source / path, path) for path in inside]
+        else:
+            raise DataError(f"{source}: no such file or folder")
+    return found
+
+
+def _drawn_copies(images: list[tuple[Path, Path]], out: Path) -> list[Path]:
+    """Where the drawn copy of each image goes.
+
+    Raises:
+        DataError: an image lies in ``out``, or its copy cannot be written in its format.
     """
     # PGM holds grey only, and the drawings are coloured.
-    names = [path.with_suffix(".png") if path.suffix.lower() == ".pgm" else path for _, path in pictures]
-    targets = [out / name for name in names]
-    _refuse_clashes((path, target) for (path, _), target in zip(pictures, targets, strict=True))
+    targets = [out / (name.with_suffix(".png") if name.suffix.lower() == ".pgm" else name) for _, name in images]
     real_out = out.resolve()
-    for (path, relative), target in zip(pictures, targets, strict=True):
+    for (path, relative), target in zip(images, targets, strict=True):
         source = path.parents[len(relative.parts) - 1].resolve()
         if real_out in path.resolve().parents and real_out not in source.parents:
             raise DataError(
@@ -162,27 +297,29 @@ def _targets(pictures: list[tuple[Path, Path]], out: Path) -> list[Path]:
     return targets
 
 
-def _check_other_files(output: Output, pictures: list[tuple[Path, Path]], targets: list[Path], overwrite: bool) -> None:
-    """Refuse files beside the drawn copies that would overwrite these, one another, a picture, or other work.
-
-    Args:
-        output: says which files it will write.
-        pictures: as ``find_pictures`` gives them.
-        targets: the drawn copy of each.
-        overwrite: whether files that exist may be replaced.
+def _check_files(
+    output: DetectionOutput | LabelOutput, images: list[tuple[Path, Path]], targets: list[Path], overwrite: bool
+) -> None:
+    """Refuse files that would overwrite an image (be it through a link), one another, or other work.
 
     Raises:
         DataError: they would.
     """
-    files = [(path, target) for (path, _), target in zip(pictures, targets, strict=True)]
-    for path, relative in pictures:
-        files += [(path, file) for file in output.written_with(relative)]
-    sources = {_identity(path) for path, _ in pictures}
-    for _, file in files:
+    files = [(path, target) for (path, _), target in zip(images, targets, strict=True)]
+    files += [(path, file) for path, relative in images for file in output.files(relative)]
+    owners: dict[Path, Path] = {}
+    sources = {_identity(path) for path, _ in images}
+    for image, file in files:
         if (identity := _identity(file)) and identity in sources:
-            raise DataError(f"{file}: is a picture to predict for and would be overwritten; choose another --out")
-    _refuse_clashes(files)
-    for file in () if overwrite else output.must_not_exist([relative for _, relative in pictures]):
+            raise DataError(f"{file}: is an image to predict for and would be overwritten; choose another --out")
+        place = file.resolve()  # two names may be links to one file
+        if place in owners:
+            raise DataError(
+                f"{file}: two images would be written here, {owners[place]} and {image}; rename one of them, or "
+                "predict them into different --out folders"
+            )
+        owners[place] = image
+    for file in () if overwrite else output.must_not_exist([relative for _, relative in images]):
         if file.exists():
             raise DataError(
                 f"{file}: exists, and may be somebody's work; choose another --out, or replace it with --overwrite"
@@ -198,43 +335,20 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _refuse_clashes(files: Iterable[tuple[Path, Path]]) -> None:
-    """Refuse to write a file twice.
-
-    Args:
-        files: each picture with a file that will be written for it.
+def _list_unreadable(errors: Sequence[DataError], num_images: int, file: Path) -> None:
+    """List in a file what was left out; remove the list of an earlier run where nothing was.
 
     Raises:
-        DataError: one file for two pictures.
+        DataError: something was.
     """
-    owners: dict[Path, Path] = {}
-    for picture, file in files:
-        place = file.resolve()  # two names may be links to one file
-        if place in owners:
-            raise DataError(
-                f"{file}: two pictures would be written here, {owners[place]} and {picture}; rename one of them, or "
-                "predict them into different --out folders"
-            )
-        owners[place] = picture
+    if not errors:
+        file.unlink(missing_ok=True)
+        return
+    with atomic_write(file, "w", encoding="utf-8", errors="backslashreplace") as lines:
+        lines.writelines(f"{printable(str(error))}\n" for error in errors)
+    more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
+    raise DataError(f"{len(errors)} of {num_images} images were left out: {'; '.join(map(str, errors[:3]))}{more}")
 
 
-def find_pictures(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """The pictures that files and folders stand for, each with its path relative to the folder that it was found in.
-
-    Sub-folders and links are followed as ``find_images`` does it.
-
-    Raises:
-        DataError: a source does not exist, cannot be read, or holds no pictures.
-    """
-    found = []
-    for source in sources:
-        if source.is_file():
-            found.append((source, Path(source.name)))
-        elif source.is_dir():
-            inside = find_images(source)
-            if not inside:
-                raise DataError(f"{source}: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})")
-            found += [(source / path, path) for path in inside]
-        else:
-            raise DataError(f"{source}: no such file or folder")
-    return found
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -12,13 +12,14 @@ from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.processes import resolve_device
 from detseg.predict.predictor import ImagePredictor
+from detseg.structures import SCORE_THRESHOLD
 from detseg.tasks import kind_of
 
 
 def load_predictor(
     checkpoint: str | Path,
     device: str = "auto",
-    score_threshold: float = 0.0,
+    score_threshold: float | None = None,
     *,
     compile: bool = False,
     model: nn.Module | None = None,
@@ -28,8 +29,9 @@ def load_predictor(
     Args:
         checkpoint: a ``.ckpt`` file of a run; its averaged weights are used where it has them.
         device: ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
-        score_threshold: of a detector: detections below it are left out; 0 keeps all that evaluation counts (scores
-            above the model's own, very low threshold). 0.25 to 0.5 suits most applications.
+        score_threshold: of a detector: detections below it are left out, in [0, 1]; 0 keeps all that evaluation counts
+            (scores above the model's own, very low threshold). None: 0.3; the table of an evaluation says which is best
+            for each class.
         compile: have the networks compiled by torch.compile at the first image, which takes seconds to minutes;
             results then differ from evaluation's by rounding. On a CPU it needs a C++ compiler.
         model: a module of your own, whose weights the checkpoint holds; None: the model that its settings describe.
@@ -47,12 +49,13 @@ def load_predictor(
     target = find_device(device)  # first, since it is quick to say
     trained, config, contents = load_model(Path(checkpoint), model)
     kind = kind_of(config.model)
-    if score_threshold != 0 and not kind.finds_objects:
+    if score_threshold is not None and not kind.finds_objects:
         raise ConfigError(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
-            f"score threshold; got {score_threshold}, leave it out"
+            f"score threshold; got {score_threshold:g}, leave it out"
         )
-    options: dict[str, Any] = {"score_threshold": score_threshold} if kind.finds_objects else {}
+    threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
+    options: dict[str, Any] = {"score_threshold": threshold} if kind.finds_objects else {}
     return kind.predictor()(trained, contents.classes, config.data.input_hw, target, compile=compile, **options)
 
 

@@ -1,28 +1,38 @@
-"""What predictors of every task share: forms of images, batches, the letterbox, the device."""
+"""Predictors: images as applications hold them → results in pixels of these images.
+
+One prediction is three steps, which every kind of predictor shares: ``preprocess``, the network, a postprocess.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from detseg.errors import ConfigError, DetsegError
 from detseg.models.compile import compile_networks
 from detseg.models.fuse import fuse
-from detseg.ops.letterbox import Letterbox, stack_images, to_float
-from detseg.predict.images import ImageLike, not_an_image, to_array
-from detseg.structures import ClassTable, UInt8Array
+from detseg.models.yolo.detector import YoloDetector
+from detseg.ops.letterbox import stack_images, to_float
+from detseg.predict.postprocess import postprocess_detections, postprocess_logits
+from detseg.predict.preprocess import ImageLike, not_an_image, preprocess, to_array
+from detseg.predict.results import Detections, SegmentationMap
+from detseg.predict.tiles import Tiling, label_tiles
+from detseg.structures import SCORE_THRESHOLD, ClassTable, UInt8Array
 
-Result = TypeVar("Result")
+Result = TypeVar("Result", Detections, SegmentationMap)
 
 
 class ImagePredictor(ABC, Generic[Result]):
-    """Predicts for images as they come; one ``Result`` an image.
+    """Predicts for images as they come; one ``Result`` an image, which knows its image and its path.
 
     Args:
         model: the network; it stays as it is, a fused copy of it predicts (``detseg.models.fuse``).
@@ -48,6 +58,12 @@ class ImagePredictor(ABC, Generic[Result]):
             compile_networks(self.model)
         self.classes = classes
         self.input_hw = input_hw
+
+    def __repr__(self) -> str:
+        names = ", ".join([*self.classes.names[:10], *(["…"] if len(self.classes) > 10 else [])])
+        classes = f"{len(self.classes)} {'class' if len(self.classes) == 1 else 'classes'} ({names})"
+        height, width = self.input_hw
+        return f"{type(self).__name__}({type(self.model).__name__}, {classes}, input {height} x {width}, {self.device})"
 
     @overload
     def __call__(self, images: ImageLike, batch_size: int = 1) -> Result: ...
@@ -78,7 +94,12 @@ class ImagePredictor(ABC, Generic[Result]):
 
     @abstractmethod
     def _predict(self, images: list[UInt8Array]) -> list[Result]:
-        """The results of a batch of images."""
+        """The results of a batch of images: preprocess, network, postprocess."""
+
+    def _network(self, inputs: Tensor) -> Any:
+        """What the model predicts for (B, 3, H, W) uint8."""
+        model: Any = self.model  # an nn.Module that satisfies the task's contract
+        return model.predict(to_float(inputs.to(self.device)))
 
     def _call(
         self,
@@ -98,20 +119,173 @@ class ImagePredictor(ABC, Generic[Result]):
         if not isinstance(images, list | tuple):
             raise not_an_image(images)
         for start in range(0, len(images), batch_size):
-            yield from predict([to_array(image) for image in images[start : start + batch_size]])
+            given = images[start : start + batch_size]
+            arrays = [to_array(image) for image in given]
+            for image, array, result in zip(given, arrays, predict(arrays), strict=True):
+                yield replace(result, image=array, path=Path(image) if isinstance(image, str | Path) else None)
 
-    def _at_input_size(self, images: list[UInt8Array]) -> Iterator[tuple[Any, Letterbox]]:
-        """What the model predicts for each image in a letterbox, and the letterbox, which leads back."""
-        letterboxes = [Letterbox.fit((image.shape[0], image.shape[1]), self.input_hw) for image in images]
-        inputs = [letterbox.apply(image) for letterbox, image in zip(letterboxes, images, strict=True)]
-        return zip(self._network(inputs), letterboxes, strict=True)
+
+class Predictor(ImagePredictor[Detections]):
+    """Finds objects in images as they come: ``Detections`` in pixels of the original image, best first.
+
+    An image gets exactly the detections that evaluation computed for it (the same letterbox, the same float32), less
+    those that score below ``score_threshold``.
+
+    Args:
+        model: the detector.
+        classes: names of its labels.
+        input_hw: height and width of the network input, pixels.
+        device: where to compute.
+        score_threshold: detections below it are left out; 0 keeps all that evaluation counts.
+        compile: see ``ImagePredictor``.
+
+    Raises:
+        ValueError: ``score_threshold`` is not in [0, 1].
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: ClassTable,
+        input_hw: tuple[int, int],
+        device: torch.device | str = "cpu",
+        score_threshold: float = SCORE_THRESHOLD,
+        *,
+        compile: bool = False,
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ValueError(f"score_threshold: expected a number from 0 to 1, got {score_threshold}")
+        super().__init__(model, classes, input_hw, device, compile=compile)
+        self.score_threshold = score_threshold
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, score_threshold={self.score_threshold:g})"
 
     @torch.no_grad()
-    def _network(self, inputs: list[UInt8Array]) -> Any:
-        """What the model predicts for arrays of one size: for each, one entry along the first dimension."""
-        return self._found(to_float(stack_images(inputs).to(self.device)))
+    def _predict(self, images: list[UInt8Array]) -> list[Detections]:
+        inputs, letterboxes = preprocess(images, self.input_hw)
+        outputs = self._network(inputs)
+        return [
+            postprocess_detections(found, letterbox, self.classes, self.score_threshold)
+            for found, letterbox in zip(outputs, letterboxes, strict=True)
+        ]
 
-    def _found(self, images: Tensor) -> Any:
-        """What the model predicts for (B, 3, H, W) float32 images in [0, 1]."""
-        model: Any = self.model  # an nn.Module that satisfies the task's contract
-        return model.predict(images)
+    def _network(self, inputs: Tensor) -> Any:
+        if isinstance(self.model, YoloDetector):
+            # The same, without the thousand candidates below the threshold, which would take longer than all the rest.
+            return self.model.predict(to_float(inputs.to(self.device)), self.score_threshold)
+        return super()._network(inputs)
+
+
+class _MapOptions(TypedDict, total=False):
+    tile: tuple[int, int] | None
+    overlap: int | None
+    probabilities: bool
+
+
+class SegmentationPredictor(ImagePredictor[SegmentationMap]):
+    """Labels the pixels of images as they come: a ``SegmentationMap`` in the size of the original image.
+
+    An image gets exactly the labels that evaluation computed for it: the same letterbox to ``input_hw``, the same
+    float32.  With tiles it is not scaled: what the network was trained to see at ``input_hw`` it then sees at the
+    image's own scale.
+
+    Args:
+        model: the segmenter.
+        classes: names of its labels.
+        input_hw: height and width of the network input, pixels.
+        device: where to compute.
+        compile: see ``ImagePredictor``.
+    """
+
+    @overload
+    def __call__(self, images: ImageLike, batch_size: int = 1, **options: Unpack[_MapOptions]) -> SegmentationMap: ...
+
+    @overload
+    def __call__(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
+    ) -> list[SegmentationMap]: ...
+
+    def __call__(
+        self,
+        images: ImageLike | list[ImageLike],
+        batch_size: int = 1,
+        *,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        probabilities: bool = False,
+    ) -> SegmentationMap | list[SegmentationMap]:
+        """Label the pixels of one image, or of each of a list.
+
+        Args:
+            images: a path, array or PIL image, or a list of these.
+            batch_size: how many images of a list, or tiles of an image, the network sees at a time.
+            tile: height and width of tiles, pixels, multiples of the model's coarsest stride; None: the whole image is
+                scaled to ``input_hw``.  An image that fits into one tile is seen whole, at its own scale.
+            overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
+            probabilities: also return them, (C, H, W) float32: 4 C times the memory of the labels.
+
+        Returns:
+            A ``SegmentationMap`` in the size of the original image (EXIF orientation applied); a list for a list.
+
+        Raises:
+            DataError: a file is missing or no image.
+            TypeError: not an image, nor a list of images.
+            ValueError: an array is no uint8 image.
+            ConfigError: ``tile`` or ``overlap`` does not suit the model.
+            DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
+        """
+        return self._call(images, batch_size, self._way(batch_size, tile, overlap, probabilities))
+
+    def stream(
+        self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
+    ) -> Iterator[SegmentationMap]:
+        """As calling with a list, but one result after the other, so that memory does not grow with the list."""
+        return self._stream(images, batch_size, self._way(batch_size, **options))
+
+    def _way(
+        self,
+        batch_size: int,
+        tile: tuple[int, int] | None = None,
+        overlap: int | None = None,
+        probabilities: bool = False,
+    ) -> Callable[[list[UInt8Array]], list[SegmentationMap]]:
+        if tile is None:
+            if overlap is not None:
+                raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
+            return partial(self._predict, probabilities=probabilities)
+        model: Any = self.model  # an nn.Module that satisfies the Segmenter contract
+        tiling = Tiling.of(tile, overlap, model.stride)
+        return partial(self._predict_tiled, tiling=tiling, batch_size=batch_size, probabilities=probabilities)
+
+    @torch.no_grad()
+    def _predict(self, images: list[UInt8Array], probabilities: bool = False) -> list[SegmentationMap]:
+        inputs, letterboxes = preprocess(images, self.input_hw)
+        logits = self._network(inputs)
+        return [
+            postprocess_logits(one, letterbox, self.classes, probabilities)
+            for one, letterbox in zip(logits, letterboxes, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _predict_tiled(
+        self, images: list[UInt8Array], tiling: Tiling, batch_size: int, probabilities: bool
+    ) -> list[SegmentationMap]:
+        def logits_of(tiles: list[UInt8Array]) -> Tensor:
+            return self._network(stack_images(tiles))
+
+        results = []
+        for image in images:
+            labels, chances = label_tiles(image, tiling, logits_of, len(self.classes), batch_size, probabilities)
+            results.append(SegmentationMap(labels, self.classes, chances))
+        return results
+
+    def _network(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = super()._network(inputs)
+        # The highest of NaNs would be class 0, whatever the image.
+        if logits.numel() and not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
+            raise DetsegError(
+                "the model's logits are NaN or infinite, so there are no labels; take another checkpoint of its run, "
+                "or train again with a lower optimizer.lr"
+            )
+        return logits

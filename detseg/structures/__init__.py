@@ -3,32 +3,37 @@
 Boxes are always xyxy in absolute pixels, 0-based and half-open: a box over a whole image is ``(0, 0, W, H)``.
 Labels are 0-based and contiguous; detection has no background index. Semantic maps hold one label per pixel, and
 ``IGNORE_LABEL`` where a pixel is ignored.
+
+The structures of tensors load on first use: what a data set or a runtime without torch needs is NumPy alone.
 """
 
 from __future__ import annotations
 
-from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
-from detseg.structures.batches import Batch, BoxTargets
-from detseg.structures.detections import DetectorOutput
-from detseg.structures.masks import InstanceMasks, RoiMasks
-from detseg.structures.samples import (
+from typing import TYPE_CHECKING, Any
+
+from detseg.structures.conventions import (
     IGNORE_LABEL,
     MAX_CLASSES,
-    ClassTable,
-    ImageAnnotations,
-    Sample,
-    is_plain_text,
+    SCORE_THRESHOLD,
+    BoolArray,
+    FloatArray,
+    IntArray,
+    UInt8Array,
 )
-from detseg.structures.segmentation import SegmentationMap
+from detseg.structures.masks import InstanceMasks
+from detseg.structures.samples import ClassTable, ImageAnnotations, Sample, is_plain_text
+
+if TYPE_CHECKING:
+    from detseg.structures.tensors import Batch, BoxTargets, DetectorOutput, RoiMasks
 
 __all__ = [
     "IGNORE_LABEL",
     "MAX_CLASSES",
+    "SCORE_THRESHOLD",
     "Batch",
     "BoolArray",
     "BoxTargets",
     "ClassTable",
-    "Detections",
     "DetectorOutput",
     "FloatArray",
     "ImageAnnotations",
@@ -36,9 +41,14 @@ __all__ = [
     "IntArray",
     "RoiMasks",
     "Sample",
-    "SegmentationMap",
     "UInt8Array",
     "is_plain_text",
 ]
 
-Detections = DetectorOutput
+
+def __getattr__(name: str) -> Any:
+    if name in ("Batch", "BoxTargets", "DetectorOutput", "RoiMasks"):
+        from detseg.structures import tensors
+
+        return getattr(tensors, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

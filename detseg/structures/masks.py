@@ -1,19 +1,17 @@
-"""The masks of the objects of one image: as run lengths, and as the small grids that a network predicts.
+"""The masks of the objects of one image as run lengths.
 
-Letters for dimensions: N objects, H and W pixels of the image, M cells along a side of a grid.
+Letters for dimensions: N objects, H and W pixels of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from detseg.ops.masks import decode_mask, decode_part, encode_mask, mask_areas, mask_bounds, paste_grid
-from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array, check_boxes
+from detseg.ops.masks import decode_mask, decode_part, encode_mask, mask_areas, mask_bounds
+from detseg.structures.conventions import BoolArray, FloatArray, IntArray, UInt8Array
 
 
 @dataclass(frozen=True)
@@ -69,47 +67,3 @@ class InstanceMasks:
         if masks.ndim != 3:
             raise ValueError(f"masks: expected shape (N, H, W), got {masks.shape}")
         return cls((masks.shape[1], masks.shape[2]), tuple(encode_mask(mask) for mask in masks))
-
-
-@dataclass(frozen=True, eq=False)
-class RoiMasks:
-    """The masks of N objects as a network predicts them: probabilities in the cells of a grid over each object.
-
-    Attributes:
-        probabilities: (N, M, M) float32 in [0, 1].
-        regions: (N, 4) float32 xyxy that the grids cover, in the pixels of the detections' boxes; not clipped.
-        threshold: smallest probability of a pixel of the object, in (0, 1].
-    """
-
-    probabilities: Tensor
-    regions: Tensor
-    threshold: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_boxes(self.regions)
-        grids = self.probabilities
-        if grids.ndim != 3 or len(grids) != len(self.regions) or grids.dtype != torch.float32:
-            raise ValueError(
-                f"probabilities: expected float32 of shape ({len(self.regions)}, M, M), got {grids.dtype} of "
-                f"{tuple(grids.shape)}"
-            )
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold: expected a number above 0 and up to 1, got {self.threshold}")
-
-    def __len__(self) -> int:
-        return len(self.regions)
-
-    def __getitem__(self, item: slice | Tensor) -> RoiMasks:
-        return replace(self, probabilities=self.probabilities[item], regions=self.regions[item])
-
-    def cpu(self) -> RoiMasks:
-        """The same grids on the CPU."""
-        return replace(self, probabilities=self.probabilities.cpu(), regions=self.regions.cpu())
-
-    def paste(self, hw: tuple[int, int]) -> InstanceMasks:
-        """The masks in the image of the regions, of height and width ``hw`` pixels."""
-        grids = self.probabilities.detach().cpu().numpy()
-        regions = self.regions.detach().cpu().tolist()
-        return InstanceMasks(
-            hw, tuple(paste_grid(grid, region, hw, self.threshold) for grid, region in zip(grids, regions, strict=True))
-        )

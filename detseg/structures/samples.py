@@ -11,15 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detseg.structures.arrays import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures.conventions import BoolArray, FloatArray, IntArray, UInt8Array
 from detseg.structures.masks import InstanceMasks
-
-IGNORE_LABEL = 255
-"""Label of ignored pixels of a semantic map: void, crowd, padding. They count neither in losses nor in metrics."""
-
-MAX_CLASSES = 255
-"""Most classes of a semantic map, beside ``IGNORE_LABEL``."""
-
 
 _NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories of control characters, surrogates, and separators of lines and paragraphs."""

@@ -17,7 +17,7 @@ from detseg.factory.yolo import head_strides
 from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox, to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import Batch, BoxTargets, ClassTable, FloatArray, InstanceMasks, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, FloatArray, InstanceMasks, UInt8Array
 from detseg.tasks.kind import AnyDataset, TaskKind
 
 if TYPE_CHECKING:
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
     from detseg.data.datasets.contract import EvalSource
     from detseg.data.datasets.detection import DetectionDataset
     from detseg.metrics.detection import DetectionEvaluator
-    from detseg.predict.detection import Predictor
+    from detseg.predict.predictor import Predictor
 
-DRAWN_SCORE = 0.3
-"""Detections below this score are not drawn."""
 logger = logging.getLogger("detseg")
 
 
@@ -98,14 +96,14 @@ class Detection(TaskKind):
         images = batch.images[:limit]
         pictures = []
         for image, found in zip(to_arrays(images), model.predict(to_float(images)), strict=True):
-            shown = found.cpu()[found.cpu().scores >= DRAWN_SCORE]
+            shown = found.cpu()[found.cpu().scores >= SCORE_THRESHOLD]
             masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
             pictures.append(draw_boxes(image, shown.boxes, shown.labels, classes.names, shown.scores, masks))
         return pictures
 
     def predictor(self) -> type[Predictor]:
         """See ``TaskKind``."""
-        from detseg.predict.detection import Predictor  # the package `predict` asks for kinds itself
+        from detseg.predict.predictor import Predictor  # the package `predict` asks for kinds itself
 
         return Predictor
 

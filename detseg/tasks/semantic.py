@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from detseg.data.build import Split
     from detseg.data.datasets.contract import EvalSource
     from detseg.metrics.segmentation import SegmentationEvaluator
-    from detseg.predict.segmentation import SegmentationPredictor
+    from detseg.predict.predictor import SegmentationPredictor
 
 logger = logging.getLogger("detseg")
 
@@ -81,11 +81,11 @@ class SemanticSegmentation(TaskKind):
 
     def predictor(self) -> type[SegmentationPredictor]:
         """See ``TaskKind``."""
-        from detseg.predict.segmentation import SegmentationPredictor  # the package `predict` asks for kinds itself
+        from detseg.predict.predictor import SegmentationPredictor  # the package `predict` asks for kinds itself
 
         return SegmentationPredictor
 
 
 def _draw(images: Tensor, semantic: Tensor, classes: ClassTable) -> list[UInt8Array]:
     pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
-    return [draw_semantic(image, labels, background=classes.background) for image, labels in pairs]
+    return [draw_semantic(image, labels, classes.names) for image, labels in pairs]

@@ -69,6 +69,8 @@ def test_weights_and_metrics_are_those_of_the_checkpoint(
     expected, found = read_model_checkpoint(tiny_run.best), read_model_checkpoint(out)
     assert (found.config, found.classes, found.epoch) == (expected.config, expected.classes, expected.epoch)
     assert all(torch.equal(value, found.weights[name]) for name, value in expected.weights.items())
+    (tmp_path / "plain").touch()
+    assert out.stat().st_mode == (tmp_path / "plain").stat().st_mode  # as the user's umask has it
     result = evaluate_checkpoint(out, "val", device="cpu").to_dict()
     assert result == evaluate_checkpoint(tiny_run.best, "val", device="cpu").to_dict()
     assert (tmp_path / "evaluation_val_tiny.json").is_file()

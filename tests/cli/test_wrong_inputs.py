@@ -134,22 +134,25 @@ EVALUATE = [
 
 PREDICT = [
     (
-        ["nowhere.ckpt", "empty", "--out", "new"],
-        f"empty: holds no pictures ({', '.join(sorted(IMAGE_SUFFIXES))})",
+        [BEST, "empty", "--out", "new"],
+        f"empty: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})",
     ),
     ([BEST, "nowhere", "--out", "new"], "nowhere: no such file or folder"),
     (
         [BEST, "unreadable_val/JPEGImages/val03.png", "--out", "new"],
-        f"1 of 1 pictures were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
+        f"1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
     ),
-    ([BEST, "unreadable_val/JPEGImages", "--out", "file"], "file: File exists"),
+    (
+        [BEST, "unreadable_val/JPEGImages", "--out", "file"],
+        "file/test00.png: could not be written (File exists); is there space, and the right to write?",
+    ),
     (
         [BEST, "unreadable_val/JPEGImages", "--out", "new", "--tile", "64", "64"],
-        f"{BEST}: is a detector; tile and overlap are for segmentation models, leave them out",
+        "tile and overlap are for segmentation models, and this is a detector; leave them out",
     ),
     (
         [BEST, "unreadable_val/JPEGImages", "--out", "new", "--overlap", "8"],
-        f"{BEST}: is a detector; tile and overlap are for segmentation models, leave them out",
+        "tile and overlap are for segmentation models, and this is a detector; leave them out",
     ),
 ]
 

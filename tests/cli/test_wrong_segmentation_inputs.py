@@ -148,8 +148,8 @@ EVALUATE = [
 PREDICT = [
     (
         [BEST, "colored/JPEGImages", "--out", "new", "--score", "0.5"],
-        f"{BEST}: is a segmentation model, which gives every pixel a class; a score threshold is for detectors, leave "
-        "it out",
+        f"{BEST}: is a segmentation model (unet), which gives every pixel a class and has no score threshold; got 0.5, "
+        "leave it out",
     ),
     (
         [BEST, "colored/JPEGImages", "--out", "new", "--tile", "30", "32"],

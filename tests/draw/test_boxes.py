@@ -7,12 +7,11 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-import torch
-from PIL import ImageDraw, ImageFont
+from PIL import ImageFont
 
-from detseg.draw import class_color, contact_sheet, draw_boxes, draw_detections
+from detseg.draw import class_color, class_colors, draw_boxes, enlargement
 from detseg.draw import text as lettering
-from detseg.structures import ClassTable, DetectorOutput, UInt8Array
+from detseg.structures import UInt8Array
 from tests.shared_data import shared_data
 
 GREY = 90
@@ -28,16 +27,8 @@ def changed(picture: UInt8Array) -> np.ndarray:
     return mask
 
 
-def detections(
-    boxes: list[list[float]], scores: list[float], labels: list[int], names: tuple[str, ...]
-) -> DetectorOutput:
-    return DetectorOutput(
-        torch.tensor(boxes, dtype=torch.float32), torch.tensor(scores), torch.tensor(labels), ClassTable(names)
-    )
-
-
 def test_a_box_is_outlined_on_its_own_pixels() -> None:
-    picture = draw_boxes(grey(200, 200), [[50, 80, 150, 180]], [0], ["a"])
+    picture = draw_boxes(grey(200, 200), [[50, 80, 150, 180]], [0], ["a"], scale=1)
     below = changed(picture)[100:]  # rows that the label does not reach
     rows, columns = np.nonzero(below)
     assert (rows.max() + 100, columns.min(), columns.max()) == (179, 50, 149)  # half-open: 180 and 150 stay free
@@ -47,52 +38,12 @@ def test_a_box_is_outlined_on_its_own_pixels() -> None:
 
 def test_the_picture_passed_in_is_not_changed() -> None:
     image = grey(50, 50)
-    picture = draw_boxes(image, [[5, 20, 40, 40]], [0], ["a"])
+    image.flags.writeable = False
+    picture = draw_boxes(image, [[5, 20, 40, 40]], [0], ["a"], scale=1)
     assert not changed(image).any()
     assert changed(picture).any()
     assert picture.shape == (50, 50, 3)
     assert picture.dtype == np.uint8
-
-
-def test_a_read_only_picture_can_be_drawn_on() -> None:
-    image = grey(50, 50)
-    image.flags.writeable = False
-    assert changed(draw_boxes(image, [[5, 20, 40, 40]], [0], ["a"])).any()
-
-
-def test_no_boxes_leave_the_picture_as_it_is() -> None:
-    assert not changed(draw_boxes(grey(40, 60), np.zeros((0, 4)), [], ["a"])).any()
-    assert not changed(draw_detections(grey(40, 60), DetectorOutput.empty())).any()
-
-
-@pytest.mark.parametrize("corner", [(0, 0), (1960, 0), (0, 1960), (1960, 1960), (980, 3)])
-def test_labels_stay_inside_the_picture(corner: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    size = 2000
-    strips: list[tuple[float, ...]] = []
-    rectangle = ImageDraw.ImageDraw.rectangle
-
-    def watched(self: ImageDraw.ImageDraw, xy: tuple[float, ...], **kwargs: object) -> None:
-        if "fill" in kwargs:
-            strips.append(xy)
-        rectangle(self, xy, **kwargs)  # type: ignore[arg-type]  # handed on as it came
-
-    monkeypatch.setattr(ImageDraw.ImageDraw, "rectangle", watched)
-    draw_boxes(grey(size, size), [[*corner, corner[0] + 40, corner[1] + 40]], [0], ["a long name of a class"], [0.5])
-    (left, top, right, bottom) = strips[0]
-    assert 0 <= left < right < size
-    assert 0 <= top < bottom < size
-
-
-def test_lines_and_letters_grow_with_the_picture() -> None:
-    small, large = (
-        changed(draw_boxes(grey(s, s), [[s / 4, s / 2, s * 0.75, s * 0.9]], [0], ["a"])) for s in (160, 4000)
-    )
-    line_small, line_large = small[120].sum() // 2, large[3000].sum() // 2  # a row through both vertical lines
-    assert line_small == 1
-    assert 8 <= line_large <= 16
-    strip = {s: np.flatnonzero(mask[: s // 2].any(axis=1)).size for s, mask in ((160, small), (4000, large))}
-    assert 8 <= strip[160] <= 16  # rows of the label: legible, and no tenth of the picture
-    assert 60 <= strip[4000] <= 160
 
 
 def test_a_name_too_long_for_the_picture_keeps_its_score() -> None:
@@ -102,38 +53,66 @@ def test_a_name_too_long_for_the_picture_keeps_its_score() -> None:
     assert font.getlength(text) <= 100
 
 
-def test_the_best_detection_lies_on_top() -> None:
-    boxes = [[20.0, 40.0, 80.0, 90.0]] * 2
-    picture = draw_detections(grey(100, 100), detections(boxes, [0.9, 0.2], [1, 0], ("a", "b")))
-    assert picture[89, 50].tolist() == list(class_color(1))
+def strips(picture: UInt8Array, label: int = 0) -> np.ndarray:
+    """(H, W) bool: the pixels in the colour of a class, its outlines thinned away, so that filled strips are left."""
+    own = (picture == class_color(label)).all(axis=2).astype(np.uint8)
+    return cv2.morphologyEx(own, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8)).astype(bool)
 
 
-def test_detections_draw_is_draw_detections_above_the_threshold() -> None:
-    found = detections([[10, 30, 40, 60], [50, 30, 90, 90]], [0.9, 0.2], [0, 1], ("a", "b"))
-    picture = found.draw(grey(100, 100), score_threshold=0.5)
-    np.testing.assert_array_equal(picture, draw_detections(grey(100, 100), found[:1]))
-    assert not changed(picture)[:, 60:].any()
+@pytest.mark.parametrize("corner", [(0, 0), (560, 0), (0, 560), (560, 560), (280, 3)])
+def test_labels_are_whole_and_inside_the_picture(corner: tuple[int, int]) -> None:
+    def area(x: int, y: int) -> int:
+        name = "a name of a class"
+        return int(strips(draw_boxes(grey(600, 600), [[x, y, x + 40, y + 40]], [0], [name], [0.5], scale=1)).sum())
+
+    assert area(*corner) >= 0.98 * area(300, 300)
 
 
-def test_without_a_class_table_the_number_is_written() -> None:
-    found = detections([[10, 30, 40, 60]], [0.9], [7], ())
-    np.testing.assert_array_equal(
-        draw_detections(grey(99, 99), found),
-        draw_boxes(grey(99, 99), [[10, 30, 40, 60]], [7], list("0123456789"), [0.9]),
+def test_labels_of_neighbours_cover_each_other_only_where_there_is_no_room() -> None:
+    boxes = [[100, 100 + 4 * i, 300, 300 + 4 * i] for i in range(3)]
+    one = strips(draw_boxes(grey(500, 500), boxes[:1], [0], ["name"], [0.5])).sum()
+    three = strips(draw_boxes(grey(500, 500), boxes, [0] * 3, ["name"], [0.5] * 3)).sum()
+    assert three > 2.8 * one
+
+
+def test_lines_and_letters_grow_with_the_picture() -> None:
+    small, large = (
+        changed(draw_boxes(grey(s, s), [[s / 4, s / 2, s * 0.75, s * 0.9]], [0], ["a"], scale=1)) for s in (160, 4000)
     )
+    line_small, line_large = small[120].sum() // 2, large[3000].sum() // 2  # a row through both vertical lines
+    assert line_small == 1
+    assert 8 <= line_large <= 16
+    rows = {s: np.flatnonzero(mask[: s // 2].any(axis=1)).size for s, mask in ((160, small), (4000, large))}
+    assert 8 <= rows[160] <= 18  # of the label: legible, and hardly more than a tenth of the picture
+    assert 60 <= rows[4000] <= 200
 
 
-def test_odd_boxes_are_drawn_at_the_border() -> None:
+@pytest.mark.parametrize(("hw", "times"), [((160, 160), 3), ((120, 320), 2), ((480, 360), 1), ((8, 8), 16)])
+def test_small_images_are_enlarged_before_they_are_drawn_on(hw: tuple[int, int], times: int) -> None:
+    height, width = hw
+    assert enlargement(hw) == times
+    picture = draw_boxes(grey(*hw), [[0, 0, width, height]], [0], ["a"])
+    assert picture.shape == (times * height, times * width, 3)
+    assert changed(picture)[-1].all()
+    assert changed(picture)[:, -1].all()
+    if times > 1:
+        assert not changed(picture)[-times * height // 3 : -3, 3:-3].any()  # lines of a pixel or two, not of many
+
+
+def test_the_best_lies_on_top_and_without_names_the_numbers_are_written() -> None:
+    picture = draw_boxes(grey(100, 100), [[20, 40, 80, 90]] * 2, [1, 0], ["a", "b"], [0.9, 0.2], scale=1)
+    assert picture[89, 50].tolist() == list(class_color(1))
+    box, digits = [[10, 30, 40, 60]], list("0123456789")
+    np.testing.assert_array_equal(draw_boxes(grey(99, 99), box, [7], []), draw_boxes(grey(99, 99), box, [7], digits))
+
+
+def test_odd_boxes_are_drawn_at_the_border_and_none_leave_the_picture_as_it_is() -> None:
     odd: list[list[float]] = [[-50, -50, 500, 500], [300, 300, 310, 310], [50, 50, 50, 50], [98, 98, 99.6, 99.9]]
     assert changed(draw_boxes(grey(100, 100), odd, [0, 0, 0, 0], ["a"]))[0, :].all()
+    assert not changed(draw_boxes(grey(40, 60), np.zeros((0, 4)), [], ["a"])).any()
 
 
-@pytest.mark.parametrize("hw", [(1, 1), (3, 500), (500, 3)])
-def test_tiny_pictures_can_be_drawn_on(hw: tuple[int, int]) -> None:
-    assert draw_boxes(grey(*hw), [[0, 0, hw[1], hw[0]]], [0], ["a name"], [0.5]).shape == (*hw, 3)
-
-
-def test_colours_of_classes_differ_to_the_eye() -> None:
+def test_colours_of_classes_differ_to_the_eye_and_a_background_takes_none() -> None:
     colors = [class_color(label) for label in range(80)]
     assert len(set(colors)) == 80
     assert class_color(80) == class_color(0)
@@ -141,6 +120,13 @@ def test_colours_of_classes_differ_to_the_eye() -> None:
     distance = np.linalg.norm(lab[:, None] - lab[None], axis=2) + 1000 * np.eye(80)
     assert distance[:20, :20].min() > 30  # a just noticeable difference is about 2.3
     assert distance.min() > 15
+    assert class_colors(["a", "background", "b"]) == [colors[0], (0, 0, 0), colors[1]]
+    assert class_colors(["background", "a", "b"])[1:] == class_colors(["a", "b"])
+
+
+@pytest.mark.parametrize("hw", [(1, 1), (3, 500), (500, 3)])
+def test_tiny_pictures_can_be_drawn_on(hw: tuple[int, int]) -> None:
+    assert draw_boxes(grey(*hw), [[0, 0, hw[1], hw[0]]], [0], ["a name"], [0.5], scale=1).shape == (*hw, 3)
 
 
 @pytest.mark.parametrize(
@@ -187,24 +173,6 @@ def test_wrong_input_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         draw_boxes(image, boxes, labels, ["a", "b"], scores)
-
-
-def test_contact_sheet_places_pictures_row_by_row() -> None:
-    pictures = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30)]
-    sheet = contact_sheet(pictures, columns=2, cell=64)
-    assert sheet.shape == (128, 128, 3)
-    assert [sheet[y, x, 0] for y, x in ((32, 32), (32, 96), (96, 32))] == [10, 20, 30]
-    assert sheet[96, 96, 0] == sheet[4, 32, 0] == 114  # the free cell, and above a wide picture
-
-
-def test_contact_sheet_of_few_pictures_is_one_short_row() -> None:
-    assert contact_sheet([grey(5, 5)], columns=4, cell=32).shape == (32, 32, 3)
-
-
-@pytest.mark.parametrize(("num", "columns", "cell"), [(0, 2, 64), (1, 0, 64), (1, 2, 7)])
-def test_contact_sheet_refuses(num: int, columns: int, cell: int) -> None:
-    with pytest.raises(ValueError, match="expected images, columns >= 1 and cell >= 8"):
-        contact_sheet([grey(5, 5)] * num, columns, cell)
 
 
 def test_a_real_picture() -> None:

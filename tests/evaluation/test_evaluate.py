@@ -21,8 +21,7 @@ from detseg.factory import load_model
 from detseg.metrics.detection_result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import to_float
-from detseg.predict import load_predictor
-from detseg.structures import DetectorOutput
+from detseg.predict import Detections, load_predictor
 from detseg.training.run import train
 from tests.metrics.builders import plain_cocoeval
 from tests.rounding import rounding_of, rounding_of_losses
@@ -47,10 +46,10 @@ def result(tiny_run: TinyRun) -> DetectionResult:
 
 
 @pytest.fixture(scope="module")
-def predicted(tiny_run: TinyRun) -> dict[int, DetectorOutput]:
+def predicted(tiny_run: TinyRun) -> dict[int, Detections]:
     """What the Predictor finds in the image files, one by one, by image id."""
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
-    predictor = load_predictor(tiny_run.best, device="cpu")
+    predictor = load_predictor(tiny_run.best, device="cpu", score_threshold=0)
     return {dataset.image_id(i): predictor(dataset.path(i)) for i in range(len(dataset))}
 
 
@@ -62,7 +61,7 @@ def test_training_logged_the_number_that_evaluation_finds(tiny_run: TinyRun, res
 
 
 def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
-    tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, DetectorOutput]
+    tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]
 ) -> None:
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
     truth = json.loads(json.dumps(coco_ground_truth(dataset)))
@@ -75,7 +74,7 @@ def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
 
 
 def test_the_predictor_finds_exactly_what_evaluation_finds(
-    tiny_run: TinyRun, predicted: dict[int, DetectorOutput], tmp_path: Path
+    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
 ) -> None:
     evaluate(tiny_run, "data.batch_size=1", coco_dir=tmp_path)
     entries = json.loads((tmp_path / "detections.json").read_text())
@@ -84,7 +83,7 @@ def test_the_predictor_finds_exactly_what_evaluation_finds(
 
 
 def test_neighbours_in_a_batch_change_no_more_than_rounding(
-    tiny_run: TinyRun, predicted: dict[int, DetectorOutput], tmp_path: Path
+    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
 ) -> None:
     def ranked(entries: list[dict[str, Any]]) -> list[tuple[int, float]]:
         """Class by class, since two scores of rounding's distance may come in either order."""

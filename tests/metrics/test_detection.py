@@ -17,6 +17,7 @@ from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.records import DetectionRecords
 from detseg.ops.letterbox import Letterbox
+from detseg.predict import Detections
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, RoiMasks
 from tests.metrics.builders import CASES, Box, Case, found, rectangles, truth
 
@@ -273,6 +274,9 @@ def test_wrong_options() -> None:
 
 
 DETECTIONS, OBJECTS = found_masks([(LEFT, 0.9, CAT)]), true_masks([(LEFT, CAT), (LOW, DOG)])
+OF_ANOTHER_TABLE = Detections(
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ClassTable(("owl",))
+)
 ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
 
 
@@ -285,14 +289,14 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (found([(LEFT, 0.5, CAT), ((0, 0, math.inf, 4), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 8 numbers"),
         (found([((-math.inf, 0, 9, 9), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 4 numbers are NaN or inf"),
         (found([]), truth([((0, 0, 9, math.nan), CAT)]), "boxes of the ground truth: 1 of 4 numbers are NaN or inf"),
-        (replace(found([]), classes=ClassTable(("owl",))), truth([]), r"the detections' classes \['owl'\] are not the"),
+        (OF_ANOTHER_TABLE, truth([]), r"the detections' classes \['owl'\] are not the"),
         (replace(DETECTIONS, masks=None), OBJECTS, "detections: expected 1 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=None), "ground truth: expected 2 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=ONE_MASK), "ground truth: expected 2 masks .* got 1"),
         (replace(DETECTIONS, masks=ONE_MASK), OBJECTS, r"got masks of \(100, 80\) .* and of \(80, 120\)"),
     ],
 )
-def test_wrong_input(detections: DetectorOutput, objects: ImageAnnotations, message: str) -> None:
+def test_wrong_input(detections: DetectorOutput | Detections, objects: ImageAnnotations, message: str) -> None:
     with_masks = detections.masks is not None or objects.masks is not None
     evaluator = DetectionEvaluator(CLASSES, masks=with_masks)
     with pytest.raises(ValueError, match=f"image 4: .*{message}"):

@@ -1,4 +1,4 @@
-"""The Predictor: every way to hand an image over gives the same detections."""
+"""The Predictor of objects: every way to hand an image over gives the same detections."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from PIL import ExifTags, Image
 
 from detseg.checkpoint import save_atomically
 from detseg.errors import CheckpointError, ConfigError, DataError
-from detseg.predict import ImageLike, Predictor, load_predictor
-from detseg.structures import DetectorOutput, UInt8Array
+from detseg.predict import Detections, ImageLike, Predictor, load_predictor
+from detseg.structures import SCORE_THRESHOLD, UInt8Array
 from tests.rounding import assert_same_detections_but_for_rounding
 from tests.tiny import CLASSES, TinyRun
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def predictor(tiny_run: TinyRun) -> Predictor:
-    loaded = load_predictor(tiny_run.best, device="cpu")
+    loaded = load_predictor(tiny_run.best, device="cpu", score_threshold=0)
     assert isinstance(loaded, Predictor)
     return loaded
 
@@ -39,7 +39,7 @@ def picture(tiny_run: TinyRun) -> Path:
 
 
 @pytest.fixture(scope="module")
-def expected(predictor: Predictor, picture: Path) -> DetectorOutput:
+def expected(predictor: Predictor, picture: Path) -> Detections:
     return predictor(picture)
 
 
@@ -47,18 +47,18 @@ def pixels(path: Path) -> UInt8Array:
     return np.array(Image.open(path).convert("RGB"))
 
 
-def assert_same(found: DetectorOutput, expected: DetectorOutput) -> None:
-    assert torch.equal(found.boxes, expected.boxes)
-    assert torch.equal(found.scores, expected.scores)
-    assert torch.equal(found.labels, expected.labels)
+def assert_same(found: Detections, expected: Detections) -> None:
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+    np.testing.assert_array_equal(found.scores, expected.scores)
+    np.testing.assert_array_equal(found.labels, expected.labels)
 
 
-def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: DetectorOutput) -> None:
+def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: Detections, picture: Path) -> None:
     assert len(expected) > 3
     assert expected.classes.names == CLASSES
     assert set(expected.names) <= set(CLASSES)
     assert (expected.scores[:-1] >= expected.scores[1:]).all()
-    x1, y1, x2, y2 = expected.boxes.unbind(dim=1)
+    x1, y1, x2, y2 = expected.boxes.T
     assert (x1 >= 0).all()
     assert (y1 >= 0).all()
     assert (x1 < x2).all()
@@ -66,14 +66,22 @@ def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: 
     assert (x2 <= 90).all()  # the image is 90 x 60, the network input 64 x 64
     assert (y2 <= 60).all()
     assert (x2 > 64).any()
+    assert expected.path == picture
+    np.testing.assert_array_equal(expected.image, pixels(picture))
 
 
-def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: DetectorOutput) -> None:
+def test_a_predictor_says_what_it_is(predictor: Predictor) -> None:
+    assert repr(predictor) == (
+        "Predictor(YoloDetector, 3 classes (blue, red, yellow), input 64 x 64, cpu, score_threshold=0)"
+    )
+
+
+def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
     assert_same(copy.deepcopy(predictor)(picture), expected)
     assert_same(pickle.loads(pickle.dumps(predictor))(picture), expected)  # noqa: S301  # as between processes
 
 
-def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: DetectorOutput) -> None:
+def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
     image = Image.open(picture)
     forms: list[ImageLike] = [
         str(picture),
@@ -170,11 +178,13 @@ def test_files_that_cannot_be_read_are_named(predictor: Predictor, tmp_path: Pat
         predictor(str(tmp_path / "text.jpg"))
 
 
-def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path, expected: DetectorOutput) -> None:
+def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path, expected: Detections) -> None:
     threshold = float(expected.scores[2])
     found = load_predictor(tiny_run.best, device="cpu", score_threshold=threshold)(picture)
     assert len(found) == 3  # a detection at the threshold stays
     assert_same(found, expected[:3])
+    default = load_predictor(tiny_run.best, device="cpu")(picture)
+    assert_same(default, expected[expected.scores >= SCORE_THRESHOLD])
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="score_threshold: expected a number from 0 to 1, got"):
             load_predictor(tiny_run.best, device="cpu", score_threshold=wrong)
@@ -183,7 +193,7 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
 
 
 def test_a_compiled_predictor_differs_by_rounding(
-    tiny_run: TinyRun, picture: Path, expected: DetectorOutput, monkeypatch: pytest.MonkeyPatch
+    tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     num_graphs = 0
 
@@ -194,7 +204,7 @@ def test_a_compiled_predictor_differs_by_rounding(
 
     torch._dynamo.reset()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
-    compiled = load_predictor(tiny_run.best, device="cpu", compile=True)
+    compiled = load_predictor(tiny_run.best, device="cpu", score_threshold=0, compile=True)
     found = compiled(picture)
     assert num_graphs == 3  # backbone, neck, head
     assert len(found)
@@ -231,7 +241,7 @@ def test_weights_that_do_not_fit_are_one_line(tiny_run: TinyRun, tmp_path: Path)
 def test_predicting_needs_no_training_library(tiny_run: TinyRun, picture: Path) -> None:
     code = (
         "import sys, detseg\n"
-        f"found = detseg.load_predictor({str(tiny_run.best)!r}, device='cpu')({str(picture)!r})\n"
+        f"found = detseg.load_predictor({str(tiny_run.best)!r}, device='cpu', score_threshold=0)({str(picture)!r})\n"
         "assert len(found) > 3\n"
         "print(*{name.split('.')[0] for name in sys.modules})"
     )

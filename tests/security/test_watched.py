@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-import torch
 
 from detseg.data.formats.voc import read_voc_xml
 from detseg.errors import DataError
-from detseg.predict.exports import CocoExport, VocExport
-from detseg.structures import ClassTable, DetectorOutput
+from detseg.predict import Detections
+from detseg.predict.files import DetectionOutput
+from detseg.structures import ClassTable
 from tests.security.watched import LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,16 +109,15 @@ def test_each_format_gives_the_labels_back(watched: Watched) -> None:
     assert b"<script>" not in events
 
 
-def found(label: int = 0) -> DetectorOutput:
-    return DetectorOutput(
-        torch.tensor([[0.0, 0.0, 4.0, 4.0]]), torch.ones(1), torch.tensor([label]), classes=ClassTable(LABELS)
-    )
+def found(label: int = 0) -> Detections:
+    box, image = np.array([[0, 0, 4, 4]], dtype=np.float32), np.zeros((8, 8, 3), dtype=np.uint8)
+    return Detections(box, np.ones(1, np.float32), np.array([label]), ClassTable(LABELS), image=image)
 
 
 @pytest.mark.parametrize("label", range(len(LABELS)))
 def test_xml_is_escaped(label: int, tmp_path: Path) -> None:
-    export = VocExport(tmp_path, ClassTable(LABELS))
-    export.add(1, Path("a <b> & 'c'.png"), (8, 8), found(label))
+    export = DetectionOutput(tmp_path, ClassTable(LABELS), ["voc"])
+    export.add(1, Path("a <b> & 'c'.png"), found(label))
     (file,) = (tmp_path / "annotations").iterdir()
     assert "<script>" not in file.read_text()
     root = ET.parse(file).getroot()
@@ -127,11 +127,11 @@ def test_xml_is_escaped(label: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["\x1b[2J.png", "a\nb.png", "\udcff.png", "\ufffe.png"])
 def test_names_that_xml_cannot_say_are_one_line(name: str, tmp_path: Path) -> None:
-    export = VocExport(tmp_path, ClassTable(LABELS))
-    with pytest.raises(DataError, match=r"XML has no place for some of the characters of .*; rename the picture"):
-        export.add(1, Path(name), (8, 8), found())
+    export = DetectionOutput(tmp_path, ClassTable(LABELS), ["voc"])
+    with pytest.raises(DataError, match=r"XML has no place for some of the characters of .*; rename the image"):
+        export.add(1, Path(name), found())
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    coco = CocoExport(tmp_path, ClassTable(LABELS))
-    coco.add(1, Path(name), (8, 8), found())
+    coco = DetectionOutput(tmp_path, ClassTable(LABELS), ["coco"])
+    coco.add(1, Path(name), found())
     coco.finish()
     assert json.loads((tmp_path / "images.json").read_text())["images"][0]["file_name"] == name

@@ -16,7 +16,7 @@ from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import UNetConfig
 from detseg.data.formats.mask_folder import read_mask_folder
-from detseg.draw import class_color
+from detseg.draw import class_colors
 from detseg.errors import ConfigError, DetsegError
 from detseg.factory import build_model
 from detseg.models.interface import LossTerms
@@ -137,7 +137,7 @@ def test_what_a_model_draws_for_an_image_follows_from_seed_epoch_and_image() -> 
 def test_targets_are_drawn_on_a_copy() -> None:
     batch = batch_of(100)
     (picture,) = Detection().draw_targets(batch, CLASSES, limit=4)
-    assert picture.shape == (8, 8, 3)
+    assert picture.shape == (128, 128, 3)  # small images are enlarged
     assert (picture != 100).any()
     assert (batch.images == 100).all()
     assert Detection().draw_targets(batch, CLASSES, limit=0) == []
@@ -148,11 +148,11 @@ def test_maps_are_drawn_in_the_colours_of_the_classes() -> None:
     (truth,) = kind.draw_targets(batch, TWO, limit=4)
     (found,) = kind.draw_predictions(batch, LeftIsOne(), TWO, limit=4)
     for picture in (truth, found):
-        inside = picture[1:3, 1].astype(int)  # away from the border between the classes
-        toward = np.sign(np.array(class_color(1)) - 100)
+        inside = picture[32:40, 16].astype(int)  # away from the border between the classes
+        toward = np.sign(np.array(class_colors(TWO.names)[1]) - 100)
         assert (np.sign(inside - 100) == toward).all()
-    assert (truth[:, 7] == 100).all(), "what is ignored stays as it is"
-    assert (found[:, 7] != 100).any()
+    assert (truth[:, 120:] == 100).all(), "what is ignored stays as it is"
+    assert (found[:, 120:] != 100).any()
     assert (batch.images == 100).all()
 
 

@@ -58,7 +58,7 @@ def test_the_same_mask_ap_three_times(
     config = tiny_config(tiny_instances.config_path, None)
     dataset = kind_of(config.model).open_dataset(config.data, "val")
     assert isinstance(dataset, DetectionDataset)
-    predictor = load_predictor(tiny_instances.best, device="cpu")
+    predictor = load_predictor(tiny_instances.best, device="cpu", score_threshold=0)
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
     truth = tiny_instances.data_root / "annotations" / "instances_val.json"
     ours = list(result.masks.summary.values())
@@ -82,14 +82,14 @@ def test_the_best_epoch_is_that_of_the_masks(tiny_instances: TinyRun) -> None:
 
 
 def test_pictures_show_masks(tiny_instances: TinyRun) -> None:
-    for name in ("train_batch", "val_targets", "val_predictions"):
+    for name in ("train_batch", "val_predictions"):
         picture = cv2.imread(str(tiny_instances.run_dir / "pictures" / f"{name}.jpg"))
         assert picture is not None
         assert picture.std() > 5
 
 
 def test_files_are_predicted_with_masks(tiny_instances: TinyRun, tmp_path: Path) -> None:
-    predict_files(tiny_instances.best, [tiny_instances.data_root / "val"], tmp_path, 0.3, "cpu")
+    predict_files(load_predictor(tiny_instances.best, "cpu"), [tiny_instances.data_root / "val"], tmp_path)
     entries = json.loads((tmp_path / "detections.json").read_text(encoding="utf-8"))
     assert entries
     assert all(set(entry["segmentation"]) == {"size", "counts"} for entry in entries)

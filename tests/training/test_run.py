@@ -84,11 +84,12 @@ def test_tensorboard_has_the_curves(tiny_run: TinyRun) -> None:
 
 def test_the_pictures_can_be_seen(tiny_run: TinyRun) -> None:
     pictures = sorted((tiny_run.run_dir / "pictures").iterdir())
-    assert [path.name for path in pictures] == ["train_batch.jpg", "val_predictions.jpg", "val_targets.jpg"]
-    for path in pictures:
+    assert [path.name for path in pictures] == ["train_batch.jpg", "val_predictions.jpg"]
+    for path, columns in zip(pictures, (2, 4), strict=True):  # two images; truth and prediction of each
         picture = cv2.imread(str(path))
         assert picture is not None
-        assert picture.shape == (64, 128, 3)  # two cells of 64
+        assert picture.shape[1] == 6 + columns * (512 + 6)  # images of 64 pixels, enlarged, with gaps
+        assert picture.shape[0] > 512
         assert picture.std() > 10
 
 
@@ -188,11 +189,15 @@ def test_overfitting_validates_on_the_images_that_it_trains_on(
     assert json.loads((run_dir / "metrics.json").read_text())["num_images"] == 2
     assert [int(row["step"]) for row in rows_of(run_dir)] == [1, 2]
     # Unaugmented: training shows the two pictures that validation shows, in this order or the other.
-    shown, targets = (cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_targets"))
+    shown, pairs = (
+        cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_predictions")
+    )
     assert shown is not None
-    assert targets is not None
-    swapped = np.hstack([shown[:, 64:], shown[:, :64]])
-    assert min(float(np.abs(sheet.astype(int) - targets).mean()) for sheet in (shown, swapped)) < 1
+    assert pairs is not None
+    rows = slice(len(pairs) - len(shown) + 6, len(pairs) - len(shown) + 518)  # of the images, titles above
+    images = [shown[6:518, x : x + 512].astype(int) for x in (6, 524)]  # 8 times as large, with gaps of 6 pixels
+    truths = [pairs[rows, x : x + 512] for x in (6, 6 + 2 * 518)]
+    assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 2
 
 
 def test_a_training_that_does_not_improve_stops_early(

@@ -14,8 +14,7 @@ from detseg.config.load import load_config
 from detseg.errors import ConfigError, DataError
 from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
 from detseg.metrics.segmentation_result import SegmentationResult
-from detseg.predict import load_predictor
-from detseg.structures import SegmentationMap
+from detseg.predict import SegmentationMap, load_predictor
 from detseg.training.run import train
 from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config
 

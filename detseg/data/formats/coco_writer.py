@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy.typing as npt
 from PIL import Image
 
-from detseg.data.datasets.detection import DetectionDataset
 from detseg.ops.masks import encode_mask, run_lengths
-from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray, UInt8Array
+from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
+
+if TYPE_CHECKING:
+    from detseg.data.datasets.detection import DetectionDataset
 
 RESULTS, MASK_RESULTS = "detections.json", "detections_masks.json"
 """Names of the files of results; the second has no boxes."""
@@ -98,8 +101,34 @@ def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
     return {"info": {"description": dataset.name}} | file.content
 
 
+def coco_results(
+    image_id: int,
+    boxes: npt.NDArray[Any],
+    labels: npt.NDArray[Any],
+    scores: npt.NDArray[Any],
+    masks: InstanceMasks | None,
+    classes: ClassTable,
+) -> list[dict[str, Any]]:
+    """The N detections of an image as COCO result entries of plain numbers and strings.
+
+    Args:
+        image_id: the id of the image.
+        boxes, labels, scores: (N, 4) xyxy pixels, (N,) positions in ``classes``, (N,) in [0, 1].
+        masks: N masks; None: the entries have no ``segmentation``.
+        classes: the class table, whose ``source_ids`` are the category ids.
+    """
+    entries: list[dict[str, Any]] = []
+    for (x1, y1, x2, y2), label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True):
+        entry = {"image_id": int(image_id), "category_id": classes.source_ids[label]}
+        entries.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1], "score": score})
+    if masks is not None:
+        for entry, counts in zip(entries, masks.counts, strict=True):
+            entry["segmentation"] = {"size": list(masks.hw), "counts": counts.decode("ascii")}
+    return entries
+
+
 def result_files(entries: Sequence[Mapping[str, Any]], masks: bool) -> dict[str, list[Mapping[str, Any]]]:
-    """The files of results, name → content, of the entries that `DetectorOutput.to_coco` gives.
+    """The files of results, name → content, of the entries that `coco_results` gives.
 
     With masks there is a second file without ``bbox``: pycocotools takes the area of the box for that of the mask.
     """

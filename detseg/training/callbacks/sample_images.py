@@ -8,14 +8,17 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from detseg.draw import contact_sheet, write_picture
+from detseg.draw import class_colors, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
+
+_MOST_NAMED = 30
+"""Classes of the legend; more would be larger than the images."""
 
 
 class SampleImages(Callback):
     """Writes ``train_batch.jpg`` (augmented images with their targets, from the first epoch) and, after every
-    validation, ``val_targets.jpg`` and ``val_predictions.jpg``.
+    validation, ``val_predictions.jpg`` (images with the truth, and beside each with what the model finds).
 
     Args:
         folder: where to write.
@@ -35,7 +38,7 @@ class SampleImages(Callback):
         if wanted <= 0 or not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         self._train += pl_module.draw_targets(batch, wanted)
-        write_picture(self.folder / "train_batch.jpg", _sheet(self._train))
+        write_image(self.folder / "train_batch.jpg", _sheet(self._train, pl_module))
 
     def on_validation_batch_end(
         self,
@@ -49,10 +52,14 @@ class SampleImages(Callback):
         """Draws the first validation batch."""
         if batch_idx or not self.num_images or not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
-        targets = pl_module.draw_targets(batch, self.num_images)
-        write_picture(self.folder / "val_targets.jpg", _sheet(targets))
-        write_picture(self.folder / "val_predictions.jpg", _sheet(pl_module.draw_predictions(batch, self.num_images)))
+        truth = pl_module.draw_targets(batch, self.num_images)
+        found = pl_module.draw_predictions(batch, self.num_images)
+        pairs = [picture for pair in zip(truth, found, strict=True) for picture in pair]
+        write_image(self.folder / "val_predictions.jpg", _sheet(pairs, pl_module, ("truth", "prediction") * 2))
 
 
-def _sheet(pictures: list[UInt8Array]) -> UInt8Array:
-    return contact_sheet(pictures, columns=4, cell=max(pictures[0].shape[:2]))
+def _sheet(pictures: list[UInt8Array], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
+    names = task.classes.names
+    rows = zip(names, class_colors(names), strict=True)
+    legend = [(name, "", color) for name, color in rows if name != "background"][:_MOST_NAMED]
+    return contact_sheet(pictures, 4, titles, legend)

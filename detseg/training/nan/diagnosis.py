@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detseg.draw import write_picture
+from detseg.draw import write_image
 from detseg.errors import DataError, DetsegError
 from detseg.messages import listed, one_line, printable
 from detseg.ops.processes import counts_of_this_process
@@ -199,7 +199,7 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
         (folder / "diagnosis.json").write_text(json.dumps(_plain(content), indent=1, allow_nan=False), encoding="utf-8")
         images = [(result, result.image) for result in results or [] if result.image is not None]
         for result, image in images[:_MAX_IMAGES]:
-            write_picture(folder / f"batch{result.batch:05d}_sample{result.index:07d}.png", image)
+            write_image(folder / f"batch{result.batch:05d}_sample{result.index:07d}.png", image)
     except (OSError, DataError) as error:
         return f"{line}; the diagnosis could not be written ({one_line(error)})"
     return f"{line}; details in {folder}"

@@ -10,7 +10,7 @@ import pytest
 
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.images.find import find_images
-from detseg.predict.files import find_pictures
+from detseg.predict.files import find_sources
 from tests.data.formats.mask_layouts import BINARY, save_image, save_mask
 
 LINKS: dict[str, tuple[dict[str, str], list[str]]] = {
@@ -46,7 +46,7 @@ def test_links_to_folders_are_followed_once(links: Mapping[str, str], added: lis
     images = write(tmp_path, links)
     expected = sorted(OWN + added)
     assert [path.as_posix() for path in find_images(images)] == expected
-    assert [relative.as_posix() for _, relative in find_pictures([images])] == expected
+    assert [relative.as_posix() for _, relative in find_sources([images])] == expected
     for name in expected:
         save_mask(tmp_path / "masks" / name, [[0, 1]])
     dataset = read_mask_folder(images, tmp_path / "masks", BINARY)

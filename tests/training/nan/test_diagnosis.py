@@ -230,7 +230,7 @@ def test_the_image_of_a_real_training_is_named(tmp_path: Path) -> None:
     assert f"; at fault: sample {ODD_ONE} ({name}): " in str(caught.value)
     (image,) = tmp_path.glob(f"nan_*/*_sample{ODD_ONE:07d}.png")
     with Image.open(image) as opened:
-        assert opened.size == (64, 64)
+        assert opened.size == (512, 512)
     samples = json.loads((image.parent / "diagnosis.json").read_text())["samples_alone"]
     assert [Path(sample["path"]).name for sample in samples if sample["at_fault"]] == [name]
     assert len(samples) == 4

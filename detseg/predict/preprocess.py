@@ -1,15 +1,18 @@
-"""The forms in which applications hold images."""
+"""The first step of a prediction: images as applications hold them → the input of the network."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
+from torch import Tensor
 
 from detseg.data.images.read import pil_to_rgb, read_image
+from detseg.ops.letterbox import Letterbox, stack_images
 from detseg.structures import UInt8Array
 
 ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
@@ -43,3 +46,16 @@ def not_an_image(given: object) -> TypeError:
         "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
         f"these, got {type(given).__name__}"
     )
+
+
+def preprocess(images: Sequence[UInt8Array], input_hw: tuple[int, int]) -> tuple[Tensor, list[Letterbox]]:
+    """Put B images (H, W, 3) of any size into letterboxes, as evaluation does.
+
+    Returns:
+        (B, 3, *input_hw) uint8, and the B letterboxes, which lead back to the images.
+
+    Raises:
+        ValueError: an image has no pixels.
+    """
+    letterboxes = [Letterbox.fit((image.shape[0], image.shape[1]), input_hw) for image in images]
+    return stack_images([box.apply(image) for box, image in zip(letterboxes, images, strict=True)]), letterboxes

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from detseg.predict.polygons import outer_polygon
+from detseg.data.formats.yolo_writer import outer_polygon
 from detseg.structures import BoolArray, FloatArray
 
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.bool_)

@@ -1,0 +1,158 @@
+"""Masks on a picture: of single objects, and the class of every pixel; translucent and outlined.
+
+Letters for dimensions: N objects, C classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from detseg.draw.colors import Color, class_color, class_colors
+from detseg.draw.images import check_image, check_labels, enlarged
+from detseg.structures import IGNORE_LABEL, BoolArray, InstanceMasks, UInt8Array
+
+_OPACITY = 0.45
+_BLOCK_ROWS = 256  # mixed at a time, so that no second picture of colours is needed
+_SHADES = (1.0, 0.55, 1.45, 0.8)  # brightness of the objects of a class in turn
+
+
+def paint_instances(
+    image: UInt8Array, masks: InstanceMasks, colors: Sequence[Color], scale: int | None = 1
+) -> UInt8Array:
+    """A copy of an image tinted by masks: each in a shade of its class's colour, outlined in the colour itself.
+
+    Where masks overlap the smallest shows: it would be hidden by a larger one, but does not hide that.  No more than
+    one mask is decoded at a time.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        masks: N masks of the size of ``image``.
+        colors: the colour of the class of each; equal colours are of one class.
+        scale: see ``draw_boxes``.
+
+    Returns:
+        (scale * H, scale * W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: ``image`` is not (H, W, 3) uint8, or the masks are not as many as the colours, or of another size.
+    """
+    check_image(image)
+    if len(masks) != len(colors):
+        raise ValueError(f"masks: expected one for each of {len(colors)} labels, got {len(masks)}")
+    if masks.hw != image.shape[:2]:
+        raise ValueError(
+            f"masks: expected the size of the image, height {image.shape[0]} and width {image.shape[1]}, got "
+            f"{masks.hw[0]} and {masks.hw[1]}"
+        )
+    picture = enlarged(image, scale)
+    owners = _repeated(_owners(masks), picture.shape[0] // image.shape[0])
+    line = max(1, round(math.sqrt(owners.size) / 400))
+    fills, lines = _shades(colors), np.array([(0, 0, 0), *colors], dtype=np.uint8)
+    for start in range(0, len(picture), _BLOCK_ROWS):
+        stop = min(start + _BLOCK_ROWS, len(picture))
+        block, shown = picture[start:stop], owners[start:stop]
+        if not shown.any():
+            continue
+        tinted = np.asarray(cv2.addWeighted(fills[shown], _OPACITY, block, 1 - _OPACITY, 0), dtype=np.uint8)
+        np.copyto(block, tinted, where=(shown > 0)[..., None])
+        np.copyto(block, lines[shown], where=_outlines(owners, start, stop, line)[..., None])
+    return picture
+
+
+def draw_semantic(
+    image: UInt8Array, labels: UInt8Array, names: Sequence[str], opacity: float = 0.5, scale: int | None = None
+) -> UInt8Array:
+    """A copy of an image under the colours of its classes, with darker lines where classes meet.
+
+    The lines grow with the picture; below about 400 pixels there are none, since they would hide what is thin.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        labels: (H, W) uint8; pixels of ``IGNORE_LABEL`` and of a class named ``background`` stay as they are.
+        names: the name of each class, by label; empty: there is no background, and labels are of any number.
+        opacity: of the colours, from 0 (the image alone) to 1 (the colours alone).
+        scale: see ``draw_boxes``.
+
+    Returns:
+        (scale * H, scale * W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: wrong shape or dtype, sizes that differ, an opacity outside 0 to 1, or a label without a name.
+    """
+    check_image(image)
+    check_labels(labels)
+    if labels.shape != image.shape[:2]:
+        raise ValueError(
+            f"labels: expected the size of the image, height {image.shape[0]} and width {image.shape[1]}, got "
+            f"{labels.shape[0]} and {labels.shape[1]}"
+        )
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity: expected a number from 0 to 1, got {opacity}")
+    table = np.array([class_color(label) for label in range(256)], dtype=np.uint8)
+    if len(names):
+        table[: len(names)] = class_colors(names)
+        if (unknown := labels[(labels >= len(names)) & (labels != IGNORE_LABEL)]).size:
+            raise ValueError(f"label {unknown[0]} has no name: expected 0 to {len(names) - 1}")
+    picture = enlarged(image, scale)
+    shown = _repeated(labels, picture.shape[0] // image.shape[0])
+    colors = table[shown]
+    colors[_borders(shown, round(math.sqrt(shown.size) / 640))] //= 3
+    drawn = np.asarray(cv2.addWeighted(colors, opacity, picture, 1 - opacity, 0), dtype=np.uint8)
+    plain = shown == IGNORE_LABEL
+    if "background" in names:
+        plain |= shown == names.index("background")
+    drawn[plain] = picture[plain]
+    return drawn
+
+
+def _repeated(values: npt.NDArray[np.unsignedinteger], scale: int) -> npt.NDArray[np.unsignedinteger]:
+    return values if scale == 1 else values.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _owners(masks: InstanceMasks) -> npt.NDArray[np.unsignedinteger]:
+    """(H, W) whose mask each pixel shows, counted from 1; 0 where there is none."""
+    owners = np.zeros(masks.hw, dtype=np.min_scalar_type(len(masks)))
+    for i in np.argsort(-masks.areas, kind="stable").tolist():
+        part, (top, left) = masks.part(i)
+        owners[top : top + part.shape[0], left : left + part.shape[1]][part] = i + 1
+    return owners
+
+
+def _shades(colors: Sequence[Color]) -> UInt8Array:
+    """(N + 1, 3) RGB of the fills; the first is for pixels of no object."""
+    shades, seen = [(0.0, 0.0, 0.0)], dict.fromkeys(colors, 0)
+    for color in colors:
+        brightness = _SHADES[seen[color] % len(_SHADES)]
+        seen[color] += 1
+        r, g, b = (min(brightness * value, 255.0) for value in color)
+        shades.append((r, g, b))
+    return np.array(shades).round().astype(np.uint8)
+
+
+def _outlines(owners: npt.NDArray[np.unsignedinteger], start: int, stop: int, line: int) -> BoolArray:
+    """(stop - start, W) bool: pixels of an object that have another one, or none, within ``line`` pixels along an
+    axis; the border of the picture is no end of an object."""
+    first, last = max(start - line, 0), min(stop + line, len(owners))
+    near = owners[first:last]
+    ends = np.zeros(near.shape, dtype=np.bool_)
+    across, down = near[:, line:] != near[:, :-line], near[line:] != near[:-line]
+    ends[:, line:] |= across
+    ends[:, :-line] |= across
+    ends[line:] |= down
+    ends[:-line] |= down
+    ends &= near > 0
+    return ends[start - first : stop - first]
+
+
+def _borders(labels: npt.NDArray[np.unsignedinteger], width: int) -> BoolArray:
+    """(H, W) bool: pixels whose label differs from that ``width`` pixels to the right or below; none for width 0."""
+    borders = np.zeros(labels.shape, dtype=np.bool_)
+    if width > 0:
+        borders[:, :-width] |= labels[:, width:] != labels[:, :-width]
+        borders[:-width] |= labels[width:] != labels[:-width]
+    return borders
