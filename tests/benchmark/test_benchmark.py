@@ -74,10 +74,10 @@ def test_every_stage_on_synthetic_images(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "tiny.yaml"]
 
 
-def test_real_data_with_loader_processes_and_trained_weights(
+def test_real_data_and_weights(
     tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    temporary = tmp_path / "temporary"
+    temporary = tmp_path / "t"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.chdir(tmp_path)

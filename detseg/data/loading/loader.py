@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -155,10 +156,19 @@ def eval_loader(
     return loader
 
 
+_LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")
+"""Bytes of its name: a worker that cannot open its socket there loses each batch, and the training waits for ever."""
+
+
 def _loader_options(num_workers: int) -> dict[str, Any]:
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers == 0:
         return options
+    if sys.platform == "linux" and len(os.fsencode(folder := tempfile.gettempdir())) > _LONGEST_TEMPORARY:
+        raise DataError(
+            f"the folder for temporary files, {folder}, has a longer name than the {_LONGEST_TEMPORARY} bytes that "
+            f"sockets between loader processes allow; set TMPDIR to a shorter one, or data.num_workers=0"
+        )
     # A forked worker shares the annotations and imports nothing again; macOS and Windows cannot fork safely. On Linux
     # "spawn" is nobody's default: the user has asked for it.
     spawns = sys.platform != "linux" or multiprocessing.get_start_method(allow_none=True) == "spawn"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import sys
+import tempfile
 from collections.abc import Iterable
 
 import numpy as np
@@ -174,3 +176,10 @@ def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
     dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
     request = SampleRequest(0, 1, 64, 64, True)
     np.testing.assert_array_equal(copy.deepcopy(dataset)[request].item.image, dataset[request].item.image)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="sockets have other limits elsewhere")
+def test_a_long_name_of_the_temporary_folder_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 80 * "x")
+    with pytest.raises(DataError, match=r"longer name than the 75 bytes .* set TMPDIR to a shorter one"):
+        make_loader(1, PaintedSource(4))
