@@ -41,9 +41,6 @@ def open_data(config: ExperimentConfig) -> tuple[AnyDataset, AnyDataset]:
     if isinstance(train_set, DetectionDataset):
         too_small = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         _say(train_set, [too_small] if too_small else [])
-    logger.info(
-        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes"
-    )
     return train_set, val_set
 
 
