@@ -53,7 +53,7 @@ def test_it_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setattr(sys, "argv", ["demo.py"])
     monkeypatch.setattr(subprocess, "run", tools)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="`detseg evaluate .* failed with exit code 2"):
+    with pytest.raises(SystemExit, match=r"`detseg evaluate .* failed with exit code 2"):
         demo.main()
     assert [command[0] for command in tools.commands] == ["train", "evaluate"]
 

@@ -38,7 +38,9 @@ def run(*command: str) -> float:
 def main() -> None:
     """Run the demo from the repository's root."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--run-dir", type=Path, default="runs/demo", help="where to write (runs/demo, or a free number)")
+    parser.add_argument(
+        "--run-dir", type=Path, default="runs/demo", help="where to write (runs/demo, or a free number)"
+    )
     run_dir = free_folder(parser.parse_args().run_dir)
     checkpoint, found = run_dir / "checkpoints" / "best.ckpt", run_dir / "found"
     training = run("train", CONFIG, f"run_dir={run_dir}")

@@ -88,7 +88,7 @@ def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, 
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert errors == ""
-    assert output.count("data: 16 training and 9 validation images") == 1  # only the first process speaks
+    assert output.count("data      16 training and 9 validation images") == 1  # only the first process speaks
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     run = TinyRun(tiny_run.config_path, tiny_run.data_root, tmp_path / "run")
     (row,) = run.rows()

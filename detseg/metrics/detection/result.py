@@ -23,7 +23,6 @@ _LABELS_SUSPECT = 0.2  # AP50 without labels from which wrong labels are suspect
 _MASKS_SUSPECT = 0.3  # AP50 of boxes from which wrong masks are suspected
 _HARDLY_FOUND = 0.1  # AP50 or recall below which a class is not learned
 _UNSURE = 0.15  # score of the best F1 below which the threshold of `detseg predict`, 0.3, hides most of a class
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -145,23 +144,21 @@ class DetectionResult:
 
     def _weak_points(self) -> list[str]:
         """What a model that has begun to learn does not find, and what to try."""
-        summary = self.coco if self.masks is None else self.masks.summary
+        ap50 = (self.coco if self.masks is None else self.masks.summary)["AP50"]
         longer = "train longer (trainer.max_epochs), raise data.image_size if they are small"
-        if summary["AP50"] < _HARDLY_FOUND:
+        if ap50 < _HARDLY_FOUND:
             return [
-                f"Hardly anything is found (AP50 {summary['AP50']:.3f}): {longer}, or begin with trained weights "
+                f"Hardly any objects are found (AP50 {ap50:.3f}): {longer}, or begin with trained weights "
                 "(model.backbone.pretrained); `detseg predict --score 0.05` shows what the model is unsure of."
             ]
         sentences = []
         found = [row for row in self.classes if row.num_objects and row.num_detections]
-        weak = [row for row in found if row.ap50 < _HARDLY_FOUND or row.recall < _HARDLY_FOUND]
-        if weak:
+        if weak := [row for row in found if min(row.ap50, row.recall) < _HARDLY_FOUND]:
             rows = [f"{row.name} (AP {row.ap:.3f}, recall {row.recall:.3f}, {row.num_objects} objects)" for row in weak]
-            sentences.append(f"Classes that are hardly found: {_few(rows)}: {longer}, or add examples.")
-        unsure = [row for row in found if row not in weak and row.threshold < _UNSURE]
-        if unsure:
+            sentences.append(f"Classes that are hardly found: {', '.join(rows)}: {longer}, or add examples.")
+        if unsure := [row for row in found if row not in weak and row.threshold < _UNSURE]:
             sentences.append(
-                f"Classes that are found at low scores only: {_few([row.name for row in unsure])}: train longer "
+                f"Classes that are found at low scores only: {', '.join(row.name for row in unsure)}: train longer "
                 f"(trainer.max_epochs), or predict with --score {min(row.threshold for row in unsure):.2f}."
             )
         return sentences
@@ -208,10 +205,6 @@ class DetectionResult:
             f"difficult). COCO: the best {self.max_detections} detections of a class in an image. {voc}Precision, "
             f"recall: {of_boxes}at the score of the best F1, IoU {self.f1_iou:g}."
         )
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_NAMED]) + (f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED))
 
 
 def _summary(title: str, numbers: dict[str, float]) -> Table:

@@ -93,8 +93,8 @@ class StopWhenAsked(Callback):
         if self._signal is not None and self._signal == _REQUEUE and trainer.is_global_zero:
             reason += f"; {_requeue()}"
         raise RunStoppedError(
-            f"stopped {reason} after step {trainer.global_step}; everything is saved in {self.saver.folder.parent}: go "
-            f"on with --resume"
+            f"stopped {reason} after step {trainer.global_step}; everything is saved in {self.saver.folder.parent}: "
+            f"resume with --resume"
         )
 
 

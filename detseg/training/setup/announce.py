@@ -21,77 +21,48 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-_COLUMNS = 80
-_LABEL = 10
 _MOST_CLASSES = 20
 
 
 def announce_run(
     config: ExperimentConfig, trainer: L.Trainer, train_set: EvalSource, val_set: EvalSource, model: str, run_dir: Path
 ) -> None:
-    """Say on what, with what and where a run trains; lines of 80 columns.
-
-    Args:
-        config: the resolved settings.
-        trainer: which knows the device.
-        train_set: the training images.
-        val_set: the validation images.
-        model: the model in a few words.
-        run_dir: where the run writes.
-    """
-    settings, data = config.trainer, config.data
-    height, width = data.input_hw
-    precision = "bfloat16 (mixed)" if "bf16" in str(trainer.precision) else "float32"
+    """Say on what device and data a run trains which ``model``, and where it writes; in lines of 80 columns."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cpu":
+        name += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+    height, width = config.data.input_hw
     processes = f" in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
     rows = {
-        "device": f"{_device(trainer.strategy.root_device)}, {precision}",
+        "device": f"{name}, {'bfloat16 (mixed)' if 'bf16' in str(trainer.precision) else 'float32'}",
         "data": f"{len(train_set)} training and {len(val_set)} validation images, network input {width} x {height}",
         "classes": _classes(train_set),
         "model": model,
-        "training": f"{settings.max_epochs} epochs, batches of {data.num_images} images{processes}",
+        "training": f"{config.trainer.max_epochs} epochs, batches of {config.data.num_images} images{processes}",
     }
     for label, text in rows.items():
-        margin = " " * _LABEL
-        lines = textwrap.wrap(f"{label:<{_LABEL}}{text}", _COLUMNS, subsequent_indent=margin)
-        logger.info("\n".join(lines))
-    logger.info(f"{'run':<{_LABEL}}{'nothing is written' if settings.fast_dev_run else run_dir}")  # not wrapped
-
-
-def _device(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} ({device})"
-    instructions = f" ({torch.backends.cpu.get_cpu_capability()})" if device.type == "cpu" else ""
-    return f"{device.type}{instructions}, {torch.get_num_threads()} threads"
+        logger.info(textwrap.fill(f"{label:<10}{text}", 80, subsequent_indent=" " * 10))
+    logger.info(f"run       {'nothing is written' if config.trainer.fast_dev_run else run_dir}")  # not wrapped
 
 
 def _classes(train_set: EvalSource) -> str:
-    """The classes with the number of their objects to train on, where these are known without reading files."""
-    names = train_set.classes.names
-    if not isinstance(train_set, DetectionDataset):
-        return _listed([*names])
-    packed = train_set.packed
-    counts = np.bincount(packed.labels[~(packed.crowd | packed.difficult)], minlength=len(names))
-    return f"{_listed([f'{name} {count}' for name, count in zip(names, counts, strict=True)])} (objects)"
-
-
-def _listed(items: list[str]) -> str:
-    more = f" and {len(items) - _MOST_CLASSES} more" if len(items) > _MOST_CLASSES else ""
-    return ", ".join(items[:_MOST_CLASSES]) + more
+    """The classes with the number of their objects to train on, where it is known without reading files."""
+    names = list(train_set.classes.names)
+    if isinstance(train_set, DetectionDataset):
+        packed = train_set.packed
+        counts = np.bincount(packed.labels[~(packed.crowd | packed.difficult)], minlength=len(names))
+        names = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+    more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
+    what = " (objects)" if isinstance(train_set, DetectionDataset) else ""
+    return f"{', '.join(names[:_MOST_CLASSES])}{more}{what}"
 
 
 def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: Path | None) -> None:
-    """Say how a run ended: its best epoch and checkpoint, what looks wrong, and what to type next.
-
-    Args:
-        trainer: whose training is over.
-        task: what it has trained.
-        val_set: the validation images.
-        run_dir: where the run has written; None: nowhere.
-    """
-    stopper = trainer.early_stopping_callback
+    """Say how a run ended, what looks wrong, and what to type next; ``run_dir`` is None where nothing was written."""
+    stopper, name = trainer.early_stopping_callback, task.criterion
     if stopper is not None and stopper.wait_count >= stopper.patience:
         best = float(stopper.best_score)
-        name = task.criterion
         reason = (
             f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
         )
@@ -101,25 +72,16 @@ def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: P
     if run_dir is None:
         logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return
-    logger.info(_best_epoch(run_dir / "metrics.csv", task))
-    checkpoint = run_dir / FOLDER / BEST
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(f"val/{name}")]
+    if rows:  # of equal epochs the first, as in best.ckpt; not defined (NaN): the last
+        row = max(reversed(rows), key=lambda row: (float(row[f"val/{name}"]), -int(row["epoch"])))
+        numbers = (f"{key} {float(row[f'val/{key}']):.3f}" for key in dict.fromkeys([name, *task.shown]))
+        logger.info(f"best epoch: {row['epoch']}, {', '.join(numbers)}")
     path = getattr(val_set, "path", None)
-    image = "IMAGES" if path is None or not len(val_set) else shlex.quote(str(path(0)))
-    evaluate = f"detseg evaluate {shlex.quote(str(checkpoint))}"
-    predict = f"detseg predict {shlex.quote(str(checkpoint))} {image} --out {shlex.quote(str(run_dir / 'found'))}"
-    logger.info(
-        f"best checkpoint: {checkpoint}\nmetrics and sample images: {run_dir}\nnext:\n  {evaluate}\n  {predict}"
-    )
-
-
-def _best_epoch(table: Path, task: Task) -> str:
-    """The first of the best epochs by ``metrics.csv``, or the last where the metric is not defined."""
-    with table.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(f"val/{task.criterion}")]
-    if not rows:
-        return "no epoch was validated"
-    defined = [row for row in rows if math.isfinite(float(row[f"val/{task.criterion}"]))]
-    best = max(defined, key=lambda row: float(row[f"val/{task.criterion}"])) if defined else rows[-1]
-    names = dict.fromkeys([task.criterion, *task.shown])
-    numbers = ", ".join(f"{name} {float(best[f'val/{name}']):.3f}" for name in names)
-    return f"best epoch: {best['epoch']}, {numbers}"
+    checkpoint, image = str(run_dir / FOLDER / BEST), "IMAGES" if path is None else str(path(0))
+    logger.info(f"best checkpoint: {checkpoint}")
+    logger.info(f"metrics and sample images: {run_dir}")
+    logger.info(f"next: detseg evaluate {shlex.quote(checkpoint)}")
+    found = shlex.quote(str(run_dir / "found"))
+    logger.info(f"      detseg predict {shlex.quote(checkpoint)} {shlex.quote(image)} --out {found}")
