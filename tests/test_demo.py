@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,31 +12,33 @@ from tools import demo
 
 
 class FakeTools:
-    """Stands for ``subprocess.run``: notes the commands, and fails the one whose script is named."""
+    """Stands for ``subprocess.run``: notes the commands, and fails the one that is named."""
 
     def __init__(self, failing: str = "") -> None:
         self.commands: list[list[str]] = []
         self.failing = failing
 
     def __call__(self, command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
-        self.commands.append(command[1:])
-        return subprocess.CompletedProcess(command, 2 if command[1] == self.failing else 0)
+        assert command[1:3] == ["-m", "detseg"]
+        self.commands.append(command[3:])
+        return subprocess.CompletedProcess(command, 2 if command[3] == self.failing else 0)
 
 
 def test_each_step_works_on_what_the_one_before_left(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tools = FakeTools()
+    monkeypatch.setattr(sys, "argv", ["demo.py"])
     monkeypatch.setattr(subprocess, "run", tools)
     monkeypatch.chdir(tmp_path)
     demo.main()
     checkpoint = "runs/demo/checkpoints/best.ckpt"
     assert tools.commands == [
-        ["tools/train.py", "configs/yolo_shapes.yaml", "run_dir=runs/demo"],
-        ["tools/evaluate.py", checkpoint],
-        ["tools/predict.py", checkpoint, "data/shapes/coco/val", "--out", "runs/demo/predictions"],
+        ["train", "configs/yolo_shapes.yaml", "run_dir=runs/demo"],
+        ["evaluate", checkpoint],
+        ["predict", checkpoint, "data/shapes/coco/val", "--out", "runs/demo/found"],
     ]
-    assert "runs/demo/predictions" in capsys.readouterr().out.split("The demo is done")[1]
+    assert "runs/demo/pictures/val_predictions.jpg" in capsys.readouterr().out.split("Open first:")[1]
 
 
 def test_an_older_demo_stays(tmp_path: Path) -> None:
@@ -46,9 +49,20 @@ def test_an_older_demo_stays(tmp_path: Path) -> None:
 
 
 def test_it_stops_at_the_first_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    tools = FakeTools(failing="tools/evaluate.py")
+    tools = FakeTools(failing="evaluate")
+    monkeypatch.setattr(sys, "argv", ["demo.py"])
     monkeypatch.setattr(subprocess, "run", tools)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=r"tools/evaluate\.py .* failed with exit code 2"):
+    with pytest.raises(SystemExit, match=r"`detseg evaluate .* failed with exit code 2"):
         demo.main()
-    assert [command[0] for command in tools.commands] == ["tools/train.py", "tools/evaluate.py"]
+    assert [command[0] for command in tools.commands] == ["train", "evaluate"]
+
+
+def test_help_is_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tools = FakeTools()
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--help"])
+    monkeypatch.setattr(subprocess, "run", tools)
+    with pytest.raises(SystemExit, match="0"):
+        demo.main()
+    assert "usage: demo.py" in capsys.readouterr().out
+    assert tools.commands == []

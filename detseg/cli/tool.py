@@ -74,6 +74,10 @@ def _example(name: str) -> Path:
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
     """Run a command on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
     line on stderr."""
+    # Before torch loads OpenMP: threads that wait sleep, or a training beside another program spins its cores away.
+    # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
+    if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:] if argv is None else list(argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # else a letter that the terminal cannot show would be an error

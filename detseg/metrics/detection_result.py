@@ -26,6 +26,8 @@ _IOU = 0.5
 _LOW_SCORE = 0.05
 _LABELS_SUSPECT = 0.2  # AP50 without labels from which wrong labels are suspected
 _MASKS_SUSPECT = 0.3  # AP50 of boxes from which wrong masks are suspected
+_HARDLY_FOUND = 0.1  # AP50 or recall below which a class is not learned
+_UNSURE = 0.15  # score of the best F1 below which the threshold of `detseg predict`, 0.3, hides most of a class
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class DetectionResult:
         if not self.num_detections:
             return [
                 "The model returned no detections at all, so AP is 0: its scores are all below the score threshold; "
-                "lower the threshold or train longer."
+                "train longer (trainer.max_epochs), or lower the threshold."
             ]
         sentences = []
         if not self.evidence.num_overlapping:
@@ -162,15 +164,37 @@ class DetectionResult:
                 f"The highest score of all detections is {self.evidence.highest_score:.3f}: the model is not confident "
                 "of anything, as at the beginning of training."
             )
-        undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
-        if undetected:
-            sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
         boxes, masks = self.coco["AP50"], math.nan if self.masks is None else self.masks.summary["AP50"]
         if boxes > _MASKS_SUSPECT and masks < boxes / 10:
             sentences.append(
                 f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "
                 "masks; the mask head has not learned yet, or the annotations' masks do not lie in their boxes "
                 "(another image size, x and y swapped): draw some."
+            )
+        sentences += [] if sentences else self._weak_points()
+        undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
+        if undetected:
+            sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
+        return sentences
+
+    def _weak_points(self) -> list[str]:
+        """What a model that has begun to learn does not find, and what to try."""
+        ap50 = (self.coco if self.masks is None else self.masks.summary)["AP50"]
+        longer = "train longer (trainer.max_epochs), raise data.image_size if they are small"
+        if ap50 < _HARDLY_FOUND:
+            return [
+                f"Hardly any objects are found (AP50 {ap50:.3f}): {longer}, or begin with trained weights "
+                "(model.backbone.pretrained); `detseg predict --score 0.05` shows what the model is unsure of."
+            ]
+        sentences = []
+        found = [row for row in self.classes if row.num_objects and row.num_detections]
+        if weak := [row for row in found if min(row.ap50, row.recall) < _HARDLY_FOUND]:
+            rows = [f"{row.name} (AP {row.ap:.3f}, recall {row.recall:.3f}, {row.num_objects} objects)" for row in weak]
+            sentences.append(f"Classes that are hardly found: {', '.join(rows)}: {longer}, or add examples.")
+        if unsure := [row for row in found if row not in weak and row.threshold < _UNSURE]:
+            sentences.append(
+                f"Classes that are found at low scores only: {', '.join(row.name for row in unsure)}: train longer "
+                f"(trainer.max_epochs), or predict with --score {min(row.threshold for row in unsure):.2f}."
             )
         return sentences
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _COLUMNS = {"IoU": "iou", "Dice": "dice", "prec.": "precision", "recall": "recall", "b.IoU": "boundary_iou"}
+_HARDLY_FOUND = 0.1  # IoU below which a class is not learned
 _MOSTLY_IGNORED = 0.5  # fraction of ignored pixels that is reported
 
 
@@ -109,8 +110,16 @@ class SegmentationResult:
                 f"Every pixel is predicted as {found[0]!r}: the model has not learned yet, or the other classes are "
                 f"too rare for its loss (model.loss.class_weights, model.loss.dice)."
             )
-        elif missed := [name for name in true if name not in found]:
-            sentences.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
+        else:
+            true_and_found = [row for row in self.classes if row.num_pixels and row.num_predicted]
+            if weak := [row for row in true_and_found if row.iou < _HARDLY_FOUND]:
+                rows = ", ".join(f"{row.name} (IoU {row.iou:.3f}, recall {row.recall:.3f})" for row in weak)
+                sentences.append(
+                    f"Classes that are hardly found: {rows}: train longer (trainer.max_epochs), or give rare classes "
+                    f"more weight (model.loss.class_weights, model.loss.dice)."
+                )
+            if missed := [name for name in true if name not in found]:
+                sentences.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
         if invented := [name for name in found if name not in true]:
             sentences.append(
                 f"Classes that are predicted but never in the truth, which enter mIoU with 0: {', '.join(invented)}."

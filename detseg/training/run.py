@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import signal
 from pathlib import Path
@@ -25,6 +24,7 @@ from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed.processes import first_speaks
 from detseg.training.resume.compatible import why_over
+from detseg.training.setup.announce import announce_run, conclude_run
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
@@ -72,11 +72,11 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         config = kind_of(config.model).settings_from_data(config, train_set)
     config = with_batch_size(config, train_set, checkpoint)
     task = build_task(config, train_set.classes, load_pretrained=checkpoint is None, model=own.model)
-    logger.info(f"model: {describe_model(config, task.model)}")
     task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
     backbone = getattr(task.model, "backbone", None)
     trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, backbone, own=own)
+    announce_run(config, trainer, train_set, val_set, describe_model(config, task.model), run_dir)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
     try:
@@ -89,7 +89,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     for line in data.lines():
         logger.info(line)
     if trainer.is_global_zero:
-        _conclude(trainer, task, None if config.trainer.fast_dev_run else run_dir)
+        conclude_run(trainer, task, val_set, None if config.trainer.fast_dev_run else run_dir)
     return run_dir
 
 
@@ -126,25 +126,6 @@ def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path
 def _is_first_process() -> bool:
     """Whether this is the only process, or the one of several that writes and speaks; known from the environment."""
     return int(getattr(rank_zero_only, "rank", 0)) == 0
-
-
-def _conclude(trainer: L.Trainer, task: Task, run_dir: Path | None) -> None:
-    """Say how the run ended, and leave the numbers of its last validation in its folder, if it has one."""
-    stopper = trainer.early_stopping_callback
-    if stopper is not None and stopper.wait_count >= stopper.patience:
-        best = float(stopper.best_score)
-        name = task.criterion
-        reason = (
-            f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
-        )
-        logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
-    if task.result is not None:
-        for line in task.result.explain():
-            logger.info(line)
-    if run_dir is None:
-        logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
-        return
-    logger.info(f"checkpoints, metrics and pictures: {run_dir}")
 
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:

@@ -213,6 +213,17 @@ def test_neither_images_nor_objects_nor_detections() -> None:
         ([(LEFT, 0.9, DOG), (RIGHT, 0.8, CAT)], None, ["labels are wrong", "0.000, and 1.000 with the labels ignored"]),
         ([(LEFT, 0.01, CAT), (RIGHT, 0.01, DOG)], None, ["highest score of all detections is 0.010"]),
         ([(LEFT, 0.9, CAT)], None, ["without a single detection: dog."]),
+        (
+            [*[(LOW, 0.9, label) for label in (CAT, DOG) * 30], (LEFT, 0.5, CAT)],
+            None,
+            ["Hardly any objects are found (AP50 0.0", "trainer.max_epochs", "--score 0.05"],
+        ),
+        (
+            [(LEFT, 0.9, CAT), (LOW, 0.9, DOG)],
+            None,
+            ["that are hardly found: dog (AP 0.000, recall 0.000, 1 objects): ", "data.image_size"],
+        ),
+        ([(LEFT, 0.1, CAT), (RIGHT, 0.8, DOG)], None, ["at low scores only: cat: ", "--score 0.10"]),
         ([(LEFT, 0.9, CAT), (RIGHT, 0.8, DOG)], None, []),
         ([(LEFT, 0.9, CAT), (RIGHT, 0.8, DOG)], [RIGHT, LEFT], ["masks are wrong", "1.000 of the boxes and 0.000"]),
         ([(LEFT, 0.9, CAT), (RIGHT, 0.8, DOG)], [LEFT, LOW], []),  # half of them are right: it learns

@@ -124,6 +124,11 @@ ZERO = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]
         ([[9, 0, 0], [5, 0, 0], [2, 0, 0]], 0, ["Every pixel is predicted as 'sky': the model has not learned"]),
         ([[0, 0, 0], [4, 5, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'", "Classes that are"]),
         ([[0, 0, 0], [0, 9, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'"]),
+        (
+            [[90, 0, 0], [0, 9, 0], [20, 0, 1]],
+            0,
+            ["Classes that are hardly found: car (IoU 0.048, recall 0.048)"],
+        ),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 180, ["90% of the pixels are ignored (label 255)"]),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 20, []),
     ],

@@ -79,9 +79,6 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         if line is not None:
             logger.info(f"{train_set.name}: {line}")
-    logger.info(
-        f"data: {len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes"
-    )
     return train_set, val_set
 
 

@@ -18,7 +18,6 @@ from torch import nn
 from detseg.checkpoint import FOLDER
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.console import console
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError
 from detseg.messages import one_line
@@ -27,7 +26,7 @@ from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLas
 from detseg.training.callbacks.early_stopping import EarlyStopping
 from detseg.training.callbacks.graceful_stop import StopWhenAsked
 from detseg.training.callbacks.metrics_files import MetricsCsv, MetricsJson
-from detseg.training.callbacks.progress import ValidateLastEpoch, progress_callbacks
+from detseg.training.callbacks.progress import RunProgress, ValidateLastEpoch
 from detseg.training.callbacks.sample_images import SampleImages
 from detseg.training.distributed.strategy import build_strategy, check_device, slurm_environment
 from detseg.training.setup.build import Own
@@ -97,7 +96,7 @@ def build_trainer(
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
             enable_model_summary=False,
-            enable_progress_bar=progress and console.is_terminal,
+            enable_progress_bar=False,  # RunProgress has one whose lines and bar do not erase each other
             default_root_dir=run_dir,
         )
     except (MisconfigurationException, ImportError, RuntimeError, TypeError, ValueError) as error:
@@ -118,7 +117,7 @@ def _callbacks(
 ) -> list[Callback]:
     """What happens besides training; a ``fast_dev_run`` writes nothing."""
     settings = config.trainer
-    callbacks: list[Callback] = [*(progress_callbacks() if progress else []), ValidateLastEpoch()]
+    callbacks: list[Callback] = [*([RunProgress()] if progress else []), ValidateLastEpoch()]
     if bad_samples is not None:
         file = None if settings.fast_dev_run else run_dir / "bad_samples.csv"
         callbacks.append(BadSampleLog(bad_samples, file))

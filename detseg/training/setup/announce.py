@@ -1,0 +1,87 @@
+"""What a run says before its first epoch and after its last."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import shlex
+import textwrap
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+
+from detseg.checkpoint import BEST, FOLDER
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
+
+_MOST_CLASSES = 20
+
+
+def announce_run(
+    config: ExperimentConfig, trainer: L.Trainer, train_set: EvalSource, val_set: EvalSource, model: str, run_dir: Path
+) -> None:
+    """Say on what device and data a run trains which ``model``, and where it writes; in lines of 80 columns."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    if device.type == "cpu":
+        name += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+    height, width = config.data.input_hw
+    processes = f" in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    rows = {
+        "device": f"{name}, {'bfloat16 (mixed)' if 'bf16' in str(trainer.precision) else 'float32'}",
+        "data": f"{len(train_set)} training and {len(val_set)} validation images, network input {width} x {height}",
+        "classes": _classes(train_set),
+        "model": model,
+        "training": f"{config.trainer.max_epochs} epochs, batches of {config.data.num_images} images{processes}",
+    }
+    for label, text in rows.items():
+        logger.info(textwrap.fill(f"{label:<10}{text}", 80, subsequent_indent=" " * 10))
+    logger.info(f"run       {'nothing is written' if config.trainer.fast_dev_run else run_dir}")  # not wrapped
+
+
+def _classes(train_set: EvalSource) -> str:
+    """The classes with the number of their objects to train on, where it is known without reading files."""
+    names = list(train_set.classes.names)
+    if isinstance(train_set, DetectionDataset):
+        packed = train_set.packed
+        counts = np.bincount(packed.labels[~(packed.crowd | packed.difficult)], minlength=len(names))
+        names = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+    more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
+    what = " (objects)" if isinstance(train_set, DetectionDataset) else ""
+    return f"{', '.join(names[:_MOST_CLASSES])}{more}{what}"
+
+
+def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: Path | None) -> None:
+    """Say how a run ended, what looks wrong, and what to type next; ``run_dir`` is None where nothing was written."""
+    stopper, name = trainer.early_stopping_callback, task.criterion
+    if stopper is not None and stopper.wait_count >= stopper.patience:
+        best = float(stopper.best_score)
+        reason = (
+            f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
+        )
+        logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
+    for line in [] if task.result is None else task.result.explain():
+        logger.warning(line)
+    if run_dir is None:
+        logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
+        return
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row.get(f"val/{name}")]
+    if rows:  # of equal epochs the first, as in best.ckpt; not defined (NaN): the last
+        row = max(reversed(rows), key=lambda row: (float(row[f"val/{name}"]), -int(row["epoch"])))
+        numbers = (f"{key} {float(row[f'val/{key}']):.3f}" for key in dict.fromkeys([name, *task.shown]))
+        logger.info(f"best epoch: {row['epoch']}, {', '.join(numbers)}")
+    path = getattr(val_set, "path", None)
+    checkpoint, image = str(run_dir / FOLDER / BEST), "IMAGES" if path is None else str(path(0))
+    logger.info(f"best checkpoint: {checkpoint}")
+    logger.info(f"metrics and sample images: {run_dir}")
+    logger.info(f"next: detseg evaluate {shlex.quote(checkpoint)}")
+    found = shlex.quote(str(run_dir / "found"))
+    logger.info(f"      detseg predict {shlex.quote(checkpoint)} {shlex.quote(image)} --out {found}")
