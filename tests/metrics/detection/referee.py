@@ -10,7 +10,7 @@ import numpy as np
 from pycocotools import mask as mask_api
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.coco_entries import as_coco
+from benchmarks.coco_records import as_coco
 from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.structures import ClassTable, FloatArray
 from tests.metrics.detection.builders import coco_index
