@@ -61,8 +61,7 @@ def _in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
 def _memory(key: str) -> float:
     """MB of this process: ``VmHWM:`` (the most so far), ``Rss:``, or a sum such as ``Private``."""
     texts = [Path(f"/proc/self/{name}").read_text(encoding="ascii") for name in ("status", "smaps_rollup")]
-    lines = [line for line in "".join(texts).splitlines() if line.startswith(key)]
-    return sum(int(line.split()[1]) for line in lines) * 1024 / 1e6
+    return sum(int(line.split()[1]) for line in "".join(texts).splitlines() if line.startswith(key)) * 1024 / 1e6
 
 
 def _load(kind: str, folder: Path) -> dict[str, float]:
@@ -102,10 +101,7 @@ def _private(method: str, dataset: Any) -> float:
     workers = [context.Process(target=_hold, args=(dataset, barrier, queue), daemon=True) for _ in range(NUM_WORKERS)]
     for worker in workers:
         worker.start()
-    found = sorted(queue.get() for _ in workers)
-    for worker in workers:
-        worker.join()
-    return float(found[NUM_WORKERS // 2])
+    return float(sorted(queue.get() for _ in workers)[NUM_WORKERS // 2])
 
 
 def _hold(dataset: Any, barrier: Any, queue: Any) -> None:
@@ -137,47 +133,41 @@ def write_large_coco(folder: Path, images: int, annotations: int, seed: int = 0)
     size = {"height": HEIGHT, "width": WIDTH, "date_captured": "2013-11-14 11:18:45"}
     entries = []
     for image_id in ids:
-        name = f"{image_id:012d}.jpg"
+        name, url = f"{image_id:012d}.jpg", f"http://farm9.staticflickr.com/8186/{image_id}_6a1fb9ae8f_z.jpg"
         (folder / "images" / name).touch()
-        urls = {"coco_url": f"http://images.cocodataset.org/train2017/{name}"}
-        flickr = {"flickr_url": f"http://farm9.staticflickr.com/8186/{image_id}_6a1fb9ae8f_z.jpg"}
-        entries.append({"license": 1, "file_name": name, **urls, **size, **flickr, "id": image_id})
+        names = {"file_name": name, "coco_url": f"http://images.cocodataset.org/train2017/{name}"}
+        entries.append({"license": 1, **names, **size, "flickr_url": url, "id": image_id})
     pool_size = min(8192, annotations)
     pool = [_region(rng, crowd=number < 0.012 * pool_size) for number in range(pool_size)]
     weights = rng.gamma(1.0, size=images)
-    columns = (
-        rng.choice(ids, annotations, p=weights / weights.sum()),
-        rng.integers(0, pool_size, annotations),
-        rng.integers(1, 81, annotations),
-    )
+    image_ids = rng.choice(ids, annotations, p=weights / weights.sum()).tolist()
+    regions, categories = (rng.integers(low, high, annotations).tolist() for low, high in ((0, pool_size), (1, 81)))
     objects = [
         {**pool[region][0], "image_id": image_id, **pool[region][1], "category_id": category, "id": number}
-        for number, (image_id, region, category) in enumerate(zip(*(c.tolist() for c in columns), strict=True), 1)
+        for number, (image_id, region, category) in enumerate(zip(image_ids, regions, categories, strict=True), 1)
     ]
-    categories = [{"supercategory": "thing", "id": n, "name": f"class {n}"} for n in range(1, 81)]
-    content = {"info": {"description": "made up"}, "licenses": [{"id": 1, "name": "none"}], "images": entries}
+    classes = [{"supercategory": "thing", "id": n, "name": f"class {n}"} for n in range(1, 81)]
+    content = {"info": {"description": "synthetic"}, "licenses": [{"id": 1, "name": "none"}], "images": entries}
     file = folder / "instances.json"
-    file.write_text(json.dumps({**content, "annotations": objects, "categories": categories}), encoding="utf-8")
+    file.write_text(json.dumps({**content, "annotations": objects, "categories": classes}), encoding="utf-8")
     return file
 
 
 def _region(rng: np.random.Generator, crowd: bool) -> tuple[dict[str, Any], dict[str, Any]]:
     """An annotation's members before and behind its ``image_id``: a crowd's run lengths, or one to three polygons."""
-    if crowd:
-        clear = 4  # columns on the left that the crowd leaves out
-        inside = HEIGHT * (WIDTH - clear)
+    if crowd:  # it leaves out four columns on the left
+        inside = HEIGHT * (WIDTH - 4)
         runs = np.sort(rng.choice(inside // 20, 200, replace=False)) * 20
-        counts = [HEIGHT * clear, *np.diff(runs, prepend=0, append=inside).tolist()]
+        counts = [HEIGHT * 4, *np.diff(runs, prepend=0, append=inside).tolist()]
         segmentation: Any = {"counts": counts, "size": [HEIGHT, WIDTH]}
-        box = [clear, 0, WIDTH - clear, HEIGHT]
+        box = [4, 0, WIDTH - 4, HEIGHT]
     else:
-        parts, polygons = 1 + int(rng.random() < 0.1) + int(rng.random() < 0.03), []
-        side = float(np.exp(rng.normal(4.2, 1.0)).clip(3, 460))
-        corner = rng.random(2) * [WIDTH - side, HEIGHT - side]
-        for _ in range(parts):  # about 22 corners around a centre, to a hundredth of a pixel
+        polygons, side = [], float(np.exp(rng.normal(4.2, 1.0)).clip(3, 460))
+        centre = side / 2 + rng.random(2) * [WIDTH - side, HEIGHT - side]
+        for _ in range(1 + int(rng.random() < 0.1) + int(rng.random() < 0.03)):  # about 22 corners around the centre
             angles = np.linspace(0, 2 * np.pi, int(np.exp(rng.normal(2.85, 0.65)).clip(4, 250)), endpoint=False)
-            radii = side / parts / 2 * (0.7 + 0.3 * rng.random(len(angles)))
-            points = corner + side / parts / 2 + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii[:, None]
+            radii = side / 2 * (0.7 + 0.3 * rng.random((len(angles), 1)))
+            points = centre + np.stack([np.cos(angles), np.sin(angles)], axis=1) * radii
             polygons.append(points.clip(0, [WIDTH, HEIGHT]).round(2))
         segmentation = [polygon.ravel().tolist() for polygon in polygons]
         every = np.concatenate(polygons)

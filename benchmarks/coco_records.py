@@ -37,8 +37,8 @@ def as_coco(records: DetectionRecords, classes: ClassTable) -> tuple[Content, Co
                 entry["segmentation"] = {"size": size_of[entry["image_id"]], "counts": counts}
         for entry in detections:
             entry["area"] = int(mask_api.area(entry["segmentation"]))
-    categories = [{"id": k, "name": name} for k, name in zip(classes.source_ids, classes.names, strict=True)]
-    shared = {"images": images, "categories": categories}
+    names = zip(classes.source_ids, classes.names, strict=True)
+    shared = {"images": images, "categories": [{"id": k, "name": name} for k, name in names]}
     return {**shared, "annotations": objects}, {**shared, "annotations": detections}
 
 

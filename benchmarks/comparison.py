@@ -29,10 +29,8 @@ class Row:
     """One comparison, as it stands in the table.
 
     Attributes:
-        stage, work: what was measured, and on which work.
-        peer: name and version of the peer, and its precision where that differs.
-        ours, theirs: of each block, in ``unit``; less is better.
-        unit: `s` or `ms` for a unit of work, `MB` for memory.
+        stage, work, peer: what was measured, on which work, and name, version and precision of the peer.
+        ours, theirs: of each block, in ``unit`` (s, ms, MB); less is better.
         target: least median of the ratios that the project wants to reach; None: none.
         note: what a reader must know besides.
     """
@@ -54,9 +52,8 @@ class Row:
     @property
     def verdict(self) -> str:
         """The target, and whether the median ratio reaches it; empty without a target."""
-        if self.target is None:
-            return ""
-        return f"{self.target:.2g}: {'reached' if statistics.median(self.ratios) >= self.target else '**missed**'}"
+        reached = self.target is not None and statistics.median(self.ratios) >= self.target
+        return "" if self.target is None else f"{self.target:.2g}: {'reached' if reached else '**missed**'}"
 
 
 def in_turn(ours: Block, theirs: Block, blocks: int, warm_up: int = 1) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -117,7 +114,7 @@ def measured_on() -> str:
 
 
 def write_results(page: Path, name: str, results: str) -> None:
-    """Replace what stands between the two marks of a program in a page; raises a ValueError if it lacks them."""
+    """Replace what stands between the marks of a comparison in a page; raises a ValueError if it lacks them."""
     first, last = f"<!-- {name}: written by a program -->", f"<!-- end of {name} -->"
     before, begin, rest = page.read_text(encoding="utf-8").partition(first)
     _, end, after = rest.partition(last)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib.metadata import version
-from typing import Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,7 +26,6 @@ from detseg.metrics.detection.records import DetectionRecords, MaskRecords
 from detseg.metrics.segmentation.confusion import check_labels, pair_counts
 from detseg.structures import IGNORE_LABEL, ClassTable, UInt8Array
 
-IouType = Literal["bbox", "segm"]
 CLASSES = ClassTable(tuple(f"class {k}" for k in range(80)))
 NUM_CLASSES = 21  # of the confusion matrix
 
@@ -74,7 +73,7 @@ class Peer:
     """pycocotools with the records loaded, as it has them after reading two files."""
 
     def __init__(self, records: DetectionRecords) -> None:
-        self._iou_type: IouType = "segm" if isinstance(records, MaskRecords) else "bbox"
+        self._iou_type: Any = "segm" if isinstance(records, MaskRecords) else "bbox"
         self._indices = [COCO(), COCO()]
         for index, content in zip(self._indices, as_coco(records, CLASSES), strict=True):
             index.dataset = content
@@ -100,6 +99,7 @@ class Peer:
 
 def confusion_matrix(blocks: int = 5, small: bool = False) -> Iterator[Row]:
     """Labels of both types; maps of regions, with and without torchmetrics' check, and of noise without it."""
+    torch.set_num_threads(2)
     cv2.setNumThreads(2)
     num_images, side = (2, 96) if small else (8, 512)
     for name, maps in (("regions", _regions(num_images, side)), ("noise", _noise(num_images, side))):
@@ -120,7 +120,6 @@ def confusion_matrix(blocks: int = 5, small: bool = False) -> Iterator[Row]:
 
 
 def _count(sums: Tensor, predicted: Tensor, truth: Tensor) -> None:
-    """Counts as our evaluator does."""
     counts = pair_counts(predicted, truth)
     check_labels(counts, NUM_CLASSES)
     sums += counts

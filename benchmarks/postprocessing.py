@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,14 +26,12 @@ NUM_CLASSES, REG_MAX = 80, 16
 LIMITS = Wanted(score_threshold=0.001, nms_iou=0.65, max_detections=300)
 SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), REG_MAX)
 
-Maps = list[Tensor]
 
-
-def realistic_maps(num_images: int, side: int) -> Maps:
+def _realistic_maps(num_images: int, side: int) -> list[Tensor]:
     """Raw maps as of a trained network: low scores nearly everywhere; around 21 objects an image 5 × 5 priors that
     agree about class and box, and of a second class in part."""
     generator = torch.Generator().manual_seed(0)
-    maps = worst_maps(num_images, side)
+    maps = _worst_maps(num_images, side)
     for raw in maps:
         cells = raw.shape[-1]
         raw[:, 4 * REG_MAX :] -= 12
@@ -50,7 +47,7 @@ def realistic_maps(num_images: int, side: int) -> Maps:
     return maps
 
 
-def worst_maps(num_images: int, side: int) -> Maps:
+def _worst_maps(num_images: int, side: int) -> list[Tensor]:
     """Raw maps of which every score reaches the threshold; channels-last, as the network leaves them."""
     generator = torch.Generator().manual_seed(1)
     shapes = [(num_images, 4 * REG_MAX + NUM_CLASSES, side // stride, side // stride) for stride in STRIDES]
@@ -58,7 +55,7 @@ def worst_maps(num_images: int, side: int) -> Maps:
 
 
 @torch.no_grad()
-def decoded(maps: Maps) -> tuple[Tensor, Tensor]:
+def _decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     """(B, A, 4) boxes and (B, A, C) scores of all priors, as a user of torchvision writes it."""
     flat = torch.cat([raw.permute(0, 2, 3, 1).flatten(1, 2) for raw in maps], dim=1)
     points = cell_points(maps, STRIDES)
@@ -68,10 +65,9 @@ def decoded(maps: Maps) -> tuple[Tensor, Tensor]:
     return boxes, flat[..., 4 * REG_MAX :].sigmoid()
 
 
-def by_torchvision(maps: Maps, side: int) -> list[Detections]:
-    """Decoding, threshold and ``batched_nms`` of every image."""
+def _by_torchvision(maps: list[Tensor], side: int) -> list[Detections]:
     found = []
-    for boxes, scores in zip(*decoded(maps), strict=True):
+    for boxes, scores in zip(*_decoded(maps), strict=True):
         prior, label = torch.where(scores >= LIMITS.score_threshold)
         candidates, score = clip_boxes_to_image(boxes[prior], (side, side)), scores[prior, label]
         has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
@@ -86,14 +82,14 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
     torch.set_num_threads(1)
     num_images, side = (2, 160) if small else (8, 640)
     stage = f"decode + NMS, {num_images} images"
-    cases = {"realistic": realistic_maps(num_images, side), "worst case": worst_maps(num_images, side)}
+    cases = {"realistic": _realistic_maps(num_images, side), "worst case": _worst_maps(num_images, side)}
     with PeerProcess(threads=1) as peer, tempfile.TemporaryDirectory() as folder:
         asked = {"score_threshold": LIMITS.score_threshold, "max_detections": LIMITS.max_detections}
         for name, maps in cases.items():
             worst, found = name == "worst case", [list[Detections](), list[Detections]()]
             blocks, repeats = (1, 1) if worst else (blocks, 5)
             ours = _block(partial(best_detections, SCHEME, maps, (side, side), LIMITS), 5, found[0])
-            theirs = _block(partial(by_torchvision, maps, side), repeats, found[1])
+            theirs = _block(partial(_by_torchvision, maps, side), repeats, found[1])
             times = in_turn(ours, theirs, blocks, warm_up=0 if worst else 1)
             same = sum(sorted(_rows(one)) == sorted(_rows(other)) for one, other in zip(*found, strict=True))
             mean = np.mean([len(image) for image in found[0]])
@@ -101,12 +97,11 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
             peer_name = f"torchvision {torchvision.__version__} batched_nms"
             yield Row(stage, name, peer_name, *times, "ms", 1.0 if worst else 2.0, note)
 
-            boxes, scores = decoded(maps)
+            boxes, scores = _decoded(maps)
             file = f"{folder}/{name}.npy"
             np.save(file, torch.cat([xyxy_to_cxcywh(boxes), scores], dim=2).transpose(1, 2).contiguous().numpy())
-            suppress = partial(peer.ask, "suppress", file=file, count=repeats, **asked)
-            times = in_turn(ours, partial(_milliseconds, suppress), blocks)
-            numbers = suppress()["found"]
+            times = in_turn(ours, peer.block("suppress", "ms", file=file, count=repeats, **asked), blocks)
+            numbers = peer.last["found"]
             note = f"theirs without decoding, and clipped to the image by others later; its detections: {numbers}"
             peer_name = f"ultralytics {peer.ask('version')} non_max_suppression"
             yield Row(stage, name, peer_name, *times, "ms", note=note)
@@ -120,10 +115,6 @@ def _block(work: Callable[[], list[Detections]], repeats: int, found: list[Detec
             found[:] = work()
 
     return timed(again, repeats, 1000)
-
-
-def _milliseconds(ask: Callable[[], Any]) -> float:
-    return float(ask()["ms"])
 
 
 def _rows(found: Detections) -> list[list[float]]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from detseg.structures import ClassTable, UInt8Array
 CLASSES = ClassTable(tuple(f"class {i}" for i in range(80)))
 SQUARE, PADDED = (320, 320), (256, 320)
 NUM_CANDIDATES = 100
+WORK = "array at 256 × 320, as the peer"
 
 
 class OurSide:
@@ -92,37 +92,27 @@ def predictor(blocks: int = 7, small: bool = False) -> Iterator[Row]:
     square, plain = OurSide(image, SQUARE), OurSide(image, SQUARE, folded=False)
     for threads in (1, 2):
         sides = (square.block(image, threads, num_calls), plain.block(image, threads, num_calls))
-        work = f"array at 320 × 320, threads: {threads}"
-        name = "batch normalisation not folded"
+        work, name = f"array at 320 × 320, threads: {threads}", "batch normalisation not folded"
         yield Row("predictor", work, name, *in_turn(*sides, blocks), "ms", 1.0, square.note())
     with tempfile.TemporaryDirectory() as folder, PeerProcess() as peer:
         array = Path(folder) / "image.npy"
         np.save(array, image)
         facts = peer.ask("load", array=str(array), jpeg=str(path), num_candidates=NUM_CANDIDATES)
         padded, own = OurSide(image, PADDED), facts["threads"]
+        compiled = OurSide(image, PADDED, compiled=not small)  # it takes a minute
         cases: list[tuple[str, OurSide, str, int, float | None]] = [
             (f"array at 320 × 320, ours with 2 threads, peer with its own {own}", square, "array", own, None),
             ("array at 320 × 320", square, "array", 2, None),
-            ("array at 256 × 320, as the peer", padded, "array", 2, 1.5),
+            (WORK, padded, "array", 2, 1.5),
             ("JPEG at 256 × 320, as the peer", padded, "JPEG", 2, 1.5),
+            (f"{WORK}, compiled (first call {compiled.first_call:.0f} s)", compiled, "array", 2, None),
         ]
-        if not small:  # it takes a minute
-            compiled = OurSide(image, PADDED, compiled=True)
-            work = f"array at 256 × 320, as the peer, compiled (first call {compiled.first_call:.0f} s)"
-            cases.append((work, compiled, "array", 2, None))
         for work, ours, source, threads, target in cases:
-            answers: list[dict[str, float]] = []
-            ask = partial(peer.ask, "predict", source=source, count=num_calls, threads=threads)
-            mine = ours.block(path if source == "JPEG" else image, 2, num_calls)
-            times = in_turn(mine, partial(_p50, ask, answers), blocks)
+            other = peer.block("predict", "p50", source=source, count=num_calls, threads=threads)
+            times = in_turn(ours.block(path if source == "JPEG" else image, 2, num_calls), other, blocks)
             theirs = (
                 f"theirs (input {facts['input']}): pre {{preprocess:.2f}} + network {{inference:.2f}} + "
                 "post {postprocess:.2f} ms, p95 {p95:.1f} ms; {found:.0f} found"
-            ).format(**answers[-1])
+            ).format(**peer.last)
             name = f"ultralytics {peer.ask('version')} yolov8n"
             yield Row("predictor", work, name, *times, "ms", target, f"{ours.note()}; {theirs}")
-
-
-def _p50(ask: Callable[[], dict[str, float]], answers: list[dict[str, float]]) -> float:
-    answers.append(ask())
-    return answers[-1]["p50"]

@@ -4,7 +4,7 @@
     python -m benchmarks.run --only loader predictor     some; the others' tables stay as they are
     python -m benchmarks.run --small                     little work of each, nothing is written: does everything run?
 
-Each comparison runs in a process of its own, with two threads unless it says otherwise.
+Each comparison runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ def main() -> int:
     parser.add_argument("--blocks", type=int, help="measured blocks of each side (default: that of each comparison)")
     parser.add_argument("--small", action="store_true", help="little work in one block; nothing is written")
     arguments = parser.parse_args()
+    blocks = arguments.blocks or (1 if arguments.small else None)
     if len(arguments.only) == 1:
-        measure(arguments.only[0], arguments.blocks or (1 if arguments.small else None), arguments.small)
+        measure(arguments.only[0], blocks, arguments.small)
         return 0
-    options = ["--small"] if arguments.small else []
-    options += ["--blocks", str(arguments.blocks)] if arguments.blocks else []
+    options = ["--small"] * arguments.small + ([f"--blocks={blocks}"] if blocks else [])
     command = [sys.executable, "-m", "benchmarks.run", *options, "--only"]
     failed = [name for name in arguments.only if subprocess.run([*command, name], cwd=ROOT).returncode]
     if failed:
@@ -53,8 +53,6 @@ def measure(name: str, blocks: int | None, small: bool) -> None:
     """Measure in this process; print each row as it comes."""
     print(f"== {name}", flush=True)
     comparison = getattr(import_module(f"benchmarks.{COMPARISONS[name]}"), name)
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(2)
     rows: list[Row] = []
     for row in comparison(small=small, **({"blocks": blocks} if blocks else {})):
         rows.append(row)

@@ -1,7 +1,6 @@
-"""Steps and epochs of training beside the peers', on two threads.
+"""Steps and epochs of training beside the peers', on two threads; docs/benchmarks.md says what is compared.
 
 Ours is a whole Lightning training of our task; the time of a step is what lies between Lightning's hooks around it.
-Theirs is what their documentation shows.  What exactly is compared stands in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -40,6 +39,8 @@ from detseg.training.precision import resolve_precision
 
 PRECISION = resolve_precision("auto", "cpu")
 SILENT = Console(quiet=True)
+torch.set_num_threads(2)
+torch.manual_seed(0)
 NO_AUGMENTATION = dict.fromkeys(
     ("hsv_h", "hsv_s", "hsv_v", "degrees", "translate", "scale", "shear", "flipud", "fliplr", "mosaic", "mixup"), 0.0
 )
@@ -51,7 +52,7 @@ def yolo_step(blocks: int = 8, small: bool = False) -> Iterator[Row]:
     batch = _random_batch(side, size, num_objects=8, num_classes=80)
     with tempfile.TemporaryDirectory() as folder, PeerProcess() as peer:
         objects = [(f"{i}", t.boxes.tolist(), t.labels.tolist(), (side, side)) for i, t in enumerate(batch.targets)]
-        data = _write_yolo(Path(folder), _classes(80), objects)
+        data = _write_yolo(Path(folder), [f"class{i}" for i in range(80)], objects)
         for i, image in enumerate(batch.images):
             cv2.imwrite(f"{folder}/images/{i}.png", image.permute(1, 2, 0).numpy()[..., ::-1])
         settings = {"imgsz": side, "batch": size, "workers": 0, "cache": "ram", **data, **NO_AUGMENTATION}
@@ -99,13 +100,12 @@ def bccd_epoch(blocks: int = 3, small: bool = False) -> Iterator[Row]:
     train_set: Any
     train_set, val_set = open_data(config, SILENT)
     task = build_task(config, train_set.classes, SILENT, load_pretrained=False)
+    paths = [Path(train_set.path(i)).resolve() for i in range(len(train_set))]
     with tempfile.TemporaryDirectory() as folder, PeerProcess() as peer:
-        objects = []
-        for i in range(len(train_set)):
-            truth, stem = train_set.annotations(i), Path(train_set.path(i)).stem
-            objects.append((stem, truth.boxes.tolist(), truth.labels.tolist(), train_set.hw(i)))
-        data = _write_yolo(Path(folder), train_set.classes, objects)
-        for path in (Path(train_set.path(i)).resolve() for i in range(len(train_set))):
+        truth = [train_set.annotations(i) for i in range(len(train_set))]
+        objects = [(paths[i].stem, t.boxes.tolist(), t.labels.tolist(), train_set.hw(i)) for i, t in enumerate(truth)]
+        data = _write_yolo(Path(folder), train_set.classes.names, objects)
+        for path in paths:
             Path(folder, "images", path.name).symlink_to(path)
         peer.ask("train", unit="epoch", settings={"imgsz": side, "batch": size, "workers": 1, **data})
         training = _training(task, build_data(config, train_set, val_set), "epoch", PRECISION)
@@ -149,7 +149,7 @@ def unet_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
 
 def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     """Faster R-CNN beside torchvision's reference loop, with its weights: in our default precision, then float32."""
-    side, size, variant = 64 if small else 320, 2, "resnet50_fpn"
+    side, size, model = 64 if small else 320, 2, {"name": "faster_rcnn", "variant": "resnet50_fpn"}
     batches = [_random_batch(side, size, num_objects=10, num_classes=3) for _ in range(2)]
     data = []
     for batch in batches:
@@ -159,7 +159,7 @@ def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     for precision in dict.fromkeys((PRECISION, "float32")):
         first, fixed = precision == PRECISION, {"min_size": side, "max_size": side}  # it resizes nothing
         theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, **fixed).train()
-        task = _task({"name": "faster_rcnn", "variant": variant}, 3, {"name": "sgd", **sgd}, ema_decay=0.0)
+        task = _task(model, 3, {"name": "sgd", **sgd}, ema_decay=0.0)
         state = {name.replace("backbone.fpn.", "neck.fpn."): value for name, value in theirs.state_dict().items()}
         different = itertools.chain(*task.model.load_state_dict(state, strict=False))
         if names := [name for name in different if not name.startswith("normalize")]:
@@ -176,8 +176,7 @@ def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
 
 
 def _per_step(go_on: Callable[[int], float], steps: int) -> Block:
-    """Milliseconds of a step; ``go_on`` gives the seconds of so many."""
-    return lambda: go_on(steps) * 1000 / steps
+    return lambda: go_on(steps) * 1000 / steps  # milliseconds, of seconds
 
 
 def _plain_loop(losses_of: Callable[..., Any], optimizer: torch.optim.Optimizer, data: list[Any]) -> Block:
@@ -200,15 +199,15 @@ def _task(model: dict[str, Any], num_classes: int, optimizer: Any = None, ema_de
     """The task of a training with default settings, on data that is made here."""
     settings = {"model": model, "data": {"name": "voc", "root": "unused"}, "trainer": {"ema_decay": ema_decay}}
     config = config_from_dict(settings | ({"optimizer": optimizer} if optimizer else {}))
-    return build_task(config, _classes(num_classes), SILENT, load_pretrained=False)
+    classes = ClassTable(tuple(f"class{i}" for i in range(num_classes)))
+    return build_task(config, classes, SILENT, load_pretrained=False)
 
 
 def _training(task: Any, data: Any, unit: str, precision: str) -> PacedTraining:
     """A Lightning training held at its first ``batch`` or ``epoch``: on a list of batches, or on a data module."""
     quiet_lightning()
-    options: dict[str, Any] = {"precision": "bf16-mixed" if precision == "bfloat16" else "32-true"}
-    options |= {"accelerator": "cpu", "max_epochs": 100_000, "limit_val_batches": 0}
-    options |= {"gradient_clip_val": 10.0}  # as by default
+    options: dict[str, Any] = {"accelerator": "cpu", "max_epochs": 100_000, "limit_val_batches": 0}
+    options |= {"precision": "bf16-mixed" if precision == "bfloat16" else "32-true", "gradient_clip_val": 10.0}
     options |= dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
     def train(paced: PacedTraining) -> None:
@@ -219,30 +218,22 @@ def _training(task: Any, data: Any, unit: str, precision: str) -> PacedTraining:
     return PacedTraining(train)
 
 
-def _classes(num_classes: int) -> ClassTable:
-    return ClassTable(tuple(f"class{i}" for i in range(num_classes)))
-
-
 def _random_batch(side: int, size: int, num_objects: int, num_classes: int) -> Batch:
+    """Noise with random boxes."""
     images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
-    return Batch(images, random_targets(side, size, num_objects, num_classes), list(range(size)))
-
-
-def random_targets(side: int, size: int, num_objects: int, num_classes: int) -> list[BoxTargets]:
-    """Random boxes in ``size`` images."""
     corners = torch.rand(size, num_objects, 2) * side * 0.6
     boxes = torch.cat([corners, corners + side / 20 + torch.rand(size, num_objects, 2) * side * 0.3], dim=2)
     labels, ignore = torch.randint(0, num_classes, (size, num_objects)), torch.zeros(num_objects, dtype=torch.bool)
-    return [BoxTargets(boxes[i], labels[i], ignore) for i in range(size)]
+    return Batch(images, [BoxTargets(boxes[i], labels[i], ignore) for i in range(size)], list(range(size)))
 
 
-def _write_yolo(folder: Path, classes: ClassTable, objects: Iterable[tuple[str, Any, Any, Any]]) -> dict[str, str]:
+def _write_yolo(folder: Path, classes: Iterable[str], objects: Iterable[tuple[str, Any, Any, Any]]) -> dict[str, str]:
     """Label files, of stem, boxes, labels and image size each, and an empty folder ``images``; settings of the peer."""
     for name in ("images", "labels"):
         (folder / name).mkdir()
     for stem, boxes, labels, hw in objects:
         (folder / "labels" / f"{stem}.txt").write_text(yolo_labels(boxes, labels, hw), encoding="utf-8")
-    names = "\n".join(f"  {i}: {name}" for i, name in enumerate(classes.names))
+    names = "\n".join(f"  {i}: {name}" for i, name in enumerate(classes))
     text = f"path: {folder}\ntrain: images\nval: images\nnames:\n{names}\n"
     (folder / "data.yaml").write_text(text, encoding="utf-8")
     return {"data": f"{folder}/data.yaml", "project": f"{folder}/runs"}

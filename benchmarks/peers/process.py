@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,11 +17,8 @@ PEER_PYTHON = "DETSEG_PEER_PYTHON"
 
 
 class PeerProcess:
-    """Runs a worker with the peer's Python and so many threads of its torch; a context manager.
-
-    Raises:
-        RuntimeError: there is no such environment, the worker has ended, or it reports an error.
-    """
+    """Runs a worker with the peer's Python and so many threads of its torch; a context manager.  A RuntimeError says
+    that there is no such environment, that the worker has ended, or what error it reports."""
 
     def __init__(self, threads: int = 2, worker: str = "ultralytics_worker.py") -> None:
         python = Path(os.environ.get(PEER_PYTHON, _ROOT / ".venv-ultralytics" / "bin" / "python"))
@@ -29,6 +27,7 @@ class PeerProcess:
         changes = {"OMP_NUM_THREADS": str(threads), "YOLO_OFFLINE": "true", "YOLO_VERBOSE": "false"}
         environment = {**os.environ, **changes, "PYTHONPATH": str(_ROOT)}  # for benchmarks.peers alone
         command, pipe = [str(python), str(Path(__file__).with_name(worker))], subprocess.PIPE
+        self.last: dict[str, Any] = {}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
         self._process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True, env=environment
@@ -46,16 +45,25 @@ class PeerProcess:
 
     def ask(self, do: str, **arguments: Any) -> Any:
         """The answer of the worker's function ``do`` to arguments of plain data."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        asks, answers = self._process.stdin, self._process.stdout
+        assert asks is not None and answers is not None  # noqa: PT018  # for mypy
+        asks.write(json.dumps({"do": do, **arguments}) + "\n")
+        asks.flush()
+        line = answers.readline()
         answer = json.loads(line) if line else {"error": "that it has ended"}
         if "error" in answer:
             self._errors.seek(0)
             raise RuntimeError(f"the peer reports {answer['error']}\n{self._errors.read()[-2000:]}")
         return answer["result"]
+
+    def block(self, do: str, key: str, **arguments: Any) -> Callable[[], float]:
+        """A block of ``in_turn``: asks, and returns a number of the answer, which ``last`` holds."""
+
+        def work() -> float:
+            self.last = self.ask(do, **arguments)
+            return float(self.last[key])
+
+        return work
 
 
 def yolo_labels(boxes: list[list[float]], labels: list[int], hw: tuple[int, int]) -> str:

@@ -14,10 +14,8 @@ from typing import Any
 
 
 def serve(*functions: Callable[..., Any]) -> None:
-    """Answer requests, one JSON line each, until standard input ends; an error is handed on as a line of text.
-
-    The functions are asked for by name, take and return plain data; what peers print goes to standard error.
-    """
+    """Answer requests for functions by name, one JSON line each, until standard input ends; an error is handed on as a
+    line of text, and what peers print goes to standard error."""
     by_name = {function.__name__: function for function in functions}
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -31,11 +29,8 @@ def serve(*functions: Callable[..., Any]) -> None:
 
 
 class PacedTraining:
-    """A training in a thread of its own, on either side of a comparison, which waits between steps or epochs.
-
-    Args:
-        train: trains; it must call ``before`` and ``after`` around each step or epoch.
-    """
+    """A training in a thread of its own, on either side of a comparison, which waits between steps or epochs: ``train``
+    calls ``before`` and ``after`` around each."""
 
     def __init__(self, train: Callable[[PacedTraining], object]) -> None:
         self._permits: Queue[int] = Queue()
