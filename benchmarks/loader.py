@@ -1,16 +1,4 @@
-"""Loading training batches on one core: JPEG → decoded → letterbox, flip, affine map, colour → batch, in one process.
-
-The peers: ultralytics' training data set with mosaic off and on, torchvision's transforms (v2) on tensors, and a bare
-loop of ``cv2.imread``, of whose speed a fifth is wanted.  All load the same JPEGs of 640 × 480 pixels with 12 boxes
-each, in batches of 16 and in random order, with the augmentations that are ultralytics' defaults: one image in two
-mirrored; each zoomed by 0.5 to 1.5, shifted and changed in colour.  There are so many files that no block sees one
-again: what either side keeps of a small set from epoch to epoch does not count.  Where the input is 320 pixels, ours
-decodes the JPEGs at half their size, as it does in training.
-
-Pictures of two kinds, from the shared data: blood cells (30 kB) and photographs (coco_mini, cut to size: 100 kB).
-
-    python -m benchmarks.loader --blocks 5
-"""
+"""Loading training batches on one core: JPEG → decoded → letterbox, flip, affine map, colour → batch."""
 
 from __future__ import annotations
 
@@ -18,8 +6,9 @@ import itertools
 import json
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,143 +22,100 @@ from torchvision import tv_tensors
 from torchvision.io import decode_jpeg, read_file
 from torchvision.transforms import v2
 
-from benchmarks.in_turn import Block, Row, in_turn
-from benchmarks.peer_process import ROOT, PeerProcess
-from benchmarks.row_program import run_rows
+from benchmarks.comparison import DATA, Block, Row, in_turn, timed
+from benchmarks.peers.process import PeerProcess, yolo_labels
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ColorConfig
-from detseg.data.augment.geometry import moved
-from detseg.data.augment.pipeline import TrainTransform
-from detseg.data.datasets.contract import checked_sample
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
+from detseg.data.formats.coco_writer import CocoFile
 from detseg.data.images.read import read_image
-from detseg.data.loading.examples import Example, collate, to_item
 from detseg.data.loading.loader import train_loader
 from detseg.ops.letterbox import PAD_VALUE
-from detseg.structures import Batch, UInt8Array
+from detseg.structures import ClassTable, UInt8Array
 
-DATA = Path(os.environ.get("DETSEG_DATA", ROOT.parent / "shared" / "data"))
-NUM_PICTURES, NUM_BOXES = 256, 12
+NUM_FILES, NUM_BOXES = 256, 12
 HEIGHT, WIDTH = 480, 640
-BATCH, BATCHES = 16, 8
-"""Images of a batch, batches of a block."""
+SIZE = np.array([WIDTH, HEIGHT])
+BATCH, BATCHES = 16, 8  # images of a batch, batches of a block
 
 COLOR = ColorConfig(probability=1, brightness=0.4, saturation=0.7)
 AUGMENTATION = AugmentationConfig(affine=AffineConfig(probability=1, scale=(0.5, 1.5)), color=COLOR)
 THEIR_AUGMENTATION = {"fliplr": 0.5, "scale": 0.5, "translate": 0.1, "hsv_h": 0.015, "hsv_s": 0.7, "hsv_v": 0.4}
 
 
-def rows(blocks: int) -> Iterator[Row]:
+def loader(blocks: int = 5, small: bool = False) -> Iterator[Row]:
     """Beside ultralytics with mosaic off and on, torchvision, and bare decoding."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    stage, changes = "loader, one core", "affine map, colour"
     with tempfile.TemporaryDirectory() as folder:
-        cells, photographs = Path(folder) / "cells", Path(folder) / "photographs"
-        num_images = BATCH * BATCHES * (blocks + 2)
-        write_set(cells, pictures("bccd"), num_images)
-        write_set(photographs, pictures("coco_mini"), num_images)
-        for root in (cells, photographs):
-            dataset = read_coco(root / "images", root / "boxes.json")
-            with PeerProcess("ultralytics_loader.py", threads=1) as peer:
-                yield from beside_ultralytics(dataset, root, peer, blocks)
-        dataset = read_coco(cells / "images", cells / "boxes.json")
-        ours = our_block(dataset, 640, mosaic=0)
-        work = "640 × 480 blood cells → 640, flip, affine map, colour"
-        times = in_turn(ours, torchvision_block(dataset, 640), blocks)
-        name = f"torchvision {torchvision.__version__} v2"
-        yield Row("loader, one core", work, name, *times, "ms", wanted=2, note=parts_note(dataset, 640))
-        times = in_turn(ours, imread_block(dataset), blocks)
-        yield Row("loader, one core", work, f"bare cv2.imread, OpenCV {cv2.__version__}", *times, "ms", wanted=0.2)
+        datasets = {}
+        for name, source in (("cells", "bccd"), ("photographs", "coco_mini")):
+            images = [read_image(file) for file in sorted((DATA / source).rglob("*.jpg"))[: 8 if small else None]]
+            datasets[name] = _write_set(Path(folder) / name, images, BATCH * BATCHES * (blocks + 2))
+        with PeerProcess(threads=1) as peer:
+            for (kind, dataset), mosaic, size in itertools.product(datasets.items(), (0, 1), (640, 320)):
+                key, hyp = f"{kind} {mosaic} {size}", {**THEIR_AUGMENTATION, "mosaic": float(mosaic)}
+                root = str(Path(folder) / kind / "images")
+                shape = peer.ask("prepare", name=key, images=root, size=size, batch=BATCH, **hyp)
+                assert shape == [BATCH, 3, size, size]
+                theirs = partial(peer.ask, "milliseconds_an_image", name=key, batches=BATCHES)
+                times = in_turn(_our_block(dataset, size, mosaic), theirs, blocks)
+                work = f"640 × 480 {kind} → {size}, {'mosaic' if mosaic else 'flip'}, {changes}"
+                yield Row(stage, work, f"ultralytics {peer.ask('version')}", *times, "ms", 2.0)
+        work, dataset = f"640 × 480 blood cells → 640, flip, {changes}", datasets["cells"]
+        ours, name = _our_block(dataset, 640, mosaic=0), f"torchvision {torchvision.__version__} v2"
+        yield Row(stage, work, name, *in_turn(ours, _torchvision_block(dataset, 640), blocks), "ms", 2.0)
+        paths = (str(dataset.path(i % len(dataset))) for i in itertools.count())
+        bare = _block([cv2.imread(next(paths)) for _ in range(BATCH)] for _ in itertools.count())
+        yield Row(stage, work, f"bare cv2.imread, OpenCV {cv2.__version__}", *in_turn(ours, bare, blocks), "ms", 0.2)
 
 
-def beside_ultralytics(dataset: DetectionDataset, root: Path, peer: PeerProcess, blocks: int) -> Iterator[Row]:
-    """The rows of one kind of pictures."""
-    name = f"ultralytics {peer.ask('version')}"
-    for mosaic, size in itertools.product((0, 1), (640, 320)):
-        hyp = {**THEIR_AUGMENTATION, "mosaic": float(mosaic)}
-        key = f"{mosaic} {size}"
-        shape = peer.ask("prepare", name=key, images=str(root / "images"), size=size, batch=BATCH, **hyp)
-        if shape != [BATCH, 3, size, size]:
-            raise RuntimeError(f"the peer's batches are of shape {shape}")
-
-        def theirs(key: str = key) -> float:
-            return float(peer.ask("milliseconds_an_image", name=key, batches=BATCHES))
-
-        times = in_turn(our_block(dataset, size, mosaic), theirs, blocks)
-        what = "mosaic, affine map, colour" if mosaic else "flip, affine map, colour"
-        work = f"640 × 480 {root.name} → {size}, {what}"
-        yield Row("loader, one core", work, name, *times, "ms", wanted=2)
-
-
-def pictures(folder: str) -> list[UInt8Array]:
-    """The JPEGs of a folder of the shared data."""
-    files = sorted((DATA / folder).rglob("*.jpg"))
-    if not files:
-        raise SystemExit(f"{DATA / folder}: there are no pictures; set DETSEG_DATA to the folder of the shared data")
-    return [read_image(file) for file in files]
-
-
-def write_set(root: Path, pictures: list[UInt8Array], num_images: int) -> None:
-    """Write JPEGs of one size, cut at random places from pictures, under so many names, with boxes for both sides."""
+def _write_set(root: Path, images: list[UInt8Array], num_images: int) -> DetectionDataset:
+    """Write JPEGs of one size, random parts of images, under so many names, with boxes for both sides."""
     rng = np.random.default_rng(0)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    file = CocoFile(ClassTable(("a",)))
     for folder in ("images", "labels"):
         (root / folder).mkdir(parents=True)
     for number in range(num_images):
-        file = root / "images" / f"{number:05}.jpg"
-        if number < NUM_PICTURES:
-            cut = cv2.cvtColor(random_cut(pictures[number % len(pictures)], rng), cv2.COLOR_RGB2BGR)
-            cv2.imwrite(str(file), cut, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        path = root / "images" / f"{number:05}.jpg"
+        if number < NUM_FILES:
+            image = images[number % len(images)]
+            zoom = max(HEIGHT / image.shape[0], WIDTH / image.shape[1], 1.0)
+            bgr = cv2.cvtColor(cv2.resize(image, None, fx=zoom, fy=zoom), cv2.COLOR_RGB2BGR)
+            top, left = (int(rng.integers(rest + 1)) for rest in (bgr.shape[0] - HEIGHT, bgr.shape[1] - WIDTH))
+            cut = bgr[top : top + HEIGHT, left : left + WIDTH]
+            cv2.imwrite(str(path), cut, [cv2.IMWRITE_JPEG_QUALITY, 90])
         else:
-            os.link(root / "images" / f"{number % NUM_PICTURES:05}.jpg", file)
-        images.append({"id": number + 1, "file_name": file.name, "height": HEIGHT, "width": WIDTH})
-        lines = []
-        for x, y in rng.uniform(0, 0.8, (NUM_BOXES, 2)).tolist():
-            box = [x * WIDTH, y * HEIGHT, 0.15 * WIDTH, 0.15 * HEIGHT]
-            annotation = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0, "category_id": 1}
-            annotations.append({**annotation, "id": len(annotations) + 1, "image_id": number + 1})
-            lines.append(f"0 {x + 0.075:.6f} {y + 0.075:.6f} 0.15 0.15\n")
-        (root / "labels" / f"{file.stem}.txt").write_text("".join(lines), encoding="utf-8")
-    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "a"}]}
-    (root / "boxes.json").write_text(json.dumps(content), encoding="utf-8")
+            os.link(root / "images" / f"{number % NUM_FILES:05}.jpg", path)
+        corners = rng.uniform(0, 0.8, (NUM_BOXES, 2)) * SIZE
+        boxes, labels = np.hstack([corners, corners + 0.15 * SIZE]).tolist(), [0] * NUM_BOXES
+        area = [0.15 * WIDTH * 0.15 * HEIGHT] * NUM_BOXES
+        file.add(number + 1, path.name, (HEIGHT, WIDTH), boxes, labels, area=area, iscrowd=labels)
+        (root / "labels" / f"{path.stem}.txt").write_text(yolo_labels(boxes, labels, (HEIGHT, WIDTH)))
+    (root / "boxes.json").write_text(json.dumps(file.content), encoding="utf-8")
+    return read_coco(root / "images", root / "boxes.json")
 
 
-def random_cut(picture: UInt8Array, rng: np.random.Generator) -> UInt8Array:
-    """A part of a picture, enlarged where it is too small for one."""
-    zoom = max(HEIGHT / picture.shape[0], WIDTH / picture.shape[1], 1.0)
-    picture = np.asarray(cv2.resize(picture, None, fx=zoom, fy=zoom), dtype=np.uint8)
-    top, left = int(rng.integers(picture.shape[0] - HEIGHT + 1)), int(rng.integers(picture.shape[1] - WIDTH + 1))
-    return picture[top : top + HEIGHT, left : left + WIDTH]
-
-
-def our_block(dataset: DetectionDataset, size: int, mosaic: float) -> Block:
-    """Milliseconds an image of the next batches of our loader."""
+def _our_block(dataset: DetectionDataset, size: int, mosaic: float) -> Block:
     config = AUGMENTATION.model_copy(update={"mosaic": float(mosaic)})
-    options: dict[str, Any] = {"input_hw": (size, size), "batch_size": BATCH, "num_workers": 0}
-    loader = train_loader(dataset, config, **options, seed=0, max_epochs=100_000)
+    options: dict[str, Any] = {"batch_size": BATCH, "num_workers": 0, "seed": 0, "max_epochs": 100_000}
+    loader = train_loader(dataset, config, input_hw=(size, size), **options)
 
-    def batches() -> Iterator[Batch | None]:
+    def batches() -> Iterator[Any]:
         for epoch in itertools.count():
             loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]  # ours
             yield from loader
 
-    return batches_block(batches())
+    return _block(batches())
 
 
-def batches_block(batches: Iterator[Any]) -> Block:
+def _block(batches: Iterator[Any]) -> Block:
     """Milliseconds an image of the next batches."""
-
-    def block() -> float:
-        begin = time.perf_counter()
-        for _ in range(BATCHES):
-            next(batches)
-        return (time.perf_counter() - begin) * 1000 / (BATCH * BATCHES)
-
-    return block
+    return timed(lambda: deque(itertools.islice(batches, BATCHES), maxlen=0), BATCH * BATCHES, 1000)
 
 
-def torchvision_block(dataset: DetectionDataset, size: int) -> Block:
+def _torchvision_block(dataset: DetectionDataset, size: int) -> Block:
     """A batch's images through torchvision's decoder and transforms, one by one, with their boxes, then stacked."""
     change = v2.Compose(
         [
@@ -182,12 +128,6 @@ def torchvision_block(dataset: DetectionDataset, size: int) -> Block:
         ]
     )
 
-    def batches() -> Iterator[torch.Tensor]:
-        while True:
-            order = torch.randperm(len(dataset)).tolist()
-            for start in range(0, len(order), BATCH):
-                yield torch.stack([image(index) for index in order[start : start + BATCH]])
-
     def image(index: int) -> torch.Tensor:
         objects = dataset.annotations(index)
         boxes = tv_tensors.BoundingBoxes(torch.from_numpy(objects.boxes), format="XYXY", canvas_size=(HEIGHT, WIDTH))
@@ -195,39 +135,5 @@ def torchvision_block(dataset: DetectionDataset, size: int) -> Block:
         changed, _ = change(pixels, {"boxes": boxes, "labels": torch.from_numpy(objects.labels)})
         return torch.as_tensor(changed)
 
-    return batches_block(batches())
-
-
-def imread_block(dataset: DetectionDataset) -> Block:
-    """Nothing but decoding."""
-
-    def batches() -> Iterator[None]:
-        for start in itertools.count(0, BATCH):
-            for index in range(start, start + BATCH):
-                cv2.imread(str(dataset.path(index % len(dataset))))
-            yield None
-
-    return batches_block(batches())
-
-
-def parts_note(dataset: DetectionDataset, size: int) -> str:
-    """Where our time goes: the stages of the loader one by one, a batch at a time."""
-    transform, rng, hw = TrainTransform(AUGMENTATION), np.random.default_rng(0), (size, size)
-    spent: dict[str, float] = {}
-
-    def stage(name: str, work: Callable[[Any], Any], items: Iterable[Any]) -> list[Any]:
-        begin = time.perf_counter()
-        done = [work(item) for item in items]
-        spent[name] = spent.get(name, 0.0) + time.perf_counter() - begin
-        return done
-
-    for start in range(0, BATCH * BATCHES, BATCH):
-        samples = stage("decode", lambda index: checked_sample(dataset, index, hw), range(start, start + BATCH))
-        items = stage("geometry", lambda s: moved(to_item(s), transform.motion(hw, rng), hw), samples)
-        items = stage("drop rule and colour", lambda item: transform.finished(item, rng), items)
-        stage("collate", lambda batch: collate([Example(item, 0) for item in batch]), [items])
-    return "ours: " + ", ".join(f"{name} {taken / BATCH / BATCHES * 1000:.2f} ms" for name, taken in spent.items())
-
-
-if __name__ == "__main__":
-    run_rows(rows, __doc__, blocks=5)
+    order = itertools.chain.from_iterable(torch.randperm(len(dataset)).tolist() for _ in itertools.count())
+    return _block(torch.stack([image(next(order)) for _ in range(BATCH)]) for _ in itertools.count())

@@ -1,22 +1,10 @@
-"""From raw maps to detections: 640 × 640 pixels (8400 priors), 80 classes, 8 images, at strides 8, 16 and 32.
-
-Realistic: some hundred candidates of an image reach the threshold, around 21 objects.  Worst case: all 672 000 do.
-
-torchvision's side gets the same maps and does what our contract asks for: sigmoid, boxes, threshold, clipping, removal
-of empty boxes, ``batched_nms`` for each image, the best 300.  Its worst case takes most of a minute, so it is run once.
-ultralytics' suppression gets decoded boxes and scores, which is less work; by its documented defaults it takes at most
-30 000 candidates of an image (``max_nms``) and stops after 2 s + 50 ms an image (``max_time_img``): it may drop what we
-do not.  One thread.
-
-    python -m benchmarks.postprocessing --blocks 7
-"""
+"""From raw maps to detections, beside torchvision's and ultralytics' suppression; one thread."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -24,9 +12,8 @@ import torchvision
 from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
-from benchmarks.in_turn import Row, in_turn, timed
-from benchmarks.peer_process import PeerProcess
-from benchmarks.row_program import run_rows
+from benchmarks.comparison import Row, in_turn, timed
+from benchmarks.peers.process import PeerProcess
 from detseg.models.yolo.detector import NmsLimits, best_detections
 from detseg.models.yolo.scheme import cell_points
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
@@ -34,139 +21,103 @@ from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
-NUM_IMAGES, NUM_CLASSES, BINS, SIDE = 8, 80, 16, 640
-WANTED = NmsLimits(score_threshold=0.001, nms_iou=0.65, max_detections=300)
-SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), BINS)
+NUM_CLASSES, REG_MAX = 80, 16
+LIMITS = NmsLimits(score_threshold=0.001, nms_iou=0.65, max_detections=300)
+SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), REG_MAX)
 
 
-def realistic_maps() -> list[Tensor]:
+def _realistic_maps(num_images: int, side: int) -> list[Tensor]:
     """Raw maps as of a trained network: low scores nearly everywhere; around 21 objects an image 5 × 5 priors that
-    agree about class and box, and of a second class in part; channels-last, as the network leaves them."""
+    agree about class and box, and of a second class in part."""
     generator = torch.Generator().manual_seed(0)
-    maps = []
-    for stride in STRIDES:
-        cells = SIDE // stride
-        raw = torch.randn(NUM_IMAGES, 4 * BINS + NUM_CLASSES, cells, cells, generator=generator)
-        raw[:, 4 * BINS :] -= 12
+    maps = _worst_maps(num_images, side)
+    for raw in maps:
+        cells = raw.shape[-1]
+        raw[:, 4 * REG_MAX :] -= 12
         for image in raw:
             for _ in range(7):
                 x, y = torch.randint(2, cells - 2, (2,), generator=generator).tolist()
                 first, second = torch.randint(NUM_CLASSES, (2,), generator=generator).tolist()
                 around = image[:, y - 2 : y + 3, x - 2 : x + 3]
-                for side, distance in enumerate(torch.randint(1, BINS, (4,), generator=generator).tolist()):
-                    around[side * BINS + distance] += 8
-                around[4 * BINS + first] += 9 + 3 * torch.rand(5, 5, generator=generator)
-                around[4 * BINS + second] += 4
-        maps.append(raw.contiguous(memory_format=torch.channels_last))
+                for edge, distance in enumerate(torch.randint(1, REG_MAX, (4,), generator=generator).tolist()):
+                    around[edge * REG_MAX + distance] += 8
+                around[4 * REG_MAX + first] += 9 + 3 * torch.rand(5, 5, generator=generator)
+                around[4 * REG_MAX + second] += 4
     return maps
 
 
-def worst_maps() -> list[Tensor]:
-    """Raw maps of which every score reaches the threshold."""
+def _worst_maps(num_images: int, side: int) -> list[Tensor]:
+    """Raw maps of which every score reaches the threshold; channels-last, as the network leaves them."""
     generator = torch.Generator().manual_seed(1)
-    shapes = [(NUM_IMAGES, 4 * BINS + NUM_CLASSES, SIDE // stride, SIDE // stride) for stride in STRIDES]
-    maps = [torch.randn(shape, generator=generator) for shape in shapes]
-    return [raw.contiguous(memory_format=torch.channels_last) for raw in maps]
+    shapes = [(num_images, 4 * REG_MAX + NUM_CLASSES, side // stride, side // stride) for stride in STRIDES]
+    return [torch.randn(shape, generator=generator).contiguous(memory_format=torch.channels_last) for shape in shapes]
 
 
 @torch.no_grad()
-def decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+def _decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
     """(B, A, 4) boxes and (B, A, C) scores of all priors, as a user of torchvision writes it."""
     flat = torch.cat([raw.permute(0, 2, 3, 1).flatten(1, 2) for raw in maps], dim=1)
     points = cell_points(maps, STRIDES)
-    sides = flat[..., : 4 * BINS].reshape(*flat.shape[:2], 4, BINS).softmax(dim=-1) @ torch.arange(float(BINS))
-    sides = sides * points.strides[:, None]
-    boxes = torch.cat([points.centres - sides[..., :2], points.centres + sides[..., 2:]], dim=-1)
-    return boxes, flat[..., 4 * BINS :].sigmoid()
+    edges = flat[..., : 4 * REG_MAX].reshape(*flat.shape[:2], 4, REG_MAX).softmax(dim=-1) @ torch.arange(float(REG_MAX))
+    edges = edges * points.strides[:, None]
+    boxes = torch.cat([points.centres - edges[..., :2], points.centres + edges[..., 2:]], dim=-1)
+    return boxes, flat[..., 4 * REG_MAX :].sigmoid()
 
 
-def by_torchvision(maps: list[Tensor]) -> list[DetectorOutput]:
-    """Decoding, threshold and ``batched_nms`` of every image."""
+def _by_torchvision(maps: list[Tensor], side: int) -> list[DetectorOutput]:
     found = []
-    for boxes, scores in zip(*decoded(maps), strict=True):
-        prior, label = torch.where(scores >= WANTED.score_threshold)
-        candidates, score = clip_boxes_to_image(boxes[prior], (SIDE, SIDE)), scores[prior, label]
+    for boxes, scores in zip(*_decoded(maps), strict=True):
+        prior, label = torch.where(scores >= LIMITS.score_threshold)
+        candidates, score = clip_boxes_to_image(boxes[prior], (side, side)), scores[prior, label]
         has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
         candidates, score, label = candidates[has_area], score[has_area], label[has_area]
-        keep = batched_nms(candidates, score, label, WANTED.nms_iou)[: WANTED.max_detections]
+        keep = batched_nms(candidates, score, label, LIMITS.nms_iou)[: LIMITS.max_detections]
         found.append(DetectorOutput(candidates[keep], score[keep], label[keep]))
     return found
 
 
-def ours(maps: list[Tensor]) -> list[DetectorOutput]:
-    """What a detector does with its raw maps."""
-    return best_detections(SCHEME, maps, (SIDE, SIDE), WANTED)
-
-
-def rows(blocks: int) -> Iterator[Row]:
-    """Both cases beside torchvision, then both beside ultralytics' suppression."""
+def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
+    """Each case beside torchvision, then beside ultralytics' suppression."""
     torch.set_num_threads(1)
-    cases = [("realistic", realistic_maps(), 2.0), ("worst case", worst_maps(), 1.0)]
-    torchvision_name = f"torchvision {torchvision.__version__} batched_nms"
-    for name, maps, wanted in cases:
-        once = name == "worst case"
-        answers: list[list[DetectorOutput]] = []
-        repeats = 1 if once else 5
-        times = in_turn(
-            timed(partial(_again, ours, maps, 5, []), 5, 1000),
-            timed(partial(_again, by_torchvision, maps, repeats, answers), repeats, 1000),
-            1 if once else blocks,
-            warm_up=0 if once else 1,
-        )
-        yield Row(
-            "decode + NMS, 8 images", name, torchvision_name, *times, "ms", wanted, _agreement(ours(maps), answers[0])
-        )
-    with PeerProcess("ultralytics_predict.py", threads=1) as peer, tempfile.TemporaryDirectory() as folder:
-        for name, maps, _ in cases:
-            yield _beside_ultralytics(name, maps, peer, Path(folder) / f"{name}.npy", 1 if "worst" in name else blocks)
+    num_images, side = (2, 160) if small else (8, 640)
+    stage = f"decode + NMS, {num_images} images"
+    cases = {"realistic": _realistic_maps(num_images, side), "worst case": _worst_maps(num_images, side)}
+    with PeerProcess(threads=1) as peer, tempfile.TemporaryDirectory() as folder:
+        asked = {"score_threshold": LIMITS.score_threshold, "max_detections": LIMITS.max_detections}
+        for name, maps in cases.items():
+            worst, found = name == "worst case", [list[DetectorOutput](), list[DetectorOutput]()]
+            blocks, repeats = (1, 1) if worst else (blocks, 5)
+            ours = _block(partial(best_detections, SCHEME, maps, (side, side), LIMITS), 5, found[0])
+            theirs = _block(partial(_by_torchvision, maps, side), repeats, found[1])
+            times = in_turn(ours, theirs, blocks, warm_up=0 if worst else 1)
+            same = sum(sorted(_rows(one)) == sorted(_rows(other)) for one, other in zip(*found, strict=True))
+            mean = np.mean([len(image) for image in found[0]])
+            note = f"the same detections for {same} of {num_images} images, {mean:.0f} an image"
+            peer_name = f"torchvision {torchvision.__version__} batched_nms"
+            yield Row(stage, name, peer_name, *times, "ms", 1.0 if worst else 2.0, note)
+
+            boxes, scores = _decoded(maps)
+            file = f"{folder}/{name}.npy"
+            np.save(file, torch.cat([xyxy_to_cxcywh(boxes), scores], dim=2).transpose(1, 2).contiguous().numpy())
+            times = in_turn(ours, peer.block("suppress", "ms", file=file, count=repeats, **asked), blocks)
+            numbers = peer.last["found"]
+            note = f"theirs without decoding, and clipped to the image by others later; its detections: {numbers}"
+            peer_name = f"ultralytics {peer.ask('version')} non_max_suppression"
+            yield Row(stage, name, peer_name, *times, "ms", note=note)
 
 
-def _again(
-    work: Callable[[list[Tensor]], list[DetectorOutput]],
-    maps: list[Tensor],
-    repeats: int,
-    answers: list[list[DetectorOutput]],
-) -> None:
-    answers[:] = [work(maps) for _ in range(repeats)]
+def _block(work: Callable[[], list[DetectorOutput]], repeats: int, found: list[DetectorOutput]) -> Callable[[], float]:
+    """Milliseconds of a call; what the last one found is put into ``found``."""
 
+    def again() -> None:
+        for _ in range(repeats):
+            found[:] = work()
 
-def _beside_ultralytics(name: str, maps: list[Tensor], peer: PeerProcess, file: Path, blocks: int) -> Row:
-    boxes, scores = decoded(maps)
-    np.save(file, torch.cat([xyxy_to_cxcywh(boxes), scores], dim=2).transpose(1, 2).contiguous().numpy())
-    answers = []
-
-    def theirs() -> float:
-        answers.append(
-            peer.ask(
-                "suppress",
-                file=str(file),
-                count=1 if blocks == 1 else 5,
-                score_threshold=WANTED.score_threshold,
-                max_detections=WANTED.max_detections,
-            )
-        )
-        return float(answers[-1]["ms"])
-
-    mine, other = in_turn(timed(partial(_again, ours, maps, 5, []), 5, 1000), theirs, blocks)
-    numbers = answers[-1]["found"]
-    note = f"theirs without decoding, and clipped to the image by others later; its detections: {numbers}"
-    peer_name = f"ultralytics {answers[-1]['version']} non_max_suppression"
-    return Row("decode + NMS, 8 images", name, peer_name, mine, other, "ms", None, note)
-
-
-def _agreement(mine: list[DetectorOutput], other: list[DetectorOutput]) -> str:
-    """How many images have the same detections: boxes, scores and labels, among equal scores in any order."""
-    same = sum(sorted(_rows(one)) == sorted(_rows(two)) for one, two in zip(mine, other, strict=True))
-    return (
-        f"the same detections for {same} of {len(mine)} images, {np.mean([len(found) for found in mine]):.0f} an image"
-    )
+    return timed(again, repeats, 1000)
 
 
 def _rows(found: DetectorOutput) -> list[list[float]]:
+    """Score, label and box of each, to a thousandth; sorted, they are in one order among equal scores."""
     columns = torch.cat([found.scores[:, None], found.labels[:, None], found.boxes], dim=1).double()
     rounded: list[list[float]] = columns.round(decimals=3).tolist()
     return rounded
-
-
-if __name__ == "__main__":
-    run_rows(rows, __doc__, blocks=7)

@@ -1,83 +1,68 @@
-"""Runs the comparisons with peers one after the other and writes their table into docs/benchmarks.md.
+"""Runs comparisons with peers one after the other and writes their tables into docs/benchmarks.md.
 
-    python -m benchmarks.run                     all of them: what `make bench` does
-    python -m benchmarks.run --only loader nms   some; the others' figures stay as they are
+    python -m benchmarks.run                             all of them: what `make bench` does
+    python -m benchmarks.run --only loader predictor     some; the others' tables stay as they are
+    python -m benchmarks.run --small                     little work of each, nothing is written: does everything run?
 
-Each comparison runs in a process of its own.  The figures are kept in docs/benchmarks.json, every block of them.
+Each comparison runs in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
-from typing import Any
+from importlib import import_module
 
-from benchmarks.measured_on import machine, versions
-from benchmarks.peer_process import ROOT
-from benchmarks.table import with_table
+from benchmarks.comparison import ROOT, Row, measured_on, spread, table, write_results
 
-COMPARISONS = (
-    "yolo_step",
-    "bccd_epoch",
-    "loader",
-    "predictor",
-    "postprocessing",
-    "coco_evaluation",
-    "confusion_matrix",
-    "coco_index",
-    "import_time",
-    "unet_step",
-    "rcnn_step",
-)
-"""Modules of this folder, in the order of the table."""
-
-FIGURES = ROOT / "docs" / "benchmarks.json"
 PAGE = ROOT / "docs" / "benchmarks.md"
+MODULES = {
+    "training": ("yolo_step", "bccd_epoch", "unet_step", "rcnn_step"),
+    "loader": ("loader",),
+    "predictor": ("predictor",),
+    "postprocessing": ("postprocessing",),
+    "metrics": ("coco_evaluation", "confusion_matrix"),
+    "coco_file": ("coco_file",),
+    "import_time": ("import_time",),
+}
+COMPARISONS = {name: module for module, names in MODULES.items() for name in names}
+"""Comparison → the module that has it as a function, which yields rows: of ``blocks`` blocks, of ``small`` work."""
 
 
 def main() -> int:
     """Measure and write; 1 where a comparison failed, whose old figures then stay."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=COMPARISONS, metavar="NAME")
+    parser.add_argument("--only", nargs="+", choices=COMPARISONS, default=[*COMPARISONS], metavar="NAME")
     parser.add_argument("--blocks", type=int, help="measured blocks of each side (default: that of each comparison)")
+    parser.add_argument("--small", action="store_true", help="little work in one block; nothing is written")
     arguments = parser.parse_args()
-    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-    failed = []
-    for name in COMPARISONS:
-        if name not in arguments.only:
-            continue
-        rows = measure(name, arguments.blocks)
-        if rows is None:
-            failed.append(name)
-            continue
-        figures[name] = {"machine": machine(), "versions": versions(), "rows": rows}
-        FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), figures, COMPARISONS), encoding="utf-8")
+    blocks = arguments.blocks or (1 if arguments.small else None)
+    if len(arguments.only) == 1:
+        measure(arguments.only[0], blocks, arguments.small)
+        return 0
+    options = ["--small"] * arguments.small + ([f"--blocks={blocks}"] if blocks else [])
+    command = [sys.executable, "-m", "benchmarks.run", *options, "--only"]
+    failed = [name for name in arguments.only if subprocess.run([*command, name], cwd=ROOT).returncode]
     if failed:
         print(f"failed, and left as they were: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
 
 
-def measure(name: str, blocks: int | None) -> list[dict[str, Any]] | None:
-    """The rows of a comparison; None where it failed.
-
-    Args:
-        name: one of ``COMPARISONS``.
-        blocks: of each side; None: its default.
-    """
+def measure(name: str, blocks: int | None, small: bool) -> None:
+    """Measure in this process; print each row as it comes."""
     print(f"== {name}", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "rows.json"
-        command = [sys.executable, "-m", f"benchmarks.{name}", "--json", str(file)]
-        command += [] if blocks is None else ["--blocks", str(blocks)]
-        if subprocess.run(command, cwd=ROOT).returncode:
-            return None
-        rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-        return rows
+    comparison = getattr(import_module(f"benchmarks.{COMPARISONS[name]}"), name)
+    rows: list[Row] = []
+    for row in comparison(small=small, **({"blocks": blocks} if blocks else {})):
+        rows.append(row)
+        print(f"{row.stage} | {row.work} | {row.peer}", flush=True)
+        print(f"  ours {spread(row.ours)} {row.unit}, theirs {spread(row.theirs)} {row.unit}", flush=True)
+        print(f"  ratio {spread(row.ratios)}; target {row.verdict or 'none'}; {row.note}", flush=True)
+    place = f"`{name}`: {measured_on()}"
+    print(place, flush=True)
+    if not small:
+        write_results(PAGE, name, f"{place}\n\n{table(rows)}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The frame of the comparisons with peers: blocks in turn, ratios, the table, a peer behind a pipe."""
+"""The frame of the comparisons with peers: blocks in turn, ratios, the table, a peer behind a pipe, a held training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.in_turn import Row, in_turn, spread, timed
-from benchmarks.peer_process import PEER_PYTHON, PeerProcess
-from benchmarks.run import COMPARISONS, FIGURES, PAGE, ROOT
-from benchmarks.table import BEGIN, END, with_table
+from benchmarks.comparison import ROOT, Row, in_turn, spread, table, timed, write_results
+from benchmarks.peers.process import PEER_PYTHON, PeerProcess, yolo_labels
+from benchmarks.peers.serve import PacedTraining
+from benchmarks.run import COMPARISONS, PAGE
 
-ROW = Row("step", "8 images", "peer 1.0", ours=(1.0, 2.0, 4.0), theirs=(3.0, 4.0, 4.0), unit="s", wanted=2.0)
-"""Ratios by hand: 3, 2, 1; their median is what was wanted."""
-
-ON = {"machine": {"processor": "P", "cores": "2", "memory": "4 GiB", "system": "Linux", "date": "d", "commit": "c"}}
+ROW = Row("step", "8 images", "peer 1.0", (1.0, 2.0, 4.0), (3.0, 4.0, 4.0), "s", target=2.0, note="see below")
+"""Ratios by hand: 3, 2, 1; their median is the target."""
 
 
 def test_sides_follow_each_other_in_turn_and_warm_up_is_not_counted() -> None:
@@ -32,52 +30,76 @@ def test_sides_follow_each_other_in_turn_and_warm_up_is_not_counted() -> None:
 
 def test_ratios_are_of_neighbouring_blocks() -> None:
     assert ROW.ratios == (3.0, 2.0, 1.0)
-    assert ROW.reached is True
-    assert Row.from_dict({**ROW.to_dict(), "wanted": 2.1}).reached is False
     assert spread([3.0, 1.0, 2.0]) == "2 (1–3)"
     assert 0 <= timed(lambda: None, units=4)() < 1
 
 
-def test_table_takes_the_place_between_the_marks() -> None:
-    row = {**ROW.to_dict(), "note": "what a reader must know"}
-    figures = {"nms": {**ON, "versions": {"torch": "2"}, "rows": [row, {**row, "wanted": 9.0, "note": ""}]}}
-    page = with_table(f"head\n{BEGIN}\nold\n{END}\ntail\n", figures, ("absent", "nms"))
-    assert page.startswith("head\n")
-    assert page.endswith("\ntail\n")
-    assert "old" not in page
-    assert "| step [1] | 8 images | peer 1.0 | 2 (1–4) s | 4 (3–4) s | **2.00** (1.00–3.00) | 2: reached |" in page
-    assert "| 9: **missed** |" in page
-    assert "1. what a reader must know" in page
-    assert "`nms`: 2 cores of P, 4 GiB, Linux; torch 2; d, commit c." in page
-    assert with_table(page, figures, ("nms",)) == page
-    with pytest.raises(ValueError, match="no place for the table"):
-        with_table("nothing", figures, ("nms",))
+def test_table_takes_the_place_between_the_marks(tmp_path: Path) -> None:
+    text = table(
+        [ROW, Row("nms", "all", "peer", (1.0,), (2.0,), "ms", target=9.0), Row("io", "x", "y", (1.0,), (1.0,), "s")]
+    )
+    assert "| step [1] | 8 images | peer 1.0 | 2 (1–4) s | 4 (3–4) s | **2.00** (1.00–3.00) | 2: reached |" in text
+    assert "| nms | all | peer | 1 (1–1) ms | 2 (2–2) ms | **2.00** (2.00–2.00) | 9: **missed** |" in text
+    assert text.endswith("|  |\n\n1. see below")
+    page = tmp_path / "page.md"
+    marked = "head\n<!-- nms: written by a program -->{}<!-- end of nms -->\ntail\n"
+    page.write_text(marked.format("\nold\n"), encoding="utf-8")
+    for _ in range(2):
+        write_results(page, "nms", "new – ")
+        assert page.read_text(encoding="utf-8") == marked.format("\n\nnew – \n\n")
+    with pytest.raises(ValueError, match="no place for the results"):
+        write_results(page, "other", "new")
 
 
-def test_the_page_has_its_place_and_every_comparison_its_program() -> None:
+def test_every_comparison_has_its_program_and_its_place_in_the_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert text.count(BEGIN) == text.count(END) == 1
-    assert [name for name in COMPARISONS if not (ROOT / "benchmarks" / f"{name}.py").exists()] == []
-    assert FIGURES.exists()
+    for name, module in COMPARISONS.items():
+        program = (ROOT / "benchmarks" / f"{module}.py").read_text(encoding="utf-8")
+        assert f"def {name}(blocks: int = " in program
+        assert text.count(f"<!-- {name}: written by a program -->") == text.count(f"<!-- end of {name} -->") == 1
 
 
 def test_a_peer_answers_behind_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = tmp_path / "worker.py"
     worker.write_text(
-        f"import sys\nsys.path.insert(0, {str(ROOT / 'benchmarks' / 'peers')!r})\n"
-        "from serve import serve\n"
+        "from benchmarks.peers.serve import serve\n"
         "def double(number):\n    print('a peer that chatters')\n    return 2 * number\n"
-        "serve({'double': double})\n"
+        "serve(double)\n"
     )
     monkeypatch.setenv(PEER_PYTHON, sys.executable)
-    with PeerProcess(str(worker)) as peer:
+    with PeerProcess(worker=str(worker)) as peer:
         assert peer.ask("double", number=21) == 42
         with pytest.raises(RuntimeError, match="KeyError"):
             peer.ask("nothing")
         assert peer.ask("double", number=1) == 2
+    worker.write_text("raise SystemExit('a peer that will not run')")
+    with PeerProcess(worker=str(worker)) as peer, pytest.raises(RuntimeError, match=r"ended\n.*will not run"):
+        peer.ask("double", number=1)
 
 
 def test_a_missing_environment_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(PEER_PYTHON, str(tmp_path / "python"))
     with pytest.raises(RuntimeError, match="make bench"):
-        PeerProcess("worker.py")
+        PeerProcess()
+
+
+def test_labels_of_the_peer_are_fractions_of_the_image() -> None:
+    assert yolo_labels([[10.0, 20.0, 30.0, 60.0]], [3], hw=(100, 200)) == "3 0.100000 0.400000 0.100000 0.400000\n"
+
+
+def test_a_training_waits_between_steps() -> None:
+    steps: list[int] = []
+
+    def train(paced: PacedTraining) -> None:
+        for step in range(5):
+            paced.before()
+            steps.append(step)
+            paced.after()
+
+    training = PacedTraining(train)
+    assert 0 <= training.go_on(2) < 1
+    assert steps == [0, 1]
+    training.go_on(3)
+    assert steps == [0, 1, 2, 3, 4]
+    with pytest.raises(RuntimeError, match="the training has ended"):
+        training.go_on(1)

@@ -18,7 +18,7 @@ from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from benchmarks.coco_entries import as_coco
+from benchmarks.coco_records import as_coco
 from detseg.metrics.records import DetectionRecords, MaskRecords
 from detseg.structures import BoolArray, ClassTable, DetectorOutput, FloatArray, ImageAnnotations, InstanceMasks
 

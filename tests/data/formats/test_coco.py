@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 
-from benchmarks.large_coco import write_large_coco
+from benchmarks.coco_file import write_large_coco
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import region_counts
 from detseg.data.datasets.detection import DetectionDataset
