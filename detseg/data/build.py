@@ -102,7 +102,7 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
 
 
 def _voc_list(config: VocConfig, split: Split) -> str:
-    name: str = getattr(config, f"{split}_split")
+    name = {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
     if config.download:
         for year in sorted({*config.years, *(part.partition(":")[0] for part in name.split("+") if ":" in part)}):
             download_voc(config.root, year)
@@ -111,8 +111,13 @@ def _voc_list(config: VocConfig, split: Split) -> str:
 
 def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
     """The image folder of a split, and its annotation file or mask folder."""
-    key = "annotations" if isinstance(config, CocoConfig) else "masks"
-    images, truth = getattr(config, f"{split}_images"), getattr(config, f"{split}_{key}")
+    number = ("train", "val", "test").index(split)
+    images = (config.train_images, config.val_images, config.test_images)[number]
+    if isinstance(config, CocoConfig):
+        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
+    else:
+        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
+    truth = truths[number]
     if images is None or truth is None:
         raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
     return config.root / images, config.root / truth

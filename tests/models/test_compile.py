@@ -69,8 +69,8 @@ def test_nothing_is_compiled_while_normalisation_takes_in_its_first_batches(monk
     settled_at: list[int] = []
     while len(settled_at) < 3:
         step += 1
-        task.fresh_norms.prepare(step)
-        if not task.fresh_norms.names:
+        task.warmup.prepare(step)
+        if not task.warmup.names:
             settled_at.append(step)
         with settling(task.model, not settled_at):
             task.model.losses(images, targets)

@@ -126,4 +126,4 @@ def test_predict_leaves_it_out_and_says_so(bomb: Path, tmp_path: Path, capsys: p
     checkpoint = write_unet(tmp_path / "unet.ckpt")
     code, message = said(predict, [str(checkpoint), str(bomb.parent), "--out", str(tmp_path / "out")], capsys)
     assert (code, message.count("\n")) == (2, 1)
-    assert message.startswith(f"error: 1 of 1 pictures were left out: {bomb}: ")
+    assert message.startswith(f"error: 1 of 1 images were left out: {bomb}: ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from lightning.pytorch.callbacks import Callback
 from detseg.draw import class_colors, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
 
 _MOST_NAMED = 30
 """Classes of the legend; more would be larger than the images."""
@@ -29,6 +32,7 @@ class SampleImages(Callback):
         self.folder = folder
         self.num_images = num_images
         self._train: list[UInt8Array] = []
+        self._has_told = False
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -55,7 +59,11 @@ class SampleImages(Callback):
         truth = pl_module.draw_targets(batch, self.num_images)
         found = pl_module.draw_predictions(batch, self.num_images)
         pairs = [picture for pair in zip(truth, found, strict=True) for picture in pair]
-        write_image(self.folder / "val_predictions.jpg", _sheet(pairs, pl_module, ("truth", "prediction") * 2))
+        file = self.folder / "val_predictions.jpg"
+        write_image(file, _sheet(pairs, pl_module, ("truth", "prediction") * 2))
+        if not self._has_told:
+            logger.info(f"truth beside prediction, drawn after each validation: {file}")
+            self._has_told = True
 
 
 def _sheet(pictures: list[UInt8Array], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
