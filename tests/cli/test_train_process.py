@@ -27,6 +27,7 @@ SPOKEN = (
     r"voc (train|val): (images without objects|difficult objects) .*",
     r"(device|data|classes|model|training|run) {2,8}\S.*",
     r"the validation loss .* is left out of the first lines .*",
+    r"truth beside prediction, drawn after each validation: .*",
     EPOCH_LINE,
 )
 

@@ -84,7 +84,7 @@ def test_both_nodes_train_one_model_with_the_metrics_of_one_and_the_first_speaks
     run, (first, second) = two_nodes
     (row,) = run.rows()
     assert int(row["step"]) == 4  # 8 images, one for each of two nodes
-    assert "data: 8 training and 3 validation images" in first
+    assert "data      8 training and 3 validation images" in first
     assert second == ""
     alone = evaluate_checkpoint(run.run_dir / "checkpoints" / LAST, "val", device="cpu")
     together = json.loads((run.run_dir / "metrics.json").read_text(encoding="utf-8"))
