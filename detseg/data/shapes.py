@@ -158,7 +158,8 @@ class _Canvas:
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         other = round(size * rng.uniform(0.6, 1))
         hw = (size, other) if rng.random() < 0.5 else (other, size)
-        self.colors: list[Float32Array] = [rng.uniform(30, 225, 3).astype(np.float32)]  # background, objects
+        color = rng.uniform(30, 225, 3).astype(np.float32)
+        self.colors: list[Float32Array] = [color.mean() + 0.3 * (color - color.mean())]  # muted background, objects
         coarse = _paint(rng, _random_texture(rng, *hw), self.colors[0], contrast=50)
         self.image = _paint(rng, _random_texture(rng, *hw), coarse, contrast=30)
         self.owner: IntArray = np.full(hw, -1, dtype=np.int64)  # the object that each pixel shows; -1: none
@@ -210,7 +211,7 @@ def _all_visible(owner: IntArray, areas: list[int]) -> bool:
 
 
 MANIFEST = "shapes.json"  # the parameters of the set; the folder is renamed into place when all is written
-FORMAT = 1  # raised whenever the same parameters give other files
+FORMAT = 2  # raised whenever the same parameters give other files
 _FIX = "set data.root to another folder, or delete this one"
 
 
