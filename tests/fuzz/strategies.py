@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem
 from detseg.structures import BoolArray, BoxTargets
 from tests.data.images.painted import with_masks
 

@@ -40,10 +40,6 @@ class DataIssue(StrEnum):
     ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
     ONE_CLASS = "masks that show one class and ignored pixels, and nothing else"
     ABSENT = "classes that no mask shows"
-    TURNED = (
-        "images turned by an EXIF orientation that their masks do not have "
-        "(if the masks were drawn on the unturned images, they do not fit)"
-    )
 
 
 class DataReport:

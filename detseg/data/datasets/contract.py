@@ -16,8 +16,8 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 class SampleSource(Protocol):
     """A sequence of ``Sample`` with a class table; all data sets of detseg are sources.
 
-    A source of large images may also have a method ``reduced(index, input_hw) -> Sample``, which training prefers. Its
-    image is at least as large as a letterbox to that height and width needs it, and its boxes are in pixels of it.
+    A source of large images may also have a method ``reduced(index, input_hw) -> Sample``, which training prefers: the
+    image at least as large as a letterbox to that height and width needs it, with boxes in pixels of it.
     """
 
     @property
@@ -100,10 +100,8 @@ def _what_is_wrong(sample: Sample, num_classes: int) -> str | None:
 
 
 class SampleCache:
-    """Reads samples and keeps those that were used last, for mosaics, which use each image several times.
-
-    ``max_bytes`` of images and semantic maps are kept; by default a mix group of 32 images of a megapixel.
-    """
+    """Reads samples and keeps those that were used last, for mosaics, which use each image several times: ``max_bytes``
+    of images and semantic maps, by default a mix group of 32 images of a megapixel."""
 
     def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
         self._source, self._max_bytes = source, max_bytes

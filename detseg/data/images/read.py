@@ -81,12 +81,6 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
         return (width, height) if pending_orientation(header) >= 5 else (height, width)
 
 
-def read_orientation(path: Path | str) -> int:
-    """The EXIF orientation that a file's header states, 1 to 8; 1 if none can be read."""
-    with open_image(Path(path), header_only=True) as (header, _):
-        return _stated_orientation(header)
-
-
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
     """The pixels of a PIL image as ``read_image`` gives them, (H, W, 3) uint8 RGB, but not turned; not of floats."""
     if image.mode == "F":
@@ -166,11 +160,9 @@ def upright(image: UInt8Array, orientation: int) -> UInt8Array:
 
 
 def pending_orientation(header: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied."""
-    return 1 if header.format == "TIFF" else _stated_orientation(header)  # Pillow turns TIFFs itself
-
-
-def _stated_orientation(header: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 if none can be read."""
+    if header.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself
     try:
         # The base class's method: that of PNG decodes the whole image first.
         value = Image.Image.getexif(header).get(ExifTags.Base.Orientation)

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ElasticConfig
-from detseg.data.augment.geometry import Motion, keep_visible, letterboxed, moved, random_crop
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem, Motion, keep_visible, moved, random_crop
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.structures import UInt8Array
@@ -92,7 +91,7 @@ def test_masks_through_mosaic_and_mixup(hw: tuple[int, int], seed: int, elastic:
         union = dense[mixed.labels == label].any(axis=0)
         # Objects of which less than a tenth shows are dropped: of up to 0.3² π · 1.5² of the image.
         assert (is_pure(mixed.image, OBJECT_COLORS[label]) & ~union).mean() < 0.07
-    other = keep_visible(letterboxed(ellipses(hw, seed + 9), HW), 0, 0)
+    other = keep_visible(moved(ellipses(hw, seed + 9), Motion(), HW), 0, 0)
     both = mixup(mixed, other, rng)
     np.testing.assert_array_equal(dense_masks(both), np.concatenate([dense, assert_bounds_of_masks(other)]))
     assert both.labels.tolist() == [*mixed.labels.tolist(), *other.labels.tolist()]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.data.augment.item import InstanceLayers
+from detseg.data.augment.geometry import InstanceLayers
 from detseg.errors import DataError
 from detseg.structures import BoolArray, InstanceMasks
 from tests.data.images.painted import edges

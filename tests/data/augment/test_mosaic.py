@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig
 from detseg.data.augment.geometry import (
+    AugmentItem,
     Motion,
     chained,
     flip_matrix,
@@ -20,7 +21,6 @@ from detseg.data.augment.geometry import (
     random_affine_matrix,
     random_zoom_matrix,
 )
-from detseg.data.augment.item import AugmentItem
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.structures import IGNORE_LABEL
 from tests.data.images.painted import assert_labels_on_pixels, assert_valid, blobs, bounds, colored, ellipses, painted

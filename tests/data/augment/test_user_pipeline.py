@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import TrainLoader, train_loader

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml
-from detseg.data.formats.voc_writer import write_voc_xml
+from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml, write_voc_xml
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import BINARY, write_voc_masks

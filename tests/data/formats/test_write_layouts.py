@@ -15,8 +15,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
-from detseg.data.formats.voc import read_voc
-from detseg.data.formats.voc_writer import VocWriter, voc_palette
+from detseg.data.formats.voc import VocWriter, read_voc, voc_palette
 from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
 
 CLASSES = ("dog", "bird")

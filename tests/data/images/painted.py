@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from detseg.data.augment.item import AugmentItem, BoxArray, InstanceLayers
+from detseg.data.augment.geometry import AugmentItem, BoxArray, InstanceLayers
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array
