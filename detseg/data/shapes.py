@@ -24,7 +24,7 @@ from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.formats.voc import VocWriter
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, shown
-from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -139,15 +139,9 @@ def render_scene(seed: int, split: Split, index: int, size: int, max_objects: in
         image=(canvas.image + noise).round().clip(0, 255).astype(np.uint8),
         masks=masks,
         labels=np.array(canvas.labels, dtype=np.int64),
-        boxes=_mask_boxes(masks),
+        boxes=InstanceMasks.from_dense(masks).boxes.astype(np.float64),
         truncated=masks.sum(axis=(1, 2)) < np.array(canvas.areas, dtype=np.int64),
     )
-
-
-def _mask_boxes(masks: BoolArray) -> FloatArray:
-    """(N, H, W) non-empty masks → (N, 4) float64 xyxy, half-open."""
-    spans = [(np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))) for mask in masks]
-    return np.array([(x[0], y[0], x[-1] + 1, y[-1] + 1) for x, y in spans], dtype=np.float64).reshape(-1, 4)
 
 
 class _Canvas:  # a scene while objects are added
@@ -197,8 +191,7 @@ def _all_visible(owner: IntArray, areas: list[int]) -> bool:
         mask = owner == number
         if mask.sum() < MIN_VISIBLE * area:
             return False
-        x1, y1, x2, y2 = _mask_boxes(mask[None])[0]
-        if min(x2 - x1, y2 - y1) < MIN_SIDE:
+        if min(np.ptp(np.flatnonzero(mask.any(axis=k))) + 1 for k in (0, 1)) < MIN_SIDE:
             return False
     return True
 

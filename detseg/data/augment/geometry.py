@@ -110,8 +110,23 @@ class InstanceLayers:
         """(N,) int64 areas in pixels and (N, 4) float32 xyxy bounds, half-open; zeros where nothing is left."""
         areas = np.zeros(self.max_id + 1, dtype=np.int64)
         boxes = np.zeros((self.max_id + 1, 4), dtype=np.float32)
-        for ids in self.maps:
-            _measure(ids, areas, boxes)
+        for ids in self.maps:  # by runs of equal ids along the rows
+            begins = np.ones(ids.shape, dtype=np.bool_)
+            np.not_equal(ids[:, 1:], ids[:, :-1], out=begins[:, 1:])
+            starts = np.flatnonzero(begins)
+            values, lengths = ids.ravel()[starts], np.diff(starts, append=ids.size)
+            inside = np.flatnonzero(values)
+            if not len(inside):
+                continue
+            inside = inside[np.argsort(values[inside], kind="stable")]  # object by object, each from top to bottom
+            values, lengths, (rows, left) = values[inside], lengths[inside], np.divmod(starts[inside], ids.shape[1])
+            first = np.flatnonzero(np.diff(values, prepend=0))
+            found = values[first]
+            areas[found] = np.add.reduceat(lengths, first)
+            boxes[found, 0] = np.minimum.reduceat(left, first)
+            boxes[found, 1] = rows[first]
+            boxes[found, 2] = np.maximum.reduceat(left + lengths, first)
+            boxes[found, 3] = np.append(rows[first[1:] - 1], rows[-1]) + 1
         return areas[self.ids], boxes[self.ids]
 
     def mask(self, row: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> BoolArray:
@@ -127,27 +142,6 @@ def _id_type(max_id: int) -> np.dtype[np.integer]:
     if max_id > np.iinfo(np.uint16).max:
         raise DataError(f"masks: expected at most {np.iinfo(np.uint16).max} objects in an image, got {max_id}")
     return np.dtype(np.uint8 if max_id <= np.iinfo(np.uint8).max else np.uint16)
-
-
-def _measure(ids: IdMap, areas: IntArray, boxes: npt.NDArray[np.float32]) -> None:
-    # By runs of equal ids along the rows.
-    begins = np.ones(ids.shape, dtype=np.bool_)
-    np.not_equal(ids[:, 1:], ids[:, :-1], out=begins[:, 1:])
-    starts = np.flatnonzero(begins)
-    values = ids.ravel()[starts]
-    lengths = np.diff(starts, append=ids.size)
-    inside = np.flatnonzero(values)
-    inside = inside[np.argsort(values[inside], kind="stable")]  # object by object, each from top to bottom
-    if not len(inside):
-        return
-    values, lengths, (rows, left) = values[inside], lengths[inside], np.divmod(starts[inside], ids.shape[1])
-    first = np.flatnonzero(np.diff(values, prepend=0))
-    found = values[first]
-    areas[found] = np.add.reduceat(lengths, first)
-    boxes[found, 0] = np.minimum.reduceat(left, first)
-    boxes[found, 1] = rows[first]
-    boxes[found, 2] = np.maximum.reduceat(left + lengths, first)
-    boxes[found, 3] = np.append(rows[first[1:] - 1], rows[-1]) + 1
 
 
 MoveLabels = Callable[[npt.NDArray[np.integer], int], npt.NDArray[np.integer]]

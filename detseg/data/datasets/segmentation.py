@@ -207,7 +207,6 @@ def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
 
 
 def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEncoding | None, training: bool) -> str:
-    """Why nothing can be learned from masks with these pixels of each label, or scored on them; empty if it can be."""
     present = np.flatnonzero(counts[:IGNORE_LABEL]).tolist()
     if not present:
         return "all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"

@@ -36,8 +36,8 @@ def read_mask_folder(
 
     Args:
         images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
-        classes: the classes in label order, a background included. A table means that another set is trained on, so
-            that masks of one class are reported, not an error.
+        classes: in label order, a background included. A table is that of another set, which is trained on: masks of
+            one class are reported then, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values, ignore_index, colors, ignore_colors: see ``MaskEncoding``.
         skip_bad: see ``inspect_masks``.

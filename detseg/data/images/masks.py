@@ -144,13 +144,9 @@ def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
             f"the mask is {name}, which changes values at the edges; make it again from its source as "
             "PNG, TIFF or BMP (a converted copy keeps the wrong values)"
         )
-    if name not in {"PNG", "TIFF", "BMP", "GIF"}:
-        return f"the mask is {name}, expected PNG, TIFF or BMP; convert it to PNG"
-    if name == "GIF" and encoding.colors is None:
-        return (
-            "the mask is GIF, and programs that write GIF renumber its values, so that they say nothing; convert it "
-            "from its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
-        )
+    if name not in {"PNG", "TIFF", "BMP"} and (name != "GIF" or encoding.colors is None):
+        # Programs that write GIF renumber its values, but keep the colours.
+        return f"the mask is {name}, expected PNG, TIFF or BMP; convert it from its source to PNG"
     if (frames := getattr(header, "n_frames", 1)) != 1:
         return f"the mask has {frames} frames, expected one image; save the right one by itself"
     if header.mode == "F":

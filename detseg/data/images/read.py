@@ -27,7 +27,7 @@ from detseg.structures import UInt8Array
 
 # Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
 MAX_PIXELS = 178_956_970
-# By which images are recognised in a folder, in lower case.
+# By which images are recognised in a folder.
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
@@ -40,9 +40,9 @@ _LOST_PIXELS += ["Inconsistent progression sequence"]
 def read_image(path: Path | str) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
-    Grey becomes RGB; palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an
-    animation the first frame is read. A DataError if the file is missing, not an image, cut short, damaged as far as
-    the decoders notice, or declares more than ``MAX_PIXELS``.
+    Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an animation the
+    first frame. A DataError if the file is missing, not an image, cut short, damaged as far as the decoders notice, or
+    declares more than ``MAX_PIXELS``.
     """
     return read_reduced(path, 1)[0]
 
@@ -171,8 +171,7 @@ def pending_orientation(header: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _check_png(image: Image.Image, stream: BinaryIO) -> None:
-    """Raise where the compressed pixels of a PNG are damaged or end early; Pillow does not look at their checksum."""
+def _check_png(image: Image.Image, stream: BinaryIO) -> None:  # Pillow does not look at the checksum of its pixels
     stream.seek(0)
     data = stream.read()
     pixels, place = bytearray(), 8

@@ -170,7 +170,6 @@ class PackedBatch:
         )
 
     def _dense_masks(self, bits: UInt8Array) -> BoolArray:
-        """(T, H, W) bool."""
         pixels = np.unpackbits(bits).view(np.bool_)
         masks = np.zeros((len(self.boxes), *self.images.shape[2:]), dtype=np.bool_)
         start = 0
@@ -216,8 +215,7 @@ def _pack_masks(items: Sequence[AugmentItem]) -> UInt8Array | None:
     return np.packbits(np.concatenate(pixels))
 
 
-def _stack(images: list[UInt8Array]) -> Tensor:
-    """B images (H, W, 3) uint8 → (B, 3, H, W); OpenCV puts channels first faster than numpy."""
+def _stack(images: list[UInt8Array]) -> Tensor:  # OpenCV puts channels first faster than numpy
     batch = np.empty((len(images), 3, *images[0].shape[:2]), dtype=np.uint8)
     for planes, image in zip(batch, images, strict=True):
         if image.shape != images[0].shape:

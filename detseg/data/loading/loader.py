@@ -45,10 +45,8 @@ def leave_if_starting() -> None:
 
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
-
-    torch would raise it with the worker's traceback as its message. So workers return it as a value.
-    """
+    """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is: workers return it as a
+    value, since torch would raise it with the worker's traceback as its message."""
 
     bad_samples: BadSampleList | None = None  # where skipped samples are listed; None: bad samples are errors
     num_objects: int = 0  # in the batches so far
@@ -131,8 +129,7 @@ def train_loader(
     """The loader of augmented training batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
     Args:
-        source, config, albumentations: as in ``TrainDataset``.
-        input_hw, batch_size, seed, shuffle, rank, world_size: as in ``EpochBatchSampler``.
+        source, config, albumentations: as in ``TrainDataset``; the others that are not here: ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
         max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
@@ -171,8 +168,8 @@ def eval_loader(
     return loader
 
 
+# Bytes of its name: a worker that cannot open its socket there loses each batch, and the training waits for ever.
 _LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")
-"""Bytes of its name: a worker that cannot open its socket there loses each batch, and the training waits for ever."""
 
 
 def _loader_options(num_workers: int) -> dict[str, Any]:
