@@ -113,14 +113,6 @@ def test_2007_has_two_archives_that_are_downloaded_once(tmp_path: Path, site: Si
     assert not list(tmp_path.glob(".*.unpacked"))
 
 
-def test_a_root_that_is_the_devkit_and_an_archive_that_is_there(tmp_path: Path, site: Site) -> None:
-    name = "VOCtrainval_11-May-2012.tar"
-    (tmp_path / name).write_bytes(site.files[f"/{name}"])
-    download(site, tmp_path / "VOCdevkit", "2012")
-    assert len(read_voc(tmp_path, "2012:trainval")) == 1
-    assert site.asked == []
-
-
 def test_a_download_that_failed_while_files_were_moved_is_completed(tmp_path: Path, site: Site) -> None:
     blocked = tmp_path / "VOCdevkit" / "VOC2012" / "JPEGImages" / "2012trainval.jpg"
     blocked.mkdir(parents=True)  # a file cannot take the place of a folder
@@ -164,12 +156,15 @@ def test_wrong_downloads_leave_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_wrong_file_that_is_there_is_named_and_kept(tmp_path: Path, site: Site) -> None:
-    path = tmp_path / "a.tar"
-    path.write_bytes(b"mine")
+def test_a_file_that_is_there_is_used_or_named_and_kept(tmp_path: Path, site: Site) -> None:
+    name = "VOCtrainval_11-May-2012.tar"
+    (tmp_path / name).write_bytes(site.files[f"/{name}"])
+    download(site, tmp_path / "VOCdevkit", "2012")  # a root that is the devkit
+    assert len(read_voc(tmp_path, "2012:trainval")) == 1
+    (tmp_path / "a.tar").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"a\.tar: expected 10240 bytes, got 4; delete the file to download it again"):
-        fetch(remote(site), path, HTTP)
-    assert path.read_bytes() == b"mine"
+        fetch(remote(site), tmp_path / "a.tar", HTTP)
+    assert (tmp_path / "a.tar").read_bytes() == b"mine"
     assert site.asked == []
 
 

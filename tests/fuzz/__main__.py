@@ -24,7 +24,6 @@ SAVED = 3  # so many inputs are saved of each kind of failure
 
 
 def main() -> int:
-    """Try all targets for a time; 1 where something failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=600, help="in all, by the clock (default 600)")
     parser.add_argument("--seed", type=int, default=1, help="another seed gives other inputs (default 1)")

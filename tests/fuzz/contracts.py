@@ -19,12 +19,7 @@ from tests.fuzz.mutator import PNG_SIGNATURE, put_together, take_apart
 
 
 def check_detection(dataset: DetectionDataset) -> None:
-    """Boxes, labels, areas and masks are finite and fit together; samples can be trained on; the report can be printed.
-
-    Raises:
-        DataError: an image is not what its annotation says, which a sample may say.
-        AssertionError: a contract is broken.
-    """
+    """Boxes, labels, areas and masks are finite and fit together; samples can be trained on."""
     packed = dataset.packed
     check_names(dataset)
     check_lines(dataset.report.lines())
@@ -54,19 +49,13 @@ def check_detection(dataset: DetectionDataset) -> None:
 
 
 def clipped(box: list[float], hw: tuple[int, int]) -> list[float]:
-    """A box as it lies in an image, in float32; nothing where it has no area there."""
     x1, x2 = (float(np.float32(min(max(x, 0.0), float(hw[1])))) for x in box[::2])
     y1, y2 = (float(np.float32(min(max(y, 0.0), float(hw[0])))) for y in box[1::2])
     return [x1, y1, x2, y2] if x1 < x2 and y1 < y2 else []
 
 
 def check_semantic(dataset: SegmentationDataset) -> None:
-    """Maps have the size of their image and hold labels of the table or the ignore label.
-
-    Raises:
-        DataError: as ``check_detection``.
-        AssertionError: a contract is broken.
-    """
+    """Maps have the size of their image and hold labels of the table or the ignore label."""
     check_names(dataset)
     check_lines(dataset.report.lines())
     assert len(dataset) > 0
@@ -81,29 +70,21 @@ def check_semantic(dataset: SegmentationDataset) -> None:
 
 
 def check_names(dataset: ImageDataset) -> None:
-    """Classes are plain text, and every image lies in the folder of the images."""
     assert all(is_plain_text(name) for name in dataset.classes.names), dataset.classes.names
     for index in range(len(dataset)):
         assert is_inside(dataset.path(index), dataset.root), dataset.path(index)
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Whether a path, as it is written, stays in a folder."""
     return os.path.normpath(path).startswith(os.path.normpath(folder) + os.sep)
 
 
 def check_lines(lines: list[str]) -> None:
-    """A report's lines go to a terminal."""
     assert all(line.isprintable() for line in lines), lines
 
 
 def check_image(path: Path) -> None:
-    """Pixels are RGB bytes of the size that the header says; those of a PNG are Pillow's.
-
-    Raises:
-        DataError: the image was refused, with the same words for its header where that was refused, too.
-        AssertionError: a contract is broken.
-    """
+    """Pixels are RGB bytes of the size that the header says; those of a PNG are Pillow's."""
     try:
         hw: tuple[int, int] | None = read_image_hw(path)
         assert 1 <= read_orientation(path) <= 8

@@ -41,7 +41,6 @@ def byte_mutator(tokens: Sequence[bytes] = ()) -> Mutator:
 
 
 def either(*mutators: Mutator) -> Mutator:
-    """One of several, each as likely."""
     return lambda data, rng: rng.choice(mutators)(data, rng)
 
 
@@ -87,7 +86,6 @@ def png_chunks(data: bytes, rng: random.Random) -> bytes:
 
 
 def put_together(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """A PNG of chunks by name and content, with their checksums."""
     return PNG_SIGNATURE + b"".join(
         struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
         for name, content in chunks
@@ -95,7 +93,6 @@ def put_together(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 
 
 def take_apart(data: bytes) -> list[tuple[bytes, bytes]]:
-    """The chunks of a PNG by name and content; checksums are left out."""
     chunks, place = [], len(PNG_SIGNATURE)
     while place + 12 <= len(data):
         (length,) = struct.unpack(">I", data[place : place + 4])

@@ -44,7 +44,6 @@ def boxes_anywhere(num: int, rng: np.random.Generator) -> Boxes:
 
 @st.composite
 def box_targets(draw: st.DrawFn, hw: tuple[int, int], most: int = 12, num_classes: int = 3) -> BoxTargets:
-    """The objects of one image."""
     rng, num = np.random.default_rng(draw(seeds)), draw(st.integers(0, most))
     return BoxTargets(
         torch.from_numpy(boxes_inside(hw, num, rng)),

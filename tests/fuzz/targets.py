@@ -82,7 +82,6 @@ def target(
 
 
 def voc_xml(folder: Path) -> Target:
-    """An annotation file of Pascal VOC."""
     extra = "<pose>Left</pose><truncated>1</truncated><difficult>0</difficult>"
     boxes = [("cat", 2.0, 3.0, 8.0, 9.0), ("dog", 1.5, 1.0, 20.0, 10.0)]
     seeds = [annotation_xml("".join(object_xml(box, extra) for box in boxes[:n]), "a.jpg") for n in (1, 2)]
@@ -118,7 +117,6 @@ _COLORS = ((0, 0, 0), (255, 0, 0), (0, 128, 0))
 
 
 def image(folder: Path) -> Target:
-    """An image of any format that is read."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     grey = Image.fromarray(rng.integers(0, 256, (9, 14), dtype=np.uint8))
@@ -145,7 +143,6 @@ def image(folder: Path) -> Target:
 
 
 def mask_values(folder: Path) -> Target:
-    """A mask picture of values."""
     encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, 255)
     grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
     palette.putpalette([(7 * k) % 256 for k in range(768)])
@@ -156,7 +153,6 @@ def mask_values(folder: Path) -> Target:
 
 
 def mask_colors(folder: Path) -> Target:
-    """A mask picture of colours."""
     encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
     picture = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
     seeds = [_saved(picture, kind) for kind in ("PNG", "TIFF", "BMP")]
@@ -186,7 +182,6 @@ def _saved(picture: Image.Image, kind: str, **how: Any) -> bytes:
 
 
 def _chunks_or_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Changes the chunks of a PNG, or else the bytes."""
     return png_chunks(data, rng) if data.startswith(PNG_SIGNATURE) and rng.random() < 0.6 else _BYTES(data, rng)
 
 
@@ -201,7 +196,6 @@ _YAML = then_sometimes(
 
 
 def config(folder: Path) -> Target:
-    """A configuration file."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ("yolo_shapes", "unet_nuclei", "mask_rcnn_shapes", "faster_rcnn_voc", "yolo_anchor_voc")
     seeds = [(CONFIGS / f"{name}.yaml").read_bytes() for name in names]
@@ -219,7 +213,6 @@ def config(folder: Path) -> Target:
 
 
 def overrides(folder: Path) -> Target:
-    """Arguments of a command line, one a line."""
     seeds = ["model.backbone.width=0.5\ntrainer.max_epochs=3", "data.classes=[a, 'b c']\nseed=7", "model.name=unet"]
     tokens = [name.encode() for name in ("model.", "data.", "optimizer.lr", "=", "==", "{a: 1}", "[", "null", "~", "#")]
 
@@ -332,7 +325,6 @@ def checkpoint_entries(folder: Path) -> Target:
 
 
 def _contents(folder: Path) -> dict[str, Any]:
-    """A checkpoint of a small model."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     settings = tiny_config(write_config(folder / "tiny.yaml", Path("data")), None)

@@ -26,7 +26,6 @@ Row = list[float]
 
 
 def iou(one: Row, other: Row) -> float:
-    """In float64."""
     sides = [max(min(one[k + 2], other[k + 2]) - max(one[k], other[k]), 0.0) for k in (0, 1)]
     areas = [(row[2] - row[0]) * (row[3] - row[1]) for row in (one, other)]
     union = sum(areas) - sides[0] * sides[1]
@@ -34,7 +33,6 @@ def iou(one: Row, other: Row) -> float:
 
 
 def cell_of(box: Row, stride: int, hw: tuple[int, int] = HW) -> tuple[int, int]:
-    """Row and column of the cell that holds the centre."""
     x, y = int((box[0] + box[2]) / 2 // stride), int((box[1] + box[3]) / 2 // stride)
     return min(y, hw[0] // stride - 1), min(x, hw[1] // stride - 1)
 
@@ -108,7 +106,6 @@ def test_every_object_gets_an_anchor_of_its_own_or_all_of_its_cells_are_taken(
 
 
 def priors_of(box: Row) -> list[int]:
-    """The priors in the cells of a box's centre, on all levels."""
     priors, offset = [], 0
     for stride, (rows, columns) in zip(STRIDES, GRIDS, strict=True):
         row, column = cell_of(box, stride)
@@ -208,7 +205,6 @@ def test_regions_by_thresholds(target: BoxTargets, seed: int, num: int, allow_lo
 
 
 def inside(box: Row, other: Row) -> float:
-    """Square pixels that two boxes share."""
     sides = [max(min(box[k + 2], other[k + 2]) - max(box[k], other[k]), 0.0) for k in (0, 1)]
     return sides[0] * sides[1]
 

@@ -44,12 +44,10 @@ ODD: tuple[Any, ...] = (
 
 
 def mutate_json(data: bytes, rng: random.Random) -> bytes:
-    """JSON with one to four nodes changed."""
     return _json(mutated(json.loads(data, object_pairs_hook=Pairs), rng)).encode("utf-8", "surrogatepass")
 
 
 def mutate_yaml(data: bytes, rng: random.Random) -> bytes:
-    """YAML with one to four nodes changed, in either of its styles."""
     tree = mutated(json.loads(json.dumps(yaml.safe_load(data)), object_pairs_hook=Pairs), rng)
     text = _json(tree) if rng.random() < 0.4 else _yaml(tree, 0)
     return text.encode("utf-8", "surrogatepass")
@@ -67,7 +65,6 @@ def mutated(tree: Any, rng: random.Random) -> Any:
 
 
 def _slots(holder: list[Any]) -> Iterator[tuple[list[Any], int]]:
-    """Every place of a tree that holds a value."""
     for place in range(len(holder)):
         yield holder, place
         value = _get(holder, place)

@@ -22,21 +22,20 @@ def test_the_same_id_twice_is_refused() -> None:
 
 def test_cases_are_counted_and_places_kept_once() -> None:
     report = DataReport()
-    assert report.lines() == []
-    assert (report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == (0, [])
+    assert (report.lines(), report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == ([], 0, [])
     report.add(DataIssue.NO_AREA, "a.xml", 2)
-    report.add(DataIssue.NO_AREA, "b.xml")
-    report.add(DataIssue.NO_AREA, "a.xml")
+    for name in ("b.xml", "a.xml"):
+        report.add(DataIssue.NO_AREA, name)
     report.note("a note")
     assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
     report = DataReport()  # only the first five places are named
-    report.add_all(DataIssue.NO_OBJECTS, list(range(100)))
+    for number in range(100):
+        report.add(DataIssue.NO_OBJECTS, str(number))
     for number in range(5):
-        report.add(DataIssue.CROWD, f"{number}")
+        report.add(DataIssue.CROWD, str(number))
     line, exactly_five = report.lines()
     assert line == "images without objects (kept, as background): 100 (0, 1, 2, 3, 4, ...)"
     assert exactly_five.endswith("5 (0, 1, 2, 3, 4)")
-    assert report.examples(DataIssue.NO_OBJECTS) == ["0", "1", "2", "3", "4"]
 
 
 Image = tuple[tuple[int, int], list[list[float]]]
@@ -64,11 +63,7 @@ def test_the_line_has_count_fraction_files_and_fix_where_boxes_are_too_small() -
         "64 x 64 and are not trained on unless augmentation enlarges them (1.png, 2.png, 3.png); raise "
         "data.image_size or lower data.augmentation.min_box_size"
     )
-    image = of_images(((1024, 1024), [[0, 0, 31, 31]]))
-    assert small_boxes_line(image, (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
-    assert small_boxes_line(image, (96, 128), 2.9) is None
-    assert small_boxes_line(image, (64, 64), 0.0) is None
-    for nothing in (of_images(((1024, 1024), [[0, 0, 31, 31]]), difficult={0}), of_images(((10, 10), [])), of_images()):
+    for nothing in (of_images(((1024, 1024), [[0, 0, 31, 31]]), difficult={0}), of_images()):
         assert small_boxes_line(nothing, (64, 64), 2.0) is None
 
 

@@ -46,7 +46,6 @@ switches = st.sets(st.sampled_from(sorted(GEOMETRY)))
 
 
 def transform(**changes: object) -> TrainTransform:
-    """Everything off but what is named; no object is dropped for its size."""
     return TrainTransform(AugmentationConfig.model_validate({"horizontal_flip": 0.0, "min_box_size": 0.0, **changes}))
 
 

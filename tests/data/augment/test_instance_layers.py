@@ -31,7 +31,6 @@ def layers_of(masks: BoolArray) -> InstanceLayers:
 
 
 def assert_are(found: InstanceLayers, expected: BoolArray) -> None:
-    """The same masks, with the right areas and bounds."""
     assert len(found) == len(expected)
     for row, mask in enumerate(expected):
         np.testing.assert_array_equal(found.mask(row), mask)

@@ -49,7 +49,6 @@ class Failing(PaintedSource):
         raise copy.copy(self.error)
 
     def path(self, index: int) -> Path:
-        """Where the image would lie."""
         return Path(f"{index}.jpg")
 
 
@@ -105,16 +104,13 @@ def test_the_replacement_follows_from_seed_epoch_and_index() -> None:
             assert expected.skipped == ()
 
 
-def test_partners_of_a_mosaic_are_replaced_too() -> None:
-    bad = BadSampleList(6, 1.0)
+def test_partners_of_a_mosaic_are_replaced_too_and_the_loader_stops_at_the_fraction() -> None:
     dataset = TrainDataset(Failing(6, bad={2}), AugmentationConfig(mosaic=1.0, mixup=1.0), seed=0, skip_bad=True)
-    seen: set[int] = set()
-    for index in range(6):
-        example = dataset[SampleRequest(0, index, 64, 64, True)]
-        bad.take(example.skipped)
-        seen |= set(example.item.labels.tolist())
-    assert [row["index"] for row in bad.state()] == [2]
-    assert 2 not in seen
+    examples = [dataset[SampleRequest(0, index, 64, 64, True)] for index in range(6)]
+    assert {sample.index for example in examples for sample in example.skipped} == {2}
+    assert 2 not in {label for example in examples for label in example.item.labels.tolist()}
+    with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
+        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05)))
 
 
 def test_nothing_but_bad_samples_is_an_error_not_a_search_for_ever() -> None:
@@ -164,11 +160,6 @@ def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path:
         "data.max_bad_fraction"
     )
     assert len(file.read_text().splitlines()) == 5
-
-
-def test_the_loader_stops_at_the_fraction() -> None:
-    with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
-        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05)))
 
 
 def test_a_mask_that_cannot_be_read_counts_as_its_image(tmp_path: Path) -> None:

@@ -64,10 +64,7 @@ WRONG = [
     ({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*got float64"),
     ({"ignore": np.zeros(3, dtype=np.bool_)}, r"ignore: expected bool of shape \(2,\), got bool of shape \(3,\)"),
     ({"masks": InstanceMasks.from_dense(np.ones((1, *HW), dtype=np.bool_))}, "masks: expected 2, .*got 1"),
-    (
-        {"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))},
-        r"masks: .* \(20, 30\), got \(30, 20\)",
-    ),
+    ({"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))}, r"masks: .*\(20, 30\), got \(30, 20\)"),
 ]
 
 

@@ -26,7 +26,6 @@ def encoding(
     colors: tuple[Rgb, ...] | None = None,
     ignore_colors: tuple[Rgb, ...] = (),
 ) -> MaskEncoding:
-    """An encoding of the named classes; of two when none is named."""
     return MaskEncoding(ClassTable(names or BINARY), values, ignore_index, colors, ignore_colors)
 
 
@@ -41,7 +40,6 @@ def save_mask(path: Path, rows: Rows | npt.NDArray[Any], mode: str = "L") -> Pat
 
 
 def save_image(path: Path, hw: tuple[int, int]) -> Path:
-    """A black image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (hw[1], hw[0])).save(path)
     return path
@@ -85,10 +83,8 @@ def write_coco_masks(
 
 
 def rectangle(x1: int, y1: int, x2: int, y2: int) -> list[list[int]]:
-    """The segmentation of a rectangle whose edges lie on those of pixels."""
     return [[x1, y1, x2, y1, x2, y2, x1, y2]]
 
 
 def lines_of(report: DataReport) -> str:
-    """The whole report in one string."""
     return "\n".join(report.lines())

@@ -29,13 +29,7 @@ LABELS[2:7, 3:9], LABELS[5:, 12:] = 1, 2
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader and its layout.
-
-    Attributes:
-        file: the file that tests replace, relative to the layout's folder.
-        write: writes the layout into a folder.
-        read: reads it; takes the folder, and options of the reader by name.
-    """
+    """A reader and its layout."""
 
     file: str
     write: Callable[[Path], object]
@@ -43,7 +37,6 @@ class Reader:
 
 
 def coco_content(**changes: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """A COCO file of the image a.png with one object; ``image``, ``category`` and ``annotation`` change its entries."""
     annotation = {"id": 1, "image_id": 1, "category_id": 3, "bbox": [2, 1, 7, 6]}
     annotation |= {"segmentation": [[2, 1, 9, 1, 9, 7, 2, 7]]}
     return {

@@ -20,7 +20,6 @@ from tests.shared_data import shared_data
 
 
 def shared_files() -> list[str]:
-    """All files of the two collections, relative to the shared data; none where it is absent."""
     try:
         roots = [shared_data(name) for name in ("formats", "malformed")]
     except pytest.skip.Exception:

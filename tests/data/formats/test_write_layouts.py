@@ -115,14 +115,6 @@ def test_coco_file_by_hand(coco_root: Path) -> None:
     assert [coco.annToMask(entry).tolist() for entry in coco.loadAnns([1, 2])] == two_objects()[3].tolist()
 
 
-def test_arrays_of_different_lengths_are_refused(tmp_path: Path) -> None:
-    image, boxes, labels, masks = two_objects()
-    with pytest.raises(ValueError, match="zip"):
-        CocoWriter(tmp_path, CLASSES).add("train", "a", image, boxes[:1], labels, masks)
-    with pytest.raises(ValueError, match="zip"):
-        VocWriter(tmp_path, CLASSES).add("train", "a", image, boxes, labels, masks[:1], np.zeros(2, dtype=bool))
-
-
 def test_voc_becomes_coco(tmp_path: Path) -> None:
     hard = object_xml(("dog", 1, 1, 20, 10), "<difficult>1</difficult>")
     xmls = {"a": annotation_xml(object_xml(("cat", 2, 3, 8, 9)) + hard), "b": annotation_xml("")}

@@ -66,11 +66,6 @@ def test_holds_the_largest_piece_and_nothing_else(mask: BoolArray) -> None:
     assert area(polygon) == candidates[0].sum()
 
 
-def test_a_fortran_ordered_mask() -> None:
-    mask = np.asfortranarray(np.array([[1, 1, 0], [0, 1, 1]], dtype=np.bool_))
-    np.testing.assert_array_equal(held(outer_polygon(mask), (2, 3)), mask)
-
-
 @pytest.mark.parametrize("shape", [(3, 4), (0, 0)])
 def test_an_empty_mask_is_refused(shape: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="mask: expected a pixel inside, got none"):

@@ -18,7 +18,6 @@ def object_xml(box: Box, extra: str = "") -> str:
 
 
 def annotation_xml(content: str, filename: str = "", size_wh: tuple[int, int] | None = (20, 10)) -> str:
-    """A whole annotation file around its objects."""
     size = "" if size_wh is None else f"<size><width>{size_wh[0]}</width><height>{size_wh[1]}</height></size>"
     return f"<annotation><filename>{filename}</filename>{size}{content}</annotation>"
 
@@ -36,6 +35,5 @@ def write_voc(folder: Path, lists: dict[str, str], annotations: dict[str, str]) 
 
 
 def simple_voc(folder: Path, boxes: Sequence[Box] = (("cat", 2, 3, 8, 9),), stem: str = "a") -> Path:
-    """A VOC folder whose split ``train`` has one image."""
     content = "".join(object_xml(box) for box in boxes)
     return write_voc(folder, {"train": f"{stem}\n"}, {stem: annotation_xml(content, f"{stem}.jpg")})

@@ -49,7 +49,6 @@ def save_turned(path: Path, upright: UInt8Array, orientation: int, **options: An
 def painted(
     hw: tuple[int, int], *boxes: tuple[int, int, int, int], color: tuple[int, int, int] = WHITE, label: int = 0
 ) -> AugmentItem:
-    """A black image with filled rectangles and their boxes."""
     image = np.zeros((*hw, 3), dtype=np.uint8)
     for x1, y1, x2, y2 in boxes:
         image[y1:y2, x1:x2] = color
@@ -106,21 +105,18 @@ def ellipses(hw: tuple[int, int], seed: int, base: int = 0) -> AugmentItem:
 
 
 def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
-    """With (N, H, W) bool masks for its N objects, and their bounds for boxes; without those that have no pixel."""
     layers = InstanceLayers.from_run_lengths(InstanceMasks.from_dense(masks))
     areas, boxes = layers.measure()
     return replace(item, boxes=boxes, masks=layers).select(areas > 0)
 
 
 def dense_masks(item: AugmentItem) -> BoolArray:
-    """(N, H, W) bool, the masks of an image in full."""
     assert item.masks is not None
     masks = [item.masks.mask(row) for row in range(len(item.masks))]
     return np.array(masks, dtype=np.bool_).reshape(-1, *item.hw)
 
 
 def assert_bounds_of_masks(item: AugmentItem) -> BoolArray:
-    """The boxes are the bounds of the masks; → (N, H, W) bool masks in full."""
     dense = dense_masks(item)
     assert item.boxes.tolist() == [edges(mask) for mask in dense]
     return dense
@@ -192,11 +188,9 @@ class PaintedSource:
         )
 
     def image_id(self, index: int) -> int:
-        """Ids that are not the positions."""
         return 1000 + index
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The same boxes, as evaluation sees them."""
         sample = self[index]
         boxes = sample.boxes.astype(np.float64)
         no = np.zeros(len(boxes), dtype=bool)

@@ -53,11 +53,6 @@ def test_links_to_folders_are_followed_once(links: Mapping[str, str], added: lis
     assert [dataset.packed.path(index) for index in range(len(dataset))] == expected
 
 
-def test_a_linked_folder_is_the_folder(tmp_path: Path) -> None:
-    images = write(tmp_path, {"images/loop": "images", "link": "images"})
-    assert find_images(tmp_path / "link") == find_images(images)
-
-
 def test_links_between_masks_and_images_are_not_followed(tmp_path: Path) -> None:
     """Each of the two folders has a link to the other, and to the one that holds both."""
     images = write(tmp_path, {"images/masks": "masks", "images/all": "."})

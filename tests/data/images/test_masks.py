@@ -25,11 +25,12 @@ BY_COLOR = {"colors": (GREEN, RED), "ignore_colors": (BLUE,)}
 
 @pytest.mark.parametrize("mode", ["L", "P"])
 @pytest.mark.parametrize("kind", ["png", "tif", "bmp"])
-def test_values_are_labels(tmp_path: Path, mode: str, kind: str) -> None:
+def test_values_are_labels_and_orientations_are_applied(tmp_path: Path, mode: str, kind: str) -> None:
     labels = read_mask(save_mask(tmp_path / f"a.{kind}", ROWS, mode), encoding(*ABC))
-    assert labels.dtype == np.uint8
-    assert labels.flags.c_contiguous
-    assert labels.tolist() == ROWS
+    assert (labels.dtype, labels.flags.c_contiguous, labels.tolist()) == (np.uint8, True, ROWS)
+    for orientation in range(1, 9):
+        path = save_turned(tmp_path / "turned.png", np.array(ROWS, dtype=np.uint8), orientation)
+        assert read_mask(path, encoding(*ABC)).tolist() == ROWS
 
 
 def test_few_bits_hold_values_and_palette_indices(tmp_path: Path) -> None:
@@ -38,7 +39,6 @@ def test_few_bits_hold_values_and_palette_indices(tmp_path: Path) -> None:
     image = Image.fromarray(np.array([[0, 1, 2, 3]], dtype=np.uint8), mode="P")
     image.putpalette([0, 0, 0, 9, 9, 9, 200, 0, 0, 0, 200, 0])
     image.save(tmp_path / "a.png", bits=2)
-    assert (tmp_path / "a.png").read_bytes()[24] == 2
     assert read_mask(tmp_path / "a.png", encoding("a", "b", "c", "d")).tolist() == [[0, 1, 2, 3]]
 
 
@@ -52,12 +52,6 @@ def test_given_values_and_255_classes(tmp_path: Path) -> None:
     for names, message in (((*many, "more"), "got 256"), (("nucleus",), r"got 1; .* too: \[background, nucleus\]")):
         with pytest.raises(ClassTableError, match="expected 2 to 255 classes, " + message):
             encoding(*names, ignore_index=None)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_orientation_is_applied_as_it_is_to_images(tmp_path: Path, orientation: int) -> None:
-    path = save_turned(tmp_path / "a.png", np.array(ROWS, dtype=np.uint8), orientation)
-    assert read_mask(path, encoding(*ABC)).tolist() == ROWS
 
 
 @pytest.mark.parametrize(
@@ -94,7 +88,7 @@ def test_colours_are_labels(tmp_path: Path) -> None:
     path = save_mask(tmp_path / "m.gif", [[1, 2, 2]])
     assert np.asarray(Image.open(path)).tolist() == [[0, 1, 1]], "Pillow renumbers the values"
     assert read_mask(path, encoding(colors=((1, 1, 1), (2, 2, 2)))).tolist() == [[0, 1, 1]]
-    with pytest.raises(DataError, match=r"m\.gif: the mask is GIF, .*data\.mask_colors"):
+    with pytest.raises(DataError, match=r"m\.gif: the mask is GIF, expected PNG"):
         read_mask(path, encoding("a", "b", "c"))
 
 

@@ -29,13 +29,6 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
     assert list(itertools.chain(*indices(epoch_of(other_seed, 0)))) != first
 
 
-def test_unshuffled_is_the_order_of_the_data_set() -> None:
-    sampler = EpochBatchSampler(6, 4, 0, (64, 96), shuffle=False)
-    assert epoch_of(sampler, 3) == [
-        [SampleRequest(3, index, 64, 96, True) for index in batch] for batch in ([0, 1, 2, 3], [4, 5, 0, 1])
-    ]
-
-
 @pytest.mark.parametrize(
     ("num_samples", "batch_size", "world_size", "lengths"),
     [
@@ -92,9 +85,11 @@ def test_sizes_of_batches() -> None:
     assert {(r.height, r.width) for batch in tiny for r in batch} == {(32, 32)}
 
 
-def test_plain_epochs_at_the_end() -> None:
-    sampler = EpochBatchSampler(4, 2, 0, (64, 64), no_mosaic_from_epoch=3, rank=1, world_size=2)
-    assert [epoch_of(sampler, epoch)[0][0].mix for epoch in range(5)] == [True, True, True, False, False]
+def test_plain_epochs_at_the_end_and_the_order_of_the_data_set() -> None:
+    sampler = EpochBatchSampler(6, 4, 0, (64, 96), no_mosaic_from_epoch=3, shuffle=False)
+    for epoch, mix in ((2, True), (3, False)):
+        expected = [[SampleRequest(epoch, k, 64, 96, mix) for k in batch] for batch in ([0, 1, 2, 3], [4, 5, 0, 1])]
+        assert epoch_of(sampler, epoch) == expected
 
 
 def test_the_epoch_is_fixed_when_iteration_begins() -> None:
