@@ -17,7 +17,7 @@ from detseg.errors import CheckpointError, ClassTableError, DataError
 from detseg.evaluation.evaluate import open_split_for
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
-from tests.data.formats.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
+from tests.data.formats.layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
 
 
 def test_voc(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 from detseg.data.download import VOC_ARCHIVES, Archive, download_voc, fetch, https_opener
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 
 
 @dataclass

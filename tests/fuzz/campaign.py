@@ -51,7 +51,6 @@ class TooSlowError(BaseException):
 @dataclass(frozen=True)
 class Failure:
     number: int  # of its run
-    content: bytes
     kind: str  # equal for failures at one place of the code
     details: str  # the traceback
 
@@ -93,7 +92,7 @@ def try_input(target: Target, content: bytes, number: int = 0) -> tuple[str, Fai
     else:
         return "read", None
     details = "".join(traceback.format_exception(raised))
-    return "failed", Failure(number, content, f"{wrong}: {_place(raised)}", details)
+    return "failed", Failure(number, f"{wrong}: {_place(raised)}", details)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Changes of valid files, each decided by a seeded generator: what disks, editors, converters and attackers do to them.
 
-A mutator takes a valid file and a generator and gives a changed file.  Some change bytes, whatever these mean; those of
+A mutator takes a valid file and a generator and gives a changed file. Some change bytes, whatever these mean; those of
 a format take the file apart first, so that most of their results pass the parser and reach the checks behind it.
 """
 
@@ -45,7 +45,7 @@ def either(*mutators: Mutator) -> Mutator:
 
 
 def then_sometimes(first: Mutator, second: Mutator, probability: float) -> Mutator:
-    """The first, and in a share of the cases the second on what it gave."""
+    """The first, and in a fraction of the cases the second on what it gave."""
 
     def mutate(data: bytes, rng: random.Random) -> bytes:
         data = first(data, rng)

@@ -1,4 +1,4 @@
-"""Boxes and pictures of every kind for property tests: none, thin, tiny, outside, equal, thousands."""
+"""Boxes and images of every kind for property tests: none, thin, tiny, outside, equal, thousands."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ def boxes_inside(hw: tuple[int, int], num: int, rng: np.random.Generator, cells:
     """(N, 4) float32 xyxy with an area inside an image, in parts of a pixel; some equal, some on borders of cells."""
     high = np.array([hw[1], hw[0]]) * cells
     low = rng.integers(0, high, (num, 2))
-    share = 10.0 ** (rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2)))  # many are thin, many are large
-    reach = np.maximum(((high - low) * share).astype(np.int64), 1)
+    fraction = 10.0 ** (
+        rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2))
+    )  # many are thin, many are large
+    reach = np.maximum(((high - low) * fraction).astype(np.int64), 1)
     boxes = np.concatenate([low, low + reach], axis=1) / cells
     if num > 1:
         boxes[rng.random(num) < 0.2] = boxes[0]

@@ -29,8 +29,7 @@ from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.factory import build_model, load_model
 from detseg.structures import ClassTable
 from tests.bits import digest_of
-from tests.data.formats.readers import HW, LABELS, MASK_CLASSES, READERS
-from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.data.formats.layouts import HW, LABELS, MASK_CLASSES, READERS, annotation_xml, object_xml
 from tests.fuzz.campaign import NotTestedError, Target
 from tests.fuzz.contracts import check_detection, check_image, check_semantic
 from tests.fuzz.mutator import (
@@ -124,7 +123,7 @@ def image(folder: Path) -> Target:
     exif = Image.Exif()
     exif[_ORIENTATION] = 6
     seeds = [
-        *(_saved(picture, kind) for picture in (grey, color) for kind in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")),
+        *(_saved(one, kind) for one in (grey, color) for kind in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")),
         *(_saved(color, kind, exif=exif) for kind in ("JPEG", "PNG", "TIFF", "WEBP")),
         *(_saved(color.convert(mode), "PNG") for mode in ("P", "RGBA", "LA", "1", "I;16")),
         *(_saved(color.convert(mode), "TIFF", compression="tiff_lzw") for mode in ("CMYK", "LAB", "RGB")),
@@ -142,25 +141,6 @@ def image(folder: Path) -> Target:
     return Target("image", tuple(seeds), _chunks_or_bytes, read, str(folder))
 
 
-def mask_values(folder: Path) -> Target:
-    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, 255)
-    grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
-    palette.putpalette([(7 * k) % 256 for k in range(768)])
-    seeds = [_saved(grey, kind) for kind in ("PNG", "TIFF", "BMP")] + [
-        _saved(palette, kind) for kind in ("PNG", "TIFF")
-    ]
-    return _mask("mask_values", folder, encoding, seeds)
-
-
-def mask_colors(folder: Path) -> Target:
-    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
-    picture = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
-    seeds = [_saved(picture, kind) for kind in ("PNG", "TIFF", "BMP")]
-    palette = picture.quantize(3, dither=Image.Dither.NONE)
-    seeds += [_saved(palette, kind) for kind in ("PNG", "GIF")]
-    return _mask("mask_colors", folder, encoding, seeds)
-
-
 def _mask(name: str, folder: Path, encoding: MaskEncoding, seeds: list[bytes]) -> Target:
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -168,16 +148,30 @@ def _mask(name: str, folder: Path, encoding: MaskEncoding, seeds: list[bytes]) -
         path = folder / "mask.png"
         path.write_bytes(content)
         labels = read_mask(path, encoding)
-        assert labels.dtype == np.uint8
-        assert labels.ndim == 2
+        assert (labels.dtype, labels.ndim) == (np.uint8, 2)
         assert set(np.unique(labels).tolist()) <= {0, 1, 2, 255}
 
     return Target(name, tuple(seeds), _chunks_or_bytes, read, str(folder))
 
 
-def _saved(picture: Image.Image, kind: str, **how: Any) -> bytes:
+def mask_values(folder: Path) -> Target:
+    grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
+    palette.putpalette([(7 * k) % 256 for k in range(768)])
+    seeds = [*(_saved(grey, kind) for kind in ("PNG", "TIFF", "BMP")), *(_saved(palette, k) for k in ("PNG", "TIFF"))]
+    return _mask("mask_values", folder, MaskEncoding(ClassTable(MASK_CLASSES), None, 255), seeds)
+
+
+def mask_colors(folder: Path) -> Target:
+    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
+    image = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
+    palette = image.quantize(3, dither=Image.Dither.NONE)
+    seeds = [*(_saved(image, kind) for kind in ("PNG", "TIFF", "BMP")), *(_saved(palette, k) for k in ("PNG", "GIF"))]
+    return _mask("mask_colors", folder, encoding, seeds)
+
+
+def _saved(image: Image.Image, kind: str, **how: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **how)
+    image.save(file, kind, **how)
     return file.getvalue()
 
 
@@ -186,13 +180,22 @@ def _chunks_or_bytes(data: bytes, rng: random.Random) -> bytes:
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-_YAML = then_sometimes(
-    then_sometimes(mutate_yaml, other_encoding, 0.05),
-    byte_mutator(
-        (b": ", b"- ", b"\n  ", b"\t", b"&a ", b"*a", b"!!", b"? ", b"---\n", b"%YAML 1.1\n", b"|\n", b"<<: ", b"\\U")
-    ),
-    0.3,
+_YAML_TOKENS = (
+    b": ",
+    b"- ",
+    b"\n  ",
+    b"\t",
+    b"&a ",
+    b"*a",
+    b"!!",
+    b"? ",
+    b"---\n",
+    b"%YAML 1.1\n",
+    b"|\n",
+    b"<<: ",
+    b"\\U",
 )
+_YAML = then_sometimes(either(mutate_yaml, byte_mutator(_YAML_TOKENS)), other_encoding, 0.05)
 
 
 def config(folder: Path) -> Target:

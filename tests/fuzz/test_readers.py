@@ -1,4 +1,4 @@
-"""A bounded number of changed files a reader, always the same ones; ``make fuzz`` goes on for as long as one likes."""
+"""A bounded number of changed files a reader, always the same ones; ``make fuzz`` tries more of them."""
 
 from __future__ import annotations
 

@@ -48,9 +48,8 @@ def mutate_json(data: bytes, rng: random.Random) -> bytes:
 
 
 def mutate_yaml(data: bytes, rng: random.Random) -> bytes:
-    tree = mutated(json.loads(json.dumps(yaml.safe_load(data)), object_pairs_hook=Pairs), rng)
-    text = _json(tree) if rng.random() < 0.4 else _yaml(tree, 0)
-    return text.encode("utf-8", "surrogatepass")
+    """In the style of JSON, which is YAML; the changes of bytes have the other one."""
+    return mutate_json(json.dumps(yaml.safe_load(data)).encode(), rng)
 
 
 def mutated(tree: Any, rng: random.Random) -> Any:
@@ -108,20 +107,6 @@ def _json(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_json(item) for item in value) + "]"
     return json.dumps(value)
-
-
-def _yaml(value: Any, depth: int) -> str:
-    """Block style; scalars as JSON writes them, or bare where they are plain words."""
-    indent = "\n" + "  " * depth
-    if isinstance(value, Pairs) and value:
-        return "".join(f"{indent}{_scalar(key)}: {_yaml(item, depth + 1)}" for key, item in value)
-    if isinstance(value, list) and value:
-        return "".join(f"{indent}- {_yaml(item, depth + 1)}" for item in value)
-    return _scalar(value)
-
-
-def _scalar(value: Any) -> str:
-    return str(value) if isinstance(value, str) and value.isidentifier() else _json(value)
 
 
 def mutate_xml(data: bytes, rng: random.Random) -> bytes:

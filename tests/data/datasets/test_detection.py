@@ -17,8 +17,7 @@ from detseg.data.formats.voc import read_voc
 from detseg.data.loading.examples import Example, collate, to_item
 from detseg.data.loading.loader import eval_loader
 from detseg.errors import DataError
-from tests.data.formats.mask_layouts import rectangle, write_coco_masks
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, rectangle, write_coco_masks, write_voc
 from tests.data.images.painted import edges, letterboxed_labels, save_turned
 from tests.shared_data import shared_data
 

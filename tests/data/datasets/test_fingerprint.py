@@ -17,8 +17,7 @@ from detseg.data.datasets.fingerprint import VERSION, Fingerprint, fingerprint
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
-from tests.data.formats.mask_layouts import BINARY, write_pairs
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, write_pairs, write_voc
 
 Change = Callable[[dict[str, Any]], None]
 

@@ -16,7 +16,7 @@ from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc_masks
 from detseg.errors import DataError
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import (
+from tests.data.formats.layouts import (
     BINARY,
     Rows,
     lines_of,

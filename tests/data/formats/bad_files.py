@@ -25,9 +25,7 @@ from detseg.data.images.masks import read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
-from tests.data.formats.mask_layouts import encoding
-from tests.data.formats.readers import LABELS, READERS, coco_content
-from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.data.formats.layouts import LABELS, READERS, annotation_xml, coco_content, encoding, object_xml
 from tests.fuzz.mutator import put_together
 
 Read = Callable[[Path], Any]

@@ -14,7 +14,7 @@ from PIL import Image
 from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.structures import Sample
 from tests.data.formats.bad_files import MADE, SHARED, Read, contents, outcome_of
-from tests.data.formats.readers import READERS
+from tests.data.formats.layouts import READERS
 from tests.fuzz.campaign import limited_memory, limited_time
 from tests.shared_data import shared_data
 

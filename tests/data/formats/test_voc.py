@@ -12,8 +12,7 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml, write_voc_xml
 from detseg.errors import DataError
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import BINARY, write_voc_masks
-from tests.data.formats.voc_layout import annotation_xml, object_xml, simple_voc, write_voc
+from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, simple_voc, write_voc, write_voc_masks
 from tests.shared_data import shared_data
 
 BCCD_COUNTS = {

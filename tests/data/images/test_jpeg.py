@@ -19,7 +19,7 @@ from detseg.data.formats.voc import read_voc
 from detseg.data.images.read import read_image, read_reduced
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 from tests.data.images.painted import save_turned
 from tests.shared_data import shared_data
 

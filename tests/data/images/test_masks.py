@@ -13,7 +13,7 @@ from PIL import Image
 
 from detseg.data.images.masks import read_mask
 from detseg.errors import ClassTableError, DataError
-from tests.data.formats.mask_layouts import encoding, save_mask
+from tests.data.formats.layouts import encoding, save_mask
 from tests.data.images.painted import save_turned
 
 ROWS = [[0, 1, 2], [2, 255, 1]]

@@ -19,7 +19,7 @@ from detseg.data.images.read import read_image, read_image_hw
 from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError
 from tests.data.formats.bad_files import mask
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 from tests.data.images.painted import bounds, save_turned
 from tests.fuzz.mutator import put_together
 
