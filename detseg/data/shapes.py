@@ -27,7 +27,6 @@ from detseg.messages import listed, one_line, shown
 from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
-
 SUPERSAMPLING = 4  # outlines are filled at this multiple of the resolution, for soft edges
 
 
@@ -106,7 +105,6 @@ def _farthest_color(rng: np.random.Generator, others: Sequence[Float32Array]) ->
 
 Split = Literal["train", "val"]
 SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "val": 1}
-
 EMPTY_FRACTION = 0.03  # of the images have no objects, as in real sets
 MIN_VISIBLE = 0.6  # smallest visible fraction of an object's pixels: half a triangle could be half a rectangle
 MIN_SIDE = 12  # of the box of the visible part of an object, pixels

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Callable, Sequence
 
 Mutator = Callable[[bytes, random.Random], bytes]
-
 MAGIC = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF]
 """Numbers at which arithmetic of 8, 16 and 32 bits changes sign or overflows."""
 

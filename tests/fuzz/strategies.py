@@ -12,11 +12,8 @@ from detseg.structures import BoolArray, BoxTargets
 from tests.data.images.painted import with_masks
 
 Boxes = npt.NDArray[np.float32]
-
 seeds = st.integers(0, 2**32 - 1)
-
 CELL = 16
-
 EIGHTH = 8
 """Coordinates in eighths of a pixel are exact in float32, as are their sums and halves: two ways agree to the bit."""
 

@@ -32,7 +32,6 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
 
 # In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped.
 CLASSES_FILE = "classes.txt"
-
 _NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
 _FIX = "name the classes in the order of their values, a background included, in data.classes"
 

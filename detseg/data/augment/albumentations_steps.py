@@ -69,9 +69,7 @@ class SeededPipeline:
 
 
 _SETTING = "data.augmentation.albumentations"
-
 MIN_SIDE = 0.01  # boxes with a shorter side, pixels, are dropped: albumentations raises if rounding leaves nothing
-
 # Transforms that call cv2.resize, whose INTER_NEAREST shifts masks against the image by up to half a pixel.
 _CROPS_RESIZED = (A.RandomResizedCrop, A.RandomSizedCrop, A.RandomSizedBBoxSafeCrop, A.CropAndPad)
 _RESIZES = (A.Resize, A.RandomScale, A.LongestMaxSize, A.SmallestMaxSize, *_CROPS_RESIZED)

@@ -35,11 +35,8 @@ AffineMatrix = npt.NDArray[np.float64]
 """(2, 3): (x, y, 1) in edge coordinates of an image → (x, y) in those of the result."""
 
 IDENTITY: AffineMatrix = np.eye(2, 3)
-
 MAX_SIDE = 32_766  # longest side of an image, pixels, that OpenCV maps
-
-MIN_CROP = 0.5
-"""Shortest side of a random crop as a fraction of the image's side, so that one small box is not blown up."""
+MIN_CROP = 0.5  # shortest side of a random crop as a fraction of the image's, so that no small box is blown up
 
 IdMap = npt.NDArray[np.integer]  # (H, W) uint8 or uint16: the id of the object at each pixel, 0 where there is none
 

@@ -15,7 +15,6 @@ from detseg.ops.random_streams import epoch_order
 from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
 
 CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
-
 MIXUP_CONCENTRATION = 32.0  # both parameters of mixup's Beta distribution: ratios near one half
 GROUP_SIZE = 32  # consecutive images of an epoch's order that are combined with each other
 

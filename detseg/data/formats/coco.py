@@ -42,7 +42,6 @@ BACKGROUND = "background"  # the name of label 0 of semantic maps if none is giv
 _SHORTEST = len("[[0,0,1,0,1,1]]")  # bytes of the shortest polygon; run lengths are longer
 _CHUNK = 1 << 14  # annotations whose boxes are decoded together: their Python numbers would take much memory otherwise
 _BETWEEN = 1 << 10  # most bytes between two segmentations, in nearly all files: searching a longer text is slower
-
 _EXPECTED = {
     **dict.fromkeys(("id", "image_id", "category_id"), "a whole number"),
     **dict.fromkeys(("height", "width"), "whole pixels"),
@@ -113,8 +112,8 @@ def read_coco(
     Args:
         images_dir: the folder that the file's ``file_name`` entries are relative to.
         annotation_file: the JSON file, ``instances_*.json``; with masks it must stay as it is while it is used.
-        classes: None: all categories of the file, in the order of their ids. Names: these categories in this order;
-            annotations of others are left out and reported. A table (``train.classes``): likewise; its ids are kept.
+        classes: None: all categories, in the order of their ids. Names, or a table (``train.classes``), whose ids are
+            kept: these categories in this order; annotations of others are left out and reported.
         masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of up to
             `MAX_INSPECTED` images are decoded now, the others when their image is used; a wrong one is an error then.
         skip_bad: whether wrong ones are reported instead of raised now, since the training skips them.
@@ -184,11 +183,8 @@ def _semantic_classes(file: Path, names: dict[int, str], classes: Classes) -> Cl
     background = given[0] if given else BACKGROUND
     check_class_name("data.classes", background)
     if background in names.values():
-        other = "ground" if background == BACKGROUND else BACKGROUND
-        raise ClassTableError(
-            f"{file}: label 0 is the background, but {shown(background)} is the name of a category; begin data.classes "
-            f"with a name that no category has: [{other}, {listed(given or tuple(names.values()))}]"
-        )
+        what = f"label 0 is the background, but {shown(background)} is the name of a category"
+        raise ClassTableError(f"{file}: {what}; begin data.classes with a name that no category has")
     if isinstance(classes, ClassTable):
         _object_classes(file, names, ClassTable(given[1:], classes.source_ids[1:]))
         return classes

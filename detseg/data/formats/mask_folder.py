@@ -15,7 +15,6 @@ from detseg.data.annotations.model import pack_images
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.images.find import find_images
 from detseg.data.images.masks import MaskEncoding, Rgb
-from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed
 from detseg.structures import ClassTable
@@ -70,10 +69,6 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    for stem in [stem + suffix for stem in image_files if stem + suffix not in mask_files]:
-        # Behind a link that was not followed: a folder of masks may serve several folders of images.
-        if linked := [stem + kind for kind in sorted(IMAGE_SUFFIXES) if os.path.isfile(masks / (stem + kind))]:
-            mask_files[stem] = linked
     if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
         names = listed([image_files[stem][0] for stem in missing])
         raise DataError(

@@ -21,7 +21,6 @@ from detseg.messages import listed, printable, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 Rgb = tuple[int, int, int]
-
 _VALUE_MODES, _COLOR_MODES = {"1", "L", "P"}, {"RGB", "RGBA", "RGBX"}
 _MAX_SHOWN = 8  # values or colours of a mask; more unlisted ones, and more than classes, are hardly classes
 _INTERPOLATED = "so many suggest a mask resized with interpolation or saved with loss"
@@ -40,41 +39,31 @@ class MaskEncoding:
     ignore_colors: tuple[Rgb, ...] = ()  # of pixels to ignore
 
     def __post_init__(self) -> None:
-        num, names, values = len(self.classes), self.classes.names, self.class_values
+        num, names = len(self.classes), self.classes.names
         if not 2 <= num <= MAX_CLASSES:
             fix = f"; name the background, too: [background, {printable(names[0])}]" if num == 1 else ""
             raise ClassTableError(f"data.classes: expected 2 to {MAX_CLASSES} classes, got {num}{fix}")
-        if self.ignore_index is not None and not 0 <= self.ignore_index <= 255:
-            raise ClassTableError(f"data.ignore_index: expected a value from 0 to 255, got {self.ignore_index}")
-        if self.colors is not None:
-            self._check_colors(self.colors)
-            return
-        if self.ignore_colors:
-            raise ClassTableError("data.ignore_colors: give data.mask_colors, too, the colour of each class")
-        if not len(values) == len(set(values)) == num or not all(0 <= value <= 255 for value in values):
-            raise ClassTableError(
-                f"data.mask_values: expected {num} different values from 0 to 255, one for each of the classes "
-                f"{listed(names)}, got {list(values)}"
-            )
-        if self.ignore_index in values:
-            name = shown(names[values.index(self.ignore_index)])
-            raise ClassTableError(
-                f"data.ignore_index: {self.ignore_index} is the value of the class {name}; set data.ignore_index=null "
-                "or to another value, or give the value of each class in data.mask_values"
-            )
-
-    def _check_colors(self, colors: tuple[Rgb, ...]) -> None:
-        if self.values is not None:
+        if self.colors is not None and self.values is not None:
             raise ClassTableError("data.mask_values: masks are either values or colours; leave out one of the two")
-        for color in (every := [*colors, *self.ignore_colors]):
-            if len(color) != 3 or not all(0 <= part <= 255 for part in color):
-                raise ClassTableError(f"data.mask_colors: expected [R, G, B] from 0 to 255, got {list(color)}")
-            if every.count(color) > 1:
-                raise ClassTableError(f"data.mask_colors, data.ignore_colors: {color} is listed more than once")
-        if len(colors) != len(self.classes):
+        if self.colors is None and self.ignore_colors:
+            raise ClassTableError("data.ignore_colors: give data.mask_colors, too, the colour of each class")
+        key, ignore_key, kind = "data.mask_values", "data.ignore_index", "values from 0 to 255"
+        given: Sequence[Any] = self.class_values
+        ignored: Sequence[Any] = () if self.ignore_index is None else (self.ignore_index,)
+        if self.colors is not None:
+            key, ignore_key, kind = "data.mask_colors", "data.ignore_colors", "colours [R, G, B] from 0 to 255"
+            given, ignored = self.colors, self.ignore_colors
+        shape = () if self.colors is None else (3,)
+        for where, found in ((key, given), (ignore_key, ignored)):
+            if any(np.shape(one) != shape or np.min(one) < 0 or np.max(one) > 255 for one in found):
+                raise ClassTableError(f"{where}: expected {kind}, got {list(found)}")
+        if not len(given) == len(set(given)) == num:
+            what = f"{num} different {kind}, one for each of the classes {listed(names)}"
+            raise ClassTableError(f"{key}: expected {what}, got {list(given)}")
+        for one in set(ignored) & set(given):
             raise ClassTableError(
-                f"data.mask_colors: expected {len(self.classes)} colours, one for each of the classes "
-                f"{listed(self.classes.names)}, got {len(colors)}"
+                f"{ignore_key}: {one} is that of the class {shown(names[given.index(one)])}; leave it out "
+                f"(data.ignore_index=null), or give that of each class in {key}"
             )
 
     @property

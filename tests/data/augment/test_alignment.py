@@ -104,15 +104,6 @@ def test_masks_through_mosaic_and_mixup(hw: tuple[int, int], seed: int, elastic:
     assert ((result.boxes[:, 2:] - result.boxes[:, :2]) >= 5).all()
 
 
-def test_random_choices_do_not_depend_on_masks() -> None:
-    change = transform(**{**GEOMETRY, "elastic": ElasticConfig()})
-    for seed in range(10):
-        item = ellipses((80, 100), seed)
-        result = change(item, HW, np.random.default_rng(seed))
-        without = change(replace(item, masks=None), HW, np.random.default_rng(seed))
-        np.testing.assert_array_equal(result.image, without.image)
-
-
 def test_the_drop_rule_for_masks_by_hand() -> None:
     widths = (4, 5, 16, 20)  # 10 rows each, from the upper left corner of 20 × 20 pixels
     dense = np.arange(20) < np.array(widths)[:, None, None]

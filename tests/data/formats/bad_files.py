@@ -183,7 +183,6 @@ EXPORTS: dict[str, Row | Rows] = {
 }
 
 NO_IMAGE = (image, "not an image, or damaged beyond recognition")
-
 MALFORMED: dict[str, Row | Rows] = {
     **dict.fromkeys(["images/broken.png", "images/unknown_compression_method.png"], NO_IMAGE),
     "images/decompression_bomb.gif": [(image, "decompression bomb"), (mask, "decompression bomb")],
@@ -280,7 +279,6 @@ NO_XML = ["<annotation><object>", "", '<?xml version="1.0" encoding="klingon"?><
 NO_NAMES = ["../a", "..\\a", "/etc/passwd", "sub/a", "../../JPEGImages/a", "a.jpg"]
 ABSENT_NAMES = ["..", "a\0", "\x1b[2J", "x" * 5000]
 NO_TEXT = ["two\nlines", "\u202etac", "\x9b2J", "a\u2028b"]
-
 NUMBERED = "expected names only, one a line, got '"
 VOC_XML: list[Case] = [
     (NO_XML, "a.xml: not a readable XML file"),

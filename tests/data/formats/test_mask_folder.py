@@ -128,15 +128,6 @@ def test_links_between_masks_and_images_are_not_followed(tmp_path: Path) -> None
     assert all(np.array_equal(dataset.semantic(index), [[0, 1]]) for index in range(3))
 
 
-def test_a_folder_of_masks_may_serve_several_folders_of_images(tmp_path: Path) -> None:
-    images = write(tmp_path, {})
-    save_mask(tmp_path / "masks" / "0.png", [[0, 0]])
-    save_mask(tmp_path / "masks" / "a" / "1.png", [[0, 1]])
-    (tmp_path / "masks" / "b").symlink_to(tmp_path / "masks" / "a", target_is_directory=True)
-    dataset = read_mask_folder(images, tmp_path / "masks", BINARY)
-    assert [dataset.semantic(index).tolist() for index in range(3)] == [[[0, 0]], [[0, 1]], [[0, 1]]]
-
-
 def test_names_alone_decide(tmp_path: Path) -> None:
     (tmp_path / "folder.PNG").mkdir()
     for name in ("a.PNG", "notes.txt"):

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml, write_voc_xml
@@ -160,24 +159,6 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a score for each of 1 objects, got 2"):
         write_voc_xml(tmp_path / "a.xml", annotation, scores=[0.1, 0.2])
     assert not (tmp_path / "a.xml").exists()
-
-
-def test_camvid_is_what_its_readme_says() -> None:
-    root = shared_data("camvid_small")
-    counts = np.zeros(256)
-    for split, num in (("train", 367), ("val", 101)):
-        dataset = read_voc_masks(root, split)
-        assert len(dataset) == num
-        assert dataset.classes.names == tuple((root / "classes.txt").read_text().split())
-        assert dataset.report.count(DataIssue.ABSENT) == dataset.report.count(DataIssue.ALL_IGNORED) == 0
-        for index in range(num):
-            counts += np.bincount(dataset.semantic(index).ravel(), minlength=256)
-    percent = (100 * counts / counts.sum()).round(1)
-    assert percent[:11].tolist() == [15.3, 23.9, 0.9, 30.9, 5.4, 11.2, 1.1, 1.5, 5.0, 0.6, 0.7]
-    assert percent[255] == 3.5
-    sample = dataset[7]
-    with Image.open(root / "SegmentationClass" / f"{Path(sample.path).stem}.png") as stored:
-        assert np.array_equal(sample.semantic, np.asarray(stored))
 
 
 def test_nuclei_have_their_images_in_another_folder() -> None:
