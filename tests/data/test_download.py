@@ -28,12 +28,10 @@ from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 
 @dataclass
 class Site:
-    """The content of a server by path, its redirects, and the paths of the requests that it has answered."""
-
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # content by path
     redirects: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None  # bytes of content after which the connection ends
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # the paths of the requests that it has answered
     address: str = ""
 
 
@@ -99,15 +97,12 @@ def download(site: Site, root: Path, year: str) -> None:
     download_voc(root, year, {year: {name: remote(site, path, site.files[path]) for name, path in paths.items()}}, HTTP)
 
 
-def test_the_real_archives_have_https_addresses_and_a_sha256() -> None:
+def test_archives_have_https_addresses_and_a_sha256_and_are_downloaded_once(tmp_path: Path, site: Site) -> None:
     assert [list(lists) for lists in VOC_ARCHIVES.values()] == [["trainval", "test"], ["trainval"]]
     for lists in VOC_ARCHIVES.values():
         assert all(archive.url.startswith("https://") and len(archive.sha256) == 64 for archive in lists.values())
-
-
-def test_2007_has_two_archives_that_are_downloaded_once(tmp_path: Path, site: Site) -> None:
-    for _ in range(2):
-        download(site, tmp_path, "2007")
+    with ThreadPoolExecutor(4) as pool:  # each thread opens the lock file itself, as processes do
+        list(pool.map(lambda _: download(site, tmp_path, "2007"), range(4)))
     assert site.asked == ["/VOCtrainval_06-Nov-2007.tar", "/VOCtest_06-Nov-2007.tar"]
     assert read_voc(tmp_path, "2007:test+2007:trainval").path(0).stem == "2007test"
     assert not list(tmp_path.glob(".*.unpacked"))
@@ -122,12 +117,6 @@ def test_a_download_that_failed_while_files_were_moved_is_completed(tmp_path: Pa
     blocked.rmdir()
     download(site, tmp_path, "2012")
     assert len(read_voc(tmp_path, "2012:trainval")) == 1
-
-
-def test_processes_that_ask_at_once_download_once(tmp_path: Path, site: Site) -> None:
-    with ThreadPoolExecutor(4) as pool:  # each thread opens the lock file itself, as processes do
-        list(pool.map(lambda _: download(site, tmp_path, "2012"), range(4)))
-    assert len(site.asked) == 1
 
 
 def test_an_error_says_where_the_data_should_be(tmp_path: Path, site: Site) -> None:

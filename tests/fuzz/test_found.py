@@ -188,12 +188,3 @@ def test_pycocotools_is_not_asked_to_fill_polygons_in_more_pixels_than_are_read(
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="30000 x 30000 pixels are more than"):
         read_coco(images, file, masks=True)
-
-
-def test_json_of_any_depth_is_read_or_refused(tmp_path: Path) -> None:
-    images, file = write_coco_masks(tmp_path, [])
-    for depth in (10, 900, 990, 100_000):
-        deep = "[" * depth + "]" * depth
-        file.write_text(json.dumps({"images": [], "annotations": [], "categories": []})[:-1] + f', "x": {deep}}}')
-        with pytest.raises(DataError, match=r"x\.json: (it lists no images|not a readable JSON file)"):
-            read_coco(images, file)

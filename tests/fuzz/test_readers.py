@@ -10,9 +10,8 @@ import pytest
 
 from detseg.errors import DataError
 from tests.fuzz.campaign import Target, TooSlowError, limited_memory, limited_time, try_input, try_inputs
-from tests.fuzz.mutator import byte_mutator, png_chunks
+from tests.fuzz.mutator import byte_mutator, mutate_json, mutate_xml, mutate_yaml, png_chunks
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.trees import mutate_json, mutate_xml, mutate_yaml
 
 COUNTS = (
     {"voc_xml": 800, "voc_list": 600, "coco_boxes": 1000, "coco_masks": 1000, "coco_semantic": 800, "semantic_voc": 400}

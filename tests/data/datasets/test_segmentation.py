@@ -38,12 +38,10 @@ def dataset(tmp_path: Path) -> SegmentationDataset:
 
 def test_a_sample(dataset: SegmentationDataset) -> None:
     sample = dataset[1]
-    assert (sample.index, sample.image_id, sample.hw) == (1, 2, (2, 2))
+    assert (sample.index, sample.image_id, sample.image.shape) == (1, 2, (2, 2, 3))
     assert sample.path == str(dataset.root / "JPEGImages" / "b.jpg")
-    assert sample.image.shape == (2, 2, 3)
     assert sample.semantic is not None
-    assert sample.semantic.dtype == np.uint8
-    assert sample.semantic.tolist() == MASKS["b"]
+    assert (sample.semantic.dtype, sample.semantic.tolist()) == (np.uint8, MASKS["b"])
     columns = [(column.shape, column.dtype.name) for column in (sample.boxes, sample.labels, sample.ignore)]
     assert columns == [((0, 4), "float32"), ((0,), "int64"), ((0,), "bool")]
     assert dataset.classes.source_ids == (0, 1)

@@ -24,7 +24,7 @@ from detseg.data.formats.yolo_writer import outer_polygon
 from detseg.structures import BoolArray, FloatArray
 from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 
-CLASSES = ("dog", "bird")
+CLASSES, BOX = ("dog", "bird"), ("cat", 2, 3, 8, 9)
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 
 
@@ -51,16 +51,6 @@ def voc_root(tmp_path: Path) -> Path:
     writer.add("train", "a", *two_objects(), truncated=np.array([True, False]))
     writer.add("val", "b", *nothing(), truncated=np.zeros(0, dtype=bool))
     writer.add("train", "c", *nothing(), truncated=np.zeros(0, dtype=bool))
-    writer.finish()
-    return tmp_path
-
-
-@pytest.fixture
-def coco_root(tmp_path: Path) -> Path:
-    writer = CocoWriter(tmp_path, CLASSES)
-    writer.add("train", "c", *nothing())
-    writer.add("train", "a", *two_objects())
-    writer.add("val", "b", *nothing())
     writer.finish()
     return tmp_path
 
@@ -100,8 +90,12 @@ def test_voc_palette_has_the_published_colours() -> None:
     assert np.array(voc_palette()).reshape(256, 3)[[0, 1, 2, 15, 20, 255]].tolist() == published
 
 
-def test_coco_file_by_hand(coco_root: Path) -> None:
-    content = json.loads((coco_root / "annotations/instances_train.json").read_text())
+def test_coco_file_by_hand(tmp_path: Path) -> None:
+    writer = CocoWriter(tmp_path, CLASSES)
+    for split, stem, arrays in (("train", "c", nothing()), ("train", "a", two_objects()), ("val", "b", nothing())):
+        writer.add(split, stem, *arrays)
+    writer.finish()
+    content = json.loads((tmp_path / "annotations/instances_train.json").read_text())
     assert content["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "bird"}]
     assert content["images"] == [
         {"id": 1, "file_name": "c.jpg", "height": 4, "width": 3},
@@ -112,30 +106,19 @@ def test_coco_file_by_hand(coco_root: Path) -> None:
     assert bird == {"id": 1, "image_id": 2, "category_id": 2, "bbox": [0, 0, 1, 5], "area": 5, "iscrowd": 0}
     assert (dog["id"], dog["category_id"], dog["bbox"], dog["area"]) == (2, 1, [2, 1, 2, 3], 5)
     assert dog["segmentation"]["counts"] == [11, 1, 1, 1, 2, 3, 11]
-    assert json.loads((coco_root / "annotations/instances_val.json").read_text())["annotations"] == []
-    assert (coco_root / "train/a.jpg").exists()
-    assert (coco_root / "val/b.jpg").exists()
+    assert json.loads((tmp_path / "annotations/instances_val.json").read_text())["annotations"] == []
+    assert [(tmp_path / name).exists() for name in ("train/a.jpg", "val/b.jpg")] == [True, True]
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(coco_root / "annotations/instances_train.json")
+        coco = COCO(tmp_path / "annotations/instances_train.json")
     assert [coco.annToMask(entry).tolist() for entry in coco.loadAnns([1, 2])] == two_objects()[3].tolist()
 
 
 def test_voc_becomes_coco(tmp_path: Path) -> None:
     hard = object_xml(("dog", 1, 1, 20, 10), "<difficult>1</difficult>")
-    xmls = {"a": annotation_xml(object_xml(("cat", 2, 3, 8, 9)) + hard), "b": annotation_xml("")}
-    dataset = read_voc(write_voc(tmp_path, {"train": "a\nb"}, xmls), "train")
-    assert coco_ground_truth(dataset) == {
-        "info": {"description": "voc train"},
-        "images": [
-            {"id": 1, "file_name": "JPEGImages/a.jpg", "height": 10, "width": 20},
-            {"id": 2, "file_name": "JPEGImages/b.jpg", "height": 10, "width": 20},
-        ],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 7, 7], "area": 49, "iscrowd": 0},
-            {"id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 1},
-        ],
-        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
-    }
+    dataset = read_voc(write_voc(tmp_path, {"train": "a"}, {"a": annotation_xml(object_xml(BOX) + hard)}), "train")
+    cat, dog = coco_ground_truth(dataset)["annotations"]
+    assert cat == {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 7, 7], "area": 49, "iscrowd": 0}
+    assert dog == {"id": 2, "image_id": 1, "category_id": 2, "bbox": [0, 0, 20, 10], "area": 200, "iscrowd": 1}
 
 
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], dtype=np.bool_)

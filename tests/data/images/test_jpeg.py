@@ -42,9 +42,7 @@ def test_the_pixels_are_those_of_opencv(tmp_path: Path, options: dict[str, Any],
     expected = cv2.imread(str(path), REDUCED[divisor])
     assert expected is not None
     found, hw = read_reduced(path, divisor)
-    assert hw == (97, 131)
-    assert found.flags.writeable
-    assert found.flags.c_contiguous
+    assert (hw, found.flags.writeable, found.flags.c_contiguous) == ((97, 131), True, True)
     np.testing.assert_array_equal(found, expected[..., ::-1])
 
 

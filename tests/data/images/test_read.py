@@ -34,10 +34,12 @@ def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: i
     best = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
     path = save_turned(tmp_path / f"a.{suffix}", pixels, orientation, **best.get(suffix, {}))
     image = read_image(path)
-    assert image.shape == (24, 40, 3)
-    assert image.dtype == np.uint8
-    assert image.flags.writeable
-    assert image.flags.c_contiguous
+    assert (image.shape, image.dtype, image.flags.writeable, image.flags.c_contiguous) == (
+        (24, 40, 3),
+        np.uint8,
+        True,
+        True,
+    )
     assert np.abs(image.astype(int) - pixels).mean() < 3  # JPEG smears the borders of the quarters
     assert read_image_hw(path) == (24, 40)
     with Image.open(path) as reference:
@@ -149,8 +151,7 @@ def test_no_program_is_run_for_an_image(
 @READERS
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -> None:
-    kinds = ("TGA", "PCX", "ICO", "SGI")
-    for kind in kinds:
+    for kind in (kinds := ("TGA", "PCX", "ICO", "SGI")):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{kind}.png", format=kind)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")

@@ -195,22 +195,14 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("num_samples", "batch_size", "world_size", "lengths"),
-    [
-        (8, 4, 1, [4, 4]),
-        (9, 4, 1, [4, 4, 4]),
-        (3, 4, 1, [3]),  # fewer than a global batch
-        (3, 1, 1, [1, 1, 1]),
-        (17, 4, 2, [4, 4, 4]),
-        (5, 4, 2, [3]),
-    ],
+    # Of 3 and 5 images there are fewer than a global batch.
+    [(8, 4, 1, [4, 4]), (9, 4, 1, [4, 4, 4]), (3, 4, 1, [3]), (3, 1, 1, [1] * 3), (17, 4, 2, [4] * 3), (5, 4, 2, [3])],
 )
 def test_batches_are_whole_and_the_last_is_filled_up_from_the_beginning_of_the_epoch(
     num_samples: int, batch_size: int, world_size: int, lengths: list[int]
 ) -> None:
-    group = [
-        EpochBatchSampler(num_samples, batch_size, 0, (64, 64), rank=rank, world_size=world_size)
-        for rank in range(world_size)
-    ]
+    given = (num_samples, batch_size, 0, (64, 64))
+    group = [EpochBatchSampler(*given, rank=rank, world_size=world_size) for rank in range(world_size)]
     parts = [indices(epoch_of(sampler, 2)) for sampler in group]
     assert [len(batch) for batch in parts[0]] == lengths
     assert len(group[0]) == len(lengths)
@@ -241,8 +233,6 @@ def test_sizes_of_batches() -> None:
     assert {len(of_batch) for of_batch in sizes} == {1}
     heights, widths = zip(*set().union(*sizes), strict=True)
     assert set(heights) == set(range(160, 481, 32))
-    assert min(widths) >= 320
-    assert max(widths) <= 960
     assert all(width % 32 == 0 and abs(width - 2 * height) <= 32 for height, width in zip(heights, widths, strict=True))
     assert sizes != [{(request.height, request.width) for request in batch} for batch in epoch_of(sampler, 1)]
     tiny = EpochBatchSampler(4, 2, 0, (32, 32), multi_scale=(0.1, 0.2))
