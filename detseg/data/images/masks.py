@@ -204,13 +204,9 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
             "every class in data.classes"
         )
     if encoding.values is None and unknown == [num]:
-        from_one = f"data.mask_values=[{_first(range(1, num + 1))}]"
-        if 0 not in found:
-            return f"do the values count from 1? set {from_one}"
-        return (
-            f"is {num} void? set data.ignore_index={num}; or is 0 void, or a background without a name? set "
-            f"{from_one} data.ignore_index=0, or name it first in data.classes"
-        )
+        from_one = f"do the values count from 1? set data.mask_values=[{_first(range(1, num + 1))}]"
+        is_void = f"is {num} void? set data.ignore_index={num}; or is 0 void, and {from_one} data.ignore_index=0"
+        return from_one if 0 not in found else is_void
     if encoding.ignore_index is None and len(unknown) == 1:
         return f"is {unknown[0]} void? set data.ignore_index={unknown[0]}"
     if len(found) == num:

@@ -115,8 +115,7 @@ def test_mask_files(tmp_path: Path) -> None:
         return fingerprint(read_mask_folder(images, masks, classes, ignore_index=ignore_index))
 
     before = mask_print()
-    assert before == mask_print()
-    assert differing(before, mask_print(classes=("no", "maybe"))) == {"annotations"}
-    assert differing(before, mask_print(ignore_index=254)) == {"annotations"}
+    for changed in (mask_print(classes=("no", "maybe")), mask_print(ignore_index=254)):
+        assert differing(before, changed) == {"annotations"}
     Image.open(masks / "a.png").save(masks / "a.png", compress_level=0)
     assert differing(before, mask_print()) == {"masks"}

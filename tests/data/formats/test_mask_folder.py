@@ -52,9 +52,8 @@ def test_one_folder_for_both(tmp_path: Path) -> None:
 
 
 def test_missing_folders_and_masks(tmp_path: Path) -> None:
-    images, _ = write_pairs(tmp_path, {"a": [[0, 1]]})
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root and the masks folder"):
-        read_mask_folder(images, tmp_path / "nowhere", BINARY)
+        read_mask_folder(tmp_path, tmp_path / "nowhere", BINARY)
     root = shared_data("formats", "common_semantic_segmentation_dataset", "non_standard_dataset")
     with pytest.raises(DataError, match=r"2 of 2 images have no mask: image_0001\.png, image_0002\.png"):
         read_mask_folder(root / "images", root / "masks", BINARY)

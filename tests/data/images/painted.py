@@ -163,8 +163,7 @@ class PaintedSource:
 
     def __init__(self, num: int, broken: int | None = None) -> None:
         self.classes = ClassTable(tuple(f"class{i}" for i in range(num)))
-        self.num = num
-        self.broken = broken
+        self.num, self.broken = num, broken
 
     def __len__(self) -> int:
         return self.num
@@ -177,24 +176,16 @@ class PaintedSource:
         num = 0 if index % 3 == 0 else 4
         corner, size = rng.uniform(0, 30, (num, 2)), rng.uniform(4, 10, (num, 2))
         boxes: BoxArray = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-        return Sample(
-            index=index,
-            image_id=self.image_id(index),
-            path=f"{index}.jpg",
-            image=rng.integers(0, 256, (*hw, 3), dtype=np.uint8),
-            boxes=boxes,
-            labels=np.full(num, index, dtype=np.int64),
-            ignore=rng.random(num) < 0.5,
-        )
+        image, labels = rng.integers(0, 256, (*hw, 3), dtype=np.uint8), np.full(num, index, dtype=np.int64)
+        return Sample(index, self.image_id(index), f"{index}.jpg", image, boxes, labels, rng.random(num) < 0.5)
 
     def image_id(self, index: int) -> int:
         return 1000 + index
 
     def annotations(self, index: int) -> ImageAnnotations:
-        sample = self[index]
+        sample, no = self[index], np.zeros(len(self[index].labels), dtype=bool)
         boxes = sample.boxes.astype(np.float64)
-        no = np.zeros(len(boxes), dtype=bool)
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return ImageAnnotations(boxes, sample.labels, crowd=sample.ignore, difficult=no, truncated=no, area=area)
 
 
