@@ -161,7 +161,7 @@ class PackedBatch:
 
     def unpack(self) -> Batch:
         """The batch that tasks consume."""
-        arrays = [self.boxes, self.labels, self.ignore]
+        arrays: list[Any] = [self.boxes, self.labels, self.ignore]
         arrays += [] if self.mask_bits is None else [self._dense_masks(self.mask_bits)]
         columns = [torch.split(torch.from_numpy(array), self.counts) for array in arrays]
         targets = [BoxTargets(*of_image) for of_image in zip(*columns, strict=True)]
