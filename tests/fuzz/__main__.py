@@ -59,7 +59,7 @@ def _watched(numbers: Iterator[int], target: Target, seed: int) -> Iterator[int]
 
 def _report(target: Target, seed: int, tally: Tally, seconds: float) -> None:
     counts = ", ".join(f"{count} {end}" for end, count in sorted(tally.counts.items()))
-    print(f"\r{target.name}: {tally.tried} inputs in {seconds:.0f} s (seed {seed}): {counts}", flush=True)
+    print(f"\r{target.name}: {tally.counts.total()} inputs in {seconds:.0f} s (seed {seed}): {counts}", flush=True)
     for kind, count in Counter(failure.kind for failure in tally.failures).most_common():
         first = next(failure.number for failure in tally.failures if failure.kind == kind)
         again = f"--targets {target.name} --seed {seed} --input {first}"

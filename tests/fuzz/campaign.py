@@ -60,10 +60,6 @@ class Tally:
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
-    @property
-    def tried(self) -> int:
-        return sum(self.counts.values()) - self.counts["not tested"]
-
 
 def try_inputs(target: Target, seed: int, numbers: Iterator[int]) -> Tally:
     tally = Tally()

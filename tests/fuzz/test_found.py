@@ -32,8 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_first_frame_of_a_damaged_animation_is_not_made_up(tmp_path: Path) -> None:
-    """OpenCV gave a PNG's animation pixels that its checksum contradicts; a frame that is a part was filled up with
-    black."""
+    """OpenCV gave it pixels that its checksum contradicts; a frame that is a part was filled up with black."""
     frame, file, path = Image.new("RGB", (14, 9), (10, 20, 30)), io.BytesIO(), tmp_path / "a.png"
     frame.save(file, "PNG", save_all=True, append_images=[Image.new("RGB", (14, 9))])
     path.write_bytes(file.getvalue())
@@ -180,9 +179,8 @@ def test_settings_of_no_model_are_an_error_with_the_file(tmp_path: Path, setting
 
 def test_pycocotools_is_not_asked_to_fill_polygons_in_more_pixels_than_are_read(tmp_path: Path) -> None:
     """Runs of 2²⁹ pixels and more take 7 characters; pycocotools has room for 6, and wrote over what lay behind."""
-    images, file = write_coco_masks(
-        tmp_path, [{"category_id": 3, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1]]}]
-    )
+    entry = {"category_id": 3, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1]]}
+    images, file = write_coco_masks(tmp_path, [entry])
     content = json.loads(file.read_text())
     content["images"][0] |= {"height": 30_000, "width": 30_000}
     file.write_text(json.dumps(content))
