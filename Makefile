@@ -47,7 +47,7 @@ test: lint
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow
 
-# Inputs that fail are saved in runs/fuzz. Another seed gives other inputs.
+# Another seed gives other inputs.
 fuzz: SECONDS = 600
 fuzz: SEED = 1
 fuzz: $(INSTALLED)

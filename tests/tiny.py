@@ -17,7 +17,7 @@ from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.structures import InstanceMasks
-from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.data.formats.layouts import annotation_xml, object_xml
 
 CLASSES = ("blue", "red", "yellow")
 WORTH_COMPARING = 0.1

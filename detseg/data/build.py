@@ -13,7 +13,7 @@ from detseg.config.schema.data import (
     ShapesConfig,
     VocConfig,
 )
-from detseg.data.annotations.classes import compare_with_file, mask_class_table
+from detseg.data.annotations.classes import check_classes_file, mask_class_table
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.download import download_voc
@@ -30,24 +30,17 @@ Split = Literal["train", "val", "test"]
 SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
 
-
 _CUSTOM = "data.name: custom are data sets that Python gives to detseg.train or detseg.evaluate; name a layout instead"
 
 
 def open_split(
     config: DataConfig, split: Split, classes: ClassTable | None = None, masks: bool = False
 ) -> DetectionDataset:
-    """Open a split with boxes, or with boxes and instance masks.
+    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says.
 
-    Args:
-        config: the ``data`` section.
-        split: the shapes set has no test split.
-        classes: the class table of the training split or of a checkpoint; None: this is the training split, and
-            ``data.classes`` or the data name the classes.
-        masks: whether to read masks.
-
-    Raises:
-        DataError: something is missing or wrong, or the layout does not have boxes or masks.
+    ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
+    ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
+    have boxes or masks.
     """
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
@@ -73,18 +66,18 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
     """Open a split with semantic label maps; see ``open_split``."""
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
+    if isinstance(config, VocConfig | MaskFolderConfig) and classes is not None and config.classes is None:
+        check_classes_file(config.root, classes)
     match config:
         case VocConfig():
-            difference = compare_with_file(config.root, classes, config.classes)
             lists, values = _voc_list(config, split), config.mask_values
-            dataset = read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
+            return read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
         case MaskFolderConfig():
-            difference = compare_with_file(config.root, classes, config.classes)
             # Names: a table would say that this is not the training split.
             names = classes or mask_class_table(config.root, config.classes).names
             paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
             ignored, colors = config.ignore_index, config.mask_colors
-            dataset = read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
+            return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
             return read_coco_masks(*_paths(config, split), names, skip_bad)
         case ShapesConfig():
@@ -96,9 +89,6 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
         case CustomDataConfig():
             raise DataError(_CUSTOM)
-    if difference:
-        dataset.report.note(difference)
-    return dataset
 
 
 def _voc_list(config: VocConfig, split: Split) -> str:
@@ -111,13 +101,12 @@ def _voc_list(config: VocConfig, split: Split) -> str:
 
 def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
     """The image folder of a split, and its annotation file or mask folder."""
-    number = ("train", "val", "test").index(split)
-    images = (config.train_images, config.val_images, config.test_images)[number]
     if isinstance(config, CocoConfig):
         key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
     else:
         key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
-    truth = truths[number]
+    pairs = zip((config.train_images, config.val_images, config.test_images), truths, strict=True)
+    images, truth = dict(zip(("train", "val", "test"), pairs, strict=True))[split]
     if images is None or truth is None:
         raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
     return config.root / images, config.root / truth

@@ -31,26 +31,20 @@ class Archive(NamedTuple):
 Archives = Mapping[str, Mapping[str, Archive]]  # year → list → the archive that holds it
 
 
-def _archive(name: str, size: int, sha256: str) -> Archive:
-    return Archive(f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{name[-4:]}/VOC{name}.tar", size, sha256)
+def _archive(name: str, size: int, sha256: str) -> dict[str, Archive]:
+    url = f"https://thor.robots.ox.ac.uk/pascal/VOC/voc{name[-4:]}/VOC{name}.tar"
+    return {name.partition("_")[0]: Archive(url, size, sha256)}
 
 
 # Addresses: torchvision's VOCDetection. Sizes and SHA-256: tensorflow_datasets/url_checksums/voc.txt; the same SHA-256
 # stand in torchvision/prototype/datasets/_builtin/voc.py. VOC 2012's test annotations are not public.
+_TRAINVAL_2007 = "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
+_TEST_2007 = "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
+_TRAINVAL_2012 = "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
 VOC_ARCHIVES: Archives = {
-    "2007": {
-        "trainval": _archive(
-            "trainval_06-Nov-2007", 460_032_000, "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508"
-        ),
-        "test": _archive(
-            "test_06-Nov-2007", 451_020_800, "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892"
-        ),
-    },
-    "2012": {
-        "trainval": _archive(
-            "trainval_11-May-2012", 1_999_639_040, "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb"
-        )
-    },
+    "2007": _archive("trainval_06-Nov-2007", 460_032_000, _TRAINVAL_2007)
+    | _archive("test_06-Nov-2007", 451_020_800, _TEST_2007),
+    "2012": _archive("trainval_11-May-2012", 1_999_639_040, _TRAINVAL_2012),
 }
 
 
@@ -66,11 +60,9 @@ def https_opener() -> request.OpenerDirector:
 def download_voc(
     root: Path, year: str, archives: Archives = VOC_ARCHIVES, opener: request.OpenerDirector | None = None
 ) -> None:
-    """Download a year of Pascal VOC, "2007" or "2012", if it is not there; a DataError if that fails.
-
-    ``root`` is ``VOCdevkit`` or the folder that holds it. Archives are kept, or used, beside ``VOCdevkit``.
-    ``archives`` and ``opener`` say where to download from, and how; other ones in tests.
-    """
+    """Download a year of Pascal VOC, "2007" or "2012", if it is not there; a DataError if that fails. ``root`` is
+    ``VOCdevkit`` or the folder that holds it, where archives are kept, or used. ``archives`` and ``opener`` say where
+    to download from, and how; other ones in tests."""
     if year not in archives:
         raise DataError(f"VOC {year} cannot be downloaded; expected one of the years {', '.join(archives)}")
     parent = root.parent if root.name == "VOCdevkit" else root
@@ -103,10 +95,8 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def fetch(archive: Archive, path: Path, opener: request.OpenerDirector) -> None:
-    """Download an archive to ``path`` if there is no such file, and check size and SHA-256 in either case.
-
-    Raises a DataError if the file is not the archive, an OSError or HTTPException if the download failed.
-    """
+    """Download an archive to ``path`` if there is no such file, and check size and SHA-256 in either case. A DataError
+    if the file is not the archive, an OSError or HTTPException if the download failed."""
     if path.exists():
         if problem := _difference(path, archive):
             raise DataError(f"{path}: {problem}; delete the file to download it again")
@@ -140,7 +130,6 @@ def _difference(path: Path, archive: Archive) -> str | None:
 
 
 def _unpack_into(folder: Path, archive: Path) -> None:
-    """Unpack an archive and move its files into the folder of the year, which may hold those of another list."""
     unpacked = archive.with_name(f".{archive.name}.unpacked")
     shutil.rmtree(unpacked, ignore_errors=True)  # of a process that was killed
     try:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,13 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.data.formats.coco_writer import CocoWriter
-from detseg.data.formats.voc_writer import VocWriter
+from detseg.data.formats.voc import VocWriter
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, shown
-from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
+from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
 
 Float32Array = npt.NDArray[np.float32]
-
 SUPERSAMPLING = 4  # outlines are filled at this multiple of the resolution, for soft edges
 
 
@@ -35,6 +36,8 @@ def _polygon(num_vertices: int, radius: float = 1.0) -> Float32Array:
     return (radius * np.stack([np.sin(angles), -np.cos(angles)], axis=1)).astype(np.float32)
 
 
+# Closed contours, (V, 2) x and y, of each shape in the square from (-1, -1) to (1, 1); points inside an odd number of
+# them belong to the shape. In the order of the names, since a VOC reader sorts those it finds.
 _CONTOURS: dict[str, list[Float32Array]] = {
     "ellipse": [_polygon(64)],
     "rectangle": [np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float32)],
@@ -42,11 +45,7 @@ _CONTOURS: dict[str, list[Float32Array]] = {
     "star": [_polygon(10) * np.array([[1], [0.42]] * 5, dtype=np.float32)],
     "triangle": [np.array([[0, -1], [1, 1], [-1, 1]], dtype=np.float32)],
 }
-"""Closed contours, (V, 2) x and y, of each shape in the square from (-1, -1) to (1, 1); points inside an odd number of
-them belong to the shape."""
-
 SHAPE_CLASSES = tuple(_CONTOURS)
-"""Sorted, so that a VOC reader, which sorts the names it finds, gives the labels of the COCO file."""
 
 
 def shape_coverage(
@@ -77,12 +76,11 @@ def _random_texture(rng: np.random.Generator, height: int, width: int) -> Float3
     along = xs * math.cos(angle) + ys * math.sin(angle)
     across = ys * math.cos(angle) - xs * math.sin(angle)
     kind = rng.integers(4)
+    period = rng.uniform(5, 16) if kind else 0.0
     texture: npt.NDArray[np.floating]
     if kind == 0:
         texture = (along - along.min()) / max(float(np.ptp(along)), 1.0)
-        return texture.astype(np.float32)
-    period = rng.uniform(5, 16)
-    if kind == 1:
+    elif kind == 1:
         texture = 0.5 + 0.5 * np.sin(along * (2 * math.pi / period))
     elif kind == 2:
         texture = np.mod(np.floor(along / period) + np.floor(across / period), 2)
@@ -102,13 +100,11 @@ def _farthest_color(rng: np.random.Generator, others: Sequence[Float32Array]) ->
     """(3,) RGB in [0, 255]: the one of six random colours that is farthest from all ``others``."""
     candidates = rng.uniform(10, 245, (6, 3)).astype(np.float32)
     distances = np.linalg.norm(candidates[:, None] - np.stack(others)[None], axis=2)
-    farthest: Float32Array = candidates[distances.min(axis=1).argmax()]
-    return farthest
+    return np.asarray(candidates[distances.min(axis=1).argmax()])
 
 
 Split = Literal["train", "val"]
 SPLIT_NUMBERS: dict[Split, int] = {"train": 0, "val": 1}
-
 EMPTY_FRACTION = 0.03  # of the images have no objects, as in real sets
 MIN_VISIBLE = 0.6  # smallest visible fraction of an object's pixels: half a triangle could be half a rectangle
 MIN_SIDE = 12  # of the box of the visible part of an object, pixels
@@ -141,20 +137,12 @@ def render_scene(seed: int, split: Split, index: int, size: int, max_objects: in
         image=(canvas.image + noise).round().clip(0, 255).astype(np.uint8),
         masks=masks,
         labels=np.array(canvas.labels, dtype=np.int64),
-        boxes=_mask_boxes(masks),
+        boxes=InstanceMasks.from_dense(masks).boxes.astype(np.float64),
         truncated=masks.sum(axis=(1, 2)) < np.array(canvas.areas, dtype=np.int64),
     )
 
 
-def _mask_boxes(masks: BoolArray) -> FloatArray:
-    """(N, H, W) non-empty masks → (N, 4) float64 xyxy, the tight half-open boxes around them."""
-    spans = [(np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))) for mask in masks]
-    return np.array([(x[0], y[0], x[-1] + 1, y[-1] + 1) for x, y in spans], dtype=np.float64).reshape(-1, 4)
-
-
-class _Canvas:
-    """A scene while objects are added."""
-
+class _Canvas:  # a scene while objects are added
     def __init__(self, rng: np.random.Generator, size: int) -> None:
         other = round(size * rng.uniform(0.6, 1))
         hw = (size, other) if rng.random() < 0.5 else (other, size)
@@ -168,7 +156,6 @@ class _Canvas:
 
 
 def _add_object(rng: np.random.Generator, canvas: _Canvas, size: int) -> None:
-    """Draw an object on top of the others if a place for it is found."""
     label = int(rng.integers(len(SHAPE_CLASSES)))
     color = _farthest_color(rng, canvas.colors)
     height, width = canvas.owner.shape
@@ -199,13 +186,11 @@ def _add_object(rng: np.random.Generator, canvas: _Canvas, size: int) -> None:
 
 
 def _all_visible(owner: IntArray, areas: list[int]) -> bool:
-    """Whether enough of each object is visible: ``MIN_VISIBLE`` of its area, and ``MIN_SIDE`` pixels on both sides."""
     for number, area in enumerate(areas):
         mask = owner == number
         if mask.sum() < MIN_VISIBLE * area:
             return False
-        x1, y1, x2, y2 = _mask_boxes(mask[None])[0]
-        if min(x2 - x1, y2 - y1) < MIN_SIDE:
+        if min(np.ptp(np.flatnonzero(mask.any(axis=k))) + 1 for k in (0, 1)) < MIN_SIDE:
             return False
     return True
 
@@ -240,35 +225,27 @@ def write_shapes(root: Path, num_train: int, num_val: int, size: int, max_object
         voc.finish()
         coco.finish()
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        return _move(partial, target, manifest)
+        with suppress(OSError):  # it holds something, or is not there
+            target.rmdir()  # not every system renames onto an empty folder
+        try:
+            partial.rename(target)
+        except OSError:
+            if not _holds(target, manifest):
+                raise
+            return False  # another process was first with the same set
+        return True
     except OSError as error:
         raise DataError(f"{root}: cannot write the shapes set ({error.strerror or error}); {_FIX}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _move(partial: Path, target: Path, manifest: dict[str, Any]) -> bool:
-    """Rename the written folder; False: another process was first with the same set."""
-    try:
-        if target.is_dir() and not any(target.iterdir()):
-            target.rmdir()  # not every system renames onto an empty folder
-        partial.rename(target)
-    except OSError:
-        if not _holds(target, manifest):
-            raise
-        return False
-    return True
-
-
 def _holds(root: Path, wanted: dict[str, Any]) -> bool:
     """Whether the folder holds the wanted set; False: it is absent or empty. Anything else in it is a DataError."""
-    if not root.exists():
+    names, path = sorted(os.listdir(root)) if root.exists() else [], root / MANIFEST
+    if not names:
         return False
-    path = root / MANIFEST
-    if not path.exists():
-        names = sorted(entry.name for entry in root.iterdir())
-        if not names:
-            return False
+    if MANIFEST not in names:
         raise DataError(f"{root}: holds {listed(names)} but no {MANIFEST}, so it is not a shapes set; {_FIX}")
     try:
         found = dict(json.loads(path.read_text(encoding="utf-8")))

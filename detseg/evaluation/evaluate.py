@@ -21,8 +21,7 @@ from detseg.data.build import Split
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
-from detseg.data.loading.loader import eval_loader
-from detseg.data.loading.main_guard import leave_if_starting
+from detseg.data.loading.loader import eval_loader, leave_if_starting
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch

@@ -18,7 +18,7 @@ from detseg.config.load import config_from_dict, config_to_dict, load_config
 from detseg.config.schema.data import CustomDataConfig, DataSection
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
-from detseg.data.loading.main_guard import leave_if_starting
+from detseg.data.loading.loader import leave_if_starting
 from detseg.errors import ConfigError, DataError
 from detseg.factory.named import BuiltFrom
 from detseg.messages import listed

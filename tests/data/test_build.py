@@ -1,4 +1,4 @@
-"""From settings to data sets: each layout, with boxes, instance masks and semantic masks."""
+"""From settings to data sets: each layout, with boxes, instance masks and semantic masks; classes.txt."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import ModelConfig
+from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.shapes import render_scene
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import CheckpointError, ClassTableError, DataError
+from detseg.evaluation.evaluate import open_split_for
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
-from tests.data.formats.mask_layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
+from tests.data.formats.layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -94,3 +95,26 @@ def test_shapes_are_the_scenes_that_were_drawn(tmp_path: Path) -> None:
         open_semantic_split(config.model_copy(update={"classes": ("background", "star")}), "train")
     with pytest.raises(DataError, match="the shapes set has no test split"):
         open_semantic_split(config, "test")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("road\nsky\n", r"2 classes, road, sky; expected 2, sky, road \(label 0 is 'road', expected 'sky'\)"),
+        ("sky\nroad\ntree\n", r"3 classes, sky, road, tree; expected 2, sky, road; values"),
+        ("# two\nsky\nroad\n", ""),
+    ],
+)
+def test_masks_of_other_classes_than_the_given_tables_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    write_voc_masks(tmp_path, {"a": [[0, 1]]}, {"val": "a"})
+    (tmp_path / "classes.txt").write_text(text)
+    config, trained = VocConfig(name="voc", root=tmp_path), ClassTable(("sky", "road"), (0, 1))
+    renamed = config.model_copy(update={"classes": trained.names})  # goes before the file
+    for allowed in [renamed] if message else [renamed, config]:
+        assert open_semantic_split(allowed, "val", trained).classes == trained
+    if message:
+        with pytest.raises(ClassTableError, match=r"classes\.txt: " + message):
+            open_semantic_split(config, "val", trained)
+        settings = {"model": {"name": "unet"}, "data": config.model_dump(mode="json")}
+        with pytest.raises(CheckpointError, match=r"classes\.txt: .*table is that of best\.ckpt: sky, road\)"):
+            open_split_for(ExperimentConfig.model_validate(settings), "val", trained, Path("best.ckpt"))

@@ -23,17 +23,15 @@ import pytest
 from detseg.data.download import VOC_ARCHIVES, Archive, download_voc, fetch, https_opener
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
 
 
 @dataclass
 class Site:
-    """The content of a server by path, its redirects, and the paths of the requests that it has answered."""
-
-    files: dict[str, bytes]
+    files: dict[str, bytes]  # content by path
     redirects: dict[str, str] = field(default_factory=dict)
     breaks_after: int | None = None  # bytes of content after which the connection ends
-    asked: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)  # the paths of the requests that it has answered
     address: str = ""
 
 
@@ -99,26 +97,15 @@ def download(site: Site, root: Path, year: str) -> None:
     download_voc(root, year, {year: {name: remote(site, path, site.files[path]) for name, path in paths.items()}}, HTTP)
 
 
-def test_the_real_archives_have_https_addresses_and_a_sha256() -> None:
+def test_archives_have_https_addresses_and_a_sha256_and_are_downloaded_once(tmp_path: Path, site: Site) -> None:
     assert [list(lists) for lists in VOC_ARCHIVES.values()] == [["trainval", "test"], ["trainval"]]
     for lists in VOC_ARCHIVES.values():
         assert all(archive.url.startswith("https://") and len(archive.sha256) == 64 for archive in lists.values())
-
-
-def test_2007_has_two_archives_that_are_downloaded_once(tmp_path: Path, site: Site) -> None:
-    for _ in range(2):
-        download(site, tmp_path, "2007")
+    with ThreadPoolExecutor(4) as pool:  # each thread opens the lock file itself, as processes do
+        list(pool.map(lambda _: download(site, tmp_path, "2007"), range(4)))
     assert site.asked == ["/VOCtrainval_06-Nov-2007.tar", "/VOCtest_06-Nov-2007.tar"]
     assert read_voc(tmp_path, "2007:test+2007:trainval").path(0).stem == "2007test"
     assert not list(tmp_path.glob(".*.unpacked"))
-
-
-def test_a_root_that_is_the_devkit_and_an_archive_that_is_there(tmp_path: Path, site: Site) -> None:
-    name = "VOCtrainval_11-May-2012.tar"
-    (tmp_path / name).write_bytes(site.files[f"/{name}"])
-    download(site, tmp_path / "VOCdevkit", "2012")
-    assert len(read_voc(tmp_path, "2012:trainval")) == 1
-    assert site.asked == []
 
 
 def test_a_download_that_failed_while_files_were_moved_is_completed(tmp_path: Path, site: Site) -> None:
@@ -130,12 +117,6 @@ def test_a_download_that_failed_while_files_were_moved_is_completed(tmp_path: Pa
     blocked.rmdir()
     download(site, tmp_path, "2012")
     assert len(read_voc(tmp_path, "2012:trainval")) == 1
-
-
-def test_processes_that_ask_at_once_download_once(tmp_path: Path, site: Site) -> None:
-    with ThreadPoolExecutor(4) as pool:  # each thread opens the lock file itself, as processes do
-        list(pool.map(lambda _: download(site, tmp_path, "2012"), range(4)))
-    assert len(site.asked) == 1
 
 
 def test_an_error_says_where_the_data_should_be(tmp_path: Path, site: Site) -> None:
@@ -164,12 +145,15 @@ def test_wrong_downloads_leave_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
-def test_a_wrong_file_that_is_there_is_named_and_kept(tmp_path: Path, site: Site) -> None:
-    path = tmp_path / "a.tar"
-    path.write_bytes(b"mine")
+def test_a_file_that_is_there_is_used_or_named_and_kept(tmp_path: Path, site: Site) -> None:
+    name = "VOCtrainval_11-May-2012.tar"
+    (tmp_path / name).write_bytes(site.files[f"/{name}"])
+    download(site, tmp_path / "VOCdevkit", "2012")  # a root that is the devkit
+    assert len(read_voc(tmp_path, "2012:trainval")) == 1
+    (tmp_path / "a.tar").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"a\.tar: expected 10240 bytes, got 4; delete the file to download it again"):
-        fetch(remote(site), path, HTTP)
-    assert path.read_bytes() == b"mine"
+        fetch(remote(site), tmp_path / "a.tar", HTTP)
+    assert (tmp_path / "a.tar").read_bytes() == b"mine"
     assert site.asked == []
 
 

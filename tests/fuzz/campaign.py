@@ -38,7 +38,6 @@ class Target:
     where: str  # what each line of a message must have in it, so that users find the file
 
     def content(self, seed: int, number: int) -> bytes:
-        """Input ``number`` of a run with this seed; the first are the valid files themselves."""
         if number < len(self.seeds):
             return self.seeds[number]
         rng = random.Random(f"{self.name}/{seed}/{number}")
@@ -51,29 +50,18 @@ class TooSlowError(BaseException):
 
 @dataclass(frozen=True)
 class Failure:
-    """An input that came to neither of the two right ends."""
-
     number: int  # of its run
-    content: bytes
     kind: str  # equal for failures at one place of the code
     details: str  # the traceback
 
 
 @dataclass
 class Tally:
-    """What became of the inputs of one target: read, refused, not tested, failed."""
-
     counts: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
-    @property
-    def tried(self) -> int:
-        """Inputs that the reader has seen."""
-        return sum(self.counts.values()) - self.counts["not tested"]
-
 
 def try_inputs(target: Target, seed: int, numbers: Iterator[int]) -> Tally:
-    """Try some inputs of a target, one after the other."""
     tally = Tally()
     for number in numbers:
         end, failure = try_input(target, target.content(seed, number), number)
@@ -100,7 +88,7 @@ def try_input(target: Target, content: bytes, number: int = 0) -> tuple[str, Fai
     else:
         return "read", None
     details = "".join(traceback.format_exception(raised))
-    return "failed", Failure(number, content, f"{wrong}: {_place(raised)}", details)
+    return "failed", Failure(number, f"{wrong}: {_place(raised)}", details)
 
 
 @contextmanager
@@ -155,7 +143,6 @@ def _wrong_message(message: str, where: str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where an error was raised: the last line of ours, and of all."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if "/detseg/" in frame.filename] or list(frames)
     ends = [ours[-1], frames[-1]] if frames else []

@@ -1,4 +1,4 @@
-"""Boxes and pictures of every kind for property tests: none, thin, tiny, outside, equal, thousands."""
+"""Boxes and images of every kind for property tests: none, thin, tiny, outside, equal, thousands."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem
 from detseg.structures import BoolArray, BoxTargets
 from tests.data.images.painted import with_masks
 
 Boxes = npt.NDArray[np.float32]
-
 seeds = st.integers(0, 2**32 - 1)
-
 CELL = 16
-
 EIGHTH = 8
 """Coordinates in eighths of a pixel are exact in float32, as are their sums and halves: two ways agree to the bit."""
 
@@ -25,8 +22,10 @@ def boxes_inside(hw: tuple[int, int], num: int, rng: np.random.Generator, cells:
     """(N, 4) float32 xyxy with an area inside an image, in parts of a pixel; some equal, some on borders of cells."""
     high = np.array([hw[1], hw[0]]) * cells
     low = rng.integers(0, high, (num, 2))
-    share = 10.0 ** (rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2)))  # many are thin, many are large
-    reach = np.maximum(((high - low) * share).astype(np.int64), 1)
+    fraction = 10.0 ** (
+        rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2))
+    )  # many are thin, many are large
+    reach = np.maximum(((high - low) * fraction).astype(np.int64), 1)
     boxes = np.concatenate([low, low + reach], axis=1) / cells
     if num > 1:
         boxes[rng.random(num) < 0.2] = boxes[0]
@@ -44,7 +43,6 @@ def boxes_anywhere(num: int, rng: np.random.Generator) -> Boxes:
 
 @st.composite
 def box_targets(draw: st.DrawFn, hw: tuple[int, int], most: int = 12, num_classes: int = 3) -> BoxTargets:
-    """The objects of one image."""
     rng, num = np.random.default_rng(draw(seeds)), draw(st.integers(0, most))
     return BoxTargets(
         torch.from_numpy(boxes_inside(hw, num, rng)),

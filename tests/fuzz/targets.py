@@ -1,10 +1,11 @@
-"""All readers that are tried, by name, with valid files to start from."""
+"""All readers that are tried, by name, with valid files to start from, and what holds of all that a reader accepts."""
 
 from __future__ import annotations
 
 import io
 import json
 import math
+import os
 import random
 import zipfile
 from collections.abc import Callable, Sequence
@@ -25,25 +26,102 @@ from detseg.checkpoint import (
 )
 from detseg.config.load import config_from_dict, config_to_dict, config_to_yaml, load_config
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.datasets.contract import check_sample
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset
+from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset
 from detseg.data.images.masks import MaskEncoding, read_mask
+from detseg.data.images.read import pending_orientation, read_image, read_image_hw
 from detseg.factory import build_model, load_model
-from detseg.structures import ClassTable
+from detseg.structures import IGNORE_LABEL, ClassTable, is_plain_text
 from tests.bits import digest_of
-from tests.data.formats.readers import HW, LABELS, MASK_CLASSES, READERS
-from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.data.formats.layouts import HW, LABELS, MASK_CLASSES, READERS, annotation_xml, object_xml
 from tests.fuzz.campaign import NotTestedError, Target
-from tests.fuzz.contracts import check_detection, check_image, check_semantic
 from tests.fuzz.mutator import (
     PNG_SIGNATURE,
     Mutator,
     byte_mutator,
     either,
+    mutate_json,
+    mutate_xml,
+    mutate_yaml,
     other_encoding,
     png_chunks,
+    put_together,
+    take_apart,
     then_sometimes,
 )
-from tests.fuzz.trees import mutate_json, mutate_xml, mutate_yaml
 from tests.tiny import CLASSES, tiny_config, write_config
+
+
+def check_detection(dataset: DetectionDataset) -> None:
+    """Boxes, labels, areas and masks are finite and fit together; samples can be trained on."""
+    packed = dataset.packed
+    check_all(dataset)
+    assert np.isfinite(packed.boxes).all()
+    assert not np.isinf(packed.area).any()
+    assert ((packed.labels >= 0) & (packed.labels < len(dataset.classes))).all()
+    for index in range(len(dataset)):
+        truth = dataset.annotations(index)
+        num = len(truth.labels)
+        assert truth.boxes.shape == (num, 4)
+        if truth.masks is not None:
+            assert (truth.masks.hw, len(truth.masks)) == (dataset.hw(index), num)
+            assert ((truth.masks.areas >= 0) & (truth.masks.areas <= np.prod(truth.masks.hw))).all()
+        sample = dataset[index]  # DataError where the image is not of the size that the file states
+        check_sample(sample, dataset.classes)
+        if sample.masks is not None:
+            assert (sample.masks.areas > 0).all()
+            np.testing.assert_array_equal(sample.masks.boxes.astype(np.float32), sample.boxes)
+        else:  # every object that lies in the image with an area is there, clipped by hand
+            assert sample.boxes.tolist() == [box for row in truth.boxes.tolist() if (box := clipped(row, sample.hw))]
+
+
+def clipped(box: list[float], hw: tuple[int, int]) -> list[float]:
+    x1, x2 = (float(np.float32(min(max(x, 0.0), float(hw[1])))) for x in box[::2])
+    y1, y2 = (float(np.float32(min(max(y, 0.0), float(hw[0])))) for y in box[1::2])
+    return [x1, y1, x2, y2] if x1 < x2 and y1 < y2 else []
+
+
+def check_semantic(dataset: SegmentationDataset) -> None:
+    """Maps have the size of their image and hold labels of the table or the ignore label."""
+    check_all(dataset)
+    for index in range(len(dataset)):
+        if isinstance(dataset.masks, MaskFiles):
+            assert is_inside(Path(dataset.masks.where(index)), dataset.masks.root)
+        sample = dataset[index]
+        assert sample.semantic is not None
+        assert (sample.semantic.dtype, sample.semantic.shape) == (np.uint8, sample.hw)
+        assert set(np.unique(sample.semantic).tolist()) <= {*range(len(dataset.classes)), IGNORE_LABEL}
+
+
+def check_all(dataset: ImageDataset) -> None:
+    """Classes are plain text, every image lies in the folder of the images, and a terminal can show the report."""
+    assert len(dataset) > 0
+    assert all(is_plain_text(name) for name in dataset.classes.names), dataset.classes.names
+    assert all(is_inside(dataset.path(index), dataset.root) for index in range(len(dataset)))
+    assert all(line.isprintable() for line in dataset.report.lines()), dataset.report.lines()
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    return os.path.normpath(path).startswith(os.path.normpath(folder) + os.sep)
+
+
+def check_image(path: Path) -> None:
+    """Pixels are RGB bytes of the size that the header says; those of a PNG are Pillow's."""
+    image = read_image(path)
+    assert (image.dtype, image.ndim, image.shape[2], image.flags.c_contiguous) == (np.uint8, 3, 3, True)
+    assert read_image_hw(path) == image.shape[:2]
+    content = path.read_bytes()
+    if content.startswith(PNG_SIGNATURE):
+        with Image.open(path) as header:
+            if pending_orientation(header) != 1:
+                return
+        wanted = [(name, data) for name, data in take_apart(content) if name in {b"IHDR", b"PLTE", b"IDAT", b"IEND"}]
+        with Image.open(io.BytesIO(put_together(wanted))) as stored:
+            stored.load()  # pixels that Pillow refuses are not to be guessed at
+            if stored.mode in {"L", "RGB"}:
+                assert np.array_equal(image, np.asarray(stored.convert("RGB")))  # without copies: some are large
+
 
 _JSON = then_sometimes(
     then_sometimes(mutate_json, other_encoding, 0.05),
@@ -82,7 +160,6 @@ def target(
 
 
 def voc_xml(folder: Path) -> Target:
-    """An annotation file of Pascal VOC."""
     extra = "<pose>Left</pose><truncated>1</truncated><difficult>0</difficult>"
     boxes = [("cat", 2.0, 3.0, 8.0, 9.0), ("dog", 1.5, 1.0, 20.0, 10.0)]
     seeds = [annotation_xml("".join(object_xml(box, extra) for box in boxes[:n]), "a.jpg") for n in (1, 2)]
@@ -118,7 +195,6 @@ _COLORS = ((0, 0, 0), (255, 0, 0), (0, 128, 0))
 
 
 def image(folder: Path) -> Target:
-    """An image of any format that is read."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     grey = Image.fromarray(rng.integers(0, 256, (9, 14), dtype=np.uint8))
@@ -126,7 +202,7 @@ def image(folder: Path) -> Target:
     exif = Image.Exif()
     exif[_ORIENTATION] = 6
     seeds = [
-        *(_saved(picture, kind) for picture in (grey, color) for kind in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")),
+        *(_saved(one, kind) for one in (grey, color) for kind in ("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP")),
         *(_saved(color, kind, exif=exif) for kind in ("JPEG", "PNG", "TIFF", "WEBP")),
         *(_saved(color.convert(mode), "PNG") for mode in ("P", "RGBA", "LA", "1", "I;16")),
         *(_saved(color.convert(mode), "TIFF", compression="tiff_lzw") for mode in ("CMYK", "LAB", "RGB")),
@@ -144,27 +220,6 @@ def image(folder: Path) -> Target:
     return Target("image", tuple(seeds), _chunks_or_bytes, read, str(folder))
 
 
-def mask_values(folder: Path) -> Target:
-    """A mask picture of values."""
-    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, 255)
-    grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
-    palette.putpalette([(7 * k) % 256 for k in range(768)])
-    seeds = [_saved(grey, kind) for kind in ("PNG", "TIFF", "BMP")] + [
-        _saved(palette, kind) for kind in ("PNG", "TIFF")
-    ]
-    return _mask("mask_values", folder, encoding, seeds)
-
-
-def mask_colors(folder: Path) -> Target:
-    """A mask picture of colours."""
-    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
-    picture = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
-    seeds = [_saved(picture, kind) for kind in ("PNG", "TIFF", "BMP")]
-    palette = picture.quantize(3, dither=Image.Dither.NONE)
-    seeds += [_saved(palette, kind) for kind in ("PNG", "GIF")]
-    return _mask("mask_colors", folder, encoding, seeds)
-
-
 def _mask(name: str, folder: Path, encoding: MaskEncoding, seeds: list[bytes]) -> Target:
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -172,36 +227,57 @@ def _mask(name: str, folder: Path, encoding: MaskEncoding, seeds: list[bytes]) -
         path = folder / "mask.png"
         path.write_bytes(content)
         labels = read_mask(path, encoding)
-        assert labels.dtype == np.uint8
-        assert labels.ndim == 2
+        assert (labels.dtype, labels.ndim) == (np.uint8, 2)
         assert set(np.unique(labels).tolist()) <= {0, 1, 2, 255}
 
     return Target(name, tuple(seeds), _chunks_or_bytes, read, str(folder))
 
 
-def _saved(picture: Image.Image, kind: str, **how: Any) -> bytes:
+def mask_values(folder: Path) -> Target:
+    grey, palette = Image.fromarray(LABELS), Image.fromarray(LABELS, mode="P")
+    palette.putpalette([(7 * k) % 256 for k in range(768)])
+    seeds = [*(_saved(grey, kind) for kind in ("PNG", "TIFF", "BMP")), *(_saved(palette, k) for k in ("PNG", "TIFF"))]
+    return _mask("mask_values", folder, MaskEncoding(ClassTable(MASK_CLASSES), None, 255), seeds)
+
+
+def mask_colors(folder: Path) -> Target:
+    encoding = MaskEncoding(ClassTable(MASK_CLASSES), None, None, _COLORS, ((255, 255, 255),))
+    image = Image.fromarray(np.array(_COLORS, dtype=np.uint8)[LABELS])
+    palette = image.quantize(3, dither=Image.Dither.NONE)
+    seeds = [*(_saved(image, kind) for kind in ("PNG", "TIFF", "BMP")), *(_saved(palette, k) for k in ("PNG", "GIF"))]
+    return _mask("mask_colors", folder, encoding, seeds)
+
+
+def _saved(image: Image.Image, kind: str, **how: Any) -> bytes:
     file = io.BytesIO()
-    picture.save(file, kind, **how)
+    image.save(file, kind, **how)
     return file.getvalue()
 
 
 def _chunks_or_bytes(data: bytes, rng: random.Random) -> bytes:
-    """Changes the chunks of a PNG, or else the bytes."""
     return png_chunks(data, rng) if data.startswith(PNG_SIGNATURE) and rng.random() < 0.6 else _BYTES(data, rng)
 
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-_YAML = then_sometimes(
-    then_sometimes(mutate_yaml, other_encoding, 0.05),
-    byte_mutator(
-        (b": ", b"- ", b"\n  ", b"\t", b"&a ", b"*a", b"!!", b"? ", b"---\n", b"%YAML 1.1\n", b"|\n", b"<<: ", b"\\U")
-    ),
-    0.3,
+_YAML_TOKENS = (
+    b": ",
+    b"- ",
+    b"\n  ",
+    b"\t",
+    b"&a ",
+    b"*a",
+    b"!!",
+    b"? ",
+    b"---\n",
+    b"%YAML 1.1\n",
+    b"|\n",
+    b"<<: ",
+    b"\\U",
 )
+_YAML = either(then_sometimes(mutate_yaml, other_encoding, 0.05), byte_mutator(_YAML_TOKENS))
 
 
 def config(folder: Path) -> Target:
-    """A configuration file."""
     folder.mkdir(parents=True, exist_ok=True)
     names = ("yolo_shapes", "unet_nuclei", "mask_rcnn_shapes", "faster_rcnn_voc", "yolo_anchor_voc")
     seeds = [(CONFIGS / f"{name}.yaml").read_bytes() for name in names]
@@ -219,7 +295,6 @@ def config(folder: Path) -> Target:
 
 
 def overrides(folder: Path) -> Target:
-    """Arguments of a command line, one a line."""
     seeds = ["model.backbone.width=0.5\ntrainer.max_epochs=3", "data.classes=[a, 'b c']\nseed=7", "model.name=unet"]
     tokens = [name.encode() for name in ("model.", "data.", "optimizer.lr", "=", "==", "{a: 1}", "[", "null", "~", "#")]
 
@@ -332,7 +407,6 @@ def checkpoint_entries(folder: Path) -> Target:
 
 
 def _contents(folder: Path) -> dict[str, Any]:
-    """A checkpoint of a small model."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     settings = tiny_config(write_config(folder / "tiny.yaml", Path("data")), None)

@@ -1,8 +1,9 @@
-"""Who answers for which object, against loops over every pair; with no, equal, tiny and ignored objects."""
+"""Who answers for which object, against loops over every pair; box coders, against an inverse written anew."""
 
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from detseg.models.rcnn.boxes import BoxCoder
 from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
-from detseg.models.yolo.anchor import AnchorAssigner
-from detseg.models.yolo.grid import GridAssigner
+from detseg.models.yolo.anchor import AnchorAssigner, AnchorScheme
+from detseg.models.yolo.grid import GridAssigner, GridScheme
 from detseg.models.yolo.scheme import cell_points
-from detseg.models.yolo.task_aligned import TaskAlignedAssigner
+from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
 from tests.fuzz.strategies import box_targets, boxes_inside, seeds
@@ -26,7 +28,6 @@ Row = list[float]
 
 
 def iou(one: Row, other: Row) -> float:
-    """In float64."""
     sides = [max(min(one[k + 2], other[k + 2]) - max(one[k], other[k]), 0.0) for k in (0, 1)]
     areas = [(row[2] - row[0]) * (row[3] - row[1]) for row in (one, other)]
     union = sum(areas) - sides[0] * sides[1]
@@ -34,7 +35,6 @@ def iou(one: Row, other: Row) -> float:
 
 
 def cell_of(box: Row, stride: int, hw: tuple[int, int] = HW) -> tuple[int, int]:
-    """Row and column of the cell that holds the centre."""
     x, y = int((box[0] + box[2]) / 2 // stride), int((box[1] + box[3]) / 2 // stride)
     return min(y, hw[0] // stride - 1), min(x, hw[1] // stride - 1)
 
@@ -108,7 +108,6 @@ def test_every_object_gets_an_anchor_of_its_own_or_all_of_its_cells_are_taken(
 
 
 def priors_of(box: Row) -> list[int]:
-    """The priors in the cells of a box's centre, on all levels."""
     priors, offset = [], 0
     for stride, (rows, columns) in zip(STRIDES, GRIDS, strict=True):
         row, column = cell_of(box, stride)
@@ -141,8 +140,8 @@ def test_priors_on_objects_are_left_alone(target: BoxTargets, seed: int) -> None
         overlaps = []
         for other, ignored in zip(target.boxes.tolist(), target.ignore.tolist(), strict=True):
             inside = [max(min(box[k + 2], other[k + 2]) - max(box[k], other[k]), 0.0) for k in (0, 1)]
-            share = inside[0] * inside[1] / ((box[2] - box[0]) * (box[3] - box[1]))
-            overlaps.append(share if ignored else iou(box, other))
+            fraction = inside[0] * inside[1] / ((box[2] - box[0]) * (box[3] - box[1]))
+            overlaps.append(fraction if ignored else iou(box, other))
         clear = all(abs(overlap - 0.5) > 1e-5 for overlap in overlaps)
         if clear and prior not in found.prior.tolist():
             assert bool(found.ignored[0, prior]) == any(overlap > 0.5 for overlap in overlaps)
@@ -208,18 +207,89 @@ def test_regions_by_thresholds(target: BoxTargets, seed: int, num: int, allow_lo
 
 
 def inside(box: Row, other: Row) -> float:
-    """Square pixels that two boxes share."""
     sides = [max(min(box[k + 2], other[k + 2]) - max(box[k], other[k]), 0.0) for k in (0, 1)]
     return sides[0] * sides[1]
 
 
 @given(box_targets(HW, most=60), seeds, st.integers(1, 50), st.floats(0, 1), st.booleans())
-def test_samples_are_few_and_different(target: BoxTargets, seed: int, num: int, share: float, training: bool) -> None:
+def test_samples_are_few_and_different(
+    target: BoxTargets, seed: int, num: int, fraction: float, training: bool
+) -> None:
     regions = torch.from_numpy(boxes_inside(HW, 80, np.random.default_rng(seed)))
     assignment = RegionAssigner(0.5, 0.4, True).assign(regions, target)
-    drawn = RegionSampler(num, share).train(training)(assignment).tolist()
+    drawn = RegionSampler(num, fraction).train(training)(assignment).tolist()
     positives, negatives = int(assignment.positive.sum()), int(assignment.negative.sum())
     assert drawn == sorted(set(drawn))
     num_positives = int(assignment.positive[drawn].sum())
-    assert num_positives == min(positives, int(num * share))
+    assert num_positives == min(positives, int(num * fraction))
     assert len(drawn) - num_positives == min(negatives, num - num_positives) == int(assignment.negative[drawn].sum())
+
+
+@pytest.mark.parametrize("coder", [BoxCoder(), BoxCoder(10, 5)])
+@given(seed=seeds)
+def test_the_boxes_of_proposals_come_back(coder: BoxCoder, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    boxes, references = (torch.from_numpy(boxes_inside((4000, 3000), 50, rng)) for _ in range(2))
+    growth = (boxes[:, 2:] - boxes[:, :2]) / (references[:, 2:] - references[:, :2])
+    deltas = coder.encode(boxes, references)
+    assert deltas.isfinite().all()
+    back = coder.decode(deltas, references)
+    assert back.isfinite().all()
+    fits = (growth < 1000 / 16).all(dim=1)  # beyond that decoding is clamped
+    limit = 1e-5 * (boxes.abs() + references.abs()).amax(dim=1, keepdim=True) + 1e-4
+    assert ((back - boxes).abs() <= limit)[fits].all()
+
+
+@st.composite
+def boxes_of_cells(draw: st.DrawFn, stride: int) -> tuple[Row, int, int]:
+    """A box inside the image whose centre lies well inside a cell: the box, and the row and column of the cell."""
+    row, column = draw(st.integers(0, HW[0] // stride - 1)), draw(st.integers(0, HW[1] // stride - 1))
+    y, x = ((cell + draw(st.floats(0.01, 0.99))) * stride for cell in (row, column))
+    half = [draw(st.floats(0.001, 1)) * min(at, side - at) for at, side in ((x, HW[1]), (y, HW[0]))]
+    return [x - half[0], y - half[1], x + half[0], y + half[1]], row, column
+
+
+def logit(fraction: float) -> float:
+    return math.log(fraction / (1 - fraction))
+
+
+@given(boxes_of_cells(32))
+def test_grid_cells_can_say_every_box(found: tuple[Row, int, int]) -> None:
+    (x1, y1, x2, y2), row, column = found
+    raw = torch.zeros(1, 5 * 2 + 3, 3, 5)
+    wanted = [(x1 + x2) / 64 - column, (y1 + y2) / 64 - row, math.sqrt((x2 - x1) / 160), math.sqrt((y2 - y1) / 96)]
+    raw[0, 5:9, row, column] = torch.tensor([logit(min(fraction, 1 - 1e-7)) for fraction in wanted])
+    boxes = GridScheme(3, 32).decode([raw]).boxes.view(3, 5, 2, 4)
+    torch.testing.assert_close(boxes[row, column, 1], torch.tensor([x1, y1, x2, y2]), rtol=0, atol=0.01)
+
+
+@given(boxes_of_cells(16), st.integers(0, 1))
+def test_anchors_can_say_every_box(found: tuple[Row, int, int], anchor: int) -> None:
+    (x1, y1, x2, y2), row, column = found
+    sides = [[(20.0, 30.0), (60.0, 40.0)], [(90.0, 90.0), (150.0, 90.0)]]
+    raw = [torch.zeros(1, 2 * (5 + 3), 6, 10), torch.zeros(1, 2 * (5 + 3), 3, 5)]
+    raw[0][0, 5 * anchor : 5 * anchor + 4, row, column] = torch.tensor(
+        [
+            logit((x1 + x2) / 32 - column),
+            logit((y1 + y2) / 32 - row),
+            math.log((x2 - x1) / sides[0][anchor][0]),
+            math.log((y2 - y1) / sides[0][anchor][1]),
+        ]
+    )
+    boxes = AnchorScheme(3, (16, 32), sides).decode(raw).boxes[0, : 6 * 10 * 2].view(6, 10, 2, 4)
+    smallest = 60 * math.exp(-6.0)  # sides are clamped to the anchor's over 400
+    torch.testing.assert_close(boxes[row, column, anchor], torch.tensor([x1, y1, x2, y2]), rtol=0, atol=0.01 + smallest)
+
+
+@given(st.integers(0, 11), st.integers(0, 19), st.lists(st.floats(0, 30.9), min_size=4, max_size=4))
+def test_distances_can_say_every_box_around_their_point(row: int, column: int, distances: list[float]) -> None:
+    point, cells = torch.tensor([column + 0.5, row + 0.5]) * 8, torch.tensor(distances)
+    raw = torch.full((1, 4 * 32 + 3, 12, 20), -100.0)
+    for side, cell in enumerate(cells.tolist()):  # all probability on the two bins around the distance
+        below, fraction = int(cell), cell - int(cell)
+        raw[0, 32 * side + below, row, column] = math.log(max(1 - fraction, 1e-30))
+        raw[0, 32 * side + below + 1, row, column] = math.log(max(fraction, 1e-30))
+    scheme = TaskAlignedScheme(3, (8,), TaskAlignedAssigner(10), reg_max=32)
+    boxes = scheme.decode([raw]).boxes.view(12, 20, 4)
+    expected = torch.cat([point - cells[:2] * 8, point + cells[2:] * 8])
+    torch.testing.assert_close(boxes[row, column], expected, rtol=0, atol=1e-3)

@@ -17,7 +17,6 @@ from PIL import Image, TiffImagePlugin
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
 from detseg.data.annotations.classes import mask_class_table
-from detseg.data.annotations.model import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
 from detseg.data.images.masks import MaskEncoding, describe_unknown_colors, read_mask
@@ -26,16 +25,14 @@ from detseg.errors import CheckpointError, ConfigError, DataError
 from detseg.factory import load_model
 from detseg.messages import one_line, shown
 from detseg.structures import ClassTable
-from tests.data.formats.mask_layouts import write_coco_masks
-from tests.data.formats.voc_layout import simple_voc
+from tests.data.formats.layouts import simple_voc, write_coco_masks
 from tests.fuzz.mutator import put_together, take_apart
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_first_frame_of_a_damaged_animation_is_not_made_up(tmp_path: Path) -> None:
-    """OpenCV gave a PNG's animation pixels that its checksum contradicts; a frame that is a part was filled up with
-    black."""
+    """OpenCV gave it pixels that its checksum contradicts; a frame that is a part was filled up with black."""
     frame, file, path = Image.new("RGB", (14, 9), (10, 20, 30)), io.BytesIO(), tmp_path / "a.png"
     frame.save(file, "PNG", save_all=True, append_images=[Image.new("RGB", (14, 9))])
     path.write_bytes(file.getvalue())
@@ -88,29 +85,14 @@ def test_the_size_of_a_damaged_tiff_is_a_data_error(tmp_path: Path) -> None:
             read(path)
 
 
-@pytest.mark.parametrize(
-    "segmentation",
-    [[[0, 0, 5, 0, 10**400, 5]], [[0, 0, 5, 0, float("nan"), 5]], {"size": [6, 8], "counts": [-(10**30), 48]}],
-)
-def test_numbers_beyond_64_bits_are_no_regions(segmentation: Any) -> None:
-    """An OverflowError of ``math.fsum`` and of numpy."""
-    with pytest.raises(ValueError, match=r"corners of a polygon|counts: expected run lengths"):
-        region_counts(segmentation, (6, 8))
-
-
 def test_values_of_files_are_shown_on_one_short_line() -> None:
-    """Messages held whole files: a box of 20 000 characters, a tensor over several lines."""
+    """Messages held whole files: a tensor over several lines, lists within lists."""
     deep: list[Any] = []
     for _ in range(100_000):
         deep = [deep]
-    terminal = ("a\nb\x1b[31m\u202e", "a\x1b[2Jb", "\x9b31m", "\u202eevil", "two\nlines", "\x00", "\u2028")
-    for value in (*terminal, "x" * 20_000, torch.zeros(9, 9), deep, -(10**5000), {"a": "\ud800"}):
+    for value in (torch.zeros(9, 9), deep, -(10**5000), {"a": "\ud800"}):
         assert len(shown(value)) < 200
         assert shown(value).isprintable()
-        said = one_line(ValueError(value if isinstance(value, str) else ""))
-        assert len(said) < 700
-        assert said.isprintable()
-    assert shown("cat") == "'cat'"
     assert one_line(ValueError(" a\n b ")) == "a b"
 
 
@@ -131,7 +113,7 @@ def test_messages_of_readers_stay_short(tmp_path: Path) -> None:
 
 
 def test_colours_of_large_masks_take_little_memory_on_the_way() -> None:
-    """64 bits for each pixel, several times: 6 GB for the largest picture that is read."""
+    """64 bits for each pixel, several times: 6 GB for the largest image that is read."""
     colors = ((0, 0, 0), (255, 0, 0), (0, 128, 0))
     encoding = MaskEncoding(ClassTable(("a", "b", "c")), None, None, colors)
     expected = np.random.default_rng(0).integers(0, 3, (2500, 3100), dtype=np.uint8)  # eight blocks
@@ -197,20 +179,10 @@ def test_settings_of_no_model_are_an_error_with_the_file(tmp_path: Path, setting
 
 def test_pycocotools_is_not_asked_to_fill_polygons_in_more_pixels_than_are_read(tmp_path: Path) -> None:
     """Runs of 2²⁹ pixels and more take 7 characters; pycocotools has room for 6, and wrote over what lay behind."""
-    images, file = write_coco_masks(
-        tmp_path, [{"category_id": 3, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1]]}]
-    )
+    entry = {"category_id": 3, "bbox": [0, 0, 1, 1], "segmentation": [[0, 0, 1, 0, 1, 1]]}
+    images, file = write_coco_masks(tmp_path, [entry])
     content = json.loads(file.read_text())
     content["images"][0] |= {"height": 30_000, "width": 30_000}
     file.write_text(json.dumps(content))
     with pytest.raises(DataError, match="30000 x 30000 pixels are more than"):
         read_coco(images, file, masks=True)
-
-
-def test_json_of_any_depth_is_read_or_refused(tmp_path: Path) -> None:
-    images, file = write_coco_masks(tmp_path, [])
-    for depth in (10, 900, 990, 100_000):
-        deep = "[" * depth + "]" * depth
-        file.write_text(json.dumps({"images": [], "annotations": [], "categories": []})[:-1] + f', "x": {deep}}}')
-        with pytest.raises(DataError, match=r"x\.json: (it lists no images|not a readable JSON file)"):
-            read_coco(images, file)

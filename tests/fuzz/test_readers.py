@@ -1,8 +1,7 @@
-"""A bounded number of changed files a reader, always the same ones; ``make fuzz`` goes on for as long as one likes."""
+"""A bounded number of changed files a reader, always the same ones; ``make fuzz`` tries more of them."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,8 @@ import pytest
 
 from detseg.errors import DataError
 from tests.fuzz.campaign import Target, TooSlowError, limited_memory, limited_time, try_input, try_inputs
-from tests.fuzz.mutator import byte_mutator, png_chunks
+from tests.fuzz.mutator import byte_mutator
 from tests.fuzz.targets import TARGETS
-from tests.fuzz.trees import mutate_json, mutate_xml, mutate_yaml
 
 COUNTS = (
     {"voc_xml": 800, "voc_list": 600, "coco_boxes": 1000, "coco_masks": 1000, "coco_semantic": 800, "semantic_voc": 400}
@@ -31,15 +29,15 @@ def test_changed_files_are_read_rightly_or_refused_in_one_line(name: str, tmp_pa
         tally = try_inputs(target, 0, iter(range(COUNTS[name])))
     assert not tally.failures, tally.failures[0].details
     assert tally.counts["refused"] > 0
-    assert tally.tried >= 0.8 * COUNTS[name]
+    assert tally.counts["not tested"] <= 0.2 * COUNTS[name]
 
 
-def test_every_input_can_be_made_again(tmp_path: Path) -> None:
-    target = TARGETS["coco_masks"](tmp_path)
-    first = [target.content(5, number) for number in range(50)]
-    assert first == [target.content(5, number) for number in range(50)]
+@pytest.mark.parametrize("name", ["coco_masks", "voc_xml", "config", "image"])
+def test_every_input_can_be_made_again(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name](tmp_path)
+    first, again, other = ([target.content(seed, number) for number in range(50, 100)] for seed in (5, 5, 6))
+    assert first == again != other
     assert len(set(first)) > 40
-    assert first != [target.content(6, number) for number in range(50)]
 
 
 def test_the_frame_sees_what_it_is_there_for(tmp_path: Path) -> None:
@@ -54,13 +52,8 @@ def test_the_frame_sees_what_it_is_there_for(tmp_path: Path) -> None:
 
     assert try_input(reader(None), b"")[0] == "read"
     assert try_input(reader(DataError("file.xml: wrong")), b"")[0] == "refused"
-    for wrong in (
-        KeyError("id"),
-        DataError("wrong"),
-        DataError("file.xml: \x1b[31m"),
-        DataError("file.xml: " + "x" * 5000),
-        DataError("file.xml: a\nb"),
-    ):
+    messages = ("wrong", "file.xml: \x1b[31m", "file.xml: " + "x" * 5000, "file.xml: a\nb")
+    for wrong in (KeyError("id"), *map(DataError, messages)):
         end, failure = try_input(reader(wrong), b"")
         assert end == "failed"
         assert failure is not None
@@ -73,18 +66,3 @@ def test_the_frame_sees_what_it_is_there_for(tmp_path: Path) -> None:
 def work_for_ever() -> None:
     while True:
         pass
-
-
-@pytest.mark.parametrize("mutate", [byte_mutator(), png_chunks, mutate_json, mutate_xml, mutate_yaml])
-def test_mutators_change_and_repeat(mutate: object) -> None:
-    seeds = {
-        png_chunks: b"\x89PNG\r\n\x1a\n" + (b"\x00\x00\x00\x04IDATabcd\x00\x00\x00\x00") * 3,
-        mutate_json: b'{"a": [1, 2, {"b": "c"}], "d": null}',
-        mutate_xml: b"<a><b>1</b><b>2</b><c><d/></c></a>",
-        mutate_yaml: b"a: [1, 2]\nb: {c: d}\n",
-    }
-    assert callable(mutate)
-    seed = seeds.get(mutate, b"some bytes of a file")
-    results = [mutate(seed, random.Random(k)) for k in range(200)]
-    assert results == [mutate(seed, random.Random(k)) for k in range(200)]
-    assert len(set(results)) > 100

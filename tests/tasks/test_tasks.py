@@ -24,7 +24,7 @@ from detseg.ops.letterbox import Letterbox
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks import Detection, InstanceSegmentation, SemanticSegmentation, TaskKind, kind_of
 from detseg.training.task import Task
-from tests.data.formats.mask_layouts import write_pairs
+from tests.data.formats.layouts import write_pairs
 from tests.heard import heard
 from tests.training.stub import CLASSES, OneWeight, batch_of
 

@@ -19,10 +19,8 @@ def check_class_name(where: str, name: str) -> None:
 
 
 def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
-    """A given table, or the table of the given names with the ids 1 to C.
-
-    A DataError if there are no names, a name is there twice, or is not plain text.
-    """
+    """A given table, or that of the given names with the ids 1 to C; a DataError if there are none, one is there twice,
+    or is not plain text."""
     if isinstance(classes, ClassTable):
         return classes
     for name in classes:
@@ -34,7 +32,6 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
 
 # In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped.
 CLASSES_FILE = "classes.txt"
-
 _NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
 _FIX = "name the classes in the order of their values, a background included, in data.classes"
 
@@ -55,26 +52,12 @@ def mask_class_table(
     return ClassTable(names, values)
 
 
-def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str] | None) -> str:
-    """Compare ``classes.txt`` in ``root`` with the table of the training set or of a checkpoint.
-
-    ``names`` (``data.classes``) override the file, so that classes can be renamed: where they differ, a line for the
-    report is returned. Without them, a DataError if the file is wrong or differs from the table.
-    """
-    path = root / CLASSES_FILE
-    if (table is None and names is None) or not path.exists():
-        return ""
-    try:
-        found = _read_names(path)
-    except DataError:
-        if names is None:
-            raise
-        return ""  # a file of another form: its error told the user to set data.classes
-    if names is not None:
-        overrides = f"{path} names {listed(found)}; data.classes overrides it: {listed(names)}"
-        return "" if found == list(names) else overrides
-    expected = () if table is None else table.names
-    if found != list(expected):
+def check_classes_file(root: Path, table: ClassTable) -> None:
+    """Raise a ClassTableError if ``classes.txt`` in ``root`` is there and names other classes than the given table:
+    that of the training set or of a checkpoint."""
+    path, expected = root / CLASSES_FILE, list(table.names)
+    found = _read_names(path) if path.exists() else expected
+    if found != expected:
         differing = (k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1])
         labels = [f" (label {k} is {shown(found[k])}, expected {shown(expected[k])})" for k in differing][:1]
         raise ClassTableError(
@@ -82,7 +65,6 @@ def compare_with_file(root: Path, table: ClassTable | None, names: Sequence[str]
             f"{''.join(labels)}; values of these masks would be read as other classes; if they do mean the expected "
             "ones, name these in data.classes"
         )
-    return ""
 
 
 def _read_names(path: Path) -> list[str]:

@@ -28,10 +28,7 @@ class DataIssue(StrEnum):
     SIZE_NOT_STATED = "images whose size the annotation does not state (taken from the image)"
     AREA_NOT_STATED = "annotations whose area is not stated (that of the mask is taken, without masks that of the box)"
     LISTED_TWICE = "images listed more than once (read once)"
-    SHARED_IMAGE = "image entries that share their file with another entry"
     LEFT_OUT = "annotations of categories that the given classes leave out"
-    OTHER_ID = "categories whose id differs from the given table's (the names were matched)"
-    IGNORE_KEY = "annotations with ignore=1 (counted like all others, as in pycocotools; iscrowd=1 leaves out)"
     NO_OBJECTS = "images without objects (kept, as background)"
     CROWD = "crowd regions (neither right nor wrong to find)"
     DIFFICULT = "difficult objects (neither right nor wrong to find)"
@@ -40,10 +37,6 @@ class DataIssue(StrEnum):
     ALL_IGNORED = "images of which no pixel counts (the whole mask is ignored)"
     ONE_CLASS = "masks that show one class and ignored pixels, and nothing else"
     ABSENT = "classes that no mask shows"
-    TURNED = (
-        "images turned by an EXIF orientation that their masks do not have "
-        "(if the masks were drawn on the unturned images, they do not fit)"
-    )
 
 
 class DataReport:
@@ -64,12 +57,6 @@ class DataReport:
         examples = self._examples.setdefault(issue, [])
         if len(examples) <= _MAX_EXAMPLES and where not in examples:
             examples.append(where)
-
-    def add_all(self, issue: DataIssue, ids: list[int]) -> None:
-        """Add one case of an issue for each id."""
-        self._counts[issue] += len(ids)
-        for entry_id in ids[: _MAX_EXAMPLES + 1]:
-            self.add(issue, str(entry_id), 0)
 
     def count(self, issue: DataIssue) -> int:
         """Number of cases of an issue."""
@@ -122,13 +109,9 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
     image_of = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))  # (T,)
     boxes, has_area = training_boxes(annotations.boxes, annotations.sizes_hw[image_of])
     counted = has_area & ~annotations.crowd & ~annotations.difficult
-    sizes_hw, size_of = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)  # (U, 2), (I,)
-    fits = [Letterbox.fit((int(height), int(width)), input_hw) for height, width in sizes_hw]
-    moves = np.array([(*fit.scale_xy, fit.left, fit.top) for fit in fits]).reshape(-1, 4)  # (U, 4)
-    scale, padding = np.split(moves[size_of.reshape(-1)[image_of]], 2, axis=1)  # (T, 2) each
-    in_input = (boxes * np.tile(scale, 2) + np.tile(padding, 2)).astype(np.float32)
-    low, high = np.split(in_input.astype(np.float64).clip(0, (input_hw[1], input_hw[0]) * 2), 2, axis=1)
-    small = counted & ~((high > low) & (high - low >= min_box_size)).all(axis=1)
+    scales = [Letterbox.fit((int(height), int(width)), input_hw).scale_xy for height, width in annotations.sizes_hw]
+    sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(scales).reshape(-1, 2)[image_of]  # (T, 2)
+    small = counted & (sides < min_box_size).any(axis=1)
     if not small.any():
         return None
     names = ", ".join(printable(annotations.path(int(i))) for i in np.unique(image_of[small])[:3])

@@ -1,8 +1,7 @@
 """The annotations of a whole data set in a few arrays: I images with T objects in all, N of one image.
 
-Loader processes share large arrays: forked processes share all memory until somebody writes to it, and spawned ones
-(macOS, Windows, and Linux from Python 3.14 on) are sent shared memory. A small Python object is copied into the memory
-of every process that touches it, because its reference count changes.
+Loader processes share them: forked ones share all memory that nobody writes to, as touching a Python object does, and
+spawned ones (macOS, Windows) are sent shared memory.
 """
 
 from __future__ import annotations
@@ -26,14 +25,9 @@ from detseg.ops.masks import encode_edges, run_lengths
 from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray
 
 LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds every whole number
-
 _MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
-
 _POLYGONS = "expected a list of polygons [[x, y, x, y, ...], ...]"
-
-_ANY_NAME = "surrogatepass"
-"""Encodes file names that are not UTF-8, too: `os.fsdecode` makes single surrogates of their bytes."""
-
+_ANY_NAME = "surrogatepass"  # encodes file names that are not UTF-8, too, of which `os.fsdecode` makes surrogates
 _SMALLEST_SHARED = 1 << 18  # bytes of an array from which on it is shared; smaller ones are copied
 _LARGEST_FRACTION = 0.25  # of the free shared memory: batches need it, too, and Docker gives 64 MB
 _SHARED_MEMORY = Path("/dev/shm")  # where Linux has it; nothing is written there by name
@@ -53,9 +47,8 @@ class _SharedArrays:  # base of frozen dataclasses that hold large numpy arrays
 def _in_shared_memory(columns: dict[str, Any]) -> dict[str, torch.Tensor]:
     """The large arrays as shared tensors; empty where there is no room for them."""
     large = {name: value for name, value in columns.items() if getattr(value, "nbytes", 0) >= _SMALLEST_SHARED}
-    limited = _SHARED_MEMORY.is_dir()  # not on macOS and Windows
     num_bytes = sum(array.nbytes for array in large.values())
-    if limited and num_bytes > _LARGEST_FRACTION * shutil.disk_usage(_SHARED_MEMORY).free:
+    if _SHARED_MEMORY.is_dir() and num_bytes > _LARGEST_FRACTION * shutil.disk_usage(_SHARED_MEMORY).free:
         return {}
     try:
         return {name: torch.tensor(array).share_memory_() for name, array in large.items()}  # type: ignore[no-untyped-call]  # torch's lack
@@ -124,10 +117,8 @@ class Segmentations(_SharedArrays):
         return len(self.starts)
 
     def masks(self, rows: range, hw: tuple[int, int]) -> InstanceMasks:
-        """The masks of some objects of one image of height and width ``hw`` pixels; an object's polygons are united.
-
-        A DataError if a segmentation is missing or wrong, or the file has changed since it was read.
-        """
+        """The masks of some objects of one image of height and width ``hw`` pixels; an object's polygons are united. A
+        DataError if a segmentation is missing or wrong, or the file has changed since it was read."""
         counts: list[bytes] = []
         for row, text in zip(rows, self.texts(rows), strict=True):
             try:
@@ -156,11 +147,9 @@ class Segmentations(_SharedArrays):
 
 
 def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
-    """The compressed run lengths of one segmentation, filled exactly as pycocotools fills it.
-
-    It is a list of polygons ``[x, y, x, y, ...]``, or ``{"size": [H, W], "counts": ...}`` with run lengths as a list or
-    as a compressed string, in an image of ``hw`` pixels (height, width); a ValueError if it is not.
-    """
+    """The compressed run lengths of one segmentation, filled exactly as pycocotools fills it: a list of polygons ``[x,
+    y, x, y, ...]``, or ``{"size": [H, W], "counts": ...}`` with run lengths as a list or as a compressed string, in an
+    image of ``hw`` pixels (height, width); a ValueError if it is not that."""
     if isinstance(segmentation, dict):
         return _rle_counts(segmentation, hw)
     if not isinstance(segmentation, list) or not segmentation:
@@ -185,8 +174,7 @@ def _check_polygon(polygon: object) -> None:
         raise ValueError(f"corners of a polygon lie more than {_MAX_COORDINATE:.0f} pixels away, or nowhere")
 
 
-def _rle_counts(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:
-    """Compressed run lengths, after a check that they fill the image: pycocotools trusts them."""
+def _rle_counts(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:  # checked: pycocotools trusts them
     size, given, counts = rle.get("size"), rle.get("counts"), None
     if size != list(hw):
         raise ValueError(f"size: expected that of the image, [height, width] = {list(hw)}, got {shown(size)}")
@@ -223,11 +211,6 @@ class PackedAnnotations(PackedImages):
     truncated: BoolArray  # (T,)
     area: FloatArray  # (T,) float64, square pixels; NaN for that of the mask, where there are masks
     regions: Segmentations | None = None  # None where only boxes were read
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        assert len(self.sizes_hw) == len(self.offsets) - 1 == len(self)
-        assert all(len(getattr(self, name)) == self.offsets[-1] for name in _OBJECT_COLUMNS)
 
     def image(self, index: int) -> ImageAnnotations:
         """The objects of one image, as views of the arrays; masks are decoded now, a DataError if one is wrong."""
@@ -279,12 +262,8 @@ def no_objects() -> ImageAnnotations:
 
 
 def training_boxes(boxes: FloatArray, hw: IntArray | tuple[int, int]) -> tuple[npt.NDArray[np.float32], BoolArray]:
-    """Boxes for training, (N, 4) float32 xyxy clipped to their image, and (N,) bool: whether they have an area then.
-
-    Args:
-        boxes: (N, 4) float64 xyxy pixels.
-        hw: height and width of the image; or (N, 2), one pair for each box.
-    """
+    """Boxes for training: of (N, 4) float64 xyxy pixels, and ``hw``, height and width of the image, or (N, 2) of each
+    box's → (N, 4) float32, clipped to the image, and (N,) bool, whether they have an area then."""
     limit = np.asarray(hw)[..., [1, 0, 1, 0]]
     clipped = np.clip(boxes, 0, limit).astype(np.float32)
     return clipped, (clipped[:, 2] > clipped[:, 0]) & (clipped[:, 3] > clipped[:, 1])

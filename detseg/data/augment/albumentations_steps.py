@@ -20,8 +20,7 @@ import numpy as np
 import yaml
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.geometry import keep_visible, letterboxed
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem, Motion, keep_visible, moved
 from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
 from detseg.ops.letterbox import PAD_VALUE
@@ -31,20 +30,10 @@ BLUR_SIGMA = (0.3, 1.2)  # standard deviation of the blur, pixels: that of a sli
 NOISE_STD = (0.01, 0.05)  # standard deviation of the noise as a fraction of the full brightness
 
 
-def _import_albumentations() -> Any:
-    """albumentations, which on import asks a server for its newest version unless the environment forbids it."""
-    key = "NO_ALBUMENTATIONS_UPDATE"
-    before = os.environ.get(key)
-    os.environ[key] = "1"
-    try:
-        import albumentations
-    finally:
-        os.environ.pop(key)
-        os.environ.update({} if before is None else {key: before})
-    return albumentations
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks a server for its newest version on import
+import albumentations  # noqa: E402  # after the line above
 
-
-A = _import_albumentations()
+A: Any = albumentations
 
 
 def pixel_changes(config: AugmentationConfig) -> SeededPipeline:
@@ -63,7 +52,7 @@ def pixel_changes(config: AugmentationConfig) -> SeededPipeline:
 
 
 class SeededPipeline:
-    """A pipeline whose random choices all come from the generator of a call; it keeps it, so each thread has a copy."""
+    """A pipeline whose random choices all come from the generator of a call, which it keeps: a copy for each thread."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -80,9 +69,7 @@ class SeededPipeline:
 
 
 _SETTING = "data.augmentation.albumentations"
-
 MIN_SIDE = 0.01  # boxes with a shorter side, pixels, are dropped: albumentations raises if rounding leaves nothing
-
 # Transforms that call cv2.resize, whose INTER_NEAREST shifts masks against the image by up to half a pixel.
 _CROPS_RESIZED = (A.RandomResizedCrop, A.RandomSizedCrop, A.RandomSizedBBoxSafeCrop, A.CropAndPad)
 _RESIZES = (A.Resize, A.RandomScale, A.LongestMaxSize, A.SmallestMaxSize, *_CROPS_RESIZED)
@@ -91,11 +78,8 @@ _READ_BOXES = (A.BBoxSafeRandomCrop, A.AtLeastOneBBoxRandomCrop, A.ConstrainedCo
 
 
 def load_pipeline(file: Path) -> Any:
-    """Read what ``A.save(pipeline, file, data_format="yaml")``, or ``"json"``, has written.
-
-    Transforms are looked up among those that albumentations knows by name; nothing in the file is imported. A
-    ConfigError if it cannot be read, or is no such pipeline.
-    """
+    """Read what ``A.save(pipeline, file, data_format="yaml")``, or ``"json"``, has written; a ConfigError if it is not
+    that. Transforms are looked up by name among those of albumentations; nothing in the file is imported."""
     try:
         text = file.read_text(encoding="utf-8")
         return A.from_dict(json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text))
@@ -111,10 +95,9 @@ def _reason(error: Exception) -> str:
 class UserPipeline:
     """Runs a copy of a pipeline, ``A.Compose`` or another transform, on images with their objects and semantic maps.
 
-    `min_visibility` and the limits of the pipeline's own ``bbox_params`` apply to boxes after each transform; how much
-    of a mask a transform cuts off is not known, so masks are dropped when nothing is left. `min_box_size` applies at
-    the end. ``content`` tells pipelines apart: it is what albumentations would write to a file. A ConfigError if it is
-    no pipeline, cannot be written to a file, or has invalid arguments.
+    `min_visibility` and the limits of the pipeline's own ``bbox_params`` apply to boxes after each transform,
+    `min_box_size` at the end; masks are dropped when nothing is left. ``content`` is what albumentations would write to
+    a file. A ConfigError if it is no pipeline, cannot be written to a file, or has invalid arguments.
     """
 
     def __init__(self, pipeline: Any, config: AugmentationConfig) -> None:
@@ -152,8 +135,8 @@ class UserPipeline:
                     setattr(leaf, name, 0)  # what is filled has neither a label nor an object
 
     def __call__(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
-        """An image of the same size (another size is letterboxed) with what is left of its objects; ``num_dropped``
-        says how many are not. A DataError if the pipeline raised, or its image is not uint8 RGB."""
+        """An image of the same size (another is letterboxed) with the objects that are left; ``num_dropped`` are not. A
+        DataError if the pipeline raised, or its image is not uint8 RGB."""
         try:
             result = self._run(rng, image=item.image, **(self._targets(item) if self._moves else {}))
             changed = _from_result(item, result) if self._moves else replace(item, image=result["image"])
@@ -168,9 +151,8 @@ class UserPipeline:
         if not self._moves:
             return changed
         if changed.hw != item.hw:
-            changed = letterboxed(changed, item.hw)
-        changed = keep_visible(changed, 0.0, self._min_box_size)
-        rows = changed.labels
+            changed = moved(changed, Motion(), item.hw)
+        rows = (changed := keep_visible(changed, 0.0, self._min_box_size)).labels
         num_dropped = len(item.labels) - len(np.unique(rows))
         return replace(changed, labels=item.labels[rows], ignore=item.ignore[rows], num_dropped=num_dropped)
 
@@ -188,10 +170,10 @@ class UserPipeline:
 
 def _from_result(item: AugmentItem, result: dict[str, Any]) -> AugmentItem:
     """What a pipeline has made of an item, with rows of its objects for labels."""
-    semantic = None
+    changed = replace(item, image=result["image"], labels=np.arange(len(item.labels)))
     if item.semantic is not None:
         semantic = np.where(result["inside"] == 1, result["mask"], IGNORE_LABEL).astype(np.uint8)
-    changed = replace(item, image=result["image"], semantic=semantic, labels=np.arange(len(item.labels)))
+        changed = replace(changed, semantic=semantic)
     if item.masks is not None:
         maps = tuple(np.ascontiguousarray(ids) for ids in result["masks"]) if item.masks.maps else ()
         return replace(changed, masks=replace(item.masks, maps=maps, full_areas=np.zeros(len(item.masks))))
@@ -199,8 +181,7 @@ def _from_result(item: AugmentItem, result: dict[str, Any]) -> AugmentItem:
     return replace(changed.select(boxes[:, 5].astype(np.int64)), boxes=boxes[:, :4])
 
 
-def _plain(value: Any) -> Any:
-    """Arrays by their numbers; other objects by their class, since their text may hold an address in memory."""
+def _plain(value: Any) -> Any:  # objects by their class: their text may hold an address in memory
     return value.tolist() if hasattr(value, "tolist") else str(type(value))
 
 

@@ -1,4 +1,7 @@
-"""What moves an image with all that belongs to it, and which objects are dropped.
+"""The image that augmentation changes with all that belongs to it, what moves it, and which objects are dropped.
+
+Masks of objects are a few maps of ids, which move like semantic maps. Objects that do not overlap have one map
+together, so that 260 nuclei are one or two maps, not 260 masks.
 
 Letterbox, flips, zoom, affine map and elastic deformation are one `Motion`, so that pixels are interpolated once. Where
 nothing is turned, sheared or deformed, the visible part of the image is resized to whole pixels (`Placement`), which is
@@ -11,7 +14,7 @@ N objects, H and W pixels of the result. Coordinates are those of edges: pixel i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -21,23 +24,155 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.config.schema.data import AffineConfig, ElasticConfig
-from detseg.data.augment.item import AugmentItem, BoxArray
+from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE, Letterbox, nearest_pixels, resize
-from detseg.structures import BoolArray, IntArray, UInt8Array
+from detseg.ops.masks import run_lengths
+from detseg.structures import IGNORE_LABEL, BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array
 
+BoxArray = npt.NDArray[np.float32]
+Float32Array = npt.NDArray[np.float32]
 AffineMatrix = npt.NDArray[np.float64]
 """(2, 3): (x, y, 1) in edge coordinates of an image → (x, y) in those of the result."""
 
-Float32Array = npt.NDArray[np.float32]
-
-Resize = Callable[[UInt8Array, tuple[int, int]], UInt8Array]
-
 IDENTITY: AffineMatrix = np.eye(2, 3)
-
 MAX_SIDE = 32_766  # longest side of an image, pixels, that OpenCV maps
+MIN_CROP = 0.5  # shortest side of a random crop as a fraction of the image's, so that no small box is blown up
 
-MIN_CROP = 0.5
-"""Shortest side of a random crop as a fraction of the image's side, so that one small box is not blown up."""
+IdMap = npt.NDArray[np.integer]  # (H, W) uint8 or uint16: the id of the object at each pixel, 0 where there is none
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceLayers:
+    """N masks of one image of H x W pixels."""
+
+    maps: tuple[IdMap, ...]  # (H, W) each; an id occurs in one of them only; empty where there was no object
+    ids: IntArray  # (N,) int64, the id of each object; other ids in the maps belong to objects that were dropped
+    full_areas: FloatArray  # (N,) float64, the pixels that each mask would have if no border had cut it
+    max_id: int  # no id in the maps is larger
+
+    @classmethod
+    def from_run_lengths(cls, masks: InstanceMasks) -> InstanceLayers:
+        """Paint masks into as few maps as their overlaps allow: each into the first one where it covers no other."""
+        height, width = masks.hw
+        dtype = _id_type(len(masks))
+        columns: list[IdMap] = []  # each map column by column, as run lengths count
+        areas = []
+        for new_id, counts in enumerate(masks.counts, start=1):
+            lengths = run_lengths(counts)
+            inside = np.repeat(np.arange(1, len(lengths)) % 2 == 1, lengths[1:])  # from the first pixel of the mask on
+            window = slice(int(lengths[0]), int(lengths[0]) + len(inside))
+            ids = next((ids for ids in columns if not np.logical_and(ids[window], inside).any()), None)
+            if ids is None:
+                columns.append(ids := np.zeros(height * width, dtype=dtype))
+            ids[window] += inside * dtype.type(new_id)
+            areas.append(int(lengths[1::2].sum()))
+        maps = tuple(np.asarray(cv2.transpose(ids.reshape(width, height)), dtype=ids.dtype) for ids in columns)
+        return cls(maps, np.arange(1, len(masks) + 1), np.array(areas, dtype=np.float64), len(masks))
+
+    @classmethod
+    def joined(
+        cls, parts: Sequence[InstanceLayers], hw: tuple[int, int], corners: Sequence[tuple[int, int]] | None = None
+    ) -> InstanceLayers:
+        """The masks of several images, at least one, put together in a new one of height and width ``hw``.
+
+        ``corners``: row and column of each image, which do not overlap; None: all lie at (0, 0), over each other.
+        """
+        dtype = _id_type(sum(part.max_id for part in parts))
+        maps: list[IdMap] = []
+        ids, max_id = [], 0
+        for part, (top, left) in zip(parts, corners or [(0, 0)] * len(parts), strict=True):
+            first = 0 if corners else len(maps)
+            for layer, old in enumerate(part.maps, start=first):
+                if layer == len(maps):
+                    maps.append(np.zeros(hw, dtype=dtype))
+                window = maps[layer][top : top + old.shape[0], left : left + old.shape[1]]
+                np.add(old, dtype.type(max_id), out=window, where=old > 0, dtype=dtype)
+            ids.append(part.ids + max_id)
+            max_id += part.max_id
+        full_areas = np.concatenate([part.full_areas for part in parts])
+        return cls(tuple(maps), np.concatenate(ids), full_areas, max_id)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def select(self, rows: BoolArray | IntArray) -> InstanceLayers:
+        """The masks of some objects; ``rows``: (N,) bool, or positions."""
+        return replace(self, ids=self.ids[rows], full_areas=self.full_areas[rows])
+
+    def moved(self, move: Callable[[IdMap], IdMap], area_scale: float) -> InstanceLayers:
+        """Every map moved by nearest neighbour, 0 where nothing is shown; areas grow by a factor."""
+        return replace(self, maps=tuple(map(move, self.maps)), full_areas=self.full_areas * area_scale)
+
+    def measure(self) -> tuple[IntArray, npt.NDArray[np.float32]]:
+        """(N,) int64 areas in pixels and (N, 4) float32 xyxy bounds, half-open; zeros where nothing is left."""
+        areas = np.zeros(self.max_id + 1, dtype=np.int64)
+        boxes = np.zeros((self.max_id + 1, 4), dtype=np.float32)
+        for ids in self.maps:  # by runs of equal ids along the rows
+            begins = np.ones(ids.shape, dtype=np.bool_)
+            np.not_equal(ids[:, 1:], ids[:, :-1], out=begins[:, 1:])
+            starts = np.flatnonzero(begins)
+            values, lengths = ids.ravel()[starts], np.diff(starts, append=ids.size)
+            inside = np.flatnonzero(values)
+            if not len(inside):
+                continue
+            inside = inside[np.argsort(values[inside], kind="stable")]  # object by object, each from top to bottom
+            values, lengths, (rows, left) = values[inside], lengths[inside], np.divmod(starts[inside], ids.shape[1])
+            first = np.flatnonzero(np.diff(values, prepend=0))
+            found = values[first]
+            areas[found] = np.add.reduceat(lengths, first)
+            boxes[found, 0] = np.minimum.reduceat(left, first)
+            boxes[found, 1] = rows[first]
+            boxes[found, 2] = np.maximum.reduceat(left + lengths, first)
+            boxes[found, 3] = np.append(rows[first[1:] - 1], rows[-1]) + 1
+        return areas[self.ids], boxes[self.ids]
+
+    def mask(self, row: int, window: tuple[slice, slice] = (slice(None), slice(None))) -> BoolArray:
+        """One mask, (H, W) bool, or its part in a window of rows and columns."""
+        wanted = int(self.ids[row])  # a number of Python: one of numpy would widen the maps
+        inside: BoolArray = self.maps[0][window] == wanted
+        for ids in self.maps[1:]:
+            inside |= ids[window] == wanted
+        return inside
+
+
+def _id_type(max_id: int) -> np.dtype[np.integer]:
+    if max_id > np.iinfo(np.uint16).max:
+        raise DataError(f"masks: expected at most {np.iinfo(np.uint16).max} objects in an image, got {max_id}")
+    return np.dtype(np.uint8 if max_id <= np.iinfo(np.uint8).max else np.uint16)
+
+
+MoveLabels = Callable[[npt.NDArray[np.integer], int], npt.NDArray[np.integer]]
+"""Moves an (H, W) map of integers by nearest neighbour; the second argument is the value where nothing is shown."""
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentItem:
+    """An image of H x W pixels and its N objects or its semantic map."""
+
+    image: UInt8Array  # (H, W, 3) RGB
+    boxes: BoxArray  # (N, 4) float32 xyxy, pixels; of objects with masks only `keep_visible` makes them the bounds
+    labels: IntArray  # (N,) int64
+    ignore: BoolArray  # (N,)
+    semantic: UInt8Array | None = None  # (H, W) labels, IGNORE_LABEL where none counts; None in detection
+    masks: InstanceLayers | None = None  # N masks of the size of the image; None where only boxes are learned
+    num_dropped: int = 0  # objects that the user's own pipeline has removed
+
+    @property
+    def hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def select(self, rows: BoolArray | IntArray) -> AugmentItem:
+        """Some of the objects only; ``rows``: (N,) bool, or positions."""
+        masks = None if self.masks is None else self.masks.select(rows)
+        return replace(self, boxes=self.boxes[rows], labels=self.labels[rows], ignore=self.ignore[rows], masks=masks)
+
+    def with_image(self, image: UInt8Array, move: MoveLabels, area_scale: float = 1.0) -> AugmentItem:
+        """Another (H, W, 3) uint8 image, with the semantic map and masks moved to it, which enlarges areas by a factor;
+        the boxes stay."""
+        semantic = None if self.semantic is None else np.asarray(move(self.semantic, IGNORE_LABEL), dtype=np.uint8)
+        masks = None if self.masks is None else self.masks.moved(lambda ids: move(ids, 0), area_scale)
+        return replace(self, image=image, semantic=semantic, masks=masks)
 
 
 def random_zoom(factors: tuple[float, float], rng: np.random.Generator) -> float:
@@ -46,10 +181,8 @@ def random_zoom(factors: tuple[float, float], rng: np.random.Generator) -> float
 
 
 def random_zoom_matrix(factors: tuple[float, float], hw: tuple[int, int], rng: np.random.Generator) -> AffineMatrix:
-    """Draw a zoom at a random place (scale jitter, Chen et al. 2018) of an image of height and width ``hw``.
-
-    An image that grows shows a random part of its own size; one that shrinks lies whole at a random place.
-    """
+    """Draw a zoom of an image of height and width ``hw`` (scale jitter, Chen et al. 2018): one that grows shows a
+    random part of its own size, one that shrinks lies whole at a random place."""
     zoom = random_zoom(factors, rng)
     # From 0 to the spare room, which is negative for zoom > 1.
     left, top = (rng.random() * (1 - zoom) * side for side in (hw[1], hw[0]))
@@ -74,9 +207,7 @@ def random_affine_matrix(config: AffineConfig, hw: tuple[int, int], rng: np.rand
 
 def flip_matrix(hw: tuple[int, int], *, horizontal: bool, vertical: bool) -> AffineMatrix:
     """Mirrors an image of height and width ``hw`` left to right, top to bottom, or both."""
-    return np.array(
-        [[-1.0, 0.0, hw[1]] if horizontal else [1.0, 0.0, 0.0], [0.0, -1.0, hw[0]] if vertical else [0.0, 1.0, 0.0]]
-    )
+    return np.array([[1.0 - 2 * horizontal, 0, hw[1] * horizontal], [0, 1.0 - 2 * vertical, hw[0] * vertical]])
 
 
 def chained(first: AffineMatrix, then: AffineMatrix) -> AffineMatrix:
@@ -87,23 +218,17 @@ def chained(first: AffineMatrix, then: AffineMatrix) -> AffineMatrix:
 
 
 def random_displacements(config: ElasticConfig, hw: tuple[int, int], rng: np.random.Generator) -> Float32Array:
-    """Draw an elastic deformation (Ronneberger, Fischer, Brox 2015, section 3.1).
-
-    (H, W, 2) pixels: how far away, along x and y, the content of each pixel comes from. Vectors from a normal
-    distribution at `grid` x `grid` points, the centres of equal fields that cover the image, are interpolated
-    bicubically. `strength` is their standard deviation as a fraction of the shorter side of ``hw``.
-    """
+    """Draw an elastic deformation (Ronneberger, Fischer, Brox 2015, section 3.1): (H, W, 2) pixels, how far away along
+    x and y the content of each pixel comes from; bicubic between normal vectors at the centres of `grid` x `grid`
+    fields, whose standard deviation is `strength` times the shorter side."""
     control = rng.normal(0.0, config.strength * min(hw), size=(config.grid, config.grid, 2)).astype(np.float32)
     return np.asarray(cv2.resize(control, (hw[1], hw[0]), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
 @dataclass(frozen=True, eq=False)
 class Warp:
-    """An affine map, which an elastic deformation may follow; pixels are interpolated once.
-
-    Interpolation alone would skip pixels of an image that shrinks, so it is halved before, by means of 2 x 2 pixels,
-    until less than another half is left.
-    """
+    """An affine map, which an elastic deformation may follow; an image that shrinks is halved before, by means of 2 x 2
+    pixels, since interpolation alone would skip some."""
 
     matrix: AffineMatrix  # of images with sides of at most MAX_SIDE
     hw: tuple[int, int]  # height and width of the result, pixels
@@ -130,8 +255,7 @@ class Warp:
         return self._sample(labels, cv2.INTER_NEAREST, outside)
 
     def boxes(self, boxes: BoxArray) -> BoxArray:
-        """(N, 4) xyxy → (N, 4) float32 xyxy around the four mapped corners of each, not clipped; without the elastic
-        deformation."""
+        """(N, 4) xyxy → (N, 4) float32 xyxy around the mapped corners, not clipped; not deformed elastically."""
         corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]].astype(np.float64)  # N 4 2
         mapped = corners @ self.matrix[:, :2].T + self.matrix[:, 2]
         return np.concatenate([mapped.min(axis=1), mapped.max(axis=1)], axis=1).astype(np.float32)
@@ -155,8 +279,7 @@ class Warp:
         return np.asarray(x, dtype=np.float32), np.asarray(y, dtype=np.float32)
 
 
-def _between_centers(matrix: AffineMatrix) -> AffineMatrix:
-    """The map as OpenCV takes it: between pixel centres, half a pixel inside the edges."""
+def _between_centers(matrix: AffineMatrix) -> AffineMatrix:  # as OpenCV takes it
     linear, offset = matrix[:, :2], matrix[:, 2]
     return np.column_stack([linear, linear @ (0.5, 0.5) + offset - 0.5])
 
@@ -181,10 +304,8 @@ class AxisPlacement(NamedTuple):
 
     @classmethod
     def fit(cls, side: int, scale: float, offset: float, low: int, high: int) -> AxisPlacement:
-        """Place an image of ``side`` pixels by position → scale · position + offset, rounded to whole pixels.
-
-        A negative scale mirrors it; it is seen between canvas pixels ``low`` and ``high`` only, maybe not at all.
-        """
+        """Place an image of ``side`` pixels by position → scale · position + offset, rounded to whole pixels; mirrored
+        where the scale is negative. It is seen between canvas pixels ``low`` and ``high`` only, maybe not at all."""
         near, far = sorted((offset, offset + scale * side))
         start, end = max(round(near), low), min(round(far), high)
         if start >= end:
@@ -220,7 +341,7 @@ class Placement(NamedTuple):
     x: AxisPlacement
     y: AxisPlacement
     hw: tuple[int, int]
-    resize: Resize
+    resize: Callable[[UInt8Array, tuple[int, int]], UInt8Array]
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -283,7 +404,8 @@ class Motion:
 
 
 def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem:
-    """Letterbox an image of any size to height and width ``hw`` and move it; boxes are clipped by `keep_visible`."""
+    """Letterbox an image of any size to height and width ``hw``, and move it; `keep_visible` clips the boxes after
+    that. With ``Motion()`` it is the letterbox of evaluation."""
     if motion.displacements is not None and item.masks is None and (item.semantic is None or len(item.boxes)):
         raise ValueError("boxes cannot follow an elastic deformation; set data.augmentation.elastic.probability to 0")
     if not motion.is_upright and max(item.hw) > MAX_SIDE:
@@ -300,11 +422,6 @@ def moved(item: AugmentItem, motion: Motion, hw: tuple[int, int]) -> AugmentItem
     else:
         move = Warp(matrix, hw, motion.displacements)
     return replace(item.with_image(move.image(item.image), move.labels, move.area_scale), boxes=move.boxes(item.boxes))
-
-
-def letterboxed(item: AugmentItem, hw: tuple[int, int]) -> AugmentItem:
-    """Scale and pad an image with all that belongs to it to height and width ``hw``, as evaluation does."""
-    return moved(item, Motion(), hw)
 
 
 def random_crop(item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
@@ -340,11 +457,10 @@ def resize_smoothly(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
 def visible_boxes(
     boxes: npt.NDArray[np.floating], window: tuple[float, float, float, float], min_visibility: float, min_size: float
 ) -> tuple[BoxArray, BoolArray]:
-    """Clip (N, 4) xyxy boxes to a window: the one rule of affine map and mosaic.
+    """Clip (N, 4) xyxy boxes to a window, (x1, y1, x2, y2) pixels: the one rule of affine map and mosaic.
 
-    A box is dropped when less than `min_visibility` of its area, in [0, 1], lies in the window, or when a side of what
-    is left is shorter than `min_size` pixels, or when nothing is left. Returns (N, 4) float32 clipped boxes and (N,)
-    bool, true where the box stays; only those rows are valid boxes.
+    Returns (N, 4) float32 boxes, and (N,) bool, where a box stays: at least `min_visibility` of its area, in [0, 1], is
+    left, no side of that is shorter than `min_size` pixels, and it has an area. Other rows are no valid boxes.
     """
     exact = boxes.astype(np.float64).reshape(-1, 2, 2)  # N, two corners, x and y
     clipped = np.minimum(np.maximum(exact, window[:2]), window[2:])

@@ -9,27 +9,20 @@ import cv2
 import numpy as np
 
 from detseg.data.augment import geometry
-from detseg.data.augment.geometry import IDENTITY, AffineMatrix, AxisPlacement, Placement
-from detseg.data.augment.item import AugmentItem, InstanceLayers
+from detseg.data.augment.geometry import IDENTITY, AffineMatrix, AugmentItem, AxisPlacement, InstanceLayers, Placement
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.ops.random_streams import epoch_order
 from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
 
 CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
-
-MIXUP_CONCENTRATION = 32.0
-"""Both parameters of mixup's Beta distribution: ratios near one half, so that the boxes of both images can be seen."""
-
+MIXUP_CONCENTRATION = 32.0  # both parameters of mixup's Beta distribution: ratios near one half
 GROUP_SIZE = 32  # consecutive images of an epoch's order that are combined with each other
 
 
 class MixPartners:
-    """Draws the images that a mosaic or mixup combines with an image: from its neighbours in the epoch's order.
-
-    The order of each epoch, which is random, is cut into groups of ``GROUP_SIZE`` consecutive images; the last group
-    overlaps the one before it. A process that makes the mosaics of a group decodes each of its images once instead of
-    four times. ``seed`` is that of the training, ``num_samples`` the length of the data set.
-    """
+    """Draws the images that a mosaic or mixup combines with an image, from its group of ``GROUP_SIZE`` consecutive
+    images of the epoch's random order, so that a process decodes each image of a group once. The last group overlaps
+    the one before it. ``seed`` is that of the training, ``num_samples`` the length of the data set."""
 
     def __init__(self, seed: int, num_samples: int) -> None:
         self._seed, self._num_samples = seed, num_samples
@@ -64,8 +57,7 @@ def mosaic(
     """Put four images with their objects, masks and semantic maps around a random point of a grey canvas.
 
     Each image is scaled to its letterboxed size times a random factor and fills its quadrant from that point outwards;
-    of an image that is larger than the quadrant a random part is seen. What is seen is resized once, the motion of the
-    whole mosaic included, so that no larger canvas has to be filled and resized.
+    of an image that is larger than the quadrant a random part is seen. What is seen is resized once.
 
     Args:
         tiles: the images for top left, top right, bottom left, bottom right; of any size.

@@ -5,10 +5,8 @@ own pipeline of albumentations, colour, blur, noise, JPEG artefacts, cutout. Sca
 user's pipeline and pixel changes draw random numbers only where they are switched on.
 
 Colour is one linear map, a (3, 4) matrix, instead of four passes. Two things differ from torchvision and
-albumentations: clipping comes last, so that values which one change takes out of [0, 255] and the next one brings back
-are not lost; and hue is a rotation of the colours about the grey axis, not a shift of HSV's hexagon. Both are the same
-for greys, and for a third of the circle (red becomes green); at the default of 0.015 pure colours differ by up to 13
-levels.
+albumentations: clipping comes last, and hue is a rotation of the colours about the grey axis, not a shift of HSV's
+hexagon. Both are the same for greys, and for a third of the circle (red becomes green).
 """
 
 from __future__ import annotations
@@ -24,8 +22,7 @@ import numpy.typing as npt
 
 from detseg.config.schema.data import AugmentationConfig, ColorConfig
 from detseg.data.augment import geometry
-from detseg.data.augment.geometry import Motion, chained
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem, Motion, chained
 from detseg.structures import UInt8Array
 
 if TYPE_CHECKING:
@@ -38,9 +35,8 @@ ColorMatrix = npt.NDArray[np.float64]  # (3, 4): (red, green, blue, 1) in 0..255
 class TrainTransform:
     """Augments one training image with its objects or semantic map; objects are dropped as `keep_visible` says.
 
-    ``albumentations``: a pipeline (``A.Compose`` or a single transform) to run on every image; None: that of
-    ``config.albumentations``, if there is one. The attribute ``pipeline_content`` is what albumentations writes of it.
-    A ConfigError if it cannot be loaded or used.
+    ``albumentations``: a pipeline (``A.Compose`` or a single transform) to run on every image, a ConfigError if it
+    cannot be used; None: that of ``config.albumentations``, if any. ``pipeline_content`` is what tells it from others.
     """
 
     def __init__(self, config: AugmentationConfig, albumentations: Any = None) -> None:

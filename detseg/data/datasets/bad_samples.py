@@ -34,10 +34,8 @@ class BadSample:
 def read_or_replace(
     read: Callable[[int], Sample], source: SampleSource, seed: int, epoch: int, index: int
 ) -> tuple[Sample, list[BadSample]]:
-    """Read sample ``index`` by ``read``, or, where that raises a DataError, a random one in its place.
-
-    Returns the sample, and the bad ones that were met; a DataError if all that were tried are bad.
-    """
+    """Read sample ``index``, or, where that raises a DataError, a random one in its place; → the sample, and the bad
+    ones that were met. A DataError if all that were tried are bad."""
     bad: dict[int, BadSample] = {}
     rng, drawn = None, index
     for _ in range(_MAX_DRAWS):

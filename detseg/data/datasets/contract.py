@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -16,8 +16,8 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 class SampleSource(Protocol):
     """A sequence of ``Sample`` with a class table; all data sets of detseg are sources.
 
-    A source of large images may also have a method ``reduced(index, input_hw) -> Sample``, which training prefers. Its
-    image is at least as large as a letterbox to that height and width needs it, and its boxes are in pixels of it.
+    A source of large images may also have a method ``reduced(index, input_hw) -> Sample``, which training prefers: the
+    image at least as large as a letterbox to that height and width needs it, with boxes in pixels of it.
     """
 
     @property
@@ -65,45 +65,42 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
 def check_sample(sample: Sample, classes: ClassTable) -> None:
     """Raise a DataError, which names the sample's path, if a box is not finite or not inside the image, a label is not
     in ``classes``, or boxes, labels, flags and masks do not fit together."""
-    if message := _what_is_wrong(sample, len(classes)):
+    for message in _faults(sample, len(classes)):
         raise DataError(f"{sample.path}: {message}")
 
 
-def _what_is_wrong(sample: Sample, num_classes: int) -> str | None:
+def _faults(sample: Sample, num_classes: int) -> Iterator[str]:
     num, masks = len(sample.labels), sample.masks
     fix = "the source must give one of each for every object"
     for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
         column = getattr(sample, name)
         if column.dtype != dtype or column.shape != shape:
-            return f"{name}: expected {dtype} of shape {shape}, got {column.dtype} of shape {column.shape}; {fix}"
+            yield f"{name}: expected {dtype} of shape {shape}, got {column.dtype} of shape {column.shape}; {fix}"
     if masks is not None and len(masks) != num:
-        return f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
+        yield f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
     if masks is not None and masks.hw != sample.hw:
-        return f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
+        yield f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN
     if not inside.all():
         row = int(np.argmin(inside))
-        return (
+        yield (
             f"object {row}: box: expected 0 <= x1 < x2 <= {width} and 0 <= y1 < y2 <= {height}, got "
             f"{sample.boxes[row].tolist()}; correct the box, or have the source clip it or leave it out"
         )
     known = (sample.labels >= 0) & (sample.labels < num_classes)
     if not known.all():
         row = int(np.argmin(known))
-        return (
+        yield (
             f"object {row}: label: expected 0 to {num_classes - 1}, the {num_classes} classes of the data set, got "
             f"{int(sample.labels[row])}; correct the label or the class table"
         )
-    return None
 
 
 class SampleCache:
-    """Reads samples and keeps those that were used last, for mosaics, which use each image several times.
-
-    ``max_bytes`` of images and semantic maps are kept; by default a mix group of 32 images of a megapixel.
-    """
+    """Reads samples and keeps those that were used last, for mosaics, which use each image several times: ``max_bytes``
+    of images and semantic maps, by default a mix group of 32 images of a megapixel."""
 
     def __init__(self, source: SampleSource, max_bytes: int = 96 * 2**20) -> None:
         self._source, self._max_bytes = source, max_bytes

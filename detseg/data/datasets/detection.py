@@ -17,10 +17,7 @@ from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
 class ImageDataset(Dataset[Sample]):
-    """Images with ids: what detection and segmentation have in common.
-
-    Paths are relative to ``root``; ``report`` holds the issues that the reader found; messages call the set ``name``.
-    """
+    """Images with ids, paths relative to ``root``, and the ``report`` of the reader; messages call the set ``name``."""
 
     packed: PackedImages
 
@@ -50,10 +47,8 @@ class DetectionDataset(ImageDataset):
     packed: PackedAnnotations
 
     def __getitem__(self, index: int) -> Sample:
-        """Image ``index`` with the boxes to train on; or with masks and their bounds, without masks that are empty.
-
-        Raises a DataError if the image is missing, damaged, or not of the size that its annotation states.
-        """
+        """Image ``index`` with the boxes to train on; or with the masks that are not empty, and their bounds. A
+        DataError if the image is missing, damaged, or not of the size that its annotation states."""
         return self._sample(index, 1)
 
     def reduced(self, index: int, input_hw: tuple[int, int]) -> Sample:

@@ -1,7 +1,6 @@
 """What a data set is, in a few digests: a run that is resumed notices that its data has changed.
 
-Image files count by their sizes in bytes, not by their contents, which takes minutes to read: an image that is replaced
-by another one of the same size is not noticed. Where the folder lies does not count: names are relative to it.
+Image files count by their sizes in bytes, since reading them takes minutes. Names are relative to the folder.
 """
 
 from __future__ import annotations
@@ -40,22 +39,22 @@ class Fingerprint(TypedDict):
 def fingerprint(dataset: EvalSource, pipeline: bytes = b"") -> Fingerprint:
     """The fingerprint of a data set, and of the pipeline that augments it; its images are not opened. Of one that no
     reader of ours made, the classes and the number of images alone are compared."""
-    masks, num = getattr(dataset, "masks", None), len(dataset)
-    augmented = _digest([pipeline]) if pipeline else ""
-    if not isinstance(dataset, DetectionDataset | SegmentationDataset):
-        classes = _digest([repr(dataset.classes.names).encode()])
-        return Fingerprint(
-            version=VERSION, images=num, names="", annotations=classes, files="", masks="", pipeline=augmented
-        )
-    return Fingerprint(
+    found = Fingerprint(
         version=VERSION,
-        images=num,
-        names=_digest([dataset.packed.path_bytes, dataset.packed.path_offsets]),
-        annotations=_digest(_annotations(dataset)),
-        files=_digest([_sizes(dataset.path(i) for i in range(num))]),
-        masks=_digest([_sizes(masks.where(i) for i in range(num))]) if isinstance(masks, MaskFiles) else "",
-        pipeline=augmented,
+        images=len(dataset),
+        names="",
+        annotations=_digest([repr(dataset.classes.names).encode()]),
+        files="",
+        masks="",
+        pipeline=_digest([pipeline]) if pipeline else "",
     )
+    if isinstance(dataset, DetectionDataset | SegmentationDataset):
+        masks, indices = getattr(dataset, "masks", None), range(len(dataset))
+        found["names"] = _digest([dataset.packed.path_bytes, dataset.packed.path_offsets])
+        found["annotations"] = _digest(_annotations(dataset))
+        found["files"] = _digest([_sizes(map(dataset.path, indices))])
+        found["masks"] = _digest([_sizes(map(masks.where, indices))]) if isinstance(masks, MaskFiles) else ""
+    return found
 
 
 def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Part]:

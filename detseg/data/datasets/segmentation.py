@@ -18,7 +18,7 @@ from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import PackedImages, no_objects
 from detseg.data.datasets.detection import ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, read_mask
-from detseg.data.images.read import read_image, read_image_hw, read_orientation
+from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
@@ -109,9 +109,8 @@ def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = Fals
     """Class weights for losses by median frequency balancing (Eigen, Fergus 2015, section 6.3.2).
 
     The frequency of a class is its fraction of the pixels, without ignored ones, of the images that show it; its weight
-    is the median of all frequencies divided by its own. A class that never occurs has weight 0 and does not count in
-    the median. Every mask is decoded once; ``skip_bad`` leaves out those that cannot be read. A DataError if all pixels
-    are ignored.
+    is the median of all frequencies divided by its own, or 0 where it never occurs. Every mask is decoded once;
+    ``skip_bad`` leaves out those that cannot be read. A DataError if all pixels are ignored.
     """
     num = len(dataset.classes)
     counts, present = np.zeros(num, dtype=np.int64), np.zeros(num, dtype=np.int64)
@@ -135,15 +134,14 @@ def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = Fals
 
 
 MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly spread
-_Found = tuple[IntArray, list[DataIssue]] | DataError
+_Found = tuple[IntArray, DataIssue | None] | DataError
 
 
 def inspect_masks(
     dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True, skip_bad: bool = False
 ) -> None:
-    """Decode all masks, or an even sample of many, in threads, and report what is unusual.
-
-    Where nothing can be learned from the sample, the others are decoded too before an error says so.
+    """Decode all masks, or an even sample of many, in threads, and report what is unusual; the others, too, before an
+    error says that nothing can be learned from them.
 
     ``encoding`` is that of mask images; None: the maps are drawn. With ``skip_bad`` wrong masks and images are reported
     instead of raised, since the training skips them.
@@ -164,8 +162,8 @@ def inspect_masks(
                 continue
             counts += found[0]
             num_masks += 1
-            for issue in found[1]:
-                dataset.report.add(issue, dataset.packed.path(index))
+            if found[1] is not None:
+                dataset.report.add(found[1], dataset.packed.path(index))
         if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training)):
             break
     if bad and not num_masks:
@@ -198,25 +196,17 @@ def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterat
 def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
     """(256,) int64 pixels of each label of a mask, and what is unusual about it; or what is wrong with it."""
     try:
-        labels, path = dataset.masks.read(index), dataset.path(index)
-        dataset.check_size(index, read_image_hw(path), labels.shape)
-        counts = np.bincount(labels.ravel(), minlength=256)
-        num_labels = np.count_nonzero(counts[:IGNORE_LABEL])
-        issues = [] if num_labels else [DataIssue.ALL_IGNORED]
-        if isinstance(dataset.masks, MaskFiles):
-            if num_labels == 1 and counts[IGNORE_LABEL]:
-                issues.append(DataIssue.ONE_CLASS)
-            image, mask = read_orientation(path), read_orientation(dataset.masks.where(index))
-            # 5 to 8 swap the sides; where one of the two does, unequal sides that fit show that the mask is upright.
-            if image != mask and ((image >= 5) == (mask >= 5) or labels.shape[0] == labels.shape[1]):
-                issues.append(DataIssue.TURNED)
-        return counts, issues
+        labels = dataset.masks.read(index)
+        dataset.check_size(index, read_image_hw(dataset.path(index)), labels.shape)
     except DataError as error:
         return error
+    counts = np.bincount(labels.ravel(), minlength=256)
+    num_labels = np.count_nonzero(counts[:IGNORE_LABEL])
+    one_class = num_labels == 1 and counts[IGNORE_LABEL] and isinstance(dataset.masks, MaskFiles)
+    return counts, DataIssue.ONE_CLASS if one_class else None if num_labels else DataIssue.ALL_IGNORED
 
 
 def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEncoding | None, training: bool) -> str:
-    """Why nothing can be learned from masks with these pixels of each label, or scored on them; empty if it can be."""
     present = np.flatnonzero(counts[:IGNORE_LABEL]).tolist()
     if not present:
         return "all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"

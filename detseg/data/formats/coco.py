@@ -2,9 +2,8 @@
 
 The file is decoded into arrays. Segmentations are not: of each only the place in the file is kept, see `Segmentations`.
 
-As semantic maps every pixel gets the category of the object that covers it. Where regions overlap: crowd regions are
-drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most pixels to the one with the fewest, so that
-small ones stay visible; objects of equal size in the order of the file. Other pixels are background, label 0.
+In semantic maps crowd regions are drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most pixels
+to the one with the fewest, in the order of the file where they are equal. Other pixels are background, label 0.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ BACKGROUND = "background"  # the name of label 0 of semantic maps if none is giv
 _SHORTEST = len("[[0,0,1,0,1,1]]")  # bytes of the shortest polygon; run lengths are longer
 _CHUNK = 1 << 14  # annotations whose boxes are decoded together: their Python numbers would take much memory otherwise
 _BETWEEN = 1 << 10  # most bytes between two segmentations, in nearly all files: searching a longer text is slower
-
 _EXPECTED = {
     **dict.fromkeys(("id", "image_id", "category_id"), "a whole number"),
     **dict.fromkeys(("height", "width"), "whole pixels"),
@@ -54,9 +52,8 @@ _EXPECTED = {
     "name": "a name",
 }
 
+# A path that begins at a root or a drive, or has the part ``..``; Windows' paths are caught on all systems.
 _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
-"""A path that begins at a root or a drive, or has the part ``..``; Windows' paths are caught on all systems."""
-
 _EMPTY = {
     "images": "it lists no images",
     "categories": "it has no categories; is it an image_info file instead of an instances file?",
@@ -84,7 +81,6 @@ class _Annotation(msgspec.Struct, gc=False):
     bbox: msgspec.Raw = _NULL
     area: msgspec.Raw = _NULL
     iscrowd: _Flag = 0
-    ignore: Any = 0
     segmentation: msgspec.Raw = _NULL
 
 
@@ -116,8 +112,8 @@ def read_coco(
     Args:
         images_dir: the folder that the file's ``file_name`` entries are relative to.
         annotation_file: the JSON file, ``instances_*.json``; with masks it must stay as it is while it is used.
-        classes: None: all categories of the file, in the order of their ids. Names: these categories in this order;
-            annotations of others are left out and reported. A table (``train.classes``): likewise; its ids are kept.
+        classes: None: all categories, in the order of their ids. Names, or a table (``train.classes``), whose ids are
+            kept: these categories in this order; annotations of others are left out and reported.
         masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of up to
             `MAX_INSPECTED` images are decoded now, the others when their image is used; a wrong one is an error then.
         skip_bad: whether wrong ones are reported instead of raised now, since the training skips them.
@@ -137,11 +133,9 @@ def read_coco(
 def read_coco_masks(
     images_dir: Path | str, annotation_file: Path | str, classes: Classes = None, skip_bad: bool = False
 ) -> SegmentationDataset:
-    """Read a data set in COCO layout as semantic maps; arguments and errors as in `read_coco`.
-
-    The first class is the background, which is no category: of given names the first, else ``background``. Regions of
-    categories that are not among the classes become background and are reported.
-    """
+    """Read a data set in COCO layout as semantic maps; arguments and errors as in `read_coco`. The first class is the
+    background, which is no category: of given names the first, else ``background``. So are, and are reported, regions
+    of categories that are not among the classes."""
     root, file, report = Path(images_dir), Path(annotation_file), DataReport()
     packed, table = _load(root, file, classes, report, _semantic_classes, boxes=False)
     dataset = SegmentationDataset(packed, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
@@ -170,7 +164,7 @@ class _DrawnMasks:  # a MaskSource: label maps drawn as the module says
         return _DrawnMasks(self.file, self.packed.select(indices))
 
 
-def _object_classes(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
+def _object_classes(file: Path, names: dict[int, str], classes: Classes) -> ClassTable:
     if classes is None:
         return ClassTable(tuple(names.values()), tuple(names))
     id_of = {name: category_id for category_id, name in names.items()}
@@ -181,29 +175,20 @@ def _object_classes(file: Path, names: dict[int, str], classes: Classes, report:
                 f"{file}: the class {shown(name)} is not among its categories{did_you_mean(name, list(id_of))}; "
                 f"they are {listed(list(id_of))}: correct data.classes, or the categories of the file"
             )
-    if not isinstance(classes, ClassTable):
-        return ClassTable(wanted, tuple(id_of[name] for name in wanted))
-    for name, source_id in zip(classes.names, classes.source_ids, strict=True):
-        if id_of[name] != source_id:
-            report.add(DataIssue.OTHER_ID, name)
-    return classes
+    return classes if isinstance(classes, ClassTable) else ClassTable(wanted, tuple(id_of[name] for name in wanted))
 
 
-def _semantic_classes(file: Path, names: dict[int, str], classes: Classes, report: DataReport) -> ClassTable:
-    """The table with the background in front; its source id is 0, or one below all others where a category has 0."""
+def _semantic_classes(file: Path, names: dict[int, str], classes: Classes) -> ClassTable:
     given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
     background = given[0] if given else BACKGROUND
     check_class_name("data.classes", background)
     if background in names.values():
-        other = "ground" if background == BACKGROUND else BACKGROUND
-        raise ClassTableError(
-            f"{file}: label 0 is the background, but {shown(background)} is the name of a category; begin data.classes "
-            f"with a name that no category has: [{other}, {listed(given or tuple(names.values()))}]"
-        )
+        what = f"label 0 is the background, but {shown(background)} is the name of a category"
+        raise ClassTableError(f"{file}: {what}; begin data.classes with a name that no category has")
     if isinstance(classes, ClassTable):
-        _object_classes(file, names, ClassTable(given[1:], classes.source_ids[1:]), report)
+        _object_classes(file, names, ClassTable(given[1:], classes.source_ids[1:]))
         return classes
-    objects = _object_classes(file, names, given[1:] if given else None, report)
+    objects = _object_classes(file, names, given[1:] if given else None)
     if len(objects) >= MAX_CLASSES:
         what = f"{len(objects)} categories and a background are more than the {MAX_CLASSES} classes"
         raise ClassTableError(f"{file}: {what} that a map can tell apart; name those that count in data.classes")
@@ -216,16 +201,15 @@ def _load(
     file: Path,
     classes: Classes,
     report: DataReport,
-    make_table: Callable[[Path, dict[int, str], Classes, DataReport], ClassTable],
-    boxes: bool = True,
+    make_table: Callable[[Path, dict[int, str], Classes], ClassTable],
+    boxes: bool = True,  # False: boxes and areas are zeros
     masks: bool = True,
 ) -> tuple[PackedAnnotations, ClassTable]:
-    """Decode and check an annotation file; without ``boxes``, boxes and areas are zeros."""
     version, data, entries = _read(file)
     names = _category_names(file, entries.categories)
-    table = make_table(file, names, classes, report)
+    table = make_table(file, names, classes)
     image_ids = _ids(file, "image", entries.images)
-    paths = _paths(root, file, entries.images, report)
+    paths = _paths(root, file, entries.images)
     sizes = _sizes(root, file, entries.images, paths, report)
     objects, num = entries.annotations, len(entries.annotations)
     ids = _ids(file, "annotation", objects)
@@ -236,15 +220,14 @@ def _load(
     if boxes:
         xywh = _numbers(file, ids, "bbox", [o.bbox for o in objects], _BOXES).reshape(-1, 4)
         area = _numbers(file, ids, "area", [o.area for o in objects], _AREAS)
-    ignored = np.fromiter((o.ignore == 1 for o in objects), np.bool_, num) & ~crowd
     regions = _segmentations(file, version, data, ids, objects) if masks else None
     del data, entries, objects  # most of the memory
     label_of = {name: label for label, name in enumerate(table.names)}  # -1: the table has no such class
     labels = np.array([label_of.get(name, -1) for name in names.values()], dtype=np.int64)[categories]
     for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
         report.add(DataIssue.LEFT_OUT, list(names.values())[category], int(count))
-    report.add_all(DataIssue.IGNORE_KEY, ids[(labels >= 0) & ignored].tolist())
-    report.add_all(DataIssue.AREA_NOT_STATED, ids[(labels >= 0) & np.isnan(area)].tolist())
+    for annotation_id in ids[(labels >= 0) & np.isnan(area)].tolist():
+        report.add(DataIssue.AREA_NOT_STATED, str(annotation_id))
     order = np.argsort(positions, kind="stable")
     order = order[labels[order] >= 0]
     packed = PackedAnnotations(
@@ -290,7 +273,7 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
 
 
 def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
-    """What msgspec says of a value of another type at `$.images[3].width`, with the id of the entry and the value."""
+    # msgspec says that a value has another type, and where: `$.images[3].width`.
     lists: dict[str, msgspec.Raw] = _value(text, dict[str, msgspec.Raw]) or {}
     missing = re.search(r"required field `(\w+)`", error)
     kind, row, key = re.findall(r"\$(?:\.(\w+)(?:\[(\d+)\](?:\.(\w+))?)?)?", f"{error} $")[0]
@@ -323,7 +306,6 @@ def _wrong_value(file: Path, where: str, key: str, value: object) -> DataError:
 
 
 def _category_names(file: Path, entries: Sequence[_Category]) -> dict[int, str]:
-    """Names by id, in the order of the ids."""
     _ids(file, "category", entries)
     for entry in entries:
         check_class_name(f"{file}: category {entry.id}", entry.name)
@@ -349,7 +331,7 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
     return places
 
 
-def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str]:
+def _paths(root: Path, file: Path, images: Sequence[_Image]) -> list[str]:
     for image in images:
         if _OUTSIDE.match(image.file_name):
             what = f"expected a path inside the image folder, got {shown(image.file_name)}"
@@ -361,9 +343,6 @@ def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport)
     if missing := [path for path in paths if path not in there]:
         what = f"{len(missing)} of {len(paths)} images missing: {listed(missing)}"
         raise DataError(f"{root}: {what}; is this the image folder of the annotation file?")
-    for path, count in Counter(paths).items():
-        if count > 1:
-            report.add(DataIssue.SHARED_IMAGE, path, count - 1)
     return paths
 
 
@@ -400,10 +379,9 @@ def _numbers(file: Path, ids: IntArray, key: str, texts: list[msgspec.Raw], deco
 def _segmentations(
     file: Path, version: tuple[int, int], data: bytes, ids: IntArray, entries: Sequence[_Annotation]
 ) -> Segmentations:
-    """Where the segmentations lie in the file: each behind the one before, or an equal text in between."""
     starts, lengths = np.zeros((2, len(entries)), dtype=np.int64)
     end = 0
-    for row, entry in enumerate(entries):
+    for row, entry in enumerate(entries):  # each lies behind the one before, or an equal text in between
         if (text := entry.segmentation) is not _NULL:
             start = data.find(text, end, end + len(text) + _BETWEEN)
             start = data.index(text, end) if start < 0 else start

@@ -21,10 +21,7 @@ RESULTS, MASK_RESULTS = "detections.json", "detections_masks.json"
 
 
 class CocoFile:
-    """An annotation file, to which images are added one by one: ``content`` is plain data, ready for ``json.dump``.
-
-    Annotation ids count from 1: pycocotools takes a match with id 0 for none.
-    """
+    """An annotation file, to which images are added one by one: ``content`` is plain data, ready for ``json.dump``."""
 
     def __init__(self, classes: ClassTable) -> None:
         self._source_ids = classes.source_ids
@@ -45,15 +42,14 @@ class CocoFile:
         self.content["images"].append({"id": image_id, "file_name": file_name, "height": hw[0], "width": hw[1]})
         annotations = self.content["annotations"]
         for (x1, y1, x2, y2), label, *values in zip(boxes, labels, *columns.values(), strict=True):
+            # Ids count from 1: pycocotools takes a match with id 0 for none.
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": self._source_ids[label]}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1]} | dict(zip(columns, values, strict=True)))
 
 
 class CocoWriter:
-    """Writes a folder of images and an annotation file for each split below ``root``; complete after ``finish``.
-
-    ``classes``: names in label order; the category ids are 1 to C.
-    """
+    """Writes a folder of images and an annotation file for each split below ``root``; complete after ``finish``. The
+    category ids of ``classes``, names in label order, are 1 to C."""
 
     def __init__(self, root: Path, classes: Sequence[str]) -> None:
         self.root = root
@@ -84,11 +80,8 @@ class CocoWriter:
 
 
 def coco_ground_truth(dataset: DetectionDataset) -> dict[str, Any]:
-    """The annotations of a data set as the content of a COCO file, with the source's ids; no image is opened.
-
-    ``iscrowd`` is set for crowd and difficult objects; ``segmentation`` holds compressed run lengths where there are
-    masks.
-    """
+    """The annotations of a data set as the content of a COCO file, with the source's ids; no image is opened. Crowd and
+    difficult objects are ``iscrowd``; masks become compressed run lengths."""
     file = CocoFile(dataset.classes)
     for index in range(len(dataset)):
         objects = dataset.annotations(index)
@@ -111,11 +104,8 @@ def coco_results(
 ) -> list[dict[str, Any]]:
     """The N detections of an image as COCO result entries of plain numbers and strings.
 
-    Args:
-        image_id: the id of the image.
-        boxes, labels, scores: (N, 4) xyxy pixels, (N,) positions in ``classes``, (N,) in [0, 1].
-        masks: N masks; None: the entries have no ``segmentation``.
-        classes: the class table, whose ``source_ids`` are the category ids.
+    ``boxes``, ``labels``, ``scores``: (N, 4) xyxy pixels, (N,) positions in ``classes``, whose ``source_ids`` are the
+    category ids, (N,) in [0, 1]. Without ``masks``, of which there are N, entries have no ``segmentation``.
     """
     entries: list[dict[str, Any]] = []
     for (x1, y1, x2, y2), label, score in zip(boxes.tolist(), labels.tolist(), scores.tolist(), strict=True):
@@ -128,10 +118,8 @@ def coco_results(
 
 
 def result_files(entries: Sequence[Mapping[str, Any]], masks: bool) -> dict[str, list[Mapping[str, Any]]]:
-    """The files of results, name → content, of the entries that `coco_results` gives.
-
-    With masks there is a second file without ``bbox``: pycocotools takes the area of the box for that of the mask.
-    """
+    """The files of results, name → content, of the entries that `coco_results` gives; of masks there is a second one
+    without ``bbox``, since pycocotools takes the area of the box for that of the mask."""
     files = {RESULTS: list(entries)}
     if masks:
         files[MASK_RESULTS] = [{key: value for key, value in entry.items() if key != "bbox"} for entry in entries]

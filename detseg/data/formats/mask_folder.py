@@ -15,7 +15,6 @@ from detseg.data.annotations.model import pack_images
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.images.find import find_images
 from detseg.data.images.masks import MaskEncoding, Rgb
-from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed
 from detseg.structures import ClassTable
@@ -36,8 +35,8 @@ def read_mask_folder(
 
     Args:
         images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
-        classes: the classes in label order, a background included. A table means that another set is trained on, so
-            that masks of one class are reported, not an error.
+        classes: in label order, a background included. A table is that of another set, which is trained on: masks of
+            one class are reported then, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values, ignore_index, colors, ignore_colors: see ``MaskEncoding``.
         skip_bad: see ``inspect_masks``.
@@ -70,10 +69,6 @@ def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[t
         image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
     if not image_files:
         raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    for stem in [stem + suffix for stem in image_files if stem + suffix not in mask_files]:
-        # Behind a link that was not followed: a folder of masks may serve several folders of images.
-        if linked := [stem + kind for kind in sorted(IMAGE_SUFFIXES) if os.path.isfile(masks / (stem + kind))]:
-            mask_files[stem] = linked
     if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
         names = listed([image_files[stem][0] for stem in missing])
         raise DataError(

@@ -1,9 +1,7 @@
 """Writes detections as YOLO text: for each image a file of boxes, and one of polygons where there are masks.
 
-A line of boxes: class, x and y of the centre, width, height, score.  A line of polygons: class, then x and y of each
-corner.  Coordinates are fractions of the sides of the image.
-
-Letters for dimensions: N objects, P corners, h and w pixels.
+A line of boxes: class, x and y of the centre, width, height, score. A line of polygons: class, then x and y of each
+corner. Coordinates are fractions of the sides of the image. N objects, P corners, h and w pixels.
 """
 
 from __future__ import annotations
@@ -23,15 +21,9 @@ from detseg.structures import BoolArray, FloatArray, InstanceMasks
 def write_yolo_boxes(
     path: Path, hw: tuple[int, int], labels: npt.NDArray[Any], boxes: npt.NDArray[Any], scores: npt.NDArray[Any]
 ) -> None:
-    """Write the boxes of an image.
+    """Write the boxes of an image of height and width ``hw`` pixels, replacing an existing file.
 
-    Args:
-        path: the file; an existing one is replaced, a missing folder is made.
-        hw: height and width of the image, pixels.
-        labels, boxes, scores: (N,), (N, 4) xyxy pixels, (N,) in [0, 1].
-
-    Raises:
-        DataError: the file could not be written.
+    ``labels``, ``boxes``, ``scores``: (N,), (N, 4) xyxy pixels, (N,) in [0, 1]. A DataError if it cannot be written.
     """
     height, width = hw
     x1, y1, x2, y2 = boxes.astype(np.float64).T
@@ -41,11 +33,8 @@ def write_yolo_boxes(
 
 
 def write_yolo_polygons(path: Path, labels: npt.NDArray[Any], masks: InstanceMasks) -> int:
-    """Write the outlines of N masks, see ``outer_polygon``; returns how many were left out because they are empty.
-
-    Raises:
-        DataError: the file could not be written.
-    """
+    """Write the outlines of N masks, see ``outer_polygon``; returns how many were left out because they are empty. A
+    DataError if the file cannot be written."""
     height, width = masks.hw
     lines = []
     for i, label in enumerate(labels.tolist()):
@@ -62,21 +51,10 @@ def _line(label: int, numbers: Iterable[float]) -> str:
 
 
 def outer_polygon(mask: BoolArray) -> FloatArray:
-    """The outline of the largest piece of a mask, along the outer edges of its pixels.
-
-    Holes and all other pieces are lost; else nothing is: the polygon has the area of the piece, and holds the centres
-    of its pixels and of no others.  Pixels that touch at a corner are of one piece.
-
-    Args:
-        mask: (h, w) bool, at least one pixel inside.
-
-    Returns:
-        (P, 2) float64, x and y of each corner in pixels, 0 to w and 0 to h; P is at least 4.
-
-    Raises:
-        ValueError: no pixel is inside.
-    """
-    # OpenCV goes along the centres of pixels.  With each of them split into 2 x 2, every corner of an outline has a
+    """The outline of the largest piece of a mask, (h, w) bool, along the outer edges of its pixels, which holds the
+    centres of all of them and of no others; holes and other pieces are lost. Pixels that touch at a corner are of one
+    piece. Returns (P, 2) float64 x and y, 0 to w and 0 to h pixels, P ≥ 4; a ValueError if no pixel is inside."""
+    # OpenCV goes along the centres of pixels. With each of them split into 2 x 2, every corner of an outline has a
     # small pixel of its own: number 2 i for the edge at i, 2 i + 1 for that at i + 1.
     split = mask.view(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     outlines, _ = cv2.findContours(split, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)

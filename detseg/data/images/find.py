@@ -13,14 +13,11 @@ from detseg.messages import one_line
 
 
 def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) -> list[Path]:
-    """Find the image files in a folder and its sub-folders, without opening them.
+    """Sorted paths, relative to ``folder``, of the files below it with one of ``IMAGE_SUFFIXES``, which are not opened;
+    without files and folders whose path ``skip`` says. A DataError if a folder cannot be read.
 
     Links to folders are followed, but each folder is read once: at its own place if that lies below ``folder``, else
-    through the first link that is met. A link to ``folder`` or to a folder above it is not followed. Files and folders
-    of which ``skip`` says so, by their path, are left out.
-
-    Returns sorted paths relative to ``folder``, of the files with one of ``IMAGE_SUFFIXES``; a DataError if a folder
-    cannot be read.
+    through the first link that is met; ``folder`` and those above it through none.
     """
 
     def cannot_read(error: OSError) -> NoReturn:

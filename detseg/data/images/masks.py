@@ -6,10 +6,10 @@ and 4 bits are spread to 0 ... 255, as the PNG standard says.) An EXIF orientati
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,23 +21,16 @@ from detseg.messages import listed, printable, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, IntArray, UInt8Array
 
 Rgb = tuple[int, int, int]
-
-_VALUE_MODES = {"1", "L", "P"}
-_COLOR_MODES = {"RGB", "RGBA", "RGBX"}
-
-_MAX_SHOWN = 8
-"""So many values or colours of a mask are shown; more unlisted ones, and more than classes, are hardly classes."""
-
+_VALUE_MODES, _COLOR_MODES = {"1", "L", "P"}, {"RGB", "RGBA", "RGBX"}
+_MAX_SHOWN = 8  # values or colours of a mask; more unlisted ones, and more than classes, are hardly classes
 _INTERPOLATED = "so many suggest a mask resized with interpolation or saved with loss"
 
 
 @dataclass(frozen=True)
 class MaskEncoding:
-    """The class of each pixel value, or of each colour, of mask images.
-
-    A ClassTableError if the values or colours are not one per class, not all different, or out of range. With colours,
-    ``values`` must be None, and ``ignore_index`` has no effect.
-    """
+    """The class of each pixel value, or of each colour, of mask images; a ClassTableError if these are not one per
+    class, not all different, or out of range. With colours, ``values`` must be None, and ``ignore_index`` has no
+    effect."""
 
     classes: ClassTable
     values: tuple[int, ...] | None  # of each class in label order, 0 to 255; None: the label itself
@@ -46,41 +39,31 @@ class MaskEncoding:
     ignore_colors: tuple[Rgb, ...] = ()  # of pixels to ignore
 
     def __post_init__(self) -> None:
-        num, names, values = len(self.classes), self.classes.names, self.class_values
+        num, names = len(self.classes), self.classes.names
         if not 2 <= num <= MAX_CLASSES:
             fix = f"; name the background, too: [background, {printable(names[0])}]" if num == 1 else ""
             raise ClassTableError(f"data.classes: expected 2 to {MAX_CLASSES} classes, got {num}{fix}")
-        if self.ignore_index is not None and not 0 <= self.ignore_index <= 255:
-            raise ClassTableError(f"data.ignore_index: expected a value from 0 to 255, got {self.ignore_index}")
-        if self.colors is not None:
-            self._check_colors(self.colors)
-            return
-        if self.ignore_colors:
-            raise ClassTableError("data.ignore_colors: give data.mask_colors, too, the colour of each class")
-        if not len(values) == len(set(values)) == num or not all(0 <= value <= 255 for value in values):
-            raise ClassTableError(
-                f"data.mask_values: expected {num} different values from 0 to 255, one for each of the classes "
-                f"{listed(names)}, got {list(values)}"
-            )
-        if self.ignore_index in values:
-            name = shown(names[values.index(self.ignore_index)])
-            raise ClassTableError(
-                f"data.ignore_index: {self.ignore_index} is the value of the class {name}; set data.ignore_index=null "
-                "or to another value, or give the value of each class in data.mask_values"
-            )
-
-    def _check_colors(self, colors: tuple[Rgb, ...]) -> None:
-        if self.values is not None:
+        if self.colors is not None and self.values is not None:
             raise ClassTableError("data.mask_values: masks are either values or colours; leave out one of the two")
-        for color in (every := [*colors, *self.ignore_colors]):
-            if len(color) != 3 or not all(0 <= part <= 255 for part in color):
-                raise ClassTableError(f"data.mask_colors: expected [R, G, B] from 0 to 255, got {list(color)}")
-            if every.count(color) > 1:
-                raise ClassTableError(f"data.mask_colors, data.ignore_colors: {color} is listed more than once")
-        if len(colors) != len(self.classes):
+        if self.colors is None and self.ignore_colors:
+            raise ClassTableError("data.ignore_colors: give data.mask_colors, too, the colour of each class")
+        key, ignore_key, kind = "data.mask_values", "data.ignore_index", "values from 0 to 255"
+        given: Sequence[Any] = self.class_values
+        ignored: Sequence[Any] = () if self.ignore_index is None else (self.ignore_index,)
+        if self.colors is not None:
+            key, ignore_key, kind = "data.mask_colors", "data.ignore_colors", "colours [R, G, B] from 0 to 255"
+            given, ignored = self.colors, self.ignore_colors
+        shape = () if self.colors is None else (3,)
+        for where, found in ((key, given), (ignore_key, ignored)):
+            if any(np.shape(one) != shape or np.min(one) < 0 or np.max(one) > 255 for one in found):
+                raise ClassTableError(f"{where}: expected {kind}, got {list(found)}")
+        if not len(given) == len(set(given)) == num:
+            what = f"{num} different {kind}, one for each of the classes {listed(names)}"
+            raise ClassTableError(f"{key}: expected {what}, got {list(given)}")
+        for one in set(ignored) & set(given):
             raise ClassTableError(
-                f"data.mask_colors: expected {len(self.classes)} colours, one for each of the classes "
-                f"{listed(self.classes.names)}, got {len(colors)}"
+                f"{ignore_key}: {one} is that of the class {shown(names[given.index(one)])}; leave it out "
+                f"(data.ignore_index=null), or give that of each class in {key}"
             )
 
     @property
@@ -104,7 +87,8 @@ class MaskEncoding:
         listed_codes = _color_codes(colors)[order]
         label_of = np.where(order < len(self.classes), order, IGNORE_LABEL).astype(np.uint8)
         labels, known = np.empty(image.shape[:2], dtype=np.uint8), np.empty(image.shape[:2], dtype=np.bool_)
-        for rows in _row_blocks(image):
+        step = max((1 << 20) // max(image.shape[1], 1), 1)  # rows at once: codes take 16 times the memory of labels
+        for rows in (slice(start, start + step) for start in range(0, len(image), step)):
             codes = _color_codes(image[rows])
             place = np.searchsorted(listed_codes, codes).clip(max=len(order) - 1)
             labels[rows], known[rows] = label_of[place], listed_codes[place] == codes
@@ -112,13 +96,11 @@ class MaskEncoding:
 
 
 def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
-    """Decode a mask image to (H, W) uint8 labels, ``IGNORE_LABEL`` where none counts; upright.
+    """Decode a mask image to (H, W) uint8 labels, ``IGNORE_LABEL`` where none counts; upright. With colours, palette
+    and grey images are taken by the colour that they show.
 
-    With colours, palette and grey images are taken by the colour that they show.
-
-    Raises:
-        DataError: the file is missing, damaged, compressed with loss, animated, of more than 8 bits, transparent, holds
-            colours where values are expected, or values or colours that are not listed.
+    A DataError if the file is missing, damaged, compressed with loss, animated, of more than 8 bits, transparent, holds
+    colours where values are expected, or values or colours that are not listed.
     """
     path = Path(path)
     with open_image(path, "mask") as (header, stream):
@@ -143,7 +125,6 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
 
 
 def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
-    """Why a file with this header cannot be a mask; empty where it can."""
     name = header.format or ""
     if (compression := header.info.get("compression")) in {"jpeg", "webp"}:
         name = f"{name} with {compression} compression"
@@ -152,13 +133,9 @@ def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
             f"the mask is {name}, which changes values at the edges; make it again from its source as "
             "PNG, TIFF or BMP (a converted copy keeps the wrong values)"
         )
-    if name not in {"PNG", "TIFF", "BMP", "GIF"}:
-        return f"the mask is {name}, expected PNG, TIFF or BMP; convert it to PNG"
-    if name == "GIF" and encoding.colors is None:
-        return (
-            "the mask is GIF, and programs that write GIF renumber its values, so that they say nothing; convert it "
-            "from its source to PNG, or with data.name=mask_folder name the colour of each class in data.mask_colors"
-        )
+    if name not in {"PNG", "TIFF", "BMP"} and (name != "GIF" or encoding.colors is None):
+        # Programs that write GIF renumber its values, but keep the colours.
+        return f"the mask is {name}, expected PNG, TIFF or BMP; convert it from its source to PNG"
     if (frames := getattr(header, "n_frames", 1)) != 1:
         return f"the mask has {frames} frames, expected one image; save the right one by itself"
     if header.mode == "F":
@@ -171,7 +148,6 @@ def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
 
 
 def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
-    """Why an image has not the one value, or with colours the one colour, per pixel that is expected."""
     if image.mode in _VALUE_MODES:
         return ""
     if encoding.colors is not None:
@@ -185,17 +161,15 @@ def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
     colors: UInt8Array = np.asarray(image)[..., :3]
     if (colors[..., :1] == colors).all():
         return f"{what}; its three channels are equal: save one of them"
-    found = _first([f"{color} ({count} px)" for color, count in _count_colors(colors)])
+    found = _first([f"{color} ({count} px)" for color, count in _count_colors(colors.reshape(-1, 3))])
     fix = "with data.name=mask_folder name the colour of each class in data.mask_colors, else convert the masks"
     return f"{what}; its colours: {found}: {fix}"
 
 
 def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskEncoding) -> str:
-    """The colours of a mask, (H, W, 3) uint8 RGB, that are not listed, each with the nearest class, and the likely fix.
-
-    ``known``: (H, W) bool, the pixels whose colour is listed; not all of them.
-    """
-    colors = _count_colors(image[~known][:, None])
+    """The colours of a mask, (H, W, 3) uint8 RGB, that are not listed, where (H, W) bool ``known`` is false; each with
+    the nearest class, and the likely fix."""
+    colors = _count_colors(image[~known])
     table = np.array(encoding.colors)
     found = []
     for color, count in colors:
@@ -211,7 +185,6 @@ def describe_unknown_colors(image: UInt8Array, known: BoolArray, encoding: MaskE
 
 
 def _describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
-    """What is wrong with a mask, (H, W) uint8, that holds values outside the table, and the likely fix."""
     found, counts = (column.tolist() for column in np.unique(values, return_counts=True))
     unknown = [value for value in found if value not in (*encoding.class_values, encoding.ignore_index)]
     ignored = "" if encoding.ignore_index is None else f", and {encoding.ignore_index} for pixels to ignore"
@@ -221,7 +194,6 @@ def _describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
 
 
 def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:
-    """The question or the advice that fits the values of a mask best; ``unknown`` are those outside the table."""
     num = len(encoding.classes)
     if num == 2 and len(found) == 2 and found[0] == 0:
         ignored = "" if encoding.ignore_index not in found else " data.ignore_index=null"
@@ -232,13 +204,9 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
             "every class in data.classes"
         )
     if encoding.values is None and unknown == [num]:
-        from_one = f"data.mask_values=[{_first(range(1, num + 1))}]"
-        if 0 not in found:
-            return f"do the values count from 1? set {from_one}"
-        return (
-            f"is {num} void? set data.ignore_index={num}; or is 0 void, or a background without a name? set "
-            f"{from_one} data.ignore_index=0, or name it first in data.classes"
-        )
+        from_one = f"do the values count from 1? set data.mask_values=[{_first(range(1, num + 1))}]"
+        is_void = f"is {num} void? set data.ignore_index={num}; or is 0 void, and {from_one} data.ignore_index=0"
+        return from_one if 0 not in found else is_void
     if encoding.ignore_index is None and len(unknown) == 1:
         return f"is {unknown[0]} void? set data.ignore_index={unknown[0]}"
     if len(found) == num:
@@ -246,20 +214,10 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
     return "name every class in data.classes, and in data.mask_values the value of each, if it is not 0, 1, 2, ..."
 
 
-def _count_colors(image: UInt8Array) -> list[tuple[Rgb, int]]:
-    """The colours of (H, W, 3) uint8 RGB pixels, the most frequent first, and how many pixels have each."""
-    found: Counter[int] = Counter()
-    for rows in _row_blocks(image):
-        codes, counts = np.unique(_color_codes(image[rows]), return_counts=True)
-        found.update(dict(zip(codes.tolist(), counts.tolist(), strict=True)))
-    return [((code >> 16, code >> 8 & 255, code & 255), count) for code, count in found.most_common()]
-
-
-def _row_blocks(image: UInt8Array) -> Iterator[slice]:
-    """The rows of an (H, W, 3) image in blocks, since codes take 16 times the memory of labels."""
-    step = max((1 << 20) // max(image.shape[1], 1), 1)
-    for start in range(0, image.shape[0], step):
-        yield slice(start, start + step)
+def _count_colors(pixels: UInt8Array) -> list[tuple[Rgb, int]]:
+    """The colours of (N, 3) uint8 RGB pixels, the most frequent first, and how many pixels have each."""
+    found: Any = Image.fromarray(pixels[None]).getcolors(len(pixels)) or []
+    return [(color, count) for count, color in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _color_codes(colors: UInt8Array) -> IntArray:

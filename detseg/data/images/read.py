@@ -27,7 +27,7 @@ from detseg.structures import UInt8Array
 
 # Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
 MAX_PIXELS = 178_956_970
-# By which images are recognised in a folder, in lower case.
+# By which images are recognised in a folder.
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 # The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
@@ -40,9 +40,9 @@ _LOST_PIXELS += ["Inconsistent progression sequence"]
 def read_image(path: Path | str) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
-    Grey becomes RGB; palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an
-    animation the first frame is read. A DataError if the file is missing, not an image, cut short, damaged as far as
-    the decoders notice, or declares more than ``MAX_PIXELS``.
+    Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an animation the
+    first frame. A DataError if the file is missing, not an image, cut short, damaged as far as the decoders notice, or
+    declares more than ``MAX_PIXELS``.
     """
     return read_reduced(path, 1)[0]
 
@@ -79,12 +79,6 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
             header.load()  # when a turned TIFF changes its size differs between versions of Pillow
         width, height = header.size
         return (width, height) if pending_orientation(header) >= 5 else (height, width)
-
-
-def read_orientation(path: Path | str) -> int:
-    """The EXIF orientation that a file's header states, 1 to 8; 1 if none can be read."""
-    with open_image(Path(path), header_only=True) as (header, _):
-        return _stated_orientation(header)
 
 
 def pil_to_rgb(image: Image.Image) -> UInt8Array:
@@ -166,11 +160,9 @@ def upright(image: UInt8Array, orientation: int) -> UInt8Array:
 
 
 def pending_orientation(header: Image.Image) -> int:
-    """The EXIF orientation that is still to be applied."""
-    return 1 if header.format == "TIFF" else _stated_orientation(header)  # Pillow turns TIFFs itself
-
-
-def _stated_orientation(header: Image.Image) -> int:
+    """The EXIF orientation that is still to be applied, 1 to 8; 1 if none can be read."""
+    if header.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself
     try:
         # The base class's method: that of PNG decodes the whole image first.
         value = Image.Image.getexif(header).get(ExifTags.Base.Orientation)
@@ -179,8 +171,7 @@ def _stated_orientation(header: Image.Image) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _check_png(image: Image.Image, stream: BinaryIO) -> None:
-    """Raise where the compressed pixels of a PNG are damaged or end early; Pillow does not look at their checksum."""
+def _check_png(image: Image.Image, stream: BinaryIO) -> None:  # Pillow does not look at the checksum of its pixels
     stream.seek(0)
     data = stream.read()
     pixels, place = bytearray(), 8

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.geometry import MIN_CROP, Motion, keep_visible, letterboxed, moved
-from detseg.data.augment.item import AugmentItem, BoxArray, InstanceLayers
+from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, InstanceLayers, Motion, keep_visible, moved
 from detseg.data.augment.mosaic import MixPartners, mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSample, read_or_replace
@@ -55,11 +54,8 @@ class _Examples(Dataset[Example]):
 
 
 class TrainDataset(_Examples):
-    """Augmented samples; what a request yields depends on the seed and the request alone.
-
-    With ``skip_bad`` another sample replaces one that cannot be read; else that is an error. ``albumentations`` is that
-    of `TrainTransform`.
-    """
+    """Augmented samples; what a request yields depends on the seed and the request alone. With ``skip_bad`` another
+    sample replaces one that cannot be read; else that is an error. ``albumentations``: as in `TrainTransform`."""
 
     def __init__(
         self,
@@ -76,8 +72,7 @@ class TrainDataset(_Examples):
 
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
-        rng = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index)
-        hw = (request.height, request.width)
+        rng, hw = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index), (request.height, request.width)
         bad: list[BadSample] = []
         motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
@@ -103,9 +98,9 @@ class TrainDataset(_Examples):
         return moved(mosaic(tiles, hw, scale, visibility, rng), motion, hw)
 
     def _read_item(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
-        read = partial(self._read, request)
         if not self.skip_bad:
-            return to_item(read(index))
+            return to_item(self._read(request, index))
+        read = partial(self._read, request)
         sample, found = read_or_replace(read, self.source, self.seed, request.epoch, index)
         bad += found
         return to_item(sample)
@@ -126,7 +121,7 @@ class EvalDataset(_Examples):
 
     def __getitem__(self, index: int) -> Example:
         sample = checked_sample(self.source, index)
-        item = letterboxed(to_item(sample), self.input_hw)
+        item = moved(to_item(sample), Motion(), self.input_hw)
         if item.masks is not None:
             item = keep_visible(item, 0.0, 0.0)  # a mask that lost its last pixel has no box
         return Example(item, index, Letterbox.fit(sample.hw, self.input_hw), sample.semantic)
@@ -143,11 +138,8 @@ def to_item(sample: Sample) -> AugmentItem:
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
-    """A batch of B images of H x W pixels with the T targets of all images in a few arrays.
-
-    torch passes every tensor between processes through a shared memory file of its own: with the targets of each image
-    apart that is slower, and large batches run out of open files.
-    """
+    """A batch of B images of H x W pixels with the T targets of all images in a few arrays: torch passes each tensor
+    between processes through a shared memory file of its own, and large batches would run out of open files."""
 
     images: Tensor  # (B, 3, H, W) uint8
     boxes: BoxArray  # (T, 4) float32 xyxy
@@ -169,18 +161,15 @@ class PackedBatch:
 
     def unpack(self) -> Batch:
         """The batch that tasks consume."""
-        arrays = (self.boxes, self.labels, self.ignore)
+        arrays: list[Any] = [self.boxes, self.labels, self.ignore]
+        arrays += [] if self.mask_bits is None else [self._dense_masks(self.mask_bits)]
         columns = [torch.split(torch.from_numpy(array), self.counts) for array in arrays]
-        masks: Sequence[Tensor | None] = [None] * len(self.counts)
-        if self.mask_bits is not None:
-            masks = torch.split(torch.from_numpy(self._dense_masks(self.mask_bits)), self.counts)
-        targets = [BoxTargets(*of_image) for of_image in zip(*columns, masks, strict=True)]
+        targets = [BoxTargets(*of_image) for of_image in zip(*columns, strict=True)]
         return Batch(
             self.images, targets, self.indices, self.letterboxes, semantic=self.semantic, semantic_truths=self.truths
         )
 
     def _dense_masks(self, bits: UInt8Array) -> BoolArray:
-        """(T, H, W) bool."""
         pixels = np.unpackbits(bits).view(np.bool_)
         masks = np.zeros((len(self.boxes), *self.images.shape[2:]), dtype=np.bool_)
         start = 0
@@ -226,8 +215,7 @@ def _pack_masks(items: Sequence[AugmentItem]) -> UInt8Array | None:
     return np.packbits(np.concatenate(pixels))
 
 
-def _stack(images: list[UInt8Array]) -> Tensor:
-    """B images (H, W, 3) uint8 → (B, 3, H, W); OpenCV puts channels first faster than numpy."""
+def _stack(images: list[UInt8Array]) -> Tensor:  # OpenCV puts channels first faster than numpy
     batch = np.empty((len(images), 3, *images[0].shape[:2]), dtype=np.uint8)
     for planes, image in zip(batch, images, strict=True):
         if image.shape != images[0].shape:

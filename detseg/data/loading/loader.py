@@ -21,18 +21,32 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
-from detseg.data.loading.main_guard import EXIT_NO_GUARD, NO_GUARD
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import Batch
 
+_EXIT_NO_GUARD = 78  # EX_CONFIG of sysexits.h
+_NO_GUARD = (
+    "data.num_workers: the loader's processes run your script again from its beginning; put what it does behind "
+    '`if __name__ == "__main__":`, or set data.num_workers to 0'
+)
+
+
+def leave_if_starting() -> None:
+    """Raise SystemExit in a spawned loader process that runs its parent's script again before it begins its own work.
+
+    It could start no loader there. The loader that started it reads the exit code and tells of the ``__main__`` guard.
+    """
+    main, again = sys.modules.get("__main__"), sys.modules.get("__mp_main__")
+    # Once a spawned process has started these are one module; in any other process neither is called __mp_main__.
+    if again is not None and again.__name__ == "__mp_main__" and again is not main:
+        raise SystemExit(_EXIT_NO_GUARD)
+
 
 class BatchLoader(DataLoader[Any]):
-    """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is.
-
-    torch would raise it with the worker's traceback as its message. So workers return it as a value.
-    """
+    """A DataLoader of ``Batch`` that raises a DataError of a worker as the one line it is: workers return it as a
+    value, since torch would raise it with the worker's traceback as its message."""
 
     bad_samples: BadSampleList | None = None  # where skipped samples are listed; None: bad samples are errors
     num_objects: int = 0  # in the batches so far
@@ -56,8 +70,8 @@ class BatchLoader(DataLoader[Any]):
         except RuntimeError as error:
             if not any(worker.exitcode for worker in workers):
                 raise
-            if any(worker.exitcode == EXIT_NO_GUARD for worker in workers):
-                raise DetsegError(NO_GUARD) from None
+            if any(worker.exitcode == _EXIT_NO_GUARD for worker in workers):
+                raise DetsegError(_NO_GUARD) from None
             raise DetsegError(
                 f"a loader process has died: {one_line(error)}; if it was killed for lack of memory, lower "
                 "data.num_workers or data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
@@ -65,8 +79,7 @@ class BatchLoader(DataLoader[Any]):
 
 
 class TrainLoader(BatchLoader):
-    """First yields None for each batch of the epoch that a resumed run has trained on already: batches keep their
-    numbers, and nothing is decoded."""
+    """First yields None for each batch of the epoch that a resumed run has trained on already."""
 
     def __iter__(self) -> Iterator[Batch | None]:  # type: ignore[override]  # torch declares its own iterator class
         yield from itertools.repeat(None, self.batch_sampler.num_done)  # type: ignore[union-attr]  # ours
@@ -81,8 +94,8 @@ class TrainLoader(BatchLoader):
 
 
 class EvalLoader(BatchLoader):
-    """Adds ids and annotations, which need not travel from the workers, to the batches; then come ``num_empty`` batches
-    without an image, so that all processes make the same number of steps."""
+    """Adds ids and annotations, which need not travel from the workers; then come ``num_empty`` batches without an
+    image, so that all processes make the same number of steps."""
 
     dataset: EvalDataset
     num_empty: int = 0
@@ -116,8 +129,7 @@ def train_loader(
     """The loader of augmented training batches; call ``loader.batch_sampler.set_epoch`` before each epoch.
 
     Args:
-        source, config, albumentations: as in ``TrainDataset``.
-        input_hw, batch_size, seed, shuffle, rank, world_size: as in ``EpochBatchSampler``.
+        source, config, albumentations: as in ``TrainDataset``; the others that are not here: ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
         max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
@@ -156,8 +168,8 @@ def eval_loader(
     return loader
 
 
+# Bytes of its name: a worker that cannot open its socket there loses each batch, and the training waits for ever.
 _LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")
-"""Bytes of its name: a worker that cannot open its socket there loses each batch, and the training waits for ever."""
 
 
 def _loader_options(num_workers: int) -> dict[str, Any]:
@@ -178,11 +190,8 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
 
 
 def _init_worker(worker_id: int) -> None:
-    """One thread, since thread pools do not survive a fork, and no signals but those of the training process.
-
-    Ctrl-C and cluster managers signal all processes of a job, but a training that is asked to stop finishes its step,
-    for which it needs its workers. It ends them itself, by SIGTERM.
-    """
+    """One thread, since thread pools do not survive a fork, and no signals but those of the training process: Ctrl-C
+    and cluster managers signal all processes of a job, but a training that is asked to stop finishes its step first."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

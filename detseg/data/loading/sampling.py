@@ -30,8 +30,8 @@ class EpochBatchSampler:
 
     ``world_size * batch_size`` consecutive images are a global batch, and process r takes its r-th part, so that
     1 process × 16 and 4 × 4 see the same global batches at the same sizes. The last one of an epoch is filled up with
-    the first images of the epoch's order: every image is seen, and every batch is whole. A data set that is smaller
-    than one global batch is one short batch, divided evenly. A DataError if there are fewer images than processes.
+    the first images of the epoch's order; a data set that is smaller than one global batch is one short batch, divided
+    evenly. A DataError if there are fewer images than processes.
     """
 
     num_samples: int  # length of the data set

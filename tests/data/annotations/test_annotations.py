@@ -1,18 +1,19 @@
-"""Packing gives back what went in (loader processes are in test_coco.py); the report of issues; too small boxes."""
+"""Regions by hand and their errors (test_codecs.py compares random ones with pycocotools); issues; too small boxes."""
 
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import Any
 
 import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.annotations.issues import DataIssue, DataReport, small_boxes_line
-from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images
+from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images, region_counts
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.structures import ImageAnnotations
+from detseg.structures import ImageAnnotations, InstanceMasks
 
 
 def test_the_same_id_twice_is_refused() -> None:
@@ -22,21 +23,20 @@ def test_the_same_id_twice_is_refused() -> None:
 
 def test_cases_are_counted_and_places_kept_once() -> None:
     report = DataReport()
-    assert report.lines() == []
-    assert (report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == (0, [])
+    assert (report.lines(), report.count(DataIssue.NO_AREA), report.examples(DataIssue.NO_AREA)) == ([], 0, [])
     report.add(DataIssue.NO_AREA, "a.xml", 2)
-    report.add(DataIssue.NO_AREA, "b.xml")
-    report.add(DataIssue.NO_AREA, "a.xml")
+    for name in ("b.xml", "a.xml"):
+        report.add(DataIssue.NO_AREA, name)
     report.note("a note")
     assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
     report = DataReport()  # only the first five places are named
-    report.add_all(DataIssue.NO_OBJECTS, list(range(100)))
+    for number in range(100):
+        report.add(DataIssue.NO_OBJECTS, str(number))
     for number in range(5):
-        report.add(DataIssue.CROWD, f"{number}")
+        report.add(DataIssue.CROWD, str(number))
     line, exactly_five = report.lines()
     assert line == "images without objects (kept, as background): 100 (0, 1, 2, 3, 4, ...)"
     assert exactly_five.endswith("5 (0, 1, 2, 3, 4)")
-    assert report.examples(DataIssue.NO_OBJECTS) == ["0", "1", "2", "3", "4"]
 
 
 Image = tuple[tuple[int, int], list[list[float]]]
@@ -64,11 +64,7 @@ def test_the_line_has_count_fraction_files_and_fix_where_boxes_are_too_small() -
         "64 x 64 and are not trained on unless augmentation enlarges them (1.png, 2.png, 3.png); raise "
         "data.image_size or lower data.augmentation.min_box_size"
     )
-    image = of_images(((1024, 1024), [[0, 0, 31, 31]]))
-    assert small_boxes_line(image, (96, 128), 2.95) is not None  # 96 rows: 31 * 96 / 1024 = 2.906 pixels
-    assert small_boxes_line(image, (96, 128), 2.9) is None
-    assert small_boxes_line(image, (64, 64), 0.0) is None
-    for nothing in (of_images(((1024, 1024), [[0, 0, 31, 31]]), difficult={0}), of_images(((10, 10), [])), of_images()):
+    for nothing in (of_images(((1024, 1024), [[0, 0, 31, 31]]), difficult={0}), of_images()):
         assert small_boxes_line(nothing, (64, 64), 2.0) is None
 
 
@@ -89,3 +85,63 @@ def test_it_counts_what_training_without_augmentation_drops() -> None:
     line = small_boxes_line(of_images(*images), (96, 64), 2.0)
     assert line is not None
     assert line.startswith(f"{240 - kept} of 240 objects")
+
+
+HW = (6, 8)
+
+
+def filled(*segmentations: object, hw: tuple[int, int] = HW) -> list[np.ndarray[Any, Any]]:
+    return list(InstanceMasks(hw, tuple(region_counts(segmentation, hw) for segmentation in segmentations)).dense())
+
+
+def test_a_rectangle_and_a_union() -> None:
+    square, two = filled([[1, 2, 4, 2, 4, 5, 1, 5]], [[0, 0, 2, 0, 2, 1, 0, 1], [6, 5, 8, 5, 8, 6, 6, 6]])
+    expected = np.zeros(HW)
+    expected[2:5, 1:4] = 1
+    assert np.array_equal(square, expected)
+    expected[:] = 0
+    expected[0, :2] = expected[5, 6:] = 1
+    assert np.array_equal(two, expected)
+    (runs,) = filled({"size": [2, 3], "counts": [1, 2, 3]}, hw=(2, 3))
+    assert runs.tolist() == [[0, 1, 0], [1, 0, 0]]  # down the columns
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ([], r"expected polygons or run lengths, got \[\]"),
+        ("abc", "expected polygons or run lengths, got 'abc'"),
+        ([1, 2, 3, 4, 5, 6], r"^expected a list .*got one flat list of numbers; put it in brackets$"),
+        ([[[1, 2], [3, 4], [5, 6]]], r"got one of points \[\[x, y\], \.\.\.\]; write its numbers one after the other$"),
+        ([1, [2, 3, 4, 5, 6, 7]], r"expected a list of polygons \[\[x, y, x, y, \.\.\.\], \.\.\.\], got 1 in it"),
+        ([[1, 2, 3, "4", 5, 6]], r"expected a list of polygons .*, got \[1, 2, 3, '4'"),
+        ([[1, 2, 3, 4]], "at least 3 corners, got 4 numbers"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "at least 3 corners, got 7 numbers"),
+        ([[1, 2, 3, True, 5, 6]], r"expected a list of polygons .*, got \[1, 2, 3, True"),
+        ([[1, 2, 3, float("nan"), 5, 6]], "corners of a polygon"),
+        ([[1, 2, 3, 1e300, 5, 6]], "more than 1000000 pixels away"),
+        ([[0, 0, 5, 0, 10**400, 5]], "corners of a polygon"),  # an OverflowError of ``math.fsum``, found by fuzzing
+        ({"size": [6, 8], "counts": [-(10**30), 48]}, "counts: expected run lengths"),  # and of numpy
+        ({"size": [8, 6], "counts": [48]}, r"size: expected .* \[height, width\] = \[6, 8\], got \[8, 6\]"),
+        ({"counts": [48]}, "size: expected that of the image, .* got None"),
+        *(
+            ({"size": [6, 8], "counts": counts}, message)
+            for counts, message in (
+                (None, "expected run lengths, a list of whole numbers or a compressed string, got None"),
+                ([], "expected run lengths"),
+                ([6.0, 42.0], r"whole numbers or a compressed string, got \[6\.0, 42\.0\]"),
+                ([40], "must add up to 6 x 8 pixels, got 40"),
+                ([50, -2], "must add up to 6 x 8 pixels"),
+                ("", "not a string of compressed run lengths"),
+                ("é", "expected run lengths"),
+                ("~~", "not a string of compressed run lengths"),
+                ("P", "cut short"),
+                ("ooooooooooo0", "too long"),
+                ("08", "must add up to 6 x 8 pixels, got 8"),  # pycocotools leaves the rest unset
+            )
+        ),
+    ],
+)
+def test_what_cannot_be_filled(segmentation: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        region_counts(segmentation, HW)

@@ -9,15 +9,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AffineConfig, AugmentationConfig, ElasticConfig
-from detseg.data.augment.geometry import Motion, keep_visible, letterboxed, moved, random_crop
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem, InstanceLayers, Motion, keep_visible, moved
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.structures import UInt8Array
+from detseg.errors import DataError
+from detseg.structures import BoolArray, InstanceMasks, UInt8Array
 from tests.data.images.painted import (
     OBJECT_COLORS,
     assert_bounds_of_masks,
@@ -26,6 +27,7 @@ from tests.data.images.painted import (
     assert_valid,
     blobs,
     dense_masks,
+    edges,
     ellipses,
     is_pure,
     painted,
@@ -47,7 +49,6 @@ switches = st.sets(st.sampled_from(sorted(GEOMETRY)))
 
 
 def transform(**changes: object) -> TrainTransform:
-    """Everything off but what is named; no object is dropped for its size."""
     return TrainTransform(AugmentationConfig.model_validate({"horizontal_flip": 0.0, "min_box_size": 0.0, **changes}))
 
 
@@ -92,7 +93,7 @@ def test_masks_through_mosaic_and_mixup(hw: tuple[int, int], seed: int, elastic:
         union = dense[mixed.labels == label].any(axis=0)
         # Objects of which less than a tenth shows are dropped: of up to 0.3² π · 1.5² of the image.
         assert (is_pure(mixed.image, OBJECT_COLORS[label]) & ~union).mean() < 0.07
-    other = keep_visible(letterboxed(ellipses(hw, seed + 9), HW), 0, 0)
+    other = keep_visible(moved(ellipses(hw, seed + 9), Motion(), HW), 0, 0)
     both = mixup(mixed, other, rng)
     np.testing.assert_array_equal(dense_masks(both), np.concatenate([dense, assert_bounds_of_masks(other)]))
     assert both.labels.tolist() == [*mixed.labels.tolist(), *other.labels.tolist()]
@@ -101,15 +102,6 @@ def test_masks_through_mosaic_and_mixup(hw: tuple[int, int], seed: int, elastic:
     assert_valid(result, HW)
     assert_bounds_of_masks(result)
     assert ((result.boxes[:, 2:] - result.boxes[:, :2]) >= 5).all()
-
-
-def test_random_choices_do_not_depend_on_masks() -> None:
-    change = transform(**{**GEOMETRY, "elastic": ElasticConfig()})
-    for seed in range(10):
-        item = ellipses((80, 100), seed)
-        result = change(item, HW, np.random.default_rng(seed))
-        without = change(replace(item, masks=None), HW, np.random.default_rng(seed))
-        np.testing.assert_array_equal(result.image, without.image)
 
 
 def test_the_drop_rule_for_masks_by_hand() -> None:
@@ -134,8 +126,79 @@ def test_a_zoom_does_not_count_as_cutting() -> None:
         assert len(change(item, (64, 64), np.random.default_rng(0)).boxes) == stays
 
 
-def test_a_crop_keeps_every_mask_whole() -> None:
-    for seed in range(10):
-        item = ellipses((80, 100), seed)
-        areas = assert_bounds_of_masks(random_crop(item, np.random.default_rng(seed))).sum(axis=(1, 2))
-        np.testing.assert_array_equal(areas, dense_masks(item).sum(axis=(1, 2)))
+small = st.tuples(st.integers(1, 60), st.integers(1, 60))
+
+
+def random_masks(hw: tuple[int, int], rng: np.random.Generator, num: int = 6) -> BoolArray:
+    """(N, H, W) bool: overlapping noisy rectangles, the first empty, the last full."""
+    masks = np.zeros((num, *hw), dtype=np.bool_)
+    for mask in masks[1:-1]:
+        y, x = np.sort(rng.integers(0, hw[0] + 1, 2)), np.sort(rng.integers(0, hw[1] + 1, 2))
+        mask[y[0] : y[1], x[0] : x[1]] = rng.random((y[1] - y[0], x[1] - x[0])) < rng.choice([0.05, 0.5, 1.0])
+    masks[-1] = True
+    return masks
+
+
+def layers_of(masks: BoolArray) -> InstanceLayers:
+    return InstanceLayers.from_run_lengths(InstanceMasks.from_dense(masks))
+
+
+def assert_are(found: InstanceLayers, expected: BoolArray) -> None:
+    assert len(found) == len(expected)
+    for row, mask in enumerate(expected):
+        np.testing.assert_array_equal(found.mask(row), mask)
+    areas, boxes = found.measure()
+    np.testing.assert_array_equal(areas, expected.sum(axis=(1, 2)))
+    assert boxes.dtype == np.float32
+    assert boxes.tolist() == [edges(mask) or [0, 0, 0, 0] for mask in expected]
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, small)
+def test_painted_selected_moved_and_joined(seed: int, hw: tuple[int, int]) -> None:
+    rng = np.random.default_rng(seed)
+    masks = random_masks(hw, rng)
+    found = layers_of(masks)
+    assert_are(found, masks)
+    np.testing.assert_array_equal(found.full_areas, masks.sum(axis=(1, 2)))
+    keep, order = rng.random(len(masks)) < 0.5, rng.permutation(len(masks))
+    assert_are(found.select(keep), masks[keep])
+    assert_are(found.select(order), masks[order])
+    mirrored = found.moved(lambda ids: np.ascontiguousarray(ids[:, ::-1]), 0.5)
+    assert_are(mirrored, masks[:, :, ::-1])
+    np.testing.assert_array_equal(mirrored.full_areas, found.full_areas / 2)
+    over = InstanceLayers.joined([found, found.select(keep)], hw)
+    assert_are(over, np.concatenate([masks, masks[keep]]))
+    # A second image right of and below the first one; ids of dropped objects must not come back as its objects.
+    beside = InstanceLayers.joined([found.select(keep), found], (2 * hw[0], 2 * hw[1]), [(0, 0), hw])
+    first = np.pad(masks[keep], ((0, 0), (0, hw[0]), (0, hw[1])))
+    assert_are(beside, np.concatenate([first, np.pad(masks, ((0, 0), (hw[0], 0), (hw[1], 0)))]))
+    assert len(beside.maps) == len(found.maps)
+
+
+def test_objects_share_a_layer_as_far_as_they_do_not_overlap() -> None:
+    masks = np.zeros((4, 4, 6), dtype=np.bool_)
+    masks[0, :, :3], masks[1, :, 3:], masks[2, :, 2:4], masks[3, 0, 5] = True, True, True, True
+    first, second = layers_of(masks).maps
+    assert (first.dtype, first.tolist()[1], second.tolist()[0]) == (np.uint8, [1, 1, 1, 2, 2, 2], [0, 0, 3, 3, 0, 4])
+
+
+def test_more_masks_than_a_byte_counts() -> None:
+    masks = np.zeros((600, 20, 30), dtype=np.bool_)
+    masks.reshape(600, -1)[np.arange(600), np.arange(600)] = True  # every pixel is a mask of its own
+    found = layers_of(masks)
+    assert [ids.dtype.name for ids in found.maps] == ["uint16"]
+    assert_are(found, masks)
+    few = layers_of(masks[:200])
+    joined = InstanceLayers.joined([few, few], (20, 30))
+    assert_are(joined, np.concatenate([masks[:200], masks[:200]]))
+    with pytest.raises(DataError, match="at most 65535 objects in an image, got 66000"):
+        InstanceLayers.joined([found] * 110, (20, 30))
+
+
+def test_no_masks_are_normal() -> None:
+    none = np.zeros((0, 10, 12), dtype=np.bool_)
+    found = layers_of(none)
+    both = InstanceLayers.joined([found, found], (10, 12))
+    for masks in (found, found.moved(lambda ids: ids, 1.0), both):
+        assert_are(masks, none)

@@ -35,21 +35,11 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
         np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
 
 
-def test_tiny_boxes_are_dropped_in_pixels_of_the_input() -> None:
-    item = painted((200, 200), (10, 10, 16, 50), (100, 100, 108, 150))  # 6 and 8 pixels wide, at a quarter 1.5 and 2
-    result = TrainTransform(OFF)(item, (50, 50), rng())
-    assert result.boxes.tolist() == [[25, 25, 27, 37.5]]
+CHANGES = {"color": ColorConfig(probability=1), "blur": 1, "noise": 1, "cutout": CutoutConfig(probability=1)}
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"color": ColorConfig(probability=1)},
-        {"blur": 1},
-        {"noise": 1},
-        {"jpeg": JpegConfig(probability=1, quality=(20, 40))},
-        {"cutout": CutoutConfig(probability=1)},
-    ],
+    "change", [{k: v} for k, v in CHANGES.items()] + [{"jpeg": JpegConfig(probability=1)}], ids=str
 )
 def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> None:
     item = replace(ellipses((64, 64), 0), semantic=blobs((64, 64), 0).semantic)
@@ -154,14 +144,4 @@ def test_a_third_of_the_circle_takes_red_to_green_to_blue() -> None:
         )
     np.testing.assert_allclose(hue_matrix(0.2) @ np.ones(3), np.ones(3))
     np.testing.assert_allclose(hue_matrix(0.2) @ hue_matrix(-0.2), np.eye(3), atol=1e-12)
-
-
-def test_factors_fill_their_range_and_ranges_of_nothing_change_nothing() -> None:
-    image = noise()
     np.testing.assert_array_equal(changed_colors(image, NOTHING, np.random.default_rng(0)), image)
-    grey = np.full((8, 8, 3), 100, dtype=np.uint8)
-    config = NOTHING.model_copy(update={"brightness": 0.3})
-    found = [int(changed_colors(grey, config, np.random.default_rng(seed))[0, 0, 0]) for seed in range(300)]
-    assert 70 <= min(found) < 73
-    assert 127 < max(found) <= 130
-    assert abs(np.mean(found) - 100) < 4  # four standard deviations

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.item import AugmentItem
+from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.loading.examples import TrainDataset
-from detseg.data.loading.loader import TrainLoader, train_loader
+from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import SampleRequest
 from detseg.errors import ConfigError, DataError
 from detseg.structures import IGNORE_LABEL
@@ -85,15 +82,6 @@ def test_masks_and_maps_lie_on_their_pixels(name: str) -> None:
         np.testing.assert_array_equal(result.ignore, result.labels == 1)
 
 
-def test_what_is_not_seen_is_ignored_whatever_fills_it() -> None:
-    for fill_mask in (0, 1, 255):
-        shift = A.Affine(translate_px={"x": 32, "y": 0}, fill_mask=fill_mask, p=1)
-        semantic = run(transform([shift]), replace(painted(HW), semantic=np.ones(HW, dtype=np.uint8))).semantic
-        assert semantic is not None
-        assert (semantic[:, :32] == IGNORE_LABEL).all()
-        assert (semantic[:, 32:] == 1).all()
-
-
 def test_borders_that_mirror_show_objects_again() -> None:
     pad = A.PadIfNeeded(min_height=96, min_width=256, position="top_left", border_mode=cv2.BORDER_REFLECT, p=1)
     item = replace(painted(HW, (108, 40, 118, 60)), labels=np.array([5]))
@@ -149,24 +137,19 @@ def test_random_choices_come_from_the_generator_alone_and_each_for_itself() -> N
 
 def test_dropped_objects_are_counted(tmp_path: Path) -> None:
     A.save(A.Compose([A.Rotate(p=0.7), A.RandomCrop(40, 40), A.Blur()]), tmp_path / "pipeline.yaml", data_format="yaml")
-
-    def load(num_workers: int, pipeline: Path | None) -> TrainLoader:
+    nums = []
+    for workers, pipeline in ((0, None), (0, tmp_path / "pipeline.yaml"), (2, tmp_path / "pipeline.yaml")):
         options: dict[str, Any] = {"input_hw": (64, 64), "batch_size": 4, "seed": 0, "max_epochs": 9}
         config = AugmentationConfig(mosaic=0.5, albumentations=pipeline)
-        loader = train_loader(PaintedSource(16), config, num_workers=num_workers, **options)
-        num_objects = sum(len(target) for batch in loader if batch for target in batch.targets)
-        assert loader.num_objects == num_objects
-        return loader
-
-    before = load(0, None).num_objects
-    for num_workers in (0, 2):
-        loader = load(num_workers, tmp_path / "pipeline.yaml")
-        left = loader.num_objects
-        assert 0 < left < before
-        assert loader.lines() == [
-            f"data.augmentation.albumentations: the pipeline removed {before - left} of {before} objects "
-            f"({1 - left / before:.2%}) from the training images of this process"
-        ]
+        loader = train_loader(PaintedSource(16), config, num_workers=workers, **options)
+        nums.append(sum(len(target) for batch in loader if batch for target in batch.targets))
+        assert loader.num_objects == nums[-1]
+    before, left, with_workers = nums
+    assert 0 < left == with_workers < before
+    assert loader.lines() == [
+        f"data.augmentation.albumentations: the pipeline removed {before - left} of {before} objects "
+        f"({1 - left / before:.2%}) from the training images of this process"
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["json", "yaml"])
@@ -180,10 +163,6 @@ def test_a_saved_pipeline_is_the_pipeline(suffix: str, tmp_path: Path) -> None:
         one, other = run(saved, item, seed), run(TrainTransform(OFF, pipeline), item, seed)
         np.testing.assert_array_equal(one.image, other.image)
         np.testing.assert_array_equal(one.boxes, other.boxes)
-    single = tmp_path / f"single.{suffix}"
-    A.save(A.HorizontalFlip(p=1), single, data_format=suffix)
-    flipped = run(TrainTransform(OFF.model_copy(update={"albumentations": single})), painted(HW, (0, 0, 8, 9)))
-    assert flipped.boxes.tolist() == [[120, 0, 128, 9]]
 
 
 FLIP = {"__class_fullname__": "HorizontalFlip", "p": 1}
@@ -194,8 +173,6 @@ FLIP = {"__class_fullname__": "HorizontalFlip", "p": 1}
     [
         ([A.Lambda(image=lambda image, **_: image, name="mine").to_dict()["transform"]], "non-serializable transform"),
         ([{"__class_fullname__": "os.system", "p": 1}], "KeyError: 'os.system'"),
-        ([{"__class_fullname__": "OneOf", "transforms": [FLIP, {"__class_fullname__": "Flipp", "p": 1}]}], "'Flipp'"),
-        ([{"p": 1}], "KeyError: '__class_fullname__'"),
         ([7], "AttributeError: 'int' object"),
         ([{**FLIP, "q": 3}], r"Argument\(s\) 'q' are not valid for transform HorizontalFlip"),
         ([{**FLIP, "p": 7}], r"p Input should be less than or equal to 1 \[[^\n]*\]$"),
@@ -239,17 +216,8 @@ def test_pipelines_that_cannot_be_used_are_told_in_one_line() -> None:
             raise error
 
 
-def test_the_user_s_pipeline_and_environment_are_left_alone() -> None:
+def test_the_user_s_pipeline_is_left_alone() -> None:
     pipeline = A.Compose([A.Affine(fill_mask=7, mask_interpolation=cv2.INTER_LINEAR, p=1)])
     before = yaml.safe_dump(A.to_dict(pipeline))
     run(TrainTransform(OFF, pipeline), painted(HW))
     assert yaml.safe_dump(A.to_dict(pipeline)) == before
-    code = (
-        "import os, sys; from detseg.data.augment.pipeline import TrainTransform; "
-        "from detseg.config.schema.data import AugmentationConfig as C; TrainTransform(C()); "
-        "assert 'albumentations' not in sys.modules; TrainTransform(C(blur=1)); import albumentations; "
-        "sys.exit(os.environ.get('NO_ALBUMENTATIONS_UPDATE', 'unset'))"
-    )
-    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.stderr.strip() == "unset"  # and no warning of a server that was not reached

@@ -1,33 +1,152 @@
-"""Samples that cannot be read: errors with a name, or replaced the same way in any layout, and listed."""
+"""Samples that cannot be read or are wrong: one line, or replaced the same way in any layout; the cache of samples."""
 
 from __future__ import annotations
 
 import copy
 import csv
+import itertools
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
+from detseg.data.augment.mosaic import GROUP_SIZE, MixPartners
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
-from detseg.data.datasets.contract import SampleSource
+from detseg.data.datasets.contract import SampleCache, SampleSource, check_sample
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import TrainLoader, eval_loader, train_loader
-from detseg.data.loading.sampling import SampleRequest
+from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError, DetsegError
-from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import Sample
-from tests.data.formats.mask_layouts import BINARY, write_pairs
-from tests.data.formats.voc_layout import annotation_xml, object_xml, write_voc
+from detseg.ops.random_streams import Stream, epoch_order, random_stream
+from detseg.structures import ClassTable, InstanceMasks, Sample
+from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, write_pairs, write_voc
 from tests.data.images.painted import PaintedSource
 from tests.data.loading.test_loader import error_of, run_epochs
 from tests.shared_data import shared_data
+
+HW = (20, 30)
+GOOD = [0, 0, 30, 20]
+
+
+class OneSample(PaintedSource):
+    """A source of one image with two objects, the first of them right."""
+
+    def __init__(self, **changes: Any) -> None:
+        super().__init__(1)
+        self.classes = ClassTable(("a", "b"))
+        image, two = np.zeros((*HW, 3), dtype=np.uint8), np.array([GOOD, [1, 2, 3, 4]], dtype=np.float32)
+        sample = Sample(0, 1, "folder/mine.png", image, two, np.array([0, 1]), np.zeros(2, dtype=np.bool_))
+        self.sample = replace(sample, **changes)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+
+def boxes(*second: float) -> dict[str, Any]:
+    return {"boxes": np.array([GOOD, second], dtype=np.float32)}
+
+
+nan, inf = float("nan"), float("inf")
+WRONG = [
+    (boxes(1, 2, nan, 4), r"object 1: box: expected 0 <= x1 < x2 <= 30 and 0 <= y1 < y2 <= 20, got \[1\.0, 2\.0, nan"),
+    *(
+        (boxes(*box), rf"object 1: box: .*got \[{', '.join(map(str, map(float, box)))}\]; correct")
+        for box in ((1, 2, inf, 4), (-1, 2, 3, 4), (1, 2, 30.5, 4), (1, 2, 3, 20.5), (3, 2, 3, 4), (3, 4, 5, 2))
+    ),
+    ({"labels": np.array([0, 2])}, "object 1: label: expected 0 to 1, the 2 classes of the data set, got 2"),
+    ({"labels": np.array([-1, 0])}, "object 0: label: expected 0 to 1, .* got -1"),
+    ({"labels": np.array([0, 1], dtype=np.int32)}, r"labels: expected int64 of shape \(2,\), got int32"),
+    ({"boxes": np.zeros((3, 4), dtype=np.float32)}, r"boxes: expected float32 of shape \(2, 4\), got .*\(3, 4\)"),
+    ({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*got float64"),
+    ({"ignore": np.zeros(3, dtype=np.bool_)}, r"ignore: expected bool of shape \(2,\), got bool of shape \(3,\)"),
+    ({"masks": InstanceMasks.from_dense(np.ones((1, *HW), dtype=np.bool_))}, "masks: expected 2, .*got 1"),
+    ({"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))}, r"masks: .*\(20, 30\), got \(30, 20\)"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG)
+def test_wrong_samples(changes: dict[str, Any], message: str) -> None:
+    right = OneSample(masks=InstanceMasks.from_dense(np.ones((2, *HW), dtype=np.bool_)))
+    check_sample(right.sample, right.classes)
+    source = OneSample(**changes)
+    with pytest.raises(DataError, match=rf"^folder/mine\.png: {message}") as caught:
+        check_sample(source.sample, source.classes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_every_loader_asks(num_workers: int) -> None:
+    source = OneSample(**boxes(1, 2, 31, 4))
+    mosaic = AugmentationConfig(mosaic=1.0)
+    options: dict[str, Any] = {"input_hw": (32, 32), "batch_size": 1, "num_workers": num_workers}
+    train = [train_loader(source, config, seed=0, max_epochs=3, **options) for config in (AugmentationConfig(), mosaic)]
+    for loader in (eval_loader(source, **options), *train):
+        error = error_of(loader)
+        assert isinstance(error, DataError)
+        assert str(error).startswith("folder/mine.png: object 1: box: ")
+
+
+SQUARE = (64, 64)
+
+
+class Counted(PaintedSource):
+    """Lists the samples that are read, by copies too."""
+
+    reads: ClassVar[list[int]] = []
+
+    def __getitem__(self, index: int) -> Sample:
+        self.reads.append(index)
+        return super().__getitem__(index)
+
+
+def test_samples_are_read_once_while_they_are_kept_and_errors_are_not() -> None:
+    Counted.reads.clear()
+    source = PaintedSource(4)
+    sizes = [source[index].image.nbytes for index in range(3)]
+    cache = SampleCache(Counted(4, broken=3), max_bytes=sizes[0] + max(sizes[1:]))
+    for index in (0, 1, 0, 2, 0, 1):  # 2 takes the place of 1, not of 0
+        np.testing.assert_array_equal(cache(index, SQUARE).image, source[index].image)
+    assert Counted.reads == [0, 1, 2, 1]
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"3\.jpg"):
+            cache(3, SQUARE)
+    copy.deepcopy(cache)(1, SQUARE)  # by the same way as pickle, which sends an empty cache
+    nothing = SampleCache(Counted(4), max_bytes=0)
+    assert nothing(0, SQUARE).index == nothing(0, SQUARE).index == 0
+    assert Counted.reads[4:] == [3, 3, 1, 0, 0]
+
+
+def test_mix_groups_are_neighbours_in_the_order_of_the_epoch() -> None:
+    num = 3 * GROUP_SIZE + 5
+    groups = MixPartners(7, num)
+    for epoch in (0, 1):
+        order = epoch_order(7, epoch, num)
+        for place in (0, GROUP_SIZE - 1, GROUP_SIZE, 2 * GROUP_SIZE + 3):
+            first = place // GROUP_SIZE * GROUP_SIZE
+            np.testing.assert_array_equal(groups.group(epoch, int(order[place])), order[first : first + GROUP_SIZE])
+        np.testing.assert_array_equal(groups.group(epoch, int(order[-1])), order[-GROUP_SIZE:])
+    assert sorted(MixPartners(0, 5).group(0, 3).tolist()) == list(range(5))
+    assert MixPartners(0, 1).group(4, 0).tolist() == [0]
+
+
+def test_an_epoch_of_mosaics_decodes_each_image_once() -> None:
+    num = 2 * GROUP_SIZE
+    Counted.reads.clear()
+    dataset = TrainDataset(Counted(num), AugmentationConfig(mosaic=1.0, mixup=0.5), 0)
+    seen = set()
+    for batch in EpochBatchSampler(num, 8, 0, SQUARE):
+        for request in batch:
+            seen |= set(dataset[request].item.labels.tolist()) - {request.index}
+    assert sorted(Counted.reads) == list(range(num))
+    assert len(seen) > num / 2  # two thirds have objects, which are seen in mosaics of other images
+
 
 MIXED = AugmentationConfig(mosaic=0.5, mixup=0.3)
 PLAIN = AugmentationConfig(horizontal_flip=0.0)
@@ -49,7 +168,6 @@ class Failing(PaintedSource):
         raise copy.copy(self.error)
 
     def path(self, index: int) -> Path:
-        """Where the image would lie."""
         return Path(f"{index}.jpg")
 
 
@@ -90,31 +208,24 @@ def test_a_corrupt_photograph_is_an_error_or_skipped_the_same_way_by_any_number_
 def test_the_replacement_follows_from_seed_epoch_and_index() -> None:
     source = Failing(30, bad={4, 5, 7})
     dataset = TrainDataset(source, PLAIN, seed=3, skip_bad=True)
-    for epoch in range(4):
-        for index in source.bad:
-            draws = random_stream(Stream.REPLACEMENT, 3, epoch, index)
-            drawn = index
-            while drawn in source.bad:
-                drawn = int(draws.integers(30))
-            found = dataset[SampleRequest(epoch, index, 64, 64, False)]
-            expected = dataset[SampleRequest(epoch, drawn, 64, 64, False)]
-            np.testing.assert_array_equal(found.item.image, expected.item.image)
-            assert found.item.labels.tolist() == expected.item.labels.tolist()
-            assert found.index == index
-            assert index in {sample.index for sample in found.skipped}
-            assert expected.skipped == ()
+    for epoch, index in itertools.product(range(4), source.bad):
+        draws, drawn = random_stream(Stream.REPLACEMENT, 3, epoch, index), index
+        while drawn in source.bad:
+            drawn = int(draws.integers(30))
+        found, expected = (dataset[SampleRequest(epoch, k, 64, 64, False)] for k in (index, drawn))
+        np.testing.assert_array_equal(found.item.image, expected.item.image)
+        assert (found.index, found.item.labels.tolist()) == (index, expected.item.labels.tolist())
+        assert index in {sample.index for sample in found.skipped}
+        assert expected.skipped == ()
 
 
-def test_partners_of_a_mosaic_are_replaced_too() -> None:
-    bad = BadSampleList(6, 1.0)
+def test_partners_of_a_mosaic_are_replaced_too_and_the_loader_stops_at_the_fraction() -> None:
     dataset = TrainDataset(Failing(6, bad={2}), AugmentationConfig(mosaic=1.0, mixup=1.0), seed=0, skip_bad=True)
-    seen: set[int] = set()
-    for index in range(6):
-        example = dataset[SampleRequest(0, index, 64, 64, True)]
-        bad.take(example.skipped)
-        seen |= set(example.item.labels.tolist())
-    assert [row["index"] for row in bad.state()] == [2]
-    assert 2 not in seen
+    examples = [dataset[SampleRequest(0, index, 64, 64, True)] for index in range(6)]
+    assert {sample.index for example in examples for sample in example.skipped} == {2}
+    assert 2 not in {label for example in examples for label in example.item.labels.tolist()}
+    with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
+        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05)))
 
 
 def test_nothing_but_bad_samples_is_an_error_not_a_search_for_ever() -> None:
@@ -166,17 +277,9 @@ def test_the_list_counts_each_sample_once_and_its_file_is_always_whole(tmp_path:
     assert len(file.read_text().splitlines()) == 5
 
 
-def test_the_loader_stops_at_the_fraction() -> None:
-    with pytest.raises(DataError, match=r"2 of 20 training samples \(10\.00%\) cannot be read, more than data.max_bad"):
-        list(loader_of(Failing(20, bad={3, 11}), bad=BadSampleList(20, 0.05)))
-
-
 def test_a_mask_that_cannot_be_read_counts_as_its_image(tmp_path: Path) -> None:
-    folders = write_pairs(tmp_path, {str(number): [[0, 1]] for number in range(8)})
-    dataset = read_mask_folder(*folders, BINARY)
+    dataset = read_mask_folder(*write_pairs(tmp_path, {str(number): [[0, 1]] for number in range(8)}), BINARY)
     (tmp_path / "masks" / "5.png").write_bytes(b"no mask")
-    example = TrainDataset(dataset, PLAIN, 0, skip_bad=True)[SampleRequest(0, 5, 32, 32, False)]
-    (bad,) = example.skipped
-    assert example.item.semantic is not None
+    (bad,) = TrainDataset(dataset, PLAIN, 0, skip_bad=True)[SampleRequest(0, 5, 32, 32, False)].skipped
     assert bad.file == str(tmp_path / "images" / "5.jpg")
     assert str(tmp_path / "masks" / "5.png") in bad.reason

@@ -25,9 +25,7 @@ from detseg.data.images.masks import read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.structures import UInt8Array
-from tests.data.formats.mask_layouts import encoding
-from tests.data.formats.readers import LABELS, READERS, coco_content
-from tests.data.formats.voc_layout import annotation_xml, object_xml
+from tests.data.formats.layouts import LABELS, READERS, annotation_xml, coco_content, encoding, object_xml
 from tests.fuzz.mutator import put_together
 
 Read = Callable[[Path], Any]
@@ -49,7 +47,6 @@ def outcome_of(read: Read, path: Path) -> Any:
 
 
 def objects(dataset: DetectionDataset) -> list[tuple[Any, ...]]:
-    """Image, class, corners and whether it is a crowd, of all objects; the images are decoded."""
     found = []
     for index in range(len(dataset)):
         assert dataset[index].hw == dataset.hw(index)
@@ -60,7 +57,6 @@ def objects(dataset: DetectionDataset) -> list[tuple[Any, ...]]:
 
 
 def contents(dataset: DetectionDataset | SegmentationDataset) -> list[Any]:
-    """The objects, or the label maps."""
     if isinstance(dataset, DetectionDataset):
         return objects(dataset)
     samples = [dataset[index] for index in range(len(dataset))]
@@ -80,49 +76,40 @@ def image(path: Path) -> str:
 
 
 def mask(path: Path) -> UInt8Array:
-    """Read a mask of two classes."""
     return read_mask(path, encoding())
 
 
 def xml(path: Path) -> list[Any]:
-    """The stated size, and class and corners of the objects, of an annotation file of VOC."""
     found = read_voc_xml(path)
     return [found.hw, *((name, *box) for name, box in zip(found.names, found.boxes.tolist(), strict=True))]
 
 
 def smallest(path: Path) -> Any:
-    """The object with the smallest box of an annotation file of VOC."""
     return min(xml(path)[1:], key=lambda found: (found[3] - found[1]) * (found[4] - found[2]))
 
 
 def voc_list(path: Path) -> list[str]:
-    """The images of a list in ``ImageSets/Main``, which are decoded."""
     dataset = read_voc(path.parents[2], path.stem)
     return [Path(dataset[index].path).name for index in range(len(dataset))]
 
 
 def mask_list(path: Path) -> list[Any]:
-    """The label maps of a list in ``ImageSets/Segmentation``."""
     return contents(read_voc_masks(path.parents[2], path.stem, classes=("background", "cat")))
 
 
 def coco(images: str) -> Read:
-    """Reads the objects of a COCO file; its images lie in a folder relative to the file's."""
     return lambda path: objects(read_coco(path.parent / images, path))
 
 
 def coco_masks(images: str) -> Read:
-    """Reads the bounds of the masks of a COCO file's only image."""
     return lambda path: read_coco(path.parent / images, path, masks=True)[0].boxes.tolist()
 
 
 def refusals(path: Path) -> list[bool]:
-    """Whether the readers of single files refuse a file."""
     return [isinstance(outcome_of(read, path), str) for read in (read_image, xml, coco("."))]
 
 
 def under(folder: str, rows: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows whose patterns follow a folder or its beginning."""
     return {f"{folder}{pattern}": row for pattern, row in rows.items()}
 
 
@@ -196,7 +183,6 @@ EXPORTS: dict[str, Row | Rows] = {
 }
 
 NO_IMAGE = (image, "not an image, or damaged beyond recognition")
-
 MALFORMED: dict[str, Row | Rows] = {
     **dict.fromkeys(["images/broken.png", "images/unknown_compression_method.png"], NO_IMAGE),
     "images/decompression_bomb.gif": [(image, "decompression bomb"), (mask, "decompression bomb")],
@@ -227,8 +213,6 @@ Change = str | bytes | Mapping[str, Any] | Callable[[Path], object]
 
 
 def made(reader: str, change: Change, **options: Any) -> Read:
-    """Reads the valid layout of a reader after a change."""
-
     def read(folder: Path) -> list[Any]:
         READERS[reader].write(folder)
         file = folder / READERS[reader].file
@@ -244,8 +228,6 @@ def made(reader: str, change: Change, **options: Any) -> Read:
 
 
 def image_of(content: bytes, read: Read = image) -> Read:
-    """Reads a file with this content as an image, or as a mask."""
-
     def read_content(folder: Path) -> Any:
         (folder / "a.png").write_bytes(content)
         return read(folder / "a.png")
@@ -254,17 +236,14 @@ def image_of(content: bytes, read: Read = image) -> Read:
 
 
 def gone(name: str) -> Callable[[Path], object]:
-    """Deletes a file."""
     return lambda folder: (folder / name).unlink()
 
 
 def all_of(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
-    """Several changes, one after the other; none: the layout as it is."""
     return lambda folder: [change(folder) for change in changes]
 
 
 def saved(name: str, like: str) -> Callable[[Path], object]:
-    """Saves an image of the layout again, under another name."""
     return lambda folder: Image.open(folder / like).save(folder / name)
 
 
@@ -273,7 +252,6 @@ Case = tuple[Any, Any] | tuple[Any, Any, Mapping[str, Any]]
 
 
 def rows(reader: str, cases: Sequence[Case]) -> list[Row]:
-    """The rows of a reader."""
     return [
         (made(reader, change, **dict(*options)), outcome)
         for changes, outcome, *options in cases
@@ -282,7 +260,6 @@ def rows(reader: str, cases: Sequence[Case]) -> list[Row]:
 
 
 def box_xml(xmin: Any = 1, name: str = "cat", extra: str = "") -> str:
-    """An annotation with one object."""
     return annotation_xml(object_xml((name, xmin, 1, 2, 2), extra))
 
 
@@ -302,7 +279,6 @@ NO_XML = ["<annotation><object>", "", '<?xml version="1.0" encoding="klingon"?><
 NO_NAMES = ["../a", "..\\a", "/etc/passwd", "sub/a", "../../JPEGImages/a", "a.jpg"]
 ABSENT_NAMES = ["..", "a\0", "\x1b[2J", "x" * 5000]
 NO_TEXT = ["two\nlines", "\u202etac", "\x9b2J", "a\u2028b"]
-
 NUMBERED = "expected names only, one a line, got '"
 VOC_XML: list[Case] = [
     (NO_XML, "a.xml: not a readable XML file"),

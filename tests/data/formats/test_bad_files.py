@@ -7,20 +7,18 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.formats.coco import read_coco, read_coco_masks
+from detseg.data.formats.coco import read_coco
 from detseg.structures import Sample
 from tests.data.formats.bad_files import MADE, SHARED, Read, contents, outcome_of
-from tests.data.formats.readers import READERS
+from tests.data.formats.layouts import READERS
 from tests.fuzz.campaign import limited_memory, limited_time
 from tests.shared_data import shared_data
 
 
 def shared_files() -> list[str]:
-    """All files of the two collections, relative to the shared data; none where it is absent."""
     try:
         roots = [shared_data(name) for name in ("formats", "malformed")]
     except pytest.skip.Exception:
@@ -94,11 +92,3 @@ def test_coco_files_whose_images_are_written_beside_them(tmp_path: Path) -> None
     cats = read("padilla_coco_annotation_id_0_category_id_0.JSON")  # ids of 0 are ids
     assert [cats[k].boxes.tolist() for k in (0, 1)] == [[[1, 49, 341, 499]], []]
     assert cats[5].boxes.tolist() == [[170, 44, 459, 251], [72, 123, 387, 334]]
-
-
-def test_regions_of_coco_as_a_label_map() -> None:
-    folder = shared_data("formats", "coco_dataset", "coco_stuff")
-    dataset = read_coco_masks(folder / "images" / "train", folder / "annotations" / "stuff_train.json")
-    expected = np.zeros((5, 10), dtype=np.uint8)
-    expected[:, [2, 3, 5, 6]] = 255  # a crowd counts nowhere
-    assert np.array_equal(dataset.semantic(0), expected)

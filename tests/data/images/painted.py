@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from detseg.data.augment.item import AugmentItem, BoxArray, InstanceLayers
+from detseg.data.augment.geometry import AugmentItem, BoxArray, InstanceLayers
 from detseg.errors import DataError
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array
@@ -49,7 +49,6 @@ def save_turned(path: Path, upright: UInt8Array, orientation: int, **options: An
 def painted(
     hw: tuple[int, int], *boxes: tuple[int, int, int, int], color: tuple[int, int, int] = WHITE, label: int = 0
 ) -> AugmentItem:
-    """A black image with filled rectangles and their boxes."""
     image = np.zeros((*hw, 3), dtype=np.uint8)
     for x1, y1, x2, y2 in boxes:
         image[y1:y2, x1:x2] = color
@@ -106,21 +105,18 @@ def ellipses(hw: tuple[int, int], seed: int, base: int = 0) -> AugmentItem:
 
 
 def with_masks(item: AugmentItem, masks: BoolArray) -> AugmentItem:
-    """With (N, H, W) bool masks for its N objects, and their bounds for boxes; without those that have no pixel."""
     layers = InstanceLayers.from_run_lengths(InstanceMasks.from_dense(masks))
     areas, boxes = layers.measure()
     return replace(item, boxes=boxes, masks=layers).select(areas > 0)
 
 
 def dense_masks(item: AugmentItem) -> BoolArray:
-    """(N, H, W) bool, the masks of an image in full."""
     assert item.masks is not None
     masks = [item.masks.mask(row) for row in range(len(item.masks))]
     return np.array(masks, dtype=np.bool_).reshape(-1, *item.hw)
 
 
 def assert_bounds_of_masks(item: AugmentItem) -> BoolArray:
-    """The boxes are the bounds of the masks; → (N, H, W) bool masks in full."""
     dense = dense_masks(item)
     assert item.boxes.tolist() == [edges(mask) for mask in dense]
     return dense
@@ -167,8 +163,7 @@ class PaintedSource:
 
     def __init__(self, num: int, broken: int | None = None) -> None:
         self.classes = ClassTable(tuple(f"class{i}" for i in range(num)))
-        self.num = num
-        self.broken = broken
+        self.num, self.broken = num, broken
 
     def __len__(self) -> int:
         return self.num
@@ -181,26 +176,16 @@ class PaintedSource:
         num = 0 if index % 3 == 0 else 4
         corner, size = rng.uniform(0, 30, (num, 2)), rng.uniform(4, 10, (num, 2))
         boxes: BoxArray = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-        return Sample(
-            index=index,
-            image_id=self.image_id(index),
-            path=f"{index}.jpg",
-            image=rng.integers(0, 256, (*hw, 3), dtype=np.uint8),
-            boxes=boxes,
-            labels=np.full(num, index, dtype=np.int64),
-            ignore=rng.random(num) < 0.5,
-        )
+        image, labels = rng.integers(0, 256, (*hw, 3), dtype=np.uint8), np.full(num, index, dtype=np.int64)
+        return Sample(index, self.image_id(index), f"{index}.jpg", image, boxes, labels, rng.random(num) < 0.5)
 
     def image_id(self, index: int) -> int:
-        """Ids that are not the positions."""
         return 1000 + index
 
     def annotations(self, index: int) -> ImageAnnotations:
-        """The same boxes, as evaluation sees them."""
-        sample = self[index]
+        sample, no = self[index], np.zeros(len(self[index].labels), dtype=bool)
         boxes = sample.boxes.astype(np.float64)
-        no = np.zeros(len(boxes), dtype=bool)
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        area = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
         return ImageAnnotations(boxes, sample.labels, crowd=sample.ignore, difficult=no, truncated=no, area=area)
 
 

@@ -12,14 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from detseg.config.schema.data import AugmentationConfig
 from detseg.data.formats.mask_folder import read_mask_folder
-from detseg.data.images.read import read_image, read_image_hw, read_orientation
+from detseg.data.formats.voc import read_voc
+from detseg.data.images.read import read_image, read_image_hw
+from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError
 from tests.data.formats.bad_files import mask
-from tests.data.images.painted import save_turned
+from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
+from tests.data.images.painted import bounds, save_turned
 from tests.fuzz.mutator import put_together
 
-READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, read_orientation, mask])
+READERS = pytest.mark.parametrize("read", [read_image, read_image_hw, mask])
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -30,27 +34,49 @@ def test_orientation_is_applied_once(tmp_path: Path, suffix: str, orientation: i
     best = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}
     path = save_turned(tmp_path / f"a.{suffix}", pixels, orientation, **best.get(suffix, {}))
     image = read_image(path)
-    assert image.shape == (24, 40, 3)
-    assert image.dtype == np.uint8
-    assert image.flags.writeable
-    assert image.flags.c_contiguous
+    assert (image.shape, image.dtype, image.flags.writeable, image.flags.c_contiguous) == (
+        (24, 40, 3),
+        np.uint8,
+        True,
+        True,
+    )
     assert np.abs(image.astype(int) - pixels).mean() < 3  # JPEG smears the borders of the quarters
     assert read_image_hw(path) == (24, 40)
-    assert read_orientation(path) == orientation
     with Image.open(path) as reference:
         np.testing.assert_array_equal(image, np.asarray(ImageOps.exif_transpose(reference)))
 
 
+def test_turned_photographs_are_upright_with_their_boxes_in_training_and_evaluation(tmp_path: Path) -> None:
+    upright = np.zeros((40, 60, 3), dtype=np.uint8)
+    upright[6:14, 9:30] = 255  # nowhere near the middle, so that the box moves with each of the orientations
+    stems = [f"turned{orientation}" for orientation in range(1, 9)]
+    xml = annotation_xml(object_xml(("white", 10, 7, 30, 14)), size_wh=(60, 40))
+    write_voc(tmp_path, {"train": "\n".join(stems)}, dict.fromkeys(stems, xml))
+    for orientation, stem in enumerate(stems, start=1):
+        save_turned(tmp_path / "JPEGImages" / f"{stem}.jpg", upright, orientation, quality=100, subsampling=0)
+    dataset = read_voc(tmp_path, "train")
+    for index in range(8):
+        assert dataset[index].boxes.tolist() == [[9, 6, 30, 14]]
+        assert np.abs(dataset[index].image.astype(int) - dataset[0].image).max() < 25  # JPEG's rounding
+    evaluation = eval_loader(dataset, input_hw=(64, 96), batch_size=4, num_workers=0)
+    plain = AugmentationConfig(horizontal_flip=0.0)
+    training = train_loader(dataset, plain, input_hw=(64, 96), batch_size=4, num_workers=0, seed=0, max_epochs=1)
+    for loader in (evaluation, training):
+        seen: list[int] = []
+        for batch in loader:
+            for index, image, target in zip(batch.indices, batch.images, batch.targets, strict=True):
+                assert target.boxes.shape == (1, 4)  # JPEG and the zoom blur the edges of the white
+                np.testing.assert_allclose(target.boxes[0], bounds(image.permute(1, 2, 0).numpy()), atol=1.5)
+                seen.append(index)
+        assert sorted(seen) == list(range(8))
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_grey_keeps_its_upper_bits(tmp_path: Path, suffix: str) -> None:
-    grey = np.array([[0, 255, 256, 65535], [512, 32768, 1000, 257]], dtype=np.uint16)
-    path = tmp_path / f"a.{suffix}"
-    if suffix == "pgm":
-        path.write_bytes(b"P5 4 2 65535\n" + grey.astype(">u2").tobytes())
-    else:
-        Image.fromarray(grey).save(path)
-    expected = [[0, 0, 1, 255], [2, 128, 3, 1]]
-    assert read_image(path).tolist() == [[[v, v, v] for v in row] for row in expected]
+    Image.fromarray(np.array([[0, 255, 256, 65535, 512, 32768, 1000, 257]], dtype=np.uint16)).save(
+        tmp_path / f"a.{suffix}"
+    )
+    assert read_image(tmp_path / f"a.{suffix}").tolist() == [[[v, v, v] for v in (0, 0, 1, 255, 2, 128, 3, 1)]]
 
 
 def test_palettes_and_transparency_become_rgb_and_floats_are_refused(tmp_path: Path) -> None:
@@ -125,8 +151,7 @@ def test_no_program_is_run_for_an_image(
 @READERS
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
 def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -> None:
-    kinds = ("TGA", "PCX", "ICO", "SGI")
-    for kind in kinds:
+    for kind in (kinds := ("TGA", "PCX", "ICO", "SGI")):
         Image.new("RGB", (16, 16)).save(tmp_path / f"{kind}.png", format=kind)
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "link.png").symlink_to("pipe.png")

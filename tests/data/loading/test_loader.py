@@ -1,9 +1,10 @@
-"""Loaders: one sample stream for any number of workers, and errors that arrive as one line."""
+"""Loaders: which images come in which batch, one stream for any number of workers, errors that arrive as one line."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ from detseg.data.loading.examples import EvalDataset, TrainDataset, collate
 from detseg.data.loading.loader import BatchLoader, TrainLoader, eval_loader, train_loader
 from detseg.data.loading.sampling import EpochBatchSampler, SampleRequest
 from detseg.errors import DataError
+from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import Batch
 from tests.data.images.painted import LabeledSource, PaintedSource, letterboxed_labels
 
@@ -51,10 +53,8 @@ def error_of(loader: BatchLoader) -> BaseException:
     raise AssertionError("no error")
 
 
-def make_loader(
-    num_workers: int, source: PaintedSource | None = None, config: AugmentationConfig = CONFIG
-) -> TrainLoader:
-    options = {"batch_size": 4, "num_workers": num_workers, "seed": 3, "max_epochs": 10}
+def make_loader(workers: int, source: PaintedSource | None = None, config: AugmentationConfig = CONFIG) -> TrainLoader:
+    options = {"batch_size": 4, "num_workers": workers, "seed": 3, "max_epochs": 10}
     return train_loader(source or PaintedSource(40), config, input_hw=(64, 96), **options)
 
 
@@ -95,21 +95,14 @@ def test_images_that_do_not_make_a_batch() -> None:
 def test_a_training_batch_keeps_the_contract() -> None:
     for batch in make_loader(0):
         assert isinstance(batch, Batch)  # BoxTargets and Batch check types and shapes themselves
-        assert batch.semantic is None
         assert batch.images.is_contiguous()
-        assert [len(batch.targets), len(batch.indices), len(batch.letterboxes)] == [4, 4, 0]
-        height, width = batch.images.shape[2:]
-        for target in batch.targets:
-            assert (target.boxes >= 0).all()
-            assert (target.boxes[:, 2:] <= torch.tensor([width, height])).all()
-            assert (target.boxes[:, 2:] > target.boxes[:, :2]).all()
+        limit = torch.tensor(batch.images.shape[:1:-1])
+        for boxes in (target.boxes for target in batch.targets):
+            assert ((boxes[:, :2] >= 0) & (boxes[:, 2:] > boxes[:, :2]) & (boxes[:, 2:] <= limit)).all()
     for batch in make_loader(0, LabeledSource(24), SEMANTIC):
         assert isinstance(batch, Batch)
         assert batch.semantic is not None
-        values = set(np.unique(batch.semantic.numpy()).tolist())
-        assert values <= {*range(24), 255}
-        assert len(values) > 10
-        assert [len(target) for target in batch.targets] == [0] * 4
+        assert 10 < len(values := set(np.unique(batch.semantic.numpy()).tolist())) <= len(values & {*range(24), 255})
 
 
 @pytest.mark.parametrize("source", [PaintedSource(10), LabeledSource(10)])
@@ -120,8 +113,7 @@ def test_evaluation_batches_lead_back_to_the_original_annotations(source: Painte
             sample = source[index]
             letterbox, targets = batch.letterboxes[row], batch.targets[row]
             np.testing.assert_array_equal(batch.images[row].permute(1, 2, 0).numpy(), letterbox.apply(sample.image))
-            original = letterbox.boxes_to_original(targets.boxes).numpy()
-            np.testing.assert_allclose(original, sample.boxes, atol=1e-4)
+            np.testing.assert_allclose(letterbox.boxes_to_original(targets.boxes), sample.boxes, atol=1e-4)
             assert targets.labels.tolist() == sample.labels.tolist()
             assert targets.ignore.tolist() == sample.ignore.tolist()
             assert batch.image_ids[row] == 1000 + index
@@ -160,11 +152,8 @@ def test_processes_divide_the_batches_of_an_evaluation_and_make_as_many_steps(
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_data_error_arrives_as_its_one_line(num_workers: int) -> None:
     source = PaintedSource(12, broken=7)
-    loaders = (
-        make_loader(num_workers, source),
-        eval_loader(source, input_hw=(32, 32), batch_size=4, num_workers=num_workers),
-    )
-    for loader in loaders:
+    evaluation = eval_loader(source, input_hw=(32, 32), batch_size=4, num_workers=num_workers)
+    for loader in (make_loader(num_workers, source), evaluation):
         error = error_of(loader)
         assert isinstance(error, DataError)
         assert str(error) == "7.jpg: the image cannot be read"
@@ -183,3 +172,89 @@ def test_a_long_name_of_the_temporary_folder_is_an_error_and_no_hang(monkeypatch
     monkeypatch.setattr(tempfile, "tempdir", "/tmp/" + 80 * "x")
     with pytest.raises(DataError, match=r"longer name than the 75 bytes .* set TMPDIR to a shorter one"):
         make_loader(1, PaintedSource(4))
+
+
+def epoch_of(sampler: EpochBatchSampler, epoch: int) -> list[list[SampleRequest]]:
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def indices(batches: list[list[SampleRequest]]) -> list[list[int]]:
+    return [[request.index for request in batch] for batch in batches]
+
+
+def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
+    sampler = EpochBatchSampler(35, 5, 0, (64, 64))
+    first, second = (list(itertools.chain(*indices(epoch_of(sampler, epoch)))) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(35))
+    assert first != second
+    assert indices(epoch_of(sampler, 0)) == [first[i : i + 5] for i in range(0, 35, 5)]
+    other_seed = EpochBatchSampler(35, 5, 1, (64, 64))
+    assert list(itertools.chain(*indices(epoch_of(other_seed, 0)))) != first
+
+
+@pytest.mark.parametrize(
+    ("num_samples", "batch_size", "world_size", "lengths"),
+    # Of 3 and 5 images there are fewer than a global batch.
+    [(8, 4, 1, [4, 4]), (9, 4, 1, [4, 4, 4]), (3, 4, 1, [3]), (3, 1, 1, [1] * 3), (17, 4, 2, [4] * 3), (5, 4, 2, [3])],
+)
+def test_batches_are_whole_and_the_last_is_filled_up_from_the_beginning_of_the_epoch(
+    num_samples: int, batch_size: int, world_size: int, lengths: list[int]
+) -> None:
+    given = (num_samples, batch_size, 0, (64, 64))
+    group = [EpochBatchSampler(*given, rank=rank, world_size=world_size) for rank in range(world_size)]
+    parts = [indices(epoch_of(sampler, 2)) for sampler in group]
+    assert [len(batch) for batch in parts[0]] == lengths
+    assert len(group[0]) == len(lengths)
+    order = [index for batches in zip(*parts, strict=True) for batch in batches for index in batch]
+    assert sorted(order[:num_samples]) == list(range(num_samples))
+    assert order[num_samples:] == order[: len(order) - num_samples]
+
+
+def test_a_resumed_run_gets_what_is_left_of_its_epoch() -> None:
+    whole, resumed = (EpochBatchSampler(10, 2, 0, (64, 64), multi_scale=(0.5, 2.0)) for _ in range(2))
+    resumed.begin_at(epoch=3, num_batches=2)
+    assert len(resumed) == 5
+    for epoch, done in ((2, 0), (3, 2), (4, 0), (3, 2)):
+        assert epoch_of(resumed, epoch) == epoch_of(whole, epoch)[done:]
+        assert resumed.num_done == done
+    resumed.begin_at(epoch=3, num_batches=5)
+    assert epoch_of(resumed, 3) == []
+
+
+def test_fewer_images_than_processes() -> None:
+    with pytest.raises(ValueError, match="each of 4 processes, got 3"):
+        EpochBatchSampler(3, 2, 0, (64, 64), world_size=4)
+
+
+def test_sizes_of_batches() -> None:
+    sampler = EpochBatchSampler(400, 2, 0, (320, 640), multi_scale=(0.5, 1.5))
+    sizes = [{(request.height, request.width) for request in batch} for batch in epoch_of(sampler, 0)]
+    assert {len(of_batch) for of_batch in sizes} == {1}
+    heights, widths = zip(*set().union(*sizes), strict=True)
+    assert set(heights) == set(range(160, 481, 32))
+    assert all(width % 32 == 0 and abs(width - 2 * height) <= 32 for height, width in zip(heights, widths, strict=True))
+    assert sizes != [{(request.height, request.width) for request in batch} for batch in epoch_of(sampler, 1)]
+    tiny = EpochBatchSampler(4, 2, 0, (32, 32), multi_scale=(0.1, 0.2))
+    assert {(r.height, r.width) for batch in tiny for r in batch} == {(32, 32)}
+
+
+def test_plain_epochs_at_the_end_and_the_order_of_the_data_set() -> None:
+    sampler = EpochBatchSampler(6, 4, 0, (64, 96), no_mosaic_from_epoch=3, shuffle=False)
+    for epoch, mix in ((2, True), (3, False)):
+        expected = [[SampleRequest(epoch, k, 64, 96, mix) for k in batch] for batch in ([0, 1, 2, 3], [4, 5, 0, 1])]
+        assert epoch_of(sampler, epoch) == expected
+
+
+def test_the_epoch_is_fixed_when_iteration_begins() -> None:
+    sampler = EpochBatchSampler(8, 4, 0, (64, 64))
+    running = iter(sampler)
+    sampler.set_epoch(1)
+    assert {request.epoch for batch in running for request in batch} == {0}
+    assert sampler.sampler is sampler  # where Lightning looks for set_epoch
+
+
+def test_streams_do_not_repeat_each_other() -> None:
+    keys = itertools.product(Stream, (0, 1, 2**40), range(3), range(3))
+    draws = [random_stream(stream, seed, epoch, index).integers(2**62) for stream, seed, epoch, index in keys]
+    assert len(set(draws)) == len(draws)
