@@ -171,25 +171,15 @@ def test_drawings_have_the_size_of_the_image_and_files_can_be_read(tmp_path: Pat
     assert Image.open(io.BytesIO(wide)).size == (1200, 480)
 
 
-class Recorder(ImageShow.Viewer):
-    """A viewer that keeps what it is to show."""
-
-    def __init__(self) -> None:
-        self.shown: list[Image.Image] = []
-
-    def show(self, image: Image.Image, **options: Any) -> int:
-        """Called by Pillow."""
-        self.shown.append(image)
-        return 1
-
-
-def test_show_hands_the_drawing_to_pillows_viewer() -> None:
-    recorder = Recorder()
-    ImageShow.register(recorder, 0)
+def test_show_hands_the_drawing_to_pillows_viewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[Image.Image] = []
+    monkeypatch.setattr(ImageShow, "show", lambda image: shown.append(image) is None)
     found().show()
     segmentation().show()
-    recorder.show = lambda image, **options: 0  # type: ignore[method-assign]  # the next viewer's turn
-    assert [image.size[0] for image in recorder.shown] == [480, 480]
+    assert [image.size[0] for image in shown] == [480, 480]
+    monkeypatch.setattr(ImageShow, "show", lambda image: False)
+    with pytest.raises(DetsegError, match="there is no program to show an image here; write it to a file"):
+        found().show()
 
 
 def test_a_map_has_areas_masks_and_a_palette(tmp_path: Path) -> None:
