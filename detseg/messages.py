@@ -1,15 +1,30 @@
-"""How values, names and near misses stand in messages: on one line, safe for a terminal, and not too long.
+"""Messages: how values, names and near misses stand in them, and the console that shows them.
 
 What a message repeats comes from the user's files and may hold anything: line breaks that look like a second message,
-escape sequences that move the cursor, a megabyte of text.
+escape sequences that move the cursor, a megabyte of text. It stands there on one line, safe for a terminal, and cut.
+
+Library code logs to ``logging.getLogger("detseg")`` and never prints; whoever owns the process decides where messages
+go. The commands, and a training or evaluation called from Python where nobody has set up logging, show them on one
+console for messages and progress bars, so that neither erases the other.
 """
 
 from __future__ import annotations
 
 import difflib
+import io
 import json
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+logger = logging.getLogger("detseg")
+
+console = Console(markup=False, emoji=False, highlight=False)
+"""Writes to standard output, whatever that is at the time."""
 
 _MAX_LINE = 4000
 _MAX_ERROR = 300
@@ -76,3 +91,39 @@ def _escaped(text: str) -> str:
 
 def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+class ConsoleHandler(logging.Handler):
+    """Prints each message on ``console``; warnings stand out."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record; lines are not wrapped, so that they can be copied."""
+        warns = record.levelno >= logging.WARNING
+        text = f"warning: {record.getMessage()}" if warns else record.getMessage()
+        console.print(Text(text, style="bold yellow" if warns else ""), soft_wrap=True)
+
+
+@contextmanager
+def messages_on_console() -> Iterator[None]:
+    """Messages are shown on ``console`` within the block, unless logging was set up to show them already."""
+    if logger.handlers or (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)):
+        yield
+        return
+    handler, level, propagate = ConsoleHandler(), logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # a handler of the root logger would show them twice
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+def rendered(table: RenderableType) -> str:
+    """What rich would show on ``console``, as plain text at least 80 columns wide."""
+    page = Console(width=max(80, console.width), file=io.StringIO(), markup=False, emoji=False)
+    with page.capture() as text:
+        page.print(table)
+    return text.get().rstrip("\n")

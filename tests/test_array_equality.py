@@ -28,14 +28,6 @@ def records() -> Iterator[type[Any]]:
 def test_records_of_arrays_have_no_equality_of_their_own() -> None:
     array = re.compile(r"Array\b|Tensor\b|Matrix\b")
     found = {kind for kind in records() if any(array.search(str(hint)) for hint in kind.__annotations__.values())}
-    assert {kind.__name__ for kind in found} >= {
-        "PackedAnnotations",
-        "Sample",
-        "Batch",
-        "Detections",
-        "DetectorOutput",
-        "AugmentItem",
-        "BatchObjects",
-        "AnchorOutputs",
-    }
+    some = "PackedAnnotations Sample Batch Detections DetectorOutput AugmentItem BatchObjects AnchorOutputs"
+    assert {kind.__name__ for kind in found} >= set(some.split())
     assert [kind for kind in found if kind.__eq__ is not object.__eq__ or kind.__hash__ is not object.__hash__] == []

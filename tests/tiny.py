@@ -28,14 +28,14 @@ _COLORS = {"blue": (40, 60, 230), "red": (230, 40, 40), "yellow": (235, 225, 40)
 
 
 def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
-    """A VOC folder of dark pictures of several sizes, each with up to two coloured rectangles; the class is the colour.
+    """A VOC folder of dark images of several sizes, each with up to two coloured rectangles; the class is the colour.
 
-    Every fifth object is difficult, and void in the masks; the last picture of a split has no object.
+    Every fifth object is difficult, and void in the masks; the last image of a split has no object.
 
     Args:
         root: the folder.
-        counts: pictures by split.
-        seed: another seed gives other pictures.
+        counts: images by split.
+        seed: another seed gives other images.
     """
     for name in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation", "JPEGImages", "SegmentationClass"):
         (root / name).mkdir(parents=True, exist_ok=True)
@@ -67,13 +67,13 @@ def write_colors(root: Path, counts: dict[str, int] | None = None, seed: int = 0
 
 
 def write_ellipses(root: Path, counts: dict[str, int] | None = None, seed: int = 0) -> Path:
-    """A COCO folder of dark pictures of several sizes, each with up to two coloured ellipses and their masks; the class
+    """A COCO folder of dark images of several sizes, each with up to two coloured ellipses and their masks; the class
     is the colour.
 
     Args:
         root: the folder.
-        counts: pictures by split, which is the name of the folder.
-        seed: another seed gives other pictures.
+        counts: images by split, which is the name of the folder.
+        seed: another seed gives other images.
     """
     rng = np.random.default_rng(seed)
     writer = CocoWriter(root, CLASSES)
@@ -99,27 +99,15 @@ def write_ellipses(root: Path, counts: dict[str, int] | None = None, seed: int =
 
 def write_config(path: Path, data_root: Path) -> Path:
     """A configuration file that learns ``write_colors`` in seconds, in the main process and in float32."""
+    data = {"name": "voc", "root": str(data_root), "classes": list(CLASSES), "image_size": 64}
+    average = {"ema_decay": 0.8, "ema_warmup_steps": 4}
+    epochs = {"max_epochs": 16, "validate_every": 5, "num_previews": 2}
     settings = {
         "model": {"backbone": {"width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn", "channels": 32}},
-        "data": {
-            "name": "voc",
-            "root": str(data_root),
-            "classes": list(CLASSES),
-            "image_size": 64,
-            "batch_size": 2,
-            "num_workers": 0,
-        },
+        "data": data | {"batch_size": 2, "num_workers": 0},
         "optimizer": {"name": "adamw", "lr": 0.005},
         "schedule": {"name": "cosine", "warmup_epochs": 1.0},
-        "trainer": {
-            "accelerator": "cpu",
-            "max_epochs": 16,
-            "precision": "float32",
-            "ema_decay": 0.8,
-            "ema_warmup_steps": 4,
-            "validate_every": 5,
-            "num_previews": 2,
-        },
+        "trainer": {"accelerator": "cpu", "precision": "float32"} | average | epochs,
     }
     path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
@@ -139,18 +127,13 @@ def write_segmentation_config(path: Path, data_root: Path) -> Path:
 def write_instance_config(path: Path, data_root: Path) -> Path:
     """A configuration file that learns ``write_ellipses`` in seconds: a small Mask R-CNN."""
     settings = yaml.safe_load(write_config(path, data_root).read_text(encoding="utf-8"))
+    in_training = {"batch_size_per_image": 64, "pre_nms_top_n_train": 100, "post_nms_top_n_train": 64}
     settings["model"] = {
         "name": "mask_rcnn",
         "backbone": {"name": "csp_nano", "width": 0.125, "depth": 0.1},
         "neck": {"channels": 32},
-        "rpn": {
-            "anchor_sizes": [[16], [24], [32], [48], [64]],
-            "batch_size_per_image": 64,
-            "pre_nms_top_n_train": 100,
-            "post_nms_top_n_train": 64,
-            "pre_nms_top_n": 100,
-            "post_nms_top_n": 32,
-        },
+        "rpn": in_training
+        | {"anchor_sizes": [[16], [24], [32], [48], [64]], "pre_nms_top_n": 100, "post_nms_top_n": 32},
         "roi_heads": {"hidden": 64, "batch_size_per_image": 32},
         "mask": {"channels": 16, "convolutions": 1},
     }

@@ -18,9 +18,8 @@ from typing import NoReturn
 
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.console import messages_on_console
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
-from detseg.messages import did_you_mean, printable
+from detseg.messages import did_you_mean, messages_on_console, printable
 
 
 class ToolParser(argparse.ArgumentParser):

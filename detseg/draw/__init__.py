@@ -7,12 +7,11 @@ what is passed in is never changed.
 from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes
-from detseg.draw.colors import Color, class_color, class_colors
+from detseg.draw.classes import Color, class_color, class_colors
 from detseg.draw.images import (
     can_be_written,
     contact_sheet,
     draw_legend,
-    enlargement,
     write_image,
     write_index_png,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "draw_boxes",
     "draw_legend",
     "draw_semantic",
-    "enlargement",
     "paint_instances",
     "write_image",
     "write_index_png",

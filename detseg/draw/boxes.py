@@ -9,10 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from detseg.draw.colors import Color, class_color, class_colors
+from detseg.draw.classes import Color, Strip, class_color, class_colors
 from detseg.draw.images import check_image, enlarged
 from detseg.draw.masks import paint_instances
-from detseg.draw.text import Strip
 from detseg.structures import InstanceMasks, UInt8Array
 
 _MOST_COVERED = 0.25
@@ -39,8 +38,7 @@ def draw_boxes(
         scores: (N,) in [0, 1], drawn from low to high so that the best lie on top; None: drawn in the order given.
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``; names then
             are left out if they would cover more than a quarter of the picture.
-        scale: how many times as large the picture is, at least 1; None: ``enlargement``, which leaves all but small
-            images as they are.
+        scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB.

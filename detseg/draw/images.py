@@ -14,46 +14,33 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from detseg.atomic_write import write_errors
-from detseg.draw.colors import Color
-from detseg.draw.text import Strip
+from detseg.draw.classes import Color, Strip
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
 _WORTH_A_LOOK = 480
 """Pixels of the longer side below which names and lines are hard to read."""
 
+_CELL_SIDE = 640
 _PAPER: Color = (255, 255, 255)
 _IGNORE_COLOR = (224, 224, 192)  # as VOC paints its void
 
 
 def check_image(image: UInt8Array) -> None:
-    """Refuse what is no picture.
-
-    Raises:
-        ValueError: ``image`` is not (H, W, 3) uint8.
-    """
+    """ValueError for what is not (H, W, 3) uint8."""
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image: expected uint8 of shape (H, W, 3), got {image.dtype} of shape {image.shape}")
 
 
 def check_labels(labels: UInt8Array) -> None:
-    """Refuse what is no label map.
-
-    Raises:
-        ValueError: ``labels`` is not (H, W) uint8.
-    """
+    """ValueError for what is not (H, W) uint8."""
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(f"labels: expected uint8 of shape (H, W), got {labels.dtype} of shape {labels.shape}")
 
 
-def enlargement(hw: tuple[int, int]) -> int:
-    """How many times larger an image of height and width ``hw`` pixels is drawn: 1, unless it is small; 16 at most."""
-    return min(max(round(_WORTH_A_LOOK / max(*hw, 1)), 1), 16)
-
-
 def enlarged(image: UInt8Array, scale: int | None) -> UInt8Array:
-    """A copy of an image ``scale`` times as large; None: ``enlargement``."""
+    """A copy of an image ``scale`` times as large; None: only small ones are enlarged, 16 times at most."""
     height, width, _ = image.shape
-    scale = enlargement((height, width)) if scale is None else scale
+    scale = min(max(round(_WORTH_A_LOOK / max(height, width, 1)), 1), 16) if scale is None else scale
     if scale == 1 or not image.size:
         return image.copy()
     return np.asarray(cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
@@ -100,30 +87,27 @@ def contact_sheet(
     columns: int,
     titles: Sequence[str] = (),
     legend: Sequence[tuple[str, str, Color]] = (),
-    max_side: int = 640,
 ) -> UInt8Array:
     """Many pictures on one, row by row, in cells of the size of the largest.
 
     Args:
-        images: at least one (H, W, 3) uint8 RGB; sizes may differ, smaller ones are centred in their cells.
+        images: at least one (H, W, 3) uint8 RGB; sizes may differ, smaller ones are centred in their cells, and those
+            whose longer side has more than 640 pixels are scaled down to them.
         columns: pictures in a row, at least 1.
         titles: above the columns, from left to right; a sheet of fewer columns takes the first ones.
         legend: below the sheet, see ``draw_legend``.
-        max_side: larger pictures are scaled down to this many pixels of their longer side, at least 8.
 
     Returns:
         (H, W, 3) uint8 RGB; fewer pictures than ``columns`` make one shorter row.
 
     Raises:
-        ValueError: no images, one that is not (H, W, 3) uint8, or a size below its minimum.
+        ValueError: no images, one that is not (H, W, 3) uint8, or no columns.
     """
-    if not images or columns < 1 or max_side < 8:
-        raise ValueError(
-            f"expected images, columns >= 1 and max_side >= 8, got {len(images)} images, {columns} and {max_side}"
-        )
+    if not images or columns < 1:
+        raise ValueError(f"expected images and columns >= 1, got {len(images)} images and {columns}")
     for image in images:
         check_image(image)
-    shown = [_shrunk(image, max_side) for image in images]
+    shown = [_shrunk(image) for image in images]
     height, width = max(image.shape[0] for image in shown), max(image.shape[1] for image in shown)
     columns, gap = min(columns, len(images)), max(2, max(height, width) // 80)
     letters_hw = (height * 3 // 2, width * 3 // 2)
@@ -142,8 +126,8 @@ def contact_sheet(
     return draw_legend(np.array(canvas), legend, letters_hw)
 
 
-def _shrunk(image: UInt8Array, max_side: int) -> UInt8Array:
-    scale = max_side / max(image.shape[:2])
+def _shrunk(image: UInt8Array) -> UInt8Array:
+    scale = _CELL_SIDE / max(image.shape[:2])
     if scale >= 1:
         return image
     wh = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))

@@ -12,11 +12,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.draw.colors import Color, class_color, class_colors
+from detseg.draw.classes import Color, class_color, class_colors
 from detseg.draw.images import check_image, check_labels, enlarged
 from detseg.structures import IGNORE_LABEL, BoolArray, InstanceMasks, UInt8Array
 
-_OPACITY = 0.45
+_OPACITY = 0.45  # of the masks of objects; that of label maps is 0.5
 _BLOCK_ROWS = 256  # mixed at a time, so that no second picture of colours is needed
 _SHADES = (1.0, 0.55, 1.45, 0.8)  # brightness of the objects of a class in turn
 
@@ -44,11 +44,7 @@ def paint_instances(
     check_image(image)
     if len(masks) != len(colors):
         raise ValueError(f"masks: expected one for each of {len(colors)} labels, got {len(masks)}")
-    if masks.hw != image.shape[:2]:
-        raise ValueError(
-            f"masks: expected the size of the image, height {image.shape[0]} and width {image.shape[1]}, got "
-            f"{masks.hw[0]} and {masks.hw[1]}"
-        )
+    _check_size("masks", masks.hw, image)
     picture = enlarged(image, scale)
     owners = _repeated(_owners(masks), picture.shape[0] // image.shape[0])
     line = max(1, round(math.sqrt(owners.size) / 400))
@@ -64,9 +60,7 @@ def paint_instances(
     return picture
 
 
-def draw_semantic(
-    image: UInt8Array, labels: UInt8Array, names: Sequence[str], opacity: float = 0.5, scale: int | None = None
-) -> UInt8Array:
+def draw_semantic(image: UInt8Array, labels: UInt8Array, names: Sequence[str], scale: int | None = None) -> UInt8Array:
     """A copy of an image under the colours of its classes, with darker lines where classes meet.
 
     The lines grow with the picture; below about 400 pixels there are none, since they would hide what is thin.
@@ -75,24 +69,17 @@ def draw_semantic(
         image: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8; pixels of ``IGNORE_LABEL`` and of a class named ``background`` stay as they are.
         names: the name of each class, by label; empty: there is no background, and labels are of any number.
-        opacity: of the colours, from 0 (the image alone) to 1 (the colours alone).
         scale: see ``draw_boxes``.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB.
 
     Raises:
-        ValueError: wrong shape or dtype, sizes that differ, an opacity outside 0 to 1, or a label without a name.
+        ValueError: wrong shape or dtype, sizes that differ, or a label without a name.
     """
     check_image(image)
     check_labels(labels)
-    if labels.shape != image.shape[:2]:
-        raise ValueError(
-            f"labels: expected the size of the image, height {image.shape[0]} and width {image.shape[1]}, got "
-            f"{labels.shape[0]} and {labels.shape[1]}"
-        )
-    if not 0 <= opacity <= 1:
-        raise ValueError(f"opacity: expected a number from 0 to 1, got {opacity}")
+    _check_size("labels", labels.shape, image)
     table = np.array([class_color(label) for label in range(256)], dtype=np.uint8)
     if len(names):
         table[: len(names)] = class_colors(names)
@@ -102,12 +89,21 @@ def draw_semantic(
     shown = _repeated(labels, picture.shape[0] // image.shape[0])
     colors = table[shown]
     colors[_borders(shown, round(math.sqrt(shown.size) / 640))] //= 3
-    drawn = np.asarray(cv2.addWeighted(colors, opacity, picture, 1 - opacity, 0), dtype=np.uint8)
+    drawn = np.asarray(cv2.addWeighted(colors, 0.5, picture, 0.5, 0), dtype=np.uint8)
     plain = shown == IGNORE_LABEL
     if "background" in names:
         plain |= shown == names.index("background")
     drawn[plain] = picture[plain]
     return drawn
+
+
+def _check_size(what: str, hw: tuple[int, ...], image: UInt8Array) -> None:
+    (height, width), expected = hw, image.shape[:2]
+    if hw != expected:
+        raise ValueError(
+            f"{what}: expected the size of the image, height {expected[0]} and width {expected[1]}, got {height} and "
+            f"{width}"
+        )
 
 
 def _repeated(values: npt.NDArray[np.unsignedinteger], scale: int) -> npt.NDArray[np.unsignedinteger]:

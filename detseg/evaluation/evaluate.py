@@ -16,7 +16,6 @@ from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.console import console, messages_on_console, rendered
 from detseg.data.build import Split
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
@@ -25,7 +24,7 @@ from detseg.data.loading.loader import eval_loader, leave_if_starting
 from detseg.errors import CheckpointError, ClassTableError, ConfigError
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
-from detseg.messages import listed
+from detseg.messages import console, listed, messages_on_console, rendered
 from detseg.metrics.interface import Result
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float

@@ -11,6 +11,10 @@ from torch import nn
 _NETWORKS = ("backbone", "neck", "head", "auxiliary")
 """The parts of detectors and segmenters that compute maps from images or maps; not every model has all."""
 
+_VECTOR_BITS = {"AVX2": 256, "AVX512": 512}
+"""Bits of a CPU's vectors.  Unless they are set, torch 2.14 takes code for other vectors from its cache, which gives
+wrong numbers: that of AVX-512 on a CPU with AVX2 only."""
+
 _compiled: WeakSet[nn.Module] = WeakSet()
 """The networks that ``compile_networks`` was called for; torch has no public name that tells."""
 
@@ -21,10 +25,12 @@ def compile_networks(model: nn.Module) -> None:
     Training calls ``model.losses``, prediction ``model.predict``, not the model itself: compiling the model would do
     nothing there.
     """
+    bits = _VECTOR_BITS.get(torch.backends.cpu.get_cpu_capability())
+    options = None if bits is None else {"cpp.simdlen": bits}
     for name in _NETWORKS:
         network = getattr(model, name, None)
         if network is not None:
-            network.compile()
+            network.compile(options=options)
             _compiled.add(network)
 
 

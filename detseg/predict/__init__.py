@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.predict.load import find_device, load_predictor
-    from detseg.predict.predictor import ImagePredictor, Predictor, SegmentationPredictor
-    from detseg.predict.preprocess import ImageLike, to_array
+    from detseg.predict.predictor import ImageLike, ImagePredictor, Predictor, SegmentationPredictor, to_array
     from detseg.predict.results import Detections, SegmentationMap
 
 __all__ = [
@@ -31,20 +30,13 @@ EXPORT_FORMATS = ("coco", "voc", "yolo")
 
 
 def __getattr__(name: str) -> Any:
+    module: Any
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("Detections", "SegmentationMap"):
-        from detseg.predict import results
-
-        return getattr(results, name)
-    if name in ("ImagePredictor", "Predictor", "SegmentationPredictor"):
-        from detseg.predict import predictor
-
-        return getattr(predictor, name)
-    if name in ("ImageLike", "to_array"):
-        from detseg.predict import preprocess
-
-        return getattr(preprocess, name)
-    if name in ("find_device", "load_predictor"):
-        from detseg.predict import load
-
-        return getattr(load, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from detseg.predict import results as module
+    elif name in ("find_device", "load_predictor"):
+        from detseg.predict import load as module
+    else:
+        from detseg.predict import predictor as module
+    return getattr(module, name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ import numpy as np
 from rich.progress import track
 
 from detseg.atomic_write import atomic_write, write_errors, write_text
-from detseg.console import console, messages_on_console
 from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
 from detseg.data.formats.voc import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.data.formats.yolo_writer import write_yolo_boxes, write_yolo_polygons
@@ -22,7 +20,7 @@ from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, class_colors
 from detseg.errors import ConfigError, DataError
 from detseg.memory import MemoryErrors
-from detseg.messages import printable
+from detseg.messages import console, messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS
 from detseg.predict.predictor import ImagePredictor, Predictor
 from detseg.predict.results import Detections, SegmentationMap
@@ -50,13 +48,13 @@ def predict_files(
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Predict for every image, draw what is found, and write all of it in a form to go on with.
+    """Predict for every image; draw what is found, and write it in files for other programs.
 
     Args:
         predictor: of objects, or of the class of every pixel.
         sources: images and folders.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
-            Of a detector also for the files of ``formats``; of a segmentation model for ``masks/`` (labels as indexed
+            A detector's results have the files of ``formats``; a segmentation model's are ``masks/`` (labels as indexed
             PNGs, names and subfolders kept) and ``classes.json`` (what the labels are, and the pixels of each class in
             each image).
         tile: of a segmentation model: height and width of tiles, pixels; None: images are scaled to the input size.
@@ -84,7 +82,7 @@ def predict_files(
             errors.doing = f"predicting for {path}"
             try:
                 image = read_image(path)
-            except DataError as error:  # the others need not suffer
+            except DataError as error:  # the other images are done all the same
                 unreadable.append(error)
                 continue
             found = predictor(image, **tiling)
@@ -104,7 +102,7 @@ class DetectionOutput:
         out: the folder to write to.
         classes: the classes that may occur.
         formats: some of ``EXPORT_FORMATS``.
-        score_threshold: what the predictor leaves out, to be told.
+        score_threshold: of the predictor, for the last message.
 
     Raises:
         ConfigError: an unknown format.
@@ -138,7 +136,7 @@ class DetectionOutput:
         return [self._file(folder, image, suffix) for folder, suffix in kinds]
 
     def must_not_exist(self, images: Sequence[Path]) -> list[Path]:
-        """Files that are not to be written over without being asked to, since a person may have made them."""
+        """Files that are overwritten only on request, since a person may have made them."""
         names = [self.out / "classes.txt"] if "yolo" in self._formats else []
         return [file for image in images for file in self.files(image)] + names
 
@@ -157,7 +155,7 @@ class DetectionOutput:
             self._entries += found.to_coco(image_id)
             self._coco.add(image_id, image.as_posix(), hw)
         if "voc" in self._formats:
-            (path,) = (file for file in self.files(image) if file.suffix == ".xml")
+            path = self._file("annotations", image, ".xml")
             no = np.zeros(len(found), dtype=np.bool_)
             boxes = found.boxes.astype(np.float64)
             annotation = VocAnnotation(image.name, hw, tuple(found.names), boxes, difficult=no, truncated=no)
@@ -237,11 +235,7 @@ class LabelOutput:
 def _open_output(
     predictor: ImagePredictor[Any], out: Path, tiled: bool, formats: Sequence[str] | None
 ) -> DetectionOutput | LabelOutput:
-    """What writes for the kind of predictor.
-
-    Raises:
-        ConfigError: an option is not for it.
-    """
+    """What writes for the kind of predictor; ConfigError for an option of the other kind."""
     if isinstance(predictor, Predictor):
         if tiled:
             raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
@@ -277,11 +271,7 @@ def find_sources(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
 
 
 def _drawn_copies(images: list[tuple[Path, Path]], out: Path) -> list[Path]:
-    """Where the drawn copy of each image goes.
-
-    Raises:
-        DataError: an image lies in ``out``, or its copy cannot be written in its format.
-    """
+    """Where the drawn copy of each image goes; DataError for an image in ``out``, or of a format without a writer."""
     # PGM holds grey only, and the drawings are coloured.
     targets = [out / (name.with_suffix(".png") if name.suffix.lower() == ".pgm" else name) for _, name in images]
     real_out = out.resolve()
@@ -299,11 +289,7 @@ def _drawn_copies(images: list[tuple[Path, Path]], out: Path) -> list[Path]:
 def _check_files(
     output: DetectionOutput | LabelOutput, images: list[tuple[Path, Path]], targets: list[Path], overwrite: bool
 ) -> None:
-    """Refuse files that would overwrite an image (be it through a link), one another, or other work.
-
-    Raises:
-        DataError: they would.
-    """
+    """DataError for files that would overwrite an image (be it through a link), one another, or other work."""
     files = [(path, target) for (path, _), target in zip(images, targets, strict=True)]
     files += [(path, file) for path, relative in images for file in output.files(relative)]
     owners: dict[Path, Path] = {}
@@ -326,20 +312,15 @@ def _check_files(
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """What two names of one file have in common, through symbolic and hard links; None where there is none."""
+    """What two names of one file have in common, through symbolic and hard links; None without a file."""
     try:
-        found = os.stat(path)
+        return path.stat().st_dev, path.stat().st_ino
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 def _list_unreadable(errors: Sequence[DataError], num_images: int, file: Path) -> None:
-    """List in a file what was left out; remove the list of an earlier run where nothing was.
-
-    Raises:
-        DataError: something was.
-    """
+    """List in a file what was left out, and raise a DataError; remove the list of an earlier run where nothing was."""
     if not errors:
         file.unlink(missing_ok=True)
         return

@@ -12,7 +12,6 @@ from detseg.errors import ConfigError
 from detseg.factory import load_model
 from detseg.ops.processes import resolve_device
 from detseg.predict.predictor import ImagePredictor
-from detseg.structures import SCORE_THRESHOLD
 from detseg.tasks import kind_of
 
 
@@ -54,8 +53,7 @@ def load_predictor(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
             f"score threshold; got {score_threshold:g}, leave it out"
         )
-    threshold = SCORE_THRESHOLD if score_threshold is None else score_threshold
-    options: dict[str, Any] = {"score_threshold": threshold} if kind.finds_objects else {}
+    options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
     return kind.predictor()(trained, contents.classes, config.data.input_hw, target, compile=compile, **options)
 
 

@@ -1,34 +1,98 @@
 """Predictors: images as applications hold them → results in pixels of these images.
 
 One prediction is three steps, which every kind of predictor shares: ``preprocess``, the network, a postprocess.
+
+Letters for dimensions: C classes, H and W pixels of an image, h and w pixels of the network input.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeAlias, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from detseg.data.images.read import pil_to_rgb, read_image
 from detseg.errors import ConfigError, DetsegError
 from detseg.models.compile import compile_networks
 from detseg.models.fuse import fuse
 from detseg.models.yolo.detector import YoloDetector
-from detseg.ops.letterbox import stack_images, to_float
-from detseg.predict.postprocess import postprocess_detections, postprocess_logits
-from detseg.predict.preprocess import ImageLike, not_an_image, preprocess, to_array
+from detseg.ops.letterbox import Letterbox, label_map, logits_at_original_size, stack_images, to_float
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles import Tiling, label_tiles
-from detseg.structures import SCORE_THRESHOLD, ClassTable, UInt8Array
+from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, UInt8Array
+
+ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
+"""A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, or a PIL image."""
 
 Result = TypeVar("Result", Detections, SegmentationMap)
+
+
+def to_array(image: ImageLike) -> UInt8Array:
+    """Any image as (H, W, 3) uint8 RGB, upright.
+
+    Raises:
+        DataError: a file is missing or no image.
+        TypeError: not an image.
+        ValueError: an array is no uint8 image.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        return pil_to_rgb(ImageOps.exif_transpose(image))
+    if not isinstance(image, np.ndarray):
+        raise _not_an_image(image)
+    if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
+        raise ValueError(
+            f"image: expected uint8 of shape (H, W, 3) in RGB order or (H, W) grey, got {image.dtype} of {image.shape}"
+        )
+    return np.stack([image] * 3, axis=2) if image.ndim == 2 else image
+
+
+def _not_an_image(given: object) -> TypeError:
+    return TypeError(
+        "image: expected a path (str or Path), a uint8 array of shape (H, W, 3) or (H, W), a PIL image, or a list of "
+        f"these, got {type(given).__name__}"
+    )
+
+
+def preprocess(images: Sequence[UInt8Array], input_hw: tuple[int, int]) -> tuple[Tensor, list[Letterbox]]:
+    """Put B images (H, W, 3) of any size into letterboxes, as evaluation does.
+
+    Returns:
+        (B, 3, *input_hw) uint8, and the B letterboxes, which lead back to the images.
+
+    Raises:
+        ValueError: an image has no pixels.
+    """
+    letterboxes = [Letterbox.fit((image.shape[0], image.shape[1]), input_hw) for image in images]
+    return stack_images([box.apply(image) for box, image in zip(letterboxes, images, strict=True)]), letterboxes
+
+
+def postprocess_detections(
+    found: DetectorOutput, letterbox: Letterbox, classes: ClassTable, score_threshold: float
+) -> Detections:
+    """What a detector found in a letterbox, in pixels of the image, without what scores below the threshold or lies in
+    the padding."""
+    there = found[found.scores >= score_threshold].to_original(letterbox).cpu()
+    return Detections(there.boxes.numpy(), there.scores.numpy(), there.labels.numpy(), classes, there.masks)
+
+
+def postprocess_logits(
+    logits: Tensor, letterbox: Letterbox, classes: ClassTable, probabilities: bool = False
+) -> SegmentationMap:
+    """(C, h, w) float32 logits of a letterbox → the class of every pixel of the image, with probabilities if wanted."""
+    labels = label_map(logits, letterbox).cpu().numpy()
+    chances = logits_at_original_size(logits, letterbox).softmax(dim=0).cpu().numpy() if probabilities else None
+    return SegmentationMap(labels, classes, chances)
 
 
 class ImagePredictor(ABC, Generic[Result]):
@@ -53,7 +117,7 @@ class ImagePredictor(ABC, Generic[Result]):
         compile: bool = False,
     ) -> None:
         self.device = torch.device(device)
-        self.model = fuse(model, self.device)
+        self.model: Any = fuse(model, self.device)  # an nn.Module that keeps the contract of its task
         if compile:
             compile_networks(self.model)
         self.classes = classes
@@ -96,16 +160,8 @@ class ImagePredictor(ABC, Generic[Result]):
     def _predict(self, images: list[UInt8Array]) -> list[Result]:
         """The results of a batch of images: preprocess, network, postprocess."""
 
-    def _network(self, inputs: Tensor) -> Any:
-        """What the model predicts for (B, 3, H, W) uint8."""
-        model: Any = self.model  # an nn.Module that satisfies the task's contract
-        return model.predict(to_float(inputs.to(self.device)))
-
     def _call(
-        self,
-        images: ImageLike | list[ImageLike],
-        batch_size: int,
-        predict: Callable[[list[UInt8Array]], list[Result]],
+        self, images: ImageLike | list[ImageLike], batch_size: int, predict: Callable[[list[UInt8Array]], list[Result]]
     ) -> Result | list[Result]:
         if isinstance(images, str | Path | np.ndarray | Image.Image):
             return next(self._stream([images], 1, predict))
@@ -117,11 +173,13 @@ class ImagePredictor(ABC, Generic[Result]):
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         if not isinstance(images, list | tuple):
-            raise not_an_image(images)
+            raise _not_an_image(images)
         for start in range(0, len(images), batch_size):
             given = images[start : start + batch_size]
             arrays = [to_array(image) for image in given]
-            for image, array, result in zip(given, arrays, predict(arrays), strict=True):
+            with torch.no_grad():
+                results = predict(arrays)
+            for image, array, result in zip(given, arrays, results, strict=True):
                 yield replace(result, image=array, path=Path(image) if isinstance(image, str | Path) else None)
 
 
@@ -161,20 +219,18 @@ class Predictor(ImagePredictor[Detections]):
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, score_threshold={self.score_threshold:g})"
 
-    @torch.no_grad()
     def _predict(self, images: list[UInt8Array]) -> list[Detections]:
         inputs, letterboxes = preprocess(images, self.input_hw)
-        outputs = self._network(inputs)
+        inputs = to_float(inputs.to(self.device))
+        if isinstance(self.model, YoloDetector):
+            # The same, without the thousand candidates below the threshold, which would take longer than all the rest.
+            outputs = self.model.predict(inputs, self.score_threshold)
+        else:
+            outputs = self.model.predict(inputs)
         return [
             postprocess_detections(found, letterbox, self.classes, self.score_threshold)
             for found, letterbox in zip(outputs, letterboxes, strict=True)
         ]
-
-    def _network(self, inputs: Tensor) -> Any:
-        if isinstance(self.model, YoloDetector):
-            # The same, without the thousand candidates below the threshold, which would take longer than all the rest.
-            return self.model.predict(to_float(inputs.to(self.device)), self.score_threshold)
-        return super()._network(inputs)
 
 
 class _MapOptions(TypedDict, total=False):
@@ -188,14 +244,7 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
 
     An image gets exactly the labels that evaluation computed for it: the same letterbox to ``input_hw``, the same
     float32.  With tiles it is not scaled: what the network was trained to see at ``input_hw`` it then sees at the
-    image's own scale.
-
-    Args:
-        model: the segmenter.
-        classes: names of its labels.
-        input_hw: height and width of the network input, pixels.
-        device: where to compute.
-        compile: see ``ImagePredictor``.
+    image's own scale.  The arguments are those of ``ImagePredictor``.
     """
 
     @overload
@@ -235,53 +284,38 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
             ConfigError: ``tile`` or ``overlap`` does not suit the model.
             DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
         """
-        return self._call(images, batch_size, self._way(batch_size, tile, overlap, probabilities))
+        options: _MapOptions = {"tile": tile, "overlap": overlap, "probabilities": probabilities}
+        return self._call(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
 
     def stream(
         self, images: list[ImageLike], batch_size: int = 1, **options: Unpack[_MapOptions]
     ) -> Iterator[SegmentationMap]:
         """As calling with a list, but one result after the other, so that memory does not grow with the list."""
-        return self._stream(images, batch_size, self._way(batch_size, **options))
+        return self._stream(images, batch_size, partial(self._predict, batch_size=batch_size, **options))
 
-    def _way(
+    def _predict(
         self,
-        batch_size: int,
+        images: list[UInt8Array],
+        batch_size: int = 1,
         tile: tuple[int, int] | None = None,
         overlap: int | None = None,
         probabilities: bool = False,
-    ) -> Callable[[list[UInt8Array]], list[SegmentationMap]]:
-        if tile is None:
-            if overlap is not None:
-                raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
-            return partial(self._predict, probabilities=probabilities)
-        model: Any = self.model  # an nn.Module that satisfies the Segmenter contract
-        tiling = Tiling.of(tile, overlap, model.stride)
-        return partial(self._predict_tiled, tiling=tiling, batch_size=batch_size, probabilities=probabilities)
-
-    @torch.no_grad()
-    def _predict(self, images: list[UInt8Array], probabilities: bool = False) -> list[SegmentationMap]:
+    ) -> list[SegmentationMap]:
+        if tile is not None:
+            tiling, num_classes = Tiling.of(tile, overlap, self.model.stride), len(self.classes)
+            found = (label_tiles(i, tiling, self._logits, num_classes, batch_size, probabilities) for i in images)
+            return [SegmentationMap(labels, self.classes, chances) for labels, chances in found]
+        if overlap is not None:
+            raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
         inputs, letterboxes = preprocess(images, self.input_hw)
-        logits = self._network(inputs)
         return [
-            postprocess_logits(one, letterbox, self.classes, probabilities)
-            for one, letterbox in zip(logits, letterboxes, strict=True)
+            postprocess_logits(logits, letterbox, self.classes, probabilities)
+            for logits, letterbox in zip(self._logits(inputs), letterboxes, strict=True)
         ]
 
-    @torch.no_grad()
-    def _predict_tiled(
-        self, images: list[UInt8Array], tiling: Tiling, batch_size: int, probabilities: bool
-    ) -> list[SegmentationMap]:
-        def logits_of(tiles: list[UInt8Array]) -> Tensor:
-            return self._network(stack_images(tiles))
-
-        results = []
-        for image in images:
-            labels, chances = label_tiles(image, tiling, logits_of, len(self.classes), batch_size, probabilities)
-            results.append(SegmentationMap(labels, self.classes, chances))
-        return results
-
-    def _network(self, inputs: Tensor) -> Tensor:
-        logits: Tensor = super()._network(inputs)
+    def _logits(self, inputs: Tensor) -> Tensor:
+        """(B, 3, h, w) uint8 → (B, C, h, w) float32."""
+        logits: Tensor = self.model.predict(to_float(inputs.to(self.device)))
         # The highest of NaNs would be class 0, whatever the image.
         if logits.numel() and not torch.isfinite(torch.stack(torch.aminmax(logits))).all():
             raise DetsegError(

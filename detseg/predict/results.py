@@ -76,7 +76,7 @@ class _Result(ABC):
         """
         drawn = Image.fromarray(self._drawn(self._image(None), None))
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if shell is not None and hasattr(shell, "kernel"):
+        if hasattr(shell, "kernel"):
             from IPython.display import display
 
             display(self)

@@ -1,9 +1,9 @@
 """Large images by overlapping tiles whose logits are blended, so that no seam shows.
 
 Tiles begin at multiples of the network's coarsest stride, so that each samples the same grid as the whole image would.
-What a network says near a tile's inner edge has seen its zero padding in place of the image; it has no weight, and
-between the tiles' trusted parts the weights ramp linearly.  Rows of the image are finished one row of tiles after the
-other, so that logits are held for the height of one tile only.
+Logits near a tile's inner edge come from zero padding in place of the image: they have no weight, and further inside
+the weights ramp linearly.  Rows of the image are finished one row of tiles after the other, so that logits are held for
+the height of one tile only.
 
 Letters for dimensions: C classes, H and W pixels of the image, h and w pixels of a tile.
 """
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from detseg.errors import ConfigError
+from detseg.ops.letterbox import stack_images
 from detseg.structures import UInt8Array
 
 
@@ -40,8 +41,8 @@ class Tiling:
 
     @classmethod
     def of(cls, tile_hw: tuple[int, int], overlap: int | None, stride: int) -> Tiling:
-        """The tiling that a caller asks for; ``overlap`` None: half of the tile's sides, as in
-        nnU-Net (Isensee et al. 2021): what a network draws from is often wider than a quarter.
+        """The tiling that a caller asks for; ``overlap`` None: half of the tile's sides, as in nnU-Net (Isensee et al.
+        2021), since the receptive field of a network is often wider than a quarter.
 
         Raises:
             ConfigError: sizes that the network cannot be tiled with; the message names those that it can.
@@ -63,14 +64,6 @@ class Tiling:
             )
         return cls(tile_hw, (overlap, overlap), stride)
 
-    def rows(self, height: int) -> list[Span]:
-        """The tiles' places along y in an image of ``height`` pixels."""
-        return spans(height, self.tile_hw[0], self.overlap_hw[0], self.stride)
-
-    def columns(self, width: int) -> list[Span]:
-        """The tiles' places along x in an image of ``width`` pixels."""
-        return spans(width, self.tile_hw[1], self.overlap_hw[1], self.stride)
-
 
 @dataclass(frozen=True, eq=False)
 class Span:
@@ -78,7 +71,7 @@ class Span:
 
     Attributes:
         start, stop: its first pixel, and the one after its last.
-        weights: (stop - start,) float32 in [0, 1]: its say at each of its pixels; those of all tiles sum to 1.
+        weights: (stop - start,) float32 in [0, 1] of its logits at each of its pixels; those of all tiles sum to 1.
     """
 
     start: int
@@ -106,9 +99,9 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
     last = max(0, -(-(length - tile) // stride) * stride)
     starts = [*range(0, last, step), last]
     stops = [min(start + tile, length) for start in starts]
-    shared = tile - step  # at least `overlap`; of it two fifths are not trusted, one blends, two are trusted alone
+    shared = tile - step  # at least `overlap`: of it two fifths have no weight, one ramps, two have all the weight
     margin = 2 * shared // 5
-    said = []
+    found = []
     total = torch.zeros(length)
     for start, stop in zip(starts, stops, strict=True):
         weights = torch.ones(stop - start)
@@ -118,28 +111,26 @@ def spans(length: int, tile: int, overlap: int, stride: int) -> list[Span]:
         if stop < length and shared:
             weights = torch.minimum(weights, ramp.flip(0))
         total[start:stop] += weights
-        said.append(weights)
-    return [
-        Span(start, stop, weights / total[start:stop]) for start, stop, weights in zip(starts, stops, said, strict=True)
-    ]
+        found.append(Span(start, stop, weights))
+    return [Span(span.start, span.stop, span.weights / total[span.start : span.stop]) for span in found]
 
 
 def label_tiles(
     image: UInt8Array,
     tiling: Tiling,
-    logits_of: Callable[[list[UInt8Array]], Tensor],
+    logits_of: Callable[[Tensor], Tensor],
     num_classes: int,
     batch_size: int,
     probabilities: bool,
 ) -> tuple[UInt8Array, npt.NDArray[np.float32] | None]:
     """The class of every pixel of an image at its own scale.
 
-    Memory beyond the image and the network's own: C x h x W float32 logits, once, on the network's device.
+    Memory beyond the image and the network's own: C x h x W float32 logits on the network's device.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         tiling: how to cut it.
-        logits_of: B tiles (h, w, 3) of one size → (B, C, h, w) float32 logits.
+        logits_of: (B, 3, h, w) uint8 → (B, C, h, w) float32 logits.
         num_classes: C.
         batch_size: how many tiles ``logits_of`` gets at a time.
         probabilities: whether to return them, at 4 C bytes a pixel.
@@ -153,16 +144,18 @@ def label_tiles(
     height, width = image.shape[:2]
     if height < 1 or width < 1:
         raise ValueError(f"an image needs at least one pixel, got height {height} and width {width}")
-    rows, columns = tiling.rows(height), tiling.columns(width)
+    axes = zip((height, width), tiling.tile_hw, tiling.overlap_hw, strict=True)
+    rows, columns = (spans(length, tile, overlap, tiling.stride) for length, tile, overlap in axes)
     labels = np.empty((height, width), dtype=np.uint8)
     chances = np.empty((num_classes, height, width), dtype=np.float32) if probabilities else None
     band: Tensor | None = None  # logits of the rows in work; on the device that the network answers from
     for row, below in zip(rows, [*(span.start for span in rows[1:]), height], strict=True):
         for group in _batches(columns, batch_size):
-            tiles = logits_of([image[row.start : row.stop, column.start : column.stop] for column in group])
+            tiles = [image[row.start : row.stop, column.start : column.stop] for column in group]
+            answers = logits_of(stack_images(tiles))
             if band is None:
-                band = tiles.new_zeros(num_classes, max(map(len, rows)), width)
-            for column, logits in zip(group, tiles, strict=True):
+                band = answers.new_zeros(num_classes, max(map(len, rows)), width)
+            for column, logits in zip(group, answers, strict=True):
                 weights = (row.weights[:, None] * column.weights).to(logits.device)
                 band[:, : len(row), column.start : column.stop].addcmul_(logits, weights)
         assert band is not None  # there is at least one column

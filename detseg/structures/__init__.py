@@ -11,17 +11,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detseg.structures.conventions import (
+from detseg.structures.arrays import (
     IGNORE_LABEL,
     MAX_CLASSES,
     SCORE_THRESHOLD,
     BoolArray,
+    ClassTable,
     FloatArray,
+    ImageAnnotations,
+    InstanceMasks,
     IntArray,
+    Sample,
     UInt8Array,
+    is_plain_text,
 )
-from detseg.structures.masks import InstanceMasks
-from detseg.structures.samples import ClassTable, ImageAnnotations, Sample, is_plain_text
 
 if TYPE_CHECKING:
     from detseg.structures.tensors import Batch, BoxTargets, DetectorOutput, RoiMasks

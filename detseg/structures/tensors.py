@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from detseg.ops.masks import paste_grid
-from detseg.structures.conventions import UInt8Array
-from detseg.structures.masks import InstanceMasks
-from detseg.structures.samples import ImageAnnotations
+from detseg.structures.arrays import ImageAnnotations, InstanceMasks, UInt8Array
 
 if TYPE_CHECKING:
     from detseg.ops.letterbox import Letterbox
@@ -43,8 +41,8 @@ class BoxTargets:
     def __post_init__(self) -> None:
         _check_boxes(self.boxes)
         num = len(self.boxes)
-        _check_column("labels", self.labels, num, torch.int64)
-        _check_column("ignore", self.ignore, num, torch.bool)
+        _check_column("labels", self.labels, (num,), torch.int64)
+        _check_column("ignore", self.ignore, (num,), torch.bool)
         masks = self.masks
         if masks is not None and (masks.ndim != 3 or len(masks) != num or masks.dtype != torch.bool):
             raise ValueError(f"masks: expected bool of shape ({num}, H, W), got {masks.dtype} of {tuple(masks.shape)}")
@@ -58,21 +56,10 @@ class BoxTargets:
         masks = None if self.masks is None else self.masks.to(device, non_blocking=True)
         return BoxTargets(boxes, labels, ignore, masks, self.draw_seed)
 
-    @property
-    def counted(self) -> BoxTargets:
-        """Without the ignored objects."""
-        keep = ~self.ignore
-        masks = None if self.masks is None else self.masks[keep]
-        return BoxTargets(self.boxes[keep], self.labels[keep], self.ignore[keep], masks, self.draw_seed)
-
     @classmethod
-    def empty(cls, device: torch.device | str = "cpu") -> BoxTargets:
+    def empty(cls) -> BoxTargets:
         """Targets of an image without objects."""
-        return cls(
-            torch.zeros(0, 4, device=device),
-            torch.zeros(0, dtype=torch.int64, device=device),
-            torch.zeros(0, dtype=torch.bool, device=device),
-        )
+        return cls(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.bool))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,12 +90,7 @@ class Batch:
 
     def __post_init__(self) -> None:
         if self.semantic is not None:
-            expected = (self.images.shape[0], *self.images.shape[2:])
-            if self.semantic.dtype != torch.uint8 or self.semantic.shape != expected:
-                raise ValueError(
-                    f"semantic: expected uint8 of shape {expected}, got {self.semantic.dtype} of "
-                    f"{tuple(self.semantic.shape)}"
-                )
+            _check_column("semantic", self.semantic, (len(self.images), *self.images.shape[2:]), torch.uint8)
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -197,8 +179,8 @@ class DetectorOutput:
     def __post_init__(self) -> None:
         _check_boxes(self.boxes)
         num = len(self.boxes)
-        _check_column("scores", self.scores, num, torch.float32)
-        _check_column("labels", self.labels, num, torch.int64)
+        _check_column("scores", self.scores, (num,), torch.float32)
+        _check_column("labels", self.labels, (num,), torch.int64)
         for name, found in (("masks", self.masks), ("grids", self.grids)):
             if found is not None and len(found) != num:
                 raise ValueError(f"{name}: expected one for each of {num} boxes, got {len(found)}")
@@ -207,15 +189,10 @@ class DetectorOutput:
         return len(self.scores)
 
     def __getitem__(self, item: slice | Tensor) -> DetectorOutput:
-        return DetectorOutput(
-            self.boxes[item],
-            self.scores[item],
-            self.labels[item],
-            None
-            if self.masks is None
-            else self.masks.select(torch.arange(len(self), device=self.boxes.device)[item].tolist()),
-            None if self.grids is None else self.grids[item],
-        )
+        positions = torch.arange(len(self), device=self.boxes.device)[item]
+        masks = None if self.masks is None else self.masks.select(positions.tolist())
+        grids = None if self.grids is None else self.grids[item]
+        return DetectorOutput(self.boxes[item], self.scores[item], self.labels[item], masks, grids)
 
     def cpu(self) -> DetectorOutput:
         """The same detections on the CPU, without gradients."""
@@ -248,6 +225,6 @@ def _check_boxes(boxes: Tensor) -> None:
         raise ValueError(f"boxes: expected float32 of shape (N, 4), got {boxes.dtype} of shape {tuple(boxes.shape)}")
 
 
-def _check_column(name: str, column: Tensor, num: int, dtype: torch.dtype) -> None:
-    if column.shape != (num,) or column.dtype != dtype:
-        raise ValueError(f"{name}: expected {dtype} of shape ({num},), got {column.dtype} of {tuple(column.shape)}")
+def _check_column(name: str, column: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if column.shape != shape or column.dtype != dtype:
+        raise ValueError(f"{name}: expected {dtype} of shape {shape}, got {column.dtype} of {tuple(column.shape)}")

@@ -14,8 +14,7 @@ from detseg.config.schema.model import (
     UNetConfig,
     YoloConfig,
 )
-from detseg.tasks.detection import Detection
-from detseg.tasks.instance import InstanceSegmentation
+from detseg.tasks.detection import Detection, InstanceSegmentation
 from detseg.tasks.kind import AnyDataset, TaskKind
 from detseg.tasks.semantic import SemanticSegmentation
 

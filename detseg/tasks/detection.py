@@ -1,4 +1,4 @@
-"""Detection: boxes with classes and scores."""
+"""Detection: boxes with classes and scores; and instance segmentation, which has masks with them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class Detection(TaskKind):
         from detseg.data.datasets.detection import DetectionDataset
 
         model = config.model
-        head = model.head if isinstance(model, YoloConfig) else None
-        if not isinstance(model, YoloConfig) or not isinstance(head, AnchorHeadConfig) or head.anchors is not None:
+        if not isinstance(model, YoloConfig) or not isinstance(model.head, AnchorHeadConfig) or model.head.anchors:
             return config
+        head = model.head
         if not isinstance(train_set, DetectionDataset):
             raise ConfigError(f"model.head.anchors: cannot be fitted to a {type(train_set).__name__}; set them")
         sizes = _box_sizes(train_set, config.data.input_hw)
@@ -80,32 +80,35 @@ class Detection(TaskKind):
 
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Objects, those to ignore included; see ``TaskKind``."""
-        return [
-            draw_boxes(
-                image,
-                target.boxes.cpu(),
-                target.labels.cpu(),
-                classes.names,
-                masks=None if target.masks is None else InstanceMasks.from_dense(target.masks.cpu().numpy()),
-            )
-            for image, target in zip(to_arrays(batch.images[:limit]), batch.targets[:limit], strict=True)
-        ]
+        drawn = []
+        for image, target in zip(to_arrays(batch.images[:limit]), batch.targets[:limit], strict=True):
+            masks = None if target.masks is None else InstanceMasks.from_dense(target.masks.cpu().numpy())
+            drawn.append(draw_boxes(image, target.boxes.cpu(), target.labels.cpu(), classes.names, masks=masks))
+        return drawn
 
     def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """The better detections; see ``TaskKind``."""
         images = batch.images[:limit]
-        pictures = []
+        drawn = []
         for image, found in zip(to_arrays(images), model.predict(to_float(images)), strict=True):
-            shown = found.cpu()[found.cpu().scores >= SCORE_THRESHOLD]
+            shown = found[found.scores >= SCORE_THRESHOLD].cpu()
             masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
-            pictures.append(draw_boxes(image, shown.boxes, shown.labels, classes.names, shown.scores, masks))
-        return pictures
+            drawn.append(draw_boxes(image, shown.boxes, shown.labels, classes.names, shown.scores, masks))
+        return drawn
 
     def predictor(self) -> type[Predictor]:
         """See ``TaskKind``."""
         from detseg.predict.predictor import Predictor  # the package `predict` asks for kinds itself
 
         return Predictor
+
+
+class InstanceSegmentation(Detection):
+    """Of models that keep the ``Detector`` contract and whose detections have masks; they learn from masks."""
+
+    criterion = "mask_AP"
+    shown = ("mask_AP50", "mask_AP")
+    finds_masks = True
 
 
 def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:

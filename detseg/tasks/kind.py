@@ -1,4 +1,4 @@
-"""What a kind of task says of itself, for training, evaluation and prediction alike.
+"""What differs by the kind of task, for training, evaluation and prediction alike.
 
 A kind has no state and imports none of the training libraries before a method needs them.
 """
@@ -53,7 +53,7 @@ class TaskKind(ABC):
         """
 
     def settings_from_data(self, config: ExperimentConfig, train_set: EvalSource) -> ExperimentConfig:
-        """The settings with numbers for what is to follow from the training set, each said in a line of the log.
+        """The settings with numbers for what follows from the training set, each logged.
 
         Raises:
             ConfigError: they follow from data sets that settings name, and this is another one.

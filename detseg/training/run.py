@@ -16,8 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.console import console, messages_on_console
 from detseg.errors import ConfigError
+from detseg.messages import console, messages_on_console
 from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors

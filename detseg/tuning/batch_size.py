@@ -19,12 +19,12 @@ import torch
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
 from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, OptimizerConfig, SgdConfig
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
-from detseg.console import console
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.sampling import SIZE_STEP
 from detseg.errors import CheckpointError, ConfigError
 from detseg.memory import is_out_of_memory
+from detseg.messages import console
 from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, BoxTargets
 from detseg.training.optim.optimizers import build_optimizer

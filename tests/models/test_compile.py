@@ -25,7 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
 def test_losses_run_compiled_graphs(name: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     convolutions = 0
 
-    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor], **options: Any) -> Any:
         def run(*inputs: torch.Tensor) -> Any:
             nonlocal convolutions
             convolutions += sum("conv" in str(node.target) for node in graph.graph.nodes if node.op == "call_function")
@@ -55,7 +55,7 @@ def test_nothing_is_compiled_while_normalisation_takes_in_its_first_batches(monk
     compiled_at: list[int] = []
     step = -1
 
-    def noting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Any:
+    def noting(graph: torch.fx.GraphModule, _: list[torch.Tensor], **options: Any) -> Any:
         compiled_at.append(step)
         return graph.forward
 

@@ -17,7 +17,7 @@ import torch
 from PIL import ExifTags, Image
 
 from detseg.checkpoint import save_atomically
-from detseg.errors import CheckpointError, ConfigError, DataError
+from detseg.errors import ConfigError, DataError
 from detseg.predict import Detections, ImageLike, Predictor, load_predictor
 from detseg.structures import SCORE_THRESHOLD, UInt8Array
 from tests.rounding import assert_same_detections_but_for_rounding
@@ -58,14 +58,11 @@ def test_what_it_finds_is_in_pixels_of_the_image_best_first_and_named(expected: 
     assert expected.classes.names == CLASSES
     assert set(expected.names) <= set(CLASSES)
     assert (expected.scores[:-1] >= expected.scores[1:]).all()
-    x1, y1, x2, y2 = expected.boxes.T
-    assert (x1 >= 0).all()
-    assert (y1 >= 0).all()
-    assert (x1 < x2).all()
-    assert (y1 < y2).all()
-    assert (x2 <= 90).all()  # the image is 90 x 60, the network input 64 x 64
-    assert (y2 <= 60).all()
-    assert (x2 > 64).any()
+    upper_left, lower_right = expected.boxes[:, :2], expected.boxes[:, 2:]
+    assert (upper_left >= 0).all()
+    assert (upper_left < lower_right).all()
+    assert (lower_right <= [90, 60]).all()  # the image is 90 x 60, the network input 64 x 64
+    assert (lower_right[:, 0] > 64).any()
     assert expected.path == picture
     np.testing.assert_array_equal(expected.image, pixels(picture))
 
@@ -82,14 +79,8 @@ def test_copies_find_the_same(predictor: Predictor, picture: Path, expected: Det
 
 
 def test_every_form_of_an_image_gives_the_same(predictor: Predictor, picture: Path, expected: Detections) -> None:
-    image = Image.open(picture)
-    forms: list[ImageLike] = [
-        str(picture),
-        pixels(picture),
-        image,
-        image.convert("RGBA"),
-        pixels(picture)[:, ::-1].copy()[:, ::-1],
-    ]
+    image, flipped = Image.open(picture), pixels(picture)[:, ::-1].copy()[:, ::-1]
+    forms: list[ImageLike] = [str(picture), pixels(picture), image, image.convert("RGBA"), flipped]
     for form in forms:
         assert_same(predictor(form), expected)
 
@@ -129,20 +120,11 @@ def test_exif_orientation_is_applied(predictor: Predictor, picture: Path, tmp_pa
     assert_same(predictor(Image.open(tmp_path / "turned.png")), expected)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((8, 8, 3), dtype=np.float32),
-        np.zeros((8, 8, 4), dtype=np.uint8),
-        np.zeros((3, 8, 8), dtype=np.uint8),
-        np.zeros(8, dtype=np.uint8),
-    ],
-)
-def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
-    with pytest.raises(
-        ValueError, match=r"^image: expected uint8 of shape \(H, W, 3\) in RGB order or \(H, W\) grey, "
-    ):
-        predictor(image)  # type: ignore[call-overload]  # wrong on purpose
+@pytest.mark.parametrize(("shape", "dtype"), [((8, 8, 3), "f4"), ((8, 8, 4), "u1"), ((3, 8, 8), "u1"), (8, "u1")])
+def test_other_arrays_are_refused(predictor: Predictor, shape: tuple[int, ...], dtype: str) -> None:
+    message = r"^image: expected uint8 of shape \(H, W, 3\) in RGB order or \(H, W\) grey, "
+    with pytest.raises(ValueError, match=message):
+        predictor(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +133,7 @@ def test_other_arrays_are_refused(predictor: Predictor, image: object) -> None:
         (None, "NoneType"),
         (b"GIF89a", "bytes"),
         ((path for path in ("a.png",)), "generator"),
-        (torch.zeros(3, 8, 8), "Tensor"),
         ([torch.zeros(3, 8, 8)], "Tensor"),
-        ([None], "NoneType"),
     ],
 )
 def test_what_is_no_image_is_refused(predictor: Predictor, given: object, name: str) -> None:
@@ -195,18 +175,20 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
 def test_a_compiled_predictor_differs_by_rounding(
     tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    num_graphs = 0
+    options_of_graphs = []
 
-    def counting(graph: torch.fx.GraphModule, _: list[torch.Tensor]) -> Callable[..., Any]:
-        nonlocal num_graphs
-        num_graphs += 1
+    def noting(graph: torch.fx.GraphModule, _: list[torch.Tensor], **options: Any) -> Callable[..., Any]:
+        options_of_graphs.append(options)
         return graph.forward
 
-    torch._dynamo.reset()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=noting))
     compiled = load_predictor(tiny_run.best, device="cpu", score_threshold=0, compile=True)
     found = compiled(picture)
-    assert num_graphs == 3  # backbone, neck, head
+    assert len(options_of_graphs) == 3  # backbone, neck, head
+    if (capability := torch.backends.cpu.get_cpu_capability()) in ("AVX2", "AVX512"):  # or torch may take others' code
+        width = 256 if capability == "AVX2" else 512
+        assert options_of_graphs == [{"options": {"cpp.simdlen": width}}] * 3
     assert len(found)
     assert_same_detections_but_for_rounding(found, expected, compiled.model)
 
@@ -219,19 +201,8 @@ def test_the_averaged_weights_are_used(tiny_run: TinyRun, predictor: Predictor) 
     assert not torch.equal(weight, state[f"model.{name}"])
 
 
-@pytest.mark.parametrize("device", ["cudax", "cuda:77", "", "gpu"])
-def test_a_device_that_is_not_there_is_one_line(tiny_run: TinyRun, device: str) -> None:
-    with pytest.raises(ConfigError, match=f"^device: expected auto, cpu, cuda, .*got '{device}'") as caught:
-        load_predictor(tiny_run.best, device=device)
-    assert "\n" not in str(caught.value)
-
-
-def test_weights_that_do_not_fit_are_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
+def test_the_settings_of_a_checkpoint_are_checked(tiny_run: TinyRun, tmp_path: Path) -> None:
     checkpoint = torch.load(tiny_run.best, weights_only=True)
-    checkpoint["detseg"]["config"]["model"]["backbone"]["width"] = 0.25
-    save_atomically(checkpoint, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings \(size mismatch"):
-        load_predictor(tmp_path / "a.ckpt", device="cpu")
     checkpoint["detseg"]["config"]["model"]["bakbone"] = {}
     save_atomically(checkpoint, tmp_path / "b.ckpt")
     with pytest.raises(ConfigError, match=r"b\.ckpt: model\.bakbone: unknown key"):

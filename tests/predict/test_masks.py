@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,9 @@ import torch
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.predict import Predictor, load_predictor
 from detseg.structures import Batch, BoxTargets
+from tests.peaks import growth, measured_apart
 from tests.predict.networks import CLASSES, FoundMasks, noise, write_rcnn
 
-ROOT = Path(__file__).resolve().parents[2]
 INPUT_HW = (64, 96)
 REGIONS = torch.tensor([[10.0, 20, 50, 44], [-12.5, 3, 30, 40], [60, 30, 90, 80], [40.3, 30.1, 40.9, 30.7]])
 
@@ -69,53 +67,26 @@ def test_checkpoints_of_both_two_stage_detectors_load(name: str, tmp_path: Path)
         assert found.masks.hw == (100, 130)
 
 
-MEASURE = """
-import sys
-import numpy as np, torch
-from detseg.predict import Predictor
-from detseg.structures import ClassTable
-from tests.predict.networks import FoundMasks
-
-def kilobytes(name):
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith(name))
-
-def growth(work):
-    "Megabytes by which the memory's peak during some work is above what was in use before."
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak becomes what is in use now
-    before = kilobytes("VmRSS:")
-    result = work()
-    return result, (kilobytes("VmHWM:") - before) / 1000
-
-torch.set_num_threads(1)
-rng = np.random.default_rng(0)
-corners = rng.uniform((-20, 90), (700, 680), (300, 2))  # none wholly in the letterbox's padding
-sides = rng.uniform(20, 120, (300, 2))
-sides[:4] = 800  # as large as the image
-corners[:4] = 0
-regions = torch.from_numpy(np.concatenate([corners, corners + sides], axis=1)).float()
-predictor = Predictor(FoundMasks(regions).eval(), ClassTable(("a", "b", "c")), (800, 800))
-predictor(np.full((30, 40, 3), 90, np.uint8))  # what is loaded and set up once
-image = np.full((3000, 4000, 3), 90, np.uint8)
-_, control = growth(lambda: torch.ones(100, 1000, 1000))
-found, predicted = growth(lambda: predictor(image))
-_, drawn = growth(found.draw)
-assert "pycocotools" not in sys.modules  # prediction needs no evaluation library
-print(control, predicted, drawn, len(found.masks), int(found.masks.areas.max()))
-"""
+def peaks_of_masks() -> tuple[float, ...]:
+    """Megabytes that a known tensor, a prediction of 300 masks and their drawing take; number and largest area."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform((-20, 90), (700, 680), (300, 2))  # none wholly in the letterbox's padding
+    sides = rng.uniform(20, 120, (300, 2))
+    sides[:4], corners[:4] = 800, 0  # as large as the image
+    regions = torch.from_numpy(np.concatenate([corners, corners + sides], axis=1)).float()
+    predictor = Predictor(FoundMasks(regions).eval(), CLASSES, (800, 800))
+    predictor(np.full((30, 40, 3), 90, np.uint8))  # what is loaded and set up once
+    image = np.full((3000, 4000, 3), 90, np.uint8)
+    _, control = growth(lambda: torch.ones(100, 1000, 1000))
+    found, predicted = growth(lambda: predictor(image))
+    _, drawn = growth(found.draw)
+    return control / 1e6, predicted / 1e6, drawn / 1e6, len(found.masks), int(found.masks.areas.max())
 
 
 def test_300_masks_of_12_megapixels_take_less_than_200_megabytes() -> None:
-    """Peaks of resident memory beyond the image, in a process of its own; a known tensor is measured for control."""
-    try:
-        with open("/proc/self/clear_refs", "w"):
-            pass
-    except OSError as error:
-        pytest.skip(f"this system does not let a process reset its peak of memory: {error}")
-    done = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True, cwd=ROOT)
-    control, predicted, drawn, num_masks, largest = map(float, done.stdout.split())
-    assert 360 < control < 440  # 100 x 1000 x 1000 float32 are 400 megabytes; the kernel counts in lots of pages
+    code = "from tests.predict.test_masks import peaks_of_masks; print(*peaks_of_masks())"
+    control, predicted, drawn, num_masks, largest = measured_apart(code)
+    assert 360 < control < 440  # 100 x 1000 x 1000 float32 are 400 megabytes; the kernel counts in chunks of pages
     assert num_masks == 300
     assert largest > 5e6  # pixels: 300 of these as floats are gigabytes
     assert 12 < predicted < 200  # one mask as bytes alone is 12 megabytes

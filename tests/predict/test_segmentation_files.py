@@ -48,11 +48,7 @@ def written(out: Path) -> list[str]:
 
 @pytest.mark.parametrize("tile", [None, (64, 96)])
 def test_overlays_masks_and_the_meaning_of_labels(
-    checkpoint: Path,
-    images: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    tile: tuple[int, int] | None,
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], tile: tuple[int, int] | None
 ) -> None:
     out = tmp_path / "out"
     predict_files(segmenter(checkpoint), [images], out, tile=tile)
@@ -92,9 +88,7 @@ def test_a_background_is_black_in_masks(images: Path, tmp_path: Path) -> None:
 
 def test_labels_of_two_pictures_never_share_a_file(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     shutil.copy(images / "day two" / "a.jpg", images / "a.jpg")
-    with pytest.raises(
-        DataError, match=r"masks/a\.png: two images would be written here, .*a\.png; rename one of them"
-    ):
+    with pytest.raises(DataError, match=r"masks/a\.png: two images would be written here, .*a\.png; rename one of"):
         predict_files(segmenter(checkpoint), [images], tmp_path / "out")
     (images / "a.jpg").unlink()
     (images / "masks").mkdir()
@@ -111,23 +105,6 @@ def test_what_cannot_be_written_is_one_line(checkpoint: Path, images: Path, tmp_
     blocked.write_text("no folder") if name == "masks" else blocked.mkdir()
     with pytest.raises(DataError, match=rf"out/{name}.*: could not be written \(.*\); is there space, and the right"):
         predict_files(segmenter(checkpoint), [images / "a.png"], tmp_path / "out")
-
-
-def test_labels_never_overwrite_a_picture(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    shutil.copytree(images, tmp_path / "out" / "masks")
-    before = (tmp_path / "out" / "masks" / "a.png").read_bytes()
-    with pytest.raises(DataError, match=r"masks/a\.png: is an image to predict for and would be overwritten; choose"):
-        predict_files(segmenter(checkpoint), [tmp_path / "out" / "masks"], tmp_path / "out")
-    assert (tmp_path / "out" / "masks" / "a.png").read_bytes() == before
-
-
-def test_a_damaged_picture_is_named_and_the_others_are_done(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    (images / "broken.jpg").write_bytes((images / "day two" / "a.jpg").read_bytes()[:300])
-    with pytest.raises(DataError, match=r"^1 of 3 images were left out: .*broken\.jpg: cannot read the image"):
-        predict_files(segmenter(checkpoint), [images], tmp_path / "out")
-    entries = json.loads((tmp_path / "out" / "classes.json").read_text())["images"]
-    assert [entry["file_name"] for entry in entries] == ["a.png", "day two/a.jpg"]
 
 
 def test_a_format_is_for_detectors(checkpoint: Path, images: Path, tmp_path: Path) -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,19 +20,11 @@ from detseg.structures import (
     Sample,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
 DENSE = np.zeros((4, 6, 9), dtype=np.bool_)
 for number in range(4):
     DENSE[number, number : number + 2, number : 2 * number + 3] = True  # areas 6, 8, 10, 12
 MASKS = InstanceMasks.from_dense(DENSE)
 BOXES, LABELS, FLAGS = torch.zeros(2, 4), torch.zeros(2).long(), torch.zeros(2).bool()
-
-
-def test_what_holds_no_tensor_needs_no_torch() -> None:
-    code = "import sys; from detseg.structures import *; print('torch' in sys.modules)"
-    code = code.replace("*", "ClassTable, ImageAnnotations, InstanceMasks, Sample, UInt8Array")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout == "False\n"
 
 
 class TestClassTable:
@@ -52,9 +41,7 @@ class TestClassTable:
             (("a", "b"), (4, 4), "expected 2 different source ids"),
         ],
     )
-    def test_names_and_ids_are_as_many_and_differ(
-        self, names: tuple[str, ...], ids: tuple[int, ...], message: str
-    ) -> None:
+    def test_names_and_ids_differ(self, names: tuple[str, ...], ids: tuple[int, ...], message: str) -> None:
         with pytest.raises(ValueError, match=message):
             ClassTable(names, ids)
 
@@ -109,28 +96,19 @@ def found(masks: InstanceMasks | None = MASKS, grids: RoiMasks | None = None) ->
         (BoxTargets, (BOXES, torch.zeros(3).long(), FLAGS), "labels: expected"),
         (BoxTargets, (BOXES, LABELS, LABELS), r"ignore: expected torch\.bool"),
         (BoxTargets, (BOXES, LABELS, FLAGS, torch.zeros(3, 6, 9).bool()), r"masks: expected bool of shape \(2, H, W\)"),
-        (BoxTargets, (BOXES, LABELS, FLAGS, torch.zeros(6, 9).bool()), r"masks: expected bool of shape \(2, H, W\)"),
         (BoxTargets, (BOXES, LABELS, FLAGS, torch.zeros(2, 6, 9)), r"masks: expected bool of shape \(2, H, W\)"),
         (DetectorOutput, (BOXES.double(), torch.zeros(2), LABELS), "boxes: expected float32"),
         (DetectorOutput, (BOXES, torch.zeros(2).half(), LABELS), r"scores: expected torch\.float32"),
         (DetectorOutput, (BOXES, torch.zeros(2), LABELS.int()), r"labels: expected torch\.int64"),
         (DetectorOutput, (BOXES, torch.zeros(2), LABELS, MASKS), "masks: expected one for each of 2 boxes, got 4"),
         (DetectorOutput, (BOXES, torch.zeros(2), LABELS, None, grids(3)), "grids: expected one for each of 2 boxes"),
-        (
-            RoiMasks,
-            (torch.zeros(2, 3), BOXES),
-            r"probabilities: expected float32 of shape \(2, M, M\), got torch.float",
-        ),
+        (RoiMasks, (torch.zeros(2, 3), BOXES), r"probabilities: expected float32 of shape \(2, M, M\), got torch.fl"),
         (RoiMasks, (torch.zeros(3, 3, 3), BOXES), r"probabilities: expected float32 of shape \(2, M, M\)"),
         (RoiMasks, (torch.zeros(2, 3, 3).double(), BOXES), r"probabilities: expected float32 of shape \(2, M, M\)"),
         (RoiMasks, (torch.zeros(2, 3, 3), torch.zeros(2, 5)), r"boxes: expected float32 of shape \(N, 4\)"),
         *(
-            (
-                RoiMasks,
-                (torch.zeros(2, 3, 3), BOXES, threshold),
-                "threshold: expected a number above 0 and up to 1, got",
-            )
-            for threshold in (0.0, -0.5, 1.01, float("nan"))
+            (RoiMasks, (torch.zeros(2, 3, 3), BOXES, threshold), "threshold: expected a number above 0 and up to 1, g")
+            for threshold in (0.0, 1.01, float("nan"))
         ),
     ],
 )
@@ -218,21 +196,6 @@ class TestDetectorOutput:
 
 
 class TestBoxTargets:
-    def test_counted_leaves_the_ignored_out_with_their_masks(self) -> None:
-        ignore, masks = torch.tensor([False, True, False, False]), torch.from_numpy(DENSE)
-        targets = BoxTargets(torch.arange(16.0).view(4, 4), torch.arange(4), ignore, masks)
-        counted = targets.counted
-        assert len(targets) == 4
-        assert counted.labels.tolist() == [0, 2, 3]
-        assert counted.boxes[:, 0].tolist() == [0, 8, 12]
-        assert not counted.ignore.any()
-        assert counted.masks is not None
-        assert torch.equal(counted.masks, masks[[0, 2, 3]])
-        assert BoxTargets(targets.boxes, targets.labels, ignore).counted.masks is None
-
-    def test_empty_targets_are_valid(self) -> None:
-        assert len(BoxTargets.empty()) == len(BoxTargets.empty().counted) == 0
-
     def test_moving_moves_every_column(self) -> None:
         moved = BoxTargets(BOXES, LABELS, FLAGS, torch.zeros(2, 6, 9).bool()).to("meta")
         assert moved.masks is not None
@@ -242,8 +205,8 @@ class TestBoxTargets:
 
 class TestBatch:
     def test_detections_go_back_to_the_original_images(self) -> None:
-        # 100 × 200 in 64 × 64: 0.32 times as large, 32 rows, 16 above.  (32, 16, 64, 48) - (0, 16) = (32, 0, 64, 32),
-        # divided by 0.32: (100, 0, 200, 100).  32 × 32: twice as large, nothing above or beside.
+        # 100 × 200: (32, 16, 64, 48) - (0, 16) = (32, 0, 64, 32), divided by 0.32: (100, 0, 200, 100).  32 × 32: twice
+        # as large, nothing above or beside.
         letterboxes = [Letterbox.fit((100, 200), (64, 64)), Letterbox.fit((32, 32), (64, 64))]
         batch = Batch(torch.zeros(2, 3, 64, 64).byte(), [BoxTargets.empty()] * 2, [0, 1], letterboxes, [7, 8])
         boxes = torch.tensor([[32.0, 16, 64, 48]])

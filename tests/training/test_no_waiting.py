@@ -65,7 +65,7 @@ def step_of(name: str, device: str) -> Callable[[], None]:
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8).to(device)
     boxes = torch.tensor([[4.0, 4, 44, 40], [30, 20, 60, 60], [1, 1, 9, 9]])
     some = BoxTargets(boxes, torch.tensor([0, 2, 1]), torch.tensor([False, False, True]))
-    targets: Any = [some.to(device), BoxTargets.empty(device)]
+    targets: Any = [some.to(device), BoxTargets.empty().to(device)]
     if name == "unet":
         targets = torch.randint(0, 3, (2, 64, 64), dtype=torch.uint8).to(device)
 

@@ -13,14 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import track
 
-from detseg.console import console
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import PackedImages, no_objects
 from detseg.data.datasets.detection import ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
-from detseg.messages import listed, one_line, shown
+from detseg.messages import console, listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
 
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from rich.progress import BarColumn, Progress, TextColumn
 
-from detseg.console import ConsoleHandler, console
+from detseg.messages import ConsoleHandler, console
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")

@@ -1,4 +1,4 @@
-"""What data sets yield: class tables, ground truth as files state it, and decoded samples.
+"""The structures of NumPy arrays, which need no torch: class tables, masks, ground truth as files state it, samples.
 
 Letters for dimensions: N objects of one image, H and W pixels.
 """
@@ -6,13 +6,28 @@ Letters for dimensions: N objects of one image, H and W pixels.
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from detseg.structures.conventions import BoolArray, FloatArray, IntArray, UInt8Array
-from detseg.structures.masks import InstanceMasks
+from detseg.ops.masks import decode_mask, decode_part, encode_mask, mask_areas, mask_bounds
+
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+IGNORE_LABEL = 255
+"""Label of ignored pixels of a semantic map: void, crowd, padding. They count neither in losses nor in metrics."""
+
+MAX_CLASSES = 255
+"""Most classes of a semantic map, beside ``IGNORE_LABEL``."""
+
+SCORE_THRESHOLD = 0.3
+"""Detections with a lower score are neither drawn nor returned by a predictor, unless another threshold is given.
+Evaluation has no such threshold: AP counts the tail of the ranking."""
 
 _NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories of control characters, surrogates, and separators of lines and paragraphs."""
@@ -52,10 +67,60 @@ class ClassTable:
     def __len__(self) -> int:
         return len(self.names)
 
+
+@dataclass(frozen=True)
+class InstanceMasks:
+    """N masks of one image as compressed run lengths (see `detseg.ops.masks`), kilobytes each.
+
+    Attributes:
+        hw: height and width of the image, pixels.
+        counts: the compressed run lengths of each mask.
+    """
+
+    hw: tuple[int, int]
+    counts: tuple[bytes, ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def select(self, positions: Sequence[int] | IntArray) -> InstanceMasks:
+        """The masks at some positions, in that order."""
+        return InstanceMasks(self.hw, tuple(self.counts[int(i)] for i in positions))
+
+    def mask(self, index: int) -> BoolArray:
+        """(H, W) bool, one mask at the size of the image."""
+        decoded: BoolArray = decode_mask(self.counts[index], self.hw).view(np.bool_)
+        return decoded
+
+    def part(self, index: int) -> tuple[BoolArray, tuple[int, int]]:
+        """The smallest part that holds one whole mask, (h, w) bool, and row and column of its upper left pixel; (0, 0)
+        for an empty mask."""
+        part, corner = decode_part(self.counts[index], self.hw)
+        return part.view(np.bool_), corner
+
+    def dense(self) -> BoolArray:
+        """(N, H, W) bool, all masks at the size of the image; takes N · H · W bytes."""
+        masks = np.zeros((len(self), *self.hw), dtype=np.bool_)
+        for i in range(len(self)):
+            masks[i] = self.mask(i)
+        return masks
+
     @property
-    def background(self) -> int | None:
-        """The label of a class named ``background``, which is not drawn; None if there is none."""
-        return self.names.index("background") if "background" in self.names else None
+    def areas(self) -> IntArray:
+        """(N,) int64 pixels."""
+        return mask_areas(self.counts)
+
+    @property
+    def boxes(self) -> FloatArray:
+        """(N, 4) float64 xyxy, the smallest box around each mask; zeros for an empty mask."""
+        return mask_bounds(self.counts, self.hw)
+
+    @classmethod
+    def from_dense(cls, masks: BoolArray | UInt8Array) -> InstanceMasks:
+        """(N, H, W) bool, or uint8 that is 0 outside, → run lengths; another shape is a ValueError."""
+        if masks.ndim != 3:
+            raise ValueError(f"masks: expected shape (N, H, W), got {masks.shape}")
+        return cls((masks.shape[1], masks.shape[2]), tuple(encode_mask(mask) for mask in masks))
 
 
 @dataclass(frozen=True, eq=False)
