@@ -13,18 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOUNDATION = {"atomic_write", "console", "errors", "messages", "ops", "structures"}
-EVERYTHING = {
-    "checkpoint",
-    "config",
-    "data",
-    "draw",
-    "factory",
-    "memory",
-    "metrics",
-    "models",
-    "predict",
-    "training",
-} | FOUNDATION
+EVERYTHING = FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "metrics", "models", "predict"}
+EVERYTHING |= {"training"}
 
 ALLOWED: dict[str, set[str]] = {
     "atomic_write": {"errors"},
@@ -47,8 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "models", "tasks"},
     "tuning": EVERYTHING - {"predict"} | {"tasks"},
-    "benchmark": EVERYTHING
-    | {"tasks", "tuning"},  # it times what a training is made of, put together as training does it
+    "benchmark": EVERYTHING | {"tasks", "tuning"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
     "cli": FOUNDATION | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "predict", "training"},
@@ -99,13 +88,10 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
 MAY_BE_LARGER = {"detseg": 22}
-"""Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
+"""Folders with more entries than `MOST_ENTRIES`, with the number that they may have."""
 
 MAY_BE_SMALLER = {"detseg/evaluation", "detseg/tuning", "detseg/training/resume"}
 """Folders that are only begun, and resuming: where a run is, and what may differ."""
-
-KNOWN_CIRCLES: tuple[tuple[str, ...], ...] = ()
-"""Files of the package that import each other in a circle, until they are restructured."""
 
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -168,15 +154,8 @@ def import_direction_in_data(root: Path) -> list[str]:
 
 def import_circles(root: Path) -> list[str]:
     """Files that import each other in a circle, imports inside functions and for type checking included."""
-    new = [circle for circle in circles(root) if circle not in KNOWN_CIRCLES]
-    return [f"detseg/{'.py ⇄ detseg/'.join(circle)}.py: import each other in a circle" for circle in new]
-
-
-def circles(root: Path) -> list[tuple[str, ...]]:
-    """The circles, each as the names of its files below detseg/."""
     files = {path: _imported_files(root, path) for path in python_files(root, "detseg")}
-    name = {path: path.relative_to(root / "detseg").with_suffix("").as_posix() for path in files}
-    return [tuple(sorted(name[path] for path in circle)) for circle in _circles(files)]
+    return [f"{' ⇄ '.join(sorted(_where(root, path) for path in circle))}: in a circle" for circle in _circles(files)]
 
 
 def _imported_files(root: Path, path: Path) -> set[Path]:
@@ -212,10 +191,8 @@ def _circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
 
 
 def folder_sizes(root: Path) -> list[str]:
-    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with fewer than `FEWEST_ENTRIES`.
-
-    `__init__.py` does not count. MAY_BE_LARGER lists folders that are still to be restructured.
-    """
+    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with fewer than `FEWEST_ENTRIES`;
+    `__init__.py` does not count."""
     found = []
     for folder in sorted({path.parent for path in python_files(root, "detseg")}):
         entries = {path.relative_to(folder).parts[0] for path in folder.rglob("*.py")} - {"__init__.py"}

@@ -58,11 +58,7 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
 
 
 def _example(name: str) -> Path:
-    """The file of an example: in the repository, or where the wheel has put it.
-
-    Raises:
-        ConfigError: there is no such example.
-    """
+    """The file of an example: in the repository, or where the wheel has put it; ConfigError if there is none."""
     folders = [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share" / "detseg" / "configs"]
     examples = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name not in examples:

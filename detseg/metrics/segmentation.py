@@ -74,10 +74,8 @@ class SegmentationEvaluator:
         """
         expected = (len(batch.semantic_truths), len(self.classes))
         if tuple(logits.shape[:2]) != expected:
-            raise ValueError(
-                f"logits: expected shape (B, C, h, w) of {expected[0]} images with a semantic truth and {expected[1]} "
-                f"classes, got {tuple(logits.shape)}"
-            )
+            what = f"{expected[0]} images with a semantic truth and {expected[1]} classes"
+            raise ValueError(f"logits: expected shape (B, C, h, w) of {what}, got {tuple(logits.shape)}")
         if not len(logits):
             return
         extremes = torch.stack(torch.aminmax(logits.detach()))  # both NaN if there is one anywhere
@@ -137,10 +135,8 @@ class SegmentationEvaluator:
             raise ValueError(f"expected the state of {len(self.classes)} classes, got one of {overlaps.shape[1]}")
         twice = self._seen.intersection(state["image_ids"].tolist())
         if twice:
-            raise ValueError(
-                f"image {min(twice)} and {len(twice) - 1} others are in both evaluators and would count twice: show "
-                f"every image to one process, as eval_loader does"
-            )
+            which = f"image {min(twice)} and {len(twice) - 1} others are in both evaluators and would count twice"
+            raise ValueError(f"{which}: show every image to one process, as eval_loader does")
         self._pair_counts = self._pair_counts.cpu() + torch.from_numpy(state["pair_counts"])
         self._band_overlaps = self._band_overlaps.cpu() + overlaps
         self._num_images += int(state["num_images"])
@@ -176,9 +172,8 @@ def pair_counts(predicted: Tensor, truth: Tensor) -> Tensor:
         a prediction of 255, for ``check_labels`` to find.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(
-            f"label maps: expected one shape, got {tuple(predicted.shape)} predicted and {tuple(truth.shape)} true"
-        )
+        shapes = f"{tuple(predicted.shape)} predicted and {tuple(truth.shape)} true"
+        raise ValueError(f"label maps: expected one shape, got {shapes}")
     for name, labels in (("predicted", predicted), ("truth", truth)):
         if labels.dtype not in (torch.uint8, torch.int64):
             raise ValueError(f"{name}: expected labels as uint8 or int64, got {labels.dtype}")
@@ -201,9 +196,7 @@ def check_labels(counts: Tensor, num_classes: int) -> None:
         raise ValueError(f"predicted: {expected}, got {label}{outside if label == IGNORE_LABEL else ''}")
     if truth.any():
         label = num_classes + int(truth.nonzero()[-1])
-        raise ValueError(
-            f"truth: {expected}, or {IGNORE_LABEL} to ignore, got {label}; are the masks of another class table?"
-        )
+        raise ValueError(f"truth: {expected}, or {IGNORE_LABEL} to ignore, got {label}; masks of another class table?")
 
 
 def count_with_opencv(predicted: Tensor, truth: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from detseg.cli import evaluate, predict, train
+from detseg.cli.commands import evaluate, predict, train
 from detseg.data.images.read import IMAGE_SUFFIXES
-from tests.cli.mistakes import each_case, said
+from tests.cli.mistakes import Tool, assert_one_line, each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -19,6 +19,7 @@ NOT_AN_IMAGE = (
     "not an image, or damaged beyond recognition; read are JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM; replace the file or "
     "take it off the list"
 )
+NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
 ONE_EPOCH = ("trainer.max_epochs=1", "run_dir=new")
 
 
@@ -28,7 +29,6 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("wrong")
     (root / "run").symlink_to(tiny_run.run_dir)
     (root / CONFIG).write_bytes(tiny_run.config_path.read_bytes())
-    (root / "twice.yaml").write_text("seed: 1\ndata: {name: voc, root: colors}\nseed: 2\n")
     (root / "cut.ckpt").write_bytes(tiny_run.best.read_bytes()[:1000])
     (root / "file").write_text("no folder")
     (root / "empty").mkdir()
@@ -43,21 +43,7 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TRAIN = [
     ([CONFIG, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
-    (
-        [CONFIG, "trainer.max_epochs=many"],
-        "override trainer.max_epochs=many: trainer.max_epochs: expected a whole number of at least 1, got 'many'",
-    ),
-    (
-        [CONFIG, "data.batch_size=0"],
-        "override data.batch_size=0: data.batch_size: expected a whole number from 1 to 65536, or 'auto', got 0",
-    ),
-    ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
-    (["nothing-like-it.yaml"], "nothing-like-it.yaml: no such configuration file"),
-    (["twice.yaml"], "twice.yaml:3:1: duplicate key 'seed', first on line 1; remove one of them"),
-    (
-        [CONFIG, "data.root=nowhere"],
-        "nowhere: there is no such folder; set data.root to the folder of the VOC data",
-    ),
+    ([CONFIG, "data.root=nowhere"], "nowhere: there is no such folder; set data.root to the folder of the VOC data"),
     (
         [CONFIG, "data.root=empty"],
         "empty: there is no ImageSets/Main in it; set data.root to the folder that holds Annotations, ImageSets and "
@@ -95,10 +81,7 @@ TRAIN = [
         "runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT",
     ),
     ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
-    (
-        [CONFIG, "--resume=cut.ckpt"],
-        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
-    ),
+    ([CONFIG, "--resume=cut.ckpt"], f"cut.ckpt: {NO_ZIP}"),
     (
         [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
         f"the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data "
@@ -106,22 +89,14 @@ TRAIN = [
     ),
 ]
 
-NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
 EVALUATE = [
     (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
-    (
-        ["cut.ckpt"],
-        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
-    ),
-    (
-        [CONFIG],
-        f"{CONFIG}: {NO_ZIP}",
-    ),
+    (["cut.ckpt"], f"cut.ckpt: {NO_ZIP}"),
+    ([CONFIG], f"{CONFIG}: {NO_ZIP}"),
     (
         [BEST, "model.nms_iou=0.5"],
         "override model.nms_iou=0.5: the checkpoint decides; only data.* and evaluation.* can be changed",
     ),
-    ([BEST, "data.rot=x"], "override data.rot=x: data.rot: unknown key (did you mean 'root'?)"),
     (
         [BEST, "data.classes=[cat, dog]"],
         f"{BEST}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave data.classes out, "
@@ -133,10 +108,7 @@ EVALUATE = [
 ]
 
 PREDICT = [
-    (
-        [BEST, "empty", "--out", "new"],
-        f"empty: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})",
-    ),
+    ([BEST, "empty", "--out", "new"], f"empty: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"),
     ([BEST, "nowhere", "--out", "new"], "nowhere: no such file or folder"),
     (
         [BEST, "unreadable_val/JPEGImages/val03.png", "--out", "new"],
@@ -146,30 +118,21 @@ PREDICT = [
         [BEST, "unreadable_val/JPEGImages", "--out", "file"],
         "file/test00.png: could not be written (File exists); is there space, and the right to write?",
     ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--tile", "64", "64"],
-        "tile and overlap are for segmentation models, and this is a detector; leave them out",
-    ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--overlap", "8"],
-        "tile and overlap are for segmentation models, and this is a detector; leave them out",
-    ),
+    *[
+        (
+            [BEST, "unreadable_val/JPEGImages", "--out", "new", *option],
+            "tile and overlap are for segmentation models, and this is a detector; leave them out",
+        )
+        for option in (("--tile", "64", "64"), ("--overlap", "8"))
+    ],
 ]
 
 
 @each_case((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT))
 def test_a_mistake_is_one_line(
-    tool: object,
-    argv: list[str],
-    message: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tool: Tool, argv: list[str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)
-    argv = [f"run_dir={tmp_path / 'new'}" if part == "run_dir=new" else part for part in argv]
-    assert said(tool, argv, capsys) == (2, f"error: {message.format(folder=folder)}\n")
+    assert_one_line(tool, argv, message, folder, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("device", ["cudax", "cuda:77"])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from detseg.config.load import load_config
 from detseg.errors import ConfigError
+from tests.config.test_load import load
 
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"
 UNET = "model: {name: unet}\ndata: {name: voc, root: x, image_size: 50}\n"
@@ -63,13 +64,11 @@ GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}
     ],
 )
 def test_one_line_names_the_override(tmp_path: Path, text: str, override: str, path: str, message: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    load_config(file)  # right without the override
+    load(tmp_path, text)  # right without the override
     with pytest.raises(ConfigError, match=message) as caught:
-        load_config(file, [override])
+        load(tmp_path, text, override)
     assert "\n" not in str(caught.value)
-    told = f"override {override}" if override.startswith(path) else str(file)
+    told = f"override {override}" if override.startswith(path) else str(tmp_path / "x.yaml")
     assert str(caught.value).startswith((f"override {override}: {path}: ", f"{told}: {path}: "))
 
 
@@ -84,23 +83,18 @@ def test_one_line_names_the_override(tmp_path: Path, text: str, override: str, p
     ],
 )
 def test_settings_that_have_an_effect_are_taken(tmp_path: Path, text: str, overrides: list[str]) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    load_config(file, overrides)
+    load(tmp_path, text, *overrides)
 
 
 def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(FOLDER, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.yaml: data\.name: mask_folder holds masks, model\.name=yolo finds"):
-        load_config(file, ["model.name=yolo"])
+        load(tmp_path, FOLDER, "model.name=yolo")
 
 
 @pytest.mark.parametrize(
     ("text", "name"), [(YOLO, "csp_nano"), (UNET, "unet"), (FOLDER, "csp_nano"), (FASTER, "resnet50")]
 )
 def test_a_backbone_keeps_its_name_when_something_of_it_is_set(tmp_path: Path, text: str, name: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    assert load_config(file).model.backbone.name == name
-    assert load_config(file, ["model.backbone.freeze=stem"]).model.backbone.name == name
+    for overrides in ([], ["model.backbone.freeze=stem"]):
+        model: Any = load(tmp_path, text, *overrides).model
+        assert model.backbone.name == name

@@ -79,18 +79,12 @@ SIZE = f"{SIDE}, or a list of 2 (each {SIDE})"
 @pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
-        ("seed", "true", "a whole number of at least 0"),
-        ("seed", "'3'", "a whole number of at least 0"),
-        ("seed", "-1.0", "a whole number of at least 0"),
-        ("trainer.compile", "'yes'", "true or false"),
-        ("trainer.compile", "1", "true or false"),
+        *[("seed", value, "a whole number of at least 0") for value in ("true", "'3'", "-1.0")],
+        *[("trainer.compile", value, "true or false") for value in ("'yes'", "1")],
         ("trainer.devices", "0", "a whole number of at least 1, or 'auto'"),
         ("trainer.ema_decay", "1", "a number of at least 0 and below 1"),
-        ("optimizer.lr", ".inf", "a number above 0"),
-        ("optimizer.lr", ".nan", "a number above 0"),
-        ("data.image_size", "31", SIZE),
-        ("data.image_size", "[64]", SIZE),
-        ("data.image_size", "[64, 64, 64]", SIZE),
+        *[("optimizer.lr", value, "a number above 0") for value in (".inf", ".nan")],
+        *[("data.image_size", value, SIZE) for value in ("31", "[64]", "[64, 64, 64]")],
     ],
 )
 def test_wrong_values(tmp_path: Path, path: str, value: str, expected: str) -> None:
@@ -115,10 +109,7 @@ OF_TASK_ALIGNED = "unknown key of 'grid', it belongs to 'task_aligned'; remove i
         ("lr: 1", "lr: unknown key (did you mean 'optimizer.lr'?)"),
         ("model: {neck: {q: 1}}", "model.neck.q: unknown key; known here: name, channels, depth"),
         ("trainer:", "trainer: expected a section of settings, got null; leave the key out for the defaults"),
-        (
-            "model: {neck: {name: pa}}",
-            "model.neck.name: expected one of 'pan', 'fpn', got 'pa' (did you mean 'pan'?)",
-        ),
+        ("model: {neck: {name: pa}}", "model.neck.name: expected one of 'pan', 'fpn', got 'pa' (did you mean 'pan'?)"),
         (
             "model: {head: {name: grid, reg_max: 4, alpha: 1}}",
             f"model.head.reg_max: {OF_TASK_ALIGNED}\nmodel.head.alpha: {OF_TASK_ALIGNED}",
@@ -149,7 +140,6 @@ def test_wrong_files(tmp_path: Path, content: str, lines: str) -> None:
     ("content", "override", "line"),
     [
         ("", "modle.x=1", "{}: modle: unknown key (did you mean 'model'?)"),
-        ("modle: {}", "modle.x=1", "x.yaml: modle: unknown key (did you mean 'model'?)"),
         ("seed: a", "seed=b", "{}: seed: expected a whole number of at least 0, got 'b'"),
         ("seed: a", "trainer.max_epochs=1", "x.yaml: seed: expected a whole number of at least 0, got 'a'"),
         ("", "seed.x=1", "{}: seed: expected a whole number of at least 0, got a mapping with x"),
