@@ -302,21 +302,6 @@ def private_names(root: Path) -> list[str]:
     return found
 
 
-def docstrings(root: Path) -> list[str]:
-    """Modules with code, public functions, public classes and their public methods that no docstring explains."""
-    found = []
-    for path in python_files(root, "detseg", "tools", "benchmarks"):
-        module = _parse(path)
-        if module.body and ast.get_docstring(module) is None:
-            found.append(f"{_where(root, path)}: the module has no docstring")
-        found += [
-            f"{_where(root, path)}:{node.lineno}: {name} has no docstring"
-            for name, node in _public(module.body)
-            if ast.get_docstring(node) is None
-        ]
-    return found
-
-
 def silenced_checks(root: Path) -> list[str]:
     """Comments that silence mypy or ruff without a code, or without a reason after it."""
     found = []
@@ -350,14 +335,3 @@ def _part_of(root: Path, name: str) -> str | None:
     # `from detseg import Predictor` names no file: that is the package itself.
     is_part = bool(rest) and ((root / "detseg" / rest[0]).is_dir() or (root / "detseg" / f"{rest[0]}.py").exists())
     return rest[0] if is_part else "__init__"
-
-
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-def _public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
-    for node in body:
-        if isinstance(node, Definition) and not node.name.startswith("_"):
-            yield prefix + node.name, node
-            if isinstance(node, ast.ClassDef):
-                yield from _public(node.body, f"{prefix}{node.name}.")

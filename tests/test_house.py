@@ -22,7 +22,6 @@ RULES: list[Rule] = [
     house.dangerous_calls,
     house.reaches_out,
     house.private_names,
-    house.docstrings,
     house.silenced_checks,
 ]
 
@@ -120,10 +119,6 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     (house.reaches_out, "detseg/factory.py", "torch.hub.load_state_dict_from_url('x')\n", "is called"),
     (house.private_names, DRAW, "import torch\ntorch._foreach_copy_([], [])\n", ":2: torch._foreach_copy_"),
     (house.private_names, DRAW, "from lightning.pytorch.strategies import _Launcher\n", "_Launcher is priv"),
-    (house.docstrings, DRAW, "x = 1\n", "the module has no docstring"),
-    (house.docstrings, DRAW, '"""M."""\ndef draw(): pass\n', ":2: draw has no docstring"),
-    (house.docstrings, DRAW, '"""M."""\nclass Box: pass\n', ":2: Box has no docstring"),
-    (house.docstrings, DRAW, '"""M."""\nclass B:\n  """B."""\n  def f(self): pass\n', ":4: B.f has no doc"),
     *[
         (house.silenced_checks, "tests/test_x.py", text, "needs a code and a reason")
         for text in ("x  # type: ignore\n", "x  # type: ignore[misc]\n", "x  # noqa: E402, N812\n", "# ruff: noqa\n")
@@ -161,7 +156,6 @@ RIGHT: list[tuple[Rule, str, str]] = [
     (house.silenced_checks, DRAW, "x = 1  # noqa: E402, N812  # the library must see the setting\n"),
     (house.silenced_checks, DRAW, "x = 1  # noqa: S301 - our own bytes\n"),
     (house.silenced_checks, DRAW, "x = 1  # type: ignore[attr-defined]  # ships no types\n"),
-    (house.docstrings, DRAW, '"""M."""\ndef _f(): pass\nclass _B:\n  def f(self): pass\n'),
     (house.sizes, "detseg/data/long.py", "x = 1\n" * 600),
     (house.sizes, "detseg/data/long.py", "def f():\n" + "    x = 1\n" * 58),
 ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,17 +13,19 @@ import pytest
 from detseg.cli.tool import run_tool
 
 Tool = Callable[[Sequence[str]], None]
-Case = tuple[list[str], str]
-"""Arguments of a command, and the one line that it answers with."""
 
 
-def each_case(*cases_of_tools: tuple[Tool, Sequence[Case]]) -> pytest.MarkDecorator:
-    """Runs a test for each case of each command, as ``tool``, ``argv`` and ``message``."""
-    return pytest.mark.parametrize(
-        ("tool", "argv", "message"),
-        [(tool, *case) for tool, cases in cases_of_tools for case in cases],
-        ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
-    )
+def each_case(*cases_of_tools: tuple[Tool, str]) -> pytest.MarkDecorator:
+    """Runs a test for each case of each command, as ``tool``, ``argv`` and ``message``.
+
+    The cases are text: a line of arguments, as a shell has them, and below it, indented, what the command answers with.
+    """
+    cases = []
+    for tool, text in cases_of_tools:
+        for case in re.split(r"\n(?! |$)", text):
+            arguments, *answer = case.strip().split("\n    ")
+            cases.append(pytest.param(tool, shlex.split(arguments), " ".join(answer), id=arguments[:60]))
+    return pytest.mark.parametrize(("tool", "argv", "message"), cases)
 
 
 def said(tool: Tool, argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from detseg.cli.commands import evaluate, predict, train
-from detseg.data.images.read import IMAGE_SUFFIXES
 from tests.cli.mistakes import Tool, assert_one_line, each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
 
@@ -20,7 +19,6 @@ NOT_AN_IMAGE = (
     "take it off the list"
 )
 NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
-ONE_EPOCH = ("trainer.max_epochs=1", "run_dir=new")
 
 
 @pytest.fixture(scope="module")
@@ -41,91 +39,79 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-TRAIN = [
-    ([CONFIG, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
-    ([CONFIG, "data.root=nowhere"], "nowhere: there is no such folder; set data.root to the folder of the VOC data"),
-    (
-        [CONFIG, "data.root=empty"],
-        "empty: there is no ImageSets/Main in it; set data.root to the folder that holds Annotations, ImageSets and "
-        "JPEGImages",
-    ),
-    (
-        [CONFIG, "data.root=listless"],
-        "listless: the split 'train' lists no images; write one name a line into its list",
-    ),
-    (
-        [CONFIG, "data.root=incomplete"],
-        "incomplete/JPEGImages: 1 image(s) of the list missing: train04; add the files or take the names off the list",
-    ),
-    (
-        [CONFIG, "data.root=misspelt"],
-        "misspelt/Annotations/train00.xml: unknown class 'bleu' (did you mean 'blue'?); the classes are blue, red, "
-        "yellow: correct the annotation or name the class in data.classes",
-    ),
-    (
-        [CONFIG, "model.backbone.name=resnet1888", "model.backbone.width=null", "model.backbone.depth=null"],
-        "model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); "
-        "ours are csp_nano, csp_small, csp_medium, csp_large, unet",
-    ),
-    # From inside Lightning, from the main process and from a worker, in training and in validation.
-    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_train"], f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}"),
-    (
-        [CONFIG, *ONE_EPOCH, "data.root=unreadable_train", "data.num_workers=1"],
-        f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}",
-    ),
-    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or resume with --resume"),
-    ([CONFIG, "run_dir=file"], "file/checkpoints: Not a directory"),
-    (
-        [CONFIG, "--resume"],
-        "runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT",
-    ),
-    ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
-    ([CONFIG, "--resume=cut.ckpt"], f"cut.ckpt: {NO_ZIP}"),
-    (
-        [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
-        f"the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data "
-        "that the run began with, or start a new run",
-    ),
-]
+TRAIN = f"""\
+tiny.yaml modle.x=1
+    override modle.x=1: modle: unknown key (did you mean 'model'?)
+tiny.yaml data.root=nowhere
+    nowhere: there is no such folder; set data.root to the folder of the VOC data
+tiny.yaml data.root=empty
+    empty: there is no ImageSets/Main in it; set data.root to the folder that holds Annotations, ImageSets and
+    JPEGImages
+tiny.yaml data.root=listless
+    listless: the split 'train' lists no images; write one name a line into its list
+tiny.yaml data.root=incomplete
+    incomplete/JPEGImages: 1 image(s) of the list missing: train04; add the files or take the names off the list
+tiny.yaml data.root=misspelt
+    misspelt/Annotations/train00.xml: unknown class 'bleu' (did you mean 'blue'?); the classes are blue, red,
+    yellow: correct the annotation or name the class in data.classes
+tiny.yaml model.backbone.name=resnet1888 model.backbone.width=null model.backbone.depth=null
+    model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); ours
+    are csp_nano, csp_small, csp_medium, csp_large, unet
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_train
+    unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_train data.num_workers=1
+    unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_val
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+tiny.yaml run_dir=run
+    run_dir: run holds a run already; choose another folder, or resume with --resume
+tiny.yaml run_dir=file
+    file/checkpoints: Not a directory
+tiny.yaml --resume
+    runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT
+tiny.yaml --resume=nowhere.ckpt
+    nowhere.ckpt: no such checkpoint file
+tiny.yaml --resume=cut.ckpt
+    cut.ckpt: {NO_ZIP}
+tiny.yaml --resume=run/checkpoints/best.ckpt 'data.classes=[red, yellow, blue]' trainer.max_epochs=99
+    the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data
+    that the run began with, or start a new run
+"""
 
-EVALUATE = [
-    (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
-    (["cut.ckpt"], f"cut.ckpt: {NO_ZIP}"),
-    ([CONFIG], f"{CONFIG}: {NO_ZIP}"),
-    (
-        [BEST, "model.nms_iou=0.5"],
-        "override model.nms_iou=0.5: the checkpoint decides; only data.* and evaluation.* can be changed",
-    ),
-    (
-        [BEST, "data.classes=[cat, dog]"],
-        f"{BEST}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave data.classes out, "
-        "or take the checkpoint that fits",
-    ),
-    ([BEST, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([BEST, "data.root=unreadable_val", "data.num_workers=1"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([BEST, "--save-coco", "file"], "file: File exists"),
-]
+EVALUATE = f"""\
+nowhere.ckpt
+    nowhere.ckpt: no such checkpoint file; there are cut.ckpt
+cut.ckpt
+    cut.ckpt: {NO_ZIP}
+tiny.yaml
+    tiny.yaml: {NO_ZIP}
+run/checkpoints/best.ckpt model.nms_iou=0.5
+    override model.nms_iou=0.5: the checkpoint decides; only data.* and evaluation.* can be changed
+run/checkpoints/best.ckpt 'data.classes=[cat, dog]'
+    run/checkpoints/best.ckpt: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave
+    data.classes out, or take the checkpoint that fits
+run/checkpoints/best.ckpt data.root=unreadable_val
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt data.root=unreadable_val data.num_workers=1
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt --save-coco file
+    file: File exists
+"""
 
-PREDICT = [
-    ([BEST, "empty", "--out", "new"], f"empty: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})"),
-    ([BEST, "nowhere", "--out", "new"], "nowhere: no such file or folder"),
-    (
-        [BEST, "unreadable_val/JPEGImages/val03.png", "--out", "new"],
-        f"1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
-    ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "file"],
-        "file/test00.png: could not be written (File exists); is there space, and the right to write?",
-    ),
-    *[
-        (
-            [BEST, "unreadable_val/JPEGImages", "--out", "new", *option],
-            "tile and overlap are for segmentation models, and this is a detector; leave them out",
-        )
-        for option in (("--tile", "64", "64"), ("--overlap", "8"))
-    ],
-]
+PREDICT = f"""\
+run/checkpoints/best.ckpt empty --out new
+    empty: holds no images (.bmp, .gif, .jpeg, .jpg, .pgm, .png, .ppm, .tif, .tiff, .webp)
+run/checkpoints/best.ckpt nowhere --out new
+    nowhere: no such file or folder
+run/checkpoints/best.ckpt unreadable_val/JPEGImages/val03.png --out new
+    1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
+    file/test00.png: could not be written (File exists); is there space, and the right to write?
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 64 64
+    tile and overlap are for segmentation models, and this is a detector; leave them out
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --overlap 8
+    tile and overlap are for segmentation models, and this is a detector; leave them out
+"""
 
 
 @each_case((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT))

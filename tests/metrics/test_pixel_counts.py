@@ -71,24 +71,22 @@ def test_more_pixels_than_float32_counts() -> None:
 @pytest.mark.parametrize(
     ("predicted", "truth", "message"),
     [
-        ([0, 3], [0, 1], "predicted: expected labels 0 to 2 of 3 classes, got 3"),
-        ([0, 255], [0, 255], "predicted: expected labels 0 to 2 of 3 classes, got 255"),
-        ([0, 1], [0, 3], "truth: expected labels 0 to 2 of 3 classes, or 255 to ignore, got 3"),
-        ([0, 1], [254, 255], "or 255 to ignore, got 254"),
-        ([0, -1], [0, 1], r"got 255, or a label outside 0 to 255 in one of the maps"),
-        ([0, 1], [0, -1], r"\(pixels to ignore are 255 in the truth, not -1\)"),
-        ([0, 256], [0, 1], "outside 0 to 255"),
-        ([0, 1], [511, 1], "outside 0 to 255"),
-        ([0, 1], [-(2**63), 1], "outside 0 to 255"),
-        ([2**40, 1], [0, 1], "outside 0 to 255"),
+        (3, 0, "predicted: expected labels 0 to 2 of 3 classes, got 3"),
+        (255, 255, "predicted: expected labels 0 to 2 of 3 classes, got 255"),
+        (0, 3, "truth: expected labels 0 to 2 of 3 classes, or 255 to ignore, got 3"),
+        (0, 254, "or 255 to ignore, got 254"),
+        (-1, 0, r"got 255, or a label outside 0 to 255 in one of the maps"),
+        (0, -1, r"\(pixels to ignore are 255 in the truth, not -1\)"),
+        *[
+            (predicted, truth, "outside 0 to 255")
+            for predicted, truth in ((256, 1), (0, 511), (0, -(2**63)), (2**40, 0))
+        ],
     ],
 )
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
-def test_wrong_labels(predicted: list[int], truth: list[int], message: str, dtype: torch.dtype) -> None:
-    if dtype == torch.uint8 and not 0 <= min(predicted + truth) <= max(predicted + truth) < 256:
-        dtype = torch.int64
-    with pytest.raises(ValueError, match=message):
-        check_labels(pair_counts(torch.tensor(predicted, dtype=dtype), torch.tensor(truth, dtype=dtype)), 3)
+def test_wrong_labels(predicted: int, truth: int, message: str) -> None:
+    for dtype in (torch.uint8, torch.int64) if 0 <= predicted < 256 > truth >= 0 else (torch.int64,):
+        with pytest.raises(ValueError, match=message):
+            check_labels(pair_counts(*(torch.tensor([0, label], dtype=dtype) for label in (predicted, truth))), 3)
 
 
 def test_wrong_shapes_and_types() -> None:
@@ -129,17 +127,10 @@ def band_by_distance(mask: BoolArray, width: int) -> BoolArray:
     return band
 
 
-@pytest.mark.parametrize(
-    ("hw", "fraction", "width"),
-    [
-        ((300, 400), 0.02, 10),  # diagonal 500
-        ((375, 500), 0.02, 12),  # diagonal 625: 12.5 rounds to the even number, as in the paper's code
-        ((3, 4), 0.02, 1),  # a tenth of a pixel is one
-        ((30, 40), 0.5, 25),
-    ],
-)
-def test_band_width_by_hand(hw: tuple[int, int], fraction: float, width: int) -> None:
-    assert band_width(hw, fraction) == width
+def test_band_width_by_hand() -> None:
+    """Diagonals of 500, 625 (12.5 rounds to the even number, as in the paper's code), 5 (at least a pixel) and 50."""
+    assert [band_width(hw, 0.02) for hw in ((300, 400), (375, 500), (3, 4))] == [10, 12, 1]
+    assert band_width((30, 40), 0.5) == 25
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 9, 40])

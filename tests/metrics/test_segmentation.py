@@ -141,10 +141,9 @@ def test_arrays_and_tensors_of_both_types_are_one_and_read_only_ones_raise_no_wa
 def test_wrong_input() -> None:
     batch, logits = batch_of([0, 1])
     evaluator = SegmentationEvaluator(CLASSES)
-    with pytest.raises(ValueError, match=r"of 2 images with a semantic truth and 3 classes, got \(2, 2, 32, 48\)"):
-        evaluator.update_batch(batch, logits[:, :2])
-    with pytest.raises(ValueError, match="of 2 images with a semantic truth"):
-        evaluator.update_batch(batch, logits[:1])
+    for wrong in (logits[:, :2], logits[:1]):
+        with pytest.raises(ValueError, match=r"of 2 images with a semantic truth and 3 classes, got \([12], "):
+            evaluator.update_batch(batch, wrong)
     for value in (float("nan"), float("inf"), float("-inf")):
         wrong = logits.clone()
         wrong[1, 2, 3, 4] = value
@@ -155,12 +154,10 @@ def test_wrong_input() -> None:
     with pytest.raises(ValueError, match="truth: expected labels 0 to 2 of 3 classes, or 255 to ignore, got 3"):
         evaluator.update(np.zeros((2, 2), np.uint8), np.full((2, 2), 3, np.uint8))
     assert evaluator.compute().num_images == 0
-    with pytest.raises(ValueError, match="expected the state of 3 classes, got one of 2"):
-        evaluator.merge(SegmentationEvaluator(ClassTable(("a", "b"))).state())
     for num_classes in (0, 256):
         with pytest.raises(ValueError, match=f"classes: expected 1 to 255, got {num_classes}"):
             SegmentationEvaluator(ClassTable(tuple(map(str, range(num_classes)))))
-    for width in (0, -1, 0.6):
+    for width in (0, 0.6):
         with pytest.raises(ValueError, match=r"boundary_width: expected a number above 0 and up to 0\.5"):
             SegmentationEvaluator(CLASSES, width)
 

@@ -124,11 +124,7 @@ ZERO = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]
         ([[9, 0, 0], [5, 0, 0], [2, 0, 0]], 0, ["Every pixel is predicted as 'sky': the model has not learned"]),
         ([[0, 0, 0], [4, 5, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'", "Classes that are"]),
         ([[0, 0, 0], [0, 9, 0], [0, 0, 0]], 0, ["Every pixel that counts is of the class 'road'"]),
-        (
-            [[90, 0, 0], [0, 9, 0], [20, 0, 1]],
-            0,
-            ["Classes that are hardly found: car (IoU 0.048, recall 0.048)"],
-        ),
+        ([[90, 0, 0], [0, 9, 0], [20, 0, 1]], 0, ["Classes that are hardly found: car (IoU 0.048, recall 0.048)"]),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 180, ["90% of the pixels are ignored (label 255)"]),
         ([[9, 1, 0], [0, 9, 0], [0, 0, 1]], 20, []),
     ],
@@ -139,17 +135,18 @@ def test_explanations(confusion: list[list[int]], num_ignored: int, beginnings: 
     assert all(map(str.startswith, sentences, beginnings))
 
 
-def test_without_pixels_nothing_is_defined() -> None:
-    result = result_of(ZERO, 700)
-    means = (result.frequency_weighted_iou, result.mean_accuracy, result.mean_dice, *result.headline.values())
-    assert all(math.isnan(mean) for mean in means)
-    assert printed(result)
-
-
 def printed(result: SegmentationResult) -> str:
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(result.table())
     return console.export_text()
+
+
+def test_without_pixels_nothing_is_defined() -> None:
+    result = result_of(ZERO, 700)
+    means = (result.frequency_weighted_iou, result.mean_accuracy, result.mean_dice, *result.headline.values())
+    assert all(math.isnan(mean) for mean in means)
+    assert "3 images" in printed(result)
+    assert json.loads(json.dumps(result.to_dict(), allow_nan=False))["num_ignored"] == 700
 
 
 def test_the_table_fits_80_columns() -> None:
