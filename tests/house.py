@@ -278,9 +278,8 @@ def reaches_out(root: Path) -> list[str]:
             module = next((key for key in REACHES_OUT if f"{name}.".startswith(f"{key}.")), None)
             if module is not None and where not in REACHES_OUT[module]:
                 found.append(f"{where}:{line}: {module} is imported, which only {REACHES_OUT[module] or 'nobody'} may")
-        for node in ast.walk(_parse(path)):
-            if isinstance(node, ast.Call) and PROGRAM_CALLS.fullmatch(called := ast.unparse(node.func)):
-                found.append(f"{where}:{node.lineno}: {called}() is called")
+        calls = ((node.lineno, ast.unparse(node.func)) for node in ast.walk(_parse(path)) if isinstance(node, ast.Call))
+        found += [f"{where}:{line}: {call}() is called" for line, call in calls if PROGRAM_CALLS.fullmatch(call)]
     return found
 
 

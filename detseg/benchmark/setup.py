@@ -74,13 +74,8 @@ class Setup:
 
 @contextmanager
 def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | None, results: Results) -> Iterator[Setup]:
-    """Put together what a configuration describes; how long that takes goes into the results, stage ``start``.
-
-    Args:
-        config: the settings.
-        synthetic: use synthetic images instead of the data.
-        checkpoint: weights for the model; None: random ones.
-        results: gets times and facts.
+    """Put together what a configuration describes, arguments as for ``benchmark``; ``results`` gets how long that
+    takes, as the stage ``start``, and facts.
 
     Raises:
         DetsegError: settings, data or checkpoint are missing or wrong.
@@ -124,10 +119,7 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     """Write shapes in COCO layout for the model to learn; returns the settings that read them.
 
     The classes are ``data.classes``, or as many as there are class weights, else 80 for ``coco`` and 20 for others.
-
-    Args:
-        config: the settings; image size, batch, workers and augmentation stay.
-        root: an empty folder.
+    Image size, batch, workers and augmentation stay; ``root`` is an empty folder.
     """
     model, longest = config.model, max(config.data.input_hw)
     number = 80 if isinstance(config.data, CocoConfig) else 20

@@ -68,8 +68,7 @@ def _example(name: str) -> Path:
 
 
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
-    line on stderr."""
+    """Run a command on ``argv`` (None: this process's arguments); returns the exit code."""
     # Before torch loads OpenMP: threads that wait sleep, or a training beside another program spins its cores away.
     # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
     if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():

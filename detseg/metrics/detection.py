@@ -1,7 +1,4 @@
-"""The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1.
-
-Training, ``detseg evaluate`` and exported models are all scored by it.
-"""
+"""The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1."""
 
 from __future__ import annotations
 
@@ -22,10 +19,7 @@ _VOC_IOU = 0.5
 
 
 class DetectionEvaluator:
-    """Collects detections and ground truth; an image counts once, however often it is added.
-
-    A distributed sampler repeats images to fill the last batches.  The first detections of an image are kept; later
-    ones may differ in the last bits, when the image was computed in another batch.
+    """Collects detections and ground truth; an image counts once, by the detections that were added first.
 
     Args:
         classes: of the ground truth and the detections.

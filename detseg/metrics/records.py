@@ -165,10 +165,7 @@ _CHUNK = 1 << 15  # about so many pairs are compared at a time: memory does not 
 
 
 def overlapping_pairs(
-    detection_boxes: FloatArray,
-    object_boxes: FloatArray,
-    detection_groups: IntArray,
-    object_groups: IntArray,
+    detection_boxes: FloatArray, object_boxes: FloatArray, detection_groups: IntArray, object_groups: IntArray
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
     """All pairs of a detection and an object of the same group with an area in common.
 

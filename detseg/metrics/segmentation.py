@@ -1,7 +1,7 @@
 """The evaluator of semantic segmentation: mIoU and boundary IoU at the size of the original images.
 
-Training, ``detseg evaluate`` and exported models are all scored by it.  Pixels are summed over the whole data set
-(VOC, Cityscapes).  It keeps integers only, so any number of processes together find the same numbers.
+Pixels are summed over the whole data set (VOC, Cityscapes).  It keeps integers only, so any number of processes
+together find the same numbers.
 
 Boundary IoU (Cheng et al. 2021, "Boundary IoU", section 4) is the IoU of the bands of truth and prediction.  The band
 of a mask holds its pixels within d of its contour: the mask without its erosion by d steps of a 3 × 3 square, no mask
@@ -174,7 +174,8 @@ def pair_counts(predicted: Tensor, truth: Tensor) -> Tensor:
     for name, labels in (("predicted", predicted), ("truth", truth)):
         if labels.dtype not in (torch.uint8, torch.int64):
             raise ValueError(f"{name}: expected labels as uint8 or int64, got {labels.dtype}")
-    count = count_with_opencv if predicted.device.type == "cpu" else count_by_scatter
+    is_quick = predicted.device.type == "cpu" and 0 < predicted.numel() <= _MAX_PIXELS
+    count = count_with_opencv if is_quick else count_by_scatter
     counts = count(predicted.to(torch.uint8), truth.to(torch.uint8))
     for labels in (predicted, truth):
         if labels.dtype == torch.int64 and labels.numel():
@@ -197,12 +198,10 @@ def check_labels(counts: Tensor, num_classes: int) -> None:
 
 
 def count_with_opencv(predicted: Tensor, truth: Tensor) -> Tensor:
-    """``pair_counts`` of uint8 labels on a CPU, several times as fast as ``bincount``."""
-    maps = truth.numpy().ravel(), predicted.numpy().ravel()
-    chunks = ([labels[k : k + _MAX_PIXELS] for labels in maps] for k in range(0, truth.numel(), _MAX_PIXELS))
-    sizes, ranges = [_NUM_LABELS] * 2, [0, _NUM_LABELS] * 2
-    counts = (cv2.calcHist(chunk, [0, 1], None, sizes, ranges).astype(np.int64) for chunk in chunks)
-    return torch.from_numpy(sum(counts, start=np.zeros(sizes, dtype=np.int64)))
+    """``pair_counts`` of 1 to 2^24 uint8 labels on a CPU, several times as fast as ``bincount``."""
+    maps = [truth.numpy().ravel(), predicted.numpy().ravel()]
+    counts = cv2.calcHist(maps, [0, 1], None, [_NUM_LABELS] * 2, [0, _NUM_LABELS] * 2)
+    return torch.from_numpy(counts.astype(np.int64))
 
 
 def count_by_scatter(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -229,8 +228,10 @@ def bands(labels: Tensor, width: int) -> Tensor:
     side = 2 * width + 1
     # Outside the image is the highest label, which no class has and which lowers no minimum.
     padded = F.pad(labels, (width, width, width, width), value=IGNORE_LABEL)
-    highest = _over_squares(padded, side, torch.maximum)
-    lowest = _over_squares(padded, side, torch.minimum)
+    highest, lowest = (
+        _over_rows(_over_rows(padded, side, reduce).T.contiguous(), side, reduce).T
+        for reduce in (torch.maximum, torch.minimum)
+    )
     return labels.masked_fill(highest == lowest, IGNORE_LABEL)
 
 
@@ -242,12 +243,6 @@ def band_overlaps(predicted: Tensor, truth: Tensor, num_classes: int, width: int
     intersections = counts.diagonal()
     unions = counts.sum(dim=0) + counts.sum(dim=1) - intersections
     return torch.stack([intersections, unions])[:, :num_classes]
-
-
-def _over_squares(labels: Tensor, side: int, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(H, W) → (H - side + 1, W - side + 1)."""
-    rows = _over_rows(labels, side, reduce)
-    return _over_rows(rows.T.contiguous(), side, reduce).T
 
 
 def _over_rows(labels: Tensor, side: int, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

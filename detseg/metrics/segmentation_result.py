@@ -116,7 +116,8 @@ class SegmentationResult:
             summary.add_row(one, format_number(value), other, format_number(beside))
         rows = new_table("By class", ("truth", "pred.", *_COLUMNS))
         for row in self.classes:
-            fractions = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
+            nums = (row.num_pixels, row.num_predicted)
+            fractions = (f"{num / self.num_pixels:.1%}" if self.num_pixels else "-" for num in nums)
             numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
             rows.add_row(Text(row.name), *fractions, *numbers)
         footnote = (
@@ -164,7 +165,3 @@ def segmentation_result(
         num_pixels=num_pixels,
         num_ignored=num_ignored,
     )
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "-"

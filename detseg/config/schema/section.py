@@ -68,19 +68,12 @@ NEW_KEYS = {
         "proposals_train": "post_nms_top_n_train",
         "samples": "batch_size_per_image",
     },
-    "schedule": {
-        "final_share": "final_lr_fraction",
-        "initial_share": "initial_lr_fraction",
-        "rise_share": "pct_start",
-    },
+    "schedule": {"final_share": "final_lr_fraction", "initial_share": "initial_lr_fraction", "rise_share": "pct_start"},
     "trainer": {"accumulate_batches": "accumulate_grad_batches", "num_pictures": "num_previews"},
 }
 """Section by its name of today → old key → new key, so that a section may have its new name and its keys the old."""
 
-_NEW_VALUES: dict[str, dict[Any, Any]] = {
-    "data.name": {"folder": "mask_folder"},
-    "model.backbone.freeze": {0: "none"},
-}
+_NEW_VALUES: dict[str, dict[Any, Any]] = {"data.name": {"folder": "mask_folder"}, "model.backbone.freeze": {0: "none"}}
 """Path of today → old value → new value."""
 
 
