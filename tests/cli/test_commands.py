@@ -19,7 +19,6 @@ from detseg.errors import DataError
 ROOT = Path(__file__).resolve().parents[2]
 SHAPES = str(ROOT / "configs" / "yolo_shapes.yaml")
 RUN = "import sys; from detseg.cli.tool import run_tool; sys.exit(run_tool("
-BOXES = ("voc", "coco", "shapes")
 
 
 def out_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -85,12 +84,12 @@ def test_examples_are_found_by_name_and_stay_within_the_repository(
         assert "  root: data" in out_of(capsys, "train", path.stem, "--print-config"), path
 
 
-@pytest.mark.parametrize(
-    ("model", "data"),
-    [("yolo", data) for data in BOXES]
-    + [("mask_rcnn", "coco"), ("mask_rcnn", "shapes"), ("faster_rcnn", "voc")]
-    + [(model, data) for model in ("fcn", "unet") for data in (*BOXES, "mask_folder")],
-)
+BOXES = ("voc", "coco", "shapes")
+LAYOUTS = {"yolo": BOXES, "faster_rcnn": BOXES, "mask_rcnn": BOXES[1:]}
+LAYOUTS |= dict.fromkeys(("fcn", "unet"), (*BOXES, "mask_folder"))
+
+
+@pytest.mark.parametrize(("model", "data"), [(model, data) for model, layouts in LAYOUTS.items() for data in layouts])
 def test_a_new_file_is_a_configuration(
     model: str, data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
