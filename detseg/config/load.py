@@ -54,8 +54,7 @@ def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint", overrid
 
 
 def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings of a checkpoint or a bundle with ``data.download`` off: only the user's own configuration file or
-    override may start a download."""
+    """Plain settings of a checkpoint with ``data.download`` off: only the user's own file or override may start one."""
     if isinstance(section := data.get("data"), Mapping) and "download" in section:
         return {**data, "data": {**section, "download": False}}
     return dict(data)

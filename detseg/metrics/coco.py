@@ -268,8 +268,7 @@ def _tables(
 ) -> tuple[FloatArray, FloatArray]:
     """The tables of ``coco_tables`` (pycocotools' ``accumulate``); (T, S, D) ``found`` an object, ``missed`` all, or
     else are ignored; (C, S) ``num_objects`` are to be found."""
-    num_thresholds, num_sizes, _ = found.shape
-    num_classes, limits = len(num_objects), _detection_limits(max_detections)
+    num_thresholds, (num_classes, num_sizes), limits = len(found), num_objects.shape, _detection_limits(max_detections)
     precision = np.full((num_thresholds, len(_RECALL_LEVELS), num_classes, num_sizes), -1.0)
     recall = np.full((num_thresholds, num_classes, num_sizes, len(limits)), -1.0)
     ends = np.searchsorted(ranked.classes, np.arange(num_classes + 1)).tolist()
@@ -282,9 +281,7 @@ def _tables(
         num_found = np.cumsum(hits[:, within], axis=1)
         precisions = num_found / (num_found + np.cumsum(misses[:, within], axis=1) + np.spacing(1))  # 1 / 1 below 1
         best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]  # at each place in the ranking or beyond
-        for threshold in range(num_thresholds):
-            places = np.searchsorted(
-                num_found[threshold] / num, _RECALL_LEVELS
-            )  # where each level is reached, if it is
-            precision[threshold, :, k, size] = np.append(best[threshold], 0.0)[places]
+        best = np.pad(best, ((0, 0), (0, 1)))  # 0 where a level is not reached
+        for threshold, recalls in enumerate(num_found / num):
+            precision[threshold, :, k, size] = best[threshold, np.searchsorted(recalls, _RECALL_LEVELS)]
     return precision, recall

@@ -43,8 +43,8 @@ class DiagnosisInputs:
 
 def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> DiagnosisInputs:
     """Compare the detections with their labels (``matches``) and without."""
-    no_labels = np.zeros_like(records.detection_labels), np.zeros_like(records.object_labels)
-    unlabelled = replace(records, detection_labels=no_labels[0], object_labels=no_labels[1])
+    no_labels = {name: np.zeros_like(getattr(records, name)) for name in ("detection_labels", "object_labels")}
+    unlabelled = replace(records, **no_labels)
     unlabelled_matches = best_matches(unlabelled)
     ious = unlabelled_matches.ious
     pooled, without = (
