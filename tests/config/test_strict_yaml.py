@@ -41,9 +41,6 @@ def test_values_follow_the_core_schema(text: str, value: YamlValue) -> None:
             "a: [1\n",
             "{}:2:1: not valid YAML: expected ',' or ']', but got '<stream end>' (while parsing a flow sequence)",
         ),
-        ("a: &x 1\n", "{}:1:4: anchors (&) and aliases (*) are not allowed; write the value out, or quote it"),
-        ("a: !!python/name:os.system\n", "{}:1:4: tags (!) are not allowed; remove it, or quote the value"),
-        ("a: " + "[" * 5000, "{}:1:34: nested deeper than 30 levels"),
         ("1: a\n", "{}:1:1: expected text as a key, got 1"),
         ("[a]: b\n", '{}:1:1: expected text as a key, got ["a"]'),
         ("a: 1\n---\nb: 1\n", "{}:2:1: a second document begins; expected one"),
@@ -54,7 +51,6 @@ def test_values_follow_the_core_schema(text: str, value: YamlValue) -> None:
         ('a: "\\0"\n', "{}:1:4: a NUL or half a surrogate pair is not text, got '\\x00'"),
         ('a: "\\ud800"\n', "{}:1:4: a NUL or half a surrogate pair is not text, got '\\ud800'"),
         ("a: 9223372036854775808\n", "{}:1:4: '9223372036854775808' is a whole number beyond 64 bits"),
-        ("a: 0x" + "f" * 9999, "{}:1:4: '0x" + "f" * 54 + "... is a whole number beyond 64 bits"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, content: str, line: str) -> None:

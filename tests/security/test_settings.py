@@ -69,7 +69,7 @@ def test_hostile_settings_are_one_line(name: str, tmp_path: Path, capsys: pytest
 def test_overrides_are_read_by_the_same_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, target = tmp_path / "good.yaml", tmp_path / "exploded"
     path.write_text("seed: 1\n")
-    for value in (f"!!python/object/apply:os.system ['touch {target}']", "&a [*a]", "[" * 100_000):
+    for value in (f"!!python/object/apply:os.system ['touch {target}']", "&a [*a]", "[" * 100_000, "\x1b[31m"):
         assert said_of([str(path), f"seed={value}"], train, capsys).startswith("error: override seed=")
     assert not target.exists()
 
