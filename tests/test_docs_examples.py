@@ -65,7 +65,6 @@ def commands(text: str) -> list[list[str]]:
 
 
 def showing(language: str) -> pytest.MarkDecorator:
-    """Parametrizes over the pages with such blocks."""
     pages = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), language)]
     return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
 

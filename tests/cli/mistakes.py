@@ -29,7 +29,6 @@ def each_case(*cases_of_tools: tuple[Tool, str]) -> pytest.MarkDecorator:
 
 
 def said(tool: Tool, argv: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code of a command and what it wrote to standard error."""
     return run_tool(tool, argv), capsys.readouterr().err
 
 

@@ -226,7 +226,6 @@ RENAMED = {
 
 
 def flat(data: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Path → value of every setting."""
     values: dict[str, Any] = {}
     for key, value in data.items():
         values |= flat(value, f"{path}{key}.") if isinstance(value, dict) else {path + key: value}

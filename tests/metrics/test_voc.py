@@ -20,7 +20,6 @@ from tests.shared_data import shared_data
 
 
 def scored(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
-    """AP by the rules of (VOC 2007, VOC 2010)."""
     return average_precisions(rank_classes(records, best_matches(records), iou_threshold, label + 1)[label])
 
 

@@ -20,7 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def said_of(argv: list[str], tool: Tool, capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line of a command that fails."""
     code, message = said(tool, argv, capsys)
     assert (code, message.count("\n")) == (2, 1), message
     return message
