@@ -160,7 +160,7 @@ def _rank_detections(records: DetectionRecords, class_positions: IntArray, max_d
     object_groups = class_positions[records.object_labels] * num_images + object_images
     objects = np.argsort(object_groups, kind="stable")
     ranked = (column[counted] for column in (detections, classes, groups, ranks))
-    return _Ranked(*ranked, objects=objects, object_groups=object_groups[objects])
+    return _Ranked(*ranked, objects, object_groups[objects])
 
 
 @dataclass(frozen=True, eq=False)
