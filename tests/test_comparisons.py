@@ -86,9 +86,9 @@ def test_a_training_waits_between_steps() -> None:
             paced.after()
 
     training = PacedTraining(train)
-    assert 0 <= training.go_on(2) < 1
+    assert 0 <= training.advance(2) < 1
     assert steps == [0, 1]
-    training.go_on(3)
+    training.advance(3)
     assert steps == [0, 1, 2, 3, 4]
     with pytest.raises(RuntimeError, match="the training has ended"):
-        training.go_on(1)
+        training.advance(1)
