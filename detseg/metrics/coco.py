@@ -159,8 +159,8 @@ def _rank_detections(records: DetectionRecords, class_positions: IntArray, max_d
     object_images = np.searchsorted(image_ids, records.object_image_ids)
     object_groups = class_positions[records.object_labels] * num_images + object_images
     objects = np.argsort(object_groups, kind="stable")
-    ranked = (column[counted] for column in (detections, classes, groups, ranks))
-    return _Ranked(*ranked, objects, object_groups[objects])
+    groups, ranks = groups[counted], ranks[counted]
+    return _Ranked(detections[counted], classes[counted], groups, ranks, objects, object_groups[objects])
 
 
 @dataclass(frozen=True, eq=False)
