@@ -56,8 +56,8 @@ def yolo_step(blocks: int = 8, small: bool = False) -> Iterator[Row]:
         for precision in dict.fromkeys((PRECISION, "float32")):
             task, first = _task({"name": "yolo"}, 80), precision == PRECISION
             training = _training(task, [batch], "batch", precision)
-            other = _per_step(lambda units: float(peer.ask("go_on", units=units)), steps)
-            times = in_turn(_per_step(training.go_on, steps), other, blocks)
+            other = _per_step(lambda units: float(peer.ask("advance", units=units)), steps)
+            times = in_turn(_per_step(training.advance, steps), other, blocks)
             training.end()
             stage = "training step" if first else "training step, ours in float32 too"
             work = f"nano, {side} px, batch {size}, 80 classes, 8 objects an image; ours {precision}"
@@ -105,7 +105,7 @@ def bccd_epoch(blocks: int = 3, small: bool = False) -> Iterator[Row]:
             Path(folder, "images", path.name).symlink_to(path)
         peer.ask("train", unit="epoch", settings={"imgsz": side, "batch": size, "workers": 1, **data})
         training = _training(task, build_data(config, train_set, val_set), "epoch", PRECISION)
-        times = in_turn(lambda: training.go_on(1), lambda: float(peer.ask("go_on", units=1)), blocks)
+        times = in_turn(lambda: training.advance(1), lambda: float(peer.ask("advance", units=1)), blocks)
         training.end()
         work = f"BCCD, {len(train_set)} images at {side} px, batch {size}, 1 worker, mosaic; ours {PRECISION}"
         name = f"ultralytics {peer.ask('version')} yolov8n.yaml, float32"
@@ -136,7 +136,7 @@ def unet_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     for precision in dict.fromkeys(("float32", PRECISION)):
         first, data = precision == "float32", [(images.float() / 255, semantic.long())] * steps
         loop = _plain_loop(partial(losses_of, precision == "bfloat16"), optimizer, data)
-        times = in_turn(_per_step(training.go_on, steps), loop, blocks)
+        times = in_turn(_per_step(training.advance, steps), loop, blocks)
         stage = "training step of U-Net" + ("" if first else ", theirs in bfloat16 too")
         work = f"ResNet-18, {side} px, batch {size}, 21 classes, Dice; ours {PRECISION}"
         name = f"segmentation-models-pytorch {version('segmentation-models-pytorch')}, {precision}"
@@ -163,7 +163,7 @@ def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
         optimizer = torch.optim.SGD([p for p in theirs.parameters() if p.requires_grad], **sgd)
         loop = _plain_loop(theirs, optimizer, data)
         training = _training(task, batches, "batch", precision)
-        times = in_turn(_per_step(training.go_on, 2), loop, blocks)
+        times = in_turn(_per_step(training.advance, 2), loop, blocks)
         training.end()
         stage = "training step of Faster R-CNN" + ("" if first else ", ours in float32 too")
         work = f"ResNet-50-FPN, {side} px, batch {size}, 10 objects an image; ours {precision}"
@@ -171,8 +171,8 @@ def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
         yield Row(stage, work, name, *times, "ms", 1.1 if first else None, note)
 
 
-def _per_step(go_on: Callable[[int], float], steps: int) -> Block:
-    return lambda: go_on(steps) * 1000 / steps  # milliseconds, of seconds
+def _per_step(advance: Callable[[int], float], steps: int) -> Block:
+    return lambda: advance(steps) * 1000 / steps  # milliseconds, of seconds
 
 
 def _plain_loop(losses_of: Callable[..., Any], optimizer: torch.optim.Optimizer, data: list[Any]) -> Block:

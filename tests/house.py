@@ -13,18 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FOUNDATION = {"atomic_write", "errors", "messages", "ops", "structures"}
-EVERYTHING = {
-    "checkpoint",
-    "config",
-    "data",
-    "draw",
-    "factory",
-    "memory",
-    "metrics",
-    "models",
-    "predict",
-    "training",
-} | FOUNDATION
+EVERYTHING = FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "metrics", "models", "predict"}
+EVERYTHING |= {"training"}
 
 ALLOWED: dict[str, set[str]] = {
     "atomic_write": {"errors"},
@@ -46,8 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "models", "tasks"},
     "tuning": EVERYTHING - {"predict"} | {"tasks"},
-    "benchmark": EVERYTHING
-    | {"tasks", "tuning"},  # it times what a training is made of, put together as training does it
+    "benchmark": EVERYTHING | {"tasks", "tuning"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
     "cli": FOUNDATION | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "predict", "training"},
@@ -98,13 +87,10 @@ READS_CONFIG_IN_DATA = {"build", "augment", "loading"}
 
 FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
 MAY_BE_LARGER = {"detseg": 21}
-"""Folders with more entries than `MOST_ENTRIES`, until they are restructured, with today's number."""
+"""Folders with more entries than `MOST_ENTRIES`, with the number that they may have."""
 
 MAY_BE_SMALLER = {"detseg/evaluation", "detseg/tuning", "detseg/structures", "detseg/training/resume"}
 """Folders that are only begun; structures of arrays and of tensors; resuming: where a run is, and what may differ."""
-
-KNOWN_CIRCLES: tuple[tuple[str, ...], ...] = ()
-"""Files of the package that import each other in a circle, until they are restructured."""
 
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
@@ -167,15 +153,8 @@ def import_direction_in_data(root: Path) -> list[str]:
 
 def import_circles(root: Path) -> list[str]:
     """Files that import each other in a circle, imports inside functions and for type checking included."""
-    new = [circle for circle in circles(root) if circle not in KNOWN_CIRCLES]
-    return [f"detseg/{'.py ⇄ detseg/'.join(circle)}.py: import each other in a circle" for circle in new]
-
-
-def circles(root: Path) -> list[tuple[str, ...]]:
-    """The circles, each as the names of its files below detseg/."""
     files = {path: _imported_files(root, path) for path in python_files(root, "detseg")}
-    name = {path: path.relative_to(root / "detseg").with_suffix("").as_posix() for path in files}
-    return [tuple(sorted(name[path] for path in circle)) for circle in _circles(files)]
+    return [f"{' ⇄ '.join(sorted(_where(root, path) for path in circle))}: in a circle" for circle in _circles(files)]
 
 
 def _imported_files(root: Path, path: Path) -> set[Path]:
@@ -211,10 +190,8 @@ def _circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
 
 
 def folder_sizes(root: Path) -> list[str]:
-    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with fewer than `FEWEST_ENTRIES`.
-
-    `__init__.py` does not count. MAY_BE_LARGER lists folders that are still to be restructured.
-    """
+    """Folders of the package with more than `MOST_ENTRIES` files and folders, or with fewer than `FEWEST_ENTRIES`;
+    `__init__.py` does not count."""
     found = []
     for folder in sorted({path.parent for path in python_files(root, "detseg")}):
         entries = {path.relative_to(folder).parts[0] for path in folder.rglob("*.py")} - {"__init__.py"}
@@ -300,9 +277,8 @@ def reaches_out(root: Path) -> list[str]:
             module = next((key for key in REACHES_OUT if f"{name}.".startswith(f"{key}.")), None)
             if module is not None and where not in REACHES_OUT[module]:
                 found.append(f"{where}:{line}: {module} is imported, which only {REACHES_OUT[module] or 'nobody'} may")
-        for node in ast.walk(_parse(path)):
-            if isinstance(node, ast.Call) and PROGRAM_CALLS.fullmatch(called := ast.unparse(node.func)):
-                found.append(f"{where}:{node.lineno}: {called}() is called")
+        calls = ((node.lineno, ast.unparse(node.func)) for node in ast.walk(_parse(path)) if isinstance(node, ast.Call))
+        found += [f"{where}:{line}: {call}() is called" for line, call in calls if PROGRAM_CALLS.fullmatch(call)]
     return found
 
 
@@ -321,21 +297,6 @@ def private_names(root: Path) -> list[str]:
                 called = ast.unparse(node)
                 if called.split(".")[0] in bound and called != "os._exit":
                     found.append(f"{where}:{node.lineno}: {called} is private")
-    return found
-
-
-def docstrings(root: Path) -> list[str]:
-    """Modules with code, public functions, public classes and their public methods that no docstring explains."""
-    found = []
-    for path in python_files(root, "detseg", "tools", "benchmarks"):
-        module = _parse(path)
-        if module.body and ast.get_docstring(module) is None:
-            found.append(f"{_where(root, path)}: the module has no docstring")
-        found += [
-            f"{_where(root, path)}:{node.lineno}: {name} has no docstring"
-            for name, node in _public(module.body)
-            if ast.get_docstring(node) is None
-        ]
     return found
 
 
@@ -372,14 +333,3 @@ def _part_of(root: Path, name: str) -> str | None:
     # `from detseg import Predictor` names no file: that is the package itself.
     is_part = bool(rest) and ((root / "detseg" / rest[0]).is_dir() or (root / "detseg" / f"{rest[0]}.py").exists())
     return rest[0] if is_part else "__init__"
-
-
-Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
-
-
-def _public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Definition]]:
-    for node in body:
-        if isinstance(node, Definition) and not node.name.startswith("_"):
-            yield prefix + node.name, node
-            if isinstance(node, ast.ClassDef):
-                yield from _public(node.body, f"{prefix}{node.name}.")

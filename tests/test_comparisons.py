@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import ROOT, Row, in_turn, spread, table, timed, write_results
+from benchmarks.comparison import ROOT, Row, in_turn, table, write_results
 from benchmarks.peers.process import PEER_PYTHON, PeerProcess, yolo_labels
 from benchmarks.peers.serve import PacedTraining
 from benchmarks.run import COMPARISONS, PAGE
@@ -28,13 +28,9 @@ def test_sides_follow_each_other_in_turn_and_warm_up_is_not_counted() -> None:
     assert (ours, theirs) == ((3.0, 6.0), (4.0, 5.0))
 
 
-def test_ratios_are_of_neighbouring_blocks() -> None:
-    assert ROW.ratios == (3.0, 2.0, 1.0)
-    assert spread([3.0, 1.0, 2.0]) == "2 (1–3)"
-    assert 0 <= timed(lambda: None, units=4)() < 1
-
-
 def test_table_takes_the_place_between_the_marks(tmp_path: Path) -> None:
+    assert ROW.ratios == (3.0, 2.0, 1.0)  # of neighbouring blocks
+    assert yolo_labels([[10.0, 20.0, 30.0, 60.0]], [3], hw=(100, 200)) == "3 0.100000 0.400000 0.100000 0.400000\n"
     text = table(
         [ROW, Row("nms", "all", "peer", (1.0,), (2.0,), "ms", target=9.0), Row("io", "x", "y", (1.0,), (1.0,), "s")]
     )
@@ -75,16 +71,9 @@ def test_a_peer_answers_behind_a_pipe(tmp_path: Path, monkeypatch: pytest.Monkey
     worker.write_text("raise SystemExit('a peer that will not run')")
     with PeerProcess(worker=str(worker)) as peer, pytest.raises(RuntimeError, match=r"ended\n.*will not run"):
         peer.ask("double", number=1)
-
-
-def test_a_missing_environment_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv(PEER_PYTHON, str(tmp_path / "python"))
     with pytest.raises(RuntimeError, match="make bench"):
         PeerProcess()
-
-
-def test_labels_of_the_peer_are_fractions_of_the_image() -> None:
-    assert yolo_labels([[10.0, 20.0, 30.0, 60.0]], [3], hw=(100, 200)) == "3 0.100000 0.400000 0.100000 0.400000\n"
 
 
 def test_a_training_waits_between_steps() -> None:
@@ -97,9 +86,9 @@ def test_a_training_waits_between_steps() -> None:
             paced.after()
 
     training = PacedTraining(train)
-    assert 0 <= training.go_on(2) < 1
+    assert 0 <= training.advance(2) < 1
     assert steps == [0, 1]
-    training.go_on(3)
+    training.advance(3)
     assert steps == [0, 1, 2, 3, 4]
     with pytest.raises(RuntimeError, match="the training has ended"):
-        training.go_on(1)
+        training.advance(1)

@@ -23,7 +23,6 @@ QUICK = ("data.batch_size=2", "data.num_workers=0", "trainer.fast_dev_run=true",
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small synthetic set in both layouts."""
     root = tmp_path_factory.mktemp("shapes") / "set"
     write_shapes(root, num_train=4, num_val=2, size=64, max_objects=3, seed=0)
     return root
@@ -42,7 +41,6 @@ def data_overrides(name: str, shapes: Path) -> list[str]:
 
 
 def model_overrides(path: Path) -> list[str]:
-    """No downloads in tests."""
     return ["model.backbone.pretrained=false"] if "pretrained: true" in path.read_text(encoding="utf-8") else []
 
 

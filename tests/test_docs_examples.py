@@ -71,7 +71,6 @@ def commands(text: str) -> list[list[str]]:
 
 
 def showing(language: str) -> pytest.MarkDecorator:
-    """Parametrizes over the pages with such blocks."""
     pages = [page for page in PAGES if blocks(page.read_text(encoding="utf-8"), language)]
     return pytest.mark.parametrize("page", pages, ids=lambda page: page.name)
 
@@ -165,11 +164,8 @@ def test_blocks_are_of_a_language_that_is_tested(page: Path) -> None:
 
 
 def test_python_keeps_its_lines() -> None:
-    assert script("a\n```python\nx = 1\n```\nb\n```sh\ny\n```\n```python\nz = 2\n```\n").splitlines()[2:] == [
-        "x = 1",
-        *[""] * 6,
-        "z = 2",
-    ]
+    lines = script("a\n```python\nx = 1\n```\nb\n```sh\ny\n```\n```python\nz = 2\n```\n").splitlines()
+    assert lines[2:] == ["x = 1", *[""] * 6, "z = 2"]
 
 
 def test_commands_are_found() -> None:

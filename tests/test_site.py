@@ -41,9 +41,7 @@ def test_it_builds_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     pages = {path.stem for path in tmp_path.glob("*.html")}
     assert pages == {"404", *(path.stem for path in (ROOT / "docs").glob("*.md"))}
     files = [path for suffix in ("html", "css") for path in tmp_path.rglob(f"*.{suffix}")]
-    assert {path.name: foreign_resources(path.read_text(encoding="utf-8")) for path in files} == {
-        path.name: [] for path in files
-    }
+    assert [path.name for path in files if foreign_resources(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize("link", ["[x](nowhere.md)", "[x](yolo.md#nowhere)", "[x](../README.md)", "[x](/yolo.md)"])
@@ -65,12 +63,7 @@ def test_a_broken_link_fails_the_build(link: str, tmp_path: Path) -> None:
 
 def test_foreign_resources_are_found() -> None:
     own = '<a href="https://a.org"><script src="x.js"></script><link rel="stylesheet" href="y.css"><img src=z.png>'
-    assert foreign_resources(own) == []
     foreign = '<script async src="https://a.org/x.js"></script><link href=//b.org/y.css rel="stylesheet">'
     style = "<style>@import 'https://c.org/f.css'; @font-face{src:url(https://d.org/f.woff2)}</style>"
-    assert foreign_resources(foreign + style) == [
-        "https://a.org/x.js",
-        "//b.org/y.css",
-        "https://c.org/f.css",
-        "https://d.org/f.woff2",
-    ]
+    expected = ["https://a.org/x.js", "//b.org/y.css", "https://c.org/f.css", "https://d.org/f.woff2"]
+    assert foreign_resources(own + foreign + style) == expected

@@ -1,9 +1,9 @@
-"""Time a training on this machine: `python tools/benchmark.py …` is `detseg benchmark …` (detseg/cli/benchmark.py)."""
+"""Time a training on this machine: `python tools/benchmark.py …` is `detseg benchmark …` (detseg/cli/commands.py)."""
 
 import sys
 
-from detseg.cli.benchmark import main
+from detseg.cli.commands import benchmark
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(benchmark))

@@ -1,9 +1,9 @@
-"""Evaluate a checkpoint: `python tools/evaluate.py …` is `detseg evaluate …` (detseg/cli/evaluate.py)."""
+"""Evaluate a checkpoint: `python tools/evaluate.py …` is `detseg evaluate …` (detseg/cli/commands.py)."""
 
 import sys
 
-from detseg.cli.evaluate import main
+from detseg.cli.commands import evaluate
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(evaluate))

@@ -1,9 +1,9 @@
-"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/export_weights.py)."""
+"""Export weights: `python tools/export_weights.py …` is `detseg export-weights …` (detseg/cli/commands.py)."""
 
 import sys
 
-from detseg.cli.export_weights import main
+from detseg.cli.commands import export_weights
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(export_weights))

@@ -1,9 +1,9 @@
-"""Predict for images: `python tools/predict.py …` is `detseg predict …` (detseg/cli/predict.py)."""
+"""Predict for images: `python tools/predict.py …` is `detseg predict …` (detseg/cli/commands.py)."""
 
 import sys
 
-from detseg.cli.predict import main
+from detseg.cli.commands import predict
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(predict))

@@ -1,9 +1,9 @@
-"""Train a model: `python tools/train.py …` is `detseg train …` (detseg/cli/train.py)."""
+"""Train a model: `python tools/train.py …` is `detseg train …` (detseg/cli/commands.py)."""
 
 import sys
 
+from detseg.cli.commands import train
 from detseg.cli.tool import run_tool
-from detseg.cli.train import main
 
 if __name__ == "__main__":
-    sys.exit(run_tool(main))
+    sys.exit(run_tool(train))

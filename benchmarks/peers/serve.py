@@ -48,7 +48,7 @@ class PacedTraining:
         except BaseException as error:  # handed on to whoever waits
             self._done.put(error)
 
-    def go_on(self, units: int) -> float:
+    def advance(self, units: int) -> float:
         """Seconds of so many further steps or epochs, without what lies between; raises what ended the training."""
         self._permits.put(units)
         taken = self._done.get()

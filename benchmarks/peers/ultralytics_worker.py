@@ -47,9 +47,9 @@ def train(unit: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {"millions": parameters / 1e6, "gflops": counter.get_total_flops() / 1e9}
 
 
-def go_on(units: int) -> float:
+def advance(units: int) -> float:
     """Seconds of so many further steps or epochs."""
-    return float(_known["training"].go_on(units))
+    return float(_known["training"].advance(units))
 
 
 def prepare(name: str, images: str, size: int, batch: int, **hyp: float) -> list[int]:
@@ -124,4 +124,4 @@ def suppress(file: str, count: int, score_threshold: float, max_detections: int)
 
 
 if __name__ == "__main__":
-    serve(version, train, go_on, prepare, milliseconds_an_image, load, predict, suppress)
+    serve(version, train, advance, prepare, milliseconds_an_image, load, predict, suppress)

@@ -1,33 +1,51 @@
-"""The numbers of a benchmark, the table that shows them, and the machine that they were measured on."""
+"""The numbers of a benchmark, the machine that they were measured on, a table; what limits a training, and what to try.
+
+The diagnosis is by the first rule that holds; docs/benchmarking.md lists them.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
+import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_PACKAGES = ("detseg", "torch", "torchvision", "lightning", "numpy", "opencv-python-headless", "albumentations", "timm")
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.training.setup.trainer import resolve_precision
+
+_PACKAGES = ("detseg", "torch", "torchvision", "lightning", "numpy", "albumentations", "timm")
+
+COPY, FORWARD, LOSSES, BACKWARD = "copy to the device, to float", "forward", "assignment, losses", "backward"
+UPDATE, OVERHEAD = "clipping, optimiser, EMA", "Lightning, logging, NaN guard"
+STEP_PARTS = (COPY, FORWARD, LOSSES, BACKWARD, UPDATE)
+"""The parts of a step that are timed; the overhead is what is left of the whole."""
+
+_WAITING_PERCENT = 15
+_WORTH_WORKERS = 1.15
+"""Times more images per second that another number of workers must give to be advised."""
+_VALIDATION_FRACTION = 0.25
+_LIMITS = {OVERHEAD: 0.25, COPY: 0.15, UPDATE: 0.25, LOSSES: 0.3}
+"""Part of a step → from which fraction of the step on it is the bottleneck."""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One thing that was measured: a value for each repetition, at least one.
-
-    ``share`` is the fraction of the whole that it is a part of; None: it is a whole itself.
-    """
+    """One thing that was measured."""
 
     stage: str
     name: str
     unit: str
-    values: tuple[float, ...]
-    share: float | None = None
+    values: tuple[float, ...]  # of each repetition, at least one
+    share: float | None = None  # the fraction of the whole that it is a part of; None: it is a whole itself
     note: str = ""
 
     @property
@@ -91,28 +109,81 @@ def num_cores() -> int:
 
 def machine_facts() -> dict[str, Any]:
     """Processor, cores, GPU, operating system and versions, as plain data."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
+    model = re.search(r"^model name\s*: (.*)$", text, flags=re.MULTILINE)
     return {
-        "processor": _processor(),
+        "processor": model[1] if model else platform.processor() or platform.machine(),
         "cores": num_cores(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),
-        "versions": versions,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.exists() else ""
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _number(value: float) -> str:
     """Three significant digits, without powers of ten."""
     return f"{value:.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3}f}"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What the numbers say, and what to try first: one line each."""
+
+    bottleneck: str
+    advice: str
+
+
+def diagnose(results: Results, config: ExperimentConfig, num_train: int, num_val: int) -> Diagnosis:
+    """The diagnosis by the first rule that holds; the last arguments are the sizes of the data sets."""
+    step, fed = results.median("step", "training"), results.median("step", "training with the loader")
+    if step is None or fed is None:
+        return Diagnosis("training steps were not timed", "leave out --stages, or add step to it")
+    waiting = results.median("step", "waiting for the loader") or 0.0
+    if waiting >= _WAITING_PERCENT:
+        rates = f"the step could take {step:.3g} images/s, gets {fed:.3g}"
+        line = f"the loader: {rates}, and waits {waiting:.0f}% of the time"
+        return Diagnosis(line, _faster_loader(results, config, step))
+    every, epochs = config.trainer.validate_every, config.trainer.max_epochs
+    if (rate := results.median("validation", "validation, scoring")) and not results.facts["synthetic"]:
+        fraction = 1 / (1 + every * (num_train / fed) / (num_val / rate))
+        if fraction >= _VALIDATION_FRACTION and every < epochs:
+            advice = f"set trainer.validate_every={min(epochs, 2 * every)}"
+            return Diagnosis(f"validation: it takes {fraction:.0%} of the whole training", advice)
+    shares = results.shares("step")
+    larger = f"set data.batch_size={2 * config.data.num_images} (with optimizer.lr to match)"
+    smaller = "lower data.image_size, or take a smaller model.backbone"
+    remedies = {OVERHEAD: larger, COPY: smaller, UPDATE: larger, LOSSES: smaller}
+    if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):  # the second stage is part of the losses
+        remedies[LOSSES] = "lower model.rpn.post_nms_top_n_train and model.roi_heads.batch_size_per_image"
+    for part, limit in _LIMITS.items():
+        if shares[part] >= limit:
+            return Diagnosis(f"{part}: {shares[part]:.0%} of a step", remedies[part])
+    line = f"the network: forward and backward are {shares[FORWARD] + shares[BACKWARD]:.0%} of a step"
+    device, memory = results.facts["device"], results.facts.get("device_memory_fraction", 1.0)
+    has_compiler = device == "cuda" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+    if config.trainer.precision == "float32" and resolve_precision("auto", device) == "bfloat16":
+        return Diagnosis(line, "set trainer.precision=auto: bfloat16 is computed natively here")
+    if memory < 0.4:
+        return Diagnosis(line, f"{larger}: only {memory:.0%} of the GPU's memory are in use")
+    if has_compiler and not config.trainer.compile:
+        return Diagnosis(line, "try trainer.compile=true, and run this benchmark again")
+    return Diagnosis(line, smaller)
+
+
+def _faster_loader(results: Results, config: ExperimentConfig, step: float) -> str:
+    rates: dict[int, float] = results.facts.get("loader_rates", {})
+    now, num_workers = rates.get(config.data.num_workers), config.data.num_workers
+    if now is None:
+        return "raise data.num_workers; with the stage loader timed, a number could be named"
+    # Without processes, loading and training take turns, which never feeds a step fully.
+    others = {number: rate for number, rate in rates.items() if number}
+    enough = [number for number in sorted(others) if others[number] >= step]
+    best = enough[0] if enough else max(others, key=lambda number: others[number], default=0)
+    if best and (others[best] >= _WORTH_WORKERS * now or (not num_workers and enough)):
+        return f"set data.num_workers={best}: that gives {others[best]:.3g} images/s"
+    decoding, whole = results.median("loader", "read and decode") or 0.0, 1000 * max(num_workers, 1) / now
+    times = f"{decoding:.3g} of {whole:.3g} ms an image"
+    if decoding >= whole / 2:
+        return f"store the images no larger than data.image_size: reading takes {times}"
+    return f"take something out of data.augmentation: reading takes only {times}"

@@ -74,20 +74,15 @@ class Setup:
 
 @contextmanager
 def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | None, results: Results) -> Iterator[Setup]:
-    """Put together what a configuration describes; how long that takes goes into the results, stage ``start``.
-
-    Args:
-        config: the settings.
-        synthetic: use synthetic images instead of the data.
-        checkpoint: weights for the model; None: random ones.
-        results: gets times and facts.
+    """Put together what a configuration describes, arguments as for ``benchmark``; ``results`` gets how long that
+    takes, as the stage ``start``, and facts.
 
     Raises:
         DetsegError: settings, data or checkpoint are missing or wrong.
     """
     if checkpoint is not None and not checkpoint.is_file():
         raise CheckpointError(f"{checkpoint}: no such checkpoint")
-    batch_size, accelerator = config.data.num_images, config.trainer.accelerator
+    batch_size, accelerator = config.data.num_images, config.trainer.accelerator  # `auto` is an error here
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
         folder = Path(name)
@@ -107,15 +102,15 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
         setup = Setup(config, train_set, val_set, task, device, folder)
         num_parameters, (height, width) = sum(p.numel() for p in task.model.parameters()), config.data.input_hw
         weights = "random weights" if checkpoint is None else f"weights of {checkpoint}"
+        computed = f"on {device.type} in {setup.precision} (trainer.precision={config.trainer.precision})"
+        model = f"{config.model.name}, {num_parameters / 1e6:.2f} M parameters, {weights}; {computed}"
         sizes = f"{len(train_set)} training and {len(val_set)} validation images, {len(train_set.classes)} classes"
+        data = f"{'synthetic' if synthetic else config.data.name}, {sizes}; {height} x {width} pixels"
         results.facts |= {
             "device": device.type,
             "synthetic": synthetic,
-            "model": f"{config.model.name}, {num_parameters / 1e6:.2f} M parameters, {weights}; on {device.type} in "
-            f"{setup.precision} (trainer.precision={config.trainer.precision}), torch uses {torch.get_num_threads()} "
-            f"CPU thread{'' if torch.get_num_threads() == 1 else 's'}",
-            "data": f"{'synthetic' if synthetic else config.data.name}, {sizes}; {height} x {width} pixels, batches of "
-            f"{batch_size}",
+            "model": f"{model}, CPU threads: {torch.get_num_threads()}",
+            "data": f"{data}, batches of {batch_size}",
         }
         yield setup
 
@@ -124,10 +119,7 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     """Write shapes in COCO layout for the model to learn; returns the settings that read them.
 
     The classes are ``data.classes``, or as many as there are class weights, else 80 for ``coco`` and 20 for others.
-
-    Args:
-        config: the settings; image size, batch, workers and augmentation stay.
-        root: an empty folder.
+    Image size, batch, workers and augmentation stay; ``root`` is an empty folder.
     """
     model, longest = config.model, max(config.data.input_hw)
     number = 80 if isinstance(config.data, CocoConfig) else 20
@@ -154,12 +146,11 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
 def _without_download(config: ExperimentConfig, folder: Path) -> ExperimentConfig:
     """The settings changed so that opening the data neither downloads anything nor leaves files behind."""
     data = config.data
-    update: dict[str, object] = {}
     if isinstance(data, ShapesConfig) and not data.root.exists():
-        update = {"root": folder / "shapes"}
+        data = data.model_copy(update={"root": folder / "shapes"})
     elif isinstance(data, VocConfig):
-        update = {"download": False}
-    return config.model_copy(update={"data": data.model_copy(update=update)})
+        data = data.model_copy(update={"download": False})
+    return config.model_copy(update={"data": data})
 
 
 def _load_weights(task: Task, checkpoint: Path) -> None:
@@ -168,6 +159,5 @@ def _load_weights(task: Task, checkpoint: Path) -> None:
         for model in (task.model, task.evaluated_model):
             model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{checkpoint}: its weights do not fit the model of this configuration and data"
-        ) from error
+        what = "its weights do not fit the model of this configuration and data"
+        raise CheckpointError(f"{checkpoint}: {what}") from error

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 
-from detseg.benchmark.diagnose import BACKWARD, COPY, FORWARD, LOSSES, OVERHEAD, UPDATE, Diagnosis, diagnose
-from detseg.benchmark.results import Results, machine_facts, num_cores
+from detseg.benchmark.results import OVERHEAD, STEP_PARTS, Diagnosis, Results, diagnose, machine_facts, num_cores
 from detseg.benchmark.setup import Setup, open_setup
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
@@ -55,8 +54,7 @@ def benchmark(
         config: the settings.
         stages: some of ``STAGES``.
         synthetic: use synthetic images instead of the data.
-        workers: numbers of loader processes to try besides that of the settings; empty: 0, 1, 2, 4, ... up to the
-            cores.
+        workers: numbers of loader processes to try besides that of the settings; empty: 0, 1, 2, 4, ... to the cores.
         steps: repetitions of each measurement; None: as many as fit into a few seconds, 3 to 50.
         checkpoint: weights for the model; None: random ones.
 
@@ -127,19 +125,13 @@ def time_loader(setup: Setup, results: Results, steps: int | None, workers: Sequ
 
 
 class _TrainingBatches:
-    """What ``trainer.fit`` trains on; it asks for the next batch when a step is over, which tells how long that took.
-
-    Attributes:
-        whole: milliseconds of a step on batches held in memory.
-        fed: images per second on batches fresh from the loader, as it is configured.
-        waits: percent of that time in which training waited for the loader.
-    """
+    """What ``trainer.fit`` trains on, which asks for the next batch when a step is over: so long the step took."""
 
     def __init__(self, setup: Setup, steps: int | None) -> None:
         self.setup, self.steps = setup, steps
-        self.whole: list[float] = []
-        self.fed: list[float] = []
-        self.waits: list[float] = []
+        self.whole: list[float] = []  # milliseconds of a step on batches held in memory
+        self.fed: list[float] = []  # images per second on batches fresh from the loader, as it is configured
+        self.waits: list[float] = []  # percent of that time in which training waited for the loader
 
     def __len__(self) -> int:
         return _ENDLESS
@@ -192,7 +184,7 @@ def _parts_of_step(setup: Setup, steps: int | None) -> dict[str, list[float]]:
     model, optimizer = task.model, build_optimizer(setup.config.optimizer, task.model)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     held = itertools.cycle(setup.first_batches(3))
-    rows: list[dict[str, float]] = []
+    rows: list[tuple[float, ...]] = []
     for _ in itertools.chain([-1], repetitions(steps, 10.0)):
         marks = [timer()]
         batch = next(held).to(setup.device)
@@ -213,9 +205,8 @@ def _parts_of_step(setup: Setup, steps: int | None) -> dict[str, list[float]]:
             task.average.update(model, _ENDLESS)
         marks.append(timer())
         copy, forward, losses, backward, update = (1000 * np.diff(marks)).tolist()
-        row = {COPY: copy, FORWARD: forward, LOSSES: max(losses - forward, 0.0), BACKWARD: backward}
-        rows.append(row | {UPDATE: update / settings.accumulate_grad_batches})
-    return {name: [row[name] for row in rows[1:]] for name in rows[0]}  # the first one warms up
+        rows.append((copy, forward, max(losses - forward, 0.0), backward, update / settings.accumulate_grad_batches))
+    return dict(zip(STEP_PARTS, map(list, zip(*rows[1:], strict=True)), strict=True))  # the first one warms up
 
 
 def time_validation(setup: Setup, results: Results, steps: int | None) -> None:

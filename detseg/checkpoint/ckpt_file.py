@@ -19,7 +19,7 @@ from torch import Tensor
 from detseg.atomic_write import atomic_write
 from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX, ModelCheckpoint, class_table_of, epochs_ended
 from detseg.checkpoint.safetensors_file import read_weights
-from detseg.config.renamed import rename_settings
+from detseg.config.schema.section import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
 
@@ -92,7 +92,7 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
     if type(found) is not int or found != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {shown(found)}, this version reads format {FORMAT}")
     if isinstance(entry.get("config"), dict):
-        entry["config"] = rename_settings(entry["config"])
+        entry["config"], _ = rename_settings(entry["config"])
     return checkpoint
 
 

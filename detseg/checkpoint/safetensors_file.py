@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detseg.atomic_write import atomic_write
 from detseg.checkpoint.format import ModelCheckpoint, class_entry, class_table_of
-from detseg.config.renamed import rename_settings
+from detseg.config.schema.section import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
 
@@ -74,7 +74,7 @@ def read_weights(path: Path) -> ModelCheckpoint:
         config, classes = json.loads(texts["config"]), json.loads(texts["classes"])
         if not isinstance(config, dict) or not isinstance(classes, dict):
             raise TypeError("config, classes: expected mappings")
-        return ModelCheckpoint(rename_settings(config), class_table_of(classes), weights, int(texts["epoch"]))
+        return ModelCheckpoint(rename_settings(config)[0], class_table_of(classes), weights, int(texts["epoch"]))
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: an entry is missing or malformed ({shown(one_line(error))})") from error
 

@@ -1,20 +1,21 @@
-"""The `detseg` command: one file for each sub-command, each loaded when it is called."""
+"""The `detseg` command."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from detseg.cli import commands
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
 
 _COMMANDS = {
-    "train": "train the model that a configuration file describes, or resume a run",
-    "evaluate": "evaluate a checkpoint on a split of its data",
-    "predict": "predict for images and folders; drawn copies, detections or masks",
-    "export-weights": "write a checkpoint's weights as a safetensors file",
-    "benchmark": "time each stage of a training on this machine",
-    "config": "write a configuration file, or explain settings",
+    "train": (commands.train, "train the model that a configuration file describes, or resume a run"),
+    "evaluate": (commands.evaluate, "evaluate a checkpoint on a split of its data"),
+    "predict": (commands.predict, "predict for images and folders; drawn copies, detections or masks"),
+    "export-weights": (commands.export_weights, "write a checkpoint's weights as a safetensors file"),
+    "benchmark": (commands.benchmark, "time each stage of a training on this machine"),
+    "config": (commands.config, "write a configuration file, or explain settings"),
 }
 
 _HELP = """\
@@ -36,30 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     command, rest = (argv[0], argv[1:]) if argv else ("--help", ())
-    match command:
-        case "train":
-            from detseg.cli.train import main as run
-        case "evaluate":
-            from detseg.cli.evaluate import main as run
-        case "predict":
-            from detseg.cli.predict import main as run
-        case "export-weights":
-            from detseg.cli.export_weights import main as run
-        case "benchmark":
-            from detseg.cli.benchmark import main as run
-        case "config":
-            from detseg.cli.config import main as run
-        case "--help" | "-h":
-            print(_HELP.format(commands="\n".join(f"  {name:<15} {text}" for name, text in _COMMANDS.items())), end="")
-            return
-        case "--version":
-            from importlib.metadata import version
+    if command in _COMMANDS:
+        _COMMANDS[command][0](rest)
+    elif command in ("--help", "-h"):
+        print(_HELP.format(commands="\n".join(f"  {name:<15} {text}" for name, (_, text) in _COMMANDS.items())), end="")
+    elif command == "--version":
+        from importlib.metadata import version
 
-            print(f"detseg {version('detseg')}")
-            return
-        case _:
-            raise ConfigError(
-                f"there is no command {printable(repr(command))}{did_you_mean(command, _COMMANDS)}; the commands are "
-                f"{', '.join(_COMMANDS)}; see detseg --help"
-            )
-    run(rest)
+        print(f"detseg {version('detseg')}")
+    else:
+        what = f"there is no command {printable(repr(command))}{did_you_mean(command, _COMMANDS)}"
+        raise ConfigError(f"{what}; the commands are {', '.join(_COMMANDS)}; see detseg --help")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -34,7 +35,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = _Signals()
     before = signal.getsignal(signal.SIGTERM)
     if before is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _exit)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield request
     except RunStoppedError as stopped:
@@ -54,9 +55,8 @@ class _Signals(StopRequest):
         self._before: dict[signal.Signals, Any] = {}
 
     def training_begins(self) -> None:
-        wanted = [signal.SIGINT, signal.SIGTERM]
-        if _REQUEUE is not None and "SLURM_JOB_ID" in os.environ:
-            wanted.append(_REQUEUE)
+        requeue = [_REQUEUE] if _REQUEUE is not None and "SLURM_JOB_ID" in os.environ else []
+        wanted = [signal.SIGINT, signal.SIGTERM, *requeue]
         self._before = {number: signal.signal(number, self._on_signal) for number in wanted}
 
     def training_ends(self) -> None:
@@ -69,10 +69,6 @@ class _Signals(StopRequest):
             raise KeyboardInterrupt  # asked again: at once
         self.number = number
         self.ask(f"by {signal.Signals(number).name}")
-
-
-def _exit(*_: object) -> None:
-    raise SystemExit(128 + signal.SIGTERM)
 
 
 def _requeue() -> str:

@@ -57,11 +57,7 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
 
 
 def _example(name: str) -> Path:
-    """The file of an example: in the repository, or where the wheel has put it.
-
-    Raises:
-        ConfigError: there is no such example.
-    """
+    """The file of an example: in the repository, or where the wheel has put it; ConfigError if there is none."""
     folders = [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share" / "detseg" / "configs"]
     examples = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
     if name not in examples:
@@ -71,8 +67,7 @@ def _example(name: str) -> Path:
 
 
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command on ``argv`` (None: this process's arguments) and return the exit code; a mistake of the user is one
-    line on stderr."""
+    """Run a command on ``argv`` (None: this process's arguments); returns the exit code."""
     # Before torch loads OpenMP: threads that wait sleep, or a training beside another program spins its cores away.
     # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
     if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():

@@ -1,33 +1,39 @@
-"""From a YAML file and overrides to a validated ``ExperimentConfig``, and back to plain data. Does not import torch."""
+"""From a YAML file and overrides to a validated ``ExperimentConfig``, and back to plain data. Does not import torch.
+
+What is wrong is one line for each mistake, in terms of the user's own file: pydantic's location of an error names
+branches of unions (``data, voc, root``) and is followed along the schema here.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from detseg.config.consistency import contradictions
-from detseg.config.error_messages import Origin, explain
-from detseg.config.renamed import old_names
+from detseg.config.describe import every_setting, in_words
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.section import Section, kind_name, sections
-from detseg.config.strict_yaml import (
-    YamlValue,
-    apply_overrides,
-    named_overrides,
-    needs_quotes,
-    parse_override,
-    read_yaml,
-)
+from detseg.config.schema.section import Section, kind_name, rename_settings, sections
+from detseg.config.strict_yaml import Override, YamlValue, apply_overrides, needs_quotes, parse_overrides, read_yaml
 from detseg.errors import ConfigError, SettingsError
-from detseg.messages import printable
+from detseg.messages import did_you_mean, printable, quoted
 
 Settings = Sequence[str] | Mapping[str, Any]
 """Overrides: ``a.b.c=value`` texts, whose values are YAML, or Python's values by their dotted names."""
+
+_Keys = tuple[str | int, ...]
+"""Keys and list positions from the top to a setting."""
+
+_MAX_LINES = 10
+_MISSING = object()
 
 
 def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
@@ -48,8 +54,7 @@ def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint", overrid
 
 
 def without_download(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain settings of a checkpoint or a bundle with ``data.download`` off: only the user's own configuration file or
-    override may start a download."""
+    """Plain settings of a checkpoint with ``data.download`` off: only the user's own file or override may start one."""
     if isinstance(section := data.get("data"), Mapping) and "download" in section:
         return {**data, "data": {**section, "download": False}}
     return dict(data)
@@ -68,12 +73,9 @@ def config_to_yaml(config: ExperimentConfig) -> str:
 def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> ExperimentConfig:
     """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
     and text as paths."""
-    overrides = (
-        named_overrides(settings) if isinstance(settings, Mapping) else tuple(parse_override(text) for text in settings)
-    )
-    origin = Origin(where, data, overrides)
-    data = apply_overrides(data, overrides)
-    _raise(old_names(data), origin)
+    origin = _Origin(where, parse_overrides(settings))
+    data = apply_overrides(data, origin.overrides)
+    _raise(rename_settings(data)[1], origin)
     data = _name_default_kinds(data, ExperimentConfig)
     try:
         text = json.dumps(data)
@@ -83,12 +85,12 @@ def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> Exp
     try:
         config = ExperimentConfig.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise SettingsError("\n".join(explain(error.errors(include_url=False), data, origin))) from None
+        raise SettingsError("\n".join(_explain(error.errors(include_url=False), data, origin))) from None
     _raise(contradictions(config), origin)
     return config
 
 
-def _raise(wrong: Iterable[tuple[str, str]], origin: Origin) -> None:
+def _raise(wrong: Iterable[tuple[str, str]], origin: _Origin) -> None:
     if lines := [printable(f"{origin.of(tuple(path.split('.')))}: {path}: {message}") for path, message in wrong]:
         raise SettingsError("\n".join(lines))
 
@@ -112,6 +114,127 @@ def _name_default_kinds(data: dict[str, YamlValue], schema: type[Section]) -> di
     return result
 
 
+@dataclass(frozen=True)
+class _Origin:
+    """Where the settings came from."""
+
+    where: str  # the file, or what else an error begins with
+    overrides: tuple[Override, ...]
+
+    def of(self, path: _Keys) -> str:
+        """The override that set what is at ``path``, or the file."""
+        for override in reversed(self.overrides):
+            if all(mine == other for mine, other in zip(override.path, path, strict=False)):
+                return override.where
+        return self.where
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A place in the schema."""
+
+    path: _Keys = ()  # as the user wrote it
+    annotation: Any = ExperimentConfig  # what may stand there; None: there is no such setting
+    field: FieldInfo | None = None  # of the last key; None: an item of a list
+    section: type[Section] = ExperimentConfig  # that the last key belongs to
+    kinds: tuple[type[Section], ...] = ()  # all of that section, where there are several
+
+
+def _explain(errors: Sequence[ErrorDetails], data: Mapping[str, Any], origin: _Origin) -> list[str]:
+    """One line for each of pydantic's errors about ``data``, unknown keys first: a misspelt key is often why another is
+    missing."""
+    unknown = [_unknown_key(error, origin) for error in errors if error["type"] == "extra_forbidden"]
+    wrong = [_wrong_value(error, data, origin) for error in errors if error["type"] != "extra_forbidden"]
+    lines = list(dict.fromkeys(unknown + wrong))  # both branches of a plain union complain about one value
+    if len(lines) > _MAX_LINES:
+        lines[_MAX_LINES:] = [f"{origin.where}: and {len(lines) - _MAX_LINES} more"]
+    return [printable(line) for line in lines]
+
+
+def _dotted(path: _Keys) -> str:
+    """``("a", "b", 1)`` → ``a.b[1]``; keys that are far too long are cut."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    return "".join(part if len(part) <= 100 else f"{part[:100]}..." for part in parts).removeprefix(".")
+
+
+def _locate(location: _Keys) -> _Place:
+    place = _Place()
+    for part in location:
+        path, kinds = (*place.path, part), sections(place.annotation)
+        if len(kinds) > 1:  # pydantic puts the name of the kind here
+            chosen = next(kind for kind in kinds if kind_name(kind) == part)
+            place = _Place(place.path, chosen, None, chosen, kinds)
+        elif kinds:
+            (section,), field = kinds, kinds[0].model_fields.get(str(part))
+            all_kinds = place.kinds if place.section is section else ()
+            place = _Place(path, field.annotation if field else None, field, section, all_kinds)
+        elif isinstance(part, int) and (items := _tuple_items(place.annotation)):
+            place = _Place(path, items[min(part, len(items) - 1)])
+        else:  # a branch of a plain union: the value as a whole is wrong
+            break
+    return place
+
+
+def _tuple_items(annotation: Any) -> list[Any]:
+    """The types of a tuple's items, where the annotation is a tuple or an optional one."""
+    if get_origin(annotation) is tuple:
+        return [item for item in get_args(annotation) if item is not ...]
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return _tuple_items(parts[0]) if len(parts) == 1 else []
+
+
+def _unknown_key(error: ErrorDetails, origin: _Origin) -> str:
+    place = _locate(error["loc"])
+    key, fields = str(place.path[-1]), place.section.model_fields
+    begin = f"{origin.of(place.path)}: {_dotted(place.path)}: unknown key"
+    if owners := [f"'{kind_name(kind)}'" for kind in place.kinds if key in kind.model_fields]:
+        name = _dotted((*place.path[:-1], "name"))
+        return f"{begin} of '{kind_name(place.section)}', it belongs to {' and '.join(owners)}; remove it or set {name}"
+    if near := did_you_mean(key, fields):
+        return begin + near
+    if elsewhere := [f"'{setting.path}'" for setting in every_setting() if setting.path.split(".")[-1] == key]:
+        return f"{begin} (did you mean {' or '.join(dict.fromkeys(elsewhere))}?)"
+    return f"{begin}; known here: {', '.join(fields)}"
+
+
+def _wrong_value(error: ErrorDetails, data: Mapping[str, Any], origin: _Origin) -> str:
+    kind, location = error["type"], error["loc"]
+    if kind == "missing" and isinstance(location[-1], int):  # a list that is too short
+        location = location[:-1]
+    place = _locate(location)
+    path, expected = place.path, in_words(place.annotation, place.field.metadata if place.field else ())
+    if kind.startswith("union_tag"):
+        path, expected = (*path, "name"), expected.removeprefix("a section whose name is ")
+    if not path:  # text that JSON cannot hold
+        return f"{origin.where}: {error['msg']}"
+    got = _value_at(data, path)
+    if got is _MISSING:
+        return f"{origin.where}: {_dotted(path)}: missing; expected {expected}"
+    begin = f"{origin.of(path)}: {_dotted(path)}"
+    if kind == "value_error":  # of the schema's own validators
+        return f"{begin}: {error['ctx']['error']}"
+    return f"{begin}: expected {expected}, got {quoted(got)}{_hint(error, place, got)}"
+
+
+def _hint(error: ErrorDetails, place: _Place, got: Any) -> str:
+    if error["type"] == "string_type" and isinstance(got, int | float):
+        return f"; put it in quotes: '{quoted(got)}'"
+    if got is None and sections(place.annotation) and place.field and not place.field.is_required():
+        return "; leave the key out for the defaults"
+    context = error.get("ctx", {})
+    choices = context.get("expected") or context.get("expected_tags")
+    return did_you_mean(got, re.findall("'([^']*)'", str(choices))) if isinstance(got, str) else ""
+
+
+def _value_at(data: Any, path: _Keys) -> Any:
+    try:
+        for key in path:
+            data = data[key]
+    except (KeyError, IndexError, TypeError):
+        return _MISSING
+    return data
+
+
 class _Dumper(yaml.SafeDumper):
     """Writes lists on one line, and quotes text that YAML 1.2 would read as a number."""
 
@@ -122,9 +245,7 @@ def _represent_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _represent_list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
-    return dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
-
-
 _Dumper.add_representer(str, _represent_text)
-_Dumper.add_representer(list, _represent_list)
+_Dumper.add_representer(
+    list, lambda dumper, items: dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=True)
+)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.reader import ReaderError
 
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable, quoted
@@ -74,8 +73,19 @@ class Override:
     where: str  # what an error about it begins with
 
 
-def parse_override(text: str) -> Override:
-    """``a.b.c=value`` → its path and value; ConfigError for an empty key or value, no YAML, or a section as value."""
+def parse_overrides(settings: Sequence[str] | Mapping[str, Any]) -> tuple[Override, ...]:
+    """Overrides from ``a.b.c=value`` texts, or from Python's ``{"a.b.c": value}``, where a value may be a section.
+
+    Raises:
+        ConfigError: an empty key or value; in a text also no YAML, or a section as value.
+    """
+    if not isinstance(settings, Mapping):
+        return tuple(_parse_override(text) for text in settings)
+    values = ((name, os.fspath(v) if isinstance(v, os.PathLike) else v) for name, v in settings.items())
+    return tuple(Override(_path(name, where := f"setting {printable(name)}"), value, where) for name, value in values)
+
+
+def _parse_override(text: str) -> Override:
     key, equals, value_text = text.partition("=")
     where = f"override {printable(text if len(text) <= 200 else f'{text[:200]}...')}"
     if not equals:
@@ -89,27 +99,11 @@ def parse_override(text: str) -> Override:
     return Override(path, value, where)
 
 
-def named_overrides(settings: Mapping[str, Any]) -> tuple[Override, ...]:
-    """Python's ``{"trainer.max_epochs": 3}``; a section may be given whole, as a dictionary.
-
-    Raises:
-        ConfigError: a name has an empty part.
-    """
-    return tuple(
-        Override(_path(name, where := f"setting {printable(name)}"), _plain(value), where)
-        for name, value in settings.items()
-    )
-
-
 def _path(key: str, where: str) -> tuple[str, ...]:
     path = tuple(key.split("."))
     if any(not part or part != part.strip() for part in path):
         raise ConfigError(f"{where}: expected keys joined by single dots, such as trainer.max_epochs=3")
     return path
-
-
-def _plain(value: Any) -> Any:
-    return os.fspath(value) if isinstance(value, os.PathLike) else value
 
 
 def apply_overrides(data: dict[str, YamlValue], overrides: Sequence[Override]) -> dict[str, YamlValue]:
@@ -148,12 +142,9 @@ def _parse(text: str, position: Position) -> YamlValue:
     except yaml.MarkedYAMLError as error:
         context = f" ({error.context})" if error.context else ""
         raise ConfigError(f"{position(error.problem_mark)}: not valid YAML: {error.problem}{context}") from None
-    except ReaderError as error:
-        character = printable(text[error.position])
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(f"{position(None)}: line {line}: YAML does not allow the character '{character}'") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # an escape such as \UFFFFFFFF
-        raise ConfigError(f"{position(None)}: not valid YAML: {printable(str(error))}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a control character, an escape such as \UFFFFFFFF
+        first_line, *_ = str(error).splitlines()
+        raise ConfigError(f"{position(None)}: not valid YAML: {printable(first_line)}") from None
     return value
 
 

@@ -1,23 +1,20 @@
 """COCO's twelve numbers and the AP of each class, of boxes and of masks (Lin et al. 2014, "Microsoft COCO").
 
-pycocotools is the reference: every cell of the tables of precision and recall equals its own to the last bit, but is
-computed from arrays instead of Python loops.  IoUs of masks are counted by its compiled code; those of boxes are
-float64 arithmetic as in its builds for x86-64 (one that fuses multiplication and addition may differ in the last bit).
-There are three differences: pycocotools takes an object with annotation id 0 for unmatched, some numbers of its summary
-are -1 where the limit on detections is not 100, and with a result file of boxes and masks it takes the areas of the
-boxes even where masks are compared.
+pycocotools is the reference: every cell of the tables of precision and recall equals its own to the last bit, but for
+its builds that fuse multiplication and addition.  There are three differences: it takes an object with annotation id 0
+for unmatched, some numbers of its summary are -1 where the limit on detections is not 100, and with a result file of
+boxes and masks it takes the areas of the boxes even where masks are compared.
 
 Small, medium or large is decided by the area: of an object as its file states it; of a detection by its box where boxes
 are compared and by its mask where masks are.
 
-Detections and objects of one class in one image are a group; matches are within a group only.  At each IoU threshold
-and for each size, the detections of a group choose one after the other, best score first: of the objects that are not
-taken the one with the highest IoU, of equals the last; one that counts if there is any, else one to ignore.  Crowd
-regions are never taken.  Groups are independent, so all make their first choices together, then their second ones, and
-so on.
+Detections and objects of one class in one image are a group.  At each IoU threshold and for each size, the detections
+of a group choose one after the other, best score first: of the objects that are not taken the one with the highest IoU,
+of equals the last; one that counts if there is any, else one to ignore.  Crowd regions are never taken.  All groups
+make their first choices together, then their second ones, and so on.
 
-Letters: C classes, D detections that count, F detections that found an object, G objects, L limits on detections,
-M detections that overlap an object, P pairs, R recall levels, S sizes, T IoU thresholds.
+Letters: C classes, D detections that count, G objects, L limits on detections, M detections that overlap an object,
+P pairs, R recall levels, S sizes, T IoU thresholds.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from detseg.metrics.records import DetectionRecords, MaskRecords, overlapping_pairs
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
@@ -47,16 +43,13 @@ _NO_PAIRS = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros(0
 class CocoNumbers:
     """COCO's numbers in [0, 1]; NaN where there are no objects (of that size or class), for which pycocotools has -1.
 
-    Attributes:
-        summary: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_<max_detections>, AR_small, AR_medium,
-            AR_large; with ``max_detections`` of 1 or 10 two of them are one.
-        class_ap: AP over IoU 0.50 to 0.95 of each class, in the order of the labels.
-        class_ap50: AP at IoU 0.5 of each class.
+    ``summary``: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_<max_detections>, AR_small, AR_medium,
+    AR_large; with ``max_detections`` of 1 or 10 two of them are one.
     """
 
     summary: dict[str, float]
-    class_ap: tuple[float, ...]
-    class_ap50: tuple[float, ...]
+    class_ap: tuple[float, ...]  # over IoU 0.50 to 0.95, of each class in the order of the labels
+    class_ap50: tuple[float, ...]  # at IoU 0.5
 
 
 def coco_numbers(
@@ -97,8 +90,8 @@ def coco_tables(
         (T, R, C, S) float64, the best precision at each recall level or beyond, and (T, C, S, L) float64 recall at the
         limits 1, 10 and ``max_detections``, ascending; classes by source id; -1 where there is no object to find.
     """
-    limits, positions = _detection_limits(max_detections), _class_positions(classes)
-    ranked = _rank_detections(records, positions, limits[-1])
+    positions = _class_positions(classes)
+    ranked = _rank_detections(records, positions, _detection_limits(max_detections)[-1])
     if iou_type == "bbox":
         overlaps = _box_overlaps(records, ranked)
     else:
@@ -108,8 +101,9 @@ def coco_tables(
     ignore = crowd[:, None] | _outside_sizes(records.object_areas[ranked.objects])  # G S
     object_classes = positions[records.object_labels[ranked.objects]]
     num_objects = np.array([np.bincount(object_classes[~column], minlength=len(classes)) for column in ignore.T]).T
-    matches = _match(ranked, overlaps, crowd, ignore)
-    return _tables(ranked, matches, _outside_sizes(overlaps.detection_areas), num_objects, max_detections, limits)
+    found, ignored = _match(ranked, overlaps, crowd, ignore)
+    missed = ~(found | ignored | _outside_sizes(overlaps.detection_areas).T)  # of another size it counts if it is right
+    return _tables(ranked, found, missed, num_objects, max_detections)
 
 
 def _detection_limits(max_detections: int) -> list[int]:
@@ -165,14 +159,8 @@ def _rank_detections(records: DetectionRecords, class_positions: IntArray, max_d
     object_images = np.searchsorted(image_ids, records.object_image_ids)
     object_groups = class_positions[records.object_labels] * num_images + object_images
     objects = np.argsort(object_groups, kind="stable")
-    return _Ranked(
-        detections=detections[counted],
-        classes=classes[counted],
-        groups=groups[counted],
-        ranks=ranks[counted],
-        objects=objects,
-        object_groups=object_groups[objects],
-    )
+    groups, ranks = groups[counted], ranks[counted]
+    return _Ranked(detections[counted], classes[counted], groups, ranks, objects, object_groups[objects])
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,18 +223,12 @@ def _mask_overlaps(records: MaskRecords, ranked: _Ranked) -> _Overlaps:
     return _Overlaps(np.concatenate([np.zeros(0), *areas]), *map(np.concatenate, zip(*parts, strict=True)))
 
 
-@dataclass(frozen=True, eq=False)
-class _Matches:
-    """What the detections that overlap an object are matched with."""
+def _match(ranked: _Ranked, overlaps: _Overlaps, crowd: BoolArray, ignore: BoolArray) -> tuple[BoolArray, BoolArray]:
+    """Match detections with objects; (G,) ``crowd`` may be matched any number of times, (G, S) ``ignore`` do not count.
 
-    detections: IntArray  # (M,) positions in `_Ranked.detections`, ascending
-    found: BoolArray  # (T, S, M), an object that counts
-    ignored: BoolArray  # (T, S, M), an object that does not
-
-
-def _match(ranked: _Ranked, overlaps: _Overlaps, crowd: BoolArray, ignore: BoolArray) -> _Matches:
-    """Match detections with objects; (G,) ``crowd`` may be matched any number of times, (G, S) ``ignore`` do not
-    count."""
+    Returns:
+        (T, S, D) whether a detection found an object that counts, and whether it found one that does not.
+    """
     detections, rows = np.unique(overlaps.detections, return_inverse=True)
     rounds = ranked.ranks[detections]
     # Pairs by round, then by detection, the best last.
@@ -276,78 +258,30 @@ def _match(ranked: _Ranked, overlaps: _Overlaps, crowd: BoolArray, ignore: BoolA
         row, threshold, size = np.nonzero(best >= 0)
         free[objects_[best[row, threshold, size] % num], threshold, size] = False
         free[objects_[crowd[objects_]]] = True
-    by_threshold = (np.ascontiguousarray(flags.transpose(1, 2, 0)) for flags in (found, ignored))
-    return _Matches(detections, *by_threshold)
+    matches = np.zeros((2, num_thresholds, num_sizes, len(ranked.detections)), dtype=np.bool_)
+    matches[..., detections] = np.stack([found, ignored]).transpose(0, 2, 3, 1)
+    return matches[0], matches[1]
 
 
 def _tables(
-    ranked: _Ranked,
-    matches: _Matches,
-    outside: BoolArray,
-    num_objects: IntArray,
-    max_detections: int,
-    limits: list[int],
+    ranked: _Ranked, found: BoolArray, missed: BoolArray, num_objects: IntArray, max_detections: int
 ) -> tuple[FloatArray, FloatArray]:
-    """The tables of ``coco_tables`` (pycocotools' ``accumulate``).
-
-    Down the ranking of a class, precision is the fraction of detections that found an object among those that count.
-    It rises only where an object is found, so the best precision is read at those places.  (D, S) ``outside``: the area
-    of a detection is of another size, so without an object it is ignored; (C, S) ``num_objects`` are to be found.
-    """
-    num_thresholds, num_sizes, _ = matches.found.shape
-    num_classes = len(num_objects)
-    classes, ranks = ranked.classes[matches.detections], ranked.ranks[matches.detections]  # M
-    within = ranks < max_detections
-    class_starts = np.searchsorted(ranked.classes, np.arange(num_classes))  # in D
-    match_starts = np.searchsorted(classes, np.arange(num_classes))  # in M
-    precision = np.empty((num_thresholds, len(_RECALL_LEVELS), num_classes, num_sizes))
-    recall = np.empty((num_thresholds, num_classes, num_sizes, len(limits)))
-    for size in range(num_sizes):
-        inside = ~outside[:, size] & (ranked.ranks < max_detections)
-        sums = _sums(inside)
-        inside = inside[matches.detections]
-        needed = np.empty((num_classes, len(_RECALL_LEVELS)), dtype=np.int64)  # to be found to reach each level
-        for k, num in enumerate(num_objects[:, size].tolist()):
-            recalls = np.arange(num + 1) / max(num, 1)
-            needed[k] = np.maximum(np.searchsorted(recalls, _RECALL_LEVELS, side="left"), 1)
-        for threshold in range(num_thresholds):
-            found, ignored = matches.found[threshold, size], matches.ignored[threshold, size]
-            # A detection without an object counts if it is of the size, one with an object if that object counts.
-            counts = np.where(found, within, inside & ~ignored)
-            changes = _sums(counts.view(np.int8) - inside.view(np.int8))
-            num_before = sums[class_starts] + changes[match_starts]  # in all earlier classes
-            num_counted = sums[matches.detections + 1] + changes[1:] - num_before[classes]
-            hits = np.flatnonzero(found & within)
-            precision[threshold, :, :, size] = _best_precision(classes[hits], num_counted[hits], needed).T
-            for place, limit in enumerate(limits):
-                num_found = np.bincount(classes[found & (ranks < limit)], minlength=num_classes)
-                recall[threshold, :, size, place] = num_found / np.maximum(num_objects[:, size], 1)
-    precision[:, :, num_objects == 0] = -1
-    recall[:, num_objects == 0] = -1
+    """The tables of ``coco_tables`` (pycocotools' ``accumulate``); (T, S, D) ``found`` an object, ``missed`` all, or
+    else are ignored; (C, S) ``num_objects`` are to be found."""
+    num_thresholds, (num_classes, num_sizes), limits = len(found), num_objects.shape, _detection_limits(max_detections)
+    precision = np.full((num_thresholds, len(_RECALL_LEVELS), num_classes, num_sizes), -1.0)
+    recall = np.full((num_thresholds, num_classes, num_sizes, len(limits)), -1.0)
+    ends = np.searchsorted(ranked.classes, np.arange(num_classes + 1)).tolist()
+    for k, size in np.argwhere(num_objects).tolist():
+        rows, num = slice(ends[k], ends[k + 1]), num_objects[k, size]
+        hits, misses, ranks = found[:, size, rows], missed[:, size, rows], ranked.ranks[rows]
+        for place, limit in enumerate(limits):
+            recall[:, k, size, place] = np.count_nonzero(hits[:, ranks < limit], axis=1) / num
+        within = ranks < max_detections
+        num_found = np.cumsum(hits[:, within], axis=1)
+        precisions = num_found / (num_found + np.cumsum(misses[:, within], axis=1) + np.spacing(1))  # 1 / 1 below 1
+        best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]  # at each place in the ranking or beyond
+        best = np.pad(best, ((0, 0), (0, 1)))  # 0 where a level is not reached
+        for threshold, recalls in enumerate(num_found / num):
+            precision[threshold, :, k, size] = best[threshold, np.searchsorted(recalls, _RECALL_LEVELS)]
     return precision, recall
-
-
-def _best_precision(classes: IntArray, num_counted: IntArray, needed: IntArray) -> FloatArray:
-    """(C, R) float64, the best precision at each recall level or beyond; 0 at levels that are not reached.
-
-    (F,) ``classes`` of the detections that found an object, by class and by rank; (F,) ``num_counted``, detections of
-    the class that count down to each; (C, R) ``needed``, how many must be found to reach a level.
-    """
-    nums = np.bincount(classes, minlength=len(needed))
-    starts = np.cumsum(nums) - nums
-    num_found = np.arange(1, len(classes) + 1) - starts[classes]
-    precision = num_found / (num_counted + np.spacing(1))  # as pycocotools: 1 of 1 is an ulp below 1
-    for start, num in zip(starts[nums > 1].tolist(), nums[nums > 1].tolist(), strict=True):
-        last_first = precision[start : start + num][::-1]
-        np.maximum.accumulate(last_first, out=last_first)
-    not_reached = len(precision)
-    places = np.where(needed <= nums[:, None], starts[:, None] + needed - 1, not_reached)
-    best: FloatArray = np.append(precision, 0.0)[places]
-    return best
-
-
-def _sums(values: BoolArray | npt.NDArray[np.int8]) -> IntArray:
-    """(N,) → (N + 1,) int64, the sum of all values before each, and of all."""
-    sums = np.zeros(len(values) + 1, dtype=np.int64)
-    np.cumsum(values, out=sums[1:])
-    return sums

@@ -1,7 +1,4 @@
-"""The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1.
-
-Training, ``detseg evaluate`` and exported models are all scored by it.
-"""
+"""The evaluator of detections: COCO AP of boxes and masks, VOC AP, precision and recall at the best F1."""
 
 from __future__ import annotations
 
@@ -15,24 +12,14 @@ from detseg.metrics.coco import CocoNumbers, coco_numbers
 from detseg.metrics.detection_result import ClassResult, DetectionResult, diagnosis_inputs
 from detseg.metrics.interface import mean_defined
 from detseg.metrics.records import DetectionRecords, FoundObjects, MaskRecords
-from detseg.metrics.voc import (
-    BestMatches,
-    best_f1,
-    best_matches,
-    rank_classes,
-    voc07_average_precision,
-    voc10_average_precision,
-)
+from detseg.metrics.voc import BestMatches, average_precisions, best_f1, best_matches, rank_classes
 from detseg.structures import Batch, ClassTable, DetectorOutput, FloatArray, ImageAnnotations
 
 _VOC_IOU = 0.5
 
 
 class DetectionEvaluator:
-    """Collects detections and ground truth; an image counts once, however often it is added.
-
-    A distributed sampler repeats images to fill the last batches.  The first detections of an image are kept; later
-    ones may differ in the last bits, when the image was computed in another batch.
+    """Collects detections and ground truth; an image counts once, by the detections that were added first.
 
     Args:
         classes: of the ground truth and the detections.
@@ -80,10 +67,8 @@ class DetectionEvaluator:
             return
         own: ClassTable | None = getattr(detections, "classes", None)  # a predictor's results name their classes
         if own and own.names != self.classes.names:
-            raise ValueError(
-                f"image {image_id}: the detections' classes {list(own.names)} are not the evaluator's "
-                f"{list(self.classes.names)}"
-            )
+            names = list(own.names), list(self.classes.names)
+            raise ValueError(f"image {image_id}: the detections' classes {names[0]} are not the evaluator's {names[1]}")
         part = self._records_type.of_image(image_id, detections, truth)
         for where, labels in (("detections", part.detection_labels), ("ground truth", part.object_labels)):
             wrong = labels[(labels < 0) | (labels >= len(self.classes))]
@@ -142,18 +127,12 @@ class DetectionEvaluator:
         for_ap = rank_classes(records, matches, _VOC_IOU, num_classes)
         for_f1 = rank_classes(records, matches, self.f1_iou, num_classes)
         num_detections = np.bincount(records.detection_labels, minlength=num_classes).tolist()
+        rows = zip(self.classes.names, for_ap, num_detections, coco.class_ap, coco.class_ap50, for_f1, strict=True)
         return tuple(
             ClassResult(
-                name=name,
-                num_objects=for_ap[label].num_objects,
-                num_detections=num_detections[label],
-                ap=coco.class_ap[label],
-                ap50=coco.class_ap50[label],
-                voc07_ap50=voc07_average_precision(for_ap[label]),
-                voc10_ap50=voc10_average_precision(for_ap[label]),
-                **best_f1(for_f1[label])._asdict(),
+                name, ranked.num_objects, num, ap, ap50, *average_precisions(ranked), **best_f1(other)._asdict()
             )
-            for label, name in enumerate(self.classes.names)
+            for name, ranked, num, ap, ap50, other in rows
         )
 
 

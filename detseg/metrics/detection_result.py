@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detseg.metrics.coco import CocoNumbers
-from detseg.metrics.interface import format_number, without_nan
+from detseg.metrics.interface import format_number, new_table, without_nan
 from detseg.metrics.records import DetectionRecords
-from detseg.metrics.voc import BestMatches, best_matches, rank_classes, voc10_average_precision
+from detseg.metrics.voc import BestMatches, average_precisions, best_matches, rank_classes
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,12 +43,12 @@ class DiagnosisInputs:
 
 def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> DiagnosisInputs:
     """Compare the detections with their labels (``matches``) and without."""
-    no_labels = np.zeros_like(records.detection_labels), np.zeros_like(records.object_labels)
-    unlabelled = replace(records, detection_labels=no_labels[0], object_labels=no_labels[1])
+    no_labels = {name: np.zeros_like(getattr(records, name)) for name in ("detection_labels", "object_labels")}
+    unlabelled = replace(records, **no_labels)
     unlabelled_matches = best_matches(unlabelled)
     ious = unlabelled_matches.ious
     pooled, without = (
-        voc10_average_precision(rank_classes(unlabelled, found, _IOU, num_classes=1)[0])
+        average_precisions(rank_classes(unlabelled, found, _IOU, num_classes=1)[0])[1]
         for found in (matches, unlabelled_matches)
     )
     return DiagnosisInputs(
@@ -62,66 +62,37 @@ def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> Diagnos
 
 @dataclass(frozen=True)
 class ClassResult:
-    """The numbers of one class; all NaN where it has no objects.
-
-    Attributes:
-        name: of the class.
-        num_objects: objects to find, without crowd and difficult ones.
-        num_detections: detections of the class.
-        ap: COCO AP, mean over IoU 0.50 to 0.95.
-        ap50: COCO AP at IoU 0.5.
-        voc07_ap50: VOC 2007's AP (11 points) at IoU 0.5.
-        voc10_ap50: VOC 2010's AP (area) at IoU 0.5.
-        precision: at ``threshold``.
-        recall: at ``threshold``.
-        f1: the best F1 over all thresholds, at the result's ``f1_iou``.
-        threshold: the score that reaches it; NaN where nothing is found.
-    """
+    """The numbers of one class; all NaN where it has no objects."""
 
     name: str
-    num_objects: int
+    num_objects: int  # to find, without crowd and difficult ones
     num_detections: int
-    ap: float
-    ap50: float
-    voc07_ap50: float
-    voc10_ap50: float
-    precision: float
-    recall: float
-    f1: float
-    threshold: float
+    ap: float  # COCO's, mean over IoU 0.50 to 0.95
+    ap50: float  # COCO's at IoU 0.5
+    voc07_ap50: float  # VOC 2007's (11 points) at IoU 0.5
+    voc10_ap50: float  # VOC 2010's (area) at IoU 0.5
+    precision: float  # at `threshold`
+    recall: float  # at `threshold`
+    f1: float  # the best over all thresholds, at the result's `f1_iou`
+    threshold: float  # the score that reaches it; NaN where nothing is found
 
 
 @dataclass(frozen=True)
 class DetectionResult:
-    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``.
+    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``."""
 
-    Attributes:
-        coco: COCO's twelve numbers by name, as ``CocoNumbers.summary``.
-        voc07_ap50: mean over the classes that have objects of VOC 2007's AP at IoU 0.5.
-        voc10_ap50: the same of VOC 2010's.
-        classes: one row a class, in the order of the labels.
-        num_images: evaluated images.
-        num_objects: objects to find.
-        num_ignored: crowd and difficult objects.
-        num_detections: all detections.
-        max_detections: detections of a class in an image that the COCO numbers count.
-        f1_iou: IoU from which a detection is right in precision, recall and F1.
-        evidence: what ``explain`` goes by.
-        masks: COCO's numbers of masks, all others being of boxes; None where only boxes were scored.
-    """
-
-    coco: dict[str, float]
-    voc07_ap50: float
-    voc10_ap50: float
-    classes: tuple[ClassResult, ...]
+    coco: dict[str, float]  # COCO's twelve numbers by name, as `CocoNumbers.summary`
+    voc07_ap50: float  # mean over the classes that have objects of VOC 2007's AP at IoU 0.5
+    voc10_ap50: float  # the same of VOC 2010's
+    classes: tuple[ClassResult, ...]  # in the order of the labels
     num_images: int
-    num_objects: int
-    num_ignored: int
+    num_objects: int  # to find
+    num_ignored: int  # crowd and difficult objects
     num_detections: int
-    max_detections: int
-    f1_iou: float
-    evidence: DiagnosisInputs
-    masks: CocoNumbers | None = None
+    max_detections: int  # of a class in an image that the COCO numbers count
+    f1_iou: float  # IoU from which a detection is right in precision, recall and F1
+    evidence: DiagnosisInputs  # what `explain` goes by
+    masks: CocoNumbers | None = None  # COCO's numbers of masks, all others being of boxes; None: only boxes were scored
 
     @property
     def headline(self) -> dict[str, float]:
@@ -137,21 +108,17 @@ class DetectionResult:
             return ["No image was evaluated: the split is empty."]
         if not self.num_objects:
             ignored = f" ({self.num_ignored} crowd or difficult ones do not count)" if self.num_ignored else ""
-            return [
-                f"The {self.num_images} images have no objects to find{ignored}: AP is not defined; check the "
-                "annotations."
-            ]
+            return [f"The {self.num_images} images have no objects to find{ignored}; check the annotations."]
         if not self.num_detections:
             return [
-                "The model returned no detections at all, so AP is 0: its scores are all below the score threshold; "
-                "train longer (trainer.max_epochs), or lower the threshold."
+                "The model returned no detections at all: train longer (trainer.max_epochs), or lower the threshold."
             ]
         sentences = []
         if not self.evidence.num_overlapping:
             sentences.append(
-                f"None of the {self.num_detections} detections overlaps an object by IoU >= 0.5, whatever its label "
-                f"(best: {self.evidence.highest_iou:.2f}): the model has not learned yet, or boxes are in other "
-                "coordinates than the objects (another image size, xywh read as xyxy)."
+                f"None of the {self.num_detections} detections overlaps an object by IoU >= 0.5 (best: "
+                f"{self.evidence.highest_iou:.2f}): the model has not learned yet, or boxes are in other coordinates "
+                "than the objects (another image size, xywh read as xyxy)."
             )
         with_labels, without = self.evidence.pooled_ap50, self.evidence.unlabelled_ap50
         if without >= _LABELS_SUSPECT and with_labels < without / 2:
@@ -160,16 +127,13 @@ class DetectionResult:
                 f"{without:.3f} with the labels ignored; check the order and numbering of the classes."
             )
         if self.evidence.highest_score < _LOW_SCORE:
-            sentences.append(
-                f"The highest score of all detections is {self.evidence.highest_score:.3f}: the model is not confident "
-                "of anything, as at the beginning of training."
-            )
+            highest = self.evidence.highest_score
+            sentences.append(f"The highest score of all detections is {highest:.3f}: the model has hardly learned yet.")
         boxes, masks = self.coco["AP50"], math.nan if self.masks is None else self.masks.summary["AP50"]
         if boxes > _MASKS_SUSPECT and masks < boxes / 10:
             sentences.append(
                 f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "
-                "masks; the mask head has not learned yet, or the annotations' masks do not lie in their boxes "
-                "(another image size, x and y swapped): draw some."
+                "masks; the mask head has not learned yet, or the true masks do not lie in their boxes: draw some."
             )
         sentences += [] if sentences else self._weak_points()
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
@@ -217,10 +181,8 @@ class DetectionResult:
             summaries.append(_summary("COCO, masks", self.masks.summary))
             names, means = ("mask\nAP", "mask\nAP50"), [self.masks.summary["AP"], self.masks.summary["AP50"]]
             numbers = list(zip(self.masks.class_ap, self.masks.class_ap50, strict=True))
-        rows = _table("By class", padding=0)
-        rows.add_column("class", overflow="fold")
-        for name in ("objects", "dets", "AP", "AP50", *names, "prec.", "recall", "F1", "score"):
-            rows.add_column(name, justify="right", no_wrap=True)
+        columns = ("objects", "dets", "AP", "AP50", *names, "prec.", "recall", "F1", "score")
+        rows = new_table("By class", columns, padding=0)
         for row, pair in zip(self.classes, numbers, strict=True):
             values = (row.ap, row.ap50, *pair, row.precision, row.recall, row.f1, row.threshold)
             rows.add_row(Text(row.name), str(row.num_objects), str(row.num_detections), *map(format_number, values))
@@ -244,16 +206,8 @@ class DetectionResult:
 
 def _summary(title: str, numbers: dict[str, float]) -> Table:
     """COCO's twelve numbers: AP on the left, AR on the right."""
-    summary = _table(title, padding=(0, 1), show_header=False)
-    precisions = [name for name in numbers if name.startswith("AP")]
-    recalls = [name for name in numbers if name.startswith("AR")]
-    for pair in zip_longest(precisions, recalls):
+    summary = new_table(title)
+    columns = ([name for name in numbers if name.startswith(kind)] for kind in ("AP", "AR"))
+    for pair in zip_longest(*columns):
         summary.add_row(*(cell for name in pair if name for cell in (name, format_number(numbers[name]))))
     return summary
-
-
-def _table(title: str, padding: int | tuple[int, int], show_header: bool = True) -> Table:
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    return Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=padding, show_header=show_header)

@@ -1,9 +1,9 @@
-"""The interface of evaluators and their results, whatever the task, and numbers that may be undefined (NaN)."""
+"""The interface of evaluators and their results, whatever the task; numbers that may be undefined (NaN), and tables."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ from detseg.structures import Batch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 
 class Result(Protocol):
@@ -74,3 +75,16 @@ def without_nan(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [without_nan(value) for value in data]
     return None if isinstance(data, float) and math.isnan(data) else data
+
+
+def new_table(title: str, columns: Sequence[str] = (), padding: int | tuple[int, int] = (0, 1)) -> Table:
+    """A table without rows: a class and ``columns`` of numbers; without columns it has no header."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=padding, show_header=bool(columns))
+    if columns:
+        table.add_column("class", overflow="fold")
+    for name in columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table

@@ -91,13 +91,25 @@ class DetectionRecords:
         return self._select(*(~np.isin(column, image_ids) for column in columns))
 
     def to_state(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays by name, of plain numbers, to travel between processes."""
-        return dict(vars(self))
+        """The arrays by name, of plain numbers, to travel between processes: a column of masks as its run lengths one
+        after the other, (K,) uint8, and how many bytes each has."""
+        state: dict[str, npt.NDArray[Any]] = {}
+        for name, column in vars(self).items():
+            if column.dtype.hasobject:
+                state[f"{name}_bytes"] = np.frombuffer(b"".join(column), dtype=np.uint8)
+                state[f"{name}_lengths"] = np.array([len(counts) for counts in column], dtype=np.int64)
+            else:
+                state[name] = column
+        return state
 
     @classmethod
     def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The records of a ``to_state``."""
-        return cls(**state)
+        columns = {field.name: state[field.name] for field in fields(cls) if field.name in state}
+        for name in {field.name for field in fields(cls)} - columns.keys():
+            data, ends = state[f"{name}_bytes"].tobytes(), np.cumsum(state[f"{name}_lengths"]).tolist()
+            columns[name] = _column(data[start:end] for start, end in pairwise([0, *ends]))
+        return cls(**columns)
 
     def _select(
         self, images: IntArray | BoolArray, detections: IntArray | BoolArray, objects: IntArray | BoolArray
@@ -110,9 +122,6 @@ class DetectionRecords:
         none, flags = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.bool_)
         truth = ImageAnnotations(np.zeros((0, 4)), none, flags, flags, flags, area=np.zeros(0))
         return cls.of_image(0, DetectorOutput.empty(), truth)._select(none, none, none)
-
-
-_MASK_COLUMNS = ("detection_masks", "object_masks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +138,8 @@ class MaskRecords(DetectionRecords):
         found = _checked_masks(f"image {image_id}: detections", detections.masks, len(detections.scores))
         true = _checked_masks(f"image {image_id}: ground truth", truth.masks, len(truth))
         if found is not None and true is not None and found.hw != true.hw:
-            raise ValueError(
-                f"image {image_id}: expected masks of the original image, got masks of {found.hw} (height, width) for "
-                f"the detections and of {true.hw} for the ground truth"
-            )
+            sizes = f"got masks of {found.hw} (height, width) for the detections and of {true.hw} for the ground truth"
+            raise ValueError(f"image {image_id}: expected masks of the original image, {sizes}")
         known = found if true is None else true
         return cls(
             **vars(DetectionRecords.of_image(image_id, detections, truth)),
@@ -140,27 +147,6 @@ class MaskRecords(DetectionRecords):
             detection_masks=_column(() if found is None else found.counts),
             object_masks=_column(() if true is None else true.counts),
         )
-
-    def to_state(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays by name, of plain numbers: a column of masks becomes its run lengths one after the other, (K,)
-        uint8, and how many bytes each has."""
-        state = super().to_state()
-        for name in _MASK_COLUMNS:
-            column = state.pop(name)
-            state[f"{name}_bytes"] = np.frombuffer(b"".join(column), dtype=np.uint8)
-            state[f"{name}_lengths"] = np.array([len(counts) for counts in column], dtype=np.int64)
-        return state
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """The records of a ``to_state``."""
-        arrays = dict(state)
-        for name in _MASK_COLUMNS:
-            data, lengths = arrays.pop(f"{name}_bytes").tobytes(), arrays.pop(f"{name}_lengths")
-            ends = np.cumsum(lengths)
-            slices = zip((ends - lengths).tolist(), ends.tolist(), strict=True)
-            arrays[name] = _column(data[start:end] for start, end in slices)
-        return cls(**arrays)
 
 
 def _checked_masks(where: str, masks: InstanceMasks | None, num: int) -> InstanceMasks | None:
@@ -179,10 +165,7 @@ _CHUNK = 1 << 15  # about so many pairs are compared at a time: memory does not 
 
 
 def overlapping_pairs(
-    detection_boxes: FloatArray,
-    object_boxes: FloatArray,
-    detection_groups: IntArray,
-    object_groups: IntArray,
+    detection_boxes: FloatArray, object_boxes: FloatArray, detection_groups: IntArray, object_groups: IntArray
 ) -> Iterator[tuple[IntArray, IntArray, FloatArray]]:
     """All pairs of a detection and an object of the same group with an area in common.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.interface import format_number, mean_defined, ratio, without_nan
+from detseg.metrics.interface import format_number, mean_defined, new_table, ratio, without_nan
 from detseg.structures import IGNORE_LABEL, IntArray
 
 if TYPE_CHECKING:
@@ -26,58 +26,33 @@ _MOSTLY_IGNORED = 0.5  # fraction of ignored pixels that is reported
 
 @dataclass(frozen=True)
 class SegmentationClassResult:
-    """The numbers of one class k.
-
-    Attributes:
-        name: of the class.
-        iou: n[k, k] / (t[k] + p[k] - n[k, k]); NaN where the class is neither in the truth nor predicted.
-        dice: 2 n[k, k] / (t[k] + p[k]), which is F1; NaN likewise.
-        precision: n[k, k] / p[k]; NaN where the class is never predicted.
-        recall: n[k, k] / t[k], the accuracy of the class; NaN where it is not in the truth.
-        boundary_iou: IoU of the bands along the outlines of truth and prediction (Cheng et al. 2021); NaN as IoU.
-        num_pixels: t[k].
-        num_predicted: p[k]; ignored pixels are not among them.
-    """
+    """The numbers of one class k."""
 
     name: str
-    iou: float
-    dice: float
-    precision: float
-    recall: float
-    boundary_iou: float
-    num_pixels: int
-    num_predicted: int
+    iou: float  # n[k, k] / (t[k] + p[k] - n[k, k]); NaN where the class is neither in the truth nor predicted
+    dice: float  # 2 n[k, k] / (t[k] + p[k]), which is F1; NaN likewise
+    precision: float  # n[k, k] / p[k]; NaN where the class is never predicted
+    recall: float  # n[k, k] / t[k], the accuracy of the class; NaN where it is not in the truth
+    boundary_iou: float  # of the bands along the outlines of truth and prediction (Cheng et al. 2021); NaN as IoU
+    num_pixels: int  # t[k]
+    num_predicted: int  # p[k]; ignored pixels are not among them
 
 
 @dataclass(frozen=True)
 class SegmentationResult:
-    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``.
+    """The result of an evaluation; the names of the fields are the keys of ``evaluation_<split>.json``."""
 
-    Attributes:
-        mean_iou: mean of the IoU of the classes that are in the truth or predicted.
-        pixel_accuracy: fraction of the pixels that are right.
-        mean_accuracy: mean recall of the classes that are in the truth.
-        frequency_weighted_iou: mean IoU of those classes, weighted by their pixels in the truth.
-        mean_dice: mean of the Dice of the classes that are in the truth or predicted.
-        mean_boundary_iou: mean of their boundary IoU.
-        classes: one row per class, in the order of the labels.
-        confusion: n, rows truth, columns prediction.
-        num_images: evaluated images.
-        num_pixels: pixels that count.
-        num_ignored: pixels that do not, their truth being 255.
-    """
-
-    mean_iou: float
-    pixel_accuracy: float
-    mean_accuracy: float
-    frequency_weighted_iou: float
-    mean_dice: float
-    mean_boundary_iou: float
-    classes: tuple[SegmentationClassResult, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    mean_iou: float  # over the classes that are in the truth or predicted
+    pixel_accuracy: float  # fraction of the pixels that are right
+    mean_accuracy: float  # mean recall of the classes that are in the truth
+    frequency_weighted_iou: float  # mean IoU of those classes, weighted by their pixels in the truth
+    mean_dice: float  # over the classes that are in the truth or predicted
+    mean_boundary_iou: float  # over the same
+    classes: tuple[SegmentationClassResult, ...]  # in the order of the labels
+    confusion: tuple[tuple[int, ...], ...]  # n, rows truth, columns prediction
     num_images: int
-    num_pixels: int
-    num_ignored: int
+    num_pixels: int  # that count
+    num_ignored: int  # that do not, their truth being 255
 
     @property
     def headline(self) -> dict[str, float]:
@@ -91,8 +66,7 @@ class SegmentationResult:
         if not self.num_pixels:
             return [
                 f"All {self.num_ignored} pixels of the {self.num_images} images are ignored (their label is "
-                f"{IGNORE_LABEL}): mIoU is not defined; check the masks, and data.mask_values and data.ignore_index, "
-                f"which say what their values mean."
+                f"{IGNORE_LABEL}): mIoU is not defined; check the masks, data.mask_values and data.ignore_index."
             ]
         sentences = []
         ignored = self.num_ignored / (self.num_ignored + self.num_pixels)
@@ -101,10 +75,8 @@ class SegmentationResult:
         true = [row.name for row in self.classes if row.num_pixels]
         found = [row.name for row in self.classes if row.num_predicted]
         if len(true) == 1:
-            sentences.append(
-                f"Every pixel that counts is of the class {true[0]!r}: mIoU says little then; check the masks and the "
-                f"values that stand for the classes (data.mask_values)."
-            )
+            only = f"Every pixel that counts is of the class {true[0]!r}"
+            sentences.append(f"{only}: mIoU says little then; check the masks and data.mask_values.")
         if len(found) == 1 and len(self.classes) > 1 and true != found:
             sentences.append(
                 f"Every pixel is predicted as {found[0]!r}: the model has not learned yet, or the other classes are "
@@ -121,9 +93,8 @@ class SegmentationResult:
             if missed := [name for name in true if name not in found]:
                 sentences.append(f"Classes that are in the truth but never predicted: {', '.join(missed)}.")
         if invented := [name for name in found if name not in true]:
-            sentences.append(
-                f"Classes that are predicted but never in the truth, which enter mIoU with 0: {', '.join(invented)}."
-            )
+            which = "Classes that are predicted but never in the truth, which enter mIoU with 0"
+            sentences.append(f"{which}: {', '.join(invented)}.")
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
@@ -133,24 +104,20 @@ class SegmentationResult:
 
     def table(self) -> RenderableType:
         """The numbers for the screen, 80 columns wide: ``rich.print(result.table())``."""
-        from rich.box import SIMPLE_HEAD
         from rich.console import Group
-        from rich.table import Table
         from rich.text import Text
 
-        summary = Table(box=SIMPLE_HEAD, show_header=False, title="Semantic segmentation", title_justify="left")
+        summary = new_table("Semantic segmentation")
         for one, value, other, beside in (
             ("mIoU", self.mean_iou, "pixel accuracy", self.pixel_accuracy),
             ("boundary IoU", self.mean_boundary_iou, "mean accuracy", self.mean_accuracy),
             ("frequency-weighted IoU", self.frequency_weighted_iou, "mean Dice", self.mean_dice),
         ):
             summary.add_row(one, format_number(value), other, format_number(beside))
-        rows = Table(box=SIMPLE_HEAD, title="By class", title_justify="left")
-        rows.add_column("class", overflow="fold")
-        for column in ("truth", "pred.", *_COLUMNS):
-            rows.add_column(column, justify="right", no_wrap=True)
+        rows = new_table("By class", ("truth", "pred.", *_COLUMNS))
         for row in self.classes:
-            fractions = (_percent(num, self.num_pixels) for num in (row.num_pixels, row.num_predicted))
+            nums = (row.num_pixels, row.num_predicted)
+            fractions = (f"{num / self.num_pixels:.1%}" if self.num_pixels else "-" for num in nums)
             numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
             rows.add_row(Text(row.name), *fractions, *numbers)
         footnote = (
@@ -198,7 +165,3 @@ def segmentation_result(
         num_pixels=num_pixels,
         num_ignored=num_ignored,
     )
-
-
-def _percent(part: int, whole: int) -> str:
-    return f"{part / whole:.1%}" if whole else "-"

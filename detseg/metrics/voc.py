@@ -88,29 +88,20 @@ def rank_classes(
     ]
 
 
-def voc07_average_precision(ranking: Ranking) -> float:
-    """AP of VOC 2007 in [0, 1]: the mean over recall 0, 0.1, ..., 1 of the best precision at that recall or a higher
-    one; NaN where there is nothing to find."""
+def average_precisions(ranking: Ranking) -> tuple[float, float]:
+    """AP of VOC 2007, and of VOC 2010 and later, both in [0, 1]; NaN where there is nothing to find.
+
+    2007: the mean over recall 0, 0.1, ..., 1 of the best precision at that recall or a higher one.  2010: the area
+    under the precision-recall curve, precision made monotone.
+    """
     if not ranking.num_objects:
-        return math.nan
-    recall, precision = _recall_and_precision(ranking)
-    levels = np.arange(11) / 10  # by division, so that a recall of 3 / 10 equals the level 0.3
-    return float(np.mean([precision[recall >= level].max(initial=0) for level in levels]))
-
-
-def voc10_average_precision(ranking: Ranking) -> float:
-    """AP of VOC 2010 and later in [0, 1]: the area under the precision-recall curve, precision made monotone; NaN where
-    there is nothing to find."""
-    if not ranking.num_objects:
-        return math.nan
-    recall, precision = _recall_and_precision(ranking)
-    envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(np.diff(recall, prepend=0) * envelope))
-
-
-def _recall_and_precision(ranking: Ranking) -> tuple[FloatArray, FloatArray]:
+        return math.nan, math.nan
     found = ranking.true_positives
-    return found / ranking.num_objects, found / np.arange(1, len(found) + 1)
+    recall, precision = found / ranking.num_objects, found / np.arange(1, len(found) + 1)
+    levels = np.arange(11) / 10  # by division, so that a recall of 3 / 10 equals the level 0.3
+    voc07 = np.mean([precision[recall >= level].max(initial=0) for level in levels])
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(voc07), float(np.sum(np.diff(recall, prepend=0) * envelope))
 
 
 class BestF1(NamedTuple):

@@ -19,7 +19,7 @@ from detseg.factory import load_model
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import to_float
 from tests.rounding import rounding_of_losses
-from tests.tiny import TinyRun, tiny_config
+from tests.tiny import TinyRun, tiny_config, write_colors
 
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH_LINE = r"epoch \d+/\d+  loss [\d.]+ \(val [\d.-]+\)  AP50 [\d.]+  AP [\d.]+  lr [\d.e+-]+  \S+ img/s  left \S+"
@@ -34,21 +34,20 @@ SPOKEN = (
 
 def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]:
     """Start a training in a process group of its own, as a shell does."""
-    command = [
-        sys.executable,
-        "tools/train.py",
-        str(config),
-        f"run_dir={run_dir}",
-        "trainer.validate_every=1",
-        *overrides,
-    ]
+    command = [sys.executable, "tools/train.py", str(config), f"run_dir={run_dir}", "trainer.validate_every=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     pipe = subprocess.PIPE
     # Processes in the background ignore Ctrl-C, and so do their children: the tests may run there.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+            [*command, *overrides],
+            cwd=ROOT,
+            env=environment,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            start_new_session=True,
         )
     finally:
         signal.signal(signal.SIGINT, before)
@@ -108,8 +107,6 @@ def test_two_processes_leave_one_run_with_the_numbers_of_one(tiny_run: TinyRun, 
 @pytest.mark.parametrize("broken", range(2), ids=["in an early image", "in a late image"])
 @pytest.mark.slow
 def test_an_error_in_one_of_two_processes_ends_both(broken: int, tiny_run: TinyRun, tmp_path: Path) -> None:
-    from tests.tiny import write_colors
-
     root = write_colors(tmp_path / "colors")
     (root / "JPEGImages" / f"train{3 + 5 * broken:02d}.png").write_bytes(b"no image")
     overrides = ("trainer.max_epochs=2", "trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")

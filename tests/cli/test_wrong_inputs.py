@@ -1,15 +1,16 @@
-"""What the tools say to mistakes: exactly one line, exit code 2, and no traceback unless it is asked for."""
+"""What the commands say to mistakes: exactly one line, exit code 2, and no traceback unless it is asked for.
+
+The messages of readers and settings are tested beside them; here are those that come from inside a run.
+"""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import pytest
 
-from detseg.cli import evaluate, predict, train
-from detseg.data.images.read import IMAGE_SUFFIXES
-from tests.cli.mistakes import each_case, said
+from detseg.cli.commands import evaluate, predict, train
+from tests.cli.mistakes import Tool, assert_one_line, each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -19,7 +20,7 @@ NOT_AN_IMAGE = (
     "not an image, or damaged beyond recognition; read are JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM; replace the file or "
     "take it off the list"
 )
-ONE_EPOCH = ("trainer.max_epochs=1", "run_dir=new")
+NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
 
 
 @pytest.fixture(scope="module")
@@ -28,168 +29,82 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("wrong")
     (root / "run").symlink_to(tiny_run.run_dir)
     (root / CONFIG).write_bytes(tiny_run.config_path.read_bytes())
-    (root / "twice.yaml").write_text("seed: 1\ndata: {name: voc, root: colors}\nseed: 2\n")
     (root / "cut.ckpt").write_bytes(tiny_run.best.read_bytes()[:1000])
     (root / "file").write_text("no folder")
-    (root / "empty").mkdir()
     for split in ("train", "val"):
         (write_colors(root / f"unreadable_{split}") / "JPEGImages" / f"{split}03.png").write_bytes(b"no image")
-    xml = write_colors(root / "misspelt") / "Annotations" / "train00.xml"
-    xml.write_text(re.sub("<name>.*?</name>", "<name>bleu</name>", xml.read_text()))
-    (write_colors(root / "listless") / "ImageSets" / "Main" / "train.txt").write_text("\n")
-    (write_colors(root / "incomplete") / "JPEGImages" / "train04.png").unlink()
     return root
 
 
-TRAIN = [
-    ([CONFIG, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
-    (
-        [CONFIG, "trainer.max_epochs=many"],
-        "override trainer.max_epochs=many: trainer.max_epochs: expected a whole number of at least 1, got 'many'",
-    ),
-    (
-        [CONFIG, "data.batch_size=0"],
-        "override data.batch_size=0: data.batch_size: expected a whole number from 1 to 65536, or 'auto', got 0",
-    ),
-    ([CONFIG, "optimizer.lr=-1"], "override optimizer.lr=-1: optimizer.lr: expected a number above 0, got -1"),
-    (["nothing-like-it.yaml"], "nothing-like-it.yaml: no such configuration file"),
-    (["twice.yaml"], "twice.yaml:3:1: duplicate key 'seed', first on line 1; remove one of them"),
-    (
-        [CONFIG, "data.root=nowhere"],
-        "nowhere: there is no such folder; set data.root to the folder of the VOC data",
-    ),
-    (
-        [CONFIG, "data.root=empty"],
-        "empty: there is no ImageSets/Main in it; set data.root to the folder that holds Annotations, ImageSets and "
-        "JPEGImages",
-    ),
-    (
-        [CONFIG, "data.root=listless"],
-        "listless: the split 'train' lists no images; write one name a line into its list",
-    ),
-    (
-        [CONFIG, "data.root=incomplete"],
-        "incomplete/JPEGImages: 1 image(s) of the list missing: train04; add the files or take the names off the list",
-    ),
-    (
-        [CONFIG, "data.root=misspelt"],
-        "misspelt/Annotations/train00.xml: unknown class 'bleu' (did you mean 'blue'?); the classes are blue, red, "
-        "yellow: correct the annotation or name the class in data.classes",
-    ),
-    (
-        [CONFIG, "model.backbone.name=resnet1888", "model.backbone.width=null", "model.backbone.depth=null"],
-        "model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); "
-        "ours are csp_nano, csp_small, csp_medium, csp_large, unet",
-    ),
-    # From inside Lightning, from the main process and from a worker, in training and in validation.
-    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_train"], f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}"),
-    (
-        [CONFIG, *ONE_EPOCH, "data.root=unreadable_train", "data.num_workers=1"],
-        f"unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}",
-    ),
-    ([CONFIG, *ONE_EPOCH, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([CONFIG, "run_dir=run"], "run_dir: run holds a run already; choose another folder, or resume with --resume"),
-    ([CONFIG, "run_dir=file"], "file/checkpoints: Not a directory"),
-    (
-        [CONFIG, "--resume"],
-        "runs/tiny/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT",
-    ),
-    ([CONFIG, "--resume=nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file"),
-    (
-        [CONFIG, "--resume=cut.ckpt"],
-        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
-    ),
-    (
-        [CONFIG, f"--resume={BEST}", "data.classes=[red, yellow, blue]", "trainer.max_epochs=99"],
-        f"the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data "
-        "that the run began with, or start a new run",
-    ),
-]
+TRAIN = f"""\
+tiny.yaml data.root=nowhere
+    nowhere: there is no such folder; set data.root to the folder of the VOC data
+tiny.yaml model.backbone.name=resnet1888 model.backbone.width=null model.backbone.depth=null
+    model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); ours
+    are csp_nano, csp_small, csp_medium, csp_large, unet
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_train
+    unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_train data.num_workers=1
+    unreadable_train/JPEGImages/train03.png: {NOT_AN_IMAGE}
+tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_val
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+tiny.yaml run_dir=file
+    file/checkpoints: Not a directory
+tiny.yaml --resume=cut.ckpt
+    cut.ckpt: {NO_ZIP}
+tiny.yaml --resume=run/checkpoints/best.ckpt 'data.classes=[red, yellow, blue]' trainer.max_epochs=99
+    the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data
+    that the run began with, or start a new run
+"""
 
-NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
-EVALUATE = [
-    (["nowhere.ckpt"], "nowhere.ckpt: no such checkpoint file; there are cut.ckpt"),
-    (
-        ["cut.ckpt"],
-        "cut.ckpt: damaged or not a checkpoint: File is not a zip file; take another file of the run directory",
-    ),
-    (
-        [CONFIG],
-        f"{CONFIG}: {NO_ZIP}",
-    ),
-    (
-        [BEST, "model.nms_iou=0.5"],
-        "override model.nms_iou=0.5: the checkpoint decides; only data.* and evaluation.* can be changed",
-    ),
-    ([BEST, "data.rot=x"], "override data.rot=x: data.rot: unknown key (did you mean 'root'?)"),
-    (
-        [BEST, "data.classes=[cat, dog]"],
-        f"{BEST}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave data.classes out, "
-        "or take the checkpoint that fits",
-    ),
-    ([BEST, "data.root=unreadable_val"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([BEST, "data.root=unreadable_val", "data.num_workers=1"], f"unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}"),
-    ([BEST, "--save-coco", "file"], "file: File exists"),
-]
+EVALUATE = f"""\
+nowhere.ckpt
+    nowhere.ckpt: no such checkpoint file; there are cut.ckpt
+cut.ckpt
+    cut.ckpt: {NO_ZIP}
+run/checkpoints/best.ckpt data.root=unreadable_val
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt data.root=unreadable_val data.num_workers=1
+    unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt --save-coco file
+    file: File exists
+"""
 
-PREDICT = [
-    (
-        [BEST, "empty", "--out", "new"],
-        f"empty: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})",
-    ),
-    ([BEST, "nowhere", "--out", "new"], "nowhere: no such file or folder"),
-    (
-        [BEST, "unreadable_val/JPEGImages/val03.png", "--out", "new"],
-        f"1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}",
-    ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "file"],
-        "file/test00.png: could not be written (File exists); is there space, and the right to write?",
-    ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--tile", "64", "64"],
-        "tile and overlap are for segmentation models, and this is a detector; leave them out",
-    ),
-    (
-        [BEST, "unreadable_val/JPEGImages", "--out", "new", "--overlap", "8"],
-        "tile and overlap are for segmentation models, and this is a detector; leave them out",
-    ),
-]
+PREDICT = f"""\
+run/checkpoints/best.ckpt unreadable_val/JPEGImages/val03.png --out new
+    1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
+    file/test00.png: could not be written (File exists); is there space, and the right to write?
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 64 64
+    tile and overlap are for segmentation models, and this is a detector; leave them out
+run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --overlap 8
+    tile and overlap are for segmentation models, and this is a detector; leave them out
+"""
+
+
+@pytest.fixture(autouse=True)
+def _there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
 
 
 @each_case((train, TRAIN), (evaluate, EVALUATE), (predict, PREDICT))
 def test_a_mistake_is_one_line(
-    tool: object,
-    argv: list[str],
-    message: str,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tool: Tool, argv: list[str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)
-    argv = [f"run_dir={tmp_path / 'new'}" if part == "run_dir=new" else part for part in argv]
-    assert said(tool, argv, capsys) == (2, f"error: {message.format(folder=folder)}\n")
+    assert_one_line(tool, argv, message, folder, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("device", ["cudax", "cuda:77"])
 @pytest.mark.parametrize("tool", [evaluate, predict])
-def test_a_device_that_is_not_there(
-    tool: object, device: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
+def test_a_device_that_is_not_there(tool: Tool, device: str, capsys: pytest.CaptureFixture[str]) -> None:
     others = ["unreadable_val/JPEGImages/val00.png", "--out", "new"] if tool is predict else []
     code, error = said(tool, [BEST, *others, "--device", device], capsys)
-    assert code == 2
+    assert (code, error.count("\n")) == (2, 1)
     assert error.startswith("error: device: expected auto, cpu, cuda, cuda:1, mps, ")
     assert f"got '{device}' (" in error
-    assert error.count("\n") == 1
 
 
-def test_debug_shows_where_it_happened(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(folder)
+def test_debug_shows_where_it_happened(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [f"run_dir={tmp_path / 'new'}", "data.root=unreadable_train", "data.num_workers=1"]
     code, error = said(train, ["--debug", CONFIG, *overrides], capsys)
     assert code == 2
@@ -200,22 +115,14 @@ def test_debug_shows_where_it_happened(
 
 @pytest.mark.parametrize(("on_nan", "last"), [("stop", 2), ("skip", 3)])
 def test_a_training_that_diverges_is_one_line_that_says_why(
-    on_nan: str,
-    last: int,
-    folder: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    on_nan: str, last: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(folder)
     run_dir = tmp_path / "new"
     argv = [CONFIG, "trainer.max_epochs=1", f"run_dir={run_dir}", "optimizer.lr=1e30"]
-    argv += [f"trainer.on_nan={on_nan}", "trainer.max_nan_steps=1"]
-    code, line = said(train, argv, capsys)
-    assert code == 2
+    code, line = said(train, [*argv, f"trainer.on_nan={on_nan}", "trainer.max_nan_steps=1"], capsys)
+    assert (code, line.count("\n")) == (2, 1)
     assert line.startswith(f"error: epoch 1, step {last}: the loss is not finite (box nan, class nan, dfl nan); ")
     assert f"; details in {run_dir / f'nan_epoch001_step{last:05d}'}; " in line
     assert ": no sample is at fault; " in line or "samples are at fault: it is not the data; " in line
     assert len(list(run_dir.glob("nan_epoch001_step*/diagnosis.json"))) == last - 1
     assert line.endswith("lower optimizer.lr, or set trainer.precision=float32\n")
-    assert line.count("\n") == 1

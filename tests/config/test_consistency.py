@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from detseg.config.load import load_config
 from detseg.errors import ConfigError
+from tests.config.test_load import load
 
 YOLO = "data: {name: voc, root: x, image_size: 64}\n"
 UNET = "model: {name: unet}\ndata: {name: voc, root: x, image_size: 50}\n"
@@ -27,26 +28,19 @@ GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}
     [
         (YOLO, "data.image_size=[64, 50]", "data.image_size", r"needs multiples of 32, got \[64, 50\]"),
         (YOLO, "data.mask_values=[0, 255]", "data.mask_values", "belongs to masks, model.name=yolo reads none"),
-        (YOLO, "data.ignore_index=11", "data.ignore_index", "belongs to masks"),
         (YOLO, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
         (YOLO, "evaluation.boundary_width=0.1", "evaluation.boundary_width", "belongs to semantic masks"),
         (UNET, "data.augmentation.mixup=0.1", "data.augmentation.mixup", "is for boxes, model.name=unet has none"),
-        (UNET, "data.augmentation.min_visibility=0.5", "data.augmentation.min_visibility", "is for boxes"),
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),
-        (UNET, "evaluation.f1_iou=0.7", "evaluation.f1_iou", "is for boxes"),
         (UNET, "model.loss.focal.gamma=3", "model.loss.focal.gamma", "focal is off, its weight is 0; set focal.weight"),
         (UNET, "model.loss.tversky.beta=0.1", "model.loss.tversky.beta", "tversky is off, .*, or leave this out"),
         (NO_CE, "model.loss.cross_entropy.label_smoothing=0.1", "model.loss.cross_entropy.label_smoothing", "is off"),
         (YOLO, "model.backbone.unfreeze_epoch=3", "model.backbone.unfreeze_epoch", "nothing is frozen"),
-        (FASTER, "data.image_size=100", "data.image_size", "model.name=faster_rcnn needs multiples of 32"),
-        (FASTER, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
         (FASTER, "model.weights=coco", "model.weights", "are those of a published variant; set model.variant"),
         (FASTER, "model.neck.name=pan", "model.neck.name", "needs the equal channels of an fpn, got pan"),
         (HELD, "model.backbone.unfreeze_epoch=1", "model.backbone.unfreeze_epoch", "take 2 or more"),
         (PUBLISHED, "model.backbone.name=csp_nano", "model.backbone.name", "is decided by model.variant=resnet50_fpn"),
-        (PUBLISHED, "model.neck.channels=64", "model.neck.channels", "is decided by model.variant=resnet50_fpn"),
         (PUBLISHED, "model.rpn.aspect_ratios=[1]", "model.rpn.aspect_ratios", "is decided by model.variant"),
-        (PUBLISHED, "model.roi_heads.hidden=64", "model.roi_heads.hidden", "is decided by model.variant"),
         (PUBLISHED, "model.strides=[8, 16]", "model.strides", "is decided by model.variant"),
         (MASK, "model.variant=resnet50_fpn_v2", "model.variant", "no mask_rcnn is published on resnet50_fpn_v2"),
         (HELD, "trainer.max_epochs=1", "model.backbone.unfreeze_epoch", "comes after the last epoch"),
@@ -63,13 +57,11 @@ GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}
     ],
 )
 def test_one_line_names_the_override(tmp_path: Path, text: str, override: str, path: str, message: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    load_config(file)  # right without the override
+    load(tmp_path, text)  # right without the override
     with pytest.raises(ConfigError, match=message) as caught:
-        load_config(file, [override])
+        load(tmp_path, text, override)
     assert "\n" not in str(caught.value)
-    told = f"override {override}" if override.startswith(path) else str(file)
+    told = f"override {override}" if override.startswith(path) else str(tmp_path / "x.yaml")
     assert str(caught.value).startswith((f"override {override}: {path}: ", f"{told}: {path}: "))
 
 
@@ -84,23 +76,18 @@ def test_one_line_names_the_override(tmp_path: Path, text: str, override: str, p
     ],
 )
 def test_settings_that_have_an_effect_are_taken(tmp_path: Path, text: str, overrides: list[str]) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    load_config(file, overrides)
+    load(tmp_path, text, *overrides)
 
 
 def test_what_the_file_sets_is_told_by_its_name(tmp_path: Path) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(FOLDER, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.yaml: data\.name: mask_folder holds masks, model\.name=yolo finds"):
-        load_config(file, ["model.name=yolo"])
+        load(tmp_path, FOLDER, "model.name=yolo")
 
 
 @pytest.mark.parametrize(
     ("text", "name"), [(YOLO, "csp_nano"), (UNET, "unet"), (FOLDER, "csp_nano"), (FASTER, "resnet50")]
 )
 def test_a_backbone_keeps_its_name_when_something_of_it_is_set(tmp_path: Path, text: str, name: str) -> None:
-    file = tmp_path / "x.yaml"
-    file.write_text(text, encoding="utf-8")
-    assert load_config(file).model.backbone.name == name
-    assert load_config(file, ["model.backbone.freeze=stem"]).model.backbone.name == name
+    for overrides in ([], ["model.backbone.freeze=stem"]):
+        model: Any = load(tmp_path, text, *overrides).model
+        assert model.backbone.name == name

@@ -57,7 +57,6 @@ def truth(
 
 
 def rectangles(boxes: Sequence[Box], hw: tuple[int, int]) -> BoolArray:
-    """(N, H, W) masks that fill boxes of whole pixels."""
     masks = np.zeros((len(boxes), *hw), dtype=np.bool_)
     for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
         mask[int(y1) : int(y2), int(x1) : int(x2)] = True
@@ -100,19 +99,16 @@ def as_stats(numbers: Iterable[float]) -> list[float]:
 
 
 def coco_classes(dataset: dict[str, Any]) -> ClassTable:
-    """The class table in the order of the file."""
     categories = dataset["categories"]
     return ClassTable(tuple(entry["name"] for entry in categories), tuple(entry["id"] for entry in categories))
 
 
 def xyxy(xywh: Sequence[float]) -> list[float]:
-    """COCO's form of a box in ours."""
     x, y, width, height = xywh
     return [x, y, x + width, y + height]
 
 
 def coco_index(dataset: dict[str, Any]) -> Any:
-    """pycocotools' ``COCO`` of the contents of an annotation file."""
     with contextlib.redirect_stdout(io.StringIO()):
         index = COCO()
         index.dataset = dataset

@@ -54,7 +54,6 @@ def class_means(evaluation: Any, dataset: dict[str, Any], threshold: int | slice
 def numbers(
     *images: tuple[DetectorOutput, ImageAnnotations], masks: bool = False, max_detections: int = 100
 ) -> dict[str, float]:
-    """The summary of boxes or of masks, of one class."""
     evaluator = DetectionEvaluator(CAT, max_detections, masks=masks)
     for image_id, image in enumerate(images):
         evaluator.update(image_id, *image)

@@ -151,14 +151,12 @@ def test_the_truth_as_detections_scores_one(case: Case) -> None:
     """But for equal boxes of one class, of which VOC counts one as found, and boxes without area."""
     records = case.records()
     rows = np.column_stack([records.object_image_ids, records.object_labels, records.object_boxes])
-    image_ids, labels, *corners = np.unique(rows[~records.object_ignore], axis=0).T
-    boxes = np.stack(corners, axis=1)
-    kept = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    image_ids, labels, boxes = image_ids[kept].astype(np.int64), labels[kept].astype(np.int64), boxes[kept]
+    rows = np.unique(rows[~records.object_ignore], axis=0)
+    rows = rows[(rows[:, 4:] > rows[:, 2:4]).all(axis=1)]
+    (image_ids, labels), boxes = rows[:, :2].T.astype(np.int64), rows[:, 2:]
     scores, ignore, areas = np.ones(len(boxes)), np.zeros(len(boxes), dtype=np.bool_), np.full(len(boxes), 100.0)
-    same = DetectionRecords(
-        records.image_ids, image_ids, boxes, scores, labels, image_ids, boxes, labels, ignore, object_areas=areas
-    )
+    columns = image_ids, boxes, scores, labels, image_ids, boxes, labels, ignore, areas
+    same = DetectionRecords(records.image_ids, *columns)
     evaluator = DetectionEvaluator(case.classes)
     evaluator.merge(same.to_state())
     result = evaluator.compute()
@@ -188,6 +186,8 @@ def test_mask_grids_of_a_batch_are_scored_in_original_pixels() -> None:
 
 def test_neither_images_nor_objects_nor_detections() -> None:
     nothing = evaluate()
+    assert nothing.explain() == ["No image was evaluated: the split is empty."]
+    assert "0 images" in printed(nothing)
     assert all(math.isnan(number) for number in (*nothing.coco.values(), nothing.voc07_ap50, nothing.voc10_ap50))
 
     no_objects = evaluate((found([(LEFT, 0.9, CAT)]), truth([])), (DetectorOutput.empty(), truth([])))
@@ -213,16 +213,8 @@ def test_neither_images_nor_objects_nor_detections() -> None:
         ([(LEFT, 0.9, DOG), (RIGHT, 0.8, CAT)], None, ["labels are wrong", "0.000, and 1.000 with the labels ignored"]),
         ([(LEFT, 0.01, CAT), (RIGHT, 0.01, DOG)], None, ["highest score of all detections is 0.010"]),
         ([(LEFT, 0.9, CAT)], None, ["without a single detection: dog."]),
-        (
-            [*[(LOW, 0.9, label) for label in (CAT, DOG) * 30], (LEFT, 0.5, CAT)],
-            None,
-            ["Hardly any objects are found (AP50 0.0", "trainer.max_epochs", "--score 0.05"],
-        ),
-        (
-            [(LEFT, 0.9, CAT), (LOW, 0.9, DOG)],
-            None,
-            ["that are hardly found: dog (AP 0.000, recall 0.000, 1 objects): ", "data.image_size"],
-        ),
+        ([*[(LOW, 0.9, k) for k in (CAT, DOG) * 30], (LEFT, 0.5, CAT)], None, ["Hardly any objects", "--score 0.05"]),
+        ([(LEFT, 0.9, CAT), (LOW, 0.9, DOG)], None, ["hardly found: dog (AP 0.000, recall 0.000, 1 objects): "]),
         ([(LEFT, 0.1, CAT), (RIGHT, 0.8, DOG)], None, ["at low scores only: cat: ", "--score 0.10"]),
         ([(LEFT, 0.9, CAT), (RIGHT, 0.8, DOG)], None, []),
         ([(LEFT, 0.9, CAT), (RIGHT, 0.8, DOG)], [RIGHT, LEFT], ["masks are wrong", "1.000 of the boxes and 0.000"]),
@@ -277,11 +269,10 @@ def test_class_names_are_not_markup() -> None:
     assert set(names) <= set(printed(DetectionEvaluator(ClassTable(names)).compute()).split())
 
 
-def test_wrong_options() -> None:
-    with pytest.raises(ValueError, match="max_detections: expected 1 or more, got 0"):
-        DetectionEvaluator(CLASSES, max_detections=0)
-    with pytest.raises(ValueError, match="f1_iou: expected a number above 0 and up to 1, got 0"):
-        DetectionEvaluator(CLASSES, f1_iou=0)
+@pytest.mark.parametrize(("option", "expected"), [("max_detections", "1 or more"), ("f1_iou", "a number above 0")])
+def test_wrong_options(option: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=f"{option}: expected {expected}.*, got 0"):
+        DetectionEvaluator(CLASSES, **{option: 0})
 
 
 DETECTIONS, OBJECTS = found_masks([(LEFT, 0.9, CAT)]), true_masks([(LEFT, CAT), (LOW, DOG)])

@@ -13,23 +13,14 @@ from hypothesis import strategies as st
 
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.records import DetectionRecords
-from detseg.metrics.voc import (
-    Ranking,
-    best_f1,
-    best_matches,
-    rank_classes,
-    voc07_average_precision,
-    voc10_average_precision,
-)
+from detseg.metrics.voc import Ranking, average_precisions, best_f1, best_matches, rank_classes
 from detseg.structures import ClassTable, ImageAnnotations
 from tests.metrics.builders import CASES, Box, Case, Rows, found, truth
 from tests.shared_data import shared_data
 
 
-def average_precisions(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
-    """(VOC 2007, VOC 2010)."""
-    ranked = rank_classes(records, best_matches(records), iou_threshold, label + 1)[label]
-    return voc07_average_precision(ranked), voc10_average_precision(ranked)
+def scored(records: DetectionRecords, iou_threshold: float, label: int = 0) -> tuple[float, float]:
+    return average_precisions(rank_classes(records, best_matches(records), iou_threshold, label + 1)[label])
 
 
 def records_of(images: list[tuple[Rows, ImageAnnotations]]) -> DetectionRecords:
@@ -61,8 +52,8 @@ def test_padilla_example() -> None:
         images.append((rows, truth([(box, 0) for _, box in boxes(path)])))
     records = records_of(images)
     assert (len(records.detection_scores), len(records.object_areas)) == (24, 15)
-    assert average_precisions(records, 0.3) == pytest.approx((0.26839826839826836, 0.24568668046928915), abs=1e-12)
-    assert average_precisions(records, 0.5) == pytest.approx((0.0303030303030303, 0.02222222222222222), abs=1e-12)
+    assert scored(records, 0.3) == pytest.approx((0.26839826839826836, 0.24568668046928915), abs=1e-12)
+    assert scored(records, 0.5) == pytest.approx((0.0303030303030303, 0.02222222222222222), abs=1e-12)
 
 
 def test_toyexample() -> None:
@@ -83,8 +74,8 @@ def test_toyexample() -> None:
     records = records_of(images)
     cat = names.index("cat")
     assert set(records.detection_labels.tolist()) == {cat}
-    assert average_precisions(records, 0.5, cat) == pytest.approx((0.8863636363636362, 0.8958333333333334), abs=1e-12)
-    assert average_precisions(records, 0.75, cat) == pytest.approx((0.4924242424242424, 0.5097222222222222), abs=1e-12)
+    assert scored(records, 0.5, cat) == pytest.approx((0.8863636363636362, 0.8958333333333334), abs=1e-12)
+    assert scored(records, 0.75, cat) == pytest.approx((0.4924242424242424, 0.5097222222222222), abs=1e-12)
 
 
 def test_a_taken_object_is_not_swapped_for_a_free_one() -> None:
@@ -110,14 +101,14 @@ def test_of_equal_scores_the_lower_image_id_comes_first() -> None:
     hit: Rows = [((0, 0, 10, 10), 0.5, 0)]
     miss: Rows = [((50, 50, 60, 60), 0.5, 0)]
     objects, nothing = truth([((0, 0, 10, 10), 0)]), truth([])
-    assert average_precisions(records_of([(hit, objects), (miss, nothing)]), 0.5) == (1.0, 1.0)
-    assert average_precisions(records_of([(miss, nothing), (hit, objects)]), 0.5) == pytest.approx((0.5, 0.5))
+    assert scored(records_of([(hit, objects), (miss, nothing)]), 0.5) == (1.0, 1.0)
+    assert scored(records_of([(miss, nothing), (hit, objects)]), 0.5) == pytest.approx((0.5, 0.5))
 
 
 def test_the_threshold_itself_is_enough() -> None:
     records = records_of([([((0, 0, 10, 5), 0.9, 0)], truth([((0, 0, 10, 10), 0)]))])
-    assert average_precisions(records, 0.5) == (1.0, 1.0)
-    assert average_precisions(records, 0.51) == (0.0, 0.0)
+    assert scored(records, 0.5) == (1.0, 1.0)
+    assert scored(records, 0.51) == (0.0, 0.0)
 
 
 def test_both_rules_by_hand() -> None:
@@ -125,22 +116,20 @@ def test_both_rules_by_hand() -> None:
 
     2007: levels 0, 0.1, 0.2 see 1; 0.3, 0.4, 0.5 see 2/3; 5 levels see 0.  2010: 1/4 × 1 + 1/4 × 2/3.
     """
-    right_wrong_right = ranking([0.9, 0.8, 0.7], [1, 1, 2], 4)
-    assert voc07_average_precision(right_wrong_right) == pytest.approx((3 + 3 * 2 / 3) / 11)
-    assert voc10_average_precision(right_wrong_right) == pytest.approx(1 / 4 + 1 / 4 * 2 / 3)
+    expected = (3 + 3 * 2 / 3) / 11, 1 / 4 + 1 / 4 * 2 / 3
+    assert average_precisions(ranking([0.9, 0.8, 0.7], [1, 1, 2], 4)) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("tenths", range(1, 11))
 def test_recall_of_some_tenths_reaches_its_level(tenths: int) -> None:
     """k of 10 objects found without a miss: levels 0 to k/10, in spite of binary fractions."""
     found_first = ranking([1 - k / 20 for k in range(tenths)], list(range(1, tenths + 1)), 10)
-    assert voc07_average_precision(found_first) == pytest.approx((tenths + 1) / 11)
+    assert average_precisions(found_first)[0] == pytest.approx((tenths + 1) / 11)
 
 
 def test_nothing_to_find_and_nothing_found() -> None:
-    for rule in (voc07_average_precision, voc10_average_precision):
-        assert math.isnan(rule(ranking([0.5], [0], 0)))
-        assert rule(ranking([], [], 3)) == 0
+    assert average_precisions(ranking([0.5], [0], 0)) == pytest.approx((math.nan, math.nan), nan_ok=True)
+    assert average_precisions(ranking([], [], 3)) == (0, 0)
     assert best_f1(ranking([0.9], [0], 2)) == pytest.approx((math.nan, 0, 0, 0), nan_ok=True)
     assert best_f1(ranking([], [], 2)) == pytest.approx((math.nan, math.nan, 0, 0), nan_ok=True)
     assert all(math.isnan(number) for number in best_f1(ranking([0.9], [0], 0)))

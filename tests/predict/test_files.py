@@ -19,7 +19,7 @@ import torch
 from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
-from detseg.cli import predict
+from detseg.cli.commands import predict
 from detseg.data.formats.voc import read_voc, read_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Detections, Predictor
@@ -209,7 +209,7 @@ def test_boxes_alone_give_no_segments(tmp_path: Path) -> None:
 
 def test_several_formats_at_once_from_the_command_line(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    predict.main(command(checkpoint, images, "--out", out, "--format", "yolo,coco", "--format", "voc, yolo"))
+    predict(command(checkpoint, images, "--out", out, "--format", "yolo,coco", "--format", "voc, yolo"))
     names = {path.name for path in out.iterdir()}
     assert {"detections.json", "images.json", "labels", "segments", "classes.txt", "annotations"} < names
     entries = json.loads((out / "detections.json").read_text())
@@ -233,7 +233,7 @@ def test_annotations_that_exist_are_not_overwritten(
     assert str(caught.value) == f"{mine}: {message}"
     assert mine.read_text() == "made by hand"
     assert written(tmp_path / "out") == [file]  # nothing was done
-    predict.main(command(checkpoint, images, "--out", tmp_path / "out", "--format", name, "--overwrite"))
+    predict(command(checkpoint, images, "--out", tmp_path / "out", "--format", name, "--overwrite"))
     assert "made by hand" not in mine.read_text()
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_written_is_one_line(predictor: Predictor, images:
 @pytest.mark.parametrize("text", ["pascal", "coco,", "", "COCO", "coco;voc"])
 def test_an_unknown_format_is_refused(predictor: Predictor, images: Path, tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match="argument --format: expected coco, voc or yolo, or several with commas, got"):
-        predict.main(["a.ckpt", "images", "--out", "out", "--format", text])
+        predict(["a.ckpt", "images", "--out", "out", "--format", text])
     with pytest.raises(ConfigError, match=f"format: expected one of coco, voc, yolo, got '{text}'"):
         predict_files(predictor, [images], tmp_path / "out", formats=["coco", text])
     assert not (tmp_path / "out").exists()
@@ -372,5 +372,5 @@ def test_all_that_cannot_be_read_is_listed_each_on_one_line_and_the_others_are_d
     assert ids <= {image["id"] for image in files}
     for name in names:
         (images / name).unlink()
-    predict.main(command(checkpoint, images, "--out", out))
+    predict(command(checkpoint, images, "--out", out))
     assert not (out / "unreadable.txt").exists()

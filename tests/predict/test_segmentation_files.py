@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.cli import predict
+from detseg.cli.commands import predict
 from detseg.cli.tool import run_tool
 from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError
@@ -118,7 +118,7 @@ def test_the_tool_takes_tiles(
 ) -> None:
     def said(*options: str) -> tuple[int, str]:
         argv = [str(checkpoint), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
-        return run_tool(predict.main, argv), capsys.readouterr().err
+        return run_tool(predict, argv), capsys.readouterr().err
 
     assert said("--tile", "64", "96", "--overlap", "20") == (0, "")
     labels = np.array(Image.open(tmp_path / "out" / "masks" / "a.png"))

@@ -25,17 +25,14 @@ class Opens:
     def __init__(self, target: Path) -> None:
         self.target = target
 
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, ...]]:
         return (open, (str(self.target), "w"))
 
 
-class Shells:
+class Shells(Opens):
     """Starts a program when it is unpickled."""
 
-    def __init__(self, target: Path) -> None:
-        self.target = target
-
-    def __reduce__(self) -> tuple[Any, tuple[str]]:
+    def __reduce__(self) -> tuple[Any, tuple[str, ...]]:
         return (os.system, (f"touch '{self.target}'",))
 
 
@@ -100,17 +97,12 @@ def overlapping_bomb() -> bytes:
     return content[:start] + directory * 1000 + end
 
 
-def laughing_lists() -> dict[str, Any]:
+def laughing_lists() -> list[Any]:
     """Ten lists in ten lists in ten ...: thirty objects that take 10^30 steps to walk through."""
     level: list[Any] = ["ha"]
     for _ in range(30):
         level = [level] * 10
-    return innocent(extra=level)
-
-
-def one_number_a_trillion_times() -> dict[str, Any]:
-    """A tensor of four bytes that says that it has 10^12 rows."""
-    return innocent(extra=torch.zeros(1).expand(10**12))
+    return level
 
 
 def png_that_declares(width: int, height: int) -> bytes:

@@ -8,15 +8,22 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.cli import evaluate, predict, train
+from detseg.cli.commands import evaluate, predict, train
 from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError
 from detseg.evaluation.evaluate import evaluate_checkpoint
-from tests.cli.mistakes import said
+from tests.cli.mistakes import Tool, said
 from tests.predict.networks import write_unet
 from tests.security.hostile import in_torch_zip, innocent, png_that_declares
 
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def said_of(argv: list[str], tool: Tool, capsys: pytest.CaptureFixture[str]) -> str:
+    code, message = said(tool, argv, capsys)
+    assert (code, message.count("\n")) == (2, 1), message
+    return message
+
 
 LAUGHS = "a: &a [ha, ha]\n" + "".join(
     f"{b}: &{b} [*{a}, *{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
@@ -30,18 +37,13 @@ def hostile(target: Path) -> dict[str, tuple[str, str]]:
         "a class": (f"seed: !!python/object/new:open ['{target}', w]\n", "tags (!) are not allowed"),
         "a module": ("seed: !!python/module:os\n", "tags (!) are not allowed"),
         "a tag of our own": ("seed: !include /etc/passwd\n", "tags (!) are not allowed"),
-        "a tag's short name": (
-            f"%TAG ! tag:yaml.org,2002:python/\n---\nseed: !object/apply:os.system [{target}]\n",
-            "tags",
-        ),
+        "a short tag": (f"%TAG ! tag:yaml.org,2002:python/\n---\nseed: !object/apply:os.system [{target}]\n", "tags"),
         "a billion laughs": (LAUGHS, "anchors (&) and aliases (*) are not allowed"),
         "a list that holds itself": ("seed: &a [*a]\n", "anchors (&) and aliases (*) are not allowed"),
         "a merge": ("a: &a {seed: 1}\n<<: *a\n", "anchors (&) and aliases (*) are not allowed"),
         "a depth of 10^5": ("seed: " + "[" * 100_000 + "\n", "nested deeper than 30 levels"),
         "a mapping of depth 10^5": ("{a: " * 100_000, "nested deeper than 30 levels"),
         "a number of a million digits": ("seed: " + "9" * 1_000_000 + "\n", "a whole number beyond 64 bits"),
-        "two documents": ("seed: 1\n---\nseed: 2\n", "a second document begins"),
-        "a key twice": ("seed: 1\nseed: 2\n", "duplicate key 'seed'"),
         "control characters": ('data: {name: shapes}\nseed: "\\e[2J\\e[31m"\n', "seed: expected a whole number"),
         "control characters in a key": ('data: {name: shapes}\n"\\e[2J": 1\n', "unknown key"),
     }
@@ -56,8 +58,7 @@ def test_hostile_settings_are_one_line(name: str, tmp_path: Path, capsys: pytest
     with pytest.raises(ConfigError) as caught:
         load_config(path)
     assert reason in str(caught.value)
-    code, message = said(train, [str(path)], capsys)
-    assert (code, message.count("\n")) == (2, 1)
+    message = said_of([str(path)], train, capsys)
     assert message.startswith(f"error: {path}")
     assert message.rstrip("\n").isprintable()
     assert len(message) < 500
@@ -67,11 +68,8 @@ def test_hostile_settings_are_one_line(name: str, tmp_path: Path, capsys: pytest
 def test_overrides_are_read_by_the_same_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, target = tmp_path / "good.yaml", tmp_path / "exploded"
     path.write_text("seed: 1\n")
-    for value in (f"!!python/object/apply:os.system ['touch {target}']", "&a [*a]", "[" * 100_000):
-        code, message = said(train, [str(path), f"seed={value}"], capsys)
-        assert code == 2
-        assert message.startswith("error: override seed=")
-        assert message.count("\n") == 1
+    for value in (f"!!python/object/apply:os.system ['touch {target}']", "&a [*a]", "[" * 100_000, "\x1b[31m"):
+        assert said_of([str(path), f"seed={value}"], train, capsys).startswith("error: override seed=")
     assert not target.exists()
 
 
@@ -119,18 +117,14 @@ def test_absurd_sizes_are_one_line(key: str, value: object, tmp_path: Path, caps
     path = a_checkpoint(tmp_path, **{key: value})
     (tmp_path / "a.png").write_bytes(png_that_declares(4, 4))
     for tool, arguments in ((evaluate, []), (predict, [str(tmp_path / "a.png"), "--out", str(tmp_path / "out")])):
-        code, message = said(tool, [str(path), *arguments, "--device=cpu"], capsys)
-        assert (code, message.count("\n")) == (2, 1), message
-        assert message.startswith(f"error: {path}: ")
+        assert said_of([str(path), *arguments, "--device=cpu"], tool, capsys).startswith(f"error: {path}: ")
 
 
 def test_settings_without_data_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "x.ckpt"
     path.write_bytes(in_torch_zip(innocent()))
     for overrides in ([], ["data.name=coco"]):
-        code, message = said(evaluate, [str(path), *overrides], capsys)
-        assert (code, message.count("\n")) == (2, 1), message
-        assert message.startswith(f"error: {path}: ")
+        assert said_of([str(path), *overrides], evaluate, capsys).startswith(f"error: {path}: ")
 
 
 @pytest.mark.parametrize("key", ["seed", "data.batch_size", "trainer.accumulate_grad_batches", "trainer.max_epochs"])

@@ -28,8 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Watched:
-    """A finished process."""
-
     folder: Path  # what it left
     output: str  # what it printed, as a terminal of 200 columns gets it
     noted: dict[str, Any]  # exit codes of the tools and the events

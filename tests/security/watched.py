@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
     for package in (detseg, tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    from detseg.cli import evaluate, export_weights, predict, train
+    from detseg.cli.commands import evaluate, export_weights, predict, train
     from detseg.cli.tool import run_tool
     from tests.tiny import CLASSES, write_config, write_ellipses
 
@@ -58,22 +58,15 @@ def main(folder: Path) -> None:
             category["name"] = LABELS[CLASSES.index(category["name"])]
         file.write_text(json.dumps(content))
     config = write_config(folder / "tiny.yaml", data)
-    layout = [f"data.{split}_{kind}" for split in ("train", "val") for kind in ("images", "annotations")]
-    places = ["train", "annotations/instances_train.json", "val", "annotations/instances_val.json"]
-    settings = [
-        "data.name=coco",
-        "data.classes=null",
-        *(f"{key}={place}" for key, place in zip(layout, places, strict=True)),
-    ]
+    settings = ["data.name=coco", "data.classes=null", "data.train_images=train", "data.val_images=val"]
+    settings += [f"data.{split}_annotations=annotations/instances_{split}.json" for split in ("train", "val")]
     run, out = folder / "run", folder / "out"
     best, weights = str(run / "checkpoints" / "best.ckpt"), str(folder / "w.safetensors")
     codes = [
-        run_tool(train.main, [str(config), *settings, "trainer.max_epochs=1", f"run_dir={run}"]),
-        run_tool(evaluate.main, [best, f"--save-coco={folder / 'coco'}"]),
-        run_tool(export_weights.main, [best, weights]),
-        run_tool(
-            predict.main, [weights, str(data / "val"), "--out", str(out), "--format", "coco,voc,yolo", "--score", "0.0"]
-        ),
+        run_tool(train, [str(config), *settings, "trainer.max_epochs=1", f"run_dir={run}"]),
+        run_tool(evaluate, [best, f"--save-coco={folder / 'coco'}"]),
+        run_tool(export_weights, [best, weights]),
+        run_tool(predict, [weights, str(data / "val"), f"--out={out}", "--format=coco,voc,yolo", "--score=0"]),
     ]
     (folder / "events.json").write_text(json.dumps({"codes": codes, "events": events}))
 

@@ -1,14 +1,14 @@
-"""What the sections of the schema are made of: the base class, number types with ranges, and the kinds of a section."""
+"""What the sections of the schema are made of: base class, number types with ranges, kinds; names of older versions."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import UnionType
-from typing import Annotated, Any, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from detseg.config.renamed import new_key
-from detseg.errors import ConfigError
+from detseg.messages import quoted
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -31,13 +31,6 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    def __new__(cls, *args: Any, **settings: Any) -> Self:
-        """Names the new key of a setting that is given under its old one."""
-        for key in settings.keys() - cls.model_fields.keys():
-            if new := new_key(key, cls.model_fields):
-                raise ConfigError(f"{cls.__name__}: {key} is called {new} now")
-        return super().__new__(cls)
-
 
 def sections(annotation: Any) -> tuple[type[Section], ...]:
     """The section classes that a field may hold; several where ``name`` tells them apart, none for a plain value."""
@@ -55,3 +48,61 @@ def _parts(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, UnionType):
         return [part for member in get_args(annotation) for part in _parts(member)]
     return [annotation]
+
+
+NEW_KEYS = {
+    "data": {"max_bad_share": "max_bad_fraction"},
+    "data.augmentation": {"plain_last_epochs": "no_mosaic_last_epochs"},
+    "data.augmentation.affine": {"shift": "translate"},
+    "evaluation": {"operating_iou": "f1_iou"},
+    "model": {"proposals": "rpn", "regions": "roi_heads"},
+    "model.backbone": {"frozen_norm": "freeze_bn", "frozen_stages": "freeze"},
+    "model.head": {"bins": "reg_max", "top_candidates": "topk"},
+    "model.loss": {"left_out": "excluded_classes"},
+    "model.roi_heads": {"positive_share": "positive_fraction", "samples": "batch_size_per_image"},
+    "model.rpn": {
+        "candidates": "pre_nms_top_n",
+        "candidates_train": "pre_nms_top_n_train",
+        "positive_share": "positive_fraction",
+        "proposals": "post_nms_top_n",
+        "proposals_train": "post_nms_top_n_train",
+        "samples": "batch_size_per_image",
+    },
+    "schedule": {"final_share": "final_lr_fraction", "initial_share": "initial_lr_fraction", "rise_share": "pct_start"},
+    "trainer": {"accumulate_batches": "accumulate_grad_batches", "num_pictures": "num_previews"},
+}
+"""Section by its name of today → old key → new key, so that a section may have its new name and its keys the old."""
+
+_NEW_VALUES: dict[str, dict[Any, Any]] = {"data.name": {"folder": "mask_folder"}, "model.backbone.freeze": {0: "none"}}
+"""Path of today → old value → new value."""
+
+
+def rename_settings(
+    data: Mapping[str, Any], section: str = "", path: str = ""
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Plain settings of any version with the names of today, and what was renamed in them.
+
+    Args:
+        data: the settings of a section.
+        section: its path by the names of today; empty: the top.
+        path: its path as ``data`` has it.
+
+    Returns:
+        The settings, where an old name beside its new one stays, so that it is an error when they are validated; and
+        the path of each old name or value, with a message that says the new one.
+    """
+    settings: dict[str, Any] = {}
+    renamed: list[tuple[str, str]] = []
+    for key, value in data.items():
+        new_key = NEW_KEYS.get(section, {}).get(key, key)
+        here, now = (f"{above}.{name}" if above else str(name) for above, name in ((path, key), (section, new_key)))
+        new_value = _NEW_VALUES.get(now, {}).get(value, value) if type(value) in (str, int) else value
+        if isinstance(value, Mapping) and value and now in NEW_KEYS:
+            new_value, below = rename_settings(value, now, here)
+            renamed += below
+        elif now != here:
+            renamed.append((here, f"is called {now} now"))
+        elif new_value is not value:
+            renamed.append((here, f"{quoted(value)} is called {quoted(new_value)} now"))
+        settings[key if new_key in data else new_key] = new_value
+    return settings, renamed

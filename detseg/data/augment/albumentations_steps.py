@@ -59,6 +59,7 @@ class SeededPipeline:
         self._of_thread: dict[int, Any] = {}
 
     def __call__(self, rng: np.random.Generator, **targets: Any) -> dict[str, Any]:
+        """The targets after the pipeline, whose choices ``rng`` draws."""
         thread = threading.get_ident()
         if thread not in self._of_thread:
             self._of_thread[thread] = copy.deepcopy(self._pipeline)
