@@ -22,7 +22,7 @@ _PRELOADED = [
     "albumentations",
     "pycocotools.cocoeval",
     "detseg.training.run",
-    "detseg.evaluation.evaluate",
+    "detseg.evaluation",
 ]
 
 
@@ -44,8 +44,7 @@ def run_together(function: Callable[..., Any], world_size: int, *arguments: Any,
         process = context.Process(target=_work, args=(sender, function, rank, world_size, port, arguments), daemon=True)
         process.start()
         sender.close()
-        pipes.append(receiver)
-        processes.append(process)
+        pipes, processes = [*pipes, receiver], [*processes, process]
     try:
         return [_result(pipe, rank, patience) for rank, pipe in enumerate(pipes)]
     finally:
@@ -65,12 +64,7 @@ def _result(pipe: Connection, rank: int, patience: float) -> Any:
 
 
 def _work(
-    sender: Connection,
-    function: Callable[..., Any],
-    rank: int,
-    world_size: int,
-    port: int,
-    arguments: tuple[Any, ...],
+    sender: Connection, function: Callable[..., Any], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]
 ) -> None:
     import lightning.fabric.utilities.rank_zero as fabric
     import torch

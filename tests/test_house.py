@@ -101,7 +101,7 @@ WRONG: list[tuple[Rule, str, str, str]] = [
     ),
     (
         house.import_direction,
-        "detseg/training/optim/ema.py",
+        "detseg/training/optim/averages.py",
         "import detseg.cli.train\n",
         "training must not import cli",
     ),
@@ -224,6 +224,7 @@ RIGHT: list[tuple[Rule, str, str]] = [
     (house.silenced_checks, "detseg/draw.py", "x = 1  # noqa: S301 - our own bytes\n"),
     (house.silenced_checks, "detseg/draw.py", "x = 1  # type: ignore[attr-defined]  # ships no types\n"),
     (house.docstrings, "detseg/draw.py", '"""M."""\ndef _f(): pass\nclass _B:\n  def f(self): pass\n'),
+    (house.docstrings, "detseg/draw.py", '"""M."""\nclass B:\n  """B."""\n  def on_fit_start(self): pass\n'),
     (house.sizes, "detseg/data/long.py", "x = 1\n" * 600),
     (house.sizes, "detseg/data/long.py", "def f():\n" + "    x = 1\n" * 58),
 ]

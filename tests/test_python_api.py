@@ -192,7 +192,7 @@ WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
     ),
     "one data set": (
         lambda run: detseg.train(Bright(), Halves()),
-        "detseg.train: got one of train_set and val_set; give both, or neither for those of the settings",
+        "detseg.train: got one of train_set and val_set; give both, or neither for those of settings",
     ),
     "no data": (lambda run: detseg.train(Bright()), "detseg.train: a Bright needs data; give train_set and val_set"),
     "no model": (

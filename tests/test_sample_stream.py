@@ -28,7 +28,7 @@ from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import SampleRequest
 from detseg.structures import Batch
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed import Processes
 from tests.tiny import write_ellipses
 
 NUM_BATCHES = 50

@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = parser.parse_intermixed_args(argv)
     require_training_extra("detseg evaluate")
     from detseg.checkpoint import read_model_checkpoint  # loads torch; the arguments are valid by now
-    from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+    from detseg.evaluation import evaluate_checkpoint, evaluation_config
 
     trained = read_model_checkpoint(arguments.checkpoint)
     config = evaluation_config(trained.config, str(arguments.checkpoint), arguments.overrides)

@@ -14,7 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from detseg.checkpoint import read_model_checkpoint
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
-from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.evaluation import evaluate_checkpoint, evaluation_config
 from detseg.metrics.detection_result import DetectionResult
 from detseg.predict import load_predictor
 from detseg.predict.files import predict_files

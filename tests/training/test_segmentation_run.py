@@ -12,7 +12,7 @@ from PIL import Image
 from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import load_config
 from detseg.errors import ConfigError, DataError
-from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.evaluation import evaluate_checkpoint, evaluation_config
 from detseg.metrics.segmentation_result import SegmentationResult
 from detseg.predict import SegmentationMap, load_predictor
 from detseg.training.run import train

@@ -10,7 +10,7 @@ from detseg.config.schema.data import VocConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import open_semantic_split
 from detseg.errors import CheckpointError, ClassTableError
-from detseg.evaluation.evaluate import open_split_for
+from detseg.evaluation import open_split_for
 from detseg.structures import ClassTable
 from tests.data.formats.mask_layouts import lines_of, write_voc_masks
 

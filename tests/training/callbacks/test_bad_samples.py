@@ -13,7 +13,7 @@ import torch.distributed as dist
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.errors import DataError
 from detseg.training.callbacks.bad_samples import BadSampleLog, share
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed import Processes
 from tests.forked import run_together
 
 

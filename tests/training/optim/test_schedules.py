@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detseg.config.schema.experiment import CosineConfig, InverseTimeConfig, OneCycleConfig, ScheduleConfig, StepConfig
-from detseg.training.optim.schedules import build_schedule
+from detseg.training.optim.optimizers import build_schedule
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
 from detseg.tasks import kind_of
-from detseg.training.nan.guard import StepGuard
+from detseg.training.nan import StepGuard
 from detseg.training.setup.build import build_data, open_data
 from detseg.training.task import Task
 from tests.forked import run_together

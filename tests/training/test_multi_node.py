@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from detseg.checkpoint import LAST
-from detseg.evaluation.evaluate import evaluate_checkpoint
-from detseg.training.distributed.strategy import slurm_environment
+from detseg.evaluation import evaluate_checkpoint
+from detseg.training.distributed import slurm_environment
 from detseg.training.run import train
 from tests.forked import run_together
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ("data.batch_size=1", "trainer.max_epochs=1", "trainer.validate_every=1", "trainer.ema_decay=0")
 
 

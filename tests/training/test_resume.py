@@ -12,7 +12,7 @@ from detseg.config.load import config_from_dict, config_to_dict
 from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
-from detseg.training.resume.compatible import MAY_CHANGE, DataGuard, check_resumable, why_over
+from detseg.training.resume import MAY_CHANGE, DataGuard, check_resumable, why_over
 from tests.heard import heard
 
 TABLE = ClassTable(("cat", "dog"))

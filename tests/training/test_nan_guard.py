@@ -17,7 +17,7 @@ from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerCo
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.structures import Batch, BoxTargets
-from detseg.training.nan.guard import StepGuard
+from detseg.training.nan import StepGuard
 from detseg.training.task import Task
 from tests.heard import heard
 from tests.training.stub import SILENT, OneWeight, batch_of, fit, loader_of, task_of

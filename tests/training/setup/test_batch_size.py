@@ -15,11 +15,11 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import CheckpointError, ConfigError
-from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.evaluation import evaluate_checkpoint, evaluation_config
 from detseg.tasks import kind_of
 from detseg.training.run import train
+from detseg.training.setup.batch_size import Trial, WorstImage, gpu_of_run, largest_batch, scaled_rate, with_batch_size
 from detseg.training.setup.build import build_task
-from detseg.tuning.batch_size import Trial, WorstImage, gpu_of_run, largest_batch, scaled_rate, with_batch_size
 from tests.heard import heard
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
 from tests.tiny import write_segmentation_config as write_unet_config

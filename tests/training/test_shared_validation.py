@@ -12,13 +12,12 @@ import pytest
 
 from detseg.checkpoint import LAST
 from detseg.data.loading.loader import eval_loader
-from detseg.evaluation.evaluate import evaluate_checkpoint
+from detseg.evaluation import evaluate_checkpoint
 from detseg.factory import load_model
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
 from detseg.tasks import kind_of
-from detseg.training.distributed.processes import Processes
-from detseg.training.distributed.validation import score_together
+from detseg.training.distributed import Processes, score_together
 from detseg.training.run import train
 from tests.forked import run_together
 from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config, write_colors, write_config
