@@ -41,7 +41,7 @@ def run_together(function: Callable[..., Any], world_size: int, *arguments: Any,
     pipes, processes = [], []
     for rank in range(world_size):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(sender, function, rank, world_size, port, arguments), daemon=True)
+        process = context.Process(target=_work, args=(sender, function, rank, world_size, port, arguments))
         process.start()
         sender.close()
         pipes, processes = [*pipes, receiver], [*processes, process]

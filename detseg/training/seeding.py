@@ -42,5 +42,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_batch(seed: int, epoch: int, batch: int, rank: int) -> None:
-    """Seed torch by a batch's place in the run (all from 0), so that a resumed run and a diagnosis draw what it drew."""
+    """Seed torch by a batch's place in the run (all from 0), so that a resumed run or a diagnosis draws the same."""
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0]))

@@ -79,7 +79,7 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
             return run_dir, run_dir / FOLDER / name
     if resume == "auto":
         return run_dir, None
-    raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to go on from; name one: --resume=CKPT")
+    raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to resume from; name one: --resume=CKPT")
 
 
 def sound_checkpoint(checkpoint: Path) -> Path:

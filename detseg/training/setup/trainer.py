@@ -53,10 +53,9 @@ def build_trainer(
     """Lightning's Trainer with our callbacks, loggers and checkpoint files.
 
     Args:
-        config: the settings.
-        run_dir: where everything is written.
+        config, run_dir: the settings, and where everything is written.
         metric: name of the logged metric that the best checkpoint and early stopping go by; higher is better.
-        bad_samples: the list of the training loader, which is kept in the run directory; None: nothing is skipped.
+        bad_samples: of the training loader; None: nothing is skipped.
         own: callbacks and loggers behind ours, and by what the run is asked to stop.
 
     Raises:
@@ -66,10 +65,8 @@ def build_trainer(
     quiet_lightning()
     device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
     if settings.sync_batchnorm and device_type != "cuda":
-        raise ConfigError(
-            f"trainer.sync_batchnorm: torch synchronises batch normalisation on GPUs only, this run is on "
-            f"{device_type}; set it to false"
-        )
+        why = f"torch synchronises batch normalisation on GPUs only, this run is on {device_type}; set it to false"
+        raise ConfigError(f"trainer.sync_batchnorm: {why}")
     in_bfloat16, on_cpu = resolve_precision(settings.precision, device_type) == "bfloat16", device_type == "cpu"
     files = AtomicCheckpointIO()
     try:
