@@ -181,13 +181,8 @@ def test_a_training_that_does_not_improve_stops_early(
     tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing passes the threshold, so that every AP is 0 on any machine."""
-    overrides = (
-        "model.score_threshold=1",
-        "trainer.max_epochs=9",
-        "trainer.validate_every=1",
-        "trainer.early_stopping_patience=2",
-        "optimizer.lr=1e-12",
-    )
+    epochs = ("trainer.max_epochs=9", "trainer.validate_every=1", "trainer.early_stopping_patience=2")
+    overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", *epochs)
     run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
     found = [float(row["val/AP"]) for row in rows_of(run_dir)]
     assert found == [0, 0, 0]  # the best AP, and two that are no better

@@ -48,10 +48,7 @@ def test_without_a_terminal_a_line_whenever_the_next_batch_would_come_too_late(t
     with heard() as lines:
         fit(task_of(OneWeight(9.0)), BATCHES, tmp_path, max_epochs=1, callbacks=[RunProgress(every_seconds=0.0)])
     shown = without_times(lines)
-    assert shown[:2] == [
-        "epoch 1/1  batch 1/2  loss 9.00  lr 0.5",
-        "epoch 1/1  batch 2/2  loss 8.50  lr 0.5",
-    ]
+    assert shown[:2] == ["epoch 1/1  batch 1/2  loss 9.00  lr 0.5", "epoch 1/1  batch 2/2  loss 8.50  lr 0.5"]
     assert all(line.startswith("epoch 1/1  validation ") for line in shown[2:-1])
     assert shown[-1].startswith("epoch 1/1  loss 8.75 (val 8.00)")
 
@@ -72,10 +69,7 @@ def test_a_validation_loss_that_means_nothing_yet_is_left_out_with_the_reason(tm
     reason, *epochs = lines
     assert "the validation loss (80) is left out of the first lines" in reason
     shown = [line.partition("  AP50")[0] for line in epochs]
-    assert shown == [
-        "epoch 1/2  loss 8.75 (val -)",
-        "epoch 2/2  loss 7.75 (val -)",
-    ]
+    assert shown == ["epoch 1/2  loss 8.75 (val -)", "epoch 2/2  loss 7.75 (val -)"]
 
 
 def test_the_time_left_counts_neither_the_start_nor_the_first_batch() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,6 @@ CPU = torch.device("cpu")
 Settings = Callable[..., ExperimentConfig]
 
 
-def settings_in(folder: Path, write: Callable[[Path, Path], Path], write_data: Callable[..., Path]) -> Settings:
-    """Makes settings with ``auto``, of a training set of 12 images with up to 2 objects."""
-    path = write(folder / "tiny.yaml", write_data(folder / "data", {"train": 12, "val": 3}))
-    auto = ("data.batch_size=auto", "trainer.max_epochs=2", "optimizer.lr=0.01")
-    return lambda *overrides: tiny_config(path, None, *auto, *overrides)
-
-
 KINDS = {
     "yolo": (write_config, write_colors),
     "unet": (write_unet_config, write_colors),
@@ -45,7 +39,14 @@ KINDS = {
 
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Settings]:
-    return {name: settings_in(tmp_path_factory.mktemp(name), *write) for name, write in KINDS.items()}
+    """Settings with ``auto`` and overrides, of training sets of 12 images with up to 2 objects."""
+    found: dict[str, Settings] = {}
+    for name, (write, write_data) in KINDS.items():
+        folder = tmp_path_factory.mktemp(name)
+        path = write(folder / "tiny.yaml", write_data(folder / "data", {"train": 12, "val": 3}))
+        auto = ("data.batch_size=auto", "trainer.max_epochs=2", "optimizer.lr=0.01")
+        found[name] = partial(tiny_config, path, None, *auto)
+    return found
 
 
 @pytest.fixture(scope="module")
