@@ -65,6 +65,6 @@ class ImageDataModule(L.LightningDataModule):
         reports = (self.bad_samples, self._train_loader)
         return [line for report in reports if report is not None for line in report.lines()]
 
-    def _process(self) -> dict[str, int]:
+    def _process(self) -> dict[str, Any]:
         trainer = self.trainer
         return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}

@@ -115,7 +115,7 @@ def build_task(
     model = build_model(config.model, classes, load_pretrained) if model is None else model
     if config.trainer.sync_batchnorm:
         # timm's, since torch's, which Lightning calls, drops the activation within timm's normalisation layers.
-        model = convert_sync_batchnorm(model)
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm states no types
     task = Task(
         kind_of(config.model),
         model,
