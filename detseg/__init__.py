@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from detseg.data.formats.mask_folder import read_mask_folder
     from detseg.data.formats.voc import read_voc, read_voc_masks
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
-    from detseg.evaluation.evaluate import evaluate
+    from detseg.evaluation import evaluate
     from detseg.factory.named import build_model
     from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
     from detseg.structures import (
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         Sample,
     )
     from detseg.training.api import TrainingRun, train
-    from detseg.training.callbacks.graceful_stop import StopRequest
+    from detseg.training.callbacks.stopping import StopRequest
 
 __version__ = "0.1.0"
 
@@ -87,9 +87,9 @@ def _training_module(name: str) -> Any:
         case "train" | "TrainingRun":
             from detseg.training import api as module
         case "StopRequest":
-            from detseg.training.callbacks import graceful_stop as module
+            from detseg.training.callbacks import stopping as module
         case "evaluate":
-            from detseg.evaluation import evaluate as module
+            from detseg import evaluation as module
         case "read_voc" | "read_voc_masks":
             from detseg.data.formats import voc as module
         case "read_coco" | "read_coco_masks":

@@ -37,14 +37,11 @@ class MemoryErrors:
 
     Args:
         advice: what to lower.
-
-    Attributes:
-        doing: what is being computed; to be kept up to date inside the block.
     """
 
     def __init__(self, advice: str) -> None:
         self.advice = advice
-        self.doing = "before the first batch"
+        self.doing = "before the first batch"  # to be kept up to date inside the block
 
     def __enter__(self) -> MemoryErrors:
         return self

@@ -22,7 +22,7 @@ _PRELOADED = [
     "albumentations",
     "pycocotools.cocoeval",
     "detseg.training.run",
-    "detseg.evaluation.evaluate",
+    "detseg.evaluation",
 ]
 
 
@@ -41,11 +41,10 @@ def run_together(function: Callable[..., Any], world_size: int, *arguments: Any,
     pipes, processes = [], []
     for rank in range(world_size):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(sender, function, rank, world_size, port, arguments), daemon=True)
+        process = context.Process(target=_work, args=(sender, function, rank, world_size, port, arguments))
         process.start()
         sender.close()
-        pipes.append(receiver)
-        processes.append(process)
+        pipes, processes = [*pipes, receiver], [*processes, process]
     try:
         return [_result(pipe, rank, patience) for rank, pipe in enumerate(pipes)]
     finally:
@@ -65,12 +64,7 @@ def _result(pipe: Connection, rank: int, patience: float) -> Any:
 
 
 def _work(
-    sender: Connection,
-    function: Callable[..., Any],
-    rank: int,
-    world_size: int,
-    port: int,
-    arguments: tuple[Any, ...],
+    sender: Connection, function: Callable[..., Any], rank: int, world_size: int, port: int, arguments: tuple[Any, ...]
 ) -> None:
     import lightning.fabric.utilities.rank_zero as fabric
     import torch

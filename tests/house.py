@@ -30,13 +30,12 @@ ALLOWED: dict[str, set[str]] = {
     "data": FOUNDATION | {"config"},
     "metrics": {"errors", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
-    "training": EVERYTHING - {"predict"} | {"tasks", "tuning"},
+    "training": EVERYTHING - {"predict"} | {"tasks"},
     "tasks": EVERYTHING - {"checkpoint", "memory", "training"},
     "factory": FOUNDATION | {"checkpoint", "config", "models"},
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "models", "tasks"},
-    "tuning": EVERYTHING - {"predict"} | {"tasks"},
-    "benchmark": EVERYTHING | {"tasks", "tuning"},
+    "benchmark": EVERYTHING | {"tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
     "cli": FOUNDATION | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "predict", "training"},
@@ -46,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 """Part of the project → the parts that it may import.  A part is a file or folder directly under detseg/, or tools/."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "lightning": ("detseg/training/", "detseg/tuning/"),
+    "lightning": ("detseg/training/",),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py"),
     "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/model.py"),
@@ -89,8 +88,8 @@ FEWEST_ENTRIES, MOST_ENTRIES = 3, 12
 MAY_BE_LARGER = {"detseg": 21}
 """Folders with more entries than `MOST_ENTRIES`, with the number that they may have."""
 
-MAY_BE_SMALLER = {"detseg/evaluation", "detseg/tuning", "detseg/structures", "detseg/training/resume"}
-"""Folders that are only begun; structures of arrays and of tensors; resuming: where a run is, and what may differ."""
+MAY_BE_SMALLER = {"detseg/structures"}
+"""Folders with fewer entries than `FEWEST_ENTRIES`: arrays and tensors."""
 
 BANNED_NAMES = {"util", "utils", "common", "helper", "helpers", "misc"}
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}

@@ -25,9 +25,7 @@ def main() -> None:
         references = {}
         for name in ("yolo", "unet", "mask_rcnn"):
             setup, run_dir = Setup.write(name, Path(scratch) / name), Path(scratch) / name / "whole"
-            run = Run(setup, run_dir)
-            while run.phase.value == 0:
-                time.sleep(0.002)
+            run = Run(setup, run_dir).started()
             begin = time.monotonic()
             assert run.wait() == 0
             references[name] = (setup, time.monotonic() - begin, result_of(run_dir))

@@ -84,15 +84,7 @@ class KillPoint:
 
 
 class Run:
-    """One process that trains, or goes on with, a run.
-
-    Args:
-        setup: the model and its data.
-        run_dir: the folder of the run.
-        kill: where it kills itself; None: nowhere.
-        settings: more overrides.
-        environment: more variables.
-    """
+    """One process that begins or resumes a run; ``kill``: where it kills itself."""
 
     def __init__(
         self,
@@ -109,10 +101,15 @@ class Run:
         self.process.start()
 
     def wait(self) -> int:
-        """The exit code; a negative one is that of a signal."""
         self.process.join(timeout=300)
         assert self.process.exitcode is not None, "the run hangs"
         return self.process.exitcode
+
+    def started(self) -> Run:
+        """Itself, once it has begun a step or ended."""
+        while self.phase.value == 0 and self.process.is_alive():
+            time.sleep(0.002)
+        return self
 
 
 def result_of(run_dir: Path) -> tuple[str, str]:
@@ -149,18 +146,20 @@ def _train(
 
 def _watch(phase: Any, writing: Any) -> None:
     """Have the run say where it is."""
-    _around(Task, "training_step", lambda: _put(phase, 1), lambda: None)
-    _around(Task, "on_train_batch_end", lambda: None, lambda: _put(phase, 3))
-    _around(Task, "validation_step", lambda: _put(phase, 2), lambda: None)
-    _around(Task, "on_validation_epoch_end", lambda: None, lambda: _put(phase, 3))
-    _around(checkpoints, "save_atomically", lambda: _put(writing, 1), lambda: _put(writing, 0))
+
+    def put(value: Any, number: int) -> Callable[[], None]:
+        return lambda: setattr(value, "value", number)
+
+    _around(Task, "training_step", before=put(phase, 1))
+    _around(Task, "on_train_batch_end", after=put(phase, 3))
+    _around(Task, "validation_step", before=put(phase, 2))
+    _around(Task, "on_validation_epoch_end", after=put(phase, 3))
+    _around(checkpoints, "save_atomically", put(writing, 1), put(writing, 0))
 
 
-def _put(value: Any, number: int) -> None:
-    value.value = number
-
-
-def _around(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+def _around(
+    owner: Any, name: str, before: Callable[[], None] = lambda: None, after: Callable[[], None] = lambda: None
+) -> None:
     original = getattr(owner, name)
 
     def replacement(*arguments: Any, **options: Any) -> Any:
@@ -180,13 +179,13 @@ def _arm(kill: KillPoint) -> None:
         nonlocal times
         times += 1
         if times == kill.count:
-            _die()
+            os.kill(os.getpid(), signal.SIGKILL)
 
     match kill.where:
         case "step":
-            _around(Task, "training_step", lambda: None, once_more)
+            _around(Task, "training_step", after=once_more)
         case "validation":
-            _around(Task, "validation_step", lambda: None, once_more)
+            _around(Task, "validation_step", after=once_more)
         case "rename":
             rename = os.replace
 
@@ -200,38 +199,26 @@ def _arm(kill: KillPoint) -> None:
             whole = torch.save
 
             def half(content: Any, file: Any) -> None:
-                nonlocal times
-                times += 1
-                if times < kill.count:
-                    return whole(content, file)
                 buffer = io.BytesIO()
                 whole(content, buffer)
                 file.write(buffer.getvalue()[: len(buffer.getvalue()) // 2])
                 file.flush()
-                return _die()
+                once_more()
+                file.write(buffer.getvalue()[len(buffer.getvalue()) // 2 :])
 
             torch.save = half  # type: ignore[assignment]  # in this process alone
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def kill_at_random(setup: Setup, run_dir: Path, seconds: float, rng: random.Random) -> str | None:
-    """Start a run, kill it at a random moment of ``seconds`` from its first step on, and go on with it to its end.
-
-    Returns:
-        Where the kill hit; None: the run was over before.
-    """
+    """Kill a run at a random moment of ``seconds`` from its first step on, and resume it to its end; returns where the
+    kill hit, None: the run was over before."""
     settings = (f"data.num_workers={rng.choice((0, 1))}",)
-    run = Run(setup, run_dir, settings=settings)
-    while run.phase.value == 0 and run.process.is_alive():
-        time.sleep(0.002)
+    run = Run(setup, run_dir, settings=settings).started()
     time.sleep(rng.uniform(0, seconds))
     place = PHASES[run.phase.value] + (" while a file is written" if run.writing.value else "")
     run.process.kill()
     if run.wait() != -signal.SIGKILL:
         return None
     code = Run(setup, run_dir, settings=settings).wait()
-    assert code == 0, f"{setup.name}: going on failed with exit code {code}"
+    assert code == 0, f"{setup.name}: resuming failed with exit code {code}"
     return place

@@ -1,4 +1,4 @@
-"""A run that is killed, or asked to stop, and gone on with ends as the run that was left alone: to the bit, with every
+"""A run that is killed, or asked to stop, and resumed ends as the run that was left alone: to the bit, with every
 metric."""
 
 from __future__ import annotations
@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -15,9 +14,11 @@ from detseg.checkpoint import read_raw_checkpoint
 from detseg.errors import EXIT_STOPPED
 from tests.kills import KillPoint, Run, Setup, kill_at_random, result_of
 
+Whole = dict[str, tuple[Setup, tuple[str, str]]]
+
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tuple[str, str]]]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """Each model's setup, and how its run ends that nobody kills."""
     found = {}
     for name in ("yolo", "unet", "mask_rcnn"):
@@ -28,44 +29,42 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Setup, tu
     return found
 
 
+def slow(*values: object) -> object:
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+STEP, VALIDATION, WRITE, RENAME = ("step", "validation", "write", "rename")
+
+
 @pytest.mark.parametrize(
-    ("name", "kill"),
+    ("name", "kills"),
     [
-        ("yolo", KillPoint("step", 1)),  # before anything is saved: the run begins anew
-        pytest.param("yolo", KillPoint("step", 5), marks=pytest.mark.slow),
-        pytest.param("yolo", KillPoint("validation", 2), marks=pytest.mark.slow),
-        ("yolo", KillPoint("write", 1)),  # the first file ever
-        pytest.param("yolo", KillPoint("write", 4), marks=pytest.mark.slow),
-        ("yolo", KillPoint("rename", 3)),  # last.ckpt is previous.ckpt by now, and the new one not yet last.ckpt
-        ("yolo", KillPoint("step", 13)),
-        pytest.param("unet", KillPoint("step", 8), marks=pytest.mark.slow),
-        ("unet", KillPoint("validation", 1)),
-        ("mask_rcnn", KillPoint("step", 11)),
+        ("yolo", [(STEP, 1)]),  # before anything is saved: the run begins anew
+        slow("yolo", [(STEP, 5)]),
+        slow("yolo", [(VALIDATION, 2)]),
+        ("yolo", [(WRITE, 1)]),  # the first file ever
+        slow("yolo", [(WRITE, 4)]),
+        ("yolo", [(RENAME, 3)]),  # last.ckpt is previous.ckpt by now, and the new one not yet last.ckpt
+        ("yolo", [(STEP, 13)]),
+        slow("unet", [(STEP, 8)]),
+        ("unet", [(VALIDATION, 1)]),
+        ("mask_rcnn", [(STEP, 11)]),
+        slow("unet", [(STEP, 4), (WRITE, 1), (STEP, 4), (VALIDATION, 1)]),
     ],
     ids=str,
 )
 def test_a_killed_run_ends_as_the_whole_one(
-    name: str, kill: KillPoint, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
+    name: str, kills: list[tuple[str, int]], whole: Whole, tmp_path: Path
 ) -> None:
     setup, expected = whole[name]
-    assert Run(setup, tmp_path / "run", kill).wait() == -signal.SIGKILL
+    for kill in kills:
+        assert Run(setup, tmp_path / "run", KillPoint(*kill)).wait() == -signal.SIGKILL
     assert Run(setup, tmp_path / "run", settings=("data.num_workers=1",)).wait() == 0
     assert result_of(tmp_path / "run") == expected
 
 
-@pytest.mark.slow
-def test_a_run_may_be_killed_again_and_again(whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
-    setup, expected = whole["unet"]
-    for kill in (KillPoint("step", 4), KillPoint("write", 1), KillPoint("step", 4), KillPoint("validation", 1)):
-        assert Run(setup, tmp_path / "run", kill).wait() == -signal.SIGKILL
-    assert Run(setup, tmp_path / "run").wait() == 0
-    assert result_of(tmp_path / "run") == expected
-
-
-@pytest.mark.parametrize("damage", ["a byte", pytest.param("half", marks=pytest.mark.slow)])
-def test_a_damaged_newest_file_is_named_and_the_one_before_taken(
-    damage: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("damage", ["a byte", slow("half")])
+def test_a_damaged_newest_file_is_named_and_the_one_before_taken(damage: str, whole: Whole, tmp_path: Path) -> None:
     setup, expected = whole["yolo"]
     assert Run(setup, tmp_path / "run", KillPoint("step", 11)).wait() == -signal.SIGKILL
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
@@ -88,7 +87,7 @@ def test_a_damaged_newest_file_is_named_and_the_one_before_taken(
 
 
 def test_a_run_that_is_over_is_over_for_a_job_that_is_started_again(
-    whole: dict[str, tuple[Setup, tuple[str, str]]],
+    whole: Whole,
 ) -> None:
     setup, expected = whole["unet"]
     run_dir = setup.config.parent / "whole"
@@ -99,7 +98,7 @@ def test_a_run_that_is_over_is_over_for_a_job_that_is_started_again(
     assert result_of(run_dir) == expected
 
 
-def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_for_good(whole: Whole, tmp_path: Path) -> None:
     setup, _ = whole["unet"]
     patient = ("trainer.max_epochs=9", "trainer.validate_every=1", "optimizer.lr=1e-12")
     impatient = (*patient, "trainer.early_stopping_patience=1")
@@ -116,23 +115,14 @@ def test_early_stopping_ends_a_run_for_good(whole: dict[str, tuple[Setup, tuple[
     assert result_of(tmp_path / "run")[1].count("\n") - 1 >= epochs + 2
 
 
-def started(run: Run) -> Run:
-    """A run once it has begun a step."""
-    while run.phase.value == 0 and run.process.is_alive():
-        time.sleep(0.002)
-    return run
-
-
-@pytest.mark.parametrize("how", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.slow), "max_time"])
-def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(
-    how: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("how", ["SIGTERM", slow("SIGINT"), "max_time"])
+def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(how: str, whole: Whole, tmp_path: Path) -> None:
     setup, expected = whole["unet"]
     rare = ("trainer.save_every_steps=1000",)
     if how == "max_time":
         run = Run(setup, tmp_path / "run", settings=(*rare, "trainer.max_time=0:00:00"))
     else:
-        run = started(Run(setup, tmp_path / "run", settings=rare))
+        run = Run(setup, tmp_path / "run", settings=rare).started()
         assert run.process.pid is not None
         os.kill(run.process.pid, getattr(signal, how))
     assert run.wait() == EXIT_STOPPED
@@ -148,7 +138,7 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(
 
 
 def test_a_job_of_slurm_is_put_back_into_the_queue(
-    whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     setup, expected = whole["unet"]
     scontrol = tmp_path / "bin" / "scontrol"
@@ -156,7 +146,7 @@ def test_a_job_of_slurm_is_put_back_into_the_queue(
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/queue\n', encoding="utf-8")
     scontrol.chmod(0o755)
     slurm = {"SLURM_JOB_ID": "77", "PATH": f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}"}
-    run = started(Run(setup, tmp_path / "run", environment=slurm))
+    run = Run(setup, tmp_path / "run", environment=slurm).started()
     assert run.process.pid is not None
     os.kill(run.process.pid, signal.SIGUSR1)
     assert run.wait() == EXIT_STOPPED
@@ -167,7 +157,7 @@ def test_a_job_of_slurm_is_put_back_into_the_queue(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["yolo", "unet", "mask_rcnn"])
-def test_kills_at_random_moments(name: str, whole: dict[str, tuple[Setup, tuple[str, str]]], tmp_path: Path) -> None:
+def test_kills_at_random_moments(name: str, whole: Whole, tmp_path: Path) -> None:
     setup, expected = whole[name]
     rng = random.Random(name)
     for number in range(4):

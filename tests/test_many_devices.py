@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from tests.tiny import (
     write_instance_config,
     write_segmentation_config,
 )
+from tests.training.stub import SILENT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 NUM_STEPS = 5
@@ -49,12 +49,7 @@ ALL_LOSSES = (
 
 @dataclass(frozen=True)
 class Steps:
-    """What a process saw of a training's first steps.
-
-    Attributes:
-        losses: its loss terms, one dictionary a step.
-        weights: all weights afterwards, in a row.
-    """
+    """What a process saw of a training's first steps: loss terms of each, and all weights afterwards, in a row."""
 
     losses: list[dict[str, float]]
     weights: np.ndarray[Any, np.dtype[np.float32]]
@@ -64,9 +59,7 @@ class _Recorder(Callback):
     def __init__(self) -> None:
         self.losses: list[dict[str, float]] = []
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
         latest = trainer.callback_metrics
         self.losses.append({name: float(latest[name]) for name in latest if name.endswith("_step")})
 
@@ -93,11 +86,8 @@ def first_steps(config_path: Path, folder: Path, world_size: int, overrides: tup
         gradient_clip_val=10.0,
         use_distributed_sampler=False,
         callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         default_root_dir=folder,
+        **SILENT,
     )
     trainer.fit(task, build_data(config, train_set, val_set))
     weights = torch.cat([parameter.detach().flatten() for parameter in task.model.parameters()])
@@ -105,7 +95,6 @@ def first_steps(config_path: Path, folder: Path, world_size: int, overrides: tup
 
 
 def all_first_steps(cases: dict[str, tuple[Path, tuple[str, ...]]], folder: Path, world_size: int) -> dict[str, Steps]:
-    """``first_steps`` of several trainings, one after the other."""
     return {name: first_steps(path, folder, world_size, overrides) for name, (path, overrides) in cases.items()}
 
 
@@ -119,15 +108,14 @@ def empty_all_but(root: Path, kept: tuple[str, ...], split: str) -> None:
             Image.fromarray(np.full_like(np.asarray(Image.open(mask)), 255)).save(mask)
 
 
-def _without_most_objects(root: Path, copy: Path) -> Path:
-    """A copy of a folder of ``write_ellipses`` of whose training images only the first has objects."""
-    shutil.copytree(root, copy)
-    path = copy / "annotations" / "instances_train.json"
+def _without_most_objects(root: Path) -> Path:
+    """A folder of ``write_ellipses`` of whose training images only the first has objects."""
+    path = write_ellipses(root, {"train": 8, "val": 2}) / "annotations" / "instances_train.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     first = content["images"][0]["id"]
     content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] == first]
     path.write_text(json.dumps(content), encoding="utf-8")
-    return copy
+    return root
 
 
 def _cases(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
@@ -161,7 +149,7 @@ def _cases(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
         "faster": (faster, ()),
         "faster, few objects": (faster, (at_sparse,)),
         "mask": (mask, ()),
-        "mask, few objects": (mask, (f"data.root={_without_most_objects(ellipses, folder / 'few_ellipses')}",)),
+        "mask, few objects": (mask, (f"data.root={_without_most_objects(folder / 'few_ellipses')}",)),
     }
 
 

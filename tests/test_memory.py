@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detseg.errors import DetsegError
-from detseg.evaluation.evaluate import EVALUATION_ADVICE, predictions
+from detseg.evaluation import EVALUATION_ADVICE, predictions
 from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory
 from detseg.structures import Batch, BoxTargets, DetectorOutput
 from detseg.tasks import kind_of
@@ -22,17 +22,12 @@ TOO_MUCH = 2**48
 """Bytes that no address space has."""
 
 
-def opencv_raises() -> None:
-    row = np.zeros((1, 1), dtype=np.uint8)
-    cv2.copyMakeBorder(row, 0, 2**31 - 2, 0, 2**31 - 2, cv2.BORDER_CONSTANT)
-
-
 @pytest.mark.parametrize(
     "raises",
     [
         lambda: torch.empty(TOO_MUCH, dtype=torch.uint8),
         lambda: np.empty(TOO_MUCH, dtype=np.uint8),
-        opencv_raises,
+        lambda: cv2.copyMakeBorder(np.zeros((1, 1), np.uint8), 0, 2**31 - 2, 0, 2**31 - 2, cv2.BORDER_CONSTANT),
     ],
 )
 def test_real_errors_are_known(raises: Callable[[], object]) -> None:
@@ -117,12 +112,9 @@ class Limited(OneWeight):
 def test_an_evaluation_tells_its_batch(tiny_run: TinyRun) -> None:
     """Batches of two: the third and the fourth image have one object and two."""
     config = tiny_config(tiny_run.config_path, None)
+    dataset = kind_of(config.model).open_dataset(config.data, "val")
     with pytest.raises(DetsegError) as caught, MemoryErrors(EVALUATION_ADVICE) as errors:
-        list(
-            predictions(
-                Limited(), kind_of(config.model).open_dataset(config.data, "val"), config, torch.device("cpu"), errors
-            )
-        )
+        list(predictions(Limited(), dataset, config, torch.device("cpu"), errors))
     assert str(caught.value) == (
         "out of memory: batch 2 of the evaluation, 2 images of 64 x 64 pixels (height x width), objects: 3, 2 of them "
         "in image 3 of the data set (counted from 0); MemoryError; lower, in this order: data.batch_size, which "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing as mp
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
-import torch
 import torch.distributed as dist
 
 from detseg.config.schema.data import (
@@ -28,7 +26,8 @@ from detseg.data.loading.examples import TrainDataset
 from detseg.data.loading.loader import train_loader
 from detseg.data.loading.sampling import SampleRequest
 from detseg.structures import Batch
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed import Processes
+from tests.forked import run_together
 from tests.tiny import write_ellipses
 
 NUM_BATCHES = 50
@@ -49,9 +48,6 @@ BOXES = AugmentationConfig(
     multi_scale=(0.5, 1.5),
 )
 MASKS = BOXES.model_copy(update={"elastic": ElasticConfig(probability=0.5), "scale_jitter": (0.5, 2.0)})
-
-_CONTEXT = mp.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.test_sample_stream"])
 
 
 def digests(batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -93,39 +89,20 @@ def stream(root: Path, masks: bool, num_workers: int, rank: int, world_size: int
     return found[:NUM_BATCHES]
 
 
-def global_digest(root: Path, masks: bool, num_workers: int, rank: int, world_size: int, scratch: Path) -> None:
-    """In a process of its own: join the others, put the global batches together, and leave their digest in a file."""
-    torch.set_num_threads(1)
-    if world_size > 1:
-        dist.init_process_group("gloo", init_method=f"file://{scratch}/rendezvous", rank=rank, world_size=world_size)
-    own = stream(root, masks, num_workers, rank, world_size)
-    several = Processes().gather({str(number): rows for number, rows in enumerate(own)})
-    if rank == 0:
-        whole = hashlib.sha256()
-        for number in range(NUM_BATCHES):
-            rows = np.concatenate([part[str(number)] for part in several])
-            assert len(rows) == GLOBAL_BATCH
-            whole.update(rows.tobytes())
-        (scratch / "digest").write_text(whole.hexdigest(), encoding="utf-8")
-    if world_size > 1:
-        dist.barrier()
-        dist.destroy_process_group()
-
-
-def digest_of(layout: tuple[int, int], root: Path, masks: bool, scratch: Path) -> str:
-    """The digest that (processes, workers of each) find together."""
-    world_size, num_workers = layout
-    scratch.mkdir()
-    processes = [
-        _CONTEXT.Process(target=global_digest, args=(root, masks, num_workers, rank, world_size, scratch))
-        for rank in range(world_size)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=300)
-        assert process.exitcode == 0
-    return (scratch / "digest").read_text(encoding="utf-8")
+def global_digest(root: Path, masks: bool, num_workers: int) -> str:
+    """In each of several processes: the digest of the global batches, put together in the first one."""
+    dist.init_process_group("gloo")
+    processes = Processes()
+    own = stream(root, masks, num_workers, processes.rank, processes.world_size)
+    several = processes.gather({str(number): rows for number, rows in enumerate(own)})
+    whole = hashlib.sha256()
+    for number in range(NUM_BATCHES if several else 0):
+        rows = np.concatenate([part[str(number)] for part in several])
+        assert len(rows) == GLOBAL_BATCH
+        whole.update(rows.tobytes())
+    processes.any(True)  # until the first one is done
+    dist.destroy_process_group()
+    return whole.hexdigest()
 
 
 @pytest.mark.parametrize("masks", [False, True], ids=["boxes", "masks"])
@@ -134,7 +111,10 @@ def test_four_layouts_deal_the_same_global_batches(masks: bool, tmp_path: Path) 
     pipeline = A.Compose([A.Rotate(p=0.3), A.Blur(p=0.3), A.RandomScale(p=0.3)])
     A.save(pipeline, root / "pipeline.yaml", data_format="yaml")
     layouts = [(1, 0), (1, 8), (4, 0), (4, 2)]
-    found = {layout: digest_of(layout, root, masks, tmp_path / f"{layout}") for layout in layouts}
+    found = {
+        (num_processes, num_workers): run_together(global_digest, num_processes, root, masks, num_workers)[0]
+        for num_processes, num_workers in layouts
+    }
     assert len(set(found.values())) == 1, found
     print(f"sha256 of the first {NUM_BATCHES} global batches: {found[1, 0]}")
 

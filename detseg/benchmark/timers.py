@@ -26,8 +26,9 @@ from detseg.predict import to_array
 from detseg.structures import Batch
 from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import BestAndLast
-from detseg.training.callbacks.graceful_stop import StopWhenAsked
-from detseg.training.distributed.processes import Processes
+from detseg.training.callbacks.progress import RunProgress
+from detseg.training.callbacks.stopping import StopWhenAsked
+from detseg.training.distributed import Processes
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.setup.trainer import build_trainer
 
@@ -164,8 +165,8 @@ def time_steps(setup: Setup, results: Results, steps: int | None) -> None:
     changes = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False, "fast_dev_run": False}
     changes |= {"max_epochs": 1, "num_previews": 0, "early_stopping_patience": None}
     config = setup.config.model_copy(update={"trainer": setup.config.trainer.model_copy(update=changes)})
-    trainer: Any = build_trainer(config, setup.folder / "run", f"val/{setup.task.criterion}", progress=False)
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BestAndLast | StopWhenAsked)]
+    trainer: Any = build_trainer(config, setup.folder / "run", f"val/{setup.task.criterion}")
+    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BestAndLast | RunProgress | StopWhenAsked)]
     batches = _TrainingBatches(setup, steps)
     trainer.fit(setup.task, train_dataloaders=batches)
     parts = _parts_of_step(setup, steps)

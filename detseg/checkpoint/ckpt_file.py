@@ -61,11 +61,7 @@ def save_atomically(
 
 
 def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Everything in a checkpoint of ours.
-
-    Raises:
-        CheckpointError: missing, damaged, or not ours.
-    """
+    """Everything in a checkpoint of ours; CheckpointError: missing, damaged, or not ours."""
     if not path.is_file():
         beside = sorted(file.name for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
         hint = f"; there are {', '.join(beside)}" if beside else ""
@@ -97,11 +93,7 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
 
 
 def read_model_checkpoint(path: Path) -> ModelCheckpoint:
-    """What a predictor needs of a ``.ckpt`` or ``.safetensors`` file.
-
-    Raises:
-        CheckpointError: missing, damaged, or not ours.
-    """
+    """What a predictor needs of a ``.ckpt`` or ``.safetensors`` file; CheckpointError: as above."""
     if path.suffix == WEIGHTS_SUFFIX:
         return read_weights(path)
     checkpoint = read_raw_checkpoint(path)

@@ -25,11 +25,7 @@ FORMAT = "detseg-weights-1"
 
 
 def write_weights(path: Path, checkpoint: ModelCheckpoint) -> None:
-    """Write a safetensors file, completely or not at all; an existing one is replaced.
-
-    Raises:
-        CheckpointError: the disk refused (full, read-only, ...).
-    """
+    """Write a safetensors file, completely or not at all, over an existing one; CheckpointError: the disk refused."""
     # Copies: the format takes no tensors that share memory, and none that are not contiguous.
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in checkpoint.weights.items()}
     texts = {
@@ -46,11 +42,7 @@ def write_weights(path: Path, checkpoint: ModelCheckpoint) -> None:
 
 
 def read_weights(path: Path) -> ModelCheckpoint:
-    """What ``write_weights`` wrote.
-
-    Raises:
-        CheckpointError: missing, damaged, or not ours.
-    """
+    """What ``write_weights`` wrote; CheckpointError: missing, damaged, or not ours."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weights file")
     try:

@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any
 
 from detseg.errors import RunStoppedError
-from detseg.training.callbacks.graceful_stop import StopRequest
+from detseg.training.callbacks.stopping import StopRequest
 
 _REQUEUE = getattr(signal, "SIGUSR1", None)
 

@@ -32,7 +32,6 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
         yield from _two_stage(config, config.model)
     if not isinstance(config.model, CustomModelConfig):
         yield from _freezing(config, config.model.backbone)
-    yield from _sharding(config)
     if (scale := config.data.augmentation.multi_scale) and (side := max(config.data.input_hw)) * scale[1] > MAX_SIDE:
         yield "data.augmentation.multi_scale", f"makes {side} more than {MAX_SIDE} pixels; lower it"
     if config.data.batch_size == "auto" and isinstance(config.model, CustomModelConfig):
@@ -125,23 +124,8 @@ def _freezing(config: ExperimentConfig, backbone: BackboneConfig) -> Iterator[Co
         yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"
     if unfreeze == 1:
         yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
-    if unfreeze is not None and config.trainer.strategy == "fsdp":
-        yield "model.backbone.unfreeze_epoch", "is not supported with trainer.strategy=fsdp; leave it out"
     if unfreeze is not None and unfreeze > config.trainer.max_epochs and not config.trainer.fast_dev_run:
         why = f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or raise it"
         yield "model.backbone.unfreeze_epoch", why
     if backbone.freeze == "backbone" and unfreeze is None and config.optimizer.backbone_lr_scale != 1:
         yield "optimizer.backbone_lr_scale", "the whole backbone is always frozen, so it has no rate; leave it out"
-
-
-def _sharding(config: ExperimentConfig) -> Iterator[Contradiction]:
-    """What does not go with FSDP, where no process has the whole of a weight outside of a step."""
-    trainer = config.trainer
-    if trainer.strategy.startswith("fsdp_"):
-        yield "trainer.strategy", f"of this kind only fsdp is supported, got {trainer.strategy}"
-    if trainer.strategy != "fsdp":
-        return
-    for key in ("ema_decay", "gradient_clip_norm", "num_previews", "compile"):
-        if value := getattr(trainer, key):
-            off = "false" if value is True else 0
-            yield f"trainer.{key}", f"is not supported with trainer.strategy=fsdp; set it to {off}"

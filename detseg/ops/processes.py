@@ -1,7 +1,7 @@
 """Devices by name, and sums over the processes of a training, for losses that are normalised by a count over the global
 batch.
 
-DDP and FSDP average gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
+DDP averages gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
 mean over W processes of ``own sum / (count of all / W)``, which is the loss of each process.
 
 W: number of processes.

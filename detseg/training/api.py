@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,13 +22,12 @@ from detseg.errors import ConfigError, DataError
 from detseg.factory.named import BuiltFrom
 from detseg.messages import listed
 from detseg.tasks import kind_of
-from detseg.training.callbacks.graceful_stop import StopRequest
+from detseg.training.callbacks.run_files import best_epoch
+from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.run import train as train_settings
 from detseg.training.setup.build import DataSets, Own
 
 _WHERE = "detseg.train"
-_ARGUMENTS = ("data.image_size", "data.batch_size", "data.num_workers", "trainer.max_epochs", "run_dir")
-"""The settings that have arguments of their own, in their order."""
 _METHODS = ("losses", "predict", "losses_and_predictions")
 
 
@@ -56,12 +54,7 @@ class TrainingRun:
 
         Empty after a ``fast_dev_run``, which writes nothing.
         """
-        name, best = f"val/{self.criterion}", dict[str, str]()
-        if (table := self.run_dir / "metrics.csv").is_file():
-            with table.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if row.get(name) and (not best or not float(row[name]) <= float(best[name])):  # of equals the first
-                        best = row
+        best = best_epoch(self.run_dir / "metrics.csv", f"val/{self.criterion}")
         return {key.removeprefix("val/"): float(best[key]) for key in best if key.startswith("val/")}
 
 
@@ -106,12 +99,11 @@ def train(
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
     leave_if_starting()
-    short = zip(_ARGUMENTS, (image_size, batch_size, num_workers, max_epochs, run_dir), strict=True)
-    given = {**(settings or {}), **{name: value for name, value in short if value is not None}}
+    sizes = {"data.image_size": image_size, "data.batch_size": batch_size, "data.num_workers": num_workers}
+    named = {**sizes, "trainer.max_epochs": max_epochs, "run_dir": run_dir}
+    given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if (train_set is None) != (val_set is None):
-        raise ConfigError(
-            f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of the settings"
-        )
+        raise ConfigError(f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of settings")
     data = None if train_set is None or val_set is None else (train_set, val_set)
     module = model if isinstance(model, nn.Module) else None
     if isinstance(model, nn.Module):

@@ -19,8 +19,7 @@ class ImageDataModule(L.LightningDataModule):
     """A training and a validation set as loaders.
 
     Args:
-        train: samples to train on.
-        val: samples to validate on.
+        train, val: samples to train and to validate on.
         input_hw: height and width of the network input, pixels.
         batch_size: images of one step and process.
         augmentation: what happens to training images.
@@ -53,21 +52,19 @@ class ImageDataModule(L.LightningDataModule):
         self._train_loader: TrainLoader | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Augmented batches of this process's share."""
-        rank, world_size = self._process()
-        self._train_loader = self._train(rank=rank, world_size=world_size)
+        """Augmented batches of this process."""
+        self._train_loader = self._train(**self._process())
         return self._train_loader
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Letterboxed batches of this process's share."""
-        rank, world_size = self._process()
-        return self._val(rank=rank, world_size=world_size)
+        """Letterboxed batches of this process."""
+        return self._val(**self._process())
 
     def lines(self) -> list[str]:
         """What the end of a run says about the training data."""
         reports = (self.bad_samples, self._train_loader)
         return [line for report in reports if report is not None for line in report.lines()]
 
-    def _process(self) -> tuple[int, int]:
-        """Number of this process, and of all."""
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+    def _process(self) -> dict[str, Any]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {}

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import random
 import signal
 from pathlib import Path
 from typing import cast
 
 import lightning as L
-import numpy as np
-import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
@@ -22,14 +19,15 @@ from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
-from detseg.training.distributed.processes import first_speaks
-from detseg.training.resume.compatible import why_over
+from detseg.training.distributed import first_speaks
+from detseg.training.resume import why_over
+from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run
+from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
-from detseg.tuning.batch_size import gpu_of_run, with_batch_size
 
 logger = logging.getLogger("detseg")
 
@@ -41,7 +39,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     Args:
         config: the settings.
         config_path: the file that they came from; names the run directory where the settings do not.
-        resume: None: a new run. ``last``: go on at the last checkpoint of the run directory; ``auto``: that, or begin
+        resume: None: a new run. ``last``: resume the last checkpoint of the run directory; ``auto``: that, or begin
             where there is none. Else: a checkpoint file.
         own: what Python gives to it.
 
@@ -74,8 +72,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     task = build_task(config, train_set.classes, load_pretrained=checkpoint is None, model=own.model)
     task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
-    backbone = getattr(task.model, "backbone", None)
-    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, backbone, own=own)
+    trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, own=own)
     announce_run(config, trainer, train_set, val_set, describe_model(config, task.model), run_dir)
     if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
         claim(run_dir, again=resume == "auto")
@@ -93,19 +90,11 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     return run_dir
 
 
-def seed_generators(seed: int) -> None:
-    """Seed torch's, NumPy's and Python's global generators; unlike Lightning's function, it leaves the environment."""
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002  # the global one is meant
-    torch.manual_seed(seed)
-
-
 def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
     """Train, and wait until the last checkpoint is on the disk.
 
-    An interruption comes out as the KeyboardInterrupt that it was, a termination with its exit code: both come before
-    the first step, or a second time, else ``StopWhenAsked`` answers.  Lightning turns the first into ``SystemExit(1)``
-    and leaves Ctrl-C disabled, the second into ``SystemExit(0)``.
+    Lightning turns a KeyboardInterrupt into ``SystemExit(1)`` and leaves Ctrl-C disabled, which would outlast the run
+    in a notebook, and a termination into ``SystemExit(0)``; here they stay what they were.
     """
     on_interrupt = signal.getsignal(signal.SIGINT)
     files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
@@ -124,12 +113,10 @@ def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path
 
 
 def _is_first_process() -> bool:
-    """Whether this is the only process, or the one of several that writes and speaks; known from the environment."""
-    return int(getattr(rank_zero_only, "rank", 0)) == 0
+    return int(getattr(rank_zero_only, "rank", 0)) == 0  # known from the environment
 
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:
-    """The folder to write to and the checkpoint to go on from."""
     if resume is not None:
         return resumed_run(config.run_dir, config_path, resume)
     if config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -26,22 +26,17 @@ from detseg.metrics.interface import Result
 from detseg.models.compile import settling
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
-from detseg.structures import Batch, ClassTable, UInt8Array
+from detseg.structures import Batch, ClassTable
 from detseg.tasks import TaskKind
-from detseg.training.distributed.processes import Processes
-from detseg.training.distributed.validation import score_together, take_buffers_of_first
-from detseg.training.nan.diagnosis import StepBatch, StepContext
-from detseg.training.nan.guard import StepGuard, check_weights
-from detseg.training.nan.seeding import seed_batch
-from detseg.training.optim.batchnorm_warmup import BatchNormWarmup
-from detseg.training.optim.ema import WeightAverage
+from detseg.training.distributed import Processes, score_together, take_buffers_of_first
+from detseg.training.nan import StepBatch, StepContext, StepGuard, check_weights
+from detseg.training.optim.averages import BatchNormWarmup, WeightAverage
 from detseg.training.optim.freezing import NORMALIZATION, FrozenParts
-from detseg.training.optim.optimizers import build_optimizer, vectors
-from detseg.training.optim.schedules import build_schedule
-from detseg.training.resume.compatible import DataGuard, check_resumable
-from detseg.training.resume.position import LossMeans, RunState
+from detseg.training.optim.optimizers import build_optimizer, build_schedule
+from detseg.training.resume import DataGuard, LossMeans, RunState, check_resumable
+from detseg.training.seeding import seed_batch
 
-TOO_SMALL = "Expected more than 1 value per channel when training"
+_TOO_SMALL = "Expected more than 1 value per channel when training"
 """How PyTorch's batch normalisation begins its ValueError."""
 
 
@@ -52,11 +47,8 @@ class Task(L.LightningModule):
         kind: a kind of ``detseg.tasks``: ``Detection()``, ``InstanceSegmentation()``, ``SemanticSegmentation()``.
         model: an ``nn.Module`` with ``losses(images, targets)`` and ``losses_and_predictions(images, targets)``.
         classes: names of its labels.
-        optimizer: settings of the optimiser.
-        schedule: settings of the learning rate's course.
-        evaluation: settings of the evaluator.
-        ema_decay: decay of the averaged weights; 0: no average, the model itself is evaluated.
-        ema_warmup_steps: see ``WeightAverage``.
+        optimizer, schedule, evaluation: settings; None: the defaults.
+        ema_decay, ema_warmup_steps: of ``WeightAverage``; a decay of 0: no average, the model itself is evaluated.
         config: resolved settings as plain data, kept in every checkpoint; a Predictor needs them.
         freezing: what of ``model.backbone`` is not trained, and until when; None: all of it trains as it comes.
         guard: what looks at every step before it is made; None: one that stops the run where numbers are not finite.
@@ -87,7 +79,6 @@ class Task(L.LightningModule):
         self.model: Any = model.to(memory_format=torch.channels_last)
         self.average = WeightAverage(model, ema_decay, ema_warmup_steps) if ema_decay else None
         self._fused: list[nn.Module] = []  # in a list it is no part of the task, and of no checkpoint
-        self._sharded = False
         self.classes = classes
         self.evaluator = kind.evaluator(classes, evaluation or EvaluationConfig())
         self.optimizer_config = optimizer or AdamWConfig()
@@ -95,7 +86,6 @@ class Task(L.LightningModule):
         self.result: Result | None = None
         self.config = config or {}
         self.data_guard: DataGuard | None = None
-        self._vectors = vectors(self.model)  # FSDP makes vectors of all
         self.warmup = BatchNormWarmup(self.model)
         self._accumulated = 1
         self.guard = guard or StepGuard()
@@ -107,14 +97,6 @@ class Task(L.LightningModule):
     def targets(self, batch: Batch) -> Any:
         """What of a batch the model's losses are computed against."""
         return self.kind.targets(batch, (self.seed, self.current_epoch) if self.training else None)
-
-    def draw_targets(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each."""
-        return self.kind.draw_targets(batch, self.classes, limit)
-
-    def draw_predictions(self, batch: Batch, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch with what the evaluated model finds."""
-        return self.kind.draw_predictions(batch, self.evaluated_model, self.classes, limit)
 
     @property
     def evaluated_model(self) -> Any:
@@ -133,19 +115,14 @@ class Task(L.LightningModule):
         return self
 
     def on_fit_start(self) -> None:
-        """Sets the modes, which Lightning leaves as they are: frozen normalisation must not begin in training mode."""
         self.processes = Processes()
-        self._sharded = isinstance(self.trainer.strategy, FSDPStrategy)
-        self.train()
+        self.train()  # Lightning leaves the modes: frozen normalisation must not begin in training mode
 
     def on_train_start(self) -> None:
-        """Has the loader begin where the run stood."""
         self._accumulated = self.trainer.accumulate_grad_batches
         self.run_state.begin_training(self.trainer)
 
     def on_train_epoch_start(self) -> None:
-        """Begins the epoch's means, where a resumed run left them, and lets what was held back train once its epoch has
-        come."""
         self.run_state.begin_epoch(self.trainer, self.processes)
         self.guard.begin_epoch(self.model)
         self._step_batches = []
@@ -158,11 +135,8 @@ class Task(L.LightningModule):
             self.trainer.strategy.configure_ddp()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        """Batch on the device → loss terms → their sum, which ``optimizer_step`` has Lightning differentiate.
-
-        Raises:
-            DetsegError: the batch is too small for batch normalisation.
-        """
+        """Batch on the device → loss terms → their sum, which ``optimizer_step`` has Lightning differentiate;
+        DetsegError: the batch is too small for batch normalisation."""
         num_steps = self.global_step - self.guard.num_skipped
         self.warmup.prepare(num_steps * self._accumulated + batch_index % self._accumulated)
         terms = self._losses(batch, batch_index, eager=bool(self.warmup.names))
@@ -201,8 +175,8 @@ class Task(L.LightningModule):
         with self.trainer.precision_plugin.train_step_context():
             return self._losses(seen.batch, seen.number, eager=True)
 
-    def _place(self) -> str:
-        return f"epoch {self.current_epoch + 1}, step {self.global_step}"
+    def _check_weights(self) -> None:
+        check_weights(self.model, self.processes, f"epoch {self.current_epoch + 1}, step {self.global_step}")
 
     def _step_context(self, batches: list[StepBatch]) -> StepContext:
         """What the guard looks at, and what it needs to explain a step that it does not let be made."""
@@ -216,10 +190,9 @@ class Task(L.LightningModule):
             model=self.model,
             processes=self.processes,
             losses=self._losses_again,
-            draw=lambda batch: self.draw_targets(batch, 1)[0],
+            draw=lambda batch: self.kind.draw_targets(batch, self.classes, 1)[0],
             path=lambda index: None if path is None else str(path(index)),
             run_dir=None if trainer.fast_dev_run else Path(trainer.default_root_dir),
-            has_whole_gradients=isinstance(trainer.strategy, DDPStrategy | SingleDeviceStrategy) and not trainer.scaler,
             run={"precision": trainer.precision, "device": str(self.device), "seed": self.seed, "config": self.config},
         )
 
@@ -229,11 +202,10 @@ class Task(L.LightningModule):
             scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
-        """Logs the rate, and the means at the end of the epoch."""
         if batch is not None:  # else it was logged before the run was resumed
             self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
         if self.trainer.is_last_batch:
-            check_weights(self.model, self.processes, self._place())  # before the validation
+            self._check_weights()  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():
                 self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
 
@@ -250,19 +222,16 @@ class Task(L.LightningModule):
         self.evaluator.update_batch(batch, predictions)
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets the last validation, and sees to it that all processes validate the model that is saved."""
         self.evaluator.reset()
         self.val_means.reset()
-        take_buffers_of_first(self, self.processes)
+        take_buffers_of_first(self, self.processes)  # so that all validate the model that is saved
         self._fused = []
-        if not self._sharded:  # FSDP has only a part of each weight here
-            # As evaluation and prediction do, or the last bits would differ.
-            self._fused = [fuse(self.evaluated_model, self.device)]
+        # As evaluation and prediction do, or the last bits would differ.
+        self._fused = [fuse(self.evaluated_model, self.device)]
 
     def on_validation_epoch_end(self) -> None:
-        """Computes and logs the metrics; ``result`` keeps all of them, in the first process."""
         self._fused = []
-        self.result, numbers = score_together(self.evaluator, self.processes)
+        self.result, numbers = score_together(self.evaluator, self.processes)  # the result in the first process alone
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
             self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name in self.shown)
@@ -272,22 +241,16 @@ class Task(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""
         held = [] if self.frozen is None else self.frozen.held
-        optimizer = build_optimizer(self.optimizer_config, self.model, held, self._vectors)
+        optimizer = build_optimizer(self.optimizer_config, self.model, held)
         total_steps = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = total_steps / max(self.trainer.max_epochs or 1, 1)
         schedule = build_schedule(self.schedule_config, total_steps, steps_per_epoch)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": LambdaLR(optimizer, schedule), "interval": "step"},
-        }
+        scheduler = LambdaLR(optimizer, schedule)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what a Predictor needs, and where the run stands.
-
-        Raises:
-            DetsegError: a weight is not finite; nothing is written.
-        """
-        check_weights(self.model, self.processes, self._place())
+        """Adds what a Predictor needs, and where the run stands; DetsegError: a weight is not finite."""
+        self._check_weights()
         checkpoint[ENTRY] = {
             **model_entry(self.config, self.classes),
             **self.run_state.save(self.trainer, self.processes, checkpoint),
@@ -295,7 +258,6 @@ class Task(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses to resume a run of other classes or settings, or one that is over."""
         check_resumable(checkpoint, self.classes, self.config, self.trainer.max_epochs, self.trainer.world_size)
         entry = checkpoint[ENTRY]
         if self.data_guard is not None:
@@ -308,7 +270,7 @@ def _too_small_explained(batch: Batch) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if not str(error).startswith(TOO_SMALL):
+        if not str(error).startswith(_TOO_SMALL):
             raise
         height, width = batch.images.shape[-2:]
         raise DetsegError(

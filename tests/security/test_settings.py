@@ -11,7 +11,7 @@ import torch
 from detseg.cli.commands import evaluate, predict, train
 from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError
-from detseg.evaluation.evaluate import evaluate_checkpoint
+from detseg.evaluation import evaluate_checkpoint
 from tests.cli.mistakes import Tool, said
 from tests.predict.networks import write_unet
 from tests.security.hostile import in_torch_zip, innocent, png_that_declares

@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from detseg.config.schema.experiment import CosineConfig, OptimizerConfig, ScheduleConfig, SgdConfig
 from detseg.models.interface import LossTerms
@@ -67,18 +67,8 @@ def batch_of(grey: int, image_id: int = 1) -> Batch:
 
 def loader_of(batches: list[Batch]) -> DataLoader[Batch]:
     """A loader that hands batches over as they are."""
-    return DataLoader(_Listed(batches), batch_size=None)
-
-
-class _Listed(Dataset[Batch]):
-    def __init__(self, batches: list[Batch]) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
+    listed: Any = batches  # which has all that a loader wants of a data set
+    return DataLoader(listed, batch_size=None)
 
 
 def task_of(
@@ -97,14 +87,7 @@ def fit(
     **options: Any,
 ) -> L.Trainer:
     """Train on the batches, validate on the first of them, and write nothing."""
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=max_epochs,
-        callbacks=callbacks,
-        num_sanity_val_steps=0,
-        default_root_dir=folder,
-        **SILENT,
-        **options,
-    )
+    options |= {"callbacks": callbacks, "default_root_dir": folder, **SILENT}
+    trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, num_sanity_val_steps=0, **options)
     trainer.fit(task, loader_of(batches), loader_of(batches[:1]))
     return trainer

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 import albumentations as A
@@ -25,34 +24,28 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 SKIP = ("data.on_bad_sample=skip", "data.max_bad_fraction=0.1", "trainer.num_previews=0")
 
 
-@dataclass(frozen=True)
 class Run:
     """A training of two epochs with a pipeline of the user that has skipped an image."""
 
-    folder: Path
-    config_path: Path
-    said: str
-
-    @property
-    def bad(self) -> Path:
-        """The image."""
-        return self.folder / "colors" / "JPEGImages" / "train03.png"
-
-    @property
-    def pipeline(self) -> Path:
-        """The file of the pipeline."""
-        return self.folder / "pipeline.json"
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config_path = write_config(folder / "tiny.yaml", write_colors(folder / "colors", {"train": 16, "val": 2}))
+        self.bad, self.pipeline = folder / "colors" / "JPEGImages" / "train03.png", folder / "pipeline.json"
+        self.bad.write_bytes(self.bad.read_bytes()[:100])
+        A.save(A.Compose([A.RandomRotate90(p=0.2)]), self.pipeline, data_format="json")
+        with heard() as lines:
+            self.train(folder / "run", "trainer.max_epochs=2")
+        self.said = lines
 
     def train(self, run_dir: Path, *overrides: str, resume: str | None = None) -> None:
-        """Train, or resume."""
         pipeline = f"data.augmentation.albumentations={self.pipeline}"
         train(tiny_config(self.config_path, run_dir, *SKIP, pipeline, *overrides), self.config_path, resume)
 
     def copy(self, to: Path) -> Path:
-        """The run directory, to go on in."""
+        """The run directory, to resume in."""
         return Path(shutil.copytree(self.folder / "run", to / "run"))
 
-    def go_on(self, run_dir: Path, *overrides: str) -> None:
+    def resume(self, run_dir: Path, *overrides: str) -> None:
         """Train it to the third epoch."""
         self.train(run_dir, "trainer.max_epochs=3", *overrides, resume="last")
 
@@ -60,14 +53,7 @@ class Run:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("bad")
-    data = write_colors(folder / "colors", {"train": 16, "val": 2})
-    found = Run(folder, write_config(folder / "tiny.yaml", data), "")
-    found.bad.write_bytes(found.bad.read_bytes()[:100])
-    A.save(A.Compose([A.RandomRotate90(p=0.2)]), found.pipeline, data_format="json")
-    with heard() as lines:
-        found.train(folder / "run", "trainer.max_epochs=2")
-    return Run(folder, found.config_path, "\n".join(lines))
+    return Run(tmp_path_factory.mktemp("bad"))
 
 
 def rows(run_dir: Path) -> list[dict[str, str]]:
@@ -80,10 +66,8 @@ def test_the_run_lists_what_it_skipped_and_says_so_at_its_end(run: Run) -> None:
     assert (row["index"], row["file"]) == ("3", str(run.bad))
     assert row["reason"].startswith(f"{run.bad}: cannot read the image")
     line = f"bad data: 1 of 16 training samples (6.25%) could not be read and were replaced by others: {run.bad}; "
-    when = [i for i, said in enumerate(run.said.splitlines()) if said.startswith((line, "epoch"))]
-    assert len(when) == 4
-    assert run.said.splitlines()[when[1]].startswith(line)  # when the first epoch has ended
-    assert run.said.splitlines()[when[3]].startswith(line)  # when the second, which was the last, has
+    said = [each.startswith(line) for each in run.said if each.startswith((line, "epoch"))]
+    assert said == [False, True, False, True]  # when the first epoch has ended, and the second, which was the last
 
 
 def test_by_default_the_sample_is_an_error_with_its_name(run: Run, tmp_path: Path) -> None:
@@ -94,8 +78,7 @@ def test_by_default_the_sample_is_an_error_with_its_name(run: Run, tmp_path: Pat
 
 
 def test_evaluation_never_skips(run: Run, tmp_path: Path) -> None:
-    data = tmp_path / "colors"
-    shutil.copytree(run.folder / "colors", data)
+    data = shutil.copytree(run.folder / "colors", tmp_path / "colors")
     image = data / "JPEGImages" / "val01.png"
     image.write_bytes(image.read_bytes()[:100])
     config = tiny_config(run.config_path, tmp_path / "run", "trainer.max_epochs=1", f"data.root={data}", *SKIP)
@@ -106,7 +89,7 @@ def test_evaluation_never_skips(run: Run, tmp_path: Path) -> None:
 def test_a_run_that_goes_on_has_the_list_that_it_had(run: Run, tmp_path: Path) -> None:
     run_dir = run.copy(tmp_path)
     (run_dir / "bad_samples.csv").unlink()
-    run.go_on(run_dir)
+    run.resume(run_dir)
     assert len(rows(run_dir)) == 1
     assert [row["index"] for row in read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["bad_samples"]] == [3]
 
@@ -115,8 +98,7 @@ def test_a_run_does_not_go_on_with_other_data_unless_told_to(
     run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run_dir = run.copy(tmp_path)
-    data = tmp_path / "moved"  # somewhere else, which is no change
-    shutil.copytree(run.folder / "colors", data)
+    data = shutil.copytree(run.folder / "colors", tmp_path / "moved")  # somewhere else, which is no change
     annotation = data / "Annotations" / "train01.xml"
     annotation.write_text(
         annotation.read_text().replace("<difficult>1</difficult>", "").replace("<xmin>", "<xmin>1", 1)
@@ -124,11 +106,11 @@ def test_a_run_does_not_go_on_with_other_data_unless_told_to(
     (data / "ImageSets" / "Main" / "val.txt").write_text("val00\n")
     change = "the data is not what the run began with: train: the annotations changed; val: 2 images, now 1; "
     with pytest.raises(CheckpointError) as caught:
-        run.go_on(run_dir, f"data.root={data}")
+        run.resume(run_dir, f"data.root={data}")
     assert str(caught.value).startswith(change)
-    run.go_on(run_dir, f"data.root={data}", "data.on_change=warn")
+    run.resume(run_dir, f"data.root={data}", "data.on_change=warn")
     assert f"warning: {change}the run resumes with what it is now" in capsys.readouterr().out
-    run.go_on(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on
+    run.resume(run_dir, f"data.root={data}", "trainer.max_epochs=4")  # what it went on with is what counts from now on
 
 
 def test_a_run_notices_that_its_pipeline_was_edited(run: Run, tmp_path: Path) -> None:
@@ -137,9 +119,9 @@ def test_a_run_notices_that_its_pipeline_was_edited(run: Run, tmp_path: Path) ->
     with pytest.raises(
         CheckpointError, match=r"train: the pipeline of data\.augmentation\.albumentations changed; bring"
     ):
-        run.go_on(run_dir)
+        run.resume(run_dir)
     run.pipeline.write_text(json.dumps(json.loads(before), indent=7))  # the same pipeline in another layout
-    run.go_on(run_dir)
+    run.resume(run_dir)
 
 
 BROKEN = {
@@ -186,8 +168,7 @@ def weight_of_ground(data: Path, without_the_bad: bool) -> float:
 
 def test_annotations_that_are_broken_or_missing_are_never_skipped(run: Run, tmp_path: Path) -> None:
     for name, reason in (("Annotations/train03.xml", "not a readable XML file"), ("JPEGImages/train03.png", "missing")):
-        data = tmp_path / name.partition("/")[0]
-        shutil.copytree(run.folder / "colors", data)
+        data = shutil.copytree(run.folder / "colors", tmp_path / name.partition("/")[0])
         (data / name).write_text("<") if name.endswith("xml") else (data / name).unlink()
         with pytest.raises(DataError, match=reason):
             train(tiny_config(run.config_path, tmp_path / "run", f"data.root={data}", *SKIP), run.config_path)

@@ -17,7 +17,7 @@ from detseg.config.load import config_from_dict
 from detseg.factory import build_model
 from detseg.ops.letterbox import to_float
 from detseg.structures import BoxTargets, ClassTable
-from detseg.training.optim.ema import WeightAverage
+from detseg.training.optim.averages import WeightAverage
 from detseg.training.optim.optimizers import build_optimizer
 
 QUESTIONS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal"}

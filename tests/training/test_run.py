@@ -25,7 +25,8 @@ from detseg.training.datamodule import ImageDataModule
 from detseg.training.run import train
 from detseg.training.setup.build import Own
 from detseg.training.task import Task
-from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
+from tests.bits import digest_of
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -43,14 +44,12 @@ def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
     found = {path.name for path in tiny_run.run_dir.iterdir() if not path.name.startswith("evaluation_")}
     assert found == {"checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"}
     assert sorted(os.listdir(tiny_run.run_dir / "checkpoints")) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
-
-
-def test_the_resolved_config_loads_back_and_is_in_the_checkpoint(tiny_run: TinyRun) -> None:
-    config = tiny_config(tiny_run.config_path, tiny_run.run_dir)
+    config, found = tiny_config(tiny_run.config_path, tiny_run.run_dir), read_model_checkpoint(tiny_run.best)
     assert load_config(tiny_run.run_dir / "config.yaml") == config
-    found = read_model_checkpoint(tiny_run.best)
-    assert found.config["optimizer"]["lr"] == config.optimizer.lr
-    assert found.classes.names == ("blue", "red", "yellow")
+    assert (found.config["optimizer"]["lr"], found.classes.names) == (config.optimizer.lr, CLASSES)
+    events = EventAccumulator(str(tiny_run.run_dir / "tensorboard")).Reload()
+    assert {"train/loss_epoch", "val/loss", "val/AP", "val/AP50"} <= set(events.Tags()["scalars"])
+    assert len(events.Scalars("val/AP")) == 4
 
 
 def test_the_table_has_a_row_an_epoch_and_the_last_is_validated(tiny_run: TinyRun) -> None:
@@ -74,23 +73,6 @@ def test_best_is_the_best_epoch_and_last_the_last(tiny_run: TinyRun) -> None:
     assert read_model_checkpoint(tiny_run.best.with_name("last.ckpt")).epoch == 16
     numbers = json.loads((tiny_run.run_dir / "metrics.json").read_text())
     assert numbers["coco"]["AP"] == float(validated[-1]["val/AP"])
-
-
-def test_tensorboard_has_the_curves(tiny_run: TinyRun) -> None:
-    events = EventAccumulator(str(tiny_run.run_dir / "tensorboard")).Reload()
-    assert {"train/loss_epoch", "val/loss", "val/AP", "val/AP50"} <= set(events.Tags()["scalars"])
-    assert len(events.Scalars("val/AP")) == 4
-
-
-def test_the_pictures_can_be_seen(tiny_run: TinyRun) -> None:
-    pictures = sorted((tiny_run.run_dir / "pictures").iterdir())
-    assert [path.name for path in pictures] == ["train_batch.jpg", "val_predictions.jpg"]
-    for path, columns in zip(pictures, (2, 4), strict=True):  # two images; truth and prediction of each
-        picture = cv2.imread(str(path))
-        assert picture is not None
-        assert picture.shape[1] == 6 + columns * (512 + 6)  # images of 64 pixels, enlarged, with gaps
-        assert picture.shape[0] > 512
-        assert picture.std() > 10
 
 
 def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
@@ -122,10 +104,8 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert [row["val/AP"] != "" for row in rows_of(parts)] == [False, True, True]
     expected, found = (read_raw_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
-    assert expected["state_dict"].keys() == found["state_dict"].keys()
-    assert all(torch.equal(value, found["state_dict"][name]) for name, value in expected["state_dict"].items())
-    for name in ("epoch", "global_step", "lr_schedulers", "callbacks"):
-        assert expected[name] == found[name], name
+    assert digest_of(expected["state_dict"]) == digest_of(found["state_dict"])
+    assert expected["callbacks"] == found["callbacks"]
     assert (parts / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
@@ -135,10 +115,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
         ("optimizer.lr=0.5", r"other settings than it began with: optimizer\.lr was 0\.005 and is 0\.5; set them"),
         ("model.neck.name=pan", r"model\.neck\.name was 'fpn' and is 'pan'"),
         ("data.classes=[red, blue, yellow]", r"the checkpoint's classes are \['blue', 'red', 'yellow'\], the data's"),
-        (
-            "trainer.max_epochs=16",
-            r"nothing is left to train: the checkpoint has 16 epochs and trainer\.max_epochs is 16",
-        ),
+        ("trainer.max_epochs=16", r"left to train: the checkpoint has 16 epochs and trainer\.max_epochs is 16"),
     ):
         config = tiny_config(tiny_run.config_path, tiny_run.run_dir, override)
         with pytest.raises(CheckpointError, match=message):
@@ -204,13 +181,8 @@ def test_a_training_that_does_not_improve_stops_early(
     tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing passes the threshold, so that every AP is 0 on any machine."""
-    overrides = (
-        "model.score_threshold=1",
-        "trainer.max_epochs=9",
-        "trainer.validate_every=1",
-        "trainer.early_stopping_patience=2",
-        "optimizer.lr=1e-12",
-    )
+    epochs = ("trainer.max_epochs=9", "trainer.validate_every=1", "trainer.early_stopping_patience=2")
+    overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", *epochs)
     run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
     found = [float(row["val/AP"]) for row in rows_of(run_dir)]
     assert found == [0, 0, 0]  # the best AP, and two that are no better

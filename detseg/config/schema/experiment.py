@@ -144,8 +144,7 @@ class TrainerConfig(Section):
     num_nodes: PositiveInt = 1
     """Nodes."""
     strategy: str = "auto"
-    """Lightning's strategy name: `auto` (`ddp` where there are several devices), `ddp`, `fsdp`, ...; `fsdp` shards a
-    large backbone's weights over GPUs, see docs/multi_gpu.md."""
+    """Lightning's strategy name: `auto` (`ddp` where there are several devices), `ddp`, `ddp_spawn`, ..."""
     sync_batchnorm: bool = False
     """Batch normalisation over the batches of all GPUs together; for few images a GPU."""
     save_every_steps: PositiveInt | None = None

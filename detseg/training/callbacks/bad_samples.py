@@ -9,11 +9,10 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-import numpy.typing as npt
 from lightning.pytorch.callbacks import Callback
 
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed import Arrays, Processes
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
@@ -31,12 +30,11 @@ class BadSampleLog(Callback):
     """
 
     def __init__(self, bad: BadSampleList, file: Path | None) -> None:
-        self.bad = bad
-        self.file = file
+        self.bad, self.file = bad, file
         self._told = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives each process a file."""
+        """Gives each process a file of its own."""
         rank = trainer.global_rank
         self.bad.file = self.file
         if rank and self.file is not None:
@@ -48,8 +46,9 @@ class BadSampleLog(Callback):
         self.bad.write()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Brings the lists together, and says so when there is news and the run goes on."""
-        self._share(pl_module)
+        """Brings the lists together, and says so when there is news and the run is not over."""
+        if isinstance(pl_module, Task):
+            share(self.bad, pl_module.processes)
         ends = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs  # where the run says it itself
         if len(self.bad) > self._told and not ends:
             self._told = len(self.bad)
@@ -57,17 +56,12 @@ class BadSampleLog(Callback):
                 logger.info(line)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Adds the list of all processes."""
-        self._share(pl_module)
+        if isinstance(pl_module, Task):
+            share(self.bad, pl_module.processes)
         checkpoint[_KEY] = self.bad.state()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Goes on with the list of the checkpoint; one of a run that did not skip has none."""
-        self.bad.load(checkpoint.get(_KEY, []))
-
-    def _share(self, pl_module: L.LightningModule) -> None:
-        if isinstance(pl_module, Task):
-            share(self.bad, pl_module.processes)
+        self.bad.load(checkpoint.get(_KEY, []))  # a run that did not skip has none
 
 
 def share(bad: BadSampleList, processes: Processes) -> None:
@@ -78,18 +72,13 @@ def share(bad: BadSampleList, processes: Processes) -> None:
     """
     if processes.world_size == 1:
         return
-    for part in processes.gather({"list": _packed(bad)}):
-        bad.take(_unpacked(part["list"]))  # in the first process alone: the others get no parts
-    together = processes.from_first({"list": _packed(bad)})
-    bad.take(_unpacked(together["list"]))
+    for part in processes.gather({"list": np.array(json.dumps(bad.state()))}):
+        bad.take(_samples(part))  # in the first process alone: the others get no parts
+    bad.take(_samples(processes.from_first({"list": np.array(json.dumps(bad.state()))})))
     if processes.rank and bad.file is not None:
         bad.file.unlink(missing_ok=True)
     bad.check()  # only now, so that all of them stop
 
 
-def _packed(bad: BadSampleList) -> npt.NDArray[np.uint8]:
-    return np.frombuffer(json.dumps(bad.state()).encode(), dtype=np.uint8)
-
-
-def _unpacked(text: npt.NDArray[np.uint8]) -> list[BadSample]:
-    return [BadSample(**row) for row in json.loads(text.tobytes())]
+def _samples(arrays: Arrays) -> list[BadSample]:
+    return [BadSample(**row) for row in json.loads(str(arrays["list"]))]

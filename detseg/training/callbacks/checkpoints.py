@@ -19,8 +19,8 @@ from detseg.checkpoint import BEST, LAST, PREVIOUS, read_raw_checkpoint, save_at
 class AtomicCheckpointIO(CheckpointIO):
     """Writes whole files or none, in a thread beside the training, and reads tensors and plain data only.
 
-    The training waits for the copy to memory alone, and for an earlier file that is still being written. An error of
-    the disk is raised by the next call: ``raise_failure`` at each step, ``flush`` at the end.
+    The training waits for the copy to memory, and for an earlier file that is still being written. An error of the
+    disk is raised by the next call: ``raise_failure`` at each step, ``flush`` at the end.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class AtomicCheckpointIO(CheckpointIO):
         self._writing: Future[None] | None = None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write ``checkpoint`` to ``path``; ``storage_options``: those of ``save_atomically``."""
+        """Write a checkpoint; ``storage_options``: those of ``save_atomically``."""
         self.flush()
         write = partial(save_atomically, in_memory(checkpoint), Path(path), **(storage_options or {}))
         self._writing = self._thread.submit(write)
@@ -84,38 +84,29 @@ class BestAndLast(Checkpoint):
     when the folder has moved.
 
     Args:
-        folder: where to write.
+        folder: where to write, by ``files``.
         metric: name of the logged metric that decides, as ``val/AP``; higher is better.
-        files: what writes.
         every_steps: optimiser steps from one save within an epoch to the next; None: none.
     """
 
     def __init__(self, folder: Path, metric: str, files: AtomicCheckpointIO, every_steps: int | None = None) -> None:
-        self.folder = folder
-        self.metric = metric
-        self.files = files
-        self.every_steps = every_steps
+        self.folder, self.metric, self.files, self.every_steps = folder, metric, files, every_steps
         self.best: float | None = None
         self._new: float | None = None
         self._step = 0
         self._saved_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the step down that the run begins with."""
         self._step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves after so many steps."""
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.files.raise_failure()
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         if stepped and self.every_steps is not None and self._step % self.every_steps == 0:
             self.save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the metric down; it is the same in every process."""
-        self._new = float(trainer.callback_metrics[self.metric])
+        self._new = float(trainer.callback_metrics[self.metric])  # the same in every process
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Saves; an epoch without a validation cannot be the best."""
@@ -142,7 +133,7 @@ class BestAndLast(Checkpoint):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from the best metric of the checkpoint."""
+        """Takes up the best metric of the checkpoint."""
         self.best = state_dict["best"]
 
     def _best_exists(self) -> bool:

@@ -14,12 +14,8 @@ from detseg.structures import Batch
 
 
 class NoteBatch(Callback):
-    """Notes which batch a trainer computes on: an error of the backward pass, or of a GPU, which computes behind the
-    Python code's back, does not know it.
-
-    Args:
-        errors: the block around ``trainer.fit`` that tells of it.
-    """
+    """Notes in the block around ``trainer.fit`` which batch is computed on: an error of the backward pass, or of a GPU,
+    which computes behind the Python code's back, does not know it."""
 
     def __init__(self, errors: MemoryErrors) -> None:
         self.errors = errors
@@ -27,30 +23,25 @@ class NoteBatch(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch | None, batch_idx: int
     ) -> None:
-        """Notes the batch; it is None where a resumed run had it before."""
         place = f"training step {trainer.global_step + 1} (epoch {trainer.current_epoch + 1}, batch {batch_idx + 1})"
+        # It is None where a resumed run had it before.
         self.errors.doing = place if batch is None else f"{place}, {describe_batch(batch)}"
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch | None, batch_idx: int
-    ) -> None:
-        """Notes that it is done."""
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         self.errors.doing = f"after training step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
 
     def on_validation_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int, *_: int
     ) -> None:
-        """Notes the batch."""
         place = f"validation after epoch {trainer.current_epoch + 1}, batch {batch_idx + 1}"
         self.errors.doing = f"{place}, {describe_batch(batch)}"
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Notes that it is over."""
         self.errors.doing = f"after the validation of epoch {trainer.current_epoch + 1}"
 
 
 def training_memory_errors(trainer: L.Trainer, config: ExperimentConfig) -> MemoryErrors:
-    """The block to put around ``trainer.fit``; ``config``: its settings."""
+    """The block to put around ``trainer.fit``."""
     errors = MemoryErrors(training_advice(config, computes_float32=trainer.precision == "32-true"))
     trainer.callbacks.append(NoteBatch(errors))  # type: ignore[attr-defined]  # it is a list; declared in a connector
     return errors

@@ -29,12 +29,8 @@ _SETTLING = (
 
 
 class Pace:
-    """Rate and time left of a training by its last half minute; the first batch after a pause is left out, since it
-    holds the start of the loaders.
-
-    Args:
-        clock: the time in seconds.
-    """
+    """Rate and time left of a training by its last half minute (``clock``: the time in seconds); the first batch after
+    a pause is left out, since it holds the start of the loaders."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._last, self._in_batches = clock, clock(), False
@@ -76,11 +72,8 @@ class Pace:
 
 
 class RunProgress(Callback):
-    """One bar in a terminal; elsewhere a line at least every ``every_seconds``; and for both a line an epoch.
-
-    Args:
-        every_seconds: longest time between two lines, as far as batches are not longer.
-    """
+    """One bar in a terminal; elsewhere a line at least every ``every_seconds``, as far as batches are not longer; and
+    for both a line an epoch."""
 
     def __init__(self, every_seconds: float = 30.0) -> None:
         self.every_seconds = every_seconds
@@ -102,8 +95,7 @@ class RunProgress(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves on; the batches that a resumed run had before are None."""
-        if batch is not None:
+        if batch is not None:  # else a resumed run had it before
             self._pace.batch(len(batch) * trainer.world_size)
             self._show(trainer, batch_idx + 1, trainer.num_training_batches)
         if trainer.is_last_batch:
@@ -112,15 +104,13 @@ class RunProgress(Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        """Moves on."""
         self._show(trainer, batch_idx + 1, sum(trainer.num_val_batches), " validation")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Takes the time of the validation."""
         self._pace.pause(validated=True)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The line of the epoch, whose validation, if there was one, is over by now."""
+        """Says the line of the epoch, whose validation, if there was one, is over by now."""
         if not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -141,13 +131,11 @@ class RunProgress(Callback):
         logger.info("  ".join([*parts, self._pace.rate(), self._left(trainer, 0, 0.0)]))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Removes the bar."""
         bar, self._bar = self._bar, None
         if bar is not None:
             bar.stop()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Removes the bar."""
         self.on_train_end(trainer, pl_module)
 
     def _show(self, trainer: L.Trainer, done: int, total: float, what: str = "") -> None:
@@ -185,7 +173,6 @@ class ValidateLastEpoch(Callback):
     """The last epoch is validated whatever the interval, so that no run ends on weights that nobody measured."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Shortens the interval for the last epoch."""
         if trainer.current_epoch + 1 == trainer.max_epochs:
             trainer.check_val_every_n_epoch = 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import shlex
@@ -17,6 +16,7 @@ from detseg.checkpoint import BEST, FOLDER
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
@@ -63,19 +63,15 @@ def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: P
     stopper, name = trainer.early_stopping_callback, task.criterion
     if stopper is not None and stopper.wait_count >= stopper.patience:
         best = float(stopper.best_score)
-        reason = (
-            f"no better {name} than {best:.3f}" if math.isfinite(best) else f"no {name}, as there is nothing to find,"
-        )
+        nothing = f"no {name}, as there is nothing to find,"
+        reason = f"no better {name} than {best:.3f}" if math.isfinite(best) else nothing
         logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
     for line in [] if task.result is None else task.result.explain():
         logger.warning(line)
     if run_dir is None:
         logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return
-    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row.get(f"val/{name}")]
-    if rows:  # of equal epochs the first, as in best.ckpt; not defined (NaN): the last
-        row = max(reversed(rows), key=lambda row: (float(row[f"val/{name}"]), -int(row["epoch"])))
+    if row := best_epoch(run_dir / "metrics.csv", f"val/{name}"):
         numbers = (f"{key} {float(row[f'val/{key}']):.3f}" for key in dict.fromkeys([name, *task.shown]))
         logger.info(f"best epoch: {row['epoch']}, {', '.join(numbers)}")
     path = getattr(val_set, "path", None)

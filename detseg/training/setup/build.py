@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
 from detseg.config.load import config_to_dict
@@ -24,11 +25,10 @@ from detseg.factory import build_model
 from detseg.models.compile import compile_networks
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
-from detseg.training.callbacks.graceful_stop import StopRequest
+from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.datamodule import ImageDataModule
-from detseg.training.distributed.strategy import with_synchronised_norm
-from detseg.training.nan.guard import StepGuard
-from detseg.training.resume.compatible import DataGuard
+from detseg.training.nan import StepGuard
+from detseg.training.resume import DataGuard
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
@@ -114,7 +114,8 @@ def build_task(
     """
     model = build_model(config.model, classes, load_pretrained) if model is None else model
     if config.trainer.sync_batchnorm:
-        model = with_synchronised_norm(model)
+        # timm's, since torch's, which Lightning calls, drops the activation within timm's normalisation layers.
+        model = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]  # timm states no types
     task = Task(
         kind_of(config.model),
         model,
@@ -160,7 +161,7 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
 
 
 def guard_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> DataGuard:
-    """What notices, when the run goes on, that the data is another."""
+    """What notices, when the run is resumed, that the data is another."""
     pipeline = TrainTransform(_augmentation(config)).pipeline_content
     fingerprints = {"train": fingerprint(train_set, pipeline), "val": fingerprint(val_set)}
     return DataGuard(fingerprints, config.data.on_change)

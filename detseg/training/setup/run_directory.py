@@ -1,4 +1,4 @@
-"""Which folder a run writes to, which checkpoint it goes on from, and the settings that it leaves there."""
+"""Which folder a run writes to, and which checkpoint it resumes from."""
 
 from __future__ import annotations
 
@@ -15,15 +15,8 @@ logger = logging.getLogger("detseg")
 
 
 def new_run(run_dir: Path | None, config_path: Path) -> Path:
-    """The folder of a run that begins.
-
-    Args:
-        run_dir: the folder that the user asked for; None: ``runs/<name of the config file>``, numbered if that exists.
-        config_path: the file that the settings came from.
-
-    Raises:
-        ConfigError: the folder that was asked for holds a run.
-    """
+    """The folder of a run that begins: ``run_dir`` (ConfigError: it holds a run); None: ``runs/<name of the config
+    file>``, numbered if that exists."""
     if run_dir is None:
         wanted = Path("runs") / config_path.stem
         taken = max(_numbered(wanted), default=0)
@@ -34,15 +27,8 @@ def new_run(run_dir: Path | None, config_path: Path) -> Path:
 
 
 def claim(run_dir: Path, again: bool = False) -> None:
-    """Make the folder of checkpoints, which only one run can, so that two runs that begin at once do not share it.
-
-    Args:
-        run_dir: of the run that begins.
-        again: whether it may be there, of a run that was killed before it saved.
-
-    Raises:
-        ConfigError: another run was faster.
-    """
+    """Make the folder of checkpoints, so that two runs that begin at once do not share it (ConfigError: the other was
+    faster); ``again``: it may be there, of a run that was killed before it saved."""
     try:
         (run_dir / FOLDER).mkdir(parents=True, exist_ok=again)
     except FileExistsError:
@@ -59,16 +45,13 @@ def _taken(run_dir: Path) -> ConfigError:
 
 
 def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[Path, Path | None]:
-    """The folder of a run that goes on, and the checkpoint that it goes on from.
+    """The folder of a run that is resumed, and the checkpoint.
 
     Args:
         run_dir: the folder that the user asked for; None: that of the checkpoint, or the latest of the config file.
         config_path: the file that the settings came from.
         resume: ``last``: the last checkpoint of the folder; ``auto``: that, or none where there is none yet; else a
-            checkpoint file.
-
-    Raises:
-        CheckpointError: there is no such checkpoint.
+            checkpoint file (CheckpointError: there is no such one).
     """
     own = config_path.resolve().parent
     if run_dir is not None and not run_dir.exists() and (own / FOLDER).is_dir():
@@ -96,20 +79,14 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
             return run_dir, run_dir / FOLDER / name
     if resume == "auto":
         return run_dir, None
-    raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to go on from; name one: --resume=CKPT")
+    raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to resume from; name one: --resume=CKPT")
 
 
 def sound_checkpoint(checkpoint: Path) -> Path:
-    """The last checkpoint of a run, or the one before it where that is damaged.
+    """The last checkpoint of a run, or the one before it where that is damaged (CheckpointError: there is no other).
 
     The damaged file gets the name ``damaged.ckpt``: the next save would make it the previous one, in place of the only
     good one.
-
-    Args:
-        checkpoint: to go on from.
-
-    Raises:
-        CheckpointError: it is damaged, and there is no other.
     """
     try:
         read_raw_checkpoint(checkpoint)

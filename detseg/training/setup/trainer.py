@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, LambdaCallback
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import nn
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from detseg.checkpoint import FOLDER
 from detseg.config.load import config_to_yaml
@@ -23,12 +22,10 @@ from detseg.errors import ConfigError
 from detseg.messages import one_line
 from detseg.training.callbacks.bad_samples import BadSampleLog
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
-from detseg.training.callbacks.early_stopping import EarlyStopping
-from detseg.training.callbacks.graceful_stop import StopWhenAsked
-from detseg.training.callbacks.metrics_files import MetricsCsv, MetricsJson
 from detseg.training.callbacks.progress import RunProgress, ValidateLastEpoch
-from detseg.training.callbacks.sample_images import SampleImages
-from detseg.training.distributed.strategy import build_strategy, check_device, slurm_environment
+from detseg.training.callbacks.run_files import RunFiles, SampleImages
+from detseg.training.callbacks.stopping import EarlyStopping, StopWhenAsked
+from detseg.training.distributed import slurm_environment
 from detseg.training.setup.build import Own
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -50,20 +47,15 @@ def build_trainer(
     run_dir: Path,
     metric: str,
     bad_samples: BadSampleList | None = None,
-    backbone: nn.Module | None = None,
     *,
-    progress: bool = True,
     own: Own | None = None,
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks, loggers and checkpoint files.
 
     Args:
-        config: the settings.
-        run_dir: where everything is written.
+        config, run_dir: the settings, and where everything is written.
         metric: name of the logged metric that the best checkpoint and early stopping go by; higher is better.
-        bad_samples: the list of the training loader, which is kept in the run directory; None: nothing is skipped.
-        backbone: of the model; its stages are sharded by ``trainer.strategy=fsdp``.
-        progress: whether the run says how far it is.
+        bad_samples: of the training loader; None: nothing is skipped.
         own: callbacks and loggers behind ours, and by what the run is asked to stop.
 
     Raises:
@@ -72,16 +64,18 @@ def build_trainer(
     settings, own, accelerator = config.trainer, own or Own(), config.trainer.accelerator
     quiet_lightning()
     device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
-    check_device(settings, device_type)
+    if settings.sync_batchnorm and device_type != "cuda":
+        why = f"torch synchronises batch normalisation on GPUs only, this run is on {device_type}; set it to false"
+        raise ConfigError(f"trainer.sync_batchnorm: {why}")
     in_bfloat16, on_cpu = resolve_precision(settings.precision, device_type) == "bfloat16", device_type == "cpu"
     files = AtomicCheckpointIO()
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             accelerator="cpu" if on_cpu else accelerator,
             # Lightning's "auto" on a CPU is one process as well; saying so keeps its warning away.
             devices=1 if on_cpu and settings.devices == "auto" else settings.devices,
             num_nodes=settings.num_nodes,
-            strategy=build_strategy(settings.strategy, backbone),
+            strategy=settings.strategy,
             precision="bf16-mixed" if in_bfloat16 else "32-true",
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=settings.accumulate_grad_batches,
@@ -91,7 +85,7 @@ def build_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=10,
             use_distributed_sampler=False,  # our batch sampler shares out the samples itself
-            callbacks=_callbacks(config, run_dir, metric, files, bad_samples, progress, own),
+            callbacks=_callbacks(config, run_dir, metric, files, bad_samples, own),
             logger=[TensorBoardLogger(run_dir, name="", version="tensorboard"), *own.loggers],
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
@@ -104,6 +98,9 @@ def build_trainer(
             f"trainer: Lightning refuses accelerator={accelerator}, devices={settings.devices}, "
             f"num_nodes={settings.num_nodes}, strategy={settings.strategy}: {one_line(error)}"
         ) from error
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+        raise ConfigError(f"trainer.strategy: expected auto or one of the kinds of ddp, got {settings.strategy}")
+    return trainer
 
 
 def _callbacks(
@@ -112,41 +109,33 @@ def _callbacks(
     metric: str,
     files: AtomicCheckpointIO,
     bad_samples: BadSampleList | None,
-    progress: bool,
     own: Own,
 ) -> list[Callback]:
     """What happens besides training; a ``fast_dev_run`` writes nothing."""
     settings = config.trainer
-    callbacks: list[Callback] = [*([RunProgress()] if progress else []), ValidateLastEpoch()]
+    callbacks: list[Callback] = [RunProgress(), ValidateLastEpoch()]
     if bad_samples is not None:
         file = None if settings.fast_dev_run else run_dir / "bad_samples.csv"
         callbacks.append(BadSampleLog(bad_samples, file))
     if not settings.fast_dev_run:
         saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [
-            # Once training begins, so that a checkpoint that is refused leaves the settings of its run as they were.
-            LambdaCallback(on_train_start=partial(_write_settings, run_dir / "config.yaml", config_to_yaml(config))),
-            MetricsCsv(run_dir / "metrics.csv"),
-            MetricsJson(run_dir / "metrics.json"),
+            RunFiles(run_dir, config_to_yaml(config)),
             saver,
             StopWhenAsked(saver, own.stop, settings.max_seconds),
         ]
         if settings.num_previews:
             callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))
     if settings.early_stopping_patience is not None:
-        callbacks.append(EarlyStopping(metric, settings.early_stopping_patience))
+        # Not finite is an AP where there are no objects.
+        stopping = EarlyStopping(metric, patience=settings.early_stopping_patience, mode="max", check_finite=False)
+        callbacks.append(stopping)
     return [*callbacks, *own.callbacks]
 
 
-def _write_settings(path: Path, text: str, trainer: L.Trainer, _: L.LightningModule) -> None:
-    if trainer.is_global_zero:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-
-
 def resolve_precision(precision: Precision, device_type: str) -> Literal["float32", "bfloat16"]:
-    """What a precision means on a device (``cpu``, ``cuda``, ``mps``, ...): ``auto`` is bfloat16 where it is computed
-    natively, float32 elsewhere."""
+    """What a precision means on a device (``cpu``, ``cuda``, ...): ``auto`` is bfloat16 where it is native, else
+    float32."""
     if precision != "auto":
         return precision
     if device_type == "cuda":

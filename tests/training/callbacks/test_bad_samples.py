@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import pytest
 import torch.distributed as dist
 
 from detseg.data.datasets.bad_samples import BadSample, BadSampleList
 from detseg.errors import DataError
 from detseg.training.callbacks.bad_samples import BadSampleLog, share
-from detseg.training.distributed.processes import Processes
+from detseg.training.distributed import Processes
 from tests.forked import run_together
 
 
@@ -46,23 +44,14 @@ def meet_and_share(folder: Path) -> dict[str, Any]:
     return {"before": before, "after": after, "shared": shared, "message": message}
 
 
-@pytest.fixture(scope="module")
-def met(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    folder = tmp_path_factory.mktemp("shared")
-    return folder, run_together(partial(meet_and_share, folder), 2)
-
-
-def test_every_process_ends_with_the_list_of_all(met: tuple[Path, list[dict[str, Any]]]) -> None:
-    folder, seen = met
+def test_every_process_ends_with_the_list_of_all_and_stops_by_the_fraction_of_all(tmp_path: Path) -> None:
+    seen = run_together(meet_and_share, 2, tmp_path)
     assert [each["before"] for each in seen] == [["bad_samples.csv", "bad_samples.rank1.csv"]] * 2
     assert [each["after"] for each in seen] == [["bad_samples.csv"]] * 2
     assert [each["shared"] for each in seen] == [[0, 1, 5]] * 2
-    rows = (folder / "bad_samples.csv").read_text().splitlines()[1:]
+    rows = (tmp_path / "bad_samples.csv").read_text().splitlines()[1:]
     assert rows == [f"{i},{i}.jpg,cut short" for i in (0, 1, 5, 7, 8)]
-
-
-def test_the_share_counts_over_all_processes_and_stops_all(met: tuple[Path, list[dict[str, Any]]]) -> None:
-    for each in met[1]:
+    for each in seen:
         assert each["message"].startswith("5 of 10 training samples (50.00%) cannot be read")
 
 

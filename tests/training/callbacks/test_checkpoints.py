@@ -52,15 +52,9 @@ def fit(folder: Path, module: GivenAp, max_epochs: int, resume: Path | None = No
     """Train on two batches of one number an epoch."""
     loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]  # tensors are data sets
     files = AtomicCheckpointIO()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=max_epochs,
-        callbacks=[BestAndLast(folder, "val/AP", files)],
-        plugins=[files],
-        num_sanity_val_steps=0,
-        **{**SILENT, "enable_checkpointing": True},
-        **options,
-    )
+    options |= SILENT | {"enable_checkpointing": True, "num_sanity_val_steps": 0, "plugins": [files]}
+    saver = BestAndLast(folder, "val/AP", files)
+    trainer = L.Trainer(accelerator="cpu", max_epochs=max_epochs, callbacks=[saver], **options)
     trainer.fit(module, loader, loader, ckpt_path=None if resume is None else str(resume))
     files.flush()
 
@@ -105,14 +99,8 @@ def test_a_resumed_run_keeps_its_best_epoch_where_its_file_is(folder: str, best:
 def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written: list[str] = []
-    replace = os.replace
-
-    def note(source: Path, target: Path) -> None:
-        written.append(Path(target).name)
-        replace(source, target)
-
-    monkeypatch.setattr(os, "replace", note)
+    written, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (written.append(Path(new).name), replace(old, new)))
     fit(tmp_path, GivenAp([0.1, 0.5]), max_epochs=2)
     # last.ckpt, from which the run resumes, must not know of a best epoch that best.ckpt does not hold.
     assert written == ["best.ckpt", "last.ckpt", "best.ckpt", "previous.ckpt", "last.ckpt"]

@@ -9,7 +9,7 @@ import lightning as L
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from detseg.config.load import config_from_dict
 from detseg.errors import DetsegError
@@ -23,16 +23,8 @@ CONFIG = config_from_dict({"data": {"name": "voc", "root": "x"}}, "settings")
 BATCH = "1 image of 8 x 8 pixels (height x width), objects: 1, 1 of them in image 0 of the data set (counted from 0); "
 
 
-class RefusedBackward(torch.autograd.Function):
-    """Passes a number on, and has no memory for its gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of")
+def refuse(gradient: Tensor) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of")
 
 
 class Greedy(OneWeight):
@@ -47,8 +39,10 @@ class Greedy(OneWeight):
         self.num_batches += torch.is_grad_enabled()  # not in validation
         if self.num_batches == 3 and self.where == "forward":
             torch.empty(2**48, dtype=torch.uint8)
-        total = self(images)[0]
-        return {"only": RefusedBackward.apply(total) if self.num_batches == 3 and self.where == "backward" else total}
+        total: Tensor = self(images)[0]
+        if self.num_batches == 3 and self.where == "backward":
+            total.register_hook(refuse)
+        return {"only": total}
 
     def losses_and_predictions(
         self, images: Tensor, targets: list[BoxTargets]
@@ -80,21 +74,19 @@ def test_the_batch_is_told(where: str, beginning: str, tmp_path: Path) -> None:
     assert fit(Greedy(where), loader_of([batch_of(0), batch_of(9)]), tmp_path).startswith(beginning)
 
 
-class Unreadable(Dataset[Batch]):
+class Unreadable(list[Batch]):
     """Its second batch does not fit into memory."""
 
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: Any) -> Any:
         if index == 1:
             raise MemoryError
-        return batch_of(0)
+        return super().__getitem__(index)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_what_cannot_be_loaded_is_told_without_a_batch(num_workers: int, tmp_path: Path) -> None:
-    loader = DataLoader(Unreadable(), batch_size=None, num_workers=num_workers, prefetch_factor=None)
+    images: Any = Unreadable([batch_of(0), batch_of(0)])
+    loader = DataLoader(images, batch_size=None, num_workers=num_workers, prefetch_factor=None)
     line = fit(OneWeight(), loader, tmp_path)
     assert line.startswith("out of memory: after training step 1 (epoch 1); ")
     assert "MemoryError" in line

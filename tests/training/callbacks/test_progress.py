@@ -24,11 +24,13 @@ ROOT = Path(__file__).resolve().parents[3]
 BATCHES = [batch_of(255), batch_of(255)]
 
 
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
 def without_times(lines: list[str]) -> list[str]:
     return [re.sub(r"  \S+ img/s  left (\d+:\d\d:\d\d|-:--:--)$", "", line) for line in lines]
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_line_an_epoch_with_a_validation_where_there_was_one(tmp_path: Path) -> None:
     """The weight falls from 9 by 0.5 a step, two steps an epoch; validated are the second epoch and the last."""
     callbacks = [RunProgress(), ValidateLastEpoch()]
@@ -42,15 +44,11 @@ def test_a_line_an_epoch_with_a_validation_where_there_was_one(tmp_path: Path) -
     assert without_times(lines) != lines
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_without_a_terminal_a_line_whenever_the_next_batch_would_come_too_late(tmp_path: Path) -> None:
     with heard() as lines:
         fit(task_of(OneWeight(9.0)), BATCHES, tmp_path, max_epochs=1, callbacks=[RunProgress(every_seconds=0.0)])
     shown = without_times(lines)
-    assert shown[:2] == [
-        "epoch 1/1  batch 1/2  loss 9.00  lr 0.5",
-        "epoch 1/1  batch 2/2  loss 8.50  lr 0.5",
-    ]
+    assert shown[:2] == ["epoch 1/1  batch 1/2  loss 9.00  lr 0.5", "epoch 1/1  batch 2/2  loss 8.50  lr 0.5"]
     assert all(line.startswith("epoch 1/1  validation ") for line in shown[2:-1])
     assert shown[-1].startswith("epoch 1/1  loss 8.75 (val 8.00)")
 
@@ -65,17 +63,13 @@ class Trailing(OneWeight):
         return {name: 10 * value for name, value in terms.items()}, self.predict(images)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_a_validation_loss_that_means_nothing_yet_is_left_out_with_the_reason(tmp_path: Path) -> None:
     with heard() as lines:
         fit(task_of(Trailing(9.0)), BATCHES, tmp_path, max_epochs=2, callbacks=[RunProgress()])
     reason, *epochs = lines
     assert "the validation loss (80) is left out of the first lines" in reason
     shown = [line.partition("  AP50")[0] for line in epochs]
-    assert shown == [
-        "epoch 1/2  loss 8.75 (val -)",
-        "epoch 2/2  loss 7.75 (val -)",
-    ]
+    assert shown == ["epoch 1/2  loss 8.75 (val -)", "epoch 2/2  loss 7.75 (val -)"]
 
 
 def test_the_time_left_counts_neither_the_start_nor_the_first_batch() -> None:

@@ -48,11 +48,7 @@ def test_frozen_layers_are_left_out() -> None:
 @pytest.mark.parametrize(
     ("config", "kind", "expected"),
     [
-        (
-            SgdConfig(name="sgd", lr=0.3, momentum=0.8),
-            optim.SGD,
-            {"lr": 0.3, "momentum": 0.8, "nesterov": True, "dampening": 0},
-        ),
+        (SgdConfig(name="sgd", lr=0.3, momentum=0.8), optim.SGD, {"lr": 0.3, "momentum": 0.8, "nesterov": True}),
         (SgdConfig(name="sgd", momentum=0.0), optim.SGD, {"momentum": 0.0, "nesterov": False}),
         (AdamConfig(name="adam", lr=0.2, betas=(0.5, 0.6)), optim.Adam, {"lr": 0.2, "betas": (0.5, 0.6)}),
         (AdamWConfig(lr=0.1, betas=(0.7, 0.8)), optim.AdamW, {"lr": 0.1, "betas": (0.7, 0.8)}),

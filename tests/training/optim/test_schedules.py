@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detseg.config.schema.experiment import CosineConfig, InverseTimeConfig, OneCycleConfig, ScheduleConfig, StepConfig
-from detseg.training.optim.schedules import build_schedule
+from detseg.training.optim.optimizers import build_schedule
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from detseg.training.optim.schedules import build_schedule
         # Half an epoch of four steps is two steps.
         (CosineConfig(warmup_epochs=0.5), 100, 4, {0: 1 / 3, 1: 2 / 3, 2: 1.0}),
         (StepConfig(name="step", warmup_epochs=0), 10, 1, {0: 1.0, 6: 1.0, 7: 0.1, 8: 0.1, 9: 0.01}),
-        # Milestones are shares of the whole training, with or without a warm-up.
+        # Milestones are fractions of the whole training, with or without a warm-up.
         (
             StepConfig(name="step", warmup_epochs=4, milestones=(0.5,), gamma=0.25),
             10,
@@ -44,15 +44,15 @@ def test_a_warm_up_longer_than_half_of_the_training_is_cut_to_it() -> None:
     assert [schedule(step) for step in range(5)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        CosineConfig(),
-        StepConfig(name="step"),
-        InverseTimeConfig(name="inverse_time"),
-        OneCycleConfig(name="one_cycle"),
-    ],
-)
+KINDS = [
+    CosineConfig(),
+    StepConfig(name="step"),
+    InverseTimeConfig(name="inverse_time"),
+    OneCycleConfig(name="one_cycle"),
+]
+
+
+@pytest.mark.parametrize("config", KINDS)
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 500])
 def test_the_factor_stays_above_zero_and_up_to_one(config: ScheduleConfig, total: int) -> None:
     schedule = build_schedule(config, total, total / 2)

@@ -34,23 +34,16 @@ def test_a_new_run_is_named_after_its_config_and_numbered() -> None:
     assert new_run(None, CONFIG) == Path("runs/yolo_x-12")
 
 
-def test_a_named_run_directory_must_not_hold_a_run() -> None:
+def test_a_folder_holds_one_run() -> None:
     Path("mine").mkdir()
     assert new_run(Path("mine"), CONFIG) == Path("mine")
-    make_run("mine")
-    with pytest.raises(ConfigError) as caught:
-        new_run(Path("mine"), CONFIG)
-    assert str(caught.value) == ("run_dir: mine holds a run already; choose another folder, or resume with --resume")
-
-
-def test_of_two_runs_that_begin_at_once_one_gets_the_folder() -> None:
     claim(Path("mine"))
-    with pytest.raises(ConfigError) as caught:
+    without = "belongs to a run without a checkpoint yet, running or broken off; choose another folder, or delete it"
+    with pytest.raises(ConfigError, match=f"^run_dir: mine {without}$"):  # of two that begin at once
         claim(Path("mine"))
-    assert str(caught.value) == (
-        "run_dir: mine belongs to a run without a checkpoint yet, running or broken off; choose another folder, or "
-        "delete it"
-    )
+    (Path("mine") / "checkpoints" / "last.ckpt").write_text("")
+    with pytest.raises(ConfigError, match=r"^run_dir: mine holds a run already; choose another folder, or resume with"):
+        new_run(Path("mine"), CONFIG)
 
 
 def test_a_checkpoint_does_not_go_on_in_the_folder_of_another_run() -> None:
@@ -61,31 +54,21 @@ def test_a_checkpoint_does_not_go_on_in_the_folder_of_another_run() -> None:
     assert resumed_run(Path("mine"), CONFIG, str(checkpoint)) == (Path("mine"), checkpoint)
 
 
-def test_resume_takes_the_latest_run_of_the_config() -> None:
+def test_resume_takes_the_latest_run_of_the_config_or_the_named_folder_or_checkpoint() -> None:
     make_run("runs/yolo_x")
-    latest = make_run("runs/yolo_x-10")
+    latest, checkpoint = make_run("runs/yolo_x-10"), make_run("mine")
     make_run("runs/yolo_x-9")
     assert resumed_run(None, CONFIG, "last") == (Path("runs/yolo_x-10"), latest)
-
-
-def test_resume_takes_the_named_folder_or_checkpoint() -> None:
-    checkpoint = make_run("mine")
     assert resumed_run(Path("mine"), CONFIG, "last") == (Path("mine"), checkpoint)
     assert resumed_run(None, CONFIG, "mine/checkpoints/last.ckpt") == (Path("mine").resolve(), checkpoint)
     assert resumed_run(Path("other"), CONFIG, "mine/checkpoints/last.ckpt") == (Path("other"), checkpoint)
 
 
-@pytest.mark.parametrize(
-    ("resume", "message"),
-    [
-        ("last", "runs/yolo_x/checkpoints/last.ckpt: no such checkpoint to go on from; name one: --resume=CKPT"),
-        ("a.ckpt", "a.ckpt: no such checkpoint file"),
-    ],
-)
-def test_resume_without_a_run_is_one_line(resume: str, message: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        resumed_run(None, CONFIG, resume)
-    assert str(caught.value) == message
+def test_resume_without_a_run_is_one_line() -> None:
+    last = r"runs/yolo_x/checkpoints/last\.ckpt: no such checkpoint to resume from; name one: --resume=CKPT"
+    for resume, message in (("last", last), ("a.ckpt", r"a\.ckpt: no such checkpoint file")):
+        with pytest.raises(CheckpointError, match=f"^{message}$"):
+            resumed_run(None, CONFIG, resume)
 
 
 def test_a_run_that_was_moved_is_not_split_by_its_own_settings() -> None:

@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from torch import nn
 
 from detseg.config.load import load_config
 from detseg.data.shapes import write_shapes
 from detseg.errors import ConfigError
+from detseg.structures import ClassTable
 from detseg.training.run import train
+from detseg.training.setup.build import build_task
 from detseg.training.setup.trainer import Precision, build_trainer, resolve_precision
-from tests.tiny import TinyRun, tiny_config, write_colors
+from tests.tiny import CLASSES, TinyRun, tiny_config, write_colors
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -114,6 +117,7 @@ def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
         (("trainer.strategy=dpp",), r"strategy=dpp: .*invalid strategy"),
         (("trainer.accelerator=gpu", "trainer.devices=7"), r"accelerator=gpu, devices=7, .*: \S+"),
         (("trainer.accelerator=mps",), r"accelerator=mps, .*: \S+"),
+        (("trainer.strategy=fsdp",), r"strategy=fsdp: .*\S+"),
     ],
 )
 def test_what_lightning_refuses_is_one_line(
@@ -144,3 +148,20 @@ def test_bfloat16_is_taken_where_it_is_native(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: "cuda" in native)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(native, True), raising=False)
     assert resolve_precision(precision, device) == expected
+
+
+def test_synchronised_normalisation_is_the_same_network_and_needs_a_gpu(tiny_run: TinyRun, tmp_path: Path) -> None:
+    name = ("model.backbone.name=mobilenetv3_small_050", *(f"model.backbone.{key}=null" for key in ("width", "depth")))
+    config = tiny_config(tiny_run.config_path, tmp_path, "trainer.sync_batchnorm=true", *name)
+    with pytest.raises(ConfigError, match=r"^trainer\.sync_batchnorm: torch synchronises batch normalisation on GPUs"):
+        build_trainer(config, tmp_path, "val/AP")
+    plain = tiny_config(tiny_run.config_path, tmp_path, *name)
+    tasks = [build_task(each, ClassTable(CLASSES), load_pretrained=False).eval() for each in (plain, config)]
+    tasks[1].load_state_dict(tasks[0].state_dict())  # a checkpoint fits either
+    norms = [m for m in tasks[1].model.modules() if isinstance(m, nn.BatchNorm2d | nn.SyncBatchNorm)]
+    assert norms
+    assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        expected, found = (task.model.backbone(images) for task in tasks)
+    assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))

@@ -1,4 +1,4 @@
-"""Random generators of a process: their state as plain data and tensors, and the seed of a batch.
+"""Random generators of a process: their seed, that of a batch, and their state as plain data and tensors.
 
 Nothing of ours draws from numpy's or Python's global generator; a user's model, transform or callback may.
 """
@@ -10,6 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+
+
+def seed_generators(seed: int) -> None:
+    """Seed torch's, NumPy's and Python's global generators; unlike Lightning's function, it leaves the environment."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  # the global one is meant
+    torch.manual_seed(seed)
 
 
 def random_state() -> dict[str, Any]:
@@ -35,6 +42,5 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def seed_batch(seed: int, epoch: int, batch: int, rank: int) -> None:
-    """Seed torch by a batch's place in the run, so that a resumed run and a diagnosis draw what the step drew; epoch,
-    batch within it, and number of the process from 0."""
+    """Seed torch by a batch's place in the run (all from 0), so that a resumed run or a diagnosis draws the same."""
     torch.manual_seed(int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1, np.uint64)[0]))

@@ -1,4 +1,5 @@
-"""Diagnoses a step whose loss or gradient is not finite, in the process in which it happened.
+"""Steps that are not finite: a loss or gradient that is NaN or infinite reaches neither weights nor checkpoint, and is
+diagnosed in the process in which it happened.
 
 Batch, weights, buffers and seed are at hand there: each sample is run alone, to name those at fault and their loss
 terms. What was found is written as ``diagnosis.json`` (plain data) beside the images of these samples.
@@ -7,34 +8,39 @@ terms. What was found is written as ``diagnosis.json`` (plain data) beside the i
 from __future__ import annotations
 
 import json
+import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from detseg.draw import write_image
 from detseg.errors import DataError, DetsegError
 from detseg.messages import listed, one_line, printable
 from detseg.ops.processes import counts_of_this_process
 from detseg.structures import Batch, UInt8Array
-from detseg.training.distributed.processes import Processes
-from detseg.training.nan.seeding import random_state, restore_random_state
+from detseg.training.distributed import Processes
 from detseg.training.optim.freezing import NORMALIZATION
+from detseg.training.seeding import random_state, restore_random_state
 
-_MAX_IMAGES = 8
-_MAX_PARAMETERS = 10
+logger = logging.getLogger("detseg")
+
+_KEPT_NORMS, _MAX_IMAGES, _MAX_PARAMETERS = 50, 8, 10
+_ADVICE = "lower optimizer.lr, or set trainer.precision=float32"
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """A batch on the device, its ``number`` within the epoch from 0, and its detached loss terms with their sum
-    ``loss``."""
+    """A batch on the device, its number in the epoch from 0, and its detached loss terms with their sum ``loss``."""
 
     number: int
     batch: Batch
@@ -54,7 +60,6 @@ class StepContext:
         draw: the image of a batch of one sample as the network sees it, with its targets.
         path: where the image of a sample lies, by its position in the data set; None: the data set does not know.
         run_dir: where the diagnosis is written; None: nothing is written.
-        has_whole_gradients: whether each process has the whole gradient, unscaled; false with FSDP.
         run: precision, device, seed and settings, for ``diagnosis.json``.
     """
 
@@ -67,12 +72,98 @@ class StepContext:
     draw: Callable[[Batch], UInt8Array]
     path: Callable[[int], str | None]
     run_dir: Path | None
-    has_whole_gradients: bool
     run: Mapping[str, Any]
 
 
+class StepGuard:
+    """Decides, once per step, whether it is made.
+
+    Args:
+        on_nan: stop the run, or skip the step, where a loss or the gradient is not finite.
+        max_steps: most steps of a run that are skipped; ``num_skipped`` were.
+    """
+
+    def __init__(self, on_nan: Literal["stop", "skip"] = "stop", max_steps: int = 10) -> None:
+        self.on_nan, self.max_steps = on_nan, max_steps
+        self.num_skipped = 0
+        self._norms: deque[float] = deque(maxlen=_KEPT_NORMS)  # of gradients of this process, before clipping
+
+    def begin_epoch(self, model: nn.Module) -> None:
+        """Copy the model's buffers, which every forward pass changes."""
+        self._buffers = _Buffers(model.buffers())
+
+    def check(self, step: StepContext, optimizer: torch.optim.Optimizer) -> bool:
+        """Whether the step is made, by its losses and the optimiser's gradients, complete and not clipped yet. All
+        processes decide alike. Where it is skipped, buffers are restored, and gradients dropped, so that the
+        optimiser changes nothing, neither by momentum nor by decay.
+
+        Raises:
+            DetsegError: a loss or the gradient is not finite, and the step is not to be skipped.
+        """
+        losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], optimizer)
+        self._norms.append(norm)
+        if losses_are_finite and math.isfinite(norm):
+            self._buffers.update()
+            return True
+        skip = self.on_nan == "skip" and self.num_skipped < self.max_steps
+        is_first_or_last = not skip or self.num_skipped == 0
+        line = _diagnose(step, self._buffers.restore, list(self._norms), run_samples=is_first_or_last)
+        where = f"epoch {step.epoch}, step {step.number}"
+        if not skip:
+            over = f"{self.num_skipped} steps of the run were skipped already (trainer.max_nan_steps); "
+            raise DetsegError(f"{where}: {line}; {over if self.num_skipped else ''}if no sample is at fault, {_ADVICE}")
+        self.num_skipped += 1
+        logger.warning(f"{where}: skipped ({self.num_skipped} of at most {self.max_steps}): {line}")
+        optimizer.zero_grad(set_to_none=True)
+        return False
+
+
+class _Buffers:
+    """A copy of buffers (statistics of batch norm), by which a forward pass is undone."""
+
+    def __init__(self, buffers: Iterable[Tensor]) -> None:
+        self._groups: dict[torch.dtype, list[Tensor]] = {}  # joined, so that a GPU makes one copy of each
+        for buffer in buffers:
+            self._groups.setdefault(buffer.dtype, []).append(buffer)
+        self.update()
+
+    def update(self) -> None:
+        self._copies = {key: torch.cat([b.detach().flatten() for b in group]) for key, group in self._groups.items()}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for key, group in self._groups.items():
+            parts: Sequence[Tensor] = torch.split(self._copies[key], [b.numel() for b in group])
+            for buffer, part in zip(group, parts, strict=True):
+                buffer.copy_(part.view_as(buffer))
+
+
+def check_weights(model: nn.Module, processes: Processes, where: str) -> None:
+    """Raise a DetsegError, which begins with ``where``, if a weight is NaN or infinite, as a step with a finite
+    gradient may have made it; all processes must call it."""
+    named = dict(model.named_parameters())
+    finite = torch.stack([weight.detach().isfinite().all() for weight in named.values()]).tolist() if named else []
+    if processes.any(not all(finite)):
+        bad = [name for name, is_finite in zip(named, finite, strict=True) if not is_finite]
+        which = f" ({bad[0]}{f' and {len(bad) - 1} more' if len(bad) > 1 else ''})" if bad else ""
+        raise DetsegError(f"{where}: a weight is not finite any more{which}; {_ADVICE}")
+
+
+def _read(losses: list[Tensor], optimizer: torch.optim.Optimizer) -> tuple[bool, float]:
+    """Whether the losses of all processes are finite, and the norm of the gradient."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    # The sum of a batch's terms is finite only if all are.
+    bad = (~torch.stack(losses).isfinite()).any().float()
+    if dist.is_available() and dist.is_initialized():
+        # The gradient is the mean over the processes, but a term may be NaN without one.
+        dist.all_reduce(bad)
+    # Of all in a step, this alone waits for a GPU.
+    is_bad, norm = torch.stack([bad, get_total_norm(gradients).to(bad)]).tolist()
+    return not is_bad, norm
+
+
 @dataclass(frozen=True)
-class SampleResult:
+class _SampleResult:
     """What the sample at position ``index`` of the data set gave alone; ``at_fault`` are its terms that are not finite,
     or where all are, those whose gradient is not."""
 
@@ -84,21 +175,16 @@ class SampleResult:
     image: UInt8Array | None
 
 
-def diagnose(step: StepContext, restore: Callable[[], None], last_norms: list[float], run_samples: bool) -> str:
-    """Find the samples at fault and write what was found; all processes must call it.
-
-    Args:
-        step: the step.
-        restore: gives the model's buffers the values from before the step; they have them afterwards, too.
-        last_norms: of the gradients of the last steps.
-        run_samples: whether to run each sample alone; else only the numbers of the step are written.
+def _diagnose(step: StepContext, restore: Callable[[], None], last_norms: list[float], run_samples: bool) -> str:
+    """Find the samples at fault, by running each alone if ``run_samples``, and write what was found; all processes must
+    call it. ``restore`` gives the model's buffers the values from before the step; they have them afterwards, too.
 
     Returns:
         One line, the same in all processes: that of the first that has found a sample, else of the first whose loss is
         not finite.
     """
     processes, results, failure = step.processes, None, ""
-    if run_samples and step.has_whole_gradients:
+    if run_samples:
         try:
             results = _run_samples(step, restore)
         except Exception as error:  # it must not hide what it was to explain, nor leave other processes waiting
@@ -108,12 +194,12 @@ def diagnose(step: StepContext, restore: Callable[[], None], last_norms: list[fl
     own = any(not math.isfinite(float(batch.terms["loss"])) for batch in step.batches)
     speaker = int(np.argmax(processes.total(np.eye(processes.world_size)[processes.rank] * (2 * found + own))))
     line = _report(step, results, failure, last_norms) if processes.rank == speaker else ""
-    lines = processes.gather({"line": np.frombuffer(line.encode(errors="backslashreplace"), dtype=np.uint8)})
-    return processes.from_first(lines[speaker] if lines else {})["line"].tobytes().decode()
+    lines = processes.gather({"line": np.array(line)})
+    return str(processes.from_first(lines[speaker] if lines else {})["line"])
 
 
 @torch.enable_grad()
-def _run_samples(step: StepContext, restore: Callable[[], None]) -> list[SampleResult]:
+def _run_samples(step: StepContext, restore: Callable[[], None]) -> list[_SampleResult]:
     """Each sample alone, normalised by its own statistics, or by the running ones where it is too small."""
     modes = [(module, module.training) for module in step.model.modules()]
     generators = random_state()
@@ -129,7 +215,7 @@ def _run_samples(step: StepContext, restore: Callable[[], None]) -> list[SampleR
             module.training = mode
 
 
-def _run_sample(step: StepContext, seen: StepBatch, i: int, restore: Callable[[], None]) -> SampleResult:
+def _run_sample(step: StepContext, seen: StepBatch, i: int, restore: Callable[[], None]) -> _SampleResult:
     batch = seen.batch
     one = replace(
         batch,
@@ -153,7 +239,7 @@ def _run_sample(step: StepContext, seen: StepBatch, i: int, restore: Callable[[]
         parts = [name for name, term in terms.items() if not _has_finite_gradient(term, step.model)]
         at_fault = parts[1:] or parts  # the first is the sum
     index = batch.indices[i]
-    return SampleResult(seen.number, index, step.path(index), numbers, at_fault, step.draw(one) if at_fault else None)
+    return _SampleResult(seen.number, index, step.path(index), numbers, at_fault, step.draw(one) if at_fault else None)
 
 
 def _has_finite_gradient(term: Tensor, model: nn.Module) -> bool:
@@ -164,13 +250,13 @@ def _has_finite_gradient(term: Tensor, model: nn.Module) -> bool:
     return all(bool(gradient.isfinite().all()) for gradient in gradients if gradient is not None)
 
 
-def _report(step: StepContext, results: list[SampleResult] | None, failure: str, last_norms: list[float]) -> str:
+def _report(step: StepContext, results: list[_SampleResult] | None, failure: str, last_norms: list[float]) -> str:
     """Write the diagnosis; returns the line that says what is in it."""
     numbers = [_floats(seen.terms) for seen in step.batches]
     worst = next((terms for terms in numbers if _not_finite(terms)), numbers[0])
     kind = "loss" if _not_finite(worst) else "gradient"
     verdict = failure + _verdict(step, results)
-    norms = _gradient_norms(step.model) if step.has_whole_gradients else []
+    norms = _gradient_norms(step.model)
     terms = sorted((name for name in worst if name != "loss"), key=lambda name: math.isfinite(worst[name]))
     shown = ", ".join(f"{name} {worst[name]:.4g}" for name in terms)
     line = f"the {kind} is not finite ({shown}); {verdict}; {_gradient(norms)}"
@@ -196,7 +282,9 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
     try:
         shutil.rmtree(folder, ignore_errors=True)  # of the same step, from before the run was resumed
         folder.mkdir(parents=True)
-        (folder / "diagnosis.json").write_text(json.dumps(_plain(content), indent=1, allow_nan=False), encoding="utf-8")
+        # JSON has no NaN and no infinity: they are written as text.
+        plain = json.loads(json.dumps(content), parse_constant=lambda name: str(float(name)))
+        (folder / "diagnosis.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
         images = [(result, result.image) for result in results or [] if result.image is not None]
         for result, image in images[:_MAX_IMAGES]:
             write_image(folder / f"batch{result.batch:05d}_sample{result.index:07d}.png", image)
@@ -205,7 +293,7 @@ def _report(step: StepContext, results: list[SampleResult] | None, failure: str,
     return f"{line}; details in {folder}"
 
 
-def _verdict(step: StepContext, results: list[SampleResult] | None) -> str:
+def _verdict(step: StepContext, results: list[_SampleResult] | None) -> str:
     bad = [name for name, weight in step.model.named_parameters() if not bool(weight.detach().isfinite().all())]
     if bad:
         return f"{len(bad)} weights were not finite before the step, first {bad[0]}: no sample is at fault"
@@ -229,8 +317,6 @@ def _gradient_norms(model: nn.Module) -> list[tuple[str, float]]:
 
 
 def _gradient(norms: list[tuple[str, float]]) -> str:
-    if not norms:
-        return "no gradient was looked at"
     num_bad = sum(not math.isfinite(norm) for _, norm in norms)
     name, norm = norms[0]
     if num_bad:
@@ -249,7 +335,7 @@ def _not_finite(terms: Mapping[str, float]) -> list[str]:
     return [name for name in names if name != "loss"] or names
 
 
-def _faults(result: SampleResult) -> str:
+def _faults(result: _SampleResult) -> str:
     if _not_finite(result.terms):
         return ", ".join(f"{name} {result.terms[name]:.4g}" for name in result.at_fault)
     return f"gradient of {', '.join(result.at_fault)}"
@@ -257,12 +343,3 @@ def _faults(result: SampleResult) -> str:
 
 def _named(index: int, path: str | None) -> str:
     return str(index) if path is None else f"{index} ({printable(Path(path).name)})"
-
-
-def _plain(value: Any) -> Any:
-    """The value with NaN and infinity, which JSON does not have, as text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

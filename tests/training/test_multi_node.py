@@ -10,17 +10,18 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from detseg.checkpoint import LAST
-from detseg.evaluation.evaluate import evaluate_checkpoint
-from detseg.training.distributed.strategy import slurm_environment
+from detseg.evaluation import evaluate_checkpoint
+from detseg.training.distributed import slurm_environment
 from detseg.training.run import train
 from tests.forked import run_together
 from tests.tiny import TinyRun, tiny_config, write_colors, write_config
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = ("data.batch_size=1", "trainer.max_epochs=1", "trainer.validate_every=1", "trainer.ema_decay=0")
 
 
@@ -56,15 +57,9 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     nodes = [
-        subprocess.Popen(
-            on_this_machine(command, port, config, folder / "run"),
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        subprocess.Popen(on_this_machine(command, port, config, folder / "run"), cwd=ROOT, env=environment, **options)
         for command in commands_of_the_page()
     ]
     try:
@@ -96,16 +91,9 @@ def run_as_a_task_of_slurm(config_path: Path, run_dir: Path, epochs: int) -> Non
     """What the page's ``srun`` starts, in the environment that it gives."""
     rank = os.environ.pop("RANK")
     del os.environ["LOCAL_RANK"]
-    os.environ |= {
-        "SLURM_JOB_ID": "4711",
-        "SLURM_JOB_NAME": "tiny",
-        "SLURM_NTASKS": "2",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_PROCID": rank,
-        "SLURM_LOCALID": rank,
-        "SLURM_NODEID": "0",
-        "SLURM_NODELIST": "localhost",
-    }
+    numbers = {"JOB_ID": "4711", "NTASKS": "2", "NTASKS_PER_NODE": "2", "PROCID": rank, "LOCALID": rank, "NODEID": "0"}
+    slurm = numbers | {"JOB_NAME": "tiny", "NODELIST": "localhost"}
+    os.environ |= {f"SLURM_{name}": value for name, value in slurm.items()}
     settings = ("trainer.devices=2", *TINY, f"trainer.max_epochs={epochs}")
     train(tiny_config(config_path, run_dir, *settings), config_path, "auto")
 

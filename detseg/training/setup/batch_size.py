@@ -34,29 +34,24 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-REFERENCE_BATCH = 16
+_REFERENCE = 16
 """The batch that ``optimizer.lr`` is for where the batch is to be found: the default of ``data.batch_size``."""
-
-LARGEST = 1024
+_LARGEST = 1024
 """Larger batches are not tried."""
-
-USABLE = 0.85
+_USABLE = 0.85
 """Fraction of a GPU's free memory that a batch may take: its allocator cannot use the rest in one piece."""
 
 
 def with_batch_size(
-    config: ExperimentConfig,
-    train_set: EvalSource,
-    checkpoint: Path | None,
-    device: torch.device | None = None,
+    config: ExperimentConfig, train_set: EvalSource, checkpoint: Path | None, device: torch.device | None = None
 ) -> ExperimentConfig:
-    """The settings with numbers for ``data.batch_size: auto`` and the ``optimizer.lr`` that goes with it; weights and
-    random generators of the training are not touched.
+    """The settings, ``data.batch_size: auto`` replaced by a number, and ``optimizer.lr`` by that which goes with it;
+    weights and random generators of the training are not touched.
 
     Args:
-        config: the settings; returned as they are where they give a number.
+        config: the settings.
         train_set: its fullest image counts.
-        checkpoint: that of the run that is resumed; its batch is taken, and nothing is tried.
+        checkpoint: of the run that is resumed; its batch is taken, and nothing is tried.
         device: where batches are tried; None: the GPU of the run.
 
     Raises:
@@ -78,7 +73,7 @@ def with_batch_size(
             )
         why = f"the largest that fits on {device} with images of {worst}"
     rate = scaled_rate(config.optimizer, num_images)
-    ratio = f"{num_images}/{REFERENCE_BATCH}"
+    ratio = f"{num_images}/{_REFERENCE}"
     factor = ratio if isinstance(config.optimizer, SgdConfig) else f"sqrt({ratio})"
     logger.info(f"data.batch_size={num_images}: {why}; optimizer.lr={rate:g} ({config.optimizer.lr:g} x {factor})")
     data = config.data.model_copy(update={"batch_size": num_images})
@@ -87,13 +82,12 @@ def with_batch_size(
 
 
 def gpu_of_run(config: ExperimentConfig) -> torch.device:
-    """The CUDA device that the training computes on; ConfigError: there is none, or there are several, which would have
-    to find the same number."""
+    """The CUDA device that the training computes on; ConfigError: there is none, or several, which had to agree."""
     settings = config.trainer
     if settings.accelerator not in ("auto", "gpu") or not torch.cuda.is_available():
         raise ConfigError(
             "data.batch_size: auto is found on a CUDA GPU only, and this run has none; give a number, e.g. "
-            f"data.batch_size={REFERENCE_BATCH}"
+            f"data.batch_size={_REFERENCE}"
         )
     num_devices = torch.cuda.device_count() if settings.devices == "auto" else settings.devices
     if num_devices * settings.num_nodes > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1:
@@ -128,9 +122,8 @@ def scaled_rate(optimizer: OptimizerConfig, num_images: int) -> float:
     SGD: in proportion to the batch (Goyal et al. 2017, section 2.1). Adam, AdamW, RMSprop: to its square root
     (Krizhevsky 2014, section 5; Malladi et al. 2022, definition 4.1).
     """
-    ratio = num_images / REFERENCE_BATCH
-    factor = ratio if isinstance(optimizer, SgdConfig) else math.sqrt(ratio)
-    return float(f"{optimizer.lr * factor:.4g}")
+    ratio = num_images / _REFERENCE
+    return float(f"{optimizer.lr * (ratio if isinstance(optimizer, SgdConfig) else math.sqrt(ratio)):.4g}")
 
 
 @dataclass(frozen=True)
@@ -185,12 +178,12 @@ class WorstImage:
 
 
 class Trial:
-    """A training of nothing but worst-case batches; the limit of memory is that of a GPU."""
+    """A training of nothing but worst-case batches."""
 
     def __init__(self, task: Task, config: ExperimentConfig, worst: WorstImage, device: torch.device) -> None:
         self.task, self.config, self.worst, self.device = task, config, worst, device
         self.on_gpu = device.type == "cuda"
-        self.room = USABLE * torch.cuda.mem_get_info(device)[0] if self.on_gpu else math.inf
+        self.room = _USABLE * torch.cuda.mem_get_info(device)[0] if self.on_gpu else math.inf
         self.bfloat16 = resolve_precision(config.trainer.precision, device.type) == "bfloat16"
         if task.frozen is not None:  # what trains later takes memory later
             task.frozen.release(config.trainer.max_epochs)
@@ -216,7 +209,7 @@ class Trial:
         return fits
 
     def _run(self, num_images: int) -> None:
-        """Two training steps, since gradients and the optimiser's state are there after the first, and a validation."""
+        # Two steps, since gradients and the optimiser's state are there after the first, and a validation.
         batch = self.worst.batch(num_images, self.config, len(self.task.classes)).to(self.device)
         self.task.train()
         for _ in range(2):
@@ -239,7 +232,7 @@ def _largest(config: ExperimentConfig, train_set: EvalSource, worst: WorstImage,
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         task = build_task(config, train_set.classes, load_pretrained=False)
         trial = Trial(task, config, worst, device)
-        largest = largest_batch(trial.fits, min(len(train_set), LARGEST))
+        largest = largest_batch(trial.fits, min(len(train_set), _LARGEST))
     del task, trial
     gc.collect()  # what was trained is gone from the GPU before the training begins
     return largest

@@ -16,7 +16,7 @@ from detseg.data.build import open_split
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, DataError
-from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+from detseg.evaluation import evaluate_checkpoint, evaluation_config
 from detseg.factory import load_model
 from detseg.metrics.detection_result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
@@ -34,10 +34,6 @@ def evaluate(run: TinyRun, *overrides: str, split: Any = "val", coco_dir: Path |
     trained = read_model_checkpoint(run.best)
     config = evaluation_config(trained.config, str(run.best), overrides)
     return evaluate_checkpoint(run.best, split, config, "cpu", coco_dir)
-
-
-def numbers(result: DetectionResult) -> dict[str, Any]:
-    return result.to_dict()
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +64,18 @@ def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
     assert sum(entry["iscrowd"] for entry in truth["annotations"]) == 2
     entries = [entry for image_id, found in predicted.items() for entry in found.to_coco(image_id)]
     stats = plain_cocoeval(truth, json.loads(json.dumps(entries))).stats
-    expected = [-1.0 if value is None else value for value in numbers(result)["coco"].values()]
+    expected = [-1.0 if value is None else value for value in result.to_dict()["coco"].values()]
     assert stats.tolist() == expected
     assert stats[0] >= WORTH_COMPARING
 
 
-def test_the_predictor_finds_exactly_what_evaluation_finds(
-    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
+def test_the_predictor_finds_exactly_what_evaluation_finds_and_leaves(
+    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    evaluate(tiny_run, "data.batch_size=1", coco_dir=tmp_path)
-    entries = json.loads((tmp_path / "detections.json").read_text())
+    result = evaluate(tiny_run, "data.batch_size=1", coco_dir=tmp_path)
+    assert f"AP          {result.coco['AP']:.3f}" in capsys.readouterr().out
+    truth, entries = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("ground_truth", "detections"))
+    assert plain_cocoeval(truth, entries).stats[0] == result.coco["AP"]  # the files hold the printed number
     assert entries == [entry for image_id, found in predicted.items() for entry in found.to_coco(image_id)]
     assert len(entries) > 9
 
@@ -103,34 +101,19 @@ def test_neighbours_in_a_batch_change_no_more_than_rounding(
 def test_batches_and_workers_do_not_change_the_numbers(
     overrides: tuple[str, ...], tiny_run: TinyRun, result: DetectionResult
 ) -> None:
-    assert numbers(evaluate(tiny_run, *overrides))["coco"] == numbers(result)["coco"]
+    assert evaluate(tiny_run, *overrides).to_dict()["coco"] == result.to_dict()["coco"]
 
 
-def test_the_coco_files_hold_the_printed_numbers(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    result = evaluate(tiny_run, coco_dir=tmp_path / "coco")
-    assert f"AP          {result.coco['AP']:.3f}" in capsys.readouterr().out
-    files = (json.loads((tmp_path / "coco" / f"{name}.json").read_text()) for name in ("ground_truth", "detections"))
-    stats = plain_cocoeval(*files).stats
-    assert stats[:3].tolist() == [result.coco[name] for name in ("AP", "AP50", "AP75")]
-
-
-def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun) -> None:
+def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun, tmp_path: Path) -> None:
     result = evaluate(tiny_run)
     report = json.loads((tiny_run.run_dir / "evaluation_val.json").read_text())
     assert report.pop("checkpoint") == "best.ckpt"
     assert report.pop("split") == "val"
     assert report.pop("settings")["data"]["root"].endswith("colors")
-    assert report == json.loads(json.dumps(numbers(result)))
-
-
-def test_the_report_of_a_checkpoint_taken_out_of_its_run_lies_beside_it(tiny_run: TinyRun, tmp_path: Path) -> None:
-    copy = tmp_path / "taken" / "model.ckpt"
-    copy.parent.mkdir()
-    shutil.copy(tiny_run.best, copy)
-    evaluate_checkpoint(copy, "val", None, "cpu")
-    assert (tmp_path / "taken" / "evaluation_val_model.json").is_file()
+    assert report == json.loads(json.dumps(result.to_dict()))
+    shutil.copy(tiny_run.best, tmp_path / "model.ckpt")
+    evaluate_checkpoint(tmp_path / "model.ckpt", "val", None, "cpu")
+    assert (tmp_path / "evaluation_val_model.json").is_file()  # beside a checkpoint that was taken out of its run
 
 
 def test_other_splits(tiny_run: TinyRun) -> None:
@@ -147,7 +130,7 @@ def test_data_of_another_layout_with_the_same_classes(
     overrides = ("data.name=coco", f"data.root={tiny_run.data_root}", "data.val_images=.")
     as_coco = evaluate(tiny_run, *overrides, f"data.val_annotations={tmp_path / 'val.json'}")
     # Without the corners' detour through VOC's 1-based integers nothing changes; difficult objects come as crowd.
-    assert numbers(as_coco)["coco"] == numbers(result)["coco"]
+    assert as_coco.to_dict()["coco"] == result.to_dict()["coco"]
     with pytest.raises(DataError, match=r"^data\.test_images, data\.test_annotations: not set, so there is no test"):
         evaluate(tiny_run, *overrides, split="test")
 

@@ -29,7 +29,7 @@ from detseg.metrics.interface import Result
 from detseg.models.fuse import fuse
 from detseg.ops.letterbox import to_float
 from detseg.predict import find_device
-from detseg.structures import Batch, ClassTable, DetectorOutput
+from detseg.structures import Batch, ClassTable
 from detseg.tasks import AnyDataset, kind_of
 
 logger = logging.getLogger("detseg")
@@ -89,7 +89,7 @@ def evaluate_checkpoint(
     Args:
         checkpoint, device: as in ``evaluate``.
         split: which images.
-        config: settings of data and evaluation; None: those that the model was trained with.
+        config: settings of data and evaluation; None: those of the training.
         coco_dir: where to leave ``ground_truth.json`` and ``detections.json`` in COCO's form (detectors only), and of a
             model of masks ``detections_masks.json``, the same without boxes, to score as ``segm``; None: nowhere.
 
@@ -113,7 +113,7 @@ def evaluate_checkpoint(
     report = _write_report(result, checkpoint, split, config)
     logger.info(rendered(result.table()))
     for line in result.explain():
-        logger.info(line)
+        logger.warning(line)
     logger.info(f"written: {report}")
     if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
@@ -127,20 +127,21 @@ def _score(
     config: ExperimentConfig,
     classes: ClassTable,
     device: torch.device,
-    entries: list[dict[str, object]] | None = None,
+    entries: list[dict[str, object]] | None = None,  # gets the detections in COCO's form
 ) -> Result:
-    """The result of a model on a data set; ``entries`` gets the detections in COCO's form."""
     evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
     with MemoryErrors(EVALUATION_ADVICE) as errors:
         for batch, found in predictions(model, dataset, config, device, errors):
             evaluator.update_batch(batch, found)
             if entries is not None:
-                entries += _coco_entries(batch, found, classes)
+                for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
+                    there = detections.cpu()
+                    columns = (there.boxes.numpy(), there.labels.numpy(), there.scores.numpy())
+                    entries += coco_results(image_id, *columns, there.masks, classes)
         return evaluator.compute()
 
 
 def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
-    """Leave truth and detections in COCO's form; returns the names of the files."""
     files = {"ground_truth.json": coco_ground_truth(dataset), **result_files(entries, masks)}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
@@ -149,7 +150,6 @@ def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str,
 
 
 def _write_report(result: Result, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
-    """Leave the numbers in the run directory, with what they were measured on and by; returns the file."""
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
     # Those of another checkpoint of the run must not pass for those of the best.
     suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
@@ -160,14 +160,9 @@ def _write_report(result: Result, checkpoint: Path, split: Split, config: Experi
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:
-    """The settings of a run with overrides of its data and evaluation sections; nothing is downloaded that these do not
-    ask for.
-
-    Args:
-        trained: the settings as plain data, as they are in the checkpoint.
-        where: what an error begins with.
-        overrides: of ``data`` and ``evaluation``; where ``data.name=...`` is not the layout of the run, only what every
-            layout has (image size, batch size, ...) is kept of the run's data section.
+    """The settings of a checkpoint with overrides of ``data`` and ``evaluation``; errors begin with ``where``. Nothing
+    is downloaded that these do not ask for. Where ``data.name=...`` is not the layout of the run, only what every
+    layout has (image size, batch size, ...) is kept of its data section.
 
     Raises:
         ConfigError: an override is wrong, or of another section.
@@ -183,12 +178,7 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Setting
 
 
 def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> AnyDataset:
-    """The split, labelled by the checkpoint's class table.
-
-    Raises:
-        CheckpointError: the data has classes of its own that are not the checkpoint's.
-        DataError: the data is missing or wrong.
-    """
+    """The split, labelled by the checkpoint's class table; CheckpointError: the data has other classes."""
     own = config.data.classes
     if own is not None and own != classes.names:
         raise CheckpointError(
@@ -203,36 +193,15 @@ def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, 
 
 @torch.no_grad()
 def predictions(
-    model: nn.Module,
-    dataset: EvalSource,
-    config: ExperimentConfig,
-    device: torch.device,
-    errors: MemoryErrors,
+    model: nn.Module, dataset: EvalSource, config: ExperimentConfig, device: torch.device, errors: MemoryErrors
 ) -> Iterator[tuple[Batch, Any]]:
-    """What the model finds in every image of ``dataset``, batch by batch; ``errors`` is told of each batch.
-
-    Yields:
-        Each batch with what ``model.predict`` returned for it.
-    """
+    """Each batch of ``dataset`` with what ``model.predict`` returned for it; ``errors`` is told of each batch."""
     predict: Any = fuse(model, device).predict  # of a Detector or a Segmenter
-    loader = eval_loader(
-        dataset,
-        input_hw=config.data.input_hw,
-        batch_size=config.data.num_images,
-        num_workers=min(config.data.num_workers, 2),
-    )
+    data = config.data
+    num_workers = min(data.num_workers, 2)
+    loader = eval_loader(dataset, input_hw=data.input_hw, batch_size=data.num_images, num_workers=num_workers)
     for number, batch in enumerate(track(loader, description="evaluating", transient=True, console=console), 1):
         errors.doing = f"batch {number} of the evaluation, {describe_batch(batch)}"
         batch = batch.to(device)
         yield batch, predict(to_float(batch.images))
         errors.doing = f"after batch {number} of the evaluation"
-
-
-def _coco_entries(batch: Batch, found: list[DetectorOutput], classes: ClassTable) -> list[dict[str, object]]:
-    """The detections of a batch as COCO result entries."""
-    entries: list[dict[str, object]] = []
-    for image_id, detections in zip(batch.image_ids, batch.to_original(found), strict=True):
-        found_there = detections.cpu()
-        columns = (found_there.boxes.numpy(), found_there.labels.numpy(), found_there.scores.numpy())
-        entries += coco_results(image_id, *columns, found_there.masks, classes)
-    return entries

@@ -1,7 +1,8 @@
-"""What the processes of a training tell each other besides gradients: small numbers and arrays, in host memory.
+"""Several processes that train one model: what they tell each other besides gradients, a validation that they share and
+SLURM.
 
-They have a gloo group of their own. A GPU's queue is not waited for, and NCCL's watchdog does not end a run whose first
-process scores a validation for long. Only tensors travel, no pickles.
+Messages are small numbers and arrays in host memory, in a gloo group of their own. A GPU's queue is not waited for, and
+NCCL's watchdog does not end a run whose first process scores a validation for long. Only tensors travel, no pickles.
 """
 
 from __future__ import annotations
@@ -16,8 +17,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.distributed as dist
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from torch import nn
 
 from detseg.errors import DetsegError, RunStoppedError
+from detseg.metrics.interface import Evaluator, Result
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -29,13 +34,8 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 class Processes:
-    """All processes of a run; every method is called by all of them, in the same order.
-
-    To be made once the process group of the run is there (Lightning: from ``on_fit_start`` on).
-
-    Attributes:
-        rank: number of this process.
-        world_size: number of processes.
+    """All processes of a run: this one is number ``rank`` of ``world_size``. Every method is called by all of them, in
+    the same order. To be made once the process group is there (Lightning: from ``on_fit_start`` on).
     """
 
     def __init__(self) -> None:
@@ -122,3 +122,36 @@ def first_speaks(rank: int, world_size: int) -> Iterator[None]:
             "another process of this run has ended, and so does this one; its error is above, or it was killed, from "
             "outside or for lack of memory"
         ) from error
+
+
+@torch.no_grad()
+def take_buffers_of_first(module: nn.Module, processes: Processes) -> None:
+    """Give every process the floating buffers of the first one, whose checkpoint it is that is saved: the statistics
+    of batch normalisation are each process's own."""
+    if processes.world_size == 1:
+        return
+    buffers = {name: buffer for name, buffer in module.named_buffers() if buffer.is_floating_point()}
+    first = processes.from_first({name: buffer.float().cpu().numpy() for name, buffer in buffers.items()})
+    for name, buffer in buffers.items():
+        buffer.copy_(torch.from_numpy(first[name]))
+
+
+def score_together(evaluator: Evaluator, processes: Processes) -> tuple[Result | None, dict[str, float]]:
+    """What all processes have collected, scored by the first one: its result there (elsewhere None), and the headline
+    in all of them."""
+    if processes.world_size == 1:
+        result = evaluator.compute()
+        return result, result.headline
+    states = processes.gather(evaluator.state())
+    for state in states[1:]:
+        evaluator.merge(state)
+    own = evaluator.compute() if processes.rank == 0 else None
+    numbers = processes.from_first({} if own is None else {name: np.array(x) for name, x in own.headline.items()})
+    return own, {name: float(value) for name, value in numbers.items()}
+
+
+def slurm_environment() -> list[SLURMEnvironment]:
+    """SLURM's numbers of the processes, without Lightning's own saving and requeueing; nothing where SLURM has not
+    started this process, or has by way of torchrun, which knows better."""
+    by_slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()
+    return [SLURMEnvironment(auto_requeue=False)] if by_slurm else []

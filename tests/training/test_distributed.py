@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from detseg.errors import DetsegError, RunStoppedError
 from detseg.ops.processes import num_processes, shared_normaliser, total_over_processes
-from detseg.training.distributed.processes import Processes, first_speaks
-from detseg.training.distributed.validation import take_buffers_of_first
-from detseg.training.resume.position import LossMeans
+from detseg.training.distributed import Processes, first_speaks, take_buffers_of_first
+from detseg.training.resume import LossMeans
 from tests.forked import run_together
 
 

@@ -1,4 +1,4 @@
-"""Runs that are asked to stop: they finish their step and save."""
+"""Runs that end before their last epoch: they were asked to stop, finish their step and save; or stop improving."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from typing import Any, cast
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch import callbacks
 
 from detseg.errors import RunStoppedError
 from detseg.training.callbacks.checkpoints import BestAndLast
@@ -34,16 +34,13 @@ class StopRequest:
         """Called behind the last step, however it ended."""
 
 
-class StopWhenAsked(Callback):
+class StopWhenAsked(callbacks.Callback):
     """Ends a run at the next optimiser step after it was asked to; in a validation, before its next batch.
 
     Several processes agree at each step, so that asking one of them stops all; a validation that they share is finished
     first, and a step of the next epoch made.
 
-    Args:
-        saver: what saves.
-        request: whether somebody asks.
-        max_time: seconds after which the run asks itself; None: never.
+    ``max_time``: seconds after which the run asks itself; None: never.
     """
 
     def __init__(self, saver: BestAndLast, request: StopRequest, max_time: float | None = None) -> None:
@@ -56,18 +53,13 @@ class StopWhenAsked(Callback):
         self._step = trainer.global_step
         self.request.training_begins()
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Stops behind a step."""
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
         if stepped and isinstance(pl_module, Task) and pl_module.processes.any(self._reason() is not None):
             self._stop(trainer)
 
-    def on_validation_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
-    ) -> None:
-        """Stops within the validation of a run of one process; a resumed run repeats it."""
+    def on_validation_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        # A resumed run repeats the validation; several processes finish it.
         if trainer.world_size == 1 and self._reason() is not None:
             self._stop(trainer)
 
@@ -77,7 +69,6 @@ class StopWhenAsked(Callback):
         self.request.training_ends()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Listens no more."""
         self.request.training_ends()
 
     def _reason(self) -> str | None:
@@ -93,3 +84,11 @@ class StopWhenAsked(Callback):
             f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
             f"in {self.saver.folder.parent}: resume with --resume"
         )
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Resumes with the patience of today's settings; Lightning's would with that of the checkpoint."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restores the best metric and the validations since."""
+        super().load_state_dict({**state_dict, "patience": self.patience})

@@ -1,0 +1,147 @@
+"""Settings, numbers and sample images of a run as files that any program opens."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from detseg.atomic_write import atomic_write
+from detseg.draw import class_colors, contact_sheet, write_image
+from detseg.structures import Batch, UInt8Array
+from detseg.training.task import Task
+
+logger = logging.getLogger("detseg")
+
+_MOST_NAMED = 30
+"""Classes of the legend; more would be larger than the images."""
+
+
+def best_epoch(table: Path, metric: str) -> dict[str, str]:
+    """The row of a ``metrics.csv`` of the epoch that ``best.ckpt`` holds, with the highest ``metric``: of equal ones
+    the first, of undefined ones (NaN) the last; empty where no epoch was validated, or no file written."""
+    best: dict[str, str] = {}
+    if table.is_file():
+        with table.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if row.get(metric) and (not best or not float(row[metric]) <= float(best[metric])):
+                    best = row
+    return best
+
+
+class RunFiles(Callback):
+    """Writes ``config.yaml``, ``metrics.json`` with all numbers of the last validation, and ``metrics.csv``: one row an
+    epoch (from 1) with the optimiser steps done, the rate at the end, the losses of training (means over the epoch's
+    images, of all processes) and, where the epoch was validated, of validation. Each is replaced completely or not at
+    all.
+
+    The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
+    the file. Lightning's own logger would delete them.
+
+    Args:
+        folder: where to write.
+        settings: of the run, as YAML.
+    """
+
+    def __init__(self, folder: Path, settings: str) -> None:
+        self.folder, self.settings = folder, settings
+        self._rows: list[dict[str, str]] = []
+        self._validated = False
+
+    @property
+    def state_key(self) -> str:
+        """Its name in checkpoints, which older versions wrote as well."""
+        return "EpochTable"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows."""
+        return {"rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continues behind the rows of the checkpoint."""
+        self._rows = list(state_dict["rows"])
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            # Only now, so that a checkpoint that is refused leaves the settings of its run as they were.
+            with atomic_write(self.folder / "config.yaml", "w", encoding="utf-8") as file:
+                file.write(self.settings)
+            if self._rows:  # of a resumed run
+                self._write_rows()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._validated = True
+        if trainer.is_global_zero and isinstance(pl_module, Task) and pl_module.result is not None:
+            with atomic_write(self.folder / "metrics.json", "w", encoding="utf-8") as file:
+                json.dump(pl_module.result.to_dict(), file, indent=2)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        validated, self._validated = self._validated, False
+        if not trainer.is_global_zero:
+            return
+        row = {"epoch": str(trainer.current_epoch + 1), "step": str(trainer.global_step)}
+        row["lr"] = repr(float(trainer.optimizers[0].param_groups[0]["lr"]))
+        for name, value in sorted(trainer.callback_metrics.items()):
+            of_epoch = name.startswith("train/") and name.endswith("_epoch")
+            if of_epoch or (validated and name.startswith("val/")):
+                row[name.removesuffix("_epoch")] = repr(float(value))
+        self._rows.append(row)
+        self._write_rows()
+
+    def _write_rows(self) -> None:
+        columns = list(dict.fromkeys(name for row in self._rows for name in row))
+        with atomic_write(self.folder / "metrics.csv", "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns, restval="")
+            writer.writeheader()
+            writer.writerows(self._rows)
+
+
+class SampleImages(Callback):
+    """Writes ``train_batch.jpg`` (augmented images with their targets, from the first epoch) and, after every
+    validation, ``val_predictions.jpg`` (images with the truth, and beside each with what the model finds).
+
+    Args:
+        folder: where to write.
+        num_images: images of each sheet.
+    """
+
+    def __init__(self, folder: Path, num_images: int) -> None:
+        self.folder, self.num_images = folder, num_images
+        self._train: list[UInt8Array] = []
+        self._has_told = False
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        wanted = self.num_images - len(self._train)
+        if wanted <= 0 or not trainer.is_global_zero or not isinstance(pl_module, Task):
+            return
+        self._train += pl_module.kind.draw_targets(batch, pl_module.classes, wanted)
+        write_image(self.folder / "train_batch.jpg", _sheet(self._train, pl_module))
+
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
+    ) -> None:
+        if batch_idx or not self.num_images or not trainer.is_global_zero or not isinstance(pl_module, Task):
+            return
+        kind, classes = pl_module.kind, pl_module.classes
+        truth = kind.draw_targets(batch, classes, self.num_images)
+        found = kind.draw_predictions(batch, pl_module.evaluated_model, classes, self.num_images)
+        pairs = [image for pair in zip(truth, found, strict=True) for image in pair]
+        file = self.folder / "val_predictions.jpg"
+        write_image(file, _sheet(pairs, pl_module, ("truth", "prediction") * 2))
+        if not self._has_told:
+            logger.info(f"truth beside prediction, drawn after each validation: {file}")
+            self._has_told = True
+
+
+def _sheet(images: list[UInt8Array], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
+    names = task.classes.names
+    rows = zip(names, class_colors(names), strict=True)
+    legend = [(name, "", color) for name, color in rows if name != "background"][:_MOST_NAMED]
+    return contact_sheet(images, 4, titles, legend)

@@ -1,1 +1,0 @@
-"""Several processes: how they start, talk and share a validation."""

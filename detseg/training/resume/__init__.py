@@ -1,1 +1,0 @@
-"""Where in the run a checkpoint was written, and what may differ when it is resumed."""

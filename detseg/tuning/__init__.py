@@ -1,1 +1,0 @@
-"""What is found by trying before a training."""
