@@ -74,55 +74,16 @@ LAZY = '"""M."""\n\n\ndef load():\n    """Load."""\n    {}\n'
 DIRECTION, BORDERS, CALLS = house.import_direction, house.library_borders, house.dangerous_calls
 COCO, NET, PREDICT, DRAW = "detseg/data/formats/coco.py", "detseg/models/net.py", "detseg/predict.py", "detseg/draw.py"
 WRONG: list[tuple[Rule, str, str, str]] = [
-<<<<<<< HEAD
     (DIRECTION, "detseg/ops/masks.py", "from detseg.structures import Sample\n", "ops must not import struct"),
     (DIRECTION, NET, "from ..config import data\n", "models must not import config"),
     (DIRECTION, COCO, "from detseg import models\n", "data must not import models"),
     (DIRECTION, COCO, LAZY.format("from detseg.models import yolo"), ":6: data must not"),
     (DIRECTION, "detseg/metrics/voc.py", "from detseg.data.formats.voc import x\n", "metrics must not import data"),
-    (DIRECTION, "detseg/training/optim/ema.py", "import detseg.cli.train\n", "training must not import cli"),
+    (DIRECTION, "detseg/training/optim/averages.py", "import detseg.cli.train\n", "training must not import cli"),
     (DIRECTION, PREDICT, "import detseg.training.task\n", "predict must not import training"),
     (DIRECTION, NET, "from detseg import Predictor\n", "must not import __init__"),
     (DIRECTION, COCO, "import tools.train\n", "data must not import tools"),
     (DIRECTION, "detseg/things.py", "", "'things' has no rule"),
-=======
-    (
-        house.import_direction,
-        "detseg/ops/masks.py",
-        "from detseg.structures import Sample\n",
-        "ops must not import struct",
-    ),
-    (house.import_direction, "detseg/models/net.py", "import detseg.data.formats.voc\n", "models must not import data"),
-    (house.import_direction, "detseg/models/net.py", "from ..config import data\n", "models must not import config"),
-    (
-        house.import_direction,
-        "detseg/data/formats/coco.py",
-        "from detseg import models\n",
-        "data must not import models",
-    ),
-    (
-        house.import_direction,
-        "detseg/data/formats/coco.py",
-        LAZY.format("from detseg.models import yolo"),
-        ":6: data must not",
-    ),
-    (
-        house.import_direction,
-        "detseg/metrics/voc.py",
-        "from detseg.data.formats.voc import x\n",
-        "metrics must not import data",
-    ),
-    (
-        house.import_direction,
-        "detseg/training/optim/averages.py",
-        "import detseg.cli.train\n",
-        "training must not import cli",
-    ),
-    (house.import_direction, "detseg/predict.py", "import detseg.training.task\n", "predict must not import training"),
-    (house.import_direction, "detseg/models/net.py", "from detseg import Predictor\n", "must not import __init__"),
-    (house.import_direction, "detseg/data/formats/coco.py", "import tools.train\n", "data must not import tools"),
-    (house.import_direction, "detseg/things.py", "", "'things' has no rule"),
->>>>>>> s-training
     (
         house.import_direction_in_data,
         "detseg/data/images/read.py",
@@ -191,19 +152,10 @@ RIGHT: list[tuple[Rule, str, str]] = [
     (CALLS, PREDICT, "torch.load('x', map_location='cpu', weights_only=True)\n"),
     (house.reaches_out, "detseg/data/download.py", "import urllib.request\n"),
     (house.reaches_out, "detseg/factory.py", "from urllib.parse import urlparse\nimport segmentation\n"),
-<<<<<<< HEAD
     (house.private_names, DRAW, "import os\nos._exit(0)\nos.__file__\nself._x = x\n"),
     (house.silenced_checks, DRAW, "x = 1  # noqa: E402, N812  # the library must see the setting\n"),
     (house.silenced_checks, DRAW, "x = 1  # noqa: S301 - our own bytes\n"),
     (house.silenced_checks, DRAW, "x = 1  # type: ignore[attr-defined]  # ships no types\n"),
-=======
-    (house.private_names, "detseg/draw.py", "import os\nos._exit(0)\nos.__file__\nself._x = x\n"),
-    (house.silenced_checks, "detseg/draw.py", "x = 1  # noqa: E402, N812  # the library must see the setting\n"),
-    (house.silenced_checks, "detseg/draw.py", "x = 1  # noqa: S301 - our own bytes\n"),
-    (house.silenced_checks, "detseg/draw.py", "x = 1  # type: ignore[attr-defined]  # ships no types\n"),
-    (house.docstrings, "detseg/draw.py", '"""M."""\ndef _f(): pass\nclass _B:\n  def f(self): pass\n'),
-    (house.docstrings, "detseg/draw.py", '"""M."""\nclass B:\n  """B."""\n  def on_fit_start(self): pass\n'),
->>>>>>> s-training
     (house.sizes, "detseg/data/long.py", "x = 1\n" * 600),
     (house.sizes, "detseg/data/long.py", "def f():\n" + "    x = 1\n" * 58),
 ]

@@ -66,7 +66,7 @@ def evaluate(argv: Sequence[str]) -> None:
 
     require_training_extra("detseg evaluate")
     from detseg.checkpoint import read_model_checkpoint
-    from detseg.evaluation.evaluate import evaluate_checkpoint, evaluation_config
+    from detseg.evaluation import evaluate_checkpoint, evaluation_config
 
     trained = read_model_checkpoint(arguments.checkpoint)
     config = evaluation_config(trained.config, str(arguments.checkpoint), arguments.overrides)
