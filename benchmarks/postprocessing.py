@@ -14,7 +14,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from benchmarks.comparison import Row, in_turn, timed
 from benchmarks.peers.process import PeerProcess
-from detseg.models.yolo.detector import NmsLimits, best_detections
+from detseg.models.yolo.detector import best_detections
 from detseg.models.yolo.scheme import cell_points
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.ops.boxes import xyxy_to_cxcywh
@@ -22,7 +22,7 @@ from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
 NUM_CLASSES, REG_MAX = 80, 16
-LIMITS = NmsLimits(score_threshold=0.001, nms_iou=0.65, max_detections=300)
+SCORE_THRESHOLD, NMS_IOU, MAX_DETECTIONS = LIMITS = 0.001, 0.65, 300
 SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), REG_MAX)
 
 
@@ -67,11 +67,11 @@ def _decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
 def _by_torchvision(maps: list[Tensor], side: int) -> list[DetectorOutput]:
     found = []
     for boxes, scores in zip(*_decoded(maps), strict=True):
-        prior, label = torch.where(scores >= LIMITS.score_threshold)
+        prior, label = torch.where(scores >= SCORE_THRESHOLD)
         candidates, score = clip_boxes_to_image(boxes[prior], (side, side)), scores[prior, label]
         has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
         candidates, score, label = candidates[has_area], score[has_area], label[has_area]
-        keep = batched_nms(candidates, score, label, LIMITS.nms_iou)[: LIMITS.max_detections]
+        keep = batched_nms(candidates, score, label, NMS_IOU)[:MAX_DETECTIONS]
         found.append(DetectorOutput(candidates[keep], score[keep], label[keep]))
     return found
 
@@ -83,11 +83,11 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
     stage = f"decode + NMS, {num_images} images"
     cases = {"realistic": _realistic_maps(num_images, side), "worst case": _worst_maps(num_images, side)}
     with PeerProcess(threads=1) as peer, tempfile.TemporaryDirectory() as folder:
-        asked = {"score_threshold": LIMITS.score_threshold, "max_detections": LIMITS.max_detections}
+        asked = {"score_threshold": SCORE_THRESHOLD, "max_detections": MAX_DETECTIONS}
         for name, maps in cases.items():
             worst, found = name == "worst case", [list[DetectorOutput](), list[DetectorOutput]()]
             blocks, repeats = (1, 1) if worst else (blocks, 5)
-            ours = _block(partial(best_detections, SCHEME, maps, (side, side), LIMITS), 5, found[0])
+            ours = _block(partial(best_detections, SCHEME, maps, (side, side), *LIMITS), 5, found[0])
             theirs = _block(partial(_by_torchvision, maps, side), repeats, found[1])
             times = in_turn(ours, theirs, blocks, warm_up=0 if worst else 1)
             same = sum(sorted(_rows(one)) == sorted(_rows(other)) for one, other in zip(*found, strict=True))

@@ -8,9 +8,7 @@ from detseg.config.schema.model import FcnConfig, SegmentationLossConfig, UNetCo
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.models.layers import Normalize
-from detseg.models.segmentation.heads import AuxiliaryHead, FCNHead, UNetDecoder
-from detseg.models.segmentation.losses import SegmentationLoss
-from detseg.models.segmentation.segmenter import SemanticSegmenter
+from detseg.models.segmentation import AuxiliaryHead, FCNHead, SegmentationLoss, SemanticSegmenter, UNetDecoder
 
 _FCN_STRIDES = (8, 16, 32)
 

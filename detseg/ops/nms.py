@@ -21,10 +21,9 @@ _PAIRS_A_CLASS = 25_000  # N² of N boxes whose comparison takes as long as one 
 def classwise_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_kept: int | None = None
 ) -> Tensor:
-    """Positions of the kept boxes, best score first.
+    """Positions of the kept boxes, best score first; equal scores keep their input order.
 
     In descending order of scores, a box is dropped if its IoU with a kept box of its class exceeds ``iou_threshold``.
-    Equal scores keep their input order.
 
     Args:
         boxes: (N, 4) float32 xyxy.

@@ -50,13 +50,11 @@ class TimmBackbone(nn.Module):
         # Where several maps share a stride, the last one has seen most layers.
         positions = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in sorted(strides)]
         self._reached = dict(zip(reductions, _parameters_reached(probe, name), strict=True))
-        body = _create_features(name, pretrained, [probe.feature_info.out_indices[i] for i in positions])
-        self.body = body
+        self.body: Any = _create_features(name, pretrained, [probe.feature_info.out_indices[i] for i in positions])
         self.strides = tuple(reductions[i] for i in positions)
         self.channels = tuple(int(probe.feature_info.channels()[i]) for i in positions)
-        config = body.pretrained_cfg
-        self.mean: tuple[float, ...] = tuple(config["mean"])
-        self.std: tuple[float, ...] = tuple(config["std"])
+        self.mean: tuple[float, ...] = tuple(self.body.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.body.pretrained_cfg["std"])
         # Layers that some models carry behind the maps never get a gradient, which distributed training refuses.
         used: set[str] = set().union(*(self._reached[stride] for stride in self.strides))
         for parameter_name, parameter in self.body.named_parameters():

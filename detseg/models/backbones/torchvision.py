@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, resnet50
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class _TorchvisionBackbone(nn.Module):
     """Layers one after the other, some of whose outputs are the feature maps.
@@ -30,8 +27,8 @@ class _TorchvisionBackbone(nn.Module):
         stages: the last layer of each stage; stage n ends at stride 2ⁿ, n counted from 1.
     """
 
-    mean = IMAGENET_MEAN
-    std = IMAGENET_STD
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
 
     def __init__(
         self,
@@ -51,8 +48,7 @@ class _TorchvisionBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
-        x = images
-        maps = []
+        x, maps = images, []
         for name, layer in self.body.items():
             x = layer(x)
             if name in self._returned:
@@ -98,14 +94,12 @@ class TorchvisionMobileNetV3Large(_TorchvisionBackbone):
     behind the last convolution.
 
     Args:
-        freeze_bn: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
-            trained; else it is trained.
-        norm_eps: what the normalisation adds to variances; torchvision's detectors do not take the 0.001 of its
-            classifiers.
+        freeze_bn: as of ``TorchvisionResNet50``.
     """
 
-    def __init__(self, freeze_bn: bool, norm_eps: float = 1e-5) -> None:
-        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(freeze_bn, norm_eps))
+    def __init__(self, freeze_bn: bool) -> None:
+        # torchvision's detectors do not take the epsilon of its classifiers, 0.001.
+        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(freeze_bn, 1e-5))
         super().__init__(
             dict(network.features.named_children()),  # "0" to "16"
             returned=("13", "16"),
