@@ -10,14 +10,13 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 
 from benchmarks.comparison import Row, in_turn, timed
 from benchmarks.peers.process import PeerProcess
 from detseg.models.yolo.detector import best_detections
 from detseg.models.yolo.scheme import cell_points
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
-from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
@@ -98,7 +97,10 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
 
             boxes, scores = _decoded(maps)
             file = f"{folder}/{name}.npy"
-            np.save(file, torch.cat([xyxy_to_cxcywh(boxes), scores], dim=2).transpose(1, 2).contiguous().numpy())
+            np.save(
+                file,
+                torch.cat([box_convert(boxes, "xyxy", "cxcywh"), scores], dim=2).transpose(1, 2).contiguous().numpy(),
+            )
             times = in_turn(ours, peer.block("suppress", "ms", file=file, count=repeats, **asked), blocks)
             numbers = peer.last["found"]
             note = f"theirs without decoding, and clipped to the image by others later; its detections: {numbers}"

@@ -59,11 +59,7 @@ class Detector(Protocol):
 
 
 class SemanticHead(Protocol):
-    """What turns feature maps into scores of classes.
-
-    Attributes:
-        stride: input pixels per cell of the scores.
-    """
+    """What turns feature maps into scores of classes; ``stride``: input pixels per cell of the scores."""
 
     stride: int
 

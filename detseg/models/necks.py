@@ -41,19 +41,14 @@ class PAN(nn.Module):
     Args:
         in_channels: channels of the maps that come in, finest first.
         strides: their strides.
-        channels: channels of each map that goes out.
+        channels: channels of each map that goes out; a single map passes as it is, with those that it has.
         depth: multiplies the three bottlenecks of each CSP layer.
-
-    Raises:
-        ValueError: one map with other channels; with nothing to mix, it passes as it is.
     """
 
     def __init__(
         self, in_channels: tuple[int, ...], strides: tuple[int, ...], channels: tuple[int, ...], depth: float
     ) -> None:
         super().__init__()
-        if len(in_channels) == 1 and channels != in_channels:
-            raise ValueError(f"a PAN of one map keeps its {in_channels[0]} channels, got {channels[0]}")
         self.strides = strides
         self.channels = channels
         blocks = scaled_blocks(3, depth)

@@ -41,9 +41,6 @@ class SemanticSegmenter(nn.Module):
         num_classes: C.
         auxiliary: a second head on the same maps that counts in the loss alone.
         auxiliary_weight: weight of its loss.
-
-    Attributes:
-        stride: coarsest stride of the backbone; images are padded to multiples of it.
     """
 
     def __init__(
@@ -66,7 +63,7 @@ class SemanticSegmenter(nn.Module):
         self.auxiliary_weight = auxiliary_weight
         self.criterion = criterion
         self.num_classes = num_classes
-        self.stride = max(cast(FeatureExtractor, backbone).strides)
+        self.stride = max(cast(FeatureExtractor, backbone).strides)  # images are padded to multiples of it
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) float in [0, 1] → (B, C, H, W) float32 logits."""
@@ -214,9 +211,6 @@ class FCNHead(nn.Module):
             ``bilinear``: interpolation.
         hidden: channels of the two convolutions before the scores of the coarsest map, which stand for the paper's fc6
             and fc7; None: a quarter of the map's.
-
-    Raises:
-        ValueError: the strides from ``stride`` on do not double.
     """
 
     def __init__(
@@ -229,14 +223,11 @@ class FCNHead(nn.Module):
         hidden: int | None = None,
     ) -> None:
         super().__init__()
-        used = [number for number in strides if number >= stride]
-        if stride not in used or any(2 * fine != coarse for fine, coarse in pairwise(used)):
-            raise ValueError(f"an FCN-{stride}s needs the strides {stride}, {2 * stride}, ..., got {list(strides)}")
         hidden = hidden or max(1, in_channels[-1] // 4)
         self.stride = stride
         self.body = DoubleConv(in_channels[-1], hidden)
         self.score = nn.Conv2d(hidden, num_outputs, kernel_size=1)
-        skips = in_channels[len(strides) - len(used) : -1]
+        skips = in_channels[strides.index(stride) : -1]
         self.skip_scores = nn.ModuleList(nn.Conv2d(channels, num_outputs, kernel_size=1) for channels in skips)
         self.upsamplings = nn.ModuleList(
             BilinearConvTranspose(num_outputs)
@@ -304,8 +295,7 @@ class SegmentationLoss(nn.Module):
         gamma: its exponent of one minus the probability of the right class; 0: cross-entropy.
         dice: weight of one minus the Dice overlap.
         tversky: weight of one minus the Tversky overlap.
-        alpha: what a false positive counts in it.
-        beta: what a false negative counts in it.
+        alpha, beta: what a false positive and a false negative count in it.
         class_weights: C weights of the pixels of each class in cross-entropy and focal loss; None: all 1.
         excluded_classes: labels that are not in the mean over the classes of Dice and Tversky.
 

@@ -1,6 +1,5 @@
-"""Formats and overlaps of axis-aligned boxes.
+"""Overlaps of axis-aligned boxes: (..., 4) float tensors, xyxy, in any unit.
 
-Boxes are (..., 4) float tensors, xyxy (corners) or cxcywh (centre and sides), in any unit. N and M: numbers of boxes.
 ``pairwise_iou`` compares all pairs of boxes, ``matched_*`` compare row with row.
 """
 
@@ -13,18 +12,6 @@ from torch import Tensor
 
 EPSILON = 1e-7
 """Smallest divisor, so that quotients of boxes without area are finite."""
-
-
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) centre and sides → corners."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
-
-
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """(..., 4) corners → centre and sides."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
 
 
 def box_area(boxes: Tensor) -> Tensor:
@@ -71,7 +58,8 @@ def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
 def _intersection_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     low = torch.maximum(boxes1[..., :2], boxes2[..., :2])
     high = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
-    inter = box_area(torch.cat([low, high], dim=-1))
+    sides = (high - low).clamp(min=0)
+    inter = sides[..., 0] * sides[..., 1]
     return inter, box_area(boxes1) + box_area(boxes2) - inter
 
 

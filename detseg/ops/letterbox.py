@@ -3,7 +3,7 @@
 Training, evaluation and prediction share these functions.  A letterbox scales an image to fit the network input, keeps
 its proportions, centres it and pads the rest.
 
-Letters for dimensions: B images, C classes, h and w pixels of the network input, H and W pixels of an image.
+Letters: B images, C classes, h and w pixels of the network input, H and W pixels of an image.
 """
 
 from __future__ import annotations

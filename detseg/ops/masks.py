@@ -14,9 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
-"""Bool, or uint8 that is 0 outside."""
-
+Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]  # 0 outside
 Edges = npt.NDArray[np.int64]
 
 _MOST_CHARACTERS = 7  # of one compressed number
@@ -61,12 +59,8 @@ def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Compressed run lengths → the smallest part that holds the whole mask, without decoding the image; the inverse of
-    ``encode_part``.
-
-    Returns:
-        (h, w) uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0).
-    """
+    """The inverse of ``encode_part``: compressed run lengths → the smallest part that holds the whole mask, (h, w)
+    uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0)."""
     begins, ends = _runs_inside(counts)
     left, top, right, bottom = _bounds(begins, ends, hw)
     height, width = bottom - top, right - left
@@ -79,13 +73,10 @@ def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint
 
 
 def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
-    """Compressed run lengths → (R,) int64 run lengths, beginning outside the mask.
+    """Compressed run lengths → (R,) int64 run lengths, beginning outside the mask; ValueError for any other bytes.
 
     Each character holds 5 bits of a number, the lowest first, and a sixth bit that is set if more follow; the highest
     of the last 5 bits is the sign. From the fourth number on, the difference to the number two before is stored.
-
-    Raises:
-        ValueError: the bytes are no compressed run lengths.
     """
     characters = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if not len(characters) or (characters < 0).any() or (characters > 63).any() or characters[-1] & 32:

@@ -16,11 +16,8 @@ from torch import Tensor
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.
-
-    Raises:
-        ValueError: there is no such device on this machine or in this build of torch.
-    """
+    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.  ValueError
+    where this machine, or this build of torch, has no such device."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

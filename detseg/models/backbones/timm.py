@@ -30,8 +30,6 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool = False, strides: tuple[int, ...] | None = (8, 16, 32)) -> None:
         super().__init__()
-        if strides is not None and (not strides or len(set(strides)) != len(strides)):
-            raise ValueError(f"expected one or more different strides, got {list(strides)}")
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
             hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
@@ -45,7 +43,7 @@ class TimmBackbone(nn.Module):
         reductions = [int(reduction) for reduction in probe.feature_info.reduction()]
         if strides is None:
             strides = tuple({stride for stride in reductions if stride <= 32})
-        if not strides or not set(strides) <= set(reductions):
+        if not strides or len(set(strides)) != len(strides) or not set(strides) <= set(reductions):
             raise ValueError(f"timm model {name!r} has feature maps of strides {reductions}, not {sorted(strides)}")
         # Where several maps share a stride, the last one has seen most layers.
         positions = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in sorted(strides)]

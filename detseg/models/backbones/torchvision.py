@@ -22,8 +22,7 @@ class _TorchvisionBackbone(nn.Module):
     Args:
         layers: by torchvision's names, in the order in which they run.
         returned: the layer that each map comes out of, finest first.
-        channels: of each map.
-        strides: of each map.
+        channels, strides: of each map.
         stages: the last layer of each stage; stage n ends at stride 2ⁿ, n counted from 1.
     """
 
@@ -40,8 +39,7 @@ class _TorchvisionBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = nn.ModuleDict(layers)
-        self.channels = channels
-        self.strides = strides
+        self.channels, self.strides = channels, strides
         self._returned = frozenset(returned)
         names = list(layers)
         self._stage_ends = [names.index(last) + 1 for last in stages]

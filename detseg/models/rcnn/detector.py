@@ -30,9 +30,6 @@ class RCNNDetector(nn.Module):
         normalize: how the backbone wants images in [0, 1] normalised.
         output_of_label: the output of the class layer of each label; None: label + 1.  Output 0 is background; an
             output that no label has, as those of COCO's unused ids, is never detected.
-
-    Raises:
-        ValueError: two labels have one output, or one has background's.
     """
 
     output_of_label: Tensor | None
@@ -52,10 +49,6 @@ class RCNNDetector(nn.Module):
         self.neck = neck
         self.rpn = rpn
         self.roi_heads = roi_heads
-        if output_of_label is not None and (
-            len(set(output_of_label)) != len(output_of_label) or min(output_of_label) < 1
-        ):
-            raise ValueError(f"output_of_label: expected different numbers of at least 1, got {output_of_label}")
         outputs = None if output_of_label is None else torch.tensor(output_of_label)
         self.register_buffer("output_of_label", outputs, persistent=False)
 

@@ -118,12 +118,11 @@ class RegionSampler(nn.Module):
         generator = None if seed is None else torch.Generator(positive.device).manual_seed(seed)
         num_positives = min(len(positive), self.max_positives)
         num_negatives = min(len(negative), self.batch_size_per_image - num_positives)
-        drawn = [_draw(positive, num_positives, generator), _draw(negative, num_negatives, generator)]
+        drawn = [
+            positions[torch.randperm(len(positions), device=positions.device, generator=generator)[:num]]
+            for positions, num in ((positive, num_positives), (negative, num_negatives))
+        ]
         return torch.cat(drawn).sort().values
-
-
-def _draw(positions: Tensor, num: int, generator: torch.Generator | None) -> Tensor:
-    return positions[torch.randperm(len(positions), device=positions.device, generator=generator)[:num]]
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,7 @@ class BoxCoder:
     logarithm.
 
     Args:
-        center_scale: multiplies the differences of the centres.
-        side_scale: multiplies those of the sides.
+        center_scale, side_scale: multiply the differences of the centres and those of the sides.
     """
 
     center_scale: float = 1.0

@@ -97,9 +97,7 @@ class RoIHeads(nn.Module):
         """``class``, ``box`` and, where there are masks, ``mask``.
 
         Args:
-            features: maps of the batch, finest first.
-            proposals: (K, 4) float32 xyxy of each image.
-            hw: height and width of the images, pixels.
+            features, proposals, hw: as of ``detect``.
             targets: B targets whose labels are outputs of the class layer, 1 being the first that is not background.
         """
         samples = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]

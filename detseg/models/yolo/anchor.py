@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from detseg.errors import DataError
 from detseg.models.interface import LossTerms
@@ -33,7 +34,7 @@ from detseg.models.yolo.scheme import (
     gather_outputs,
     is_first,
 )
-from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_ciou, matched_iou, pairwise_iou
+from detseg.ops.boxes import box_area, matched_ciou, matched_iou, pairwise_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets, FloatArray, IntArray
 
@@ -171,9 +172,6 @@ class AnchorScheme(nn.Module):
         ignore_iou: a prior whose predicted box overlaps an object by more than this, and that is not responsible, is
             not a negative.
         box_weight, objectness_weight, class_weight: weights of the three losses.
-
-    Raises:
-        ValueError: the anchors do not fit the strides, or a side of one is not positive.
     """
 
     anchors: Tensor
@@ -189,17 +187,12 @@ class AnchorScheme(nn.Module):
         class_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        counts = [len(level) for level in anchors]
-        if len(counts) != len(strides) or len(set(counts)) != 1 or counts[0] == 0:
-            raise ValueError(f"anchors: expected as many for each of the {len(strides)} strides, got {counts}")
-        if any(not (math.isfinite(side) and side > 0) for level in anchors for size in level for side in size):
-            raise ValueError(f"anchors: expected positive widths and heights in pixels, got {anchors}")
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))  # (L, K, 2)
         self.strides = tuple(strides)
         self.num_classes = num_classes
-        self.anchors_per_level = counts[0]
-        self.box_outputs = 5 * counts[0]
-        self.class_outputs = num_classes * counts[0]
+        self.anchors_per_level = self.anchors.shape[1]
+        self.box_outputs = 5 * self.anchors_per_level
+        self.class_outputs = num_classes * self.anchors_per_level
         self.box_weight = box_weight
         self.objectness_weight = objectness_weight
         self.class_weight = class_weight
@@ -295,7 +288,7 @@ class AnchorScheme(nn.Module):
         corner = points.centres[cell] / stride - 0.5  # in cells
         centre = (outputs[..., :2].sigmoid() + corner) * stride
         sides = torch.cat(sizes)[prior] * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
-        return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
+        return box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
 
 
 def fit_anchors(sizes: FloatArray, num_anchors: int, seed: int) -> FloatArray:

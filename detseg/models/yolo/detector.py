@@ -1,7 +1,6 @@
 """The one-stage detector: backbone, neck and head give raw maps, a scheme gives them meaning.
 
-Read it as five steps: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS
-(``best_detections``).
+Read it as: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS (``best_detections``).
 
 Letters: B images, K = box_outputs + class_outputs of a cell, A priors, P of them that are decoded, C classes.
 """
@@ -26,11 +25,9 @@ _PRIORS_PER_DETECTION = 4
 _MORE = 8
 """How many times as many are decoded for images where these do not give enough detections."""
 
-_ROUNDING = 1e-6
-"""A prior's best score and the score of its best class are computed apart, and differ by less than this fraction."""
-
-_TINIEST = 1e-30
-"""... or by less than this, where numbers are too small for a fraction of them to be a number."""
+_ROUNDING, _TINIEST = 1e-6, 1e-30
+"""A prior's best score and the score of its best class are computed apart, and differ by less than this fraction, or by
+less than the second number, where scores are too small for a fraction of them to be a number."""
 
 
 class YoloDetector(nn.Module):

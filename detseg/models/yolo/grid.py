@@ -19,6 +19,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from detseg.models.interface import LossTerms
 from detseg.models.yolo.scheme import (
@@ -30,7 +31,7 @@ from detseg.models.yolo.scheme import (
     centre_cells,
     is_first,
 )
-from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_iou, xyxy_to_cxcywh
+from detseg.ops.boxes import box_area, matched_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
@@ -204,13 +205,13 @@ class GridScheme(nn.Module):
         corner = torch.cartesian_prod(y, x).flip(1).view(rows, columns, 1, 2)  # x, y
         centre = (corner + box[..., :2]) * stride
         sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
-        return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
+        return box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
 
     def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """(P, 4) xyxy and (P,) cells → (P, 4): place in the cell, square roots of the fraction of the image."""
         rows, columns = grid_hw
         stride = self.strides[0]
-        goal = xyxy_to_cxcywh(boxes)
+        goal = box_convert(boxes, "xyxy", "cxcywh")
         corner = torch.stack([cell % columns, cell // columns], dim=-1)
         sides = goal[:, 2:] / goal.new_tensor([columns * stride, rows * stride])
         return torch.cat([goal[:, :2] / stride - corner, sides.sqrt()], dim=-1)

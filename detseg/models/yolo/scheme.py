@@ -12,9 +12,9 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from detseg.models.interface import LossTerms
-from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import BoxTargets
 
 
@@ -33,12 +33,7 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class PriorIndex:
-    """Some priors of a batch.
-
-    Attributes:
-        image: (P,) int64 which image.
-        prior: (P,) int64 which of its priors.
-    """
+    """Some priors of a batch: (P,) int64, which image and which of its priors."""
 
     image: Tensor
     prior: Tensor
@@ -181,7 +176,7 @@ def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor
     image to the last one.
     """
     rows, columns = grid_hw
-    cell = (xyxy_to_cxcywh(boxes)[:, :2] / stride).floor().long()
+    cell = (box_convert(boxes, "xyxy", "cxcywh")[:, :2] / stride).floor().long()
     return cell[:, 1].clamp(0, rows - 1) * columns + cell[:, 0].clamp(0, columns - 1)
 
 
