@@ -12,7 +12,7 @@ from detseg.models.segmentation import AuxiliaryHead, FCNHead, SegmentationLoss,
 
 _FCN_STRIDES = (8, 16, 32)
 
-Parts = tuple[Backbone, nn.Module | None, nn.Module, nn.Module | None]
+_Parts = tuple[Backbone, nn.Module | None, nn.Module, nn.Module | None]
 """Backbone, neck, head, auxiliary head."""
 
 
@@ -36,7 +36,7 @@ def build_segmenter(
     )
 
 
-def _fcn(config: FcnConfig, num_outputs: int, load_pretrained: bool) -> Parts:
+def _fcn(config: FcnConfig, num_outputs: int, load_pretrained: bool) -> _Parts:
     finest = min(config.stride, 16) if config.auxiliary_weight else config.stride
     strides = tuple(stride for stride in _FCN_STRIDES if stride >= finest)
     backbone = build_backbone(config.backbone, strides, load_pretrained)
@@ -47,7 +47,7 @@ def _fcn(config: FcnConfig, num_outputs: int, load_pretrained: bool) -> Parts:
     return backbone, neck, head, auxiliary
 
 
-def _unet(config: UNetConfig, num_outputs: int, load_pretrained: bool) -> Parts:
+def _unet(config: UNetConfig, num_outputs: int, load_pretrained: bool) -> _Parts:
     if config.strides and min(config.strides) < config.output_stride:
         raise ConfigError(
             f"model.strides: {list(config.strides)} has maps finer than model.output_stride {config.output_stride}, "

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
+from detseg.models.rcnn.regions import RegionAssigner, RegionSampler
 from detseg.models.yolo.anchor import AnchorAssigner
 from detseg.models.yolo.grid import GridAssigner
 from detseg.models.yolo.scheme import cell_points
@@ -18,7 +18,7 @@ from detseg.models.yolo.task_aligned import TaskAlignedAssigner
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
 from tests.fuzz.strategies import box_targets, boxes_inside, seeds
-from tests.models.yolo.aligned import assign_one
+from tests.models.yolo.test_task_aligned import assign_one
 
 HW = (96, 160)
 STRIDES = (16, 32)
@@ -214,12 +214,14 @@ def inside(box: Row, other: Row) -> float:
 
 
 @given(box_targets(HW, most=60), seeds, st.integers(1, 50), st.floats(0, 1), st.booleans())
-def test_samples_are_few_and_different(target: BoxTargets, seed: int, num: int, share: float, training: bool) -> None:
+def test_samples_are_few_and_different(
+    target: BoxTargets, seed: int, num: int, fraction: float, training: bool
+) -> None:
     regions = torch.from_numpy(boxes_inside(HW, 80, np.random.default_rng(seed)))
     assignment = RegionAssigner(0.5, 0.4, True).assign(regions, target)
-    drawn = RegionSampler(num, share).train(training)(assignment).tolist()
+    drawn = RegionSampler(num, fraction).train(training)(assignment).tolist()
     positives, negatives = int(assignment.positive.sum()), int(assignment.negative.sum())
     assert drawn == sorted(set(drawn))
     num_positives = int(assignment.positive[drawn].sum())
-    assert num_positives == min(positives, int(num * share))
+    assert num_positives == min(positives, int(num * fraction))
     assert len(drawn) - num_positives == min(negatives, num - num_positives) == int(assignment.negative[drawn].sum())

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detseg.models.rcnn.boxes import BoxCoder
+from detseg.models.rcnn.regions import BoxCoder
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.grid import GridScheme
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme

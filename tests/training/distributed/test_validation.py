@@ -14,7 +14,7 @@ from detseg.checkpoint import LAST
 from detseg.data.loading.loader import eval_loader
 from detseg.evaluation.evaluate import evaluate_checkpoint
 from detseg.factory import load_model
-from detseg.models.fuse import fuse
+from detseg.models.acceleration import fuse
 from detseg.ops.letterbox import to_float
 from detseg.tasks import kind_of
 from detseg.training.distributed.processes import Processes
