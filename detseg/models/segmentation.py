@@ -22,8 +22,6 @@ from detseg.models.layers import ConvNormAct, DoubleConv, Normalize
 from detseg.ops.processes import num_processes, total_over_processes
 from detseg.structures import IGNORE_LABEL
 
-_MIN_CHANNELS = 16
-
 _TINY = 1e-6
 """Keeps roots and quotients of next to nothing, and their gradients, finite."""
 
@@ -148,9 +146,7 @@ class UNetDecoder(nn.Module):
         levels = [2**i for i in range(output_stride.bit_length() - 1, strides[-1].bit_length() - 1)]
         skips = dict(zip(strides, in_channels, strict=True))
         if channels is None:
-            channels = tuple(
-                max(_MIN_CHANNELS, skips.get(stride, in_channels[0] * stride // strides[0])) for stride in levels
-            )
+            channels = tuple(max(16, skips.get(stride, in_channels[0] * stride // strides[0])) for stride in levels)
         if len(channels) != len(levels):
             raise ValueError(f"channels: expected {len(levels)}, for the strides {levels}, got {list(channels)}")
         self.stride = output_stride

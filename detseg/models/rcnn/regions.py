@@ -52,8 +52,7 @@ class RegionAssigner:
     Args:
         positive_iou: a region that overlaps an object by at least this is positive, for the one it overlaps most.
         negative_iou: a region that overlaps every object by less than this is negative.
-        allow_low_quality_matches: the regions that overlap an object more than all others do are positive too, however
-            little that is.
+        allow_low_quality_matches: the regions that overlap an object most are positive too, however little that is.
     """
 
     positive_iou: float

@@ -103,7 +103,10 @@ def flatten_maps(maps: list[Tensor]) -> Tensor:
 
 
 def gather_outputs(maps: list[Tensor], image: Tensor, cell: Tensor) -> Tensor:
-    """(P, K): ``flatten_maps(maps)[image, cell]`` of (P,) int64 images and cells, for which no map is moved."""
+    """(P, K): ``flatten_maps(maps)[image, cell]`` of (P,) int64 images and cells, for which no large map is moved."""
+    # Up to 2 MB, moving all outputs is quicker than finding the ones that are asked for.
+    if sum(raw.numel() for raw in maps) <= 2**19:
+        return flatten_maps(maps)[image, cell]
     outputs = maps[0].new_empty(len(image), maps[0].shape[1])
     start = 0
     for raw in maps:
