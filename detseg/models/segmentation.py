@@ -177,7 +177,7 @@ class DecoderLevel(nn.Module):
         if upsampling == "transposed":
             self.up = nn.ConvTranspose2d(in_channels, out_channels, kernel_size=2, stride=2)
             # Each output sees one cell of the input: PyTorch's own range is that of a 2×2 window of outputs.
-            nn.init.normal_(cast(Tensor, self.up.weight), std=in_channels**-0.5)
+            nn.init.normal_(self.up.weight, std=in_channels**-0.5)
         else:
             self.up = nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),

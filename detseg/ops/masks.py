@@ -155,7 +155,7 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
     """(pixels, cells) float32 weights of linear interpolation between the centres of cells."""
     centers = np.arange(pixels.start, pixels.stop, dtype=np.float64) + 0.5
     places = (centers - low) * (cells / max(high - low, 1e-9)) - 0.5
-    return np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0).astype(np.float32)
+    return np.asarray(np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0), dtype=np.float32)
 
 
 def _filled(lengths: npt.NDArray[np.int64], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

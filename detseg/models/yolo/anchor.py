@@ -288,7 +288,8 @@ class AnchorScheme(nn.Module):
         corner = points.centres[cell] / stride - 0.5  # in cells
         centre = (outputs[..., :2].sigmoid() + corner) * stride
         sides = torch.cat(sizes)[prior] * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
-        return box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        return boxes
 
 
 def fit_anchors(sizes: FloatArray, num_anchors: int, seed: int) -> FloatArray:

@@ -205,7 +205,8 @@ class GridScheme(nn.Module):
         corner = torch.cartesian_prod(y, x).flip(1).view(rows, columns, 1, 2)  # x, y
         centre = (corner + box[..., :2]) * stride
         sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
-        return box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        return boxes
 
     def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """(P, 4) xyxy and (P,) cells → (P, 4): place in the cell, square roots of the fraction of the image."""

@@ -179,7 +179,7 @@ def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor
     image to the last one.
     """
     rows, columns = grid_hw
-    cell = (box_convert(boxes, "xyxy", "cxcywh")[:, :2] / stride).floor().long()
+    cell: Tensor = (box_convert(boxes, "xyxy", "cxcywh")[:, :2] / stride).floor().long()
     return cell[:, 1].clamp(0, rows - 1) * columns + cell[:, 0].clamp(0, columns - 1)
 
 
