@@ -10,19 +10,18 @@ import numpy as np
 import torch
 import torchvision
 from torch import Tensor
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, box_convert, clip_boxes_to_image
 
 from benchmarks.comparison import Row, in_turn, timed
 from benchmarks.peers.process import PeerProcess
-from detseg.models.yolo.detector import NmsLimits, best_detections
+from detseg.models.yolo.detector import best_detections
 from detseg.models.yolo.scheme import cell_points
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
-from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import DetectorOutput
 
 STRIDES = (8, 16, 32)
 NUM_CLASSES, REG_MAX = 80, 16
-LIMITS = NmsLimits(score_threshold=0.001, nms_iou=0.65, max_detections=300)
+SCORE_THRESHOLD, NMS_IOU, MAX_DETECTIONS = LIMITS = 0.001, 0.65, 300
 SCHEME = TaskAlignedScheme(NUM_CLASSES, STRIDES, TaskAlignedAssigner(), REG_MAX)
 
 
@@ -67,11 +66,11 @@ def _decoded(maps: list[Tensor]) -> tuple[Tensor, Tensor]:
 def _by_torchvision(maps: list[Tensor], side: int) -> list[DetectorOutput]:
     found = []
     for boxes, scores in zip(*_decoded(maps), strict=True):
-        prior, label = torch.where(scores >= LIMITS.score_threshold)
+        prior, label = torch.where(scores >= SCORE_THRESHOLD)
         candidates, score = clip_boxes_to_image(boxes[prior], (side, side)), scores[prior, label]
         has_area = (candidates[:, 2:] > candidates[:, :2]).all(dim=1)
         candidates, score, label = candidates[has_area], score[has_area], label[has_area]
-        keep = batched_nms(candidates, score, label, LIMITS.nms_iou)[: LIMITS.max_detections]
+        keep = batched_nms(candidates, score, label, NMS_IOU)[:MAX_DETECTIONS]
         found.append(DetectorOutput(candidates[keep], score[keep], label[keep]))
     return found
 
@@ -83,11 +82,11 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
     stage = f"decode + NMS, {num_images} images"
     cases = {"realistic": _realistic_maps(num_images, side), "worst case": _worst_maps(num_images, side)}
     with PeerProcess(threads=1) as peer, tempfile.TemporaryDirectory() as folder:
-        asked = {"score_threshold": LIMITS.score_threshold, "max_detections": LIMITS.max_detections}
+        asked = {"score_threshold": SCORE_THRESHOLD, "max_detections": MAX_DETECTIONS}
         for name, maps in cases.items():
             worst, found = name == "worst case", [list[DetectorOutput](), list[DetectorOutput]()]
             blocks, repeats = (1, 1) if worst else (blocks, 5)
-            ours = _block(partial(best_detections, SCHEME, maps, (side, side), LIMITS), 5, found[0])
+            ours = _block(partial(best_detections, SCHEME, maps, (side, side), *LIMITS), 5, found[0])
             theirs = _block(partial(_by_torchvision, maps, side), repeats, found[1])
             times = in_turn(ours, theirs, blocks, warm_up=0 if worst else 1)
             same = sum(sorted(_rows(one)) == sorted(_rows(other)) for one, other in zip(*found, strict=True))
@@ -98,7 +97,10 @@ def postprocessing(blocks: int = 7, small: bool = False) -> Iterator[Row]:
 
             boxes, scores = _decoded(maps)
             file = f"{folder}/{name}.npy"
-            np.save(file, torch.cat([xyxy_to_cxcywh(boxes), scores], dim=2).transpose(1, 2).contiguous().numpy())
+            np.save(
+                file,
+                torch.cat([box_convert(boxes, "xyxy", "cxcywh"), scores], dim=2).transpose(1, 2).contiguous().numpy(),
+            )
             times = in_turn(ours, peer.block("suppress", "ms", file=file, count=repeats, **asked), blocks)
             numbers = peer.last["found"]
             note = f"theirs without decoding, and clipped to the image by others later; its detections: {numbers}"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from detseg.data.formats.voc import read_voc, read_voc_masks
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
     from detseg.evaluation import evaluate
-    from detseg.factory.named import build_model
+    from detseg.factory import build_named_model as build_model
     from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
     from detseg.structures import (
         BoxTargets,
@@ -69,7 +69,9 @@ def __getattr__(name: str) -> Any:
     elif name in ("Detections", "Predictor", "SegmentationMap", "SegmentationPredictor", "load_predictor"):
         from detseg import predict as module
     elif name == "build_model":
-        from detseg.factory import named as module
+        from detseg.factory import build_named_model
+
+        return build_named_model
     elif name in ("StopRequest", "TrainingRun", "evaluate", "train") or name.startswith("read_"):
         module = _training_module(name)
     else:

@@ -26,7 +26,7 @@ from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.messages import console, listed, messages_on_console, rendered
 from detseg.metrics.interface import Result
-from detseg.models.fuse import fuse
+from detseg.models.acceleration import fuse
 from detseg.ops.letterbox import to_float
 from detseg.predict import find_device
 from detseg.structures import Batch, ClassTable

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,38 +21,19 @@ from detseg.config.schema.model import (
     YoloConfig,
 )
 from detseg.errors import CheckpointError, ConfigError
-from detseg.factory.backbones import build_backbone, build_neck
 from detseg.factory.rcnn import build_rcnn
-from detseg.factory.segmentation import build_criterion, build_segmenter
-from detseg.factory.yolo import build_detector, build_scheme, head_strides
+from detseg.factory.segmentation import build_segmenter
+from detseg.factory.yolo import build_detector
 from detseg.messages import one_line
 from detseg.models.rcnn.detector import RCNNDetector
-from detseg.models.segmentation.segmenter import SemanticSegmenter
+from detseg.models.segmentation import SemanticSegmenter
 from detseg.models.yolo.detector import YoloDetector
 from detseg.structures import ClassTable
-
-__all__ = [
-    "Model",
-    "build_backbone",
-    "build_criterion",
-    "build_detector",
-    "build_model",
-    "build_neck",
-    "build_rcnn",
-    "build_scheme",
-    "build_segmenter",
-    "head_strides",
-    "load_model",
-]
 
 Model = YoloDetector | RCNNDetector | SemanticSegmenter
 
 
-def build_model(
-    config: ModelConfig,
-    classes: ClassTable,
-    load_pretrained: bool = True,
-) -> Model:
+def build_model(config: ModelConfig, classes: ClassTable, load_pretrained: bool = True) -> Model:
     """The model that ``config`` describes, with weights at their start.
 
     Args:
@@ -70,6 +54,49 @@ def build_model(
             return build_segmenter(config, len(classes), load_pretrained)
         case CustomModelConfig():
             raise ConfigError("model.name: custom is a module that Python gives to detseg.train; name a model instead")
+
+
+@dataclass(frozen=True)
+class BuiltFrom:
+    """What a model was built from (its attribute ``built_from``), by which checkpoints describe it."""
+
+    config: ModelConfig
+    classes: ClassTable
+
+
+def build_named_model(
+    name: str,
+    classes: ClassTable | Sequence[str],
+    backbone: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Model:
+    """Build a model by the names and settings of the configuration files: ``detseg.build_model``.
+
+    Args:
+        name: ``yolo``, ``faster_rcnn``, ``mask_rcnn``, ``fcn`` or ``unet``.
+        classes: of the data: ``train_set.classes``, or names in label order; of fcn and unet with the background.
+        backbone: ``csp_nano``, ``unet``, or any timm model with feature maps, such as ``resnet18``; None: the usual one
+            of the model.
+        settings: other settings of the model by their dotted names below ``model`` (docs/configuration.md), such as
+            ``{"backbone.pretrained": True, "head.name": "grid"}``.
+
+    Returns:
+        A module that keeps the ``Detector`` or ``Segmenter`` contract (``detseg.models.interface``).
+
+    Raises:
+        ConfigError: a setting is wrong; one line for each.
+        DetsegError: published weights could not be loaded.
+    """
+    if isinstance(classes, str):
+        raise ConfigError(f"classes: expected a table or names, such as [{classes!r}], got {classes!r}")
+    table = classes if isinstance(classes, ClassTable) else ClassTable(tuple(classes))
+    given = {f"model.{key}": value for key, value in (settings or {}).items()}
+    if backbone is not None:
+        given["model.backbone.name"] = backbone
+    config = config_from_dict({"model": {"name": name}, "data": {"name": "custom"}}, "build_model", given).model
+    model: Any = build_model(config, table)
+    model.built_from = BuiltFrom(config, table)
+    return model  # type: ignore[no-any-return]  # nn.Module declares that all its attributes are modules
 
 
 def load_model(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, ExperimentConfig, ModelCheckpoint]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 Backbone: TypeAlias = "CSPBackbone | UNetEncoder | TimmBackbone"
 
 _CSP_NAMES = ", ".join(CSP_FAMILY)
-_PAPER_LEVELS = 5
 
 
 def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load_pretrained: bool) -> Backbone:
@@ -45,7 +44,7 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
             depth, width = CSP_FAMILY[config.name]
             return CSPBackbone(config.depth or depth, config.width or width, strides)
         if is_unet:
-            asked = _PAPER_LEVELS if strides is None else max(strides, default=1).bit_length()
+            asked = 5 if strides is None else max(strides, default=1).bit_length()  # 5 in the paper
             return UNetEncoder(config.width or 1.0, config.levels or asked, strides)
         from detseg.models.backbones.timm import TimmBackbone  # timm takes half a second to import
 

@@ -17,8 +17,8 @@ from detseg.factory.torchvision_weights import coco_outputs, find_weights, load_
 from detseg.models.backbones.torchvision import TorchvisionFPN, TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.models.layers import Normalize
 from detseg.models.necks import FPN, PAN
-from detseg.models.rcnn.boxes import BoxLoss
 from detseg.models.rcnn.detector import RCNNDetector
+from detseg.models.rcnn.regions import BoxLoss
 from detseg.models.rcnn.roi_heads import RoIHeads
 from detseg.models.rcnn.rpn import RegionProposalNetwork
 from detseg.structures import ClassTable
@@ -31,11 +31,7 @@ _ANCHOR_STRIDES = 8
 AnyNeck = FPN | PAN | TorchvisionFPN
 
 
-def build_rcnn(
-    config: FasterRcnnConfig | MaskRcnnConfig,
-    classes: ClassTable,
-    load_pretrained: bool,
-) -> RCNNDetector:
+def build_rcnn(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable, load_pretrained: bool) -> RCNNDetector:
     """The two-stage detector that ``config`` describes; arguments and errors as of ``build_model``.
 
     What a published variant decides is not read from the settings.  Published heads are kept for COCO's classes.

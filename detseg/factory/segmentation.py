@@ -8,11 +8,12 @@ from detseg.config.schema.model import FcnConfig, SegmentationLossConfig, UNetCo
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.models.layers import Normalize
-from detseg.models.segmentation.heads import AuxiliaryHead, FCNHead, UNetDecoder
-from detseg.models.segmentation.losses import SegmentationLoss
-from detseg.models.segmentation.segmenter import SemanticSegmenter
+from detseg.models.segmentation import AuxiliaryHead, FCNHead, SegmentationLoss, SemanticSegmenter, UNetDecoder
 
 _FCN_STRIDES = (8, 16, 32)
+
+_Parts = tuple[Backbone, nn.Module | None, nn.Module, nn.Module | None]
+"""Backbone, neck, head, auxiliary head."""
 
 
 def build_segmenter(
@@ -23,29 +24,19 @@ def build_segmenter(
         raise ConfigError(f"model.binary: needs exactly 2 classes, the data has {num_classes}; set it to false")
     criterion = build_criterion(config.loss, num_classes)
     num_outputs = 1 if config.binary else num_classes
-    neck: nn.Module | None
-    head: nn.Module
     match config:
         case FcnConfig():
-            backbone, neck, head, auxiliary = _fcn(config, num_outputs, load_pretrained)
+            parts = _fcn(config, num_outputs, load_pretrained)
         case UNetConfig():
-            backbone, head, auxiliary = _unet(config, num_outputs, load_pretrained)
-            neck = None
+            parts = _unet(config, num_outputs, load_pretrained)
+    backbone, neck, head, auxiliary = parts
+    normalize = Normalize(backbone.mean, backbone.std)
     return SemanticSegmenter(
-        backbone,
-        neck,
-        head,
-        Normalize(backbone.mean, backbone.std),
-        criterion,
-        num_classes,
-        auxiliary,
-        config.auxiliary_weight,
+        backbone, neck, head, normalize, criterion, num_classes, auxiliary, config.auxiliary_weight
     )
 
 
-def _fcn(
-    config: FcnConfig, num_outputs: int, load_pretrained: bool
-) -> tuple[Backbone, nn.Module | None, FCNHead, AuxiliaryHead | None]:
+def _fcn(config: FcnConfig, num_outputs: int, load_pretrained: bool) -> _Parts:
     finest = min(config.stride, 16) if config.auxiliary_weight else config.stride
     strides = tuple(stride for stride in _FCN_STRIDES if stride >= finest)
     backbone = build_backbone(config.backbone, strides, load_pretrained)
@@ -56,9 +47,7 @@ def _fcn(
     return backbone, neck, head, auxiliary
 
 
-def _unet(
-    config: UNetConfig, num_outputs: int, load_pretrained: bool
-) -> tuple[Backbone, UNetDecoder, AuxiliaryHead | None]:
+def _unet(config: UNetConfig, num_outputs: int, load_pretrained: bool) -> _Parts:
     if config.strides and min(config.strides) < config.output_stride:
         raise ConfigError(
             f"model.strides: {list(config.strides)} has maps finer than model.output_stride {config.output_stride}, "
@@ -80,7 +69,7 @@ def _unet(
     auxiliary = None
     if config.auxiliary_weight:
         auxiliary = AuxiliaryHead(backbone.channels[-1], backbone.strides[-1], num_outputs, position=-1)
-    return backbone, head, auxiliary
+    return backbone, None, head, auxiliary
 
 
 def build_criterion(config: SegmentationLossConfig, num_classes: int) -> SegmentationLoss:
@@ -89,26 +78,17 @@ def build_criterion(config: SegmentationLossConfig, num_classes: int) -> Segment
     Raises:
         ConfigError: numbers that do not fit the classes, or a setting whose terms are off.
     """
-    weights = config.class_weights
+    weights, cross_entropy, focal = config.class_weights, config.cross_entropy, config.focal
+    dice, tversky, excluded = config.dice, config.tversky, config.excluded_classes
     if weights == "median_frequency":
         raise ConfigError("model.loss.class_weights: not computed yet; give numbers, or let training compute them")
-    if weights is not None and not (config.cross_entropy.weight or config.focal.weight):
+    if weights is not None and not (cross_entropy.weight or focal.weight):
         raise ConfigError("model.loss.class_weights: belong to cross_entropy and focal, both are off; leave it out")
-    if config.excluded_classes and not (config.dice.weight or config.tversky.weight):
+    if excluded and not (dice.weight or tversky.weight):
         raise ConfigError("model.loss.excluded_classes: belongs to dice and tversky, both are off; leave it out")
+    of_pixels = cross_entropy.weight, cross_entropy.label_smoothing, focal.weight, focal.gamma
+    of_overlap = dice.weight, tversky.weight, tversky.alpha, tversky.beta
     try:
-        return SegmentationLoss(
-            num_classes,
-            config.cross_entropy.weight,
-            config.cross_entropy.label_smoothing,
-            config.focal.weight,
-            config.focal.gamma,
-            config.dice.weight,
-            config.tversky.weight,
-            config.tversky.alpha,
-            config.tversky.beta,
-            weights,
-            config.excluded_classes,
-        )
+        return SegmentationLoss(num_classes, *of_pixels, *of_overlap, weights, excluded)
     except ValueError as error:
         raise ConfigError(f"model.loss: {error}") from error

@@ -10,7 +10,6 @@ import hashlib
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -112,12 +111,24 @@ def load_torchvision_weights(model: nn.Module, weights: Any, keep_heads: bool) -
     unfit += [name for name in new if name not in per_class]
     if unfit:
         raise DetsegError(
-            f"model.weights: {path} does not fit the model: {_listed(unfit[:3])}{', …' if unfit[3:] else ''} "
+            f"model.weights: {path} does not fit the model: {', '.join(unfit[:3])}{', …' if unfit[3:] else ''} "
             f"({len(unfit)} in all) {'is' if len(unfit) == 1 else 'are'} missing on one side or of another shape; "
             f"leave out the settings of model that the variant decides"
         )
     model.load_state_dict(loaded, strict=False)
-    for line in _report(path, theirs, ours, loaded, per_class, counters, new):
+
+    counts = Counter(next(part for prefix, part in _PARTS.items() if name.startswith(prefix)) for name in loaded)
+    parts = ", ".join(f"{part} {counts[part]}" for part in _PARTS.values() if counts[part])
+    lines = [f"{counts.total()} of {len(theirs)} tensors of {path.name} loaded ({parts})"]
+    had, has = (len(state["roi_heads.box_predictor.cls_score.bias"]) for state in (theirs, ours))
+    if per_class:
+        other = f"{has} of other classes" if had == has else str(has)
+        lines.append(f"skipped, for {had} outputs instead of {other}: {', '.join(per_class)}")
+    if counters:
+        lines.append(f"skipped, since normalisation with fixed statistics counts no batches: {', '.join(counters)}")
+    if new:
+        lines.append(f"new, with {has} outputs: {', '.join(new)}")
+    for line in lines:
         logger.info(f"weights: coco: {line}")
 
 
@@ -166,31 +177,3 @@ def _our_name(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
     return name
-
-
-def _report(
-    path: Path,
-    theirs: dict[str, Tensor],
-    ours: dict[str, Tensor],
-    loaded: Iterable[str],
-    per_class: list[str],
-    counters: list[str],
-    new: list[str],
-) -> list[str]:
-    """What became of each tensor of the file and of the model, in lines."""
-    counts = Counter(next(part for prefix, part in _PARTS.items() if name.startswith(prefix)) for name in loaded)
-    parts = ", ".join(f"{part} {counts[part]}" for part in _PARTS.values() if counts[part])
-    lines = [f"{counts.total()} of {len(theirs)} tensors of {path.name} loaded ({parts})"]
-    had, has = (len(state["roi_heads.box_predictor.cls_score.bias"]) for state in (theirs, ours))
-    if per_class:
-        other = f"{has} of other classes" if had == has else str(has)
-        lines.append(f"skipped, for {had} outputs instead of {other}: {_listed(per_class)}")
-    if counters:
-        lines.append(f"skipped, since normalisation with fixed statistics counts no batches: {_listed(counters)}")
-    if new:
-        lines.append(f"new, with {has} outputs: {_listed(new)}")
-    return lines
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names)

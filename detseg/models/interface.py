@@ -25,23 +25,16 @@ class FeatureExtractor(Protocol):
 
     def __call__(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) float map per stride."""
-        ...
 
 
 class Neck(Protocol):
-    """What sits on a backbone's maps and keeps their strides.
-
-    Attributes:
-        channels: channels of each map that it returns.
-        strides: strides of each map, finest first.
-    """
+    """What sits on a backbone's maps and keeps their strides; attributes as of ``FeatureExtractor``."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
 
     def __call__(self, features: list[Tensor]) -> list[Tensor]:
         """Maps in, maps out; same order and sizes."""
-        ...
 
 
 class Detector(Protocol):
@@ -52,35 +45,26 @@ class Detector(Protocol):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The raw maps, one per stride: what an export holds."""
-        ...
 
     def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
         """Weighted loss terms of a batch; B targets in pixels of the images."""
-        ...
 
     def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each image, best first, in pixels of the images."""
-        ...
 
     def losses_and_predictions(
         self, images: Tensor, targets: list[BoxTargets]
     ) -> tuple[LossTerms, list[DetectorOutput]]:
         """Both, from one forward pass: what validation needs."""
-        ...
 
 
 class SemanticHead(Protocol):
-    """What turns feature maps into scores of classes.
-
-    Attributes:
-        stride: input pixels per cell of the scores.
-    """
+    """What turns feature maps into scores of classes; ``stride``: input pixels per cell of the scores."""
 
     stride: int
 
     def __call__(self, features: list[Tensor]) -> Tensor:
         """Maps finest first → (B, K, H / stride, W / stride) raw scores, K outputs a pixel."""
-        ...
 
 
 class Segmenter(Protocol):
@@ -98,16 +82,12 @@ class Segmenter(Protocol):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) logits of the C classes in pixels of the images, their softmax being the probabilities: what an
         export holds."""
-        ...
 
     def losses(self, images: Tensor, semantic: Tensor) -> LossTerms:
         """Weighted loss terms of a batch; ``semantic`` is (B, H, W) uint8 with ``IGNORE_LABEL`` where none counts."""
-        ...
 
     def predict(self, images: Tensor) -> Tensor:
         """``forward`` in float32 and without gradients."""
-        ...
 
     def losses_and_predictions(self, images: Tensor, semantic: Tensor) -> tuple[LossTerms, Tensor]:
         """Both, from one forward pass: what validation needs."""
-        ...

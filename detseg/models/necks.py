@@ -10,10 +10,6 @@ from detseg.models.backbones.csp import scaled_blocks
 from detseg.models.layers import ConvNormAct, CSPLayer
 
 
-def _upsample_like(x: Tensor, reference: Tensor) -> Tensor:
-    return F.interpolate(x, size=reference.shape[-2:], mode="nearest")
-
-
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al. 2017, section 3): lateral 1×1 convolutions, a top-down sum, 3×3 smoothing.
 
@@ -34,7 +30,7 @@ class FPN(nn.Module):
         """Maps finest first → as many maps of the same sizes."""
         merged = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
         for i in range(len(merged) - 2, -1, -1):
-            merged[i] = merged[i] + _upsample_like(merged[i + 1], merged[i])
+            merged[i] = merged[i] + F.interpolate(merged[i + 1], size=merged[i].shape[-2:], mode="nearest")
         return [smooth(x) for smooth, x in zip(self.smooth, merged, strict=True)]
 
 
@@ -45,19 +41,14 @@ class PAN(nn.Module):
     Args:
         in_channels: channels of the maps that come in, finest first.
         strides: their strides.
-        channels: channels of each map that goes out.
+        channels: channels of each map that goes out; a single map passes as it is, with those that it has.
         depth: multiplies the three bottlenecks of each CSP layer.
-
-    Raises:
-        ValueError: one map with other channels; with nothing to mix, it passes as it is.
     """
 
     def __init__(
         self, in_channels: tuple[int, ...], strides: tuple[int, ...], channels: tuple[int, ...], depth: float
     ) -> None:
         super().__init__()
-        if len(in_channels) == 1 and channels != in_channels:
-            raise ValueError(f"a PAN of one map keeps its {in_channels[0]} channels, got {channels[0]}")
         self.strides = strides
         self.channels = channels
         blocks = scaled_blocks(3, depth)
@@ -76,7 +67,8 @@ class PAN(nn.Module):
         """Maps finest first → as many maps of the same sizes."""
         maps = list(features)
         for i in range(len(maps) - 2, -1, -1):
-            maps[i] = self.top_down[i](torch.cat([_upsample_like(maps[i + 1], maps[i]), features[i]], dim=1))
+            coarser = F.interpolate(maps[i + 1], size=maps[i].shape[-2:], mode="nearest")
+            maps[i] = self.top_down[i](torch.cat([coarser, maps[i]], dim=1))
         for i in range(len(maps) - 1):
             maps[i + 1] = self.bottom_up[i](torch.cat([self.shrink[i](maps[i]), maps[i + 1]], dim=1))
         return maps

@@ -1,6 +1,5 @@
-"""Formats and overlaps of axis-aligned boxes.
+"""Overlaps of axis-aligned boxes: (..., 4) float tensors, xyxy, in any unit.
 
-Boxes are (..., 4) float tensors, xyxy (corners) or cxcywh (centre and sides), in any unit. N and M: numbers of boxes.
 ``pairwise_iou`` compares all pairs of boxes, ``matched_*`` compare row with row.
 """
 
@@ -15,50 +14,26 @@ EPSILON = 1e-7
 """Smallest divisor, so that quotients of boxes without area are finite."""
 
 
-def cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """(..., 4) centre and sides → corners."""
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat([centre - half, centre + half], dim=-1)
-
-
-def xyxy_to_cxcywh(boxes: Tensor) -> Tensor:
-    """(..., 4) corners → centre and sides."""
-    low, high = boxes[..., :2], boxes[..., 2:]
-    return torch.cat([(low + high) / 2, high - low], dim=-1)
-
-
 def box_area(boxes: Tensor) -> Tensor:
     """(..., 4) xyxy → (...) area, 0 for swapped corners."""
     sides = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0)
     return sides[..., 0] * sides[..., 1]
 
 
-def clip_boxes(boxes: Tensor, hw: tuple[int, int]) -> Tensor:
-    """(N, 4) xyxy clipped to an image of height and width ``hw`` pixels."""
-    height, width = hw
-    x, y = boxes[:, 0::2].clamp(0, width), boxes[:, 1::2].clamp(0, height)
-    return torch.stack([x, y], dim=2).flatten(1)
-
-
 def pairwise_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """(..., N, 4) and (..., M, 4) xyxy → (..., N, M) intersection over union in [0, 1]."""
-    left, right = boxes1[..., :, None, :], boxes2[..., None, :, :]
-    inter = _intersection(left, right)
-    union = box_area(left) + box_area(right) - inter
-    return inter / union.clamp(min=EPSILON)
+    return matched_iou(boxes1[..., :, None, :], boxes2[..., None, :, :])
 
 
 def matched_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """(..., 4) and (..., 4) xyxy → (...) intersection over union of each pair of rows, in [0, 1]."""
-    inter = _intersection(boxes1, boxes2)
-    union = box_area(boxes1) + box_area(boxes2) - inter
+    inter, union = _intersection_and_union(boxes1, boxes2)
     return inter / union.clamp(min=EPSILON)
 
 
 def matched_giou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Generalised IoU of each pair of rows, in (-1, 1] (Rezatofighi et al. 2019, eq. 1)."""
-    inter = _intersection(boxes1, boxes2)
-    union = box_area(boxes1) + box_area(boxes2) - inter
+    inter, union = _intersection_and_union(boxes1, boxes2)
     hull = _hull_sides(boxes1, boxes2).prod(dim=-1)
     return inter / union.clamp(min=EPSILON) - (hull - union) / hull.clamp(min=EPSILON)
 
@@ -80,11 +55,12 @@ def matched_ciou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     return iou - distance / diagonal.clamp(min=EPSILON) - trade_off * aspect
 
 
-def _intersection(boxes1: Tensor, boxes2: Tensor) -> Tensor:
+def _intersection_and_union(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
     low = torch.maximum(boxes1[..., :2], boxes2[..., :2])
     high = torch.minimum(boxes1[..., 2:], boxes2[..., 2:])
     sides = (high - low).clamp(min=0)
-    return sides[..., 0] * sides[..., 1]
+    inter = sides[..., 0] * sides[..., 1]
+    return inter, box_area(boxes1) + box_area(boxes2) - inter
 
 
 def _hull_sides(boxes1: Tensor, boxes2: Tensor) -> Tensor:

@@ -1,10 +1,9 @@
 """Between images and the network: resizing of images and boxes to its input, and of its logits back to label maps.
 
 Training, evaluation and prediction share these functions.  A letterbox scales an image to fit the network input, keeps
-its proportions, centres it and pads the rest.  The geometry is a value of its own, so that boxes are mapped there and
-back by the same numbers.
+its proportions, centres it and pads the rest.
 
-Letters for dimensions: B images, C classes, h and w pixels of the network input, H and W pixels of an image.
+Letters: B images, C classes, h and w pixels of the network input, H and W pixels of an image.
 """
 
 from __future__ import annotations
@@ -79,23 +78,17 @@ class Letterbox:
 
     def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
-        sx, sy = self.scale_xy
-        scaled = boxes * np.array([sx, sy, sx, sy]) + np.array([self.left, self.top, self.left, self.top])
-        result: npt.NDArray[np.float32] = scaled.astype(np.float32)
-        return result
+        scaled = boxes * np.array(self.scale_xy * 2) + np.array([self.left, self.top] * 2)
+        return np.asarray(scaled, dtype=np.float32)
 
     def boxes_to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""
-        height, width = self.original_hw
-        limit = boxes.new_tensor([width, height, width, height])
+        limit = boxes.new_tensor(self.original_hw[::-1] * 2)
         return torch.minimum(self.to_original(boxes).clamp(min=0), limit)
 
     def to_original(self, regions: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, not clipped."""
-        sx, sy = self.scale_xy
-        offset = regions.new_tensor([self.left, self.top, self.left, self.top])
-        scale = regions.new_tensor([sx, sy, sx, sy])
-        return (regions - offset) / scale
+        return (regions - regions.new_tensor([self.left, self.top] * 2)) / regions.new_tensor(self.scale_xy * 2)
 
 
 def resize(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
@@ -104,8 +97,7 @@ def resize(image: UInt8Array, hw: tuple[int, int]) -> UInt8Array:
         return image
     shrinking = hw[0] * hw[1] < image.shape[0] * image.shape[1]
     interpolation = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
-    resized: UInt8Array = np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation))
-    return resized
+    return np.asarray(cv2.resize(image, (hw[1], hw[0]), interpolation=interpolation), dtype=np.uint8)
 
 
 def nearest_pixels(side: int, length: int) -> npt.NDArray[np.int64]:
@@ -148,15 +140,14 @@ def label_map(logits: Tensor, letterbox: Letterbox) -> Tensor:
 
     Large images are interpolated a few classes at a time, so that memory does not grow with C.
     """
-    planes = _without_padding(logits, letterbox)
+    planes, hw = _without_padding(logits, letterbox), letterbox.original_hw
     if not 0 < len(planes) < 256:
         raise ValueError(f"logits: expected 1 to 255 classes, got {len(planes)}")
-    height, width = letterbox.original_hw
-    num_at_once = max(_PIECE // (height * width), 1)
-    best, label = _interpolate(planes[:num_at_once], (height, width)).max(dim=0)
+    num_at_once = max(_PIECE // (hw[0] * hw[1]), 1)
+    best, label = _interpolate(planes[:num_at_once], hw).max(dim=0)
     labels = label.to(torch.uint8)
     for first in range(num_at_once, len(planes), num_at_once):
-        value, label = _interpolate(planes[first : first + num_at_once], (height, width)).max(dim=0)
+        value, label = _interpolate(planes[first : first + num_at_once], hw).max(dim=0)
         labels = torch.where(value > best, (label + first).to(torch.uint8), labels)
         best = torch.maximum(best, value)
     return labels

@@ -14,9 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]
-"""Bool, or uint8 that is 0 outside."""
-
+Mask = npt.NDArray[np.bool_] | npt.NDArray[np.uint8]  # 0 outside
 Edges = npt.NDArray[np.int64]
 
 _MOST_CHARACTERS = 7  # of one compressed number
@@ -29,10 +27,9 @@ def encode_mask(mask: Mask) -> bytes:
 
 
 def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> bytes:
-    """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask.
+    """(h, w) part of a mask that is empty elsewhere → compressed run lengths of the whole mask of size ``hw``.
 
-    ``corner``: row and column of its upper left pixel in the image of height and width ``hw``; ValueError where the
-    part reaches beyond that.
+    ``corner``: row and column of its upper left pixel; ValueError where the part reaches beyond the image.
     """
     top, left = corner
     height, width = part.shape
@@ -47,10 +44,8 @@ def encode_part(part: Mask, corner: tuple[int, int], hw: tuple[int, int]) -> byt
 
 
 def encode_edges(edges: Edges, num_pixels: int) -> bytes:
-    """(2R,) ascending begins and ends of R runs inside the mask, in pixels column by column → compressed run lengths.
-
-    A run may begin where the one before ends; ``num_pixels``: of the image.
-    """
+    """(2R,) ascending begins and ends of R runs inside the mask, in pixels column by column of an image of
+    ``num_pixels`` → compressed run lengths; a run may begin where the one before ends."""
     meeting = np.flatnonzero(edges[1:-1:2] == edges[2::2]) * 2 + 1
     edges = np.delete(edges, np.concatenate([meeting, meeting + 1]))
     lengths = np.diff(edges, prepend=0, append=num_pixels)
@@ -64,12 +59,8 @@ def decode_mask(counts: bytes, hw: tuple[int, int]) -> npt.NDArray[np.uint8]:
 
 
 def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint8], tuple[int, int]]:
-    """Compressed run lengths → the smallest part that holds the whole mask, without decoding the image; the inverse of
-    ``encode_part``.
-
-    Returns:
-        (h, w) uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0).
-    """
+    """The inverse of ``encode_part``: compressed run lengths → the smallest part that holds the whole mask, (h, w)
+    uint8, 1 inside, and row and column of its upper left pixel; an empty mask has shape (0, 0) at (0, 0)."""
     begins, ends = _runs_inside(counts)
     left, top, right, bottom = _bounds(begins, ends, hw)
     height, width = bottom - top, right - left
@@ -82,13 +73,10 @@ def decode_part(counts: bytes, hw: tuple[int, int]) -> tuple[npt.NDArray[np.uint
 
 
 def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
-    """Compressed run lengths → (R,) int64 run lengths, beginning outside the mask.
+    """Compressed run lengths → (R,) int64 run lengths, beginning outside the mask; ValueError for any other bytes.
 
     Each character holds 5 bits of a number, the lowest first, and a sixth bit that is set if more follow; the highest
     of the last 5 bits is the sign. From the fourth number on, the difference to the number two before is stored.
-
-    Raises:
-        ValueError: the bytes are no compressed run lengths.
     """
     characters = np.frombuffer(counts, dtype=np.uint8).astype(np.int64) - 48
     if not len(characters) or (characters < 0).any() or (characters > 63).any() or characters[-1] & 32:
@@ -100,10 +88,9 @@ def run_lengths(counts: bytes) -> npt.NDArray[np.int64]:
         raise ValueError("counts: a compressed run length is too long")
     numbers = np.add.reduceat((characters & 31) << (5 * place), first)
     numbers -= np.where(characters[last] & 16, 1 << (5 * (place[last] + 1)), 0)
-    lengths: npt.NDArray[np.int64] = numbers.copy()
-    lengths[1::2] = np.cumsum(numbers[1::2])
-    lengths[2::2] = np.cumsum(numbers[2::2])
-    return lengths
+    for every_other in (numbers[1::2], numbers[2::2]):
+        np.cumsum(every_other, out=every_other)
+    return numbers
 
 
 def compressed(lengths: npt.NDArray[np.int64]) -> bytes:
@@ -133,11 +120,10 @@ def mask_bounds(masks: Sequence[bytes], hw: tuple[int, int]) -> npt.NDArray[np.f
 
 
 def paste_grid(grid: npt.NDArray[np.float32], region: Sequence[float], hw: tuple[int, int], threshold: float) -> bytes:
-    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3); the result
-    is compressed run lengths.
+    """Resize a grid of probabilities to a region of an image and threshold it (He et al. 2017, section 3).
 
     Values are interpolated bilinearly between the centres of cells, towards zeros outside the grid, and taken at the
-    centres of pixels.
+    centres of pixels.  Returns compressed run lengths.
 
     Args:
         grid: (M, M) float32 in [0, 1].
@@ -169,8 +155,7 @@ def _weights(pixels: range, low: float, high: float, cells: int) -> npt.NDArray[
     """(pixels, cells) float32 weights of linear interpolation between the centres of cells."""
     centers = np.arange(pixels.start, pixels.stop, dtype=np.float64) + 0.5
     places = (centers - low) * (cells / max(high - low, 1e-9)) - 0.5
-    weights: npt.NDArray[np.float32] = np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0).astype(np.float32)
-    return weights
+    return np.asarray(np.maximum(1 - np.abs(places[:, None] - np.arange(cells)), 0), dtype=np.float32)
 
 
 def _filled(lengths: npt.NDArray[np.int64], hw: tuple[int, int]) -> npt.NDArray[np.uint8]:

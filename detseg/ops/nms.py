@@ -21,10 +21,9 @@ _PAIRS_A_CLASS = 25_000  # N² of N boxes whose comparison takes as long as one 
 def classwise_nms(
     boxes: Tensor, scores: Tensor, labels: Tensor, iou_threshold: float, max_kept: int | None = None
 ) -> Tensor:
-    """Positions of the kept boxes, best score first.
+    """(K,) int64 positions of the kept boxes, best score first; equal scores keep their input order.
 
     In descending order of scores, a box is dropped if its IoU with a kept box of its class exceeds ``iou_threshold``.
-    Equal scores keep their input order.
 
     Args:
         boxes: (N, 4) float32 xyxy.
@@ -32,9 +31,6 @@ def classwise_nms(
         labels: (N,) int64.
         iou_threshold: in [0, 1].
         max_kept: largest number of boxes to return, over all classes; None: all that are kept.
-
-    Returns:
-        (K,) int64 positions into the input.
     """
     order = scores.argsort(descending=True, stable=True)
     num = len(order)

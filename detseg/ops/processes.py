@@ -1,10 +1,7 @@
-"""Devices by name, and sums over the processes of a training, for losses that are normalised by a count over the global
-batch.
+"""Devices by name, and sums over the W processes of a training, for losses divided by a count over the global batch.
 
 DDP averages gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
 mean over W processes of ``own sum / (count of all / W)``, which is the loss of each process.
-
-W: number of processes.
 """
 
 from __future__ import annotations
@@ -19,11 +16,8 @@ from torch import Tensor
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.
-
-    Raises:
-        ValueError: there is no such device on this machine or in this build of torch.
-    """
+    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.  ValueError
+    where this machine, or this build of torch, has no such device."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -72,11 +66,11 @@ def total_over_processes(own: Tensor, training: bool) -> Tensor:
     return total + world_size * (own - own.detach()) if own.requires_grad else total
 
 
-def shared_normaliser(own: Tensor | float, training: bool, like: Tensor, at_least: float = 1.0) -> Tensor:
-    """The divisor of the losses of this process, a float32 scalar: ``max(count of all processes, at_least) / W``.
+def shared_normaliser(own: Tensor | float, training: bool, like: Tensor) -> Tensor:
+    """The divisor of the losses of this process, a float32 scalar: ``max(count of all processes, 1) / W``.
 
     ``own``: the count of this process, a number or a scalar tensor; ``like``: a tensor on the device to compute on.
     """
     # Created on the device: a copy from the CPU would wait for the GPU.
     count = own.float() if isinstance(own, Tensor) else torch.full((), own, dtype=torch.float32, device=like.device)
-    return total_over_processes(count, training).clamp(min=at_least) / num_processes(training)
+    return total_over_processes(count, training).clamp(min=1) / num_processes(training)

@@ -22,8 +22,7 @@ from torch import Tensor, nn
 
 from detseg.data.images.read import pil_to_rgb, read_image
 from detseg.errors import ConfigError, DetsegError
-from detseg.models.compile import compile_networks
-from detseg.models.fuse import fuse
+from detseg.models.acceleration import compile_networks, fuse
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import Letterbox, label_map, logits_at_original_size, stack_images, to_float
 from detseg.predict.results import Detections, SegmentationMap
@@ -99,7 +98,7 @@ class ImagePredictor(ABC, Generic[Result]):
     """Predicts for images as they come; one ``Result`` an image, which knows its image and its path.
 
     Args:
-        model: the network; it stays as it is, a fused copy of it predicts (``detseg.models.fuse``).
+        model: the network; it stays as it is, a fused copy of it predicts (``detseg.models.acceleration``).
         classes: names of its labels.
         input_hw: height and width of the network input, pixels.
         device: where to compute.

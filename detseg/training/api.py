@@ -19,7 +19,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.loading.loader import leave_if_starting
 from detseg.errors import ConfigError, DataError
-from detseg.factory.named import BuiltFrom
+from detseg.factory import BuiltFrom
 from detseg.messages import listed
 from detseg.tasks import kind_of
 from detseg.training.callbacks.run_files import best_epoch

@@ -23,8 +23,7 @@ from detseg.config.schema.experiment import AdamWConfig, CosineConfig, Evaluatio
 from detseg.config.schema.model import BackboneConfig
 from detseg.errors import DetsegError
 from detseg.metrics.interface import Result
-from detseg.models.compile import settling
-from detseg.models.fuse import fuse
+from detseg.models.acceleration import fuse, settling
 from detseg.ops.letterbox import to_float
 from detseg.structures import Batch, ClassTable
 from detseg.tasks import TaskKind

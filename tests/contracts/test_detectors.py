@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import copy
 from itertools import product
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from detseg.config.schema.model import (
-    AnchorHeadConfig,
-    BackboneConfig,
-    GridHeadConfig,
-    HeadConfig,
-    NeckConfig,
-    TaskAlignedHeadConfig,
-    YoloConfig,
-)
-from detseg.factory import build_detector
+from detseg.config.schema.model import YoloConfig
+from detseg.factory.yolo import build_detector
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets, DetectorOutput
 from tests.models.targets import box_targets
@@ -152,35 +144,21 @@ class DetectorContract:
             assert_same_detections_but_for_rounding(detector.predict(images[i : i + 1])[0], together[i], detector)
 
 
-def small_config(head: HeadConfig, neck: str, backbone: BackboneConfig) -> YoloConfig:
-    return YoloConfig(
-        backbone=backbone,
-        neck=NeckConfig(name=cast(Any, neck)),
-        head=head,
-        nms_iou=NMS_IOU,
-        max_detections=MAX_DETECTIONS,
-    )
-
-
-def heads(coupled: bool) -> dict[str, HeadConfig]:
-    anchors = ((10.0, 12.0), (24.0, 16.0), (30.0, 32.0), (48.0, 40.0))
-    return {
-        "task_aligned": TaskAlignedHeadConfig(coupled=coupled, strides=(8, 16, 32)),
-        "anchor": AnchorHeadConfig(
-            name="anchor", coupled=coupled, strides=(16, 32), anchors=anchors, anchors_per_level=2
-        ),
-        "grid": GridHeadConfig(name="grid", coupled=coupled, stride=16),
-    }
-
-
-BACKBONES = {"csp": BackboneConfig(name="csp_nano", width=0.125), "timm": BackboneConfig(name="test_resnet")}
+HEADS: dict[str, dict[str, Any]] = {
+    "task_aligned": {"strides": (8, 16, 32)},
+    "anchor": {"strides": (16, 32), "anchors": ((10, 12), (24, 16), (30, 32), (48, 40)), "anchors_per_level": 2},
+    "grid": {"stride": 16},
+}
+BACKBONES = {"csp": {"name": "csp_nano", "width": 0.125}, "timm": {"name": "test_resnet"}}
 CASES = {
-    f"{head_name}-{'coupled' if coupled else 'decoupled'}-{neck}-{backbone}": small_config(
-        heads(coupled)[head_name], neck, BACKBONES[backbone]
-    )
-    for head_name, coupled, neck, backbone in product(
-        ("task_aligned", "anchor", "grid"), (True, False), ("fpn", "pan"), BACKBONES
-    )
+    f"{head}-{'coupled' if coupled else 'decoupled'}-{neck}-{backbone}": {
+        "backbone": BACKBONES[backbone],
+        "neck": {"name": neck},
+        "head": {"name": head, "coupled": coupled, **HEADS[head]},
+        "nms_iou": NMS_IOU,
+        "max_detections": MAX_DETECTIONS,
+    }
+    for head, coupled, neck, backbone in product(HEADS, (True, False), ("fpn", "pan"), BACKBONES)
     if backbone == "csp" or coupled == (neck == "fpn")  # half of timm's: heads see no more of a backbone than its maps
 }
 
@@ -188,7 +166,7 @@ CASES = {
 @pytest.fixture(scope="module", params=list(CASES.values()), ids=list(CASES))
 def yolo(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    model = build_detector(request.param, NUM_CLASSES)
+    model = build_detector(YoloConfig.model_validate(request.param), NUM_CLASSES)
     model.train()
     with torch.no_grad():
         for _ in range(8):  # batch statistics near those of the images

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.schema.experiment import SgdConfig
+from detseg.models.acceleration import fuse
 from detseg.models.backbones.csp import CSPBackbone
 from detseg.models.backbones.timm import TimmBackbone
 from detseg.models.backbones.unet import UNetEncoder
-from detseg.models.fuse import fuse
 from detseg.models.layers import Normalize
 from detseg.models.necks import FPN
 from detseg.models.yolo.detector import CoupledHead, YoloDetector

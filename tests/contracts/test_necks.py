@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from detseg.models.acceleration import fuse
 from detseg.models.backbones.torchvision import TorchvisionFPN
-from detseg.models.fuse import fuse
 from detseg.models.necks import FPN, PAN
 from tests.rounding import assert_close_but_for_rounding
 

@@ -14,25 +14,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from detseg.config.schema.model import (
-    BackboneConfig,
-    DiceConfig,
-    FcnConfig,
-    FocalConfig,
-    NeckConfig,
-    SegmentationLossConfig,
-    TverskyConfig,
-    UNetConfig,
-    YoloConfig,
-)
-from detseg.factory import build_model, build_segmenter
+from detseg.config.schema.model import FcnConfig, UNetConfig, YoloConfig
+from detseg.factory import build_model
+from detseg.factory.segmentation import build_segmenter
 from detseg.structures import IGNORE_LABEL, BoxTargets, ClassTable
 from tests.rounding import assert_close_but_for_rounding
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-EVERY_TERM = SegmentationLossConfig(
-    focal=FocalConfig(weight=0.5), dice=DiceConfig(weight=0.5), tversky=TverskyConfig(weight=0.5)
-)
+EVERY_TERM = {name: {"weight": 0.5} for name in ("focal", "dice", "tversky")}
 
 
 def random_images(num: int = 2, hw: tuple[int, int] = (64, 96)) -> Tensor:
@@ -133,24 +122,31 @@ class SegmenterContract:
         assert_close_but_for_rounding(segmenter.predict(images[1:2]), together[1:2], segmenter)
 
 
-CSP = BackboneConfig(name="csp_nano", width=0.125)
-PAPER = BackboneConfig(name="unet", width=0.125)
-TIMM = BackboneConfig(name="test_resnet")
-FPN = NeckConfig(name="fpn", channels=16)
+CSP = {"name": "csp_nano", "width": 0.125}
+PAPER = {"name": "unet", "width": 0.125}
+TIMM = {"name": "test_resnet"}
+FPN = {"name": "fpn", "channels": 16}
+
+
+def fcn(backbone: Any, **settings: Any) -> FcnConfig:
+    return FcnConfig.model_validate({"name": "fcn", "backbone": backbone, **settings})
+
+
+def unet(backbone: Any, **settings: Any) -> UNetConfig:
+    return UNetConfig.model_validate({"name": "unet", "backbone": backbone, **settings})
+
+
 CASES: dict[str, tuple[FcnConfig | UNetConfig, int]] = {
-    "fcn-8": (FcnConfig(name="fcn", backbone=CSP, auxiliary_weight=0.4, loss=EVERY_TERM), 3),
-    "fcn-16-bilinear-fpn": (
-        FcnConfig(name="fcn", backbone=CSP, neck=FPN, stride=16, upsampling="bilinear", head_channels=24),
-        4,
-    ),
-    "fcn-32-timm": (FcnConfig(name="fcn", backbone=TIMM, stride=32), 3),
-    "fcn-32-auxiliary-fpn": (FcnConfig(name="fcn", backbone=CSP, neck=FPN, stride=32, auxiliary_weight=0.4), 3),
-    "fcn-binary": (FcnConfig(name="fcn", backbone=PAPER, binary=True, loss=EVERY_TERM), 2),
-    "unet-paper": (UNetConfig(name="unet", backbone=PAPER, loss=EVERY_TERM), 3),
-    "unet-paper-shallow": (UNetConfig(name="unet", backbone=PAPER, strides=(1, 2), decoder_channels=(8,)), 3),
-    "unet-csp-resize": (UNetConfig(name="unet", backbone=CSP, upsampling="resize", auxiliary_weight=0.3), 3),
-    "unet-binary-gap": (UNetConfig(name="unet", backbone=CSP, strides=(4, 8), binary=True), 2),
-    "unet-timm-coarse": (UNetConfig(name="unet", backbone=TIMM, output_stride=4), 3),
+    "fcn-8": (fcn(CSP, auxiliary_weight=0.4, loss=EVERY_TERM), 3),
+    "fcn-16-bilinear-fpn": (fcn(CSP, neck=FPN, stride=16, upsampling="bilinear", head_channels=24), 4),
+    "fcn-32-timm": (fcn(TIMM, stride=32), 3),
+    "fcn-32-auxiliary-fpn": (fcn(CSP, neck=FPN, stride=32, auxiliary_weight=0.4), 3),
+    "fcn-binary": (fcn(PAPER, binary=True, loss=EVERY_TERM), 2),
+    "unet-paper": (unet(PAPER, loss=EVERY_TERM), 3),
+    "unet-paper-shallow": (unet(PAPER, strides=(1, 2), decoder_channels=(8,)), 3),
+    "unet-csp-resize": (unet(CSP, upsampling="resize", auxiliary_weight=0.3), 3),
+    "unet-binary-gap": (unet(CSP, strides=(4, 8), binary=True), 2),
+    "unet-timm-coarse": (unet(TIMM, output_stride=4), 3),
 }
 
 
@@ -171,29 +167,27 @@ class TestSemanticSegmenter(SegmenterContract):
         return copy.deepcopy(built)
 
 
-def backbones_of_configs() -> dict[str, BackboneConfig]:
+def backbones_of_configs() -> dict[str, dict[str, Any]]:
     """The backbone section of each configuration file, by what is in it, without the weights to fetch; and three that
     must be among those tried."""
-    sections = [{"name": "csp_nano"}, {"name": "unet", "width": 0.125}, {"name": "resnet18"}]
+    sections: list[dict[str, Any]] = [{"name": "csp_nano"}, {"name": "unet", "width": 0.125}, {"name": "resnet18"}]
     for path in sorted(CONFIGS.glob("*.yaml")):
         model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model", {})
-        default = {"name": "unet"} if model.get("name") == "unet" else {}
-        section = {**default, **model.get("backbone", {})}
+        section = {"name": "unet" if model.get("name") == "unet" else "csp_nano"} | model.get("backbone", {})
         sections.append({key: value for key, value in section.items() if key not in ("pretrained", "levels")})
-    found = [BackboneConfig.model_validate(section) for section in sections]
-    return {"-".join(str(value) for value in c.model_dump(exclude_defaults=True).values()) or c.name: c for c in found}
+    return {"-".join(map(str, section.values())): section for section in sections}
 
 
 MODELS: dict[str, Any] = {
-    "yolo": lambda backbone: YoloConfig(backbone=backbone),
-    "fcn": lambda backbone: FcnConfig(name="fcn", backbone=backbone),
-    "unet": lambda backbone: UNetConfig(name="unet", backbone=backbone),
+    "yolo": lambda backbone: YoloConfig.model_validate({"backbone": backbone}),
+    "fcn": fcn,
+    "unet": unet,
 }
 
 
 @pytest.mark.parametrize("model_name", MODELS)
 @pytest.mark.parametrize("backbone", backbones_of_configs().values(), ids=backbones_of_configs().keys())
-def test_every_backbone_of_the_configs_in_every_model(backbone: BackboneConfig, model_name: str) -> None:
+def test_every_backbone_of_the_configs_in_every_model(backbone: Any, model_name: str) -> None:
     model: Any = build_model(MODELS[model_name](backbone), ClassTable(("a", "b", "c")), load_pretrained=False).train()
     truth: Any = random_semantic(3)
     if model_name == "yolo":

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import timm
 import torch
+from torch import Tensor
 
+from detseg.checkpoint import ENTRY, model_entry, save_atomically
 from detseg.config.load import config_from_dict
 from detseg.config.schema.model import (
     AnchorHeadConfig,
@@ -20,15 +22,9 @@ from detseg.config.schema.model import (
     YoloConfig,
 )
 from detseg.errors import CheckpointError, ConfigError
-from detseg.factory import (
-    build_backbone,
-    build_detector,
-    build_model,
-    build_neck,
-    build_scheme,
-    head_strides,
-    load_model,
-)
+from detseg.factory import build_model, load_model
+from detseg.factory.backbones import build_backbone, build_neck
+from detseg.factory.yolo import build_detector, build_scheme, head_strides
 from detseg.models.layers import CSPLayer
 from detseg.models.necks import FPN, PAN
 from detseg.models.yolo.anchor import AnchorScheme
@@ -36,7 +32,6 @@ from detseg.models.yolo.detector import CoupledHead, DecoupledHead
 from detseg.models.yolo.grid import GridScheme
 from detseg.models.yolo.task_aligned import TaskAlignedScheme
 from detseg.structures import ClassTable
-from tests.factory.checkpoints import write_checkpoint
 
 STRIDES = (8, 16, 32)
 NANO = BackboneConfig(name="csp_nano", width=0.125)
@@ -55,25 +50,23 @@ def test_the_family_grows() -> None:
 
 
 BACKBONE_ERRORS: list[tuple[dict[str, Any], tuple[int, ...], str]] = [
-    ({"name": "resnet81"}, STRIDES, r"model\.backbone: .*'resnet81' \(did you mean 'resnet18'.*ours are csp_nano"),
-    ({"name": "test_resnet"}, (8, 64), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
-    ({}, (64,), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], got \[64\]"),
-    ({"name": "resnet18", "depth": 0.5}, STRIDES, r"model\.backbone\.depth: does not apply to 'resnet18'.* csp_nano"),
-    ({"name": "unet", "depth": 0.5}, STRIDES, r"model\.backbone\.depth: does not apply to 'unet', belongs to csp_nano"),
-    ({"name": "resnet18", "width": 0.5}, STRIDES, r"model\.backbone\.width: does not apply to 'resnet18'.*, unet$"),
-    ({"name": "csp_nano", "levels": 4}, STRIDES, r"model\.backbone\.levels: does not apply to 'csp_nano', belongs to"),
-    ({"name": "resnet18", "levels": 4}, STRIDES, r"model\.backbone\.levels: does not apply to 'resnet18'"),
+    ({"name": "resnet81"}, STRIDES, r": .*'resnet81' \(did you mean 'resnet18'.*ours are csp_nano"),
+    ({"name": "test_resnet"}, (8, 64), r": .*strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
+    ({}, (64,), r": .*strides \[2, 4, 8, 16, 32\], got \[64\]"),
+    ({"name": "resnet18", "depth": 0.5}, STRIDES, r"depth: does not apply to 'resnet18'.* csp_nano"),
+    ({"name": "unet", "depth": 0.5}, STRIDES, r"depth: does not apply to 'unet', belongs to csp_nano"),
+    ({"name": "resnet18", "width": 0.5}, STRIDES, r"width: does not apply to 'resnet18'.*, unet$"),
+    ({"name": "csp_nano", "levels": 4}, STRIDES, r"levels: does not apply to 'csp_nano', belongs to"),
+    ({"name": "resnet18", "levels": 4}, STRIDES, r"levels: does not apply to 'resnet18'"),
     ({"name": "csp_small", "pretrained": True}, STRIDES, r"pretrained: does not apply to 'csp_small'.*no weights are"),
-    ({"name": "unet", "pretrained": True}, STRIDES, r"model\.backbone\.pretrained: does not apply to 'unet'"),
+    ({"name": "unet", "pretrained": True}, STRIDES, r"pretrained: does not apply to 'unet'"),
 ]
 
 
 class TestBackbone:
     @pytest.mark.parametrize(("settings", "strides", "message"), BACKBONE_ERRORS)
-    def test_what_does_not_apply_is_refused(
-        self, settings: dict[str, Any], strides: tuple[int, ...], message: str
-    ) -> None:
-        with pytest.raises(ConfigError, match=f"^{message}" if message.startswith("model") else message):
+    def test_what_does_not_apply_is_refused(self, settings: Any, strides: tuple[int, ...], message: str) -> None:
+        with pytest.raises(ConfigError, match=rf"^model\.backbone.*{message}"):
             build_backbone(BackboneConfig.model_validate(settings), strides, load_pretrained=False)
 
     def test_levels_of_the_papers_encoder_follow_the_strides_asked_for(self) -> None:
@@ -96,11 +89,9 @@ class TestBackbone:
             return create_model(name, False, **options)
 
         monkeypatch.setattr(timm, "create_model", recorded)
-        config = BackboneConfig(name="test_resnet", pretrained=True)
-        build_backbone(config, STRIDES, load_pretrained=False)
-        assert not any(asked)
-        build_backbone(config, STRIDES, load_pretrained=True)
-        assert any(asked)
+        for load_pretrained in (False, True):
+            build_backbone(BackboneConfig(name="test_resnet", pretrained=True), STRIDES, load_pretrained)
+            assert any(asked) == load_pretrained
 
 
 class TestNeck:
@@ -111,26 +102,23 @@ class TestNeck:
         assert self.build(NeckConfig(name="fpn")).channels == (16, 16, 16)
         assert self.build(NeckConfig(name="pan")).channels == (16, 32, 64)
 
-    def test_channels_of_an_fpn_are_equal_those_of_a_pan_double(self) -> None:
-        fpn, pan = (self.build(NeckConfig(name="fpn", channels=24)), self.build(NeckConfig(name="pan", channels=24)))
-        assert isinstance(fpn, FPN)
-        assert isinstance(pan, PAN)
-        assert fpn.channels == (24, 24, 24)
-        assert pan.channels == (24, 48, 96)
+    @pytest.mark.parametrize(("name", "kind", "channels"), [("fpn", FPN, (24, 24, 24)), ("pan", PAN, (24, 48, 96))])
+    def test_channels_of_an_fpn_are_equal_those_of_a_pan_double(self, name: Any, kind: type, channels: Any) -> None:
+        neck = self.build(NeckConfig(name=name, channels=24))
+        assert isinstance(neck, kind)
+        assert neck.channels == channels
 
     @pytest.mark.parametrize(("own", "backbone", "blocks"), [(None, None, 1), (None, 0.67, 2), (1.0, 0.67, 3)])
     def test_depth_of_a_pan(self, own: float | None, backbone: float | None, blocks: int) -> None:
         neck = self.build(NeckConfig(name="pan", depth=own), depth=backbone)
         assert {len(layer.blocks) for layer in neck.modules() if isinstance(layer, CSPLayer)} == {blocks}
 
-    def test_depth_of_an_fpn_is_refused(self) -> None:
+    def test_settings_that_do_not_apply_are_refused(self) -> None:
         with pytest.raises(ConfigError, match=r"model\.neck\.depth: belongs to pan"):
             self.build(NeckConfig(name="fpn", depth=0.33))
-
-    @pytest.mark.parametrize("config", [NeckConfig(name="pan", channels=32), NeckConfig(name="pan", depth=1.0)])
-    def test_settings_of_a_pan_that_has_nothing_to_mix_are_refused(self, config: NeckConfig) -> None:
-        with pytest.raises(ConfigError, match=r"model\.neck: a pan on one stride .* do not apply"):
-            self.build(config, in_channels=(16,))
+        for config in (NeckConfig(name="pan", channels=32), NeckConfig(name="pan", depth=1.0)):
+            with pytest.raises(ConfigError, match=r"model\.neck: a pan on one stride .* do not apply"):
+                self.build(config, in_channels=(16,))
 
 
 class TestHead:
@@ -144,58 +132,40 @@ class TestHead:
             head_strides(TaskAlignedHeadConfig(strides=strides))
 
     def test_task_aligned_settings_arrive(self) -> None:
-        config = TaskAlignedHeadConfig(
-            strides=(16, 8),
-            reg_max=4,
-            topk=3,
-            alpha=1.5,
-            beta=2.5,
-            box_weight=3.5,
-            class_weight=4.5,
-            dfl_weight=5.5,
-        )
+        weights = {"box_weight": 3.5, "class_weight": 4.5, "dfl_weight": 5.5}
+        config = TaskAlignedHeadConfig(strides=(16, 8), reg_max=4, topk=3, alpha=1.5, beta=2.5, **weights)
         scheme = build_scheme(config, num_classes=7)
         assert isinstance(scheme, TaskAlignedScheme)
         assert (scheme.strides, scheme.reg_max, scheme.class_outputs) == ((8, 16), 4, 7)
         assert (scheme.assigner.topk, scheme.assigner.alpha, scheme.assigner.beta) == (3, 1.5, 2.5)
-        assert (scheme.box_weight, scheme.class_weight, scheme.dfl_weight) == (3.5, 4.5, 5.5)
+        assert {name: getattr(scheme, name) for name in weights} == weights
+
+    def anchors(self, anchors: Any = ANCHORS, anchors_per_level: int = 2, **settings: Any) -> AnchorHeadConfig:
+        return AnchorHeadConfig(
+            name="anchor", strides=(32, 16), anchors=anchors, anchors_per_level=anchors_per_level, **settings
+        )
 
     def test_anchor_settings_arrive_and_small_anchors_go_to_the_fine_stride(self) -> None:
-        config = AnchorHeadConfig(
-            name="anchor",
-            strides=(32, 16),
-            anchors=ANCHORS,
-            anchors_per_level=2,
-            ignore_iou=0.75,
-            box_weight=3.5,
-            objectness_weight=4.5,
-            class_weight=5.5,
-        )
-        scheme = build_scheme(config, num_classes=7)
+        weights = {"box_weight": 3.5, "objectness_weight": 4.5, "class_weight": 5.5}
+        scheme = build_scheme(self.anchors(ignore_iou=0.75, **weights), num_classes=7)
         assert isinstance(scheme, AnchorScheme)
         assert scheme.strides == (16, 32)
         assert scheme.anchors.tolist() == [[[10, 12], [24, 16]], [[60, 50], [100, 90]]]
         assert scheme.assigner.ignore_iou == 0.75
-        assert (scheme.box_weight, scheme.objectness_weight, scheme.class_weight) == (3.5, 4.5, 5.5)
+        assert {name: getattr(scheme, name) for name in weights} == weights
 
-    @pytest.mark.parametrize("anchors", [ANCHORS[:3], ()])
-    def test_anchors_are_distributed_evenly(self, anchors: tuple[tuple[float, float], ...]) -> None:
-        config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=anchors)
-        with pytest.raises(ConfigError, match=r"model\.head\.anchors: \d anchors cannot be distributed evenly over 2"):
-            build_scheme(config, num_classes=7)
-
-    def test_anchors_that_contradict_their_number_for_a_stride_are_refused(self) -> None:
-        config = AnchorHeadConfig(name="anchor", strides=(16, 32), anchors=ANCHORS, anchors_per_level=3)
-        with pytest.raises(ConfigError) as caught:
-            build_scheme(config, num_classes=7)
-        assert str(caught.value) == (
-            "model.head.anchors: 4 anchors on 2 strides are 2 for each, but model.head.anchors_per_level is 3; "
-            "set it to 2, or give 6 anchors"
-        )
-
-    def test_anchors_are_needed(self) -> None:
-        with pytest.raises(ConfigError, match=r"model\.head\.anchors: not given"):
-            build_scheme(AnchorHeadConfig(name="anchor"), num_classes=7)
+    @pytest.mark.parametrize(
+        ("anchors", "per_level", "message"),
+        [
+            (ANCHORS[:3], 2, "3 anchors cannot be distributed evenly over 2"),
+            ((), 2, "0 anchors cannot be distributed evenly over 2"),
+            (None, 2, "not given"),
+            (ANCHORS, 3, "4 anchors on 2 strides are 2 for each, .*_per_level is 3; set it to 2, or give 6 anchors$"),
+        ],
+    )
+    def test_anchors_that_do_not_fit_the_strides_are_refused(self, anchors: Any, per_level: int, message: str) -> None:
+        with pytest.raises(ConfigError, match=rf"^model\.head\.anchors: {message}"):
+            build_scheme(self.anchors(anchors, per_level), num_classes=7)
 
     def test_grid_settings_arrive(self) -> None:
         config = GridHeadConfig(name="grid", stride=16, boxes_per_cell=3, coordinate_weight=1.5, no_object_weight=2.5)
@@ -231,6 +201,14 @@ LOADED: dict[str, dict[str, Any]] = {
 }
 
 
+def write_checkpoint(path: Path, model: dict[str, Any], weights: dict[str, Tensor], classes: ClassTable) -> Path:
+    """A checkpoint of a model with these settings; returns its path."""
+    settings = config_from_dict({"model": model, "data": {"name": "shapes"}}, where="test").model_dump(mode="json")
+    state = {f"model.{name}": value for name, value in weights.items()}
+    save_atomically({ENTRY: model_entry(settings, classes), "state_dict": state, "epoch": 4}, path)
+    return path
+
+
 class TestLoading:
     @pytest.mark.parametrize("name", LOADED)
     def test_the_same_predictions_without_the_network(
@@ -246,35 +224,30 @@ class TestLoading:
         monkeypatch.setattr(timm, "create_model", offline)
         config = config_from_dict({"model": LOADED[name], "data": {"name": "shapes"}}, "test")
         model: Any = build_model(config.model, CLASSES, load_pretrained=False).eval()
-        loaded, read, contents = load_model(
-            write_checkpoint(tmp_path / "a.ckpt", LOADED[name], model.state_dict(), CLASSES)
-        )
+        path = write_checkpoint(tmp_path / "a.ckpt", LOADED[name], model.state_dict(), CLASSES)
+        loaded, read, contents = load_model(path)
         assert type(loaded) is type(model)
         assert not loaded.training
         assert (read.model, contents.classes.names) == (config.model, ("a", "b", "c"))
         images = torch.rand(1, 3, 64, 96)
         want, got = model.predict(images)[0], loaded.predict(images)[0]
+        assert len(want) > 0
         if name == "unet":
             assert torch.equal(want, got)
         else:
-            assert len(want) > 0
             assert torch.equal(want.boxes, got.boxes)
             assert torch.equal(want.scores, got.scores)
-        if name == "mask_rcnn":
-            assert torch.equal(want.grids.probabilities, got.grids.probabilities)
+        assert name != "mask_rcnn" or torch.equal(want.grids.probabilities, got.grids.probabilities)
 
     @pytest.mark.parametrize("spoil", ["missing", "shape", "too many"])
     def test_weights_that_do_not_fit_are_one_line(self, tmp_path: Path, spoil: str) -> None:
         weights = build_detector(YoloConfig(backbone=NANO), 3).state_dict()
-        name = next(iter(weights))
+        name = "nobody.knows" if spoil == "too many" else next(iter(weights))
+        weights[name] = torch.zeros(9)
         if spoil == "missing":
             del weights[name]
-        elif spoil == "shape":
-            weights[name] = torch.zeros(9)
-        else:
-            weights["nobody.knows"] = torch.zeros(1)
         path = write_checkpoint(tmp_path / "a.ckpt", {"backbone": {"width": 0.125}}, weights, CLASSES)
         with pytest.raises(CheckpointError, match=r"a\.ckpt: its weights do not fit its own settings") as caught:
             load_model(path)
-        assert ("nobody.knows" if spoil == "too many" else name) in str(caught.value)
+        assert name in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -18,10 +19,15 @@ from tests.factory.torchvision_models import MAKERS
 
 CLASSES = ClassTable(("a", "b", "c"))
 SMALL = {"backbone": {"name": "csp_nano", "width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn", "channels": 8}}
+PAN = {**SMALL, "neck": {"name": "pan"}}
 
 
 def faster(**changes: Any) -> FasterRcnnConfig:
     return FasterRcnnConfig.model_validate({"name": "faster_rcnn", **changes})
+
+
+def anchors(sizes: Any, strides: tuple[int, ...]) -> FasterRcnnConfig:
+    return faster(**SMALL, strides=strides, rpn={"anchor_sizes": sizes})
 
 
 def mask(**changes: Any) -> MaskRcnnConfig:
@@ -34,22 +40,12 @@ def build(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable = CLASS
 
 class TestSettingsReachTheModel:
     def test_of_the_first_stage(self) -> None:
-        settings = {
-            "anchor_sizes": ((10, 20), (30, 40), (50, 60)),
-            "aspect_ratios": (0.5, 2),
-            "convolutions": 3,
-            "positive_iou": 0.6,
-            "negative_iou": 0.2,
-            "batch_size_per_image": 40,
-            "positive_fraction": 0.3,
-            "nms_iou": 0.65,
-            "pre_nms_top_n_train": 11,
-            "pre_nms_top_n": 12,
-            "post_nms_top_n_train": 13,
-            "post_nms_top_n": 14,
-            "score_threshold": 0.01,
-            "box_loss": {"name": "giou", "weight": 2.5},
-        }
+        settings = yaml.safe_load(
+            "{anchor_sizes: [[10, 20], [30, 40], [50, 60]], aspect_ratios: [0.5, 2], convolutions: 3, nms_iou: 0.65, "
+            "positive_iou: 0.6, negative_iou: 0.2, batch_size_per_image: 40, positive_fraction: 0.3, "
+            "pre_nms_top_n_train: 11, pre_nms_top_n: 12, post_nms_top_n_train: 13, post_nms_top_n: 14, "
+            "score_threshold: 0.01, box_loss: {name: giou, weight: 2.5}}"
+        )
         rpn = build(faster(**SMALL, strides=(8, 16), rpn=settings)).rpn
         assert rpn.anchor_generator.sizes == ((10, 20), (30, 40), (50, 60))
         assert rpn.anchor_generator.aspect_ratios == ((0.5, 2),) * 3
@@ -62,15 +58,10 @@ class TestSettingsReachTheModel:
         assert (rpn.box_loss.name, rpn.box_loss.weight) == ("giou", 2.5)
 
     def test_of_the_second_stage(self) -> None:
-        settings = {
-            "pool_size": 5,
-            "sampling_ratio": 3,
-            "hidden": 24,
-            "positive_iou": 0.4,
-            "batch_size_per_image": 20,
-            "positive_fraction": 0.5,
-            "box_loss": {"name": "smooth_l1", "beta": 0.5, "weight": 3},
-        }
+        settings = yaml.safe_load(
+            "{pool_size: 5, sampling_ratio: 3, hidden: 24, positive_iou: 0.4, batch_size_per_image: 20, "
+            "positive_fraction: 0.5, box_loss: {name: smooth_l1, beta: 0.5, weight: 3}}"
+        )
         model = build(faster(**SMALL, roi_heads=settings, score_threshold=0.2, nms_iou=0.4, max_detections=7))
         heads: Any = model.roi_heads
         assert (heads.box_pool.output_size, heads.box_pool.sampling_ratio) == ((5, 5), 3)
@@ -124,12 +115,8 @@ def test_numbers_of_published_variants_are_torchvisions(key: tuple[str, str]) ->
     assert ours.roi_heads.torchvision_masks
     assert ours.normalize.mean.shape == (3, 1, 1)
     # Without weights, as torchvision: every layer trains, batch normalisation as well.
-    expected = {
-        name.replace("backbone.fpn.", "neck.fpn."): tuple(p.shape)
-        for name, p in theirs.named_parameters()
-        if p.requires_grad
-    }
-    assert {name: tuple(p.shape) for name, p in ours.named_parameters() if p.requires_grad} == expected
+    own, expected = ({n: p.shape for n, p in m.named_parameters() if p.requires_grad} for m in (ours, theirs))
+    assert own == {name.replace("backbone.fpn.", "neck.fpn."): shape for name, shape in expected.items()}
 
 
 @pytest.mark.parametrize(
@@ -146,32 +133,17 @@ def test_normalisation_with_published_weights_is_fixed_but_for_v2(variant: str, 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (
-            faster(**{**SMALL, "neck": {"name": "pan"}}),
-            r"model\.neck: .*equal channels.*pan has \[.*set model.neck.name=fpn",
-        ),
+        (faster(**PAN), r"model\.neck: .*equal channels.*pan has \[.*set model.neck.name=fpn"),
         (faster(**SMALL, strides=(8, 32)), r"model\.strides: .*twice the one before.*got \[8, 32\]"),
         (faster(**SMALL, strides=(16, 8)), r"model\.strides: .*got \[16, 8\]"),
         (faster(**SMALL, strides=()), r"model\.strides: .*got \[\]"),
         (faster(**SMALL, strides=(32, 64)), r"model\.backbone: .*strides \[2, 4, 8, 16, 32\], got \[32, 64\]"),
-        (
-            faster(**SMALL, rpn={"anchor_sizes": ((32,),) * 4}),
-            r"model\.rpn\.anchor_sizes: .*each of 5 levels, of strides \[4, 8, 16, 32, 64\].*got \[\[32.0\], ",
-        ),
-        (
-            faster(**SMALL, strides=(8,), rpn={"anchor_sizes": ((32,), ())}),
-            r"model\.rpn\.anchor_sizes: expected one or more.*got \[\(32.0,\), \(\)\]",
-        ),
-        (
-            faster(**SMALL, strides=(8,), rpn={"anchor_sizes": ((32,), (64, 128))}),
-            r"model\.rpn\.anchor_sizes: .*as many for each level, got \[\(32.0,\), \(64.0, 128.0\)\]",
-        ),
+        (anchors(((32,),) * 4, (4, 8, 16, 32)), r"model\.rpn.*each of 5 levels.*\[4, 8, 16, 32, 64\].*got \[\[32.0"),
+        (anchors(((32,), ()), (8,)), r"model\.rpn\.anchor_sizes: expected one or more.*got \[\(32.0,\), \(\)\]"),
+        (anchors(((32,), (64, 128)), (8,)), r"model\.rpn.*as many for each level, got \[\(32.0,\), \(64.0, 128.0\)\]"),
         (faster(**SMALL, rpn={"aspect_ratios": ()}), r"model\.rpn\.aspect_ratios: .*got none"),
         (faster(**SMALL, weights="coco"), r"model\.weights: coco belongs to the published variants"),
-        (
-            mask(variant="mobilenet_v3_large_fpn"),
-            r"model\.variant: mask_rcnn is published as resnet50_fpn; got 'mobilenet_v3_large_fpn'",
-        ),
+        (mask(variant="mobilenet_v3_large_fpn"), r"model\.variant: mask_rcnn is published as resnet50_fpn; got 'mob"),
     ],
 )
 def test_what_does_not_go_together_is_refused(config: FasterRcnnConfig | MaskRcnnConfig, message: str) -> None:
@@ -181,7 +153,7 @@ def test_what_does_not_go_together_is_refused(config: FasterRcnnConfig | MaskRcn
 
 
 def test_levels_are_the_strides() -> None:
-    model = build(faster(**{**SMALL, "neck": {"name": "pan"}}, strides=(16,)))
+    model = build(faster(**PAN, strides=(16,)))
     assert model.neck.channels == model.backbone.channels
     assert model.roi_heads.box_pool.featmap_names == ["0"]
     assert [tuple(x.shape[1:]) for x in model(torch.rand(1, 3, 64, 96))] == [(15, 4, 6), (15, 2, 3)]

@@ -8,38 +8,27 @@ import pytest
 import torch
 from torch import nn
 
-from detseg.config.schema.model import (
-    BackboneConfig,
-    CrossEntropyConfig,
-    DiceConfig,
-    FcnConfig,
-    FocalConfig,
-    NeckConfig,
-    SegmentationLossConfig,
-    TverskyConfig,
-    UNetConfig,
-)
+from detseg.config.schema.model import FcnConfig, SegmentationLossConfig, UNetConfig
 from detseg.errors import ConfigError
-from detseg.factory import build_criterion, build_segmenter
+from detseg.factory.segmentation import build_criterion, build_segmenter
 from detseg.models.backbones.unet import UNetEncoder
-from detseg.models.segmentation.heads import AuxiliaryHead, BilinearConvTranspose, FCNHead, UNetDecoder
+from detseg.models.segmentation import AuxiliaryHead, BilinearConvTranspose, FCNHead, UNetDecoder
 
-CSP = BackboneConfig(name="csp_nano", width=0.125)
-PAPER = BackboneConfig(name="unet", width=0.125)
-NO_CROSS_ENTROPY = CrossEntropyConfig(weight=0.0)
+CSP = {"name": "csp_nano", "width": 0.125}
+PAPER = {"name": "unet", "width": 0.125}
 
 
 def fcn(**settings: Any) -> FcnConfig:
-    return FcnConfig(name="fcn", **({"backbone": CSP} | settings))
+    return FcnConfig.model_validate({"name": "fcn", "backbone": CSP} | settings)
 
 
 def unet(**settings: Any) -> UNetConfig:
-    return UNetConfig(name="unet", **({"backbone": PAPER} | settings))
+    return UNetConfig.model_validate({"name": "unet", "backbone": PAPER} | settings)
 
 
 @pytest.mark.parametrize(("stride", "strides"), [(8, (8, 16, 32)), (16, (16, 32)), (32, (32,))])
 def test_fcn(stride: Literal[8, 16, 32], strides: tuple[int, ...]) -> None:
-    neck = NeckConfig(name="fpn", channels=24)
+    neck = {"name": "fpn", "channels": 24}
     model: Any = build_segmenter(fcn(stride=stride, neck=neck, upsampling="bilinear"), 5)
     assert isinstance(model.head, FCNHead)
     assert model.backbone.strides == strides
@@ -57,12 +46,12 @@ def test_fcn(stride: Literal[8, 16, 32], strides: tuple[int, ...]) -> None:
     ("backbone", "strides"),
     [
         (PAPER, (1, 2, 4, 8, 16)),
-        (BackboneConfig(name="unet", width=0.125, levels=3), (1, 2, 4)),
+        ({**PAPER, "levels": 3}, (1, 2, 4)),
         (CSP, (2, 4, 8, 16, 32)),
-        (BackboneConfig(name="convnext_atto"), (4, 8, 16, 32)),
+        ({"name": "convnext_atto"}, (4, 8, 16, 32)),
     ],
 )
-def test_unet_takes_all_strides_that_the_backbone_has(backbone: BackboneConfig, strides: tuple[int, ...]) -> None:
+def test_unet_takes_all_strides_that_the_backbone_has(backbone: dict[str, Any], strides: tuple[int, ...]) -> None:
     model: Any = build_segmenter(unet(backbone=backbone, auxiliary_weight=0.3), 5)
     assert model.backbone.strides == strides
     assert model.stride == strides[-1]
@@ -97,14 +86,14 @@ def test_binary_models_have_one_output() -> None:
 
 
 def test_loss_settings_arrive() -> None:
-    config = SegmentationLossConfig(
-        cross_entropy=CrossEntropyConfig(weight=1.5, label_smoothing=0.1),
-        focal=FocalConfig(weight=2.5, gamma=3.0),
-        dice=DiceConfig(weight=3.5),
-        tversky=TverskyConfig(weight=4.5, alpha=0.2, beta=0.6),
-        class_weights=(1.0, 2.0, 3.0),
-        excluded_classes=(0,),
-    )
+    config = {
+        "cross_entropy": {"weight": 1.5, "label_smoothing": 0.1},
+        "focal": {"weight": 2.5, "gamma": 3.0},
+        "dice": {"weight": 3.5},
+        "tversky": {"weight": 4.5, "alpha": 0.2, "beta": 0.6},
+        "class_weights": (1, 2, 3),
+        "excluded_classes": (0,),
+    }
     criterion = build_segmenter(unet(loss=config), 3).criterion
     assert (criterion.cross_entropy, criterion.label_smoothing) == (1.5, 0.1)
     assert (criterion.focal, criterion.gamma, criterion.dice) == (2.5, 3.0, 3.5)
@@ -121,18 +110,12 @@ def test_loss_settings_arrive() -> None:
         (unet(strides=()), r"model\.backbone: .*, got \[\]"),
         (unet(strides=(2, 8)), r"model: the decoder's strides: .* each twice the one before, got \[2, 8\]"),
         (unet(strides=(1,)), r"model: the decoder's output_stride: .*coarsest of \[1\], got 1; set model\.strides"),
-        (
-            unet(strides=(1, 2, 4), output_stride=2),
-            r"model\.strides: \[1, 2, 4\] has maps finer than .*output_stride 2",
-        ),
+        (unet(strides=(1, 2, 4), output_stride=2), r"model\.strides: \[1, 2, 4\] has maps finer .*output_stride 2"),
         (unet(backbone=CSP, strides=(1, 2, 4)), r"strides \[2, 4, 8, 16, 32\], got \[1, 2, 4\]"),
-        (unet(backbone=BackboneConfig(name="convnext_atto"), strides=(2, 4)), r"\[4, 8, 16, 32\], not \[2, 4\]"),
-        (unet(strides=(1, 2), backbone=BackboneConfig(name="unet", levels=3)), r"model\.backbone: .* levels 3"),
-        (fcn(backbone=BackboneConfig(name="unet", levels=5)), r"strides \[1, 2, 4, 8, 16\], got \[8, 16, 32\]"),
-        (
-            unet(decoder_channels=(8, 8, 8)),
-            r"model: the decoder's channels: expected 4, .*got \[8, 8, 8\]; .*model\.decoder_channels",
-        ),
+        (unet(backbone={"name": "convnext_atto"}, strides=(2, 4)), r"\[4, 8, 16, 32\], not \[2, 4\]"),
+        (unet(strides=(1, 2), backbone={"name": "unet", "levels": 3}), r"model\.backbone: .* levels 3"),
+        (fcn(backbone={"name": "unet", "levels": 5}), r"strides \[1, 2, 4, 8, 16\], got \[8, 16, 32\]"),
+        (unet(decoder_channels=(8, 8, 8)), r"the decoder's channels: expected 4, .*\[8, 8, 8\]; .*model\.decoder_ch"),
     ],
 )
 def test_what_does_not_apply_is_refused(config: FcnConfig | UNetConfig, message: str) -> None:
@@ -142,28 +125,24 @@ def test_what_does_not_apply_is_refused(config: FcnConfig | UNetConfig, message:
     assert "\n" not in str(caught.value)
 
 
+OFF = {"weight": 0}
+ON = {"weight": 1}
+
+
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("loss", "message"),
     [
-        (SegmentationLossConfig(class_weights="median_frequency"), r"class_weights: not computed yet"),
-        (SegmentationLossConfig(class_weights=(1.0, 2.0)), r"class_weights: expected 3.*got \[1.0, 2.0\]"),
-        (
-            SegmentationLossConfig(cross_entropy=NO_CROSS_ENTROPY, dice=DiceConfig(weight=1), class_weights=(1, 1, 1)),
-            r"class_weights: belong to cross_entropy and focal",
-        ),
-        (SegmentationLossConfig(excluded_classes=(0,)), r"excluded_classes: belongs to dice and tversky"),
-        (
-            SegmentationLossConfig(dice=DiceConfig(weight=1), excluded_classes=(3,)),
-            r"excluded_.* 0 to 2, got \[3\]",
-        ),
-        (
-            SegmentationLossConfig(dice=DiceConfig(weight=1), excluded_classes=(0, 1, 2)),
-            r"excluded_classes: expected",
-        ),
-        (SegmentationLossConfig(cross_entropy=NO_CROSS_ENTROPY), r"weights of cross_entropy.* are all 0"),
-        (SegmentationLossConfig(tversky=TverskyConfig(weight=1, alpha=0, beta=0)), r"alpha and beta are both 0"),
+        ({"class_weights": "median_frequency"}, r"class_weights: not computed yet"),
+        ({"class_weights": (1, 2)}, r"class_weights: expected 3.*got \[1.0, 2.0\]"),
+        ({"class_weights": (0, 0, 0)}, r"class_weights: expected 3, not all 0"),
+        ({"cross_entropy": OFF, "dice": ON, "class_weights": (1, 1, 1)}, r"class_weights: belong to cross_entropy and"),
+        ({"excluded_classes": (0,)}, r"excluded_classes: belongs to dice and tversky"),
+        ({"dice": ON, "excluded_classes": (3,)}, r"excluded_.* 0 to 2, got \[3\]"),
+        ({"dice": ON, "excluded_classes": (0, 1, 2)}, r"excluded_classes: expected"),
+        ({"cross_entropy": OFF}, r"weights of cross_entropy.* are all 0"),
+        ({"tversky": {"weight": 1, "alpha": 0, "beta": 0}}, r"alpha and beta are both 0"),
     ],
 )
-def test_losses_that_do_not_fit_are_refused(config: SegmentationLossConfig, message: str) -> None:
+def test_losses_that_do_not_fit_are_refused(loss: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^model\.loss.*{message}"):
-        build_criterion(config, 3)
+        build_criterion(SegmentationLossConfig.model_validate(loss), 3)

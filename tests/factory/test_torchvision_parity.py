@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -40,7 +40,6 @@ TERMS = {
 }
 """Our names of the loss terms → torchvision's."""
 
-SLOW = pytest.mark.slow
 Key = tuple[str, str]
 Pair = tuple[Key, Any, RCNNDetector]
 
@@ -152,7 +151,8 @@ def largest_difference(pair: Pair, num_steps: int) -> float:
     key, theirs, ours = pair[0], *(copy.deepcopy(model).train() for model in pair[1:])
     ours.backbone.freeze_stages(3 if "mobilenet" in key[1] else 2)  # what torchvision freezes, unless asked
     images, (their_targets, our_targets) = random_images(1), training_targets(key[0] == "mask_rcnn")
-    optimizers = [sgd(theirs), sgd(ours)]
+    trained = ([p for p in model.parameters() if p.requires_grad] for model in (theirs, ours))
+    optimizers = [torch.optim.SGD(parameters, lr=5e-4, momentum=0.9, weight_decay=1e-4) for parameters in trained]
     worst, totals = 0.0, []
     for step in range(num_steps):
         torch.manual_seed(step)  # both sample anchors and proposals
@@ -170,19 +170,8 @@ def largest_difference(pair: Pair, num_steps: int) -> float:
     return worst
 
 
-def sgd(model: nn.Module) -> torch.optim.Optimizer:
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.SGD(trained, lr=5e-4, momentum=0.9, weight_decay=1e-4)
-
-
-def test_the_same_losses_for_three_steps(pair: Pair) -> None:
-    if pair[0] not in {LIGHT, ("faster_rcnn", "resnet50_fpn"), ("mask_rcnn", "resnet50_fpn")}:
+@pytest.mark.parametrize("num_steps", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_the_same_losses(pair: Pair, num_steps: int) -> None:
+    if num_steps == 3 and pair[0] not in {LIGHT, ("faster_rcnn", "resnet50_fpn"), ("mask_rcnn", "resnet50_fpn")}:
         pytest.skip("the slow test has all five")
-    assert largest_difference(pair, 3) < 1e-4
-
-
-@SLOW
-def test_the_same_losses_for_twenty_steps(pair: Pair) -> None:
-    difference = largest_difference(pair, 20)
-    print(f"{' on '.join(pair[0])}: {difference:.2e}")
-    assert difference < 1e-4
+    assert largest_difference(pair, num_steps) < 1e-4

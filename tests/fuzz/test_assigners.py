@@ -11,8 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.models.rcnn.boxes import BoxCoder
-from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
+from detseg.models.rcnn.regions import BoxCoder, RegionAssigner, RegionSampler
 from detseg.models.yolo.anchor import AnchorAssigner, AnchorScheme
 from detseg.models.yolo.grid import GridAssigner, GridScheme
 from detseg.models.yolo.scheme import cell_points
@@ -20,7 +19,7 @@ from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedSche
 from detseg.ops.boxes import pairwise_iou
 from detseg.structures import BoxTargets
 from tests.fuzz.strategies import box_targets, boxes_inside, seeds
-from tests.models.yolo.aligned import assign_one
+from tests.models.yolo.test_task_aligned import assign_one
 
 HW = (96, 160)
 STRIDES = (16, 32)

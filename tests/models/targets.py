@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,3 +19,8 @@ def box_targets(rows: Rows, labels: Sequence[int] = (), ignore: Sequence[bool] =
         torch.tensor(labels or [int((*row, 0)[4]) for row in rows], dtype=torch.int64),
         torch.tensor(ignore or [bool((*row, 0, False)[5]) for row in rows], dtype=torch.bool),
     )
+
+
+def logit(p: float) -> float:
+    """The number whose sigmoid is ``p``."""
+    return math.log(p / (1 - p))

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from torch import nn
 
-from detseg.models.layers import ConvNormAct, CSPLayer, Normalize, SpatialPyramidPool
+from detseg.models.layers import CSPLayer, Normalize, SpatialPyramidPool
 from detseg.models.necks import FPN, PAN
-
-
-@pytest.mark.parametrize(("kernel_size", "stride", "out_hw"), [(3, 1, (7, 10)), (1, 1, (7, 10)), (3, 2, (4, 5))])
-def test_convolution_keeps_or_halves_rounding_up(kernel_size: int, stride: int, out_hw: tuple[int, int]) -> None:
-    out = ConvNormAct(4, 6, kernel_size, stride)(torch.rand(2, 4, 7, 10))
-    assert out.shape == (2, 6, *out_hw)
 
 
 def test_pooling_sees_thirteen_cells() -> None:
@@ -28,12 +21,9 @@ def test_pooling_sees_thirteen_cells() -> None:
 
 
 def test_csp_layer_gathers_every_link_of_its_chain() -> None:
-    # Half of 16 channels passes straight, half feeds a chain of 3; the straight half, the chain's input and its three
-    # outputs meet: 5 times 8 channels.
+    # Half of 16 channels passes straight; with the input of the chain and its three outputs, 5 times 8 channels meet.
     layer = CSPLayer(12, 16, num_blocks=3)
-    convolution = layer.merge[0]
-    assert isinstance(convolution, torch.nn.Conv2d)
-    assert convolution.in_channels == 40
+    assert layer.merge[0].in_channels == 40
     assert layer(torch.rand(2, 12, 5, 6)).shape == (2, 16, 5, 6)
 
 
@@ -42,10 +32,6 @@ def test_normalisation_by_hand() -> None:
     normalize = Normalize((0.4, 0.5, 0.6), (0.2, 0.25, 0.1))
     out = normalize(torch.full((2, 3, 4, 5), 0.5))
     torch.testing.assert_close(out[:, :, 0, 0], torch.tensor([[0.5, 0.0, -1.0]] * 2))
-
-
-def test_fpn_has_the_same_channels_everywhere() -> None:
-    assert FPN((8, 16, 32), (8, 16, 32), channels=24).channels == (24, 24, 24)
 
 
 def test_fpn_adds_the_coarse_map_to_the_four_cells_below() -> None:
@@ -60,15 +46,7 @@ def test_fpn_adds_the_coarse_map_to_the_four_cells_below() -> None:
     assert high.tolist() == coarse.tolist()
 
 
-def test_pan_scales_its_bottlenecks_with_depth() -> None:
-    for depth, blocks in ((0.33, 1), (0.67, 2), (1.0, 3)):
-        neck = PAN((8, 16, 32), (8, 16, 32), (8, 16, 32), depth)
-        assert [len(layer.blocks) for layer in neck.modules() if isinstance(layer, CSPLayer)] == [blocks] * 4
-
-
 def test_pan_of_one_map_passes_it_on() -> None:
     feature = torch.rand(1, 8, 4, 4)
     (out,) = PAN((8,), (16,), (8,), depth=1.0)([feature])
     assert torch.equal(out, feature)
-    with pytest.raises(ValueError, match="one map keeps its 8 channels, got 16"):
-        PAN((8,), (16,), (16,), depth=1.0)

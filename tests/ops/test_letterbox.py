@@ -58,12 +58,8 @@ def test_boxes_by_hand() -> None:
     assert moved.dtype == np.float32
     assert moved.tolist() == [[50, 70, 150, 140], [0, 40, 320, 280]]
     assert letterbox.boxes_to_original(torch.from_numpy(moved)).tolist() == boxes.tolist()
-
-
-def test_boxes_that_reach_into_the_padding_are_cut_at_the_image() -> None:
-    letterbox = Letterbox.fit((480, 640), (320, 320))
-    boxes = letterbox.boxes_to_original(torch.tensor([[-3.0, 10, 330, 300]]))
-    assert boxes.tolist() == [[0, 0, 640, 480]]
+    # What reaches into the padding is cut at the image.
+    assert letterbox.boxes_to_original(torch.tensor([[-3.0, 10, 330, 300]])).tolist() == [[0, 0, 640, 480]]
 
 
 @given(st.tuples(*[st.integers(1, 100_000)] * 2), st.tuples(*[st.integers(32, 2048)] * 2), seeds)
@@ -103,13 +99,6 @@ def test_pixels_are_opencvs_and_the_padding_is_grey(hw: tuple[int, int], input_h
     result = letterbox.apply(image)
     assert result.dtype == np.uint8
     np.testing.assert_array_equal(result, expected)
-
-
-def test_shrinking_averages() -> None:
-    """A chequerboard of single pixels becomes grey; without averaging it would become black or white."""
-    board = ((np.indices((64, 64)).sum(axis=0) % 2) * 255).astype(np.uint8)
-    small = resize(np.stack([board] * 3, axis=2), (16, 16))
-    assert np.abs(small.astype(int) - 127).max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -159,8 +148,8 @@ def test_stacked_images_keep_every_pixel_and_floats_run_from_zero_to_one() -> No
         to_float(floats)
 
 
-def random_logits(num_classes: int, hw: tuple[int, int], seed: int = 0) -> Tensor:
-    return torch.randn(num_classes, *hw, generator=torch.Generator().manual_seed(seed))
+def random_logits(num_classes: int, hw: tuple[int, int]) -> Tensor:
+    return torch.randn(num_classes, *hw, generator=torch.Generator().manual_seed(0))
 
 
 def bilinear(plane: np.ndarray, hw: tuple[int, int]) -> np.ndarray:

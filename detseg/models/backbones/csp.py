@@ -73,8 +73,7 @@ class CSPBackbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
-        x = images
-        maps = []
+        x, maps = images, []
         for stage, wanted in zip([self.stem, *self.stages], self._wanted, strict=True):
             x = stage(x)
             if wanted:

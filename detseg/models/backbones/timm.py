@@ -30,8 +30,6 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, pretrained: bool = False, strides: tuple[int, ...] | None = (8, 16, 32)) -> None:
         super().__init__()
-        if strides is not None and (not strides or len(set(strides)) != len(strides)):
-            raise ValueError(f"expected one or more different strides, got {list(strides)}")
         if not timm.is_model(name):
             close = difflib.get_close_matches(name, timm.list_models(), n=3)
             hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
@@ -45,18 +43,16 @@ class TimmBackbone(nn.Module):
         reductions = [int(reduction) for reduction in probe.feature_info.reduction()]
         if strides is None:
             strides = tuple({stride for stride in reductions if stride <= 32})
-        if not strides or not set(strides) <= set(reductions):
+        if not strides or len(set(strides)) != len(strides) or not set(strides) <= set(reductions):
             raise ValueError(f"timm model {name!r} has feature maps of strides {reductions}, not {sorted(strides)}")
         # Where several maps share a stride, the last one has seen most layers.
         positions = [len(reductions) - 1 - reductions[::-1].index(stride) for stride in sorted(strides)]
         self._reached = dict(zip(reductions, _parameters_reached(probe, name), strict=True))
-        body = _create_features(name, pretrained, [probe.feature_info.out_indices[i] for i in positions])
-        self.body = body
+        self.body: Any = _create_features(name, pretrained, [probe.feature_info.out_indices[i] for i in positions])
         self.strides = tuple(reductions[i] for i in positions)
         self.channels = tuple(int(probe.feature_info.channels()[i]) for i in positions)
-        config = body.pretrained_cfg
-        self.mean: tuple[float, ...] = tuple(config["mean"])
-        self.std: tuple[float, ...] = tuple(config["std"])
+        self.mean: tuple[float, ...] = tuple(self.body.pretrained_cfg["mean"])
+        self.std: tuple[float, ...] = tuple(self.body.pretrained_cfg["std"])
         # Layers that some models carry behind the maps never get a gradient, which distributed training refuses.
         used: set[str] = set().union(*(self._reached[stride] for stride in self.strides))
         for parameter_name, parameter in self.body.named_parameters():

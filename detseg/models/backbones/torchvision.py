@@ -15,9 +15,6 @@ from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, resnet50
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 class _TorchvisionBackbone(nn.Module):
     """Layers one after the other, some of whose outputs are the feature maps.
@@ -25,13 +22,12 @@ class _TorchvisionBackbone(nn.Module):
     Args:
         layers: by torchvision's names, in the order in which they run.
         returned: the layer that each map comes out of, finest first.
-        channels: of each map.
-        strides: of each map.
+        channels, strides: of each map.
         stages: the last layer of each stage; stage n ends at stride 2ⁿ, n counted from 1.
     """
 
-    mean = IMAGENET_MEAN
-    std = IMAGENET_STD
+    mean = (0.485, 0.456, 0.406)
+    std = (0.229, 0.224, 0.225)
 
     def __init__(
         self,
@@ -43,16 +39,14 @@ class _TorchvisionBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.body = nn.ModuleDict(layers)
-        self.channels = channels
-        self.strides = strides
+        self.channels, self.strides = channels, strides
         self._returned = frozenset(returned)
         names = list(layers)
         self._stage_ends = [names.index(last) + 1 for last in stages]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
-        x = images
-        maps = []
+        x, maps = images, []
         for name, layer in self.body.items():
             x = layer(x)
             if name in self._returned:
@@ -98,14 +92,12 @@ class TorchvisionMobileNetV3Large(_TorchvisionBackbone):
     behind the last convolution.
 
     Args:
-        freeze_bn: its batch normalisation has fixed statistics, scales and shifts, as the published weights were
-            trained; else it is trained.
-        norm_eps: what the normalisation adds to variances; torchvision's detectors do not take the 0.001 of its
-            classifiers.
+        freeze_bn: as of ``TorchvisionResNet50``.
     """
 
-    def __init__(self, freeze_bn: bool, norm_eps: float = 1e-5) -> None:
-        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(freeze_bn, norm_eps))
+    def __init__(self, freeze_bn: bool) -> None:
+        # torchvision's detectors do not take the epsilon of its classifiers, 0.001.
+        network = mobilenet_v3_large(weights=None, norm_layer=_norm_layer(freeze_bn, 1e-5))
         super().__init__(
             dict(network.features.named_children()),  # "0" to "16"
             returned=("13", "16"),

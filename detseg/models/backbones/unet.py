@@ -50,8 +50,7 @@ class UNetEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
-        x = images
-        maps = []
+        x, maps = images, []
         for i, (level, wanted) in enumerate(zip(self.levels, self._wanted, strict=True)):
             x = level(x if i == 0 else F.max_pool2d(x, kernel_size=2))
             if wanted:

@@ -30,9 +30,6 @@ class RCNNDetector(nn.Module):
         normalize: how the backbone wants images in [0, 1] normalised.
         output_of_label: the output of the class layer of each label; None: label + 1.  Output 0 is background; an
             output that no label has, as those of COCO's unused ids, is never detected.
-
-    Raises:
-        ValueError: two labels have one output, or one has background's.
     """
 
     output_of_label: Tensor | None
@@ -52,12 +49,6 @@ class RCNNDetector(nn.Module):
         self.neck = neck
         self.rpn = rpn
         self.roi_heads = roi_heads
-        if output_of_label is not None and (
-            len(set(output_of_label)) != len(output_of_label) or min(output_of_label) < 1
-        ):
-            raise ValueError(f"output_of_label: expected different numbers of at least 1, got {output_of_label}")
-        num_outputs = int(cast(Any, roi_heads.box_predictor).cls_score.out_features)
-        self.num_labels = num_outputs - 1 if output_of_label is None else len(output_of_label)
         outputs = None if output_of_label is None else torch.tensor(output_of_label)
         self.register_buffer("output_of_label", outputs, persistent=False)
 
@@ -70,8 +61,7 @@ class RCNNDetector(nn.Module):
         """Weighted loss terms of a batch, computed in float32 whatever the precision of the network.
 
         Raises:
-            ValueError: sides that the coarsest stride does not divide, a box without area, a label that is no class, or
-                objects without masks where masks are learned.
+            ValueError: sides that the coarsest stride does not divide, or objects without the masks that are learned.
         """
         self._check(images, targets)
         features = self._features(images)
@@ -80,7 +70,7 @@ class RCNNDetector(nn.Module):
     @torch.no_grad()
     def predict(self, images: Tensor) -> list[DetectorOutput]:
         """The detections of each of B images, best first, in pixels of ``images``."""
-        self._check_size(images)
+        self._check(images, [])
         features = self._features(images)
         return self._detections(features, self._read(features, images), _hw(images))
 
@@ -88,11 +78,7 @@ class RCNNDetector(nn.Module):
     def losses_and_predictions(
         self, images: Tensor, targets: list[BoxTargets]
     ) -> tuple[LossTerms, list[DetectorOutput]]:
-        """Both from one pass through backbone, neck and proposal head.
-
-        Raises:
-            ValueError: as ``losses``.
-        """
+        """Both from one pass through backbone, neck and proposal head; raises as ``losses``."""
         self._check(images, targets)
         features = self._features(images)
         outputs = self._read(features, images)
@@ -125,32 +111,13 @@ class RCNNDetector(nn.Module):
         outputs = target.labels + 1 if self.output_of_label is None else self.output_of_label[target.labels]
         return replace(target, labels=outputs)
 
-    def _check_size(self, images: Tensor) -> None:
+    def _check(self, images: Tensor, targets: list[BoxTargets]) -> None:
         # Else the cells of a map do not cover the image, and anchors are misplaced.
         stride = int(cast(Any, self.neck).strides[-1])
         if any(side % stride for side in _hw(images)):
             raise ValueError(
                 f"images: expected sides that are multiples of {stride} pixels, got {_hw(images)[0]} x "
                 f"{_hw(images)[1]}; letterbox them to such a size"
-            )
-
-    def _check(self, images: Tensor, targets: list[BoxTargets]) -> None:
-        self._check_size(images)
-        if len(targets) != len(images):
-            raise ValueError(f"targets: expected one entry for each of {len(images)} images, got {len(targets)}")
-        labels = torch.cat([target.labels for target in targets])
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_labels:
-            wrong = labels[(labels < 0) | (labels >= self.num_labels)]
-            raise ValueError(f"targets: expected labels from 0 to {self.num_labels - 1}, got {int(wrong[0])}")
-        boxes = torch.cat([target.boxes for target in targets])
-        # A comparison with NaN is false.
-        valid = (boxes[:, :2] < boxes[:, 2:]).all(dim=1) & boxes.isfinite().all(dim=1)
-        if not valid.all():
-            first = int(torch.nonzero(~valid)[0])
-            image, box = [(i, j) for i, target in enumerate(targets) for j in range(len(target))][first]
-            raise ValueError(
-                f"targets: image {image} of the batch, box {box}: expected finite numbers with x1 < x2 and y1 < y2, "
-                f"got {boxes[first].tolist()}"
             )
         if self.roi_heads.has_masks:
             _check_masks(targets, _hw(images))

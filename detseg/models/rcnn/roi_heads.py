@@ -6,18 +6,15 @@ C labels, N objects or detections of one image, P positives, H and W pixels, M c
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import remove_small_boxes, roi_align
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes, roi_align
 
 from detseg.models.interface import LossTerms
-from detseg.models.rcnn.boxes import BoxCoder, BoxLoss, zero_loss
-from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
-from detseg.ops.boxes import clip_boxes
+from detseg.models.rcnn.regions import BoxCoder, BoxLoss, RegionAssigner, RegionSampler, zero_loss
 from detseg.ops.nms import classwise_nms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets, DetectorOutput, RoiMasks
@@ -27,19 +24,6 @@ _SMALLEST_SIDE = 1e-2
 
 _PIXELS_AT_ONCE = 1 << 24
 """Pixels of masks that are floats at one time: 64 MB, however many objects an image has."""
-
-
-@dataclass(frozen=True, eq=False)
-class RegionSample:
-    """The proposals of one image that the losses are computed on.
-
-    Attributes:
-        boxes: (S, 4) float32 xyxy.
-        objects: (S,) int64, position of the object among the image's targets; -1: background.
-    """
-
-    boxes: Tensor
-    objects: Tensor
 
 
 class RoIHeads(nn.Module):
@@ -62,9 +46,6 @@ class RoIHeads(nn.Module):
         mask_weight: weight of the mask loss.
         mask_threshold: probability from which a pixel belongs to the object.
         torchvision_masks: masks are learned and placed as in torchvision's published weights; else exactly.
-
-    Raises:
-        ValueError: some of the three parts of a mask head without the others.
     """
 
     def __init__(
@@ -88,10 +69,6 @@ class RoIHeads(nn.Module):
         torchvision_masks: bool = False,
     ) -> None:
         super().__init__()
-        parts = {"mask_pool": mask_pool, "mask_head": mask_head, "mask_predictor": mask_predictor}
-        missing = [name for name, part in parts.items() if part is None]
-        if len(missing) in (1, 2):
-            raise ValueError(f"masks need all of {', '.join(parts)}, got no {' and no '.join(missing)}")
         self.box_pool = box_pool
         self.box_head = box_head
         self.box_predictor = box_predictor
@@ -120,25 +97,23 @@ class RoIHeads(nn.Module):
         """``class``, ``box`` and, where there are masks, ``mask``.
 
         Args:
-            features: maps of the batch, finest first.
-            proposals: (K, 4) float32 xyxy of each image.
-            hw: height and width of the images, pixels.
+            features, proposals, hw: as of ``detect``.
             targets: B targets whose labels are outputs of the class layer, 1 being the first that is not background.
         """
         samples = [self._sample(boxes, target) for boxes, target in zip(proposals, targets, strict=True)]
-        pairs = list(zip(samples, targets, strict=True))
-        regions = torch.cat([sample.boxes for sample in samples])
-        positive = torch.cat([sample.objects for sample in samples]) >= 0
-        # Of the positives alone, from here: (P,) and (P, 4).
-        outputs = torch.cat([target.labels[sample.objects[sample.objects >= 0]] for sample, target in pairs])
-        boxes = torch.cat([target.boxes[sample.objects[sample.objects >= 0]] for sample, target in pairs])
+        regions = torch.cat([boxes for boxes, _ in samples])
+        positive = torch.cat([objects for _, objects in samples]) >= 0
+        # Of the positives alone, from here: the boxes of each image and their objects, (P,) and (P, 4).
+        positives = [(boxes[objects >= 0], objects[objects >= 0]) for boxes, objects in samples]
+        outputs = torch.cat([target.labels[own] for (_, own), target in zip(positives, targets, strict=True)])
+        boxes = torch.cat([target.boxes[own] for (_, own), target in zip(positives, targets, strict=True)])
         # Every process must call it, also without regions.
         normaliser = shared_normaliser(len(regions), self.training, regions)
         if not len(regions):
             nothing = zero_loss(self.box_head, self.box_predictor, like=features[0])
             terms = {"class": nothing, "box": nothing}
         else:
-            logits, deltas = self._classify(features, [sample.boxes for sample in samples], hw)
+            logits, deltas = self._classify(features, [own for own, _ in samples], hw)
             classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
             classes[positive] = outputs
             terms = {
@@ -146,7 +121,7 @@ class RoIHeads(nn.Module):
                 "box": self.box_loss(deltas[positive, outputs], regions[positive], boxes, self.coder, normaliser),
             }
         if self.has_masks:
-            terms["mask"] = self.mask_weight * self._mask_loss(features, pairs, hw, outputs)
+            terms["mask"] = self.mask_weight * self._mask_loss(features, positives, targets, hw, outputs)
         return terms
 
     @torch.no_grad()
@@ -172,13 +147,14 @@ class RoIHeads(nn.Module):
         ]
         return self._with_masks(features, found, hw, outputs) if self.has_masks else found
 
-    def _sample(self, proposals: Tensor, target: BoxTargets) -> RegionSample:
+    def _sample(self, proposals: Tensor, target: BoxTargets) -> tuple[Tensor, Tensor]:
+        """(S, 4) proposals for the losses, and (S,) the position of each one's object in the target; -1: background."""
         # The objects themselves are proposals as well: early in training there are few good ones.
         boxes = torch.cat([proposals, target.boxes[~target.ignore]])
         assignment = self.assigner.assign(boxes, target)
         # Other draws than those of the first stage.
         chosen = self.sampler(assignment, None if target.draw_seed is None else target.draw_seed + 1)
-        return RegionSample(boxes[chosen], assignment.objects[chosen])
+        return boxes[chosen], assignment.objects[chosen]
 
     def _classify(self, features: list[Tensor], boxes: list[Tensor], hw: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """(R, O) float32 logits and (R, O, 4) float32 differences."""
@@ -189,7 +165,7 @@ class RoIHeads(nn.Module):
     def _suppress(self, proposals: Tensor, scores: Tensor, deltas: Tensor, hw: tuple[int, int]) -> DetectorOutput:
         """The detections of one image; a proposal may become one of several classes."""
         region, label = torch.nonzero(scores >= self.score_threshold, as_tuple=True)
-        boxes = clip_boxes(self.coder.decode(deltas[region, label], proposals[region]), hw)
+        boxes = clip_boxes_to_image(self.coder.decode(deltas[region, label], proposals[region]), hw)
         keep = remove_small_boxes(boxes, _SMALLEST_SIDE)
         boxes, label, score = boxes[keep], label[keep], scores[region[keep], label[keep]]
         best = classwise_nms(boxes, score, label, self.nms_iou)[: self.max_detections]
@@ -204,7 +180,8 @@ class RoIHeads(nn.Module):
     def _mask_loss(
         self,
         features: list[Tensor],
-        pairs: list[tuple[RegionSample, BoxTargets]],
+        positives: list[tuple[Tensor, Tensor]],
+        targets: list[BoxTargets],
         hw: tuple[int, int],
         outputs: Tensor,
     ) -> Tensor:
@@ -213,12 +190,10 @@ class RoIHeads(nn.Module):
         if not len(outputs):
             heads = cast(tuple[nn.Module, ...], (self.mask_head, self.mask_predictor))
             return zero_loss(*heads, like=features[0])
-        boxes = [sample.boxes[sample.objects >= 0] for sample, _ in pairs]
-        logits = self._mask_logits(features, boxes, hw, outputs)
-        cells = logits.shape[-1]
+        logits = self._mask_logits(features, [boxes for boxes, _ in positives], hw, outputs)
         expected = [
-            mask_targets(target.masks, sample.objects[sample.objects >= 0], own, cells, not self.torchvision_masks)
-            for (sample, target), own in zip(pairs, boxes, strict=True)
+            mask_targets(target.masks, objects, boxes, logits.shape[-1], not self.torchvision_masks)
+            for (boxes, objects), target in zip(positives, targets, strict=True)
             if target.masks is not None
         ]
         return F.binary_cross_entropy_with_logits(logits, torch.cat(expected)) * (len(outputs) / normaliser)

@@ -14,12 +14,10 @@ from torch.nn import functional as F
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RPNHead
-from torchvision.ops import batched_nms, remove_small_boxes
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from detseg.models.interface import LossTerms
-from detseg.models.rcnn.boxes import BoxCoder, BoxLoss
-from detseg.models.rcnn.matching import RegionAssigner, RegionSampler
-from detseg.ops.boxes import clip_boxes
+from detseg.models.rcnn.regions import BoxCoder, BoxLoss, RegionAssigner, RegionSampler
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
@@ -165,7 +163,7 @@ class RegionProposalNetwork(nn.Module):
         deltas = outputs.deltas.gather(1, at[..., None].expand(-1, -1, 4))
         boxes = self.coder.decode(deltas, outputs.anchors[at])
         images = zip(boxes, scores, strict=True)
-        return [self._suppress(clip_boxes(own, hw), score, level_of)[:post_nms_top_n] for own, score in images]
+        return [self._suppress(clip_boxes_to_image(own, hw), score, level_of)[:post_nms_top_n] for own, score in images]
 
     def _suppress(self, boxes: Tensor, scores: Tensor, levels: Tensor) -> Tensor:
         """Boxes, best first, after NMS within each level, as scores of different levels are hardly comparable."""

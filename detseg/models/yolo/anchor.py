@@ -17,10 +17,10 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from detseg.errors import DataError
 from detseg.models.interface import LossTerms
@@ -29,11 +29,12 @@ from detseg.models.yolo.scheme import (
     Candidates,
     PriorIndex,
     batch_objects,
+    cell_points,
     centre_cells,
     gather_outputs,
     is_first,
 )
-from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_ciou, matched_iou, pairwise_iou
+from detseg.ops.boxes import box_area, matched_ciou, matched_iou, pairwise_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets, FloatArray, IntArray
 
@@ -81,10 +82,10 @@ class AnchorAssigner:
     def __call__(
         self, targets: list[BoxTargets], anchors: Tensor, grids_hw: list[tuple[int, int]], predicted: Tensor
     ) -> Assignment:
-        """Assign the objects of a batch.
+        """Assign the objects of B targets in input pixels.
 
         Args:
-            targets: B targets in input pixels.
+            targets: of B images.
             anchors: (L, K, 2) float32 widths and heights in input pixels.
             grids_hw: rows and columns of cells of each level.
             predicted: (B, A, 4) float32 xyxy in input pixels, the boxes that the network predicts now.
@@ -170,12 +171,7 @@ class AnchorScheme(nn.Module):
         anchors: L lists of K (width, height) in input pixels.
         ignore_iou: a prior whose predicted box overlaps an object by more than this, and that is not responsible, is
             not a negative.
-        box_weight: weight of the box loss.
-        objectness_weight: weight of the objectness loss.
-        class_weight: weight of the class loss.
-
-    Raises:
-        ValueError: the anchors do not fit the strides, or a side of one is not positive.
+        box_weight, objectness_weight, class_weight: weights of the three losses.
     """
 
     anchors: Tensor
@@ -191,17 +187,12 @@ class AnchorScheme(nn.Module):
         class_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        counts = [len(level) for level in anchors]
-        if len(counts) != len(strides) or len(set(counts)) != 1 or counts[0] == 0:
-            raise ValueError(f"anchors: expected as many for each of the {len(strides)} strides, got {counts}")
-        if any(not (math.isfinite(side) and side > 0) for level in anchors for size in level for side in size):
-            raise ValueError(f"anchors: expected positive widths and heights in pixels, got {anchors}")
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))  # (L, K, 2)
         self.strides = tuple(strides)
         self.num_classes = num_classes
-        self.anchors_per_level = counts[0]
-        self.box_outputs = 5 * counts[0]
-        self.class_outputs = num_classes * counts[0]
+        self.anchors_per_level = self.anchors.shape[1]
+        self.box_outputs = 5 * self.anchors_per_level
+        self.class_outputs = num_classes * self.anchors_per_level
         self.box_weight = box_weight
         self.objectness_weight = objectness_weight
         self.class_weight = class_weight
@@ -268,49 +259,40 @@ class AnchorScheme(nn.Module):
             outputs, logits = self._flatten(maps)
             boxes = self._boxes(outputs, maps)
         else:
-            outputs, logits = self._outputs_at(index, maps)
+            anchor = index.prior % self.anchors_per_level
+            row = torch.arange(len(anchor), device=anchor.device)
+            by_anchor = self._by_anchor(gather_outputs(maps, index.image, index.prior // self.anchors_per_level))
+            outputs, logits = (numbers[row, anchor] for numbers in by_anchor)
             boxes = self._boxes(outputs, maps, index.prior)
         return Candidates(boxes, outputs[..., 4:].sigmoid() * logits.sigmoid())
 
-    def _outputs_at(self, index: PriorIndex, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """(P, 5) and (P, C), as ``_flatten`` gives them for all."""
-        anchor = index.prior % self.anchors_per_level
-        rows = gather_outputs(maps, index.image, index.prior // self.anchors_per_level)
-        row = torch.arange(len(rows), device=rows.device)
-        outputs = rows[:, : self.box_outputs].reshape(len(rows), self.anchors_per_level, 5)
-        logits = rows[:, self.box_outputs :].reshape(len(rows), self.anchors_per_level, self.num_classes)
-        return outputs[row, anchor], logits[row, anchor]
-
     def _flatten(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """L raw maps → (B, A, 5) tx, ty, tw, th, objectness and (B, A, C) classes, all logits."""
-        outputs, logits = [], []
-        for raw in maps:
-            raw = raw.permute(0, 2, 3, 1)
-            outputs.append(raw[..., : self.box_outputs].reshape(len(raw), -1, 5))
-            logits.append(raw[..., self.box_outputs :].reshape(len(raw), -1, self.num_classes))
-        return torch.cat(outputs, dim=1), torch.cat(logits, dim=1)
+        levels = [self._by_anchor(raw.permute(0, 2, 3, 1)) for raw in maps]
+        outputs, logits = (torch.cat([x.flatten(1, 3) for x in part], dim=1) for part in zip(*levels, strict=True))
+        return outputs, logits
+
+    def _by_anchor(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., 5 K + K C) outputs of cells → (..., K, 5) and (..., K, C)."""
+        shape = (*rows.shape[:-1], self.anchors_per_level)
+        boxes, classes = rows[..., : self.box_outputs], rows[..., self.box_outputs :]
+        return boxes.reshape(*shape, 5), classes.reshape(*shape, self.num_classes)
 
     def _boxes(self, outputs: Tensor, maps: list[Tensor], prior: Tensor | None = None) -> Tensor:
         """(B, A, 5) outputs → (B, A, 4) xyxy in input pixels (YOLOv3, section 2.1); or (P, 5) of P priors."""
-        corners, strides, sizes = [], [], []
-        for raw, stride, anchors in zip(maps, self.strides, self.anchors, strict=True):
-            rows, columns = raw.shape[2:]
-            y, x = torch.meshgrid(
-                torch.arange(rows, device=raw.device), torch.arange(columns, device=raw.device), indexing="ij"
-            )
-            corner = torch.stack([x, y], dim=-1).view(-1, 1, 2).expand(-1, self.anchors_per_level, 2)
-            corners.append(corner.reshape(-1, 2))
-            strides.append(torch.full((len(corners[-1]), 1), stride, device=raw.device))
-            sizes.append(anchors.repeat(rows * columns, 1))
-        corner, cell, size = (torch.cat(column) for column in (corners, strides, sizes))
-        if prior is not None:
-            corner, cell, size = corner[prior], cell[prior], size[prior]
-        centre = (outputs[..., :2].sigmoid() + corner) * cell
-        sides = size * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
-        return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
+        points = cell_points(maps, self.strides)
+        sizes = [anchors.repeat(raw.shape[-2:].numel(), 1) for anchors, raw in zip(self.anchors, maps, strict=True)]
+        prior = torch.arange(sum(map(len, sizes)), device=outputs.device) if prior is None else prior
+        cell = prior // self.anchors_per_level
+        stride = points.strides[cell, None]
+        corner = points.centres[cell] / stride - 0.5  # in cells
+        centre = (outputs[..., :2].sigmoid() + corner) * stride
+        sides = torch.cat(sizes)[prior] * outputs[..., 2:4].clamp(-_MAX_LOG_SCALE, _MAX_LOG_SCALE).exp()
+        boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        return boxes
 
 
-def fit_anchors(sizes: npt.ArrayLike, num_anchors: int, seed: int) -> FloatArray:
+def fit_anchors(sizes: FloatArray, num_anchors: int, seed: int) -> FloatArray:
     """The anchors that overlap the boxes of a data set best, by k-means with the distance 1 - IoU.
 
     Redmon, Farhadi 2017, section 2 ("Dimension Clusters"); seeds after Arthur, Vassilvitskii, "k-means++", 2007.  A
@@ -318,7 +300,7 @@ def fit_anchors(sizes: npt.ArrayLike, num_anchors: int, seed: int) -> FloatArray
     |log w - log w'| + |log h - log h'|, which the median minimises, while the mean is drawn to large boxes.
 
     Args:
-        sizes: (N, 2) widths and heights of boxes in input pixels.
+        sizes: (N, 2) float64 positive widths and heights of boxes in input pixels.
         num_anchors: K, at least 1.
         seed: the same seed and sizes give the same anchors.
 
@@ -326,43 +308,30 @@ def fit_anchors(sizes: npt.ArrayLike, num_anchors: int, seed: int) -> FloatArray
         (K, 2) float64 widths and heights in input pixels, by growing area.
 
     Raises:
-        DataError: a side is not a positive number, or the boxes have fewer different sizes than K.
-        ValueError: wrong shape or K.
+        DataError: the boxes have fewer different sizes than K.
     """
-    checked = _check_sizes(sizes)
-    if num_anchors < 1:
-        raise ValueError(f"num_anchors: expected at least 1, got {num_anchors}")
-    num_distinct = len(np.unique(checked, axis=0))
+    num_distinct = len(np.unique(sizes, axis=0))
     if num_distinct < num_anchors:
         raise DataError(
-            f"cannot fit {num_anchors} anchors: the {len(checked)} training boxes have {num_distinct} different sizes;"
+            f"cannot fit {num_anchors} anchors: the {len(sizes)} training boxes have {num_distinct} different sizes;"
             " ask for fewer anchors a level (model.head.anchors_per_level), list model.head.anchors, or add boxes"
         )
     rng = np.random.default_rng(seed)
     best = max(
-        (_run_k_means(checked, _seed_anchors(checked, num_anchors, rng)) for _ in range(_NUM_STARTS)),
-        key=lambda anchors: mean_best_iou(checked, anchors),
+        (_run_k_means(sizes, _seed_anchors(sizes, num_anchors, rng)) for _ in range(_NUM_STARTS)),
+        key=lambda anchors: mean_best_iou(sizes, anchors),
     )
     return best[np.argsort(best.prod(axis=1), kind="stable")]
 
 
-def mean_best_iou(sizes: npt.ArrayLike, anchors: npt.ArrayLike) -> float:
+def mean_best_iou(sizes: FloatArray, anchors: FloatArray) -> float:
     """Mean over (N, 2) sizes of the IoU with the best of (K, 2) anchors, in [0, 1]; what YOLO9000's table 1 reports."""
-    return float(_sizes_iou(_check_sizes(sizes), _check_sizes(anchors)).max(axis=1).mean())
+    return float(_sizes_iou(sizes, anchors).max(axis=1).mean())
 
 
 def refine_anchors(sizes: FloatArray, iou: FloatArray) -> FloatArray:
-    """One step of k-means: each anchor becomes the median of the boxes nearest to it.
-
-    An anchor that no box is nearest to becomes the worst covered box instead (several: the next worst ones).
-
-    Args:
-        sizes: (N, 2) float64 box sizes.
-        iou: (N, K) float64 IoU of each box with each anchor.
-
-    Returns:
-        (K, 2) float64 new anchors.
-    """
+    """One step of k-means on (N, 2) sizes with (N, K) IoU: each of K anchors becomes the median of the boxes nearest to
+    it; one that no box is nearest to becomes the worst covered box instead (several: the next worst ones)."""
     nearest: IntArray = iou.argmax(axis=1)
     clusters = [sizes[nearest == k] for k in range(iou.shape[1])]
     refined = np.array([np.median(cluster, axis=0) if len(cluster) else (0, 0) for cluster in clusters])
@@ -401,16 +370,3 @@ def _sizes_iou(sizes: FloatArray, anchors: FloatArray) -> FloatArray:
     intersection: FloatArray = width * np.minimum(sizes[:, None, 1], anchors[None, :, 1])
     union: FloatArray = sizes.prod(axis=1)[:, None] + anchors.prod(axis=1)[None] - intersection
     return np.divide(intersection, union)
-
-
-def _check_sizes(sizes: npt.ArrayLike) -> FloatArray:
-    checked: FloatArray = np.asarray(sizes, dtype=np.float64)
-    if checked.ndim != 2 or checked.shape[1] != 2:
-        raise ValueError(f"sizes: expected shape (N, 2), got {checked.shape}")
-    wrong = np.flatnonzero(~(np.isfinite(checked) & (checked > 0)).all(axis=1))
-    if len(wrong):
-        raise DataError(
-            f"box {wrong[0]} is {checked[wrong[0], 0]} wide and {checked[wrong[0], 1]} high"
-            f" ({len(wrong)} such boxes); anchors need positive sizes: leave boxes without area out"
-        )
-    return checked

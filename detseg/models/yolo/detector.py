@@ -1,23 +1,21 @@
 """The one-stage detector: backbone, neck and head give raw maps, a scheme gives them meaning.
 
-Read it as five steps: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS
-(``best_detections``).
+Read it as: priors → assign → losses (``Scheme.losses``), and decode (``Scheme.decode``) → NMS (``best_detections``).
 
 Letters: B images, K = box_outputs + class_outputs of a cell, A priors, P of them that are decoded, C classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import clip_boxes_to_image
 
 from detseg.models.interface import LossTerms
 from detseg.models.layers import ConvNormAct, Normalize
 from detseg.models.yolo.scheme import PriorIndex, Scheme
-from detseg.ops.boxes import clip_boxes
 from detseg.ops.nms import classwise_nms
 from detseg.structures import BoxTargets, DetectorOutput
 
@@ -27,15 +25,13 @@ _PRIORS_PER_DETECTION = 4
 _MORE = 8
 """How many times as many are decoded for images where these do not give enough detections."""
 
-_ROUNDING = 1e-6
-"""A prior's best score and the score of its best class are computed apart, and differ by less than this fraction."""
-
-_TINIEST = 1e-30
-"""... or by less than this, where numbers are too small for a fraction of them to be a number."""
+_ROUNDING, _TINIEST = 1e-6, 1e-30
+"""A prior's best score and the score of its best class are computed apart, and differ by less than this fraction, or by
+less than the second number, where scores are too small for a fraction of them to be a number."""
 
 
 class YoloDetector(nn.Module):
-    """A detector of the YOLO line; satisfies the ``Detector`` contract.
+    """A detector of the YOLO line (the ``Detector`` contract).
 
     Args:
         backbone: images to feature maps.
@@ -98,10 +94,10 @@ class YoloDetector(nn.Module):
             return self.scheme.losses([raw.float() for raw in maps], targets)
 
     def _detections(self, maps: list[Tensor], images: Tensor, score_threshold: float) -> list[DetectorOutput]:
-        limits = NmsLimits(score_threshold, self.nms_iou, self.max_detections)
         hw = (images.shape[-2], images.shape[-1])
+        maps = [raw.float() for raw in maps]
         with torch.autocast(maps[0].device.type, enabled=False):
-            return best_detections(self.scheme, [raw.float() for raw in maps], hw, limits)
+            return best_detections(self.scheme, maps, hw, score_threshold, self.nms_iou, self.max_detections)
 
 
 class DecoupledHead(nn.Module):
@@ -158,24 +154,15 @@ def _set_bias(branch: nn.Module, bias: Tensor) -> None:
         last.bias.copy_(bias)
 
 
-@dataclass(frozen=True)
-class NmsLimits:
-    """Which candidates become detections.
-
-    Attributes:
-        score_threshold: those with a lower score are dropped.
-        nms_iou: overlap above which the worse of two of a class is dropped.
-        max_detections: most detections of an image.
-    """
-
-    score_threshold: float
-    nms_iou: float
-    max_detections: int
-
-
 @torch.no_grad()
 def best_detections(
-    scheme: Scheme, maps: list[Tensor], hw: tuple[int, int], limits: NmsLimits, num_priors: int | None = None
+    scheme: Scheme,
+    maps: list[Tensor],
+    hw: tuple[int, int],
+    score_threshold: float,
+    nms_iou: float,
+    max_detections: int,
+    num_priors: int | None = None,
 ) -> list[DetectorOutput]:
     """The detections of each of B images, best first; one prior may give detections of several classes.
 
@@ -187,19 +174,19 @@ def best_detections(
         scheme: what the maps mean.
         maps: (B, K, H / s, W / s) float32 raw maps, one a stride.
         hw: height and width of the images, pixels; boxes are clipped to them.
-        limits: which candidates become detections.
+        score_threshold, nms_iou, max_detections: see ``YoloDetector``.
         num_priors: how many of an image are decoded at most, if they give enough; None: by ``max_detections``.
     """
-    num_priors = num_priors or _PRIORS_PER_DETECTION * limits.max_detections
+    num_priors = num_priors or _PRIORS_PER_DETECTION * max_detections
     best = scheme.best_scores(maps).nan_to_num(nan=1.0)  # NaN may hide a score, so such a prior is decoded
-    floor: float | Tensor = limits.score_threshold
+    floor: float | Tensor = score_threshold
     index = _at_least(floor, best)
     if len(index.prior) > num_priors and int(torch.bincount(index.image).max()) > num_priors:
         floor = best.kthvalue(best.shape[1] - num_priors + 1, dim=1, keepdim=True).values
-        floor = floor.clamp(min=limits.score_threshold)  # (B, 1)
+        floor = floor.clamp(min=score_threshold)  # (B, 1)
         index = _at_least(floor, best)
     decoded = scheme.decode(maps, index)
-    boxes, scores = clip_boxes(decoded.boxes, hw), decoded.scores  # (P, 4), (P, C)
+    boxes, scores = clip_boxes_to_image(decoded.boxes, hw), decoded.scores  # (P, 4), (P, C)
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1, keepdim=True)
     high = scores >= (floor[index.image] if isinstance(floor, Tensor) else floor)
     row, labels = torch.nonzero(high & has_area, as_tuple=True)  # image after image
@@ -207,14 +194,16 @@ def best_detections(
     sizes = torch.bincount(index.image[row], minlength=len(best)).tolist()
     found = []
     for own, score, label in zip(*(torch.split(column, sizes) for column in (boxes, scores, labels)), strict=True):
-        keep = classwise_nms(own, score, label, limits.nms_iou, limits.max_detections)
+        keep = classwise_nms(own, score, label, nms_iou, max_detections)
         found.append(DetectorOutput(own[keep], score[keep], label[keep]))
     if isinstance(floor, Tensor):
-        raised = (floor > floor.new_tensor(limits.score_threshold)).tolist()
-        short = [i for i, (above,) in enumerate(raised) if above and len(found[i]) < limits.max_detections]
-        again = best_detections(scheme, [raw[short] for raw in maps], hw, limits, _MORE * num_priors) if short else []
-        for i, detections in zip(short, again, strict=True):
-            found[i] = detections
+        raised = (floor > floor.new_tensor(score_threshold)).tolist()
+        short = [i for i, (above,) in enumerate(raised) if above and len(found[i]) < max_detections]
+        if short:
+            limits = score_threshold, nms_iou, max_detections
+            again = best_detections(scheme, [raw[short] for raw in maps], hw, *limits, _MORE * num_priors)
+            for i, detections in zip(short, again, strict=True):
+                found[i] = detections
     return found
 
 

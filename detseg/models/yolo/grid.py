@@ -19,6 +19,7 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import box_convert
 
 from detseg.models.interface import LossTerms
 from detseg.models.yolo.scheme import (
@@ -30,7 +31,7 @@ from detseg.models.yolo.scheme import (
     centre_cells,
     is_first,
 )
-from detseg.ops.boxes import box_area, cxcywh_to_xyxy, matched_iou, xyxy_to_cxcywh
+from detseg.ops.boxes import box_area, matched_iou
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import BoxTargets
 
@@ -57,11 +58,9 @@ class GridAssigner:
 
     @torch.no_grad()
     def __call__(self, targets: list[BoxTargets], predicted: Tensor) -> Assignment:
-        """Assign the objects of a batch.
+        """Assign the objects of B targets by the boxes that the network predicts now, (B, H, W, N, 4) float32 xyxy.
 
-        Args:
-            targets: B targets in input pixels.
-            predicted: (B, H, W, N, 4) float32 xyxy in input pixels, the boxes that the network predicts now.
+        Both are in input pixels.
         """
         grid_hw = (predicted.shape[1], predicted.shape[2])
         predicted = predicted.flatten(1, 2)  # (B, H W, N, 4)
@@ -87,15 +86,13 @@ class GridAssigner:
         )
 
     def _ignored_cells(self, objects: BatchObjects, num_images: int, grid_hw: tuple[int, int]) -> Tensor:
-        rows, columns = grid_hw
         boxes = objects.boxes
-        y = (torch.arange(rows, device=boxes.device) + 0.5) * self.stride
-        x = (torch.arange(columns, device=boxes.device) + 0.5) * self.stride
+        y, x = ((torch.arange(num, device=boxes.device) + 0.5) * self.stride for num in grid_hw)
         in_rows = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
         in_columns = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
         covered = (in_rows[:, :, None] & in_columns[:, None, :]).flatten(1)  # (ignored objects, H * W)
         covered[torch.arange(len(boxes), device=boxes.device), centre_cells(boxes, self.stride, grid_hw)] = True
-        counts = torch.zeros(num_images, rows * columns, dtype=torch.int64, device=boxes.device)
+        counts = torch.zeros(num_images, covered.shape[1], dtype=torch.int64, device=boxes.device)
         return counts.index_add(0, objects.image, covered.long()) > 0
 
 
@@ -190,9 +187,8 @@ class GridScheme(nn.Module):
         scores = (box[..., 4:] * classes[..., None, :]).flatten(1, 3)  # (B, H W N, C)
         boxes = self._boxes(box).flatten(1, 3)
         # All are decoded in any case: there are a few hundred.
-        if index is None:
-            return Candidates(boxes, scores)
-        return Candidates(boxes[index.image, index.prior], scores[index.image, index.prior])
+        at = ... if index is None else (index.image, index.prior)
+        return Candidates(boxes[at], scores[at])
 
     def _activate(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """(B, H, W, N, 5) in [0, 1]: x, y, sqrt w, sqrt h, confidence; (B, H, W, C) class probabilities."""
@@ -205,19 +201,18 @@ class GridScheme(nn.Module):
         """(B, H, W, N, 5) activated outputs → (B, H, W, N, 4) xyxy in input pixels."""
         stride = self.strides[0]
         rows, columns = box.shape[1:3]
-        y, x = torch.meshgrid(
-            torch.arange(rows, device=box.device), torch.arange(columns, device=box.device), indexing="ij"
-        )
-        corner = torch.stack([x, y], dim=-1)[:, :, None]  # (H, W, 1, 2)
+        y, x = (torch.arange(num, device=box.device) for num in (rows, columns))
+        corner = torch.cartesian_prod(y, x).flip(1).view(rows, columns, 1, 2)  # x, y
         centre = (corner + box[..., :2]) * stride
         sides = box[..., 2:4] ** 2 * box.new_tensor([columns * stride, rows * stride])
-        return cxcywh_to_xyxy(torch.cat([centre, sides], dim=-1))
+        boxes: Tensor = box_convert(torch.cat([centre, sides], dim=-1), "cxcywh", "xyxy")
+        return boxes
 
     def _encode(self, boxes: Tensor, cell: Tensor, grid_hw: tuple[int, int]) -> Tensor:
         """(P, 4) xyxy and (P,) cells → (P, 4): place in the cell, square roots of the fraction of the image."""
         rows, columns = grid_hw
         stride = self.strides[0]
-        goal = xyxy_to_cxcywh(boxes)
+        goal = box_convert(boxes, "xyxy", "cxcywh")
         corner = torch.stack([cell % columns, cell // columns], dim=-1)
         sides = goal[:, 2:] / goal.new_tensor([columns * stride, rows * stride])
         return torch.cat([goal[:, :2] / stride - corner, sides.sqrt()], dim=-1)

@@ -12,13 +12,10 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torchvision.ops import box_convert
 
 from detseg.models.interface import LossTerms
-from detseg.ops.boxes import xyxy_to_cxcywh
 from detseg.structures import BoxTargets
-
-_SMALL_MAPS = 2**19
-"""Outputs (2 MB) up to which moving all of them is quicker than finding the ones that are asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +33,7 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class PriorIndex:
-    """Some priors of a batch.
-
-    Attributes:
-        image: (P,) int64 which image.
-        prior: (P,) int64 which of its priors.
-    """
+    """Some priors of a batch: (P,) int64, which image and which of its priors."""
 
     image: Tensor
     prior: Tensor
@@ -62,20 +54,16 @@ class Scheme(Protocol):
 
     def initial_bias(self, stride: int) -> Tensor:
         """(box_outputs + class_outputs,) biases of the last layer at the start of training."""
-        ...
 
     def losses(self, maps: list[Tensor], targets: list[BoxTargets]) -> LossTerms:
         """(B, K, H / s, W / s) raw maps, one a stride, and B targets in input pixels → weighted scalar terms."""
-        ...
 
     def best_scores(self, maps: list[Tensor]) -> Tensor:
         """(B, K, H / s, W / s) float32 raw maps → (B, A) the best class score of each prior, up to a few units in the
         last place: what tells which priors are worth decoding."""
-        ...
 
     def decode(self, maps: list[Tensor], index: PriorIndex | None = None) -> Candidates:
         """(B, K, H / s, W / s) float32 raw maps → candidates of the whole batch, or of the indexed priors alone."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,12 +89,10 @@ def _points(sizes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device
     # The first caller may be in inference mode, whose tensors no training may use.
     with torch.inference_mode(False):
         centres, widths = [], []
-        for (height, width), stride in zip(sizes, strides, strict=True):
-            ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * stride
-            xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * stride
-            grid_y, grid_x = torch.meshgrid(ys, xs, indexing="ij")
-            centres.append(torch.stack([grid_x.flatten(), grid_y.flatten()], dim=1))
-            widths.append(torch.full((height * width,), float(stride), device=device))
+        for hw, stride in zip(sizes, strides, strict=True):
+            y, x = ((torch.arange(num, device=device, dtype=torch.float32) + 0.5) * stride for num in hw)
+            centres.append(torch.cartesian_prod(y, x).flip(1))
+            widths.append(torch.full((len(centres[-1]),), float(stride), device=device))
         return Points(torch.cat(centres), torch.cat(widths))
 
 
@@ -117,17 +103,9 @@ def flatten_maps(maps: list[Tensor]) -> Tensor:
 
 
 def gather_outputs(maps: list[Tensor], image: Tensor, cell: Tensor) -> Tensor:
-    """Some rows of ``flatten_maps``; large maps are not moved for it.
-
-    Args:
-        maps: (B, K, H / s, W / s), one map a stride.
-        image: (P,) int64 which image.
-        cell: (P,) int64 which cell, in the order of ``cell_points``.
-
-    Returns:
-        (P, K).
-    """
-    if sum(raw.numel() for raw in maps) <= _SMALL_MAPS:
+    """(P, K): ``flatten_maps(maps)[image, cell]`` of (P,) int64 images and cells, for which no large map is moved."""
+    # Up to 2 MB, moving all outputs is quicker than finding the ones that are asked for.
+    if sum(raw.numel() for raw in maps) <= 2**19:
         return flatten_maps(maps)[image, cell]
     outputs = maps[0].new_empty(len(image), maps[0].shape[1])
     start = 0
@@ -195,19 +173,13 @@ class Assignment:
 
 
 def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor:
-    """The cell that holds the centre of each box.
+    """(N, 4) float xyxy in input pixels → (N,) int64, row * columns + column of the cell of each centre.
 
-    Args:
-        boxes: (N, 4) float xyxy in input pixels.
-        stride: side of a cell in input pixels.
-        grid_hw: rows and columns of the grid.
-
-    Returns:
-        (N,) int64, row * columns + column.  A centre on the border of two cells belongs to the right or lower one, a
-        centre on the right or lower border of the image to the last one.
+    A centre on the border of two cells belongs to the right or lower one, a centre on the right or lower border of the
+    image to the last one.
     """
     rows, columns = grid_hw
-    cell = (xyxy_to_cxcywh(boxes)[:, :2] / stride).floor().long()
+    cell: Tensor = (box_convert(boxes, "xyxy", "cxcywh")[:, :2] / stride).floor().long()
     return cell[:, 1].clamp(0, rows - 1) * columns + cell[:, 0].clamp(0, columns - 1)
 
 

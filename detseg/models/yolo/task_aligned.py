@@ -83,13 +83,9 @@ class TaskAlignedAssigner:
     def __call__(
         self, class_logits: Tensor, boxes: Tensor, points: Points, objects: BatchObjects
     ) -> TaskAlignedAssignment:
-        """Match the predictions of a batch with its objects.
+        """Match (B, A, C) class logits and (B, A, 4) xyxy predicted boxes at A points with the objects of B images.
 
-        Args:
-            class_logits: (B, A, C) float32.
-            boxes: (B, A, 4) float32 xyxy predicted boxes in input pixels.
-            points: the A points.
-            objects: of the B images, in input pixels.
+        All are float32, and in input pixels.
         """
         num_images, num_priors = boxes.shape[:2]
         sides = boxes.transpose(1, 2).contiguous()  # (B, 4, A): each coordinate side by side, as vector units want it
@@ -144,16 +140,8 @@ def _iou_with_priors(objects: BatchObjects, sides: Tensor) -> Tensor:
 
 
 def _best_claims(place: Tensor, overlap: Tensor, num_places: int) -> Tensor:
-    """Which of several claims to a point is the best one.
-
-    Args:
-        place: (N, M) int64 below ``num_places``; in a row each at most once.
-        overlap: (N, M) float32 of each claim; below 0: none.
-        num_places: B times A.
-
-    Returns:
-        (N, M) bool; of the claims to a point the one of most overlap, of equals the one of the first row.
-    """
+    """(N, M) claims of some overlap (below 0: none) to places, which differ within a row → (N, M) bool: of the claims
+    to a place the one of most overlap, of equals the one of the first row."""
     num = len(place)
     most = overlap.new_full((num_places,), -1.0).scatter_reduce_(0, place.flatten(), overlap.flatten(), "amax")
     best = (overlap >= 0) & (overlap == most[place])
@@ -226,7 +214,7 @@ class TaskAlignedScheme(nn.Module):
     def losses(self, maps: list[Tensor], targets: list[BoxTargets]) -> LossTerms:
         """(B, 4R + C, H / s, W / s) raw maps and B targets → ``box``, ``class`` and ``dfl``."""
         points = cell_points(maps, self.strides)
-        box_logits, class_logits = self._split(maps)
+        box_logits, class_logits = torch.split(flatten_maps(maps), [self.box_outputs, self.class_outputs], dim=-1)
         class_logits = class_logits.contiguous()  # softplus takes half of the time
         with torch.no_grad():
             predicted = self._decode_boxes(points, box_logits)
@@ -278,11 +266,6 @@ class TaskAlignedScheme(nn.Module):
     def _decode_boxes(self, points: Points, box_logits: Tensor) -> Tensor:
         sides = self._expected(box_logits.reshape(*box_logits.shape[:-1], 4, self.reg_max))  # (..., A, 4) in cells
         return _boxes_from_distances(points.centres, sides * points.strides[:, None])
-
-    def _split(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Raw maps → (B, A, 4R) and (B, A, C) logits."""
-        boxes, classes = torch.split(flatten_maps(maps), [self.box_outputs, self.class_outputs], dim=-1)
-        return boxes, classes
 
     def _expected(self, side_logits: Tensor) -> Tensor:
         """(..., R) logits → (...) mean distance in cells."""

@@ -22,7 +22,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.fingerprint import fingerprint
 from detseg.errors import ConfigError
 from detseg.factory import build_model
-from detseg.models.compile import compile_networks
+from detseg.models.acceleration import compile_networks
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
 from detseg.training.callbacks.stopping import StopRequest

@@ -45,21 +45,19 @@ def test_stages_that_nothing_uses_are_not_built() -> None:
     assert sum(isinstance(module, SpatialPyramidPool) for module in backbone.modules()) == 1
 
 
-@pytest.mark.parametrize("strides", [(), (1,), (8, 64), (8, 8)])
-def test_csp_refuses_strides_it_has_not(strides: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"has the strides \[2, 4, 8, 16, 32\], got"):
-        CSPBackbone(0.33, 0.25, strides)
-
-
-def test_csp_map_of_stride_two_is_that_of_its_stem() -> None:
-    every, fewer = CSPBackbone(0.33, 0.125, strides=None).eval(), CSPBackbone(0.33, 0.125, (4, 8, 16, 32)).eval()
-    fewer.load_state_dict(every.state_dict())  # the same weights by the same names
+@pytest.mark.parametrize(
+    ("every", "some"),
+    [
+        (CSPBackbone(0.33, 0.125, strides=None), CSPBackbone(0.33, 0.125, (32, 4, 16, 8))),
+        (UNetEncoder(0.125, 4), UNetEncoder(0.125, 4, strides=(8, 2))),
+    ],
+)
+def test_what_is_returned_is_a_choice_of_the_same_maps(every: Any, some: Any) -> None:
+    some.load_state_dict(every.state_dict())  # the same weights by the same names
     images = torch.rand(1, 3, 64, 96)
-    maps = every(images)
-    assert every.strides == (2, 4, 8, 16, 32)
-    assert every.channels == (8, 16, 32, 64, 128)
-    assert torch.equal(maps[0], every.stem(images))
-    assert all(torch.equal(x, y) for x, y in zip(maps[1:], fewer(images), strict=True))
+    maps = dict(zip(every.strides, every.eval()(images), strict=True))
+    assert some.strides == tuple(sorted(some.strides))
+    assert all(torch.equal(maps[s], x) for s, x in zip(some.strides, some.eval()(images), strict=True))
 
 
 def frozen_children(module: nn.Module) -> set[str]:
@@ -87,13 +85,6 @@ def test_csp_stages() -> None:
 
 RESNET = [{"conv1", "bn1"}, {"layer1"}, {"layer2"}, {"layer3"}, {"layer4"}]
 MOBILENET = [{"conv_stem", "bn1"}, {"blocks.0"}, {"blocks.1"}, {"blocks.2", "blocks.3"}, {"blocks.4", "blocks.5"}]
-EFFICIENTNET = [
-    {"conv_stem", "bn1", "blocks.0"},
-    {"blocks.1"},
-    {"blocks.2"},
-    {"blocks.3", "blocks.4"},
-    {"blocks.5", "blocks.6"},
-]
 CONVNEXT = [set[str](), {"stem_0", "stem_1", "stages_0"}, {"stages_1"}, {"stages_2"}, {"stages_3"}]
 
 
@@ -102,7 +93,6 @@ CONVNEXT = [set[str](), {"stem_0", "stem_1", "stages_0"}, {"stages_1"}, {"stages
     [
         ("resnet18", RESNET),
         ("mobilenetv3_small_100", MOBILENET),
-        ("efficientnet_lite0", EFFICIENTNET),
         ("convnext_atto", CONVNEXT),
     ],
 )
@@ -118,14 +108,6 @@ def test_timm_stages_end_at_their_strides(name: str, stages: list[set[str]]) -> 
         assert frozen_children(backbone.body) == set().union(*stages[:num_stages])
 
 
-def test_timm_maps_are_those_of_the_strides_asked_for() -> None:
-    # dla46_c has maps of strides 1, 2, 4, ..., of which timm gives all but the first unless told.
-    backbone = TimmBackbone("dla46_c", strides=(32, 8))
-    assert backbone.strides == (8, 32)
-    assert backbone.channels == (64, 256)
-    assert [x.shape[2] for x in backbone.eval()(torch.rand(1, 3, 64, 64))] == [8, 2]
-
-
 def test_layers_behind_the_last_map_are_not_trained() -> None:
     backbone = TimmBackbone("efficientnet_lite0", strides=(8, 16))
     assert frozen_children(backbone.body) == {"blocks.5", "blocks.6"}
@@ -134,12 +116,10 @@ def test_layers_behind_the_last_map_are_not_trained() -> None:
 @pytest.mark.parametrize(
     ("name", "strides", "message"),
     [
-        ("resnet81", (8, 16, 32), r"no model 'resnet81' \(did you mean 'resnet18'"),
         ("qwertyuiop", (8, 16, 32), r"no model 'qwertyuiop'$"),
         ("resnet18.nonsense", (8, 16, 32), r"'resnet18.nonsense' gives no feature maps \(Invalid pretrained tag"),
-        ("resnet18", (8, 64), r"has feature maps of strides \[2, 4, 8, 16, 32\], not \[8, 64\]"),
-        ("resnet18", (), "one or more different strides"),
-        ("resnet18", (8, 8), "one or more different strides"),
+        ("resnet18", (), r"has feature maps of strides \[2, 4, 8, 16, 32\], not \[\]"),
+        ("resnet18", (8, 8), r"not \[8, 8\]"),
         ("swin_tiny_patch4_window7_224", (8, 16, 32), "does not take images of any size"),
     ],
 )
@@ -166,14 +146,11 @@ def test_weights_that_cannot_be_fetched_are_one_line(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(timm, "create_model", without_network)
     with pytest.raises(
-        DetsegError, match=r"model\.backbone\.pretrained: .*'test_resnet' could not be loaded"
-    ) as caught:
+        DetsegError,
+        match=r"^model\.backbone\.pretrained: .*'test_resnet' could not be loaded \(.*We couldn't connect to the hub.*"
+        r"timm looks for them in .*set model.backbone.pretrained=false$",
+    ):
         TimmBackbone("test_resnet", pretrained=True)
-    message = str(caught.value)
-    assert "We couldn't connect" in message
-    assert "timm looks for them in" in message
-    assert "set model.backbone.pretrained=false" in message
-    assert "\n" not in message
 
 
 def test_the_papers_encoder() -> None:
@@ -189,15 +166,6 @@ def test_the_papers_encoder() -> None:
     assert not any(isinstance(m, nn.SiLU) for m in encoder.modules())
 
 
-def test_what_is_returned_is_a_choice_of_the_same_maps() -> None:
-    every, some = UNetEncoder(0.125, 4).eval(), UNetEncoder(0.125, 4, strides=(8, 2)).eval()
-    some.load_state_dict(every.state_dict())
-    images = torch.rand(1, 3, 16, 24)
-    maps = every(images)
-    assert some.strides == (2, 8)
-    assert [torch.equal(x, y) for x, y in zip(some(images), (maps[1], maps[3]), strict=True)] == [True, True]
-
-
 @pytest.mark.parametrize(("num_stages", "levels"), [(0, 0), (1, 2), (2, 3), (3, 4)])
 def test_stage_one_is_all_that_the_map_of_stride_two_is_made_of(num_stages: int, levels: int) -> None:
     encoder = UNetEncoder(0.125, 4)
@@ -206,17 +174,3 @@ def test_stage_one_is_all_that_the_map_of_stride_two_is_made_of(num_stages: int,
     trained = [all(p.requires_grad for p in level.parameters()) for level in encoder.levels]
     assert frozen == [i < levels for i in range(4)]
     assert trained == [i >= levels for i in range(4)]
-
-
-@pytest.mark.parametrize(
-    ("strides", "message"),
-    [
-        ((), r"4 levels has the strides \[1, 2, 4, 8\], got \[\]"),
-        ((8, 16), r"4 levels has the strides \[1, 2, 4, 8\], got \[8, 16\]"),
-        ((8, 8), "has the strides"),
-        ((2, 4), "down to stride 4 has 3 levels, got levels 4"),
-    ],
-)
-def test_unet_refuses(strides: tuple[int, ...], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        UNetEncoder(0.125, 4, strides)

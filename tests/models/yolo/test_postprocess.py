@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from detseg.models.interface import LossTerms
-from detseg.models.yolo.detector import NmsLimits, best_detections
+from detseg.models.yolo.detector import best_detections
 from detseg.models.yolo.scheme import Candidates, PriorIndex
 from detseg.structures import BoxTargets, DetectorOutput
 from tests.ops.test_nms import Row, brute_force
 
 HW = (40, 60)
+Limits = tuple[float, float, int]
+"""Threshold of scores, IoU of the suppression, most detections."""
 
 
 class GivenCandidates(nn.Module):
@@ -51,24 +53,24 @@ class GivenCandidates(nn.Module):
         return Candidates(self.boxes[image, index.prior], self.scores[image, index.prior])
 
 
-def found_by(scheme: GivenCandidates, limits: NmsLimits, num_priors: int | None = None) -> list[DetectorOutput]:
+def found_by(scheme: GivenCandidates, limits: Limits, num_priors: int | None = None) -> list[DetectorOutput]:
     """The maps are the numbers of the images."""
-    return best_detections(scheme, [torch.arange(float(len(scheme.boxes)))], HW, limits, num_priors)
+    return best_detections(scheme, [torch.arange(float(len(scheme.boxes)))], HW, *limits, num_priors)
 
 
-def expected(boxes: Tensor, scores: Tensor, limits: NmsLimits) -> tuple[Tensor, Tensor, Tensor]:
+def expected(boxes: Tensor, scores: Tensor, limits: Limits) -> tuple[Tensor, Tensor, Tensor]:
     """Of one image: all candidates in the order of priors and classes, all of them suppressed."""
-    height, width = HW
-    clipped = torch.minimum(boxes.clamp(min=0), torch.tensor([width, height, width, height]))
-    prior, label = torch.nonzero(scores >= limits.score_threshold, as_tuple=True)
+    score_threshold, nms_iou, max_detections = limits
+    clipped = torch.minimum(boxes.clamp(min=0), torch.tensor(HW[::-1] * 2))
+    prior, label = torch.nonzero(scores >= score_threshold, as_tuple=True)
     area = (clipped[prior, 2:] > clipped[prior, :2]).all(dim=1)
     prior, label = prior[area], label[area]
     rows: list[Row] = [tuple(row) for row in clipped[prior].double().tolist()]
-    kept = brute_force(rows, scores[prior, label].tolist(), label.tolist(), limits.nms_iou)[: limits.max_detections]
+    kept = brute_force(rows, scores[prior, label].tolist(), label.tolist(), nms_iou)[:max_detections]
     return clipped[prior[kept]], scores[prior, label][kept], label[kept]
 
 
-def assert_found(found: list[DetectorOutput], scheme: GivenCandidates, limits: NmsLimits) -> None:
+def assert_found(found: list[DetectorOutput], scheme: GivenCandidates, limits: Limits) -> None:
     for detections, boxes, scores in zip(found, scheme.boxes, scheme.scores, strict=True):
         for column, right in zip(
             (detections.boxes, detections.scores, detections.labels), expected(boxes, scores, limits), strict=True
@@ -96,7 +98,7 @@ def given_candidates(seed: int, num_scores: int, num: int = 60) -> GivenCandidat
 def test_finds_what_decoding_everything_finds(
     seed: int, num_scores: int, threshold: float, max_detections: int, num_priors: int | None
 ) -> None:
-    limits = NmsLimits(threshold, 0.5, max_detections)
+    limits = (threshold, 0.5, max_detections)
     scheme = given_candidates(seed, num_scores)
     assert_found(found_by(scheme, limits, num_priors), scheme, limits)
 
@@ -105,10 +107,10 @@ def test_decodes_only_what_can_be_found() -> None:
     scheme = given_candidates(0, 1000, num=5000)
     scheme.scores *= torch.rand(2, 5000, 1).pow(20)  # few priors have high scores
     high = int((scheme.scores.amax(dim=2) >= 0.3).sum())
-    found_by(scheme, NmsLimits(0.3, 0.5, 300))
+    found_by(scheme, (0.3, 0.5, 300))
     assert high <= scheme.num_decoded <= high + 2
     scheme.num_decoded = 0
-    found_by(scheme, NmsLimits(0.0, 0.5, 10))  # all reach the threshold, the best 4 x 10 priors of each image suffice
+    found_by(scheme, (0.0, 0.5, 10))  # all reach the threshold, the best 4 x 10 priors of each image suffice
     assert 80 <= scheme.num_decoded <= 90
 
 
@@ -116,7 +118,7 @@ def test_images_whose_best_candidates_are_all_one_object_are_looked_at_further()
     boxes = torch.tensor([[[10.0, 10, 30, 30]] * 100 + [[31, 0, 40, 9], [41, 0, 50, 9]]] * 2)
     scores = torch.cat([torch.linspace(1, 0.5, 100), torch.tensor([0.2, 0.1])])[None, :, None].repeat(2, 1, 1)
     scores[1, 100] = 0.999  # here the first look is enough
-    scheme, limits = GivenCandidates(boxes, scores), NmsLimits(0.001, 0.5, 2)
+    scheme, limits = GivenCandidates(boxes, scores), (0.001, 0.5, 2)
     found = found_by(scheme, limits)
     assert [detections.scores.tolist() for detections in found] == [
         pytest.approx([1.0, 0.2]),
@@ -130,14 +132,7 @@ def test_scores_that_are_no_number_hide_no_others(threshold: float) -> None:
     scheme = given_candidates(3, 10)
     scheme.scores[:, ::2, 1] = torch.nan
     scheme.scores[0, 1] = torch.nan
-    limits = NmsLimits(threshold, 0.5, 20)
+    limits = (threshold, 0.5, 20)
     assert_found(found_by(scheme, limits, 3), scheme, limits)
     scheme.scores[:] = torch.nan
     assert [len(detections) for detections in found_by(scheme, limits, 3)] == [0, 0]
-
-
-def test_no_prior_reaches_the_threshold() -> None:
-    scheme = given_candidates(4, 1)  # all scores are 0
-    found = found_by(scheme, NmsLimits(0.5, 0.5, 20))
-    assert [len(detections) for detections in found] == [0, 0]
-    assert scheme.num_decoded == 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from detseg.config.schema.experiment import AdamWConfig
 from detseg.config.schema.model import BackboneConfig
 from detseg.errors import ConfigError
-from detseg.factory import build_backbone
+from detseg.factory.backbones import build_backbone
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks import Detection
 from detseg.training.optim.freezing import FrozenParts

@@ -10,7 +10,7 @@ from torch import nn, optim
 from detseg.config.schema.experiment import AdamConfig, AdamWConfig, OptimizerConfig, RmspropConfig, SgdConfig
 from detseg.config.schema.model import BackboneConfig, YoloConfig
 from detseg.errors import ConfigError
-from detseg.factory import build_detector
+from detseg.factory.yolo import build_detector
 from detseg.training.optim.freezing import FrozenParts
 from detseg.training.optim.optimizers import build_optimizer
 

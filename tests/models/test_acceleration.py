@@ -1,11 +1,10 @@
-"""Folded networks compute what the plain ones compute, which stay what they were.
-
-``tests/contracts`` folds every backbone and neck.
-"""
+"""Folded networks compute what the plain ones compute (``tests/contracts`` folds every backbone and neck), and training
+runs compiled graphs where it is asked to."""
 
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,9 +14,10 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.config.load import config_from_dict
 from detseg.factory import build_model
-from detseg.models.fuse import fuse
+from detseg.models.acceleration import fuse, settling
 from detseg.models.layers import ConvNormAct
-from detseg.structures import ClassTable
+from detseg.structures import BoxTargets, ClassTable
+from detseg.training.setup.build import build_task
 from tests.rounding import assert_close_but_for_rounding
 
 
@@ -113,3 +113,66 @@ def test_of_our_own_blocks_nothing_is_left_out(model: dict[str, Any]) -> None:
     network = build_model(config.model, ClassTable(("a", "b")), load_pretrained=False)
     assert num_norms(network) > 10
     assert num_norms(fuse(network, "cpu")) == 0
+
+
+MODELS: dict[str, dict[str, Any]] = {
+    "unet": {"name": "unet", "backbone": {"name": "unet", "width": 0.0625, "levels": 2}, "auxiliary_weight": 0.4},
+    "yolo": {"name": "yolo", "backbone": {"name": "csp_nano", "width": 0.0625, "depth": 0.1}, "neck": {"name": "fpn"}},
+}
+
+
+def task_of(model: dict[str, Any], backend: Any, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A task whose networks, where they are compiled, are so by this backend."""
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    settings = {"model": model, "data": {"name": "voc", "root": "x"}, "trainer": {"compile": compiled}}
+    return build_task(config_from_dict(settings, "settings"), ClassTable(("a", "b")), load_pretrained=False)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("wanted", [True, False])
+def test_losses_run_compiled_graphs(name: str, wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    convolutions = 0
+
+    def counting(graph: torch.fx.GraphModule, _: list[Tensor], **options: Any) -> Any:
+        def run(*inputs: Tensor) -> Any:
+            nonlocal convolutions
+            convolutions += sum("conv" in str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+            return graph.forward(*inputs)
+
+        return run
+
+    model = task_of(MODELS[name], counting, wanted, monkeypatch).model.train()
+    images = torch.rand(2, 3, 32, 64)
+    targets = [BoxTargets.empty()] * 2 if name == "yolo" else torch.zeros(2, 32, 64, dtype=torch.uint8)
+    terms = model.losses(images, targets)
+    torch.stack(list(terms.values())).sum().backward()
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert all(parameter.grad is not None for layer in layers for parameter in layer.parameters())
+    assert convolutions == (len(layers) if wanted else 0)
+    with torch.no_grad():
+        fuse(model, "cpu").predict(images)  # as in validation, which computes what evaluation does
+    assert convolutions == (len(layers) if wanted else 0)
+
+
+def test_nothing_is_compiled_while_normalisation_takes_in_its_first_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled_at: list[int] = []
+    step = -1
+
+    def noting(graph: torch.fx.GraphModule, _: list[Tensor], **options: Any) -> Any:
+        compiled_at.append(step)
+        return graph.forward
+
+    task = task_of(MODELS["yolo"], noting, True, monkeypatch)
+    task.model.train()
+    images, targets = torch.rand(2, 3, 32, 64), [BoxTargets.empty()] * 2
+    settled_at: list[int] = []
+    while len(settled_at) < 3:
+        step += 1
+        task.warmup.prepare(step)
+        if not task.warmup.names:
+            settled_at.append(step)
+        with settling(task.model, not settled_at):
+            task.model.losses(images, targets)
+    assert settled_at[0] > 10
+    assert set(compiled_at) == {settled_at[0]}

@@ -1,1 +1,0 @@
-"""Semantic segmentation: one segmenter, the heads of FCN and U-Net, and their losses."""
