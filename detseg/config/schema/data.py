@@ -188,7 +188,7 @@ class VocConfig(MaskPictureSection):
     val_split: str = "val"
     """List to validate on."""
     test_split: str = "test"
-    """List that `tools/evaluate.py --split test` uses."""
+    """List that `detseg evaluate --split test` uses."""
     download: bool = False
     """Fetch VOC 2007/2012 from its authors' server where it is missing, checked by SHA-256."""
 
