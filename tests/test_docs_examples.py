@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_instances: TinyRun) ->
         small = ("data.image_size=96", "model.backbone.name=csp_nano")
         assert main(["train", "mine.yaml", *small, *QUICK, "run_dir=runs/mine"]) == 0
         assert main(["train", "unet_shapes", *SHAPES, *QUICK, "run_dir=runs/unet"]) == 0
-        for run, other in (("mine", "demo"), ("unet", "shapes"), ("unet", "streets")):
+        for run, other in (("mine", "demo"), ("mine", "yolo_shapes"), ("unet", "shapes"), ("unet", "streets")):
             shutil.copytree(f"runs/{run}", f"runs/{other}")
         assert main(["evaluate", "runs/mine/checkpoints/best.ckpt", "--save-coco", "found"]) == 0
     return root

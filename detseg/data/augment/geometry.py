@@ -335,7 +335,8 @@ class AxisPlacement(NamedTuple):
         return pixels[::-1] if self.mirrored else pixels
 
 
-class Placement(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Placement:
     """What a canvas of height and width ``hw`` shows of an image that is neither turned nor sheared, and where."""
 
     x: AxisPlacement
