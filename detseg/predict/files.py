@@ -120,11 +120,8 @@ class DetectionOutput:
         self._num_images = self._num_objects = self._num_empty = 0
 
     def files(self, image: Path) -> list[Path]:
-        """The files for an image, by its path relative to the folder that it was found in.
-
-        Raises:
-            DataError: a format has no place for its name.
-        """
+        """The files for an image, by its path relative to the folder that it was found in. DataError: a format has no
+        place for its name."""
         if "voc" in self._formats:
             try:
                 check_xml_text("name", image.as_posix())
@@ -141,11 +138,7 @@ class DetectionOutput:
         return [file for image in images for file in self.files(image)] + names
 
     def add(self, image_id: int, image: Path, found: Detections) -> None:
-        """Write the files of an image; COCO's entries are kept.
-
-        Raises:
-            DataError: a file could not be written.
-        """
+        """Write the files of an image; COCO's entries are kept. DataError: a file could not be written."""
         assert found.image is not None  # a predictor's results know it
         hw = (found.image.shape[0], found.image.shape[1])
         self._num_images += 1
@@ -251,10 +244,8 @@ def _open_output(
 def find_sources(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The images that files and folders stand for, each with its path relative to the folder that it was found in.
 
-    Sub-folders and links are followed as ``find_images`` does it.
-
-    Raises:
-        DataError: a source does not exist, cannot be read, or holds no images.
+    Sub-folders and links are followed as ``find_images`` does it. DataError: a source does not exist, cannot be read,
+    or holds no images.
     """
     found = []
     for source in sources:

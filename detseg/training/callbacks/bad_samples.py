@@ -65,11 +65,8 @@ class BadSampleLog(Callback):
 
 
 def share(bad: BadSampleList, processes: Processes) -> None:
-    """Make one list of those of all processes; the first writes it, the files of the others are removed.
-
-    Raises:
-        DataError: together more are bad than may be; in every process.
-    """
+    """Make one list of those of all processes; the first writes it, the files of the others are removed. DataError:
+    together more are bad than may be; in every process."""
     if processes.world_size == 1:
         return
     for part in processes.gather({"list": np.array(json.dumps(bad.state()))}):

@@ -18,8 +18,7 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-_MOST_NAMED = 30
-"""Classes of the legend; more would be larger than the images."""
+_MOST_NAMED = 30  # classes of the legend; more would be larger than the images
 
 
 def best_epoch(table: Path, metric: str) -> dict[str, str]:
