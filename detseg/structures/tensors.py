@@ -69,16 +69,16 @@ class Batch:
     images: Tensor  # (B, 3, H, W) uint8 RGB; they are scaled to [0, 1] on the device
     targets: list[BoxTargets]  # B entries, in pixels of ``images``
     indices: list[int]  # B positions in the data set
-    # B geometries, which map back to original pixels; empty in training
+    # B geometries, which map back to original pixels; empty in training.
     letterboxes: list[Letterbox] = field(default_factory=list)
     image_ids: list[int] = field(default_factory=list)  # B ids in evaluation files; empty in training
-    # B ground truths in original pixels, in which detections are evaluated; empty in training
+    # B ground truths in original pixels, in which detections are evaluated; empty in training.
     annotations: list[ImageAnnotations] = field(default_factory=list)
     # (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where a pixel is ignored; None in detection.
     # Tasks convert it to int64 on the device.
     semantic: Tensor | None = None
     # B label maps (H_i, W_i) uint8 at the sizes of the original images, at which predictions are evaluated; empty in
-    # training and in detection
+    # training and in detection.
     semantic_truths: list[UInt8Array] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -100,11 +100,6 @@ class Batch:
     def to_original(self, detections: Sequence[DetectorOutput]) -> list[DetectorOutput]:
         """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
-
-    def pin_memory(self) -> Batch:
-        """The same batch with images in page-locked memory; called by the loader's pinning thread."""
-        semantic = None if self.semantic is None else self.semantic.pin_memory()
-        return replace(self, images=self.images.pin_memory(), semantic=semantic)
 
 
 @dataclass(frozen=True, eq=False)

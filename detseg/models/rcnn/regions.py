@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from detseg.ops.boxes import box_area, matched_ciou, matched_giou, pairwise_iou
 from detseg.structures import BoxTargets
 
-_IGNORED_FRACTION = 0.5  # A region is no negative if more than this fraction of its area lies in an ignored object
+_IGNORED_FRACTION = 0.5  # a region is no negative if more than this fraction of its area lies in an ignored object
 
 _MAX_LOG_GROWTH = math.log(1000 / 16)
 """Sides grow by no more than this logarithm: exp stays finite (a 16 pixel anchor reaches 1000 pixels)."""

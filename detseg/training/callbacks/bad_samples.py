@@ -34,7 +34,6 @@ class BadSampleLog(Callback):
         self._told = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives each process a file of its own."""
         rank = trainer.global_rank
         self.bad.file = self.file
         if rank and self.file is not None:
