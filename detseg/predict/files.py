@@ -138,7 +138,12 @@ class DetectionOutput:
         return [file for image in images for file in self.files(image)] + names
 
     def add(self, image_id: int, image: Path, found: Detections) -> None:
-        """Write the files of an image; COCO's entries are kept. DataError: a file could not be written."""
+        """Write the files of an image; COCO's entries are kept.
+
+        Raises:
+            DataError: a file could not be written, or a format has no place for the image's name.
+        """
+        self.files(image)
         assert found.image is not None  # a predictor's results know it
         hw = (found.image.shape[0], found.image.shape[1])
         self._num_images += 1
