@@ -16,14 +16,7 @@ if TYPE_CHECKING:
     from detseg.evaluation import evaluate
     from detseg.factory import build_named_model as build_model
     from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
-    from detseg.structures import (
-        BoxTargets,
-        ClassTable,
-        DetectorOutput,
-        ImageAnnotations,
-        InstanceMasks,
-        Sample,
-    )
+    from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, Sample
     from detseg.training.api import TrainingRun, train
     from detseg.training.callbacks.stopping import StopRequest
 

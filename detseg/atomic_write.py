@@ -58,11 +58,8 @@ def _sync_folder(folder: Path) -> None:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """A block that writes a file: makes its folder first, and turns what the system refuses into one line.
-
-    Raises:
-        DataError: the file could not be written (no space, no right to write, a file in the place of a folder, ...).
-    """
+    """A block that writes a file: makes its folder first, and turns what the system refuses into one line. DataError:
+    the file could not be written (no space, no right to write, a file in the place of a folder, ...)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
@@ -72,10 +69,6 @@ def write_errors(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file as UTF-8, and its folder where there is none.
-
-    Raises:
-        DataError: it could not be written.
-    """
+    """Write a text file as UTF-8, and its folder where there is none. DataError: it could not be written."""
     with write_errors(path):
         path.write_text(text, encoding="utf-8")

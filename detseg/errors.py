@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-_TRAINING = ("lightning", "albumentations", "pycocotools", "msgspec", "tensorboard")
-"""What the extra `train` installs."""
+_TRAINING = ("lightning", "albumentations", "pycocotools", "msgspec", "tensorboard")  # what the extra `train` installs
 
 
 class DetsegError(Exception):
@@ -46,5 +45,4 @@ class RunStoppedError(Exception):
     """A run was asked to stop (signal, time limit) and has saved its state. The tools exit with ``EXIT_STOPPED``."""
 
 
-EXIT_STOPPED = 75
-"""EX_TEMPFAIL of sysexits.h: not done, try again, which here is ``--resume``."""
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: not done, try again, which here is ``--resume``

@@ -162,11 +162,8 @@ def _write_report(result: Result, checkpoint: Path, split: Split, config: Experi
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:
     """The settings of a checkpoint with overrides of ``data`` and ``evaluation``; errors begin with ``where``. Nothing
     is downloaded that these do not ask for. Where ``data.name=...`` is not the layout of the run, only what every
-    layout has (image size, batch size, ...) is kept of its data section.
-
-    Raises:
-        ConfigError: an override is wrong, or of another section.
-    """
+    layout has (image size, batch size, ...) is kept of its data section. ConfigError: an override is wrong, or of
+    another section."""
     if other := [text for text in overrides if not text.startswith(("data.", "evaluation."))]:
         raise ConfigError(f"override {other[0]}: the checkpoint decides; only data.* and evaluation.* can be changed")
     trained = without_download(trained)

@@ -23,13 +23,11 @@ from rich.text import Text
 
 logger = logging.getLogger("detseg")
 
-console = Console(markup=False, emoji=False, highlight=False)
-"""Writes to standard output, whatever that is at the time."""
+console = Console(markup=False, emoji=False, highlight=False)  # writes to standard output, whatever that is at the time
 
 _MAX_LINE = 4000
 _MAX_ERROR = 300
-_MAX_NAME = 300
-"""The names of files have up to 255 characters, and folders before them."""
+_MAX_NAME = 300  # the names of files have up to 255 characters, and folders before them
 _MAX_VALUE = 100
 _MAX_SETTING = 60
 _MAX_LISTED = 10

@@ -30,8 +30,7 @@ STEP_PARTS = (COPY, FORWARD, LOSSES, BACKWARD, UPDATE)
 """The parts of a step that are timed; the overhead is what is left of the whole."""
 
 _WAITING_PERCENT = 15
-_WORTH_WORKERS = 1.15
-"""Times more images per second that another number of workers must give to be advised."""
+_WORTH_WORKERS = 1.15  # times more images per second that another number of workers must give to be advised
 _VALIDATION_FRACTION = 0.25
 _LIMITS = {OVERHEAD: 0.25, COPY: 0.15, UPDATE: 0.25, LOSSES: 0.3}
 """Part of a step → from which fraction of the step on it is the bottleneck."""

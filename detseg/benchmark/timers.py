@@ -36,8 +36,7 @@ STAGES = ("start", "loader", "step", "validation", "predictor", "memory")
 
 _COMPILED_WARM_UP = 40
 """Steps until compiled networks have settled: nothing is compiled while normalisation averages its first batches."""
-_ENDLESS = 10**6
-"""Batches of an epoch, as far as the schedule knows: the learning rate stays at its beginning."""
+_ENDLESS = 10**6  # batches of an epoch, as far as the schedule knows: the learning rate stays at its beginning
 
 
 def benchmark(

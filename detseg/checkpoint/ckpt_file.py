@@ -23,10 +23,8 @@ from detseg.config.schema.section import rename_settings
 from detseg.errors import CheckpointError
 from detseg.messages import one_line, shown
 
-_MAX_ITEMS = 1_000_000
-"""Our checkpoints have some ten thousand tensors, numbers and names."""
-_MAX_GROWTH = 16
-"""Tensors that share memory count each."""
+_MAX_ITEMS = 1_000_000  # our checkpoints have some ten thousand tensors, numbers and names
+_MAX_GROWTH = 16  # tensors that share memory count each
 _FOLDER_BIT = 0x10
 """torch leaves memory uninitialised for a record with this attribute, and zipfile reads it as any other."""
 _MODEL, _AVERAGE = "model.", "average.model."

@@ -18,26 +18,18 @@ from detseg.structures import ClassTable
 ENTRY = "detseg"
 FORMAT = 1
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
-FOLDER = "checkpoints"
-"""Folder of a run directory that holds its checkpoints."""
+FOLDER = "checkpoints"  # folder of a run directory that holds its checkpoints
 WEIGHTS_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
 class ModelCheckpoint:
-    """What a predictor needs of a checkpoint.
+    """What a predictor needs of a checkpoint."""
 
-    Attributes:
-        config: the resolved settings as plain data.
-        classes: the class table that the model was trained with.
-        weights: the model's state; the averaged weights if the run kept an average.
-        epoch: number of epochs that the model was trained for.
-    """
-
-    config: dict[str, Any]
-    classes: ClassTable
-    weights: dict[str, Tensor]
-    epoch: int
+    config: dict[str, Any]  # the resolved settings as plain data
+    classes: ClassTable  # the class table that the model was trained with
+    weights: dict[str, Tensor]  # the model's state; the averaged weights if the run kept an average
+    epoch: int  # number of epochs that the model was trained for
 
 
 def model_entry(config: dict[str, Any], classes: ClassTable) -> dict[str, Any]:
@@ -51,11 +43,7 @@ def class_entry(classes: ClassTable) -> dict[str, Any]:
 
 
 def class_table_of(entry: Mapping[str, Any]) -> ClassTable:
-    """The class table that ``class_entry`` wrote.
-
-    Raises:
-        KeyError, TypeError, ValueError: it is none.
-    """
+    """The class table that ``class_entry`` wrote. KeyError, TypeError, ValueError: it is none."""
     names, source_ids = tuple(entry["names"]), tuple(entry["source_ids"])
     if not names or any(type(name) is not str for name in names) or any(type(i) is not int for i in source_ids):
         raise TypeError("classes: expected names and whole numbers")

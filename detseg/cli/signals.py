@@ -26,11 +26,8 @@ def stop_on_signals() -> Iterator[StopRequest]:
     """A request for ``train(stop=…)``, which signals ask while the training makes steps.
 
     Before its first step there is nothing to save: SIGTERM leaves by way of ``finally`` and ``except``, with the exit
-    code that shells expect.
-
-    Raises:
-        RunStoppedError: as ``train`` raises it, with what became of the job.
-        SystemExit: SIGTERM came before the first step.
+    code that shells expect. RunStoppedError: as ``train`` raises it, with what became of the job; SystemExit: SIGTERM
+    came before the first step.
     """
     request = _Signals()
     before = signal.getsignal(signal.SIGTERM)

@@ -29,19 +29,15 @@ from detseg.messages import did_you_mean, printable, quoted
 Settings = Sequence[str] | Mapping[str, Any]
 """Overrides: ``a.b.c=value`` texts, whose values are YAML, or Python's values by their dotted names."""
 
-_Keys = tuple[str | int, ...]
-"""Keys and list positions from the top to a setting."""
+_Keys = tuple[str | int, ...]  # keys and list positions from the top to a setting
 
 _MAX_LINES = 10
 _MISSING = object()
 
 
 def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
-    """The experiment that a YAML file describes, with overrides.
-
-    Raises:
-        ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got.
-    """
+    """The experiment that a YAML file describes, with overrides. ConfigError: anything is wrong; one line for each
+    mistake: where, which setting, what was expected and got."""
     return _validate(read_yaml(Path(path)), printable(str(path)), overrides)
 
 

@@ -33,11 +33,8 @@ _WORDS: dict[str, bool | None] = {
 
 
 def read_yaml(path: Path) -> dict[str, YamlValue]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        ConfigError: the file is missing, not a file, not UTF-8, not YAML, or holds no mapping; with line and column.
-    """
+    """The mapping that a YAML file holds. ConfigError: the file is missing, not a file, not UTF-8, not YAML, or holds
+    no mapping; with line and column."""
     name = printable(str(path))
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -75,10 +72,7 @@ class Override:
 
 def parse_overrides(settings: Sequence[str] | Mapping[str, Any]) -> tuple[Override, ...]:
     """Overrides from ``a.b.c=value`` texts, or from Python's ``{"a.b.c": value}``, where a value may be a section.
-
-    Raises:
-        ConfigError: an empty key or value; in a text also no YAML, or a section as value.
-    """
+    ConfigError: an empty key or value; in a text also no YAML, or a section as value."""
     if not isinstance(settings, Mapping):
         return tuple(_parse_override(text) for text in settings)
     values = ((name, os.fspath(v) if isinstance(v, os.PathLike) else v) for name, v in settings.items())

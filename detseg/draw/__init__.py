@@ -8,13 +8,7 @@ from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes
 from detseg.draw.classes import Color, class_color, class_colors
-from detseg.draw.images import (
-    can_be_written,
-    contact_sheet,
-    draw_legend,
-    write_image,
-    write_index_png,
-)
+from detseg.draw.images import can_be_written, contact_sheet, draw_legend, write_image, write_index_png
 from detseg.draw.masks import draw_semantic, paint_instances
 
 __all__ = [

@@ -14,8 +14,7 @@ from functools import lru_cache
 
 from PIL import ImageDraw, ImageFont
 
-Color = tuple[int, int, int]
-"""RGB in 0..255."""
+Color = tuple[int, int, int]  # RGB in 0..255
 
 # Ten that are told apart at a glance; each of the others lies as far as can be (CIE Lab) from all before it, among
 # those that show on a photo.
@@ -49,20 +48,13 @@ def class_color(number: int) -> Color:
 
 @dataclass(frozen=True)
 class Strip:
-    """A text laid out on a filled strip.
-
-    Attributes:
-        text: what is written.
-        font: in which font.
-        pad: pixels between the text and the strip's edges.
-        width, height: of the strip, pixels.
-    """
+    """A text laid out on a filled strip."""
 
     text: str
     font: ImageFont.FreeTypeFont
-    pad: int
-    width: int
-    height: int
+    pad: int  # pixels between the text and the strip's edges
+    width: int  # of the strip, pixels
+    height: int  # pixels
 
     @classmethod
     def lay_out(cls, name: str, note: str, picture_hw: tuple[int, int]) -> Strip:

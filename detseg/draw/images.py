@@ -17,8 +17,7 @@ from detseg.atomic_write import write_errors
 from detseg.draw.classes import Color, Strip
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
-_WORTH_A_LOOK = 480
-"""Pixels of the longer side below which names and lines are hard to read."""
+_WORTH_A_LOOK = 480  # pixels of the longer side below which names and lines are hard to read
 
 _CELL_SIDE = 640
 _PAPER: Color = (255, 255, 255)

@@ -56,11 +56,8 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
 def build_neck(
     config: NeckConfig, backbone: BackboneConfig, in_channels: tuple[int, ...], strides: tuple[int, ...]
 ) -> FPN | PAN:
-    """The neck that ``config`` describes, on a backbone with ``in_channels``.
-
-    Raises:
-        ConfigError: a setting that does not apply to this neck.
-    """
+    """The neck that ``config`` describes, on a backbone with ``in_channels``. ConfigError: a setting that does not
+    apply to this neck."""
     match config.name:
         case "fpn":
             if config.depth is not None:

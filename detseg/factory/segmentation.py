@@ -12,8 +12,7 @@ from detseg.models.segmentation import AuxiliaryHead, FCNHead, SegmentationLoss,
 
 _FCN_STRIDES = (8, 16, 32)
 
-_Parts = tuple[Backbone, nn.Module | None, nn.Module, nn.Module | None]
-"""Backbone, neck, head, auxiliary head."""
+_Parts = tuple[Backbone, nn.Module | None, nn.Module, nn.Module | None]  # backbone, neck, head, auxiliary head
 
 
 def build_segmenter(
@@ -73,11 +72,8 @@ def _unet(config: UNetConfig, num_outputs: int, load_pretrained: bool) -> _Parts
 
 
 def build_criterion(config: SegmentationLossConfig, num_classes: int) -> SegmentationLoss:
-    """The loss that ``config`` describes.
-
-    Raises:
-        ConfigError: numbers that do not fit the classes, or a setting whose terms are off.
-    """
+    """The loss that ``config`` describes. ConfigError: numbers that do not fit the classes, or a setting whose terms
+    are off."""
     weights, cross_entropy, focal = config.class_weights, config.cross_entropy, config.focal
     dice, tversky, excluded = config.dice, config.tversky, config.excluded_classes
     if weights == "median_frequency":

@@ -62,11 +62,8 @@ _CONSTANTS = "normalize."
 
 
 def find_weights(config: FasterRcnnConfig | MaskRcnnConfig) -> Any:
-    """The entry of torchvision's weights API that a published variant has.
-
-    Raises:
-        ConfigError: nothing is published for this model in this variant.
-    """
+    """The entry of torchvision's weights API that a published variant has. ConfigError: nothing is published for this
+    model in this variant."""
     if (config.name, config.variant) not in TORCHVISION_WEIGHTS:
         variants = ", ".join(variant for name, variant in TORCHVISION_WEIGHTS if name == config.name)
         raise ConfigError(
@@ -146,10 +143,7 @@ def has_hash_of_name(path: Path) -> bool:
 
 def _read(weights: Any, path: Path) -> dict[str, Tensor]:
     """The tensors of a published file, downloaded on first use; a file that is there already is checked as well.
-
-    Raises:
-        DetsegError: it cannot be downloaded, or is damaged.
-    """
+    DetsegError: it cannot be downloaded, or is damaged."""
     fix = f"delete it, so that it is downloaded again from {weights.url}"
     try:
         if path.exists() and not has_hash_of_name(path):

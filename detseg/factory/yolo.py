@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-from detseg.config.schema.model import (
-    AnchorHeadConfig,
-    GridHeadConfig,
-    HeadConfig,
-    TaskAlignedHeadConfig,
-    YoloConfig,
-)
+from detseg.config.schema.model import AnchorHeadConfig, GridHeadConfig, HeadConfig, TaskAlignedHeadConfig, YoloConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
 from detseg.models.layers import Normalize
@@ -40,11 +34,7 @@ def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool =
 
 
 def head_strides(config: HeadConfig) -> tuple[int, ...]:
-    """The strides that a head predicts on, finest first.
-
-    Raises:
-        ConfigError: none, or one twice.
-    """
+    """The strides that a head predicts on, finest first. ConfigError: none, or one twice."""
     if isinstance(config, GridHeadConfig):
         return (config.stride,)
     if not config.strides or len(set(config.strides)) != len(config.strides):
@@ -53,12 +43,9 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
 
 
 def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
-    """Priors, assignment, losses and decoding of a head.
-
-    Raises:
-        ConfigError: an anchor head without anchors, which ``training/setup`` fits before it builds; or their number is
-            no multiple of that of the strides, or not what ``anchors_per_level`` makes.
-    """
+    """Priors, assignment, losses and decoding of a head. ConfigError: an anchor head without anchors, which
+    ``training/setup`` fits before it builds; or their number is no multiple of that of the strides, or not what
+    ``anchors_per_level`` makes."""
     match config:
         case TaskAlignedHeadConfig():
             return TaskAlignedScheme(
@@ -82,11 +69,7 @@ def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
             )
         case GridHeadConfig():
             return GridScheme(
-                num_classes,
-                config.stride,
-                config.boxes_per_cell,
-                config.coordinate_weight,
-                config.no_object_weight,
+                num_classes, config.stride, config.boxes_per_cell, config.coordinate_weight, config.no_object_weight
             )
 
 

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from detseg.structures import BoolArray, DetectorOutput, FloatArray, ImageAnnotations, InstanceMasks, IntArray
 
-MaskColumn = npt.NDArray[np.object_]
-"""Compressed run lengths (see `detseg.ops.masks`), one ``bytes`` an entry."""
+MaskColumn = npt.NDArray[np.object_]  # compressed run lengths (see `detseg.ops.masks`), one ``bytes`` an entry
 
 
 class FoundObjects(Protocol):

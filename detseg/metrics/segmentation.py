@@ -125,11 +125,8 @@ class SegmentationEvaluator:
         }
 
     def merge(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Add another evaluator's ``state``; the numbers do not depend on the order.
-
-        Raises:
-            ValueError: both have seen an image: sums cannot be taken apart again.
-        """
+        """Add another evaluator's ``state``; the numbers do not depend on the order. ValueError: both have seen an
+        image: sums cannot be taken apart again."""
         twice = self._seen.intersection(state["image_ids"].tolist())
         if twice:
             which = f"image {min(twice)} and {len(twice) - 1} others are in both evaluators and would count twice"

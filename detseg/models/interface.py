@@ -8,8 +8,7 @@ from torch import Tensor
 
 from detseg.structures import BoxTargets, DetectorOutput
 
-LossTerms = dict[str, Tensor]
-"""Weighted scalar losses by name; their sum is what is minimised."""
+LossTerms = dict[str, Tensor]  # weighted scalar losses by name; their sum is what is minimised
 
 
 class FeatureExtractor(Protocol):

@@ -22,8 +22,7 @@ from detseg.models.layers import ConvNormAct, DoubleConv, Normalize
 from detseg.ops.processes import num_processes, total_over_processes
 from detseg.structures import IGNORE_LABEL
 
-_TINY = 1e-6
-"""Keeps roots and quotients of next to nothing, and their gradients, finite."""
+_TINY = 1e-6  # keeps roots and quotients of next to nothing, and their gradients, finite
 
 
 class SemanticSegmenter(nn.Module):

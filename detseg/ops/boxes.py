@@ -10,8 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-EPSILON = 1e-7
-"""Smallest divisor, so that quotients of boxes without area are finite."""
+EPSILON = 1e-7  # smallest divisor, so that quotients of boxes without area are finite
 
 
 def box_area(boxes: Tensor) -> Tensor:

@@ -26,20 +26,13 @@ _PIECE = 1 << 22  # values (16 MiB of float32) that are interpolated at a time; 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """The place of an image in a network input.
+    """The place of an image in a network input."""
 
-    Attributes:
-        original_hw: height and width of the image, pixels.
-        input_hw: height and width of the network input, pixels.
-        resized_hw: height and width of the scaled image inside the input.
-        top, left: pixels of padding above and to the left of it.
-    """
-
-    original_hw: tuple[int, int]
-    input_hw: tuple[int, int]
-    resized_hw: tuple[int, int]
-    top: int
-    left: int
+    original_hw: tuple[int, int]  # height and width of the image, pixels
+    input_hw: tuple[int, int]  # height and width of the network input, pixels
+    resized_hw: tuple[int, int]  # height and width of the scaled image inside the input
+    top: int  # pixels of padding above it
+    left: int  # pixels of padding to the left of it
 
     @classmethod
     def fit(cls, original_hw: tuple[int, int], input_hw: tuple[int, int]) -> Letterbox:

@@ -1,4 +1,4 @@
-"""Devices by name, and sums over the W processes of a training, for losses divided by a count over the global batch.
+"""Sums over the W processes of a training, for losses divided by a count over the global batch.
 
 DDP averages gradients over the processes. The loss of the global batch, ``sum of all / count of all``, is the
 mean over W processes of ``own sum / (count of all / W)``, which is the loss of each process.
@@ -13,23 +13,6 @@ from contextvars import ContextVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-
-def resolve_device(device: str) -> torch.device:
-    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one.  ValueError
-    where this machine, or this build of torch, has no such device."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-        torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"
-        ) from error
-    return resolved
-
 
 _ALONE = ContextVar("alone", default=False)
 

@@ -25,8 +25,7 @@ __all__ = [
     "to_array",
 ]
 
-EXPORT_FORMATS = ("coco", "voc", "yolo")
-"""The formats that detections are written in, the first by default."""
+EXPORT_FORMATS = ("coco", "voc", "yolo")  # the formats that detections are written in, the first by default
 
 
 def __getattr__(name: str) -> Any:

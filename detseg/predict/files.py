@@ -120,11 +120,8 @@ class DetectionOutput:
         self._num_images = self._num_objects = self._num_empty = 0
 
     def files(self, image: Path) -> list[Path]:
-        """The files for an image, by its path relative to the folder that it was found in.
-
-        Raises:
-            DataError: a format has no place for its name.
-        """
+        """The files for an image, by its path relative to the folder that it was found in. DataError: a format has no
+        place for its name."""
         if "voc" in self._formats:
             try:
                 check_xml_text("name", image.as_posix())
@@ -252,10 +249,8 @@ def _open_output(
 def find_sources(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The images that files and folders stand for, each with its path relative to the folder that it was found in.
 
-    Sub-folders and links are followed as ``find_images`` does it.
-
-    Raises:
-        DataError: a source does not exist, cannot be read, or holds no images.
+    Sub-folders and links are followed as ``find_images`` does it. DataError: a source does not exist, cannot be read,
+    or holds no images.
     """
     found = []
     for source in sources:

@@ -10,7 +10,6 @@ from torch import nn
 
 from detseg.errors import ConfigError
 from detseg.factory import load_model
-from detseg.ops.processes import resolve_device
 from detseg.predict.predictor import ImagePredictor
 from detseg.tasks import kind_of
 
@@ -58,12 +57,16 @@ def load_predictor(
 
 
 def find_device(device: str) -> torch.device:
-    """The device that a user names; tools print the error.
-
-    Raises:
-        ConfigError: this machine has no such device.
-    """
+    """The device of a name (``cpu``, ``cuda``, ``cuda:1``, ``mps``); ``auto``: a CUDA GPU if there is one. ConfigError:
+    this machine, or this build of torch, has no such device."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        return resolve_device(device)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"
+        ) from error
+    return resolved

@@ -36,13 +36,8 @@ Result = TypeVar("Result", Detections, SegmentationMap)
 
 
 def to_array(image: ImageLike) -> UInt8Array:
-    """Any image as (H, W, 3) uint8 RGB, upright.
-
-    Raises:
-        DataError: a file is missing or no image.
-        TypeError: not an image.
-        ValueError: an array is no uint8 image.
-    """
+    """Any image as (H, W, 3) uint8 RGB, upright. DataError: a file is missing or no image; TypeError: not an image;
+    ValueError: an array is no uint8 image."""
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, Image.Image):

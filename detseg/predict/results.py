@@ -68,12 +68,8 @@ class _Result(ABC):
         write_image(Path(path), self._drawn(self._image(image), None))
 
     def show(self) -> None:
-        """Show the drawing: in a notebook below the cell, else in the viewer that Pillow finds.
-
-        Raises:
-            DetsegError: there is no viewer, as on a server.
-            ValueError: as of ``draw``.
-        """
+        """Show the drawing: in a notebook below the cell, else in the viewer that Pillow finds. DetsegError: there is
+        no viewer, as on a server; ValueError: as of ``draw``."""
         drawn = Image.fromarray(self._drawn(self._image(None), None))
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         if hasattr(shell, "kernel"):
@@ -173,11 +169,8 @@ class Detections(_Result):
 
     def to_coco(self, image_id: int) -> list[dict[str, Any]]:
         """COCO result entries: ``image_id``, ``category_id`` (the source's id), ``bbox`` (x, y, w, h), ``score``; with
-        masks also ``segmentation``, ``{"size": [H, W], "counts": str}`` with compressed run lengths.
-
-        Raises:
-            ValueError: there is no class table.
-        """
+        masks also ``segmentation``, ``{"size": [H, W], "counts": str}`` with compressed run lengths. ValueError: there
+        is no class table."""
         from detseg.data.formats.coco_writer import coco_results
 
         if len(self) and not len(self.classes):
@@ -186,10 +179,7 @@ class Detections(_Result):
 
     def to_supervision(self) -> Any:
         """``supervision.Detections`` with the class names in ``data["class_name"]``; masks are (N, H, W) bool.
-
-        Raises:
-            DetsegError: supervision is not installed.
-        """
+        DetsegError: supervision is not installed."""
         try:
             import supervision
         except ImportError as error:
@@ -204,11 +194,7 @@ class Detections(_Result):
 
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with a row for each object: ``name``, ``label``, ``score``, ``x1``, ``y1``, ``x2``,
-        ``y2`` (pixels), and ``mask_area`` (pixels) where there are masks.
-
-        Raises:
-            DetsegError: pandas is not installed.
-        """
+        ``y2`` (pixels), and ``mask_area`` (pixels) where there are masks. DetsegError: pandas is not installed."""
         try:
             import pandas
         except ImportError as error:
@@ -288,22 +274,15 @@ class SegmentationMap(_Result):
         return dict(zip(self.names, counts.tolist(), strict=True))
 
     def mask(self, name: str) -> BoolArray:
-        """(H, W) bool: the pixels of one class.
-
-        Raises:
-            ValueError: there is no such class.
-        """
+        """(H, W) bool: the pixels of one class. ValueError: there is no such class."""
         if name not in self.names:
             raise ValueError(f"there is no class {name!r}; the classes are {', '.join(self.names)}")
         mask: BoolArray = self.labels == self.names.index(name)
         return mask
 
     def save_png(self, path: Path | str) -> None:
-        """Write the labels (not the drawing) as an indexed PNG with the colours of ``palette``.
-
-        Raises:
-            DataError: the file could not be written.
-        """
+        """Write the labels (not the drawing) as an indexed PNG with the colours of ``palette``. DataError: the file
+        could not be written."""
         from detseg.draw import write_index_png
 
         write_index_png(Path(path), self.labels, self.palette)

@@ -27,26 +27,17 @@ from detseg.structures import UInt8Array
 
 @dataclass(frozen=True)
 class Tiling:
-    """How an image is cut.
+    """How an image is cut."""
 
-    Attributes:
-        tile_hw: height and width of a tile, pixels; multiples of ``stride``.
-        overlap_hw: pixels that neighbours share at least, along y and x.
-        stride: input pixels per cell of the network's coarsest map.
-    """
-
-    tile_hw: tuple[int, int]
-    overlap_hw: tuple[int, int]
-    stride: int
+    tile_hw: tuple[int, int]  # height and width of a tile, pixels; multiples of ``stride``
+    overlap_hw: tuple[int, int]  # pixels that neighbours share at least, along y and x
+    stride: int  # input pixels per cell of the network's coarsest map
 
     @classmethod
     def of(cls, tile_hw: tuple[int, int], overlap: int | None, stride: int) -> Tiling:
         """The tiling that a caller asks for; ``overlap`` None: half of the tile's sides, as in nnU-Net (Isensee et al.
-        2021), since the receptive field of a network is often wider than a quarter.
-
-        Raises:
-            ConfigError: sizes that the network cannot be tiled with; the message names those that it can.
-        """
+        2021), since the receptive field of a network is often wider than a quarter. ConfigError: sizes that the network
+        cannot be tiled with; the message names those that it can."""
         are_two = isinstance(tile_hw, tuple | list) and len(tile_hw) == 2
         if not are_two or any(not isinstance(side, Integral) or side < stride or side % stride for side in tile_hw):
             raise ConfigError(
@@ -67,16 +58,11 @@ class Tiling:
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """Where a tile lies along one axis.
+    """Where a tile lies along one axis."""
 
-    Attributes:
-        start, stop: its first pixel, and the one after its last.
-        weights: (stop - start,) float32 in [0, 1] of its logits at each of its pixels; those of all tiles sum to 1.
-    """
-
-    start: int
-    stop: int
-    weights: Tensor
+    start: int  # its first pixel
+    stop: int  # the one after its last
+    weights: Tensor  # (stop - start,) float32 in [0, 1] of the logits at its pixels; those of all tiles sum to 1
 
     def __len__(self) -> int:
         return self.stop - self.start

@@ -22,8 +22,7 @@ FloatArray = npt.NDArray[np.float64]
 IGNORE_LABEL = 255
 """Label of ignored pixels of a semantic map: void, crowd, padding. They count neither in losses nor in metrics."""
 
-MAX_CLASSES = 255
-"""Most classes of a semantic map, beside ``IGNORE_LABEL``."""
+MAX_CLASSES = 255  # most classes of a semantic map, beside ``IGNORE_LABEL``
 
 SCORE_THRESHOLD = 0.3
 """Detections with a lower score are neither drawn nor returned by a predictor, unless another threshold is given.

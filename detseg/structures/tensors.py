@@ -64,28 +64,21 @@ class BoxTargets:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """A batch of images with their targets.
+    """A batch of images with their targets."""
 
-    Attributes:
-        images: (B, 3, H, W) uint8 RGB; they are scaled to [0, 1] on the device.
-        targets: B entries, in pixels of ``images``.
-        indices: B positions in the data set.
-        letterboxes: B geometries, which map back to original pixels; empty in training.
-        image_ids: B ids in evaluation files; empty in training.
-        annotations: B ground truths in original pixels, in which detections are evaluated; empty in training.
-        semantic: (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where a pixel is ignored;
-            None in detection. Tasks convert it to int64 on the device.
-        semantic_truths: B label maps (H_i, W_i) uint8 at the sizes of the original images, at which predictions are
-            evaluated; empty in training and in detection.
-    """
-
-    images: Tensor
-    targets: list[BoxTargets]
-    indices: list[int]
+    images: Tensor  # (B, 3, H, W) uint8 RGB; they are scaled to [0, 1] on the device
+    targets: list[BoxTargets]  # B entries, in pixels of ``images``
+    indices: list[int]  # B positions in the data set
+    # B geometries, which map back to original pixels; empty in training.
     letterboxes: list[Letterbox] = field(default_factory=list)
-    image_ids: list[int] = field(default_factory=list)
+    image_ids: list[int] = field(default_factory=list)  # B ids in evaluation files; empty in training
+    # B ground truths in original pixels, in which detections are evaluated; empty in training.
     annotations: list[ImageAnnotations] = field(default_factory=list)
+    # (B, H, W) uint8 labels of the pixels of ``images``, ``IGNORE_LABEL`` where a pixel is ignored; None in detection.
+    # Tasks convert it to int64 on the device.
     semantic: Tensor | None = None
+    # B label maps (H_i, W_i) uint8 at the sizes of the original images, at which predictions are evaluated; empty in
+    # training and in detection.
     semantic_truths: list[UInt8Array] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -108,25 +101,14 @@ class Batch:
         """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
 
-    def pin_memory(self) -> Batch:
-        """The same batch with images in page-locked memory; called by the loader's pinning thread."""
-        semantic = None if self.semantic is None else self.semantic.pin_memory()
-        return replace(self, images=self.images.pin_memory(), semantic=semantic)
-
 
 @dataclass(frozen=True, eq=False)
 class RoiMasks:
-    """The masks of N objects as a network predicts them: probabilities in the M × M cells of a grid over each object.
+    """The masks of N objects as a network predicts them: probabilities in a grid of M × M cells over each object."""
 
-    Attributes:
-        probabilities: (N, M, M) float32 in [0, 1].
-        regions: (N, 4) float32 xyxy that the grids cover, in the pixels of the detections' boxes; not clipped.
-        threshold: smallest probability of a pixel of the object, in (0, 1].
-    """
-
-    probabilities: Tensor
-    regions: Tensor
-    threshold: float = 0.5
+    probabilities: Tensor  # (N, M, M) float32 in [0, 1]
+    regions: Tensor  # (N, 4) float32 xyxy that the grids cover, in the pixels of the detections' boxes; not clipped
+    threshold: float = 0.5  # smallest probability of a pixel of the object, in (0, 1]
 
     def __post_init__(self) -> None:
         _check_boxes(self.regions)

@@ -24,19 +24,12 @@ AnyDataset: TypeAlias = "DetectionDataset | SegmentationDataset"
 
 
 class TaskKind(ABC):
-    """A kind of task.
+    """A kind of task."""
 
-    Attributes:
-        criterion: the metric by which the best checkpoint is chosen; the first of the results' ``headline``.
-        shown: the metrics in the progress bar and in the line of an epoch.
-        finds_objects: whether results are detections with scores; else each pixel has a class.
-        finds_masks: whether detections have masks.
-    """
-
-    criterion: ClassVar[str]
-    shown: ClassVar[tuple[str, ...]]
-    finds_objects: ClassVar[bool] = True
-    finds_masks: ClassVar[bool] = False
+    criterion: ClassVar[str]  # the metric that chooses the best checkpoint; the first of the results' ``headline``
+    shown: ClassVar[tuple[str, ...]]  # the metrics in the progress bar and in the line of an epoch
+    finds_objects: ClassVar[bool] = True  # whether results are detections with scores; else each pixel has a class
+    finds_masks: ClassVar[bool] = False  # whether detections have masks
 
     @abstractmethod
     def open_dataset(self, data: DataConfig, split: Split, classes: ClassTable | None = None) -> AnyDataset:
@@ -53,11 +46,8 @@ class TaskKind(ABC):
         """
 
     def settings_from_data(self, config: ExperimentConfig, train_set: EvalSource) -> ExperimentConfig:
-        """The settings with numbers for what follows from the training set, each logged.
-
-        Raises:
-            ConfigError: they follow from data sets that settings name, and this is another one.
-        """
+        """The settings with numbers for what follows from the training set, each logged. ConfigError: they follow from
+        data sets that settings name, and this is another one."""
         return config
 
     @abstractmethod

@@ -119,7 +119,6 @@ def train(
 def _settings_of(
     model: nn.Module, data: DataSets | None, task: str | None, given: Mapping[str, Any]
 ) -> ExperimentConfig:
-    """The settings of a training of a module."""
     kind = type(model).__name__
     if data is None:
         raise ConfigError(f"{_WHERE}: a {kind} needs data; give train_set and val_set")

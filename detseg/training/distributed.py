@@ -100,12 +100,8 @@ def _unpacked(buffer: torch.Tensor) -> dict[str, npt.NDArray[Any]]:
 @contextmanager
 def first_speaks(rank: int, world_size: int) -> Iterator[None]:
     """Within it, what all processes notice is said by the first one: that another has ended, and that the run has
-    stopped as it was asked to. The others exit without a message.
-
-    Raises:
-        DetsegError: another process has ended.
-        SystemExit: the same, or the run has stopped, in a process that is not the first.
-    """
+    stopped as it was asked to. The others exit without a message. DetsegError: another process has ended; SystemExit:
+    the same, or the run has stopped, in a process that is not the first."""
     try:
         yield
     except RunStoppedError:

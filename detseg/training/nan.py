@@ -49,30 +49,20 @@ class StepBatch:
 
 @dataclass(frozen=True, slots=True)
 class StepContext:
-    """A step whose gradient is complete and which is not made yet.
+    """A step whose gradient is complete and which is not made yet."""
 
-    Attributes:
-        epoch, number: of the step, from 1.
-        batches: of the step, of this process.
-        model: what is trained.
-        processes: of the run.
-        losses: the loss terms of a batch and their sum ``loss``, with the seed and precision of the step.
-        draw: the image of a batch of one sample as the network sees it, with its targets.
-        path: where the image of a sample lies, by its position in the data set; None: the data set does not know.
-        run_dir: where the diagnosis is written; None: nothing is written.
-        run: precision, device, seed and settings, for ``diagnosis.json``.
-    """
-
-    epoch: int
-    number: int
-    batches: Sequence[StepBatch]
+    epoch: int  # from 1
+    number: int  # of the step, from 1
+    batches: Sequence[StepBatch]  # of the step, of this process
     model: nn.Module
     processes: Processes
+    # The loss terms of a batch and their sum ``loss``, with the seed and precision of the step.
     losses: Callable[[StepBatch], Mapping[str, Tensor]]
-    draw: Callable[[Batch], UInt8Array]
+    draw: Callable[[Batch], UInt8Array]  # the image of a batch of one sample as the network sees it, with its targets
+    # Where the image of a sample lies, by its position in the data set; None: the data set does not know.
     path: Callable[[int], str | None]
-    run_dir: Path | None
-    run: Mapping[str, Any]
+    run_dir: Path | None  # where the diagnosis is written; None: nothing is written
+    run: Mapping[str, Any]  # precision, device, seed and settings, for ``diagnosis.json``
 
 
 class StepGuard:
@@ -94,12 +84,9 @@ class StepGuard:
 
     def check(self, step: StepContext, optimizer: torch.optim.Optimizer) -> bool:
         """Whether the step is made, by its losses and the optimiser's gradients, complete and not clipped yet. All
-        processes decide alike. Where it is skipped, buffers are restored, and gradients dropped, so that the
-        optimiser changes nothing, neither by momentum nor by decay.
-
-        Raises:
-            DetsegError: a loss or the gradient is not finite, and the step is not to be skipped.
-        """
+        processes decide alike. Where it is skipped, buffers are restored, and gradients dropped, so that the optimiser
+        changes nothing, neither by momentum nor by decay. DetsegError: a loss or the gradient is not finite, and the
+        step is not to be skipped."""
         losses_are_finite, norm = _read([batch.terms["loss"] for batch in step.batches], optimizer)
         self._norms.append(norm)
         if losses_are_finite and math.isfinite(norm):

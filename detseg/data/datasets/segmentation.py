@@ -143,11 +143,9 @@ def inspect_masks(
     error says that nothing can be learned from them.
 
     ``encoding`` is that of mask images; None: the maps are drawn. With ``skip_bad`` wrong masks and images are reported
-    instead of raised, since the training skips them.
-
-    Raises:
-        DataError: a mask or its image's header is wrong (with ``skip_bad``: all are); all pixels are ignored; or, in
-            training, a single class occurs beside ignored pixels, as in masks of 0 and 255 read with 255 ignored.
+    instead of raised, since the training skips them. DataError: a mask or its image's header is wrong (with
+    ``skip_bad``: all are); all pixels are ignored; or, in training, a single class occurs beside ignored pixels, as in
+    masks of 0 and 255 read with 255 ignored.
     """
     sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
     others = sorted(set(range(len(dataset))) - set(sample))

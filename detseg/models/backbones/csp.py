@@ -81,11 +81,8 @@ class CSPBackbone(nn.Module):
         return maps
 
     def freeze_stages(self, num_stages: int) -> None:
-        """Stop training the first stages: the first is the stem, of stride 2; stage n ends at stride 2ⁿ.
-
-        Raises:
-            ValueError: there are not so many stages.
-        """
+        """Stop training the first stages: the first is the stem, of stride 2; stage n ends at stride 2ⁿ. ValueError:
+        there are not so many stages."""
         stages = [self.stem, *self.stages]
         if not 0 <= num_stages <= len(stages):
             raise ValueError(f"freeze: expected 0 to {len(stages)} stages, got {num_stages}")

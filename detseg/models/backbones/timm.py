@@ -63,11 +63,8 @@ class TimmBackbone(nn.Module):
         return cast(list[Tensor], self.body(images))
 
     def freeze_stages(self, num_stages: int) -> None:
-        """Stop training all that the map of stride 2ⁿ is computed from, n being ``num_stages``.
-
-        Raises:
-            ValueError: the model has no such map.
-        """
+        """Stop training all that the map of stride 2ⁿ is computed from, n being ``num_stages``. ValueError: the model
+        has no such map."""
         if num_stages == 0:
             return
         if 2**num_stages not in self._reached:

@@ -54,11 +54,8 @@ class _TorchvisionBackbone(nn.Module):
         return maps
 
     def freeze_stages(self, num_stages: int) -> None:
-        """Stop training the first stages; stage n ends at the last map of stride 2ⁿ.
-
-        Raises:
-            ValueError: there are not so many stages.
-        """
+        """Stop training the first stages; stage n ends at the last map of stride 2ⁿ. ValueError: there are not so many
+        stages."""
         if not 0 <= num_stages <= len(self._stage_ends):
             raise ValueError(f"freeze: expected 0 to {len(self._stage_ends)} stages, got {num_stages}")
         if num_stages:

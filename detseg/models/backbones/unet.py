@@ -59,10 +59,7 @@ class UNetEncoder(nn.Module):
 
     def freeze_stages(self, num_stages: int) -> None:
         """Stop training the first stages: stage n ends at stride 2ⁿ, so that the first one is the first two levels.
-
-        Raises:
-            ValueError: there are not so many stages.
-        """
+        ValueError: there are not so many stages."""
         if not 0 <= num_stages < len(self.levels):
             raise ValueError(f"freeze: expected 0 to {len(self.levels) - 1} stages, got {num_stages}")
         if num_stages > 0:

@@ -58,11 +58,8 @@ class RCNNDetector(nn.Module):
         return self._raw_maps(self._features(images))
 
     def losses(self, images: Tensor, targets: list[BoxTargets]) -> LossTerms:
-        """Weighted loss terms of a batch, computed in float32 whatever the precision of the network.
-
-        Raises:
-            ValueError: sides that the coarsest stride does not divide, or objects without the masks that are learned.
-        """
+        """Weighted loss terms of a batch, computed in float32 whatever the precision of the network. ValueError: sides
+        that the coarsest stride does not divide, or objects without the masks that are learned."""
         self._check(images, targets)
         features = self._features(images)
         return self._losses(features, self._read(features, images), _hw(images), targets)

@@ -20,8 +20,7 @@ from torch.nn import functional as F
 from detseg.ops.boxes import box_area, matched_ciou, matched_giou, pairwise_iou
 from detseg.structures import BoxTargets
 
-_IGNORED_FRACTION = 0.5
-"""A region is no negative if more than this fraction of its area lies in an ignored object."""
+_IGNORED_FRACTION = 0.5  # a region is no negative if more than this fraction of its area lies in an ignored object
 
 _MAX_LOG_GROWTH = math.log(1000 / 16)
 """Sides grow by no more than this logarithm: exp stays finite (a 16 pixel anchor reaches 1000 pixels)."""
@@ -29,15 +28,10 @@ _MAX_LOG_GROWTH = math.log(1000 / 16)
 
 @dataclass(frozen=True, eq=False)
 class RegionAssignment:
-    """The assignment of one image.
+    """The assignment of one image."""
 
-    Attributes:
-        objects: (R,) int64, position of the region's object among the image's targets; -1 unless positive.
-        negative: (R,) bool; a region that is neither positive nor negative counts in no loss.
-    """
-
-    objects: Tensor
-    negative: Tensor
+    objects: Tensor  # (R,) int64, position of the region's object among the image's targets; -1 unless positive
+    negative: Tensor  # (R,) bool; a region that is neither positive nor negative counts in no loss
 
     @property
     def positive(self) -> Tensor:

@@ -22,8 +22,7 @@ from detseg.structures import BoxTargets, DetectorOutput, RoiMasks
 _SMALLEST_SIDE = 1e-2
 """Shorter detections are dropped, pixels: what lies outside of the image has no side left after clipping."""
 
-_PIXELS_AT_ONCE = 1 << 24
-"""Pixels of masks that are floats at one time: 64 MB, however many objects an image has."""
+_PIXELS_AT_ONCE = 1 << 24  # pixels of masks that are floats at one time: 64 MB, however many objects an image has
 
 
 class RoIHeads(nn.Module):

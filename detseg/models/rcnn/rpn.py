@@ -27,19 +27,12 @@ _SMALLEST_SIDE = 1e-3
 
 @dataclass(frozen=True, eq=False)
 class AnchorOutputs:
-    """What the network predicts for each anchor.
+    """What the network predicts for each anchor."""
 
-    Attributes:
-        anchors: (R, 4) float32 xyxy, the same for all images; may reach beyond the images.
-        logits: (B, R) float32, whether there is an object.
-        deltas: (B, R, 4) float32, the object's differences from the anchor.
-        level_sizes: anchors of each level; they sum to R.
-    """
-
-    anchors: Tensor
-    logits: Tensor
-    deltas: Tensor
-    level_sizes: list[int]
+    anchors: Tensor  # (R, 4) float32 xyxy, the same for all images; may reach beyond the images
+    logits: Tensor  # (B, R) float32, whether there is an object
+    deltas: Tensor  # (B, R, 4) float32, the object's differences from the anchor
+    level_sizes: list[int]  # anchors of each level; they sum to R
 
 
 class RegionProposalNetwork(nn.Module):
@@ -104,11 +97,8 @@ class RegionProposalNetwork(nn.Module):
         return [torch.cat(level, dim=1) for level in zip(logits, deltas, strict=True)]
 
     def read(self, maps: list[Tensor], hw: tuple[int, int]) -> AnchorOutputs:
-        """Raw maps, finest first, of images of ``hw`` pixels → float32 outputs anchor by anchor.
-
-        Raises:
-            ValueError: not one map for each level of anchors.
-        """
+        """Raw maps, finest first, of images of ``hw`` pixels → float32 outputs anchor by anchor. ValueError: not one
+        map for each level of anchors."""
         if len(maps) != len(self.anchor_generator.sizes):
             num_levels = len(self.anchor_generator.sizes)
             raise ValueError(f"expected {num_levels} levels, one for each of the anchors' sizes, got {len(maps)}")

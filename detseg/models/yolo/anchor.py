@@ -50,8 +50,7 @@ _PAIRS_AT_ONCE = 2**20
 """Pairs of a prior and an object that are compared together, so that an image of 2000 objects needs no more memory
 than one of 20."""
 
-_NUM_STARTS = 5
-"""k-means ends in the nearest local optimum; of several starts the best one counts."""
+_NUM_STARTS = 5  # k-means ends in the nearest local optimum; of several starts the best one counts
 
 _MIN_GAIN = 1e-4
 """k-means stops when a step adds less to the mean IoU: no detector feels it, and large sets would take minutes."""

@@ -22,8 +22,7 @@ from detseg.structures import BoxTargets, DetectorOutput
 _PRIORS_PER_DETECTION = 4
 """Priors that are decoded first, at most, for each of ``max_detections``: some overlap, so it takes a few."""
 
-_MORE = 8
-"""How many times as many are decoded for images where these do not give enough detections."""
+_MORE = 8  # how many times as many are decoded for images where these do not give enough detections
 
 _ROUNDING, _TINIEST = 1e-6, 1e-30
 """A prior's best score and the score of its best class are computed apart, and differ by less than this fraction, or by

@@ -20,15 +20,10 @@ from detseg.structures import BoxTargets
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Box and class scores of every prior (B, A), or of P indexed ones, before NMS.
+    """Box and class scores of every prior (B, A), or of P indexed ones, before NMS."""
 
-    Attributes:
-        boxes: (B, A, 4) or (P, 4) float32 xyxy in input pixels, not clipped.
-        scores: (B, A, C) or (P, C) float32 in [0, 1].
-    """
-
-    boxes: Tensor
-    scores: Tensor
+    boxes: Tensor  # (B, A, 4) or (P, 4) float32 xyxy in input pixels, not clipped
+    scores: Tensor  # (B, A, C) or (P, C) float32 in [0, 1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,17 +35,11 @@ class PriorIndex:
 
 
 class Scheme(Protocol):
-    """Priors, assignment, losses and decoding of one generation; an ``nn.Module`` without trained weights.
+    """Priors, assignment, losses and decoding of one generation; an ``nn.Module`` without trained weights."""
 
-    Attributes:
-        strides: input pixels per cell of each raw map.
-        box_outputs: channels of a raw map that describe boxes; they come first.
-        class_outputs: channels that describe classes; they follow.
-    """
-
-    strides: tuple[int, ...]
-    box_outputs: int
-    class_outputs: int
+    strides: tuple[int, ...]  # input pixels per cell of each raw map
+    box_outputs: int  # channels of a raw map that describe boxes; they come first
+    class_outputs: int  # channels that describe classes; they follow
 
     def initial_bias(self, stride: int) -> Tensor:
         """(box_outputs + class_outputs,) biases of the last layer at the start of training."""
@@ -68,15 +57,10 @@ class Scheme(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """The priors of anchor-free schemes: the centre of every cell.
+    """The priors of anchor-free schemes: the centre of every cell."""
 
-    Attributes:
-        centres: (A, 2) float32 x, y in input pixels.
-        strides: (A,) float32 width of each point's cell in pixels.
-    """
-
-    centres: Tensor
-    strides: Tensor
+    centres: Tensor  # (A, 2) float32 x, y in input pixels
+    strides: Tensor  # (A,) float32 width of each point's cell in pixels
 
 
 def cell_points(maps: list[Tensor], strides: tuple[int, ...]) -> Points:
@@ -120,19 +104,12 @@ def gather_outputs(maps: list[Tensor], image: Tensor, cell: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class BatchObjects:
-    """The objects of all images of a batch side by side, so that no image is padded to the fullest one.
+    """The objects of all images of a batch side by side, so that no image is padded to the fullest one."""
 
-    Attributes:
-        image: (N,) int64, position of the object's image in the batch.
-        boxes: (N, 4) float32 xyxy in input pixels.
-        labels: (N,) int64.
-        ignore: (N,) bool.
-    """
-
-    image: Tensor
-    boxes: Tensor
-    labels: Tensor
-    ignore: Tensor
+    image: Tensor  # (N,) int64, position of the object's image in the batch
+    boxes: Tensor  # (N, 4) float32 xyxy in input pixels
+    labels: Tensor  # (N,) int64
+    ignore: Tensor  # (N,) bool
 
     def __getitem__(self, rows: Tensor | slice) -> BatchObjects:
         return BatchObjects(self.image[rows], self.boxes[rows], self.labels[rows], self.ignore[rows])
@@ -153,23 +130,14 @@ def batch_objects(targets: list[BoxTargets]) -> BatchObjects:
 
 @dataclass(frozen=True, eq=False)
 class Assignment:
-    """The P positives of a batch, one for each object that has one, and the priors that are ignored.
+    """The P positives of a batch, one for each object that has one, and the priors that are ignored."""
 
-    Attributes:
-        image: (P,) int64, position of the image in the batch.
-        prior: (P,) int64, index into the A priors; no (image, prior) occurs twice.
-        boxes: (P, 4) float32 xyxy in input pixels, the objects to learn.
-        labels: (P,) int64.
-        ignored: (B, A) bool, priors that are neither positive nor negative.
-        num_unassigned: counted objects without a prior, since other objects have those that they could get.
-    """
-
-    image: Tensor
-    prior: Tensor
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    num_unassigned: int
+    image: Tensor  # (P,) int64, position of the image in the batch
+    prior: Tensor  # (P,) int64, index into the A priors; no (image, prior) occurs twice
+    boxes: Tensor  # (P, 4) float32 xyxy in input pixels, the objects to learn
+    labels: Tensor  # (P,) int64
+    ignored: Tensor  # (B, A) bool, priors that are neither positive nor negative
+    num_unassigned: int  # counted objects without a prior, since other objects have those that they could get
 
 
 def centre_cells(boxes: Tensor, stride: int, grid_hw: tuple[int, int]) -> Tensor:

@@ -38,26 +38,19 @@ PAIRS_AT_ONCE = 2**18
 """Pairs of an object and a point that are compared together: 1 MB of float32, which stays in a processor's cache, and
 an image of 2000 objects needs no more memory than one of 100."""
 
-_GPU_PAIRS_AT_ONCE = 2**22
-"""On a GPU, where each chunk is a launch of its own and memory is faster than that."""
+_GPU_PAIRS_AT_ONCE = 2**22  # on a GPU, where each chunk is a launch of its own and memory is faster than that
 
 
 @dataclass(frozen=True, eq=False)
 class TaskAlignedAssignment:
-    """The assignment of a batch.  All shapes follow from those of the input, so that no GPU is waited for.
+    """The assignment of a batch. All shapes follow from those of the input, so that no GPU is waited for."""
 
-    Attributes:
-        prior: (N, M) int64, the candidates of each object.
-        positive: (N, M) bool, those that it has in the end; no point of an image is the positive of two objects.
-        weight: (N, M) float32 in [0, 1], the class target t̂ of a positive: t scaled so that an object's best point gets
-            the object's best IoU (the paper's normalised t); 0 where not positive.
-        ignored: (B, A) bool, points inside an ignore region that are not positive.
-    """
-
-    prior: Tensor
-    positive: Tensor
+    prior: Tensor  # (N, M) int64, the candidates of each object
+    positive: Tensor  # (N, M) bool, those that it has in the end; no point of an image is the positive of two objects
+    # (N, M) float32 in [0, 1], the class target t̂ of a positive: t scaled so that an object's best point gets the
+    # object's best IoU (the paper's normalised t); 0 where not positive.
     weight: Tensor
-    ignored: Tensor
+    ignored: Tensor  # (B, A) bool, points inside an ignore region that are not positive
 
 
 class TaskAlignedAssigner:

@@ -34,7 +34,6 @@ class BadSampleLog(Callback):
         self._told = 0
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives each process a file of its own."""
         rank = trainer.global_rank
         self.bad.file = self.file
         if rank and self.file is not None:
@@ -65,11 +64,8 @@ class BadSampleLog(Callback):
 
 
 def share(bad: BadSampleList, processes: Processes) -> None:
-    """Make one list of those of all processes; the first writes it, the files of the others are removed.
-
-    Raises:
-        DataError: together more are bad than may be; in every process.
-    """
+    """Make one list of those of all processes; the first writes it, the files of the others are removed. DataError:
+    together more are bad than may be; in every process."""
     if processes.world_size == 1:
         return
     for part in processes.gather({"list": np.array(json.dumps(bad.state()))}):

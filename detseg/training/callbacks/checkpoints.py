@@ -56,7 +56,6 @@ class AtomicCheckpointIO(CheckpointIO):
         return read_raw_checkpoint(Path(path), map_location or "cpu")
 
     def remove_checkpoint(self, path: Any) -> None:
-        """Delete ``path`` if it is there."""
         self.flush()
         Path(path).unlink(missing_ok=True)
 
@@ -129,11 +128,9 @@ class BestAndLast(Checkpoint):
             self.save(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """The best metric so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes up the best metric of the checkpoint."""
         self.best = state_dict["best"]
 
     def _best_exists(self) -> bool:

@@ -18,8 +18,7 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-_MOST_NAMED = 30
-"""Classes of the legend; more would be larger than the images."""
+_MOST_NAMED = 30  # classes of the legend; more would be larger than the images
 
 
 def best_epoch(table: Path, metric: str) -> dict[str, str]:
@@ -59,11 +58,9 @@ class RunFiles(Callback):
         return "EpochTable"
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows."""
         return {"rows": self._rows}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continues behind the rows of the checkpoint."""
         self._rows = list(state_dict["rows"])
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -90,5 +90,4 @@ class EarlyStopping(callbacks.EarlyStopping):
     """Resumes with the patience of today's settings; Lightning's would with that of the checkpoint."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the best metric and the validations since."""
         super().load_state_dict({**state_dict, "patience": self.patience})

@@ -8,8 +8,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from detseg.config.schema.model import BackboneConfig
 from detseg.errors import ConfigError
 
-NORMALIZATION = (nn.BatchNorm2d, nn.SyncBatchNorm)
-"""Layers that measure statistics while they train."""
+NORMALIZATION = (nn.BatchNorm2d, nn.SyncBatchNorm)  # layers that measure statistics while they train
 
 
 class FrozenParts:

@@ -71,8 +71,7 @@ def _parameter_groups(
     return groups
 
 
-Schedule = Callable[[int], float]
-"""Optimiser steps done → factor of the base learning rate."""
+Schedule = Callable[[int], float]  # optimiser steps done → factor of the base learning rate
 
 
 def build_schedule(config: ScheduleConfig, total_steps: int, steps_per_epoch: float) -> Schedule:

@@ -36,10 +36,8 @@ logger = logging.getLogger("detseg")
 
 _REFERENCE = 16
 """The batch that ``optimizer.lr`` is for where the batch is to be found: the default of ``data.batch_size``."""
-_LARGEST = 1024
-"""Larger batches are not tried."""
-_USABLE = 0.85
-"""Fraction of a GPU's free memory that a batch may take: its allocator cannot use the rest in one piece."""
+_LARGEST = 1024  # larger batches are not tried
+_USABLE = 0.85  # fraction of a GPU's free memory that a batch may take: its allocator cannot use the rest in one piece
 
 
 def with_batch_size(
@@ -128,15 +126,11 @@ def scaled_rate(optimizer: OptimizerConfig, num_images: int) -> float:
 
 @dataclass(frozen=True)
 class WorstImage:
-    """An image as large and as full as the data and the augmentation can make one.
+    """An image as large and as full as the data and the augmentation can make one."""
 
-    Attributes:
-        hw: height and width, pixels: the largest of ``multi_scale``, and at least those of validation.
-        num_objects: those of the fullest training image, four times where there are mosaics, twice more where there is
-            mixup; of a two-stage detector at least as many as it samples positives.
-    """
-
-    hw: tuple[int, int]
+    hw: tuple[int, int]  # height and width, pixels: the largest of ``multi_scale``, and at least those of validation
+    # Those of the fullest training image, four times where there are mosaics, twice more where there is mixup; of a
+    # two-stage detector at least as many as it samples positives.
     num_objects: int
 
     def __str__(self) -> str:

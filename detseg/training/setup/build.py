@@ -33,24 +33,17 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-DataSets = tuple[EvalSource, EvalSource]
-"""To train on, and to validate on."""
+DataSets = tuple[EvalSource, EvalSource]  # to train on, and to validate on
 
 
 @dataclass(frozen=True)
 class Own:
-    """What Python gives to a training.
+    """What Python gives to a training."""
 
-    Attributes:
-        model, data_sets: in the place of those of the settings; None: those.
-        callbacks, loggers: of Lightning's, besides ours.
-        stop: by which the run is asked to stop.
-    """
-
-    model: nn.Module | None = None
-    data_sets: DataSets | None = None
-    callbacks: Sequence[Callback] = ()
-    loggers: Sequence[Logger] = ()
+    model: nn.Module | None = None  # in the place of that of the settings; None: that
+    data_sets: DataSets | None = None  # likewise
+    callbacks: Sequence[Callback] = ()  # of Lightning's, besides ours
+    loggers: Sequence[Logger] = ()  # likewise
     stop: StopRequest = field(default_factory=StopRequest)
 
 
