@@ -43,9 +43,12 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
 
 
 def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
-    """Priors, assignment, losses and decoding of a head. ConfigError: an anchor head without anchors, which
-    the kind of task fits to the data before a model is built; or their number is no multiple of that of the strides, or not what
-    ``anchors_per_level`` makes."""
+    """Priors, assignment, losses and decoding of a head.
+
+    Raises:
+        ConfigError: an anchor head without anchors, which the kind of task fits to the data before a model is built; or
+            their number is no multiple of that of the strides, or not what ``anchors_per_level`` makes.
+    """
     match config:
         case TaskAlignedHeadConfig():
             return TaskAlignedScheme(
