@@ -16,14 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = str(Path(__file__).resolve().parents[1])
-_PRELOADED = [
-    "timm",
-    "lightning",
-    "albumentations",
-    "pycocotools.cocoeval",
-    "detseg.training.run",
-    "detseg.evaluation",
-]
+_PRELOADED = ["timm", "lightning", "albumentations", "pycocotools.cocoeval", "detseg.training.run", "detseg.evaluation"]
 
 
 def run_together(function: Callable[..., Any], world_size: int, *arguments: Any, patience: float = 300) -> list[Any]:

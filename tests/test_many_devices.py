@@ -170,9 +170,7 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Steps], l
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_processes_have_the_losses_of_one(
-    name: str, steps: tuple[dict[str, Steps], list[dict[str, Steps]]]
-) -> None:
+def test_two_have_the_losses_of_one(name: str, steps: tuple[dict[str, Steps], list[dict[str, Steps]]]) -> None:
     alone, both = steps[0][name], [each[name] for each in steps[1]]
     assert len(alone.losses) == len(both[0].losses) == NUM_STEPS
     for number, (one, first, second) in enumerate(zip(alone.losses, both[0].losses, both[1].losses, strict=True)):

@@ -55,9 +55,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("call", [lambda run: run(), in_thread], ids=["main thread", "other thread"])
-def test_the_page_runs_as_it_stands(
-    call: Callable[[Callable[[], object]], None], shapes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_page(call: Callable[[Callable[[], object]], None], shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     environment = dict(os.environ)
     Path("page.py").write_text(script_of("python_api.md"), encoding="utf-8")

@@ -54,9 +54,7 @@ def names(report: dict[str, Any]) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("write", [write_config, write_instance_config, write_segmentation_config])
-def test_every_stage_on_synthetic_images(
-    write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_synthetic(write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write(tmp_path / "tiny.yaml", tmp_path / "nowhere")
     report, printed = run(capsys, tmp_path, str(config), "--synthetic", "--workers", "0", "seed=3")
     assert names(report) == EXPECTED

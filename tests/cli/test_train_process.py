@@ -54,9 +54,7 @@ def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_saves_and_says_so_in_one_line(
-    sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path
-) -> None:
+def test_a_signal_to_the_group_saves_and_is_one_line(sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path) -> None:
     process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
     try:
         assert process.stdout is not None

@@ -157,9 +157,7 @@ class TestTensors:
             ({}, "cls_score", r"cls_score\.weight, roi_heads\.box_predictor\.cls_score\.bias \(2 in all\)"),
         ],
     )
-    def test_a_file_that_does_not_fit_is_one_line(
-        self, tmp_path: Path, added: Any, left_out: str, message: Any
-    ) -> None:
+    def test_a_file_that_does_not_fit(self, tmp_path: Path, added: Any, left_out: str, message: Any) -> None:
         state = {name: value for name, value in random_state(LIGHT).items() if left_out not in name} | added
         with pytest.raises(DetsegError, match=rf"^model\.weights: .*{FILE} does not fit the model: .*{message}.*$"):
             load_from(tmp_path, LIGHT, state, THREE)

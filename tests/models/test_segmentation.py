@@ -102,9 +102,7 @@ def out_channels(decoder: UNetDecoder) -> tuple[int, ...]:
     ("strides", "output_stride"),
     [((1, 2, 4), 1), ((1, 2, 4), 2), ((4, 8, 16, 32), 1), ((2, 4, 8, 16, 32), 4), ((8,), 2), ((16, 32), 4)],
 )
-def test_output_has_its_stride(
-    strides: tuple[int, ...], output_stride: int, upsampling: Literal["transposed", "resize"]
-) -> None:
+def test_stride(strides: tuple[int, ...], output_stride: int, upsampling: Literal["transposed", "resize"]) -> None:
     channels = tuple(8 * (i + 1) for i in range(len(strides)))
     decoder = UNetDecoder(channels, strides, 3, output_stride=output_stride, upsampling=upsampling)
     assert decoder.stride == output_stride

@@ -94,9 +94,7 @@ def test_a_run_that_goes_on_has_the_list_that_it_had(run: Run, tmp_path: Path) -
     assert [row["index"] for row in read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["bad_samples"]] == [3]
 
 
-def test_a_run_does_not_go_on_with_other_data_unless_told_to(
-    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_refuses_other_data_unless_told_to(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = run.copy(tmp_path)
     data = shutil.copytree(run.folder / "colors", tmp_path / "moved")  # somewhere else, which is no change
     annotation = data / "Annotations" / "train01.xml"
@@ -132,9 +130,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_segmenter_skips_broken_pictures_from_the_opening_on(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_segmenter_skips_broken_images(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_colors(tmp_path / "colors", {"train": 16, "val": 2})
     config_path = write_segmentation_config(tmp_path / "tiny.yaml", data)
     path = data / BROKEN[kind].partition(":")[0]

@@ -40,9 +40,7 @@ def by_pycocotools(truth: Path, results: Path, kind: Any) -> list[float]:
     return [float("nan") if number == -1 else float(number) for number in evaluation.stats]
 
 
-def test_the_same_mask_ap_three_times(
-    tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mask_ap_three_times(tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     validated = [row for row in tiny_instances.rows() if row["val/mask_AP"]]
     assert [int(row["epoch"]) for row in validated] == [10, 20]
     row = max(validated, key=lambda row: float(row["val/mask_AP"]))  # the best epoch is that of the masks

@@ -71,7 +71,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
     return TinyRun(config, data, folder / "run"), [output for output, _ in outputs]
 
 
-def test_both_nodes_train_one_model_with_the_metrics_of_one_and_the_first_speaks(
+def test_two_nodes_train_one_model_as_one_and_the_first_speaks(
     two_nodes: tuple[TinyRun, list[str]],
 ) -> None:
     first, second = commands_of_the_page()
@@ -98,9 +98,7 @@ def run_as_a_task_of_slurm(config_path: Path, run_dir: Path, epochs: int) -> Non
     train(tiny_config(config_path, run_dir, *settings), config_path, "auto")
 
 
-def test_tasks_of_slurm_find_each_other_and_a_job_that_is_back_goes_on(
-    two_nodes: tuple[TinyRun, list[str]], tmp_path: Path
-) -> None:
+def test_tasks_of_slurm_find_each_other_and_a_job_resumes(two_nodes: tuple[TinyRun, list[str]], tmp_path: Path) -> None:
     for epochs in (1, 2):
         run_together(run_as_a_task_of_slurm, 2, two_nodes[0].config_path, tmp_path / "run", epochs)
     rows = TinyRun(tmp_path, tmp_path, tmp_path / "run").rows()

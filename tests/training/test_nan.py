@@ -125,9 +125,7 @@ def test_the_diagnosis_holds_what_came_of_the_step(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_gradient_or_a_constant_that_is_not_finite_stops_the_run(
-    loss: Callable[[Tensor], Tensor], said: str, tmp_path: Path
-) -> None:
+def test_a_gradient_or_constant_not_finite_stops(loss: Callable[[Tensor], Tensor], said: str, tmp_path: Path) -> None:
     task = task_of(Sloped(loss))
     message = stopped(task, [WHITE], tmp_path, gradient_clip_val=1.0)
     assert message.startswith(f"epoch 1, step 1: {said}; ")
@@ -301,11 +299,7 @@ def nan_for_seven(greys: Tensor, weight: Tensor) -> Tensor:
             "(term inf, first 0.2196, second 0.2196); no sample is at fault alone: samples 0, 1, 2; ",
             [],
         ),
-        (
-            lambda greys, weight: weight * float("nan"),
-            "; all 3 samples are at fault: it is not the data; ",
-            [0, 1, 2],
-        ),
+        (lambda greys, weight: weight * float("nan"), "; all 3 samples are at fault: it is not the data; ", [0, 1, 2]),
     ],
     ids=["term", "gradient", "together", "all"],
 )

@@ -123,9 +123,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_termination_before_the_first_step_keeps_its_exit_code(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_early_sigterm_keeps_its_code(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = ImageDataModule.val_dataloader
 
     def terminated(self: ImageDataModule) -> DataLoader[Batch]:
@@ -157,9 +155,7 @@ def test_fast_dev_run_writes_nothing(
     assert "fast_dev_run: one batch of training and one of validation went through" in capsys.readouterr().out
 
 
-def test_overfitting_validates_on_the_images_that_it_trains_on(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("trainer.overfit_batches=1", "data.augmentation.mosaic=1.0", "trainer.max_epochs=2")
     run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
     assert "data      2 training and 2 validation images" in capsys.readouterr().out
@@ -177,9 +173,7 @@ def test_overfitting_validates_on_the_images_that_it_trains_on(
     assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 2
 
 
-def test_a_training_that_does_not_improve_stops_early(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_improvement_stops_early(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing passes the threshold, so that every AP is 0 on any machine."""
     epochs = ("trainer.max_epochs=9", "trainer.validate_every=1", "trainer.early_stopping_patience=2")
     overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", *epochs)

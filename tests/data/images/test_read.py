@@ -131,9 +131,7 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
 
 
 @READERS
-def test_no_program_is_run_for_an_image(
-    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_program_is_run(read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ghostscript, ran, path = tmp_path / "gs", tmp_path / "ran", tmp_path / "a.jpg"
     ghostscript.write_text(f"#!/bin/sh\necho ran >> '{ran}'\n")
     ghostscript.chmod(0o755)

@@ -59,9 +59,7 @@ def make_loader(workers: int, source: PaintedSource | None = None, config: Augme
 
 
 @pytest.mark.parametrize(("source", "config"), [(PaintedSource(40), CONFIG), (LabeledSource(40), SEMANTIC)])
-def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run(
-    source: PaintedSource, config: AugmentationConfig
-) -> None:
+def test_workers_see_the_new_epoch_and_resume_the_run(source: PaintedSource, config: AugmentationConfig) -> None:
     torch.ones(200, 200) @ torch.ones(200, 200)  # a parent with a thread pool, as in training
     expected = run_epochs(make_loader(0, source, config), (0, 1, 2))
     assert len(set(expected)) == 30

@@ -55,9 +55,7 @@ def test_frozen_layers_are_left_out() -> None:
         (RmspropConfig(name="rmsprop", lr=0.4, momentum=0.1), optim.RMSprop, {"lr": 0.4, "momentum": 0.1}),
     ],
 )
-def test_settings_reach_the_optimizer(
-    config: OptimizerConfig, kind: type[optim.Optimizer], expected: dict[str, Any]
-) -> None:
+def test_settings_arrive(config: OptimizerConfig, kind: type[optim.Optimizer], expected: dict[str, Any]) -> None:
     optimizer = build_optimizer(config, nn.Linear(2, 2))
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
