@@ -29,14 +29,7 @@ from detseg.training.run import train
 from detseg.training.setup.build import Own
 from detseg.training.task import Task
 from tests.bits import digest_of
-from tests.tiny import (
-    tiny_config,
-    write_colors,
-    write_config,
-    write_ellipses,
-    write_instance_config,
-    write_segmentation_config,
-)
+from tests.tiny import WRITERS, tiny_config
 
 SETTINGS = (
     "trainer.max_epochs=3",
@@ -66,12 +59,8 @@ class Setup:
     def write(cls, name: str, folder: Path) -> Setup:
         """Write data and settings of ``yolo``, ``unet`` or ``mask_rcnn``."""
         folder.mkdir(parents=True)
-        data, settings = {
-            "yolo": (write_colors, write_config),
-            "unet": (write_colors, write_segmentation_config),
-            "mask_rcnn": (write_ellipses, write_instance_config),
-        }[name]
-        return cls(name, settings(folder / f"{name}.yaml", data(folder / "data")))
+        write_settings, write_data = WRITERS[name]
+        return cls(name, write_settings(folder / f"{name}.yaml", write_data(folder / "data")))
 
 
 @dataclass(frozen=True)
