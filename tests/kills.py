@@ -32,13 +32,8 @@ from tests.bits import digest_of
 from tests.tiny import WRITERS, tiny_config
 
 SETTINGS = (
-    "trainer.max_epochs=3",
-    "trainer.validate_every=2",
-    "trainer.save_every_steps=3",
-    "trainer.num_previews=0",
-    "data.batch_size=3",
-    "data.augmentation.affine.probability=0.5",
-    "data.augmentation.mosaic=0.5",
+    *("trainer.max_epochs=3", "trainer.validate_every=2", "trainer.save_every_steps=3", "trainer.num_previews=0"),
+    *("data.batch_size=3", "data.augmentation.affine.probability=0.5", "data.augmentation.mosaic=0.5"),
 )
 """Of every run here: 6 to 8 steps an epoch, saves in the middle, a validation in the second and the last epoch."""
 

@@ -125,10 +125,8 @@ def _write_mask_folder(root: Path) -> None:
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
     for path in sorted(Path("data/shapes/voc/SegmentationClass").glob("train*")):
-        labels = np.asarray(Image.open(path))
-        Image.fromarray(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8)).save(
-            root / "masks" / path.name
-        )
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where((mask > 0) & (mask < 255), 255, 0).astype(np.uint8)).save(root / "masks" / path.name)
         shutil.copy(next(Path("data/shapes/voc/JPEGImages").glob(f"{path.stem}.*")), root / "images")
 
 
@@ -163,21 +161,6 @@ def test_blocks_are_of_a_language_that_is_tested(page: Path) -> None:
     assert set(fences) <= LANGUAGES
 
 
-def test_python_keeps_its_lines() -> None:
-    lines = script("a\n```python\nx = 1\n```\nb\n```sh\ny\n```\n```python\nz = 2\n```\n").splitlines()
-    assert lines[2:] == ["x = 1", *[""] * 6, "z = 2"]
-
-
 def test_commands_are_found() -> None:
-    shell = """\
-    make demo  # detseg no
-    cd detseg && detseg config new --model yolo > mine.yaml
-    python tools/demo.py
-    torchrun --nnodes=2 tools/train.py a.yaml 'b.c=[1, 2]' \\
-        d=3 && python tools/export_weights.py a b.safetensors   # and so on
-    """
-    assert commands(f"```sh\n{shell}```\n```text\ndetseg no\n```\n") == [
-        ["config", "new", "--model", "yolo"],
-        ["train", "a.yaml", "b.c=[1, 2]", "d=3"],
-        ["export-weights", "a", "b.safetensors"],
-    ]
+    found = {words[0] for page in PAGES for words in commands(page.read_text(encoding="utf-8"))}
+    assert found >= {"train", "evaluate", "predict", "config", "benchmark", "export-weights"}

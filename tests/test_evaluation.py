@@ -51,9 +51,7 @@ def test_training_logged_the_number_that_evaluation_finds(tiny_run: TinyRun, res
     assert result.num_ignored == 2  # difficult objects are part of the comparison
 
 
-def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
-    tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]
-) -> None:
+def test_pycocotools_finds_it_too(tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]) -> None:
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
     truth = json.loads(json.dumps(coco_ground_truth(dataset)))
     assert sum(entry["iscrowd"] for entry in truth["annotations"]) == 2

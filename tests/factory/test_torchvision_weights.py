@@ -204,9 +204,7 @@ class TestFiles:
             (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
         ],
     )
-    def test_without_a_network_it_says_where_to_put_the_file(
-        self, hub: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
-    ) -> None:
+    def test_without_a_network(self, hub: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
         monkeypatch.setattr("torch.hub.download_url_to_file", refuse(error))
         assert self.error() == (
             f"model.weights: {FILE} could not be downloaded from https://download.pytorch.org/models/{FILE} "

@@ -331,9 +331,7 @@ def test_a_name_that_is_no_utf8_is_kept(predictor: Predictor, images: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["a\x01.png", "two\x1b[2J/a.png", NOT_UTF8])
-def test_voc_refuses_a_name_that_xml_cannot_hold_before_the_work(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture, name: str
-) -> None:
+def test_voc_refuses_unfit_names(checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture, name: str) -> None:
     (images / name).parent.mkdir(exist_ok=True)
     shutil.copy(images / "a.png", images / name)
     code, message = said(predict, command(checkpoint, images, "--out", tmp_path / "out", "--format=voc,yolo"), capsys)
@@ -343,9 +341,7 @@ def test_voc_refuses_a_name_that_xml_cannot_hold_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_all_that_cannot_be_read_is_listed_each_on_one_line_and_the_others_are_done(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_all_that_cannot_be_read_is_listed(checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
     names = ["0\nerror: forged.png", *(f"{i}.png" for i in range(1, 6)), f"9{NOT_UTF8}"]
     for name in names:
         (images / name).write_text("not an image")

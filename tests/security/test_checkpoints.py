@@ -102,9 +102,7 @@ def test_right_weights_run_no_code(name: str, target: Path, tmp_path: Path, monk
     ],
     ids=["compressed", "overlapping"],
 )
-def test_archives_that_grow_are_refused_before_torch_reads_them(
-    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_growing_archives_refused(content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grows.ckpt"
     path.write_bytes(content)
     monkeypatch.setattr(torch, "load", None)  # who calls it dies of a TypeError

@@ -50,9 +50,8 @@ def test_mask_ap_three_times(tiny_instances: TinyRun, tmp_path: Path, capsys: py
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
     truth = tiny_instances.data_root / "annotations" / "instances_val.json"
     ours = list(result.masks.summary.values())
-    (tmp_path / "predicted.json").write_text(
-        json.dumps(result_files(entries, masks=True)[MASK_RESULTS]), encoding="utf-8"
-    )
+    predicted = json.dumps(result_files(entries, masks=True)[MASK_RESULTS])
+    (tmp_path / "predicted.json").write_text(predicted, encoding="utf-8")
     assert by_pycocotools(truth, tmp_path / "predicted.json", "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
     # And from the files that evaluation leaves.
     truth = tmp_path / "ground_truth.json"

@@ -23,6 +23,7 @@ from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
 from detseg.ops.processes import shared_normaliser
 from detseg.structures import Batch, BoxTargets
+from detseg.tasks import Detection
 from detseg.training.nan import StepGuard
 from detseg.training.setup.build import build_data, open_data
 from detseg.training.task import Task
@@ -297,15 +298,11 @@ def nan_for_seven(greys: Tensor, weight: Tensor) -> Tensor:
     ],
     ids=["term", "gradient", "together", "all"],
 )
-def test_the_line_names_samples_and_terms_and_their_images_are_left(
-    term: Callable[[Tensor, Tensor], Tensor], verdict: str, images: list[int], tmp_path: Path
-) -> None:
+def test_the_verdict(term: Callable[[Tensor, Tensor], Tensor], verdict: str, images: list[int], tmp_path: Path) -> None:
     message = stopped(task_of(Judged(term)), [batch_with(129, 7, 200)], tmp_path)
     assert verdict in message
     assert len(message.splitlines()) == 1
-    assert sorted(path.name for path in tmp_path.glob("nan_*/*.png")) == [
-        f"batch00000_sample{i:07d}.png" for i in images
-    ]
+    assert sorted(p.name for p in tmp_path.glob("nan_*/*.png")) == [f"batch00000_sample{i:07d}.png" for i in images]
 
 
 def test_each_sample_has_seed_buffers_and_weights_of_the_step(tmp_path: Path) -> None:
@@ -403,10 +400,12 @@ def test_the_image_of_a_real_data_set_is_named(tmp_path: Path) -> None:
         path.write_text(re.sub(r"<name>\w+<", f"<name>{color}<", path.read_text()))
     config_path = write_config(tmp_path / "tiny.yaml", tmp_path / "data")
     config = tiny_config(config_path, None, "data.batch_size=4", "data.augmentation.mosaic=0")
+    train_set, val_set = open_data(config)
+    task = Task(Detection(), Allergic(), train_set.classes, config.optimizer, config.schedule)
     options: dict[str, Any] = {"limit_val_batches": 0, "use_distributed_sampler": False, **SILENT}
     trainer = L.Trainer(accelerator="cpu", max_epochs=1, default_root_dir=tmp_path, **options)
     with pytest.raises(DetsegError, match=r"; at fault: sample 5 \(train05\.png\): second nan; "):
-        trainer.fit(task_of(Allergic()), build_data(config, *open_data(config)))
+        trainer.fit(task, build_data(config, train_set, val_set))
     (image,) = tmp_path.glob("nan_*/*_sample0000005.png")
     with Image.open(image) as opened:
         assert opened.size == (512, 512)

@@ -85,9 +85,10 @@ def test_an_interrupt_says_where_to_resume_and_the_run_ends_as_the_whole_one(
         return step(self, batch, batch_index)
 
     on_interrupt = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(Task, "training_step", interrupted)
-        train(config, tiny_run.config_path)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tiny_run.config_path)
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     parts = tmp_path / "parts"
     assert f"stopped; what was saved last is in {parts}: resume with --resume" in capsys.readouterr().out
@@ -150,9 +151,7 @@ def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys:
     assert json.loads((run_dir / "metrics.json").read_text())["num_images"] == 2
     assert [int(row["step"]) for row in rows_of(run_dir)] == [1, 2]
     # Unaugmented: training shows the two pictures that validation shows, in this order or the other.
-    shown, pairs = (
-        cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_predictions")
-    )
+    shown, pairs = (cv2.imread(str(run_dir / "pictures" / f"{x}.jpg")) for x in ("train_batch", "val_predictions"))
     assert shown is not None
     assert pairs is not None
     rows = slice(len(pairs) - len(shown) + 6, len(pairs) - len(shown) + 518)  # of the images, titles above

@@ -27,9 +27,7 @@ def test_the_numbers_of_a_shared_validation_are_those_of_the_checkpoint_in_every
     tiny_run: TinyRun, tiny_instances: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path
 ) -> None:
     """Two processes, with the same global batch, add an epoch to a run of one, of each kind of model."""
-    made = {
-        tmp_path / name: run for name, run in zip("abc", (tiny_run, tiny_instances, tiny_segmentation), strict=True)
-    }
+    made = {tmp_path / key: run for key, run in zip("abc", (tiny_run, tiny_instances, tiny_segmentation), strict=True)}
     for run_dir, run in made.items():
         shutil.copytree(run.run_dir, run_dir)
     one_more = {run_dir: (f"trainer.max_epochs={len(run.rows()) + 1}",) for run_dir, run in made.items()}

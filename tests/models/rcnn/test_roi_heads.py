@@ -135,9 +135,7 @@ def test_mask_loss_by_hand() -> None:
 def test_nothing_to_look_at_costs_nothing(masks: bool) -> None:
     """No proposal passes the first stage's threshold, and there is no object."""
     terms = heads({}, 6, masks).losses(FEATURES, [torch.zeros(0, 4)], HW, [BoxTargets.empty()])
-    assert {name: term.item() for name, term in terms.items()} == {"class": 0, "box": 0} | (
-        {"mask": 0} if masks else {}
-    )
+    assert {k: term.item() for k, term in terms.items()} == {"class": 0, "box": 0} | ({"mask": 0} if masks else {})
 
 
 def random_regions(num: int, side: float) -> torch.Tensor:

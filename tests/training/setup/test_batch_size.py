@@ -81,9 +81,7 @@ def test_the_rate(name: str, num_images: int, expected: float) -> None:
         ("mask_rcnn", (), 8),  # all the positives that it samples: a quarter of 32
     ],
 )
-def test_the_fullest_image_counts_with_all_that_is_put_into_it(
-    kinds: dict[str, Settings], name: str, overrides: tuple[str, ...], num_objects: int
-) -> None:
+def test_the_fullest_image(kinds: dict[str, Settings], name: str, overrides: tuple[str, ...], num_objects: int) -> None:
     config = kinds[name](*overrides)
     assert WorstImage.of(config, train_set(config)) == WorstImage((64, 64), num_objects)
 
