@@ -97,10 +97,10 @@ class Run:
 
 
 def result_of(run_dir: Path) -> tuple[str, str]:
-    """Digest of weights, averaged weights, optimiser and schedule at a run's end, and its table of metrics."""
+    """Digest of weights, averages, optimiser, schedule and callbacks at a run's end, and its table of metrics."""
     last = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-    digest = digest_of([last["state_dict"], last["optimizer_states"], last["lr_schedulers"], last["global_step"]])
-    return digest, (run_dir / "metrics.csv").read_text(encoding="utf-8")
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks")
+    return digest_of([last[part] for part in parts]), (run_dir / "metrics.csv").read_text(encoding="utf-8")
 
 
 def _train(
