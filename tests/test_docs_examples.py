@@ -31,8 +31,6 @@ LANGUAGES = {"python", "sh", "yaml", "text", ""}
 """What follows ``` on the pages; another spelling of one of them would not be tested."""
 SHAPES = ("data.num_train=16", "data.num_val=4", "data.size=96", "data.max_objects=3", "data.image_size=96")
 QUICK = ("data.num_workers=0", "data.batch_size=8", "trainer.max_epochs=1", "trainer.num_previews=0")
-
-
 SHORTENED = {"image_size=640, max_epochs=50": "image_size=96, max_epochs=1"}
 """What README's training shows → what is run."""
 

@@ -105,9 +105,8 @@ def test_a_run_refuses_other_data_unless_told_to(run: Run, tmp_path: Path, capsy
 def test_a_run_notices_that_its_pipeline_was_edited(run: Run, tmp_path: Path) -> None:
     run_dir, before = run.copy(tmp_path), run.pipeline.read_text()
     run.pipeline.write_text(before.replace("0.2", "0.3"))
-    with pytest.raises(
-        CheckpointError, match=r"train: the pipeline of data\.augmentation\.albumentations changed; bring"
-    ):
+    message = r"train: the pipeline of data\.augmentation\.albumentations changed; bring"
+    with pytest.raises(CheckpointError, match=message):
         run.resume(run_dir)
     run.pipeline.write_text(json.dumps(json.loads(before), indent=7))  # the same pipeline in another layout
     run.resume(run_dir)

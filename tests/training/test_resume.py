@@ -97,6 +97,13 @@ def _leaves(value: Any, path: tuple[str, ...]) -> list[str]:
     return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
 
 
+def test_other_classes_are_refused() -> None:
+    message = r"^the checkpoint's classes are \['cat', 'dog'\], the data's are \[.*\]; "
+    for names in (("dog", "cat"), ("cat",), ("cat", "dog", "cow")):
+        with pytest.raises(CheckpointError, match=message):
+            check_resumable(checkpoint(), ClassTable(names), settings(), 5)
+
+
 def test_the_images_of_all_processes_stay_as_many() -> None:
     then = checkpoint(settings("yolo", "data.batch_size=8"), world_size=2)
     for batch_size, world_size in [(16, 1), (4, 4), (2, 8)]:

@@ -21,8 +21,6 @@ from tests.training.stub import OneWeight, Validated, batch_of, fit, task_of
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCHES = [batch_of(255), batch_of(255)]
-
-
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
