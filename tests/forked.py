@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = str(Path(__file__).resolve().parents[1])
-_PRELOADED = [
-    "timm",
-    "lightning",
-    "albumentations",
-    "pycocotools.cocoeval",
-    "detseg.training.run",
-    "detseg.evaluation",
-]
+_PRELOADED = ["timm", "lightning", "albumentations", "pycocotools.cocoeval", "detseg.training.run", "detseg.evaluation"]
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def run_together(function: Callable[..., Any], world_size: int, *arguments: Any, patience: float = 300) -> list[Any]:
@@ -35,9 +34,7 @@ def run_together(function: Callable[..., Any], world_size: int, *arguments: Any,
     context = multiprocessing.get_context("forkserver")
     os.environ.setdefault("PYTHONPATH", _ROOT)  # of the server, which is started once
     context.set_forkserver_preload(_PRELOADED)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     pipes, processes = [], []
     for rank in range(world_size):
         receiver, sender = context.Pipe(duplex=False)

@@ -29,23 +29,11 @@ from detseg.training.run import train
 from detseg.training.setup.build import Own
 from detseg.training.task import Task
 from tests.bits import digest_of
-from tests.tiny import (
-    tiny_config,
-    write_colors,
-    write_config,
-    write_ellipses,
-    write_instance_config,
-    write_segmentation_config,
-)
+from tests.tiny import WRITERS, tiny_config
 
 SETTINGS = (
-    "trainer.max_epochs=3",
-    "trainer.validate_every=2",
-    "trainer.save_every_steps=3",
-    "trainer.num_previews=0",
-    "data.batch_size=3",
-    "data.augmentation.affine.probability=0.5",
-    "data.augmentation.mosaic=0.5",
+    *("trainer.max_epochs=3", "trainer.validate_every=2", "trainer.save_every_steps=3", "trainer.num_previews=0"),
+    *("data.batch_size=3", "data.augmentation.affine.probability=0.5", "data.augmentation.mosaic=0.5"),
 )
 """Of every run here: 6 to 8 steps an epoch, saves in the middle, a validation in the second and the last epoch."""
 
@@ -66,12 +54,8 @@ class Setup:
     def write(cls, name: str, folder: Path) -> Setup:
         """Write data and settings of ``yolo``, ``unet`` or ``mask_rcnn``."""
         folder.mkdir(parents=True)
-        data, settings = {
-            "yolo": (write_colors, write_config),
-            "unet": (write_colors, write_segmentation_config),
-            "mask_rcnn": (write_ellipses, write_instance_config),
-        }[name]
-        return cls(name, settings(folder / f"{name}.yaml", data(folder / "data")))
+        write_settings, write_data = WRITERS[name]
+        return cls(name, write_settings(folder / f"{name}.yaml", write_data(folder / "data")))
 
 
 @dataclass(frozen=True)
@@ -113,10 +97,10 @@ class Run:
 
 
 def result_of(run_dir: Path) -> tuple[str, str]:
-    """Digest of weights, averaged weights, optimiser and schedule at a run's end, and its table of metrics."""
+    """Digest of weights, averages, optimiser, schedule and callbacks at a run's end, and its table of metrics."""
     last = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")
-    digest = digest_of([last["state_dict"], last["optimizer_states"], last["lr_schedulers"], last["global_step"]])
-    return digest, (run_dir / "metrics.csv").read_text(encoding="utf-8")
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "callbacks")
+    return digest_of([last[part] for part in parts]), (run_dir / "metrics.csv").read_text(encoding="utf-8")
 
 
 def _train(

@@ -24,9 +24,7 @@ def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), ValueError("no"), OSError(errno.ENOSPC, "No space left on device")]
 )
-def test_what_fails_half_way_leaves_the_file_of_before_and_nothing_beside_it(
-    error: BaseException, tmp_path: Path
-) -> None:
+def test_what_fails_half_way_leaves_the_file_of_before_and_nothing_else(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"before")
 

@@ -31,8 +31,6 @@ LANGUAGES = {"python", "sh", "yaml", "text", ""}
 """What follows ``` on the pages; another spelling of one of them would not be tested."""
 SHAPES = ("data.num_train=16", "data.num_val=4", "data.size=96", "data.max_objects=3", "data.image_size=96")
 QUICK = ("data.num_workers=0", "data.batch_size=8", "trainer.max_epochs=1", "trainer.num_previews=0")
-
-
 SHORTENED = {"image_size=640, max_epochs=50": "image_size=96, max_epochs=1"}
 """What README's training shows → what is run."""
 
@@ -125,10 +123,8 @@ def _write_mask_folder(root: Path) -> None:
     for name in ("images", "masks"):
         (root / name).mkdir(parents=True)
     for path in sorted(Path("data/shapes/voc/SegmentationClass").glob("train*")):
-        labels = np.asarray(Image.open(path))
-        Image.fromarray(np.where((labels > 0) & (labels < 255), 255, 0).astype(np.uint8)).save(
-            root / "masks" / path.name
-        )
+        mask = np.asarray(Image.open(path))
+        Image.fromarray(np.where((mask > 0) & (mask < 255), 255, 0).astype(np.uint8)).save(root / "masks" / path.name)
         shutil.copy(next(Path("data/shapes/voc/JPEGImages").glob(f"{path.stem}.*")), root / "images")
 
 
@@ -163,21 +159,6 @@ def test_blocks_are_of_a_language_that_is_tested(page: Path) -> None:
     assert set(fences) <= LANGUAGES
 
 
-def test_python_keeps_its_lines() -> None:
-    lines = script("a\n```python\nx = 1\n```\nb\n```sh\ny\n```\n```python\nz = 2\n```\n").splitlines()
-    assert lines[2:] == ["x = 1", *[""] * 6, "z = 2"]
-
-
 def test_commands_are_found() -> None:
-    shell = """\
-    make demo  # detseg no
-    cd detseg && detseg config new --model yolo > mine.yaml
-    python tools/demo.py
-    torchrun --nnodes=2 tools/train.py a.yaml 'b.c=[1, 2]' \\
-        d=3 && python tools/export_weights.py a b.safetensors   # and so on
-    """
-    assert commands(f"```sh\n{shell}```\n```text\ndetseg no\n```\n") == [
-        ["config", "new", "--model", "yolo"],
-        ["train", "a.yaml", "b.c=[1, 2]", "d=3"],
-        ["export-weights", "a", "b.safetensors"],
-    ]
+    found = {words[0] for page in PAGES for words in commands(page.read_text(encoding="utf-8"))}
+    assert found >= {"train", "evaluate", "predict", "config", "benchmark", "export-weights"}

@@ -16,7 +16,7 @@ from detseg.data.build import open_split
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.loading.loader import eval_loader
 from detseg.errors import CheckpointError, DataError
-from detseg.evaluation import evaluate_checkpoint, evaluation_config
+from detseg.evaluation import evaluate_checkpoint
 from detseg.factory import load_model
 from detseg.metrics.detection_result import DetectionResult
 from detseg.models.yolo.detector import YoloDetector
@@ -25,20 +25,15 @@ from detseg.predict import Detections, load_predictor
 from detseg.training.run import train
 from tests.metrics.builders import plain_cocoeval
 from tests.rounding import rounding_of, rounding_of_losses
-from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config, write_colors
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, rows_of, tiny_config, write_colors
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def evaluate(run: TinyRun, *overrides: str, split: Any = "val", coco_dir: Path | None = None) -> DetectionResult:
-    trained = read_model_checkpoint(run.best)
-    config = evaluation_config(trained.config, str(run.best), overrides)
-    return evaluate_checkpoint(run.best, split, config, "cpu", coco_dir)
-
-
 @pytest.fixture(scope="module")
 def result(tiny_run: TinyRun) -> DetectionResult:
-    return evaluate(tiny_run)
+    found: DetectionResult = tiny_run.evaluate()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +51,7 @@ def test_training_logged_the_number_that_evaluation_finds(tiny_run: TinyRun, res
     assert result.num_ignored == 2  # difficult objects are part of the comparison
 
 
-def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
-    tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]
-) -> None:
+def test_pycocotools_finds_it_too(tiny_run: TinyRun, result: DetectionResult, predicted: dict[int, Detections]) -> None:
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
     truth = json.loads(json.dumps(coco_ground_truth(dataset)))
     assert sum(entry["iscrowd"] for entry in truth["annotations"]) == 2
@@ -72,7 +65,7 @@ def test_pycocotools_alone_finds_it_in_what_the_predictor_finds(
 def test_the_predictor_finds_exactly_what_evaluation_finds_and_leaves(
     tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = evaluate(tiny_run, "data.batch_size=1", coco_dir=tmp_path)
+    result = tiny_run.evaluate("data.batch_size=1", coco_dir=tmp_path)
     assert f"AP          {result.coco['AP']:.3f}" in capsys.readouterr().out
     truth, entries = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("ground_truth", "detections"))
     assert plain_cocoeval(truth, entries).stats[0] == result.coco["AP"]  # the files hold the printed number
@@ -80,14 +73,12 @@ def test_the_predictor_finds_exactly_what_evaluation_finds_and_leaves(
     assert len(entries) > 9
 
 
-def test_neighbours_in_a_batch_change_no_more_than_rounding(
-    tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path
-) -> None:
+def test_neighbours_change_only_rounding(tiny_run: TinyRun, predicted: dict[int, Detections], tmp_path: Path) -> None:
     def ranked(entries: list[dict[str, Any]]) -> list[tuple[int, float]]:
         """Class by class, since two scores of rounding's distance may come in either order."""
         return sorted((entry["category_id"], -entry["score"]) for entry in entries)
 
-    evaluate(tiny_run, "data.batch_size=9", coco_dir=tmp_path)
+    tiny_run.evaluate("data.batch_size=9", coco_dir=tmp_path)
     found = json.loads((tmp_path / "detections.json").read_text())
     tolerance = 4 * rounding_of(load_model(tiny_run.best)[0])  # of a score, whose logit is below 16
     for image_id, alone in predicted.items():
@@ -98,14 +89,12 @@ def test_neighbours_in_a_batch_change_no_more_than_rounding(
 
 
 @pytest.mark.parametrize("overrides", [("data.batch_size=1",), ("data.batch_size=9",), ("data.num_workers=2",)])
-def test_batches_and_workers_do_not_change_the_numbers(
-    overrides: tuple[str, ...], tiny_run: TinyRun, result: DetectionResult
-) -> None:
-    assert evaluate(tiny_run, *overrides).to_dict()["coco"] == result.to_dict()["coco"]
+def test_batches_change_no_numbers(overrides: tuple[str, ...], tiny_run: TinyRun, result: DetectionResult) -> None:
+    assert tiny_run.evaluate(*overrides).to_dict()["coco"] == result.to_dict()["coco"]
 
 
 def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun, tmp_path: Path) -> None:
-    result = evaluate(tiny_run)
+    result = tiny_run.evaluate()
     report = json.loads((tiny_run.run_dir / "evaluation_val.json").read_text())
     assert report.pop("checkpoint") == "best.ckpt"
     assert report.pop("split") == "val"
@@ -117,27 +106,25 @@ def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun, tmp_path: Path)
 
 
 def test_other_splits(tiny_run: TinyRun) -> None:
-    found = evaluate(tiny_run, split="test")
+    found = tiny_run.evaluate(split="test")
     assert (found.num_images, found.num_objects, found.num_ignored) == (5, 4, 2)  # the 35th to 40th object
-    assert evaluate(tiny_run, split="train").num_images == 16
+    assert tiny_run.evaluate(split="train").num_images == 16
 
 
-def test_data_of_another_layout_with_the_same_classes(
-    tiny_run: TinyRun, result: DetectionResult, tmp_path: Path
-) -> None:
+def test_another_layout_with_the_same_classes(tiny_run: TinyRun, result: DetectionResult, tmp_path: Path) -> None:
     dataset = open_split(tiny_config(tiny_run.config_path, None).data, "val")
     (tmp_path / "val.json").write_text(json.dumps(coco_ground_truth(dataset)))
     overrides = ("data.name=coco", f"data.root={tiny_run.data_root}", "data.val_images=.")
-    as_coco = evaluate(tiny_run, *overrides, f"data.val_annotations={tmp_path / 'val.json'}")
+    as_coco = tiny_run.evaluate(*overrides, f"data.val_annotations={tmp_path / 'val.json'}")
     # Without the corners' detour through VOC's 1-based integers nothing changes; difficult objects come as crowd.
     assert as_coco.to_dict()["coco"] == result.to_dict()["coco"]
     with pytest.raises(DataError, match=r"^data\.test_images, data\.test_annotations: not set, so there is no test"):
-        evaluate(tiny_run, *overrides, split="test")
+        tiny_run.evaluate(*overrides, split="test")
 
 
 def test_a_checkpoint_of_other_classes_is_one_line(tiny_run: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
-        evaluate(tiny_run, "data.classes=[cat, dog]")
+        tiny_run.evaluate("data.classes=[cat, dog]")
     assert str(caught.value) == (
         f"{tiny_run.best}: was trained on the classes {list(CLASSES)}, data.classes are ['cat', 'dog']; leave "
         "data.classes out, or take the checkpoint that fits"
@@ -149,14 +136,14 @@ def test_a_checkpoint_of_other_classes_is_one_line(tiny_run: TinyRun, tmp_path: 
     with pytest.raises(
         CheckpointError, match=r"val00\.xml: unknown class 'green'.* \(the table is that of .*best\.ckpt"
     ):
-        evaluate(tiny_run, f"data.root={other}", "data.classes=null")
+        tiny_run.evaluate(f"data.root={other}", "data.classes=null")
 
 
 def test_validation_computes_in_float32_when_training_does_not(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.max_epochs=1", "trainer.precision=bfloat16")
     config = tiny_config(tiny_run.config_path, tmp_path / "run", *overrides)
     run_dir = train(config, tiny_run.config_path)
-    logged = float(TinyRun(Path(), Path(), run_dir).rows()[0]["val/loss"])
+    logged = float(rows_of(run_dir)[0]["val/loss"])
     model, trained, _ = load_model(run_dir / "checkpoints" / "last.ckpt")
     assert isinstance(model, YoloDetector)
     assert config_from_dict(trained.model_dump(mode="json")).trainer.precision == "bfloat16"

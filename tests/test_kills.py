@@ -53,9 +53,7 @@ STEP, VALIDATION, WRITE, RENAME = ("step", "validation", "write", "rename")
     ],
     ids=str,
 )
-def test_a_killed_run_ends_as_the_whole_one(
-    name: str, kills: list[tuple[str, int]], whole: Whole, tmp_path: Path
-) -> None:
+def test_a_killed_run_ends_as_the_whole(name: str, kills: list[tuple[str, int]], whole: Whole, tmp_path: Path) -> None:
     setup, expected = whole[name]
     for kill in kills:
         assert Run(setup, tmp_path / "run", KillPoint(*kill)).wait() == -signal.SIGKILL
@@ -86,9 +84,7 @@ def test_a_damaged_newest_file_is_named_and_the_one_before_taken(damage: str, wh
     assert f"going on from {last.with_name('previous.ckpt')}, step {before['global_step']}\n" in said
 
 
-def test_a_run_that_is_over_is_over_for_a_job_that_is_started_again(
-    whole: Whole,
-) -> None:
+def test_a_run_that_is_over_is_over_for_a_job_that_is_started_again(whole: Whole) -> None:
     setup, expected = whole["unet"]
     run_dir = setup.config.parent / "whole"
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
@@ -137,9 +133,7 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(how: str, whol
     assert result_of(tmp_path / "run") == expected
 
 
-def test_a_job_of_slurm_is_put_back_into_the_queue(
-    whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_of_slurm_goes_back_to_the_queue(whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     setup, expected = whole["unet"]
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.parent.mkdir()

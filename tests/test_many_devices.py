@@ -20,14 +20,7 @@ from detseg.tasks import kind_of
 from detseg.training.optim.freezing import NORMALIZATION
 from detseg.training.setup.build import build_data, build_task, open_data
 from tests.forked import run_together
-from tests.tiny import (
-    tiny_config,
-    write_colors,
-    write_config,
-    write_ellipses,
-    write_instance_config,
-    write_segmentation_config,
-)
+from tests.tiny import WRITERS, tiny_config, write_colors, write_ellipses
 from tests.training.stub import SILENT
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -36,7 +29,6 @@ PLAIN = (
     *("optimizer.name=sgd", "optimizer.lr=0.001", "trainer.ema_decay=0"),
     *("data.augmentation.mosaic=0.5", "data.augmentation.multi_scale=[0.8, 1.3]"),
 )
-GRID = ("model.head.name=grid",)
 ANCHOR = (
     *("model.head.name=anchor", "model.head.anchors_per_level=1"),
     "model.head.anchors=[[20, 20], [24, 30], [32, 26]]",
@@ -76,19 +68,10 @@ def first_steps(config_path: Path, folder: Path, world_size: int, overrides: tup
         if isinstance(module, NORMALIZATION):
             module.requires_grad_(False)
     recorder = _Recorder()
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=world_size,
-        strategy="ddp" if world_size > 1 else "auto",
-        max_epochs=100,
-        max_steps=NUM_STEPS,
-        limit_val_batches=0,
-        gradient_clip_val=10.0,
-        use_distributed_sampler=False,
-        callbacks=[recorder],
-        default_root_dir=folder,
-        **SILENT,
-    )
+    options: dict[str, Any] = {"max_steps": NUM_STEPS, "limit_val_batches": 0, "gradient_clip_val": 10.0, **SILENT}
+    strategy = "ddp" if world_size > 1 else "auto"
+    options |= {"devices": world_size, "strategy": strategy, "use_distributed_sampler": False}
+    trainer = L.Trainer(accelerator="cpu", max_epochs=100, callbacks=[recorder], default_root_dir=folder, **options)
     trainer.fit(task, build_data(config, train_set, val_set))
     weights = torch.cat([parameter.detach().flatten() for parameter in task.model.parameters()])
     return Steps(recorder.losses, weights.numpy())
@@ -118,45 +101,42 @@ def _without_most_objects(root: Path) -> Path:
     return root
 
 
+SPARSE, FEW = "data.root={sparse}", "data.root={few}"
+CASES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "yolo": ("yolo", ()),
+    "yolo, anchors": ("yolo", ANCHOR),
+    "yolo, grid": ("yolo", ("model.head.name=grid",)),
+    "yolo, few objects": ("yolo", (SPARSE,)),
+    "yolo, anchors, few objects": ("yolo", (*ANCHOR, SPARSE)),
+    "yolo, three images": ("yolo", (FEW,)),
+    "unet": ("unet", ALL_LOSSES),
+    "unet, few pixels": ("unet", (*ALL_LOSSES, SPARSE)),
+    "unet, three images": ("unet", (*ALL_LOSSES, FEW)),
+    "faster": ("faster_rcnn", ()),
+    "faster, few objects": ("faster_rcnn", (SPARSE,)),
+    "mask": ("mask_rcnn", ()),
+    "mask, few objects": ("mask_rcnn", ("data.root={few_ellipses}",)),
+}
+"""Model and settings. The data are dense, or six images of which two have objects, so that whole batches have none, the
+last global batch is short by two and is filled up, or three images, fewer than a global batch."""
+
+
 def _cases(folder: Path) -> dict[str, tuple[Path, tuple[str, ...]]]:
-    """Settings by name: of dense data; of six images of which two have objects, so that whole batches have none, the
-    last global batch is short by two and is filled up; and of three images, fewer than a global batch."""
     dense, sparse = write_colors(folder / "dense"), write_colors(folder / "sparse", {"train": 6, "val": 2})
     few = write_colors(folder / "few", {"train": 3, "val": 2})
     empty_all_but(sparse, ("train00", "train03"), "train")
-    ellipses = write_ellipses(folder / "ellipses", {"train": 8, "val": 2})
-    yolo = write_config(folder / "yolo.yaml", dense)
-    unet = write_segmentation_config(folder / "unet.yaml", dense)
-    mask = write_instance_config(folder / "mask.yaml", ellipses)
-    settings = yaml.safe_load(mask.read_text(encoding="utf-8"))
-    settings["model"] = {key: value for key, value in settings["model"].items() if key != "mask"} | {
-        "name": "faster_rcnn"
-    }
-    settings["data"] = yaml.safe_load(yolo.read_text(encoding="utf-8"))["data"]
-    faster = folder / "faster.yaml"
-    faster.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    at_sparse, at_few = f"data.root={sparse}", f"data.root={few}"
+    data = {"yolo": dense, "unet": dense, "mask_rcnn": write_ellipses(folder / "ellipses", {"train": 8, "val": 2})}
+    files = {name: WRITERS[name][0](folder / f"{name}.yaml", root) for name, root in data.items()}
+    yolo, faster = (yaml.safe_load(files[name].read_text(encoding="utf-8")) for name in ("yolo", "mask_rcnn"))
+    del faster["model"]["mask"]
+    files["faster_rcnn"] = folder / "faster.yaml"
+    settings = {**faster, "model": faster["model"] | {"name": "faster_rcnn"}, "data": yolo["data"]}
+    files["faster_rcnn"].write_text(yaml.safe_dump(settings), encoding="utf-8")
+    roots = {"sparse": sparse, "few": few, "few_ellipses": _without_most_objects(folder / "few_ellipses")}
+    roots = {f"data.root={{{name}}}": f"data.root={root}" for name, root in roots.items()}
     return {
-        "yolo": (yolo, ()),
-        "yolo, anchors": (yolo, ANCHOR),
-        "yolo, grid": (yolo, GRID),
-        "yolo, few objects": (yolo, (at_sparse,)),
-        "yolo, anchors, few objects": (yolo, (*ANCHOR, at_sparse)),
-        "yolo, three images": (yolo, (at_few,)),
-        "unet": (unet, ALL_LOSSES),
-        "unet, few pixels": (unet, (*ALL_LOSSES, at_sparse)),
-        "unet, three images": (unet, (*ALL_LOSSES, at_few)),
-        "faster": (faster, ()),
-        "faster, few objects": (faster, (at_sparse,)),
-        "mask": (mask, ()),
-        "mask, few objects": (mask, (f"data.root={_without_most_objects(folder / 'few_ellipses')}",)),
+        name: (files[model], tuple(roots.get(o, o) for o in overrides)) for name, (model, overrides) in CASES.items()
     }
-
-
-NAMES = (
-    *("yolo", "yolo, anchors", "yolo, grid", "yolo, few objects", "yolo, anchors, few objects", "yolo, three images"),
-    *("unet", "unet, few pixels", "unet, three images", "faster", "faster, few objects", "mask", "mask, few objects"),
-)
 
 
 @pytest.fixture(scope="module")
@@ -164,15 +144,12 @@ def steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Steps], l
     """The first steps of every case in one process, and in each of two."""
     folder = tmp_path_factory.mktemp("steps")
     cases = _cases(folder)
-    assert tuple(cases) == NAMES
     (alone,) = run_together(all_first_steps, 1, cases, folder, 1)
     return alone, run_together(all_first_steps, 2, cases, folder, 2)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_two_processes_have_the_losses_of_one(
-    name: str, steps: tuple[dict[str, Steps], list[dict[str, Steps]]]
-) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_two_have_the_losses_of_one(name: str, steps: tuple[dict[str, Steps], list[dict[str, Steps]]]) -> None:
     alone, both = steps[0][name], [each[name] for each in steps[1]]
     assert len(alone.losses) == len(both[0].losses) == NUM_STEPS
     for number, (one, first, second) in enumerate(zip(alone.losses, both[0].losses, both[1].losses, strict=True)):

@@ -55,9 +55,7 @@ def shapes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("call", [lambda run: run(), in_thread], ids=["main thread", "other thread"])
-def test_the_page_runs_as_it_stands(
-    call: Callable[[Callable[[], object]], None], shapes: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_page(call: Callable[[Callable[[], object]], None], shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     environment = dict(os.environ)
     Path("page.py").write_text(script_of("python_api.md"), encoding="utf-8")
@@ -285,13 +283,11 @@ def test_an_editable_install_is_found_beside_a_clone(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", build, str(site)], cwd=clone, check=True, capture_output=True)
     (wheel,) = site.glob("*.whl")
     shutil.unpack_archive(wheel, site, "zip")
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     code = f"import site; site.addsitedir({str(site)!r}); import detseg, detseg.data; print(detseg.data.__file__)"
     for folder in (tmp_path, clone):
         # -S: without the environment of the tests, in which detseg is installed, too.
-        done = subprocess.run(
-            [sys.executable, "-S", "-c", code], cwd=folder, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run([sys.executable, "-S", "-c", code], cwd=folder, env=clean, capture_output=True, text=True)
         assert done.stdout.strip() == str(clone / "detseg" / "data" / "__init__.py"), done.stderr
 
 

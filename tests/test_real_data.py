@@ -41,14 +41,9 @@ def test_blood_cells_beat_the_peer(tmp_path: Path) -> None:
 def test_twenty_five_coco_images_are_learned_by_heart(tmp_path: Path) -> None:
     """Crowd regions, many classes, tiny objects: whatever is lost on the way would show as objects never found."""
     overrides = (
-        "data.train_images=images",
-        "data.train_annotations=annotations/instances_train.json",
-        "data.batch_size=5",
-        "data.augmentation.min_box_size=1",
-        "model.head.strides=[4, 8, 16, 32]",
-        "trainer.overfit_batches=5",
-        "trainer.max_epochs=150",
-        "trainer.validate_every=50",
+        *("data.train_images=images", "data.train_annotations=annotations/instances_train.json", "data.batch_size=5"),
+        *("data.augmentation.min_box_size=1", "model.head.strides=[4, 8, 16, 32]", "trainer.overfit_batches=5"),
+        *("trainer.max_epochs=150", "trainer.validate_every=50"),
     )
     numbers = numbers_of("yolo_coco", tmp_path / "coco", shared_data("coco_mini"), None, *overrides)["coco"]
     assert numbers["AP50"] >= 0.9

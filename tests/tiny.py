@@ -7,12 +7,14 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
 from PIL import Image
 
+from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.formats.coco_writer import CocoWriter
@@ -145,6 +147,14 @@ def write_instance_config(path: Path, data_root: Path) -> Path:
     return path
 
 
+WRITERS: dict[str, tuple[Callable[[Path, Path], Path], Callable[..., Path]]] = {
+    "yolo": (write_config, write_colors),
+    "unet": (write_segmentation_config, write_colors),
+    "mask_rcnn": (write_instance_config, write_ellipses),
+}
+"""Model → what writes its settings and its data."""
+
+
 @dataclass(frozen=True)
 class TinyRun:
     """A finished training.
@@ -165,9 +175,20 @@ class TinyRun:
         return self.run_dir / "checkpoints" / "best.ckpt"
 
     def rows(self) -> list[dict[str, str]]:
-        """The rows of its ``metrics.csv``."""
-        with (self.run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
+        return rows_of(self.run_dir)
+
+    def evaluate(self, *overrides: str, split: Any = "val", coco_dir: Path | None = None) -> Any:
+        """What evaluation finds for its best epoch."""
+        from detseg.evaluation import evaluate_checkpoint, evaluation_config
+
+        config = evaluation_config(read_model_checkpoint(self.best).config, str(self.best), overrides)
+        return evaluate_checkpoint(self.best, split, config, "cpu", coco_dir)
+
+
+def rows_of(run_dir: Path) -> list[dict[str, str]]:
+    """The rows of a run's ``metrics.csv``."""
+    with (run_dir / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def train_tiny_run(

@@ -21,7 +21,7 @@ from detseg.cli.tool import run_tool
 from detseg.config.load import load_config
 from detseg.tasks import kind_of
 from tests.cli.mistakes import said
-from tests.tiny import TinyRun, write_config, write_instance_config, write_segmentation_config
+from tests.tiny import WRITERS, TinyRun, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -53,10 +53,8 @@ def names(report: dict[str, Any]) -> dict[str, set[str]]:
     return {stage: {m["name"] for m in report["measurements"] if m["stage"] == stage} for stage in stages}
 
 
-@pytest.mark.parametrize("write", [write_config, write_instance_config, write_segmentation_config])
-def test_every_stage_on_synthetic_images(
-    write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("write", [write for write, _ in WRITERS.values()])
+def test_synthetic(write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write(tmp_path / "tiny.yaml", tmp_path / "nowhere")
     report, printed = run(capsys, tmp_path, str(config), "--synthetic", "--workers", "0", "seed=3")
     assert names(report) == EXPECTED

@@ -11,13 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.checkpoint import (
-    ENTRY,
-    model_entry,
-    read_model_checkpoint,
-    read_raw_checkpoint,
-    save_atomically,
-)
+from detseg.checkpoint import ENTRY, model_entry, read_model_checkpoint, read_raw_checkpoint, save_atomically
 from detseg.errors import CheckpointError
 from detseg.structures import ClassTable
 from tests.bits import digest_of

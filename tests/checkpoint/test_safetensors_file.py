@@ -61,9 +61,7 @@ def test_what_was_written_is_read(file: Path) -> None:
     assert os.listdir(file.parent) == [file.name]
 
 
-def test_weights_and_metrics_are_those_of_the_checkpoint(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_weights_and_metrics_stay(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "tiny.safetensors"
     assert said(export_weights, [str(tiny_run.best), str(out)], capsys) == (0, "")
     expected, found = read_model_checkpoint(tiny_run.best), read_model_checkpoint(out)
@@ -76,9 +74,7 @@ def test_weights_and_metrics_are_those_of_the_checkpoint(
     assert (tmp_path / "evaluation_val_tiny.json").is_file()
 
 
-def test_the_tool_replaces_nothing_unasked(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_tool_replaces_nothing(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mine.safetensors"
     out.write_text("mine")
     code, message = said(export_weights, [str(tiny_run.best), str(out)], capsys)

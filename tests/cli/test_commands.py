@@ -74,9 +74,7 @@ def test_mistakes_are_one_line(argv: list[str], line: str, capsys: pytest.Captur
     assert err.count("\n") == 1
 
 
-def test_examples_are_found_by_name_and_stay_within_the_repository(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_examples_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = sorted((ROOT / "configs").glob("*.yaml"))
     assert len(examples) > 15
     monkeypatch.chdir(tmp_path)
@@ -90,9 +88,7 @@ LAYOUTS |= dict.fromkeys(("fcn", "unet"), (*BOXES, "mask_folder"))
 
 
 @pytest.mark.parametrize(("model", "data"), [(model, data) for model, layouts in LAYOUTS.items() for data in layouts])
-def test_a_new_file_is_a_configuration(
-    model: str, data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_a_new_file_is_settings(model: str, data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(out_of(capsys, "config", "new", "--model", model, "--data", data), encoding="utf-8")
     config = load_config(file)

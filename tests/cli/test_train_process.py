@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,27 +37,17 @@ def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]
     """Start a training in a process group of its own, as a shell does."""
     command = [sys.executable, "tools/train.py", str(config), f"run_dir={run_dir}", "trainer.validate_every=1"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
-    pipe = subprocess.PIPE
+    options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     # Processes in the background ignore Ctrl-C, and so do their children: the tests may run there.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(
-            [*command, *overrides],
-            cwd=ROOT,
-            env=environment,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            start_new_session=True,
-        )
+        return subprocess.Popen([*command, *overrides], cwd=ROOT, env=environment, start_new_session=True, **options)
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_saves_and_says_so_in_one_line(
-    sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path
-) -> None:
+def test_a_signal_to_the_group_saves_and_is_one_line(sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path) -> None:
     process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
     try:
         assert process.stdout is not None

@@ -114,9 +114,7 @@ def test_debug_shows_where_it_happened(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(("on_nan", "last"), [("stop", 2), ("skip", 3)])
-def test_a_training_that_diverges_is_one_line_that_says_why(
-    on_nan: str, last: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_divergence_is_one_line(on_nan: str, last: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_dir = tmp_path / "new"
     argv = [CONFIG, "trainer.max_epochs=1", f"run_dir={run_dir}", "optimizer.lr=1e30"]
     code, line = said(train, [*argv, f"trainer.on_nan={on_nan}", "trainer.max_nan_steps=1"], capsys)

@@ -55,9 +55,7 @@ class DetectorContract:
         raise NotImplementedError  # the tester of each implementation builds its own
 
     @WITH_TARGETS
-    def test_losses_are_finite_scalars_that_reach_every_parameter(
-        self, detector: Any, targets: list[BoxTargets]
-    ) -> None:
+    def test_losses_are_finite_and_reach_every_parameter(self, detector: Any, targets: list[BoxTargets]) -> None:
         detector.train()
         terms = detector.losses(random_images(), targets)
         names = set(detector.eval().losses(random_images(), TARGETS["objects"]))

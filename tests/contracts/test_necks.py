@@ -33,25 +33,23 @@ class NeckContract:
         raise NotImplementedError  # the tester of each implementation builds its own
 
     @pytest.mark.parametrize("hw", [(64, 96), (96, 32), (40, 56)])
-    def test_keeps_order_and_sizes(
-        self, channels: tuple[int, ...], strides: tuple[int, ...], hw: tuple[int, int]
-    ) -> None:
+    def test_order_and_sizes(self, channels: tuple[int, ...], strides: tuple[int, ...], hw: tuple[int, int]) -> None:
         neck = self.build(channels, strides).eval()
         assert neck.strides == strides
-        came_in = features(channels, strides, hw)
-        before = [x.clone() for x in came_in]
-        went_out = neck(came_in)
+        given = features(channels, strides, hw)
+        before = [x.clone() for x in given]
+        went_out = neck(given)
         assert [x.shape[1] for x in went_out] == list(neck.channels)
-        assert [x.shape[2:] for x in went_out] == [x.shape[2:] for x in came_in]
-        assert all(torch.equal(x, y) for x, y in zip(came_in, before, strict=True))
+        assert [x.shape[2:] for x in went_out] == [x.shape[2:] for x in given]
+        assert all(torch.equal(x, y) for x, y in zip(given, before, strict=True))
 
     @torch.no_grad()
     def test_folded_it_gives_the_same_maps(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         neck = self.build(channels, strides).train()
         for _ in range(4):
             neck(features(channels, strides))  # statistics of its own maps
-        came_in = features(channels, strides)
-        for x, y in zip(fuse(neck, "cpu")(came_in), neck.eval()(came_in), strict=True):
+        given = features(channels, strides)
+        for x, y in zip(fuse(neck, "cpu")(given), neck.eval()(given), strict=True):
             if any(True for _ in neck.parameters()):
                 assert_close_but_for_rounding(x, y, neck)
 
@@ -64,11 +62,9 @@ class NeckContract:
 
     def test_maps_inform_each_other(self, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         neck = self.build(channels, strides).eval()
-        came_in = [x.requires_grad_() for x in features(channels, strides)]
-        for i, x in enumerate(neck(came_in)):
-            gradients = torch.autograd.grad(
-                (x * torch.rand_like(x)).sum(), came_in, retain_graph=True, allow_unused=True
-            )
+        given = [x.requires_grad_() for x in features(channels, strides)]
+        for i, x in enumerate(neck(given)):
+            gradients = torch.autograd.grad((x * torch.rand_like(x)).sum(), given, retain_graph=True, allow_unused=True)
             for j, gradient in enumerate(gradients):
                 informed = gradient is not None and bool(gradient.abs().sum() > 0)
                 assert informed == (self.mixes_downwards or j >= i), f"map {i} from map {j}"

@@ -88,7 +88,13 @@ def test_shapes_are_the_scenes_that_were_drawn(tmp_path: Path) -> None:
         scene = render_scene(5, split, 1, 64, 6)
         expected = (scene.masks * (scene.labels + 1)[:, None, None]).sum(axis=0)  # no two masks overlap
         np.testing.assert_array_equal(semantic.semantic(1), expected)
-        assert instances[1].labels.tolist() == scene.labels.tolist()
+        truth = instances.annotations(1)
+        assert truth.masks is not None
+        np.testing.assert_array_equal(truth.masks.dense(), scene.masks)
+        in_voc = open_split(config, split).annotations(1)
+        assert (in_voc.boxes.tolist(), in_voc.truncated.tolist()) == (scene.boxes.tolist(), scene.truncated.tolist())
+        assert (truth.boxes.tolist(), truth.labels.tolist()) == (scene.boxes.tolist(), scene.labels.tolist())
+        assert np.abs(instances[1].image.astype(float) - scene.image).mean() < 4  # JPEG of noise
     assert open_semantic_split(config, "val", semantic.classes).classes is semantic.classes
     assert_the_model_decides_whether_masks_are_read(config)
     with pytest.raises(ClassTableError, match=r"ring, star, triangle, in this order; got background, star"):

@@ -136,9 +136,7 @@ def test_an_error_says_where_the_data_should_be(tmp_path: Path, site: Site) -> N
     ],
     ids=["broken connection", "same size", "too long"],
 )
-def test_wrong_downloads_leave_nothing(
-    given: bytes, breaks_after: int | None, message: str, tmp_path: Path, site: Site
-) -> None:
+def test_wrong_downloads(given: bytes, breaks_after: int | None, message: str, tmp_path: Path, site: Site) -> None:
     site.files["/a.tar"], site.breaks_after = given, breaks_after
     with pytest.raises(DataError, match=message):
         fetch(remote(site), tmp_path / "a.tar", HTTP)

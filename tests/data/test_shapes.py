@@ -1,4 +1,4 @@
-"""The shapes set: scenes whose truth fits the pixels; both layouts on disk hold them; other folders are left alone."""
+"""The shapes set: scenes whose truth fits the pixels; other folders are left alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.data.formats.coco import read_coco
-from detseg.data.formats.voc import read_voc
 from detseg.data.shapes import FORMAT, MIN_SIDE, SHAPE_CLASSES, Scene, Split, render_scene, shape_coverage, write_shapes
 from detseg.errors import DataError
 
@@ -78,45 +76,10 @@ def test_area_of_a_shape_is_that_of_geometry(name: str, fraction: float) -> None
 
 SMALL = {"num_train": 3, "num_val": 2, "size": 64, "max_objects": 4, "seed": 5}
 MANIFEST = {"format": FORMAT, **SMALL, "classes": SHAPE_CLASSES}
-SPLITS: list[Split] = ["train", "val"]
-NUM = 45  # enough for an image without objects, and for every class in both splits
-
-
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("data") / "deep" / "shapes"
-    assert write_shapes(root, num_train=NUM, num_val=NUM, size=64, max_objects=2, seed=1)
-    return root
 
 
 def files(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
-
-
-@pytest.mark.parametrize("split", SPLITS)
-def test_readers_give_the_scenes_back_from_both_layouts(shapes: Path, split: Split) -> None:
-    voc = read_voc(shapes / "voc", split)
-    coco = read_coco(shapes / "coco" / split, shapes / "coco/annotations" / f"instances_{split}.json", masks=True)
-    nums = set()
-    for dataset in (voc, coco):
-        assert dataset.classes.names == SHAPE_CLASSES
-        assert len(dataset) == NUM
-        for index in range(NUM):
-            scene = render_scene(1, split, index, size=64, max_objects=2)
-            sample, truth = dataset[index], dataset.annotations(index)
-            assert truth.boxes.tolist() == sample.boxes.tolist() == scene.boxes.tolist()
-            assert truth.labels.tolist() == scene.labels.tolist()
-            assert not truth.ignore.any()
-            assert np.abs(sample.image.astype(float) - scene.image).mean() < 4  # JPEG of noise
-            assert dataset.path(index).name == f"{split}_{index:06d}.jpg"
-            if truth.masks is None:
-                assert dataset is voc
-                assert (truth.truncated == scene.truncated).all()
-            else:
-                assert (truth.masks.dense() == scene.masks).all()
-                assert truth.area.tolist() == scene.masks.sum(axis=(1, 2)).tolist()
-            nums.add(len(scene.labels))
-    assert nums == {0, 1, 2}
 
 
 def test_the_same_parameters_give_the_same_files(tmp_path: Path) -> None:

@@ -211,9 +211,7 @@ def write_checkpoint(path: Path, model: dict[str, Any], weights: dict[str, Tenso
 
 class TestLoading:
     @pytest.mark.parametrize("name", LOADED)
-    def test_the_same_predictions_without_the_network(
-        self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_same_without_the_network(self, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Published weights are not fetched again for a model whose own follow."""
         create_model = timm.create_model
 

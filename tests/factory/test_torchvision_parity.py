@@ -52,15 +52,9 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if key[1] == "resnet50_fpn":
         state = with_old_names(state)  # these two were published before the names changed
     with published_file(tmp_path_factory.mktemp("hub"), key, state), pytest.MonkeyPatch.context() as patch:
-        theirs = as_published(
-            key,
-            rpn_post_nms_top_n_train=100,
-            rpn_post_nms_top_n_test=60,
-            rpn_batch_size_per_image=64,
-            box_batch_size_per_image=32,
-            box_score_thresh=0.02,
-            box_detections_per_img=30,
-        )
+        limits = {"rpn_post_nms_top_n_train": 100, "rpn_post_nms_top_n_test": 60, "rpn_batch_size_per_image": 64}
+        limits |= {"box_batch_size_per_image": 32, "box_detections_per_img": 30}
+        theirs = as_published(key, box_score_thresh=0.02, **limits)
         patch.setattr("detseg.factory.rcnn.coco_outputs", lambda weights, classes: tuple(range(1, 91)))
         changes = {
             "rpn": {"post_nms_top_n_train": 100, "post_nms_top_n": 60, "batch_size_per_image": 64},

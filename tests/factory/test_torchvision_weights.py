@@ -157,9 +157,7 @@ class TestTensors:
             ({}, "cls_score", r"cls_score\.weight, roi_heads\.box_predictor\.cls_score\.bias \(2 in all\)"),
         ],
     )
-    def test_a_file_that_does_not_fit_is_one_line(
-        self, tmp_path: Path, added: Any, left_out: str, message: Any
-    ) -> None:
+    def test_a_file_that_does_not_fit(self, tmp_path: Path, added: Any, left_out: str, message: Any) -> None:
         state = {name: value for name, value in random_state(LIGHT).items() if left_out not in name} | added
         with pytest.raises(DetsegError, match=rf"^model\.weights: .*{FILE} does not fit the model: .*{message}.*$"):
             load_from(tmp_path, LIGHT, state, THREE)
@@ -206,9 +204,7 @@ class TestFiles:
             (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
         ],
     )
-    def test_without_a_network_it_says_where_to_put_the_file(
-        self, hub: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
-    ) -> None:
+    def test_without_a_network(self, hub: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str) -> None:
         monkeypatch.setattr("torch.hub.download_url_to_file", refuse(error))
         assert self.error() == (
             f"model.weights: {FILE} could not be downloaded from https://download.pytorch.org/models/{FILE} "

@@ -22,9 +22,7 @@ def boxes_inside(hw: tuple[int, int], num: int, rng: np.random.Generator, cells:
     """(N, 4) float32 xyxy with an area inside an image, in parts of a pixel; some equal, some on borders of cells."""
     high = np.array([hw[1], hw[0]]) * cells
     low = rng.integers(0, high, (num, 2))
-    fraction = 10.0 ** (
-        rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2))
-    )  # many are thin, many are large
+    fraction = 10.0 ** (rng.uniform(-1, 0, (num, 2)) * rng.choice([0.5, 4.0], (num, 2)))  # many are thin, many large
     reach = np.maximum(((high - low) * fraction).astype(np.int64), 1)
     boxes = np.concatenate([low, low + reach], axis=1) / cells
     if num > 1:

@@ -86,9 +86,7 @@ GRIDS = [(6, 10), (3, 5)]
 
 @settings(max_examples=60)
 @given(st.lists(box_targets(HW, most=30), min_size=1, max_size=3), seeds)
-def test_every_object_gets_an_anchor_of_its_own_or_all_of_its_cells_are_taken(
-    targets: list[BoxTargets], seed: int
-) -> None:
+def test_every_object_gets_an_anchor_or_all_of_its_cells_are_taken(targets: list[BoxTargets], seed: int) -> None:
     num_priors = 2 * (60 + 15)
     predicted = torch.from_numpy(boxes_inside(HW, len(targets) * num_priors, np.random.default_rng(seed)))
     predicted = predicted.view(len(targets), num_priors, 4)
@@ -211,9 +209,7 @@ def inside(box: Row, other: Row) -> float:
 
 
 @given(box_targets(HW, most=60), seeds, st.integers(1, 50), st.floats(0, 1), st.booleans())
-def test_samples_are_few_and_different(
-    target: BoxTargets, seed: int, num: int, fraction: float, training: bool
-) -> None:
+def test_samples_few_and_different(target: BoxTargets, seed: int, num: int, fraction: float, training: bool) -> None:
     regions = torch.from_numpy(boxes_inside(HW, 80, np.random.default_rng(seed)))
     assignment = RegionAssigner(0.5, 0.4, True).assign(regions, target)
     drawn = RegionSampler(num, fraction).train(training)(assignment).tolist()

@@ -276,9 +276,7 @@ def test_wrong_options(option: str, expected: str) -> None:
 
 
 DETECTIONS, OBJECTS = found_masks([(LEFT, 0.9, CAT)]), true_masks([(LEFT, CAT), (LOW, DOG)])
-OF_ANOTHER_TABLE = Detections(
-    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ClassTable(("owl",))
-)
+OTHERS = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64), ClassTable(("owl",)))
 ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
 
 
@@ -291,7 +289,7 @@ ONE_MASK = InstanceMasks.from_dense(rectangles([LEFT], (100, 80)))
         (found([(LEFT, 0.5, CAT), ((0, 0, math.inf, 4), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 8 numbers"),
         (found([((-math.inf, 0, 9, 9), 0.5, CAT)]), truth([]), "boxes of detections: 1 of 4 numbers are NaN or inf"),
         (found([]), truth([((0, 0, 9, math.nan), CAT)]), "boxes of the ground truth: 1 of 4 numbers are NaN or inf"),
-        (OF_ANOTHER_TABLE, truth([]), r"the detections' classes \['owl'\] are not the"),
+        (OTHERS, truth([]), r"the detections' classes \['owl'\] are not the"),
         (replace(DETECTIONS, masks=None), OBJECTS, "detections: expected 1 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=None), "ground truth: expected 2 masks .* got none"),
         (DETECTIONS, replace(OBJECTS, masks=ONE_MASK), "ground truth: expected 2 masks .* got 1"),

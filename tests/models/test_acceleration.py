@@ -42,9 +42,7 @@ def images() -> Tensor:
 @pytest.mark.parametrize("activation", [nn.SiLU, nn.ReLU])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_a_folded_block_differs_by_rounding_and_its_original_stays(
-    stride: int, activation: type[nn.SiLU] | type[nn.ReLU], dtype: torch.dtype, context: Any
-) -> None:
+def test_folded_block(stride: int, activation: type[nn.SiLU] | type[nn.ReLU], dtype: torch.dtype, context: Any) -> None:
     torch.manual_seed(0)
     block = ConvNormAct(5, 8, 3, stride, activation)
     trained(block[1])

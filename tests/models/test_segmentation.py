@@ -87,10 +87,8 @@ def test_auxiliary_head_enters_the_loss_alone() -> None:
 
 
 def features(channels: tuple[int, ...], strides: tuple[int, ...], hw: tuple[int, int] = (64, 96)) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(2, c, hw[0] // s, hw[1] // s, generator=generator) for c, s in zip(channels, strides, strict=True)
-    ]
+    rng = torch.Generator().manual_seed(0)
+    return [torch.randn(2, c, hw[0] // s, hw[1] // s, generator=rng) for c, s in zip(channels, strides, strict=True)]
 
 
 def out_channels(decoder: UNetDecoder) -> tuple[int, ...]:
@@ -102,9 +100,7 @@ def out_channels(decoder: UNetDecoder) -> tuple[int, ...]:
     ("strides", "output_stride"),
     [((1, 2, 4), 1), ((1, 2, 4), 2), ((4, 8, 16, 32), 1), ((2, 4, 8, 16, 32), 4), ((8,), 2), ((16, 32), 4)],
 )
-def test_output_has_its_stride(
-    strides: tuple[int, ...], output_stride: int, upsampling: Literal["transposed", "resize"]
-) -> None:
+def test_stride(strides: tuple[int, ...], output_stride: int, upsampling: Literal["transposed", "resize"]) -> None:
     channels = tuple(8 * (i + 1) for i in range(len(strides)))
     decoder = UNetDecoder(channels, strides, 3, output_stride=output_stride, upsampling=upsampling)
     assert decoder.stride == output_stride
@@ -250,13 +246,8 @@ class TestCrossEntropy:
     def test_is_that_of_pytorch(self, weights: list[float] | None, smoothing: float) -> None:
         logits, semantic = random_case()
         ours = SegmentationLoss(4, label_smoothing=smoothing, class_weights=weights)(logits, semantic)
-        theirs = F.cross_entropy(
-            logits,
-            semantic.long(),
-            weight=None if weights is None else torch.tensor(weights),
-            ignore_index=IGNORE_LABEL,
-            label_smoothing=smoothing,
-        )
+        options: dict[str, Any] = {"ignore_index": IGNORE_LABEL, "label_smoothing": smoothing}
+        theirs = F.cross_entropy(logits, semantic.long(), None if weights is None else torch.tensor(weights), **options)
         torch.testing.assert_close(ours["cross_entropy"], theirs)
 
 
@@ -324,9 +315,7 @@ class TestOverlap:
 
 def test_ignored_pixels_neither_count_nor_get_a_gradient() -> None:
     logits, semantic = random_case()
-    criterion = SegmentationLoss(
-        4, label_smoothing=0.1, class_weights=[1.0, 2, 3, 4], excluded_classes=[1], **ALL_TERMS
-    )
+    criterion = SegmentationLoss(4, label_smoothing=0.1, class_weights=[1, 2, 3, 4], excluded_classes=[1], **ALL_TERMS)
     ignored = (semantic == IGNORE_LABEL)[:, None].expand_as(logits)
     other = torch.where(ignored, -logits, logits).requires_grad_()
     terms = criterion(other, semantic)

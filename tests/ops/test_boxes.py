@@ -12,12 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from detseg.ops.boxes import (
-    matched_ciou,
-    matched_giou,
-    matched_iou,
-    pairwise_iou,
-)
+from detseg.ops.boxes import matched_ciou, matched_giou, matched_iou, pairwise_iou
 from tests.fuzz.strategies import boxes_anywhere, seeds
 
 PAIRS = [

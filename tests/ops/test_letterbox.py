@@ -63,9 +63,7 @@ def test_boxes_by_hand() -> None:
 
 
 @given(st.tuples(*[st.integers(1, 100_000)] * 2), st.tuples(*[st.integers(32, 2048)] * 2), seeds)
-def test_any_letterbox_is_centred_and_its_boxes_come_back(
-    hw: tuple[int, int], input_hw: tuple[int, int], seed: int
-) -> None:
+def test_any_is_centred_and_its_boxes_come_back(hw: tuple[int, int], input_hw: tuple[int, int], seed: int) -> None:
     letterbox = Letterbox.fit(hw, input_hw)
     (height, width), top, left = letterbox.resized_hw, letterbox.top, letterbox.left
     spare = input_hw[0] - height, input_hw[1] - width

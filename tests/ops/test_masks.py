@@ -61,9 +61,7 @@ class TestRunLengths:
     @given(MASKS, st.integers(0, 5), st.integers(0, 5), st.integers(0, 5), st.integers(0, 5))
     @example(FULL, 0, 0, 0, 0)  # runs reach from column to column
     @example(FULL, 2, 0, 0, 3)
-    def test_a_part_is_the_mask_that_is_empty_around_it(
-        self, part: Mask, top: int, left: int, below: int, right: int
-    ) -> None:
+    def test_a_part_is_the_mask_empty_around_it(self, part: Mask, top: int, left: int, below: int, right: int) -> None:
         hw = (top + part.shape[0] + below, left + part.shape[1] + right)
         whole = in_image(part, (top, left), hw)
         assert encode_part(part, (top, left), hw) == encode_mask(whole)

@@ -172,9 +172,7 @@ def test_the_threshold_leaves_the_rest_as_it_is(tiny_run: TinyRun, picture: Path
         list(load_predictor(tiny_run.best, device="cpu").stream([picture], batch_size=0))
 
 
-def test_a_compiled_predictor_differs_by_rounding(
-    tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compiled(tiny_run: TinyRun, picture: Path, expected: Detections, monkeypatch: pytest.MonkeyPatch) -> None:
     options_of_graphs = []
 
     def noting(graph: torch.fx.GraphModule, _: list[torch.Tensor], **options: Any) -> Callable[..., Any]:

@@ -67,9 +67,7 @@ def written(out: Path) -> list[str]:
     return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
 
 
-def test_names_are_kept_and_coco_holds_boxes_and_masks(
-    predictor: Predictor, images: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_names_are_kept_and_coco_has_all(predictor: Predictor, images: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out" / "here"
     predict_files(predictor, [images], out)
     assert written(out) == sorted([*SIZES, "detections.json", "detections_masks.json", "images.json"])
@@ -238,9 +236,7 @@ def test_annotations_that_exist_are_not_overwritten(
 
 
 @pytest.mark.parametrize(("name", "file"), [("voc", "annotations/a.xml"), ("yolo", "labels/a.txt")])
-def test_two_images_are_not_written_to_one_file(
-    predictor: Predictor, images: Path, tmp_path: Path, name: str, file: str
-) -> None:
+def test_two_images_have_two_files(predictor: Predictor, images: Path, tmp_path: Path, name: str, file: str) -> None:
     shutil.copy(images / "a.png", images / "a.bmp")
     with pytest.raises(DataError, match=f"{file}: two images would be written here") as caught:
         predict_files(predictor, [images], tmp_path / "out", formats=[name], overwrite=True)
@@ -280,9 +276,7 @@ def test_outputs_never_overwrite(predictor: Predictor, images: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
-def test_an_image_is_not_overwritten_through_a_link(
-    predictor: Predictor, images: Path, tmp_path: Path, link: Callable[..., Any]
-) -> None:
+def test_links_to_images_are_safe(predictor: Predictor, images: Path, tmp_path: Path, link: Callable[..., Any]) -> None:
     before = (images / "a.png").read_bytes()
     (tmp_path / "out").mkdir()
     link(images / "a.png", tmp_path / "out" / "a.png")
@@ -310,9 +304,7 @@ def test_drawings_of_an_earlier_run_are_not_taken_for_images(predictor: Predicto
 
 
 @pytest.mark.parametrize("name", ["a.picture", os.fsdecode(b"a.pn\xe9")])
-def test_a_format_that_cannot_be_written_is_refused_before_the_work(
-    predictor: Predictor, images: Path, tmp_path: Path, name: str
-) -> None:
+def test_a_wrong_format_is_refused_before_work(predictor: Predictor, images: Path, tmp_path: Path, name: str) -> None:
     shutil.copy(images / "a.png", images / name)
     with pytest.raises(DataError, match=": a drawn copy cannot be written in this format; convert it to PNG"):
         predict_files(predictor, [images / "a.png", images / name], tmp_path / "out")
@@ -339,9 +331,7 @@ def test_a_name_that_is_no_utf8_is_kept(predictor: Predictor, images: Path, tmp_
 
 
 @pytest.mark.parametrize("name", ["a\x01.png", "two\x1b[2J/a.png", NOT_UTF8])
-def test_voc_refuses_a_name_that_xml_cannot_hold_before_the_work(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture, name: str
-) -> None:
+def test_voc_refuses_unfit_names(checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture, name: str) -> None:
     (images / name).parent.mkdir(exist_ok=True)
     shutil.copy(images / "a.png", images / name)
     code, message = said(predict, command(checkpoint, images, "--out", tmp_path / "out", "--format=voc,yolo"), capsys)
@@ -351,9 +341,7 @@ def test_voc_refuses_a_name_that_xml_cannot_hold_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
-def test_all_that_cannot_be_read_is_listed_each_on_one_line_and_the_others_are_done(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_all_that_cannot_be_read_is_listed(checkpoint: Path, images: Path, tmp_path: Path, capsys: Capture) -> None:
     names = ["0\nerror: forged.png", *(f"{i}.png" for i in range(1, 6)), f"9{NOT_UTF8}"]
     for name in names:
         (images / name).write_text("not an image")

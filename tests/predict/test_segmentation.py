@@ -62,9 +62,7 @@ def test_a_map_is_letterboxed_and_brought_back_as_opencv_would(predictor: Segmen
 
 
 @pytest.mark.parametrize("tile", [None, (32, 32)])
-def test_every_form_of_an_image_gives_the_same(
-    predictor: SegmentationPredictor, tmp_path: Path, tile: tuple[int, int] | None
-) -> None:
+def test_all_forms_of_an_image(predictor: SegmentationPredictor, tmp_path: Path, tile: tuple[int, int] | None) -> None:
     pixels = noise(50, 70)
     Image.fromarray(pixels).save(tmp_path / "a.png")
     expected = predictor(pixels, tile=tile).labels
@@ -114,9 +112,7 @@ def test_what_cannot_be_asked_for_is_refused(predictor: SegmentationPredictor) -
 
 @pytest.mark.parametrize("tile", [None, (32, 32)])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_a_model_that_has_diverged_labels_nothing(
-    predictor: SegmentationPredictor, value: float, tile: tuple[int, int] | None
-) -> None:
+def test_diverged_labels_nothing(predictor: SegmentationPredictor, value: float, tile: tuple[int, int] | None) -> None:
     with torch.no_grad():
         dict(predictor.model.named_parameters())["score.bias"][1] = value
     with pytest.raises(DetsegError, match=r"^the model's logits are NaN or infinite, so there are no labels; take"):

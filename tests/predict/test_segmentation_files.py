@@ -113,9 +113,7 @@ def test_a_format_is_for_detectors(checkpoint: Path, images: Path, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_the_tool_takes_tiles(
-    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tool_takes_tiles(checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def said(*options: str) -> tuple[int, str]:
         argv = [str(checkpoint), str(images), "--out", str(tmp_path / "out"), "--device", "cpu", *options]
         return run_tool(predict, argv), capsys.readouterr().err

@@ -100,7 +100,7 @@ def tiled_and_whole(
     ],
 )
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_tiles_that_share_more_than_the_network_sees_leave_no_trace(
+def test_wide_overlaps_leave_no_trace(
     hw: tuple[int, int], tile: tuple[int, int], overlap: int, batch_size: int
 ) -> None:
     tiled, whole = tiled_and_whole(noise(*hw), tile, overlap, batch_size)

@@ -38,9 +38,7 @@ def test_the_bombs_are_live(target: Path) -> None:
 
 
 @pytest.mark.parametrize("name", hostile.CODE)
-def test_no_tool_runs_code_of_a_checkpoint(
-    name: str, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_tool_runs_its_code(name: str, target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bomb = tmp_path / "bomb.ckpt"
     bomb.write_bytes(hostile.CODE[name](target))
     picture = tmp_path / "a.png"
@@ -77,9 +75,7 @@ def test_no_run_is_resumed_from_code(target: Path, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize("name", hostile.CODE)
-def test_published_weights_with_the_right_name_run_no_code(
-    name: str, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_right_weights_run_no_code(name: str, target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.hub.get_dir()
     torch.hub.set_dir(str(tmp_path))
     try:
@@ -106,9 +102,7 @@ def test_published_weights_with_the_right_name_run_no_code(
     ],
     ids=["compressed", "overlapping"],
 )
-def test_archives_that_grow_are_refused_before_torch_reads_them(
-    content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_growing_archives_refused(content: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "grows.ckpt"
     path.write_bytes(content)
     monkeypatch.setattr(torch, "load", None)  # who calls it dies of a TypeError

@@ -31,6 +31,9 @@ SILENT: dict[str, Any] = {
 """Options of a Trainer that prints and writes nothing."""
 
 
+Validated = tuple[LossTerms, list[DetectorOutput]]
+
+
 class OneWeight(nn.Module):
     """Its loss is weight × mean of the images: the gradient is that mean.  Finds one box over the whole image."""
 
@@ -50,9 +53,7 @@ class OneWeight(nn.Module):
         box, label = torch.tensor([[0.0, 0.0, side, side]]), torch.zeros(1, dtype=torch.int64)
         return [DetectorOutput(box, torch.tensor([0.5]), label) for _ in images]
 
-    def losses_and_predictions(
-        self, images: Tensor, targets: list[BoxTargets]
-    ) -> tuple[LossTerms, list[DetectorOutput]]:
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> Validated:
         return self.losses(images, targets), self.predict(images)
 
 

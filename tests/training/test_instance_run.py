@@ -13,21 +13,11 @@ from pycocotools.cocoeval import COCOeval
 from detseg.checkpoint import read_model_checkpoint
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import MASK_RESULTS, result_files
-from detseg.evaluation import evaluate_checkpoint, evaluation_config
-from detseg.metrics.detection_result import DetectionResult
 from detseg.predict import load_predictor
 from detseg.tasks import kind_of
 from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def evaluate(run: TinyRun, *overrides: str, coco_dir: Path | None = None) -> DetectionResult:
-    trained = read_model_checkpoint(run.best)
-    config = evaluation_config(trained.config, str(run.best), overrides)
-    result = evaluate_checkpoint(run.best, "val", config, "cpu", coco_dir)
-    assert isinstance(result, DetectionResult)
-    return result
 
 
 def by_pycocotools(truth: Path, results: Path, kind: Any) -> list[float]:
@@ -40,14 +30,12 @@ def by_pycocotools(truth: Path, results: Path, kind: Any) -> list[float]:
     return [float("nan") if number == -1 else float(number) for number in evaluation.stats]
 
 
-def test_the_same_mask_ap_three_times(
-    tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_mask_ap_three_times(tiny_instances: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     validated = [row for row in tiny_instances.rows() if row["val/mask_AP"]]
     assert [int(row["epoch"]) for row in validated] == [10, 20]
     row = max(validated, key=lambda row: float(row["val/mask_AP"]))  # the best epoch is that of the masks
     assert read_model_checkpoint(tiny_instances.best).epoch == int(row["epoch"])
-    result = evaluate(tiny_instances, coco_dir=tmp_path)
+    result = tiny_instances.evaluate(coco_dir=tmp_path)
     assert "detections.json, detections_masks.json (without boxes, to score as segm)" in capsys.readouterr().out
     assert result.masks is not None
     assert result.masks.summary["AP"] >= WORTH_COMPARING
@@ -62,9 +50,8 @@ def test_the_same_mask_ap_three_times(
     entries = [entry for i in range(len(dataset)) for entry in predictor(dataset.path(i)).to_coco(dataset.image_id(i))]
     truth = tiny_instances.data_root / "annotations" / "instances_val.json"
     ours = list(result.masks.summary.values())
-    (tmp_path / "predicted.json").write_text(
-        json.dumps(result_files(entries, masks=True)[MASK_RESULTS]), encoding="utf-8"
-    )
+    predicted = json.dumps(result_files(entries, masks=True)[MASK_RESULTS])
+    (tmp_path / "predicted.json").write_text(predicted, encoding="utf-8")
     assert by_pycocotools(truth, tmp_path / "predicted.json", "segm") == pytest.approx(ours, abs=1e-12, nan_ok=True)
     # And from the files that evaluation leaves.
     truth = tmp_path / "ground_truth.json"

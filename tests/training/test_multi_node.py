@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +17,8 @@ from detseg.checkpoint import LAST
 from detseg.evaluation import evaluate_checkpoint
 from detseg.training.distributed import slurm_environment
 from detseg.training.run import train
-from tests.forked import run_together
-from tests.tiny import TinyRun, tiny_config, write_colors, write_config
+from tests.forked import free_port, run_together
+from tests.tiny import TinyRun, rows_of, tiny_config, write_colors, write_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("data.batch_size=1", "trainer.max_epochs=1", "trainer.validate_every=1", "trainer.ema_decay=0")
@@ -53,9 +52,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
     folder = tmp_path_factory.mktemp("two_nodes")
     data = write_colors(folder / "colors", {"train": 8, "val": 3})
     config = write_config(folder / "tiny.yaml", data)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     options: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     nodes = [
@@ -71,7 +68,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
     return TinyRun(config, data, folder / "run"), [output for output, _ in outputs]
 
 
-def test_both_nodes_train_one_model_with_the_metrics_of_one_and_the_first_speaks(
+def test_two_nodes_train_one_model_as_one_and_the_first_speaks(
     two_nodes: tuple[TinyRun, list[str]],
 ) -> None:
     first, second = commands_of_the_page()
@@ -98,13 +95,10 @@ def run_as_a_task_of_slurm(config_path: Path, run_dir: Path, epochs: int) -> Non
     train(tiny_config(config_path, run_dir, *settings), config_path, "auto")
 
 
-def test_tasks_of_slurm_find_each_other_and_a_job_that_is_back_goes_on(
-    two_nodes: tuple[TinyRun, list[str]], tmp_path: Path
-) -> None:
+def test_tasks_of_slurm_find_each_other_and_a_job_resumes(two_nodes: tuple[TinyRun, list[str]], tmp_path: Path) -> None:
     for epochs in (1, 2):
         run_together(run_as_a_task_of_slurm, 2, two_nodes[0].config_path, tmp_path / "run", epochs)
-    rows = TinyRun(tmp_path, tmp_path, tmp_path / "run").rows()
-    assert [(row["epoch"], row["step"]) for row in rows] == [("1", "4"), ("2", "8")]
+    assert [(row["epoch"], row["step"]) for row in rows_of(tmp_path / "run")] == [("1", "4"), ("2", "8")]
 
 
 def test_torchrun_within_a_job_of_slurm_numbers_its_processes_itself(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,12 +97,11 @@ def _leaves(value: Any, path: tuple[str, ...]) -> list[str]:
     return [leaf for key, item in value.items() for leaf in _leaves(item, (*path, key))]
 
 
-@pytest.mark.parametrize("names", [("dog", "cat"), ("cat",), ("cat", "dog", "cow")])
-def test_other_classes_are_refused(names: tuple[str, ...]) -> None:
-    with pytest.raises(
-        CheckpointError, match=r"^the checkpoint's classes are \['cat', 'dog'\], the data's are \[.*\]; "
-    ):
-        check_resumable(checkpoint(), ClassTable(names), settings(), 5)
+def test_other_classes_are_refused() -> None:
+    message = r"^the checkpoint's classes are \['cat', 'dog'\], the data's are \[.*\]; "
+    for names in (("dog", "cat"), ("cat",), ("cat", "dog", "cow")):
+        with pytest.raises(CheckpointError, match=message):
+            check_resumable(checkpoint(), ClassTable(names), settings(), 5)
 
 
 def test_the_images_of_all_processes_stay_as_many() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.data import DataLoader
 
-from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
+from detseg.checkpoint import read_model_checkpoint
 from detseg.cli.signals import stop_on_signals
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
@@ -25,18 +26,13 @@ from detseg.training.datamodule import ImageDataModule
 from detseg.training.run import train
 from detseg.training.setup.build import Own
 from detseg.training.task import Task
-from tests.bits import digest_of
-from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, tiny_config
+from tests.tiny import CLASSES, WORTH_COMPARING, TinyRun, rows_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def config_of(run: TinyRun, run_dir: Path, *overrides: str) -> ExperimentConfig:
     return tiny_config(run.config_path, run_dir, "trainer.max_epochs=1", *overrides)
-
-
-def rows_of(run_dir: Path) -> list[dict[str, str]]:
-    return TinyRun(Path(), Path(), run_dir).rows()
 
 
 def test_the_run_directory_holds_what_it_promises(tiny_run: TinyRun) -> None:
@@ -75,21 +71,19 @@ def test_best_is_the_best_epoch_and_last_the_last(tiny_run: TinyRun) -> None:
     assert numbers["coco"]["AP"] == float(validated[-1]["val/AP"])
 
 
-def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
+def test_an_interrupt_says_where_to_resume_and_the_run_ends_as_the_whole_one(
     tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Three epochs at once, and three epochs with Ctrl-C in the third; validation every second epoch."""
-    settings = ("trainer.max_epochs=3", "trainer.validate_every=2")
+    """A second Ctrl-C, which does not wait for the end of the step; tests/test_kills.py compares all weights."""
+    settings = ("trainer.max_epochs=2", "trainer.validate_every=2")
     whole = train(config_of(tiny_run, tmp_path / "whole", *settings), tiny_run.config_path)
+    config, step = config_of(tiny_run, tmp_path / "parts", *settings), Task.training_step
 
-    step = Task.training_step
-
-    def interrupted(self: Task, batch: object, batch_index: int) -> torch.Tensor:
-        if self.current_epoch == 2 and batch_index == 1:
+    def interrupted(self: Task, batch: Any, batch_index: int) -> torch.Tensor:
+        if self.current_epoch == 1 and batch_index == 1:
             raise KeyboardInterrupt
-        return step(self, batch, batch_index)  # type: ignore[arg-type]  # ours, handed through
+        return step(self, batch, batch_index)
 
-    config = config_of(tiny_run, tmp_path / "parts", *settings)
     on_interrupt = signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
         patch.setattr(Task, "training_step", interrupted)
@@ -98,15 +92,10 @@ def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(
     assert signal.getsignal(signal.SIGINT) is on_interrupt
     parts = tmp_path / "parts"
     assert f"stopped; what was saved last is in {parts}: resume with --resume" in capsys.readouterr().out
-    assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 2
-
+    assert read_model_checkpoint(parts / "checkpoints" / "last.ckpt").epoch == 1
     assert train(config, tiny_run.config_path, resume="last") == parts
-    assert (parts / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
-    assert [row["val/AP"] != "" for row in rows_of(parts)] == [False, True, True]
-    expected, found = (read_raw_checkpoint(run / "checkpoints" / "last.ckpt") for run in (whole, parts))
-    assert digest_of(expected["state_dict"]) == digest_of(found["state_dict"])
-    assert expected["callbacks"] == found["callbacks"]
-    assert (parts / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+    for name in ("metrics.csv", "metrics.json"):
+        assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
@@ -123,9 +112,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
-def test_a_termination_before_the_first_step_keeps_its_exit_code(
-    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_early_sigterm_keeps_its_code(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load = ImageDataModule.val_dataloader
 
     def terminated(self: ImageDataModule) -> DataLoader[Batch]:
@@ -157,18 +144,14 @@ def test_fast_dev_run_writes_nothing(
     assert "fast_dev_run: one batch of training and one of validation went through" in capsys.readouterr().out
 
 
-def test_overfitting_validates_on_the_images_that_it_trains_on(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ("trainer.overfit_batches=1", "data.augmentation.mosaic=1.0", "trainer.max_epochs=2")
     run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
     assert "data      2 training and 2 validation images" in capsys.readouterr().out
     assert json.loads((run_dir / "metrics.json").read_text())["num_images"] == 2
     assert [int(row["step"]) for row in rows_of(run_dir)] == [1, 2]
     # Unaugmented: training shows the two pictures that validation shows, in this order or the other.
-    shown, pairs = (
-        cv2.imread(str(run_dir / "pictures" / f"{name}.jpg")) for name in ("train_batch", "val_predictions")
-    )
+    shown, pairs = (cv2.imread(str(run_dir / "pictures" / f"{x}.jpg")) for x in ("train_batch", "val_predictions"))
     assert shown is not None
     assert pairs is not None
     rows = slice(len(pairs) - len(shown) + 6, len(pairs) - len(shown) + 518)  # of the images, titles above
@@ -177,9 +160,7 @@ def test_overfitting_validates_on_the_images_that_it_trains_on(
     assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 2
 
 
-def test_a_training_that_does_not_improve_stops_early(
-    tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_improvement_stops_early(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing passes the threshold, so that every AP is 0 on any machine."""
     epochs = ("trainer.max_epochs=9", "trainer.validate_every=1", "trainer.early_stopping_patience=2")
     overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", *epochs)

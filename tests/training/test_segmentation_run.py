@@ -11,22 +11,12 @@ from PIL import Image
 
 from detseg.checkpoint import read_model_checkpoint
 from detseg.config.load import load_config
-from detseg.errors import ConfigError, DataError
-from detseg.evaluation import evaluate_checkpoint, evaluation_config
-from detseg.metrics.segmentation_result import SegmentationResult
+from detseg.errors import ConfigError
 from detseg.predict import SegmentationMap, load_predictor
 from detseg.training.run import train
 from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def evaluate(run: TinyRun, *overrides: str) -> SegmentationResult:
-    trained = read_model_checkpoint(run.best)
-    config = evaluation_config(trained.config, str(run.best), overrides)
-    result = evaluate_checkpoint(run.best, "val", config, "cpu")
-    assert isinstance(result, SegmentationResult)
-    return result
 
 
 def masks_of(run: TinyRun, split: str = "val") -> dict[str, np.ndarray]:
@@ -53,7 +43,7 @@ def mean_iou_by_hand(found: dict[str, SegmentationMap], masks: dict[str, np.ndar
 def test_the_same_mean_iou_three_times(tiny_segmentation: TinyRun) -> None:
     epoch = read_model_checkpoint(tiny_segmentation.best).epoch
     row = next(row for row in tiny_segmentation.rows() if int(row["epoch"]) == epoch)
-    result = evaluate(tiny_segmentation)
+    result = tiny_segmentation.evaluate()
     assert result.mean_iou >= WORTH_COMPARING
     assert float(row["val/mIoU"]) == result.mean_iou
     masks = masks_of(tiny_segmentation)
@@ -61,7 +51,7 @@ def test_the_same_mean_iou_three_times(tiny_segmentation: TinyRun) -> None:
     found = {stem: predictor(tiny_segmentation.data_root / "JPEGImages" / f"{stem}.png") for stem in masks}
     assert mean_iou_by_hand(found, masks, 4) == pytest.approx(result.mean_iou, abs=1e-15)
     assert sum(int((mask == 255).sum()) for mask in masks.values()) == result.num_ignored > 0
-    assert evaluate(tiny_segmentation, "data.batch_size=3").mean_iou == result.mean_iou
+    assert tiny_segmentation.evaluate("data.batch_size=3").mean_iou == result.mean_iou
 
 
 def test_odd_sizes_are_trained_on_and_come_back(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
@@ -79,21 +69,9 @@ def test_odd_sizes_are_trained_on_and_come_back(tiny_segmentation: TinyRun, tmp_
     assert predictor(np.zeros((7, 5, 3), dtype=np.uint8)).labels.shape == (7, 5)
 
 
-def test_a_mask_of_another_value_stops_training_with_its_name(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
-    root = shutil.copytree(tiny_segmentation.data_root, tmp_path / "colors")
-    path = root / "SegmentationClass" / "train05.png"
-    mask = np.array(Image.open(path))
-    mask[:3] = 9
-    Image.fromarray(mask).save(path)
-    config = tiny_config(tiny_segmentation.config_path, tmp_path / "run", f"data.root={root}")
-    with pytest.raises(DataError, match=r"train05\.png.*9"):
-        train(config, tiny_segmentation.config_path)
-    assert not (tmp_path / "run").exists()
-
-
 def test_coco_files_are_for_detectors(tiny_segmentation: TinyRun, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--save-coco: is for detectors"):
-        evaluate_checkpoint(tiny_segmentation.best, "val", device="cpu", coco_dir=tmp_path / "coco")
+        tiny_segmentation.evaluate(coco_dir=tmp_path / "coco")
     assert not (tmp_path / "coco").exists()
 
 

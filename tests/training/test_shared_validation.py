@@ -12,7 +12,7 @@ from detseg.checkpoint import LAST
 from detseg.evaluation import evaluate_checkpoint
 from detseg.training.run import train
 from tests.forked import run_together
-from tests.tiny import WORTH_COMPARING, TinyRun, tiny_config, write_colors, write_config
+from tests.tiny import WORTH_COMPARING, TinyRun, rows_of, tiny_config, write_colors, write_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BOTH = ("trainer.devices=2", "trainer.strategy=ddp", "data.batch_size=1")
@@ -27,9 +27,7 @@ def test_the_numbers_of_a_shared_validation_are_those_of_the_checkpoint_in_every
     tiny_run: TinyRun, tiny_instances: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path
 ) -> None:
     """Two processes, with the same global batch, add an epoch to a run of one, of each kind of model."""
-    made = {
-        tmp_path / name: run for name, run in zip("abc", (tiny_run, tiny_instances, tiny_segmentation), strict=True)
-    }
+    made = {tmp_path / key: run for key, run in zip("abc", (tiny_run, tiny_instances, tiny_segmentation), strict=True)}
     for run_dir, run in made.items():
         shutil.copytree(run.run_dir, run_dir)
     one_more = {run_dir: (f"trainer.max_epochs={len(run.rows()) + 1}",) for run_dir, run in made.items()}
@@ -39,7 +37,7 @@ def test_the_numbers_of_a_shared_validation_are_those_of_the_checkpoint_in_every
         together = json.loads((run_dir / "metrics.json").read_text(encoding="utf-8"))
         assert together == json.loads(json.dumps(alone.to_dict()))
         assert together["num_images"] == 9  # five against four
-        row = TinyRun(run_dir, run_dir, run_dir).rows()[-1]
+        row = rows_of(run_dir)[-1]
         assert {number: float(row[f"val/{number}"]) for number in alone.headline} == alone.headline
         # The epoch has a hundredth of the learning rate: it cannot undo what there was.
         assert next(iter(alone.headline.values())) > WORTH_COMPARING / 2
@@ -59,5 +57,5 @@ def test_a_process_without_any_image_to_validate_waits_for_the_other(tmp_path: P
     together = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
     assert together == json.loads(json.dumps(alone.to_dict()))
     assert (together["num_images"], together["num_objects"]) == (1, 1)
-    (row,) = TinyRun(root, root, tmp_path / "run").rows()
+    (row,) = rows_of(tmp_path / "run")
     assert float(row["val/loss"]) > 0

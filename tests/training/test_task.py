@@ -12,10 +12,9 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from detseg.config.schema.experiment import CosineConfig
-from detseg.models.interface import LossTerms
-from detseg.structures import BoxTargets, DetectorOutput
+from detseg.structures import BoxTargets
 from detseg.training.task import Task
-from tests.training.stub import OneWeight, batch_of, fit, task_of
+from tests.training.stub import OneWeight, Validated, batch_of, fit, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WHITE, BLACK = batch_of(255), batch_of(0)
@@ -72,9 +71,7 @@ class Folding(OneWeight):
         super().__init__()
         self.block = nn.Sequential(nn.Conv2d(3, 2, 1), nn.BatchNorm2d(2))
 
-    def losses_and_predictions(
-        self, images: Tensor, targets: list[BoxTargets]
-    ) -> tuple[LossTerms, list[DetectorOutput]]:
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> Validated:
         return {"norms": self.block(images).sum() * 0 + isinstance(self.block[1], nn.BatchNorm2d)}, self.predict(images)
 
 

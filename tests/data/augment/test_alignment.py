@@ -194,11 +194,3 @@ def test_more_masks_than_a_byte_counts() -> None:
     assert_are(joined, np.concatenate([masks[:200], masks[:200]]))
     with pytest.raises(DataError, match="at most 65535 objects in an image, got 66000"):
         InstanceLayers.joined([found] * 110, (20, 30))
-
-
-def test_no_masks_are_normal() -> None:
-    none = np.zeros((0, 10, 12), dtype=np.bool_)
-    found = layers_of(none)
-    both = InstanceLayers.joined([found, found], (10, 12))
-    for masks in (found, found.moved(lambda ids: ids, 1.0), both):
-        assert_are(masks, none)

@@ -116,13 +116,11 @@ def test_a_moved_mosaic_is_the_mosaic_moved(horizontal: bool) -> None:
         rng.bit_generator.state = state
         stepwise = moved(mosaic(tiles, (96, 128), (0.5, 1.5), 0.1, rng), Motion(matrix), (96, 128))
         assert np.abs(at_once.image.astype(int) - stepwise.image).mean() < 4
-        ours, expected = keep_visible(at_once, 0.2, 3), keep_visible(stepwise, 0.2, 3)
-        common = np.intersect1d(ours.labels, expected.labels)
-        assert len(common) >= max(len(ours.labels), len(expected.labels)) - 1
+        ours, theirs = keep_visible(at_once, 0.2, 3), keep_visible(stepwise, 0.2, 3)
+        common = np.intersect1d(ours.labels, theirs.labels)
+        assert len(common) >= max(len(ours.labels), len(theirs.labels)) - 1
         for label in common.tolist():
-            np.testing.assert_allclose(
-                ours.boxes[ours.labels == label], expected.boxes[expected.labels == label], atol=1.6
-            )
+            np.testing.assert_allclose(ours.boxes[ours.labels == label], theirs.boxes[theirs.labels == label], atol=1.6)
 
 
 def test_images_that_cannot_be_put_together() -> None:

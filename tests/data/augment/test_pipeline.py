@@ -35,12 +35,10 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
         np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
 
 
-CHANGES = {"color": ColorConfig(probability=1), "blur": 1, "noise": 1, "cutout": CutoutConfig(probability=1)}
+KINDS = {"color": ColorConfig(probability=1), "blur": 1, "noise": 1, "cutout": CutoutConfig(probability=1)}
 
 
-@pytest.mark.parametrize(
-    "change", [{k: v} for k, v in CHANGES.items()] + [{"jpeg": JpegConfig(probability=1)}], ids=str
-)
+@pytest.mark.parametrize("change", [{k: v} for k, v in KINDS.items()] + [{"jpeg": JpegConfig(probability=1)}], ids=str)
 def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> None:
     item = replace(ellipses((64, 64), 0), semantic=blobs((64, 64), 0).semantic)
     item.image[...] = rng().integers(30, 220, item.image.shape)
@@ -51,11 +49,9 @@ def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> Non
 
 
 def test_cutout_leaves_boxes_and_stays_below_its_size() -> None:
-    transform = TrainTransform(
-        OFF.model_copy(update={"cutout": CutoutConfig(probability=1, max_holes=1, max_size=0.25)})
-    )
+    change = TrainTransform(OFF.model_copy(update={"cutout": CutoutConfig(probability=1, max_holes=1, max_size=0.25)}))
     for seed in range(30):
-        result = transform(painted((80, 80), (0, 0, 80, 80)), (80, 80), rng(seed))
+        result = change(painted((80, 80), (0, 0, 80, 80)), (80, 80), rng(seed))
         assert len(result.boxes) == 1
         x1, y1, x2, y2 = edges((result.image == PAD_VALUE).all(axis=2))
         assert 5 <= x2 - x1 <= 20

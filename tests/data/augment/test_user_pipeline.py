@@ -88,9 +88,8 @@ def test_borders_that_mirror_show_objects_again() -> None:
     result = run(transform([pad]), item)  # 96 × 256, letterboxed to a half
     assert sorted(result.boxes.tolist()) == [[54, 44, 59, 54], [69, 44, 74, 54]]
     assert (result.labels.tolist(), result.num_dropped) == ([5, 5], 0)
-    assert run(transform([pad]), with_masks(item, (item.image == 255).all(axis=2)[None])).boxes.tolist() == [
-        [54, 44, 74, 54]
-    ]
+    filled = with_masks(item, (item.image == 255).all(axis=2)[None])
+    assert run(transform([pad]), filled).boxes.tolist() == [[54, 44, 74, 54]]
 
 
 EVERY_MOVE = [A.SomeOf([t for transforms in MOVES.values() for t in transforms], n=3), A.Resize(*HW)]

@@ -178,9 +178,7 @@ def loader_of(
     return train_loader(source, config, num_workers=num_workers, bad_samples=bad, **options)
 
 
-def test_a_corrupt_photograph_is_an_error_or_skipped_the_same_way_by_any_number_of_workers(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_corrupt_photograph_is_an_error_or_skipped_alike(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     stems = [f"photo{number:02d}" for number in range(20)]
     xml = annotation_xml(object_xml(("face", 20, 20, 90, 90)), size_wh=(128, 128))
     write_voc(tmp_path, {"train": "\n".join(stems)}, dict.fromkeys(stems, xml))

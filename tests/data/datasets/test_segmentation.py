@@ -120,9 +120,7 @@ def test_negatives_with_a_void_border_can_be_evaluated_on(tmp_path: Path) -> Non
     assert report.examples(DataIssue.ABSENT) == ["y", "z"]
 
 
-def test_the_first_wrong_mask_is_the_error_whatever_the_threads_do(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_the_first_wrong_mask_is_the_error_with_any_threads(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     images, masks = write_pairs(tmp_path, {f"{k:02}": [[0, 1]] for k in range(40)})
     for number in (31, 12, 30):
         save_mask(masks / f"{number}.png", [[0, 7]])

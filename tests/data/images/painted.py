@@ -82,9 +82,7 @@ def colored(semantic: UInt8Array) -> AugmentItem:
     return replace(painted(semantic.shape), image=colors[semantic], semantic=semantic)
 
 
-OBJECT_COLORS = np.array(
-    [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)], dtype=np.uint8
-)
+OBJECT_COLORS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255)], np.uint8)
 
 
 def ellipses(hw: tuple[int, int], seed: int, base: int = 0) -> AugmentItem:

@@ -68,9 +68,7 @@ def damaged_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of damaged headers
-def test_damage_has_the_same_outcome_in_any_thread_and_process(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_damage_has_one_outcome_in_any_thread_and_process(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     files = damaged_files(tmp_path)
     expected = [outcome(path) for path in files]
     for how, least in (("cut", 12), ("ends", 12), ("lost", 10), ("zero", 6)):
@@ -98,9 +96,7 @@ def test_lost_bytes_are_an_error_though_pillow_returns_an_image(tmp_path: Path) 
             )
 
 
-def test_stray_bytes_are_logged_with_a_name_that_is_safe_for_a_terminal(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stray_bytes_are_logged_with_a_name_safe_to_print(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "\x1b[2J\nb.jpg"
     path.write_bytes(shared_data("malformed", "images", "hopper_bad_exif.jpg").read_bytes())
     with caplog.at_level(logging.WARNING, "detseg"), Image.open(path) as reference:

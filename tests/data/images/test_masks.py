@@ -69,9 +69,7 @@ def test_given_values_and_255_classes(tmp_path: Path) -> None:
         (list(range(20)), "abcdefghij", 255, r"\{0, 1, 2, 3, 4, 5, 6, 7, ..., 19\} with 10 classes"),
     ],
 )  # fmt: skip
-def test_values_outside_the_table(
-    tmp_path: Path, rows: list[int], names: str, ignore_index: int | None, message: str
-) -> None:
+def test_other_values(tmp_path: Path, rows: list[int], names: str, ignore_index: int | None, message: str) -> None:
     path = save_mask(tmp_path / "m.png", [rows])
     with pytest.raises(DataError, match=r"m\.png: .*" + message) as caught:
         read_mask(path, encoding(*names, ignore_index=ignore_index))

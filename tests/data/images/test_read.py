@@ -73,9 +73,7 @@ def test_turned_photographs_are_upright_with_their_boxes_in_training_and_evaluat
 
 @pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
 def test_16_bit_grey_keeps_its_upper_bits(tmp_path: Path, suffix: str) -> None:
-    Image.fromarray(np.array([[0, 255, 256, 65535, 512, 32768, 1000, 257]], dtype=np.uint16)).save(
-        tmp_path / f"a.{suffix}"
-    )
+    Image.fromarray(np.array([[0, 255, 256, 65535, 512, 32768, 1000, 257]], np.uint16)).save(tmp_path / f"a.{suffix}")
     assert read_image(tmp_path / f"a.{suffix}").tolist() == [[[v, v, v] for v in (0, 0, 1, 255, 2, 128, 3, 1)]]
 
 
@@ -131,9 +129,7 @@ def test_a_black_interlaced_png_is_whole_or_an_error(tmp_path: Path) -> None:
 
 
 @READERS
-def test_no_program_is_run_for_an_image(
-    read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_program_is_run(read: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ghostscript, ran, path = tmp_path / "gs", tmp_path / "ran", tmp_path / "a.jpg"
     ghostscript.write_text(f"#!/bin/sh\necho ran >> '{ran}'\n")
     ghostscript.chmod(0o755)

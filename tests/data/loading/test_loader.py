@@ -59,9 +59,7 @@ def make_loader(workers: int, source: PaintedSource | None = None, config: Augme
 
 
 @pytest.mark.parametrize(("source", "config"), [(PaintedSource(40), CONFIG), (LabeledSource(40), SEMANTIC)])
-def test_workers_that_persist_see_the_new_epoch_and_a_resumed_run_is_the_run(
-    source: PaintedSource, config: AugmentationConfig
-) -> None:
+def test_workers_see_the_new_epoch_and_resume_the_run(source: PaintedSource, config: AugmentationConfig) -> None:
     torch.ones(200, 200) @ torch.ones(200, 200)  # a parent with a thread pool, as in training
     expected = run_epochs(make_loader(0, source, config), (0, 1, 2))
     assert len(set(expected)) == 30
@@ -135,9 +133,7 @@ def test_evaluation_batches_lead_back_to_the_original_annotations(source: Painte
         (3, 1, [[[0, 1]], [[2]], [[]], [[]]]),
     ],
 )
-def test_processes_divide_the_batches_of_an_evaluation_and_make_as_many_steps(
-    num_images: int, num_workers: int, batches: list[list[list[int]]]
-) -> None:
+def test_processes_divide_evaluation_batches(num_images: int, num_workers: int, batches: list[list[list[int]]]) -> None:
     for rank, expected in enumerate(batches):
         options = {"batch_size": 2, "num_workers": num_workers, "rank": rank, "world_size": len(batches)}
         loader = eval_loader(PaintedSource(num_images), input_hw=(32, 64), **options)
@@ -198,9 +194,7 @@ def test_an_epoch_shows_each_image_once_in_an_order_of_its_own() -> None:
     # Of 3 and 5 images there are fewer than a global batch.
     [(8, 4, 1, [4, 4]), (9, 4, 1, [4, 4, 4]), (3, 4, 1, [3]), (3, 1, 1, [1] * 3), (17, 4, 2, [4] * 3), (5, 4, 2, [3])],
 )
-def test_batches_are_whole_and_the_last_is_filled_up_from_the_beginning_of_the_epoch(
-    num_samples: int, batch_size: int, world_size: int, lengths: list[int]
-) -> None:
+def test_the_last_batch_is_filled_up(num_samples: int, batch_size: int, world_size: int, lengths: list[int]) -> None:
     given = (num_samples, batch_size, 0, (64, 64))
     group = [EpochBatchSampler(*given, rank=rank, world_size=world_size) for rank in range(world_size)]
     parts = [indices(epoch_of(sampler, 2)) for sampler in group]

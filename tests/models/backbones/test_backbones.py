@@ -89,12 +89,7 @@ CONVNEXT = [set[str](), {"stem_0", "stem_1", "stages_0"}, {"stages_1"}, {"stages
 
 
 @pytest.mark.parametrize(
-    ("name", "stages"),
-    [
-        ("resnet18", RESNET),
-        ("mobilenetv3_small_100", MOBILENET),
-        ("convnext_atto", CONVNEXT),
-    ],
+    ("name", "stages"), [("resnet18", RESNET), ("mobilenetv3_small_100", MOBILENET), ("convnext_atto", CONVNEXT)]
 )
 def test_timm_stages_end_at_their_strides(name: str, stages: list[set[str]]) -> None:
     """Stage n is what lies between the maps of stride 2ⁿ⁻¹ and 2ⁿ, however timm names it."""

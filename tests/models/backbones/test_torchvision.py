@@ -39,9 +39,7 @@ class TestTorchvisionMobileNetV3Large(FeatureExtractorContract):
         task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         before = {name: value.clone() for name, value in backbone.state_dict().items()}
         train_one_step(task)
-        moved = {
-            name.split(".")[1] for name, value in backbone.state_dict().items() if not torch.equal(value, before[name])
-        }
+        moved = {name.split(".")[1] for name, x in backbone.state_dict().items() if not torch.equal(x, before[name])}
         assert moved == {"13", "14", "15", "16"}
 
 
@@ -61,9 +59,7 @@ MOBILENET = {"backbone_name": "mobilenet_v3_large", "weights": None, "fpn": True
     ],
     ids=["resnet", "mobilenet"],
 )
-def test_stages_are_the_layers_that_torchvision_freezes(
-    build: Build, make: Any, settings: dict[str, Any], stages_of_layers: dict[int, int]
-) -> None:
+def test_stages_are_theirs(build: Build, make: Any, settings: dict[str, Any], stages_of_layers: dict[int, int]) -> None:
     for trainable_layers, num_stages in stages_of_layers.items():
         with torch.device("meta"):
             theirs = make(trainable_layers=trainable_layers, **settings)

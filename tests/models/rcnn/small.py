@@ -57,15 +57,8 @@ def small_detector(
             "mask_head": MaskRCNNHeads(CHANNELS, (CHANNELS,), 1),
             "mask_predictor": MaskRCNNPredictor(CHANNELS, CHANNELS, num_outputs),
         }
-    rpn = RegionProposalNetwork(
-        CHANNELS,
-        ANCHOR_SIZES,
-        RATIOS,
-        batch_size_per_image=64,
-        pre_nms_top_n=(60, 40),
-        post_nms_top_n=(80, 30),
-        box_loss=box_loss,
-    )
+    limits: dict[str, Any] = {"batch_size_per_image": 64, "pre_nms_top_n": (60, 40), "post_nms_top_n": (80, 30)}
+    rpn = RegionProposalNetwork(CHANNELS, ANCHOR_SIZES, RATIOS, box_loss=box_loss, **limits)
     settings = {"batch_size_per_image": 32, "score_threshold": 0.1, "max_detections": 25, "box_loss": box_loss}
     neck = TorchvisionFPN((8, 12, 16), (4, 8, 16), channels=CHANNELS)
     heads = RoIHeads(**parts, **(settings | regions))

@@ -135,9 +135,7 @@ def test_mask_loss_by_hand() -> None:
 def test_nothing_to_look_at_costs_nothing(masks: bool) -> None:
     """No proposal passes the first stage's threshold, and there is no object."""
     terms = heads({}, 6, masks).losses(FEATURES, [torch.zeros(0, 4)], HW, [BoxTargets.empty()])
-    assert {name: term.item() for name, term in terms.items()} == {"class": 0, "box": 0} | (
-        {"mask": 0} if masks else {}
-    )
+    assert {k: term.item() for k, term in terms.items()} == {"class": 0, "box": 0} | ({"mask": 0} if masks else {})
 
 
 def random_regions(num: int, side: float) -> torch.Tensor:
@@ -161,9 +159,7 @@ def test_a_cell_is_the_fraction_of_its_pixels() -> None:
 
 
 @pytest.mark.parametrize("pixels_at_once", [1, 3 * 40 * 50, 1 << 24])
-def test_published_targets_are_torchvisions_however_many_masks_at_once(
-    pixels_at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_targets_are_torchvisions(pixels_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     monkeypatch.setattr(roi_heads, "_PIXELS_AT_ONCE", pixels_at_once)
     masks, objects, regions = torch.rand(7, 40, 50) > 0.4, torch.randint(7, (20,)), random_regions(20, 40)

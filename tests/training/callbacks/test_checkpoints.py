@@ -72,9 +72,7 @@ def epoch_of(path: Path) -> int:
         ([float("nan")] * 3, 1, 2),  # not defined: the newest
     ],
 )
-def test_best_is_the_epoch_of_the_best_ap_and_last_is_the_last_epoch(
-    ap: list[float], every: int, best: int, tmp_path: Path
-) -> None:
+def test_best_has_the_best_ap_and_last_is_the_last(ap: list[float], every: int, best: int, tmp_path: Path) -> None:
     fit(tmp_path, GivenAp(ap), max_epochs=len(ap), check_val_every_n_epoch=every)
     assert {path.name: epoch_of(path) for path in tmp_path.iterdir()} == {
         "best.ckpt": best,
@@ -96,9 +94,7 @@ def test_a_resumed_run_keeps_its_best_epoch_where_its_file_is(folder: str, best:
     assert epoch_of(tmp_path / folder / "last.ckpt") == 3
 
 
-def test_a_run_killed_between_the_two_files_finds_its_best_epoch_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_between_two_files_finds_its_best_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda old, new: (written.append(Path(new).name), replace(old, new)))
     fit(tmp_path, GivenAp([0.1, 0.5]), max_epochs=2)
@@ -111,9 +107,7 @@ def contents(value: float) -> dict[str, Any]:
     return {ENTRY: {"format": 1}, "weight": torch.full((3,), value)}
 
 
-def test_training_goes_on_while_the_file_is_written_and_does_not_change_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_continues_while_a_file_is_written_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     disk, began = threading.Event(), threading.Event()
 
     def slow(content: Any, path: Path, **options: Any) -> None:
@@ -134,9 +128,7 @@ def test_training_goes_on_while_the_file_is_written_and_does_not_change_it(
     files.close()
 
 
-def test_a_full_disk_stops_the_run_and_leaves_the_files_of_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_stops_the_run_and_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit(tmp_path, GivenAp([0.5, 0.3]), max_epochs=2)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 

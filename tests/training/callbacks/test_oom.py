@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader
 from detseg.config.load import config_from_dict
 from detseg.errors import DetsegError
 from detseg.models.interface import LossTerms
-from detseg.structures import Batch, BoxTargets, DetectorOutput
+from detseg.structures import Batch, BoxTargets
 from detseg.training.callbacks.oom import training_advice, training_memory_errors
-from tests.training.stub import SILENT, OneWeight, batch_of, loader_of, task_of
+from tests.training.stub import SILENT, OneWeight, Validated, batch_of, loader_of, task_of
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONFIG = config_from_dict({"data": {"name": "voc", "root": "x"}}, "settings")
@@ -44,9 +44,7 @@ class Greedy(OneWeight):
             total.register_hook(refuse)
         return {"only": total}
 
-    def losses_and_predictions(
-        self, images: Tensor, targets: list[BoxTargets]
-    ) -> tuple[LossTerms, list[DetectorOutput]]:
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> Validated:
         if self.where == "validation":
             raise MemoryError
         return super().losses_and_predictions(images, targets)

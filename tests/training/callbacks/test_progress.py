@@ -13,17 +13,14 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from detseg.models.interface import LossTerms
-from detseg.structures import BoxTargets, DetectorOutput
+from detseg.structures import BoxTargets
 from detseg.training.callbacks.progress import Pace, RunProgress, ValidateLastEpoch
 from tests.heard import heard
 from tests.tiny import TinyRun
-from tests.training.stub import OneWeight, batch_of, fit, task_of
+from tests.training.stub import OneWeight, Validated, batch_of, fit, task_of
 
 ROOT = Path(__file__).resolve().parents[3]
 BATCHES = [batch_of(255), batch_of(255)]
-
-
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -56,9 +53,7 @@ def test_without_a_terminal_a_line_whenever_the_next_batch_would_come_too_late(t
 class Trailing(OneWeight):
     """Its validation loss is ten times that of training."""
 
-    def losses_and_predictions(
-        self, images: Tensor, targets: list[BoxTargets]
-    ) -> tuple[LossTerms, list[DetectorOutput]]:
+    def losses_and_predictions(self, images: Tensor, targets: list[BoxTargets]) -> Validated:
         terms = self.losses(images, targets)
         return {name: 10 * value for name, value in terms.items()}, self.predict(images)
 

@@ -71,9 +71,8 @@ def train(freezing: BackboneConfig, backbone: nn.Module, folder: Path, epochs: i
     generator = torch.Generator().manual_seed(int(os.environ.get("RANK", 0)))
     images = torch.randint(0, 256, (3, 2, 3, 64, 64), dtype=torch.uint8, generator=generator)
     batches = [Batch(x, [BoxTargets.empty(), BoxTargets.empty()], [0, 1]) for x in images]
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, callbacks=[snapshots], default_root_dir=folder, **SILENT, **options
-    )
+    options |= {"max_epochs": epochs, **SILENT}
+    trainer = L.Trainer(accelerator="cpu", callbacks=[snapshots], default_root_dir=folder, **options)
     trainer.fit(task, loader_of(batches))
     return snapshots
 

@@ -55,9 +55,7 @@ def test_frozen_layers_are_left_out() -> None:
         (RmspropConfig(name="rmsprop", lr=0.4, momentum=0.1), optim.RMSprop, {"lr": 0.4, "momentum": 0.1}),
     ],
 )
-def test_settings_reach_the_optimizer(
-    config: OptimizerConfig, kind: type[optim.Optimizer], expected: dict[str, Any]
-) -> None:
+def test_settings_arrive(config: OptimizerConfig, kind: type[optim.Optimizer], expected: dict[str, Any]) -> None:
     optimizer = build_optimizer(config, nn.Linear(2, 2))
     assert type(optimizer) is kind
     for group in optimizer.param_groups:
@@ -80,12 +78,3 @@ def test_a_backbone_learns_at_its_own_rate() -> None:
 def test_without_a_backbone_there_is_no_rate_for_it() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer\.backbone_lr_scale: a Linear has no backbone"):
         build_optimizer(AdamWConfig(backbone_lr_scale=0.1), nn.Linear(2, 2))
-
-
-def test_what_is_held_back_is_there_from_the_beginning() -> None:
-    model = build_detector(NANO, num_classes=3)
-    parts = FrozenParts(model.backbone, BackboneConfig(freeze="backbone", unfreeze_epoch=3))
-    held = list(parts.held)
-    assert len(held) == len(list(model.backbone.parameters()))
-    groups = build_optimizer(AdamWConfig(), model, held).param_groups
-    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))

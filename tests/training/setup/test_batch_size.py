@@ -22,26 +22,18 @@ from detseg.training.run import train
 from detseg.training.setup.batch_size import Trial, WorstImage, gpu_of_run, largest_batch, scaled_rate, with_batch_size
 from detseg.training.setup.build import build_task
 from tests.heard import heard
-from tests.tiny import TinyRun, tiny_config, write_colors, write_config, write_ellipses, write_instance_config
-from tests.tiny import write_segmentation_config as write_unet_config
+from tests.tiny import WRITERS, TinyRun, tiny_config
 from tests.training.stub import OneWeight, task_of
 
 CPU = torch.device("cpu")
 Settings = Callable[..., ExperimentConfig]
 
 
-KINDS = {
-    "yolo": (write_config, write_colors),
-    "unet": (write_unet_config, write_colors),
-    "mask_rcnn": (write_instance_config, write_ellipses),
-}
-
-
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Settings]:
     """Settings with ``auto`` and overrides, of training sets of 12 images with up to 2 objects."""
     found: dict[str, Settings] = {}
-    for name, (write, write_data) in KINDS.items():
+    for name, (write, write_data) in WRITERS.items():
         folder = tmp_path_factory.mktemp(name)
         path = write(folder / "tiny.yaml", write_data(folder / "data", {"train": 12, "val": 3}))
         auto = ("data.batch_size=auto", "trainer.max_epochs=2", "optimizer.lr=0.01")
@@ -89,9 +81,7 @@ def test_the_rate(name: str, num_images: int, expected: float) -> None:
         ("mask_rcnn", (), 8),  # all the positives that it samples: a quarter of 32
     ],
 )
-def test_the_fullest_image_counts_with_all_that_is_put_into_it(
-    kinds: dict[str, Settings], name: str, overrides: tuple[str, ...], num_objects: int
-) -> None:
+def test_the_fullest_image(kinds: dict[str, Settings], name: str, overrides: tuple[str, ...], num_objects: int) -> None:
     config = kinds[name](*overrides)
     assert WorstImage.of(config, train_set(config)) == WorstImage((64, 64), num_objects)
 
@@ -110,7 +100,7 @@ def trial_of(config: ExperimentConfig) -> Trial:
     return Trial(task, config, WorstImage.of(config, images), CPU)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", WRITERS)
 def test_a_trial_trains(kind: str, kinds: dict[str, Settings]) -> None:
     trial = trial_of(kinds[kind]("data.batch_size=1", "trainer.precision=bfloat16"))
     before = [parameter.detach().clone() for parameter in trial.task.model.parameters()]
