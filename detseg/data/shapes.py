@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.data.formats.coco_writer import CocoWriter
-from detseg.data.formats.voc import VocWriter
+from detseg.data.formats.voc_writer import VocWriter
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, shown
 from detseg.structures import BoolArray, FloatArray, InstanceMasks, IntArray, UInt8Array

@@ -13,7 +13,7 @@ from rich.progress import track
 
 from detseg.atomic_write import atomic_write, write_errors, write_text
 from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, result_files
-from detseg.data.formats.voc import VocAnnotation, check_xml_text, write_voc_xml
+from detseg.data.formats.voc_writer import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.data.formats.yolo_writer import write_yolo_boxes, write_yolo_polygons
 from detseg.data.images.find import find_images
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image

@@ -13,7 +13,8 @@ from pycocotools import mask as referee
 from detseg.data.annotations.model import region_counts
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
-from detseg.data.formats.voc import VocAnnotation, VocWriter, read_voc, read_voc_xml, write_voc_xml
+from detseg.data.formats.voc import read_voc, read_voc_xml
+from detseg.data.formats.voc_writer import VocAnnotation, VocWriter, write_voc_xml
 from detseg.ops.masks import compressed
 from detseg.structures import InstanceMasks
 from tests.fuzz.strategies import boxes_inside, seeds

@@ -1,4 +1,4 @@
-"""Reads and writes the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation.
+"""Reads the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation.
 
 The lists in ``ImageSets/Main`` (``ImageSets/Segmentation``) name the images of a split, without suffix. The files of
 an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``). Annotations are XML
@@ -8,26 +8,24 @@ with 1-based inclusive corners.
 from __future__ import annotations
 
 import os
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Container, Mapping, Sequence, Set
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from detseg.data.annotations.classes import check_class_name, class_table, mask_class_table
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
 from detseg.data.annotations.model import LARGEST, pack_annotations, pack_images
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
+from detseg.data.formats.voc_writer import VocAnnotation
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import did_you_mean, listed, shown
-from detseg.structures import BoolArray, ClassTable, FloatArray, ImageAnnotations, IntArray, UInt8Array
+from detseg.structures import BoolArray, ClassTable, ImageAnnotations
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -36,12 +34,6 @@ _LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
     "Main": ("annotation", "Annotations", ".xml", {".xml"}),
     "Segmentation": ("mask", "SegmentationClass", ".png", IMAGE_SUFFIXES),
 }
-
-_MAX_INDEX = 254  # of a palette image for classes and objects; 255 means void
-_MAPS = ("SegmentationClass", "SegmentationObject")
-_LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
-# XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
-_XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
 
 
 def read_voc(
@@ -227,18 +219,6 @@ def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
     return found
 
 
-@dataclass(frozen=True, eq=False)
-class VocAnnotation:
-    """The content of an annotation file with N objects."""
-
-    filename: str  # of the image; empty when not stated
-    hw: tuple[int, int] | None  # height and width in pixels; None when not stated, or stated as 0
-    names: tuple[str, ...]
-    boxes: FloatArray  # (N, 4) float64 xyxy, 0-based and half-open: (xmin - 1, ymin - 1, xmax, ymax)
-    difficult: BoolArray  # (N,)
-    truncated: BoolArray  # (N,)
-
-
 def read_voc_xml(path: Path) -> VocAnnotation:
     """Read an annotation file; a DataError if it is missing, wrong, or has a document type: no entity expands."""
     root = _parse_xml(path)
@@ -304,120 +284,3 @@ def _number(path: Path, what: str, text: str) -> float:
     if not abs(value) < LARGEST:  # NaN is not less
         raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
     return value
-
-
-def write_voc_xml(
-    path: Path,
-    annotation: VocAnnotation,
-    folder: str = "",
-    segmented: bool = False,
-    scores: Sequence[float] | None = None,
-) -> None:
-    """Write an annotation file, with corners to a thousandth of a pixel; an existing one is replaced.
-
-    Boxes thinner than a pixel, which inclusive corners cannot state, become one pixel wide (high) about their centre.
-    ``folder`` is that of the image, "" to state none; ``segmented``: whether it has masks; ``scores``: of N detections
-    in [0, 1], as ``<score>``, which VOC's readers ignore. A ValueError if there is no size, not one score for each
-    object, or a name with characters that XML cannot hold.
-    """
-    if annotation.hw is None:
-        raise ValueError("an annotation is written with the size of its image; got none")
-    height, width = annotation.hw
-    if scores is not None and len(scores) != len(annotation.names):
-        raise ValueError(f"expected a score for each of {len(annotation.names)} objects, got {len(scores)}")
-    root = ET.Element("annotation")
-    _add(root, **({"folder": folder} if folder else {}), filename=annotation.filename)
-    _add(ET.SubElement(root, "size"), width=width, height=height, depth=3)
-    _add(root, segmented=int(segmented))
-    for i, (name, (x1, y1, x2, y2)) in enumerate(zip(annotation.names, annotation.boxes.tolist(), strict=True)):
-        item = ET.SubElement(root, "object")
-        flags = {"truncated": int(annotation.truncated[i]), "difficult": int(annotation.difficult[i])}
-        _add(item, name=name, pose="Unspecified", **flags)
-        (xmin, xmax), (ymin, ymax) = _inclusive(x1, x2, width), _inclusive(y1, y2, height)
-        _add(ET.SubElement(item, "bndbox"), xmin=xmin, ymin=ymin, xmax=xmax, ymax=ymax)
-        if scores is not None:
-            _add(item, score=f"{scores[i]:.6f}")
-    ET.indent(root)
-    ET.ElementTree(root).write(path, encoding="utf-8")
-
-
-def _inclusive(start: float, end: float, side: int) -> tuple[float, float]:
-    """0-based half-open → 1-based inclusive along an axis of ``side`` pixels."""
-    if end - start >= 1:
-        return start + 1, end
-    middle = min(max((start + 1 + end) / 2, 1.0), float(side))  # the pixel about the centre, inside the image
-    return middle, middle
-
-
-def check_xml_text(what: str, text: str) -> None:
-    """Raise a ValueError that begins with ``what`` if XML cannot hold a text."""
-    if not _XML_TEXT.fullmatch(text):
-        raise ValueError(f"{what}: XML has no place for some of the characters of {shown(text)}")
-
-
-def _add(parent: ET.Element, **values: str | float) -> None:
-    for tag, value in values.items():
-        text = value if isinstance(value, str) else f"{round(value, 3)}".removesuffix(".0")
-        check_xml_text(tag, text)
-        ET.SubElement(parent, tag).text = text
-
-
-class VocWriter:
-    """Writes images one by one to a folder, ``root``, which is created: the layout with masks, complete after
-    ``finish``.
-
-    ``SegmentationClass/`` (label + 1) and ``SegmentationObject/`` (number of the object in the annotation, from 1) are
-    palette images, 0 for background. ``classes``: names in label order, at most 254, which is what these can hold.
-    """
-
-    def __init__(self, root: Path, classes: Sequence[str]) -> None:
-        if len(classes) > _MAX_INDEX:
-            raise ValueError(f"a palette image holds at most {_MAX_INDEX} classes, got {len(classes)}")
-        self.root, self.classes = root, tuple(classes)
-        self._stems: dict[str, list[str]] = {}
-        for folder in ("JPEGImages", "Annotations", *_MAPS, *_LISTS):
-            (root / folder).mkdir(parents=True, exist_ok=True)
-
-    def add(
-        self,
-        split: str,
-        stem: str,
-        image: UInt8Array,
-        boxes: FloatArray,
-        labels: IntArray,
-        masks: BoolArray,
-        truncated: BoolArray,
-    ) -> None:
-        """Write one image, (H, W, 3) RGB, named ``stem`` without suffix, with its annotation and its two maps.
-
-        Its objects are (N, 4) boxes, xyxy pixels, (N,) positions in the class names, (N, H, W) masks, of which the
-        later one is drawn where two overlap, and (N,) VOC's flag. A ValueError if the arrays differ in N, or N exceeds
-        254.
-        """
-        if len(labels) > _MAX_INDEX:
-            raise ValueError(f"{stem}: a palette image holds at most {_MAX_INDEX} objects, got {len(labels)}")
-        names = tuple(self.classes[label] for label in labels)
-        annotation = VocAnnotation(f"{stem}.jpg", image.shape[:2], names, boxes, np.zeros_like(truncated), truncated)
-        write_voc_xml(self.root / "Annotations" / f"{stem}.xml", annotation, folder="JPEGImages", segmented=True)
-        maps = np.zeros((2, *image.shape[:2]), dtype=np.uint8)
-        for number, (label, mask) in enumerate(zip(labels, masks, strict=True), start=1):
-            maps[:, mask] = [[label + 1], [number]]
-        for folder, indices in zip(_MAPS, maps, strict=True):
-            palette_image = Image.fromarray(indices, mode="P")
-            palette_image.putpalette(voc_palette())
-            palette_image.save(self.root / folder / f"{stem}.png")
-        # Full chroma resolution: small coloured objects keep their edges.
-        Image.fromarray(image).save(self.root / "JPEGImages" / f"{stem}.jpg", quality=95, subsampling=0)
-        self._stems.setdefault(split, []).append(stem)
-
-    def finish(self) -> None:
-        """Write the lists of the splits."""
-        for split, stems in self._stems.items():
-            for folder in _LISTS:
-                (self.root / folder / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
-
-
-def voc_palette() -> list[int]:
-    """The 256 colours of palette images (VOC development kit, ``VOClabelcolormap``) as 768 numbers R, G, B, R, …"""
-    # Bit 3k + c of an index is bit 7 - k of channel c.
-    return [sum((i >> (3 * k + c) & 1) << (7 - k) for k in range(3)) for i in range(256) for c in range(3)]

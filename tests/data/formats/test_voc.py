@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.voc import VocAnnotation, read_voc, read_voc_masks, read_voc_xml, write_voc_xml
+from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
+from detseg.data.formats.voc_writer import VocAnnotation, write_voc_xml
 from detseg.errors import DataError
 from detseg.structures import ClassTable
 from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, simple_voc, write_voc, write_voc_masks

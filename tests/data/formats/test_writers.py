@@ -19,7 +19,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from detseg.data.formats.coco_writer import CocoWriter, coco_ground_truth
-from detseg.data.formats.voc import VocWriter, read_voc, voc_palette
+from detseg.data.formats.voc import read_voc
+from detseg.data.formats.voc_writer import VocWriter, voc_palette
 from detseg.data.formats.yolo_writer import outer_polygon
 from detseg.structures import BoolArray, FloatArray
 from tests.data.formats.layouts import annotation_xml, object_xml, write_voc
