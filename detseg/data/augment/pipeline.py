@@ -60,7 +60,7 @@ class TrainTransform:
         """Bring an image of any size to height and width `input_hw`, pixels, and augment it; choices come from `rng`.
 
         The boxes of the result lie inside it: `0 <= x1 < x2 <= W`. A DataError if the user's pipeline failed. Training
-        calls the parts itself (`loading/examples.py`): there an image is read after its motion is drawn, or is a mosaic.
+        calls the parts itself (`loading/examples.py`): an image is read there once its motion is drawn, or is a mosaic.
         """
         item = self.cropped(item, rng)
         return self.finished(geometry.moved(item, self.motion(input_hw, rng), input_hw), rng)
