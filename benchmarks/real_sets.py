@@ -64,7 +64,12 @@ def nuclei(clone: Path, out: Path) -> None:
             images.append({"id": image_id, "file_name": f"{name}.png", "width": width, "height": height})
             for mask in masks:
                 run_lengths = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-                annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": 1, "iscrowd": 0}
+                annotation: dict[str, Any] = {
+                    "id": len(annotations) + 1,
+                    "image_id": image_id,
+                    "category_id": 1,
+                    "iscrowd": 0,
+                }
                 annotation |= {"area": int(mask.sum()), "bbox": coco_mask.toBbox(run_lengths).tolist()}
                 annotation["segmentation"] = {"size": [height, width], "counts": run_lengths["counts"].decode()}
                 annotations.append(annotation)

@@ -97,8 +97,9 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
 
 
 def _check_example(config: DataConfig) -> None:
-    is_example = isinstance(config, VocConfig | CocoConfig) and config.root in _EXAMPLES
-    if is_example and not config.root.exists() and not (isinstance(config, VocConfig) and config.download):
+    if not isinstance(config, VocConfig | CocoConfig) or (isinstance(config, VocConfig) and config.download):
+        return
+    if config.root in _EXAMPLES and not config.root.exists():
         page = "docs/data_formats.md, 'The sets of the examples', says where it comes from"
         raise DataError(f"{config.root}: there is no such folder; {page}; or set data.root to where it is")
 
