@@ -65,7 +65,10 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = " ".join((error.strerror or str(error)).split())
-        raise DataError(f"{path}: could not be written ({reason}); is there space, and the right to write?") from error
+        is_taken = isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError)
+        taken = "a file is where a folder must be, or a folder where a file; choose another place"
+        hint = taken if is_taken else "is there space, and the right to write?"
+        raise DataError(f"{path}: could not be written ({reason}); {hint}") from error
 
 
 def write_text(path: Path, text: str) -> None:

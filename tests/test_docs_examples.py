@@ -63,8 +63,8 @@ def commands(text: str) -> list[list[str]]:
                 if tools and words[tools[0]] != "tools/demo.py":
                     name = Path(words[tools[0]]).stem.replace("_", "-")
                     found.append([name, *words[tools[0] + 1 :]])
-                elif words[:1] == ["detseg"]:
-                    found.append(words[1:])
+                elif "detseg" in words:  # perhaps behind torchrun or srun
+                    found.append(words[words.index("detseg") + 1 :])
     return found
 
 

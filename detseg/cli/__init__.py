@@ -10,9 +10,9 @@ from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
 
 _COMMANDS = {
-    "train": (commands.train, "train the model that a configuration file describes, or resume a run"),
+    "train": (commands.train, "train what a configuration file describes, or resume a run"),
     "evaluate": (commands.evaluate, "evaluate a checkpoint on a split of its data"),
-    "predict": (commands.predict, "predict for images and folders; drawn copies, detections or masks"),
+    "predict": (commands.predict, "predict for images: drawn copies, and detections or masks"),
     "export-weights": (commands.export_weights, "write a checkpoint's weights as a safetensors file"),
     "benchmark": (commands.benchmark, "time each stage of a training on this machine"),
     "config": (commands.config, "write a configuration file, or explain settings"),
@@ -25,7 +25,8 @@ Train, evaluate and run object detectors and segmenters.
 
 {commands}
 
-`detseg COMMAND --help` explains a command. A first training, on images that are made for it:
+`detseg COMMAND --help` explains a command.
+A first training, on images that are made for it:
     detseg train yolo_shapes
 """
 

@@ -17,7 +17,7 @@ from detseg.config.describe import help_text
 from detseg.config.load import config_to_yaml
 from detseg.errors import ConfigError, require_training_extra
 
-_CHECKPOINT = "a .ckpt file of a run directory"
+_CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg export-weights`"
 _DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
 
 
@@ -138,7 +138,7 @@ def export_weights(argv: Sequence[str]) -> None:
         "Write a checkpoint's weights (the averaged ones, where it has them), settings and classes as a safetensors "
         "file, which `detseg predict`, `detseg evaluate` and load_predictor take like a checkpoint.",
     )
-    parser.add_argument("checkpoint", type=Path, help=_CHECKPOINT)
+    parser.add_argument("checkpoint", type=Path, help="a .ckpt file of a run directory")
     parser.add_argument("out", type=Path, metavar="OUT.safetensors", help="the file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     arguments = parser.parse_args(argv)
@@ -245,13 +245,18 @@ def config(argv: Sequence[str]) -> None:
     parser = ToolParser("config", "Write a configuration file for a model and a layout of data, or explain settings.")
     parser.add_argument("action", choices=("new", "explain"), help="what to print: a new file, or settings in words")
     parser.add_argument("setting", nargs="?", default="", help="explain: a setting or section, as model.head (all)")
-    parser.add_argument("--model", choices=tuple(_LAYOUTS), default="yolo", help="new: the model (yolo)")
-    parser.add_argument("--data", choices=tuple(_DATA), default="voc", help="new: the layout of the data (voc)")
+    parser.add_argument("--model", choices=tuple(_LAYOUTS), help="new: the model (yolo)")
+    parser.add_argument("--data", choices=tuple(_DATA), help="new: the layout of the data (voc)")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.action == "explain":
+        if arguments.model or arguments.data:
+            raise ConfigError("--model and --data are for `detseg config new`, not for `explain`; leave them out")
         print(help_text(arguments.setting))
         return
-    if arguments.data not in (layouts := _LAYOUTS[arguments.model]):
-        what = f"--data {arguments.data}: has not what {arguments.model} learns"
-        raise ConfigError(f"{what}; take {' or '.join(layouts)}")
-    print(_TEXT.format(data=_DATA[arguments.data], model=arguments.model), end="")
+    if arguments.setting:
+        what = f"{arguments.setting!r}: `detseg config new` takes no setting"
+        raise ConfigError(f"{what}; choose with --model and --data, and write settings into the file")
+    model, data = arguments.model or "yolo", arguments.data or "voc"
+    if data not in (layouts := _LAYOUTS[model]):
+        raise ConfigError(f"--data {data}: has not what {model} learns; take {' or '.join(layouts)}")
+    print(_TEXT.format(data=_DATA[data], model=model), end="")

@@ -10,7 +10,6 @@ import argparse
 import io
 import os
 import sys
-import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import NoReturn
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
-from detseg.messages import did_you_mean, messages_on_console, printable
+from detseg.messages import messages_on_console, printable
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -51,19 +50,7 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
         raise ConfigError("no configuration file given, such as configs/yolo_shapes.yaml; see --help")
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
-    if not path.exists() and not path.suffix and len(path.parts) == 1:
-        arguments.config = path = _example(path.name)
     return load_config(path, arguments.overrides)
-
-
-def _example(name: str) -> Path:
-    """The file of an example: in the repository, or where the wheel has put it; ConfigError if there is none."""
-    folders = [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share" / "detseg" / "configs"]
-    examples = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
-    if name not in examples:
-        what = f"{printable(repr(name))} is neither a file nor an example{did_you_mean(name, examples)}"
-        raise ConfigError(f"{what}; the examples are {', '.join(examples)}")
-    return examples[name]
 
 
 def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import sysconfig
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +37,22 @@ _MISSING = object()
 
 
 def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
-    """The experiment that a YAML file describes, with overrides. ConfigError: anything is wrong; one line for each
-    mistake: where, which setting, what was expected and got."""
-    return _validate(read_yaml(Path(path)), printable(str(path)), overrides)
+    """The experiment that a YAML file, or an example by its name (``yolo_shapes``), describes, with overrides.
+    ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got."""
+    path = Path(path)
+    if not path.exists() and not path.suffix and len(path.parts) == 1:
+        path = _example(path.name)
+    return _validate(read_yaml(path), printable(str(path)), overrides)
+
+
+def _example(name: str) -> Path:
+    """The file of an example: in the repository, or where the wheel has put it; ConfigError if there is none."""
+    folders = [Path(__file__).parents[2] / "configs", Path(sysconfig.get_path("data")) / "share" / "detseg" / "configs"]
+    examples = {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
+    if name not in examples:
+        what = f"{printable(repr(name))} is neither a file nor an example{did_you_mean(name, examples)}"
+        raise ConfigError(f"{what}; the examples are {', '.join(examples)}")
+    return examples[name]
 
 
 def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint", overrides: Settings = ()) -> ExperimentConfig:

@@ -1,1 +1,1 @@
-"""Readers, writers and the synthetic set; transforms; the data module."""
+"""Data sets: readers, writers and the synthetic set; augmentation; loading."""

@@ -30,6 +30,9 @@ Split = Literal["train", "val", "test"]
 SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
 
+_EXAMPLES = [Path("data", name) for name in ("bccd", "camvid_small", "dsb2018_nuclei", "coco", "VOCdevkit")]
+"""Where the examples in configs/ look for their sets."""
+
 _CUSTOM = "data.name: custom are data sets that Python gives to detseg.train or detseg.evaluate; name a layout instead"
 
 
@@ -42,6 +45,7 @@ def open_split(
     ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
     have boxes or masks.
     """
+    _check_example(config)
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
@@ -64,6 +68,7 @@ def open_split(
 
 def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> SegmentationDataset:
     """Open a split with semantic label maps; see ``open_split``."""
+    _check_example(config)
     names = classes or config.classes
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     if isinstance(config, VocConfig | MaskFolderConfig) and classes is not None and config.classes is None:
@@ -89,6 +94,14 @@ def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | 
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
         case CustomDataConfig():
             raise DataError(_CUSTOM)
+
+
+def _check_example(config: DataConfig) -> None:
+    if not isinstance(config, VocConfig | CocoConfig) or (isinstance(config, VocConfig) and config.download):
+        return
+    if config.root in _EXAMPLES and not config.root.exists():
+        page = "docs/data_formats.md, 'The sets of the examples', says where it comes from"
+        raise DataError(f"{config.root}: there is no such folder; {page}; or set data.root to where it is")
 
 
 def _voc_list(config: VocConfig, split: Split) -> str:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from detseg.atomic_write import write_errors
 from detseg.draw.classes import Color, Strip
+from detseg.errors import DataError
 from detseg.structures import IGNORE_LABEL, UInt8Array
 
 _WORTH_A_LOOK = 480  # pixels of the longer side below which names and lines are hard to read
@@ -150,6 +151,9 @@ def write_image(path: Path, image: UInt8Array) -> None:
     Raises:
         DataError: it could not be written.
     """
+    if not cv2.haveImageWriter(f"image{path.suffix}"):
+        what = f"the suffix {path.suffix!r} is no image format that can be written" if path.suffix else "has no suffix"
+        raise DataError(f"{path}: {what}; give it .jpg, .png, .webp, .bmp or .tif")
     with write_errors(path):
         try:
             encoded, data = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))

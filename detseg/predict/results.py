@@ -56,11 +56,12 @@ class _Result(ABC):
         """Write the drawing; small images are enlarged, so that lines and names can be read.
 
         Args:
-            path: the file, such as ``found.jpg``; an existing one is replaced, a missing folder is made.
+            path: the file, whose suffix is the format: .jpg, .png, .webp, .bmp, .tif; an existing one is replaced, a
+                missing folder is made.
             image: see ``draw``.
 
         Raises:
-            DataError: the file could not be written.
+            DataError: the suffix is no image format, or the file could not be written.
             ValueError: as of ``draw``.
         """
         from detseg.draw import write_image

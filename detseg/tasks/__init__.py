@@ -1,6 +1,6 @@
 """The kinds of task: all that differs between them is named in the file of each.
 
-A new model family has its `case` here and in `detseg/factory/models.py`.
+A new model family has its `case` here and in `detseg/factory/__init__.py`.
 """
 
 from __future__ import annotations

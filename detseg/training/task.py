@@ -142,7 +142,7 @@ class Task(L.LightningModule):
         detached = {name: value.detach() for name, value in terms.items()}
         self._step_batches.append(StepBatch(batch_index, batch, detached))
         for name, value in detached.items():
-            self.log(f"train/{name}_step", value, prog_bar=name == "loss")
+            self.log(f"train/{name}_step", value)
         return terms["loss"]
 
     def _losses(self, batch: Batch, batch_index: int, eager: bool) -> dict[str, Tensor]:
@@ -202,7 +202,7 @@ class Task(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
         if batch is not None:  # else it was logged before the run was resumed
-            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"], prog_bar=True)
+            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         if self.trainer.is_last_batch:
             self._check_weights()  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():
@@ -233,9 +233,9 @@ class Task(L.LightningModule):
         self.result, numbers = score_together(self.evaluator, self.processes)  # the result in the first process alone
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
-            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), prog_bar=name in self.shown)
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
         for name, mean in self.val_means.means(self.processes).items():
-            self.log(f"val/{name}", mean, prog_bar=name == "loss")
+            self.log(f"val/{name}", mean)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""

@@ -29,6 +29,7 @@ def out_of(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixture[str]) -> None:
     text = out_of(capsys)
     assert text == out_of(capsys, "--help")
+    assert max(map(len, text.splitlines())) <= 80
     for command in ("train", "evaluate", "predict", "export-weights", "benchmark", "config"):
         assert f"  {command} " in text
         with pytest.raises(SystemExit, match="0"):
@@ -62,6 +63,8 @@ def test_the_module_is_the_command() -> None:
         (["train", SHAPES, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
         (["train", "yolo_shape"], "'yolo_shape' is neither a file nor an example (did you mean 'yolo_shapes'?)"),
         (["config", "explain", "model.heda"], "there is no setting 'model.heda' (did you mean 'model.head'?)"),
+        (["config", "new", "extra"], "'extra': `detseg config new` takes no setting; choose with --model and --data"),
+        (["config", "explain", "--model", "fcn"], "--model and --data are for `detseg config new`, not for `explain`"),
         (["config", "new", "--model", "mask_rcnn"], "--data voc: has not what mask_rcnn learns; take coco or shapes"),
         (["config", "new", "--model", "yolo", "--data", "mask_folder"], "--data mask_folder: has not what yolo learns"),
     ],
@@ -80,6 +83,7 @@ def test_examples_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     for path in examples:
         assert "  root: data" in out_of(capsys, "train", path.stem, "--print-config"), path
+        assert load_config(path.stem) == load_config(path)  # as detseg.train does
 
 
 BOXES = ("voc", "coco", "shapes")

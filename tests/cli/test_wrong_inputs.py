@@ -39,6 +39,9 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 TRAIN = f"""\
 tiny.yaml data.root=nowhere
     nowhere: there is no such folder; set data.root to the folder of the VOC data
+tiny.yaml data.root=data/bccd
+    data/bccd: there is no such folder; docs/data_formats.md, 'The sets of the examples', says where it comes from; or
+    set data.root to where it is
 tiny.yaml model.backbone.name=resnet1888 model.backbone.width=null model.backbone.depth=null
     model.backbone: timm has no model 'resnet1888' (did you mean 'resnet18' or 'resnet18d' or 'skresnet18'?); ours
     are csp_nano, csp_small, csp_medium, csp_large, unet
@@ -74,7 +77,8 @@ PREDICT = f"""\
 run/checkpoints/best.ckpt unreadable_val/JPEGImages/val03.png --out new
     1 of 1 images were left out: unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out file
-    file/test00.png: could not be written (File exists); is there space, and the right to write?
+    file/test00.png: could not be written (File exists); a file is where a folder must be, or a folder where a file;
+    choose another place
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --tile 64 64
     tile and overlap are for segmentation models, and this is a detector; leave them out
 run/checkpoints/best.ckpt unreadable_val/JPEGImages --out new --overlap 8

@@ -103,7 +103,9 @@ def test_what_cannot_be_written_is_one_line(checkpoint: Path, images: Path, tmp_
     blocked = tmp_path / "out" / name
     blocked.parent.mkdir()
     blocked.write_text("no folder") if name == "masks" else blocked.mkdir()
-    with pytest.raises(DataError, match=rf"out/{name}.*: could not be written \(.*\); is there space, and the right"):
+    with pytest.raises(
+        DataError, match=rf"out/{name}.*: could not be written \(.*\); a file is where a folder must be"
+    ):
         predict_files(segmenter(checkpoint), [images / "a.png"], tmp_path / "out")
 
 

@@ -37,7 +37,7 @@ def on_this_machine(command: str, port: int, config: Path, run_dir: Path) -> lis
         "--nproc_per_node=4": "--nproc_per_node=1",
         "--master_addr=node0": "--master_addr=127.0.0.1",
         "--master_port=29500": f"--master_port={port}",
-        "configs/yolo_coco.yaml": shlex.quote(str(config)),
+        "yolo_coco": shlex.quote(str(config)),
         "trainer.devices=4": "trainer.devices=1",
         "run_dir=runs/two_nodes": shlex.quote(f"run_dir={run_dir}"),
     }.items():
