@@ -1,4 +1,4 @@
-"""Two of the examples' real sets, from clones of their sources: ``python -m benchmarks.real_sets camvid CLONE``.
+"""Two of the examples' real sets, from clones of their sources: ``python tools/real_sets.py camvid CLONE``.
 
 docs/data_formats.md, "The sets of the examples", says where the sources are. The files are those that the numbers in
 docs/benchmarks.md were measured on.
