@@ -165,7 +165,8 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Setting
     layout has (image size, batch size, ...) is kept of its data section. ConfigError: an override is wrong, or of
     another section."""
     if other := [text for text in overrides if not text.startswith(("data.", "evaluation."))]:
-        raise ConfigError(f"override {other[0]}: the checkpoint decides; only data.* and evaluation.* can be changed")
+        what = "setting" if isinstance(overrides, Mapping) else "override"
+        raise ConfigError(f"{what} {other[0]}: the checkpoint decides; only data.* and evaluation.* can be changed")
     trained = without_download(trained)
     data = trained.get("data")
     layout = [text.partition("=")[2].strip() for text in overrides if text.partition("=")[0].strip() == "data.name"]

@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import math
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -68,6 +69,11 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(_cut(printable(name), _MAX_NAME) for name in names[:_MAX_LISTED]) + more
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 image``, ``2 images``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` with the known word nearest to ``word``, or nothing where none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)
@@ -101,22 +107,30 @@ class ConsoleHandler(logging.Handler):
         console.print(Text(text, style="bold yellow" if warns else ""), soft_wrap=True)
 
 
+_handler, _lock = ConsoleHandler(), threading.Lock()
+_before: list[tuple[int, bool]] = []  # level and propagation before each block that is open, in any thread
+
+
 @contextmanager
 def messages_on_console() -> Iterator[None]:
-    """Messages are shown on ``console`` within the block, unless logging was set up to show them already."""
-    if logger.handlers or (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)):
-        yield
-        return
-    handler, level, propagate = ConsoleHandler(), logger.level, logger.propagate
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False  # a handler of the root logger would show them twice
+    """Messages are shown on ``console`` within the block, unless logging was set up to show them already; of several
+    blocks that are open at once, in threads, until the last is left."""
+    with _lock:
+        shows = bool(_before) or not (logger.handlers or (logger.hasHandlers() and logger.isEnabledFor(logging.INFO)))
+        if shows:
+            _before.append((logger.level, logger.propagate))
+            logger.addHandler(_handler)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False  # a handler of the root logger would show them twice
     try:
         yield
     finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-        logger.propagate = propagate
+        with _lock:
+            if shows:
+                level, logger.propagate = _before.pop()
+                logger.setLevel(level)
+                if not _before:
+                    logger.removeHandler(_handler)
 
 
 def rendered(table: RenderableType) -> str:

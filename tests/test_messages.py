@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import Any
 
 import pytest
 
-from detseg.messages import did_you_mean, listed, one_line, printable, quoted, shown
+from detseg.messages import did_you_mean, listed, messages_on_console, one_line, printable, quoted, shown
 
 HOSTILE = "a\x1b[31m\n\u202eb"
 
@@ -54,3 +55,13 @@ def test_settings_are_quoted_as_a_file_has_them(value: Any, text: str) -> None:
 def test_the_nearest_word_is_named() -> None:
     assert did_you_mean("modle", ["data", "model"]) == " (did you mean 'model'?)"
     assert did_you_mean("modle", ["xyz"]) == ""
+
+
+def test_messages_are_shown_until_the_last_of_several_trainings_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = messages_on_console(), messages_on_console()
+    first.__enter__()
+    with second:
+        first.__exit__(None, None, None)
+        logging.getLogger("detseg").info("still shown")
+    logging.getLogger("detseg").info("not shown")
+    assert capsys.readouterr().out == "still shown\n"

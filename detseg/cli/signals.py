@@ -1,4 +1,4 @@
-"""Signals that ask a training to stop. Only the command answers them: a library leaves its process as it is.
+"""Signals that ask a training to stop, for the command and scripts like it: `detseg.train` by itself answers none.
 
 Ctrl-C or SIGINT, SIGTERM (clusters that preempt a job, `kill`), and under SLURM SIGUSR1 (`--signal=SIGUSR1@90`: time
 is nearly over; the job is put back into the queue).

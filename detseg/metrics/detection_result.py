@@ -148,7 +148,8 @@ class DetectionResult:
         if ap50 < _HARDLY_FOUND:
             return [
                 f"Hardly any objects are found (AP50 {ap50:.3f}): {longer}, or begin with trained weights "
-                "(model.backbone.pretrained); `detseg predict --score 0.05` shows what the model is unsure of."
+                "(model.backbone.pretrained); a low score threshold (`detseg predict --score 0.05`) shows what the "
+                "model is unsure of."
             ]
         sentences = []
         found = [row for row in self.classes if row.num_objects and row.num_detections]
@@ -158,7 +159,8 @@ class DetectionResult:
         if unsure := [row for row in found if row not in weak and row.threshold < _UNSURE]:
             sentences.append(
                 f"Classes that are found at low scores only: {', '.join(row.name for row in unsure)}: train longer "
-                f"(trainer.max_epochs), or predict with --score {min(row.threshold for row in unsure):.2f}."
+                f"(trainer.max_epochs), or predict with --score {min(row.threshold for row in unsure):.2f} (in Python: "
+                "score_threshold)."
             )
         return sentences
 

@@ -20,7 +20,7 @@ from detseg.data.images.read import IMAGE_SUFFIXES, read_image
 from detseg.draw import can_be_written, class_colors
 from detseg.errors import ConfigError, DataError
 from detseg.memory import MemoryErrors
-from detseg.messages import console, messages_on_console, printable
+from detseg.messages import console, counted, messages_on_console, printable
 from detseg.predict import EXPORT_FORMATS
 from detseg.predict.predictor import ImagePredictor, Predictor
 from detseg.predict.results import Detections, SegmentationMap
@@ -185,7 +185,7 @@ class DetectionOutput:
                     left_out = f"; {self._num_empty} without a pixel are not in it" if self._num_empty else ""
                     segments = [f"segments/ (polygons{left_out})"] if self._with_masks else []
                     written += ["labels/ (YOLO text)", *segments, "classes.txt"]
-        counts = f"{_counted(self._num_objects, 'object')} in {_counted(self._num_images, 'image')}"
+        counts = f"{counted(self._num_objects, 'object')} in {counted(self._num_images, 'image')}"
         score = f"score {self._score_threshold:g} or more; a score says how sure the model is, from 0 to 1"
         text = f"{counts} ({score}); written to {self.out}: {', '.join(written)}"
         if self._num_objects or not self._num_images or not self._score_threshold:
@@ -225,7 +225,7 @@ class LabelOutput:
         classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
         write_text(self.out / "classes.json", json.dumps({"classes": classes, "images": self._images}))
         return (
-            f"{_counted(len(self._images), 'image')}; written to {self.out}: the drawn images, masks/ (the label of "
+            f"{counted(len(self._images), 'image')}; written to {self.out}: the drawn images, masks/ (the label of "
             f"each pixel, as indexed PNGs), classes.json (what the labels mean, and their pixels)"
         )
 
@@ -324,7 +324,3 @@ def _list_unreadable(errors: Sequence[DataError], num_images: int, file: Path) -
         lines.writelines(f"{printable(str(error))}\n" for error in errors)
     more = f"; and {len(errors) - 3} more, all listed in {file}" if len(errors) > 3 else ""
     raise DataError(f"{len(errors)} of {num_images} images were left out: {'; '.join(map(str, errors[:3]))}{more}")
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -27,7 +27,7 @@ from detseg.config.load import config_from_dict, config_to_dict
 from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import CheckpointError, ConfigError
-from detseg.messages import quoted
+from detseg.messages import counted, quoted
 from detseg.structures import ClassTable
 from detseg.training.distributed import Processes
 from detseg.training.nan import StepGuard
@@ -35,6 +35,8 @@ from detseg.training.optim.averages import BatchNormWarmup
 from detseg.training.seeding import random_state, restore_random_state
 
 logger = logging.getLogger("detseg")
+
+HOW_TO_RESUME = 'resume with --resume (in Python: resume="last")'
 
 _OPTIMIZER_STEPS = "epoch_loop.automatic_optimization.optim_progress"
 """Lightning's key of the steps in the state of its loops; ``tests/test_kills.py`` fails where it changes."""
@@ -222,9 +224,9 @@ def check_resumable(
 def why_over(checkpoint: Mapping[str, Any], config: Mapping[str, Any], max_epochs: int | None) -> str | None:
     """Why a run has nothing left to train, and what to raise to resume it; None: it has."""
     done, entry = epochs_ended(checkpoint), checkpoint[ENTRY]
-    over = f"nothing is left to train: the checkpoint has {done} epochs and trainer.max_epochs is {max_epochs}"
     if max_epochs is not None and done >= max_epochs:
-        return f"{over}; raise it to resume"
+        has = f"the checkpoint has {counted(done, 'epoch')} and trainer.max_epochs is {max_epochs}"
+        return f"nothing is left to train: {has}; raise it to resume"
     then, now = (s.get("trainer", {}).get("early_stopping_patience") for s in (entry.get("config", {}), config))
     if entry.get("over") and now is not None and (then is None or now <= then):
         return (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -20,12 +21,12 @@ from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
 from detseg.training.callbacks.oom import training_memory_errors
 from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed import first_speaks
-from detseg.training.resume import why_over
+from detseg.training.resume import HOW_TO_RESUME, check_resumable, why_over
 from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
-from detseg.training.setup.run_directory import claim, new_run, resumed_run, sound_checkpoint
+from detseg.training.setup.run_directory import claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
 
@@ -73,20 +74,24 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     task.data_guard = guard_data(config, train_set, val_set)
     data = build_data(config, train_set, val_set)
     trainer = build_trainer(config, run_dir, f"val/{task.criterion}", data.bad_samples, own=own)
+    if checkpoint is not None:  # before anything is announced
+        content = read_raw_checkpoint(checkpoint)
+        check_resumable(content, task.classes, task.config, trainer.max_epochs, trainer.world_size)
+        del content  # as large as the model
     announce_run(config, trainer, train_set, val_set, describe_model(config, task.model), run_dir)
-    if checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run:
-        claim(run_dir, again=resume == "auto")
+    begins = checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run
+    claim = claimed(run_dir, again=resume == "auto") if begins else nullcontext()
     try:
-        with training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
+        with claim, training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
-            logger.info(f"stopped; what was saved last is in {run_dir}: resume with --resume")
+            logger.info(f"stopped; what was saved last is in {run_dir}: {HOW_TO_RESUME}")
         raise
     for line in data.lines():
         logger.info(line)
     if trainer.is_global_zero:
-        conclude_run(trainer, task, val_set, None if config.trainer.fast_dev_run else run_dir)
+        conclude_run(config, trainer, task, val_set, run_dir)
     return run_dir
 
 

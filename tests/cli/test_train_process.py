@@ -19,6 +19,7 @@ from detseg.data.loading.loader import eval_loader
 from detseg.factory import load_model
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import to_float
+from detseg.training.resume import HOW_TO_RESUME
 from tests.rounding import rounding_of_losses
 from tests.tiny import TinyRun, tiny_config, write_colors
 
@@ -64,9 +65,8 @@ def test_a_signal_to_the_group_saves_and_is_one_line(sent: signal.Signals, tiny_
     run_dir = tmp_path / "run"
     step = read_raw_checkpoint(run_dir / "checkpoints" / "last.ckpt")["global_step"]
     # In one line, and none of Lightning's tips and warnings.
-    assert errors == (
-        f"stopped by {sent.name} after step {step}; everything is saved in {run_dir}: resume with --resume\n"
-    )
+    saved = f"everything is saved in {run_dir}: {HOW_TO_RESUME}\n"
+    assert errors == f"stopped by {sent.name} after step {step}; {saved}"
     lines += output.splitlines()
     foreign = [line for line in lines if not any(re.fullmatch(pattern, line) for pattern in SPOKEN)]
     assert foreign == []

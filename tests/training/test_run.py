@@ -98,7 +98,7 @@ def test_an_interrupt_says_where_to_resume_and_the_run_ends_as_the_whole_one(
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
+def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in tiny_run.run_dir.rglob("*.*") if path.is_file()}
     for override, message in (
         ("optimizer.lr=0.5", r"other settings than it began with: optimizer\.lr was 0\.005 and is 0\.5; set them"),
@@ -110,6 +110,7 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun) -> None:
         with pytest.raises(CheckpointError, match=message):
             train(config, tiny_run.config_path, resume="last")
     assert {path: path.read_bytes() for path in before} == before
+    assert "training  " not in capsys.readouterr().out  # refused before anything is announced
 
 
 def test_an_early_sigterm_keeps_its_code(tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +127,7 @@ def test_an_early_sigterm_keeps_its_code(tiny_run: TinyRun, tmp_path: Path, monk
     with pytest.raises(SystemExit) as caught, stop_on_signals() as stop:
         train(config, tiny_run.config_path, own=Own(stop=stop))
     assert caught.value.code == 128 + signal.SIGTERM
-    assert os.listdir(tmp_path / "run" / "checkpoints") == []
+    assert not (tmp_path / "run" / "checkpoints").exists()
     assert {number: signal.getsignal(number) for number in handlers} == handlers
 
 

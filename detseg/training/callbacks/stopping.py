@@ -10,6 +10,7 @@ from lightning.pytorch import callbacks
 
 from detseg.errors import RunStoppedError
 from detseg.training.callbacks.checkpoints import BestAndLast
+from detseg.training.resume import HOW_TO_RESUME
 from detseg.training.task import Task
 
 
@@ -17,7 +18,7 @@ class StopRequest:
     """Asks a training to stop behind its step; any thread may ask.
 
     Attributes:
-        reason: why, as in "stopped by request"; None: nobody has asked.
+        reason: why, as in "stopped by request"; None: nobody has asked since the last training ended.
     """
 
     def __init__(self) -> None:
@@ -66,10 +67,14 @@ class StopWhenAsked(callbacks.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens no more.  Not in ``teardown``, by which Lightning has given back the signal handlers that were there
         before its own: a request that replaced these would bring them back."""
-        self.request.training_ends()
+        self._end()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.request.training_ends()
+        self.request.reason = None  # it may be given to the training that resumes
 
     def _reason(self) -> str | None:
         over = self._deadline is not None and time.monotonic() >= self._deadline
@@ -82,7 +87,7 @@ class StopWhenAsked(callbacks.Callback):
         cast(Task, trainer.lightning_module).processes.any(False)
         raise RunStoppedError(
             f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
-            f"in {self.saver.folder.parent}: resume with --resume"
+            f"in {self.saver.folder.parent}: {HOW_TO_RESUME}"
         )
 
 

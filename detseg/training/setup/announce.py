@@ -16,6 +16,7 @@ from detseg.checkpoint import BEST, FOLDER
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.messages import counted
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.task import Task
 
@@ -31,15 +32,16 @@ def announce_run(
     device = trainer.strategy.root_device
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     if device.type == "cpu":
-        name += f" ({torch.backends.cpu.get_cpu_capability()}), {torch.get_num_threads()} threads"
+        name += f" ({torch.backends.cpu.get_cpu_capability()}), {counted(torch.get_num_threads(), 'thread')}"
     height, width = config.data.input_hw
     processes = f" in each of {trainer.world_size} processes" if trainer.world_size > 1 else ""
+    batch = counted(config.data.num_images, "image")
     rows = {
         "device": f"{name}, {'bfloat16 (mixed)' if 'bf16' in str(trainer.precision) else 'float32'}",
         "data": f"{len(train_set)} training and {len(val_set)} validation images, network input {width} x {height}",
         "classes": _classes(train_set),
         "model": model,
-        "training": f"{config.trainer.max_epochs} epochs, batches of {config.data.num_images} images{processes}",
+        "training": f"{counted(config.trainer.max_epochs, 'epoch')}, batches of {batch}{processes}",
     }
     for label, text in rows.items():
         logger.info(textwrap.fill(f"{label:<10}{text}", 80, subsequent_indent=" " * 10))
@@ -58,8 +60,9 @@ def _classes(train_set: EvalSource) -> str:
     return f"{', '.join(names[:_MOST_CLASSES])}{more}{what}"
 
 
-def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: Path | None) -> None:
-    """Say how a run ended, what looks wrong, and what to type next; ``run_dir`` is None where nothing was written."""
+def conclude_run(config: ExperimentConfig, trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: Path) -> None:
+    """Say how a run ended, what looks wrong, and what to type next: commands, or the calls of Python where it gave the
+    data, which no command can open."""
     stopper, name = trainer.early_stopping_callback, task.criterion
     if stopper is not None and stopper.wait_count >= stopper.patience:
         best = float(stopper.best_score)
@@ -68,7 +71,7 @@ def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: P
         logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
     for line in [] if task.result is None else task.result.explain():
         logger.warning(line)
-    if run_dir is None:
+    if config.trainer.fast_dev_run:
         logger.info("fast_dev_run: one batch of training and one of validation went through; nothing was written")
         return
     if row := best_epoch(run_dir / "metrics.csv", f"val/{name}"):
@@ -78,6 +81,11 @@ def conclude_run(trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: P
     checkpoint, image = str(run_dir / FOLDER / BEST), "IMAGES" if path is None else str(path(0))
     logger.info(f"best checkpoint: {checkpoint}")
     logger.info(f"metrics and sample images: {run_dir}")
+    if config.data.name == "custom":
+        module = ", model=model" if config.model.name == "custom" else ""
+        logger.info(f"next: detseg.evaluate({checkpoint!r}, val_set{module})")
+        logger.info(f"      detseg.load_predictor({checkpoint!r}{module})(images)")
+        return
     logger.info(f"next: detseg evaluate {shlex.quote(checkpoint)}")
     found = shlex.quote(str(run_dir / "found"))
     logger.info(f"      detseg predict {shlex.quote(checkpoint)} {shlex.quote(image)} --out {found}")

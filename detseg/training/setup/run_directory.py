@@ -5,11 +5,13 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from detseg.checkpoint import FOLDER, LAST, PREVIOUS, read_raw_checkpoint, run_dir_of
 from detseg.errors import CheckpointError, ConfigError
+from detseg.training.resume import HOW_TO_RESUME
 
 logger = logging.getLogger("detseg")
 
@@ -35,9 +37,21 @@ def claim(run_dir: Path, again: bool = False) -> None:
         raise _taken(run_dir) from None
 
 
+@contextmanager
+def claimed(run_dir: Path, again: bool = False) -> Iterator[None]:
+    """``claim`` the folder, and give it back where the block has saved nothing."""
+    claim(run_dir, again)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # the folder of checkpoints is not empty, or there are other files beside it
+            (run_dir / FOLDER).rmdir()
+            run_dir.rmdir()
+
+
 def _taken(run_dir: Path) -> ConfigError:
-    if any((run_dir / FOLDER / name).is_file() for name in (LAST, PREVIOUS)):
-        return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or resume with --resume")
+    if _last(run_dir) is not None:
+        return ConfigError(f"run_dir: {run_dir} holds a run already; choose another folder, or {HOW_TO_RESUME}")
     return ConfigError(
         f"run_dir: {run_dir} belongs to a run without a checkpoint yet, running or broken off; choose another folder, "
         f"or delete it"
@@ -48,7 +62,8 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
     """The folder of a run that is resumed, and the checkpoint.
 
     Args:
-        run_dir: the folder that the user asked for; None: that of the checkpoint, or the latest of the config file.
+        run_dir: the folder that the user asked for; None: that of the checkpoint, or the latest of the config file
+            that has one.
         config_path: the file that the settings came from.
         resume: ``last``: the last checkpoint of the folder; ``auto``: that, or none where there is none yet; else a
             checkpoint file (CheckpointError: there is no such one).
@@ -73,13 +88,18 @@ def resumed_run(run_dir: Path | None, config_path: Path, resume: str) -> tuple[P
     if run_dir is None:
         wanted = Path("runs") / config_path.stem
         runs = _numbered(wanted)
-        run_dir = runs[max(runs)] if runs else wanted
-    for name in (LAST, PREVIOUS):  # a run that is killed between two renamings leaves the second alone
-        if (run_dir / FOLDER / name).is_file():
-            return run_dir, run_dir / FOLDER / name
-    if resume == "auto":
-        return run_dir, None
+        latest = [runs[number] for number in sorted(runs, reverse=True)] or [wanted]
+        run_dir = next((run for run in latest if _last(run) is not None), latest[0])
+    found = _last(run_dir)
+    if found is not None or resume == "auto":
+        return run_dir, found
     raise CheckpointError(f"{run_dir / FOLDER / LAST}: no such checkpoint to resume from; name one: --resume=CKPT")
+
+
+def _last(run_dir: Path) -> Path | None:
+    """The checkpoint to resume from; a run that is killed between two renamings leaves the second alone."""
+    files = (run_dir / FOLDER / name for name in (LAST, PREVIOUS))
+    return next((file for file in files if file.is_file()), None)
 
 
 def sound_checkpoint(checkpoint: Path) -> Path:

@@ -152,7 +152,7 @@ def test_a_terminal_shows_every_line_whole(columns: int, tiny_run: TinyRun, tmp_
     assert max(map(len, epochs)) <= 80
 
     said = dict(line.split(maxsplit=1) for line in lines if re.match(r"\w+ {2,}", line))
-    assert re.fullmatch(r"cpu \(.+\), 1 threads, float32", said["device"])
+    assert re.fullmatch(r"cpu \(.+\), 1 thread, float32", said["device"])
     assert said["data"] == "16 training and 9 validation images, network input 64 x 64"
     assert re.fullmatch(r"blue \d+, red \d+, yellow \d+ \(objects\)", said["classes"])
     assert said["model"] == "yolo on csp_nano, 0.45 M parameters"

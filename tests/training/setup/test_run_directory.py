@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detseg.errors import CheckpointError, ConfigError
-from detseg.training.setup.run_directory import claim, new_run, resumed_run
+from detseg.training.setup.run_directory import claim, claimed, new_run, resumed_run
 
 CONFIG = Path("configs/yolo_x.yaml")
 
@@ -41,6 +41,9 @@ def test_a_folder_holds_one_run() -> None:
     without = "belongs to a run without a checkpoint yet, running or broken off; choose another folder, or delete it"
     with pytest.raises(ConfigError, match=f"^run_dir: mine {without}$"):  # of two that begin at once
         claim(Path("mine"))
+    with claimed(Path("broken off")), claimed(Path("whole")):
+        Path("whole/checkpoints/last.ckpt").touch()
+    assert (Path("broken off").exists(), Path("whole").exists()) == (False, True)
 
 
 def test_a_checkpoint_does_not_go_on_in_the_folder_of_another_run() -> None:
@@ -55,6 +58,7 @@ def test_resume_takes_the_latest_run_of_the_config_or_the_named_folder_or_checkp
     make_run("runs/yolo_x")
     latest, checkpoint = make_run("runs/yolo_x-10"), make_run("mine")
     make_run("runs/yolo_x-9")
+    claim(Path("runs/yolo_x-11"))  # and broken off before it saved
     assert resumed_run(None, CONFIG, "last") == (Path("runs/yolo_x-10"), latest)
     assert resumed_run(Path("mine"), CONFIG, "last") == (Path("mine"), checkpoint)
     assert resumed_run(None, CONFIG, "mine/checkpoints/last.ckpt") == (Path("mine").resolve(), checkpoint)
