@@ -164,11 +164,6 @@ def test_settings_of_a_file_train_with_data_of_python(tiny_run: TinyRun, tmp_pat
     assert detseg.evaluate(run.best_checkpoint, sets[1]).headline["AP"] == run.metrics["AP"]
 
 
-class NoHalves(Halves):
-    def __len__(self) -> int:
-        return 0
-
-
 def boxes(run: TinyRun) -> Any:
     return detseg.read_voc(run.data_root, "train", classes=("blue", "red", "yellow"))
 
@@ -178,10 +173,6 @@ def train_on(model: Any, *sets: Any, **options: Any) -> None:
 
 
 WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
-    "setting": (
-        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1e-3}),
-        "setting optimizer.lrr: optimizer.lrr: unknown key (did you mean 'lr'?)",
-    ),
     "no data": (lambda run: detseg.train(Bright()), "a Bright needs data; give train_set and val_set"),
     "no model": (
         lambda run: detseg.train(nn.Linear(1, 1), Halves(), Halves()),
@@ -193,27 +184,31 @@ WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
         "build_model: model.name: expected one of 'yolo', 'faster_rcnn', 'mask_rcnn', 'fcn', 'unet', 'custom', got "
         "'yollo' (did you mean 'yolo'?)",
     ),
-    "model setting": (
-        lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}),
-        "setting model.head.reg_mx: model.head.reg_mx: unknown key (did you mean 'reg_max'?)",
-    ),
     "evaluated classes": (
         lambda run: detseg.evaluate(run.best, Halves()),
         "{best}: was trained on the classes blue, red, yellow, the data set has ground, thing; read it with "
         "classes=('blue', 'red', 'yellow')",
     ),
-    "other module": (
-        lambda run: detseg.load_predictor(run.best, model=Bright()),
-        '{best}: its weights do not fit the Bright (Missing key(s) in state_dict: "scale".',
-    ),
 }
 IN_SHORT: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and what does not fit together
+    (
+        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1}),
+        "setting optimizer.lrr: optimizer.lrr: un",
+    ),
+    (lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}), "setting model.head.reg_mx: model.he"),
+    (
+        lambda run: detseg.load_predictor(run.best, model=Bright()),
+        "{best}: its weights do not fit the Bright (Missing k",
+    ),
     (lambda run: detseg.train(Bright(), Halves()), "got one of train_set and val_set; give both, or neither for those"),
     (lambda run: train_on(detseg.build_model("unet", ["a"]), Halves()), "model: was built for the classes a; train_s"),
     (lambda run: train_on(Bright(), Halves(), settings={"model.nms_iou": 0.5}), "setting model.nms_iou: belongs to t"),
     (lambda run: detseg.evaluate(run.best, boxes(run), settings={"model.nms_iou": 1}), "override model.nms_iou: the"),
     (lambda run: train_on(Bright(), Halves(), boxes(run)), "val_set has the classes blue, red, yellow; train_set has"),
-    (lambda run: train_on(Bright(), Halves(), NoHalves()), "val_set: holds no images"),
+    (
+        lambda run: train_on(Bright(), Halves(), type("No", (Halves,), {"__len__": lambda _: 0})()),
+        "val_set: holds no images",
+    ),
     (lambda run: train_on(detseg.build_model("yolo", Halves.classes), Halves()), "train_set: has no objects, which"),
     (lambda run: train_on(Bright(), boxes(run), task="semantic"), "train_set: has no label maps, which the model"),
     (lambda run: train_on(Bright(), boxes(run), task="instance"), "train_set: has no masks of objects, which the"),
@@ -311,14 +306,11 @@ def test_an_editable_install_is_found_beside_a_clone(tmp_path: Path) -> None:
     [
         ("from detseg.cli import main; main(['train', 'yolo_shapes'])", "error: detseg train needs lightning: "),
         ("from detseg.cli import main; main(['evaluate', 'x.ckpt'])", "error: detseg evaluate needs lightning: "),
-        (
-            "from detseg import *; from detseg import train",
-            "detseg.errors.MissingExtraError: detseg.train needs lightning: ",
-        ),
+        ("import detseg; detseg.train", "detseg.errors.MissingExtraError: detseg.train needs lightning: "),
         ("from detseg import read_coco", "detseg.errors.MissingExtraError: detseg.read_coco needs lightning: "),
     ],
 )
 def test_a_prediction_only_install_names_the_extra(code: str, message: str) -> None:
-    blocked = f"import sys; sys.modules['lightning'] = None; {code}"
+    blocked = f"import sys; sys.modules['lightning'] = None; from detseg import *; {code}"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f'{message}pip install "detseg[train]"'

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from detseg.errors import ConfigError
 from detseg.ops.masks import decode_mask, decode_part, encode_mask, mask_areas, mask_bounds
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -55,10 +54,10 @@ class ClassTable:
     def __post_init__(self) -> None:
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
-            raise ConfigError(f"class names must differ, got {twice} more than once")
+            raise ValueError(f"class names must differ, got {twice} more than once")
         for name in self.names:
             if not is_plain_text(name):
-                raise ConfigError(f"class names must be text without control characters, got {name!r}")
+                raise ValueError(f"class names must be text without control characters, got {name!r}")
         if not self.source_ids:
             object.__setattr__(self, "source_ids", tuple(range(1, len(self.names) + 1)))
         if len(self.source_ids) != len(self.names) or len(set(self.source_ids)) != len(self.source_ids):

@@ -101,13 +101,10 @@ def train(
     leave_if_starting()
     sizes = {"data.image_size": image_size, "data.batch_size": batch_size, "data.num_workers": num_workers}
     named = {**sizes, "trainer.max_epochs": max_epochs, "run_dir": run_dir}
-    check_type(f"{_WHERE}: settings", settings, Mapping | None, 'a mapping, such as {"optimizer.lr": 1e-3}')
+    _check_options(settings, stop, callbacks, loggers)
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if (train_set is None) != (val_set is None):
         raise ConfigError(f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of settings")
-    check_type(f"{_WHERE}: stop", stop, StopRequest | None, "a detseg.StopRequest")
-    check_row(f"{_WHERE}: callbacks", callbacks, Callback, "a list of lightning.pytorch's Callback")
-    check_row(f"{_WHERE}: loggers", loggers, Logger, "a list of lightning.pytorch's Logger")
     data = None if train_set is None or val_set is None else _checked_data(train_set, val_set)
     module = model if isinstance(model, nn.Module) else None
     if isinstance(model, nn.Module):
@@ -115,14 +112,25 @@ def train(
         name = Path(type(model).__name__ if config.model.name == "custom" else config.model.name)
     else:
         config, name = _load(model, data is not None, given)
+    _check_fit(config, data, task)
+    own = Own(module, data, callbacks, loggers, stop or StopRequest())
+    folder = train_settings(config, name, None if resume is None else str(resume), own)
+    return TrainingRun(folder, kind_of(config.model).criterion)
+
+
+def _check_options(settings: object, stop: object, callbacks: object, loggers: object) -> None:
+    check_type(f"{_WHERE}: settings", settings, Mapping | None, 'a mapping, such as {"optimizer.lr": 1e-3}')
+    check_type(f"{_WHERE}: stop", stop, StopRequest | None, "a detseg.StopRequest")
+    check_row(f"{_WHERE}: callbacks", callbacks, Callback, "a list of lightning.pytorch's Callback")
+    check_row(f"{_WHERE}: loggers", loggers, Logger, "a list of lightning.pytorch's Logger")
+
+
+def _check_fit(config: ExperimentConfig, data: DataSets | None, task: str | None) -> None:
     if task is not None and config.model.name != "custom":
         raise ConfigError(f"{_WHERE}: task: is for a module of your own, not for a {config.model.name}; leave it out")
     kind = kind_of(config.model)
     for what, source in zip(("train_set", "val_set"), data or (), strict=False):
         check_truth(f"{_WHERE}: {what}", source, kind.finds_objects, kind.finds_masks)
-    own = Own(module, data, callbacks, loggers, stop or StopRequest())
-    folder = train_settings(config, name, None if resume is None else str(resume), own)
-    return TrainingRun(folder, kind.criterion)
 
 
 def _checked_data(train_set: EvalSource, val_set: EvalSource) -> DataSets:
