@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 _TRAINING = ("lightning", "albumentations", "pycocotools", "msgspec", "tensorboard")  # what the extra `train` installs
 
@@ -33,6 +37,24 @@ class CheckpointError(DetsegError, ValueError):
 
 class MissingExtraError(DetsegError, ImportError):
     """A part of detseg needs packages that are not installed."""
+
+
+def check_type(what: str, value: object, types: Any, expected: str) -> None:
+    """Raise a ConfigError unless a ``value`` that Python gives is of ``types``, which ``expected`` says in words."""
+    if not isinstance(value, types):
+        raise ConfigError(f"{what}: expected {expected}, got {' '.join(repr(value).split())[:100]}")
+
+
+def check_row(what: str, items: Any, kind: type, expected: str) -> None:
+    """Raise a ConfigError unless ``items`` is a list or the like of the ``kind``; text is no row of letters."""
+    if isinstance(items, str) or not isinstance(items, Sequence) or not all(isinstance(item, kind) for item in items):
+        check_type(what, items, (), expected)
+
+
+def path_of(what: str, value: str | Path) -> Path:
+    """A path that Python gives, as text or ``Path``; anything else is a ConfigError."""
+    check_type(what, value, str | os.PathLike, "a path, as text or Path")
+    return Path(value)
 
 
 def require_training_extra(what: str) -> None:

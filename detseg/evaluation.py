@@ -17,11 +17,11 @@ from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import Split
-from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.contract import EvalSource, check_source, check_truth
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
 from detseg.data.loading.loader import eval_loader, leave_if_starting
-from detseg.errors import CheckpointError, ClassTableError, ConfigError
+from detseg.errors import CheckpointError, ClassTableError, ConfigError, check_type, path_of
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.messages import console, listed, messages_on_console, rendered
@@ -66,13 +66,17 @@ def evaluate(
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
     """
     leave_if_starting()
-    path, target = Path(checkpoint), find_device(device)
+    check_source("dataset", dataset)
+    check_type("settings", settings, Mapping | None, 'a mapping, such as {"data.batch_size": 4}')
+    path, target = path_of("checkpoint", checkpoint), find_device(device)
     trained, _, contents = load_model(path, model)
     config = evaluation_config(contents.config, str(path), settings or {})
     names, others = contents.classes.names, dataset.classes.names
     if names != others:
         what = f"was trained on the classes {listed(names)}, the data set has {listed(others)}"
         raise CheckpointError(f"{path}: {what}; read it with classes={names}")
+    kind = kind_of(config.model)
+    check_truth("dataset", dataset, kind.finds_objects, kind.finds_masks)
     return _score(trained, dataset, config, contents.classes, target)
 
 

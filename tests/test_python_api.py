@@ -165,69 +165,79 @@ def test_settings_of_a_file_train_with_data_of_python(tiny_run: TinyRun, tmp_pat
     assert detseg.evaluate(run.best_checkpoint, sets[1]).headline["AP"] == run.metrics["AP"]
 
 
+def boxes(run: TinyRun) -> Any:
+    return detseg.read_voc(run.data_root, "train", classes=("blue", "red", "yellow"))
+
+
+def train_on(model: Any, *sets: Any, **options: Any) -> None:
+    detseg.train(model, *(sets * 2)[:2], **options)
+
+
 WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
-    "setting": (
-        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1e-3}),
-        "setting optimizer.lrr: optimizer.lrr: unknown key (did you mean 'lr'?)",
-    ),
-    "value": (
-        lambda run: detseg.train(run.config_path, max_epochs=0),
-        "setting trainer.max_epochs: trainer.max_epochs: expected a whole number of at least 1, got 0",
-    ),
-    "one data set": (
-        lambda run: detseg.train(Bright(), Halves()),
-        "detseg.train: got one of train_set and val_set; give both, or neither for those of settings",
-    ),
-    "no data": (lambda run: detseg.train(Bright()), "detseg.train: a Bright needs data; give train_set and val_set"),
+    "no data": (lambda run: detseg.train(Bright()), "a Bright needs data; give train_set and val_set"),
     "no model": (
         lambda run: detseg.train(nn.Linear(1, 1), Halves(), Halves()),
-        "detseg.train: model: a Linear has no method losses or predict or losses_and_predictions; Detector and "
+        "model: a Linear has no method losses or predict or losses_and_predictions; Detector and "
         "Segmenter in detseg/models/interface.py say what a model must have",
-    ),
-    "settings of the model": (
-        lambda run: detseg.train(Bright(), Halves(), Halves(), settings={"model.nms_iou": 0.5}),
-        "setting model.nms_iou: belongs to the model; give it to detseg.build_model",
-    ),
-    "other classes": (
-        lambda run: detseg.train(detseg.build_model("unet", ("a", "b")), Halves(), Halves()),
-        "detseg.train: model: was built for the classes a, b; train_set has ground, thing",
     ),
     "model name": (
         lambda run: detseg.build_model("yollo", ["a"]),
         "build_model: model.name: expected one of 'yolo', 'faster_rcnn', 'mask_rcnn', 'fcn', 'unet', 'custom', got "
         "'yollo' (did you mean 'yolo'?)",
     ),
-    "model setting": (
-        lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}),
-        "setting model.head.reg_mx: model.head.reg_mx: unknown key (did you mean 'reg_max'?)",
-    ),
-    "one class": (
-        lambda run: detseg.build_model("yolo", "person"),
-        "classes: expected a table or names, such as ['person'], got 'person'",
-    ),
     "evaluated classes": (
         lambda run: detseg.evaluate(run.best, Halves()),
         "{best}: was trained on the classes blue, red, yellow, the data set has ground, thing; read it with "
         "classes=('blue', 'red', 'yellow')",
     ),
-    "evaluation setting": (
-        lambda run: detseg.evaluate(run.best, Halves(), settings={"model.nms_iou": 0.5}),
-        "setting model.nms_iou: the checkpoint decides; only data.* and evaluation.* can be changed",
-    ),
-    "other module": (
-        lambda run: detseg.load_predictor(run.best, model=Bright()),
-        '{best}: its weights do not fit the Bright (Missing key(s) in state_dict: "scale".',
-    ),
 }
+IN_SHORT: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and what does not fit together
+    (
+        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1}),
+        "setting optimizer.lrr: optimizer.lrr: un",
+    ),
+    (lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}), "setting model.head.reg_mx: model.he"),
+    (
+        lambda run: detseg.load_predictor(run.best, model=Bright()),
+        "{best}: its weights do not fit the Bright (Missing k",
+    ),
+    (lambda run: detseg.train(Bright(), Halves()), "got one of train_set and val_set; give both, or neither for those"),
+    (lambda run: train_on(detseg.build_model("unet", ["a"]), Halves()), "model: was built for the classes a; train_s"),
+    (lambda run: train_on(Bright(), Halves(), settings={"model.nms_iou": 0.5}), "setting model.nms_iou: belongs to t"),
+    (lambda run: detseg.evaluate(run.best, boxes(run), settings={"model.nms_iou": 1}), "setting model.nms_iou: the"),
+    (lambda run: train_on(Bright(), Halves(), boxes(run)), "val_set has the classes blue, red, yellow; train_set has"),
+    (
+        lambda run: train_on(Bright(), Halves(), type("No", (Halves,), {"__len__": lambda _: 0})()),
+        "val_set: holds no images",
+    ),
+    (lambda run: train_on(detseg.build_model("yolo", Halves.classes), Halves()), "train_set: has no objects, which"),
+    (lambda run: train_on(Bright(), boxes(run), task="semantic"), "train_set: has no label maps, which the model"),
+    (lambda run: train_on(Bright(), boxes(run), task="instance"), "train_set: has no masks of objects, which the"),
+    (lambda run: train_on(detseg.build_model("unet", Halves.classes), Halves(), task="detect"), "task: is for a mod"),
+    (lambda run: train_on(Bright(), [1, 2]), "train_set: a list has no classes, image_id, annotations; docs/python"),
+    (lambda run: train_on(None, Halves()), "model: expected a module, such as MyModel(), a YAML file or ExperimentC"),
+    (lambda run: train_on(Bright(), Halves(), settings=["a=1"]), "settings: expected a mapping, such as "),
+    (lambda run: train_on(Bright(), Halves(), callbacks=3), "callbacks: expected a list of lightning.pytorch's Callb"),
+    (lambda run: train_on(Bright(), Halves(), max_epochs=0), "setting trainer.max_epochs: trainer.max_epochs: expec"),
+    (lambda run: detseg.evaluate(run.best, None), "dataset: a NoneType has no classes, __len__"),
+    (lambda run: detseg.build_model("yolo", "cat"), "classes: expected a table or names, such as ['person'], got 'c"),
+    (lambda run: detseg.read_voc(run.data_root, None), "split: expected the name of a list, such as 'train', got Non"),
+    (lambda run: detseg.load_predictor(None), "checkpoint: expected a path, as text or Path, got None"),
+    (lambda run: detseg.load_predictor(run.best, score_threshold=30), "score_threshold: expected a number from 0 to 1"),
+]
+WRONG |= {message: (call, message) for call, message in IN_SHORT}
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_what_is_wrong_is_one_line(name: str, tiny_run: TinyRun) -> None:
+def test_mistakes_are_one_line(name: str, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call, message = WRONG[name]
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(detseg.DetsegError) as caught:
         call(tiny_run)
-    assert str(caught.value).startswith(message.format(best=tiny_run.best))
-    assert "\n" not in str(caught.value)
+    found = str(caught.value).removeprefix("detseg.train: ")
+    assert found.startswith(message.format(best=tiny_run.best))
+    assert "\n" not in found
+    assert not os.listdir()  # no run directory
 
 
 SCRIPT = """
@@ -303,6 +313,6 @@ def test_an_editable_install_is_found_beside_a_clone(tmp_path: Path) -> None:
     ],
 )
 def test_a_prediction_only_install_names_the_extra(code: str, message: str) -> None:
-    blocked = f"import sys; sys.modules['lightning'] = None; {code}"
+    blocked = f"import sys; sys.modules['lightning'] = None; from detseg import *; {code}"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f'{message}pip install "detseg[train]"'

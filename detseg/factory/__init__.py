@@ -20,7 +20,7 @@ from detseg.config.schema.model import (
     UNetConfig,
     YoloConfig,
 )
-from detseg.errors import CheckpointError, ConfigError
+from detseg.errors import CheckpointError, ConfigError, check_row, check_type
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
 from detseg.factory.yolo import build_detector
@@ -87,15 +87,16 @@ def build_named_model(
         ConfigError: a setting is wrong; one line for each.
         DetsegError: published weights could not be loaded.
     """
-    if isinstance(classes, str):
-        raise ConfigError(f"classes: expected a table or names, such as [{classes!r}], got {classes!r}")
-    table = classes if isinstance(classes, ClassTable) else ClassTable(tuple(classes))
+    if not isinstance(classes, ClassTable):
+        check_row("classes", classes, str, "a table or names, such as ['person']")
+        classes = ClassTable(tuple(classes))
+    check_type("settings", settings, Mapping | None, 'a mapping, such as {"backbone.pretrained": True}')
     given = {f"model.{key}": value for key, value in (settings or {}).items()}
     if backbone is not None:
         given["model.backbone.name"] = backbone
     config = config_from_dict({"model": {"name": name}, "data": {"name": "custom"}}, "build_model", given).model
-    model: Any = build_model(config, table)
-    model.built_from = BuiltFrom(config, table)
+    model: Any = build_model(config, classes)
+    model.built_from = BuiltFrom(config, classes)
     return model  # type: ignore[no-any-return]  # nn.Module declares that all its attributes are modules
 
 
@@ -110,6 +111,7 @@ def load_model(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, E
         CheckpointError: missing, damaged, its weights do not fit the model, or are NaN or infinite; or the model is a
             module of the user's own, and not given.
     """
+    check_type("model", model, nn.Module | None, "a module, such as MyModel()")
     checkpoint = read_model_checkpoint(path)
     config = config_from_dict(without_download(checkpoint.config), where=str(path))
     whose = "its own settings" if model is None else f"the {type(model).__name__}"

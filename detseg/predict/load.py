@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, path_of
 from detseg.factory import load_model
 from detseg.predict.predictor import ImagePredictor
 from detseg.tasks import kind_of
@@ -42,15 +42,15 @@ def load_predictor(
     Raises:
         CheckpointError: the file is missing, damaged, or not a detseg checkpoint, or holds weights of a module that is
             not given.
-        ConfigError: this machine has no such device; or a score threshold for a model that gives no scores.
+        ConfigError: an argument is wrong, this machine has no such device, or the model gives no scores to threshold.
     """
     target = find_device(device)  # first, since it is quick to say
-    trained, config, contents = load_model(Path(checkpoint), model)
+    trained, config, contents = load_model(path_of("checkpoint", checkpoint), model)
     kind = kind_of(config.model)
     if score_threshold is not None and not kind.finds_objects:
         raise ConfigError(
             f"{checkpoint}: is a segmentation model ({config.model.name}), which gives every pixel a class and has no "
-            f"score threshold; got {score_threshold:g}, leave it out"
+            f"score threshold; got {score_threshold}, leave it out"
         )
     options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
     return kind.predictor()(trained, contents.classes, config.data.input_hw, target, compile=compile, **options)
@@ -64,7 +64,7 @@ def find_device(device: str) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch asserts when it is built without CUDA
+    except (RuntimeError, TypeError, AssertionError) as error:  # torch asserts when it is built without CUDA
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"device: expected auto, cpu, cuda, cuda:1, mps, ... as this machine has them, got {device!r} ({reason})"

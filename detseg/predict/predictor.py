@@ -192,7 +192,7 @@ class Predictor(ImagePredictor[Detections]):
         compile: see ``ImagePredictor``.
 
     Raises:
-        ValueError: ``score_threshold`` is not in [0, 1].
+        ConfigError: ``score_threshold`` is not in [0, 1].
     """
 
     def __init__(
@@ -205,8 +205,8 @@ class Predictor(ImagePredictor[Detections]):
         *,
         compile: bool = False,
     ) -> None:
-        if not 0 <= score_threshold <= 1:
-            raise ValueError(f"score_threshold: expected a number from 0 to 1, got {score_threshold}")
+        if not isinstance(score_threshold, int | float | np.floating) or not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold: expected a number from 0 to 1, got {score_threshold!r}")
         super().__init__(model, classes, input_hw, device, compile=compile)
         self.score_threshold = score_threshold
 

@@ -16,9 +16,9 @@ from detseg.checkpoint import BEST, FOLDER
 from detseg.config.load import config_from_dict, config_to_dict, load_config
 from detseg.config.schema.data import CustomDataConfig, DataSection
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.datasets.contract import EvalSource
+from detseg.data.datasets.contract import EvalSource, check_source, check_truth, checked_sample
 from detseg.data.loading.loader import leave_if_starting
-from detseg.errors import ConfigError, DataError
+from detseg.errors import ConfigError, check_row, check_type
 from detseg.factory import BuiltFrom
 from detseg.messages import listed
 from detseg.tasks import kind_of
@@ -87,7 +87,7 @@ def train(
         batch_size, num_workers, max_epochs: settings ``data.batch_size``, ``data.num_workers``, ``trainer.max_epochs``.
         run_dir: where to write; None: ``runs/<name of the model or file>``, with a number added if that exists.
         settings: other settings by their dotted names (docs/configuration.md), such as ``{"optimizer.lr": 1e-3}``.
-        task: what a module of your own finds; None: what the first training image has.
+        task: what a module of your own finds (no other has one); None: what the first training image has.
         resume: a checkpoint to continue; ``"last"``: the last one of the run directory; ``"auto"``: that, or begin
             where there is none; None: a new run.
         callbacks, loggers: of Lightning's, besides those that every run has.
@@ -95,25 +95,51 @@ def train(
 
     Raises:
         ConfigError: a setting or argument is wrong; one line for each.
-        DetsegError: the data or the checkpoint is wrong, or memory is not enough.
+        DetsegError: the data does not fit the model, it or the checkpoint is wrong, or memory is not enough.
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
     leave_if_starting()
     sizes = {"data.image_size": image_size, "data.batch_size": batch_size, "data.num_workers": num_workers}
     named = {**sizes, "trainer.max_epochs": max_epochs, "run_dir": run_dir}
+    _check_options(settings, stop, callbacks, loggers)
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if (train_set is None) != (val_set is None):
         raise ConfigError(f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of settings")
-    data = None if train_set is None or val_set is None else (train_set, val_set)
+    data = None if train_set is None or val_set is None else _checked_data(train_set, val_set)
     module = model if isinstance(model, nn.Module) else None
     if isinstance(model, nn.Module):
         config = _settings_of(model, data, task, given)
         name = Path(type(model).__name__ if config.model.name == "custom" else config.model.name)
     else:
         config, name = _load(model, data is not None, given)
+    _check_fit(config, data, task)
     own = Own(module, data, callbacks, loggers, stop or StopRequest())
     folder = train_settings(config, name, None if resume is None else str(resume), own)
     return TrainingRun(folder, kind_of(config.model).criterion)
+
+
+def _check_options(settings: object, stop: object, callbacks: object, loggers: object) -> None:
+    check_type(f"{_WHERE}: settings", settings, Mapping | None, 'a mapping, such as {"optimizer.lr": 1e-3}')
+    check_type(f"{_WHERE}: stop", stop, StopRequest | None, "a detseg.StopRequest")
+    check_row(f"{_WHERE}: callbacks", callbacks, Callback, "a list of lightning.pytorch's Callback")
+    check_row(f"{_WHERE}: loggers", loggers, Logger, "a list of lightning.pytorch's Logger")
+
+
+def _check_fit(config: ExperimentConfig, data: DataSets | None, task: str | None) -> None:
+    if task is not None and config.model.name != "custom":
+        raise ConfigError(f"{_WHERE}: task: is for a module of your own, not for a {config.model.name}; leave it out")
+    kind = kind_of(config.model)
+    for what, source in zip(("train_set", "val_set"), data or (), strict=False):
+        check_truth(f"{_WHERE}: {what}", source, kind.finds_objects, kind.finds_masks)
+
+
+def _checked_data(train_set: EvalSource, val_set: EvalSource) -> DataSets:
+    check_source(f"{_WHERE}: train_set", train_set)
+    check_source(f"{_WHERE}: val_set", val_set)
+    if (names := train_set.classes.names) != (others := val_set.classes.names):
+        what = f"val_set has the classes {listed(others)}; train_set has {listed(names)}"
+        raise ConfigError(f"{_WHERE}: {what}; read it with classes=train_set.classes")
+    return train_set, val_set
 
 
 def _settings_of(
@@ -139,9 +165,7 @@ def _settings_of(
 
 
 def _task_of(dataset: EvalSource) -> str:
-    if not len(dataset):
-        raise DataError("train_set: holds no images")
-    sample = dataset[0]
+    sample = checked_sample(dataset, 0)
     return "semantic" if sample.semantic is not None else "detection" if sample.masks is None else "instance"
 
 
@@ -152,6 +176,9 @@ def _load(
     if isinstance(source, ExperimentConfig):
         config, name = config_from_dict(config_to_dict(source), _WHERE, given), Path(source.model.name)
     else:
+        check_type(
+            f"{_WHERE}: model", source, str | Path, "a module, such as MyModel(), a YAML file or ExperimentConfig"
+        )
         config, name = load_config(source, given), Path(source)
     if not has_data:
         return config, name

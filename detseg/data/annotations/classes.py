@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, check_row
 from detseg.messages import listed, shown
 from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
 
@@ -23,6 +23,7 @@ def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
     or is not plain text."""
     if isinstance(classes, ClassTable):
         return classes
+    check_row("classes", classes, str, "a table or names, such as ['person']")
     for name in classes:
         check_class_name("data.classes", name)
     if not classes or len(set(classes)) != len(classes):

@@ -30,10 +30,20 @@ BLUR_SIGMA = (0.3, 1.2)  # standard deviation of the blur, pixels: that of a sli
 NOISE_STD = (0.01, 0.05)  # standard deviation of the noise as a fraction of the full brightness
 
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks a server for its newest version on import
-import albumentations  # noqa: E402  # after the line above
+def _import_albumentations() -> Any:
+    """albumentations, which on import asks a server for its newest version unless the environment forbids it."""
+    key = "NO_ALBUMENTATIONS_UPDATE"
+    before = os.environ.get(key)
+    os.environ[key] = "1"
+    try:
+        import albumentations
+    finally:
+        os.environ.pop(key)
+        os.environ.update({} if before is None else {key: before})
+    return albumentations
 
-A: Any = albumentations
+
+A: Any = _import_albumentations()
 
 
 def pixel_changes(config: AugmentationConfig) -> SeededPipeline:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from detseg.errors import DataError
+from detseg.errors import ConfigError, DataError, check_type
 from detseg.structures import ClassTable, ImageAnnotations, Sample
 
 
@@ -39,6 +39,32 @@ class EvalSource(SampleSource, Protocol):
         """The ground truth of an image in original pixels, as its file states it."""
 
 
+def check_source(what: str, source: Any) -> None:
+    """Raise a ConfigError unless ``source``, ``what``, has what an ``EvalSource`` has; DataError: no image."""
+    members = ("classes", "__len__", "__getitem__", "image_id", "annotations")
+    if missing := [name for name in members if not hasattr(source, name)]:
+        lacks = f"a {type(source).__name__} has no {', '.join(missing)}"
+        raise ConfigError(f"{what}: {lacks}; docs/python_api.md says what a data set must have")
+    check_type(f"{what}.classes", source.classes, ClassTable, "a detseg.ClassTable")
+    if not len(source):
+        raise DataError(f"{what}: holds no images")
+
+
+def check_truth(what: str, source: EvalSource, objects: bool, masks: bool) -> None:
+    """Raise a DataError unless ``source`` has what a model learns from: ``objects``, maybe with ``masks``, or label
+    maps. Reads the first objects and, where there are none, the first sample; training says what cannot be read."""
+    try:
+        truths = map(source.annotations, range(len(source))) if objects else ()
+        found = next(filter(len, truths), None)
+        has_map = found is None and checked_sample(source, 0).semantic is not None
+    except DataError:
+        return
+    if has_map == objects or (masks and found is not None and found.masks is None):
+        needs, reader = ("masks of objects", "read_coco(..., masks=True)") if masks else ("objects", "read_voc, ...")
+        needs, reader = (needs, reader) if objects else ("label maps", "read_mask_folder, ...")
+        raise DataError(f"{what}: has no {needs}, which the model learns from; read it with {reader}")
+
+
 def file_of(source: SampleSource, index: int) -> str:
     """The image file of a sample, or ``sample 3`` where the source has no method ``path``."""
     path: Callable[[int], Path] | None = getattr(source, "path", None)
@@ -54,6 +80,7 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
         # Not a runtime_checkable protocol: isinstance with one takes as long as flipping an image.
         reduced = None if input_hw is None else getattr(source, "reduced", None)
         sample: Sample = source[index] if reduced is None else reduced(index, input_hw)
+        check_type(f"sample {index}", sample, Sample, "a detseg.Sample")
         check_sample(sample, source.classes)
         return sample
     except Exception as error:

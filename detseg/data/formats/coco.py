@@ -34,7 +34,7 @@ from detseg.data.annotations.model import (
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, inspect_masks
 from detseg.data.images.read import MAX_PIXELS, read_image_hw
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, path_of
 from detseg.messages import did_you_mean, listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, FloatArray, IntArray, UInt8Array
 
@@ -122,7 +122,7 @@ def read_coco(
         DataError: a file or image is missing, an entry is wrong or refers to nothing, a class is not among the
             categories, or masks are asked for and there are none.
     """
-    root, file, report = Path(images_dir), Path(annotation_file), DataReport()
+    root, file, report = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file), DataReport()
     packed, table = _load(root, file, classes, report, _object_classes, masks=masks)
     report_contents(packed, table, report)
     if masks:
@@ -136,7 +136,7 @@ def read_coco_masks(
     """Read a data set in COCO layout as semantic maps; arguments and errors as in `read_coco`. The first class is the
     background, which is no category: of given names the first, else ``background``. So are, and are reported, regions
     of categories that are not among the classes."""
-    root, file, report = Path(images_dir), Path(annotation_file), DataReport()
+    root, file, report = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file), DataReport()
     packed, table = _load(root, file, classes, report, _semantic_classes, boxes=False)
     dataset = SegmentationDataset(packed, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
     inspect_masks(dataset, skip_bad=skip_bad)

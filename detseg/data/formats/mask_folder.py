@@ -15,7 +15,7 @@ from detseg.data.annotations.model import pack_images
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.images.find import find_images
 from detseg.data.images.masks import MaskEncoding, Rgb
-from detseg.errors import DataError
+from detseg.errors import DataError, path_of
 from detseg.messages import listed
 from detseg.structures import ClassTable
 
@@ -44,7 +44,7 @@ def read_mask_folder(
     Raises:
         DataError: a folder or file is missing or wrong, an image has no single mask, or masks do not fit the classes.
     """
-    images, masks, report = Path(images), Path(masks), DataReport()
+    images, masks, report = path_of("images", images), path_of("masks", masks), DataReport()
     for folder, key in ((images, "images"), (masks, "masks")):
         if not folder.is_dir():
             raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")

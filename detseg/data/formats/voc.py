@@ -23,7 +23,7 @@ from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, in
 from detseg.data.formats.voc_writer import VocAnnotation
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, check_type, path_of
 from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import BoolArray, ClassTable, ImageAnnotations
 
@@ -52,7 +52,7 @@ def read_voc(
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
-    root, report = Path(root), DataReport()
+    root, report = path_of("root", root), DataReport()
     files = _listed_files(root, split, years, "Main", report)
     annotations = [read_voc_xml(xml) for _, xml in files]
     if classes is None:
@@ -94,7 +94,7 @@ def read_voc_masks(
     Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: the lines of ``classes.txt`` in ``root``. A
     DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
-    root, report = Path(root), DataReport()
+    root, report = path_of("root", root), DataReport()
     files = _listed_files(root, split, years, "Segmentation", report)
     images = pack_images([_only(candidates).relative_to(root).as_posix() for candidates, _ in files])
     masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
@@ -121,6 +121,7 @@ def _listed_files(
     root: Path, split: str, years: Sequence[str], task: Task, report: DataReport
 ) -> list[tuple[list[Path], Path]]:
     """The image files, and the annotation or mask, with each name in the lists; repeated names are reported."""
+    check_type("split", split, str, "the name of a list, such as 'train'")
     kind, labels_name, usual_suffix, suffixes = _LABELS[task]
     found: dict[tuple[Path, str], tuple[list[Path], Path]] = {}
     for folder, list_file in _find_lists(root, split, years, task):
