@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from detseg.errors import MissingExtraError, require_training_extra
-
 if TYPE_CHECKING:
     from detseg.data.formats.coco import read_coco, read_coco_masks
     from detseg.data.formats.mask_folder import read_mask_folder
     from detseg.data.formats.voc import read_voc, read_voc_masks
-    from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, RunStoppedError
+    from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
     from detseg.evaluation import evaluate
     from detseg.factory import build_named_model as build_model
     from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
@@ -54,17 +52,12 @@ __all__ = [
     "train",
 ]
 
-_PUBLIC, _OF_TRAINING = tuple(__all__), ("StopRequest", "TrainingRun", "evaluate", "train")
-_TRAINING = [name for name in __all__ if name in _OF_TRAINING or name.startswith("read_")]
-try:
-    require_training_extra("detseg")
-except MissingExtraError:  # `import *` and dir() give what this install has; the other names say what they need
-    __all__ = [name for name in _PUBLIC if name not in _TRAINING]
+_OF_TRAINING = ("StopRequest", "TrainingRun", "evaluate", "train")
 
 
 def __getattr__(name: str) -> Any:
     module: Any
-    if name not in _PUBLIC:
+    if name not in __all__:
         raise AttributeError(f"module 'detseg' has no attribute {name!r}")
     if name.endswith("Error"):
         from detseg import errors as module
@@ -74,7 +67,7 @@ def __getattr__(name: str) -> Any:
         from detseg.factory import build_named_model
 
         return build_named_model
-    elif name in _TRAINING:
+    elif name in _OF_TRAINING or name.startswith("read_"):
         module = _training_module(name)
     else:
         from detseg import structures as module

@@ -313,6 +313,6 @@ def test_an_editable_install_is_found_beside_a_clone(tmp_path: Path) -> None:
     ],
 )
 def test_a_prediction_only_install_names_the_extra(code: str, message: str) -> None:
-    blocked = f"import sys; sys.modules['lightning'] = None; from detseg import *; {code}"
+    blocked = f"import sys; sys.modules['lightning'] = None; {code}"
     done = subprocess.run([sys.executable, "-c", blocked], cwd=ROOT, capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == f'{message}pip install "detseg[train]"'
