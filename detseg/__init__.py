@@ -56,29 +56,12 @@ _OF_TRAINING = ("StopRequest", "TrainingRun", "evaluate", "train")
 
 
 def __getattr__(name: str) -> Any:
-    module: Any
     if name not in __all__:
         raise AttributeError(f"module 'detseg' has no attribute {name!r}")
-    if name.endswith("Error"):
-        from detseg import errors as module
-    elif name in ("Detections", "Predictor", "SegmentationMap", "SegmentationPredictor", "load_predictor"):
-        from detseg import predict as module
-    elif name == "build_model":
-        from detseg.factory import build_named_model
+    if name in _OF_TRAINING or name.startswith("read_"):
+        from detseg.errors import require_training_extra
 
-        return build_named_model
-    elif name in _OF_TRAINING or name.startswith("read_"):
-        module = _training_module(name)
-    else:
-        from detseg import structures as module
-    return getattr(module, name)
-
-
-def _training_module(name: str) -> Any:
-    """The module of a name that needs the packages of the extra ``train``."""
-    from detseg.errors import require_training_extra
-
-    require_training_extra(f"detseg.{name}")
+        require_training_extra(f"detseg.{name}")
     module: Any
     match name:
         case "train" | "TrainingRun":
@@ -93,7 +76,17 @@ def _training_module(name: str) -> Any:
             from detseg.data.formats import coco as module
         case "read_mask_folder":
             from detseg.data.formats import mask_folder as module
-    return module
+        case "build_model":
+            from detseg.factory import build_named_model
+
+            return build_named_model
+        case "Detections" | "Predictor" | "SegmentationMap" | "SegmentationPredictor" | "load_predictor":
+            from detseg import predict as module
+        case _ if name.endswith("Error"):
+            from detseg import errors as module
+        case _:
+            from detseg import structures as module
+    return getattr(module, name)
 
 
 def __dir__() -> list[str]:
