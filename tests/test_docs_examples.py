@@ -60,7 +60,7 @@ def commands(text: str) -> list[list[str]]:
             for part in re.split(r" (?:&&|\||;|>) ", line.replace(" && ", " ; ")):
                 words = shlex.split(part, comments=True)
                 tools = [i for i, word in enumerate(words) if re.fullmatch(r"tools/\w+\.py", word)]
-                if tools and words[tools[0]] != "tools/demo.py":
+                if tools and words[tools[0]] not in ("tools/demo.py", "tools/real_sets.py"):
                     name = Path(words[tools[0]]).stem.replace("_", "-")
                     found.append([name, *words[tools[0] + 1 :]])
                 elif "detseg" in words:  # perhaps behind torchrun or srun

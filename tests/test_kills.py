@@ -127,7 +127,7 @@ def test_a_run_that_is_asked_to_stop_saves_the_step_that_it_is_at(how: str, whol
     reason = "trainer.max_time" if how == "max_time" else how
     assert said == (
         f"stopped by {reason} after step {last['global_step']}; everything is saved in {tmp_path / 'run'}: resume "
-        "with --resume"
+        'with --resume (in Python: resume="last")'
     )
     assert Run(setup, tmp_path / "run").wait() == 0
     assert result_of(tmp_path / "run") == expected
