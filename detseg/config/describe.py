@@ -1,6 +1,6 @@
 """The schema as text: what ``detseg config explain`` prints and what stands in docs/configuration.md.
 
-``python -m detseg.config.describe docs/configuration.md`` writes the settings of that page anew.
+``python -m detseg.config.describe docs/configuration.md`` writes the settings of that page.
 """
 
 from __future__ import annotations

@@ -85,8 +85,8 @@ def postprocess_logits(
 ) -> SegmentationMap:
     """(C, h, w) float32 logits of a letterbox → the class of every pixel of the image, with probabilities if wanted."""
     labels = label_map(logits, letterbox).cpu().numpy()
-    chances = logits_at_original_size(logits, letterbox).softmax(dim=0).cpu().numpy() if probabilities else None
-    return SegmentationMap(labels, classes, chances)
+    class_probs = logits_at_original_size(logits, letterbox).softmax(dim=0).cpu().numpy() if probabilities else None
+    return SegmentationMap(labels, classes, class_probs)
 
 
 class ImagePredictor(ABC, Generic[Result]):
@@ -298,7 +298,7 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
         if tile is not None:
             tiling, num_classes = Tiling.of(tile, overlap, self.model.stride), len(self.classes)
             found = (label_tiles(i, tiling, self._logits, num_classes, batch_size, probabilities) for i in images)
-            return [SegmentationMap(labels, self.classes, chances) for labels, chances in found]
+            return [SegmentationMap(labels, self.classes, class_probs) for labels, class_probs in found]
         if overlap is not None:
             raise ConfigError("overlap: belongs to tiles; give tile=(height, width) too, or leave it out")
         inputs, letterboxes = preprocess(images, self.input_hw)

@@ -133,7 +133,7 @@ def label_tiles(
     axes = zip((height, width), tiling.tile_hw, tiling.overlap_hw, strict=True)
     rows, columns = (spans(length, tile, overlap, tiling.stride) for length, tile, overlap in axes)
     labels = np.empty((height, width), dtype=np.uint8)
-    chances = np.empty((num_classes, height, width), dtype=np.float32) if probabilities else None
+    class_probs = np.empty((num_classes, height, width), dtype=np.float32) if probabilities else None
     band: Tensor | None = None  # logits of the rows in work; on the device that the network answers from
     for row, below in zip(rows, [*(span.start for span in rows[1:]), height], strict=True):
         for group in _batches(columns, batch_size):
@@ -148,12 +148,12 @@ def label_tiles(
         done = below - row.start  # no later tile reaches these rows
         finished = band[:, :done]
         labels[row.start : below] = finished.argmax(dim=0).to(torch.uint8).cpu().numpy()
-        if chances is not None:
-            chances[:, row.start : below] = finished.softmax(dim=0).cpu().numpy()
+        if class_probs is not None:
+            class_probs[:, row.start : below] = finished.softmax(dim=0).cpu().numpy()
         rest = band[:, done:].clone()
         band.zero_()
         band[:, : rest.shape[1]] = rest
-    return labels, chances
+    return labels, class_probs
 
 
 def _batches(columns: list[Span], batch_size: int) -> list[list[Span]]:
