@@ -41,6 +41,9 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)
 	$(RUN) tools/demo.py
 
+# A thread each: more would wait for one another. And with bytecode written, whatever the shell says: many tests start a Python.
+test: export OMP_NUM_THREADS := 1
+test: export PYTHONDONTWRITEBYTECODE :=
 test: lint
 	$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 

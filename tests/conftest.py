@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 
-from tests.tiny import TinyRun, train_tiny_run, write_ellipses, write_instance_config, write_segmentation_config
+from tests.tiny import (
+    TinyRun,
+    train_tiny_run,
+    write_colors,
+    write_ellipses,
+    write_instance_config,
+    write_segmentation_config,
+)
 
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("untimed", deadline=None)
@@ -24,20 +34,28 @@ def _free_memory() -> Iterator[None]:
         trim(0)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, *how: Any) -> TinyRun:
+    """What ``train_tiny_run`` leaves, for all of pytest-xdist's processes; whoever writes into it works on a copy."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with FileLock(f"{folder}.lock"):
+        made = TinyRun.in_folder(folder)
+        return made if made.best.exists() else train_tiny_run(folder, *how)
+
+
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """One finished training, made once; whoever writes into it works on a copy."""
-    return train_tiny_run(tmp_path_factory.mktemp("tiny"))
+    """A finished training of a detector."""
+    return made_once(tmp_path_factory, "tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """A finished training of a U-Net, made once; whoever writes into it works on a copy."""
-    return train_tiny_run(tmp_path_factory.mktemp("tiny_segmentation"), write_segmentation_config, metric="mIoU")
+    """A finished training of a U-Net."""
+    return made_once(tmp_path_factory, "tiny_segmentation", write_segmentation_config, write_colors, "mIoU")
 
 
 @pytest.fixture(scope="session")
 def tiny_instances(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
-    """A finished training of a Mask R-CNN, made once; whoever writes into it works on a copy."""
-    folder = tmp_path_factory.mktemp("tiny_instances")
-    return train_tiny_run(folder, write_instance_config, write_ellipses, metric="mask_AP")
+    """A finished training of a Mask R-CNN."""
+    return made_once(tmp_path_factory, "tiny_instances", write_instance_config, write_ellipses, "mask_AP")

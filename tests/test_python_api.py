@@ -265,7 +265,7 @@ def test_a_script_needs_no_guard_without_loader_processes(shapes: Path) -> None:
 
 def test_spawned_loader_processes_and_no_guard_are_one_line(shapes: Path) -> None:
     """As on macOS and Windows."""
-    done = run_script(SCRIPT.format(before='multiprocessing.set_start_method("spawn", force=True)', workers=2))
+    done = run_script(SCRIPT.format(before='multiprocessing.set_start_method("spawn", force=True)', workers=1))
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert [line for line in lines if "DetsegError:" in line] == [

@@ -30,7 +30,7 @@ from detseg.training.distributed import Processes
 from tests.forked import run_together
 from tests.tiny import write_ellipses
 
-NUM_BATCHES = 50
+NUM_BATCHES = 30
 GLOBAL_BATCH = 16
 NUM_IMAGES = 40  # two and a half global batches: the third of an epoch is filled up from its beginning
 

@@ -169,6 +169,11 @@ class TinyRun:
     data_root: Path
     run_dir: Path
 
+    @classmethod
+    def in_folder(cls, folder: Path) -> TinyRun:
+        """The training of ``train_tiny_run`` in a folder."""
+        return cls(folder / "tiny.yaml", folder / "colors", folder / "run")
+
     @property
     def best(self) -> Path:
         """The checkpoint of its best epoch."""
@@ -205,13 +210,14 @@ def train_tiny_run(
     from detseg.training.run import train
 
     torch.set_num_threads(1)  # tiny layers are slower on several
-    data_root = write_data(folder / "colors")
-    config_path = write_settings(folder / "tiny.yaml", data_root)
+    run = TinyRun.in_folder(folder)
+    write_data(run.data_root)
+    config_path = write_settings(run.config_path, run.data_root)
     settings = yaml.safe_load(config_path.read_text(encoding="utf-8"))
     reached = []
     for seed in range(_TRIES):
         config_path.write_text(yaml.safe_dump(settings | {"seed": seed}), encoding="utf-8")
-        run = TinyRun(config_path, data_root, train(tiny_config(config_path, folder / "run"), config_path))
+        train(tiny_config(config_path, run.run_dir), config_path)
         reached.append(float(run.rows()[-1][f"val/{metric}"]))
         if reached[-1] >= WORTH_COMPARING:
             return run

@@ -358,7 +358,8 @@ MASK_FOLDER: list[Case] = [
 SIDE = 65_000
 SMALL, LARGE = ((b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) for side in (8, SIDE))
 PNG_ROWS, END = (b"IDAT", zlib.compress(b"".join(b"\0" + bytes([10, 20, 30] * 8) for _ in range(8)))), (b"IEND", b"")
-NOTE, *TEXTS = [(b"zTXt", b"k\0\0" + zlib.compress(text, 9)) for text in (b"by hand", *[b"a" * 7_900_000] * 130)]
+NOTE, TEXT = [(b"zTXt", b"k\0\0" + zlib.compress(text, 9)) for text in (b"by hand", b"a" * 7_900_000)]
+TEXTS = [TEXT] * 130
 JPEG_FRAME = struct.pack(">HHHBHHB", 0xFFD8, 0xFFC0, 17, 8, SIDE, SIDE, 3) + bytes([1, 17, 0, 2, 17, 0, 3, 17, 0])
 BOMBS = [  # small files that ask for a gigabyte and more
     *(put_together(chunks) for chunks in ([SMALL, *TEXTS, PNG_ROWS, END], [SMALL, PNG_ROWS, *TEXTS, END])),
