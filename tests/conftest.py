@@ -12,14 +12,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import settings
 
-from tests.tiny import (
-    TinyRun,
-    train_tiny_run,
-    write_colors,
-    write_ellipses,
-    write_instance_config,
-    write_segmentation_config,
-)
+from tests.tiny import TinyRun, train_tiny_run, write_ellipses, write_instance_config, write_segmentation_config
 
 # An example that takes long says something about the machine, not about the code.
 settings.register_profile("untimed", deadline=None)
@@ -39,8 +32,8 @@ def made_once(factory: pytest.TempPathFactory, name: str, *how: Any) -> TinyRun:
     base = factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     with FileLock(f"{folder}.lock"):
-        made = TinyRun.in_folder(folder)
-        return made if made.best.exists() else train_tiny_run(folder, *how)
+        run = TinyRun(folder / "tiny.yaml", folder / "colors", folder / "run")
+        return run if run.best.exists() else train_tiny_run(run, *how)
 
 
 @pytest.fixture(scope="session")
@@ -52,10 +45,10 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
 @pytest.fixture(scope="session")
 def tiny_segmentation(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished training of a U-Net."""
-    return made_once(tmp_path_factory, "tiny_segmentation", write_segmentation_config, write_colors, "mIoU")
+    return made_once(tmp_path_factory, "tiny_segmentation", write_segmentation_config, "mIoU")
 
 
 @pytest.fixture(scope="session")
 def tiny_instances(tmp_path_factory: pytest.TempPathFactory) -> TinyRun:
     """A finished training of a Mask R-CNN."""
-    return made_once(tmp_path_factory, "tiny_instances", write_instance_config, write_ellipses, "mask_AP")
+    return made_once(tmp_path_factory, "tiny_instances", write_instance_config, "mask_AP", write_ellipses)

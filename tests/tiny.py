@@ -169,11 +169,6 @@ class TinyRun:
     data_root: Path
     run_dir: Path
 
-    @classmethod
-    def in_folder(cls, folder: Path) -> TinyRun:
-        """The training of ``train_tiny_run`` in a folder."""
-        return cls(folder / "tiny.yaml", folder / "colors", folder / "run")
-
     @property
     def best(self) -> Path:
         """The checkpoint of its best epoch."""
@@ -197,12 +192,12 @@ def rows_of(run_dir: Path) -> list[dict[str, str]]:
 
 
 def train_tiny_run(
-    folder: Path,
+    run: TinyRun,
     write_settings: Callable[[Path, Path], Path] = write_config,
-    write_data: Callable[[Path], Path] = write_colors,
     metric: str = "AP",
+    write_data: Callable[[Path], Path] = write_colors,
 ) -> TinyRun:
-    """Write data and settings into a folder, and train until the metric is worth comparing.
+    """Write a run's data and settings, and train until the metric is worth comparing.
 
     What a training of seconds learns differs from CPU to CPU: rounding decides, and grows with every step. Where it was
     too little, another seed is taken, of which the settings then tell.
@@ -210,7 +205,6 @@ def train_tiny_run(
     from detseg.training.run import train
 
     torch.set_num_threads(1)  # tiny layers are slower on several
-    run = TinyRun.in_folder(folder)
     write_data(run.data_root)
     config_path = write_settings(run.config_path, run.data_root)
     settings = yaml.safe_load(config_path.read_text(encoding="utf-8"))
