@@ -83,7 +83,9 @@ def timed(work: Callable[[], object], units: int = 1, scale: float = 1.0) -> Blo
 
 def spread(values: Sequence[float], form: str = ".3g") -> str:
     """Median and, in brackets, lowest and highest."""
-    low, middle, high = (f"{value:{form}}" for value in (min(values), statistics.median(values), max(values)))
+    low, middle, high = (
+        f"{value:{form if value < 100 else '.0f'}}" for value in (min(values), statistics.median(values), max(values))
+    )
     return f"{middle} ({low}–{high})"
 
 
