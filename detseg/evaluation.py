@@ -12,6 +12,7 @@ import torch
 from rich.progress import track
 from torch import nn
 
+from detseg.atomic_write import write_text
 from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
@@ -21,7 +22,7 @@ from detseg.data.datasets.contract import EvalSource, check_source, check_truth
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
 from detseg.data.loading.loader import eval_loader, leave_if_starting
-from detseg.errors import CheckpointError, ClassTableError, ConfigError, check_type, path_of
+from detseg.errors import CheckpointError, ClassTableError, ConfigError, DataError, check_type, path_of
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.messages import console, listed, messages_on_console, rendered
@@ -98,7 +99,7 @@ def evaluate_checkpoint(
             model of masks ``detections_masks.json``, the same without boxes, to score as ``segm``; None: nowhere.
 
     Returns:
-        The result; also written to ``evaluation_<split>.json`` in the run directory.
+        The result; also written to ``evaluation_<split>.json`` in the run directory, or a warning where that fails.
 
     Raises:
         DetsegError: the checkpoint or the data is missing or wrong, or they have different classes.
@@ -114,11 +115,13 @@ def evaluate_checkpoint(
         logger.info(f"{dataset.name}: {line}")
     entries: list[dict[str, object]] | None = None if coco_dir is None else []
     result = _score(model, dataset, config, contents.classes, target, entries)
-    report = _write_report(result, checkpoint, split, config)
     logger.info(rendered(result.table()))
     for line in result.explain():
         logger.warning(line)
-    logger.info(f"written: {report}")
+    try:
+        logger.info(f"written: {_write_report(result, checkpoint, split, config)}")
+    except DataError as error:  # the numbers are there
+        logger.warning(str(error))
     if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")
@@ -147,9 +150,8 @@ def _score(
 
 def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
     files = {"ground_truth.json": coco_ground_truth(dataset), **result_files(entries, masks)}
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
-        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+        write_text(folder / name, json.dumps(content))
     return ", ".join(files) + (" (without boxes, to score as segm)" if masks else "")
 
 
@@ -159,7 +161,7 @@ def _write_report(result: Result, checkpoint: Path, split: Split, config: Experi
     suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
     report = run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
     content = {"checkpoint": checkpoint.name, "split": split, **result.to_dict(), "settings": settings}
-    report.write_text(json.dumps(content, indent=2), encoding="utf-8")
+    write_text(report, json.dumps(content, indent=2))
     return report
 
 

@@ -251,6 +251,7 @@ import detseg
 {before}
 torch.set_num_threads(1)
 train_set = detseg.read_voc("data/shapes/voc", "train")
+train_set.ballast = bytes(200_000)  # more than a pipe holds
 model = detseg.build_model("yolo", train_set.classes, settings={{"backbone.width": 0.0625, "backbone.depth": 0.1}})
 run = detseg.train(model, train_set, train_set, image_size=64, batch_size=2, max_epochs=1, num_workers={workers})
 print(run.run_dir)

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import TwoStageConfig
 from detseg.training.setup.trainer import resolve_precision
 
 _PACKAGES = ("detseg", "torch", "torchvision", "lightning", "numpy", "albumentations", "timm")
@@ -153,7 +153,7 @@ def diagnose(results: Results, config: ExperimentConfig, num_train: int, num_val
     larger = f"set data.batch_size={2 * config.data.num_images} (with optimizer.lr to match)"
     smaller = "lower data.image_size, or take a smaller model.backbone"
     remedies = {OVERHEAD: larger, COPY: smaller, UPDATE: larger, LOSSES: smaller}
-    if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):  # the second stage is part of the losses
+    if isinstance(config.model, TwoStageConfig):  # the second stage is part of the losses
         remedies[LOSSES] = "lower model.rpn.post_nms_top_n_train and model.roi_heads.batch_size_per_image"
     for part, limit in _LIMITS.items():
         if shares[part] >= limit:

@@ -19,7 +19,8 @@ import torch
 from detseg.benchmark.results import Results
 from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import ExperimentConfig, SegmenterConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import SegmenterConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.shapes import Split, render_scene

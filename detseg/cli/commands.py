@@ -259,4 +259,6 @@ def config(argv: Sequence[str]) -> None:
     model, data = arguments.model or "yolo", arguments.data or "voc"
     if data not in (layouts := _LAYOUTS[model]):
         raise ConfigError(f"--data {data}: has not what {model} learns; take {' or '.join(layouts)}")
-    print(_TEXT.format(data=_DATA[data], model=model), end="")
+    text, boxes = _TEXT.format(data=_DATA[data], model=model), "Annotations/, ImageSets/Main/"
+    masks = "SegmentationClass/, classes.txt, ImageSets/Segmentation/"
+    print(text.replace(boxes, masks) if model in ("fcn", "unet") else text, end="")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from detseg.config.schema import model as schema
 from detseg.config.schema.data import MaskFolderConfig, VocConfig
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, SegmenterConfig
-from detseg.config.schema.model import BackboneConfig, CustomModelConfig, FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.section import MAX_SIDE, Section
 
 Contradiction = tuple[str, str]  # the dotted path of a setting; what is wrong with it and how to fix it
@@ -23,18 +23,18 @@ _BY_VARIANT: dict[str, tuple[str, ...]] = {
 
 def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
     """Everything that does not go together."""
-    if isinstance(config.model, DetectorConfig):
+    if isinstance(config.model, schema.DetectorConfig):
         yield from _detection(config, config.model)
-    elif isinstance(config.model, SegmenterConfig):
+    elif isinstance(config.model, schema.SegmenterConfig):
         yield from _segmentation(config, config.model)
-    if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig):
+    if isinstance(config.model, schema.TwoStageConfig):
         yield from _variant(config.model)
         yield from _two_stage(config, config.model)
-    if not isinstance(config.model, CustomModelConfig):
+    if not isinstance(config.model, schema.CustomModelConfig):
         yield from _freezing(config, config.model.backbone)
     if (scale := config.data.augmentation.multi_scale) and (side := max(config.data.input_hw)) * scale[1] > MAX_SIDE:
         yield "data.augmentation.multi_scale", f"makes {side} more than {MAX_SIDE} pixels; lower it"
-    if config.data.batch_size == "auto" and isinstance(config.model, CustomModelConfig):
+    if config.data.batch_size == "auto" and isinstance(config.model, schema.CustomModelConfig):
         yield "data.batch_size", "auto needs a model that settings describe; give a number"
     if config.data.batch_size == "auto" and config.trainer.overfit_batches:
         yield "data.batch_size", "trainer.overfit_batches counts batches of a known size; give a number"
@@ -50,9 +50,9 @@ def _unused(
             yield f"{path}.{key}", why
 
 
-def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Contradiction]:
+def _detection(config: ExperimentConfig, model: schema.DetectorConfig) -> Iterator[Contradiction]:
     data, name = config.data, model.name
-    masks = isinstance(model, MaskRcnnConfig)
+    masks = isinstance(model, schema.MaskRcnnConfig)
     if isinstance(data, MaskFolderConfig):
         yield "data.name", f"mask_folder holds masks, model.name={name} finds boxes; take voc or coco, or another model"
     if any(side % 32 for side in data.input_hw):  # the coarsest stride
@@ -68,7 +68,7 @@ def _detection(config: ExperimentConfig, model: DetectorConfig) -> Iterator[Cont
     yield from _unused("evaluation", config.evaluation, ("boundary_width",), why)
 
 
-def _segmentation(config: ExperimentConfig, model: SegmenterConfig) -> Iterator[Contradiction]:
+def _segmentation(config: ExperimentConfig, model: schema.SegmenterConfig) -> Iterator[Contradiction]:
     data, why = config.data, f"is for boxes, model.name={model.name} has none; leave it out"
     yield from _unused("data.augmentation", data.augmentation, ("mixup", "min_visibility", "min_box_size"), why)
     yield from _unused("evaluation", config.evaluation, ("max_detections", "f1_iou"), why)
@@ -86,7 +86,7 @@ def _segmentation(config: ExperimentConfig, model: SegmenterConfig) -> Iterator[
             yield "data.ignore_colors", "give data.mask_colors, too, the colour of each class"
 
 
-def _variant(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction]:
+def _variant(model: schema.TwoStageConfig) -> Iterator[Contradiction]:
     """What a published variant decides, and what it is needed for."""
     if model.variant == "custom":
         if model.weights is not None:
@@ -97,11 +97,11 @@ def _variant(model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction
     for name, field in type(model).model_fields.items():
         if name in _BY_VARIANT:
             yield from _unused(f"model.{name}", getattr(model, name), _BY_VARIANT[name], why, field.default)
-    if isinstance(model, MaskRcnnConfig) and model.variant != "resnet50_fpn":
+    if isinstance(model, schema.MaskRcnnConfig) and model.variant != "resnet50_fpn":
         yield "model.variant", f"no mask_rcnn is published on {model.variant}; take resnet50_fpn or custom"
 
 
-def _two_stage(config: ExperimentConfig, model: FasterRcnnConfig | MaskRcnnConfig) -> Iterator[Contradiction]:
+def _two_stage(config: ExperimentConfig, model: schema.TwoStageConfig) -> Iterator[Contradiction]:
     if config.evaluation.max_detections > (kept := model.max_detections):
         yield "evaluation.max_detections", f"the model keeps model.max_detections={kept}; raise that, or lower this"
     if model.neck.name != "fpn":
@@ -118,7 +118,7 @@ def _two_stage(config: ExperimentConfig, model: FasterRcnnConfig | MaskRcnnConfi
         yield "model.rpn.positive_iou", "is below negative_iou; an anchor would be both, raise it or lower that"
 
 
-def _freezing(config: ExperimentConfig, backbone: BackboneConfig) -> Iterator[Contradiction]:
+def _freezing(config: ExperimentConfig, backbone: schema.BackboneConfig) -> Iterator[Contradiction]:
     unfreeze = backbone.unfreeze_epoch
     if unfreeze is not None and backbone.freeze == "none":
         yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"

@@ -11,15 +11,8 @@ from torch import nn
 
 from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict, without_download
-from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
-from detseg.config.schema.model import (
-    CustomModelConfig,
-    FasterRcnnConfig,
-    FcnConfig,
-    MaskRcnnConfig,
-    UNetConfig,
-    YoloConfig,
-)
+from detseg.config.schema import model as schema
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError, check_row, check_type
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
@@ -33,7 +26,7 @@ from detseg.structures import ClassTable
 Model = YoloDetector | RCNNDetector | SemanticSegmenter
 
 
-def build_model(config: ModelConfig, classes: ClassTable, load_pretrained: bool = True) -> Model:
+def build_model(config: schema.ModelConfig, classes: ClassTable, load_pretrained: bool = True) -> Model:
     """The model that ``config`` describes, with weights at their start.
 
     Args:
@@ -46,13 +39,13 @@ def build_model(config: ModelConfig, classes: ClassTable, load_pretrained: bool 
         DetsegError: published weights could not be loaded.
     """
     match config:
-        case YoloConfig():
+        case schema.YoloConfig():
             return build_detector(config, len(classes), load_pretrained)
-        case FasterRcnnConfig() | MaskRcnnConfig():
+        case schema.FasterRcnnConfig() | schema.MaskRcnnConfig():
             return build_rcnn(config, classes, load_pretrained)
-        case FcnConfig() | UNetConfig():
+        case schema.FcnConfig() | schema.UNetConfig():
             return build_segmenter(config, len(classes), load_pretrained)
-        case CustomModelConfig():
+        case schema.CustomModelConfig():
             raise ConfigError("model.name: custom is a module that Python gives to detseg.train; name a model instead")
 
 
@@ -60,7 +53,7 @@ def build_model(config: ModelConfig, classes: ClassTable, load_pretrained: bool 
 class BuiltFrom:
     """What a model was built from (its attribute ``built_from``), by which checkpoints describe it."""
 
-    config: ModelConfig
+    config: schema.ModelConfig
     classes: ClassTable
 
 
@@ -89,7 +82,12 @@ def build_named_model(
     """
     if not isinstance(classes, ClassTable):
         check_row("classes", classes, str, "a table or names, such as ['person']")
-        classes = ClassTable(tuple(classes))
+        try:
+            classes = ClassTable(tuple(classes))
+        except ValueError as error:
+            raise ConfigError(f"classes: {error}") from None
+    if not len(classes):
+        raise ConfigError("classes: expected at least one name, got none")
     check_type("settings", settings, Mapping | None, 'a mapping, such as {"backbone.pretrained": True}')
     given = {f"model.{key}": value for key, value in (settings or {}).items()}
     if backbone is not None:
@@ -115,7 +113,7 @@ def load_model(path: Path, model: nn.Module | None = None) -> tuple[nn.Module, E
     checkpoint = read_model_checkpoint(path)
     config = config_from_dict(without_download(checkpoint.config), where=str(path))
     whose = "its own settings" if model is None else f"the {type(model).__name__}"
-    if model is None and isinstance(config.model, CustomModelConfig):
+    if model is None and isinstance(config.model, schema.CustomModelConfig):
         raise CheckpointError(f"{path}: holds the weights of a module of your own; give it in Python: model=MyModel()")
     try:
         if model is None:

@@ -10,7 +10,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCN
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
-from detseg.config.schema.model import BoxLossConfig, FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import BoxLossConfig, MaskRcnnConfig, TwoStageConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
 from detseg.factory.torchvision_weights import coco_outputs, find_weights, load_torchvision_weights
@@ -31,7 +31,7 @@ _ANCHOR_STRIDES = 8
 AnyNeck = FPN | PAN | TorchvisionFPN
 
 
-def build_rcnn(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable, load_pretrained: bool) -> RCNNDetector:
+def build_rcnn(config: TwoStageConfig, classes: ClassTable, load_pretrained: bool) -> RCNNDetector:
     """The two-stage detector that ``config`` describes; arguments and errors as of ``build_model``.
 
     What a published variant decides is not read from the settings.  Published heads are kept for COCO's classes.
@@ -60,7 +60,7 @@ def build_rcnn(config: FasterRcnnConfig | MaskRcnnConfig, classes: ClassTable, l
     return model
 
 
-def _custom_maps(config: FasterRcnnConfig | MaskRcnnConfig, load_pretrained: bool) -> tuple[Backbone, FPN | PAN]:
+def _custom_maps(config: TwoStageConfig, load_pretrained: bool) -> tuple[Backbone, FPN | PAN]:
     strides = config.strides
     if not strides or any(2 * fine != coarse for fine, coarse in pairwise(strides)):
         raise ConfigError(
@@ -78,7 +78,7 @@ def _custom_maps(config: FasterRcnnConfig | MaskRcnnConfig, load_pretrained: boo
 
 
 def _torchvision_maps(
-    config: FasterRcnnConfig | MaskRcnnConfig,
+    config: TwoStageConfig,
 ) -> tuple[TorchvisionResNet50 | TorchvisionMobileNetV3Large, TorchvisionFPN]:
     """As torchvision makes them: normalisation with fixed statistics where weights come with it, but for v2."""
     is_v2 = config.variant == "resnet50_fpn_v2"
@@ -91,7 +91,7 @@ def _torchvision_maps(
     return backbone, TorchvisionFPN(backbone.channels, backbone.strides, norm=is_v2)
 
 
-def _rpn(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) -> RegionProposalNetwork:
+def _rpn(config: TwoStageConfig, neck: AnyNeck) -> RegionProposalNetwork:
     """The first stage; settings that are null are those of the paper or of the variant."""
     given, variant = config.rpn, config.variant
     levels = (*neck.strides, 2 * neck.strides[-1])
@@ -128,7 +128,7 @@ def _rpn(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck) -> RegionProp
         raise ConfigError(f"model.rpn.{error}") from error
 
 
-def _roi_heads(config: FasterRcnnConfig | MaskRcnnConfig, neck: AnyNeck, num_outputs: int) -> RoIHeads:
+def _roi_heads(config: TwoStageConfig, neck: AnyNeck, num_outputs: int) -> RoIHeads:
     given, channels, side = config.roi_heads, neck.channels[0], config.roi_heads.pool_size
     box_head: nn.Module
     if config.variant == "resnet50_fpn_v2":

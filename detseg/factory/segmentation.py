@@ -77,7 +77,7 @@ def build_criterion(config: SegmentationLossConfig, num_classes: int) -> Segment
     weights, cross_entropy, focal = config.class_weights, config.cross_entropy, config.focal
     dice, tversky, excluded = config.dice, config.tversky, config.excluded_classes
     if weights == "median_frequency":
-        raise ConfigError("model.loss.class_weights: not computed yet; give numbers, or let training compute them")
+        raise ConfigError("model.loss.class_weights: not computed yet; give numbers, or train from a settings file")
     if weights is not None and not (cross_entropy.weight or focal.weight):
         raise ConfigError("model.loss.class_weights: belong to cross_entropy and focal, both are off; leave it out")
     if excluded and not (dice.weight or tversky.weight):

@@ -24,7 +24,7 @@ from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_Weights,
 )
 
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import TwoStageConfig
 from detseg.errors import ConfigError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import ClassTable
@@ -61,7 +61,7 @@ _CONSTANTS = "normalize."
 """Ours, not learned, and in no file: torchvision keeps the mean and deviation of pixels outside of its weights."""
 
 
-def find_weights(config: FasterRcnnConfig | MaskRcnnConfig) -> Any:
+def find_weights(config: TwoStageConfig) -> Any:
     """The entry of torchvision's weights API that a published variant has. ConfigError: nothing is published for this
     model in this variant."""
     if (config.name, config.variant) not in TORCHVISION_WEIGHTS:

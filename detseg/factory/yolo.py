@@ -79,7 +79,7 @@ def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
 def _anchors_by_level(config: AnchorHeadConfig) -> list[list[tuple[float, float]]]:
     """The anchors of each stride, the smallest on the finest."""
     if config.anchors is None:
-        raise ConfigError("model.head.anchors: not given; set them, or let training fit them to the data")
+        raise ConfigError("model.head.anchors: not given; set them, or train from a settings file, which fits them")
     num, strides = len(config.anchors), head_strides(config)
     if not num or num % len(strides):
         raise ConfigError(f"model.head.anchors: {num} anchors cannot be distributed evenly over {len(strides)} strides")

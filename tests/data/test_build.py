@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import CocoConfig, MaskFolderConfig, ShapesConfig, VocConfig
-from detseg.config.schema.experiment import ExperimentConfig, ModelConfig
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig, ModelConfig
 from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.shapes import render_scene

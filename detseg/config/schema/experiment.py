@@ -12,14 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from detseg.config.schema.data import DataConfig
-from detseg.config.schema.model import (
-    CustomModelConfig,
-    FasterRcnnConfig,
-    FcnConfig,
-    MaskRcnnConfig,
-    UNetConfig,
-    YoloConfig,
-)
+from detseg.config.schema.model import ModelConfig, YoloConfig
 from detseg.config.schema.section import (
     Count,
     Decay,
@@ -201,15 +194,6 @@ class EvaluationConfig(Section):
     """IoU from which a detection is correct in precision, recall and F1."""
     boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02
     """Width of the band that boundary IoU compares, as a fraction of the image's diagonal (Cheng et al. 2021)."""
-
-
-DetectorConfig = YoloConfig | FasterRcnnConfig | MaskRcnnConfig
-"""Models that detect objects."""
-
-SegmenterConfig = FcnConfig | UNetConfig
-"""Models that predict the class of each pixel."""
-
-ModelConfig = Annotated[DetectorConfig | SegmenterConfig | CustomModelConfig, Field(discriminator="name")]
 
 
 class ExperimentConfig(Section):

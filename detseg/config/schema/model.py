@@ -355,3 +355,9 @@ class CustomModelConfig(Section):
     name: Literal["custom"]
     task: Literal["detection", "instance", "semantic"] = "detection"
     """What it finds: boxes, boxes with masks, or the class of every pixel."""
+
+
+TwoStageConfig = FasterRcnnConfig | MaskRcnnConfig
+DetectorConfig = YoloConfig | TwoStageConfig  # find objects
+SegmenterConfig = FcnConfig | UNetConfig  # predict the class of each pixel
+ModelConfig = Annotated[DetectorConfig | SegmenterConfig | CustomModelConfig, Field(discriminator="name")]

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from detseg.errors import ConfigError, DataError, check_type
-from detseg.structures import ClassTable, ImageAnnotations, Sample
+from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, Sample
 
 
 class SampleSource(Protocol):
@@ -48,6 +48,8 @@ def check_source(what: str, source: Any) -> None:
     check_type(f"{what}.classes", source.classes, ClassTable, "a detseg.ClassTable")
     if not len(source):
         raise DataError(f"{what}: holds no images")
+    if (num := len({source.image_id(index) for index in range(len(source))})) < len(source):
+        raise DataError(f"{what}: {len(source)} images have {num} different image_id; give each its own")
 
 
 def check_truth(what: str, source: EvalSource, objects: bool, masks: bool) -> None:
@@ -90,23 +92,28 @@ def checked_sample(source: SampleSource, index: int, input_hw: tuple[int, int] |
 
 
 def check_sample(sample: Sample, classes: ClassTable) -> None:
-    """Raise a DataError, which names the sample's path, if a box is not finite or not inside the image, a label is not
-    in ``classes``, or boxes, labels, flags and masks do not fit together."""
+    """Raise a DataError, which names the sample's path, if an array is not of its type and shape, a box is not finite
+    or not inside the image, a label is not in ``classes``, or boxes, labels, flags and masks do not fit together."""
     for message in _faults(sample, len(classes)):
         raise DataError(f"{sample.path}: {message}")
 
 
 def _faults(sample: Sample, num_classes: int) -> Iterator[str]:
-    num, masks = len(sample.labels), sample.masks
-    fix = "the source must give one of each for every object"
-    for name, dtype, shape in (("boxes", "float32", (num, 4)), ("labels", "int64", (num,)), ("ignore", "bool", (num,))):
+    num, masks, hw = len(sample.labels), sample.masks, tuple(getattr(sample.image, "shape", ()))[:2]
+    fix = "detseg.Sample says what a data set must give"
+    columns = [("image", "uint8", (*hw, 3)), ("boxes", "float32", (num, 4)), ("labels", "int64", (num,))]
+    columns += [("ignore", "bool", (num,)), *([] if sample.semantic is None else [("semantic", "uint8", hw)])]
+    for name, dtype, shape in columns:
         column = getattr(sample, name)
-        if column.dtype != dtype or column.shape != shape:
-            yield f"{name}: expected {dtype} of shape {shape}, got {column.dtype} of shape {column.shape}; {fix}"
-    if masks is not None and len(masks) != num:
-        yield f"masks: expected {num}, one for each object, got {len(masks)}; {fix}"
-    if masks is not None and masks.hw != sample.hw:
-        yield f"masks: expected the image's height and width {sample.hw}, got {masks.hw}; the source must fit them"
+        if not isinstance(column, np.ndarray) or column.dtype != dtype or column.shape != shape:
+            got = f"{getattr(column, 'dtype', type(column).__name__)} of shape {getattr(column, 'shape', 'unknown')}"
+            yield f"{name}: expected a NumPy array of {dtype} of shape {shape}, got {got}; {fix}"
+    if masks is not None and (len(masks), masks.hw) != (num, hw):
+        yield f"masks: expected {num}, one for each object, of height and width {hw}, got {len(masks)} of {masks.hw}"
+    if sample.semantic is not None:
+        wrong = sample.semantic[(sample.semantic >= num_classes) & (sample.semantic != IGNORE_LABEL)]
+        if len(wrong):
+            yield f"semantic: expected labels below {num_classes} or {IGNORE_LABEL}, got {wrong[0]}; {fix}"
     height, width = sample.hw
     low, high = sample.boxes[:, :2], sample.boxes[:, 2:]
     inside = ((low >= 0) & (low < high) & (high <= (width, height))).all(axis=1)  # false for NaN

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import re
+import select
 import signal
 import sys
 import tempfile
@@ -41,6 +43,11 @@ def leave_if_starting() -> None:
     main, again = sys.modules.get("__main__"), sys.modules.get("__mp_main__")
     # Once a spawned process has started these are one module; in any other process neither is called __mp_main__.
     if again is not None and again.__name__ == "__mp_main__" and again is not main:
+        pipe = re.search(r"pipe_handle=(\d+)", " ".join(sys.orig_argv))
+        # The parent writes what this process would work on, and would wait for ever for somebody to read it.
+        while pipe and sys.platform != "win32" and select.select([int(pipe[1])], [], [], 10)[0]:
+            if not os.read(int(pipe[1]), 1 << 20):
+                break
         raise SystemExit(_EXIT_NO_GUARD)
 
 

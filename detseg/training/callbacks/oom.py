@@ -8,7 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.model import TwoStageConfig
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.structures import Batch
 
@@ -50,7 +50,7 @@ def training_memory_errors(trainer: L.Trainer, config: ExperimentConfig) -> Memo
 def training_advice(config: ExperimentConfig, computes_float32: bool) -> str:
     """What to lower in a training, in this order, and what a resumed run may change; float32 can become bfloat16."""
     augmentation = config.data.augmentation
-    two_stage = isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig)
+    two_stage = isinstance(config.model, TwoStageConfig)
     ways = {
         "data.batch_size (and raise trainer.accumulate_grad_batches as much)": config.data.batch_size != 1,
         "data.image_size": True,

@@ -66,8 +66,9 @@ def conclude_run(config: ExperimentConfig, trainer: L.Trainer, task: Task, val_s
     stopper, name = trainer.early_stopping_callback, task.criterion
     if stopper is not None and stopper.wait_count >= stopper.patience:
         best = float(stopper.best_score)
-        nothing = f"no {name}, as there is nothing to find,"
-        reason = f"no better {name} than {best:.3f}" if math.isfinite(best) else nothing
+        watched = stopper.monitor.removeprefix("val/")  # a callback of the user's may watch something else
+        nothing = f"no {watched}, as there is nothing to find,"
+        reason = f"no better {watched} than {best:.3f}" if math.isfinite(best) else nothing
         logger.info(f"stopped after epoch {stopper.stopped_epoch + 1}: {reason} in {stopper.patience} validations")
     for line in [] if task.result is None else task.result.explain():
         logger.warning(line)

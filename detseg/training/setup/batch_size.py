@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from detseg.checkpoint import ENTRY, read_raw_checkpoint
-from detseg.config.schema.experiment import DetectorConfig, ExperimentConfig, OptimizerConfig, SgdConfig
-from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
+from detseg.config.schema.experiment import ExperimentConfig, OptimizerConfig, SgdConfig
+from detseg.config.schema.model import DetectorConfig, MaskRcnnConfig, TwoStageConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.loading.sampling import SIZE_STEP
@@ -149,7 +149,7 @@ class WorstImage:
         objects = int(np.diff(train_set.packed.offsets).max(initial=0))
         if augmentation.no_mosaic_last_epochs < config.trainer.max_epochs:
             objects *= (4 if augmentation.mosaic else 1) * (2 if augmentation.mixup else 1)
-        if isinstance(config.model, FasterRcnnConfig | MaskRcnnConfig) and objects:
+        if isinstance(config.model, TwoStageConfig) and objects:
             heads = config.model.roi_heads
             objects = max(objects, int(heads.batch_size_per_image * heads.positive_fraction))
         return cls((height, width), objects)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.mosaic import GROUP_SIZE, MixPartners
@@ -62,12 +63,17 @@ WRONG = [
     ),
     ({"labels": np.array([0, 2])}, "object 1: label: expected 0 to 1, the 2 classes of the data set, got 2"),
     ({"labels": np.array([-1, 0])}, "object 0: label: expected 0 to 1, .* got -1"),
-    ({"labels": np.array([0, 1], dtype=np.int32)}, r"labels: expected int64 of shape \(2,\), got int32"),
-    ({"boxes": np.zeros((3, 4), dtype=np.float32)}, r"boxes: expected float32 of shape \(2, 4\), got .*\(3, 4\)"),
-    ({"boxes": np.zeros((2, 4))}, "boxes: expected float32 .*got float64"),
-    ({"ignore": np.zeros(3, dtype=np.bool_)}, r"ignore: expected bool of shape \(2,\), got bool of shape \(3,\)"),
+    ({"labels": np.array([0, 1], dtype=np.int32)}, r"labels: expected .*int64 of shape \(2,\), got int32"),
+    ({"boxes": np.zeros((3, 4), dtype=np.float32)}, r"boxes: expected .*float32 of shape \(2, 4\), got .*\(3, 4\)"),
+    ({"boxes": np.zeros((2, 4))}, "boxes: expected .*float32 .*got float64"),
+    ({"ignore": np.zeros(3, dtype=np.bool_)}, r"ignore: expected .*bool of shape \(2,\), got bool of shape \(3,\)"),
+    ({"image": np.zeros((*HW, 3))}, r"image: expected .*uint8 of shape \(20, 30, 3\), got float64"),
+    ({"image": np.zeros(HW, dtype=np.uint8)}, r"image: expected .*\(20, 30, 3\), got uint8 of shape \(20, 30\)"),
+    ({"image": torch.zeros(3, *HW, dtype=torch.uint8)}, r"image: .*\(3, 20, 3\), got torch\.uint8 of shape"),
+    ({"semantic": np.zeros(HW)}, "semantic: expected .*uint8 .*got float64"),
+    ({"semantic": np.full(HW, 2, dtype=np.uint8)}, "semantic: expected labels below 2 or 255, got 2"),
     ({"masks": InstanceMasks.from_dense(np.ones((1, *HW), dtype=np.bool_))}, "masks: expected 2, .*got 1"),
-    ({"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))}, r"masks: .*\(20, 30\), got \(30, 20\)"),
+    ({"masks": InstanceMasks.from_dense(np.ones((2, 30, 20), dtype=np.bool_))}, r"masks: .*, got 2 of \(30, 20\)"),
 ]
 
 
