@@ -21,7 +21,7 @@ help:
 	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
 	@echo "make bench      compare with peers, side by side, and write docs/benchmarks.md (half an hour; nothing else should run)"
 	@echo "make lint       style and types only"
-	@echo "make format     lay the code out, mend what ruff can mend"
+	@echo "make format     lay the code out, fix what ruff can fix"
 	@echo "make docs       write docs/configuration.md anew from the schema"
 	@echo "make site       build the documentation site in build/site; a broken link is an error"
 	@echo "make env        only set up $(VENV)"

@@ -18,7 +18,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
@@ -169,47 +169,35 @@ def boxes(run: TinyRun) -> Any:
     return detseg.read_voc(run.data_root, "train", classes=("blue", "red", "yellow"))
 
 
+def other_halves(**members: Any) -> Any:
+    return type("Others", (Halves,), members)()
+
+
 def train_on(model: Any, *sets: Any, **options: Any) -> None:
     detseg.train(model, *(sets * 2)[:2], **options)
 
 
-WRONG: dict[str, tuple[Callable[[TinyRun], object], str]] = {
-    "no data": (lambda run: detseg.train(Bright()), "a Bright needs data; give train_set and val_set"),
-    "no model": (
-        lambda run: detseg.train(nn.Linear(1, 1), Halves(), Halves()),
-        "model: a Linear has no method losses or predict or losses_and_predictions; Detector and "
-        "Segmenter in detseg/models/interface.py say what a model must have",
-    ),
-    "model name": (
-        lambda run: detseg.build_model("yollo", ["a"]),
-        "build_model: model.name: expected one of 'yolo', 'faster_rcnn', 'mask_rcnn', 'fcn', 'unet', 'custom', got "
-        "'yollo' (did you mean 'yolo'?)",
-    ),
-    "evaluated classes": (
-        lambda run: detseg.evaluate(run.best, Halves()),
-        "{best}: was trained on the classes blue, red, yellow, the data set has ground, thing; read it with "
-        "classes=('blue', 'red', 'yellow')",
-    ),
-}
-IN_SHORT: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and what does not fit together
-    (
-        lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1}),
-        "setting optimizer.lrr: optimizer.lrr: un",
-    ),
+WRONG: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and what does not fit together
+    (lambda run: detseg.train(Bright()), "a Bright needs data; give train_set and val_set"),
+    (lambda run: train_on(nn.Linear(1, 1), Halves()), "model: a Linear has no method losses or predict or losses_and"),
+    (lambda run: detseg.build_model("yollo", ["a"]), "build_model: model.name: expected one of 'yolo', 'faster_rcnn'"),
+    (lambda run: detseg.evaluate(run.best, Halves()), "{best}: was trained on the classes blue, red, yellow, the data"),
+    (lambda run: detseg.train(run.config_path, settings={"optimizer.lrr": 1}), "setting optimizer.lrr: optimizer"),
     (lambda run: detseg.build_model("yolo", ["a"], settings={"head.reg_mx": 8}), "setting model.head.reg_mx: model.he"),
-    (
-        lambda run: detseg.load_predictor(run.best, model=Bright()),
-        "{best}: its weights do not fit the Bright (Missing k",
-    ),
+    (lambda run: detseg.load_predictor(run.best, model=Bright()), "{best}: its weights do not fit the Bright (Miss"),
     (lambda run: detseg.train(Bright(), Halves()), "got one of train_set and val_set; give both, or neither for those"),
     (lambda run: train_on(detseg.build_model("unet", ["a"]), Halves()), "model: was built for the classes a; train_s"),
     (lambda run: train_on(Bright(), Halves(), settings={"model.nms_iou": 0.5}), "setting model.nms_iou: belongs to t"),
     (lambda run: detseg.evaluate(run.best, boxes(run), settings={"model.nms_iou": 1}), "setting model.nms_iou: the"),
     (lambda run: train_on(Bright(), Halves(), boxes(run)), "val_set has the classes blue, red, yellow; train_set has"),
-    (
-        lambda run: train_on(Bright(), Halves(), type("No", (Halves,), {"__len__": lambda _: 0})()),
-        "val_set: holds no images",
-    ),
+    (lambda run: train_on(Bright(), Halves(), other_halves(__len__=lambda _: 0)), "val_set: holds no images"),
+    (lambda run: train_on(Bright(), other_halves(image_id=lambda *_: 7)), "train_set: image_id: expected another"),
+    (lambda run: train_on(Bright(), other_halves(image_id=lambda _, i: f"a{i}")), "train_set: image_id: expected anot"),
+    (lambda run: train_on(Bright(), Halves(), resume=True), 'resume: expected "last", "auto" or a checkpoint'),
+    (lambda run: detseg.build_model("yolo", []), "classes: expected at least one name, got none"),
+    (lambda run: detseg.build_model("yolo", ["a", "a"]), "classes: class names must differ, got ['a'] more than once"),
+    (lambda run: detseg.train(run.best), "{best}: is a checkpoint; name a configuration file, and --resume=CKPT to"),
+    (lambda run: detseg.evaluate(run.best.parent, Halves()), "{best.parent}: is a folder, not a checkpoint; there are"),
     (lambda run: train_on(detseg.build_model("yolo", Halves.classes), Halves()), "train_set: has no objects, which"),
     (lambda run: train_on(Bright(), boxes(run), task="semantic"), "train_set: has no label maps, which the model"),
     (lambda run: train_on(Bright(), boxes(run), task="instance"), "train_set: has no masks of objects, which the"),
@@ -225,12 +213,12 @@ IN_SHORT: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and 
     (lambda run: detseg.load_predictor(None), "checkpoint: expected a path, as text or Path, got None"),
     (lambda run: detseg.load_predictor(run.best, score_threshold=30), "score_threshold: expected a number from 0 to 1"),
 ]
-WRONG |= {message: (call, message) for call, message in IN_SHORT}
 
 
-@pytest.mark.parametrize("name", WRONG)
-def test_mistakes_are_one_line(name: str, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call, message = WRONG[name]
+@pytest.mark.parametrize(("call", "message"), WRONG, ids=[message for _, message in WRONG])
+def test_mistakes_are_one_line(
+    call: Callable[[TinyRun], object], message: str, tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(detseg.DetsegError) as caught:
         call(tiny_run)
@@ -238,6 +226,21 @@ def test_mistakes_are_one_line(name: str, tiny_run: TinyRun, tmp_path: Path, mon
     assert found.startswith(message.format(best=tiny_run.best))
     assert "\n" not in found
     assert not os.listdir()  # no run directory
+
+
+@pytest.mark.parametrize("terms", [torch.zeros(()), {}, {"a": 0.5}, {"a": torch.zeros(2)}, {"loss": torch.zeros(())}])
+def test_what_losses_must_give(terms: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term called ``loss`` would take the place of the sum."""
+    monkeypatch.setattr(Bright, "losses", lambda *_: terms)
+    with pytest.raises(detseg.DetsegError, match=r"^Bright\.losses: expected a dict of scalar tensors by name, none "):
+        train_on(Bright(), Halves(), **SHORT, image_size=32, run_dir=tmp_path / "run")
+
+
+def test_what_early_stopping_of_the_user_s_watched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stopping = EarlyStopping("val/loss", patience=1, min_delta=1e9)
+    options: dict[str, Any] = SHORT | {"image_size": 32, "max_epochs": 3, "run_dir": tmp_path / "run"}
+    train_on(Bright(), Halves(), **options, callbacks=[stopping])
+    assert re.search(r"stopped after epoch 2: no better loss than [\d.]+ in 1 validations", capsys.readouterr().out)
 
 
 SCRIPT = """

@@ -77,8 +77,6 @@ class Setup:
 def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | None, results: Results) -> Iterator[Setup]:
     """Put together what a configuration describes, arguments as for ``benchmark``; ``results`` gets how long that
     takes, as the stage ``start``, and facts. DetsegError: settings, data or checkpoint are missing or wrong."""
-    if checkpoint is not None and not checkpoint.is_file():
-        raise CheckpointError(f"{checkpoint}: no such checkpoint")
     batch_size, accelerator = config.data.num_images, config.trainer.accelerator  # `auto` is an error here
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:

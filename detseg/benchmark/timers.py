@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from detseg.training.distributed import Processes
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.setup.trainer import build_trainer
 
-STAGES = ("start", "loader", "step", "validation", "predictor", "memory")
+STAGES = ("start", "loader", "step", "validation", "predictor")
 
 _COMPILED_WARM_UP = 40
 """Steps until compiled networks have settled: nothing is compiled while normalisation averages its first batches."""
@@ -78,8 +77,6 @@ def benchmark(
             time_validation(setup, results, steps)
         if "predictor" in stages:
             time_predictor(setup, results, steps)
-        if "memory" in stages:
-            measure_memory(setup, results)
         results.measurements = [m for m in results.measurements if m.stage in stages]
         return results, diagnose(results, setup.config, len(setup.train_set), len(setup.val_set))
 
@@ -259,16 +256,3 @@ def time_predictor(setup: Setup, results: Results, steps: int | None) -> None:
     parts = {"preprocess": preprocess, "network": network, "postprocess": postprocess}
     results.add_parts("predictor", "ms", {name: values.tolist() for name, values in parts.items()})
     results.add("predictor", "an image", "ms", whole.tolist(), "from the array to the result")
-
-
-def measure_memory(setup: Setup, results: Results) -> None:
-    """The most memory so far, of this process and on a CUDA device."""
-    if sys.platform != "win32":
-        import resource  # not on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        results.add("memory", "peak, main memory", "MiB", [peak / 2**20], "without loader processes")
-    if setup.device.type == "cuda":
-        total, reserved = torch.cuda.mem_get_info(setup.device)[1], torch.cuda.max_memory_reserved(setup.device)
-        results.facts["device_memory_fraction"] = reserved / total
-        results.add("memory", "peak, device", "MiB", [reserved / 2**20], f"of {total / 2**20:.0f}")

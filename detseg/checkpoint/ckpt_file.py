@@ -61,9 +61,10 @@ def save_atomically(
 def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Everything in a checkpoint of ours; CheckpointError: missing, damaged, or not ours."""
     if not path.is_file():
-        beside = sorted(file.name for file in path.parent.glob("*.ckpt")) if path.parent.is_dir() else []
-        hint = f"; there are {', '.join(beside)}" if beside else ""
-        raise CheckpointError(f"{path}: no such checkpoint file{hint}")
+        what = "is a folder, not a checkpoint" if path.is_dir() else "no such checkpoint file"
+        beside = sorted(map(str, path.glob("**/*.ckpt") if path.is_dir() else path.parent.glob("*.ckpt")))
+        hint = f"; there are {', '.join(beside[:5])}" if beside else ""
+        raise CheckpointError(f"{path}: {what}{hint}")
     if path.suffix == WEIGHTS_SUFFIX:
         raise CheckpointError(f"{path}: holds weights alone; a run resumes from a .ckpt file of its run directory")
     if (damage := _damage(path)) is not None:

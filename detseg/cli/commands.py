@@ -87,7 +87,7 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("images", type=Path, nargs="+", help="images, or folders of images (searched all the way)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write")
     score = f"detectors: leave out what scores below this, 0 to 1: how sure the model is ({SCORE_THRESHOLD})"
-    parser.add_argument("--score", type=_score, help=score)
+    parser.add_argument("--score", type=float, help=score)
     names = f"{', '.join(EXPORT_FORMATS[:-1])} or {EXPORT_FORMATS[-1]}"
 
     def formats(text: str) -> list[str]:
@@ -121,16 +121,6 @@ def predict(argv: Sequence[str]) -> None:
     )
 
 
-def _score(text: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = -1.0
-    if not 0 <= score <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text!r}")
-    return score
-
-
 def export_weights(argv: Sequence[str]) -> None:
     """A checkpoint → weights, settings and classes as safetensors: detseg export-weights best.ckpt yolo.safetensors"""
     parser = ToolParser(
@@ -160,7 +150,7 @@ def benchmark(argv: Sequence[str]) -> None:
     parser.add_argument("--synthetic", action="store_true", help="use synthetic images; the data need not be there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to this file")
     parser.add_argument("--steps", type=int, metavar="N", help="repetitions of everything (a few seconds' worth)")
-    stages = "start, loader, step, validation, predictor, memory"
+    stages = "start, loader, step, validation, predictor"
     parser.add_argument("--stages", metavar="NAME,NAME", help=f"only some of {stages} (all)")
     parser.add_argument("--workers", type=_counts, metavar="N,N", help="loader processes to try (0,1,2,4,... cores)")
     parser.add_argument("--checkpoint", type=Path, metavar="CKPT", help="trained weights: random ones find nonsense")

@@ -42,9 +42,13 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
         near = did_you_mean(path.name, sorted(other.name for other in path.parent.glob("*.y*ml")))
         raise ConfigError(f"{name}: no such configuration file{near}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{name}: not UTF-8 text at byte {error.start}; save the file as UTF-8") from None
+        what = f"not UTF-8 text at byte {error.start}; save the file as UTF-8"
+        if path.suffix in (".ckpt", ".safetensors"):
+            what = "is a checkpoint; name a configuration file, and --resume=CKPT to go on from one"
+        raise ConfigError(f"{name}: {what}") from None
     except (OSError, ValueError) as error:  # a folder, no permission, a NUL in the name, ...
-        raise ConfigError(f"{name}: cannot be read: {printable(str(error))}") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(f"{name}: cannot be read as a configuration file: {printable(reason)}") from None
     value = _parse(text, lambda mark: f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name)
     if not isinstance(value, dict):
         got = "nothing" if value is None else quoted(value)

@@ -69,11 +69,6 @@ class Letterbox:
         canvas[self.inside] = resize(image, self.resized_hw)
         return canvas
 
-    def boxes_to_input(self, boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """(N, 4) xyxy in original pixels → (N, 4) float32 xyxy in input pixels."""
-        scaled = boxes * np.array(self.scale_xy * 2) + np.array([self.left, self.top] * 2)
-        return np.asarray(scaled, dtype=np.float32)
-
     def boxes_to_original(self, boxes: Tensor) -> Tensor:
         """(N, 4) xyxy in input pixels → (N, 4) float32 xyxy in original pixels, clipped to the image."""
         limit = boxes.new_tensor(self.original_hw[::-1] * 2)

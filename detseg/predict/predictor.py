@@ -184,12 +184,8 @@ class Predictor(ImagePredictor[Detections]):
     those that score below ``score_threshold``.
 
     Args:
-        model: the detector.
-        classes: names of its labels.
-        input_hw: height and width of the network input, pixels.
-        device: where to compute.
+        model, classes, input_hw, device, compile: see ``ImagePredictor``.
         score_threshold: detections below it are left out; 0 keeps all that evaluation counts.
-        compile: see ``ImagePredictor``.
 
     Raises:
         ConfigError: ``score_threshold`` is not in [0, 1].
@@ -271,10 +267,7 @@ class SegmentationPredictor(ImagePredictor[SegmentationMap]):
         Returns:
             A ``SegmentationMap`` in the size of the original image (EXIF orientation applied); a list for a list.
 
-        Raises:
-            DataError: a file is missing or no image.
-            TypeError: not an image, nor a list of images.
-            ValueError: an array is no uint8 image.
+        Raises, besides what ``ImagePredictor`` does:
             ConfigError: ``tile`` or ``overlap`` does not suit the model.
             DetsegError: the model's logits are NaN or infinite, which is looked for in every image.
         """

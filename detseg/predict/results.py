@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageShow
 
-from detseg.errors import DetsegError
+from detseg.errors import DataError, DetsegError
 from detseg.structures import MAX_CLASSES, BoolArray, ClassTable, InstanceMasks, IntArray, UInt8Array
 
 _NOTEBOOK_SIDE = 1200
@@ -61,11 +61,13 @@ class _Result(ABC):
             image: see ``draw``.
 
         Raises:
-            DataError: the suffix is no image format, or the file could not be written.
+            DataError: the suffix is no image format, the file is the image itself, or it could not be written.
             ValueError: as of ``draw``.
         """
         from detseg.draw import write_image
 
+        if self.path is not None and Path(path).resolve() == self.path.resolve():
+            raise DataError(f"{path}: is the image itself, which stays as it is; choose another name for the drawing")
         write_image(Path(path), self._drawn(self._image(image), None))
 
     def show(self) -> None:

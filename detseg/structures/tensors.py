@@ -98,7 +98,10 @@ class Batch:
         )
 
     def to_original(self, detections: Sequence[DetectorOutput]) -> list[DetectorOutput]:
-        """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only)."""
+        """B detections in pixels of ``images`` → in pixels of the original images (evaluation batches only). TypeError:
+        a module of the user's gave something else."""
+        if len(detections) != len(self) or not all(isinstance(found, DetectorOutput) for found in detections):
+            raise TypeError(f"predictions: expected a detseg.DetectorOutput for each of {len(self)} images")
         return [found.to_original(letterbox) for found, letterbox in zip(detections, self.letterboxes, strict=True)]
 
 

@@ -101,7 +101,7 @@ def train(
     leave_if_starting()
     sizes = {"data.image_size": image_size, "data.batch_size": batch_size, "data.num_workers": num_workers}
     named = {**sizes, "trainer.max_epochs": max_epochs, "run_dir": run_dir}
-    _check_options(settings, stop, callbacks, loggers)
+    _check_options(settings, resume, stop, callbacks, loggers)
     given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
     if (train_set is None) != (val_set is None):
         raise ConfigError(f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of settings")
@@ -118,8 +118,9 @@ def train(
     return TrainingRun(folder, kind_of(config.model).criterion)
 
 
-def _check_options(settings: object, stop: object, callbacks: object, loggers: object) -> None:
+def _check_options(settings: object, resume: object, stop: object, callbacks: object, loggers: object) -> None:
     check_type(f"{_WHERE}: settings", settings, Mapping | None, 'a mapping, such as {"optimizer.lr": 1e-3}')
+    check_type(f"{_WHERE}: resume", resume, str | Path | None, '"last", "auto" or a checkpoint file')
     check_type(f"{_WHERE}: stop", stop, StopRequest | None, "a detseg.StopRequest")
     check_row(f"{_WHERE}: callbacks", callbacks, Callback, "a list of lightning.pytorch's Callback")
     check_row(f"{_WHERE}: loggers", loggers, Logger, "a list of lightning.pytorch's Logger")

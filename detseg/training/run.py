@@ -26,7 +26,7 @@ from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
-from detseg.training.setup.run_directory import claimed, new_run, resumed_run, sound_checkpoint
+from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
 
@@ -54,6 +54,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     """
     console.quiet, own = not _is_first_process(), own or Own()
     run_dir, checkpoint = _run_directory(config, config_path, resume)
+    if not config.trainer.fast_dev_run:
+        check_writable(run_dir)
     if checkpoint is not None and resume in ("last", "auto"):
         checkpoint = sound_checkpoint(checkpoint)
     if checkpoint is not None and resume == "auto":

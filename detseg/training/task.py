@@ -22,6 +22,7 @@ from detseg.checkpoint import ENTRY, model_entry
 from detseg.config.schema.experiment import AdamWConfig, CosineConfig, EvaluationConfig, OptimizerConfig, ScheduleConfig
 from detseg.config.schema.model import BackboneConfig
 from detseg.errors import DetsegError
+from detseg.messages import shown
 from detseg.metrics.interface import Result
 from detseg.models.acceleration import fuse, settling
 from detseg.ops.letterbox import to_float
@@ -149,8 +150,7 @@ class Task(L.LightningModule):
         """The model's loss terms after their sum, ``loss``; ``eager``: without torch.compile."""
         seed_batch(self.seed, self.current_epoch, batch_index, self.global_rank)
         with settling(self.model, eager), _too_small_explained(batch):
-            terms: Mapping[str, Tensor] = self.model.losses(to_float(batch.images), self.targets(batch))
-        return {"loss": torch.stack(list(terms.values())).sum(), **terms}
+            return _with_sum(self.model, self.model.losses(to_float(batch.images), self.targets(batch)))
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """``training_step`` and backward → guard → clipping and step → moving average.
@@ -216,8 +216,7 @@ class Task(L.LightningModule):
         with torch.autocast(self.device.type, enabled=False):
             images = to_float(batch.images)
             terms, predictions = self.evaluated_model.losses_and_predictions(images, self.targets(batch))
-        total = torch.stack(list(terms.values())).sum()
-        self.val_means.add({"loss": total, **terms}, len(batch))
+        self.val_means.add(_with_sum(self.model, terms), len(batch))
         self.evaluator.update_batch(batch, predictions)
 
     def on_validation_epoch_start(self) -> None:
@@ -262,6 +261,15 @@ class Task(L.LightningModule):
         if self.data_guard is not None:
             self.data_guard.check(entry.get("data"))
         self.run_state.load(entry)
+
+
+def _with_sum(model: nn.Module, terms: Any) -> dict[str, Tensor]:
+    """A model's loss terms after their sum, ``loss``. DetsegError: a module of the user's returned something else."""
+    scalars = isinstance(terms, Mapping) and all(isinstance(term, Tensor) and not term.ndim for term in terms.values())
+    if not scalars or not terms or "loss" in terms:
+        what = "a dict of scalar tensors by name, none of them 'loss', which is their sum"
+        raise DetsegError(f"{type(model).__name__}.losses: expected {what}, got {shown(terms)}")
+    return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
 
 @contextmanager

@@ -94,7 +94,8 @@ LAYOUTS |= dict.fromkeys(("fcn", "unet"), (*BOXES, "mask_folder"))
 @pytest.mark.parametrize(("model", "data"), [(model, data) for model, layouts in LAYOUTS.items() for data in layouts])
 def test_a_new_file_is_settings(model: str, data: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(out_of(capsys, "config", "new", "--model", model, "--data", data), encoding="utf-8")
+    file.write_text(text := out_of(capsys, "config", "new", "--model", model, "--data", data), encoding="utf-8")
+    assert ("SegmentationClass" in text) == (data == "voc" and model in ("fcn", "unet"))
     config = load_config(file)
     assert (config.model.name, config.data.name) == (model, data)
 

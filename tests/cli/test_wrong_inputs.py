@@ -52,7 +52,7 @@ tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_train data.num_w
 tiny.yaml trainer.max_epochs=1 run_dir=new data.root=unreadable_val
     unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
 tiny.yaml run_dir=file
-    file/checkpoints: Not a directory
+    run_dir: file: file is no folder that you may write into; choose another one
 tiny.yaml --resume=cut.ckpt
     cut.ckpt: {NO_ZIP}
 tiny.yaml --resume=run/checkpoints/best.ckpt 'data.classes=[red, yellow, blue]' trainer.max_epochs=99
@@ -70,7 +70,8 @@ run/checkpoints/best.ckpt data.root=unreadable_val
 run/checkpoints/best.ckpt data.root=unreadable_val data.num_workers=1
     unreadable_val/JPEGImages/val03.png: {NOT_AN_IMAGE}
 run/checkpoints/best.ckpt --save-coco file
-    file: File exists
+    file/ground_truth.json: could not be written (File exists); a file is where a folder must be, or a folder where a
+    file; choose another place
 """
 
 PREDICT = f"""\

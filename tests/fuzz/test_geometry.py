@@ -17,15 +17,7 @@ from detseg.config.schema.data import (
     ElasticConfig,
     JpegConfig,
 )
-from detseg.data.augment.geometry import (
-    MIN_CROP,
-    AugmentItem,
-    Motion,
-    keep_visible,
-    moved,
-    random_crop,
-    visible_boxes,
-)
+from detseg.data.augment.geometry import MIN_CROP, AugmentItem, Motion, keep_visible, moved, random_crop, visible_boxes
 from detseg.data.augment.mosaic import mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.structures import IGNORE_LABEL

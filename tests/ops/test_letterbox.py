@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import cv2
 import numpy as np
@@ -51,10 +52,14 @@ def test_placement_by_hand(
     assert Letterbox.fit(original_hw, input_hw) == Letterbox(original_hw, input_hw, resized_hw, top, left)
 
 
+def boxes_to_input(letterbox: Letterbox, boxes: Any) -> Any:
+    return (boxes * np.array(letterbox.scale_xy * 2) + np.array([letterbox.left, letterbox.top] * 2)).astype(np.float32)
+
+
 def test_boxes_by_hand() -> None:
     letterbox = Letterbox.fit((480, 640), (320, 320))  # half as large, 40 rows above
     boxes = np.array([[100, 60, 300, 200], [0, 0, 640, 480]], dtype=np.float32)
-    moved = letterbox.boxes_to_input(boxes)
+    moved = boxes_to_input(letterbox, boxes)
     assert moved.dtype == np.float32
     assert moved.tolist() == [[50, 70, 150, 140], [0, 40, 320, 280]]
     assert letterbox.boxes_to_original(torch.from_numpy(moved)).tolist() == boxes.tolist()
@@ -72,7 +77,7 @@ def test_any_is_centred_and_its_boxes_come_back(hw: tuple[int, int], input_hw: t
     for side, original in ((height, hw[0]), (width, hw[1])):
         assert side == 1 or (side > 1 and abs(side - scale * original) <= 0.5 + 1e-9)
     boxes = boxes_inside(hw, 20, np.random.default_rng(seed))
-    inside = letterbox.boxes_to_input(boxes)
+    inside = boxes_to_input(letterbox, boxes)
     room = np.array([left, top, left, top]), np.array([left + width, top + height, left + width, top + height])
     assert ((inside >= room[0] - 1e-3) & (inside <= room[1] + 1e-3)).all()
     back = letterbox.boxes_to_original(torch.from_numpy(inside)).numpy()

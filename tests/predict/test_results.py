@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
 from detseg.draw import class_color, draw_boxes, draw_semantic
-from detseg.errors import DetsegError
+from detseg.errors import DataError, DetsegError
 from detseg.predict import Detections, SegmentationMap
 from detseg.structures import ClassTable, InstanceMasks, UInt8Array
 
@@ -195,6 +196,8 @@ def test_a_map_has_areas_masks_and_a_palette(tmp_path: Path) -> None:
     image = Image.open(tmp_path / "a.png")
     np.testing.assert_array_equal(np.array(image), some.labels)
     assert np.array(image.convert("RGB"))[0, 39].tolist() == list(class_color(1))
+    with pytest.raises(DataError, match=r"a\.png: is the image itself, which stays as it is; choose another name"):
+        replace(some, path=tmp_path / "a.png").save(tmp_path / "b" / ".." / "a.png", np.array(image.convert("RGB")))
 
 
 @pytest.mark.parametrize(

@@ -68,9 +68,7 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> tuple[TinyRun, list[s
     return TinyRun(config, data, folder / "run"), [output for output, _ in outputs]
 
 
-def test_two_nodes_train_one_model_as_one_and_the_first_speaks(
-    two_nodes: tuple[TinyRun, list[str]],
-) -> None:
+def test_two_nodes_train_one_model_as_one_and_the_first_speaks(two_nodes: tuple[TinyRun, list[str]]) -> None:
     first, second = commands_of_the_page()
     assert second == first.replace("--node_rank=0", "--node_rank=1")
     run, (first, second) = two_nodes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -93,9 +94,12 @@ CSP = ("model.backbone.name=csp_nano", "model.backbone.width=0.0625", "model.bac
     ],
     ids=["fcn", "fcn-fpn", "unet-csp", "losses", "elastic", "mosaic"],
 )
-def test_every_choice_trains_and_loads(tiny_segmentation: TinyRun, tmp_path: Path, overrides: list[str]) -> None:
+def test_every_choice_trains_and_loads(
+    tiny_segmentation: TinyRun, tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tiny_config(tiny_segmentation.config_path, tmp_path / "run", "trainer.max_epochs=1", *overrides)
     train(config, tiny_segmentation.config_path)
+    assert re.search(r"^classes   ground [\d.]+%, blue [\d.]+%, ", capsys.readouterr().out, flags=re.MULTILINE)
     predictor = load_predictor(tmp_path / "run" / "checkpoints" / "best.ckpt", device="cpu")
     assert predictor(np.zeros((50, 60, 3), dtype=np.uint8)).labels.shape == (50, 60)
     weights = load_config(tmp_path / "run" / "config.yaml").model.loss.class_weights  # type: ignore[union-attr]  # segmentation

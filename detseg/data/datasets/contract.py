@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from detseg.errors import ConfigError, DataError, check_type
+from detseg.messages import listed
 from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, Sample
 
 
@@ -48,8 +49,9 @@ def check_source(what: str, source: Any) -> None:
     check_type(f"{what}.classes", source.classes, ClassTable, "a detseg.ClassTable")
     if not len(source):
         raise DataError(f"{what}: holds no images")
-    if (num := len({source.image_id(index) for index in range(len(source))})) < len(source):
-        raise DataError(f"{what}: {len(source)} images have {num} different image_id; give each its own")
+    ids = [source.image_id(index) for index in range(len(source))]
+    if len(set(ids)) < len(ids) or not all(isinstance(number, int | np.integer) for number in ids):
+        raise DataError(f"{what}: image_id: expected another number for each image, got {listed([*map(str, ids)])}")
 
 
 def check_truth(what: str, source: EvalSource, objects: bool, masks: bool) -> None:

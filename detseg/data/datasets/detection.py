@@ -12,6 +12,7 @@ from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, training_boxes
 from detseg.data.images.read import read_reduced
 from detseg.errors import DataError
+from detseg.messages import counted, listed
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import ClassTable, ImageAnnotations, Sample
 
@@ -26,6 +27,9 @@ class ImageDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.packed)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name}: {counted(len(self), 'image')}; {listed(self.classes.names)})"
 
     def image_id(self, index: int) -> int:
         """The id of an image in evaluation files."""

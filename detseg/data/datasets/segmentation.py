@@ -60,6 +60,8 @@ class MaskFiles:
 class SegmentationDataset(ImageDataset):
     """Images with label maps, ``masks``, in the order of the images; ``dataset[i]`` decodes image i and its mask."""
 
+    pixels: IntArray | None = None  # (C,) int64, of each class in the masks that were looked at when it was opened
+
     def __init__(
         self, packed: PackedImages, masks: MaskSource, root: Path, classes: ClassTable, report: DataReport, name: str
     ) -> None:
@@ -176,7 +178,8 @@ def inspect_masks(
         report.note(f"{what}; the first: {one_line(bad[0])}")
     if counts[IGNORE_LABEL]:
         report.note(f"ignored pixels of the masks: {100 * counts[IGNORE_LABEL] / counts.sum():.1f} %")
-    for absent in np.flatnonzero(counts[: len(names)] == 0):
+    dataset.pixels = counts[: len(names)]
+    for absent in np.flatnonzero(dataset.pixels == 0):
         report.add(DataIssue.ABSENT, names[absent])
 
 

@@ -7,6 +7,7 @@ import math
 import shlex
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -16,6 +17,7 @@ from detseg.checkpoint import BEST, FOLDER
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.messages import counted
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.task import Task
@@ -49,15 +51,18 @@ def announce_run(
 
 
 def _classes(train_set: EvalSource) -> str:
-    """The classes with the number of their objects to train on, where it is known without reading files."""
-    names = list(train_set.classes.names)
-    if isinstance(train_set, DetectionDataset):
-        packed = train_set.packed
-        counts = np.bincount(packed.labels[~(packed.crowd | packed.difficult)], minlength=len(names))
-        names = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+    """The classes with the number of their objects to train on, or their part of the masks that were looked at."""
+    names, numbers, what = list(train_set.classes.names), list[Any](), " (objects)"
+    if isinstance(train_set, SegmentationDataset) and train_set.pixels is not None:
+        numbers, what = [f"{part:.1%}" for part in train_set.pixels / train_set.pixels.sum()], " (pixels)"
+    elif not isinstance(train_set, SegmentationDataset):
+        packed: Any = [train_set.packed] if isinstance(train_set, DetectionDataset) else None
+        parts = packed or [train_set.annotations(index) for index in range(len(train_set))]
+        labels = np.concatenate([part.labels[~(part.crowd | part.difficult)] for part in parts])
+        numbers = np.bincount(labels, minlength=len(names)).tolist() if len(labels) else []
+    names = [f"{name} {number}" for name, number in zip(names, numbers, strict=True)] if numbers else names
     more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
-    what = " (objects)" if isinstance(train_set, DetectionDataset) else ""
-    return f"{', '.join(names[:_MOST_CLASSES])}{more}{what}"
+    return f"{', '.join(names[:_MOST_CLASSES])}{more}{what if numbers else ''}"
 
 
 def conclude_run(config: ExperimentConfig, trainer: L.Trainer, task: Task, val_set: EvalSource, run_dir: Path) -> None:

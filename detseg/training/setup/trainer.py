@@ -90,6 +90,7 @@ def build_trainer(
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
             enable_model_summary=False,
+            enable_checkpointing=not settings.fast_dev_run or bool(own.callbacks),
             enable_progress_bar=False,  # RunProgress has one whose lines and bar do not erase each other
             default_root_dir=run_dir,
         )

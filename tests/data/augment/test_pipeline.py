@@ -16,6 +16,7 @@ from detseg.data.augment.pipeline import TrainTransform, changed_colors, hue_mat
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import UInt8Array
 from tests.data.images.painted import assert_bounds_of_masks, blobs, edges, ellipses, letterboxed_labels, painted
+from tests.ops.test_letterbox import boxes_to_input
 
 OFF = AugmentationConfig(horizontal_flip=0.0)
 
@@ -32,7 +33,7 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
         result = TrainTransform(OFF)(item, (64, 96), rng())
         np.testing.assert_array_equal(result.image, letterbox.apply(image))
         np.testing.assert_array_equal(result.semantic, letterboxed_labels(semantic, letterbox))
-        np.testing.assert_array_equal(result.boxes, letterbox.boxes_to_input(item.boxes))
+        np.testing.assert_array_equal(result.boxes, boxes_to_input(letterbox, item.boxes))
 
 
 KINDS = {"color": ColorConfig(probability=1), "blur": 1, "noise": 1, "cutout": CutoutConfig(probability=1)}

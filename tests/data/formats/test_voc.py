@@ -38,6 +38,7 @@ def test_a_sample(tmp_path: Path) -> None:
     xml = annotation_xml(object_xml(("cat", 2, 3, 8, 9)) + hard, "b.jpg")
     dataset = read_voc(write_voc(tmp_path, {"train": "a"}, {"a": xml}), "train")
     sample, objects = dataset[0], dataset.annotations(0)
+    assert repr(dataset) == "DetectionDataset(voc train: 1 image; cat, dog)"
     assert (sample.index, sample.image_id, sample.path) == (0, 1, str(tmp_path / "JPEGImages" / "a.jpg"))
     assert (sample.boxes.dtype, sample.boxes.tolist()) == (np.float32, [[1, 2, 8, 9], [0, 0, 20, 10]])
     assert (sample.labels.tolist(), sample.ignore.tolist()) == ([0, 1], [False, True])
