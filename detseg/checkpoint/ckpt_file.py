@@ -61,8 +61,9 @@ def save_atomically(
 def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     """Everything in a checkpoint of ours; CheckpointError: missing, damaged, or not ours."""
     if not path.is_file():
-        what = "is a folder, not a checkpoint" if path.is_dir() else "no such checkpoint file"
-        beside = sorted(map(str, path.glob("**/*.ckpt") if path.is_dir() else path.parent.glob("*.ckpt")))
+        where, pattern = (path, "**/*.ckpt") if path.is_dir() else (path.parent, "*.ckpt")
+        beside = sorted(file.relative_to(where).as_posix() for file in where.glob(pattern))
+        what = "is a folder, not a checkpoint" if where == path else "no such checkpoint file"
         hint = f"; there are {', '.join(beside[:5])}" if beside else ""
         raise CheckpointError(f"{path}: {what}{hint}")
     if path.suffix == WEIGHTS_SUFFIX:

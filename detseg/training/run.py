@@ -54,8 +54,6 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     """
     console.quiet, own = not _is_first_process(), own or Own()
     run_dir, checkpoint = _run_directory(config, config_path, resume)
-    if not config.trainer.fast_dev_run:
-        check_writable(run_dir)
     if checkpoint is not None and resume in ("last", "auto"):
         checkpoint = sound_checkpoint(checkpoint)
     if checkpoint is not None and resume == "auto":
@@ -125,7 +123,10 @@ def _is_first_process() -> bool:
 
 def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | None) -> tuple[Path, Path | None]:
     if resume is not None:
-        return resumed_run(config.run_dir, config_path, resume)
-    if config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):
+        found = resumed_run(config.run_dir, config_path, resume)
+    elif config.run_dir is not None and (config.trainer.fast_dev_run or not _is_first_process()):
         return config.run_dir, None  # nothing is written, or by the first process, which may have begun
-    return new_run(config.run_dir, config_path), None
+    else:
+        found = new_run(config.run_dir, config_path), None
+    check_writable(found[0])
+    return found

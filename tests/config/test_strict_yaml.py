@@ -64,7 +64,7 @@ def test_what_is_refused(tmp_path: Path, content: str, line: str) -> None:
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "yolo_voc.yaml").write_bytes("a: é".encode("latin-1"))
     for path, message in (
-        (tmp_path, "cannot be read: .*Is a directory"),
+        (tmp_path, "cannot be read as a configuration file: Is a directory"),
         (tmp_path / "yolo_voc.yaml", "yolo_voc.yaml: not UTF-8 text at byte 3; save the file as UTF-8$"),
         (tmp_path / "yolo_vco.yaml", r"yolo_vco.yaml: no such configuration file \(did you mean 'yolo_voc.yaml'\?\)$"),
         (tmp_path / "none" / "a\nb.yaml", r"a\\nb\.yaml: no such configuration file$"),

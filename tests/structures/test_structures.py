@@ -219,7 +219,7 @@ class TestBatch:
         assert (first.masks.hw, second.masks.hw) == ((100, 200), (32, 32))
         assert second.masks.boxes.tolist() == [[16, 8, 32, 24]]
         assert len(batch) == 2
-        with pytest.raises(ValueError, match="zip"):
+        with pytest.raises(TypeError, match=r"expected a detseg\.DetectorOutput for each of 2 images"):
             batch.to_original([some])
 
     def test_moving_takes_images_and_targets_along(self) -> None:

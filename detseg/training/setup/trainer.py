@@ -47,7 +47,6 @@ def build_trainer(
     run_dir: Path,
     metric: str,
     bad_samples: BadSampleList | None = None,
-    *,
     own: Own | None = None,
 ) -> L.Trainer:
     """Lightning's Trainer with our callbacks, loggers and checkpoint files.
