@@ -44,8 +44,8 @@ def leave_if_starting() -> None:
     # Once a spawned process has started these are one module; in any other process neither is called __mp_main__.
     if again is not None and again.__name__ == "__mp_main__" and again is not main:
         pipe = re.search(r"pipe_handle=(\d+)", " ".join(sys.orig_argv))
-        # The parent writes what this process would work on, and would wait for ever for somebody to read it.
-        while pipe and sys.platform != "win32" and select.select([int(pipe[1])], [], [], 10)[0]:
+        # The parent writes what this process would work on, and would wait for ever for a reader; it closes nothing.
+        while pipe and sys.platform != "win32" and select.select([int(pipe[1])], [], [], 1)[0]:
             if not os.read(int(pipe[1]), 1 << 20):
                 break
         raise SystemExit(_EXIT_NO_GUARD)
