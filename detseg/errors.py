@@ -45,7 +45,7 @@ def check_type(what: str, value: object, types: Any, expected: str) -> None:
         raise ConfigError(f"{what}: expected {expected}, got {' '.join(repr(value).split())[:100]}")
 
 
-def check_row(what: str, items: Any, kind: type, expected: str) -> None:
+def check_row(what: str, items: Any, kind: Any, expected: str) -> None:
     """Raise a ConfigError unless ``items`` is a list or the like of the ``kind``; text is no row of letters."""
     if isinstance(items, str) or not isinstance(items, Sequence) or not all(isinstance(item, kind) for item in items):
         check_type(what, items, (), expected)

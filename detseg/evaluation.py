@@ -183,7 +183,7 @@ def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Setting
 
 def open_split_for(config: ExperimentConfig, split: Split, classes: ClassTable, checkpoint: Path) -> AnyDataset:
     """The split, labelled by the checkpoint's class table; CheckpointError: the data has other classes."""
-    own = config.data.classes
+    own = config.data.class_names
     if own is not None and own != classes.names:
         raise CheckpointError(
             f"{checkpoint}: was trained on the classes {list(classes.names)}, data.classes are {list(own)}; leave "

@@ -121,7 +121,7 @@ def with_synthetic_data(config: ExperimentConfig, root: Path) -> ExperimentConfi
     if isinstance(model, SegmenterConfig):
         weights = model.loss.class_weights
         number = 2 if model.binary else len(weights) if isinstance(weights, tuple) else number + 1
-    names = config.data.classes or tuple(f"class{i}" for i in range(number))
+    names = config.data.class_names or tuple(f"class{i}" for i in range(number))
     objects = names[1:] if isinstance(model, SegmenterConfig) else names  # the background is no category
     writer = CocoWriter(root, objects)
     numbers: dict[Split, int] = {"train": max(_NUM_TRAIN, config.data.num_images), "val": _NUM_VAL}

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from detseg.config.schema.data import (
+    AutoConfig,
     CocoConfig,
     CustomDataConfig,
+    CvatConfig,
     DataConfig,
+    LabelMeConfig,
     MaskFolderConfig,
     ShapesConfig,
+    SplitSection,
     VocConfig,
+    YoloTextConfig,
 )
-from detseg.data.annotations.classes import check_classes_file, mask_class_table
+from detseg.data.annotations.classes import (
+    BACKGROUND,
+    Classes,
+    check_classes_file,
+    mask_class_table,
+    select_classes,
+    split_background,
+)
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
-from detseg.data.formats.coco import BACKGROUND, read_coco, read_coco_masks
+from detseg.data.formats.coco import read_coco, read_coco_masks
+from detseg.data.formats.cvat import read_cvat
+from detseg.data.formats.labelme import read_labelme
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
+from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import listed
@@ -37,24 +54,35 @@ _CUSTOM = "data.name: custom are data sets that Python gives to detseg.train or 
 
 
 def open_split(
-    config: DataConfig, split: Split, classes: ClassTable | None = None, masks: bool = False
+    config: DataConfig,
+    split: Split,
+    classes: ClassTable | None = None,
+    masks: bool = False,
+    report: DataReport | None = None,
 ) -> DetectionDataset:
     """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says.
 
     ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
-    ``data.classes`` or the data name the classes. A DataError if something is missing or wrong, or the layout does not
-    have boxes or masks.
+    ``data.classes`` or the data name the classes. ``report`` gets what is found; None: a new one, for which what is
+    wrong is an error, but for what the settings accept. A DataError if something is missing or wrong, or the layout
+    does not have boxes or masks.
     """
     _check_example(config)
-    names = classes or config.classes
+    report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
         case VocConfig() if not masks:
-            return read_voc(config.root, _voc_list(config, split), config.years, names)
+            return read_voc(config.root, _voc_list(config, split), config.years, names, report)
         case VocConfig():
             raise DataError("data.name: voc has no instance masks; set data.name=coco, or model.name=faster_rcnn")
         case CocoConfig():
-            return read_coco(*_paths(config, split), names, masks, skip_bad)
+            return read_coco(*_paths(config, split), names, masks, skip_bad, report)
+        case YoloTextConfig():
+            return read_yolo(config.root, _split_name(config, split), names, masks, report)
+        case LabelMeConfig():
+            return read_labelme(config.root, _split_name(config, split), names, masks, report)
+        case CvatConfig():
+            return read_cvat(config.root, _split_name(config, split), names, masks, report)
         case ShapesConfig() if masks:
             root = _shapes_root(config, split) / "coco"
             return read_coco(root / split, root / f"annotations/instances_{split}.json", names or SHAPE_CLASSES, masks)
@@ -62,38 +90,75 @@ def open_split(
             return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
             raise DataError("data.name: mask_folder has semantic masks but no boxes; set data.name to voc or coco")
+        case AutoConfig():
+            raise NotImplementedError
         case CustomDataConfig():
             raise DataError(_CUSTOM)
 
 
-def open_semantic_split(config: DataConfig, split: Split, classes: ClassTable | None = None) -> SegmentationDataset:
+def open_semantic_split(
+    config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
+) -> SegmentationDataset:
     """Open a split with semantic label maps; see ``open_split``."""
     _check_example(config)
-    names = classes or config.classes
+    report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     if isinstance(config, VocConfig | MaskFolderConfig) and classes is not None and config.classes is None:
         check_classes_file(config.root, classes)
     match config:
         case VocConfig():
             lists, values = _voc_list(config, split), config.mask_values
+            names = classes or config.class_names
             return read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
         case MaskFolderConfig():
             # Names: a table would say that this is not the training split.
-            names = classes or mask_class_table(config.root, config.classes).names
+            names = classes or mask_class_table(config.root, config.class_names).names
             paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
             ignored, colors = config.ignore_index, config.mask_colors
             return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
-            return read_coco_masks(*_paths(config, split), names, skip_bad)
+            return read_coco_masks(*_paths(config, split), names, skip_bad, report)
+        case YoloTextConfig() | LabelMeConfig() | CvatConfig():
+            background, objects = split_background(names)
+            read = {"yolo": read_yolo, "labelme": read_labelme, "cvat": read_cvat}[config.name]
+            found = read(config.root, _split_name(config, split), objects, True, report)
+            dataset = draw_objects(found, config.root, background, names)
+            inspect_masks(dataset, skip_bad=skip_bad)
+            return dataset
         case ShapesConfig():
-            given = (classes.names if classes else config.classes) or SHAPE_MASK_CLASSES
+            given = (classes.names if classes else config.class_names) or SHAPE_MASK_CLASSES
             if given != SHAPE_MASK_CLASSES:
                 expected = f"expected those of the shapes set, {', '.join(SHAPE_MASK_CLASSES)}, in this order"
                 raise ClassTableError(f"data.classes: {expected}; got {listed(given)}")
             root = _shapes_root(config, split) / "voc"
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
+        case AutoConfig():
+            raise NotImplementedError
         case CustomDataConfig():
             raise DataError(_CUSTOM)
+
+
+def _report(config: DataConfig) -> DataReport:
+    """A report that accepts what the settings say."""
+    accepted = {
+        DataIssue.MISSING_IMAGE: config.on_missing == "skip",
+        DataIssue.OTHER_SPELLING: config.file_names == "relaxed",
+    }
+    return DataReport([issue for issue, accepts in accepted.items() if accepts])
+
+
+def _wanted(config: DataConfig, classes: ClassTable | None) -> Classes:
+    """The classes to read: of settings that select some, also those of a table are known by the names they merge."""
+    if config.classes is None:
+        return classes
+    chosen = select_classes(config.classes)
+    if classes is None:
+        return chosen
+    return replace(chosen, source_ids=classes.source_ids) if chosen.names == classes.names else classes
+
+
+def _split_name(config: SplitSection, split: Split) -> str:
+    return {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
 
 
 def _check_example(config: DataConfig) -> None:

@@ -139,10 +139,25 @@ class DataSection(Section):
     """Largest fraction of the training set that may be skipped; more is an error."""
     on_change: Literal["error", "warn"] = "error"
     """When a run is resumed with other data than it began with: an `error`, or a warning (`warn`)."""
-    classes: tuple[str, ...] | None = None
-    """Class names in label order; null: those of the data (COCO: its categories; VOC: sorted names of the training
-    annotations; masks: the lines of `classes.txt` in `root`). An annotation with another class is an error. For masks
-    the order is that of the values, with the background, and given names replace those of `classes.txt`."""
+    on_missing: Literal["error", "skip"] = "error"
+    """Images that the annotations name and that are not there: an `error`, or left out and counted (`skip`)."""
+    file_names: Literal["exact", "relaxed"] = "exact"
+    """How images are found by the names in the annotations: as written; or, where there is no such file, with slashes
+    for backslashes, in any case and Unicode form, and by the base name (`relaxed`), and the log says how many."""
+    classes: tuple[str | dict[str, tuple[str, ...]], ...] | None = None
+    """The classes that count, in label order; `{truck: [lorry, van]}` merges several into one. Objects of other classes
+    are left out and counted. null: all of the data (COCO, YOLO, CVAT: those that are listed; VOC, LabelMe: sorted names
+    of the training annotations; masks: the lines of `classes.txt` in `root`, with the background)."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Part of the training images to train on, chosen by `split_seed` with the classes in proportion."""
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Validate on this part of the training images instead of a split of its own, and train on the others; chosen by
+    `split_seed` with the classes in proportion and groups of images whole. null: there is a validation split."""
+    split_seed: NonNegativeInt = 0
+    """Seed of `fraction` and `val_fraction`."""
+    split_group: str = "near-duplicates"
+    """What `val_fraction` keeps together: `near-duplicates` (images that look nearly the same; all are decoded for
+    it), `none`, or a regular expression whose match in an image's path (its first group, if any) names the group."""
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property
@@ -150,6 +165,13 @@ class DataSection(Section):
         """Height and width of the network input, pixels."""
         size = self.image_size
         return (size, size) if isinstance(size, int) else size
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of ``classes`` in label order, without what they merge."""
+        if self.classes is None:
+            return None
+        return tuple(name for spec in self.classes for name in ([spec] if isinstance(spec, str) else spec))
 
     @property
     def num_images(self) -> int:
@@ -213,6 +235,45 @@ class CocoConfig(DataSection):
     """Annotation file of the test split."""
 
 
+class SplitSection(DataSection):
+    """Settings of the layouts in which a split is a folder or a list of images."""
+
+    root: Path
+    """Folder that holds the data."""
+    train_split: str = "train"
+    """What to train on."""
+    val_split: str = "val"
+    """What to validate on."""
+    test_split: str = "test"
+    """What `detseg evaluate --split test` uses."""
+
+
+class YoloTextConfig(SplitSection):
+    """YOLO text: a file of lines `class x y width height` (or corners of a polygon) for each image. A split is a key
+    of `data.yaml` in `root` (`val` is also found as `valid`), a folder, or a list of images in a text file."""
+
+    name: Literal["yolo"]
+
+
+class LabelMeConfig(SplitSection):
+    """LabelMe: a JSON file beside each image. A split is a folder below `root` (`.`: all of it), or a list of images in
+    a text file."""
+
+    name: Literal["labelme"]
+
+
+class CvatConfig(SplitSection):
+    """CVAT's XML for images (1.1). A split is a subset that the file names, or an XML file below `root`."""
+
+    name: Literal["cvat"]
+
+
+class AutoConfig(SplitSection):
+    """A folder whose layout is found out when it is opened; `detseg config new DIR` writes what it finds to a file."""
+
+    name: Literal["auto"]
+
+
 class ShapesConfig(DataSection):
     """The embedded synthetic set: coloured, textured shapes that overlap; written to `root` on first use."""
 
@@ -266,5 +327,14 @@ class CustomDataConfig(DataSection):
 
 
 DataConfig = Annotated[
-    VocConfig | CocoConfig | ShapesConfig | MaskFolderConfig | CustomDataConfig, Field(discriminator="name")
+    VocConfig
+    | CocoConfig
+    | YoloTextConfig
+    | LabelMeConfig
+    | CvatConfig
+    | MaskFolderConfig
+    | ShapesConfig
+    | AutoConfig
+    | CustomDataConfig,
+    Field(discriminator="name"),
 ]

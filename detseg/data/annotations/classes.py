@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.errors import ClassTableError, DataError, check_row
-from detseg.messages import listed, shown
-from detseg.structures import MAX_CLASSES, ClassTable, is_plain_text
+from detseg.messages import did_you_mean, listed, shown
+from detseg.structures import MAX_CLASSES, ClassTable, IntArray, is_plain_text
 
 
 def check_class_name(where: str, name: str) -> None:
@@ -18,17 +22,171 @@ def check_class_name(where: str, name: str) -> None:
         raise DataError(f"{where}: {what}; rename it to text of one line")
 
 
-def class_table(classes: ClassTable | Sequence[str]) -> ClassTable:
-    """A given table, or that of the given names with the ids 1 to C; a DataError if there are none, one is there twice,
-    or is not plain text."""
+Spec = str | Mapping[str, Sequence[str]]
+"""One class: its name, or its name and the names that it merges, ``{"truck": ["lorry", "van"]}``."""
+
+
+@dataclass(frozen=True)
+class ClassSelection:
+    """Which classes of a data set count, and what they are called: ``data.classes``.
+
+    Attributes:
+        names: of the classes, in label order.
+        label_of: name in the annotations → label; several names may have one label.
+        source_ids: of the classes, where a table is given as well; empty: those of the annotations.
+        background: of label maps that are drawn from objects, a name that none of their classes may have.
+    """
+
+    names: tuple[str, ...]
+    label_of: Mapping[str, int]
+    source_ids: tuple[int, ...] = ()
+    background: str = ""
+
+
+Classes = ClassTable | ClassSelection | Sequence[Spec] | None
+"""How readers take classes: the table of a training set or checkpoint; a selection, also as names and mappings; None:
+all that the data has."""
+
+
+def select_classes(given: Sequence[Spec]) -> ClassSelection:
+    """The selection that ``data.classes`` states; a DataError if it is empty, names something twice, or holds a name
+    that is not plain text."""
+    check_row("classes", given, str | Mapping, "a table, or names, such as ['person', {'truck': ['lorry', 'van']}]")
+    names, label_of = list[str](), dict[str, int]()
+    for spec in given:
+        merged = {spec: [spec]} if isinstance(spec, str) else spec
+        for name, sources in merged.items():
+            check_row(f"data.classes: {shown(name)}", sources, str, "the names that it merges, [lorry, van]")
+            for source in sources:
+                if source in label_of:
+                    what = f"expected each class once and at least one, got {shown(source)} twice"
+                    raise ClassTableError(f"data.classes: {what}")
+                label_of[source] = len(names)
+            names.append(name)
+    if not names or len(set(names)) != len(names):
+        raise ClassTableError(f"data.classes: expected each class once and at least one, got {listed(names) or '-'}")
+    return ClassSelection(tuple(names), label_of)
+
+
+def selection_of(classes: ClassTable | ClassSelection | Sequence[Spec]) -> ClassSelection:
+    """Classes in any form as a selection; a table selects the classes of its names."""
+    if isinstance(classes, ClassSelection):
+        return classes
+    if isinstance(classes, ClassTable):
+        return ClassSelection(classes.names, {name: k for k, name in enumerate(classes.names)}, classes.source_ids)
+    return select_classes(classes)
+
+
+def class_table(classes: ClassTable | ClassSelection | Sequence[Spec]) -> ClassTable:
+    """A given table, or that of the given classes with the ids 1 to C; errors as in `select_classes`."""
     if isinstance(classes, ClassTable):
         return classes
-    check_row("classes", classes, str, "a table or names, such as ['person']")
-    for name in classes:
+    chosen = selection_of(classes)
+    return ClassTable(chosen.names, chosen.source_ids)
+
+
+def choose_labels(
+    source: ClassTable | Sequence[str],
+    counts: IntArray,
+    classes: Classes,
+    where: str,
+    report: DataReport,
+    declared: bool,
+    strict: bool,
+    places: Mapping[str, str] | None = None,
+) -> tuple[ClassTable, IntArray]:
+    """The class table of a data set, and the label of each class in its annotations, -1 for those that are left out.
+
+    Args:
+        source: the classes as the annotations have them, with ids if there are any; S of them.
+        counts: (S,) the objects of each.
+        classes: what the caller asks for. A class of a table that the annotations lack is one without objects.
+        where: begins each message.
+        report: gets the number of objects of each class that is left out.
+        declared: whether ``source`` is a list that the format states, so that a name beyond it is a mistake; else it
+            is what the objects happen to be.
+        strict: whether objects of classes that a table lacks are an error, not left out: where there is no list, a
+            name that the training set has not may be a slip.
+        places: class → the file that has its first object, for messages.
+
+    Raises:
+        ClassTableError: a class is not known, or objects are of a class that the table lacks.
+    """
+    names = source.names if isinstance(source, ClassTable) else tuple(source)
+    ids = source.source_ids if isinstance(source, ClassTable) else tuple(range(1, len(names) + 1))
+    if classes is None:
+        return ClassTable(names, ids), np.arange(len(names), dtype=np.int64)
+    chosen, has_table = selection_of(classes), isinstance(classes, ClassTable)
+    has_table = has_table or (isinstance(classes, ClassSelection) and bool(classes.source_ids))
+    _check_background(chosen.background, names, where)
+    for name in chosen.names:
         check_class_name("data.classes", name)
-    if not classes or len(set(classes)) != len(classes):
-        raise ClassTableError(f"data.classes: expected each class once and at least one, got {listed(classes) or '-'}")
-    return ClassTable(tuple(classes))
+    for name in chosen.label_of if declared and not has_table else ():
+        if name not in names:
+            raise ClassTableError(
+                f"{where}: the class {shown(name)} is not among its classes{did_you_mean(name, names)}; they are "
+                f"{listed(names)}: correct data.classes, or the annotations"
+            )
+    labels = np.array([chosen.label_of.get(name, -1) for name in names], dtype=np.int64)
+    left_out = [
+        (name, int(count)) for name, label, count in zip(names, labels, counts, strict=True) if label < 0 < count
+    ]
+    if strict and isinstance(classes, ClassTable) and left_out:
+        name, known = left_out[0][0], chosen.names
+        what = f"unknown class {shown(name)}{did_you_mean(name, known)}; the classes are {listed(known)}"
+        message = f"{(places or {}).get(name, where)}: {what}: correct the annotation or name the class in data.classes"
+        report.wrong(DataIssue.UNKNOWN_CLASS, name, message, left_out[0][1], ClassTableError)
+    if names and (labels < 0).all():
+        near = next(filter(None, (did_you_mean(name, names) for name in chosen.label_of)), "")
+        what = f"has none of the classes {listed(list(chosen.label_of))}{near}; it has {listed(names)}"
+        raise ClassTableError(f"{where}: {what}: correct data.classes, or the annotations")
+    for name, count in left_out:
+        report.add(DataIssue.LEFT_OUT, name, count)
+    own_ids = chosen.source_ids
+    if isinstance(source, ClassTable) and not own_ids:  # of merged classes that of the first
+        id_of = dict(zip(names, ids, strict=True))
+        id_of_label = {label: id_of[name] for name, label in reversed(list(chosen.label_of.items()))}
+        own_ids = tuple(id_of_label[label] for label in range(len(chosen.names)))
+    return ClassTable(chosen.names, own_ids), labels
+
+
+BACKGROUND = "background"
+"""The name of label 0 of maps that are drawn from objects, if none is given."""
+
+
+def split_background(classes: Classes) -> tuple[str, Classes]:
+    """The classes of label maps that are drawn from objects → the name of the background, their first, and those of the
+    objects; None for these means all that there are."""
+    if classes is None:
+        return BACKGROUND, None
+    chosen = selection_of(classes)
+    names, ids = chosen.names[1:], chosen.source_ids[1:]
+    if not names:
+        raise ClassTableError(f"data.classes: expected a background and classes of objects, got {listed(chosen.names)}")
+    if isinstance(classes, ClassTable):
+        return chosen.names[0], ClassTable(names, ids)
+    label_of = {name: label - 1 for name, label in chosen.label_of.items() if label}
+    return chosen.names[0], ClassSelection(names, label_of, ids, chosen.names[0])
+
+
+def _check_background(background: str, names: Sequence[str], where: str) -> None:
+    if background in names:
+        what = f"label 0 is the background, but {shown(background)} is the name of a class of objects"
+        raise ClassTableError(f"{where}: {what}; begin data.classes with a name that no class has")
+
+
+def add_background(objects: ClassTable, background: str, where: str, classes: Classes = None) -> ClassTable:
+    """The table of label maps: the background, then the classes of objects; a given table ``classes`` stays as it is.
+    A ClassTableError that begins with ``where`` if the name is taken, or there are more than maps can hold."""
+    check_class_name("data.classes", background)
+    _check_background(background, objects.names, where)
+    if isinstance(classes, ClassTable):
+        return classes
+    if len(objects) >= MAX_CLASSES:
+        what = f"{len(objects)} classes and a background are more than the {MAX_CLASSES}"
+        raise ClassTableError(f"{where}: {what} that a map can tell apart; name those that count in data.classes")
+    source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
+    return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
 
 
 # In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped.

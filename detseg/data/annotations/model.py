@@ -22,7 +22,7 @@ import torch
 from detseg.errors import DataError
 from detseg.messages import shown
 from detseg.ops.masks import encode_edges, run_lengths
-from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray
+from detseg.structures import BoolArray, FloatArray, ImageAnnotations, InstanceMasks, IntArray, UInt8Array
 
 LARGEST = 1e15  # numbers beyond this are no pixels; up to it, float64 holds every whole number
 _MAX_COORDINATE = 1e6  # corners of polygons farther from the image's corner than this, pixels, are mistakes
@@ -105,13 +105,15 @@ def file_version(file: BinaryIO) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class Segmentations(_SharedArrays):
-    """Where the segmentations of T objects lie in an annotation file, which every use opens again, for any thread."""
+    """The segmentations of T objects as JSON texts, and where each lies: in an annotation file, which every use opens
+    again, for any thread, or in ``content``."""
 
-    file: Path  # JSON in UTF-8
+    file: Path  # JSON in UTF-8; with ``content`` for messages alone
     version: tuple[int, int]  # of the file, as `file_version` gives it
     annotation_ids: IntArray  # (T,) int64, for messages
     starts: IntArray  # (T,) int64, the position in the file of the first byte of each
     lengths: IntArray  # (T,) int64, bytes of each; 0 where an annotation has no segmentation
+    content: UInt8Array | None = None  # (B,) uint8, the texts of readers whose files are no COCO JSON
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -130,6 +132,10 @@ class Segmentations(_SharedArrays):
 
     def texts(self, rows: Iterable[int]) -> Iterator[bytes]:
         """The segmentations of some objects as the file has them; raises a DataError if it has changed, or is gone."""
+        if self.content is not None:
+            for row in rows:
+                yield self.content[int(self.starts[row]) :][: int(self.lengths[row])].tobytes()
+            return
         try:
             with self.file.open("rb", buffering=0) as file:
                 if file_version(file) != self.version:
@@ -143,7 +149,7 @@ class Segmentations(_SharedArrays):
     def select(self, rows: IntArray) -> Segmentations:
         """Those of some objects, in the given order."""
         columns = {name: getattr(self, name)[rows] for name in ("annotation_ids", "starts", "lengths")}
-        return Segmentations(self.file, self.version, **columns)
+        return Segmentations(self.file, self.version, **columns, content=self.content)
 
 
 def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
@@ -243,6 +249,47 @@ class PackedAnnotations(PackedImages):
             **self._columns(rows),
             regions=None if self.regions is None else self.regions.select(rows),
         )
+
+    def keep_objects(self, kept: BoolArray, labels: IntArray | None = None) -> PackedAnnotations:
+        """The same images with the objects that a (T,) bool mask marks, and other ``labels`` (T,), if given."""
+        rows = np.flatnonzero(kept)
+        changed = replace(self, labels=self.labels if labels is None else labels)
+        return replace(
+            self,
+            offsets=np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64),
+            **changed._columns(rows),
+            regions=None if self.regions is None else self.regions.select(rows),
+        )
+
+    def stated(self, index: int) -> list[StatedObject]:
+        """The objects of one image as the annotation states them, for writers; a DataError if a text cannot be read."""
+        rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
+        texts = [b""] * len(rows) if self.regions is None else self.regions.texts(rows)
+        return [
+            StatedObject(
+                box=tuple(self.boxes[row].tolist()),
+                label=int(self.labels[row]),
+                crowd=bool(self.crowd[row]),
+                difficult=bool(self.difficult[row]),
+                truncated=bool(self.truncated[row]),
+                area=float(self.area[row]),
+                segmentation=msgspec.json.decode(text) if text else None,
+            )
+            for row, text in zip(rows, texts, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class StatedObject:
+    """One object as its annotation states it, in plain values."""
+
+    box: tuple[float, float, float, float]  # xyxy pixels
+    label: int
+    crowd: bool
+    difficult: bool
+    truncated: bool
+    area: float  # square pixels; NaN where it is that of the mask
+    segmentation: Any  # COCO's: polygons [[x, y, ...], ...], or run lengths {"size": [H, W], "counts": ...}; or None
 
 
 def pack_annotations(

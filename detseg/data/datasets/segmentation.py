@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,9 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from rich.progress import track
 
+from detseg.data.annotations.classes import Classes, add_background
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.annotations.model import PackedImages, no_objects
-from detseg.data.datasets.detection import ImageDataset, check_same_size
+from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
@@ -55,6 +56,44 @@ class MaskFiles:
     def select(self, indices: Sequence[int]) -> MaskFiles:
         """See ``MaskSource``."""
         return MaskFiles(self.files.select(indices), self.root, self.encoding)
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnMasks:
+    """A ``MaskSource`` of maps that are drawn from the masks of objects; labels of objects are those of the map.
+
+    Crowd regions are drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most pixels to the one
+    with the fewest, in the order of the file where they are equal. Other pixels are background, label 0.
+    """
+
+    file: Path  # of the annotations, for messages
+    packed: PackedAnnotations
+
+    def read(self, index: int) -> UInt8Array:
+        """See ``MaskSource``."""
+        objects = self.packed.image(index)
+        assert objects.masks is not None
+        labels = np.where(objects.crowd, IGNORE_LABEL, objects.labels).astype(np.uint8)
+        semantic = np.zeros(self.packed.hw(index), dtype=np.uint8)
+        for number in np.lexsort((-objects.masks.areas, ~objects.crowd)):
+            semantic[objects.masks.mask(number)] = labels[number]
+        return semantic
+
+    def where(self, index: int) -> str:
+        """See ``MaskSource``."""
+        return f"{self.file}: image {self.packed.image_ids[index]}"
+
+    def select(self, indices: Sequence[int]) -> DrawnMasks:
+        """See ``MaskSource``."""
+        return DrawnMasks(self.file, self.packed.select(indices))
+
+
+def draw_objects(objects: DetectionDataset, file: Path, background: str, classes: Classes) -> SegmentationDataset:
+    """The label maps of a set of objects with masks; ``background`` and ``classes`` as `add_background` takes them,
+    ``file`` for messages."""
+    table = add_background(objects.classes, background, str(file), classes)
+    packed = replace(objects.packed, labels=objects.packed.labels + 1)
+    return SegmentationDataset(packed, DrawnMasks(file, packed), objects.root, table, objects.report, objects.name)
 
 
 class SegmentationDataset(ImageDataset):

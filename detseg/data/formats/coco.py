@@ -1,9 +1,6 @@
 """Reads the COCO layout (Lin et al. 2014): a folder of I images and one JSON file of T annotations.
 
 The file is decoded into arrays. Segmentations are not: of each only the place in the file is kept, see `Segmentations`.
-
-In semantic maps crowd regions are drawn first, as ``IGNORE_LABEL``; then the objects from the one with the most pixels
-to the one with the fewest, in the order of the file where they are equal. Other pixels are background, label 0.
 """
 
 from __future__ import annotations
@@ -13,15 +10,14 @@ import os
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
-from detseg.data.annotations.classes import check_class_name, class_table
+from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, split_background
 from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
 from detseg.data.annotations.model import (
     LARGEST,
@@ -32,13 +28,12 @@ from detseg.data.annotations.model import (
     running_total,
 )
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, inspect_masks
+from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.images.read import MAX_PIXELS, read_image_hw
-from detseg.errors import ClassTableError, DataError, path_of
-from detseg.messages import did_you_mean, listed, one_line, shown
-from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, FloatArray, IntArray, UInt8Array
+from detseg.errors import DataError, path_of
+from detseg.messages import listed, one_line, shown
+from detseg.structures import ClassTable, FloatArray, IntArray
 
-BACKGROUND = "background"  # the name of label 0 of semantic maps if none is given
 _SHORTEST = len("[[0,0,1,0,1,1]]")  # bytes of the shortest polygon; run lengths are longer
 _CHUNK = 1 << 14  # annotations whose boxes are decoded together: their Python numbers would take much memory otherwise
 _BETWEEN = 1 << 10  # most bytes between two segmentations, in nearly all files: searching a longer text is slower
@@ -64,7 +59,6 @@ _Side = Annotated[float, msgspec.Meta(ge=0, lt=LARGEST, multiple_of=1)] | None
 _Flag = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=1)] | bool
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _NULL = msgspec.Raw(b"null")
-Classes = ClassTable | Sequence[str] | None
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -106,6 +100,7 @@ def read_coco(
     classes: Classes = None,
     masks: bool = False,
     skip_bad: bool = False,
+    report: DataReport | None = None,
 ) -> DetectionDataset:
     """Read a data set in COCO layout; images keep the order of the file, annotations that of their image.
 
@@ -117,13 +112,15 @@ def read_coco(
         masks: whether to use the segmentations, too: polygons and run lengths of both kinds. Those of up to
             `MAX_INSPECTED` images are decoded now, the others when their image is used; a wrong one is an error then.
         skip_bad: whether wrong ones are reported instead of raised now, since the training skips them.
+        report: gets what is found; None: a new one, for which everything wrong is an error.
 
     Raises:
         DataError: a file or image is missing, an entry is wrong or refers to nothing, a class is not among the
             categories, or masks are asked for and there are none.
     """
-    root, file, report = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file), DataReport()
-    packed, table = _load(root, file, classes, report, _object_classes, masks=masks)
+    root, file = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file)
+    report = report or DataReport()
+    packed, table = _load(root, file, classes, report, masks=masks)
     report_contents(packed, table, report)
     if masks:
         _inspect_instances(packed, report, skip_bad)
@@ -131,69 +128,23 @@ def read_coco(
 
 
 def read_coco_masks(
-    images_dir: Path | str, annotation_file: Path | str, classes: Classes = None, skip_bad: bool = False
+    images_dir: Path | str,
+    annotation_file: Path | str,
+    classes: Classes = None,
+    skip_bad: bool = False,
+    report: DataReport | None = None,
 ) -> SegmentationDataset:
     """Read a data set in COCO layout as semantic maps; arguments and errors as in `read_coco`. The first class is the
     background, which is no category: of given names the first, else ``background``. So are, and are reported, regions
     of categories that are not among the classes."""
-    root, file, report = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file), DataReport()
-    packed, table = _load(root, file, classes, report, _semantic_classes, boxes=False)
-    dataset = SegmentationDataset(packed, _DrawnMasks(file, packed), root, table, report, f"coco {file.stem}")
+    root, file = path_of("images_dir", images_dir), path_of("annotation_file", annotation_file)
+    report = report or DataReport()
+    background, wanted = split_background(classes)
+    packed, table = _load(root, file, wanted, report, boxes=False)
+    objects = DetectionDataset(packed, root, table, report, f"coco {file.stem}")
+    dataset = draw_objects(objects, file, background, classes)
     inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
-
-
-@dataclass(frozen=True, eq=False)
-class _DrawnMasks:  # a MaskSource: label maps drawn as the module says
-    file: Path
-    packed: PackedAnnotations
-
-    def read(self, index: int) -> UInt8Array:
-        objects = self.packed.image(index)
-        assert objects.masks is not None
-        labels = np.where(objects.crowd, IGNORE_LABEL, objects.labels).astype(np.uint8)
-        semantic = np.zeros(self.packed.hw(index), dtype=np.uint8)
-        for number in np.lexsort((-objects.masks.areas, ~objects.crowd)):
-            semantic[objects.masks.mask(number)] = labels[number]
-        return semantic
-
-    def where(self, index: int) -> str:
-        return f"{self.file}: image {self.packed.image_ids[index]}"
-
-    def select(self, indices: Sequence[int]) -> _DrawnMasks:
-        return _DrawnMasks(self.file, self.packed.select(indices))
-
-
-def _object_classes(file: Path, names: dict[int, str], classes: Classes) -> ClassTable:
-    if classes is None:
-        return ClassTable(tuple(names.values()), tuple(names))
-    id_of = {name: category_id for category_id, name in names.items()}
-    wanted = class_table(classes).names
-    for name in wanted:
-        if name not in id_of:
-            raise ClassTableError(
-                f"{file}: the class {shown(name)} is not among its categories{did_you_mean(name, list(id_of))}; "
-                f"they are {listed(list(id_of))}: correct data.classes, or the categories of the file"
-            )
-    return classes if isinstance(classes, ClassTable) else ClassTable(wanted, tuple(id_of[name] for name in wanted))
-
-
-def _semantic_classes(file: Path, names: dict[int, str], classes: Classes) -> ClassTable:
-    given = () if classes is None else classes.names if isinstance(classes, ClassTable) else tuple(classes)
-    background = given[0] if given else BACKGROUND
-    check_class_name("data.classes", background)
-    if background in names.values():
-        what = f"label 0 is the background, but {shown(background)} is the name of a category"
-        raise ClassTableError(f"{file}: {what}; begin data.classes with a name that no category has")
-    if isinstance(classes, ClassTable):
-        _object_classes(file, names, ClassTable(given[1:], classes.source_ids[1:]))
-        return classes
-    objects = _object_classes(file, names, given[1:] if given else None)
-    if len(objects) >= MAX_CLASSES:
-        what = f"{len(objects)} categories and a background are more than the {MAX_CLASSES} classes"
-        raise ClassTableError(f"{file}: {what} that a map can tell apart; name those that count in data.classes")
-    source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
-    return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
 
 
 def _load(
@@ -201,13 +152,11 @@ def _load(
     file: Path,
     classes: Classes,
     report: DataReport,
-    make_table: Callable[[Path, dict[int, str], Classes], ClassTable],
     boxes: bool = True,  # False: boxes and areas are zeros
     masks: bool = True,
 ) -> tuple[PackedAnnotations, ClassTable]:
     version, data, entries = _read(file)
     names = _category_names(file, entries.categories)
-    table = make_table(file, names, classes)
     image_ids = _ids(file, "image", entries.images)
     paths = _paths(root, file, entries.images)
     sizes = _sizes(root, file, entries.images, paths, report)
@@ -222,10 +171,9 @@ def _load(
         area = _numbers(file, ids, "area", [o.area for o in objects], _AREAS)
     regions = _segmentations(file, version, data, ids, objects) if masks else None
     del data, entries, objects  # most of the memory
-    label_of = {name: label for label, name in enumerate(table.names)}  # -1: the table has no such class
-    labels = np.array([label_of.get(name, -1) for name in names.values()], dtype=np.int64)[categories]
-    for category, count in zip(*np.unique(categories[labels < 0], return_counts=True), strict=True):
-        report.add(DataIssue.LEFT_OUT, list(names.values())[category], int(count))
+    source, counts = ClassTable(tuple(names.values()), tuple(names)), np.bincount(categories, minlength=len(names))
+    table, label_of = choose_labels(source, counts, classes, str(file), report, declared=True, strict=False)
+    labels = label_of[categories]
     for annotation_id in ids[(labels >= 0) & np.isnan(area)].tolist():
         report.add(DataIssue.AREA_NOT_STATED, str(annotation_id))
     order = np.argsort(positions, kind="stable")

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import os
 import xml.etree.ElementTree as ET
-from collections.abc import Container, Mapping, Sequence, Set
+from collections.abc import Container, Sequence, Set
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from detseg.data.annotations.classes import check_class_name, class_table, mask_class_table
-from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
-from detseg.data.annotations.model import LARGEST, pack_annotations, pack_images
+from detseg.data.annotations.classes import Classes, check_class_name, mask_class_table
+from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.model import LARGEST, pack_images
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
-from detseg.errors import ClassTableError, DataError, check_type, path_of
+from detseg.errors import DataError, check_type, path_of
 from detseg.messages import did_you_mean, listed, shown
-from detseg.structures import BoolArray, ClassTable, ImageAnnotations
+from detseg.structures import BoolArray, ClassTable
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -37,7 +38,11 @@ _LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
 
 
 def read_voc(
-    root: Path | str, split: str, years: Sequence[str] = (), classes: ClassTable | Sequence[str] | None = None
+    root: Path | str,
+    split: str,
+    years: Sequence[str] = (),
+    classes: Classes = None,
+    report: DataReport | None = None,
 ) -> DetectionDataset:
     """Read one split of a data set in VOC layout for detection; image ids are 1 to I in the order of the lists.
 
@@ -46,23 +51,19 @@ def read_voc(
             holds such folders (``VOC2007``, ``VOC2012``); or the folder that holds ``VOCdevkit``.
         split: lists in ``ImageSets/Main`` without suffix, each maybe with its year: ``2007:trainval+2012:trainval``.
         years: where a list without a year is read, e.g. ``("2007", "2012")``; empty: in ``root`` itself.
-        classes: the table of the training split (``train.classes``), or names in label order; None: the sorted names of
-            this split's annotations, which is right for the training split only.
+        classes: the table of the training split (``train.classes``), which must have all classes of the annotations; or
+            a selection of names in label order, in which ``{"truck": ["lorry", "van"]}`` merges: objects of other
+            classes are left out and counted; None: the sorted names of this split's annotations, which is right for
+            the training split only.
+        report: gets what is found; None: a new one, for which everything wrong is an error.
 
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
-    root, report = path_of("root", root), DataReport()
-    files = _listed_files(root, split, years, "Main", report)
-    annotations = [read_voc_xml(xml) for _, xml in files]
-    if classes is None:
-        classes = sorted({name for annotation in annotations for name in annotation.names})
-        if not classes:
-            raise DataError(f"{root}: no image of the split '{split}' has an object; name the classes in data.classes")
-    table = class_table(classes)
-    label_of = {name: label for label, name in enumerate(table.names)}
-    paths, sizes, objects = list[str](), list[tuple[int, int]](), list[ImageAnnotations]()
-    for (images, xml), annotation in zip(files, annotations, strict=True):
+    root, report = path_of("root", root), report or DataReport()
+    collector = AnnotationCollector(root)
+    for images, xml in _listed_files(root, split, years, "Main", report):
+        annotation = read_voc_xml(xml)
         # <filename> decides between a.jpg and a.png, and nothing else.
         image = _only([path for path in images if path.name == annotation.filename] or images)
         if annotation.filename not in ("", image.name):
@@ -71,11 +72,13 @@ def read_voc(
             report.add(DataIssue.SIZE_NOT_STATED, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
-        paths.append(image.relative_to(root).as_posix())
-        sizes.append(annotation.hw or read_image_hw(image))
-        objects.append(_label_objects(xml, annotation, label_of))
-    packed = pack_annotations(pack_images(paths), sizes, objects)
-    report_contents(packed, table, report)
+        collector.add_image(image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), xml)
+        columns = zip(
+            annotation.names, annotation.boxes.tolist(), annotation.difficult, annotation.truncated, strict=True
+        )
+        for name, box, difficult, truncated in columns:
+            collector.add_object(name, box, difficult=bool(difficult), truncated=bool(truncated))
+    packed, table = collector.pack(classes, report, masks=False, strict=True)
     return DetectionDataset(packed, root, table, report, " ".join(["voc", *years, split]))
 
 
@@ -104,17 +107,6 @@ def read_voc_masks(
     dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
     inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
     return dataset
-
-
-def _label_objects(xml: Path, found: VocAnnotation, label_of: Mapping[str, int]) -> ImageAnnotations:
-    for name in found.names:
-        if name not in label_of:
-            what = f"unknown class {shown(name)}{did_you_mean(name, label_of)}; the classes are {listed([*label_of])}"
-            raise ClassTableError(f"{xml}: {what}: correct the annotation or name the class in data.classes")
-    labels = np.array([label_of[name] for name in found.names], dtype=np.int64)
-    area = (found.boxes[:, 2:] - found.boxes[:, :2]).clip(min=0).prod(axis=1)
-    crowd = np.zeros_like(found.difficult)
-    return ImageAnnotations(found.boxes, labels, crowd, found.difficult, found.truncated, area)
 
 
 def _listed_files(

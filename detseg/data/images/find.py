@@ -1,15 +1,19 @@
-"""Finds the image files below a folder."""
+"""Finds the image files below a folder, and those that annotations name."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import posixpath
+import shutil
+import unicodedata
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
-from detseg.messages import one_line
+from detseg.messages import listed, one_line
 
 
 def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) -> list[Path]:
@@ -38,3 +42,80 @@ def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
                 followed.append(os.path.basename(path))
         folders[:] = followed  # os.walk reads these next
     return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
+
+
+def _same_text(name: str) -> str:
+    return unicodedata.normalize("NFC", _slashes(name)).casefold()
+
+
+_SPELLINGS: dict[str, Callable[[str], str]] = {
+    "slashes for backslashes": _slashes,
+    "any case": lambda name: _slashes(name).casefold(),
+    "any Unicode form": _same_text,
+    "the base name alone": lambda name: _same_text(name).rpartition("/")[2],
+}
+"""How a name may be spelt otherwise than its file: each takes in more than the one before."""
+
+
+def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[str | None]:
+    """The paths, relative to ``root`` and with forward slashes, of the images that annotations name; None where one is
+    missing and the report accepts that.
+
+    A name that is no file is looked for in the spellings above, where one file alone may fit: an error that names the
+    spelling, unless the report accepts `DataIssue.OTHER_SPELLING`; `DataIssue.MISSING_IMAGE` in the same way.
+    """
+    paths = [posixpath.normpath(name) for name in names]
+    # One listing for each folder is faster than one question for each image.
+    folders = [folder for folder in {posixpath.dirname(path) for path in paths} if os.path.isdir(root / folder)]
+    there = {posixpath.join(folder, name) for folder in folders for name in os.listdir(root / folder)}
+    missing = [path for path in dict.fromkeys(paths) if path not in there]
+    if not missing:
+        return list(paths)
+    files = [path.as_posix() for path in find_images(root)] if root.is_dir() else []
+    found, spelling = dict[str, str](), ""
+    for rule, key in _SPELLINGS.items():
+        by_key: dict[str, list[str]] = {}
+        for file in files:
+            by_key.setdefault(key(file), []).append(file)
+        new = {
+            name: by_key[key(name)][0] for name in missing if name not in found and len(by_key.get(key(name), ())) == 1
+        }
+        found, spelling = found | new, rule if new else spelling
+    lost = [name for name in missing if name not in found]
+    counted = f"{len(missing)} of {len(paths)} images missing"
+    if found:
+        example = next(iter(found.items()))
+        which = "all" if not lost else f"{len(found)}"
+        message = (
+            f"{root}: {counted}: {listed(missing)}; {which} of them are found with {spelling} ({example[0]} is "
+            f"{example[1]}): set data.file_names=relaxed, or correct the names"
+        )
+        report.wrong(DataIssue.OTHER_SPELLING, f"{example[0]} is {example[1]}", message, len(found))
+    if lost:
+        hint = "is this the image folder of the annotations?"
+        if len(lost) < len(paths):
+            hint = "add the files, take them out of the annotations, or leave them out with data.on_missing=skip"
+        message = f"{root}: {len(lost)} of {len(paths)} images missing: {listed(lost)}; {hint}"
+        if len(lost) == len(paths) and not report.tolerant:
+            raise DataError(message)
+        report.wrong(DataIssue.MISSING_IMAGE, lost[0], message, len(lost))
+    return [path if path in there else found.get(path) for path in paths]
+
+
+def place_image(source: Path, target: Path, link: bool = False) -> None:
+    """Copy an image to a new place, or make a symbolic link to it there; folders are made. A DataError: it is missing,
+    or there is a file already."""
+    if target.exists():
+        raise DataError(f"{target}: exists already; choose an empty folder")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if link:
+            target.symlink_to(source.resolve())
+        else:
+            shutil.copyfile(source, target)
+    except FileNotFoundError:
+        raise DataError(f"{source}: there is no such image") from None

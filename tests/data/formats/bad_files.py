@@ -24,7 +24,7 @@ from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
 from detseg.data.images.masks import read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
-from detseg.structures import UInt8Array
+from detseg.structures import ClassTable, UInt8Array
 from tests.data.formats.layouts import LABELS, READERS, annotation_xml, coco_content, encoding, object_xml
 from tests.fuzz.mutator import put_together
 
@@ -295,8 +295,12 @@ VOC_XML: list[Case] = [
     ("<annotation><size><width>wide</width></size></annotation>", "width of <size>: expected a number"),
     (box_xml(extra="<difficult>perhaps</difficult>"), "a.xml: <difficult>: expected a number, got 'perhaps'"),
     ([box_xml(name=x) for x in NO_TEXT], "holds control characters; rename"),
-    (box_xml(name="persn"), "a.xml: unknown class 'persn' (did you mean 'person'?)", {"classes": ("person", "x")}),
-    (annotation_xml(""), "no image of the split 'train' has an object; name the classes in data.classes"),
+    (
+        box_xml(name="persn"),
+        "a.xml: unknown class 'persn' (did you mean 'person'?)",
+        {"classes": ClassTable(("person", "x"))},
+    ),
+    (annotation_xml(""), "no image has an object; name the classes in data.classes"),
     (
         annotation_xml(object_xml(("cat", 1, 1, 2, 2)), size_wh=(10, 20)),
         "a.jpg: the image is 20 x 10 pixels (width x height), but its annotation says 10 x 20; the sides are swapped",

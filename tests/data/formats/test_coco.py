@@ -88,7 +88,7 @@ def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> Non
     assert dataset.report.examples(DataIssue.LEFT_OUT) == ["person"]
     for classes, message in (
         (("persn",), r"the class 'persn' is not among.*did you mean 'person'"),
-        (("bus", "bus"), "each class once and at least one, got bus, bus"),
+        (("bus", "bus"), "each class once and at least one, got 'bus' twice"),
         ((), "each class once and at least one, got -"),
     ):
         with pytest.raises(DataError, match=message):
@@ -277,7 +277,7 @@ def test_classes(tmp_path: Path) -> None:
     given = read_coco_masks(*folders, ["ground", "b"])
     assert given.classes == ClassTable(("ground", "b"), (0, 4))
     assert np.bincount(given.semantic(0).ravel()).tolist() == [40, 8]  # a is background now
-    assert given.report.lines() == ["annotations of categories that the given classes leave out: 1 (a)"]
+    assert given.report.lines() == ["objects of classes that data.classes leaves out: 1 (a)"]
     table = ClassTable(("ground", "b", "a"), (0, 9, 3))
     other = read_coco_masks(*folders, table)
     assert other.classes is table
@@ -289,11 +289,11 @@ def test_classes_that_do_not_fit(tmp_path: Path) -> None:
     taken = write_coco_masks(tmp_path / "taken", [area(3, 0, 0, 2, 2)], names=("background", "a"))
     many = write_coco_masks(tmp_path / "many", [area(3, 0, 0, 2, 2)], names=[f"c{k}" for k in range(255)])
     for paths, classes, message in (
-        (folders, ["a", "b"], r"label 0 is the background, but 'a' is the name of a category; begin"),
-        (folders, ["background", "c"], r"the class 'c' is not among its categories"),
-        (folders, ["background"], "each class once and at least one"),
-        (taken, None, "begin data.classes with a name that no category has"),
-        (many, None, "255 categories and a background are more than the 255 classes"),
+        (folders, ["a", "b"], r"label 0 is the background, but 'a' is the name of a class of objects; begin"),
+        (folders, ["background", "c"], r"the class 'c' is not among its classes"),
+        (folders, ["background"], "expected a background and classes of objects"),
+        (taken, None, "begin data.classes with a name that no class has"),
+        (many, None, "255 classes and a background are more than the 255 classes"),
     ):
         with pytest.raises(ClassTableError, match=message):
             read_coco_masks(*paths, classes)

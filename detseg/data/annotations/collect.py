@@ -1,0 +1,139 @@
+"""Collects what a reader meets, image by image and object by object, and packs it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.data.annotations.classes import Classes, check_class_name, choose_labels
+from detseg.data.annotations.issues import DataReport, report_contents
+from detseg.data.annotations.model import (
+    PackedAnnotations,
+    Segmentations,
+    pack_images,
+    region_counts,
+    running_total,
+)
+from detseg.errors import DataError
+from detseg.ops.masks import mask_areas
+from detseg.structures import ClassTable
+
+
+class AnnotationCollector:
+    """The annotations of a set whose format names classes; ``pack`` returns them all.
+
+    ``file`` names the annotations in messages. ``classes``: the names that the format lists, in label order; None: the
+    sorted names of the objects. ``image_ids`` count from 1.
+    """
+
+    def __init__(self, file: Path, classes: Sequence[str] | None = None) -> None:
+        self._file = file
+        self._declared = None if classes is None else tuple(classes)
+        self._paths, self._sizes, self._counts = list[str](), list[tuple[int, int]](), list[int]()
+        self._names, self._boxes, self._flags = list[str](), list[Sequence[float]](), list[tuple[bool, bool, bool]]()
+        self._areas, self._segmentations = list[float](), list[bytes]()
+        self._places, self._place = dict[str, str](), str(file)
+
+    def add_image(self, path: str, hw: tuple[int, int], file: Path | None = None) -> None:
+        """Add an image by its path relative to the root, with height and width in pixels; its objects follow. ``file``:
+        the annotation file that is its own, for messages."""
+        self._place = str(file or self._file)
+        self._paths.append(path)
+        self._sizes.append(hw)
+        self._counts.append(0)
+
+    def add_object(
+        self,
+        name: str,
+        box: Sequence[float],
+        *,
+        crowd: bool = False,
+        difficult: bool = False,
+        truncated: bool = False,
+        segmentation: Any = None,
+    ) -> None:
+        """Add an object of the image that was added last.
+
+        ``box`` is xyxy in pixels, as stated. ``segmentation``: polygons ``[[x, y, x, y, ...], ...]`` in pixels, or run
+        lengths as COCO has them; None: there is only the box. The caller has checked both (see `region_counts`).
+        """
+        self._counts[-1] += 1
+        self._names.append(name)
+        self._places.setdefault(name, self._place)
+        self._boxes.append(box)
+        self._flags.append((crowd, difficult, truncated))
+        self._areas.append(_area(box, segmentation, self._sizes[-1]))
+        self._segmentations.append(b"" if segmentation is None else json.dumps(segmentation).encode())
+
+    def pack(
+        self, classes: Classes, report: DataReport, masks: bool, strict: bool
+    ) -> tuple[PackedAnnotations, ClassTable]:
+        """Everything that was added, labelled by ``classes`` as `choose_labels` says, with the issues of its contents
+        in ``report``.
+
+        With ``masks``, objects that have none are a DataError; a tolerant report keeps the masks that there are.
+        ``strict``: see `choose_labels`.
+        """
+        present = sorted(set(self._names))
+        names = present if self._declared is None else self._declared
+        for name in names:
+            check_class_name(str(self._file), name)
+        if not names and classes is None:
+            raise DataError(f"{self._file}: no image has an object; name the classes in data.classes")
+        position = {name: number for number, name in enumerate(names)}
+        found = np.array([position[name] for name in self._names], dtype=np.int64)
+        counts = np.bincount(found, minlength=len(names))
+        declared = self._declared is not None
+        where = str(self._file)
+        table, label_of = choose_labels(names, counts, classes, where, report, declared, strict, self._places)
+        labels = label_of[found]
+        num, lengths = len(found), np.array([len(text) for text in self._segmentations], dtype=np.int64)
+        flags = np.array(self._flags, dtype=np.bool_).reshape(-1, 3)
+        regions = None
+        if masks or (report.tolerant and lengths.any()):
+            content = np.frombuffer(b"".join(self._segmentations), dtype=np.uint8)
+            regions = Segmentations(
+                self._file, (0, 0), np.arange(1, num + 1), running_total(lengths)[:-1], lengths, content
+            )
+        packed = PackedAnnotations(
+            **vars(pack_images(self._paths)),
+            sizes_hw=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),
+            offsets=running_total(self._counts),
+            boxes=np.array(self._boxes, dtype=np.float64).reshape(-1, 4),
+            labels=labels,
+            crowd=flags[:, 0],
+            difficult=flags[:, 1],
+            truncated=flags[:, 2],
+            area=np.array(self._areas, dtype=np.float64),
+            regions=regions,
+        ).keep_objects(labels >= 0)
+        if masks and not report.tolerant and packed.regions is not None:
+            if missing := int((packed.regions.lengths == 0).sum()):
+                what = f"{missing} of {len(packed.labels)} objects have a box and no outline"
+                raise DataError(f"{self._file}: {what}; draw their polygons; model.name=faster_rcnn needs no masks")
+            packed = _with_mask_areas(packed)
+        report_contents(packed, table, report)
+        return packed, table
+
+
+def _with_mask_areas(packed: PackedAnnotations) -> PackedAnnotations:
+    packed.area.fill(np.nan)  # NaN is that of the mask
+    return packed
+
+
+def _area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> float:
+    """That of the polygons or run lengths, square pixels; without them that of the box."""
+    if isinstance(segmentation, list):
+        return float(sum(_polygon_area(polygon) for polygon in segmentation))
+    if segmentation is not None:
+        return float(mask_areas((region_counts(segmentation, hw),))[0])
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def _polygon_area(polygon: Sequence[float]) -> float:
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
