@@ -89,6 +89,8 @@ def in_words(annotation: Any, constraints: Iterable[Any] = ()) -> str:
         return f"{length} (each {in_words(item)})"
     if annotation in (int, float):
         return _number_in_words(annotation, list(constraints))
+    if get_origin(annotation) is dict:
+        return "a name and the names it merges"
     return {bool: "true or false", str: "text", Path: "a path", NoneType: "null"}[annotation]
 
 

@@ -142,12 +142,17 @@ def choose_labels(
         raise ClassTableError(f"{where}: {what}: correct data.classes, or the annotations")
     for name, count in left_out:
         report.add(DataIssue.LEFT_OUT, name, count)
-    own_ids = chosen.source_ids
-    if isinstance(source, ClassTable) and not own_ids:  # of merged classes that of the first
-        id_of = dict(zip(names, ids, strict=True))
-        id_of_label = {label: id_of[name] for name, label in reversed(list(chosen.label_of.items()))}
-        own_ids = tuple(id_of_label[label] for label in range(len(chosen.names)))
-    return ClassTable(chosen.names, own_ids), labels
+    ids_there = source.source_ids if isinstance(source, ClassTable) else ()
+    return ClassTable(chosen.names, chosen.source_ids or _ids_of(chosen, names, ids_there)), labels
+
+
+def _ids_of(chosen: ClassSelection, names: Sequence[str], ids: Sequence[int]) -> tuple[int, ...]:
+    """The source's ids of the chosen classes, of merged ones that of the first; () where the source has none."""
+    if not ids:
+        return ()
+    id_of = dict(zip(names, ids, strict=True))
+    id_of_label = {label: id_of[name] for name, label in reversed(list(chosen.label_of.items()))}
+    return tuple(id_of_label[label] for label in range(len(chosen.names)))
 
 
 BACKGROUND = "background"

@@ -293,7 +293,7 @@ def test_classes_that_do_not_fit(tmp_path: Path) -> None:
         (folders, ["background", "c"], r"the class 'c' is not among its classes"),
         (folders, ["background"], "expected a background and classes of objects"),
         (taken, None, "begin data.classes with a name that no class has"),
-        (many, None, "255 classes and a background are more than the 255 classes"),
+        (many, None, "255 classes and a background are more than the 255 that"),
     ):
         with pytest.raises(ClassTableError, match=message):
             read_coco_masks(*paths, classes)
