@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detseg.cli import commands
+from detseg.cli import benchmark, config, evaluate, export_weights, predict, train
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
 
 _COMMANDS = {
-    "train": (commands.train, "train what a configuration file describes, or resume a run"),
-    "evaluate": (commands.evaluate, "evaluate a checkpoint on a split of its data"),
-    "predict": (commands.predict, "predict for images: drawn copies, and detections or masks"),
-    "export-weights": (commands.export_weights, "write a checkpoint's weights as a safetensors file"),
-    "benchmark": (commands.benchmark, "time each stage of a training on this machine"),
-    "config": (commands.config, "write a configuration file, or explain settings"),
+    "train": (train.train, "train what a configuration file describes, or resume a run"),
+    "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
+    "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
+    "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
+    "benchmark": (benchmark.benchmark, "time each stage of a training on this machine"),
+    "config": (config.config, "write a configuration file, or explain settings"),
 }
 
 _HELP = """\

@@ -20,6 +20,9 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
 
+CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg export-weights`"
+DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
+
 
 class ToolParser(argparse.ArgumentParser):
     """A sub-command's parser of arguments with ``--debug``, whose errors are one line, raised as ``ConfigError``."""

@@ -6,12 +6,20 @@ alone are equal by accident where an image has much even background.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+from rich.progress import track
 
+from detseg.data.images.read import read_image_hw, read_reduced
+from detseg.errors import DataError
+from detseg.messages import console
 from detseg.structures import IntArray, UInt8Array
 
 _HASH_BITS, _SIDE = 64, 16
@@ -26,6 +34,7 @@ MIN_CORRELATION = 0.98
 keep it above 0.98; unrelated fields of one microscope stay below 0.8."""
 
 _FLAT = 1.0  # standard deviation in grey levels: thumbnails below it show noise
+_ENOUGH = 128  # pixels of the shorter side that a signature is made from
 _CELLS = 1 << 24  # pairs that are compared at once: 64 MB
 _CANDIDATES = 1 << 15  # pairs whose thumbnails are compared at once: 64 MB
 
@@ -90,3 +99,27 @@ def duplicate_groups(signatures: UInt8Array) -> IntArray:
                 break
             np.minimum.at(group, ends[:, 1], ends[:, 0])
     return group
+
+
+def read_signatures(paths: Sequence[Path]) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
+    """The signatures of image files, (I, 264) uint8, and (I,) whether each could be read; of the others they are zeros.
+    Decodes in threads, JPEGs at a fraction of their size, and shows a progress bar in a terminal."""
+    signatures, readable = np.zeros((len(paths), SIGNATURE_BYTES), np.uint8), np.zeros(len(paths), np.bool_)
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    try:
+        found = track(pool.map(_read_signature, paths), "comparing images", len(paths), **bar)
+        for number, row in enumerate(found):
+            if row is not None:
+                signatures[number], readable[number] = row, True
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return signatures, readable
+
+
+def _read_signature(path: Path) -> UInt8Array | None:
+    try:
+        smallest = min(read_image_hw(path))
+        return signature(read_reduced(path, max(k for k in (1, 2, 4, 8) if k == 1 or smallest >= k * _ENOUGH))[0])
+    except DataError:
+        return None

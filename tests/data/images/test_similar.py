@@ -9,8 +9,13 @@ import cv2
 import numpy as np
 import pytest
 
-from detseg.data.images.read import read_image
-from detseg.data.images.similar import SIGNATURE_BYTES, duplicate_groups, near_duplicates, signature
+from detseg.data.images.similar import (
+    SIGNATURE_BYTES,
+    duplicate_groups,
+    near_duplicates,
+    read_signatures,
+    signature,
+)
 from tests.shared_data import shared_data
 
 
@@ -30,7 +35,9 @@ def test_real_images_have_the_near_duplicates_that_are_known_and_no_others(
     folder: str, expected: list[tuple[str, str]]
 ) -> None:
     files = sorted(path for path in (shared_data() / folder).iterdir() if path.suffix in {".jpg", ".png"})
-    found = _pairs(np.stack([signature(read_image(path)) for path in files]))
+    signatures, readable = read_signatures([*files, Path("nowhere.jpg")])
+    assert readable.tolist() == [True] * len(files) + [False]
+    found = _pairs(signatures)
     assert [(files[i].name, files[j].name) for i, j in found] == expected
 
 

@@ -1,0 +1,89 @@
+"""Divides a set of images into parts: in proportion of its classes, with groups of images whole, by a seed.
+
+Iterative stratification (Sechidis, Tsoumakas, Vlahavas: On the Stratification of Multi-Label Data, ECML PKDD 2011,
+algorithm 1): the class with the fewest images that are still to be placed goes first, each of its images to the part
+that lacks most of this class. Here groups of images are placed instead of single ones, large groups first, and a part
+takes nothing beyond its size while another one has room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from detseg.errors import ConfigError
+from detseg.messages import one_line
+from detseg.ops.random_streams import Stream, random_stream
+from detseg.structures import FloatArray, IntArray
+
+
+def stratified_parts(counts: IntArray, fractions: Sequence[float], groups: IntArray, seed: int) -> IntArray:
+    """Assign each image to a part.
+
+    Args:
+        counts: (I, C), what is kept in proportion: objects of each class in each image, or 1 for each class it shows.
+        fractions: (P,) of the images in each part; they add up to 1. Every part gets an image where there are enough.
+        groups: (I,) int64; images with one number stay together.
+        seed: the same seed gives the same parts, on every machine.
+
+    Returns:
+        (I,) int64, 0 to P - 1. The sizes are the fractions rounded, as near as whole groups allow.
+    """
+    counts = np.asarray(counts)
+    shown = np.concatenate([counts > 0, counts.sum(axis=1, keepdims=True) == 0], axis=1)  # the last: without objects
+    _, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)  # (I,), (G,)
+    wanted = np.zeros((len(sizes), shown.shape[1]))  # (G, C + 1) images of each class in each group
+    np.add.at(wanted, group_of, shown)
+    order = random_stream(Stream.SPLITS, seed, 0).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    room = part_sizes(len(groups), fractions).astype(np.float64)
+    lacking = wanted.sum(axis=0) * np.asarray(fractions, dtype=np.float64)[:, None]  # (P, C + 1)
+    part_of_group, left = np.full(len(sizes), -1, dtype=np.int64), wanted.sum(axis=0)
+    while (left > 0).any():
+        rarest = int(np.argmin(np.where(left > 0, left, np.inf)))
+        for group in order[(part_of_group[order] < 0) & (wanted[order, rarest] > 0)]:
+            part = _most_lacking(lacking[:, rarest], room, int(sizes[group]))
+            part_of_group[group] = part
+            lacking[part] -= wanted[group]
+            room[part] -= sizes[group]
+            left -= wanted[group]
+    return np.asarray(part_of_group[group_of], dtype=np.int64)
+
+
+def part_sizes(number: int, fractions: Sequence[float]) -> IntArray:
+    """(P,) int64 whole numbers of images that add up to ``number``, nearest to the fractions (largest remainders), each
+    at least 1 where there are so many images."""
+    exact = number * np.asarray(fractions, dtype=np.float64)
+    sizes = np.floor(exact + 1e-9).astype(np.int64)
+    sizes[np.argsort(-(exact - sizes), kind="stable")[: number - int(sizes.sum())]] += 1
+    while number >= len(sizes) and (sizes == 0).any():
+        sizes[np.argmin(sizes)] += 1
+        sizes[np.argmax(sizes)] -= 1
+    return sizes
+
+
+def _most_lacking(lacking: FloatArray, room: FloatArray, size: int) -> int:
+    """The part that lacks most of a class, among those with room for so many images, else among those with most room;
+    of equals the one with more room, then the first."""
+    fits = room >= size
+    candidates = np.flatnonzero(fits if fits.any() else room == room.max())
+    return int(candidates[np.lexsort((-room[candidates], -lacking[candidates].round(9)))[0]])
+
+
+def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> IntArray:
+    """(I,) int64: images whose paths match a regular expression alike (in its first group, if it has one) are together;
+    those that do not match are alone. A ConfigError that begins with ``where``: it is none."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        what = f"expected near-duplicates, none or a regular expression, got {pattern!r} ({one_line(error)})"
+        raise ConfigError(f"{where}: {what}") from None
+    first: dict[str, int] = {}
+    groups = list[int]()
+    for number, path in enumerate(paths):
+        match = expression.search(path)
+        key = None if match is None else match[1] if expression.groups else match[0]
+        groups.append(number if key is None else first.setdefault(key, number))
+    return np.array(groups, dtype=np.int64)
