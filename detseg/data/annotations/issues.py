@@ -148,6 +148,7 @@ class DataIssue(Enum):
         "images that look nearly like one of another split, which makes evaluation too good",
         "split anew: detseg split --group near-duplicates",
     )
+    CANNOT_OPEN = _ERROR, "splits that cannot be opened", "correct what the message says, or the settings of the split"
     REPEATED_ID = (
         _ERROR,
         "ids that two entries have",
@@ -227,7 +228,7 @@ class DataIssue(Enum):
     )
     SMALL_IN_INPUT = (
         _WARNING,
-        "objects with a side below 8 pixels in the network input",
+        "objects below 8 x 8 pixels (by area) in the network input",
         "raise data.image_size, or cut the images into tiles",
     )
     ANCHORS = (
@@ -256,6 +257,7 @@ class Example:
         rows: which of its objects, counted within the image.
         badness: the larger, the worse: the worst examples are kept, the first ones of equals.
         detail: what is wrong in this place, in a few words with numbers; may be empty.
+        other: split and position of an image to show beside it, a duplicate.
     """
 
     where: str
@@ -263,6 +265,7 @@ class Example:
     rows: tuple[int, ...] = ()
     badness: float = 0.0
     detail: str = ""
+    other: tuple[str, int] | None = None
 
 
 @dataclass
@@ -297,6 +300,11 @@ class DataReport:
         """Whether all errors that can be passed over are counted instead of raised: of readers for checks and
         conversions, which also keep every segmentation there is."""
         return self._accept is True
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines of text, for what cannot be counted."""
+        return list(self._notes)
 
     def note(self, line: str) -> None:
         """Add a line of text, for what cannot be counted."""
@@ -388,13 +396,17 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     }
 
 
-def report_rows(issue: DataIssue, rows: BoolArray, packed: PackedAnnotations, report: DataReport) -> None:
-    """Add the objects that a (T,) bool mask marks, image by image."""
+def report_rows(
+    issue: DataIssue, rows: BoolArray, packed: PackedAnnotations, report: DataReport, detail: str = ""
+) -> None:
+    """Add the objects that a (T,) bool mask marks, image by image; with a ``detail``, which is said of all of them, the
+    images with the most come first."""
     marked = np.flatnonzero(rows)
     of_image, firsts = np.unique(np.searchsorted(packed.offsets, marked, side="right") - 1, return_index=True)
     for image, own in zip(of_image.tolist(), np.split(marked, firsts[1:]), strict=False):
         inside = tuple((own - packed.offsets[image]).tolist())
-        report.add(issue, Example(packed.path(image), image, inside), len(inside))
+        badness = float(len(inside)) if detail else 0.0
+        report.add(issue, Example(packed.path(image), image, inside, badness, detail), len(inside))
 
 
 def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], min_box_size: float) -> str | None:
