@@ -17,7 +17,6 @@ from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.issues import ceiling_line
 from detseg.data.build import Split
 from detseg.data.datasets.contract import EvalSource, check_source, check_truth
 from detseg.data.datasets.detection import DetectionDataset
@@ -114,10 +113,6 @@ def evaluate_checkpoint(
     dataset = open_split_for(config, split, contents.classes, checkpoint)
     for line in dataset.report.lines():
         logger.info(f"{dataset.name}: {line}")
-    if isinstance(dataset, DetectionDataset):
-        line_of_ceiling = ceiling_line(dataset.packed, config.evaluation.max_detections)
-        if line_of_ceiling is not None:
-            logger.warning(f"{dataset.name}: {line_of_ceiling}")
     entries: list[dict[str, object]] | None = None if coco_dir is None else []
     result = _score(model, dataset, config, contents.classes, target, entries)
     logger.info(rendered(result.table()))

@@ -32,7 +32,7 @@ body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper
 h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 20px; margin: 32px 0 8px; } h3 { font-size: 16px; margin: 0; }
 p { margin: 4px 0; } a { color: inherit; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
-th, td { padding: 2px 12px 2px 0; text-align: right; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
 section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
   margin: 12px 0; }
