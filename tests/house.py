@@ -76,7 +76,8 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "download": {"formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
-    "build": {"annotations", "datasets", "formats", "shapes", "download"},
+    "splits": {"annotations", "datasets", "images"},
+    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits"},
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""

@@ -24,8 +24,8 @@ from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.checks.facts import Expected
 from detseg.data.checks.run import Checked, check_splits
 from detseg.data.formats.coco import read_coco
-from detseg.ops.masks import run_lengths
 from detseg.ops.masks import encode_mask as encoded
+from detseg.ops.masks import run_lengths
 
 WIDTH, HEIGHT = 120, 96
 CLASSES = ("car", "person", "bicycle", "dog", "lamp post")
@@ -140,12 +140,9 @@ def _boxes(issue: DataIssue, change: Callable[[list[float]], list[float]]) -> Pl
         image, objects = split.add_clean(6)
         for entry in objects[: int(split.rng.integers(1, 3))]:
             entry["bbox"] = change(entry["bbox"])
-            x, y, w, h = entry["bbox"]
-            entry["area"] = abs(w * h)
-            entry["segmentation"] = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            if issue not in (DataIssue.OUTSIDE, DataIssue.NARROW):
-                del entry["segmentation"]  # a mask would be empty
-                entry["segmentation"] = []
+            if issue == DataIssue.NARROW:
+                x, y, w, h = entry["bbox"]
+                entry |= {"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]], "area": w * h}
             split.plant(issue, image)
 
     return plant
@@ -155,7 +152,7 @@ def _relative(split: PlantedSplit) -> None:
     image, objects = split.add_clean()
     for entry in objects:
         x, y, w, h = entry["bbox"]
-        entry |= {"bbox": [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT], "segmentation": [], "area": 0.01}
+        entry["bbox"] = [x / WIDTH, y / HEIGHT, w / WIDTH, h / HEIGHT]
         split.plant(DataIssue.RELATIVE, image)
 
 
@@ -195,8 +192,7 @@ def _filled_holes(split: PlantedSplit) -> None:
 
 def _box_not_of_mask(split: PlantedSplit) -> None:
     image, objects = split.add_clean()
-    objects[0]["bbox"] = [objects[0]["bbox"][0], objects[0]["bbox"][1], 40, 40]
-    objects[0]["bbox"][0] = 30
+    objects[0]["bbox"] = [30, 40, 40, 40]
     split.plant(DataIssue.BOX_NOT_OF_MASK, image)
 
 
@@ -242,7 +238,7 @@ def _similar_image(split: PlantedSplit) -> None:
 def _unlisted(split: PlantedSplit) -> None:
     image = split.add_image(split.pixels())
     split.images.remove(image)
-    name = f"extra_{image['file_name']}"
+    name = f"extra_{len(split.planted.get(DataIssue.UNLISTED, ()))}_{image['file_name']}"
     (split.folder / image["file_name"]).rename(split.folder / name)
     split.plant(DataIssue.UNLISTED, {"file_name": name})
 

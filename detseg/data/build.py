@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from detseg.config.schema.data import (
     AutoConfig,
     CocoConfig,
@@ -28,7 +30,7 @@ from detseg.data.annotations.classes import (
     split_background,
 )
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
 from detseg.data.formats.coco import read_coco, read_coco_masks
@@ -38,8 +40,9 @@ from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
+from detseg.data.splits import class_counts, image_groups, stratified_parts
 from detseg.errors import ClassTableError, DataError
-from detseg.messages import listed
+from detseg.messages import counted, listed
 from detseg.structures import ClassTable
 
 Split = Literal["train", "val", "test"]
@@ -68,6 +71,13 @@ def open_split(
     does not have boxes or masks.
     """
     _check_example(config)
+    whole = _open_objects(*_source(config, split), classes, masks, report)
+    return whole if (kept := _part(config, split, whole)) is None else whole.subset(kept)
+
+
+def _open_objects(
+    config: DataConfig, split: Split, classes: ClassTable | None, masks: bool, report: DataReport | None
+) -> DetectionDataset:
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
@@ -101,6 +111,13 @@ def open_semantic_split(
 ) -> SegmentationDataset:
     """Open a split with semantic label maps; see ``open_split``."""
     _check_example(config)
+    whole = _open_maps(*_source(config, split), classes, report)
+    return whole if (kept := _part(config, split, whole)) is None else whole.subset(kept)
+
+
+def _open_maps(
+    config: DataConfig, split: Split, classes: ClassTable | None, report: DataReport | None
+) -> SegmentationDataset:
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     if isinstance(config, VocConfig | MaskFolderConfig) and classes is not None and config.classes is None:
@@ -136,6 +153,43 @@ def open_semantic_split(
             raise NotImplementedError
         case CustomDataConfig():
             raise DataError(_CUSTOM)
+
+
+def _source(config: DataConfig, split: Split) -> tuple[DataConfig, Split]:
+    """The split that the images of a split come from: with ``data.val_fraction`` that of ``val`` is ``train``; and the
+    settings to open it with: what is validated on is not skipped."""
+    if split != "val" or config.val_fraction is None:
+        return config, split
+    return config.model_copy(update={"on_bad_sample": "error"}), "train"
+
+
+def _part(config: DataConfig, split: Split, whole: ImageDataset) -> list[int] | None:
+    """Which images of the split that it comes from a split has, by ``data.val_fraction`` and ``data.fraction``; None:
+    all of them. The set's report gets the numbers."""
+    fraction = config.fraction if split == "train" else 1.0
+    if split == "test" or (config.val_fraction is None and fraction == 1):
+        return None
+    kept, counts = np.arange(len(whole)), class_counts(whole)
+    if config.val_fraction is not None:
+        groups, kind = image_groups(whole, config.split_group, "data.split_group")
+        fractions = (1 - config.val_fraction, config.val_fraction)
+        parts = stratified_parts(counts, fractions, groups, config.split_seed)
+        sizes = np.bincount(parts, minlength=2).tolist()
+        if 0 in sizes:
+            what = f"{len(whole)} images in {counted(len(set(groups.tolist())), 'group')}{kind}"
+            fix = "set data.split_group=none, or name a validation split"
+            raise DataError(f"data.val_fraction: {whole.name}: {what} cannot be divided; {fix}")
+        kept = np.flatnonzero(parts == (split == "val"))
+        how = f"data.val_fraction={config.val_fraction:g}, seed {config.split_seed}{kind}"
+        whole.report.note(f"{sizes[0]} of {len(whole)} images to train on, {sizes[1]} to validate on ({how})")
+    if fraction < 1:
+        among, fractions = len(kept), (fraction, 1 - fraction)
+        parts = stratified_parts(counts[kept], fractions, np.arange(among), config.split_seed)
+        kept = kept[parts == 0]
+        how = f"data.fraction={fraction:g}, seed {config.split_seed}"
+        whole.report.note(f"{len(kept)} of {among} training images are used ({how})")
+    found: list[int] = kept.tolist()
+    return found
 
 
 def _report(config: DataConfig) -> DataReport:

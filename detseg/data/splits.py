@@ -8,13 +8,20 @@ takes nothing beyond its size while another one has room.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
-from detseg.errors import ConfigError
-from detseg.messages import one_line
+from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.datasets.detection import ImageDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.images.similar import duplicate_groups, read_signatures
+from detseg.errors import ConfigError, DataError
+from detseg.messages import counted, one_line
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import FloatArray, IntArray
 
@@ -87,3 +94,75 @@ def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> IntArray:
         key = None if match is None else match[1] if expression.groups else match[0]
         groups.append(number if key is None else first.setdefault(key, number))
     return np.array(groups, dtype=np.int64)
+
+
+NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
+
+_looked_at: dict[tuple[Path, bytes], IntArray] = {}  # the groups of the set whose images were compared last
+_seen: dict[tuple[Path, bytes], IntArray] = {}  # the classes of the set whose masks were decoded last
+
+
+def image_groups(dataset: ImageDataset, group: str, where: str) -> tuple[IntArray, str]:
+    """(I,) int64, equal for images that belong together, and what they are in words, for messages.
+
+    ``group``: ``near-duplicates`` (all images are decoded, once in a process for one set; what cannot be read is
+    alone), ``none``, or a regular expression, see `pattern_groups`, whose errors begin with ``where``.
+    """
+    if group == NO_GROUPS:
+        return np.arange(len(dataset), dtype=np.int64), ""
+    if group != NEAR_DUPLICATES:
+        paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        groups = pattern_groups(paths, group, where)
+        return groups, f", {counted(len(np.unique(groups)), 'group')} by {group!r}"
+    key = dataset.root, dataset.packed.path_bytes
+    if key not in _looked_at:
+        signatures, _ = read_signatures([dataset.path(index) for index in range(len(dataset))])
+        _looked_at.clear()
+        _looked_at[key] = duplicate_groups(signatures)
+    groups = _looked_at[key]
+    together = int((np.bincount(groups)[groups] > 1).sum())
+    return groups, f", {together} images with near duplicates kept together" if together else ""
+
+
+def class_counts(dataset: ImageDataset) -> IntArray:
+    """(I, C) int64: the objects of each class in each image, of label maps 1 for each class that a map shows. Maps of
+    mask files are decoded, once in a process for one set; one that cannot be read shows nothing."""
+    packed = getattr(getattr(dataset, "masks", None), "packed", dataset.packed)
+    counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
+    if isinstance(packed, PackedAnnotations):
+        image_of = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
+        np.add.at(counts, (image_of, packed.labels), 1)
+        return counts
+    assert isinstance(dataset, SegmentationDataset)
+    key = dataset.root, dataset.packed.path_bytes
+    if key not in _seen:
+        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        try:
+            for index, labels in enumerate(pool.map(lambda k: _labels(dataset, k), range(len(dataset)))):
+                counts[index, labels] = 1
+        finally:
+            pool.shutdown(cancel_futures=True)
+        _seen.clear()
+        _seen[key] = counts
+    return _seen[key]
+
+
+def _labels(dataset: SegmentationDataset, index: int) -> IntArray:
+    try:
+        return np.flatnonzero(np.bincount(dataset.semantic(index).ravel(), minlength=256)[: len(dataset.classes)])
+    except DataError:
+        return np.zeros(0, dtype=np.int64)
+
+
+def same_files(one: ImageDataset, other: ImageDataset) -> list[str]:
+    """The images of ``other``, relative to its root, whose files are those of ``one``, through links, too."""
+    known = {_file(one.path(index)) for index in range(len(one))} - {None}
+    return [other.packed.path(index) for index in range(len(other)) if _file(other.path(index)) in known]
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino

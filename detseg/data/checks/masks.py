@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, Example
+from detseg.data.annotations.issues import DataIssue, Example, box_issues
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area, fits_box
 from detseg.structures import FloatArray
 
+_WRONG_BOXES = (  # are not compared with masks
+    DataIssue.NO_AREA,
+    DataIssue.NOTHING_INSIDE,
+    DataIssue.OUTSIDE,
+    DataIssue.ONE_PIXEL,
+    DataIssue.INVERTED,
+    DataIssue.SIZE_AS_CORNER,
+    DataIssue.RELATIVE,
+)
 _RARE = 0.001  # of all pixels: classes with fewer are named
 
 
@@ -18,6 +27,8 @@ def check_masks(split: SplitFacts) -> None:
     if packed is None:
         return
     reader_says = split.report.count(DataIssue.NO_PIXEL) > 0
+    issues = box_issues(packed)
+    wrong_box = np.any([issues[issue] for issue in _WRONG_BOXES], axis=0)
     states_area = split.dataset.name.startswith("coco")  # other formats have none: it is that of the polygons
     for image, masks in enumerate(split.masks):
         if not isinstance(masks, MaskFacts):
@@ -34,7 +45,7 @@ def check_masks(split: SplitFacts) -> None:
                 detail = f"{masks.areas[row]:.0f} pixels filled, {area:.0f} stated"
             elif masks.areas[row] == 0:
                 issue, how_bad, detail = DataIssue.NO_PIXEL, 0.0, ""
-            elif not fits_box(box, bounds) and bool((box[2:] > box[:2]).all()):
+            elif not wrong_box[begin + row] and not fits_box(box, bounds):
                 issue, how_bad = DataIssue.BOX_NOT_OF_MASK, 1 - box_iou(box, bounds)
                 detail = f"stated {_in_words(box)}, mask {_in_words(bounds)}"
             elif states_area and not fits_area(area, float(masks.areas[row]), bounds):
