@@ -14,14 +14,14 @@ from torch import nn
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.issues import small_boxes_line
+from detseg.data.annotations.issues import ceiling_line, nothing_to_learn, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.splits import same_files
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DataError
 from detseg.factory import build_model
 from detseg.messages import listed
 from detseg.models.acceleration import compile_networks
@@ -71,7 +71,13 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         val_set = kind.open_dataset(config.data, "val", train_set.classes) if given is None else given[1]
         _say_issues(val_set)
         _say_same_images(train_set, val_set)
+    if isinstance(val_set, DetectionDataset):
+        line = ceiling_line(val_set.packed, config.evaluation.max_detections)
+        if line is not None:
+            logger.warning(f"{val_set.name}: {line}")
     if isinstance(train_set, DetectionDataset):
+        if why := nothing_to_learn(train_set.packed):
+            raise DataError(f"{train_set.name}: {why}")
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         if line is not None:
             logger.info(f"{train_set.name}: {line}")
