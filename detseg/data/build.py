@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from detseg.config.schema.data import (
     AutoConfig,
@@ -29,6 +29,7 @@ from detseg.data.annotations.classes import (
 )
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.image_check import check_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
 from detseg.data.formats.coco import read_coco, read_coco_masks
@@ -43,6 +44,7 @@ from detseg.messages import listed
 from detseg.structures import ClassTable
 
 Split = Literal["train", "val", "test"]
+AnySet = TypeVar("AnySet", DetectionDataset, SegmentationDataset)
 
 SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
@@ -60,13 +62,34 @@ def open_split(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says.
+    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says; see `check_images`
+    for what is said of its images.
 
     ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
     ``data.classes`` or the data name the classes. ``report`` gets what is found; None: a new one, for which what is
     wrong is an error, but for what the settings accept. A DataError if something is missing or wrong, or the layout
     does not have boxes or masks.
     """
+    return _checked(_open_objects(config, split, classes, masks, report), config)
+
+
+def open_semantic_split(
+    config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
+) -> SegmentationDataset:
+    """Open a split with semantic label maps; see ``open_split``."""
+    return _checked(_open_maps(config, split, classes, report), config)
+
+
+def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
+    """A data set that reads its images as the settings say, with what is said of them in its report."""
+    dataset.value_range = config.value_range
+    check_images(dataset)
+    return dataset
+
+
+def _open_objects(
+    config: DataConfig, split: Split, classes: ClassTable | None, masks: bool, report: DataReport | None
+) -> DetectionDataset:
     _check_example(config)
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
@@ -96,10 +119,9 @@ def open_split(
             raise DataError(_CUSTOM)
 
 
-def open_semantic_split(
-    config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
+def _open_maps(
+    config: DataConfig, split: Split, classes: ClassTable | None, report: DataReport | None
 ) -> SegmentationDataset:
-    """Open a split with semantic label maps; see ``open_split``."""
     _check_example(config)
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
