@@ -32,8 +32,8 @@ def check(argv: Sequence[str]) -> int:
 
     Returns the exit code: 0 clean, 1 warnings, 2 errors.
     """
-    what = "Say what a data set is, what is wrong with it and what to do about it. Exit code: 0 clean, 1 warnings, 2 errors."
-    parser = experiment_parser("check", what)
+    what = "Say what a data set is, what is wrong with it and what to do about it."
+    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found to this file")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"
@@ -134,7 +134,8 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
             fitted = kind_of(model).settings_from_data(config, train).model
         except DataError:  # too few boxes to fit anchors to, which other checks say
             fitted = model
-        assert isinstance(fitted, YoloConfig) and isinstance(fitted.head, AnchorHeadConfig)
+        assert isinstance(fitted, YoloConfig)
+        assert isinstance(fitted.head, AnchorHeadConfig)
         model, anchors = fitted, None if fitted.head.anchors is None else np.array(fitted.head.anchors)
     elif isinstance(model, FasterRcnnConfig | MaskRcnnConfig):
         sides = [side for level in model.rpn.anchor_sizes or [[2.0**k] for k in range(5, 10)] for side in level]
@@ -153,14 +154,15 @@ def _needs_anchors(model: Any) -> bool:
 
 
 def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
+    from detseg.data.annotations.issues import Severity
+
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
     objects = sum(split.objects for split in numbers.values())
     kind = f"{objects} objects" if objects or not _is_semantic(config) else "label maps"
     classes = checked.class_names
-    print(
-        f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {counted(len(classes), 'class').replace('classs', 'classes')}"
-    )
+    of = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    print(f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {of}")
     counts = {name: dict(zip(classes, split.class_counts, strict=False)) for name, split in numbers.items()}
     for name in classes[:_MOST_CLASSES]:
         row = ", ".join(f"{split} {own.get(name, 0)}" for split, own in counts.items())
@@ -180,10 +182,10 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
             print(f"  {name}: best recall that the anchors allow: {split.best_recall_of_anchors:.3f}")
     for name, finding in checked.findings():
         _print_finding(name if name in numbers else "", finding)
-    worst = "nothing found that is wrong" if not checked.severity else f"the worst is an {checked.severity.name}"
-    if checked.severity == 1:
-        worst = "nothing but warnings"
-    print(f"{worst.lower()}; next:")
+    kinds = [finding.issue.severity for _, finding in checked.findings()]
+    amounts = [(kinds.count(Severity.ERROR), "error"), (kinds.count(Severity.WARNING), "warning")]
+    found = " and ".join(counted(number, name) for number, name in amounts if number)
+    print(f"{found or 'nothing is wrong'}; next:")
     for line in _next_steps(checked, target):
         print(f"  {line}")
 
@@ -246,6 +248,7 @@ class _Pictures:
         try:
             if packed is None:
                 labels = split.dataset[place.image].semantic
+                assert labels is not None
                 picture = draw_semantic(image, labels, split.dataset.classes.names)
             else:
                 begin, end = packed.offsets[place.image : place.image + 2].tolist()

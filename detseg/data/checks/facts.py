@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,7 @@ class ImageFacts:
     transparent: float = 0.0
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (0.0, 0.0, 0.0)
-    signature: UInt8Array = field(default_factory=partial(np.zeros, SIGNATURE_BYTES, np.uint8))
+    signature: UInt8Array = field(default_factory=lambda: np.zeros(SIGNATURE_BYTES, dtype=np.uint8))
 
 
 @dataclass(frozen=True, eq=False)

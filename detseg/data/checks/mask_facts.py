@@ -1,4 +1,4 @@
-"""What checks need to know of masks, which are decoded once, and the two known ways in which they are exported wrong."""
+"""What checks need to know of masks, decoded once, and the two known ways in which they are exported wrong."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper
 h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 20px; margin: 32px 0 8px; } h3 { font-size: 16px; margin: 0; }
 p { margin: 4px 0; } a { color: inherit; } .soft { color: var(--soft); }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
-th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; } th:first-child, td:first-child { text-align: left; }
+th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
 section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
   margin: 12px 0; }
@@ -161,10 +162,10 @@ def _chart(title: str, bars: Sequence[tuple[str, int]]) -> str:
             f'{_text(short)}</text><rect x="{_NAME_W}" y="{y + 3}" width="{width:.1f}" height="{_ROW_H - 6}"/>'
             f'<text x="{min(_NAME_W + width + 4, _NAME_W + _BAR_W + 4):.1f}" y="{middle}">{number}</text></g>'
         )
-    size = f"{_NAME_W + _BAR_W + 66} {len(bars) * _ROW_H}"
-    width, height = size.split()
+    chart_w, chart_h = _NAME_W + _BAR_W + 66, len(bars) * _ROW_H
     return (
         f"<div><h3>{_text(title)}</h3>"
-        f'<svg role="img" aria-label="{_text(title)}" viewBox="0 0 {size}" width="{width}" height="{height}">'
+        f'<svg role="img" aria-label="{_text(title)}" viewBox="0 0 {chart_w} {chart_h}" width="{chart_w}" '
+        f'height="{chart_h}">'
         f"{''.join(rows)}</svg></div>"
     )

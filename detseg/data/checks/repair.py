@@ -1,4 +1,4 @@
-"""Repairs of a data set that was checked: a copy of its annotations with what can be put right, and a list of changes."""
+"""Repairs of a data set that was checked: its annotations with what can be put right, and a list of changes."""
 
 from __future__ import annotations
 

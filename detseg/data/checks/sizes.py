@@ -18,7 +18,7 @@ from detseg.data.annotations.issues import (
 from detseg.data.annotations.model import training_boxes
 from detseg.data.checks.facts import Expected, SplitFacts
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import FloatArray
+from detseg.structures import FloatArray, IntArray
 
 SIZE_BOUNDS = (8, 16, 32, 96)
 """Where the table of sizes changes from one column to the next, pixels of the network input."""
@@ -60,7 +60,7 @@ def check_ceiling(split: SplitFacts, expected: Expected) -> None:
         split.report.add(DataIssue.TOO_MANY, Example(packed.path(image), image, (), float(num), detail))
 
 
-def sizes_in_input(split: SplitFacts, input_hw: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+def sizes_in_input(split: SplitFacts, input_hw: tuple[int, int]) -> tuple[FloatArray, IntArray]:
     """Widths and heights of the trainable objects in the network input, (N, 2) float64 pixels, and (N,) their rows."""
     packed = split.objects
     assert packed is not None
