@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_experiment
+from detseg.cli.tool import experiment_parser, load_data_experiment
 from detseg.config.schema.data import ShapesConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
@@ -67,7 +67,7 @@ def check(argv: Sequence[str]) -> int:
 
 
 def _experiment(arguments: Any) -> ExperimentConfig:
-    return load_experiment(arguments)
+    return load_data_experiment(arguments)
 
 
 def _is_semantic(config: ExperimentConfig) -> bool:

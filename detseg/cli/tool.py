@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from detseg.config.load import load_config
+from detseg.config.load import config_from_dict, load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
@@ -55,6 +55,21 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
     return load_config(path, arguments.overrides)
+
+
+def load_data_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
+    """As ``load_experiment``, where a folder of data may stand for the configuration: that of a model which learns from
+    what the folder has; ``data.name: auto`` has become the layout that was found, which the log says."""
+    from detseg.data.build import resolve_data  # loads torch
+
+    path: Path | None = arguments.config
+    if path is None or not path.is_dir():
+        return resolve_data(load_experiment(arguments))
+    from detseg.data.formats.recognise import recognise
+
+    model = "yolo" if "boxes" in recognise(path).layout.has else "unet"
+    data = {"data": {"name": "auto", "root": str(path)}, "model": {"name": model}}
+    return resolve_data(config_from_dict(data, str(path), arguments.overrides))
 
 
 def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

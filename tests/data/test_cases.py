@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from detseg.cli.predict import predict
 from PIL import Image, features
 
+from detseg.cli.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.config.load import config_from_dict
 from detseg.data.build import open_split
