@@ -21,6 +21,7 @@ from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import SegmenterConfig
+from detseg.data.build import resolve_data
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.shapes import Split, render_scene
@@ -82,7 +83,7 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
     trained = None if checkpoint is None else read_model_checkpoint(checkpoint).weights  # an error before data is read
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
         folder = Path(name)
-        config = with_synthetic_data(config, folder) if synthetic else _without_download(config, folder)
+        config = with_synthetic_data(config, folder) if synthetic else resolve_data(_without_download(config, folder))
         begin = time.perf_counter()
         try:
             train_set, val_set = open_data(config)

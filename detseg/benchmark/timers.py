@@ -21,7 +21,6 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
-from detseg.predict import to_array
 from detseg.structures import Batch
 from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import BestAndLast
@@ -240,7 +239,7 @@ def time_predictor(setup: Setup, results: Results, steps: int | None) -> None:
     rows = []
     for number in itertools.chain([0, 1], repetitions(steps, 4.0)):
         marks = [timer()]
-        image = to_array(val_set.path(number % len(val_set)))
+        image = predictor.read(val_set.path(number % len(val_set)))
         marks.append(timer())
         letterboxed = Letterbox.fit((image.shape[0], image.shape[1]), input_hw).apply(image)
         images = to_float(stack_images([letterboxed]).to(setup.device))

@@ -11,7 +11,7 @@ from detseg.cli.tool import CHECKPOINT, DEVICES, ToolParser
 
 def predict(argv: Sequence[str]) -> None:
     """Images → drawn copies and detections, or masks: detseg predict best.ckpt images/ --out found/"""
-    from detseg.predict import EXPORT_FORMATS
+    from detseg.predict import EXPORT_FORMATS, MASK_VALUES
     from detseg.structures import SCORE_THRESHOLD
 
     parser = ToolParser(
@@ -40,6 +40,8 @@ def predict(argv: Sequence[str]) -> None:
     parser.add_argument("--tile", type=int, nargs=2, metavar=("H", "W"), help=tile)
     overlap = "pixels that neighbouring tiles have in common at least (half a tile)"
     parser.add_argument("--overlap", type=int, metavar="N", help=overlap)
+    values = "segmentation: write masks with labels 0, 1, 2, ..., or with the values of the training's masks (labels)"
+    parser.add_argument("--mask-values", choices=MASK_VALUES, help=values)
     parser.add_argument("--device", default="auto", help=DEVICES)
     arguments = parser.parse_intermixed_args(argv)
 
@@ -54,6 +56,7 @@ def predict(argv: Sequence[str]) -> None:
         overlap=arguments.overlap,
         formats=arguments.format,
         overwrite=arguments.overwrite,
+        mask_values=arguments.mask_values,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from detseg.config.schema.data import (
     AutoConfig,
@@ -14,6 +16,7 @@ from detseg.config.schema.data import (
     CustomDataConfig,
     CvatConfig,
     DataConfig,
+    DataSection,
     LabelMeConfig,
     MaskFolderConfig,
     ShapesConfig,
@@ -21,6 +24,8 @@ from detseg.config.schema.data import (
     VocConfig,
     YoloTextConfig,
 )
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig, ModelConfig, SegmenterConfig
 from detseg.data.annotations.classes import (
     BACKGROUND,
     Classes,
@@ -31,12 +36,14 @@ from detseg.data.annotations.classes import (
 )
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
+from detseg.data.datasets.image_check import check_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
 from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.cvat import read_cvat
 from detseg.data.formats.labelme import read_labelme
 from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.recognise import Need, recognise
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
@@ -45,7 +52,10 @@ from detseg.errors import ClassTableError, DataError
 from detseg.messages import counted, listed
 from detseg.structures import ClassTable
 
+logger = logging.getLogger("detseg")
+
 Split = Literal["train", "val", "test"]
+AnySet = TypeVar("AnySet", DetectionDataset, SegmentationDataset)
 
 SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
@@ -63,16 +73,74 @@ def open_split(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says.
+    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says; see `check_images`
+    for what is said of its images.
 
     ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
     ``data.classes`` or the data name the classes. ``report`` gets what is found; None: a new one, for which what is
     wrong is an error, but for what the settings accept. A DataError if something is missing or wrong, or the layout
     does not have boxes or masks.
     """
+    config = resolve_layout(config, "outlines" if masks else "boxes")
     _check_example(config)
     whole = _open_objects(*_source(config, split), classes, masks, report)
-    return whole if (kept := _part(config, split, whole)) is None else whole.subset(kept)
+    kept = _part(config, split, whole)
+    return _checked(whole if kept is None else whole.subset(kept), config)
+
+
+def open_semantic_split(
+    config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
+) -> SegmentationDataset:
+    """Open a split with semantic label maps; see ``open_split``."""
+    config = resolve_layout(config, "maps")
+    _check_example(config)
+    whole = _open_maps(*_source(config, split), classes, report)
+    kept = _part(config, split, whole)
+    return _checked(whole if kept is None else whole.subset(kept), config)
+
+
+def resolve_data(config: ExperimentConfig) -> ExperimentConfig:
+    """Settings whose ``data.name: auto`` has become the layout that the folder has, for the model; the log says what
+    was found. Called where an experiment begins, so that its run directory and checkpoints hold that layout. A
+    DataError as of `recognise`."""
+    if not isinstance(config.data, AutoConfig):
+        return config
+    model = config.model
+    need: Need = "outlines" if isinstance(model, MaskRcnnConfig) else "boxes"
+    return config.model_copy(update={"data": resolve_layout(config.data, "maps" if _is_semantic(model) else need)})
+
+
+def _is_semantic(model: ModelConfig) -> bool:
+    return isinstance(model, SegmenterConfig) or (isinstance(model, CustomModelConfig) and model.task == "semantic")
+
+
+def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
+    """A ``data`` section that is ``auto`` as the layout that its folder has; another one as it is. What is set in it
+    counts before what is found."""
+    if not isinstance(config, AutoConfig):
+        return config
+    found = recognise(config.root, need)
+    settings: dict[str, Any] = {key: getattr(config, key) for key in DataSection.model_fields}
+    usual, own = AutoConfig(name="auto", root=config.root), dict[str, Any]()
+    for key in ("train_split", "val_split", "test_split"):
+        if (value := getattr(config, key)) != getattr(usual, key):
+            if f"{key.removesuffix('split')}annotations" in found.settings or found.layout.name == "mask_folder":
+                what = f"{found.layout.what} has files and folders for splits, no names"
+                raise DataError(f"data.{key}: {what}; set data.name={found.layout.name} and name these")
+            own[key] = value
+    settings |= found.settings | own
+    if config.val_fraction is not None or "val_split" in own:
+        settings["val_fraction"] = config.val_fraction
+    for line in found.lines:
+        logger.info(f"data: {line}")
+    return TypeAdapter[DataConfig](DataConfig).validate_python(settings)
+
+
+def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
+    """A data set that reads its images as the settings say, with what is said of them in its report."""
+    dataset.value_range = config.value_range
+    check_images(dataset)
+    return dataset
 
 
 def _open_objects(
@@ -100,19 +168,8 @@ def _open_objects(
             return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
             raise DataError("data.name: mask_folder has semantic masks but no boxes; set data.name to voc or coco")
-        case AutoConfig():
-            raise NotImplementedError
-        case CustomDataConfig():
+        case AutoConfig() | CustomDataConfig():
             raise DataError(_CUSTOM)
-
-
-def open_semantic_split(
-    config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
-) -> SegmentationDataset:
-    """Open a split with semantic label maps; see ``open_split``."""
-    _check_example(config)
-    whole = _open_maps(*_source(config, split), classes, report)
-    return whole if (kept := _part(config, split, whole)) is None else whole.subset(kept)
 
 
 def _open_maps(
@@ -149,9 +206,7 @@ def _open_maps(
                 raise ClassTableError(f"data.classes: {expected}; got {listed(given)}")
             root = _shapes_root(config, split) / "voc"
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
-        case AutoConfig():
-            raise NotImplementedError
-        case CustomDataConfig():
+        case AutoConfig() | CustomDataConfig():
             raise DataError(_CUSTOM)
 
 

@@ -164,16 +164,17 @@ def write_image(path: Path, image: UInt8Array) -> None:
         path.write_bytes(data.tobytes())
 
 
-def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array) -> None:
+def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array, values: Sequence[int] | None = None) -> None:
     """Write labels as an 8-bit PNG with a palette, the form of VOC's masks; ``IGNORE_LABEL`` is shown as VOC's void.
 
     Args:
         path: the file; an existing one is replaced, a missing folder is made.
         labels: (H, W) uint8.
         palette: (C, 3) uint8 RGB, the colour of each label.
+        values: C different numbers, 0 to 255, to write for the labels; None: the labels themselves.
 
     Raises:
-        ValueError: wrong shape or dtype, or a label that the palette has no colour for.
+        ValueError: wrong shape or dtype, a label that the palette has no colour for, or values that are not as above.
         DataError: the file could not be written.
     """
     check_labels(labels)
@@ -184,10 +185,15 @@ def write_index_png(path: Path, labels: UInt8Array, palette: UInt8Array) -> None
     unknown = [label for label in np.unique(labels).tolist() if len(palette) <= label != IGNORE_LABEL]
     if unknown:
         raise ValueError(f"labels: expected below {len(palette)} or {IGNORE_LABEL}, got {unknown[0]}")
+    written = list(range(len(palette)) if values is None else values)
+    if len(written) != len(palette) or len({*written, *range(256)}) != 256 or len(set(written)) != len(written):
+        raise ValueError(f"values: expected {len(palette)} different numbers from 0 to 255, got {written}")
     full = np.zeros((256, 3), dtype=np.uint8)  # all 256 colours, or Pillow would pack several labels into a byte
-    full[: len(palette)] = palette
     full[IGNORE_LABEL] = _IGNORE_COLOR
-    indexed = Image.fromarray(labels)
+    full[written] = palette
+    value_of = np.full(256, IGNORE_LABEL, dtype=np.uint8)
+    value_of[: len(written)] = written
+    indexed = Image.fromarray(value_of[labels])
     indexed.putpalette(full.tobytes())
     with write_errors(path):
         indexed.save(path, format="PNG")

@@ -116,7 +116,7 @@ class DetectionEvaluator:
             num_detections=len(records.detection_scores),
             max_detections=self.max_detections,
             f1_iou=self.f1_iou,
-            evidence=diagnosis_inputs(records, matches),
+            evidence=diagnosis_inputs(records, matches, self.max_detections),
             masks=coco_numbers(records, self.classes, self.max_detections, "segm") if self.masks else None,
         )
 

@@ -39,10 +39,14 @@ class DiagnosisInputs:
     num_overlapping: int  # detections with IoU >= 0.5 with an object of their image, whatever the labels
     pooled_ap50: float  # VOC 2010 AP at IoU 0.5 of all classes ranked together; NaN without objects
     unlabelled_ap50: float  # the same with all labels ignored
+    num_crowded: int = 0  # images with more objects of a class than detections of a class count
+    most_objects: int = 0  # objects of one class in an image, of that with the most
+    highest_recall: float = 1.0  # of all objects, that so few detections allow; NaN without objects
 
 
-def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> DiagnosisInputs:
-    """Compare the detections with their labels (``matches``) and without."""
+def diagnosis_inputs(records: DetectionRecords, matches: BestMatches, max_detections: int) -> DiagnosisInputs:
+    """Compare the detections with their labels (``matches``) and without, and the number of objects of a class in an
+    image with that of the detections which count."""
     no_labels = {name: np.zeros_like(getattr(records, name)) for name in ("detection_labels", "object_labels")}
     unlabelled = replace(records, **no_labels)
     unlabelled_matches = best_matches(unlabelled)
@@ -57,7 +61,19 @@ def diagnosis_inputs(records: DetectionRecords, matches: BestMatches) -> Diagnos
         num_overlapping=int(np.count_nonzero(ious >= _IOU)),
         pooled_ap50=pooled,
         unlabelled_ap50=without,
+        **_crowding(records, max_detections),
     )
+
+
+def _crowding(records: DetectionRecords, max_detections: int) -> dict[str, Any]:
+    to_find = ~records.object_ignore
+    keys = np.stack([records.object_image_ids[to_find], records.object_labels[to_find]], axis=1)  # G' 2
+    groups, counts = np.unique(keys, axis=0, return_counts=True)
+    return {
+        "num_crowded": len(np.unique(groups[counts > max_detections, 0])),
+        "most_objects": int(counts.max(initial=0)),
+        "highest_recall": float(np.minimum(counts, max_detections).sum() / counts.sum()) if len(counts) else math.nan,
+    }
 
 
 @dataclass(frozen=True)
@@ -113,7 +129,7 @@ class DetectionResult:
             return [
                 "The model returned no detections at all: train longer (trainer.max_epochs), or lower the threshold."
             ]
-        sentences = []
+        sentences = self._crowded()
         if not self.evidence.num_overlapping:
             sentences.append(
                 f"None of the {self.num_detections} detections overlaps an object by IoU >= 0.5 (best: "
@@ -135,11 +151,23 @@ class DetectionResult:
                 f"Boxes are found but their masks are wrong: AP50 is {boxes:.3f} of the boxes and {masks:.3f} of the "
                 "masks; the mask head has not learned yet, or the true masks do not lie in their boxes: draw some."
             )
-        sentences += [] if sentences else self._weak_points()
+        sentences += [] if len(sentences) > len(self._crowded()) else self._weak_points()
         undetected = [row.name for row in self.classes if row.num_objects and not row.num_detections]
         if undetected:
             sentences.append(f"Classes with objects but without a single detection: {', '.join(undetected)}.")
         return sentences
+
+    def _crowded(self) -> list[str]:
+        """What `evaluation.max_detections` allows where images hold more objects."""
+        if not self.evidence.num_crowded:
+            return []
+        most = self.evidence.most_objects
+        return [
+            f"{self.evidence.num_crowded} of {self.num_images} images hold more objects of a class (up to {most}) than "
+            f"evaluation.max_detections = {self.max_detections} counts, so that recall is "
+            f"{self.evidence.highest_recall:.3f} at most, AP hardly more, and no better model can raise them: set "
+            f"evaluation.max_detections={most} (COCO's rule is 100), and model.max_detections as high."
+        ]
 
     def _weak_points(self) -> list[str]:
         """What a model that has begun to learn does not find, and what to try."""

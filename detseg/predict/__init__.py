@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPORT_FORMATS",
+    "MASK_VALUES",
     "Detections",
     "ImageLike",
     "ImagePredictor",
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 EXPORT_FORMATS = ("coco", "voc", "yolo")  # the formats that detections are written in, the first by default
+MASK_VALUES = ("labels", "source")  # what the pixels of written masks are, the first by default
 
 
 def __getattr__(name: str) -> Any:

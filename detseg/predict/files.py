@@ -16,12 +16,12 @@ from detseg.data.formats.coco_writer import MASK_RESULTS, RESULTS, CocoFile, res
 from detseg.data.formats.voc_writer import VocAnnotation, check_xml_text, write_voc_xml
 from detseg.data.formats.yolo_writer import write_yolo_boxes, write_yolo_polygons
 from detseg.data.images.find import find_images
-from detseg.data.images.read import IMAGE_SUFFIXES, read_image
+from detseg.data.images.read import IMAGE_SUFFIXES, OTHER_IMAGE_SUFFIXES, why_unread
 from detseg.draw import can_be_written, class_colors
 from detseg.errors import ConfigError, DataError
 from detseg.memory import MemoryErrors
-from detseg.messages import console, counted, messages_on_console, printable
-from detseg.predict import EXPORT_FORMATS
+from detseg.messages import console, counted, listed, messages_on_console, printable
+from detseg.predict import EXPORT_FORMATS, MASK_VALUES
 from detseg.predict.predictor import ImagePredictor, Predictor
 from detseg.predict.results import Detections, SegmentationMap
 from detseg.structures import ClassTable
@@ -32,6 +32,9 @@ MEMORY_ADVICE = "take smaller tiles (--tile, segmentation only), or a device wit
 
 UNREADABLE = "unreadable.txt"
 """The images of the last run that could not be read, with the reason, one a line; only where there are any."""
+
+# PGM holds grey only, and the drawings are coloured; of the others OpenCV has no writer.
+_DRAWN_AS = {".pgm": ".png", **dict.fromkeys((".avif", ".heic", ".heif", ".jfif"), ".jpg")}
 
 _FOLDERS = {"voc": [("annotations", ".xml")], "yolo": [("labels", ".txt"), ("segments", ".txt")]}
 """Format → folders below that of the drawn copies with a file for each image, and its suffix."""
@@ -47,6 +50,7 @@ def predict_files(
     overlap: int | None = None,
     formats: Sequence[str] | None = None,
     overwrite: bool = False,
+    mask_values: str | None = None,
 ) -> None:
     """Predict for every image; draw what is found, and write it in files for other programs.
 
@@ -55,7 +59,7 @@ def predict_files(
         sources: images and folders.
         out: folder for the drawn copies, which keep the names (and subfolders) of the images; small ones are enlarged.
             A detector's results have the files of ``formats``; a segmentation model's are ``masks/`` (labels as indexed
-            PNGs, names and subfolders kept) and ``classes.json`` (what the labels are, and the pixels of each class in
+            PNGs, names and subfolders kept) and ``classes.json`` (what the values are, and the pixels of each class in
             each image).
         tile: of a segmentation model: height and width of tiles, pixels; None: images are scaled to the input size.
         overlap: pixels that neighbouring tiles share at least; None: half of the tile's sides.
@@ -63,6 +67,8 @@ def predict_files(
             ``image_id`` is, and the categories; of a model of masks also ``detections_masks.json``), ``voc``
             (``annotations/``, an XML file an image), ``yolo`` (``labels/`` and, of a model of masks, ``segments/``, a
             text file an image, and ``classes.txt``); None: ``coco`` alone.
+        mask_values: of a segmentation model: ``labels`` (None is the same), or ``source``, which writes ``masks/`` with
+            the value that each class had in the masks of the training, so that they can be read with its settings.
         overwrite: whether files of ``voc`` and ``yolo`` that exist may be replaced; those of ``coco`` always are.
 
     Raises:
@@ -70,7 +76,7 @@ def predict_files(
             and, after all others are done and written, images that cannot be read (``unreadable.txt`` lists them).
     """
     tiling: dict[str, Any] = {} if tile is None and overlap is None else {"tile": tile, "overlap": overlap}
-    output = _open_output(predictor, out, bool(tiling), formats)
+    output = _open_output(predictor, out, bool(tiling), formats, mask_values)
     images = find_sources(sources)
     targets = _drawn_copies(images, out)
     _check_files(output, images, targets, overwrite)
@@ -81,7 +87,7 @@ def predict_files(
         ):
             errors.doing = f"predicting for {path}"
             try:
-                image = read_image(path)
+                image = predictor.read(path)
             except DataError as error:  # the other images are done all the same
                 unreadable.append(error)
                 continue
@@ -197,10 +203,20 @@ class DetectionOutput:
 
 
 class LabelOutput:
-    """Labels as indexed PNGs in ``masks/``; what they mean, and how many pixels each class has, in ``classes.json``."""
+    """Labels as indexed PNGs in ``masks/``; what they mean, and how many pixels each class has, in ``classes.json``.
 
-    def __init__(self, out: Path, classes: ClassTable) -> None:
+    ``mask_values``: ``labels``, or ``source``: the value of each class in the masks that the model was trained on.
+    ConfigError: another word, or these values do not fit into 8 bits.
+    """
+
+    def __init__(self, out: Path, classes: ClassTable, mask_values: str = MASK_VALUES[0]) -> None:
+        if mask_values not in MASK_VALUES:
+            raise ConfigError(f"mask_values: expected {' or '.join(MASK_VALUES)}, got {mask_values!r}")
         self.out, self.classes = out, classes
+        self._values = classes.source_ids if mask_values == "source" else tuple(range(len(classes)))
+        if wrong := [value for value in self._values if not 0 <= value <= 255]:
+            what = f"the source values of the classes are {list(self._values)}, and {wrong[0]} does not fit into 8 bits"
+            raise ConfigError(f"mask_values: {what}; leave it out, classes.json has them all")
         self._images: list[dict[str, Any]] = []
 
     def files(self, image: Path) -> list[Path]:
@@ -214,7 +230,7 @@ class LabelOutput:
     def add(self, image_id: int, image: Path, found: SegmentationMap) -> None:
         """Write the labels of an image."""
         (mask,) = self.files(image)
-        found.save_png(mask)
+        found.save_png(mask, self._values)
         sizes = {"height": found.hw[0], "width": found.hw[1], "pixels": found.areas}
         names = {"file_name": image.as_posix(), "mask": mask.relative_to(self.out).as_posix()}
         self._images.append(names | sizes)
@@ -222,54 +238,76 @@ class LabelOutput:
     def finish(self) -> str:
         """Write ``classes.json``; returns what to tell the user."""
         rows = zip(self.classes.names, class_colors(self.classes.names), strict=True)
-        classes = [{"label": i, "name": name, "color": color} for i, (name, color) in enumerate(rows)]
+        classes = [
+            {"label": i, "name": name, "color": color, "source_value": source, "mask_value": value}
+            for i, ((name, color), source, value) in enumerate(
+                zip(rows, self.classes.source_ids, self._values, strict=True)
+            )
+        ]
         write_text(self.out / "classes.json", json.dumps({"classes": classes, "images": self._images}))
         return (
-            f"{counted(len(self._images), 'image')}; written to {self.out}: the drawn images, masks/ (the label of "
-            f"each pixel, as indexed PNGs), classes.json (what the labels mean, and their pixels)"
+            f"{counted(len(self._images), 'image')}; written to {self.out}: the drawn images, masks/ (the class of "
+            f"each pixel, as indexed PNGs), classes.json (what the values mean, and their pixels)"
         )
 
 
 def _open_output(
-    predictor: ImagePredictor[Any], out: Path, tiled: bool, formats: Sequence[str] | None
+    predictor: ImagePredictor[Any], out: Path, tiled: bool, formats: Sequence[str] | None, mask_values: str | None
 ) -> DetectionOutput | LabelOutput:
     """What writes for the kind of predictor; ConfigError for an option of the other kind."""
     if isinstance(predictor, Predictor):
         if tiled:
             raise ConfigError("tile and overlap are for segmentation models, and this is a detector; leave them out")
+        if mask_values is not None:
+            raise ConfigError("mask_values are for segmentation models, and this is a detector; leave them out")
         return DetectionOutput(out, predictor.classes, formats or EXPORT_FORMATS[:1], predictor.score_threshold)
     if formats is not None:
         raise ConfigError(
             f"a format ({', '.join(formats)}) is for detectors, and this is a segmentation model, whose labels are "
             f"written as indexed PNGs; leave it out"
         )
-    return LabelOutput(out, predictor.classes)
+    return LabelOutput(out, predictor.classes, mask_values or MASK_VALUES[0])
 
 
 def find_sources(sources: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The images that files and folders stand for, each with its path relative to the folder that it was found in.
 
-    Sub-folders and links are followed as ``find_images`` does it. DataError: a source does not exist, cannot be read,
-    or holds no images.
+    Sub-folders and links are followed as ``find_images`` does it. Files in folders whose names are those of images that
+    cannot be read here are passed over with a warning. DataError: a source does not exist, cannot be read, or holds no
+    images.
     """
-    found = []
+    found, passed_over = [], list[Path]()
     for source in sources:
         if source.is_file():
             found.append((source, Path(source.name)))
         elif source.is_dir():
-            inside = find_images(source)
+            files = find_images(source, suffixes=IMAGE_SUFFIXES | OTHER_IMAGE_SUFFIXES)
+            known = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [path for path in known if why_unread(path) is None]
+            left = [source / path for path in files if path not in set(inside)]
             if not inside:
-                raise DataError(f"{source}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+                others = f"; {_passed_over(left)}" if left else ""
+                raise DataError(f"{source}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){others}")
+            passed_over += left
             found += [(source / path, path) for path in inside]
         else:
             raise DataError(f"{source}: no such file or folder")
+    if passed_over:
+        logger.warning(_passed_over(passed_over))
     return found
+
+
+def _passed_over(files: Sequence[Path]) -> str:
+    """One line on image files that are not read: number, names, and what would read them, if anything here does."""
+    reasons = dict.fromkeys(reason for path in files if (reason := why_unread(path)) is not None)
+    needs = "".join(f"; some {reason}" for reason in reasons)
+    names = listed([str(path) for path in files])
+    return f"passed over, since they cannot be read: {counted(len(files), 'file')} ({names}){needs}"
 
 
 def _drawn_copies(images: list[tuple[Path, Path]], out: Path) -> list[Path]:
     """Where the drawn copy of each image goes; DataError for an image in ``out``, or of a format without a writer."""
-    # PGM holds grey only, and the drawings are coloured.
-    targets = [out / (name.with_suffix(".png") if name.suffix.lower() == ".pgm" else name) for _, name in images]
+    targets = [out / name.with_suffix(_DRAWN_AS.get(name.suffix.lower(), name.suffix)) for _, name in images]
     real_out = out.resolve()
     for (path, relative), target in zip(images, targets, strict=True):
         source = path.parents[len(relative.parts) - 1].resolve()

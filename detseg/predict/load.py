@@ -53,7 +53,8 @@ def load_predictor(
             f"score threshold; got {score_threshold}, leave it out"
         )
     options: dict[str, Any] = {} if score_threshold is None else {"score_threshold": score_threshold}
-    return kind.predictor()(trained, contents.classes, config.data.input_hw, target, compile=compile, **options)
+    options |= {"compile": compile, "value_range": config.data.value_range}
+    return kind.predictor()(trained, contents.classes, config.data.input_hw, target, **options)
 
 
 def find_device(device: str) -> torch.device:

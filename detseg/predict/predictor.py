@@ -7,6 +7,7 @@ Letters for dimensions: C classes, H and W pixels of an image, h and w pixels of
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -20,8 +21,10 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
-from detseg.data.images.read import pil_to_rgb, read_image
+from detseg.data.images.read import pil_to_rgb, read_extent, read_image
+from detseg.data.images.values import ValueRange, describe_low_range, extent_of
 from detseg.errors import ConfigError, DetsegError
+from detseg.messages import printable
 from detseg.models.acceleration import compile_networks, fuse
 from detseg.models.yolo.detector import YoloDetector
 from detseg.ops.letterbox import Letterbox, label_map, logits_at_original_size, stack_images, to_float
@@ -29,19 +32,24 @@ from detseg.predict.results import Detections, SegmentationMap
 from detseg.predict.tiles import Tiling, label_tiles
 from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, UInt8Array
 
+logger = logging.getLogger("detseg")
+
+_LOW_LEVELS = 32
+"""Levels of 256: what uses less of its range may be nearly black."""
+
 ImageLike: TypeAlias = str | Path | npt.NDArray[np.uint8] | Image.Image
 """A path, an (H, W, 3) or (H, W) uint8 RGB or grey array, or a PIL image."""
 
 Result = TypeVar("Result", Detections, SegmentationMap)
 
 
-def to_array(image: ImageLike) -> UInt8Array:
-    """Any image as (H, W, 3) uint8 RGB, upright. DataError: a file is missing or no image; TypeError: not an image;
-    ValueError: an array is no uint8 image."""
+def to_array(image: ImageLike, value_range: ValueRange = None) -> UInt8Array:
+    """Any image as (H, W, 3) uint8 RGB, upright; ``value_range``: how one of more than 8 bits is read. DataError: a
+    file is missing or no image; TypeError: not an image; ValueError: an array is no uint8 image."""
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_image(image, value_range)
     if isinstance(image, Image.Image):
-        return pil_to_rgb(ImageOps.exif_transpose(image))
+        return pil_to_rgb(ImageOps.exif_transpose(image), value_range)
     if not isinstance(image, np.ndarray):
         raise _not_an_image(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
@@ -99,6 +107,8 @@ class ImagePredictor(ABC, Generic[Result]):
         device: where to compute.
         compile: have the networks in the model compiled by torch.compile when they are first called, which takes
             seconds to minutes; results then differ from evaluation's by rounding.  On a CPU it needs a C++ compiler.
+        value_range: how images of more than 8 bits are read, as ``data.value_range`` was in the training; it may be
+            changed later.
     """
 
     def __init__(
@@ -109,6 +119,7 @@ class ImagePredictor(ABC, Generic[Result]):
         device: torch.device | str = "cpu",
         *,
         compile: bool = False,
+        value_range: ValueRange = None,
     ) -> None:
         self.device = torch.device(device)
         self.model: Any = fuse(model, self.device)  # an nn.Module that keeps the contract of its task
@@ -116,6 +127,8 @@ class ImagePredictor(ABC, Generic[Result]):
             compile_networks(self.model)
         self.classes = classes
         self.input_hw = input_hw
+        self.value_range: ValueRange = value_range
+        self._has_warned = False
 
     def __repr__(self) -> str:
         names = ", ".join([*self.classes.names[:10], *(["…"] if len(self.classes) > 10 else [])])
@@ -150,6 +163,26 @@ class ImagePredictor(ABC, Generic[Result]):
         """As calling with a list, but one result after the other, so that memory does not grow with the list."""
         return self._stream(images, batch_size, self._predict)
 
+    def read(self, image: ImageLike) -> UInt8Array:
+        """An image as the network sees it: see ``to_array``. The first one of more than 8 bits that uses less than an
+        eighth of the range that is read is warned of."""
+        array = to_array(image, self.value_range)
+        if not self._has_warned and self.value_range != "percentiles" and not isinstance(image, np.ndarray):
+            self._warn_of_low_range(image, array)
+        return array
+
+    def _warn_of_low_range(self, image: str | Path | Image.Image, array: UInt8Array) -> None:
+        if not array.size or np.ptp(array[::8, ::8]) >= _LOW_LEVELS or np.ptp(array) >= _LOW_LEVELS:
+            return
+        if isinstance(image, Image.Image):
+            extent = extent_of(np.asarray(image)) if image.mode == "F" or image.mode.startswith("I") else None
+        else:
+            extent = read_extent(image)
+        if extent is not None and (line := describe_low_range(extent, self.value_range)) is not None:
+            self._has_warned = True
+            name = "an image" if isinstance(image, Image.Image) else printable(str(image))
+            logger.warning(f"{name}: its pixels of more than 8 bits use {line} in the training (or value_range here)")
+
     @abstractmethod
     def _predict(self, images: list[UInt8Array]) -> list[Result]:
         """The results of a batch of images: preprocess, network, postprocess."""
@@ -170,7 +203,7 @@ class ImagePredictor(ABC, Generic[Result]):
             raise _not_an_image(images)
         for start in range(0, len(images), batch_size):
             given = images[start : start + batch_size]
-            arrays = [to_array(image) for image in given]
+            arrays = [self.read(image) for image in given]
             with torch.no_grad():
                 results = predict(arrays)
             for image, array, result in zip(given, arrays, results, strict=True):
@@ -184,7 +217,7 @@ class Predictor(ImagePredictor[Detections]):
     those that score below ``score_threshold``.
 
     Args:
-        model, classes, input_hw, device, compile: see ``ImagePredictor``.
+        model, classes, input_hw, device, compile, value_range: see ``ImagePredictor``.
         score_threshold: detections below it are left out; 0 keeps all that evaluation counts.
 
     Raises:
@@ -200,10 +233,11 @@ class Predictor(ImagePredictor[Detections]):
         score_threshold: float = SCORE_THRESHOLD,
         *,
         compile: bool = False,
+        value_range: ValueRange = None,
     ) -> None:
         if not isinstance(score_threshold, int | float | np.floating) or not 0 <= score_threshold <= 1:
             raise ConfigError(f"score_threshold: expected a number from 0 to 1, got {score_threshold!r}")
-        super().__init__(model, classes, input_hw, device, compile=compile)
+        super().__init__(model, classes, input_hw, device, compile=compile, value_range=value_range)
         self.score_threshold = score_threshold
 
     def __repr__(self) -> str:

@@ -283,12 +283,12 @@ class SegmentationMap(_Result):
         mask: BoolArray = self.labels == self.names.index(name)
         return mask
 
-    def save_png(self, path: Path | str) -> None:
-        """Write the labels (not the drawing) as an indexed PNG with the colours of ``palette``. DataError: the file
-        could not be written."""
+    def save_png(self, path: Path | str, values: Sequence[int] | None = None) -> None:
+        """Write the labels (not the drawing) as an indexed PNG with the colours of ``palette``; with the ``values``,
+        0 to 255, of the C classes in the place of the labels 0 to C - 1. DataError: the file could not be written."""
         from detseg.draw import write_index_png
 
-        write_index_png(Path(path), self.labels, self.palette)
+        write_index_png(Path(path), self.labels, self.palette, values)
 
     def _drawn(self, image: UInt8Array, scale: int | None) -> UInt8Array:
         """With a legend below it, unless it is a plain copy of the image's size."""

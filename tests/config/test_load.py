@@ -101,7 +101,7 @@ def test_wrong_values(tmp_path: Path, path: str, value: str, expected: str) -> N
     assert lines_of(tmp_path, VOC, f"{path}={value}") == [f"override {path}={value}: {says}"]
 
 
-LAYOUTS = "'voc', 'coco', 'shapes', 'mask_folder', 'custom'"
+LAYOUTS = "'voc', 'coco', 'yolo', 'labelme', 'cvat', 'mask_folder', 'shapes', 'auto', 'custom'"
 JITTER = "data.augmentation.scale_jitter"
 OF_TASK_ALIGNED = "unknown key of 'grid', it belongs to 'task_aligned'; remove it or set model.head.name"
 

@@ -315,7 +315,7 @@ def test_find_sources(images: Path, tmp_path: Path) -> None:
     assert [relative.as_posix() for _, relative in find_sources([images])] == list(SIZES)
     assert find_sources([images / "B.JPG"]) == [(images / "B.JPG", Path("B.JPG"))]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty: holds no images \(\.bmp, .*\.jpeg, \.jpg, "):
+    with pytest.raises(DataError, match=r"empty: holds no images \(\.avif, .*\.jfif, \.jpeg, \.jpg, "):
         find_sources([tmp_path / "empty"])
     with pytest.raises(DataError, match=r"nowhere: no such file or folder"):
         find_sources([tmp_path / "nowhere"])

@@ -186,6 +186,11 @@ class DataIssue(Enum):
         "images that were found under another spelling of their name",
         "correct the names in the annotations; detseg convert writes them so",
     )
+    LOW_RANGE = (
+        _WARNING,
+        "images of more than 8 bits that use less than an eighth of the range that is read",
+        "set data.value_range",
+    )
     # of classes
     UNKNOWN_CLASS = (
         _ERROR,

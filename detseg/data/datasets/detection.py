@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, training_boxes
 from detseg.data.images.read import read_reduced
+from detseg.data.images.values import ValueRange
 from detseg.errors import DataError
 from detseg.messages import counted, listed
 from detseg.ops.letterbox import Letterbox
@@ -21,6 +22,7 @@ class ImageDataset(Dataset[Sample]):
     """Images with ids, paths relative to ``root``, and the ``report`` of the reader; messages call the set ``name``."""
 
     packed: PackedImages
+    value_range: ValueRange = None  # how images of more than 8 bits are read, see `detseg.data.images.values`
 
     def __init__(self, packed: PackedImages, root: Path, classes: ClassTable, report: DataReport, name: str) -> None:
         self.packed, self.root, self.classes, self.report, self.name = packed, root, classes, report, name
@@ -65,7 +67,7 @@ class DetectionDataset(ImageDataset):
     def _sample(self, index: int, divisor: int) -> Sample:
         index = self._position(index)
         path = self.path(index)
-        image, hw = read_reduced(path, divisor)
+        image, hw = read_reduced(path, divisor, self.value_range)
         check_same_size(f"{path}: the image", hw, "its annotation says", self.packed.hw(index), made="annotation")
         objects = self.packed.image(index)
         boxes, keep = training_boxes(objects.boxes, hw)
@@ -96,7 +98,9 @@ class DetectionDataset(ImageDataset):
     def subset(self, indices: Sequence[int]) -> DetectionDataset:
         """The images at some positions, each at most once, in this order; ids and report stay those of the whole."""
         positions = [self._position(index) for index in indices]
-        return DetectionDataset(self.packed.select(positions), self.root, self.classes, self.report, self.name)
+        part = DetectionDataset(self.packed.select(positions), self.root, self.classes, self.report, self.name)
+        part.value_range = self.value_range
+        return part
 
 
 def check_same_size(what: str, hw: tuple[int, ...], other: str, other_hw: tuple[int, int], made: str) -> None:

@@ -111,7 +111,7 @@ class SegmentationDataset(ImageDataset):
         """Image ``index`` with its label map; a DataError if it or its mask is missing or damaged, or sizes differ."""
         index = self._position(index)
         path = self.path(index)
-        image, semantic = read_image(path), self.masks.read(index)
+        image, semantic = read_image(path, self.value_range), self.masks.read(index)
         self.check_size(index, (image.shape[0], image.shape[1]), semantic.shape)
         return Sample(
             index=index,
@@ -137,7 +137,9 @@ class SegmentationDataset(ImageDataset):
         """The images at some positions, each at most once, in this order; ids and report stay those of the whole."""
         positions = [self._position(index) for index in indices]
         packed, masks = self.packed.select(positions), self.masks.select(positions)
-        return SegmentationDataset(packed, masks, self.root, self.classes, self.report, self.name)
+        part = SegmentationDataset(packed, masks, self.root, self.classes, self.report, self.name)
+        part.value_range = self.value_range
+        return part
 
     def check_size(self, index: int, image_hw: tuple[int, int], mask_hw: tuple[int, ...]) -> None:
         """Raise a DataError if a mask does not have the size of its image."""

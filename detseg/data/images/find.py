@@ -6,7 +6,7 @@ import os
 import posixpath
 import shutil
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,8 +16,10 @@ from detseg.errors import DataError
 from detseg.messages import listed, one_line
 
 
-def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) -> list[Path]:
-    """Sorted paths, relative to ``folder``, of the files below it with one of ``IMAGE_SUFFIXES``, which are not opened;
+def find_images(
+    folder: Path, skip: Callable[[str], bool] = lambda path: False, suffixes: Collection[str] = IMAGE_SUFFIXES
+) -> list[Path]:
+    """Sorted paths, relative to ``folder``, of the files below it with one of the ``suffixes``, which are not opened;
     without files and folders whose path ``skip`` says. A DataError if a folder cannot be read.
 
     Links to folders are followed, but each folder is read once: at its own place if that lies below ``folder``, else
@@ -30,7 +32,7 @@ def find_images(folder: Path, skip: Callable[[str], bool] = lambda path: False) 
     top, seen = Path(os.path.realpath(folder)), set[Path]()
     images: list[Path] = []
     for inside, folders, files in os.walk(folder, onerror=cannot_read, followlinks=True):
-        images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
+        images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in suffixes]
         followed = []
         for path in sorted(os.path.join(inside, name) for name in folders):
             if skip(path):

@@ -13,41 +13,58 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError, features
 
+from detseg.data.images.values import Extent, ValueRange, deep_values, extent_of, is_deep, to_bytes
 from detseg.errors import DataError
 from detseg.messages import printable
 from detseg.structures import UInt8Array
 
 # Images that declare more pixels are decompression bombs; Pillow's own limit (half a gigabyte as RGB).
 MAX_PIXELS = 178_956_970
+# Formats that are read where this Pillow, or the package pi-heif (libheif, decoding only), can.
+_AVIF_SUFFIXES, _HEIF_SUFFIXES = frozenset({".avif"}), frozenset({".heic", ".heif"})
+OPTIONAL_SUFFIXES = _AVIF_SUFFIXES | _HEIF_SUFFIXES
 # By which images are recognised in a folder.
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = OPTIONAL_SUFFIXES | {
+    *(".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+}
+# Those of files that are images, too, and are not read.
+OTHER_IMAGE_SUFFIXES = frozenset(
+    {
+        *(".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"),  # raw files of cameras
+        *(".dcm", ".dicom", ".nii", ".nd2", ".czi", ".lif", ".svs", ".ndpi", ".mrxs", ".vsi", ".oib", ".oif"),
+        *(".eps", ".exr", ".hdr", ".heics", ".ico", ".j2k", ".jp2", ".jpe", ".jpx", ".jxl", ".jxr", ".pbm", ".pcx"),
+        *(".pfm", ".pnm", ".psd", ".qoi", ".sgi", ".svg", ".tga", ".xcf"),
+    }
+)
 # The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(["AVIF"] if features.check("avif") else []))
+HEIC_INSTALL = 'pip install "detseg[heic]"'
 # libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
 _LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST"]
 _LOST_PIXELS += ["Inconsistent progression sequence"]
 
 
-def read_image(path: Path | str) -> UInt8Array:
+def read_image(path: Path | str, value_range: ValueRange = None) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
-    Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept; of an animation the
-    first frame. A DataError if the file is missing, not an image, cut short, damaged as far as the decoders notice, or
-    declares more than ``MAX_PIXELS``.
+    Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept, or as
+    ``value_range`` says, without which floats are an error; of an animation the first frame. A DataError if the file is
+    missing, not an image, cut short, damaged as far as the decoders notice, or declares more than ``MAX_PIXELS``.
     """
-    return read_reduced(path, 1)[0]
+    return read_reduced(path, 1, value_range)[0]
 
 
-def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int, int]]:
+def read_reduced(path: Path | str, divisor: int, value_range: ValueRange = None) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
     Returns (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright, and the whole H and W; pixel i shows the pixels
@@ -66,8 +83,9 @@ def read_reduced(path: Path | str, divisor: int) -> tuple[UInt8Array, tuple[int,
             stream.seek(0)
             image = _decode_jpeg(path, stream.read(), (height, width), divisor)
         if image is None or header.mode not in {"L", "RGB"}:  # CMYK: decoded above for the damage that Pillow misses
+            scaled = value_range is not None and is_deep(header)  # what Pillow decodes may show it no longer
             decode(header, stream)
-            image = pil_to_rgb(header)
+            image = _rgb(to_bytes(deep_values(header, stream), value_range)) if scaled else pil_to_rgb(header)
             height, width = image.shape[:2]  # Pillow turns a TIFF when it decodes it
     return np.ascontiguousarray(upright(image, orientation)), (width, height) if orientation >= 5 else (height, width)
 
@@ -81,14 +99,49 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
         return (width, height) if pending_orientation(header) >= 5 else (height, width)
 
 
-def pil_to_rgb(image: Image.Image) -> UInt8Array:
-    """The pixels of a PIL image as ``read_image`` gives them, (H, W, 3) uint8 RGB, but not turned; not of floats."""
-    if image.mode == "F":
-        raise ValueError("its pixels are floats, and their range is not known; convert it to 8 bits")
-    if image.mode.startswith("I"):  # unsigned 16-bit grey, in 16 or 32 bits
-        grey = (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
+@lru_cache(maxsize=1)
+def _formats() -> tuple[str, ...]:
+    """``FORMATS``, and that of the optional package where it is installed; Pillow then knows it in this process."""
+    try:
+        from pi_heif import register_heif_opener
+    except ImportError:
+        return FORMATS
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def why_unread(path: Path) -> str | None:
+    """Why an image of one of ``IMAGE_SUFFIXES`` cannot be read on this machine, and what to install; None if it can."""
+    suffix = path.suffix.lower()
+    if suffix in _HEIF_SUFFIXES and "HEIF" not in _formats():
+        return f"are HEIF images, which need the package pi-heif: {HEIC_INSTALL}; or convert them to JPEG"
+    if suffix in _AVIF_SUFFIXES and "AVIF" not in FORMATS:
+        return "are AVIF images, which this version of Pillow cannot read; install a newer one, or convert them to JPEG"
+    return None
+
+
+def read_extent(path: Path | str) -> Extent | None:
+    """The lowest and the highest value of an image of more than 8 bits a channel, or of floats; None for one of 8 bits,
+    of which the header alone is read."""
+    with open_image(Path(path), header_only=True) as (header, _):
+        if not is_deep(header):
+            return None
+    with open_image(Path(path)) as (header, stream):
+        decode(header, stream)
+        return extent_of(deep_values(header, stream))
+
+
+def pil_to_rgb(image: Image.Image, value_range: ValueRange = None) -> UInt8Array:
+    """The pixels of a PIL image as ``read_image`` gives them, (H, W, 3) uint8 RGB, but not turned. A ValueError for
+    floats without a range."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return _rgb(to_bytes(np.asarray(image), value_range))
     return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _rgb(pixels: UInt8Array) -> UInt8Array:
+    """(H, W) or (H, W, 3) → (H, W, 3)."""
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
 
 
 @contextmanager
@@ -107,7 +160,7 @@ def open_image(
         with (
             path.open("rb") as file,
             file if header_only else BytesIO(file.read()) as stream,
-            Image.open(stream, formats=FORMATS) as header,
+            Image.open(stream, formats=_formats()) as header,
         ):
             if header.width * header.height > MAX_PIXELS:
                 raise DataError(
@@ -120,7 +173,9 @@ def open_image(
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such {kind}") from None
     except UnidentifiedImageError:
-        what = f"not an image, or damaged beyond recognition; read are {', '.join(FORMATS)}"
+        if (reason := why_unread(path)) is not None:
+            raise DataError(f"{path}: such files {reason}") from None
+        what = f"not an image, or damaged beyond recognition; read are {', '.join(_formats())}"
         raise DataError(f"{path}: {what}; replace the file or take it off the list") from None
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

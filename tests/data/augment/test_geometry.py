@@ -119,7 +119,9 @@ def test_the_fast_way_is_the_general_way_within_a_pixel(seed: int, corner: tuple
     config = AffineConfig(probability=1, scale=(0.6, 2.0), translate=0.2)
     matrix = chained(flips, then=random_affine_matrix(config, hw, rng))
     result, fast, general = moved(item, Motion(matrix), hw), placed(matrix, hw), Warp(matrix, hw)
-    np.testing.assert_allclose(result.boxes, general.boxes(item.boxes), atol=1.6)
+    # Inside the image: sides of whole pixels are another scale, and the difference grows with the distance.
+    inside = [np.clip(boxes, 0, [80, 60, 80, 60]) for boxes in (result.boxes, general.boxes(item.boxes))]
+    np.testing.assert_allclose(*inside, atol=1.6)
     assert fast.area_scale == pytest.approx(general.area_scale, rel=0.1)
     boxes = keep_visible(result, 0.3, 2).boxes
     if len(boxes):

@@ -1,0 +1,93 @@
+"""Images of more than 8 bits a channel, or of floats → 8 bits: by the upper bits, by a range, or by percentiles.
+
+Images of 8 bits never come here, nor do masks.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, BinaryIO, Literal, TypeAlias
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile
+
+from detseg.structures import UInt8Array
+
+ValueRange: TypeAlias = tuple[float, float] | Literal["percentiles"] | None
+"""How pixels of more than 8 bits become 0..255: these two values and what lies between them; the 0.5 and 99.5
+percentiles of each image and what lies between them; or None, the upper 8 of 16 bits. What lies beyond is 0 or 255."""
+
+Extent: TypeAlias = tuple[float, float]
+"""The lowest and the highest value of an image, in its own units."""
+
+_PERCENTILES = (0.5, 99.5)
+_HIGHEST = 65535  # of 16 bits, which None reads
+_LOW_FRACTION = 1 / 8  # of the range that is read: an image that uses less is nearly black, white or grey
+_FLOATS = "its pixels are floats, and their range is not known; set data.value_range, or convert it to 8 bits"
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether an image, whose pixels need not be decoded yet, has more than 8 bits a channel, or floats."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return True
+    tiles: list[Any] = getattr(image, "tile", [])  # Pillow keeps the upper 8 bits of several channels of 16
+    return any(";16" in str(tile[3]) for tile in tiles)
+
+
+def deep_values(image: ImageFile.ImageFile, stream: BinaryIO) -> npt.NDArray[Any]:
+    """(H, W) or (H, W, 3) RGB values, in the image's own units, of a decoded image that ``is_deep``, upright where
+    Pillow turns the format by itself; ``stream`` is the file's content. A ValueError if it cannot be decoded."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        return np.asarray(image)
+    stream.seek(0)
+    values = cv2.imdecode(np.frombuffer(stream.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        raise ValueError("its 16 bits a channel cannot be decoded; save it as 16-bit grey, or leave out value_range")
+    return np.asarray(values[..., 2::-1] if values.ndim == 3 else values)
+
+
+def to_bytes(values: npt.NDArray[Any], value_range: ValueRange) -> UInt8Array:
+    """Values of any shape and number type → uint8 of the same shape; NaN becomes 0. A ValueError for floats without a
+    range."""
+    if value_range is None:
+        if values.dtype.kind == "f":
+            raise ValueError(_FLOATS)
+        return np.asarray(values.astype(np.int64).clip(0, _HIGHEST) >> 8, dtype=np.uint8)
+    if value_range != "percentiles":
+        low, high = value_range
+    else:
+        finite = values[np.isfinite(values)]
+        low, high = np.percentile(finite, _PERCENTILES).tolist() if finite.size else (0.0, 0.0)
+        if low >= high and finite.size:  # a few bright spots
+            low, high = float(finite.min()), float(finite.max())
+    inside = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low).clip(low, high)
+    scaled = (inside - low) * (255 / (high - low if high > low else 1.0))
+    return np.asarray(scaled.round(), dtype=np.uint8)
+
+
+def extent_of(values: npt.NDArray[Any]) -> Extent:
+    """The lowest and the highest finite value; (0, 0) if there is none."""
+    finite = values[np.isfinite(values)]
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def describe_low_range(extent: Extent, value_range: ValueRange) -> str | None:
+    """What is wrong where images use less than an eighth of the range that is read, or None reads them cut off, and the
+    setting to change; None if nothing is, or the images are of one value."""
+    low, high = extent
+    first, last = (
+        (0.0, float(_HIGHEST)) if value_range is None else value_range if value_range != "percentiles" else extent
+    )
+    seen = min(high, last) - max(low, first)
+    if low == high or (seen >= _LOW_FRACTION * (last - first) and (value_range is not None or high <= last)):
+        return None
+    brightness = (min(max((low + high) / 2, first), last) - first) / (last - first)
+    shade = "black" if brightness < 0.25 else "white" if brightness > 0.75 else "of one grey"
+    proposed: tuple[float, float] = (low, high)
+    if low >= 0 and low < high / 2 and low.is_integer() and high.is_integer():
+        proposed = (0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1))  # by bits
+    of = f"{last:g}" if first == 0 else f"{first:g} to {last:g}"
+    setting = f"data.value_range=[{proposed[0]:.10g}, {proposed[1]:.10g}]"
+    return f"values {low:g} to {high:g} of {of} and would be nearly {shade}: set {setting}"
