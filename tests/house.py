@@ -38,7 +38,10 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
-    "cli": FOUNDATION | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "predict", "training"},
+    # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation.
+    "cli": FOUNDATION
+    | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "factory", "models", "predict", "tasks"}
+    | {"training"},
     "__main__": {"cli"},
     "tools": {"cli"},
 }
@@ -72,6 +75,7 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "images": {"annotations"},  # what is missing goes into the report
     "datasets": {"annotations", "images"},
     "formats": {"annotations", "images", "datasets"},
+    "checks": {"annotations", "images", "datasets"},
     "shapes": {"formats"},
     "download": {"formats"},
     "augment": set(),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.cli.tool import experiment_parser, load_experiment
 from detseg.config.schema.data import ShapesConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
@@ -16,6 +16,7 @@ from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
     from detseg.data.annotations.issues import Example, Finding
+    from detseg.data.build import Split
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.data.datasets.detection import DetectionDataset
@@ -44,10 +45,11 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix and arguments.fast:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
     require_training_extra("detseg check")
-    target, config = str(arguments.config), _experiment(arguments)
+    target = str(arguments.config)
+    config, names = _experiment(arguments)
     from detseg.data.checks.run import check_splits
 
-    datasets, failed = _open(config)
+    datasets, failed = _open(config, names)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
@@ -66,8 +68,24 @@ def check(argv: Sequence[str]) -> int:
     return int(checked.severity)
 
 
-def _experiment(arguments: Any) -> ExperimentConfig:
-    return load_data_experiment(arguments)
+def _experiment(arguments: Any) -> tuple[ExperimentConfig, list[Split]]:
+    """The settings of a configuration file, or those that a folder of data is recognised by, which is said; and the
+    splits to open."""
+    target: Path | None = arguments.config
+    if target is None or not target.is_dir():
+        config = load_experiment(arguments)
+        splits: list[Split] = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
+        return config, splits[:2] if isinstance(config.data, ShapesConfig) else splits
+    from detseg.config.load import config_from_dict
+    from detseg.data.formats.recognise import recognise
+
+    found = recognise(target)
+    for line in found.lines:
+        print(printable(line))
+    model = "unet" if found.layout.has == {"maps"} else "yolo"
+    settings = {"model": {"name": model}, "data": found.settings}
+    config = config_from_dict(settings, str(target), arguments.overrides)
+    return config, [split for split in ("train", "val", "test") if split in found.layout.counts]
 
 
 def _is_semantic(config: ExperimentConfig) -> bool:
@@ -78,20 +96,17 @@ def _is_semantic(config: ExperimentConfig) -> bool:
 
 
 def _open(
-    config: ExperimentConfig,
+    config: ExperimentConfig, splits: list[Split]
 ) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
-    """The splits that can be opened, and why the others cannot; a DataError if none can. A test split is optional."""
+    """The splits that can be opened, and why the others cannot; a DataError if none can."""
     from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import Split, open_semantic_split, open_split
+    from detseg.data.build import open_semantic_split, open_split
 
-    data, names = config.data, list[Split](["train", "val", "test"])
-    data = data.model_copy(update={"on_bad_sample": "skip"})
-    if data.val_fraction is not None:
-        names.remove("val")
-    if isinstance(data, ShapesConfig):
-        names.remove("test")
+    # All images of the splits that there are; what training would skip is counted.
+    whole = {"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"}
+    data = config.data.model_copy(update=whole)
     datasets, failed, error = dict[str, Any](), dict[str, str](), None
-    for split in names:
+    for split in splits:
         classes = datasets["train"].classes if "train" in datasets else None
         try:
             if _is_semantic(config):
@@ -193,10 +208,11 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
 def _print_finding(split: str, finding: Finding) -> None:
     where = f"{split}: " if split else ""
     print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
-    places = [
-        printable(place.where) + (f" ({printable(place.detail)})" if place.detail else "")
-        for place in finding.examples[:_MOST_PLACES]
-    ]
+    places, said = list[str](), ""
+    for place in finding.examples[:_MOST_PLACES]:  # what holds for all of them is said once
+        detail = "" if place.detail == said else place.detail
+        places.append(printable(place.where) + (f" ({printable(detail)})" if detail else ""))
+        said = place.detail
     more = ", ..." if len(finding.examples) > _MOST_PLACES else ""
     print(f"    {', '.join(places)}{more}")
     if finding.issue.severity:

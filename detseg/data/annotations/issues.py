@@ -101,11 +101,6 @@ class DataIssue(Enum):
         "images with transparent pixels, whose transparency is dropped",
         "put them on the background that they are meant for",
     )
-    UNUSED_BITS = (
-        _WARNING,
-        "images of 16 bits that use a small part of their range, and are read nearly black",
-        "set data.value_range to the range of their values",
-    )
     SIXTEEN_BITS = _NOTE, "images of 16 bits, of which the upper 8 are kept", "set data.value_range for another range"
     BEFORE_ROTATION = (
         _ERROR,
@@ -338,6 +333,10 @@ class DataReport:
         if not (self._accept if isinstance(self._accept, bool) else issue in self._accept):
             raise error(message)
         self.add(issue, where, count)
+
+    def forget(self, issue: DataIssue) -> None:
+        """Take back what was found of a kind, in a sample, say, to say it of all."""
+        self._findings.pop(issue, None)
 
     def findings(self) -> list[Finding]:
         """What was found, in the order of the kinds; of each the worst places come first."""
