@@ -11,7 +11,7 @@ from importlib.metadata import version
 from benchmarks.comparison import ROOT, Row, in_turn, timed
 
 STATEMENTS = {name: name for name in ("import detseg", "from detseg import load_predictor")}
-STATEMENTS["python tools/train.py --help"] = "from detseg.cli.commands import train; train(['--help'])"
+STATEMENTS["python tools/train.py --help"] = "from detseg.cli.train import train; train(['--help'])"
 
 
 def import_time(blocks: int = 3, small: bool = False) -> Iterator[Row]:

@@ -17,7 +17,7 @@ from detseg.checkpoint import BEST, run_dir_of
 from detseg.config.load import Settings, config_from_dict, without_download
 from detseg.config.schema.data import DataSection
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.build import Split
+from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.contract import EvalSource, check_source, check_truth
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
@@ -106,7 +106,7 @@ def evaluate_checkpoint(
     """
     target = find_device(device)
     model, trained_config, contents = load_model(checkpoint)
-    config = config or trained_config
+    config = resolve_data(config or trained_config)
     kind = kind_of(config.model)
     if coco_dir is not None and not kind.finds_objects:
         raise ConfigError(f"--save-coco: is for detectors; {checkpoint} holds a {config.model.name}")

@@ -48,7 +48,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/",),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py", "tools/real_sets.py"),
-    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/annotations/model.py"),
+    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/formats/recognise.py", "detseg/data/annotations/model.py"),
     "simplejpeg": ("detseg/data/images/read.py",),
     **dict.fromkeys(("IPython", "pandas", "supervision"), ("detseg/predict/results.py",)),
 }
@@ -76,7 +76,8 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "download": {"formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
-    "build": {"annotations", "datasets", "formats", "shapes", "download"},
+    "splits": {"annotations", "datasets", "images"},
+    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits"},
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""

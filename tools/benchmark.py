@@ -1,8 +1,8 @@
-"""Time a training on this machine: `python tools/benchmark.py …` is `detseg benchmark …` (detseg/cli/commands.py)."""
+"""Time a training on this machine: `python tools/benchmark.py …` is `detseg benchmark …` (detseg/cli/benchmark.py)."""
 
 import sys
 
-from detseg.cli.commands import benchmark
+from detseg.cli.benchmark import benchmark
 from detseg.cli.tool import run_tool
 
 if __name__ == "__main__":

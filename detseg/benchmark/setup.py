@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice, repeat
@@ -21,6 +21,7 @@ from detseg.checkpoint import read_model_checkpoint
 from detseg.config.schema.data import CocoConfig, DataSection, ShapesConfig, VocConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import SegmenterConfig
+from detseg.data.build import resolve_data
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.formats.coco_writer import CocoWriter
 from detseg.data.shapes import Split, render_scene
@@ -79,9 +80,10 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
     takes, as the stage ``start``, and facts. DetsegError: settings, data or checkpoint are missing or wrong."""
     batch_size, accelerator = config.data.num_images, config.trainer.accelerator  # `auto` is an error here
     device = find_device("cuda" if accelerator == "gpu" else accelerator)
+    trained = None if checkpoint is None else read_model_checkpoint(checkpoint).weights  # an error before data is read
     with TemporaryDirectory(prefix="detseg-benchmark-") as name:
         folder = Path(name)
-        config = with_synthetic_data(config, folder) if synthetic else _without_download(config, folder)
+        config = with_synthetic_data(config, folder) if synthetic else resolve_data(_without_download(config, folder))
         begin = time.perf_counter()
         try:
             train_set, val_set = open_data(config)
@@ -92,8 +94,9 @@ def open_setup(config: ExperimentConfig, synthetic: bool, checkpoint: Path | Non
         begin = time.perf_counter()
         task = build_task(config, train_set.classes, load_pretrained=False)
         results.add("start", "building the model", "s", [time.perf_counter() - begin])
-        if checkpoint is not None:
-            _load_weights(task, checkpoint)
+        if checkpoint is not None and trained is not None:
+            _load_weights(task, trained, checkpoint)
+        del trained
         setup = Setup(config, train_set, val_set, task, device, folder)
         num_parameters, (height, width) = sum(p.numel() for p in task.model.parameters()), config.data.input_hw
         weights = "random weights" if checkpoint is None else f"weights of {checkpoint}"
@@ -148,8 +151,7 @@ def _without_download(config: ExperimentConfig, folder: Path) -> ExperimentConfi
     return config.model_copy(update={"data": data})
 
 
-def _load_weights(task: Task, checkpoint: Path) -> None:
-    weights = read_model_checkpoint(checkpoint).weights
+def _load_weights(task: Task, weights: Mapping[str, torch.Tensor], checkpoint: Path) -> None:
     try:
         for model in (task.model, task.evaluated_model):
             model.load_state_dict(weights)

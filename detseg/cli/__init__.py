@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from detseg.cli import commands
+from detseg.cli import benchmark, check, config, evaluate, export_weights, predict, train
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable
 
-_COMMANDS = {
-    "train": (commands.train, "train what a configuration file describes, or resume a run"),
-    "evaluate": (commands.evaluate, "evaluate a checkpoint on a split of its data"),
-    "predict": (commands.predict, "predict for images: drawn copies, and detections or masks"),
-    "export-weights": (commands.export_weights, "write a checkpoint's weights as a safetensors file"),
-    "benchmark": (commands.benchmark, "time each stage of a training on this machine"),
-    "config": (commands.config, "write a configuration file, or explain settings"),
+_COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
+    "train": (train.train, "train what a configuration file describes, or resume a run"),
+    "check": (check.check, "say what is wrong with a data set, and write a repaired copy"),
+    "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
+    "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
+    "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
+    "benchmark": (benchmark.benchmark, "time each stage of a training on this machine"),
+    "config": (config.config, "write a configuration file, or explain settings"),
 }
 
 _HELP = """\
@@ -36,11 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_tool(_run, argv)
 
 
-def _run(argv: Sequence[str]) -> None:
+def _run(argv: Sequence[str]) -> int | None:
     command, rest = (argv[0], argv[1:]) if argv else ("--help", ())
     if command in _COMMANDS:
-        _COMMANDS[command][0](rest)
-    elif command in ("--help", "-h"):
+        return _COMMANDS[command][0](rest)
+    if command in ("--help", "-h"):
         print(_HELP.format(commands="\n".join(f"  {name:<15} {text}" for name, (_, text) in _COMMANDS.items())), end="")
     elif command == "--version":
         from importlib.metadata import version
@@ -49,3 +50,4 @@ def _run(argv: Sequence[str]) -> None:
     else:
         what = f"there is no command {printable(repr(command))}{did_you_mean(command, _COMMANDS)}"
         raise ConfigError(f"{what}; the commands are {', '.join(_COMMANDS)}; see detseg --help")
+    return None

@@ -1,7 +1,8 @@
 """What the sub-commands share: arguments, one-line errors, exit codes. Imports nothing heavy.
 
 Exit codes: 0 done, 2 a mistake that the user can fix (one line on stderr), 75 a training that was asked to stop and
-has saved its state, 130 interrupted; a bug of ours keeps its traceback and exits with 1.
+has saved its state, 130 interrupted; a bug of ours keeps its traceback and exits with 1. A command may return another
+one: `detseg check` 1 for warnings and 2 for errors in the data.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
+
+CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg export-weights`"
+DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -53,8 +57,9 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     return load_config(path, arguments.overrides)
 
 
-def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None = None) -> int:
-    """Run a command on ``argv`` (None: this process's arguments); returns the exit code."""
+def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a command on ``argv`` (None: this process's arguments); returns the exit code: what the command returns, if
+    it ends without an error."""
     # Before torch loads OpenMP: threads that wait sleep, or a training beside another program spins its cores away.
     # What the user has set (OMP_WAIT_POLICY, GOMP_SPINCOUNT, KMP_BLOCKTIME) counts.
     if not {"GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
@@ -65,7 +70,7 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
             stream.reconfigure(errors="backslashreplace")
     try:
         with messages_on_console():
-            main(arguments)
+            code = main(arguments)
         sys.stdout.flush()
     except DetsegError as error:
         # In other errors a line break comes from the name of a file, and must not look like another message.
@@ -83,7 +88,7 @@ def run_tool(main: Callable[[Sequence[str]], None], argv: Sequence[str] | None =
         if error.filename is None or error.strerror is None:
             raise
         return _report([f"{error.filename}: {error.strerror}"], arguments)  # no space, no right to write, ...
-    return 0
+    return code or 0
 
 
 def _report(lines: Sequence[str], arguments: Sequence[str]) -> int:

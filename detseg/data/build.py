@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import TypeAdapter
 
 from detseg.config.schema.data import (
     AutoConfig,
@@ -12,6 +16,7 @@ from detseg.config.schema.data import (
     CustomDataConfig,
     CvatConfig,
     DataConfig,
+    DataSection,
     LabelMeConfig,
     MaskFolderConfig,
     ShapesConfig,
@@ -19,6 +24,8 @@ from detseg.config.schema.data import (
     VocConfig,
     YoloTextConfig,
 )
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig, ModelConfig, SegmenterConfig
 from detseg.data.annotations.classes import (
     BACKGROUND,
     Classes,
@@ -28,7 +35,7 @@ from detseg.data.annotations.classes import (
     split_background,
 )
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import check_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
@@ -36,12 +43,16 @@ from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.cvat import read_cvat
 from detseg.data.formats.labelme import read_labelme
 from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.recognise import Need, recognise
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
+from detseg.data.splits import class_counts, image_groups, stratified_parts
 from detseg.errors import ClassTableError, DataError
-from detseg.messages import listed
+from detseg.messages import counted, listed
 from detseg.structures import ClassTable
+
+logger = logging.getLogger("detseg")
 
 Split = Literal["train", "val", "test"]
 AnySet = TypeVar("AnySet", DetectionDataset, SegmentationDataset)
@@ -70,14 +81,59 @@ def open_split(
     wrong is an error, but for what the settings accept. A DataError if something is missing or wrong, or the layout
     does not have boxes or masks.
     """
-    return _checked(_open_objects(config, split, classes, masks, report), config)
+    config = resolve_layout(config, "outlines" if masks else "boxes")
+    _check_example(config)
+    whole = _open_objects(*_source(config, split), classes, masks, report)
+    kept = _part(config, split, whole)
+    return _checked(whole if kept is None else whole.subset(kept), config)
 
 
 def open_semantic_split(
     config: DataConfig, split: Split, classes: ClassTable | None = None, report: DataReport | None = None
 ) -> SegmentationDataset:
     """Open a split with semantic label maps; see ``open_split``."""
-    return _checked(_open_maps(config, split, classes, report), config)
+    config = resolve_layout(config, "maps")
+    _check_example(config)
+    whole = _open_maps(*_source(config, split), classes, report)
+    kept = _part(config, split, whole)
+    return _checked(whole if kept is None else whole.subset(kept), config)
+
+
+def resolve_data(config: ExperimentConfig) -> ExperimentConfig:
+    """Settings whose ``data.name: auto`` has become the layout that the folder has, for the model; the log says what
+    was found. Called where an experiment begins, so that its run directory and checkpoints hold that layout. A
+    DataError as of `recognise`."""
+    if not isinstance(config.data, AutoConfig):
+        return config
+    model = config.model
+    need: Need = "outlines" if isinstance(model, MaskRcnnConfig) else "boxes"
+    return config.model_copy(update={"data": resolve_layout(config.data, "maps" if _is_semantic(model) else need)})
+
+
+def _is_semantic(model: ModelConfig) -> bool:
+    return isinstance(model, SegmenterConfig) or (isinstance(model, CustomModelConfig) and model.task == "semantic")
+
+
+def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
+    """A ``data`` section that is ``auto`` as the layout that its folder has; another one as it is. What is set in it
+    counts before what is found."""
+    if not isinstance(config, AutoConfig):
+        return config
+    found = recognise(config.root, need)
+    settings: dict[str, Any] = {key: getattr(config, key) for key in DataSection.model_fields}
+    usual, own = AutoConfig(name="auto", root=config.root), dict[str, Any]()
+    for key in ("train_split", "val_split", "test_split"):
+        if (value := getattr(config, key)) != getattr(usual, key):
+            if f"{key.removesuffix('split')}annotations" in found.settings or found.layout.name == "mask_folder":
+                what = f"{found.layout.what} has files and folders for splits, no names"
+                raise DataError(f"data.{key}: {what}; set data.name={found.layout.name} and name these")
+            own[key] = value
+    settings |= found.settings | own
+    if config.val_fraction is not None or "val_split" in own:
+        settings["val_fraction"] = config.val_fraction
+    for line in found.lines:
+        logger.info(f"data: {line}")
+    return TypeAdapter[DataConfig](DataConfig).validate_python(settings)
 
 
 def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
@@ -90,7 +146,6 @@ def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
 def _open_objects(
     config: DataConfig, split: Split, classes: ClassTable | None, masks: bool, report: DataReport | None
 ) -> DetectionDataset:
-    _check_example(config)
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     match config:
@@ -113,16 +168,13 @@ def _open_objects(
             return read_voc(_shapes_root(config, split) / "voc", split, classes=names or SHAPE_CLASSES)
         case MaskFolderConfig():
             raise DataError("data.name: mask_folder has semantic masks but no boxes; set data.name to voc or coco")
-        case AutoConfig():
-            raise NotImplementedError
-        case CustomDataConfig():
+        case AutoConfig() | CustomDataConfig():
             raise DataError(_CUSTOM)
 
 
 def _open_maps(
     config: DataConfig, split: Split, classes: ClassTable | None, report: DataReport | None
 ) -> SegmentationDataset:
-    _check_example(config)
     report, names = report or _report(config), _wanted(config, classes)
     skip_bad = split == "train" and config.on_bad_sample == "skip"
     if isinstance(config, VocConfig | MaskFolderConfig) and classes is not None and config.classes is None:
@@ -154,10 +206,45 @@ def _open_maps(
                 raise ClassTableError(f"data.classes: {expected}; got {listed(given)}")
             root = _shapes_root(config, split) / "voc"
             return read_voc_masks(root, split, classes=classes or SHAPE_MASK_CLASSES, skip_bad=skip_bad)
-        case AutoConfig():
-            raise NotImplementedError
-        case CustomDataConfig():
+        case AutoConfig() | CustomDataConfig():
             raise DataError(_CUSTOM)
+
+
+def _source(config: DataConfig, split: Split) -> tuple[DataConfig, Split]:
+    """The split that the images of a split come from: with ``data.val_fraction`` that of ``val`` is ``train``; and the
+    settings to open it with: what is validated on is not skipped."""
+    if split != "val" or config.val_fraction is None:
+        return config, split
+    return config.model_copy(update={"on_bad_sample": "error"}), "train"
+
+
+def _part(config: DataConfig, split: Split, whole: ImageDataset) -> list[int] | None:
+    """Which images of the split that it comes from a split has, by ``data.val_fraction`` and ``data.fraction``; None:
+    all of them. The set's report gets the numbers."""
+    fraction = config.fraction if split == "train" else 1.0
+    if split == "test" or (config.val_fraction is None and fraction == 1):
+        return None
+    kept, counts = np.arange(len(whole)), class_counts(whole)
+    if config.val_fraction is not None:
+        groups, kind = image_groups(whole, config.split_group, "data.split_group")
+        fractions = (1 - config.val_fraction, config.val_fraction)
+        parts = stratified_parts(counts, fractions, groups, config.split_seed)
+        sizes = np.bincount(parts, minlength=2).tolist()
+        if 0 in sizes:
+            what = f"{len(whole)} images in {counted(len(set(groups.tolist())), 'group')}{kind}"
+            fix = "set data.split_group=none, or name a validation split"
+            raise DataError(f"data.val_fraction: {whole.name}: {what} cannot be divided; {fix}")
+        kept = np.flatnonzero(parts == (split == "val"))
+        how = f"data.val_fraction={config.val_fraction:g}, seed {config.split_seed}{kind}"
+        whole.report.note(f"{sizes[0]} of {len(whole)} images to train on, {sizes[1]} to validate on ({how})")
+    if fraction < 1:
+        among, fractions = len(kept), (fraction, 1 - fraction)
+        parts = stratified_parts(counts[kept], fractions, np.arange(among), config.split_seed)
+        kept = kept[parts == 0]
+        how = f"data.fraction={fraction:g}, seed {config.split_seed}"
+        whole.report.note(f"{len(kept)} of {among} training images are used ({how})")
+    found: list[int] = kept.tolist()
+    return found
 
 
 def _report(config: DataConfig) -> DataReport:

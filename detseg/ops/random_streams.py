@@ -17,6 +17,7 @@ class Stream(IntEnum):
     SAMPLE = 2
     REPLACEMENT = 3
     MODEL = 4
+    SPLITS = 5
 
 
 def random_stream(stream: Stream, seed: int, epoch: int, index: int = 0) -> np.random.Generator:

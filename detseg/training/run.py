@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.build import resolve_data
 from detseg.errors import ConfigError
 from detseg.messages import console, messages_on_console
 from detseg.tasks import kind_of
@@ -53,7 +54,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         RunStoppedError: the run was asked to stop, and has saved itself.
     """
     console.quiet, own = not _is_first_process(), own or Own()
-    run_dir, checkpoint = _run_directory(config, config_path, resume)
+    run_dir, checkpoint = _run_directory(config := resolve_data(config), config_path, resume)
     if checkpoint is not None and resume in ("last", "auto"):
         checkpoint = sound_checkpoint(checkpoint)
     if checkpoint is not None and resume == "auto":

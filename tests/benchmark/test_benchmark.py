@@ -16,7 +16,7 @@ import torch
 from detseg.benchmark import STAGES
 from detseg.benchmark.results import BACKWARD, COPY, FORWARD, LOSSES, OVERHEAD, UPDATE, Diagnosis, Results, diagnose
 from detseg.benchmark.setup import with_synthetic_data
-from detseg.cli.commands import benchmark as tool
+from detseg.cli.benchmark import benchmark as tool
 from detseg.cli.tool import run_tool
 from detseg.config.load import load_config
 from detseg.tasks import kind_of

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from detseg.cli import main
-from detseg.cli.commands import train
 from detseg.cli.tool import run_tool
+from detseg.cli.train import train
 from detseg.config.load import load_config
 from detseg.errors import DataError
 
@@ -62,6 +62,11 @@ def test_the_module_is_the_command() -> None:
         ),
         (["train", SHAPES, "modle.x=1"], "override modle.x=1: modle: unknown key (did you mean 'model'?)"),
         (["train", "yolo_shape"], "'yolo_shape' is neither a file nor an example (did you mean 'yolo_shapes'?)"),
+        (
+            ["predict", "x.ckpt", "a.png", "--out", "new", "--score", "30"],
+            "argument --score: expected a number from 0 to 1",
+        ),
+        (["benchmark", SHAPES, "data.root=nowhere", "--checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint file"),
         (["config", "explain", "model.heda"], "there is no setting 'model.heda' (did you mean 'model.head'?)"),
         (["config", "new", "extra"], "'extra': `detseg config new` takes no setting; choose with --model and --data"),
         (["config", "explain", "--model", "fcn"], "--model and --data are for `detseg config new`, not for `explain`"),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from detseg.cli.commands import evaluate, predict, train
+from detseg.cli.evaluate import evaluate
+from detseg.cli.predict import predict
+from detseg.cli.train import train
 from tests.cli.mistakes import Tool, assert_one_line, each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
 

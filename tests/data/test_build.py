@@ -13,11 +13,13 @@ from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig, ModelCo
 from detseg.data.build import SHAPE_MASK_CLASSES, open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.shapes import render_scene
+from detseg.data.splits import class_counts, same_files
 from detseg.errors import CheckpointError, ClassTableError, DataError
 from detseg.evaluation import open_split_for
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
 from tests.data.formats.layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks
+from tests.shared_data import shared_data
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -124,3 +126,54 @@ def test_masks_of_other_classes_than_the_given_tables_are_refused(tmp_path: Path
         settings = {"model": {"name": "unet"}, "data": config.model_dump(mode="json")}
         with pytest.raises(CheckpointError, match=r"classes\.txt: .*table is that of best\.ckpt: sky, road\)"):
             open_split_for(ExperimentConfig.model_validate(settings), "val", trained, Path("best.ckpt"))
+
+
+def test_a_part_of_the_training_images_validates() -> None:
+    """BCCD's trainval: sizes, classes in proportion, near duplicates together, the same parts at every opening."""
+    bccd = shared_data("bccd")
+    settings = {"name": "voc", "root": bccd, "train_split": "trainval", "val_fraction": 0.25}
+    config = VocConfig.model_validate(settings)
+    train = open_split(config, "train")
+    val = open_split(config, "val", train.classes)
+    assert (len(train), len(val)) == (219, 73)
+    note = (
+        "219 of 292 images to train on, 73 to validate on (data.val_fraction=0.25, seed 0, "
+        "2 images with near duplicates kept together)"
+    )
+    assert train.report.lines()[0] == note == val.report.lines()[0]
+    names = [{dataset.packed.path(i) for i in range(len(dataset))} for dataset in (train, val)]
+    assert not names[0] & names[1]
+    assert len({*names[0], *names[1]}) == 292
+    pair = {f"JPEGImages/BloodImage_{number}.jpg" for number in ("00037", "00038")}
+    assert pair <= names[0] or pair <= names[1]
+    assert same_files(train, val) == []
+    whole = open_split(VocConfig.model_validate({**settings, "val_fraction": None}), "train")
+    shown = [(class_counts(dataset) > 0).sum(axis=0) for dataset in (val, whole)]
+    assert np.abs(shown[0] / shown[1] - 0.25).max() < 0.01
+    again = open_split(config, "val", train.classes)
+    assert again.packed.path_bytes == val.packed.path_bytes
+    other = open_split(config.model_copy(update={"split_seed": 1}), "val", train.classes)
+    assert other.packed.path_bytes != val.packed.path_bytes
+    some = open_split(config.model_copy(update={"fraction": 0.1}), "train")
+    assert len(some) == 22
+    assert set(some.packed.image_ids.tolist()) < set(train.packed.image_ids.tolist())
+    assert some.report.lines()[1] == "22 of 219 training images are used (data.fraction=0.1, seed 0)"
+    assert len(open_split(config.model_copy(update={"fraction": 0.1}), "val", train.classes)) == 73
+    assert len(open_split(config.model_copy(update={"fraction": 0.1}), "test", train.classes)) == 72
+
+
+def test_parts_of_masks_and_groups_by_name() -> None:
+    camvid = shared_data("camvid_small")
+    settings = {"name": "voc", "root": camvid, "val_fraction": 0.2, "split_group": r"/(\w+)_f?\d+\.jpg"}
+    config = VocConfig.model_validate(settings)
+    train = open_semantic_split(config, "train")
+    val = open_semantic_split(config, "val", train.classes)
+    assert (len(train), len(val)) == (305, 62)  # videos whole
+    videos = [{dataset.packed.path(i)[11:17] for i in range(len(dataset))} for dataset in (train, val)]
+    assert not videos[0] & videos[1]
+    alone = config.model_copy(update={"split_group": "none"})
+    assert len(open_semantic_split(alone, "train")) == 294
+    assert len(open_semantic_split(alone, "val", train.classes)) == 73
+    message = r"data.val_fraction: voc train: 367 images in 1 group, .* cannot be divided; set data.split_group=none"
+    with pytest.raises(DataError, match=message):
+        open_semantic_split(config.model_copy(update={"split_group": "JPEG"}), "train")

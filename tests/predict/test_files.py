@@ -19,7 +19,7 @@ import torch
 from pycocotools import mask as referee
 from pycocotools.coco import COCO
 
-from detseg.cli.commands import predict
+from detseg.cli.predict import predict
 from detseg.data.formats.voc import read_voc, read_voc_xml
 from detseg.errors import ConfigError, DataError
 from detseg.predict import Detections, Predictor

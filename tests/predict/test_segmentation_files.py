@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.cli.commands import predict
+from detseg.cli.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.draw import class_color
 from detseg.errors import ConfigError, DataError

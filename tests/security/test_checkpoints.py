@@ -10,7 +10,10 @@ import pytest
 import torch
 
 from detseg.checkpoint import read_raw_checkpoint
-from detseg.cli.commands import evaluate, export_weights, predict, train
+from detseg.cli.evaluate import evaluate
+from detseg.cli.export_weights import export_weights
+from detseg.cli.predict import predict
+from detseg.cli.train import train
 from detseg.errors import CheckpointError, DetsegError
 from detseg.factory.torchvision_weights import TORCHVISION_WEIGHTS, load_torchvision_weights, weights_path
 from detseg.predict import load_predictor

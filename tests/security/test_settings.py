@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from detseg.cli.commands import evaluate, predict, train
+from detseg.cli.evaluate import evaluate
+from detseg.cli.predict import predict
+from detseg.cli.train import train
 from detseg.config.load import config_from_dict, load_config
 from detseg.errors import ConfigError
 from detseg.evaluation import evaluate_checkpoint

@@ -47,8 +47,11 @@ def main(folder: Path) -> None:
     for package in (detseg, tools):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             import_module(module.name)
-    from detseg.cli.commands import evaluate, export_weights, predict, train
+    from detseg.cli.evaluate import evaluate
+    from detseg.cli.export_weights import export_weights
+    from detseg.cli.predict import predict
     from detseg.cli.tool import run_tool
+    from detseg.cli.train import train
     from tests.tiny import CLASSES, write_config, write_ellipses
 
     data = write_ellipses(folder / "data", {"train": 8, "val": 4})

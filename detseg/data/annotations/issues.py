@@ -8,11 +8,12 @@ from enum import Enum, IntEnum
 
 import numpy as np
 
+from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
 from detseg.messages import printable
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import BoolArray, ClassTable
+from detseg.structures import BoolArray, ClassTable, IntArray
 
 _MAX_EXAMPLES = 5  # places that are named of each issue
 
@@ -37,6 +38,122 @@ class DataIssue(Enum):
     OUTSIDE = _WARNING, "boxes that extend more than a pixel beyond their image (clipped in training)", "clip them"
     NO_PIXEL = _WARNING, "masks without a pixel (left out of training)", "remove these objects, or draw them again"
     ONE_PIXEL = _WARNING, "boxes of one pixel or less", "remove them, if they are slips of the mouse"
+    INVERTED = (
+        _ERROR,
+        "boxes whose second corner lies left of or above the first (left out of training)",
+        "swap the corners; detseg check --fix does",
+    )
+    SIZE_AS_CORNER = (
+        _ERROR,
+        "boxes with xmax < xmin or ymax < ymin: width and height seem to stand where the second corner should",
+        "write xmin + width and ymin + height; detseg check --fix does",
+    )
+    RELATIVE = (
+        _ERROR,
+        "boxes in relative coordinates, all within 0 to 1, where pixels are expected",
+        "multiply them by the sides of the image; detseg check --fix does",
+    )
+    REPEATED = (
+        _WARNING,
+        "boxes that repeat another of the same class in the image exactly",
+        "remove the repetitions; detseg check --fix does",
+    )
+    NEARLY_REPEATED = (
+        _WARNING,
+        "boxes nearly the same as another of the same class in the image (IoU above 0.95)",
+        "remove one of each pair, unless there are two objects",
+    )
+    NARROW = _NOTE, "boxes with a side below 2 pixels", "nothing, if the objects are so small"
+    BOX_NOT_OF_MASK = (
+        _WARNING,
+        "objects whose stated box is not that of their mask",
+        "state the bounds of the mask, or correct the mask",
+    )
+    AREA_NOT_OF_MASK = (
+        _WARNING,
+        "objects whose stated area is not that of their mask",
+        "state the number of pixels in the mask, or correct the mask",
+    )
+    ROW_MAJOR = (
+        _ERROR,
+        "masks whose run lengths go row by row, where COCO counts column by column: transposed they fit the stated box",
+        "encode the masks column by column; detseg check --fix does",
+    )
+    FILLED_HOLES = (
+        _ERROR,
+        "masks with holes exported as further polygons, which fill them: cut out, they fit the stated area",
+        "export run lengths instead of polygons; detseg check --fix cuts the holes out",
+    )
+    WRONG_MASK = _ERROR, "segmentations that cannot be read", "draw these objects again, or remove them"
+    # of images
+    UNREADABLE = (
+        _ERROR,
+        "images that cannot be read, or are cut short",
+        "replace them; detseg check --fix leaves them out",
+    )
+    ODD_MODE = (
+        _NOTE,
+        "images in an unusual form (CMYK, palette, 1 bit, grey with alpha), converted to RGB when they are read",
+        "nothing, if their colours look right in the pictures here",
+    )
+    TRANSPARENT = (
+        _WARNING,
+        "images with transparent pixels, whose transparency is dropped",
+        "put them on the background that they are meant for",
+    )
+    UNUSED_BITS = (
+        _WARNING,
+        "images of 16 bits that use a small part of their range, and are read nearly black",
+        "set data.value_range to the range of their values",
+    )
+    SIXTEEN_BITS = _NOTE, "images of 16 bits, of which the upper 8 are kept", "set data.value_range for another range"
+    BEFORE_ROTATION = (
+        _ERROR,
+        "images whose annotation was made before their EXIF rotation: the sides are swapped",
+        "remove the orientation tag from the images, or rotate the annotations",
+    )
+    OTHER_SIZE = (
+        _ERROR,
+        "images of another size than their annotation states",
+        "restore the images that were annotated; if the boxes fit as they are, detseg check --fix corrects the sizes",
+    )
+    UNLISTED = (
+        _NOTE,
+        "image files that no split lists (not used)",
+        "nothing, if that is meant; without annotations they are no background images",
+    )
+    OTHER_PIXELS = (
+        _WARNING,
+        "channels whose mean or contrast is far from what the model's normalisation expects",
+        "look at the images: dark, inverted or of a narrow range? data.value_range stretches 16 bits",
+    )
+    # of several images
+    SAME_IMAGE = (
+        _WARNING,
+        "images that are the same file as an earlier one in their split",
+        "remove the repetitions, and compare their annotations",
+    )
+    SIMILAR_IMAGE = (
+        _NOTE,
+        "images that look nearly like an earlier one in their split",
+        "keep them on one side of every split: detseg split --group near-duplicates",
+    )
+    SAME_ACROSS = (
+        _ERROR,
+        "images that are in two splits (the same file)",
+        "remove them from one; detseg check --fix takes them out of train",
+    )
+    SIMILAR_ACROSS = (
+        _WARNING,
+        "images that look nearly like one of another split, which makes evaluation too good",
+        "split anew: detseg split --group near-duplicates",
+    )
+    CANNOT_OPEN = _ERROR, "splits that cannot be opened", "correct what the message says, or the settings of the split"
+    REPEATED_ID = (
+        _ERROR,
+        "ids that two entries have",
+        "give each entry an id of its own; detseg check --fix does",
+    )
     ZERO_BASED = (
         _NOTE,
         "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)",
@@ -86,6 +203,45 @@ class DataIssue(Enum):
     CROWD = _NOTE, "crowd regions (neither right nor wrong to find)", "nothing is needed"
     DIFFICULT = _NOTE, "difficult objects (neither right nor wrong to find)", "nothing is needed"
     UNSEEN = _WARNING, "classes without any object", "add objects of them, or leave them out with data.classes"
+    SIMILAR_NAMES = (
+        _WARNING,
+        "class names that differ by little: a slip?",
+        "correct them, or merge them: data.classes: [{car: [car, Car]}]",
+    )
+    OFF_BY_ONE = (
+        _ERROR,
+        "class ids that seem to count from 1 where they should count from 0, or the reverse",
+        "subtract (or add) 1 in the annotations",
+    )
+    FEW_OBJECTS = _WARNING, "classes with fewer than 10 objects in train", "add objects of them, or merge classes"
+    NOT_IN_TRAIN = _WARNING, "classes with objects in val or test and none in train", "split anew: detseg split"
+    NOT_IN_VAL = _WARNING, "classes with objects in train and none in val", "split anew: detseg split"
+    IMBALANCE = (
+        _NOTE,
+        "classes with less than a hundredth of the objects of the most frequent one",
+        "add objects of them; AP by class shows whether they are learned",
+    )
+    NOTHING_TO_LEARN = (
+        _ERROR,
+        "splits without any object that can be trained on",
+        "export the objects as polygons or masks with iscrowd 0, not difficult",
+    )
+    TOO_MANY = (
+        _WARNING,
+        "images with more objects than evaluation.max_detections counts",
+        "raise evaluation.max_detections (and model.max_detections)",
+    )
+    SMALL_IN_INPUT = (
+        _WARNING,
+        "objects below 8 x 8 pixels (by area) in the network input",
+        "raise data.image_size, or cut the images into tiles",
+    )
+    ANCHORS = (
+        _WARNING,
+        "objects that no anchor of the model fits (IoU of the shapes below 0.5)",
+        "fit the anchors to the data: model.head.anchors=null, or set model.rpn.anchor_sizes",
+    )
+    RARE_PIXELS = _NOTE, "classes with less than 0.1 % of the pixels", "weight them: losses with median frequency"
     # of semantic masks
     NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
@@ -106,6 +262,7 @@ class Example:
         rows: which of its objects, counted within the image.
         badness: the larger, the worse: the worst examples are kept, the first ones of equals.
         detail: what is wrong in this place, in a few words with numbers; may be empty.
+        other: split and position of an image to show beside it, a duplicate.
     """
 
     where: str
@@ -113,6 +270,7 @@ class Example:
     rows: tuple[int, ...] = ()
     badness: float = 0.0
     detail: str = ""
+    other: tuple[str, int] | None = None
 
 
 @dataclass
@@ -147,6 +305,11 @@ class DataReport:
         """Whether all errors that can be passed over are counted instead of raised: of readers for checks and
         conversions, which also keep every segmentation there is."""
         return self._accept is True
+
+    @property
+    def notes(self) -> list[str]:
+        """The lines of text, for what cannot be counted."""
+        return list(self._notes)
 
     def note(self, line: str) -> None:
         """Add a line of text, for what cannot be counted."""
@@ -198,23 +361,10 @@ class DataReport:
 
 
 def report_contents(packed: PackedAnnotations, classes: ClassTable, report: DataReport) -> None:
-    """Add to a report the issues of boxes, flags, images and classes that are the same in every format."""
+    """Add to a report the issues of boxes, flags, images and classes that are the same in every format, and that their
+    numbers alone tell: no image is opened."""
     counts = np.diff(packed.offsets)
-    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,): T objects of all images
-    hw = packed.sizes_hw[image_of]  # (T, 2)
-    sides = packed.boxes[:, 2:] - packed.boxes[:, :2]  # (T, 2)
-    trainable = training_boxes(packed.boxes, hw)[1]
-    no_area = np.asarray((sides <= 0).any(axis=1))
-    outside = np.asarray((packed.boxes[:, :2] < -1).any(axis=1) | (packed.boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
-    found = {
-        DataIssue.NO_AREA: no_area,
-        DataIssue.NOTHING_INSIDE: ~no_area & ~trainable,
-        DataIssue.OUTSIDE: trainable & outside,
-        DataIssue.ONE_PIXEL: ~no_area & (sides <= 1).all(axis=1),
-        DataIssue.CROWD: packed.crowd,
-        DataIssue.DIFFICULT: packed.difficult,
-    }
-    for issue, rows in found.items():
+    for issue, rows in box_issues(packed).items():
         report_rows(issue, rows, packed, report)
     for image in np.flatnonzero(counts == 0).tolist():
         report.add(DataIssue.NO_OBJECTS, Example(packed.path(image), image))
@@ -222,13 +372,46 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
         report.add(DataIssue.UNSEEN, classes.names[label])
 
 
-def report_rows(issue: DataIssue, rows: BoolArray, packed: PackedAnnotations, report: DataReport) -> None:
-    """Add the objects that a (T,) bool mask marks, image by image."""
+def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
+    """Which of T objects have which issue, (T,) bool each, by their boxes and flags alone; one box has one of the
+    issues of its numbers."""
+    counts = np.diff(packed.offsets)
+    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,): T objects of all images
+    boxes, hw = packed.boxes, packed.sizes_hw[image_of]  # (T, 2)
+    sides = boxes[:, 2:] - boxes[:, :2]  # (T, 2)
+    trainable = training_boxes(boxes, hw)[1]
+    swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
+    as_corner = np.full(len(boxes), have_size_as_corner(boxes, hw)) & swapped
+    no_area = np.asarray((sides <= 0).any(axis=1)) & ~swapped
+    wrong = swapped | as_ratio | no_area
+    outside = np.asarray((boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
+    one_pixel = ~wrong & (sides <= 1).all(axis=1)
+    groups = 2 * (image_of * (packed.labels.max(initial=0) + 1) + packed.labels) + packed.crowd
+    return {
+        DataIssue.NO_AREA: no_area,
+        DataIssue.NOTHING_INSIDE: ~wrong & ~trainable,
+        DataIssue.OUTSIDE: ~wrong & trainable & outside,
+        DataIssue.ONE_PIXEL: one_pixel,
+        DataIssue.INVERTED: swapped & ~as_corner,
+        DataIssue.SIZE_AS_CORNER: as_corner,
+        DataIssue.RELATIVE: as_ratio,
+        DataIssue.REPEATED: repeated(boxes, groups),
+        DataIssue.CROWD: packed.crowd,
+        DataIssue.DIFFICULT: packed.difficult,
+    }
+
+
+def report_rows(
+    issue: DataIssue, rows: BoolArray, packed: PackedAnnotations, report: DataReport, detail: str = ""
+) -> None:
+    """Add the objects that a (T,) bool mask marks, image by image; with a ``detail``, which is said of all of them, the
+    images with the most come first."""
     marked = np.flatnonzero(rows)
     of_image, firsts = np.unique(np.searchsorted(packed.offsets, marked, side="right") - 1, return_index=True)
     for image, own in zip(of_image.tolist(), np.split(marked, firsts[1:]), strict=False):
         inside = tuple((own - packed.offsets[image]).tolist())
-        report.add(issue, Example(packed.path(image), image, inside), len(inside))
+        badness = float(len(inside)) if detail else 0.0
+        report.add(issue, Example(packed.path(image), image, inside, badness, detail), len(inside))
 
 
 def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], min_box_size: float) -> str | None:
@@ -248,4 +431,50 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
         f"data.augmentation.min_box_size = {min_box_size:g} pixels in the network input of {input_hw[1]} x "
         f"{input_hw[0]} and are not trained on unless augmentation enlarges them ({names}); raise data.image_size or "
         "lower data.augmentation.min_box_size"
+    )
+
+
+def nothing_to_learn(annotations: PackedAnnotations) -> str | None:
+    """Why a set has no object to train on, and what to do about it; None if there is one."""
+    hw = annotations.sizes_hw[np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))]
+    has_area = training_boxes(annotations.boxes, hw)[1]
+    if (has_area & ~annotations.crowd & ~annotations.difficult).any():
+        return None
+    num, crowd, difficult = len(annotations.labels), int(annotations.crowd.sum()), int(annotations.difficult.sum())
+    if not num:
+        why = f"its {len(annotations)} images have no annotations"
+        fix = "is this the split, and are these the annotations that you mean? name the classes in data.classes"
+    elif crowd == num:
+        why, fix = (
+            f"all {num} objects are crowd regions (iscrowd 1), which are neither right nor wrong to find",
+            ("export them with iscrowd 0 (from CVAT: as polygons, or as masks with iscrowd set to 0)"),
+        )
+    elif difficult == num:
+        why, fix = f"all {num} objects are marked difficult, which are not trained on", "take the mark off"
+    else:
+        why = f"of {num} objects {crowd} are crowd regions, {difficult} are difficult, the others have no area"
+        fix = "detseg check says what is wrong with them"
+    return f"there is no object to train on: {why}; {fix}"
+
+
+def detections_ceiling(annotations: PackedAnnotations, max_detections: int) -> tuple[IntArray, float]:
+    """Which images hold more objects of one class than ``max_detections``, (M,) int64, and the largest recall that is
+    possible with so many detections of a class in an image; 1 where all have room. Crowd and difficult ones aside."""
+    counted = ~annotations.crowd & ~annotations.difficult
+    image_of = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))[counted]
+    num_classes = int(annotations.labels.max(initial=0)) + 1
+    counts = np.unique(image_of * num_classes + annotations.labels[counted], return_counts=True)
+    full = np.unique(counts[0][counts[1] > max_detections] // num_classes)
+    return full, float(np.minimum(counts[1], max_detections).sum() / max(counts[1].sum(), 1))
+
+
+def ceiling_line(annotations: PackedAnnotations, max_detections: int) -> str | None:
+    """One line on the images that hold more objects than are counted; None if there are none."""
+    images, recall = detections_ceiling(annotations, max_detections)
+    if not len(images):
+        return None
+    names = ", ".join(printable(annotations.path(int(i))) for i in images[:3])
+    return (
+        f"{len(images)} of {len(annotations)} images hold more than evaluation.max_detections = {max_detections} "
+        f"objects of a class ({names}), so no result can have a recall above {recall:.3f}; raise it"
     )

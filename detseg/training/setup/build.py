@@ -14,14 +14,16 @@ from torch import nn
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.issues import small_boxes_line
+from detseg.data.annotations.issues import ceiling_line, nothing_to_learn, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
-from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.fingerprint import fingerprint
-from detseg.errors import ConfigError
+from detseg.data.splits import same_files
+from detseg.errors import ConfigError, DataError
 from detseg.factory import build_model
+from detseg.messages import listed
 from detseg.models.acceleration import compile_networks
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
@@ -68,7 +70,14 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
     else:
         val_set = kind.open_dataset(config.data, "val", train_set.classes) if given is None else given[1]
         _say_issues(val_set)
+        _say_same_images(train_set, val_set)
+    if isinstance(val_set, DetectionDataset):
+        line = ceiling_line(val_set.packed, config.evaluation.max_detections)
+        if line is not None:
+            logger.warning(f"{val_set.name}: {line}")
     if isinstance(train_set, DetectionDataset):
+        if why := nothing_to_learn(train_set.packed):
+            raise DataError(f"{train_set.name}: {why}")
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         if line is not None:
             logger.info(f"{train_set.name}: {line}")
@@ -88,6 +97,15 @@ def _say_issues(dataset: EvalSource) -> None:
     report = getattr(dataset, "report", None)  # of a reader of detseg's
     for line in [] if report is None else report.lines():
         logger.info(f"{getattr(dataset, 'name', 'data')}: {line}")
+
+
+def _say_same_images(train_set: EvalSource, val_set: EvalSource) -> None:
+    if not isinstance(train_set, ImageDataset) or not isinstance(val_set, ImageDataset):
+        return
+    if same := same_files(train_set, val_set):
+        what = f"{len(same)} of {len(val_set)} validation images are training images, too ({listed(same[:3])})"
+        fix = "its numbers will be too good: correct the splits, or set data.val_fraction"
+        logger.warning(f"{val_set.name}: {what}; {fix}")
 
 
 def build_task(

@@ -1,0 +1,291 @@
+"""`detseg check`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detseg.cli.tool import experiment_parser, load_experiment
+from detseg.config.schema.data import ShapesConfig
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
+from detseg.errors import ConfigError, DataError, require_training_extra
+from detseg.messages import counted, printable
+
+if TYPE_CHECKING:
+    from detseg.data.annotations.issues import Example, Finding
+    from detseg.data.checks.facts import Expected, SplitFacts
+    from detseg.data.checks.run import Checked
+    from detseg.data.datasets.detection import DetectionDataset
+    from detseg.data.datasets.segmentation import SegmentationDataset
+
+_MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
+_PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
+_CLOSE = 0.25  # of a side of the image: what is smaller is shown from nearby
+_MARGIN, _LEAST_VIEW = 1.5, 120  # around it, in its own sides; pixels of the part that is shown, at least
+
+
+def check(argv: Sequence[str]) -> int:
+    """A data set → what is wrong with it, and what to do about it: detseg check DIR [--html page.html] [--fix OUT]
+
+    Returns the exit code: 0 clean, 1 warnings, 2 errors.
+    """
+    what = "Say what a data set is, what is wrong with it and what to do about it."
+    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found to this file")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"
+    )
+    parser.add_argument("--fix", type=Path, metavar="OUT", help="write a repaired copy to this new folder")
+    parser.add_argument("--fast", action="store_true", help="look at the annotations only: no image is opened")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.fix and arguments.fast:
+        raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
+    require_training_extra("detseg check")
+    target, config = str(arguments.config), _experiment(arguments)
+    from detseg.data.checks.run import check_splits
+
+    datasets, failed = _open(config)
+    expected = _expected(config, datasets)
+    checked = check_splits(datasets, expected, open_images=not arguments.fast)
+    for split, message in failed.items():
+        _report_failure(checked, split, message)
+    _print(checked, config, target)
+    if arguments.json:
+        from detseg.atomic_write import write_text
+
+        write_text(arguments.json, json.dumps(checked.plain(), indent=1, ensure_ascii=False) + "\n")
+        print(f"written: {printable(str(arguments.json))}")
+    if arguments.html:
+        from detseg.data.checks.page import write_page
+
+        write_page(arguments.html, checked, target, _Pictures(checked).draw)
+        print(f"written: {printable(str(arguments.html))}")
+    return int(checked.severity)
+
+
+def _experiment(arguments: Any) -> ExperimentConfig:
+    return load_experiment(arguments)
+
+
+def _is_semantic(config: ExperimentConfig) -> bool:
+    model = config.model
+    return isinstance(model, FcnConfig | UNetConfig) or (
+        isinstance(model, CustomModelConfig) and model.task == "semantic"
+    )
+
+
+def _open(
+    config: ExperimentConfig,
+) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
+    """The splits that can be opened, and why the others cannot; a DataError if none can. A test split is optional."""
+    from detseg.data.annotations.issues import DataReport
+    from detseg.data.build import Split, open_semantic_split, open_split
+
+    data, names = config.data, list[Split](["train", "val", "test"])
+    data = data.model_copy(update={"on_bad_sample": "skip"})
+    if data.val_fraction is not None:
+        names.remove("val")
+    if isinstance(data, ShapesConfig):
+        names.remove("test")
+    datasets, failed, error = dict[str, Any](), dict[str, str](), None
+    for split in names:
+        classes = datasets["train"].classes if "train" in datasets else None
+        try:
+            if _is_semantic(config):
+                datasets[split] = open_semantic_split(data, split, classes, DataReport(True))
+            else:
+                masks = isinstance(config.model, MaskRcnnConfig)
+                datasets[split] = open_split(data, split, classes, masks, DataReport(True))
+        except DataError as raised:
+            failed[split], error = str(raised), error or raised
+    if not datasets and error:
+        raise error
+    return datasets, failed
+
+
+def _report_failure(checked: Checked, split: str, message: str) -> None:
+    from detseg.data.annotations.issues import DataIssue, DataReport, Example
+    from detseg.data.checks.run import TOGETHER
+
+    report: DataReport = checked.reports[TOGETHER]
+    if split == "test":  # there need not be one
+        report.note(f"test: not checked: {message}")
+    else:
+        report.add(DataIssue.CANNOT_OPEN, Example(split, detail=message))
+
+
+def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
+    """What the model of the settings asks of the data."""
+    import numpy as np
+
+    from detseg.config.schema.model import AnchorHeadConfig, FasterRcnnConfig, YoloConfig
+    from detseg.data.checks.facts import Expected
+    from detseg.factory import build_model
+    from detseg.models.layers import Normalize
+    from detseg.tasks import kind_of
+
+    train, anchors, mean, std = datasets.get("train"), None, None, None
+    model = config.model
+    if isinstance(model, YoloConfig) and isinstance(model.head, AnchorHeadConfig) and train is not None:
+        try:
+            fitted = kind_of(model).settings_from_data(config, train).model
+        except DataError:  # too few boxes to fit anchors to, which other checks say
+            fitted = model
+        assert isinstance(fitted, YoloConfig)
+        assert isinstance(fitted.head, AnchorHeadConfig)
+        model, anchors = fitted, None if fitted.head.anchors is None else np.array(fitted.head.anchors)
+    elif isinstance(model, FasterRcnnConfig | MaskRcnnConfig):
+        sides = [side for level in model.rpn.anchor_sizes or [[2.0**k] for k in range(5, 10)] for side in level]
+        ratios = np.sqrt(model.rpn.aspect_ratios or (0.5, 1.0, 2.0))
+        anchors = np.array([[side / ratio, side * ratio] for side in sides for ratio in ratios])
+    if not isinstance(model, CustomModelConfig) and datasets and (anchors is not None or not _needs_anchors(model)):
+        built = build_model(model, next(iter(datasets.values())).classes, load_pretrained=False)
+        for part in built.modules():
+            if isinstance(part, Normalize) and not part.is_identity:
+                mean, std = tuple(part.mean.flatten().tolist()), tuple(part.std.flatten().tolist())
+    return Expected(config.data.input_hw, config.evaluation.max_detections, anchors, mean, std)
+
+
+def _needs_anchors(model: Any) -> bool:
+    return getattr(getattr(model, "head", None), "name", "") == "anchor"
+
+
+def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
+    from detseg.data.annotations.issues import Severity
+
+    numbers = checked.numbers
+    parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
+    objects = sum(split.objects for split in numbers.values())
+    kind = f"{objects} objects" if objects or not _is_semantic(config) else "label maps"
+    classes = checked.class_names
+    of = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
+    print(f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {of}")
+    counts = {name: dict(zip(classes, split.class_counts, strict=False)) for name, split in numbers.items()}
+    for name in classes[:_MOST_CLASSES]:
+        row = ", ".join(f"{split} {own.get(name, 0)}" for split, own in counts.items())
+        print(f"  {printable(name)}: {row}")
+    if len(classes) > _MOST_CLASSES:
+        print(f"  and {len(classes) - _MOST_CLASSES} more")
+    for name, report in checked.reports.items():
+        for line in report.notes:
+            print(f"  {name}: {printable(line)}" if name in numbers else f"  {printable(line)}")
+    for name, split in numbers.items():
+        if split.objects:
+            bounds = ["< 8", "8-16", "16-32", "32-96", "> 96"]
+            sizes = ", ".join(f"{bound}: {num}" for bound, num in zip(bounds, split.sizes_in_input, strict=True))
+            side = f"{checked.expected.input_hw[1]} x {checked.expected.input_hw[0]}"
+            print(f"  {name}: objects by size in pixels of the input of {side}: {sizes}")
+        if split.best_recall_of_anchors is not None:
+            print(f"  {name}: best recall that the anchors allow: {split.best_recall_of_anchors:.3f}")
+    for name, finding in checked.findings():
+        _print_finding(name if name in numbers else "", finding)
+    kinds = [finding.issue.severity for _, finding in checked.findings()]
+    amounts = [(kinds.count(Severity.ERROR), "error"), (kinds.count(Severity.WARNING), "warning")]
+    found = " and ".join(counted(number, name) for number, name in amounts if number)
+    print(f"{found or 'nothing is wrong'}; next:")
+    for line in _next_steps(checked, target):
+        print(f"  {line}")
+
+
+def _print_finding(split: str, finding: Finding) -> None:
+    where = f"{split}: " if split else ""
+    print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
+    places = [
+        printable(place.where) + (f" ({printable(place.detail)})" if place.detail else "")
+        for place in finding.examples[:_MOST_PLACES]
+    ]
+    more = ", ..." if len(finding.examples) > _MOST_PLACES else ""
+    print(f"    {', '.join(places)}{more}")
+    if finding.issue.severity:
+        print(f"    fix: {finding.issue.fix}")
+
+
+def _next_steps(checked: Checked, target: str) -> list[str]:
+    import shlex
+
+    name = shlex.quote(target)
+    steps = [f"detseg check {name} --html check.html    (pictures of the worst)"]
+    if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
+        steps.append(f"detseg check {name} --fix REPAIRED    (a repaired copy)")
+    if checked.severity < 2:
+        steps.append(f"detseg train {name}" if not Path(target).is_dir() else f"detseg config new {name}")
+    return steps
+
+
+class _Pictures:
+    """Pictures of places for the page: the objects at fault, from nearby where they are small."""
+
+    def __init__(self, checked: Checked) -> None:
+        self._splits = {split.name: split for split in checked.splits}
+
+    def draw(self, split: str, place: Example) -> list[bytes]:
+        """The image of the place, and the one beside it, as JPEG files; none where they cannot be read."""
+        from detseg.data.annotations.issues import Example
+
+        if place.image is None or split not in self._splits:
+            return []
+        shown = [(self._splits[split], place)]
+        if place.other is not None:
+            shown.append((self._splits[place.other[0]], Example("", place.other[1])))
+        return [data for facts, where in shown for data in self._draw(facts, where)]
+
+    def _draw(self, split: SplitFacts, place: Example) -> list[bytes]:
+        import cv2
+        import numpy as np
+
+        from detseg.data.images.read import read_image
+        from detseg.draw import draw_boxes, draw_semantic
+
+        assert place.image is not None
+        try:
+            image = read_image(split.dataset.path(place.image))
+        except DataError:
+            return []
+        packed = split.objects
+        try:
+            if packed is None:
+                labels = split.dataset[place.image].semantic
+                assert labels is not None
+                picture = draw_semantic(image, labels, split.dataset.classes.names)
+            else:
+                begin, end = packed.offsets[place.image : place.image + 2].tolist()
+                rows = begin + np.array(place.rows or range(end - begin), dtype=np.int64)
+                boxes = _drawable(packed.boxes[rows], image.shape[:2])
+                top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
+                part = np.ascontiguousarray(image[top:bottom, left:right])
+                moved = boxes - np.array([left, top, left, top])
+                names = split.dataset.classes.names
+                picture = draw_boxes(part, moved, packed.labels[rows], names)
+        except DataError:
+            picture = image
+        scale = _PICTURE_SIDE / max(picture.shape[:2])
+        if scale < 1:
+            size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
+            picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
+        return [data.tobytes()] if written else []
+
+
+def _drawable(boxes: Any, hw: tuple[int, ...]) -> Any:
+    """Boxes with ordered corners, of at least a pixel, near enough to the image to be drawn."""
+    import numpy as np
+
+    low = np.minimum(boxes[:, :2], boxes[:, 2:]).clip(-1, np.array([hw[1], hw[0]]) - 1)
+    high = np.maximum(np.maximum(boxes[:, :2], boxes[:, 2:]).clip(0, [hw[1] + 1, hw[0] + 1]), low + 1)
+    return np.concatenate([low, high], axis=1)
+
+
+def _view(boxes: Any, hw: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Top, left, bottom and right of the part of an image to show: around the first box if it is small, else all."""
+    if not len(boxes):
+        return 0, 0, hw[0], hw[1]
+    left, top, right, bottom = boxes[0].tolist()
+    side = max(right - left, bottom - top)
+    if side > _CLOSE * max(hw):
+        return 0, 0, hw[0], hw[1]
+    half = max(side * (0.5 + _MARGIN), _LEAST_VIEW / 2)
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return (int(max(y - half, 0)), int(max(x - half, 0)), int(min(y + half + 1, hw[0])), int(min(x + half + 1, hw[1])))

@@ -1,0 +1,75 @@
+"""What is wrong with boxes, by their numbers alone.  T objects of I images, packed image by image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detseg.structures import BoolArray, FloatArray, IntArray
+
+_INVERTED = 0.25  # from this fraction of inverted boxes on, width and height may stand where the second corner should
+_FITTING = 0.95  # if at least this fraction of the boxes lies inside its image when it is read so
+_MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], dtype=np.uint64)
+_MIX_GROUP, _SHIFT = np.uint64(0xA0761D6478BD642F), np.uint64(29)
+
+
+def inverted(boxes: FloatArray) -> BoolArray:
+    """(T,) bool: the second corner lies left of or above the first."""
+    return np.asarray((boxes[:, 2:] < boxes[:, :2]).any(axis=1))
+
+
+def have_size_as_corner(boxes: FloatArray, sizes_hw: IntArray) -> bool:
+    """Whether width and height seem to stand where the second corner should: at least a quarter of the boxes are
+    inverted, and read as widths and heights nearly all lie inside their images. ``sizes_hw``: (T, 2), of each box's."""
+    if len(boxes) < 2 or inverted(boxes).mean() < _INVERTED:
+        return False
+    fits = (boxes[:, :2] + boxes[:, 2:] <= sizes_hw[:, ::-1] + 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    return bool(fits.mean() >= _FITTING)
+
+
+def relative(boxes: FloatArray, image_of: IntArray, num_images: int) -> BoolArray:
+    """(T,) bool: all boxes of the image lie within [0, 1], and there are fractions among their numbers: they are
+    relative to the image's sides. VOC's corners are read one less, so -1 to 0 counts as well."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    small = ((low >= -1) & (high > 0) & (high <= 1) & (low < high)).all(axis=1)
+    fraction = (boxes != np.rint(boxes)).any(axis=1)
+    some = np.bincount(image_of[fraction & small], minlength=num_images) > 0
+    others = np.bincount(image_of[~small], minlength=num_images) > 0
+    return np.asarray((some & ~others)[image_of])
+
+
+def repeated(boxes: FloatArray, groups: IntArray) -> BoolArray:
+    """(T,) bool: an earlier object of the same group (image, class and crowd flag as one number) has the same box."""
+    # Sorting one hash of the five numbers is ten times as fast as sorting by five keys; equal hashes are compared.
+    bits = np.ascontiguousarray(boxes + 0.0).view(np.uint64).reshape(-1, 4)
+    keys = groups.astype(np.uint64) * _MIX_GROUP
+    for column, factor in zip(bits.T, _MIX, strict=True):
+        keys = (keys ^ (column >> _SHIFT) ^ column) * factor
+        keys ^= keys >> _SHIFT
+    order = np.argsort(keys, kind="stable")
+    same = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    first, second = order[same], order[same + 1]
+    equal = (groups[first] == groups[second]) & (boxes[first] == boxes[second]).all(axis=1)
+    found = np.zeros(len(boxes), dtype=np.bool_)
+    found[second[equal]] = True
+    return found
+
+
+def nearly_repeated(boxes: FloatArray, groups: IntArray, iou: float) -> BoolArray:
+    """(T,) bool: an object of the same group has nearly the same box, of IoU above ``iou``, and comes before it in the
+    order of left sides; boxes that are the same count, too."""
+    found = np.zeros(len(boxes), dtype=np.bool_)
+    widths = boxes[:, 2] - boxes[:, 0]
+    order = np.lexsort((boxes[:, 0], groups))
+    order = order[(widths[order] > 0) & (boxes[order, 3] > boxes[order, 1])]
+    first, step = np.arange(len(order)), 1
+    while len(first := first[first + step < len(order)]):
+        one, two = order[first], order[first + step]
+        # Boxes of such an IoU have left sides no further apart than this; and left sides ascend.
+        near = (groups[one] == groups[two]) & (boxes[two, 0] - boxes[one, 0] <= (1 / iou - 1) * widths[one] / iou)
+        first, one, two = first[near], one[near], two[near]
+        sides = np.minimum(boxes[one, 2:], boxes[two, 2:]) - np.maximum(boxes[one, :2], boxes[two, :2])
+        common = sides.clip(0).prod(axis=1)
+        areas = [(boxes[rows, 2:] - boxes[rows, :2]).prod(axis=1) for rows in (one, two)]
+        found[two[common > iou * (areas[0] + areas[1] - common)]] = True
+        step += 1
+    return found

@@ -1,0 +1,75 @@
+"""Checks of classes: their names, and how many objects of each there are in which split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+from detseg.data.annotations.issues import DataIssue, DataReport, Example
+from detseg.data.checks.facts import SplitFacts
+from detseg.messages import shown
+
+_FEW = 10  # objects of a class in train
+_RARE = 100  # times as many as of a class has the most frequent one
+_LONG = 5  # letters of a name from which on one letter may be a slip: `cat` and `car` are two words
+
+
+def check_names(splits: Sequence[SplitFacts], report: DataReport) -> None:
+    """Names that differ by case, white space, a plural s, or one letter of five or more."""
+    names = dict.fromkeys(name for split in splits for name in split.dataset.classes.names)
+    for split in splits:
+        for issue in (DataIssue.UNKNOWN_CLASS, DataIssue.LEFT_OUT):
+            names |= dict.fromkeys(split.report.examples(issue))
+    for one, other in combinations(names, 2):
+        if abs(len(one) - len(other)) < 4 and _is_slip(one, other):
+            report.add(DataIssue.SIMILAR_NAMES, f"{shown(one)} and {shown(other)}")
+
+
+def _is_slip(one: str, other: str) -> bool:
+    one, other = (re.sub(r"[\s_-]+", " ", name.strip()).casefold() for name in (one, other))
+    shorter, longer = sorted((one, other), key=len)
+    if shorter == longer or (len(shorter) > 1 and longer == shorter + "s"):
+        return True
+    if len(shorter) < _LONG or len(longer) - len(shorter) > 1:
+        return False
+    start = next((k for k, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
+    changed = longer[start] + (shorter[start] if start < len(shorter) else "")
+    same_rest = shorter[start:] == longer[start + 1 :] or shorter[start + 1 :] == longer[start + 1 :]
+    return same_rest and not any(letter.isdigit() for letter in changed)  # class 1, class 2
+
+
+def check_counts(splits: Sequence[SplitFacts], report: DataReport) -> None:
+    """Classes with few objects in train, with far fewer than others, or that only one of train and val has."""
+    counts = {split.name: split.class_counts for split in splits if split.objects is not None}
+    if "train" not in counts:
+        return
+    names = next(split.dataset.classes.names for split in splits if split.name == "train")
+    train = counts["train"]
+    for label in np.argsort(train, kind="stable").tolist():
+        others = [(name, int(own[label])) for name, own in counts.items() if name != "train"]
+        num, most = int(train[label]), int(train.max())
+        if not num and (there := [f"{number} in {name}" for name, number in others if number]):
+            report.add(DataIssue.NOT_IN_TRAIN, Example(names[label], detail=", ".join(there)))
+        if num and dict(others).get("val") == 0:
+            report.add(DataIssue.NOT_IN_VAL, Example(names[label], detail=f"{num} in train", badness=float(num)))
+        if 0 < num < _FEW:
+            report.add(DataIssue.FEW_OBJECTS, Example(names[label], detail=f"{num} in train", badness=-float(num)))
+        if 0 < num * _RARE <= most:
+            detail = f"{num} against {most} of {shown(names[int(train.argmax())])}"
+            report.add(DataIssue.IMBALANCE, Example(names[label], detail=detail, badness=-float(num)))
+
+
+def check_first_class(splits: Sequence[SplitFacts], report: DataReport) -> None:
+    """Ids that are off by one: no object of the first class, though objects have an id one beyond the last."""
+    sets = [split for split in splits if split.objects is not None]
+    if not sets or any(split.class_counts[:1].sum() for split in sets):
+        return
+    num = len(sets[0].dataset.classes)
+    beyond = [place for split in sets for place in split.report.examples(DataIssue.UNKNOWN_CLASS)]
+    if num > 1 and any(re.search(rf"\b{num}\b", place) for place in beyond):
+        first = shown(sets[0].dataset.classes.names[0])
+        detail = f"no object of the first class, {first}, and objects of class {num} of 0 to {num - 1}"
+        report.add(DataIssue.OFF_BY_ONE, Example("all splits", detail=detail))

@@ -1,0 +1,190 @@
+"""What a check knows of a data set: its annotations, and facts of each image, which is decoded once.
+
+Everything that is wrong follows from these arrays; no check opens a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from rich.progress import track
+
+from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
+from detseg.data.images.similar import SIGNATURE_BYTES, signature
+from detseg.errors import DataError
+from detseg.messages import console
+from detseg.structures import FloatArray, IntArray, UInt8Array
+
+_WAITING = 64  # images a thread that are asked for before their results are used
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What is to be known of an image file.
+
+    Attributes:
+        error: why it cannot be read; "" if it can. Else nothing below it but the digest counts.
+        digest: of the file's bytes; b"" if there is no file.
+        format, mode: as Pillow names them: JPEG and CMYK, say.
+        values: least and largest value of an image of 16 bits; None of 8 bits.
+        hw: height and width in pixels, upright.
+        orientation: EXIF's, 1 to 8.
+        transparent: fraction of the pixels that are not opaque.
+        mean, std: (3,) of red, green, blue in [0, 1].
+        signature: what near duplicates are found by.
+    """
+
+    error: str = ""
+    digest: bytes = b""
+    format: str = ""
+    mode: str = ""
+    values: tuple[int, int] | None = None
+    hw: tuple[int, int] = (0, 0)
+    orientation: int = 1
+    transparent: float = 0.0
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (0.0, 0.0, 0.0)
+    signature: UInt8Array = field(default_factory=lambda: np.zeros(SIGNATURE_BYTES, dtype=np.uint8))
+
+
+@dataclass(frozen=True, eq=False)
+class SplitFacts:
+    """A split of a data set: its name, annotations, what was found so far, and the facts of its I images.
+
+    ``images`` and ``masks`` are empty where images are not opened; a mask is None where there is none.
+    """
+
+    name: str
+    dataset: DetectionDataset | SegmentationDataset
+    images: tuple[ImageFacts, ...] = ()
+    masks: tuple[MaskFacts | LabelFacts | None, ...] = ()
+
+    @property
+    def report(self) -> DataReport:
+        """Where checks add what they find."""
+        return self.dataset.report
+
+    @property
+    def objects(self) -> PackedAnnotations | None:
+        """The annotations; None of a set of label maps."""
+        return self.dataset.packed if isinstance(self.dataset, DetectionDataset) else None
+
+    @property
+    def image_of(self) -> IntArray:
+        """(T,) the image of each object."""
+        assert self.objects is not None
+        return np.repeat(np.arange(len(self.objects)), np.diff(self.objects.offsets))
+
+    @property
+    def class_counts(self) -> IntArray:
+        """(C,) objects of each class, or of label maps pixels; crowd regions do not count."""
+        num = len(self.dataset.classes)
+        if self.objects is not None:
+            counted = self.objects.labels[~self.objects.crowd]
+            return np.asarray(np.bincount(counted, minlength=num)[:num], dtype=np.int64)
+        pixels = [mask.counts for mask in self.masks if isinstance(mask, LabelFacts)]
+        return np.asarray(sum(pixels, np.zeros(256, dtype=np.int64))[:num], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model asks of the data.
+
+    Attributes:
+        input_hw: height and width of the network input.
+        max_detections: those of a class in an image that count.
+        anchors: (K, 2) float64 widths and heights in input pixels; None: it has none.
+        mean, std: by which channels are normalised, in [0, 1]; None: not known.
+    """
+
+    input_hw: tuple[int, int] = (640, 640)
+    max_detections: int = 100
+    anchors: FloatArray | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def examine(path: Path | str) -> ImageFacts:
+    """Read an image file once, and say all that checks need of it; what cannot be read is no error here."""
+    path, digest = Path(path), b""
+    try:
+        with open_image(path) as (header, stream):
+            digest = hashlib.blake2b(stream.read(), digest_size=16).digest()
+            stream.seek(0)
+            found = ImageFacts(digest=digest, format=header.format or "", mode=header.mode)
+            orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending_orientation(header)
+            if header.format in ("JPEG", "MPO"):
+                image = read_image(path)
+            else:
+                pending = pending_orientation(header)
+                decode(header, stream)
+                found = replace(found, values=_values(header), transparent=_transparent(header))
+                image = np.ascontiguousarray(upright(pil_to_rgb(header), pending))
+    except DataError as error:
+        return ImageFacts(error=str(error).removeprefix(f"{path}: ") or "cannot be read", digest=digest)
+    mean, std = (tuple((values.ravel() / 255).tolist()) for values in cv2.meanStdDev(image))
+    hw = (image.shape[0], image.shape[1])
+    orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    return replace(found, hw=hw, orientation=orientation, mean=mean, std=std, signature=signature(image))
+
+
+def _values(image: Image.Image) -> tuple[int, int] | None:
+    if not image.mode.startswith("I"):
+        return None
+    values = np.asarray(image)
+    return int(values.min()), int(values.max())
+
+
+def _transparent(image: Image.Image) -> float:
+    if image.mode in ("RGBA", "LA", "PA"):
+        alpha = image.getchannel("A")
+    elif "transparency" in image.info and image.mode in ("P", "RGB", "L"):
+        alpha = image.convert("RGBA").getchannel("A")
+    else:
+        return 0.0
+    return 1 - alpha.histogram()[255] / max(alpha.width * alpha.height, 1)
+
+
+def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
+    """The same splits with the facts of their images and masks, which are read in threads, with a progress bar."""
+    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
+    places = [(split, index) for split in splits for index in range(len(split.dataset))]
+    found = iter(list(track(_in_threads(places), "checking images", len(places), **bar)))
+    examined = []
+    for split in splits:
+        own = [next(found) for _ in range(len(split.dataset))]
+        images, masks = tuple(image for image, _ in own), tuple(mask for _, mask in own)
+        examined.append(replace(split, images=images, masks=masks))
+    return examined
+
+
+_Found = tuple[ImageFacts, MaskFacts | LabelFacts | None]
+
+
+def _in_threads(places: Sequence[tuple[SplitFacts, int]]) -> Iterator[_Found]:
+    workers = min(16, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool:
+        for first in range(0, len(places), _WAITING * workers):
+            yield from pool.map(_examine_place, places[first : first + _WAITING * workers])
+
+
+def _examine_place(place: tuple[SplitFacts, int]) -> _Found:
+    split, index = place
+    image = examine(split.dataset.path(index))
+    if isinstance(split.dataset, SegmentationDataset):
+        return image, measure_labels(split.dataset, index)
+    return image, measure_masks(split.dataset.packed, index)

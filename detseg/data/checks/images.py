@@ -1,0 +1,86 @@
+"""Checks of image files: what cannot be read, odd forms and depths, sizes, and the colours that a model expects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from detseg.data.annotations.issues import DataIssue, DataReport, Example
+from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
+from detseg.data.images.find import find_images
+
+_PLAIN_MODES = {"L", "RGB", "RGBA"}
+_PART_OF_BITS = 0.25  # of the range of 16 bits: images that use less are too dark to learn from
+_FAR_MEAN, _FAR_STD = 1.0, 0.4  # standard deviations that the mean may be off, and least part of the expected contrast
+
+
+def check_images(split: SplitFacts) -> None:
+    """Images that cannot be read, odd modes and depths, and sizes other than stated."""
+    packed = split.objects
+    for index, image in enumerate(split.images):
+        path = split.dataset.packed.path(index)
+        if image.error:
+            split.report.add(DataIssue.UNREADABLE, Example(path, index, detail=image.error))
+            continue
+        for issue, badness, detail in _oddities(image):
+            split.report.add(issue, Example(path, index, (), badness, detail))
+        if packed is not None and packed.hw(index) != image.hw:
+            stated = packed.hw(index)
+            detail = f"stated {stated[1]} x {stated[0]}, is {image.hw[1]} x {image.hw[0]}"
+            swapped = stated == image.hw[::-1] and image.orientation >= 5
+            issue = DataIssue.BEFORE_ROTATION if swapped else DataIssue.OTHER_SIZE
+            rows = tuple(range(int(np.diff(packed.offsets)[index])))
+            split.report.add(issue, Example(path, index, rows, 0.0, detail))
+
+
+def _oddities(image: ImageFacts) -> list[tuple[DataIssue, float, str]]:
+    found = []
+    if image.values is not None:
+        low, high = image.values
+        bits = max(high.bit_length(), 1)
+        detail = f"values {low} to {high}"
+        if high < _PART_OF_BITS * 65535:
+            found.append((DataIssue.UNUSED_BITS, 65535.0 - high, f"{detail}, as of {bits} bits"))
+        else:
+            found.append((DataIssue.SIXTEEN_BITS, 0.0, detail))
+    elif image.mode not in _PLAIN_MODES:
+        found.append((DataIssue.ODD_MODE, 0.0, image.mode))
+    if image.transparent:
+        part = f"{100 * image.transparent:.2g} % of its pixels"
+        found.append((DataIssue.TRANSPARENT, image.transparent, part))
+    return found
+
+
+def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
+    """Image files below the roots of the splits that none of them lists."""
+    used = {os.path.realpath(split.dataset.path(index)) for split in splits for index in range(len(split.dataset))}
+    folders = {split.dataset.path(index).parent for split in splits for index in range(len(split.dataset))}
+    seen = set[str]()
+    for folder in sorted(folders):
+        for path in find_images(folder):
+            real = os.path.realpath(folder / path)
+            if real not in used and real not in seen and (folder / path).parent in folders:
+                seen.add(real)
+                report.add(DataIssue.UNLISTED, str(folder / path))
+
+
+def check_pixels(split: SplitFacts, expected: Expected) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of red, green and blue over all pixels, (3,) each in [0, 1], compared with those
+    that the model normalises by."""
+    readable = [image for image in split.images if not image.error]
+    if not readable:
+        return [0.0] * 3, [0.0] * 3
+    pixels = np.array([image.hw[0] * image.hw[1] for image in readable], dtype=np.float64)[:, None]
+    means, stds = (np.array([getattr(image, name) for image in readable]) for name in ("mean", "std"))
+    mean = (pixels * means).sum(axis=0) / pixels.sum()
+    square = (pixels * (stds**2 + means**2)).sum(axis=0) / pixels.sum()
+    std = np.sqrt((square - mean**2).clip(0))
+    if expected.mean is not None and expected.std is not None:
+        channels = zip(("red", "green", "blue"), mean, std, expected.mean, expected.std, strict=True)
+        for name, own_mean, own_std, model_mean, model_std in channels:
+            if abs(own_mean - model_mean) > _FAR_MEAN * model_std or own_std < _FAR_STD * model_std:
+                detail = f"{own_mean:.2f} +- {own_std:.2f}, the model expects {model_mean:.2f} +- {model_std:.2f}"
+                split.report.add(DataIssue.OTHER_PIXELS, Example(name, detail=detail))
+    return mean.tolist(), std.tolist()

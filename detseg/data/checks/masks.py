@@ -1,0 +1,86 @@
+"""Checks of masks: those of objects against the stated boxes and areas, and the labels of semantic maps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from detseg.data.annotations.issues import DataIssue, Example, box_issues
+from detseg.data.checks.facts import SplitFacts
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area, fits_box
+from detseg.structures import FloatArray
+
+_WRONG_BOXES = (  # are not compared with masks
+    DataIssue.NO_AREA,
+    DataIssue.NOTHING_INSIDE,
+    DataIssue.OUTSIDE,
+    DataIssue.ONE_PIXEL,
+    DataIssue.INVERTED,
+    DataIssue.SIZE_AS_CORNER,
+    DataIssue.RELATIVE,
+)
+_RARE = 0.001  # of all pixels: classes with fewer are named
+
+
+def check_masks(split: SplitFacts) -> None:
+    """Masks that do not fit the stated box or area, with the two known patterns; empty ones; those that are wrong."""
+    packed = split.objects
+    if packed is None:
+        return
+    reader_says = split.report.count(DataIssue.NO_PIXEL) > 0
+    issues = box_issues(packed)
+    wrong_box = np.any([issues[issue] for issue in _WRONG_BOXES], axis=0)
+    states_area = split.dataset.name.startswith("coco")  # other formats have none: it is that of the polygons
+    for image, masks in enumerate(split.masks):
+        if not isinstance(masks, MaskFacts):
+            continue
+        begin, found = int(packed.offsets[image]), dict[DataIssue, list[tuple[int, float, str]]]()
+        for row, error in masks.errors.items():
+            found.setdefault(DataIssue.WRONG_MASK, []).append((row, 0.0, error))
+        for row in np.flatnonzero(~np.isnan(masks.areas)).tolist():
+            box, area, bounds = packed.boxes[begin + row], float(packed.area[begin + row]), masks.bounds[row]
+            if masks.row_major[row]:
+                issue, how_bad, detail = DataIssue.ROW_MAJOR, float(masks.areas[row]), ""
+            elif masks.holes[row] and states_area:
+                issue, how_bad = DataIssue.FILLED_HOLES, float(masks.areas[row]) - area
+                detail = f"{masks.areas[row]:.0f} pixels filled, {area:.0f} stated"
+            elif masks.areas[row] == 0:
+                issue, how_bad, detail = DataIssue.NO_PIXEL, 0.0, ""
+            elif not wrong_box[begin + row] and not fits_box(box, bounds):
+                issue, how_bad = DataIssue.BOX_NOT_OF_MASK, 1 - box_iou(box, bounds)
+                detail = f"stated {_in_words(box)}, mask {_in_words(bounds)}"
+            elif states_area and not fits_area(area, float(masks.areas[row]), bounds):
+                issue, how_bad = DataIssue.AREA_NOT_OF_MASK, abs(area - float(masks.areas[row]))
+                detail = f"stated {area:.0f}, mask {masks.areas[row]:.0f}"
+            else:
+                continue
+            found.setdefault(issue, []).append((row, how_bad, detail))
+        for issue, rows in found.items():
+            if issue == DataIssue.NO_PIXEL and reader_says:
+                continue
+            worst = max(rows, key=lambda item: item[1])
+            numbers = tuple(row for row, _, _ in rows)
+            split.report.add(issue, Example(packed.path(image), image, numbers, worst[1], worst[2]), len(rows))
+
+
+def _in_words(box: FloatArray) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in np.round(box, 1).tolist()) + "]"
+
+
+def check_labels(split: SplitFacts) -> None:
+    """Label maps that cannot be read or have another size than their image, and classes that are hardly there."""
+    for image, labels in enumerate(split.masks):
+        if not isinstance(labels, LabelFacts):
+            continue
+        path = split.dataset.packed.path(image)
+        if labels.error:
+            split.report.add(DataIssue.WRONG_MASK, Example(path, image, detail=labels.error))
+        elif split.images[image].hw not in (labels.hw, (0, 0)):
+            sizes = [f"{hw[1]} x {hw[0]}" for hw in (labels.hw, split.images[image].hw)]
+            detail = f"the mask is {sizes[0]}, the image {sizes[1]} pixels"
+            split.report.add(DataIssue.OTHER_SIZE, Example(path, image, detail=detail))
+    if split.objects is not None:
+        return
+    pixels = split.class_counts
+    for label in np.flatnonzero((pixels > 0) & (pixels < _RARE * pixels.sum())).tolist():
+        part = f"{100 * pixels[label] / pixels.sum():.3f} %"
+        split.report.add(DataIssue.RARE_PIXELS, Example(split.dataset.classes.names[label], detail=part))

@@ -1,0 +1,171 @@
+"""The findings of a check as one HTML page that needs nothing else: no script, no font, no file beside it."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Sequence
+from html import escape
+from itertools import groupby, pairwise
+from pathlib import Path
+
+from detseg.atomic_write import write_text
+from detseg.data.annotations.issues import Example, Finding, Severity
+from detseg.data.checks.run import TOGETHER, Checked
+from detseg.data.checks.sizes import SIZE_BOUNDS
+from detseg.messages import counted, printable
+
+Draw = Callable[[str, Example], Sequence[bytes]]
+"""Split and place → pictures of it as JPEG files: of the image, and of the one to compare it with, if any."""
+
+_TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
+_MOST_BARS = 40  # of a chart; the rest is one bar
+_BAR_W, _ROW_H, _NAME_W = 200, 18, 110  # pixels of a chart
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6877; --paper: #fff; --card: #f4f6f8; --line: #d8dde3;
+  --error: #b3261e; --warning: #8a5a00; --note: #2f5d8a; --bar: #4c7db0; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa6b5; --paper: #14181d; --card: #1e242b;
+  --line: #343d47; --error: #ff8a80; --warning: #ffc46b; --note: #8ec1f5; --bar: #6b9fd6; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 20px; margin: 32px 0 8px; } h3 { font-size: 16px; margin: 0; }
+p { margin: 4px 0; } a { color: inherit; } .soft { color: var(--soft); }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
+th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+th { font-weight: 600; border-bottom: 1px solid var(--line); }
+section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
+  margin: 12px 0; }
+section.error { border-color: var(--error); } section.warning { border-color: var(--warning); }
+section.note { border-color: var(--note); } .error h3 { color: var(--error); } .warning h3 { color: var(--warning); }
+.note h3 { color: var(--note); }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); gap: 12px;
+  margin-top: 8px; }
+figure { margin: 0; } figure img { width: 100%; max-height: 320px; object-fit: contain; background: var(--line);
+  border-radius: 3px; display: block; }
+figcaption { font-size: 13px; color: var(--soft); } .pair { display: flex; gap: 4px; } .pair img { min-width: 0; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(350px, 100%), 1fr)); gap: 20px; }
+svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
+svg rect { fill: var(--bar); }
+"""
+
+
+def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
+    """Write the page. ``title``: what was checked; ``draw`` makes the pictures of a place, and may make none. Texts may
+    hold anything: they are escaped. A DataError if the file cannot be written."""
+    findings = list(checked.findings())
+    parts = [_summary(checked, findings, title)]
+    for severity, group in groupby(findings, lambda item: item[1].issue.severity):
+        parts.append(f'<h2 id="{severity.name.lower()}s">{_TITLES[severity]}</h2>')
+        parts += [_section(name, finding, draw) for name, finding in group]
+    parts += _charts(checked)
+    write_text(
+        path,
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,">'
+        f"<title>{_text(title)}: detseg check</title><style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n",
+    )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
+
+
+def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: str) -> str:
+    rows = []
+    for name, numbers in checked.numbers.items():
+        mean = " ".join(f"{value:.2f}" for value in numbers.mean) if checked.images_opened else "-"
+        std = " ".join(f"{value:.2f}" for value in numbers.std) if checked.images_opened else "-"
+        cells = (name, str(numbers.images), str(numbers.objects), mean, std)
+        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    found = []
+    for severity in reversed(Severity):
+        if num := sum(finding.issue.severity == severity for _, finding in findings):
+            name = severity.name.lower()
+            found.append(f'<a href="#{name}s">{counted(num, "kind")} of {name}s</a>')
+    opened = "" if checked.images_opened else "<p>Images were not opened (--fast).</p>"
+    return (
+        f"<h1>{_text(title)}</h1><p>{', '.join(found) or 'Nothing was found that is wrong.'}</p>{opened}"
+        '<div class="wide"><table><tr><th>split</th><th>images</th><th>objects</th><th>mean (R G B)</th>'
+        f"<th>deviation (R G B)</th></tr>{''.join(rows)}</table></div>"
+    )
+
+
+def _section(split: str, finding: Finding, draw: Draw) -> str:
+    issue, kind = finding.issue, finding.issue.severity.name.lower()
+    where = "" if split == TOGETHER else f"{_text(split)}: "
+    figures, lines = [], []
+    for place in finding.examples[:5]:
+        caption = _text(place.where) + (f": {_text(place.detail)}" if place.detail else "")
+        pictures = draw(split, place)
+        if pictures:
+            images = "".join(
+                f'<img alt="{_text(place.where)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
+                for data in pictures
+            )
+            figures.append(f'<figure><div class="pair">{images}</div><figcaption>{caption}</figcaption></figure>')
+        else:
+            lines.append(f'<p class="soft">{caption}</p>')
+    shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+    return (
+        f'<section class="finding {kind}" id="{_text(split)}-{issue.name.lower()}">'
+        f"<h3>{where}{escape(issue.text)}: {finding.count}</h3><p>{escape(issue.fix)}</p>"
+        f"{''.join(lines)}{shown}</section>"
+    )
+
+
+def _charts(checked: Checked) -> list[str]:
+    names, height_width = checked.class_names, checked.expected.input_hw
+    bounds = [*(str(bound) for bound in SIZE_BOUNDS)]
+    labels = [f"below {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds))]
+    labels.append(f"{bounds[-1]} and more")
+    parts = []
+    for split, numbers in checked.numbers.items():
+        charts = [("Objects of each class", list(zip(names, numbers.class_counts, strict=False)))]
+        if numbers.objects:
+            sizes = f"Object sizes in pixels of the input of {height_width[1]} x {height_width[0]}"
+            charts.append((sizes, list(zip(labels, numbers.sizes_in_input, strict=True))))
+            charts.append(("Images by their number of objects", _ranges(numbers.objects_per_image)))
+        else:
+            charts[0] = ("Pixels of each class", charts[0][1])
+        charts.append(("Image sizes (width x height)", list(numbers.image_sizes.items())))
+        parts.append(f"<h2>{_text(split)}</h2>")
+        if numbers.best_recall_of_anchors is not None:
+            parts.append(f"<p>Best recall that the anchors allow: {numbers.best_recall_of_anchors:.3f}</p>")
+        parts.append('<div class="charts">' + "".join(_chart(title, bars) for title, bars in charts if bars) + "</div>")
+    return parts
+
+
+def _ranges(counts: Sequence[int]) -> list[tuple[str, int]]:
+    """Images with 0, 1, ... objects → at most a dozen ranges of the number of objects."""
+    step = -(-len(counts) // 12)
+    starts = range(0, len(counts), step)
+    return [(str(a) if step == 1 else f"{a} to {a + step - 1}", sum(counts[a : a + step])) for a in starts]
+
+
+def _chart(title: str, bars: Sequence[tuple[str, int]]) -> str:
+    if len(bars) > _MOST_BARS:
+        bars = sorted(bars, key=lambda bar: -bar[1])
+        rest = bars[_MOST_BARS - 1 :]
+        bars = [*bars[: _MOST_BARS - 1], (f"{len(rest)} others", sum(number for _, number in rest))]
+    largest, rows = max((number for _, number in bars), default=0) or 1, []
+    for row, (name, number) in enumerate(bars):
+        y, width = row * _ROW_H, _BAR_W * number / largest
+        short = name if len(name) <= 16 else name[:15] + "…"
+        middle = y + _ROW_H - 5
+        rows.append(
+            f'<g><title>{_text(name)}: {number}</title><text x="{_NAME_W - 6}" y="{middle}" text-anchor="end">'
+            f'{_text(short)}</text><rect x="{_NAME_W}" y="{y + 3}" width="{width:.1f}" height="{_ROW_H - 6}"/>'
+            f'<text x="{min(_NAME_W + width + 4, _NAME_W + _BAR_W + 4):.1f}" y="{middle}">{number}</text></g>'
+        )
+    chart_w, chart_h = _NAME_W + _BAR_W + 66, len(bars) * _ROW_H
+    return (
+        f"<div><h3>{_text(title)}</h3>"
+        f'<svg role="img" aria-label="{_text(title)}" viewBox="0 0 {chart_w} {chart_h}" width="{chart_w}" '
+        f'height="{chart_h}">'
+        f"{''.join(rows)}</svg></div>"
+    )

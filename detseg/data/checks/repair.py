@@ -1,0 +1,215 @@
+"""Repairs of a data set that was checked: its annotations with what can be put right, and a list of changes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detseg.atomic_write import write_text
+from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
+from detseg.data.checks.facts import SplitFacts
+from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.structures import BoolArray, FloatArray, IntArray
+
+REPAIRED = frozenset(
+    {
+        DataIssue.REPEATED,
+        DataIssue.OUTSIDE,
+        DataIssue.NO_AREA,
+        DataIssue.NOTHING_INSIDE,
+        DataIssue.INVERTED,
+        DataIssue.SIZE_AS_CORNER,
+        DataIssue.RELATIVE,
+        DataIssue.OTHER_SIZE,
+        DataIssue.UNREADABLE,
+        DataIssue.OTHER_SPELLING,
+        DataIssue.ROW_MAJOR,
+        DataIssue.FILLED_HOLES,
+        DataIssue.SAME_ACROSS,
+    }
+)
+"""The kinds that a repaired copy does not have, but for images of another size whose boxes do not fit them, and
+images that are in val and test."""
+
+CHANGES_FILE = "changes.csv"
+
+
+@dataclass
+class Changes:
+    """What was changed: split, image, number of the object in it (from 0; "" for the image), what, before, after."""
+
+    rows: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write them as CSV with a header; a DataError if the file cannot be written."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(("split", "image", "object", "what", "before", "after"))
+        writer.writerows(self.rows)
+        write_text(path, text.getvalue())
+
+
+def repair_splits(
+    splits: Sequence[SplitFacts],
+) -> tuple[dict[str, DetectionDataset | SegmentationDataset], Changes]:
+    """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
+    are. Label maps are not changed: their unreadable images and duplicates across splits are left out."""
+    changes, repaired = Changes(), dict[str, Any]()
+    elsewhere = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
+    for split in splits:
+        kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
+        dataset = split.dataset
+        if isinstance(dataset, DetectionDataset):
+            packed = _repair(split, set(kept), changes).select(kept)
+            repaired[split.name] = DetectionDataset(
+                packed, dataset.root, dataset.classes, DataReport(True), dataset.name
+            )
+        else:
+            repaired[split.name] = dataset.subset(kept)
+    return repaired, changes
+
+
+def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> list[int]:
+    kept = []
+    for index, image in enumerate(split.images):
+        what = "unreadable image left out" if image.error else ""
+        if not what and image.digest in elsewhere:
+            what = "image left out of train, which is in another split, too"
+        if what:
+            changes.rows.append((split.name, split.dataset.packed.path(index), "", what, image.error, ""))
+        else:
+            kept.append(index)
+    return kept
+
+
+def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> PackedAnnotations:
+    packed, image_of = split.objects, split.image_of
+    assert packed is not None
+    log = _Log(split.name, packed, image_of, kept_images, changes)
+    sizes = _sizes(split, packed, log)
+    packed = replace(packed, sizes_hw=sizes)
+    boxes = _boxes(packed, image_of, split.dataset.name.startswith("voc"), log)
+    trainable = training_boxes(boxes, sizes[image_of])[1]
+    for row in np.flatnonzero(~trainable).tolist():
+        what = "box without area removed" if (boxes[row, 2:] <= boxes[row, :2]).any() else "box outside removed"
+        log.add(row, what, packed.boxes[row])
+    groups = 2 * (image_of * len(split.dataset.classes) + packed.labels) + packed.crowd
+    twice = repeated(boxes, groups) & trainable
+    for row in np.flatnonzero(twice).tolist():
+        log.add(row, "repeated box removed", packed.boxes[row])
+    regions = _regions(split, packed, log)
+    return replace(packed, boxes=boxes, regions=regions).keep_objects(trainable & ~twice)
+
+
+@dataclass(frozen=True)
+class _Log:
+    split: str
+    packed: PackedAnnotations
+    image_of: IntArray
+    kept_images: set[int]
+    changes: Changes
+
+    def add(self, row: int, what: str, before: Any = "", after: Any = "") -> None:
+        """A change of one object; of images that are left out nothing is said."""
+        image = int(self.image_of[row])
+        if image in self.kept_images:
+            inside = str(row - int(self.packed.offsets[image]))
+            texts = [_numbers(value) for value in (before, after)]
+            self.changes.rows.append((self.split, self.packed.path(image), inside, what, texts[0], texts[1]))
+
+    def add_image(self, image: int, what: str, before: str, after: str) -> None:
+        """A change of an image."""
+        if image in self.kept_images:
+            self.changes.rows.append((self.split, self.packed.path(image), "", what, before, after))
+
+
+def _numbers(value: Any) -> str:
+    return value if isinstance(value, str) else " ".join(f"{number:.10g}" for number in value)
+
+
+def _sizes(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> IntArray:
+    """The sizes of the images, where the boxes lie inside them."""
+    sizes = packed.sizes_hw.copy()
+    for index, image in enumerate(split.images):
+        stated = packed.hw(index)
+        if image.error or image.hw == stated or (image.hw == stated[::-1] and image.orientation >= 5):
+            continue
+        own = packed.boxes[packed.offsets[index] : packed.offsets[index + 1]]
+        if (own[:, 2:] <= np.array(image.hw[::-1]) + 1).all():
+            sizes[index] = image.hw
+            texts = [f"{hw[1]} x {hw[0]}" for hw in (stated, image.hw)]
+            log.add_image(index, "size corrected", texts[0], texts[1])
+    return sizes
+
+
+def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Log) -> FloatArray:
+    """Boxes with relative coordinates scaled, corners put right, and clipped where they leave their image."""
+    hw, boxes = packed.sizes_hw[image_of], packed.boxes.copy()
+    first = np.array([1.0, 1.0]) if is_voc else np.zeros(2)  # readers have taken it off the first corner
+
+    def change(rows: BoolArray, what: str, low: FloatArray, high: FloatArray) -> None:
+        new = np.concatenate([low, high], axis=1)
+        for row in np.flatnonzero(rows & (new != boxes).any(axis=1)).tolist():
+            log.add(row, what, boxes[row], new[row])
+        boxes[rows] = new[rows]
+
+    ratio = relative(boxes, image_of, len(packed))
+    change(ratio, "relative box scaled", (boxes[:, :2] + first) * hw[:, ::-1], boxes[:, 2:] * hw[:, ::-1])
+    others = ~ratio
+    if have_size_as_corner(packed.boxes, hw):
+        change(others, "width and height added to the corner", boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
+    else:
+        low, high = np.minimum(boxes[:, :2] + first, boxes[:, 2:]), np.maximum(boxes[:, :2] + first, boxes[:, 2:])
+        change(others & inverted(boxes), "corners swapped", low - first, high)
+    beyond = (boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1)
+    inside = training_boxes(boxes, hw)[1]
+    limit = hw[:, ::-1].astype(np.float64)
+    change(beyond & inside, "box clipped", boxes[:, :2].clip(0), np.minimum(boxes[:, 2:], limit))
+    return boxes
+
+
+def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segmentations | None:
+    """The segmentations, with transposed run lengths put right and holes cut out; None where there are none."""
+    if packed.regions is None:
+        return None
+    new: dict[int, bytes] = {}
+    for index, masks in enumerate(split.masks):
+        if not isinstance(masks, MaskFacts) or not (masks.row_major | masks.holes).any():
+            continue
+        hw, begin = packed.hw(index), int(packed.offsets[index])
+        for row, stated in enumerate(packed.stated(index)):
+            if masks.row_major[row]:
+                counts = transposed(region_counts(stated.segmentation, hw), hw)
+                log.add(begin + row, "run lengths transposed")
+            elif masks.holes[row] and split.dataset.name.startswith("coco"):
+                counts = cut_holes(stated.segmentation, hw)
+                log.add(begin + row, "holes cut out", f"{masks.areas[row]:.0f}", f"{stated.area:.0f}")
+            else:
+                continue
+            new[begin + row] = json.dumps({"size": list(hw), "counts": counts.decode()}).encode()
+    if not new:
+        return packed.regions
+    texts = [new.get(row, text) for row, text in enumerate(packed.regions.texts(range(len(packed.regions))))]
+    lengths = np.array([len(text) for text in texts], dtype=np.int64)
+    content = np.frombuffer(b"".join(texts), dtype=np.uint8)
+    starts = running_total(lengths)[:-1]
+    return replace(packed.regions, starts=starts, lengths=lengths, content=content)
+
+
+def report_lines(changes: Changes) -> list[str]:
+    """One line for each kind of change, with its number."""
+    kinds: dict[str, int] = {}
+    for change in changes.rows:
+        kinds[change[3]] = kinds.get(change[3], 0) + 1
+    return [f"{what}: {number}" for what, number in kinds.items()]

@@ -1,0 +1,135 @@
+"""`detseg check`: what it prints, its exit codes, JSON, the page, and repaired copies."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.cli import main
+from tests.data.formats.layouts import Box, annotation_xml, object_xml, write_voc
+from tests.planted_set import write_planted_set
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CLEAN: dict[str, list[Box]] = {
+    split + str(k): [("cat", 2, 2, 9, 9), ("dog", 11, 2, 18, 9)] for split in ("train", "val") for k in range(12)
+}
+
+
+def voc_config(root: Path, boxes: dict[str, list[Box]], size: int = 64) -> str:
+    """A VOC set of noise images of 20 x 10 pixels whose names begin with their split, and its configuration file."""
+    xml = {name: annotation_xml("".join(map(object_xml, own)), f"{name}.jpg") for name, own in boxes.items()}
+    lists = {
+        split: "".join(f"{name}\n" for name in boxes if name.startswith(split)) for split in ("train", "val", "test")
+    }
+    write_voc(root, {split: text for split, text in lists.items() if text}, xml)
+    for number, name in enumerate(boxes):
+        pixels = np.random.default_rng(number).integers(0, 256, (10, 20, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
+    config = root / "check.yaml"
+    config.write_text(f"data: {{name: voc, root: {root}, image_size: {size}}}\n")
+    return str(config)
+
+
+def test_a_clean_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", voc_config(tmp_path, CLEAN, size=160)]) == 0
+    out = capsys.readouterr().out
+    assert "voc; train 12 images, val 12 images; 48 objects of 2 classes" in out
+    assert "nothing is wrong; next:" in out
+
+
+def test_warnings_and_errors_have_their_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    warned = CLEAN | {"train0": [*CLEAN["train0"], CLEAN["train0"][0]]}
+    assert main(["check", voc_config(tmp_path / "a", warned, 160), "--json", str(tmp_path / "a.json")]) == 1
+    out = capsys.readouterr().out
+    assert "warning: train: boxes that repeat another of the same class in the image exactly: 1" in out
+    assert "fix: remove the repetitions" in out
+    (finding,) = [f for f in json.loads((tmp_path / "a.json").read_text())["findings"] if f["severity"] == "warning"]
+    assert (finding["kind"], finding["split"], finding["count"]) == ("repeated", "train", 1)
+    wrong = CLEAN | {"val3": [("cat", 9, 9, 2, 2), ("dog", 11, 2, 18, 9)]}
+    assert main(["check", voc_config(tmp_path / "b", wrong, 160), "--fast"]) == 2
+    assert "error: val: boxes whose second corner lies left of or above the first" in capsys.readouterr().out
+
+
+def test_a_split_that_cannot_be_opened_does_not_hide_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = voc_config(tmp_path, {name: own for name, own in CLEAN.items() if name.startswith("train")})
+    assert main(["check", config, "--fast"]) == 2
+    out = capsys.readouterr().out
+    assert "train 12 images; 24 objects" in out
+    assert "splits that cannot be opened: 1" in out
+    assert "val.txt: there is no such list" in out
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the planted set, with a class whose name is a script."""
+    folder = tmp_path_factory.mktemp("page")
+    planted = write_planted_set(folder / "set")
+    for split in ("train", "val"):
+        file = planted.root / f"{split}.json"
+        file.write_text(file.read_text().replace('"lamp post"', '"<script>alert(1)</script>"'))
+    paths = ", ".join(f"{s}_images: {s}, {s}_annotations: {s}.json" for s in ("train", "val"))
+    settings = f"data: {{name: coco, root: {planted.root}, image_size: 128, on_bad_sample: skip, {paths}}}\n"
+    (folder / "check.yaml").write_text(settings + "model: {name: mask_rcnn}\nevaluation: {max_detections: 20}\n")
+    arguments = ["check", str(folder / "check.yaml"), "--json", str(folder / "check.json")]
+    assert main([*arguments, "--html", str(folder / "check.html")]) == 2
+    return folder / "check.html"
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.ids, self.links = list[str](), set[str](), list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.ids.add(values.get("id") or "")
+        self.links += [values[key] or "" for key in ("src", "href") if key in values]
+
+
+def test_the_page_stands_alone_and_has_a_section_for_each_finding(page: Path) -> None:
+    text, parsed = page.read_text(), _Tags()
+    parsed.feed(text)
+    assert "script" not in parsed.tags
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert all(link.startswith(("data:", "#")) for link in parsed.links)
+    findings = json.loads(page.with_suffix(".json").read_text())["findings"]
+    assert {f"{finding['split']}-{finding['kind']}" for finding in findings} <= parsed.ids
+    assert parsed.tags.count("img") >= 40
+    assert parsed.tags.count("svg") >= 8
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+@pytest.mark.parametrize("width", [400, 1400])
+def test_the_page_in_a_browser(page: Path, width: int, tmp_path: Path) -> None:
+    """It shows what it should without a word on the console, and nothing is wider than the window."""
+    # In a frame: a window of Chromium has at least 500 pixels.
+    script = "const w = document.querySelector('iframe').contentWindow, d = w.document, i = [...d.images];"
+    script += "document.title = [w.innerWidth, d.documentElement.scrollWidth, i.length,"
+    script += "i.filter(one => !one.naturalWidth).length, d.querySelectorAll('section').length]"
+    frame = f'<iframe style="border: 0" width="{width}" height="900" srcdoc="{escape(page.read_text())}"></iframe>'
+    copy = tmp_path / "page.html"
+    copy.write_text(f"<!doctype html><title></title>{frame}<script>onload = () => {{ {script} }}</script>")
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--window-size=1500,900", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
+    ran = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in ran.stderr
+    shown = re.search(r"<title>(\d+),(\d+),(\d+),(\d+),(\d+)</title>", ran.stdout)
+    assert shown is not None
+    inner, scroll, images, broken, sections = map(int, shown.groups())
+    assert inner == width
+    assert scroll <= width
+    assert (images >= 40, broken) == (True, 0)
+    assert sections == len(json.loads(page.with_suffix(".json").read_text())["findings"])

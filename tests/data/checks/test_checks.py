@@ -1,0 +1,180 @@
+"""Each kind of issue by tiny sets with counts by hand, and all kinds at once in a set in which they are planted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detseg.data.annotations.issues import DataIssue, DataReport, Finding
+from detseg.data.checks.facts import Expected, examine
+from detseg.data.checks.run import TOGETHER, Checked, check_splits
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco import read_coco
+from tests.planted_set import check_planted_set, compare, write_planted_set
+
+Box = tuple[int, Sequence[float]]  # class, xywh
+
+
+def coco_split(
+    root: Path, split: str, boxes: dict[str, list[Box]], names: Sequence[str] = ("cat", "dog"), **fields: Any
+) -> DetectionDataset:
+    """A split of images of 100 x 80 pixels of noise, by name, with boxes."""
+    (root / split).mkdir(parents=True)
+    seed = sum(map(ord, split))
+    images, annotations = [], []
+    for number, (name, own) in enumerate(boxes.items(), 1):
+        pixels = np.random.default_rng((seed, number)).integers(0, 256, (80, 100, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(root / split / name)
+        images.append({"id": number, "file_name": name, "height": 80, "width": 100})
+        for label, box in own:
+            entry = {"id": len(annotations) + 1, "image_id": number, "category_id": label + 1, "bbox": list(box)}
+            annotations.append(entry | {"area": 1.0, "iscrowd": 0} | fields)
+    categories = [{"id": k, "name": name} for k, name in enumerate(names, 1)]
+    text = {"images": images, "annotations": annotations, "categories": categories}
+    (root / f"{split}.json").write_text(json.dumps(text))
+    return read_coco(root / split, root / f"{split}.json", report=DataReport(True))
+
+
+def found(checked: Checked, issue: DataIssue, split: str = "train") -> Finding:
+    (finding,) = [item for name, item in checked.findings() if (name, item.issue) == (split, issue)]
+    return finding
+
+
+def kinds(checked: Checked) -> set[str]:
+    return {finding.issue.name for _, finding in checked.findings()}
+
+
+def test_a_planted_set_is_found_whole_and_nothing_else(tmp_path: Path) -> None:
+    planted = write_planted_set(tmp_path / "set", 40)
+    checked = check_planted_set(planted.root)
+    table = compare(planted, checked)
+    assert {issue.name: numbers for issue, numbers in table.items() if numbers[0] != numbers[1]} == {}
+    assert all(wanted for wanted, _ in table.values())
+    for name, finding in checked.findings():
+        if finding.issue in table and name in planted.splits:
+            assert {place.where for place in finding.examples} <= set(planted.planted(finding.issue, name))
+    others = {finding.issue for _, finding in checked.findings()} - set(table)
+    assert others <= {DataIssue.UNSEEN, DataIssue.NOT_IN_VAL, DataIssue.FEW_OBJECTS, DataIssue.SMALL_IN_INPUT}
+
+
+def test_sizes_as_corners_are_one_pattern_of_a_split(tmp_path: Path) -> None:
+    """Stated as x, y, width, height where corners belong: of 4 boxes 2 are inverted, and all fit when read so."""
+    corners = [(60, 50, 20, 10), (40, 30, 30, 20), (5, 5, 20, 20), (8, 9, 40, 60)]
+    boxes = [(0, (x, y, w - x, h - y)) for x, y, w, h in corners]  # COCO: second corner minus first
+    checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected())
+    assert found(checked, DataIssue.SIZE_AS_CORNER).count == 2
+    assert "INVERTED" not in kinds(checked)
+    fitting = [(0, (10, 10, 20, 20)), (0, (50, 60, -20, -10)), (0, (90, 70, -80, -60))]  # 90 + 10 fits, 70 + 10 too
+    inverted = check_splits({"train": coco_split(tmp_path / "b", "train", {"a.png": fitting})}, Expected())
+    assert found(inverted, DataIssue.INVERTED).count == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [({"iscrowd": 1}, "all 2 objects are crowd regions (iscrowd 1)"), ({}, "the others have no area")],
+)
+def test_nothing_to_learn(tmp_path: Path, fields: dict[str, Any], words: str) -> None:
+    box = (10.0, 10, 20, 20) if fields else (10.0, 10, 0, 0)
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, box), (1, (box[0] + 40, *box[1:]))]}, **fields)
+    checked = check_splits({"train": dataset}, Expected())
+    assert words in found(checked, DataIssue.NOTHING_TO_LEARN).examples[0].detail
+
+
+def test_the_ceiling_of_recall_is_exact(tmp_path: Path) -> None:
+    """12 cats and 3 dogs with 5 detections of a class: 5 + 3 of 15."""
+    boxes = [(0, (k * 7, 1, 6, 6)) for k in range(12)] + [(1, (k * 9, 30, 8, 8)) for k in range(3)]
+    checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected(max_detections=5))
+    (place,) = found(checked, DataIssue.TOO_MANY).examples
+    assert place.detail == "15 objects; the split's recall is at most 0.533 with 5"
+
+
+def test_sizes_after_the_letterbox_and_the_size_that_would_do(tmp_path: Path) -> None:
+    """100 x 80 in 50 x 50: half as large, so 10 pixels become 5, 40 become 20."""
+    boxes = [(0, (1, 1, 10, 10)), (0, (20, 1, 10, 10)), (0, (40, 1, 40, 40)), (1, (1, 45, 30, 30))]
+    dataset = coco_split(tmp_path, "train", {"a.png": boxes})
+    checked = check_splits({"train": dataset}, Expected(input_hw=(50, 50)))
+    assert checked.numbers["train"].sizes_in_input == [2, 1, 1, 0, 0]
+    (place,) = found(checked, DataIssue.SMALL_IN_INPUT).examples
+    assert place.detail == "50 % of 4 at 50 pixels; data.image_size=96 leaves 5 %"
+    assert place.rows == (0, 1)
+
+
+def test_the_best_recall_of_anchors(tmp_path: Path) -> None:
+    """An anchor of 20 x 20 fits 20 x 20 and, with IoU 0.5, 20 x 10, not 40 x 40 (0.25)."""
+    boxes = [(0, (1, 1, 20, 20)), (0, (30, 1, 20, 10)), (0, (55, 30, 40, 40))]
+    dataset = coco_split(tmp_path, "train", {"a.png": boxes})
+    expected = Expected(input_hw=(80, 100), anchors=np.array([[20.0, 20.0]]))
+    checked = check_splits({"train": dataset}, expected, open_images=False)
+    assert checked.numbers["train"].best_recall_of_anchors == pytest.approx(2 / 3)
+    assert found(checked, DataIssue.ANCHORS).count == 1
+
+
+def test_classes_in_splits(tmp_path: Path) -> None:
+    names = ("bicycle", "bicycles", "truck", "Truck ", "lane 1", "lane 2", "dog", "dot")
+    train = {f"{k}.png": [(0, (1 + k, 1, 20, 20)), (2, (40, 1, 20, 20))] for k in range(12)}
+    train["0.png"].append((1, (1, 40, 20, 20)))
+    sets = {"train": coco_split(tmp_path, "train", train, names)}
+    sets["val"] = coco_split(tmp_path, "val", {"v.png": [(0, (1, 1, 20, 20)), (3, (40, 1, 20, 20))]}, names)
+    checked = check_splits(sets, Expected())
+    similar = [place.where for place in found(checked, DataIssue.SIMILAR_NAMES, TOGETHER).examples]
+    assert similar == ["'bicycle' and 'bicycles'", "'truck' and 'Truck '"]
+    assert [place.where for place in found(checked, DataIssue.FEW_OBJECTS, TOGETHER).examples] == ["bicycles"]
+    absent = found(checked, DataIssue.NOT_IN_VAL, TOGETHER).examples
+    assert [(place.where, place.detail) for place in absent] == [("truck", "12 in train"), ("bicycles", "1 in train")]
+    assert found(checked, DataIssue.NOT_IN_TRAIN, TOGETHER).examples[0].detail == "1 in val"
+
+
+def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
+    Image.new("RGB", (100, 80), (128, 20, 130)).save(tmp_path / "train" / "a.png")
+    expected = Expected(mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2))
+    checked = check_splits({"train": dataset}, expected)
+    assert checked.numbers["train"].mean == pytest.approx([128 / 255, 20 / 255, 130 / 255])
+    assert [place.where for place in found(checked, DataIssue.OTHER_PIXELS).examples] == ["red", "green", "blue"]
+
+
+def test_without_images_nothing_is_opened(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (0, (1, 1, 20, 20))]})
+    (tmp_path / "train" / "a.png").write_bytes(b"no image")
+    checked = check_splits({"train": dataset}, Expected(), open_images=False)
+    assert found(checked, DataIssue.REPEATED).count == 1
+    assert "UNREADABLE" not in kinds(checked)
+    assert "UNREADABLE" in kinds(check_splits({"train": dataset}, Expected()))
+
+
+def test_facts_of_an_image(tmp_path: Path) -> None:
+    pixels = np.zeros((6, 4, 3), np.uint8)
+    pixels[:3] = (255, 51, 0)
+    exif = Image.Exif()
+    exif[274] = 8
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    facts = examine(tmp_path / "a.png")
+    assert (facts.error, facts.mode, facts.hw, facts.orientation) == ("", "RGB", (4, 6), 8)
+    assert facts.mean == pytest.approx((0.5, 0.1, 0.0))
+    assert facts.std == pytest.approx((0.5, 0.1, 0.0))
+    assert "no such image" in examine(tmp_path / "b.png").error
+
+
+def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (0, (1, 1, 20, 20))]})
+    plain = json.loads(json.dumps(check_splits({"train": dataset}, Expected()).plain()))
+    assert set(plain) == {
+        *("version", "severity", "images_opened", "classes", "input", "size_bounds", "splits", "notes", "findings")
+    }
+    (repeated,) = [finding for finding in plain["findings"] if finding["kind"] == "repeated"]
+    assert repeated == {
+        "kind": "repeated",
+        "severity": "warning",
+        "split": "train",
+        "count": 1,
+        "text": DataIssue.REPEATED.text,
+        "fix": DataIssue.REPEATED.fix,
+        "examples": [{"where": "a.png", "image": 0, "rows": [1], "detail": ""}],
+    }
+    assert plain["severity"] == "warning"
