@@ -57,19 +57,22 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     return load_config(path, arguments.overrides)
 
 
-def load_data_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
+def load_data_experiment(arguments: argparse.Namespace) -> tuple[ExperimentConfig, list[str]]:
     """As ``load_experiment``, where a folder of data may stand for the configuration: that of a model which learns from
-    what the folder has; ``data.name: auto`` has become the layout that was found, which the log says."""
-    from detseg.data.build import resolve_data  # loads torch
-
+    what the folder has, and what was found is printed. Also the splits that there are, or may be."""
     path: Path | None = arguments.config
     if path is None or not path.is_dir():
-        return resolve_data(load_experiment(arguments))
+        from detseg.data.build import resolve_data  # loads torch
+
+        config = resolve_data(load_experiment(arguments))
+        splits = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
+        return config, splits[:2] if config.data.name == "shapes" else splits
     from detseg.data.formats.recognise import recognise
 
-    model = "yolo" if "boxes" in recognise(path).layout.has else "unet"
-    data = {"data": {"name": "auto", "root": str(path)}, "model": {"name": model}}
-    return resolve_data(config_from_dict(data, str(path), arguments.overrides))
+    found = recognise(path)
+    print(*map(printable, found.lines), sep="\n")
+    settings = {"model": {"name": "yolo" if "boxes" in found.layout.has else "unet"}, "data": found.settings}
+    return config_from_dict(settings, str(path), arguments.overrides), list(found.layout.counts)
 
 
 def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

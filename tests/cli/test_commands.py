@@ -70,7 +70,7 @@ def test_the_module_is_the_command() -> None:
         (["config", "explain", "model.heda"], "there is no setting 'model.heda' (did you mean 'model.head'?)"),
         (
             ["config", "new", "extra"],
-            "'extra': `detseg config new` takes the folder of your data, there is none of this",
+            "'extra': `detseg config new` takes a folder of data, and there is none of this",
         ),
         (["config", "new", ".", "--data", "voc"], "--data is for a file without DIR, whose layout is found out; leave"),
         (["config", "explain", "--model", "fcn"], "--model and --data are for `detseg config new`, not for `explain`"),
