@@ -81,7 +81,8 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "augment": set(),
     "loading": {"datasets", "augment"},
     "splits": {"annotations", "datasets", "images"},
-    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits"},
+    "split_files": {"datasets"},
+    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits", "split_files"},
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,6 +48,7 @@ from detseg.data.formats.recognise import Need, recognise
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
+from detseg.data.split_files import Source
 from detseg.data.splits import class_counts, image_groups, stratified_parts
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import counted, listed
@@ -134,6 +136,31 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
     for line in found.lines:
         logger.info(f"data: {line}")
     return TypeAdapter[DataConfig](DataConfig).validate_python(settings)
+
+
+def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[Source], dict[str, str]]:
+    """The splits of resolved settings, whole: without ``data.fraction`` and ``data.val_fraction``; and what is wrong
+    with those that cannot be opened. Their reports count what is wrong. A DataError if the first cannot be opened."""
+    data = config.data.model_copy(update={"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"})
+    sources, errors, classes = list[Source](), dict[str, str](), None
+    for name in splits:
+        split: Split = "train" if name == "train" else "val" if name == "val" else "test"
+        try:
+            report, masks = DataReport(True), isinstance(config.model, MaskRcnnConfig)
+            dataset: ImageDataset
+            if _is_semantic(config.model):
+                dataset = open_semantic_split(data, split, classes, report)
+            else:
+                dataset = open_split(data, split, classes, masks, report)
+        except DataError as error:
+            if not sources:
+                raise
+            errors[name] = str(error)
+            continue
+        classes = classes or dataset.classes
+        places = _paths(data, split) if isinstance(data, CocoConfig) else ()
+        sources.append(Source(dataset, *places))
+    return sources, errors
 
 
 def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
@@ -226,7 +253,8 @@ def _part(config: DataConfig, split: Split, whole: ImageDataset) -> list[int] | 
         return None
     kept, counts = np.arange(len(whole)), class_counts(whole)
     if config.val_fraction is not None:
-        groups, kind = image_groups(whole, config.split_group, "data.split_group")
+        paths = [whole.path(index) for index in range(len(whole))]
+        groups, kind = image_groups(paths, config.split_group, "data.split_group")
         fractions = (1 - config.val_fraction, config.val_fraction)
         parts = stratified_parts(counts, fractions, groups, config.split_seed)
         sizes = np.bincount(parts, minlength=2).tolist()
