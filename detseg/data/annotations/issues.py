@@ -69,6 +69,37 @@ class DataIssue(Enum):
         "images that were found under another spelling of their name",
         "correct the names in the annotations; detseg convert writes them so",
     )
+    WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct the files, or remove them"
+    NO_ANNOTATION = (
+        _WARNING,
+        "images without an annotation file (not read)",
+        "annotate them; an image without objects needs an annotation file without objects",
+    )
+    UNCLEAR_IMAGE = (
+        _ERROR,
+        "annotation files whose image is not clear (left out)",
+        "give each annotation the name of its image, and each image a name of its own",
+    )
+    UNREADABLE = (
+        _ERROR,
+        "images that cannot be read, or are cut short",
+        "replace them; detseg check --fix leaves them out",
+    )
+    NEEDS_PACKAGE = (
+        _ERROR,
+        "images in a format that needs another package (left out)",
+        "install it, or save them as JPEG",
+    )
+    # of objects as the file has them
+    WRONG_OBJECT = _ERROR, "objects without class or readable box (left out)", "correct them, or remove them"
+    DUPLICATE_ID = _ERROR, "entries with the id of an earlier one (left out)", "give each entry an id of its own"
+    UNKNOWN_IMAGE = _ERROR, "objects of images that the file does not list (left out)", "add the images, or remove them"
+    UNKNOWN_CATEGORY = (
+        _ERROR,
+        "objects of categories that the file does not list (left out)",
+        "add the categories, or correct the objects",
+    )
+    BAD_MASK = _ERROR, "segmentations that cannot be used (the objects are kept with their boxes)", "draw them again"
     # of classes
     UNKNOWN_CLASS = (
         _ERROR,
@@ -82,6 +113,12 @@ class DataIssue(Enum):
     DIFFICULT = _NOTE, "difficult objects (neither right nor wrong to find)", "nothing is needed"
     UNSEEN = _WARNING, "classes without any object", "add objects of them, or leave them out with data.classes"
     # of semantic masks
+    NO_MASK = _ERROR, "images without a mask (left out)", "add the masks, or take the images out"
+    OTHER_NAMES = (
+        _NOTE,
+        "files whose names do not have the prefix and suffix that the settings state (not read)",
+        "nothing, if that is meant",
+    )
     NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
     ONE_CLASS = _NOTE, "masks that show one class and ignored pixels, and nothing else", "nothing, if that is meant"
