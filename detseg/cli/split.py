@@ -24,16 +24,14 @@ def split(argv: Sequence[str]) -> None:
     """A data set → lists of its parts and a configuration: detseg split DIR --val 0.2 [--test 0.1] [--folds 5]"""
     parser = experiment_parser(
         "split",
-        "Divide a data set into parts with the classes in proportion, and write lists of them as its format has splits; "
-        "images stay where they are, and no file is changed. A test split that is there stays, unless --test is given.",
+        "Divide a data set into parts with the classes in proportion, and write lists of them as its format has "
+        "splits; images stay where they are, no file is changed. A test split stays, unless --test is given.",
     )
     parser.add_argument("--val", type=_fraction, metavar="X", help="fraction of the images to validate on (0.2)")
     parser.add_argument("--test", type=_fraction, metavar="X", help="fraction to test on (none)")
     parser.add_argument("--folds", type=_folds, metavar="K", help="K parts, each of which validates once")
-    group = "what stays together: near-duplicates (looks nearly the same), none, or a regular expression whose match"
-    parser.add_argument(
-        "--group", default="near-duplicates", help=f"{group} in a path names the group (near-duplicates)"
-    )
+    group = "what stays together: near-duplicates, none, or a regular expression whose match in a path names the group"
+    parser.add_argument("--group", default="near-duplicates", help=f"{group} (near-duplicates)")
     parser.add_argument("--seed", type=int, default=0, help="another seed gives other parts (0)")
     parser.add_argument("--out", type=Path, metavar="OUT", help="where to write (splits in the folder of the data)")
     arguments = parser.parse_intermixed_args(argv)
@@ -124,14 +122,16 @@ def _divide(
 
 def _print_table(counts: IntArray, parts: IntArray, names: Sequence[str], classes: Sequence[str]) -> None:
     rows = [["", *names], ["images", *(str(int((parts == k).sum())) for k in range(len(names)))]]
-    for label, name in enumerate(classes):
+    shown = [(label, name) for label, name in enumerate(classes) if counts[:, label].any()]
+    for label, name in shown:
         column = [counts[parts == k, label] for k in range(len(names))]
         rows.append([printable(name), *(f"{int(own.sum())} in {int((own > 0).sum())}" for own in column)])
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         print("  " + "  ".join(cells))
-    print("  (objects, in so many images)")
+    absent = len(classes) - len(shown)
+    print(f"  (objects, in so many images{f'; {absent} classes have none' if absent else ''})")
 
 
 def _write(

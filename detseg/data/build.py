@@ -146,21 +146,33 @@ def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[
     for name in splits:
         split: Split = "train" if name == "train" else "val" if name == "val" else "test"
         try:
-            report, masks = DataReport(True), isinstance(config.model, MaskRcnnConfig)
-            dataset: ImageDataset
-            if _is_semantic(config.model):
-                dataset = open_semantic_split(data, split, classes, report)
-            else:
-                dataset = open_split(data, split, classes, masks, report)
+            for section, images, annotations in _single_files(data, split):
+                report, masks = DataReport(True), isinstance(config.model, MaskRcnnConfig)
+                dataset: ImageDataset
+                if _is_semantic(config.model):
+                    dataset = open_semantic_split(section, split, classes, report)
+                else:
+                    dataset = open_split(section, split, classes, masks, report)
+                classes = classes or dataset.classes
+                sources.append(Source(dataset, images, annotations))
         except DataError as error:
             if not sources:
                 raise
             errors[name] = str(error)
-            continue
-        classes = classes or dataset.classes
-        places = _paths(data, split) if isinstance(data, CocoConfig) else ()
-        sources.append(Source(dataset, *places))
     return sources, errors
+
+
+def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:
+    """A section for each annotation file of a split of COCO, with folder and file; for others the section itself."""
+    if not isinstance(config, CocoConfig):
+        return [(config, Path(), Path())]
+    folders, files = _paths(config, split)
+    found: list[tuple[DataConfig, Path, Path]] = []
+    for number, file in enumerate(files):
+        folder = folders[min(number, len(folders) - 1)]
+        here = {f"{split}_images": folder.absolute(), f"{split}_annotations": file.absolute()}
+        found.append((config.model_copy(update=here), folder, file))
+    return found
 
 
 def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
@@ -214,7 +226,7 @@ def _open_maps(
         case MaskFolderConfig():
             # Names: a table would say that this is not the training split.
             names = classes or mask_class_table(config.root, config.class_names).names
-            paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
+            paths, suffix, values = _mask_paths(config, split), config.mask_suffix, config.mask_values
             ignored, colors = config.ignore_index, config.mask_colors
             return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
@@ -314,17 +326,29 @@ def _voc_list(config: VocConfig, split: Split) -> str:
     return name
 
 
-def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
-    """The image folder of a split, and its annotation file or mask folder."""
-    if isinstance(config, CocoConfig):
-        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
-    else:
-        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
-    pairs = zip((config.train_images, config.val_images, config.test_images), truths, strict=True)
-    images, truth = dict(zip(("train", "val", "test"), pairs, strict=True))[split]
-    if images is None or truth is None:
-        raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
-    return config.root / images, config.root / truth
+def _paths(config: CocoConfig, split: Split) -> tuple[list[Path], list[Path]]:
+    """The image folders of a split, and its annotation files."""
+    images, files = {
+        "train": (config.train_images, config.train_annotations),
+        "val": (config.val_images, config.val_annotations),
+        "test": (config.test_images, config.test_annotations),
+    }[split]
+    if images is None or files is None:
+        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
+    folders, jsons = ([config.root / one for one in (v if isinstance(v, tuple) else (v,))] for v in (images, files))
+    return folders, jsons
+
+
+def _mask_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder of a split, and its mask folder."""
+    images, masks = {
+        "train": (config.train_images, config.train_masks),
+        "val": (config.val_images, config.val_masks),
+        "test": (config.test_images, config.test_masks),
+    }[split]
+    if images is None or masks is None:
+        raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
+    return config.root / images, config.root / masks
 
 
 def _shapes_root(config: ShapesConfig, split: Split) -> Path:
