@@ -15,7 +15,7 @@ from detseg.data.checks.sizes import SIZE_BOUNDS
 from detseg.messages import counted, printable
 
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
-"""Split, what is wrong and place → its pictures as JPEG files: of the image, and of the one to compare it with, if any."""
+"""Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
 
 _TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
 _MOST_BARS = 40  # of a chart; the rest is one bar
