@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from detseg.draw.classes import Color, Strip, class_color, class_colors
-from detseg.draw.images import check_image, enlarged
+from detseg.draw.classes import Color, Strip, class_color, class_colors, told_apart
+from detseg.draw.images import check_image, draw_legend, enlarged
 from detseg.draw.masks import paint_instances
 from detseg.structures import InstanceMasks, UInt8Array
 
 _MOST_COVERED = 0.25
-"""Names that would cover more of a picture are left out where there are masks: hundreds of nuclei would vanish below
-them, and their colours tell the classes, too."""
+"""Fraction of a box that names may cover, those of others and its own together: a name that has no such place is left
+out."""
+
+_FEWEST_NAMED = 0.5
+"""Fraction of the boxes; where fewer have a place for their name, no name is written, and a legend says more."""
+
+Place = tuple[int, int, int, int]  # left, top, and the first pixels to the right and below
 
 
 def draw_boxes(
@@ -27,8 +32,13 @@ def draw_boxes(
     scores: npt.ArrayLike | None = None,
     masks: InstanceMasks | None = None,
     scale: int | None = None,
+    legend: bool = False,
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
+
+    Names give way to objects: one that would cover more than a quarter of a box, or another name, wherever it is put,
+    is left out, and all are where that befalls most of them. Touching boxes of one class differ in shade; where there
+    is one class only, in colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -36,12 +46,13 @@ def draw_boxes(
         labels: (N,) integers.
         names: the name of each class, by label; empty: the labels' numbers are written.
         scores: (N,) in [0, 1], drawn from low to high so that the best lie on top; None: drawn in the order given.
-        masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``; names then
-            are left out if they would cover more than a quarter of the picture.
+        masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``.
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
+        legend: add one below the picture, of classes and numbers of boxes, where the name of a class was left out
+            everywhere.
 
     Returns:
-        (scale * H, scale * W, 3) uint8 RGB.
+        (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.
 
     Raises:
         ValueError: ``image`` is not (H, W, 3) uint8, a box is not finite, a label has no name, lengths differ, or the
@@ -59,8 +70,11 @@ def draw_boxes(
     notes = [""] * len(texts) if values is None else [f" {value:.2f}" for value in values]
     table = class_colors(names)
     colors = [table[label] if table else class_color(label) for label in numbers]
+    own = told_apart(colors, xyxy, one_class=len(names) == 1)
 
-    background = enlarged(image, scale) if masks is None else paint_instances(image, masks, colors, scale)
+    background = enlarged(image, scale)
+    if masks is not None:
+        background = paint_instances(image, masks, own if len(names) == 1 else colors, scale, own)
     height, width, _ = background.shape
     xyxy = xyxy * (width // image.shape[1])
     picture = Image.fromarray(background)
@@ -68,14 +82,22 @@ def draw_boxes(
     order = list(range(len(xyxy))) if values is None else np.argsort(values, kind="stable").tolist()
     # Thinner where masks show the objects already.
     line = max(1, round(math.sqrt(height * width) / (250 if masks is None else 640)))
-    pixels = [_draw_rectangle(canvas, xyxy[i], colors[i], line) for i in order]
+    pixels = [_draw_rectangle(canvas, xyxy[i], own[i], line) for i in order]
     strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order]
-    covered = sum(strip.width * strip.height for strip in strips) / (height * width)
-    if masks is None or covered <= _MOST_COVERED:
-        # After every rectangle, so that no line crosses a text.
-        for i, strip, (left, top, _, _) in zip(order, strips, _places(strips, pixels, (height, width)), strict=True):
-            strip.draw(canvas, left, top, colors[i])
-    return np.array(picture)
+    places = _places(strips, pixels, (height, width))
+    if len(places) - places.count(None) < _FEWEST_NAMED * len(places):
+        places = [None] * len(places)
+    named = set()
+    for i, strip, place in zip(order, strips, places, strict=True):  # after every rectangle: no line crosses a text
+        if place is not None:
+            strip.draw(canvas, place[0], place[1], own[i])
+            named.add(numbers[i])
+    drawn = np.array(picture)
+    if not legend or named == set(numbers):
+        return drawn
+    found = sorted(set(numbers), key=numbers.count, reverse=True)
+    rows = [(_name(label, names), f" {numbers.count(label)}", colors[numbers.index(label)]) for label in found]
+    return draw_legend(drawn, rows)
 
 
 def _name(label: int, names: Sequence[str]) -> str:
@@ -101,33 +123,46 @@ def _draw_rectangle(
 
 def _places(
     strips: Sequence[Strip], boxes: Sequence[tuple[int, int, int, int]], hw: tuple[int, int]
-) -> list[tuple[int, int, int, int]]:
-    """Where the strips of boxes lie; the last ones, which are the best, choose first."""
-    places: list[tuple[int, int, int, int]] = []
-    for strip, box in zip(reversed(strips), reversed(boxes), strict=True):
-        places.append(_place(strip, box, hw, places))
-    return places[::-1]
+) -> list[Place | None]:
+    """Where the strips of boxes (first and last pixels) lie, None for those that give way; the last ones, which are the
+    best, choose first."""
+    corners = np.array(boxes, dtype=np.int64).reshape(-1, 4) + np.array([0, 0, 1, 1])
+    areas = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
+    covered, taken = np.zeros(len(corners)), np.zeros((0, 4), dtype=np.int64)  # of each box; strips
+    places: list[Place | None] = [None] * len(strips)
+    for i in reversed(range(len(strips))):
+        for place in _around(strips[i], corners[i].tolist(), hw):
+            more = _overlaps(place, corners) / areas
+            if not _overlaps(place, taken).any() and (covered + more)[more > 0].max(initial=0) <= _MOST_COVERED:
+                places[i], covered, taken = place, covered + more, np.append(taken, [place], axis=0)
+                break
+    return places
 
 
-def _place(
-    strip: Strip, box: tuple[int, int, int, int], hw: tuple[int, int], taken: list[tuple[int, int, int, int]]
-) -> tuple[int, int, int, int]:
-    """Where the strip of a box lies, inside the picture at any rate: above the box, or the next place that covers no
-    other strip, if there is one; left, top, and the first pixels to the right and below."""
+def _overlaps(place: Place, boxes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(N,) pixels that each of (N, 4) boxes has in common with a place."""
+    sides = np.minimum(boxes[:, 2:], place[2:]) - np.maximum(boxes[:, :2], place[:2])
+    overlaps: npt.NDArray[np.int64] = np.maximum(sides, 0).prod(axis=1)
+    return overlaps
+
+
+def _around(strip: Strip, box: Sequence[int], hw: tuple[int, int]) -> Iterator[Place]:
+    """The places of a strip inside the picture, the preferred ones first: above its box, below, inside, beside."""
     left, top, right, bottom = box
-    places = []
     for x, y in (
         (left, top - strip.height),
-        (right + 1 - strip.width, top - strip.height),
-        (left, bottom + 1),
+        (right - strip.width, top - strip.height),
+        (left, bottom),
+        (right - strip.width, bottom),
         (left, top),
-        (left, bottom + 1 - strip.height),
+        (left, bottom - strip.height),
+        (right, top),
+        (left - strip.width, top),
     ):
-        if not 0 <= y <= hw[0] - strip.height:
+        beside = x == right or x == left - strip.width
+        if not 0 <= y <= hw[0] - strip.height or (beside and not 0 <= x <= hw[1] - strip.width):
             continue
         x = max(0, min(x, hw[1] - strip.width))
-        place = (x, y, x + strip.width, y + strip.height)
-        if all(x >= other[2] or other[0] >= place[2] or y >= other[3] or other[1] >= place[3] for other in taken):
-            return place
-        places.append(place)
-    return places[0] if places else (0, 0, strip.width, strip.height)
+        yield x, y, x + strip.width, y + strip.height
+    if strip.height > hw[0]:
+        yield 0, 0, strip.width, strip.height

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+import numpy.typing as npt
 from PIL import ImageDraw, ImageFont
 
 Color = tuple[int, int, int]  # RGB in 0..255
@@ -44,6 +46,41 @@ def class_color(number: int) -> Color:
     """The colour of the class of a number, background not counted, RGB in 0..255; they repeat after 80 classes."""
     start = 3 * number % len(_PALETTE)
     return _PALETTE[start], _PALETTE[start + 1], _PALETTE[start + 2]
+
+
+def told_apart(
+    colors: Sequence[Color], boxes: npt.NDArray[np.floating] | npt.NDArray[np.integer], one_class: bool = False
+) -> list[Color]:
+    """The colours of N objects, so that touching ones of one class differ: the class's own, a lighter, a darker one...
+
+    Args:
+        colors: of the class of each; equal colours are of one class.
+        boxes: (N, 4) xyxy of each.
+        one_class: there is no other class, so that other colours mistake none.
+
+    Returns:
+        N colours; an object that touches none of its class has the class's own.
+    """
+    classes = np.array([list(dict.fromkeys(colors)).index(color) for color in colors], dtype=np.int64)
+    variants = np.full(len(colors), -1)
+    for i, box in enumerate(boxes):
+        near = (boxes[:i, :2] <= box[2:]).all(axis=1) & (boxes[:i, 2:] >= box[:2]).all(axis=1)
+        used = set(variants[:i][near & (classes[:i] == classes[i])].tolist())
+        variants[i] = next(number for number in range(i + 1) if number not in used)
+    if one_class:
+        start = next((k for k in range(_NUM_TOLD_APART) if colors and class_color(k) == colors[0]), 0)
+        return [class_color(start + k % _NUM_TOLD_APART) for k in variants.tolist()]
+    return [_shade(color, _SHADES[k % len(_SHADES)]) for color, k in zip(colors, variants.tolist(), strict=True)]
+
+
+_NUM_TOLD_APART = 8  # colours of the objects of the only class
+_SHADES = (0.0, 0.5, -0.45, 0.75, -0.25, 0.25)  # towards white (1) or black (-1)
+
+
+def _shade(color: Color, amount: float) -> Color:
+    towards = 255 if amount > 0 else 0
+    red, green, blue = (round(value + abs(amount) * (towards - value)) for value in color)
+    return red, green, blue
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from detseg.structures import IGNORE_LABEL, UInt8Array
 
 _WORTH_A_LOOK = 480  # pixels of the longer side below which names and lines are hard to read
 
+_LEGEND_WIDTH = 240  # pixels that names need, be the picture narrower
 _CELL_SIDE = 640
 _PAPER: Color = (255, 255, 255)
 _IGNORE_COLOR = (224, 224, 192)  # as VOC paints its void
@@ -49,7 +50,8 @@ def enlarged(image: UInt8Array, scale: int | None) -> UInt8Array:
 def draw_legend(
     image: UInt8Array, entries: Sequence[tuple[str, str, Color]], letters_hw: tuple[int, int] | None = None
 ) -> UInt8Array:
-    """A picture with a legend below it: nothing of the picture is covered.
+    """A picture with a legend below it: nothing of the picture is covered, and of a small one the legend is wider, so
+    that it can be read.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -57,7 +59,8 @@ def draw_legend(
         letters_hw: height and width, pixels, of a picture that the letters suit; None: of ``image``.
 
     Returns:
-        (H + L, W, 3) uint8 RGB; L is 0 without entries, else as many rows of strips as the entries need.
+        (H + L, M, 3) uint8 RGB, the picture at its top left. L is 0 without entries, else as many rows of strips as the
+        entries need; M is W, or what the widest entry needs, but not more than 240 pixels, if W is less.
 
     Raises:
         ValueError: ``image`` is not (H, W, 3) uint8.
@@ -66,7 +69,9 @@ def draw_legend(
     if not entries:
         return image.copy()
     height, width, _ = image.shape
-    strips = [Strip.lay_out(name, note, letters_hw or (height, width)) for name, note, _ in entries]
+    letters_h, letters_w = letters_hw or (height, width)
+    strips = [Strip.lay_out(name, note, (letters_h, max(letters_w, _LEGEND_WIDTH))) for name, note, _ in entries]
+    width = max([width, *(strip.width for strip in strips if width < _LEGEND_WIDTH)])
     gap = strips[0].pad
     placed: list[tuple[int, int]] = []
     left, top = 0, height + gap
@@ -112,6 +117,7 @@ def contact_sheet(
     columns, gap = min(columns, len(images)), max(2, max(height, width) // 80)
     letters_hw = (height * 3 // 2, width * 3 // 2)
     strips = [Strip.lay_out(title, "", letters_hw) for title in titles[:columns]]
+    width = max([width, *(strip.width for strip in strips)])
     top = gap + (strips[0].height if strips else 0)
     rows = math.ceil(len(images) / columns)
     sheet_hw = (top + rows * (height + gap), gap + columns * (width + gap))

@@ -12,19 +12,23 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.draw.classes import Color, class_color, class_colors
+from detseg.draw.classes import Color, class_color, class_colors, told_apart
 from detseg.draw.images import check_image, check_labels, enlarged
 from detseg.structures import IGNORE_LABEL, BoolArray, InstanceMasks, UInt8Array
 
 _OPACITY = 0.45  # of the masks of objects; that of label maps is 0.5
 _BLOCK_ROWS = 256  # mixed at a time, so that no second picture of colours is needed
-_SHADES = (1.0, 0.55, 1.45, 0.8)  # brightness of the objects of a class in turn
 
 
 def paint_instances(
-    image: UInt8Array, masks: InstanceMasks, colors: Sequence[Color], scale: int | None = 1
+    image: UInt8Array,
+    masks: InstanceMasks,
+    colors: Sequence[Color],
+    scale: int | None = 1,
+    fills: Sequence[Color] | None = None,
 ) -> UInt8Array:
-    """A copy of an image tinted by masks: each in a shade of its class's colour, outlined in the colour itself.
+    """A copy of an image tinted by masks: each in its class's colour, or another shade of it where it touches another
+    of its class, and outlined in the colour itself.
 
     Where masks overlap the smallest shows: it would be hidden by a larger one, but does not hide that.  No more than
     one mask is decoded at a time.
@@ -34,6 +38,7 @@ def paint_instances(
         masks: N masks of the size of ``image``.
         colors: the colour of the class of each; equal colours are of one class.
         scale: see ``draw_boxes``.
+        fills: the colour that each tints with; None: as above.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB.
@@ -48,13 +53,14 @@ def paint_instances(
     picture = enlarged(image, scale)
     owners = _repeated(_owners(masks), picture.shape[0] // image.shape[0])
     line = max(1, round(math.sqrt(owners.size) / 400))
-    fills, lines = _shades(colors), np.array([(0, 0, 0), *colors], dtype=np.uint8)
+    tints = np.array([(0, 0, 0), *(told_apart(colors, masks.boxes) if fills is None else fills)], dtype=np.uint8)
+    lines = np.array([(0, 0, 0), *colors], dtype=np.uint8)
     for start in range(0, len(picture), _BLOCK_ROWS):
         stop = min(start + _BLOCK_ROWS, len(picture))
         block, shown = picture[start:stop], owners[start:stop]
         if not shown.any():
             continue
-        tinted = np.asarray(cv2.addWeighted(fills[shown], _OPACITY, block, 1 - _OPACITY, 0), dtype=np.uint8)
+        tinted = np.asarray(cv2.addWeighted(tints[shown], _OPACITY, block, 1 - _OPACITY, 0), dtype=np.uint8)
         np.copyto(block, tinted, where=(shown > 0)[..., None])
         np.copyto(block, lines[shown], where=_outlines(owners, start, stop, line)[..., None])
     return picture
@@ -117,17 +123,6 @@ def _owners(masks: InstanceMasks) -> npt.NDArray[np.unsignedinteger]:
         part, (top, left) = masks.part(i)
         owners[top : top + part.shape[0], left : left + part.shape[1]][part] = i + 1
     return owners
-
-
-def _shades(colors: Sequence[Color]) -> UInt8Array:
-    """(N + 1, 3) RGB of the fills; the first is for pixels of no object."""
-    shades, seen = [(0.0, 0.0, 0.0)], dict.fromkeys(colors, 0)
-    for color in colors:
-        brightness = _SHADES[seen[color] % len(_SHADES)]
-        seen[color] += 1
-        r, g, b = (min(brightness * value, 255.0) for value in color)
-        shades.append((r, g, b))
-    return np.array(shades).round().astype(np.uint8)
 
 
 def _outlines(owners: npt.NDArray[np.unsignedinteger], start: int, stop: int, line: int) -> BoolArray:

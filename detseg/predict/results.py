@@ -209,7 +209,8 @@ class Detections(_Result):
     def _drawn(self, image: UInt8Array, scale: int | None) -> UInt8Array:
         from detseg.draw import draw_boxes
 
-        return draw_boxes(image, self.boxes, self.labels, self.classes.names, self.scores, self.masks, scale=scale)
+        found = self.boxes, self.labels, self.classes.names, self.scores, self.masks
+        return draw_boxes(image, *found, scale=scale, legend=scale is None)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

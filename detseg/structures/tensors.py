@@ -88,6 +88,12 @@ class Batch:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def windows(self) -> list[tuple[slice, slice]]:
+        """B rows and columns of ``images`` that show the image, not the padding of its letterbox; in training, where
+        augmentation has moved it, all of them."""
+        whole = slice(0, self.images.shape[2]), slice(0, self.images.shape[3])
+        return [box.inside for box in self.letterboxes] or [whole] * len(self.images)
+
     def to(self, device: torch.device | str, **_: object) -> Batch:
         """The same batch with its tensors on another device."""
         return replace(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from detseg.config.schema.data import DataConfig
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
@@ -81,19 +83,29 @@ class Detection(TaskKind):
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Objects, those to ignore included; see ``TaskKind``."""
         drawn = []
-        for image, target in zip(to_arrays(batch.images[:limit]), batch.targets[:limit], strict=True):
-            masks = None if target.masks is None else InstanceMasks.from_dense(target.masks.cpu().numpy())
-            drawn.append(draw_boxes(image, target.boxes.cpu(), target.labels.cpu(), classes.names, masks=masks))
+        images = to_arrays(batch.images[:limit])
+        for image, target, window in zip(images, batch.targets[:limit], batch.windows()[:limit], strict=True):
+            masks = None
+            if target.masks is not None:
+                masks = InstanceMasks.from_dense(np.ascontiguousarray(target.masks.cpu().numpy()[:, *window]))
+            boxes = target.boxes.cpu() - _corner(window)
+            drawn.append(draw_boxes(_cut(image, window), boxes, target.labels.cpu(), classes.names, masks=masks))
         return drawn
 
     def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """The better detections; see ``TaskKind``."""
         images = batch.images[:limit]
         drawn = []
-        for image, found in zip(to_arrays(images), model.predict(to_float(images)), strict=True):
-            shown = found[found.scores >= SCORE_THRESHOLD].cpu()
-            masks = None if shown.grids is None else shown.grids.paste((image.shape[0], image.shape[1]))
-            drawn.append(draw_boxes(image, shown.boxes, shown.labels, classes.names, shown.scores, masks))
+        for whole, found, window in zip(
+            to_arrays(images), model.predict(to_float(images)), batch.windows()[:limit], strict=True
+        ):
+            shown, image = found[found.scores >= SCORE_THRESHOLD].cpu(), _cut(whole, window)
+            boxes, (height, width) = shown.boxes - _corner(window), image.shape[:2]
+            inside = (boxes[:, 2:] > 0).all(dim=1) & (boxes[:, 0] < width) & (boxes[:, 1] < height)
+            shown, boxes, masks = shown[inside], boxes[inside], None
+            if shown.grids is not None:
+                masks = replace(shown.grids, regions=shown.grids.regions - _corner(window)).paste((height, width))
+            drawn.append(draw_boxes(image, boxes, shown.labels, classes.names, shown.scores, masks))
         return drawn
 
     def predictor(self) -> type[Predictor]:
@@ -109,6 +121,15 @@ class InstanceSegmentation(Detection):
     criterion = "mask_AP"
     shown = ("mask_AP50", "mask_AP")
     finds_masks = True
+
+
+def _cut(image: UInt8Array, window: tuple[slice, slice]) -> UInt8Array:
+    return np.ascontiguousarray(image[window])
+
+
+def _corner(window: tuple[slice, slice]) -> Tensor:
+    """(4,) what to take from xyxy of an input for those of its window."""
+    return torch.tensor([window[1].start, window[0].start] * 2, dtype=torch.float32)
 
 
 def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:

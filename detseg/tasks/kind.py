@@ -68,7 +68,8 @@ class TaskKind(ABC):
 
     @abstractmethod
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
-        """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each."""
+        """The first ``limit`` images of a batch with their targets drawn, (H, W, 3) uint8 RGB each; of an evaluation
+        batch without the padding of the letterbox."""
 
     @abstractmethod
     def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -71,13 +72,13 @@ class SemanticSegmentation(TaskKind):
 
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Images under the colours of their labels; pixels to ignore stay plain. See ``TaskKind``."""
-        return _draw(batch.images[:limit], self.targets(batch)[:limit], classes)
+        return _draw(batch, batch.images[:limit], self.targets(batch)[:limit], classes)
 
     @torch.no_grad()
     def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Images under the colours of what the model finds; see ``TaskKind``."""
         images = batch.images[:limit]
-        return _draw(images, model.predict(to_float(images)).argmax(dim=1).to(torch.uint8), classes)
+        return _draw(batch, images, model.predict(to_float(images)).argmax(dim=1).to(torch.uint8), classes)
 
     def predictor(self) -> type[SegmentationPredictor]:
         """See ``TaskKind``."""
@@ -86,6 +87,9 @@ class SemanticSegmentation(TaskKind):
         return SegmentationPredictor
 
 
-def _draw(images: Tensor, semantic: Tensor, classes: ClassTable) -> list[UInt8Array]:
-    pairs = zip(to_arrays(images), semantic.cpu().numpy(), strict=True)
-    return [draw_semantic(image, labels, classes.names) for image, labels in pairs]
+def _draw(batch: Batch, images: Tensor, semantic: Tensor, classes: ClassTable) -> list[UInt8Array]:
+    rows = zip(to_arrays(images), semantic.cpu().numpy(), batch.windows()[: len(images)], strict=True)
+    return [
+        draw_semantic(np.ascontiguousarray(image[window]), np.ascontiguousarray(labels[window]), classes.names)
+        for image, labels, window in rows
+    ]

@@ -5,24 +5,33 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
-from detseg.cli.predict import predict
+import torch
 from PIL import Image, features
+from torch import Tensor
 
+from detseg.cli.predict import predict
 from detseg.cli.tool import run_tool
 from detseg.config.load import config_from_dict
 from detseg.data.build import open_split
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.images.read import read_image
+from detseg.data.loading.loader import eval_loader
+from detseg.draw import draw_boxes
 from detseg.errors import ConfigError, DataError
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.predict import SegmentationPredictor
 from detseg.predict.files import find_sources, predict_files
 from detseg.structures import ClassTable
+from detseg.tasks.detection import InstanceSegmentation
+from detseg.tasks.semantic import SemanticSegmentation
 from tests.data.formats.layouts import annotation_xml, object_xml
 from tests.metrics.builders import found, truth
 from tests.predict.networks import noise, two_levels, write_unet
@@ -136,3 +145,67 @@ def test_d20_the_command_has_the_option(tmp_path: Path, capsys: pytest.CaptureFi
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out/masks/a.png")))) <= {0, 255}
     assert run_tool(predict, [*command, "--mask-values", "colors"]) == 2
     assert "labels" in capsys.readouterr().err
+
+
+class Everywhere(torch.nn.Module):
+    """Finds class 1 in every pixel of the input, of the padding too."""
+
+    def predict(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) → (B, 2, H, W) logits."""
+        return torch.stack([images[:, 0] * 0, images[:, 0] * 0 + 1], dim=1)
+
+
+def write_coco(folder: Path, size_wh: tuple[int, int], segmentation: object) -> DetectionDataset:
+    """One grey image with one object whose mask is the left half."""
+    width, height = size_wh
+    Image.new("RGB", size_wh, (60, 60, 60)).save(folder / "a.png")
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, width / 2, height], "iscrowd": 0}
+    images = [{"id": 1, "file_name": "a.png", "width": width, "height": height}]
+    annotations = [entry | {"area": width * height / 2, "segmentation": segmentation}]
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "cell"}]}
+    (folder / "a.json").write_text(json.dumps(content))
+    return read_coco(folder, folder / "a.json", masks=True)
+
+
+def test_t11_pictures_of_validation_show_no_padding(tmp_path: Path) -> None:
+    dataset = write_coco(tmp_path, (20, 40), [[0, 0, 10, 0, 10, 40, 0, 40]])
+    (batch,) = eval_loader(dataset, input_hw=(64, 64), batch_size=1, num_workers=0)
+    (truth,) = InstanceSegmentation().draw_targets(batch, dataset.classes, 4)
+    assert truth.shape == (64 * 8, 32 * 8, 3)  # the letterbox of 32 x 64 without the padding at its sides
+    tinted = (truth != 60).any(axis=2)[300]
+    assert tinted[:120].all()
+    assert not tinted[136:].any()
+    classes = ClassTable(("background", "cell"))
+    semantic = replace(batch, semantic=torch.zeros(1, 64, 64, dtype=torch.uint8))
+    for pictures in (
+        SemanticSegmentation().draw_targets(semantic, classes, 4),
+        SemanticSegmentation().draw_predictions(semantic, Everywhere(), classes, 4),
+    ):
+        assert [picture.shape for picture in pictures] == [(512, 256, 3)]
+    training = replace(semantic, letterboxes=[])
+    assert SemanticSegmentation().draw_targets(training, classes, 4)[0].shape == (512, 512, 3)
+
+
+def test_d15_pictures_show_masks_as_they_are_read(tmp_path: Path) -> None:
+    row_major = {"size": [40, 20], "counts": [0, *[10] * 80]}  # ten of twenty in each row, counted along the rows
+    dataset = write_coco(tmp_path, (20, 40), row_major)
+    (batch,) = eval_loader(dataset, input_hw=(40, 40), batch_size=1, num_workers=0)
+    (truth,) = InstanceSegmentation().draw_targets(batch, dataset.classes, 4)
+    middles = truth[6::12, 120]  # a column, in pixels of the image: stripes of ten, where the half would be whole
+    assert np.flatnonzero(np.diff((middles != 60).any(axis=1))).tolist() == [9, 19, 29]
+
+
+def test_t11_crowded_and_tiny_pictures_are_readable() -> None:
+    """36 objects on 256 pixels: names give way to them; 33 pixels: enlarged, and its legend is whole."""
+    grid = [[43 * (i % 6), 43 * (i // 6), 43 * (i % 6) + 41, 43 * (i // 6) + 41] for i in range(36)]
+    grey = np.full((256, 256, 3), 60, dtype=np.uint8)
+    picture = draw_boxes(grey, grid, [0] * 36, ["nucleus"], [0.5] * 36, legend=True)
+    for x1, y1, x2, y2 in 2 * np.array(grid):
+        assert (picture[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3] != 60).any(axis=2).mean() <= 0.25
+    grid = [[20 * (i % 6), 20 * (i // 6), 20 * (i % 6) + 19, 20 * (i // 6) + 19] for i in range(36)]
+    picture = draw_boxes(grey, grid, [0] * 36, ["nucleus"], [0.5] * 36, legend=True)
+    assert picture.shape[0] > picture.shape[1] == 512  # there is a legend instead
+    for x1, y1, x2, y2 in 2 * np.array(grid):
+        assert (picture[y1 + 3 : y2 - 3, x1 + 3 : x2 - 3] == 60).all()  # nothing covers it
+    tiny = draw_boxes(np.full((33, 33, 3), 60, dtype=np.uint8), [[4, 9, 20, 30]], [0], ["cell"], [0.5], legend=True)
+    assert tiny.shape == (33 * 15, 33 * 15, 3)

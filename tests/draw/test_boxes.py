@@ -70,8 +70,51 @@ def test_labels_are_whole_and_inside_the_picture(corner: tuple[int, int]) -> Non
 def test_labels_of_neighbours_cover_each_other_only_where_there_is_no_room() -> None:
     boxes = [[100, 100 + 4 * i, 300, 300 + 4 * i] for i in range(3)]
     one = strips(draw_boxes(grey(500, 500), boxes[:1], [0], ["name"], [0.5])).sum()
-    three = strips(draw_boxes(grey(500, 500), boxes, [0] * 3, ["name"], [0.5] * 3)).sum()
-    assert three > 2.8 * one
+    picture = draw_boxes(grey(500, 500), boxes, [0] * 3, ["name"], [0.5] * 3)
+    assert all(strips(picture, color).sum() > 0.93 * one for color in range(3))  # boxes that touch differ in colour
+
+
+def crowd(num: int, gap: int = 0) -> list[list[float]]:
+    """Boxes of 20 x 20 pixels in rows of ten, with a gap between them."""
+    side = 20 + gap
+    return [[side * (i % 10), side * (i // 10), side * (i % 10) + 20, side * (i // 10) + 20] for i in range(num)]
+
+
+def test_names_that_would_cover_objects_give_way_and_a_legend_says_the_class() -> None:
+    plain = draw_boxes(grey(200, 200), crowd(100), [0] * 100, ["nucleus"], [0.5] * 100, scale=1)
+    inside = np.ones((200, 200), dtype=bool)
+    for x1, y1, x2, y2 in np.array(crowd(100), dtype=int).tolist():
+        inside[y1 : y2 : y2 - y1 - 1, x1:x2] = inside[y1:y2, x1 : x2 : x2 - x1 - 1] = False
+    assert not (changed(plain) & inside).any()  # outlines alone
+    told = draw_boxes(grey(200, 200), crowd(100), [0] * 100, ["nucleus"], [0.5] * 100, scale=1, legend=True)
+    np.testing.assert_array_equal(told[:200], plain)
+    assert (told[200:] == class_color(0)).all(axis=2).sum() > 300
+    few = draw_boxes(grey(200, 200), [[20, 100, 60, 140], [120, 100, 160, 140]], [0, 0], ["a"], [0.5, 0.4], scale=1)
+    assert strips(few).sum() > 400
+    assert draw_boxes(grey(200, 200), crowd(1), [0], ["a"], scale=1, legend=True).shape == (200, 200, 3)
+
+
+def test_no_name_covers_more_than_a_quarter_of_a_box_or_another_name() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5):  # 36 boxes on 256 pixels, twice as large in the drawing; names in grey, to be found again
+        corners = rng.integers(0, 220, (36, 2))
+        boxes = np.concatenate([corners, corners + rng.integers(8, 36, (36, 2))], axis=1)
+        picture = draw_boxes(grey(256, 256), boxes, range(36), [f"class {i}" for i in range(36)], rng.random(36))
+        filled = np.stack([strips(picture, label) for label in range(36)]).any(axis=0)
+        assert filled.any()
+        for x1, y1, x2, y2 in (2 * boxes).tolist():
+            assert filled[y1:y2, x1:x2].mean() <= 0.4  # a quarter, and what looks like it where outlines cross
+
+
+def test_touching_boxes_of_one_class_differ_and_others_have_the_colour_of_their_class() -> None:
+    boxes = [[10, 40, 60, 90], [58, 40, 110, 90], [130, 40, 180, 90]]
+    picture = draw_boxes(grey(200, 200), boxes, [1, 1, 1], ["a", "b"], scale=1)
+    left, middle, right = (picture[70, x].tolist() for x in (10, 109, 130))
+    assert left == right == list(class_color(1))
+    assert middle != left
+    assert np.argmax(middle) == np.argmax(left)  # a shade of it: blue
+    only = draw_boxes(grey(200, 200), boxes, [0, 0, 0], ["a"], scale=1)
+    assert [only[70, x].tolist() for x in (10, 109, 130)] == [list(class_color(k)) for k in (0, 1, 0)]
 
 
 def test_lines_and_letters_grow_with_the_picture() -> None:

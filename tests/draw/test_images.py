@@ -31,10 +31,14 @@ def test_a_legend_lies_below_the_picture_and_shows_every_entry() -> None:
 
 
 @pytest.mark.parametrize("hw", [(1, 1), (3, 500), (500, 3)])
-def test_a_legend_of_a_tiny_picture_keeps_its_width(hw: tuple[int, int]) -> None:
-    drawn = draw_legend(grey(*hw), [("a rather long name", " 3.2%", (240, 30, 30)), ("b", "", (0, 255, 0))])
-    assert drawn.shape[1:] == (hw[1], 3)
-    assert drawn.shape[0] > hw[0]
+def test_a_legend_of_a_tiny_picture_is_wide_enough_to_be_read(hw: tuple[int, int]) -> None:
+    entries = [("a rather long name", " 3.2%", (240, 30, 30)), ("b", "", (0, 255, 0))]
+    drawn, alone = draw_legend(grey(*hw), entries), draw_legend(grey(500, 500), entries)
+    np.testing.assert_array_equal(drawn[: hw[0], : hw[1]], grey(*hw))
+    for _, _, color in entries:
+        letters, wanted = ((part == color).all(axis=2).sum() for part in (drawn[hw[0] :], alone[500:]))
+        assert letters > 0.5 * wanted  # not cut: "a rather long name 3.2%" in letters of 12 pixels
+    assert drawn.shape[1] == max(hw[1], min(drawn.shape[1], 240))
 
 
 def test_an_index_png_holds_labels_and_colours(tmp_path: Path) -> None:
