@@ -187,7 +187,7 @@ def _open_maps(
         case MaskFolderConfig():
             # Names: a table would say that this is not the training split.
             names = classes or mask_class_table(config.root, config.class_names).names
-            paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
+            paths, suffix, values = _mask_paths(config, split), config.mask_suffix, config.mask_values
             ignored, colors = config.ignore_index, config.mask_colors
             return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
@@ -286,17 +286,29 @@ def _voc_list(config: VocConfig, split: Split) -> str:
     return name
 
 
-def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
-    """The image folder of a split, and its annotation file or mask folder."""
-    if isinstance(config, CocoConfig):
-        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
-    else:
-        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
-    pairs = zip((config.train_images, config.val_images, config.test_images), truths, strict=True)
-    images, truth = dict(zip(("train", "val", "test"), pairs, strict=True))[split]
-    if images is None or truth is None:
-        raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
-    return config.root / images, config.root / truth
+def _paths(config: CocoConfig, split: Split) -> tuple[list[Path], list[Path]]:
+    """The image folders of a split, and its annotation files."""
+    images, files = {
+        "train": (config.train_images, config.train_annotations),
+        "val": (config.val_images, config.val_annotations),
+        "test": (config.test_images, config.test_annotations),
+    }[split]
+    if images is None or files is None:
+        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
+    folders, jsons = ([config.root / one for one in (v if isinstance(v, tuple) else (v,))] for v in (images, files))
+    return folders, jsons
+
+
+def _mask_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder of a split, and its mask folder."""
+    images, masks = {
+        "train": (config.train_images, config.train_masks),
+        "val": (config.val_images, config.val_masks),
+        "test": (config.test_images, config.test_masks),
+    }[split]
+    if images is None or masks is None:
+        raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
+    return config.root / images, config.root / masks
 
 
 def _shapes_root(config: ShapesConfig, split: Split) -> Path:
