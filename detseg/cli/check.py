@@ -15,12 +15,14 @@ from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
-    from detseg.data.annotations.issues import Example, Finding
+    from detseg.data.annotations.issues import DataIssue, Example, Finding
+    from detseg.data.annotations.model import PackedAnnotations
     from detseg.data.build import Split
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.data.datasets.detection import DetectionDataset
     from detseg.data.datasets.segmentation import SegmentationDataset
+    from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
@@ -237,27 +239,30 @@ class _Pictures:
     def __init__(self, checked: Checked) -> None:
         self._splits = {split.name: split for split in checked.splits}
 
-    def draw(self, split: str, place: Example) -> list[bytes]:
+    def draw(self, split: str, issue: DataIssue, place: Example) -> list[bytes]:
         """The image of the place, and the one beside it, as JPEG files; none where they cannot be read."""
-        from detseg.data.annotations.issues import Example
+        from detseg.data.annotations.issues import DataIssue, Example
 
         if place.image is None or split not in self._splits:
             return []
         shown = [(self._splits[split], place)]
         if place.other is not None:
             shown.append((self._splits[place.other[0]], Example("", place.other[1])))
-        return [data for facts, where in shown for data in self._draw(facts, where)]
+        with_masks = issue in (
+            *(DataIssue.ROW_MAJOR, DataIssue.FILLED_HOLES, DataIssue.BOX_NOT_OF_MASK, DataIssue.AREA_NOT_OF_MASK),
+        )
+        return [data for facts, where in shown for data in self._draw(facts, where, with_masks)]
 
-    def _draw(self, split: SplitFacts, place: Example) -> list[bytes]:
+    def _draw(self, split: SplitFacts, place: Example, with_masks: bool) -> list[bytes]:
         import cv2
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import draw_boxes, draw_semantic
+        from detseg.draw import draw_semantic
 
         assert place.image is not None
         try:
-            image = read_image(split.dataset.path(place.image))
+            image = read_image(split.dataset.path(place.image), split.dataset.value_range)
         except DataError:
             return []
         packed = split.objects
@@ -267,14 +272,7 @@ class _Pictures:
                 assert labels is not None
                 picture = draw_semantic(image, labels, split.dataset.classes.names)
             else:
-                begin, end = packed.offsets[place.image : place.image + 2].tolist()
-                rows = begin + np.array(place.rows or range(end - begin), dtype=np.int64)
-                boxes = _drawable(packed.boxes[rows], image.shape[:2])
-                top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
-                part = np.ascontiguousarray(image[top:bottom, left:right])
-                moved = boxes - np.array([left, top, left, top])
-                names = split.dataset.classes.names
-                picture = draw_boxes(part, moved, packed.labels[rows], names)
+                picture = _draw_objects(packed, split.dataset.classes.names, image, place, with_masks)
         except DataError:
             picture = image
         scale = _PICTURE_SIDE / max(picture.shape[:2])
@@ -283,6 +281,26 @@ class _Pictures:
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         return [data.tobytes()] if written else []
+
+
+def _draw_objects(
+    packed: PackedAnnotations, names: Sequence[str], image: UInt8Array, place: Example, with_masks: bool
+) -> UInt8Array:
+    """The objects of a place, all of an image if it names none; with their masks, or from nearby if they are small."""
+    import numpy as np
+
+    from detseg.draw import draw_boxes
+
+    assert place.image is not None
+    begin, end = packed.offsets[place.image : place.image + 2].tolist()
+    inside = np.array(place.rows or range(end - begin), dtype=np.int64)
+    boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
+    if with_masks:
+        masks = packed.image(place.image).masks
+        return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
+    top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
+    part = np.ascontiguousarray(image[top:bottom, left:right])
+    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names)
 
 
 def _drawable(boxes: Any, hw: tuple[int, ...]) -> Any:

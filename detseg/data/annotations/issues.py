@@ -84,7 +84,7 @@ class DataIssue(Enum):
         "masks with holes exported as further polygons, which fill them: cut out, they fit the stated area",
         "export run lengths instead of polygons; detseg check --fix cuts the holes out",
     )
-    WRONG_MASK = _ERROR, "segmentations that cannot be read", "draw these objects again, or remove them"
+    WRONG_MASK = _ERROR, "label maps that cannot be read", "correct what the message says, or the settings of masks"
     # of images
     UNREADABLE = (
         _ERROR,
@@ -144,11 +144,6 @@ class DataIssue(Enum):
         "split anew: detseg split --group near-duplicates",
     )
     CANNOT_OPEN = _ERROR, "splits that cannot be opened", "correct what the message says, or the settings of the split"
-    REPEATED_ID = (
-        _ERROR,
-        "ids that two entries have",
-        "give each entry an id of its own; detseg check --fix does",
-    )
     ZERO_BASED = (
         _NOTE,
         "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)",

@@ -36,7 +36,7 @@ def check_masks(split: SplitFacts) -> None:
             continue
         begin, found = int(packed.offsets[image]), dict[DataIssue, list[tuple[int, float, str]]]()
         for row, error in masks.errors.items():
-            found.setdefault(DataIssue.WRONG_MASK, []).append((row, 0.0, error))
+            found.setdefault(DataIssue.BAD_MASK, []).append((row, 0.0, error))
         for row in np.flatnonzero(~np.isnan(masks.areas)).tolist():
             box, area, bounds = packed.boxes[begin + row], float(packed.area[begin + row]), masks.bounds[row]
             if masks.row_major[row]:

@@ -114,8 +114,8 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
     ]
     dataset = read(tmp_path, content)
     # The last one leaves the image by a hundredth of a pixel only.
-    issues = (DataIssue.NO_AREA, DataIssue.NOTHING_INSIDE, DataIssue.OUTSIDE, DataIssue.ONE_PIXEL, DataIssue.NO_OBJECTS)
-    assert [dataset.report.count(issue) for issue in issues] == [2, 1, 1, 1, 2]
+    issues = (DataIssue.NO_AREA, DataIssue.INVERTED, DataIssue.NOTHING_INSIDE, DataIssue.OUTSIDE, DataIssue.ONE_PIXEL)
+    assert [dataset.report.count(issue) for issue in (*issues, DataIssue.NO_OBJECTS)] == [1, 1, 1, 1, 1, 2]
     assert len(dataset.annotations(0)) == 6
     expected = np.array([[15, 5, 20, 8], [2, 2, 3, 2.5], [19, 1, 20, 2]], dtype=np.float32)
     assert np.array_equal(dataset[0].boxes, expected)
