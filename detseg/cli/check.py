@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ def check(argv: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     if arguments.fix and arguments.fast:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
+    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
+        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = _experiment(arguments)
@@ -67,6 +70,8 @@ def check(argv: Sequence[str]) -> int:
 
         write_page(arguments.html, checked, target, _Pictures(checked).draw)
         print(f"written: {printable(str(arguments.html))}")
+    if arguments.fix:
+        _fix(checked, config.data.name, arguments.fix)
     return int(checked.severity)
 
 
@@ -222,8 +227,6 @@ def _print_finding(split: str, finding: Finding) -> None:
 
 
 def _next_steps(checked: Checked, target: str) -> list[str]:
-    import shlex
-
     name = shlex.quote(target)
     steps = [f"detseg check {name} --html check.html    (pictures of the worst)"]
     if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
@@ -231,6 +234,36 @@ def _next_steps(checked: Checked, target: str) -> list[str]:
     if checked.severity < 2:
         steps.append(f"detseg train {name}" if not Path(target).is_dir() else f"detseg config new {name}")
     return steps
+
+
+def _fix(checked: Checked, layout: str, out: Path) -> None:
+    """Write a repaired copy and the list of changes, and say what was done and what was not."""
+    from detseg.data.checks.repair import CHANGES_FILE, REPAIRED, repair_splits, report_lines
+
+    repaired, changes = repair_splits(checked.splits)
+    lost = _write(layout, repaired, out)
+    changes.write(out / CHANGES_FILE)
+    print(f"written: a repaired copy in {printable(str(out))}; {len(changes.rows)} changes are in {CHANGES_FILE}")
+    for line in report_lines(changes):
+        print(f"  {line}")
+    for line in lost:
+        print(f"  not kept: {printable(line)}")
+    for name, finding in checked.findings():
+        if finding.issue.severity and finding.issue not in REPAIRED:
+            print(f"  not repaired: {name}: {finding.issue.text}: {finding.count}")
+    print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
+
+
+def _write(layout: str, splits: dict[str, Any], out: Path) -> list[str]:
+    """Write splits in a layout; returns what it cannot hold."""
+    from detseg.data.datasets.segmentation import SegmentationDataset
+    from detseg.data.formats.coco_writer import write_coco_set
+    from detseg.data.formats.voc_writer import write_voc_set
+
+    writers = {"voc": write_voc_set, "coco": write_coco_set, "shapes": write_coco_set}
+    if any(isinstance(dataset, SegmentationDataset) for dataset in splits.values()) or layout not in writers:
+        raise ConfigError(f"--fix: sets of label maps and the layout {layout} have no writer: convert them first")
+    return writers[layout](splits, out)
 
 
 class _Pictures:
