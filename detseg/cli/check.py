@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
+_SENTENCE = 25  # letters from which on a detail is one
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
 _CLOSE = 0.25  # of a side of the image: what is smaller is shown from nearby
 _MARGIN, _LEAST_VIEW = 1.5, 120  # around it, in its own sides; pixels of the part that is shown, at least
@@ -181,7 +182,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
     objects = sum(split.objects for split in numbers.values())
-    kind = f"{objects} objects" if objects or not _is_semantic(config) else "label maps"
+    kind = counted(objects, "object") if objects or not _is_semantic(config) else "label maps"
     classes = checked.class_names
     of = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
     print(f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {of}")
@@ -216,8 +217,8 @@ def _print_finding(split: str, finding: Finding) -> None:
     where = f"{split}: " if split else ""
     print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
     places, said = list[str](), ""
-    for place in finding.examples[:_MOST_PLACES]:  # what holds for all of them is said once
-        detail = "" if place.detail == said else place.detail
+    for place in finding.examples[:_MOST_PLACES]:  # a sentence that holds for all of them is said once
+        detail = "" if place.detail == said and len(said) > _SENTENCE else place.detail
         places.append(printable(place.where) + (f" ({printable(detail)})" if detail else ""))
         said = place.detail
     more = ", ..." if len(finding.examples) > _MOST_PLACES else ""

@@ -6,7 +6,7 @@ import numpy as np
 
 from detseg.data.annotations.issues import DataIssue, Example, box_issues
 from detseg.data.checks.facts import SplitFacts
-from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area, fits_box
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area
 from detseg.structures import FloatArray
 
 _WRONG_BOXES = (  # are not compared with masks
@@ -46,7 +46,7 @@ def check_masks(split: SplitFacts) -> None:
                 detail = f"{masks.areas[row]:.0f} pixels filled, {area:.0f} stated"
             elif masks.areas[row] == 0:
                 issue, how_bad, detail = DataIssue.NO_PIXEL, 0.0, ""
-            elif not wrong_box[begin + row] and not fits_box(box, bounds):
+            elif not wrong_box[begin + row] and not masks.fits[row]:
                 issue, how_bad = DataIssue.BOX_NOT_OF_MASK, 1 - box_iou(box, bounds)
                 detail = f"stated {_in_words(box)}, mask {_in_words(bounds)}"
             elif states_area and not fits_area(area, float(masks.areas[row]), bounds):
