@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.schema.data import ShapesConfig
+from detseg.cli.tool import experiment_parser, load_data_experiment
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -18,7 +17,6 @@ from detseg.messages import counted, printable
 if TYPE_CHECKING:
     from detseg.data.annotations.issues import DataIssue, Example, Finding
     from detseg.data.annotations.model import PackedAnnotations
-    from detseg.data.build import Split
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.data.datasets.detection import DetectionDataset
@@ -26,6 +24,7 @@ if TYPE_CHECKING:
     from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
+_WRITTEN_AS = {"shapes": "coco"}  # by --fix; other layouts as what they are
 _SENTENCE = 25  # letters from which on a detail is one
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
 _CLOSE = 0.25  # of a side of the image: what is smaller is shown from nearby
@@ -52,9 +51,11 @@ def check(argv: Sequence[str]) -> int:
         raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
     require_training_extra("detseg check")
     target = str(arguments.config)
-    config, names = _experiment(arguments)
+    config, names = load_data_experiment(arguments)
     from detseg.data.checks.run import check_splits
 
+    if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
+        raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = _open(config, names)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
@@ -76,26 +77,6 @@ def check(argv: Sequence[str]) -> int:
     return int(checked.severity)
 
 
-def _experiment(arguments: Any) -> tuple[ExperimentConfig, list[Split]]:
-    """The settings of a configuration file, or those that a folder of data is recognised by, which is said; and the
-    splits to open."""
-    target: Path | None = arguments.config
-    if target is None or not target.is_dir():
-        config = load_experiment(arguments)
-        splits: list[Split] = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
-        return config, splits[:2] if isinstance(config.data, ShapesConfig) else splits
-    from detseg.config.load import config_from_dict
-    from detseg.data.formats.recognise import recognise
-
-    found = recognise(target)
-    for line in found.lines:
-        print(printable(line))
-    model = "unet" if found.layout.has == {"maps"} else "yolo"
-    settings = {"model": {"name": model}, "data": found.settings}
-    config = config_from_dict(settings, str(target), arguments.overrides)
-    return config, [split for split in ("train", "val", "test") if split in found.layout.counts]
-
-
 def _is_semantic(config: ExperimentConfig) -> bool:
     model = config.model
     return isinstance(model, FcnConfig | UNetConfig) or (
@@ -104,17 +85,17 @@ def _is_semantic(config: ExperimentConfig) -> bool:
 
 
 def _open(
-    config: ExperimentConfig, splits: list[Split]
+    config: ExperimentConfig, splits: Sequence[str]
 ) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
     """The splits that can be opened, and why the others cannot; a DataError if none can."""
     from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import open_semantic_split, open_split
+    from detseg.data.build import Split, open_semantic_split, open_split
 
     # All images of the splits that there are; what training would skip is counted.
     whole = {"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"}
     data = config.data.model_copy(update=whole)
     datasets, failed, error = dict[str, Any](), dict[str, str](), None
-    for split in splits:
+    for split in (name for name in list[Split](["train", "val", "test"]) if name in splits):
         classes = datasets["train"].classes if "train" in datasets else None
         try:
             if _is_semantic(config):
@@ -240,9 +221,10 @@ def _next_steps(checked: Checked, target: str) -> list[str]:
 def _fix(checked: Checked, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
     from detseg.data.checks.repair import CHANGES_FILE, REPAIRED, repair_splits, report_lines
+    from detseg.data.formats.convert import WRITERS
 
     repaired, changes = repair_splits(checked.splits)
-    lost = _write(layout, repaired, out)
+    lost = WRITERS[_WRITTEN_AS.get(layout, layout)](repaired, out, False)
     changes.write(out / CHANGES_FILE)
     print(f"written: a repaired copy in {printable(str(out))}; {len(changes.rows)} changes are in {CHANGES_FILE}")
     for line in report_lines(changes):
@@ -253,18 +235,6 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
         if finding.issue.severity and finding.issue not in REPAIRED:
             print(f"  not repaired: {name}: {finding.issue.text}: {finding.count}")
     print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
-
-
-def _write(layout: str, splits: dict[str, Any], out: Path) -> list[str]:
-    """Write splits in a layout; returns what it cannot hold."""
-    from detseg.data.datasets.segmentation import SegmentationDataset
-    from detseg.data.formats.coco_writer import write_coco_set
-    from detseg.data.formats.voc_writer import write_voc_set
-
-    writers = {"voc": write_voc_set, "coco": write_coco_set, "shapes": write_coco_set}
-    if any(isinstance(dataset, SegmentationDataset) for dataset in splits.values()) or layout not in writers:
-        raise ConfigError(f"--fix: sets of label maps and the layout {layout} have no writer: convert them first")
-    return writers[layout](splits, out)
 
 
 class _Pictures:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -166,7 +167,9 @@ def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     """The same splits with the facts of their images and masks, which are read in threads, with a progress bar."""
     bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     places = [(split, index) for split in splits for index in range(len(split.dataset))]
-    found = iter(list(track(_in_threads(places), "checking images", len(places), **bar)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")  # of odd images, of which reports say what matters
+        found = iter(list(track(_in_threads(places), "checking images", len(places), **bar)))
     examined = []
     for split in splits:
         own = [next(found) for _ in range(len(split.dataset))]

@@ -209,7 +209,6 @@ def test_a_tolerant_report_counts_what_is_wrong_and_leaves_it_out(tmp_path: Path
         "BAD_MASK": 2,
         "REPEATED": 3,
         "AREA_NOT_STATED": 5,
-        "REPEATED": 3,
         "CROWD": 1,
         "UNSEEN": 1,
     }
