@@ -19,7 +19,6 @@ from detseg.data.annotations.model import PackedAnnotations, Segmentations, regi
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 REPAIRED = frozenset(
@@ -60,23 +59,17 @@ class Changes:
         write_text(path, text.getvalue())
 
 
-def repair_splits(
-    splits: Sequence[SplitFacts],
-) -> tuple[dict[str, DetectionDataset | SegmentationDataset], Changes]:
+def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionDataset], Changes]:
     """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
-    are. Label maps are not changed: their unreadable images and duplicates across splits are left out."""
-    changes, repaired = Changes(), dict[str, Any]()
+    are. They are sets of objects: label maps are passed over."""
+    changes, repaired = Changes(), dict[str, DetectionDataset]()
     elsewhere = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
     for split in splits:
+        if not isinstance(dataset := split.dataset, DetectionDataset):
+            continue
         kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
-        dataset = split.dataset
-        if isinstance(dataset, DetectionDataset):
-            packed = _repair(split, set(kept), changes).select(kept)
-            repaired[split.name] = DetectionDataset(
-                packed, dataset.root, dataset.classes, DataReport(True), dataset.name
-            )
-        else:
-            repaired[split.name] = dataset.subset(kept)
+        packed = _repair(split, set(kept), changes).select(kept)
+        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
     return repaired, changes
 
 
