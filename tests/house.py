@@ -38,8 +38,11 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
-    # `show` opens and draws what the kind of the model learns from.
-    "cli": EVERYTHING - {"factory", "memory", "metrics", "models"} | {"benchmark", "evaluation", "tasks"},
+    # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
+    # `detseg show` draws what a kind of model learns from.
+    "cli": FOUNDATION
+    | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "factory", "models", "predict", "tasks"}
+    | {"training"},
     "__main__": {"cli"},
     "tools": {"cli"},
 }
@@ -73,12 +76,14 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "images": {"annotations"},  # what is missing goes into the report
     "datasets": {"annotations", "images"},
     "formats": {"annotations", "images", "datasets"},
+    "checks": {"annotations", "images", "datasets"},
     "shapes": {"formats"},
     "download": {"formats"},
     "augment": set(),
     "loading": {"datasets", "augment"},
     "splits": {"annotations", "datasets", "images"},
-    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits"},
+    "split_files": {"datasets"},
+    "build": {"annotations", "datasets", "formats", "shapes", "download", "splits", "split_files"},
     "__init__": set(),
 }
 """Folder or file of detseg/data → the others there that it may import."""

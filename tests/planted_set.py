@@ -247,7 +247,7 @@ PLANTS: dict[DataIssue, Plant] = {
     DataIssue.UNREADABLE: _unreadable,
     DataIssue.ODD_MODE: _odd_mode,
     DataIssue.TRANSPARENT: _transparent,
-    DataIssue.UNUSED_BITS: lambda split: _sixteen_bits(split, 4095, DataIssue.UNUSED_BITS),
+    DataIssue.LOW_RANGE: lambda split: _sixteen_bits(split, 4095, DataIssue.LOW_RANGE),
     DataIssue.SIXTEEN_BITS: lambda split: _sixteen_bits(split, 65535, DataIssue.SIXTEEN_BITS),
     DataIssue.BEFORE_ROTATION: _before_rotation,
     DataIssue.OTHER_SIZE: _other_size,

@@ -15,11 +15,14 @@ from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
-    from detseg.data.annotations.issues import Example, Finding
+    from detseg.data.annotations.issues import DataIssue, Example, Finding
+    from detseg.data.annotations.model import PackedAnnotations
+    from detseg.data.build import Split
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.data.datasets.detection import DetectionDataset
     from detseg.data.datasets.segmentation import SegmentationDataset
+    from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
@@ -44,10 +47,11 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix and arguments.fast:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
     require_training_extra("detseg check")
-    target, config = str(arguments.config), _experiment(arguments)
+    target = str(arguments.config)
+    config, names = _experiment(arguments)
     from detseg.data.checks.run import check_splits
 
-    datasets, failed = _open(config)
+    datasets, failed = _open(config, names)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
@@ -66,8 +70,24 @@ def check(argv: Sequence[str]) -> int:
     return int(checked.severity)
 
 
-def _experiment(arguments: Any) -> ExperimentConfig:
-    return load_experiment(arguments)
+def _experiment(arguments: Any) -> tuple[ExperimentConfig, list[Split]]:
+    """The settings of a configuration file, or those that a folder of data is recognised by, which is said; and the
+    splits to open."""
+    target: Path | None = arguments.config
+    if target is None or not target.is_dir():
+        config = load_experiment(arguments)
+        splits: list[Split] = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
+        return config, splits[:2] if isinstance(config.data, ShapesConfig) else splits
+    from detseg.config.load import config_from_dict
+    from detseg.data.formats.recognise import recognise
+
+    found = recognise(target)
+    for line in found.lines:
+        print(printable(line))
+    model = "unet" if found.layout.has == {"maps"} else "yolo"
+    settings = {"model": {"name": model}, "data": found.settings}
+    config = config_from_dict(settings, str(target), arguments.overrides)
+    return config, [split for split in ("train", "val", "test") if split in found.layout.counts]
 
 
 def _is_semantic(config: ExperimentConfig) -> bool:
@@ -78,20 +98,17 @@ def _is_semantic(config: ExperimentConfig) -> bool:
 
 
 def _open(
-    config: ExperimentConfig,
+    config: ExperimentConfig, splits: list[Split]
 ) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
-    """The splits that can be opened, and why the others cannot; a DataError if none can. A test split is optional."""
+    """The splits that can be opened, and why the others cannot; a DataError if none can."""
     from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import Split, open_semantic_split, open_split
+    from detseg.data.build import open_semantic_split, open_split
 
-    data, names = config.data, list[Split](["train", "val", "test"])
-    data = data.model_copy(update={"on_bad_sample": "skip"})
-    if data.val_fraction is not None:
-        names.remove("val")
-    if isinstance(data, ShapesConfig):
-        names.remove("test")
+    # All images of the splits that there are; what training would skip is counted.
+    whole = {"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"}
+    data = config.data.model_copy(update=whole)
     datasets, failed, error = dict[str, Any](), dict[str, str](), None
-    for split in names:
+    for split in splits:
         classes = datasets["train"].classes if "train" in datasets else None
         try:
             if _is_semantic(config):
@@ -193,10 +210,11 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
 def _print_finding(split: str, finding: Finding) -> None:
     where = f"{split}: " if split else ""
     print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
-    places = [
-        printable(place.where) + (f" ({printable(place.detail)})" if place.detail else "")
-        for place in finding.examples[:_MOST_PLACES]
-    ]
+    places, said = list[str](), ""
+    for place in finding.examples[:_MOST_PLACES]:  # what holds for all of them is said once
+        detail = "" if place.detail == said else place.detail
+        places.append(printable(place.where) + (f" ({printable(detail)})" if detail else ""))
+        said = place.detail
     more = ", ..." if len(finding.examples) > _MOST_PLACES else ""
     print(f"    {', '.join(places)}{more}")
     if finding.issue.severity:
@@ -221,27 +239,30 @@ class _Pictures:
     def __init__(self, checked: Checked) -> None:
         self._splits = {split.name: split for split in checked.splits}
 
-    def draw(self, split: str, place: Example) -> list[bytes]:
+    def draw(self, split: str, issue: DataIssue, place: Example) -> list[bytes]:
         """The image of the place, and the one beside it, as JPEG files; none where they cannot be read."""
-        from detseg.data.annotations.issues import Example
+        from detseg.data.annotations.issues import DataIssue, Example
 
         if place.image is None or split not in self._splits:
             return []
         shown = [(self._splits[split], place)]
         if place.other is not None:
             shown.append((self._splits[place.other[0]], Example("", place.other[1])))
-        return [data for facts, where in shown for data in self._draw(facts, where)]
+        with_masks = issue in (
+            *(DataIssue.ROW_MAJOR, DataIssue.FILLED_HOLES, DataIssue.BOX_NOT_OF_MASK, DataIssue.AREA_NOT_OF_MASK),
+        )
+        return [data for facts, where in shown for data in self._draw(facts, where, with_masks)]
 
-    def _draw(self, split: SplitFacts, place: Example) -> list[bytes]:
+    def _draw(self, split: SplitFacts, place: Example, with_masks: bool) -> list[bytes]:
         import cv2
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import draw_boxes, draw_semantic
+        from detseg.draw import draw_semantic
 
         assert place.image is not None
         try:
-            image = read_image(split.dataset.path(place.image))
+            image = read_image(split.dataset.path(place.image), split.dataset.value_range)
         except DataError:
             return []
         packed = split.objects
@@ -251,14 +272,7 @@ class _Pictures:
                 assert labels is not None
                 picture = draw_semantic(image, labels, split.dataset.classes.names)
             else:
-                begin, end = packed.offsets[place.image : place.image + 2].tolist()
-                rows = begin + np.array(place.rows or range(end - begin), dtype=np.int64)
-                boxes = _drawable(packed.boxes[rows], image.shape[:2])
-                top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
-                part = np.ascontiguousarray(image[top:bottom, left:right])
-                moved = boxes - np.array([left, top, left, top])
-                names = split.dataset.classes.names
-                picture = draw_boxes(part, moved, packed.labels[rows], names)
+                picture = _draw_objects(packed, split.dataset.classes.names, image, place, with_masks)
         except DataError:
             picture = image
         scale = _PICTURE_SIDE / max(picture.shape[:2])
@@ -267,6 +281,26 @@ class _Pictures:
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
         written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         return [data.tobytes()] if written else []
+
+
+def _draw_objects(
+    packed: PackedAnnotations, names: Sequence[str], image: UInt8Array, place: Example, with_masks: bool
+) -> UInt8Array:
+    """The objects of a place, all of an image if it names none; with their masks, or from nearby if they are small."""
+    import numpy as np
+
+    from detseg.draw import draw_boxes
+
+    assert place.image is not None
+    begin, end = packed.offsets[place.image : place.image + 2].tolist()
+    inside = np.array(place.rows or range(end - begin), dtype=np.int64)
+    boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
+    if with_masks:
+        masks = packed.image(place.image).masks
+        return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
+    top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
+    part = np.ascontiguousarray(image[top:bottom, left:right])
+    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names)
 
 
 def _drawable(boxes: Any, hw: tuple[int, ...]) -> Any:

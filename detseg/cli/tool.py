@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from detseg.config.load import load_config
+from detseg.config.load import config_from_dict, load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
@@ -55,6 +55,24 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
     return load_config(path, arguments.overrides)
+
+
+def load_data_experiment(arguments: argparse.Namespace) -> tuple[ExperimentConfig, list[str]]:
+    """As ``load_experiment``, where a folder of data may stand for the configuration: that of a model which learns from
+    what the folder has, and what was found is printed. Also the splits that there are, or may be."""
+    path: Path | None = arguments.config
+    if path is None or not path.is_dir():
+        from detseg.data.build import resolve_data  # loads torch
+
+        config = resolve_data(load_experiment(arguments))
+        splits = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
+        return config, splits[:2] if config.data.name == "shapes" else splits
+    from detseg.data.formats.recognise import recognise
+
+    found = recognise(path)
+    print(*map(printable, found.lines), sep="\n")
+    settings = {"model": {"name": "yolo" if "boxes" in found.layout.has else "unet"}, "data": found.settings}
+    return config_from_dict(settings, str(path), arguments.overrides), list(found.layout.counts)
 
 
 def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

@@ -77,7 +77,12 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 
 def config_to_yaml(config: ExperimentConfig) -> str:
     """Every setting as YAML; ``load_config`` reads the same configuration from it."""
-    return yaml.dump(config_to_dict(config), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
+    return plain_to_yaml(config_to_dict(config))
+
+
+def plain_to_yaml(data: Mapping[str, Any]) -> str:
+    """Plain settings as YAML, which ``load_config`` reads as they are."""
+    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
 def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> ExperimentConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -47,6 +48,7 @@ from detseg.data.formats.recognise import Need, recognise
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
+from detseg.data.split_files import Source
 from detseg.data.splits import class_counts, image_groups, stratified_parts
 from detseg.errors import ClassTableError, DataError
 from detseg.messages import counted, listed
@@ -136,6 +138,43 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
     return TypeAdapter[DataConfig](DataConfig).validate_python(settings)
 
 
+def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[Source], dict[str, str]]:
+    """The splits of resolved settings, whole: without ``data.fraction`` and ``data.val_fraction``; and what is wrong
+    with those that cannot be opened. Their reports count what is wrong. A DataError if the first cannot be opened."""
+    data = config.data.model_copy(update={"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"})
+    sources, errors, classes = list[Source](), dict[str, str](), None
+    for name in splits:
+        split: Split = "train" if name == "train" else "val" if name == "val" else "test"
+        try:
+            for section, images, annotations in _single_files(data, split):
+                report, masks = DataReport(True), isinstance(config.model, MaskRcnnConfig)
+                dataset: ImageDataset
+                if _is_semantic(config.model):
+                    dataset = open_semantic_split(section, split, classes, report)
+                else:
+                    dataset = open_split(section, split, classes, masks, report)
+                classes = classes or dataset.classes
+                sources.append(Source(dataset, images, annotations))
+        except DataError as error:
+            if not sources:
+                raise
+            errors[name] = str(error)
+    return sources, errors
+
+
+def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:
+    """A section for each annotation file of a split of COCO, with folder and file; for others the section itself."""
+    if not isinstance(config, CocoConfig):
+        return [(config, Path(), Path())]
+    folders, files = _paths(config, split)
+    found: list[tuple[DataConfig, Path, Path]] = []
+    for number, file in enumerate(files):
+        folder = folders[min(number, len(folders) - 1)]
+        here = {f"{split}_images": folder.absolute(), f"{split}_annotations": file.absolute()}
+        found.append((config.model_copy(update=here), folder, file))
+    return found
+
+
 def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
     """A data set that reads its images as the settings say, with what is said of them in its report."""
     dataset.value_range = config.value_range
@@ -187,7 +226,7 @@ def _open_maps(
         case MaskFolderConfig():
             # Names: a table would say that this is not the training split.
             names = classes or mask_class_table(config.root, config.class_names).names
-            paths, suffix, values = _paths(config, split), config.mask_suffix, config.mask_values
+            paths, suffix, values = _mask_paths(config, split), config.mask_suffix, config.mask_values
             ignored, colors = config.ignore_index, config.mask_colors
             return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
         case CocoConfig():
@@ -226,7 +265,8 @@ def _part(config: DataConfig, split: Split, whole: ImageDataset) -> list[int] | 
         return None
     kept, counts = np.arange(len(whole)), class_counts(whole)
     if config.val_fraction is not None:
-        groups, kind = image_groups(whole, config.split_group, "data.split_group")
+        paths = [whole.path(index) for index in range(len(whole))]
+        groups, kind = image_groups(paths, config.split_group, "data.split_group")
         fractions = (1 - config.val_fraction, config.val_fraction)
         parts = stratified_parts(counts, fractions, groups, config.split_seed)
         sizes = np.bincount(parts, minlength=2).tolist()
@@ -286,17 +326,29 @@ def _voc_list(config: VocConfig, split: Split) -> str:
     return name
 
 
-def _paths(config: CocoConfig | MaskFolderConfig, split: Split) -> tuple[Path, Path]:
-    """The image folder of a split, and its annotation file or mask folder."""
-    if isinstance(config, CocoConfig):
-        key, truths = "annotations", (config.train_annotations, config.val_annotations, config.test_annotations)
-    else:
-        key, truths = "masks", (config.train_masks, config.val_masks, config.test_masks)
-    pairs = zip((config.train_images, config.val_images, config.test_images), truths, strict=True)
-    images, truth = dict(zip(("train", "val", "test"), pairs, strict=True))[split]
-    if images is None or truth is None:
-        raise DataError(f"data.test_images, data.test_{key}: not set, so there is no test split")
-    return config.root / images, config.root / truth
+def _paths(config: CocoConfig, split: Split) -> tuple[list[Path], list[Path]]:
+    """The image folders of a split, and its annotation files."""
+    images, files = {
+        "train": (config.train_images, config.train_annotations),
+        "val": (config.val_images, config.val_annotations),
+        "test": (config.test_images, config.test_annotations),
+    }[split]
+    if images is None or files is None:
+        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
+    folders, jsons = ([config.root / one for one in (v if isinstance(v, tuple) else (v,))] for v in (images, files))
+    return folders, jsons
+
+
+def _mask_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
+    """The image folder of a split, and its mask folder."""
+    images, masks = {
+        "train": (config.train_images, config.train_masks),
+        "val": (config.val_images, config.val_masks),
+        "test": (config.test_images, config.test_masks),
+    }[split]
+    if images is None or masks is None:
+        raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
+    return config.root / images, config.root / masks
 
 
 def _shapes_root(config: ShapesConfig, split: Split) -> Path:

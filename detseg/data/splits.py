@@ -98,25 +98,24 @@ def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> IntArray:
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 
-_looked_at: dict[tuple[Path, bytes], IntArray] = {}  # the groups of the set whose images were compared last
+_looked_at: dict[tuple[str, ...], IntArray] = {}  # the groups of the set whose images were compared last
 _seen: dict[tuple[Path, bytes], IntArray] = {}  # the classes of the set whose masks were decoded last
 
 
-def image_groups(dataset: ImageDataset, group: str, where: str) -> tuple[IntArray, str]:
+def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArray, str]:
     """(I,) int64, equal for images that belong together, and what they are in words, for messages.
 
     ``group``: ``near-duplicates`` (all images are decoded, once in a process for one set; what cannot be read is
     alone), ``none``, or a regular expression, see `pattern_groups`, whose errors begin with ``where``.
     """
     if group == NO_GROUPS:
-        return np.arange(len(dataset), dtype=np.int64), ""
+        return np.arange(len(paths), dtype=np.int64), ""
     if group != NEAR_DUPLICATES:
-        paths = [dataset.packed.path(index) for index in range(len(dataset))]
-        groups = pattern_groups(paths, group, where)
+        groups = pattern_groups([path.as_posix() for path in paths], group, where)
         return groups, f", {counted(len(np.unique(groups)), 'group')} by {group!r}"
-    key = dataset.root, dataset.packed.path_bytes
+    key = tuple(map(str, paths))
     if key not in _looked_at:
-        signatures, _ = read_signatures([dataset.path(index) for index in range(len(dataset))])
+        signatures, _ = read_signatures(paths)
         _looked_at.clear()
         _looked_at[key] = duplicate_groups(signatures)
     groups = _looked_at[key]

@@ -37,9 +37,8 @@ def draw_boxes(
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
-    Names give way to objects: one that would cover more than a quarter of a box, or another name, wherever it is put,
-    is left out, and all are where that befalls most of them. Touching boxes of one class differ in shade; where there
-    is one class only, in colour.
+    A name is left out if it would cover more than a quarter of a box, or another name, wherever it is put; all are
+    where most would. Touching boxes of one class differ in shade; where there is one class only, in colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -49,8 +48,7 @@ def draw_boxes(
         scores: (N,) in [0, 1], drawn from low to high so that the best lie on top; None: drawn in the order given.
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``.
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
-        legend: add one below the picture, of classes and numbers of boxes, where the name of a class was left out
-            everywhere.
+        legend: add one of classes and numbers of boxes below it, where the name of a class was left out everywhere.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.

@@ -68,9 +68,13 @@ def test_the_module_is_the_command() -> None:
         ),
         (["benchmark", SHAPES, "data.root=nowhere", "--checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint file"),
         (["config", "explain", "model.heda"], "there is no setting 'model.heda' (did you mean 'model.head'?)"),
-        (["config", "new", "extra"], "'extra': `detseg config new` takes no setting; choose with --model and --data"),
+        (
+            ["config", "new", "extra"],
+            "'extra': `detseg config new` takes a folder of data, and there is none of this",
+        ),
+        (["config", "new", ".", "--data", "voc"], "--data is for a file without DIR, whose layout is found out; leave"),
         (["config", "explain", "--model", "fcn"], "--model and --data are for `detseg config new`, not for `explain`"),
-        (["config", "new", "--model", "mask_rcnn"], "--data voc: has not what mask_rcnn learns; take coco or shapes"),
+        (["config", "new", "--model", "mask_rcnn"], "--data voc: has not what mask_rcnn learns; take coco or "),
         (["config", "new", "--model", "yolo", "--data", "mask_folder"], "--data mask_folder: has not what yolo learns"),
     ],
 )
@@ -91,7 +95,7 @@ def test_examples_by_name(capsys: pytest.CaptureFixture[str], tmp_path: Path, mo
         assert load_config(path.stem) == load_config(path)  # as detseg.train does
 
 
-BOXES = ("voc", "coco", "shapes")
+BOXES = ("voc", "coco", "yolo", "labelme", "cvat", "auto", "shapes")
 LAYOUTS = {"yolo": BOXES, "faster_rcnn": BOXES, "mask_rcnn": BOXES[1:]}
 LAYOUTS |= dict.fromkeys(("fcn", "unet"), (*BOXES, "mask_folder"))
 

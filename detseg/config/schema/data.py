@@ -207,43 +207,45 @@ class MaskPictureSection(DataSection):
 
 class VocConfig(MaskPictureSection):
     """Pascal VOC layout: `JPEGImages/`, with `Annotations/` and `ImageSets/Main/` for detection, with
-    `SegmentationClass/` and `ImageSets/Segmentation/` for segmentation."""
+    `SegmentationClass/` and `ImageSets/Segmentation/` for segmentation. For detection also any folder of VOC's XML
+    files and images, without `ImageSets/`."""
 
     name: Literal["voc"]
     root: Path
-    """The folder that holds those, or `VOCdevkit/` with year folders in it, or the folder that holds that."""
+    """The folder that holds those; or `VOCdevkit/` with year folders in it, or the folder that holds that."""
     years: tuple[str, ...] = ()
     """Year folders to merge (`VOC2007`: "2007"); empty: `root` itself is the one folder. A split may name its own year
     as `2007:test`."""
     train_split: str = "train"
     """List in ImageSets/Main (or Segmentation) to train on; several are joined by `+`:
-    `2007:trainval+2012:trainval`."""
+    `2007:trainval+2012:trainval`. Without `ImageSets/`: a folder below `root`, of which all XML files are read (`.`:
+    all of `root`), or a text file that lists images or XML files relative to `root`."""
     val_split: str = "val"
-    """List to validate on."""
+    """What to validate on; `val` is also found as `valid` or `validation`."""
     test_split: str = "test"
-    """List that `detseg evaluate --split test` uses."""
+    """What `detseg evaluate --split test` uses."""
     download: bool = False
     """Fetch VOC 2007/2012 from its authors' server where it is missing, checked by SHA-256."""
 
 
 class CocoConfig(DataSection):
-    """COCO layout: a folder of images and one JSON file a split."""
+    """COCO layout: a folder of images and a JSON file a split, or several of both."""
 
     name: Literal["coco"]
     root: Path
     """Folder that the paths below are relative to."""
-    train_images: Path = Path("train2017")
-    """Image folder of the training split."""
-    train_annotations: Path = Path("annotations/instances_train2017.json")
-    """Annotation file of the training split."""
-    val_images: Path = Path("val2017")
-    """Image folder of the validation split."""
-    val_annotations: Path = Path("annotations/instances_val2017.json")
-    """Annotation file of the validation split."""
-    test_images: Path | None = None
-    """Image folder of the test split, if there is one with annotations."""
-    test_annotations: Path | None = None
-    """Annotation file of the test split."""
+    train_images: Path | tuple[Path, ...] = Path("train2017")
+    """Image folder of the training split; of several annotation files that of all, or a list of one for each."""
+    train_annotations: Path | tuple[Path, ...] = Path("annotations/instances_train2017.json")
+    """Annotation file of the training split, or a list of them; their categories are matched by name."""
+    val_images: Path | tuple[Path, ...] = Path("val2017")
+    """Image folder of the validation split, or a list of them."""
+    val_annotations: Path | tuple[Path, ...] = Path("annotations/instances_val2017.json")
+    """Annotation file of the validation split, or a list of them."""
+    test_images: Path | tuple[Path, ...] | None = None
+    """Image folder of the test split, if there is one with annotations, or a list of them."""
+    test_annotations: Path | tuple[Path, ...] | None = None
+    """Annotation file of the test split, or a list of them."""
 
 
 class SplitSection(DataSection):

@@ -84,7 +84,7 @@ class DataIssue(Enum):
         "masks with holes exported as further polygons, which fill them: cut out, they fit the stated area",
         "export run lengths instead of polygons; detseg check --fix cuts the holes out",
     )
-    WRONG_MASK = _ERROR, "segmentations that cannot be read", "draw these objects again, or remove them"
+    WRONG_MASK = _ERROR, "label maps that cannot be read", "correct what the message says, or the settings of masks"
     # of images
     UNREADABLE = (
         _ERROR,
@@ -100,11 +100,6 @@ class DataIssue(Enum):
         _WARNING,
         "images with transparent pixels, whose transparency is dropped",
         "put them on the background that they are meant for",
-    )
-    UNUSED_BITS = (
-        _WARNING,
-        "images of 16 bits that use a small part of their range, and are read nearly black",
-        "set data.value_range to the range of their values",
     )
     SIXTEEN_BITS = _NOTE, "images of 16 bits, of which the upper 8 are kept", "set data.value_range for another range"
     BEFORE_ROTATION = (
@@ -149,11 +144,6 @@ class DataIssue(Enum):
         "split anew: detseg split --group near-duplicates",
     )
     CANNOT_OPEN = _ERROR, "splits that cannot be opened", "correct what the message says, or the settings of the split"
-    REPEATED_ID = (
-        _ERROR,
-        "ids that two entries have",
-        "give each entry an id of its own; detseg check --fix does",
-    )
     ZERO_BASED = (
         _NOTE,
         "boxes with a corner at 0 though VOC counts pixels from 1 (was the file written 0-based?)",
@@ -191,6 +181,32 @@ class DataIssue(Enum):
         "images of more than 8 bits that use less than an eighth of the range that is read",
         "set data.value_range",
     )
+    WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct the files, or remove them"
+    NO_ANNOTATION = (
+        _WARNING,
+        "images without an annotation file (not read)",
+        "annotate them; an image without objects needs an annotation file without objects",
+    )
+    UNCLEAR_IMAGE = (
+        _ERROR,
+        "annotation files whose image is not clear (left out)",
+        "give each annotation the name of its image, and each image a name of its own",
+    )
+    NEEDS_PACKAGE = (
+        _ERROR,
+        "images in a format that needs another package (left out)",
+        "install it, or save them as JPEG",
+    )
+    # of objects as the file has them
+    WRONG_OBJECT = _ERROR, "objects without class or readable box (left out)", "correct them, or remove them"
+    DUPLICATE_ID = _ERROR, "entries with the id of an earlier one (left out)", "give each entry an id of its own"
+    UNKNOWN_IMAGE = _ERROR, "objects of images that the file does not list (left out)", "add the images, or remove them"
+    UNKNOWN_CATEGORY = (
+        _ERROR,
+        "objects of categories that the file does not list (left out)",
+        "add the categories, or correct the objects",
+    )
+    BAD_MASK = _ERROR, "segmentations that cannot be used (the objects are kept with their boxes)", "draw them again"
     # of classes
     UNKNOWN_CLASS = (
         _ERROR,
@@ -243,6 +259,12 @@ class DataIssue(Enum):
     )
     RARE_PIXELS = _NOTE, "classes with less than 0.1 % of the pixels", "weight them: losses with median frequency"
     # of semantic masks
+    NO_MASK = _ERROR, "images without a mask (left out)", "add the masks, or take the images out"
+    OTHER_NAMES = (
+        _NOTE,
+        "files whose names do not have the prefix and suffix that the settings state (not read)",
+        "nothing, if that is meant",
+    )
     NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
     ONE_CLASS = _NOTE, "masks that show one class and ignored pixels, and nothing else", "nothing, if that is meant"
@@ -338,6 +360,10 @@ class DataReport:
         if not (self._accept if isinstance(self._accept, bool) else issue in self._accept):
             raise error(message)
         self.add(issue, where, count)
+
+    def forget(self, issue: DataIssue) -> None:
+        """Take back what was found of a kind, in a sample, say, to say it of all."""
+        self._findings.pop(issue, None)
 
     def findings(self) -> list[Finding]:
         """What was found, in the order of the kinds; of each the worst places come first."""

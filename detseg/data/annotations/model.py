@@ -158,15 +158,23 @@ def region_counts(segmentation: object, hw: tuple[int, int]) -> bytes:
     image of ``hw`` pixels (height, width); a ValueError if it is not that."""
     if isinstance(segmentation, dict):
         return _rle_counts(segmentation, hw)
+    check_region(segmentation, hw)
+    from pycocotools import mask
+
+    return bytes(mask.merge(mask.frPyObjects(segmentation, *hw))["counts"])
+
+
+def check_region(segmentation: object, hw: tuple[int, int]) -> None:
+    """Raise the ValueError of `region_counts`, without filling polygons."""
+    if isinstance(segmentation, dict):
+        _rle_counts(segmentation, hw)
+        return
     if not isinstance(segmentation, list) or not segmentation:
         raise ValueError(f"expected polygons or run lengths, got {shown(segmentation)}")
     if all(isinstance(value, int | float) for value in segmentation):
         raise ValueError(f"{_POLYGONS}, got one flat list of numbers; put it in brackets")
     for polygon in segmentation:
         _check_polygon(polygon)
-    from pycocotools import mask
-
-    return bytes(mask.merge(mask.frPyObjects(segmentation, *hw))["counts"])
 
 
 def _check_polygon(polygon: object) -> None:

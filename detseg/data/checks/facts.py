@@ -25,6 +25,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
 from detseg.data.images.similar import SIGNATURE_BYTES, signature
+from detseg.data.images.values import Extent, ValueRange, deep_values, extent_of, is_deep
 from detseg.errors import DataError
 from detseg.messages import console
 from detseg.structures import FloatArray, IntArray, UInt8Array
@@ -40,7 +41,7 @@ class ImageFacts:
         error: why it cannot be read; "" if it can. Else nothing below it but the digest counts.
         digest: of the file's bytes; b"" if there is no file.
         format, mode: as Pillow names them: JPEG and CMYK, say.
-        values: least and largest value of an image of 16 bits; None of 8 bits.
+        extent: lowest and highest value of an image of more than 8 bits; None of 8 bits.
         hw: height and width in pixels, upright.
         orientation: EXIF's, 1 to 8.
         transparent: fraction of the pixels that are not opaque.
@@ -52,7 +53,7 @@ class ImageFacts:
     digest: bytes = b""
     format: str = ""
     mode: str = ""
-    values: tuple[int, int] | None = None
+    extent: Extent | None = None
     hw: tuple[int, int] = (0, 0)
     orientation: int = 1
     transparent: float = 0.0
@@ -118,8 +119,9 @@ class Expected:
     std: tuple[float, ...] | None = None
 
 
-def examine(path: Path | str) -> ImageFacts:
-    """Read an image file once, and say all that checks need of it; what cannot be read is no error here."""
+def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
+    """Read an image file once, and say all that checks need of it; what cannot be read is no error here.
+    ``value_range``: how more than 8 bits are read."""
     path, digest = Path(path), b""
     try:
         with open_image(path) as (header, stream):
@@ -129,10 +131,14 @@ def examine(path: Path | str) -> ImageFacts:
             orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending_orientation(header)
             if header.format in ("JPEG", "MPO"):
                 image = read_image(path)
+            elif is_deep(header):  # what Pillow decodes may show it no longer
+                decode(header, stream)
+                found = replace(found, extent=extent_of(deep_values(header, stream)))
+                image = read_image(path, value_range)
             else:
                 pending = pending_orientation(header)
                 decode(header, stream)
-                found = replace(found, values=_values(header), transparent=_transparent(header))
+                found = replace(found, transparent=_transparent(header))
                 image = np.ascontiguousarray(upright(pil_to_rgb(header), pending))
     except DataError as error:
         return ImageFacts(error=str(error).removeprefix(f"{path}: ") or "cannot be read", digest=digest)
@@ -140,13 +146,6 @@ def examine(path: Path | str) -> ImageFacts:
     hw = (image.shape[0], image.shape[1])
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
     return replace(found, hw=hw, orientation=orientation, mean=mean, std=std, signature=signature(image))
-
-
-def _values(image: Image.Image) -> tuple[int, int] | None:
-    if not image.mode.startswith("I"):
-        return None
-    values = np.asarray(image)
-    return int(values.min()), int(values.max())
 
 
 def _transparent(image: Image.Image) -> float:
@@ -184,7 +183,7 @@ def _in_threads(places: Sequence[tuple[SplitFacts, int]]) -> Iterator[_Found]:
 
 def _examine_place(place: tuple[SplitFacts, int]) -> _Found:
     split, index = place
-    image = examine(split.dataset.path(index))
+    image = examine(split.dataset.path(index), split.dataset.value_range)
     if isinstance(split.dataset, SegmentationDataset):
         return image, measure_labels(split.dataset, index)
     return image, measure_masks(split.dataset.packed, index)

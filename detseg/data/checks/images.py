@@ -10,21 +10,23 @@ import numpy as np
 from detseg.data.annotations.issues import DataIssue, DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
 from detseg.data.images.find import find_images
+from detseg.data.images.values import ValueRange, describe_low_range
 
 _PLAIN_MODES = {"L", "RGB", "RGBA"}
-_PART_OF_BITS = 0.25  # of the range of 16 bits: images that use less are too dark to learn from
 _FAR_MEAN, _FAR_STD = 1.0, 0.4  # standard deviations that the mean may be off, and least part of the expected contrast
 
 
 def check_images(split: SplitFacts) -> None:
     """Images that cannot be read, odd modes and depths, and sizes other than stated."""
     packed = split.objects
+    if split.images:
+        split.report.forget(DataIssue.LOW_RANGE)  # opening the set has looked at a few
     for index, image in enumerate(split.images):
         path = split.dataset.packed.path(index)
         if image.error:
             split.report.add(DataIssue.UNREADABLE, Example(path, index, detail=image.error))
             continue
-        for issue, badness, detail in _oddities(image):
+        for issue, badness, detail in _oddities(image, split.dataset.value_range):
             split.report.add(issue, Example(path, index, (), badness, detail))
         if packed is not None and packed.hw(index) != image.hw:
             stated = packed.hw(index)
@@ -35,14 +37,13 @@ def check_images(split: SplitFacts) -> None:
             split.report.add(issue, Example(path, index, rows, 0.0, detail))
 
 
-def _oddities(image: ImageFacts) -> list[tuple[DataIssue, float, str]]:
+def _oddities(image: ImageFacts, value_range: ValueRange) -> list[tuple[DataIssue, float, str]]:
     found = []
-    if image.values is not None:
-        low, high = image.values
-        bits = max(high.bit_length(), 1)
-        detail = f"values {low} to {high}"
-        if high < _PART_OF_BITS * 65535:
-            found.append((DataIssue.UNUSED_BITS, 65535.0 - high, f"{detail}, as of {bits} bits"))
+    if image.extent is not None:
+        low, high = image.extent
+        detail = f"values {low:g} to {high:g}"
+        if describe_low_range(image.extent, value_range) is not None:
+            found.append((DataIssue.LOW_RANGE, -high, detail))
         else:
             found.append((DataIssue.SIXTEEN_BITS, 0.0, detail))
     elif image.mode not in _PLAIN_MODES:

@@ -26,7 +26,8 @@ def check_masks(split: SplitFacts) -> None:
     packed = split.objects
     if packed is None:
         return
-    reader_says = split.report.count(DataIssue.NO_PIXEL) > 0
+    if split.masks:
+        split.report.forget(DataIssue.NO_PIXEL)  # readers look at a sample
     issues = box_issues(packed)
     wrong_box = np.any([issues[issue] for issue in _WRONG_BOXES], axis=0)
     states_area = split.dataset.name.startswith("coco")  # other formats have none: it is that of the polygons
@@ -35,7 +36,7 @@ def check_masks(split: SplitFacts) -> None:
             continue
         begin, found = int(packed.offsets[image]), dict[DataIssue, list[tuple[int, float, str]]]()
         for row, error in masks.errors.items():
-            found.setdefault(DataIssue.WRONG_MASK, []).append((row, 0.0, error))
+            found.setdefault(DataIssue.BAD_MASK, []).append((row, 0.0, error))
         for row in np.flatnonzero(~np.isnan(masks.areas)).tolist():
             box, area, bounds = packed.boxes[begin + row], float(packed.area[begin + row]), masks.bounds[row]
             if masks.row_major[row]:
@@ -55,8 +56,6 @@ def check_masks(split: SplitFacts) -> None:
                 continue
             found.setdefault(issue, []).append((row, how_bad, detail))
         for issue, rows in found.items():
-            if issue == DataIssue.NO_PIXEL and reader_says:
-                continue
             worst = max(rows, key=lambda item: item[1])
             numbers = tuple(row for row, _, _ in rows)
             split.report.add(issue, Example(packed.path(image), image, numbers, worst[1], worst[2]), len(rows))

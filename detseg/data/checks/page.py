@@ -9,13 +9,13 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.issues import Example, Finding, Severity
+from detseg.data.annotations.issues import DataIssue, Example, Finding, Severity
 from detseg.data.checks.run import TOGETHER, Checked
 from detseg.data.checks.sizes import SIZE_BOUNDS
 from detseg.messages import counted, printable
 
-Draw = Callable[[str, Example], Sequence[bytes]]
-"""Split and place → pictures of it as JPEG files: of the image, and of the one to compare it with, if any."""
+Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
+"""Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
 
 _TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
 _MOST_BARS = 40  # of a chart; the rest is one bar
@@ -101,7 +101,7 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
     figures, lines = [], []
     for place in finding.examples[:5]:
         caption = _text(place.where) + (f": {_text(place.detail)}" if place.detail else "")
-        pictures = draw(split, place)
+        pictures = draw(split, issue, place)
         if pictures:
             images = "".join(
                 f'<img alt="{_text(place.where)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
@@ -113,7 +113,7 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
     return (
         f'<section class="finding {kind}" id="{_text(split)}-{issue.name.lower()}">'
-        f"<h3>{where}{escape(issue.text)}: {finding.count}</h3><p>{escape(issue.fix)}</p>"
+        f"<h3>{where}{escape(issue.text)}: {finding.count}</h3><p>To do: {escape(issue.fix)}</p>"
         f"{''.join(lines)}{shown}</section>"
     )
 

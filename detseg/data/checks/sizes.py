@@ -23,7 +23,7 @@ from detseg.structures import FloatArray, IntArray
 SIZE_BOUNDS = (8, 16, 32, 96)
 """Where the table of sizes changes from one column to the next, pixels of the network input."""
 
-_SMALL, _WORTH_A_LINE, _ACCEPTED = 8, 0.05, 0.05  # pixels; fraction of the objects that is worth a line, that may stay
+_SMALL, _WORTH_A_LINE, _ACCEPTED = 8, 0.1, 0.05  # pixels; fraction of the objects that is worth a line, that may stay
 _LARGEST_INPUT = 2048  # pixels beyond which tiles are the better way
 _FITS = 0.5  # IoU of the shapes of an object and an anchor
 _NEARLY = 0.95  # IoU of boxes that are nearly the same

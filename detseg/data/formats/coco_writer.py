@@ -1,8 +1,9 @@
-"""Writes COCO's JSON (Lin et al. 2014): annotation files, and files of results."""
+"""Writes COCO's JSON (Lin et al. 2014): whole data sets, annotation files, and files of results."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 from PIL import Image
 
+from detseg.atomic_write import write_text
 from detseg.ops.masks import encode_mask, run_lengths
 from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
 
@@ -45,6 +47,45 @@ class CocoFile:
             # Ids count from 1: pycocotools takes a match with id 0 for none.
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": self._source_ids[label]}
             annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1]} | dict(zip(columns, values, strict=True)))
+
+
+def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write splits below a new folder: for each ``annotations/instances_SPLIT.json``, and its images in a folder of its
+    name, copied or linked.
+
+    ``splits`` are sets that were read with a tolerant report: ids, flags (``iscrowd``; ``ignore`` of difficult objects,
+    ``truncated``), areas, coordinates and segmentations stay as they are. Returns a line for each kind of thing that
+    the layout cannot hold. A DataError: there is something in the folder, or an image cannot be copied.
+    """
+    from detseg.data.images.find import new_folder, place_image
+
+    new_folder(target)
+    for split, dataset in splits.items():
+        file, placed = CocoFile(dataset.classes), set[str]()
+        for index in range(len(dataset)):
+            path, objects = dataset.packed.path(index), dataset.packed.stated(index)
+            boxes, labels = [item.box for item in objects], [item.label for item in objects]
+            columns: dict[str, list[Any]] = {
+                "area": [None if math.isnan(item.area) else item.area for item in objects],
+                "iscrowd": [int(item.crowd) for item in objects],
+                "ignore": [int(item.difficult) or None for item in objects],
+                "truncated": [int(item.truncated) or None for item in objects],
+                "segmentation": [item.segmentation for item in objects],
+            }
+            file.add(dataset.image_id(index), path, dataset.hw(index), boxes, labels, **columns)
+            if path not in placed:  # a file may list an image twice
+                place_image(dataset.path(index), target / split / path, link)
+                placed.add(path)
+        for entry in file.content["annotations"]:
+            for key in [key for key, value in entry.items() if value is None]:
+                del entry[key]
+        write_text(target / "annotations" / f"instances_{split}.json", json.dumps(file.content))
+    tables = dict.fromkeys(dataset.classes for dataset in splits.values())
+    return [
+        f"order of the classes: COCO's is that of their ids; read it with data.classes: {list(table.names)}"
+        for table in list(tables)[:1]
+        if list(table.source_ids) != sorted(table.source_ids)
+    ]
 
 
 class CocoWriter:

@@ -1,15 +1,20 @@
-"""Reads the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation.
+"""Reads the Pascal VOC layout (Everingham et al. 2010) for detection and for semantic segmentation, and its XML files
+in any other layout.
 
 The lists in ``ImageSets/Main`` (``ImageSets/Segmentation``) name the images of a split, without suffix. The files of
 an image are those with this name in ``JPEGImages`` and ``Annotations`` (``SegmentationClass``). Annotations are XML
-with 1-based inclusive corners.
+with 1-based inclusive corners. Where there is no ``ImageSets``, as in exports of labelImg, Roboflow and Label Studio, a
+split is a folder or a text file, and an image has the name of its annotation, or that which <filename> states.
 """
 
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 import xml.etree.ElementTree as ET
-from collections.abc import Container, Sequence, Set
+from collections.abc import Container, Iterable, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,11 +27,15 @@ from detseg.data.annotations.model import LARGEST, pack_images
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
+from detseg.data.images.find import HEIC_SUFFIXES, find_images, report_heic
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
 from detseg.errors import DataError, check_type, path_of
 from detseg.messages import did_you_mean, listed, shown
-from detseg.structures import BoolArray, ClassTable
+from detseg.structures import ClassTable
+
+# A path that begins at a root or a drive, or has the part ``..``.
+_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -44,12 +53,16 @@ def read_voc(
     classes: Classes = None,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Read one split of a data set in VOC layout for detection; image ids are 1 to I in the order of the lists.
+    """Read one split of a data set in VOC layout for detection; image ids are 1 to I in the order of the lists, or of
+    the paths of the annotations.
 
     Args:
         root: the folder with ``ImageSets``, ``Annotations`` and ``JPEGImages`` (or ``images``); or ``VOCdevkit``, which
-            holds such folders (``VOC2007``, ``VOC2012``); or the folder that holds ``VOCdevkit``.
+            holds such folders (``VOC2007``, ``VOC2012``), or the folder that holds ``VOCdevkit``; or, without
+            ``ImageSets``, any folder of XML files and images.
         split: lists in ``ImageSets/Main`` without suffix, each maybe with its year: ``2007:trainval+2012:trainval``.
+            Without ``ImageSets``: folders below ``root``, of which all XML files are read (``.``: the root itself), or
+            text files that list images, XML files or stems. ``val`` is also found as ``valid`` or ``validation``.
         years: where a list without a year is read, e.g. ``("2007", "2012")``; empty: in ``root`` itself.
         classes: the table of the training split (``train.classes``), which must have all classes of the annotations; or
             a selection of names in label order, in which ``{"truck": ["lorry", "van"]}`` merges: objects of other
@@ -61,18 +74,23 @@ def read_voc(
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
     root, report = path_of("root", root), report or DataReport()
+    check_type("split", split, str, "the name of a list or folder, such as 'train'")
+    loose = _loose_files(root, split, report) if not years and _has_no_lists(root, split) else None
+    files = _listed_files(root, split, years, "Main", report) if loose is None else loose.files
     collector = AnnotationCollector(root)
-    for images, xml in _listed_files(root, split, years, "Main", report):
-        annotation = read_voc_xml(xml)
-        # <filename> decides between a.jpg and a.png, and nothing else.
-        image = _only([path for path in images if path.name == annotation.filename] or images)
+    for image, xml, annotation in _with_images(root, files, loose, report):
         if annotation.filename not in ("", image.name):
             report.add(DataIssue.WRONG_FILENAME, xml.name)
-        if annotation.hw is None:
-            report.add(DataIssue.SIZE_NOT_STATED, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
-        collector.add_image(image.relative_to(root).as_posix(), annotation.hw or read_image_hw(image), xml)
+        if (hw := annotation.hw) is None:
+            report.add(DataIssue.SIZE_NOT_STATED, xml.name)
+            try:
+                hw = read_image_hw(image)
+            except DataError as error:
+                report.wrong(DataIssue.UNREADABLE, str(image), str(error))
+                continue
+        collector.add_image(image.relative_to(root).as_posix(), hw, xml)
         columns = zip(
             annotation.names, annotation.boxes.tolist(), annotation.difficult, annotation.truncated, strict=True
         )
@@ -80,6 +98,44 @@ def read_voc(
             collector.add_object(name, box, difficult=bool(difficult), truncated=bool(truncated))
     packed, table = collector.pack(classes, report, masks=False, strict=True)
     return DetectionDataset(packed, root, table, report, " ".join(["voc", *years, split]))
+
+
+def _with_images(
+    root: Path, files: Sequence[tuple[list[Path], Path]], loose: _LooseFiles | None, report: DataReport
+) -> list[tuple[Path, Path, VocAnnotation]]:
+    """The image, file and content of each annotation that can be used."""
+    found: dict[Path, tuple[Path, VocAnnotation]] = {}
+    missing: list[str] = []
+    for candidates, xml in files:
+        try:
+            annotation = read_voc_xml(xml, report)
+        except DataError as error:
+            report.wrong(DataIssue.WRONG_FILE, str(xml), str(error))
+            continue
+        if loose is not None and not candidates:
+            candidates = loose.images_named(annotation.filename, xml)
+        if not candidates:
+            missing.append(annotation.filename or f"that of {xml.name}")
+            continue
+        # <filename> decides between a.jpg and a.png, and nothing else.
+        image = _only([path for path in candidates if path.name == annotation.filename] or candidates, report)
+        if image is not None and image in found:
+            what = f"{xml}: its image {image.relative_to(root)} is that of {found[image][0].relative_to(root)}, too"
+            report.wrong(DataIssue.UNCLEAR_IMAGE, str(xml), f"{what}; keep one annotation of each image")
+        elif image is not None:
+            found[image] = xml, annotation
+    if missing:
+        fix = "add the files, remove their annotations, or leave them out with data.on_missing=skip"
+        message = f"{root}: {len(missing)} of {len(files)} images missing: {listed(missing)}; {fix}"
+        if len(missing) == len(files):
+            raise DataError(message)
+        report.wrong(DataIssue.MISSING_IMAGE, missing[0], message, len(missing))
+    if loose is not None:
+        for path in sorted(loose.split_images - found.keys()):
+            report.add(DataIssue.NO_ANNOTATION, path.relative_to(root).as_posix())
+    names = {path: path.relative_to(root).as_posix() for path in found}
+    heic = report_heic(root, list(names.values()), report)
+    return [(path, *found[path]) for path, name in names.items() if name not in heic]
 
 
 def read_voc_masks(
@@ -90,6 +146,7 @@ def read_voc_masks(
     values: Sequence[int] | None = None,
     ignore_index: int | None = 255,
     skip_bad: bool = False,
+    report: DataReport | None = None,
 ) -> SegmentationDataset:
     """Read one split of a data set in VOC layout for semantic segmentation: lists in ``ImageSets/Segmentation``, masks
     in ``SegmentationClass``.
@@ -97,10 +154,12 @@ def read_voc_masks(
     Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: the lines of ``classes.txt`` in ``root``. A
     DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
-    root, report = path_of("root", root), DataReport()
+    root, report = path_of("root", root), report or DataReport()
+    check_type("split", split, str, "the name of a list, such as 'train'")
     files = _listed_files(root, split, years, "Segmentation", report)
-    images = pack_images([_only(candidates).relative_to(root).as_posix() for candidates, _ in files])
-    masks = pack_images([mask.relative_to(root).as_posix() for _, mask in files])
+    pairs = [(image, mask) for found, mask in files if (image := _only(found, report)) is not None]
+    images = pack_images([image.relative_to(root).as_posix() for image, _ in pairs])
+    masks = pack_images([mask.relative_to(root).as_posix() for _, mask in pairs])
     mask_values = None if values is None else tuple(values)
     encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
     source, name = MaskFiles(masks, root, encoding), " ".join(["voc", *years, split])
@@ -109,30 +168,170 @@ def read_voc_masks(
     return dataset
 
 
+def split_names(name: str) -> tuple[str, ...]:
+    """The names under which a split is looked for."""
+    return (name, "valid", "validation") if name == "val" else (name,)
+
+
+def _has_no_lists(root: Path, split: str) -> bool:
+    """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` in the root, nor in years of it."""
+    years = [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
+    return root.is_dir() and ":" not in split and not years and not (root / "ImageSets" / "Main").is_dir()
+
+
+class _Files:
+    """Files below a folder, by name and by stem."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = list(paths)
+        self._by_name, self._by_stem = dict[str, list[Path]](), dict[str, list[Path]]()
+        for path in self.paths:
+            self._by_name.setdefault(path.name, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def named(self, name: str, beside: Path) -> list[Path]:
+        """Those with a name, of several folders those in the one that is nearest to ``beside``, see `_nearest`."""
+        return _nearest(self._by_name.get(name, []), beside)
+
+    def with_stem(self, stem: str, beside: Path) -> list[Path]:
+        """Those with a stem, as `named`."""
+        return _nearest(self._by_stem.get(stem, []), beside)
+
+
+def _nearest(paths: list[Path], beside: Path) -> list[Path]:
+    """Of some paths those in the folder of ``beside``; else those whose folders end in the same names as that one, the
+    most of them: ``images/a/1.jpg`` is near ``Annotations/a/1.xml``."""
+
+    def nearness(path: Path) -> int:
+        if path.parent == beside.parent:
+            return len(path.parts)
+        pairs = zip(reversed(path.parent.parts), reversed(beside.parent.parts), strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
+
+    if len(paths) < 2:
+        return paths
+    best = max(map(nearness, paths))
+    return [path for path in paths if nearness(path) == best]
+
+
+@dataclass(frozen=True)
+class _LooseFiles:
+    """The annotations of a split without ``ImageSets``."""
+
+    files: list[tuple[list[Path], Path]]  # the images with the stem of each annotation, and the annotation
+    images: _Files  # all among which the images of annotations are looked for
+    split_images: set[Path]  # those in the split's folders
+
+    def images_named(self, filename: str, xml: Path) -> list[Path]:
+        """The images that <filename> may mean, of whose path only the last part counts."""
+        return self.images.named(filename.replace("\\", "/").rpartition("/")[2], xml)
+
+
+def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
+    image_suffixes = IMAGE_SUFFIXES | HEIC_SUFFIXES
+    all_images = _Files(root / path for path in find_images(root, _hidden, image_suffixes))
+    all_xmls = _Files(root / path for path in find_images(root, _hidden, {".xml"}))
+    found, split_images = dict[Path, list[Path]](), set[Path]()
+    for part in split.split("+"):
+        place = _split_place(root, part.strip(), all_xmls.paths)
+        if place.is_dir():
+            inside = [path for path in all_images.paths if path.is_relative_to(place)]
+            pool = _Files(inside) if inside else all_images
+            split_images.update(inside)
+            xmls = [path for path in all_xmls.paths if path.is_relative_to(place)]
+            if not xmls:
+                raise DataError(f"{place}: there are no XML files in it; correct data.root or the split")
+        else:
+            pool, xmls = all_images, _listed_annotations(root, place, all_images, all_xmls, report)
+        for xml in xmls:
+            if xml in found:
+                report.add(DataIssue.LISTED_TWICE, xml.relative_to(root).as_posix())
+            found[xml] = pool.with_stem(xml.stem, xml)
+    return _LooseFiles([(images, xml) for xml, images in found.items()], all_images, split_images)
+
+
+def _hidden(path: str) -> bool:
+    return os.path.basename(path).startswith(".")
+
+
+def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
+    """The folder or list of a split."""
+    for name in split_names(part) if part else ():
+        inside = posixpath.normpath(name)
+        if os.path.isabs(name) or inside.startswith(".."):
+            raise DataError(f"{root}: split '{part}': expected a folder or list in it")
+        places = [root / inside, root / f"{inside}.txt"]
+        if place := next((place for place in places if place.exists()), None):
+            return place
+    fix = "nor are there XML files below it: set data.root to the folder that holds them"
+    if xmls:
+        folders = sorted({xml.relative_to(root).parts[0] for xml in xmls if xml.parent != root})
+        where = f"its XML files lie in {listed(folders)}" if folders else "its XML files lie in it"
+        fix = f"{where}: name their folder as split, or . for all of them (data.train_split=. data.val_fraction=0.2)"
+    raise DataError(f"{root}: there is no ImageSets/Main in it, and no folder or list '{part}'; {fix}")
+
+
+def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, report: DataReport) -> list[Path]:
+    """The annotations of the images, XML files or stems in a text file."""
+    known_images, known_xmls = set(images.paths), set(xmls.paths)
+    found, missing = list[Path](), list[str]()
+    for number, line in enumerate(_lines(path), start=1):
+        name = line.strip()
+        entry = root / posixpath.normpath(name)
+        candidates = [entry] if entry in known_xmls else []
+        candidates = candidates or (xmls.with_stem(entry.stem, entry) if entry in known_images else [])
+        candidates = candidates or [file for file in xmls.with_stem(entry.name, entry) if name]
+        if not name or (name.startswith("#") and not candidates):
+            continue
+        if _OUTSIDE.match(name):
+            raise DataError(
+                f"{path}:{number}: expected a path below {root}, got {shown(name)}; write it relative to it"
+            )
+        if not candidates:
+            missing.append(name)
+        elif (xml := _only(candidates, report)) is not None:
+            found.append(xml)
+    if missing:
+        message = f"{path}: {len(missing)} of its files missing, or without an XML file: {listed(missing)}"
+        message = f"{message}; add the files, or take the names off the list"
+        if not found:
+            raise DataError(message)
+        report.wrong(DataIssue.WRONG_FILE, missing[0], message, len(missing))
+    if not found:
+        raise DataError(f"{path}: it lists no images; write one path a line, relative to {root}")
+    return found
+
+
 def _listed_files(
     root: Path, split: str, years: Sequence[str], task: Task, report: DataReport
 ) -> list[tuple[list[Path], Path]]:
     """The image files, and the annotation or mask, with each name in the lists; repeated names are reported."""
-    check_type("split", split, str, "the name of a list, such as 'train'")
     kind, labels_name, usual_suffix, suffixes = _LABELS[task]
     found: dict[tuple[Path, str], tuple[list[Path], Path]] = {}
     for folder, list_file in _find_lists(root, split, years, task):
         images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
         if not images_folder.is_dir() and (folder / "images").is_dir():
             images_folder = folder / "images"
-        images, labels = _files_by_stem(images_folder, IMAGE_SUFFIXES), _files_by_stem(labels_folder, suffixes)
+        images = _files_by_stem(images_folder, IMAGE_SUFFIXES | HEIC_SUFFIXES)
+        labels = _files_by_stem(labels_folder, suffixes)
         stems = _read_list(list_file, images.keys() | labels.keys())
-        for place, what, missing in (
-            (images_folder, "image", [stem for stem in stems if stem not in images]),
-            (labels_folder, kind, [stem + usual_suffix for stem in stems if stem not in labels]),
+        issue = DataIssue.WRONG_FILE if task == "Main" else DataIssue.NO_MASK
+        for place, what, there, suffix, wrong in (
+            (images_folder, "image", images, "", DataIssue.MISSING_IMAGE),
+            (labels_folder, kind, labels, usual_suffix, issue),
         ):
-            if names := list(dict.fromkeys(missing)):
+            if names := list(dict.fromkeys(stem + suffix for stem in stems if stem not in there)):
                 text = f"{len(names)} {what}(s) of the list missing: {listed(names)}"
-                raise DataError(f"{place}: {text}; add the files or take the names off the list")
+                message = f"{place}: {text}; add the files or take the names off the list"
+                if len(names) == len(set(stems)):
+                    raise DataError(message)
+                more = ", or leave them out with data.on_missing=skip" if what == "image" else ""
+                report.wrong(wrong, str(place / names[0]), message + more, len(names))
         for stem in stems:
             if (folder, stem) in found:
                 report.add(DataIssue.LISTED_TWICE, stem)
-            found[folder, stem] = images[stem], _only(labels[stem])
+            if stem in images and stem in labels and (label := _only(labels[stem], report)) is not None:
+                found[folder, stem] = images[stem], label
     if not found:
         raise DataError(f"{root}: the split '{split}' lists no images; write one name a line into its list")
     return list(found.values())
@@ -151,7 +350,8 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
             folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task)
             if folder is None:
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
-            lists.append((folder, folder / "ImageSets" / task / f"{name}.txt"))
+            files = [folder / "ImageSets" / task / f"{known}.txt" for known in split_names(name)]
+            lists.append((folder, next(filter(Path.is_file, files), files[0])))
     return lists
 
 
@@ -172,20 +372,24 @@ def _only_folder(root: Path, task: Task) -> Path:
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 
 
-def _read_list(path: Path, present: Container[str]) -> list[str]:
-    """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns: ``cell 1``."""
+def _lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        return path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         there = sorted(item.stem for item in path.parent.glob("*.txt"))
         near = did_you_mean(path.stem, there)
         raise DataError(f"{path}: there is no such list{near}; the lists there: {listed(there) or 'none'}") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot read the list: {error}") from None
+
+
+def _read_list(path: Path, present: Container[str]) -> list[str]:
+    """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns, ``cell 1``, or
+    like a comment, ``#12``."""
     stems = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(_lines(path), start=1):
         stem, words = line.strip(), line.split()
-        if not stem or stem.startswith("#"):
+        if not stem or (stem.startswith("#") and stem not in present):
             continue
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
@@ -196,10 +400,13 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
     return stems
 
 
-def _only(files: Sequence[Path]) -> Path:
+def _only(files: Sequence[Path], report: DataReport) -> Path | None:
     if len(files) > 1:
-        names = listed([path.name for path in files])
-        raise DataError(f"{files[0].parent}: several files with one name: {names}; keep one of them")
+        folders = {path.parent for path in files}
+        names = [path.name for path in files] if len(folders) == 1 else [str(path) for path in files]
+        message = f"{files[0].parent}: several files with one name: {listed(names)}; keep one of them"
+        report.wrong(DataIssue.UNCLEAR_IMAGE, str(files[0]), message)
+        return None
     return files[0]
 
 
@@ -212,23 +419,29 @@ def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
     return found
 
 
-def read_voc_xml(path: Path) -> VocAnnotation:
-    """Read an annotation file; a DataError if it is missing, wrong, or has a document type: no entity expands."""
-    root = _parse_xml(path)
+def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
+    """Read an annotation file; a DataError if it is missing, wrong, or has a document type: no entity expands.
+    ``report`` may accept wrong objects, which are left out."""
+    root, report = _parse_xml(path), report or DataReport()
     if root.tag != "annotation":
         raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
     height, width = (
         int(_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0")) for tag in ("height", "width")
     )
-    objects = root.findall("object")  # direct children only: the <part>s of an object have boxes too
-    named = [_name_and_corners(path, item) for item in objects]
+    objects = list[tuple[str, list[float], bool, bool]]()
+    for item in root.findall("object"):  # direct children only: the <part>s of an object have boxes too
+        try:
+            name, corners = _name_and_corners(path, item)
+            objects.append((name, corners, _flag(path, item, "difficult"), _flag(path, item, "truncated")))
+        except DataError as error:
+            report.wrong(DataIssue.WRONG_OBJECT, str(path), str(error))
     return VocAnnotation(
         filename=_text(root, "filename"),
         hw=(height, width) if height > 0 and width > 0 else None,
-        names=tuple(name for name, _ in named),
-        boxes=np.array([corners for _, corners in named]).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
-        difficult=_flags(path, objects, "difficult"),
-        truncated=_flags(path, objects, "truncated"),
+        names=tuple(item[0] for item in objects),
+        boxes=np.array([item[1] for item in objects]).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
+        difficult=np.array([item[2] for item in objects], dtype=np.bool_),
+        truncated=np.array([item[3] for item in objects], dtype=np.bool_),
     )
 
 
@@ -263,10 +476,9 @@ def _name_and_corners(path: Path, item: ET.Element) -> tuple[str, list[float]]:
     return name, [_number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in corners]
 
 
-def _flags(path: Path, objects: Sequence[ET.Element], tag: str) -> BoolArray:
-    texts = [_text(item, tag) for item in objects]
-    unset = ("", "unspecified")
-    return np.array([t.lower() not in unset and _number(path, f"<{tag}>", t) != 0 for t in texts], dtype=np.bool_)
+def _flag(path: Path, item: ET.Element, tag: str) -> bool:
+    text = _text(item, tag)
+    return text.lower() not in ("", "unspecified") and _number(path, f"<{tag}>", text) != 0
 
 
 def _number(path: Path, what: str, text: str) -> float:

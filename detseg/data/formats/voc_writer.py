@@ -1,21 +1,31 @@
-"""Writes the Pascal VOC layout (Everingham et al. 2010): single annotation files, and whole sets with masks.
+"""Writes the Pascal VOC layout (Everingham et al. 2010): single annotation files, whole data sets, and sets with masks
+that are drawn image by image.
 
 What it writes reads back the same. It loads none of the training libraries: predictions are exported with it.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from detseg.messages import shown
+from detseg.data.images.read import IMAGE_SUFFIXES
+from detseg.errors import DataError
+from detseg.messages import listed, shown
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
+
+if TYPE_CHECKING:
+    from detseg.data.annotations.model import StatedObject
+    from detseg.data.datasets.detection import DetectionDataset
 
 _MAX_INDEX = 254  # of a palette image for classes and objects; 255 means void
 _MAPS = ("SegmentationClass", "SegmentationObject")
@@ -90,6 +100,118 @@ def _add(parent: ET.Element, **values: str | float) -> None:
         text = value if isinstance(value, str) else f"{round(value, 3)}".removesuffix(".0")
         check_xml_text(tag, text)
         ET.SubElement(parent, tag).text = text
+
+
+def write_voc_set(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write splits of boxes below a new folder, with a list in ``ImageSets/Main`` for each; images are copied, or
+    linked.
+
+    ``splits`` are sets that were read with a tolerant report. Returns a line for each kind of thing that the layout
+    cannot hold. A DataError: there is something in the folder, an image cannot be copied, a class has a name that XML
+    cannot hold.
+    """
+    from detseg.data.images.find import new_folder, place_image
+
+    new_folder(target)
+    for folder in ("JPEGImages", "Annotations", _LISTS[0]):
+        (target / folder).mkdir(parents=True)
+    paths = {split: [d.packed.path(index) for index in range(len(d))] for split, d in splits.items()}
+    names = _plain_names(paths)
+    lost = Counter[str]()
+    for split, dataset in splits.items():
+        _check_names(dataset.classes.names)
+        for index, name in enumerate(names[split]):
+            objects = dataset.packed.stated(index)
+            _count_losses(lost, objects)
+            lost["no suffix"] += Path(name).suffix.lower() not in IMAGE_SUFFIXES
+            lost["renamed"] += name != dataset.packed.path(index).rpartition("/")[2]
+            annotation = VocAnnotation(
+                filename=name,
+                hw=dataset.hw(index),
+                names=tuple(dataset.classes.names[item.label] for item in objects),
+                boxes=np.array([item.box for item in objects]).reshape(-1, 4),
+                difficult=np.array([item.difficult or item.crowd for item in objects], dtype=np.bool_),
+                truncated=np.array([item.truncated for item in objects], dtype=np.bool_),
+            )
+            write_voc_xml(target / "Annotations" / f"{Path(name).stem}.xml", annotation, folder="JPEGImages")
+            place_image(dataset.path(index), target / "JPEGImages" / name, link)
+        stems = [Path(name).stem for name in names[split]]
+        (target / _LISTS[0] / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
+    return [text.format(lost[key]) for key, text in _LOST.items() if lost[key]] + _lost_of_sets(splits)
+
+
+_LOST = {
+    "masks": "masks of {} objects: the boxes are written; VOC's XML has no masks of objects",
+    "crowd": "crowd regions of {} objects: written as difficult objects; VOC has none",
+    "area": "areas of {} objects: those of the boxes count; VOC states none",
+    "thin": "boxes of {} objects: thinner than a pixel or inverted, written one pixel wide or high; VOC's corners are "
+    "inclusive",
+    "digits": "corners of {} objects: rounded to a thousandth of a pixel",
+    "no suffix": "{} images: readers of VOC find images by suffix, and theirs is none that is read",
+    "renamed": "names of {} images: changed, since all lie in one folder and are listed without suffix",
+}
+
+
+def _count_losses(lost: Counter[str], objects: Sequence[StatedObject]) -> None:
+    for item in objects:
+        x1, y1, x2, y2 = item.box
+        lost["masks"] += item.segmentation is not None
+        lost["crowd"] += item.crowd
+        area = max(x2 - x1, 0) * max(y2 - y1, 0)
+        lost["area"] += item.segmentation is None and abs(item.area - area) > 1e-3 * max(area, 1)
+        lost["thin"] += min(x2 - x1, y2 - y1) < 1
+        lost["digits"] += any(abs(value - round(value, 3)) > 1e-9 for value in item.box)
+
+
+def _lost_of_sets(splits: Mapping[str, DetectionDataset]) -> list[str]:
+    lines, datasets = list[str](), list(splits.values())
+    for first in datasets[:1]:
+        names, found = first.classes.names, {first.classes.names[k] for k in set(first.packed.labels.tolist())}
+        if names != tuple(sorted(found)):
+            what = "the order of the classes, and classes without objects in the first split"
+            lines.append(f"{what}: VOC lists no classes; read it with data.classes: {list(names)}")
+        if first.classes.source_ids != tuple(range(1, len(names) + 1)):
+            lines.append(f"ids of classes: {len(names)}; VOC has none, they are numbered when they are read")
+    if numbers := sum(len(d) for d in datasets if d.packed.image_ids.tolist() != list(range(1, len(d) + 1))):
+        lines.append(f"ids of images: {numbers}; VOC has none, they are numbered when they are read")
+    return lines
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Raise a DataError where XML cannot hold a name, or a reader, which takes spaces off, would confuse two."""
+    for name in names:
+        if not _XML_TEXT.fullmatch(name) or not name.strip():
+            raise DataError(f"the class name {shown(name)}: XML has no place for it; rename it by data.classes")
+    if len({name.strip() for name in names}) < len(names):
+        raise DataError(
+            f"the class names {listed(names)}: VOC cannot tell them apart, since spaces around do not count"
+        )
+
+
+def _plain_names(paths: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """A name for each image of some splits, for one folder: its own where that is free, then with its folders; names
+    that lists cannot hold are changed."""
+    taken, names = set[str](), dict[str, list[str]]()
+    for split, own in paths.items():
+        names[split] = []
+        for path in own:
+            stem, suffix = os.path.splitext(path.rpartition("/")[2])
+            candidates = [stem, os.path.splitext(path)[0].replace("/", "_"), f"{split}_{stem}"]
+            number = 2
+            while (plain := _plain_stem(candidates[0])).casefold() in taken:
+                del candidates[0]
+                if not candidates:
+                    candidates, number = [f"{stem}_{number}"], number + 1
+            taken.add(plain.casefold())
+            names[split].append(plain + suffix)
+    return names
+
+
+def _plain_stem(stem: str) -> str:
+    plain = "".join(c if c.isprintable() and _XML_TEXT.fullmatch(c) else "_" for c in stem).strip() or "_"
+    if plain.startswith(".") or "\\" in plain or os.path.splitext(plain)[1].lower() in IMAGE_SUFFIXES:
+        plain = plain.replace(".", "_").replace("\\", "_")
+    return plain
 
 
 class VocWriter:

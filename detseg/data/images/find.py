@@ -6,18 +6,22 @@ import os
 import posixpath
 import shutil
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
-from detseg.messages import listed, one_line
+from detseg.messages import listed, one_line, printable
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+"""Of images as phones write them, which Pillow reads with another package only."""
 
 
 def find_images(
-    folder: Path, skip: Callable[[str], bool] = lambda path: False, suffixes: Collection[str] = IMAGE_SUFFIXES
+    folder: Path, skip: Callable[[str], bool] = lambda path: False, suffixes: Set[str] = IMAGE_SUFFIXES
 ) -> list[Path]:
     """Sorted paths, relative to ``folder``, of the files below it with one of the ``suffixes``, which are not opened;
     without files and folders whose path ``skip`` says. A DataError if a folder cannot be read.
@@ -77,20 +81,25 @@ def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[
     missing = [path for path in dict.fromkeys(paths) if path not in there]
     if not missing:
         return list(paths)
+    named = set(paths) & there  # a file of an exact name is no other image's, too
     files = [path.as_posix() for path in find_images(root)] if root.is_dir() else []
+    files = [file for file in files if file not in named]
     found, spelling = dict[str, str](), ""
     for rule, key in _SPELLINGS.items():
         by_key: dict[str, list[str]] = {}
         for file in files:
             by_key.setdefault(key(file), []).append(file)
+        wanted = Counter(key(name) for name in missing)
         new = {
-            name: by_key[key(name)][0] for name in missing if name not in found and len(by_key.get(key(name), ())) == 1
+            name: by_key[key(name)][0]
+            for name in missing
+            if name not in found and wanted[key(name)] == len(by_key.get(key(name), ())) == 1
         }
         found, spelling = found | new, rule if new else spelling
     lost = [name for name in missing if name not in found]
     counted = f"{len(missing)} of {len(paths)} images missing"
     if found:
-        example = next(iter(found.items()))
+        example = [printable(text) for text in next(iter(found.items()))]
         which = "all" if not lost else f"{len(found)}"
         message = (
             f"{root}: {counted}: {listed(missing)}; {which} of them are found with {spelling} ({example[0]} is "
@@ -106,6 +115,29 @@ def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[
             raise DataError(message)
         report.wrong(DataIssue.MISSING_IMAGE, lost[0], message, len(lost))
     return [path if path in there else found.get(path) for path in paths]
+
+
+def report_heic(where: Path, names: Collection[str], report: DataReport) -> set[str]:
+    """Those of the images below ``where`` that cannot be read without another package, for which ``report`` gets an
+    error."""
+    heic = sorted(name for name in names if os.path.splitext(name)[1].lower() in HEIC_SUFFIXES - IMAGE_SUFFIXES)
+    if heic:
+        fix = "pip install pi-heif, or save them as JPEG, turned upright"
+        message = (
+            f"{where}: {len(heic)} of {len(names)} images are HEIC, which needs the package pi-heif: {listed(heic)}"
+        )
+        report.wrong(DataIssue.NEEDS_PACKAGE, heic[0], f"{message}; {fix}", len(heic))
+    return set(heic)
+
+
+def new_folder(target: Path) -> None:
+    """Make a folder to write a data set into; a DataError if there is something in it already."""
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target}: there is something already; choose an empty folder, or a new one")
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{target}: cannot make the folder: {error.strerror}") from None
 
 
 def place_image(source: Path, target: Path, link: bool = False) -> None:

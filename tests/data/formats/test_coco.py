@@ -20,13 +20,13 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from benchmarks.coco_file import write_large_coco
-from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import region_counts
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.errors import ClassTableError, DataError
 from detseg.structures import ClassTable, InstanceMasks
-from tests.data.formats.layouts import rectangle, write_coco_masks
+from tests.data.formats.layouts import rectangle, save_image, write_coco_masks
 from tests.shared_data import shared_data
 
 Content = dict[str, Any]
@@ -114,8 +114,8 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
     ]
     dataset = read(tmp_path, content)
     # The last one leaves the image by a hundredth of a pixel only.
-    issues = (DataIssue.NO_AREA, DataIssue.NOTHING_INSIDE, DataIssue.OUTSIDE, DataIssue.ONE_PIXEL, DataIssue.NO_OBJECTS)
-    assert [dataset.report.count(issue) for issue in issues] == [2, 1, 1, 1, 2]
+    issues = (DataIssue.NO_AREA, DataIssue.INVERTED, DataIssue.NOTHING_INSIDE, DataIssue.OUTSIDE, DataIssue.ONE_PIXEL)
+    assert [dataset.report.count(issue) for issue in (*issues, DataIssue.NO_OBJECTS)] == [1, 1, 1, 1, 1, 2]
     assert len(dataset.annotations(0)) == 6
     expected = np.array([[15, 5, 20, 8], [2, 2, 3, 2.5], [19, 1, 20, 2]], dtype=np.float32)
     assert np.array_equal(dataset[0].boxes, expected)
@@ -135,7 +135,7 @@ def test_boxes_that_cannot_be_trained_on_are_reported_and_left_out(tmp_path: Pat
         (("images", 1, "id"), 9, "two entries have the image id 9"),
         (("images", 1, "id"), "4", "image number 1: id: expected a whole number, got '4'"),
         (("images", 1, "file_name"), "", r"image 4: file_name: expected a path, got ''"),
-        (("images", 1, "file_name"), "nowhere.png", r"1 of 3 images missing: nowhere\.png; is this"),
+        (("images", 1, "file_name"), "nowhere.png", r"1 of 3 images missing: nowhere\.png; add the files, take them"),
         (("images", 1, "width"), 20.5, "image 4: width: expected whole pixels, got 20.5"),
         (("images",), [], "it lists no images"),
         (("categories",), [], "it has no categories"),
@@ -168,6 +168,113 @@ def test_forms_that_exporters_write(tmp_path: Path, content: Content) -> None:
     for other in (dataset, with_mark):
         for name in ("boxes", "labels", "crowd", "area", "offsets", "sizes_hw"):
             np.testing.assert_array_equal(getattr(other.packed, name), getattr(plain.packed, name))
+
+
+def test_ignored_and_truncated_objects(tmp_path: Path, content: Content) -> None:
+    for entry, flags in zip(content["annotations"], ({"ignore": 1}, {"truncated": True, "ignore": 0}, {}), strict=True):
+        entry |= flags
+    dataset = read(tmp_path, content)
+    assert dataset.packed.difficult.tolist() == [False, True, False]  # the second annotation is of the first image
+    assert dataset.packed.truncated.tolist() == [True, False, False]
+    assert dataset[1].ignore.tolist() == [True, False]
+
+
+def test_a_tolerant_report_counts_what_is_wrong_and_leaves_it_out(tmp_path: Path, content: Content) -> None:
+    shape = [[0, 0, 4, 0, 4, 4]]
+    boxes: list[dict[str, Any]] = [
+        {"id": 1, "segmentation": shape},  # the id of an earlier one
+        {"id": 11, "image_id": 77},
+        {"id": 12, "category_id": 77},
+        {"id": 13, "bbox": [1, 2, 3]},
+        {"id": 14, "bbox": [1, 2, 3, 4], "area": "large"},
+        {"id": 15, "image_id": 6},  # of a missing image
+        {"id": 16, "segmentation": [[1, 2, 3]], "area": 12},
+        {"id": 17, "segmentation": {"size": [10, 20], "counts": [1, 2]}},
+        {"id": 18, "segmentation": []},
+        {"id": 19, "segmentation": shape},
+    ]
+    content["annotations"] += [{"image_id": 5, "category_id": 3, "bbox": [0, 0, 4, 4]} | box for box in boxes]
+    content["images"] += [content["images"][0] | {"file_name": "c.png"}, {"id": 6, "file_name": "gone.png"}]
+    read(tmp_path, content | {"annotations": []} | {"images": content["images"][:3]})  # writes the images
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    report = DataReport(True)
+    dataset = read_coco(tmp_path / "images", tmp_path / "instances.json", report=report)
+    counts = {finding.issue.name: finding.count for finding in report.findings()}
+    assert counts == {
+        "MISSING_IMAGE": 1,
+        "WRONG_OBJECT": 2,
+        "DUPLICATE_ID": 2,
+        "UNKNOWN_IMAGE": 1,
+        "UNKNOWN_CATEGORY": 1,
+        "BAD_MASK": 2,
+        "AREA_NOT_STATED": 5,
+        "CROWD": 1,
+        "UNSEEN": 1,
+    }
+    assert dataset.packed.image_ids.tolist() == [9, 4, 5]
+    assert [item.segmentation for item in dataset.packed.stated(2)] == [None, None, None, shape]
+    assert [item.area for item in dataset.packed.stated(2)[:3]] == [12, 16, 16]
+    assert np.isnan(dataset.packed.stated(2)[3].area)  # that of its mask
+
+
+def test_a_category_without_objects_may_have_the_name_of_another(tmp_path: Path, content: Content) -> None:
+    content["categories"].append({"id": 0, "name": "zebra", "supercategory": "none"})  # as Roboflow writes it
+    dataset = read(tmp_path, content)
+    assert dataset.classes == ClassTable(("person", "bus", "zebra"), (3, 8, 70))
+    assert dataset.report.lines()[0] == "categories without objects that have the name of another, left out: ids 0"
+
+
+def parts(root: Path, second: Content) -> list[Path]:
+    """Two files: of the image b.png with id 1, and another."""
+    first = {
+        "images": [{"id": 1, "file_name": "b.png", "width": 20, "height": 10}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 5, "bbox": [0, 0, 4, 4], "segmentation": rectangle(0, 0, 4, 4)}
+        ],
+        "categories": [{"id": 5, "name": "cat"}, {"id": 6, "name": "dog"}],
+    }
+    for name, content in (("1.json", first), ("2.json", second)):
+        (root / name).write_text(json.dumps(content))
+    for path in ("x/b.png", "y/c.png", "y/b.png"):
+        save_image(root / path, (10, 20))
+    return [root / "1.json", root / "2.json"]
+
+
+def test_several_files(tmp_path: Path) -> None:
+    box = {"id": 1, "bbox": [1, 1, 2, 2], "segmentation": rectangle(1, 1, 3, 3)}
+    second = {
+        "images": [{"id": 2, "file_name": "c.png"}, {"id": 3, "file_name": "b.png"}],
+        "annotations": [box | {"image_id": 3, "category_id": 2}, box | {"id": 2, "image_id": 2, "category_id": 9}],
+        "categories": [{"id": 9, "name": "dog"}, {"id": 2, "name": "ant"}],
+    }
+    files = parts(tmp_path, second)
+    dataset = read_coco([tmp_path / "x", tmp_path / "y"], files, masks=True)
+    assert dataset.root == tmp_path
+    assert [dataset.packed.path(index) for index in range(3)] == ["x/b.png", "y/c.png", "y/b.png"]
+    assert dataset.packed.image_ids.tolist() == [1, 2, 3]
+    assert dataset.classes == ClassTable(("ant", "cat", "dog"), (2, 5, 6))
+    assert dataset.packed.labels.tolist() == [1, 2, 0]
+    assert [dataset[index].boxes.tolist() for index in range(3)] == [[[0, 0, 4, 4]], [[1, 1, 3, 3]], [[1, 1, 3, 3]]]
+    semantic = read_coco_masks([tmp_path / "x", tmp_path / "y"], files)
+    assert np.bincount(semantic.semantic(1).ravel()).tolist() == [196, 0, 0, 4]
+    # In one folder b.png of both files is one image.
+    save_image(tmp_path / "y" / "b.png", (10, 20))
+    united = read_coco(tmp_path / "y", files)
+    assert united.packed.offsets.tolist() == [0, 2, 3]
+    assert united.packed.image_ids.tolist() == [1, 2]
+    assert united.report.count(DataIssue.LISTED_TWICE) == 1
+    second["images"][0]["id"] = second["annotations"][1]["image_id"] = 1
+    second["categories"][1]["id"] = second["annotations"][0]["category_id"] = 6
+    colliding = read_coco([tmp_path / "x", tmp_path / "y"], parts(tmp_path, second))
+    assert colliding.packed.image_ids.tolist() == [1, 2, 3]
+    assert colliding.classes == ClassTable(("cat", "dog", "ant"), (1, 2, 3))
+    assert colliding.packed.labels.tolist() == [0, 1, 2]
+    assert colliding.report.lines()[:2] == [
+        "images of several files have the same ids: all 3 are numbered anew, from 1",
+        "categories of several files have the same ids: all 3 are numbered anew, from 1",
+    ]
+    with pytest.raises(DataError, match="one folder of images, or one for each of 1 annotation files, got 2"):
+        read_coco([tmp_path / "x", tmp_path / "y"], files[0])
 
 
 @pytest.fixture(scope="module")

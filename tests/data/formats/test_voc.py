@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
 from detseg.data.formats.voc_writer import VocAnnotation, write_voc_xml
 from detseg.errors import DataError
@@ -111,10 +112,141 @@ def test_the_training_table_rules_the_other_splits(tmp_path: Path) -> None:
 def test_folders_that_are_no_voc_say_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere: there is no such folder; set data\.root"):
         read_voc(tmp_path / "nowhere", "train")
-    layouts = ["cvat_dataset/for_images/export_task", "labelme_dataset", "roboflow_dataset/voc", "yolo_dataset/strict"]
-    for root in (tmp_path, *(shared_data("formats", *layout.split("/")) for layout in layouts)):
-        with pytest.raises(DataError, match=rf"^{root}: there is no ImageSets/Main in it; set data\.root to the"):
+    for root in (tmp_path, shared_data("formats", "yolo_dataset", "labels")):
+        with pytest.raises(DataError, match=rf"^{root}: there is no ImageSets/Main in it, .* nor are there XML files"):
             read_voc(root, "train")
+    root = shared_data("formats", "labelme_dataset")
+    with pytest.raises(DataError, match=r"its XML files lie in Annotations: name their folder as split, or \. for all"):
+        read_voc(root, "train")
+    with pytest.raises(DataError, match="expected <annotation> as the outermost element, got 'annotations'"):
+        read_voc(shared_data("formats", "cvat_dataset", "for_images", "export_task"), ".")
+
+
+def loose(root: Path, names: dict[str, str]) -> Path:
+    """Files below ``root``: XML files with an object and the given <filename>, images and text files as given."""
+    for name, text in names.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".xml"):
+            (root / name).write_text(annotation_xml(object_xml(("cat", 2, 3, 8, 9)), text))
+        elif name.endswith(".txt"):
+            (root / name).write_text(text)
+        else:
+            Image.new("RGB", (20, 10)).save(root / name, "PNG")
+    return root
+
+
+def paths(root: Path, split: str, report: DataReport | None = None) -> list[str]:
+    dataset = read_voc(root, split, report=report)
+    return [dataset.packed.path(index) for index in range(len(dataset))]
+
+
+def test_roboflow() -> None:
+    root = shared_data("formats", "roboflow_dataset", "voc")
+    train = read_voc(root, "train")
+    assert [train.packed.path(index) for index in range(2)] == ["train/train_001.jpg", "train/train_002.jpg"]
+    assert train.classes.names == ("label_0", "label_1")
+    assert train.packed.boxes.tolist() == [[1, 0, 5, 2], [-1, -1, 2, 4]]
+    assert len(read_voc(root, "val", classes=train.classes)) == 1
+    assert len(read_voc(root, ".")) == 3
+    assert len(read_voc(root, "train+val")) == 3
+
+
+LOOSE = {
+    "labelImg": ({"a.jpg": "", "a.xml": "", "b.png": "", "b.xml": "other.jpg"}, ".", ["a.jpg", "b.png"]),
+    "Label Studio": ({"Annotations/a.xml": "a", "images/a.jpg": ""}, ".", ["images/a.jpg"]),
+    "folders in both": (
+        {f"{d}/{k}/1.{s}": "" for d, s in (("Annotations", "xml"), ("JPEGImages", "jpg")) for k in "xy"},
+        ".",
+        ["JPEGImages/x/1.jpg", "JPEGImages/y/1.jpg"],
+    ),
+    "one folder of annotations": (
+        {"Annotations/train/a.xml": "", "pics/a.jpg": ""},
+        "Annotations/train",
+        ["pics/a.jpg"],
+    ),
+    "by file name": ({"1.xml": "C:\\pics\\b.png", "b.png": ""}, ".", ["b.png"]),
+    "valid for val": ({"valid/a.xml": "", "valid/a.jpg": "", "train/b.xml": ""}, "val", ["valid/a.jpg"]),
+    "list of images": (
+        {"all/a.xml": "", "all/a.jpg": "", "all/b.xml": "", "all/b.jpg": "", "train.txt": "all/b.jpg\n"},
+        "train",
+        ["all/b.jpg"],
+    ),
+    "list of XML files": (
+        {"x/a.xml": "", "i/a.jpg": "", "x/b.xml": "", "t.txt": "# c\nx/a.xml\n"},
+        "t.txt",
+        ["i/a.jpg"],
+    ),
+    "list of stems": ({"x/#1.xml": "", "i/#1.jpg": "", "x/b.xml": "", "t.txt": "#1\n"}, "t", ["i/#1.jpg"]),
+}
+"""Files and their <filename> or text, the split, its images."""
+
+
+@pytest.mark.parametrize(("files", "split", "expected"), LOOSE.values(), ids=list(LOOSE))
+def test_layouts_without_lists(files: dict[str, str], split: str, expected: list[str], tmp_path: Path) -> None:
+    assert paths(loose(tmp_path, files), split) == expected
+
+
+NOT_CLEAR = {
+    "two images": ({"a.xml": "", "x/a.jpg": "", "y/a.jpg": ""}, ".", r"several files with one name: .*x/a\.jpg, .*y/a"),
+    "two annotations": (
+        {"x/a.xml": "", "y/a.xml": "", "a.jpg": ""},
+        ".",
+        r"y/a\.xml: its image a\.jpg is that of x/a\.xml, too",
+    ),
+    "no image": (
+        {"a.xml": "", "a.jpg": "", "b.xml": ""},
+        ".",
+        r"1 of 2 images missing: that of b\.xml; add .*data\.on_missing=skip",
+    ),
+    "an image of a phone": (
+        {"a.xml": "", "a.jpg": "", "b.xml": "", "b.HEIC": ""},
+        ".",
+        r"1 of 2 images are HEIC, which needs the package pi-heif: b\.HEIC; pip install pi-heif",
+    ),
+    "an empty list": ({"a.xml": "", "t.txt": "#\n"}, "t", r"t\.txt: it lists no images"),
+    "a list of others": ({"a.xml": "", "t.txt": "a\nb.jpg"}, "t", r"t\.txt: 1 of its files missing, or without an XML"),
+    "a path outside": ({"a.xml": "", "t.txt": "../a.jpg"}, "t", r"t\.txt:1: expected a path below .*, got '\.\./a"),
+    "a split outside": ({"a.xml": ""}, "..", r"split '\.\.': expected a folder or list in it"),
+}
+
+
+@pytest.mark.parametrize(("files", "split", "message"), NOT_CLEAR.values(), ids=list(NOT_CLEAR))
+def test_what_is_not_clear_is_an_error(files: dict[str, str], split: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        paths(loose(tmp_path, files), split)
+
+
+def test_a_tolerant_report_counts_what_is_wrong_and_leaves_it_out(tmp_path: Path) -> None:
+    names = {f"{stem}.{suffix}": "" for stem in "abcde" for suffix in ("xml", "jpg")}
+    root = loose(tmp_path, names | {"f.xml": "", "g.jpg": "", "h.xml": "", "h.heic": ""})
+    (root / "b.xml").write_text("<annotation>")
+    no_number = object_xml(("cat", 1, 1, 2, 2)).replace("<xmax>2<", "<xmax>x<")
+    wrong = "<object><name>cat</name></object>" + no_number + object_xml(("dog", 1, 1, 2, 2))
+    (root / "c.xml").write_text(annotation_xml(wrong))
+    (root / "d.xml").write_text(annotation_xml("", size_wh=None))
+    (root / "d.jpg").write_bytes(b"no image")
+    report = DataReport(True)
+    assert paths(root, ".", report) == ["a.jpg", "c.jpg", "e.jpg"]
+    counts = {finding.issue.name: finding.count for finding in report.findings()}
+    assert counts == {
+        "WRONG_FILE": 1,
+        "WRONG_OBJECT": 2,
+        "UNREADABLE": 1,
+        "SIZE_NOT_STATED": 1,
+        "MISSING_IMAGE": 1,
+        "NEEDS_PACKAGE": 1,
+        "NO_ANNOTATION": 2,  # b.jpg, whose annotation cannot be read, and g.jpg
+    }
+    skip = DataReport([DataIssue.MISSING_IMAGE])
+    for name in ("b.xml", "c.xml", "d.xml", "h.xml"):
+        (root / name).unlink()
+    assert paths(root, ".", skip) == ["a.jpg", "e.jpg"]
+    lists = write_voc(
+        tmp_path / "lists", {"train": "a\n#b\n#c"}, {"a": annotation_xml(object_xml(("cat", 1, 1, 2, 2)))}
+    )
+    (lists / "Annotations" / "#b.xml").write_text(annotation_xml(object_xml(("cat", 1, 1, 2, 2))))
+    skip = DataReport([DataIssue.MISSING_IMAGE])
+    assert (paths(lists, "train", skip), skip.count(DataIssue.MISSING_IMAGE)) == (["JPEGImages/a.jpg"], 1)
 
 
 def parse(tmp_path: Path, text: str) -> VocAnnotation:

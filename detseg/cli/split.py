@@ -1,0 +1,176 @@
+"""`detseg split`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.config.load import plain_to_yaml
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import ConfigError, DataError, require_training_extra
+from detseg.messages import counted, printable
+
+if TYPE_CHECKING:
+    from detseg.data.split_files import Members, Source
+    from detseg.structures import IntArray
+
+_CONFIG = "{}.yaml"
+
+
+def split(argv: Sequence[str]) -> None:
+    """A data set → lists of its parts and a configuration: detseg split DIR --val 0.2 [--test 0.1] [--folds 5]"""
+    parser = experiment_parser(
+        "split",
+        "Divide a data set into parts with the classes in proportion, and write lists of them as its format has "
+        "splits; images stay where they are, no file is changed. A test split stays, unless --test is given.",
+    )
+    parser.add_argument("--val", type=_fraction, metavar="X", help="fraction of the images to validate on (0.2)")
+    parser.add_argument("--test", type=_fraction, metavar="X", help="fraction to test on (none)")
+    parser.add_argument("--folds", type=_folds, metavar="K", help="K parts, each of which validates once")
+    group = "what stays together: near-duplicates, none, or a regular expression whose match in a path names the group"
+    parser.add_argument("--group", default="near-duplicates", help=f"{group} (near-duplicates)")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other parts (0)")
+    parser.add_argument("--out", type=Path, metavar="OUT", help="where to write (splits in the folder of the data)")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.folds and arguments.val:
+        raise ConfigError("--val: with --folds each of the K parts validates once; leave one of them out")
+    fractions = _fractions(arguments)
+    require_training_extra("detseg split")
+    config, splits = load_data_experiment(arguments)
+    if arguments.print_config:
+        print(plain_to_yaml(config.model_dump(mode="json", exclude_defaults=True)), end="")
+        return
+    sources = _sources(config, [name for name in splits if name != "test" or arguments.test])
+    members = _members(sources)
+    parts = _divide(sources, members, fractions, arguments)
+    _write(config, sources, members, parts, list(fractions), arguments)
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, got {text!r}")
+    return value
+
+
+def _folds(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 2 to 100, got {text!r}")
+    return int(text)
+
+
+def _fractions(arguments: argparse.Namespace) -> dict[str, float]:
+    """The parts and their fractions."""
+    test = {"test": arguments.test} if arguments.test else {}
+    rest = 1 - (arguments.test or 0)
+    if arguments.folds:
+        return {f"fold{k}": rest / arguments.folds for k in range(1, arguments.folds + 1)} | test
+    val = arguments.val or 0.2
+    if val >= rest:
+        raise ConfigError(f"--val, --test: {val:g} and {arguments.test:g} leave nothing to train on; lower them")
+    return {"train": rest - val, "val": val, **test}
+
+
+def _sources(config: ExperimentConfig, splits: Sequence[str]) -> list[Source]:
+    """The splits that can be opened, whole; a split other than the first that cannot is said."""
+    from detseg.data.build import open_sources
+
+    sources, errors = open_sources(config, splits)
+    for name, message in errors.items():
+        print(printable(f"{name}: not opened: {message}"))
+    for source in sources:
+        for line in source.dataset.report.lines():
+            print(printable(f"{source.dataset.name}: {line}"))
+    return sources
+
+
+def _members(sources: Sequence[Source]) -> Members:
+    """All images, each file once."""
+    found: dict[Path, tuple[int, int]] = {}
+    for number, source in enumerate(sources):
+        for index in range(len(source.dataset)):
+            found.setdefault(source.dataset.path(index), (number, index))
+    return list(found.values())
+
+
+def _divide(
+    sources: Sequence[Source], members: Members, fractions: dict[str, float], arguments: argparse.Namespace
+) -> IntArray:
+    """The part of each image."""
+    import numpy as np
+
+    from detseg.data.splits import class_counts, image_groups, stratified_parts
+
+    counts = [class_counts(source.dataset) for source in sources]
+    paths = [sources[number].dataset.path(index) for number, index in members]
+    groups, kept = image_groups(paths, arguments.group, "--group")
+    chosen = np.stack([counts[number][index] for number, index in members])
+    parts = stratified_parts(chosen, list(fractions.values()), groups, arguments.seed)
+    print(f"{counted(len(members), 'image')}, seed {arguments.seed}{kept}")
+    if empty := [name for number, name in enumerate(fractions) if not (parts == number).any()]:
+        what = f"{counted(len(members), 'image')} in {counted(len(set(groups.tolist())), 'group')}"
+        raise DataError(f"--group {arguments.group}: {what} leave {', '.join(empty)} empty; take --group none")
+    _print_table(chosen, parts, list(fractions), sources[0].dataset.classes.names)
+    return parts
+
+
+def _print_table(counts: IntArray, parts: IntArray, names: Sequence[str], classes: Sequence[str]) -> None:
+    rows = [["", *names], ["images", *(str(int((parts == k).sum())) for k in range(len(names)))]]
+    shown = [(label, name) for label, name in enumerate(classes) if counts[:, label].any()]
+    for label, name in shown:
+        column = [counts[parts == k, label] for k in range(len(names))]
+        rows.append([printable(name), *(f"{int(own.sum())} in {int((own > 0).sum())}" for own in column)])
+    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        print("  " + "  ".join(cells))
+    absent = len(classes) - len(shown)
+    print(f"  (objects, in so many images{f'; {absent} classes have none' if absent else ''})")
+
+
+def _write(
+    config: ExperimentConfig,
+    sources: Sequence[Source],
+    members: Members,
+    parts: IntArray,
+    names: Sequence[str],
+    arguments: argparse.Namespace,
+) -> None:
+    from detseg.atomic_write import write_text
+    from detseg.data.split_files import data_yaml, write_parts
+
+    data = config.model_dump(mode="json", exclude_defaults=True)["data"]
+    root = Path(data["root"])
+    out = arguments.out or root / "splits"
+    own = {name: [m for m, part in zip(members, parts, strict=True) if part == k] for k, name in enumerate(names)}
+    experiments = {"split": {name: name for name in names}}
+    if arguments.folds:
+        folds = [name for name in names if name != "test"]
+        for name in folds:
+            own[f"{name}_train"] = [m for other in folds if other != name for m in own[other]]
+        own |= {f"{name}_val": own.pop(name) for name in folds}
+        test = {"test": "test"} if arguments.test else {}
+        experiments = {name: {"train": f"{name}_train", "val": f"{name}_val", **test} for name in folds}
+    configs = [out / _CONFIG.format(name) for name in experiments]
+    if existing := [str(path) for path in configs if path.exists()]:
+        raise DataError(f"{existing[0]}: exists already; remove it, or choose another place with --out")
+    settings, files = write_parts(data["name"], root, sources, own, out)
+    for path, (name, splits) in zip(configs, experiments.items(), strict=True):
+        chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "val_fraction"}
+        for split_name, part in splits.items():
+            chosen |= {key.format(split_name): value for key, value in settings[part].items()}
+        whole = config.model_dump(mode="json", exclude_defaults=True) | {"data": chosen}
+        write_text(path, plain_to_yaml(whole))
+        if data["name"] == "yolo" and config.data.classes is None:
+            lists = {split_name: chosen[f"{split_name}_split"] for split_name in splits}
+            file = out / ("data.yaml" if name == "split" else f"data_{name}.yaml")
+            write_text(file, data_yaml(root, sources[0].dataset.classes.names, lists))
+            files.append(file)
+    print(*(printable(f"written: {path}") for path in [*files, *configs]), sep="\n")
+    print(printable(f"next: detseg train {configs[0]}"))

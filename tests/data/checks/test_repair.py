@@ -1,0 +1,111 @@
+"""Repaired copies: each kind is put right, each change is a line, and nothing of it is found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.checks.facts import Expected
+from detseg.data.checks.repair import REPAIRED, Changes, repair_splits
+from detseg.data.checks.run import Checked, check_splits
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.voc import read_voc
+from tests.data.checks.test_checks import coco_split
+from tests.data.formats.layouts import simple_voc
+from tests.planted_set import check_planted_set, write_planted_set
+
+
+def repaired(checked: Checked) -> tuple[Checked, Changes]:
+    """The repaired sets, checked again; their readers' reports are made anew."""
+    from detseg.data.annotations.issues import report_contents
+
+    sets, changes = repair_splits(checked.splits)
+    for dataset in sets.values():
+        assert isinstance(dataset, DetectionDataset)
+        report_contents(dataset.packed, dataset.classes, dataset.report)
+    return check_splits(sets, checked.expected), changes
+
+
+def test_nothing_that_is_repaired_is_found_again(tmp_path: Path) -> None:
+    planted = write_planted_set(tmp_path / "set", 40)
+    before = {path: path.read_bytes() for path in planted.root.rglob("*") if path.is_file()}
+    first = check_planted_set(planted.root)
+    again, changes = repaired(first)
+    found = {finding.issue for _, finding in first.findings()}
+    assert len(found & REPAIRED) == 11  # but for SIZE_AS_CORNER and OTHER_SPELLING
+    assert {finding.issue for _, finding in again.findings()} & REPAIRED == set()
+    counts: dict[str, int] = {}
+    for _, _, _, what, _, _ in changes.rows:
+        counts[what] = counts.get(what, 0) + 1
+    planted_numbers = {issue: planted.planted(issue, "train").total() for issue in REPAIRED}
+    assert counts == {
+        "unreadable image left out": 1,
+        "image left out of train, which is in another split, too": 1,
+        "size corrected": 1,
+        "relative box scaled": planted_numbers[DataIssue.RELATIVE],
+        "corners swapped": planted_numbers[DataIssue.INVERTED],
+        "box clipped": planted_numbers[DataIssue.OUTSIDE],
+        "box without area removed": planted_numbers[DataIssue.NO_AREA],
+        "box outside removed": planted_numbers[DataIssue.NOTHING_INSIDE],
+        "repeated box removed": planted_numbers[DataIssue.REPEATED],
+        "run lengths transposed": planted_numbers[DataIssue.ROW_MAJOR],
+        "holes cut out": 1,
+    }
+    assert before == {path: path.read_bytes() for path in planted.root.rglob("*") if path.is_file()}
+
+
+def test_what_becomes_of_boxes_and_masks(tmp_path: Path) -> None:
+    boxes = [(0, (-9.0, 10, 29, 20)), (0, (60, 50, -20, -10)), (1, (5, 5, 10, 10)), (1, (5, 5, 10, 10))]
+    boxes += [(0, (70 + k, 20 + 9 * k, 8, 8)) for k in range(5)]
+    sets = {"train": coco_split(tmp_path, "train", {"a.png": boxes, "b.png": [(1, (0.25, 0.5, 0.5, 0.25))]})}
+    again, changes = repaired(check_splits(sets, Expected()))
+    packed = again.splits[0].objects
+    assert packed is not None
+    assert packed.boxes[:3].tolist() == [[0, 10, 20, 30], [40, 40, 60, 50], [5, 5, 15, 15]]
+    assert packed.boxes[-1].tolist() == [25, 40, 75, 60]
+    changes.write(tmp_path / "changes.csv")
+    lines = (tmp_path / "changes.csv").read_text().splitlines()
+    assert lines[0] == "split,image,object,what,before,after"
+    assert "train,a.png,0,box clipped,-9 10 20 30,0 10 20 30" in lines
+    assert "train,b.png,0,relative box scaled,0.25 0.5 0.75 0.75,25 40 75 60" in lines
+    assert "train,a.png,3,repeated box removed,5 5 15 15," in lines
+    assert len(lines) == 5
+
+
+def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
+    """VOC counts from 1 and includes both corners: 5 to 8 is 4 pixels, whichever corner comes first."""
+    sizes = [("cat", 9.0, 5.0, 6.0, 4.0), ("cat", 12.0, 3.0, 5.0, 5.0), ("dog", 2.0, 2.0, 3.0, 3.0)]
+    folder = simple_voc(tmp_path / "sizes", sizes)
+    again, _ = repaired(check_splits({"train": read_voc(folder, "train", report=DataReport(True))}, Expected()))
+    assert again.splits[0].objects is not None
+    assert again.splits[0].objects.boxes.tolist() == [[8, 4, 14, 8], [11, 2, 16, 7], [1, 1, 4, 4]]
+    several = [("cat", 8.0, 9.0, 5.0, 2.0)] + [("cat", 18.0 - k, 9.0, 20.0 - k, 10.0) for k in range(6)]
+    folder = simple_voc(tmp_path / "swapped", several)
+    again, _ = repaired(check_splits({"train": read_voc(folder, "train", report=DataReport(True))}, Expected()))
+    assert again.splits[0].objects is not None
+    assert again.splits[0].objects.boxes[0].tolist() == [4, 1, 8, 9]
+
+
+def test_repaired_masks_have_the_pixels_that_were_meant(tmp_path: Path) -> None:
+    planted = write_planted_set(tmp_path / "set", 40)
+    again, _ = repaired(check_planted_set(planted.root))
+    dataset = again.splits[0].dataset
+    assert isinstance(dataset, DetectionDataset)
+    images = json.loads((planted.root / "train.json").read_text())["images"]
+    names = [dataset.packed.path(index) for index in range(len(dataset))]
+    (row_major,) = planted.planted(DataIssue.ROW_MAJOR, "train")
+    masks = dataset.annotations(names.index(row_major)).masks
+    assert masks is not None
+    assert masks.boxes.tolist() == [[10, 30, 30, 44], [60, 30, 80, 44]]
+    assert masks.areas.tolist() == [280, 280]
+    (holes,) = planted.planted(DataIssue.FILLED_HOLES, "train")
+    masks = dataset.annotations(names.index(holes)).masks
+    assert masks is not None
+    assert masks.areas.tolist() == [pytest.approx(1404, abs=60)]
+    assert not masks.mask(0)[37, 37]
+    assert len(images) - len(names) == 2
+    assert np.isfinite(dataset.packed.boxes).all()
