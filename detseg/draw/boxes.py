@@ -64,7 +64,6 @@ def draw_boxes(
     table, one_class = class_colors(names), len(names) == 1
     colors = [table[label] if table else class_color(label) for label in numbers]
     own = told_apart(colors, xyxy, one_class)
-
     outlines = own if one_class else colors
     background = enlarged(image, scale) if masks is None else paint_instances(image, masks, outlines, scale, own)
     height, width, _ = background.shape
@@ -83,8 +82,12 @@ def draw_boxes(
             named.add(texts[i])
     if not legend or named == set(texts):
         return np.array(picture)
-    counts = Counter(texts).most_common()
-    return draw_legend(np.array(picture), [(name, f" {num}", colors[texts.index(name)]) for name, num in counts])
+    return draw_legend(np.array(picture), _legend(texts, colors))
+
+
+def _legend(texts: Sequence[str], colors: Sequence[Color]) -> list[tuple[str, str, Color]]:
+    """Each class with the number of its boxes, the most frequent first."""
+    return [(name, f" {number}", colors[texts.index(name)]) for name, number in Counter(texts).most_common()]
 
 
 def _columns(
