@@ -114,28 +114,21 @@ def test_three_exports_of_one_set_agree() -> None:
                 assert np.abs(boxes[0] - boxes[1] - shift).max() < 0.001
 
 
-def test_texts_json_and_xml_of_one_set_agree(tmp_path: Path) -> None:
-    """Ten images of VOC: detections as fractions in text (with scores, taken out here) and as COCO JSON; truth as COCO
-    JSON and as XML, whose corners the JSON has taken over without subtracting 1."""
+def test_json_and_xml_of_one_set_agree(tmp_path: Path) -> None:
+    """Ten images of VOC as XML and as COCO JSON, which has taken the corners over without subtracting 1. The texts
+    beside them state boxes that differ from each other by up to 0.6 pixels, so they cannot be compared."""
     toy = shared_data("oracles/voc_toyexample")
-    detections = json.loads((toy / "dets_coco_format" / "coco_dets.json").read_text())
-    for image in detections["images"]:
-        for name in ("yolo", "coco", "truth", "voc"):
+    truth = json.loads((toy / "gts_coco_format" / "toy_example_coco.JSON").read_text())
+    for image in truth["images"]:
+        for name in ("coco", "voc"):
             path = tmp_path / name / "images" / image["file_name"]
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.zeros((image["height"], image["width"], 3), np.uint8)).save(path)
-    shutil.copy(toy / "dets_coco_format" / "coco_dets.json", tmp_path / "coco" / "train.json")
-    shutil.copy(toy / "gts_coco_format" / "toy_example_coco.JSON", tmp_path / "truth" / "train.json")
+    shutil.copy(toy / "gts_coco_format" / "toy_example_coco.JSON", tmp_path / "coco" / "train.json")
     shutil.copytree(toy / "gts_vocpascal_format", tmp_path / "voc" / "Annotations")
-    shutil.copy(toy / "voc.names", tmp_path / "yolo" / "classes.txt")
-    for path in (toy / "dets_classid_rel_xcycwh").glob("*.txt"):
-        lines = [line.split() for line in path.read_text().splitlines()]
-        (tmp_path / "yolo" / "labels").mkdir(exist_ok=True)
-        (tmp_path / "yolo" / "labels" / path.name).write_text("".join(f"{n} {' '.join(box)}\n" for n, _, *box in lines))
-    for one, other, shift in (("coco", "yolo", (0, 0, 0, 0)), ("truth", "voc", (1, 1, 0, 0))):
-        first, second = contents(opened(tmp_path / one)), contents(opened(tmp_path / other))
-        assert first.keys() == second.keys()
-        for name in first.keys() - {"2007_000733"}:  # whose text has two digits: 0.69 0.89 0.4 0.2
-            assert len(first[name]) == len(second[name])
-            pairs = zip(first[name], second[name], strict=True)
-            assert all(np.abs(np.subtract(a[1], b[1]) - shift).max() < 0.0011 for a, b in pairs), name
+    first, second = contents(opened(tmp_path / "coco")), contents(opened(tmp_path / "voc"))
+    assert first.keys() == second.keys()
+    assert sum(map(len, first.values())) == 12
+    for name in first:
+        pairs = zip(first[name], second[name], strict=True)
+        assert all(np.abs(np.subtract(a[1], b[1]) - (1, 1, 0, 0)).max() < 0.001 for a, b in pairs), name
