@@ -114,8 +114,8 @@ def test_d9_images_of_phones(tmp_path: Path) -> None:
         save_image(tmp_path / "images" / "x.png", (10, 20)).rename(tmp_path / "images" / name)
     write_coco(tmp_path / "train.json", ["a.jpg", "b.HEIC"], ["cat"], [(0, "cat"), (1, "cat")])
     assert message(coco_config(tmp_path)) == (
-        "ROOT/images: 1 of 2 images are HEIC, which needs the package pi-heif: b.HEIC; pip install pi-heif, or save "
-        "them as JPEG, turned upright"
+        "ROOT/images: 1 of 2 images (b.HEIC) are HEIF images, which need the package pi-heif: "
+        'pip install "detseg[heic]"; or convert them to JPEG'
     )
 
 
