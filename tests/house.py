@@ -38,7 +38,8 @@ ALLOWED: dict[str, set[str]] = {
     "benchmark": EVERYTHING | {"tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training"},
-    # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation.
+    # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
+    # `detseg show` draws what a kind of model learns from.
     "cli": FOUNDATION
     | {"benchmark", "checkpoint", "config", "data", "draw", "evaluation", "factory", "models", "predict", "tasks"}
     | {"training"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -36,9 +37,8 @@ def draw_boxes(
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
-    Names give way to objects: one that would cover more than a quarter of a box, or another name, wherever it is put,
-    is left out, and all are where that befalls most of them. Touching boxes of one class differ in shade; where there
-    is one class only, in colour.
+    A name is left out if it would cover more than a quarter of a box, or another name, wherever it is put; all are
+    where most would. Touching boxes of one class differ in shade; where there is one class only, in colour.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -48,8 +48,7 @@ def draw_boxes(
         scores: (N,) in [0, 1], drawn from low to high so that the best lie on top; None: drawn in the order given.
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``.
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
-        legend: add one below the picture, of classes and numbers of boxes, where the name of a class was left out
-            everywhere.
+        legend: add one of classes and numbers of boxes below it, where the name of a class was left out everywhere.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.
@@ -59,22 +58,14 @@ def draw_boxes(
             masks are of another size.
     """
     check_image(image)
-    xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not np.isfinite(xyxy).all():
-        raise ValueError(f"boxes: expected finite numbers, got {xyxy[~np.isfinite(xyxy).all(axis=1)][0].tolist()}")
-    numbers = [int(label) for label in np.asarray(labels).reshape(-1)]
-    values = None if scores is None else np.asarray(scores, dtype=np.float64).reshape(-1)
-    if len(numbers) != len(xyxy) or (values is not None and len(values) != len(xyxy)):
-        raise ValueError(f"expected a label and a score for each of {len(xyxy)} boxes, got {len(numbers)} labels")
+    xyxy, numbers, values = _columns(boxes, labels, scores)
     texts = [_name(label, names) for label in numbers]
     notes = [""] * len(texts) if values is None else [f" {value:.2f}" for value in values]
-    table = class_colors(names)
+    table, one_class = class_colors(names), len(names) == 1
     colors = [table[label] if table else class_color(label) for label in numbers]
-    own = told_apart(colors, xyxy, one_class=len(names) == 1)
-
-    background = enlarged(image, scale)
-    if masks is not None:
-        background = paint_instances(image, masks, own if len(names) == 1 else colors, scale, own)
+    own = told_apart(colors, xyxy, one_class)
+    outlines = own if one_class else colors
+    background = enlarged(image, scale) if masks is None else paint_instances(image, masks, outlines, scale, own)
     height, width, _ = background.shape
     xyxy = xyxy * (width // image.shape[1])
     picture = Image.fromarray(background)
@@ -84,20 +75,33 @@ def draw_boxes(
     line = max(1, round(math.sqrt(height * width) / (250 if masks is None else 640)))
     pixels = [_draw_rectangle(canvas, xyxy[i], own[i], line) for i in order]
     strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order]
-    places = _places(strips, pixels, (height, width))
-    if len(places) - places.count(None) < _FEWEST_NAMED * len(places):
-        places = [None] * len(places)
     named = set()
-    for i, strip, place in zip(order, strips, places, strict=True):  # after every rectangle: no line crosses a text
-        if place is not None:
+    for i, strip, place in zip(order, strips, _places(strips, pixels, (height, width)), strict=True):
+        if place is not None:  # after every rectangle, so that no line crosses a text
             strip.draw(canvas, place[0], place[1], own[i])
-            named.add(numbers[i])
-    drawn = np.array(picture)
-    if not legend or named == set(numbers):
-        return drawn
-    found = sorted(set(numbers), key=numbers.count, reverse=True)
-    rows = [(_name(label, names), f" {numbers.count(label)}", colors[numbers.index(label)]) for label in found]
-    return draw_legend(drawn, rows)
+            named.add(texts[i])
+    if not legend or named == set(texts):
+        return np.array(picture)
+    return draw_legend(np.array(picture), _legend(texts, colors))
+
+
+def _legend(texts: Sequence[str], colors: Sequence[Color]) -> list[tuple[str, str, Color]]:
+    """Each class with the number of its boxes, the most frequent first."""
+    return [(name, f" {number}", colors[texts.index(name)]) for name, number in Counter(texts).most_common()]
+
+
+def _columns(
+    boxes: npt.ArrayLike, labels: npt.ArrayLike, scores: npt.ArrayLike | None
+) -> tuple[npt.NDArray[np.float64], list[int], npt.NDArray[np.float64] | None]:
+    """(N, 4) boxes, N labels and (N,) scores, if any; a ValueError where they are wrong."""
+    xyxy = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not np.isfinite(xyxy).all():
+        raise ValueError(f"boxes: expected finite numbers, got {xyxy[~np.isfinite(xyxy).all(axis=1)][0].tolist()}")
+    numbers = [int(label) for label in np.asarray(labels).reshape(-1)]
+    values = None if scores is None else np.asarray(scores, dtype=np.float64).reshape(-1)
+    if len(numbers) != len(xyxy) or (values is not None and len(values) != len(xyxy)):
+        raise ValueError(f"expected a label and a score for each of {len(xyxy)} boxes, got {len(numbers)} labels")
+    return xyxy, numbers, values
 
 
 def _name(label: int, names: Sequence[str]) -> str:
@@ -136,7 +140,8 @@ def _places(
             if not _overlaps(place, taken).any() and (covered + more)[more > 0].max(initial=0) <= _MOST_COVERED:
                 places[i], covered, taken = place, covered + more, np.append(taken, [place], axis=0)
                 break
-    return places
+    enough = len(taken) >= _FEWEST_NAMED * len(places)
+    return places if enough else [None] * len(places)
 
 
 def _overlaps(place: Place, boxes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ import pytest
 from detseg.cli.evaluate import evaluate
 from detseg.cli.predict import predict
 from detseg.cli.train import train
+from detseg.data.images.read import readable_formats
 from tests.cli.mistakes import Tool, assert_one_line, each_case, said
 from tests.tiny import CLASSES, TinyRun, write_colors
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 CONFIG, BEST = "tiny.yaml", "run/checkpoints/best.ckpt"
 NOT_AN_IMAGE = (
-    "not an image, or damaged beyond recognition; read are JPEG, PNG, BMP, GIF, TIFF, WEBP, PPM; replace the file or "
+    f"not an image, or damaged beyond recognition; read are {', '.join(readable_formats())}; replace the file or "
     "take it off the list"
 )
 NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"

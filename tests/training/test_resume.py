@@ -43,6 +43,7 @@ def refused(now: dict[str, Any], then: dict[str, Any] | None = None, world_size:
     ("name", "override", "difference"),
     [
         ("yolo", "optimizer.lr=0.02", "optimizer.lr was 0.001 and is 0.02"),
+        ("yolo", "data.value_range=[0, 4095]", "data.value_range was null and is [0.0, 4095.0]"),
         ("yolo", "optimizer.name=sgd", "optimizer.name was 'adamw' and is 'sgd'"),  # and nothing of its other settings
         ("yolo", "seed=1", "seed was 0 and is 1"),
         ("yolo", "trainer.ema_decay=0", "trainer.ema_decay was 0.999 and is 0.0"),

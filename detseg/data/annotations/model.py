@@ -14,7 +14,6 @@ from multiprocessing.context import get_spawning_popen
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -121,6 +120,8 @@ class Segmentations(_SharedArrays):
     def masks(self, rows: range, hw: tuple[int, int]) -> InstanceMasks:
         """The masks of some objects of one image of height and width ``hw`` pixels; an object's polygons are united. A
         DataError if a segmentation is missing or wrong, or the file has changed since it was read."""
+        import msgspec  # prediction, which looks for images, must not need it
+
         counts: list[bytes] = []
         for row, text in zip(rows, self.texts(rows), strict=True):
             try:
@@ -272,6 +273,8 @@ class PackedAnnotations(PackedImages):
 
     def stated(self, index: int) -> list[StatedObject]:
         """The objects of one image as the annotation states them, for writers; a DataError if a text cannot be read."""
+        import msgspec
+
         rows = range(int(self.offsets[index]), int(self.offsets[index + 1]))
         texts = [b""] * len(rows) if self.regions is None else self.regions.texts(rows)
         return [

@@ -11,9 +11,10 @@ import json
 import os
 import random
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -25,6 +26,9 @@ from detseg.errors import ConfigError, DataError
 from detseg.messages import one_line
 from detseg.ops.letterbox import PAD_VALUE
 from detseg.structures import IGNORE_LABEL
+
+if TYPE_CHECKING:
+    from detseg.data.augment.audit import AugmentationAudit
 
 BLUR_SIGMA = (0.3, 1.2)  # standard deviation of the blur, pixels: that of a slightly missed focus
 NOISE_STD = (0.01, 0.05)  # standard deviation of the noise as a fraction of the full brightness
@@ -67,6 +71,13 @@ class SeededPipeline:
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
         self._of_thread: dict[int, Any] = {}
+        self._audit: AugmentationAudit | None = None
+        self._names: Mapping[str, str] = {}
+
+    def observe(self, audit: AugmentationAudit, names: Mapping[str, str]) -> None:
+        """Tell an audit of each transform that is applied, by the name given for its class, or that of the class."""
+        self._pipeline.save_applied_params = True
+        self._of_thread, self._audit, self._names = {}, audit, names
 
     def __call__(self, rng: np.random.Generator, **targets: Any) -> dict[str, Any]:
         """The targets after the pipeline, whose choices ``rng`` draws."""
@@ -76,7 +87,11 @@ class SeededPipeline:
         pipeline = self._of_thread[thread]
         # By set_random_seed every transform would have the same stream: those of one probability all happen, or none.
         pipeline.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-        return dict(pipeline(**targets))
+        result = dict(pipeline(**targets))
+        if self._audit is not None:
+            for name, _ in result.get("applied_transforms", ()):
+                self._audit.applied(self._names.get(name, f"albumentations: {name}"))
+        return result
 
 
 _SETTING = "data.augmentation.albumentations"
@@ -144,6 +159,10 @@ class UserPipeline:
             for name in ("fill_mask", "mask_drop_value"):
                 if getattr(leaf, name, None) is not None:
                     setattr(leaf, name, 0)  # what is filled has neither a label nor an object
+
+    def observe(self, audit: AugmentationAudit) -> None:
+        """See ``SeededPipeline.observe``."""
+        self._run.observe(audit, {})
 
     def __call__(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """An image of the same size (another is letterboxed) with the objects that are left; ``num_dropped`` are not. A

@@ -397,6 +397,7 @@ class Motion:
 
     matrix: AffineMatrix = field(default_factory=lambda: IDENTITY)  # flips, zoom and affine map, of the input
     displacements: Float32Array | None = None  # (H, W, 2) pixels of the elastic deformation, which comes last
+    steps: tuple[tuple[str, AffineMatrix], ...] = ()  # what the matrix is made of, one after the other, by name
 
     @property
     def is_upright(self) -> bool:

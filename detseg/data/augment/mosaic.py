@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -13,6 +14,9 @@ from detseg.data.augment.geometry import IDENTITY, AffineMatrix, AugmentItem, Ax
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.ops.random_streams import epoch_order
 from detseg.structures import IGNORE_LABEL, IntArray, UInt8Array
+
+if TYPE_CHECKING:
+    from detseg.data.augment.audit import AugmentationAudit
 
 CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
 MIXUP_CONCENTRATION = 32.0  # both parameters of mixup's Beta distribution: ratios near one half
@@ -53,6 +57,7 @@ def mosaic(
     min_visibility: float,
     rng: np.random.Generator,
     matrix: AffineMatrix = IDENTITY,
+    audit: AugmentationAudit | None = None,
 ) -> AugmentItem:
     """Put four images with their objects, masks and semantic maps around a random point of a grey canvas.
 
@@ -66,6 +71,7 @@ def mosaic(
         min_visibility: boxes of which a smaller fraction is seen are dropped; masks are dropped by `keep_visible`.
         rng: source of all choices.
         matrix: (2, 3) map of the whole mosaic in edge coordinates, which turns and shears nothing.
+        audit: told of every tile.
     """
     height, width = input_hw
     center_x, center_y = round(width * rng.uniform(*CENTER_RANGE)), round(height * rng.uniform(*CENTER_RANGE))
@@ -80,7 +86,7 @@ def mosaic(
         y = _place(tile.hw[0], fitted_height * zoom, center_y, height, (scale_y, offset_y), below, rng)
         placements.append(Placement(x, y, input_hw, geometry.resize_smoothly))
         placements[-1].paint(tile.image, canvas)
-    return _with_objects(canvas, tiles, placements, min_visibility)
+    return _with_objects(canvas, tiles, placements, min_visibility, audit)
 
 
 def _place(
@@ -98,7 +104,11 @@ def _place(
 
 
 def _with_objects(
-    canvas: UInt8Array, tiles: Sequence[AugmentItem], placements: Sequence[Placement], min_visibility: float
+    canvas: UInt8Array,
+    tiles: Sequence[AugmentItem],
+    placements: Sequence[Placement],
+    min_visibility: float,
+    audit: AugmentationAudit | None,
 ) -> AugmentItem:
     """The canvas with the semantic maps of the tiles and the objects that it shows; small ones are dropped later."""
     semantic = None if tiles[0].semantic is None else np.full(canvas.shape[:2], IGNORE_LABEL, dtype=np.uint8)
@@ -113,6 +123,8 @@ def _with_objects(
         clipped, keep = geometry.visible_boxes(tile.boxes, seen, min_visibility, 0)
         boxes.append(place.boxes(clipped))
         visible.append(keep & (boxes[-1][:, 2:] > boxes[-1][:, :2]).all(axis=1))
+        if audit is not None:
+            audit.tile(tile.boxes, clipped, boxes[-1], visible[-1])
     corners = [(place.y.start, place.x.start) for place in placements]
     item = replace(_joined(canvas, tiles, masks, corners), semantic=semantic, boxes=np.concatenate(boxes))
     return item if masks else item.select(np.concatenate(visible))

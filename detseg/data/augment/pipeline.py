@@ -22,13 +22,16 @@ import numpy.typing as npt
 
 from detseg.config.schema.data import AugmentationConfig, ColorConfig
 from detseg.data.augment import geometry
-from detseg.data.augment.geometry import AugmentItem, Motion, chained
+from detseg.data.augment.geometry import AffineMatrix, AugmentItem, Motion, chained
 from detseg.structures import UInt8Array
 
 if TYPE_CHECKING:
     from detseg.data.augment.albumentations_steps import SeededPipeline, UserPipeline
+    from detseg.data.augment.audit import AugmentationAudit
 
 _GREY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in the luminance (ITU-R BT.601)
+PIXEL_STEPS = {"GaussianBlur": "blur", "GaussNoise": "noise", "ImageCompression": "jpeg", "CoarseDropout": "cutout"}
+"""What albumentations calls the pixel changes → their settings."""
 ColorMatrix = npt.NDArray[np.float64]  # (3, 4): (red, green, blue, 1) in 0..255 → red, green, blue
 
 
@@ -41,6 +44,7 @@ class TrainTransform:
 
     def __init__(self, config: AugmentationConfig, albumentations: Any = None) -> None:
         self.config = config
+        self.audit: AugmentationAudit | None = None
         # albumentations is slow to import, so only what needs it does.
         self._pixels: SeededPipeline | None = None
         if max(config.blur, config.noise, config.jpeg.probability, config.cutout.probability) > 0:
@@ -67,31 +71,58 @@ class TrainTransform:
 
     def cropped(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The random crop, on an image of any size."""
-        return geometry.random_crop(item, rng) if rng.random() < self.config.crop else item
+        if rng.random() >= self.config.crop:
+            return item
+        if self.audit is not None:
+            self.audit.applied("crop")
+        return geometry.random_crop(item, rng)
 
     def motion(self, input_hw: tuple[int, int], rng: np.random.Generator) -> Motion:
         """Draw flips, scale jitter, affine map and elastic deformation; the image need not be there yet."""
         config = self.config
         across, down = rng.random() < config.horizontal_flip, rng.random() < config.vertical_flip
-        matrix = geometry.flip_matrix(input_hw, horizontal=bool(across), vertical=bool(down))
+        steps: list[tuple[str, AffineMatrix]] = []
+        if across:
+            steps.append(("horizontal_flip", geometry.flip_matrix(input_hw, horizontal=True, vertical=False)))
+        if down:
+            steps.append(("vertical_flip", geometry.flip_matrix(input_hw, horizontal=False, vertical=True)))
         if config.scale_jitter is not None:
-            matrix = chained(matrix, then=geometry.random_zoom_matrix(config.scale_jitter, input_hw, rng))
+            steps.append(("scale_jitter", geometry.random_zoom_matrix(config.scale_jitter, input_hw, rng)))
         if rng.random() < config.affine.probability:
-            matrix = chained(matrix, then=geometry.random_affine_matrix(config.affine, input_hw, rng))
+            steps.append(("affine", geometry.random_affine_matrix(config.affine, input_hw, rng)))
         elastic = config.elastic.probability > 0 and rng.random() < config.elastic.probability
-        return Motion(matrix, geometry.random_displacements(config.elastic, input_hw, rng) if elastic else None)
+        displacements = geometry.random_displacements(config.elastic, input_hw, rng) if elastic else None
+        matrix = geometry.IDENTITY
+        for _, step in steps:
+            matrix = chained(matrix, then=step)
+        return Motion(matrix, displacements, tuple(steps))
 
     def finished(self, item: AugmentItem, rng: np.random.Generator) -> AugmentItem:
         """The last part, on an image of the network input's size: the drop rule, the user's pipeline, pixel changes."""
         config = self.config
         item = geometry.keep_visible(item, config.min_visibility, config.min_box_size)
         if self._pipeline is not None:
+            num_before = len(item.boxes)
             item = self._pipeline(item, rng)
+            if self.audit is not None:
+                self.audit.dropped("albumentations", num_before, item.num_dropped)
         if config.color.probability > 0 and rng.random() < config.color.probability:
             item = replace(item, image=changed_colors(item.image, config.color, rng))
+            if self.audit is not None:
+                self.audit.applied("color")
         if self._pixels is not None:
             item = replace(item, image=self._pixels(rng, image=item.image)["image"])
+        if self.audit is not None:
+            self.audit.finished(item)
         return item
+
+    def observe(self, audit: AugmentationAudit) -> None:
+        """Tell an audit of every step from now on, in this process."""
+        self.audit = audit
+        if self._pipeline is not None:
+            self._pipeline.observe(audit)
+        if self._pixels is not None:
+            self._pixels.observe(audit, PIXEL_STEPS)
 
 
 def changed_colors(image: UInt8Array, config: ColorConfig, rng: np.random.Generator) -> UInt8Array:

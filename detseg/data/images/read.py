@@ -100,7 +100,7 @@ def read_image_hw(path: Path | str) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=1)
-def _formats() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """``FORMATS``, and that of the optional package where it is installed; Pillow then knows it in this process."""
     try:
         from pi_heif import register_heif_opener
@@ -113,7 +113,7 @@ def _formats() -> tuple[str, ...]:
 def why_unread(path: Path) -> str | None:
     """Why an image of one of ``IMAGE_SUFFIXES`` cannot be read on this machine, and what to install; None if it can."""
     suffix = path.suffix.lower()
-    if suffix in _HEIF_SUFFIXES and "HEIF" not in _formats():
+    if suffix in _HEIF_SUFFIXES and "HEIF" not in readable_formats():
         return f"are HEIF images, which need the package pi-heif: {HEIC_INSTALL}; or convert them to JPEG"
     if suffix in _AVIF_SUFFIXES and "AVIF" not in FORMATS:
         return "are AVIF images, which this version of Pillow cannot read; install a newer one, or convert them to JPEG"
@@ -160,7 +160,7 @@ def open_image(
         with (
             path.open("rb") as file,
             file if header_only else BytesIO(file.read()) as stream,
-            Image.open(stream, formats=_formats()) as header,
+            Image.open(stream, formats=readable_formats()) as header,
         ):
             if header.width * header.height > MAX_PIXELS:
                 raise DataError(
@@ -175,7 +175,7 @@ def open_image(
     except UnidentifiedImageError:
         if (reason := why_unread(path)) is not None:
             raise DataError(f"{path}: such files {reason}") from None
-        what = f"not an image, or damaged beyond recognition; read are {', '.join(_formats())}"
+        what = f"not an image, or damaged beyond recognition; read are {', '.join(readable_formats())}"
         raise DataError(f"{path}: {what}; replace the file or take it off the list") from None
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from detseg.config.schema.data import AugmentationConfig
+from detseg.data.augment.audit import AugmentationAudit
 from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, InstanceLayers, Motion, keep_visible, moved
 from detseg.data.augment.mosaic import MixPartners, mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
@@ -67,6 +68,7 @@ class TrainDataset(_Examples):
     ) -> None:
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config, albumentations)
+        self.audit: AugmentationAudit | None = None
         self.recent = SampleCache(source)
         self._partners = MixPartners(seed, len(source))
 
@@ -74,12 +76,18 @@ class TrainDataset(_Examples):
         """The augmented sample for a request of `EpochBatchSampler`."""
         rng, hw = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index), (request.height, request.width)
         bad: list[BadSample] = []
+        if self.audit is not None:
+            self.audit.sized(hw)
         motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
             first = self._image_or_mosaic(request.index, request, Motion(), rng, bad)
             (partner,) = self._partners.draw(1, request.epoch, request.index, rng)
             second = self._image_or_mosaic(partner, request, Motion(), rng, bad)
-            item = moved(mixup(first, second, rng), motion, hw)
+            mixed = mixup(first, second, rng)
+            if self.audit is not None:
+                self.audit.applied("mixup")
+                self.audit.moved(mixed, motion, hw, letterbox=False)
+            item = moved(mixed, motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
         return Example(self.transform.finished(item, rng), request.index, skipped=tuple(bad))
@@ -89,21 +97,39 @@ class TrainDataset(_Examples):
     ) -> AugmentItem:
         hw = (request.height, request.width)
         if not request.mix or rng.random() >= self.config.mosaic:
-            return moved(self.transform.cropped(self._read_item(index, request, bad), rng), motion, hw)
+            item = self.transform.cropped(self._read_item(index, request, bad), rng)
+            if self.audit is not None:
+                self.audit.moved(item, motion, hw)
+            return moved(item, motion, hw)
         indices = [index, *self._partners.draw(3, request.epoch, request.index, rng)]
         tiles = [self._read_item(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
+        if self.audit is not None:
+            for name in ["mosaic", *[name for name, _ in motion.steps if motion.is_upright]]:
+                self.audit.applied(name)
         if motion.is_upright:
-            return mosaic(tiles, hw, scale, visibility, rng, motion.matrix)
-        return moved(mosaic(tiles, hw, scale, visibility, rng), motion, hw)
+            return mosaic(tiles, hw, scale, visibility, rng, motion.matrix, self.audit)
+        item = mosaic(tiles, hw, scale, visibility, rng, audit=self.audit)
+        if self.audit is not None:
+            self.audit.moved(item, motion, hw, letterbox=False)
+        return moved(item, motion, hw)
+
+    def observe(self, audit: AugmentationAudit) -> None:
+        """Tell an audit of every step of the samples that this process makes from now on."""
+        self.audit = audit
+        self.transform.observe(audit)
 
     def _read_item(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
-        if not self.skip_bad:
-            return to_item(self._read(request, index))
-        read = partial(self._read, request)
-        sample, found = read_or_replace(read, self.source, self.seed, request.epoch, index)
-        bad += found
-        return to_item(sample)
+        if self.skip_bad:
+            read = partial(self._read, request)
+            sample, found = read_or_replace(read, self.source, self.seed, request.epoch, index)
+            bad += found
+        else:
+            sample = self._read(request, index)
+        item = to_item(sample)
+        if self.audit is not None:
+            self.audit.read(item)
+        return item
 
     def _read(self, request: SampleRequest, index: int) -> Sample:
         stretch = 1 if self.config.crop == 0 else 1 / MIN_CROP  # the letterbox shows more of a crop

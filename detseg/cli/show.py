@@ -1,0 +1,203 @@
+"""`detseg show`."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detseg.cli.tool import experiment_parser, load_experiment
+from detseg.config.load import config_from_dict
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import ConfigError, DataError, require_training_extra
+from detseg.messages import counted, printable
+
+if TYPE_CHECKING:
+    from detseg.data.augment.audit import AuditRow, AugmentationAudit
+    from detseg.structures import Batch, UInt8Array
+    from detseg.tasks import AnyDataset
+
+    Drawn = list[tuple[UInt8Array, set[int]]]
+    """Pictures with the labels that each shows."""
+
+_COLUMNS, _MOST_NAMED = 4, 30  # of the sheet; classes in its legend
+_MODELS = ("mask_rcnn", "yolo", "unet")
+"""Of a folder: the first whose kind of annotation it has decides what is shown."""
+
+_AUDITED = 500  # samples that the audit looks at, if not told otherwise
+
+
+def show(argv: Sequence[str]) -> None:
+    """A data set → a sheet of samples: detseg show DIR | CONFIG [--split val] [--augmented] [--out sheet.jpg]"""
+    parser = experiment_parser("show", "Draw samples of a data set with their annotations on one sheet.")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="which images (train)")
+    what = "show training samples as the network sees them, and say what each step of the augmentation does to objects"
+    parser.add_argument("--augmented", action="store_true", help=what)
+    parser.add_argument("--number", type=_positive, default=16, metavar="N", help="images on the sheet (16)")
+    audited = f"--augmented: samples that the table of steps is made from ({_AUDITED}, or all if they are fewer)"
+    parser.add_argument("--audit", type=_positive, default=_AUDITED, metavar="N", help=audited)
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the sheet (show_SPLIT.jpg, show_SPLIT_augmented.jpg)")
+    arguments = parser.parse_intermixed_args(argv)
+    out: Path = arguments.out or Path(f"show_{arguments.split}{'_augmented' if arguments.augmented else ''}.jpg")
+    require_training_extra("detseg show")
+    from detseg.draw import can_be_written, write_image
+
+    if not can_be_written(out):
+        raise ConfigError(f"--out {out}: expected the name of an image file, such as sheet.jpg or sheet.png")
+    config = _experiment(arguments)
+    if arguments.print_config:
+        from detseg.config.load import config_to_yaml
+
+        print(config_to_yaml(config), end="")
+        return
+    dataset = _opened(config, arguments.split)
+    for line in dataset.report.lines():
+        print(f"{printable(dataset.name)}: {line}")
+    if not arguments.augmented:
+        drawn = _raw(dataset, arguments.number)
+    elif arguments.split == "train":
+        drawn, audit = _augmented(config, dataset, arguments.number, arguments.audit)
+        print(*_audit_lines(audit, len(dataset), config.seed), sep="\n")
+    else:
+        drawn = _letterboxed(config, dataset, arguments.number)
+        print(f"images of {arguments.split} are not augmented: they are letterboxed only")
+    write_image(out, _sheet(drawn, dataset))
+    print(f"written: {printable(str(out))} ({len(drawn)} of {counted(len(dataset), 'image')} of {arguments.split})")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, got {text!r}")
+    return int(text)
+
+
+def _experiment(arguments: argparse.Namespace) -> ExperimentConfig:
+    """The settings of a file, or of a folder whose layout is found out."""
+    from detseg.data.build import resolve_data
+
+    path: Path | None = arguments.config
+    if path is None or not path.is_dir():
+        return resolve_data(load_experiment(arguments))
+    chosen = any(text.startswith("model.name=") for text in arguments.overrides)
+    failed: DataError | None = None
+    for model in ("yolo",) if chosen else _MODELS:
+        settings = {"data": {"name": "auto", "root": str(path)}, "model": {"name": model}}
+        try:
+            return resolve_data(config_from_dict(settings, str(path), arguments.overrides))
+        except DataError as error:
+            failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def _opened(config: ExperimentConfig, split: Any) -> AnyDataset:
+    from detseg.tasks import kind_of
+
+    kind = kind_of(config.model)
+    classes = None if split == "train" else kind.open_dataset(config.data, "train").classes
+    return kind.open_dataset(config.data, split, classes)
+
+
+def _raw(dataset: AnyDataset, number: int) -> Drawn:
+    """Images evenly spread over the set, with their annotations as they are stated."""
+    import numpy as np
+
+    from detseg.draw import draw_boxes, draw_semantic
+
+    drawn: Drawn = []
+    step = max(len(dataset) / number, 1)
+    for index in [int(k * step) for k in range(min(number, len(dataset)))]:
+        try:
+            sample, stated = dataset[index], dataset.annotations(index)
+        except DataError as error:
+            print(f"left out: {printable(str(error))}")
+            continue
+        names = dataset.classes.names
+        if sample.semantic is not None:
+            picture, labels = draw_semantic(sample.image, sample.semantic, names), np.unique(sample.semantic).tolist()
+        else:
+            picture = draw_boxes(sample.image, stated.boxes, stated.labels, names, masks=stated.masks)
+            labels = stated.labels.tolist()
+        drawn.append((picture, set(labels)))
+    if not drawn:
+        raise DataError(f"{dataset.name}: none of the images could be read")
+    return drawn
+
+
+def _augmented(
+    config: ExperimentConfig, dataset: AnyDataset, number: int, num_audited: int
+) -> tuple[Drawn, AugmentationAudit]:
+    """The first samples of the training's first epoch, and the audit of these or more."""
+    from detseg.data.augment.audit import AugmentationAudit
+    from detseg.data.loading.examples import TrainDataset
+    from detseg.training.setup.build import build_data
+
+    data = config.data.model_copy(update={"num_workers": 0})
+    if data.batch_size == "auto":
+        data = data.model_copy(update={"batch_size": 16})
+    loader: Any = build_data(config.model_copy(update={"data": data}), dataset, dataset).train_dataloader()
+    examples = loader.dataset
+    assert isinstance(examples, TrainDataset)
+    audit, drawn = AugmentationAudit(examples.config, data.input_hw), list[tuple[Any, set[int]]]()
+    examples.observe(audit)
+    for batch in loader:
+        drawn += _drawn(config, batch, dataset, number - len(drawn))
+        if audit.num_images >= num_audited and len(drawn) >= number:
+            break
+    return drawn, audit
+
+
+def _letterboxed(config: ExperimentConfig, dataset: AnyDataset, number: int) -> Drawn:
+    """Images as validation sees them."""
+    from detseg.data.loading.loader import eval_loader
+
+    first = dataset.subset(range(min(number, len(dataset))))
+    loader = eval_loader(first, input_hw=config.data.input_hw, batch_size=4, num_workers=0)
+    whole = (replace(batch, letterboxes=[]) for batch in loader)  # with the padding, which the network sees
+    return [entry for batch in whole for entry in _drawn(config, batch, dataset, len(batch))]
+
+
+def _drawn(config: ExperimentConfig, batch: Batch, dataset: AnyDataset, limit: int) -> Drawn:
+    from detseg.tasks import kind_of
+
+    maps = [target.labels for target in batch.targets] if batch.semantic is None else batch.semantic
+    pictures = kind_of(config.model).draw_targets(batch, dataset.classes, limit)
+    return [(picture, set(labels.ravel().tolist())) for picture, labels in zip(pictures, maps, strict=False)]
+
+
+def _sheet(drawn: Drawn, dataset: AnyDataset) -> UInt8Array:
+    from detseg.draw import class_colors, contact_sheet
+
+    names = dataset.classes.names
+    shown = set[int]().union(*(labels for _, labels in drawn))
+    rows = enumerate(zip(names, class_colors(names), strict=True))
+    legend = [(name, "", color) for label, (name, color) in rows if label in shown and name != "background"]
+    return contact_sheet([picture for picture, _ in drawn], _COLUMNS, legend=legend[:_MOST_NAMED])
+
+
+_HEADER = ("step", "images", "", "objects", "dropped", "", "area kept", "< 1 px", "< min_box_size")
+
+
+def _audit_lines(audit: AugmentationAudit, num_in_set: int, seed: int) -> list[str]:
+    num = audit.num_images
+    part = "the first epoch" if num >= num_in_set else f"the first {num} samples of the first epoch, of {num_in_set}"
+    lines = [f"augmentation, as the training of seed {seed} applies it in {part}:"]
+    table = [_HEADER, *(_cells(name, audit.row(name), num) for name in audit.names)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADER))]
+    for row in table:
+        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def _cells(name: str, row: AuditRow, num_images: int) -> tuple[str, ...]:
+    share = f"{row.images / max(num_images, 1):.0%}"
+    if not row.objects:
+        return (name, str(row.images), share, *[""] * (len(_HEADER) - 3))
+    kept = "" if math.isnan(row.fraction_kept) or not row.area_kept else f"{row.fraction_kept:.1%}"
+    dropped = f"{row.dropped / row.objects:.1%}"
+    small = (str(row.below_pixel), str(row.below_min))
+    return (name, str(row.images), share, str(row.objects), str(row.dropped), dropped, kept, *small)
