@@ -186,6 +186,7 @@ def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
         "severity": "warning",
         "split": "train",
         "count": 1,
+        "places": 1,
         "text": DataIssue.REPEATED.text,
         "fix": DataIssue.REPEATED.fix,
         "examples": [{"where": "a.png", "image": 0, "rows": [1], "detail": ""}],
