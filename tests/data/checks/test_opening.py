@@ -31,8 +31,9 @@ def test_d2_only_crowd_regions_are_nothing_to_train_on(tmp_path: Path) -> None:
     with pytest.raises(DataError) as raised:
         open_data(settings(tmp_path))
     assert str(raised.value) == (
-        "coco train: there is no object to train on: all 3 objects are crowd regions (iscrowd 1), which are neither right "
-        "nor wrong to find; export them with iscrowd 0 (from CVAT: as polygons, or as masks with iscrowd set to 0)"
+        "coco train: there is no object to train on: all 3 objects are crowd regions (iscrowd 1), which are neither "
+        "right nor wrong to find; export them with iscrowd 0 (from CVAT: as polygons, or as masks with iscrowd set to "
+        "0)"
     )
 
 
