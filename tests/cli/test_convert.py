@@ -25,7 +25,7 @@ FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
 def opened(root: Path, split: str = "train", classes: tuple[str, ...] | None = None) -> DetectionDataset:
     """A split of a folder, whatever its layout."""
     config = resolve_layout(AutoConfig(name="auto", root=root, classes=classes), "boxes")
-    report = DataReport(True)
+    config, report = config.model_copy(update={"val_fraction": None}), DataReport(True)
     return open_split(config, "train" if split == "train" else "val", None, report=report)
 
 
