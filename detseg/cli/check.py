@@ -196,7 +196,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
 
 def _print_finding(split: str, finding: Finding) -> None:
     where = f"{split}: " if split else ""
-    print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
+    print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.amount}")
     places, said = list[str](), ""
     for place in finding.examples[:_MOST_PLACES]:  # a sentence that holds for all of them is said once
         detail = "" if place.detail == said and len(said) > _SENTENCE else place.detail

@@ -50,7 +50,7 @@ def test_warnings_and_errors_have_their_exit_codes(tmp_path: Path, capsys: pytes
     warned = CLEAN | {"train0": [*CLEAN["train0"], CLEAN["train0"][0]]}
     assert main(["check", voc_config(tmp_path / "a", warned, 160), "--json", str(tmp_path / "a.json")]) == 1
     out = capsys.readouterr().out
-    assert "warning: train: boxes that repeat another of the same class in the image exactly: 1" in out
+    assert "warning: train: boxes that repeat another of the same class in the image exactly: 1 in 1 image\n" in out
     assert "fix: remove the repetitions" in out
     (finding,) = [f for f in json.loads((tmp_path / "a.json").read_text())["findings"] if f["severity"] == "warning"]
     assert (finding["kind"], finding["split"], finding["count"]) == ("repeated", "train", 1)
