@@ -90,6 +90,11 @@ class DataIssue(Enum):
         "nothing, if there are no objects in them",
     )
     LABELS_WITHOUT_IMAGE = _WARNING, "label files without an image (not read)", "add their images, or remove them"
+    SHARED_LABELS = (
+        _WARNING,
+        "images that share a label file, as their names differ in the suffix alone",
+        "rename one of them and its labels, or remove it",
+    )
     UNLABELLED = (
         _WARNING,
         "images without an annotation file (left out: nobody has labelled them)",

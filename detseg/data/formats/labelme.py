@@ -190,7 +190,7 @@ def _file_of(root: Path, path: Path, content: Any) -> _File:
     image = _image_path(root, folder, name)
     if image is None:
         what = f"expected a path inside {root}, got {shown(name)}"
-        raise DataError(f"{path}: imagePath: {what}; write it relative to the JSON file")
+        raise DataError(f"{path}: imagePath: {what}; correct it, or set data.root to a folder that holds both")
     return _File(path, image, hw, content["shapes"], isinstance(content.get("imageData"), str))
 
 

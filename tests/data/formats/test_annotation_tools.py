@@ -220,6 +220,15 @@ def test_a_task_of_cvat() -> None:
     assert [dataset.packed.stated(0)[0].box, dataset.packed.stated(1)] == [(0, 2, 4, 4), []]
 
 
+def test_files_of_cvat_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        save_image(tmp_path / "images" / f"{split}.png", HW)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"{split}.xml").write_text(cvat_content(name=f"{split}.png"))
+    assert paths(read_cvat(tmp_path, "annotations/val.xml")) == ["images/val.png"]
+    assert paths(read_cvat(tmp_path, "annotations/train")) == ["images/train.png"]
+
+
 def test_the_old_xml_of_labelme_is_refused() -> None:
     with pytest.raises(
         DataError, match="1 XML files, but no JSON of LabelMe; its old XML is not supported; export JSON"
