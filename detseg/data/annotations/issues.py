@@ -67,8 +67,13 @@ class DataIssue(Enum):
     UNREADABLE_IMAGE = _ERROR, "images that cannot be read (left out)", "replace the files, or take them off the list"
     OTHER_PLACE = (
         _NOTE,
-        "folders and lists that were found elsewhere below the root than stated",
+        "folders, lists and images that were found elsewhere below the root than stated",
         "nothing, if these are the ones that are meant",
+    )
+    EMBEDDED_IMAGE = (
+        _ERROR,
+        "images that are in their annotation files alone (left out)",
+        "write each beside its annotation file",
     )
     WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct them, or export them again"
     WRONG_LINE = _ERROR, "lines of label files that cannot be read (left out)", "correct or remove them"

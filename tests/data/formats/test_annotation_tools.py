@@ -186,14 +186,17 @@ def test_what_is_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json: shape 0: expected a rectangle, polygon, circle or mask, got 'poly"):
         read_labelme(tmp_path, ".")
     (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.json").write_text(json.dumps(labelme_content(imagePath="c.png", imageData="AA==")))
+    (tmp_path / "d.json").write_text(json.dumps(labelme_content(imagePath="gone.png")))
     (tmp_path / "labels.txt").write_text("dog\n")
     report = read_labelme(tmp_path, ".", report=DataReport(True)).report
-    assert [report.count(k) for k in (DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE)] == [1, 1]
+    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
+    assert [report.count(kind) for kind in kinds] == [1, 1, 1, 1]
     box = '<box label="{}" xtl="{}" ytl="1" xbr="9" ybr="7" rotation="{}"/>'
     shapes = [box.format("dog", 1, 0), box.format("cat", 1, 0), box.format("dog", "x", 0), box.format("dog", 1, 45.5)]
     found, report = read_xml(tmp_path / "cvat", "".join(shapes), labels=["dog"])
-    kinds = (DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED)
-    assert [len(found), *(report.count(kind) for kind in kinds)] == [1, 1, 1, 1]
+    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED
+    assert [len(found), *(report.count(kind) for kind in wrong)] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("split", "folder"), [("train", "Train"), ("VAL", "Validation"), ("Test", "Test")])
