@@ -174,8 +174,13 @@ class DataIssue(Enum):
     UNREADABLE_IMAGE = _ERROR, "images that cannot be read (left out)", "replace the files, or take them off the list"
     OTHER_PLACE = (
         _NOTE,
-        "folders and lists that were found elsewhere below the root than stated",
+        "folders, lists and images that were found elsewhere below the root than stated",
         "nothing, if these are the ones that are meant",
+    )
+    EMBEDDED_IMAGE = (
+        _ERROR,
+        "images that are in their annotation files alone (left out)",
+        "write each beside its annotation file",
     )
     WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct them, or export them again"
     WRONG_LINE = _ERROR, "lines of label files that cannot be read (left out)", "correct or remove them"
@@ -197,6 +202,11 @@ class DataIssue(Enum):
         "nothing, if there are no objects in them",
     )
     LABELS_WITHOUT_IMAGE = _WARNING, "label files without an image (not read)", "add their images, or remove them"
+    SHARED_LABELS = (
+        _WARNING,
+        "images that share a label file, as their names differ in the suffix alone",
+        "rename one of them and its labels, or remove it",
+    )
     UNLABELLED = (
         _WARNING,
         "images without an annotation file (left out: nobody has labelled them)",

@@ -165,8 +165,9 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
             report.wrong(DataIssue.WRONG_FILE, name, message)
             continue
         assert path is not None
-        folders = [*([f"images/{subset}"] if subset else []), "images", *([subset] if subset else []), "."]
-        places = [posixpath.normpath(posixpath.join(folder, other, path)) for other in folders]
+        inside = [*([f"images/{subset}"] if subset else []), "images", *([subset] if subset else []), "."]
+        bases = dict.fromkeys((folder, "."))  # beside the file, or in the root
+        places = [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]
         place = next((place for place in places if os.path.isfile(root / place)), places[0])
         sides = [_side(where, element, key) for key in ("height", "width")]
         if sides[0] * sides[1] > MAX_PIXELS:

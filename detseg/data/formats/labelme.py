@@ -65,7 +65,8 @@ class _File:
     """The content of a JSON file."""
 
     path: Path
-    image: str  # relative to the root, as stated
+    stated: str  # the path of the image, relative to the file
+    image: str  # the same, relative to the root
     hw: tuple[int, int] | None
     shapes: Sequence[Any]
     embedded: bool
@@ -99,7 +100,7 @@ def read_labelme(
     files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
     if not files:
         raise DataError(f"{root / place}: there is no LabelMe file that can be read; correct the files")
-    _check_embedded(root, files, report)
+    files = _without_embedded(root, files, report)
     images = locate_images(root, [file.image for file in files], report)
     if (root / place).is_dir():
         known = set(images)
@@ -118,6 +119,8 @@ def read_labelme(
             report.add(DataIssue.LISTED_TWICE, image)
             continue
         seen.add(image)
+        if is_absolute(file.stated):
+            report.add(DataIssue.OTHER_PLACE, f"{file.stated} is {image}")
         if file.hw is None:
             report.add(DataIssue.SIZE_NOT_STATED, file.path.name)
         collector.add_image(image, hw, file.path)
@@ -190,8 +193,8 @@ def _file_of(root: Path, path: Path, content: Any) -> _File:
     image = _image_path(root, folder, name)
     if image is None:
         what = f"expected a path inside {root}, got {shown(name)}"
-        raise DataError(f"{path}: imagePath: {what}; write it relative to the JSON file")
-    return _File(path, image, hw, content["shapes"], isinstance(content.get("imageData"), str))
+        raise DataError(f"{path}: imagePath: {what}; correct it, or set data.root to a folder that holds both")
+    return _File(path, name, image, hw, content["shapes"], isinstance(content.get("imageData"), str))
 
 
 def _side(path: Path, key: str, value: object) -> int:
@@ -209,15 +212,17 @@ def _image_path(root: Path, folder: str, name: str) -> str | None:
     return None if is_absolute(name) else inner_path(posixpath.join(folder, name))
 
 
-def _check_embedded(root: Path, files: Sequence[_File], report: DataReport) -> None:
-    """Images that are in their JSON files alone."""
+def _without_embedded(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:
+    """The files but those whose image is in the JSON alone, where the report accepts that."""
     inside = [file for file in files if file.embedded and not os.path.isfile(root / file.image)]
-    if inside and not report.tolerant and len(inside) == len(files):
-        first = inside[0]
-        raise DataError(
-            f"{first.path}: {len(inside)} of {len(files)} images are in the JSON files alone (imageData), which are "
-            f"not read; write each beside its JSON, this one as {Path(first.image).name} (labelme_export_json does)"
-        )
+    found = locate_images(root, [file.image for file in inside], DataReport(True))
+    lost = [file for file, path in zip(inside, found, strict=True) if path is None]
+    for file in lost:
+        what = f"{len(lost)} of {len(files)} images are in their JSON files alone (imageData), which is not read"
+        fix = f"write each beside its JSON, this one as {shown(Path(file.image).name)} (labelme_export_json does)"
+        report.wrong(DataIssue.EMBEDDED_IMAGE, file.path.name, f"{file.path}: {what}; {fix}")
+    gone = {file.path for file in lost}
+    return [file for file in files if file.path not in gone]
 
 
 def _read_labels(path: Path) -> list[str] | None:

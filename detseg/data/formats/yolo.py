@@ -330,6 +330,9 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
             f"{root}: none of {len(images)} images has a label file; expected {where}, or one beside the image "
             "(an empty one where there are no objects)"
         )
+    for file, number in Counter(found).items():
+        if number > 1 and file is not None:
+            report.add(DataIssue.SHARED_LABELS, file, number)
     for folder, (place, stems) in labels_in.items():
         if place != folder:
             there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in _NAME_FILES}

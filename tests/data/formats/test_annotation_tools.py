@@ -186,14 +186,17 @@ def test_what_is_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.json: shape 0: expected a rectangle, polygon, circle or mask, got 'poly"):
         read_labelme(tmp_path, ".")
     (tmp_path / "b.json").write_text("{")
+    (tmp_path / "c.json").write_text(json.dumps(labelme_content(imagePath="c.png", imageData="AA==")))
+    (tmp_path / "d.json").write_text(json.dumps(labelme_content(imagePath="gone.png")))
     (tmp_path / "labels.txt").write_text("dog\n")
     report = read_labelme(tmp_path, ".", report=DataReport(True)).report
-    assert [report.count(k) for k in (DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE)] == [1, 1]
+    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
+    assert [report.count(kind) for kind in kinds] == [1, 1, 1, 1]
     box = '<box label="{}" xtl="{}" ytl="1" xbr="9" ybr="7" rotation="{}"/>'
     shapes = [box.format("dog", 1, 0), box.format("cat", 1, 0), box.format("dog", "x", 0), box.format("dog", 1, 45.5)]
     found, report = read_xml(tmp_path / "cvat", "".join(shapes), labels=["dog"])
-    kinds = (DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED)
-    assert [len(found), *(report.count(kind) for kind in kinds)] == [1, 1, 1, 1]
+    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED
+    assert [len(found), *(report.count(kind) for kind in wrong)] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("split", "folder"), [("train", "Train"), ("VAL", "Validation"), ("Test", "Test")])
@@ -218,6 +221,15 @@ def test_a_task_of_cvat() -> None:
     dataset = read_cvat(root, report=DataReport(True))
     assert paths(dataset) == ["images/img0.jpg", "images/img1.jpg"]
     assert [dataset.packed.stated(0)[0].box, dataset.packed.stated(1)] == [(0, 2, 4, 4), []]
+
+
+def test_files_of_cvat_in_a_folder_of_their_own(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        save_image(tmp_path / "images" / f"{split}.png", HW)
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"{split}.xml").write_text(cvat_content(name=f"{split}.png"))
+    assert paths(read_cvat(tmp_path, "annotations/val.xml")) == ["images/val.png"]
+    assert paths(read_cvat(tmp_path, "annotations/train")) == ["images/train.png"]
 
 
 def test_the_old_xml_of_labelme_is_refused() -> None:

@@ -103,6 +103,10 @@ def test_images_without_objects_and_without_files_are_background(tmp_path: Path)
     assert report.examples(DataIssue.NO_OBJECTS) == ["images/b.png", "images/c.png"]
     assert report.examples(DataIssue.NO_LABEL_FILE) == ["images/c.png"]
     assert report.examples(DataIssue.LABELS_WITHOUT_IMAGE) == ["labels/gone.txt"]
+    (tmp_path / "images" / "c.png").rename(tmp_path / "images" / "a.bmp")
+    shared = read_yolo(tmp_path, ".")
+    assert [len(found) for found in boxes(shared)] == [1, 1, 0]
+    assert shared.report.examples(DataIssue.SHARED_LABELS) == ["labels/a.txt"]
 
 
 @pytest.mark.parametrize(
