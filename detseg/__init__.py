@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from detseg.data.formats.coco import read_coco, read_coco_masks
+    from detseg.data.formats.cvat import read_cvat
+    from detseg.data.formats.labelme import read_labelme
     from detseg.data.formats.mask_folder import read_mask_folder
     from detseg.data.formats.voc import read_voc, read_voc_masks
+    from detseg.data.formats.yolo import read_yolo
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
     from detseg.evaluation import evaluate
     from detseg.factory import build_named_model as build_model
@@ -46,9 +49,12 @@ __all__ = [
     "load_predictor",
     "read_coco",
     "read_coco_masks",
+    "read_cvat",
+    "read_labelme",
     "read_mask_folder",
     "read_voc",
     "read_voc_masks",
+    "read_yolo",
     "train",
 ]
 
@@ -74,6 +80,12 @@ def __getattr__(name: str) -> Any:
             from detseg.data.formats import voc as module
         case "read_coco" | "read_coco_masks":
             from detseg.data.formats import coco as module
+        case "read_yolo":
+            from detseg.data.formats import yolo as module
+        case "read_labelme":
+            from detseg.data.formats import labelme as module
+        case "read_cvat":
+            from detseg.data.formats import cvat as module
         case "read_mask_folder":
             from detseg.data.formats import mask_folder as module
         case "build_model":

@@ -34,7 +34,17 @@ from detseg.data.images.read import pending_orientation, read_image, read_image_
 from detseg.factory import build_model, load_model
 from detseg.structures import IGNORE_LABEL, ClassTable, is_plain_text
 from tests.bits import digest_of
-from tests.data.formats.layouts import HW, LABELS, MASK_CLASSES, READERS, annotation_xml, object_xml
+from tests.data.formats.layouts import (
+    HW,
+    LABELS,
+    MASK_CLASSES,
+    READERS,
+    YOLO_LINE,
+    annotation_xml,
+    cvat_content,
+    labelme_content,
+    object_xml,
+)
 from tests.fuzz.campaign import NotTestedError, Target
 from tests.fuzz.mutator import (
     PNG_SIGNATURE,
@@ -186,6 +196,33 @@ def _coco_seeds() -> list[str]:
         {"images": [{"id": 1, "file_name": "a.png"}], "annotations": annotations[:2], "categories": categories},
     ]
     return [json.dumps(seed) for seed in seeds]
+
+
+def yolo_labels(folder: Path) -> Target:
+    polygon = "1 0.1 0.1 0.45 0.1 0.45 0.7"
+    seeds = [YOLO_LINE, f"{YOLO_LINE}\r\n{polygon}\r\n", "\n"]
+    return target("yolo_labels", folder, seeds, byte_mutator((b"\n", b" ", b"0.5", b"1", b"-", b"e9")), check_detection)
+
+
+def yolo_yaml(folder: Path) -> Target:
+    seeds = ["names: [cat, dog]\ntrain: images\n", "path: ../x\ntrain: ../images\nnc: 1\nnames:\n  0: cat\n"]
+    return target("yolo_yaml", folder, seeds, _YAML, check_detection)
+
+
+def labelme(folder: Path) -> Target:
+    polygon = {"label": "dog", "points": [[1, 1], [5, 1.5], [3, 9]], "shape_type": "polygon", "group_id": 1}
+    circle = {"label": "cat", "points": [[8, 5], [8, 2]], "shape_type": "circle", "flags": {"crowd": True}}
+    contents = labelme_content(), labelme_content(polygon, polygon, circle)
+    return target("labelme", folder, [json.dumps(content) for content in contents], _JSON, check_detection)
+
+
+def cvat(folder: Path) -> Target:
+    shapes = (
+        '<polygon label="cat" points="1,1;5,1.5;3,9" group_id="1"/><ellipse label="cat" cx="8" cy="5" rx="3" ry="1"/>'
+    )
+    mask = '<mask label="cat" rle="0, 1, 1, 3, 1" left="4" top="2" width="3" height="2"/>'
+    seeds = [cvat_content(), cvat_content(shapes + mask, labels=["dog", "cat"])]
+    return target("cvat", folder, seeds, _XML, check_detection)
 
 
 _MARKERS = b"\xff\xd8", b"\xff\xd9", b"\xff\xc2", b"\xff\xdd\x00\x04", b"Exif\x00\x00MM", b"II*\x00"
@@ -418,6 +455,10 @@ def _contents(folder: Path) -> dict[str, Any]:
 
 TARGETS: dict[str, Callable[[Path], Target]] = {
     "voc_xml": voc_xml,
+    "yolo_labels": yolo_labels,
+    "yolo_yaml": yolo_yaml,
+    "labelme": labelme,
+    "cvat": cvat,
     "voc_list": lambda folder: target("voc_list", folder, VOC_LISTS, _LINES, check_detection),
     "coco_boxes": lambda folder: target("coco_boxes", folder, _coco_seeds(), _JSON, check_detection),
     "coco_masks": lambda folder: target(

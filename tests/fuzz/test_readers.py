@@ -15,6 +15,7 @@ from tests.fuzz.targets import TARGETS
 COUNTS = (
     {"voc_xml": 400, "voc_list": 300, "coco_boxes": 500, "coco_masks": 500, "coco_semantic": 400, "semantic_voc": 200}
     | {"class_names": 200, "mask_values": 250, "mask_colors": 250, "image": 400, "config": 80, "overrides": 300}
+    | {"yolo_labels": 100, "yolo_yaml": 80, "labelme": 100, "cvat": 100}
     | {"checkpoint": 30, "checkpoint_records": 30, "weights": 100, "checkpoint_entries": 15}
 )
 """Inputs of each target, so that all take about 10 seconds; `make fuzz` goes on."""

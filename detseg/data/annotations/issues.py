@@ -171,6 +171,37 @@ class DataIssue(Enum):
         "images that are missing (left out)",
         "add the files, or leave them out with data.on_missing=skip",
     )
+    UNREADABLE_IMAGE = _ERROR, "images that cannot be read (left out)", "replace the files, or take them off the list"
+    OTHER_PLACE = (
+        _NOTE,
+        "folders and lists that were found elsewhere below the root than stated",
+        "nothing, if these are the ones that are meant",
+    )
+    WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct them, or export them again"
+    WRONG_LINE = _ERROR, "lines of label files that cannot be read (left out)", "correct or remove them"
+    PIXEL_LINE = (
+        _ERROR,
+        "lines of label files with pixels where fractions of the image's sides are expected (left out)",
+        "divide x by the width and y by the height of the image",
+    )
+    WRONG_SHAPE = _ERROR, "shapes that cannot be read (left out)", "correct or remove them"
+    OTHER_SHAPE = (
+        _WARNING,
+        "points, lines, tags and the like, which are neither boxes nor outlines (left out)",
+        "draw boxes or outlines, if these are objects",
+    )
+    ROTATED = _ERROR, "rotated boxes (left out)", "export their outlines as polygons, or draw upright boxes"
+    NO_LABEL_FILE = (
+        _NOTE,
+        "images without a label file (kept, as background)",
+        "nothing, if there are no objects in them",
+    )
+    LABELS_WITHOUT_IMAGE = _WARNING, "label files without an image (not read)", "add their images, or remove them"
+    UNLABELLED = (
+        _WARNING,
+        "images without an annotation file (left out: nobody has labelled them)",
+        "label them; save an empty annotation for those without objects",
+    )
     OTHER_SPELLING = (
         _WARNING,
         "images that were found under another spelling of their name",
@@ -181,7 +212,6 @@ class DataIssue(Enum):
         "images of more than 8 bits that use less than an eighth of the range that is read",
         "set data.value_range",
     )
-    WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct the files, or remove them"
     NO_ANNOTATION = (
         _WARNING,
         "images without an annotation file (not read)",

@@ -175,10 +175,11 @@ def check_region(segmentation: object, hw: tuple[int, int]) -> None:
     if all(isinstance(value, int | float) for value in segmentation):
         raise ValueError(f"{_POLYGONS}, got one flat list of numbers; put it in brackets")
     for polygon in segmentation:
-        _check_polygon(polygon)
+        check_polygon(polygon)
 
 
-def _check_polygon(polygon: object) -> None:
+def check_polygon(polygon: object) -> None:
+    """Raise a ValueError unless this is a polygon ``[x, y, x, y, ...]`` of at least 3 corners near the image."""
     if isinstance(polygon, list) and polygon and all(isinstance(point, list) for point in polygon):
         raise ValueError(f"{_POLYGONS}, got one of points [[x, y], ...]; write its numbers one after the other")
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:

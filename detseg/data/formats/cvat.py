@@ -1,12 +1,74 @@
-"""Reads and writes CVAT's XML for images, 1.1."""
+"""Reads and writes CVAT's XML for images, 1.1: one file of shapes for all images of a task or project.
+
+The format: docs.cvat.ai, "XML annotation format". Coordinates are pixels; masks are run lengths, row by row within
+their own box, the first of them outside the mask.
+"""
 
 from __future__ import annotations
 
+import os
+import posixpath
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from detseg.atomic_write import write_errors
 from detseg.data.annotations.classes import Classes
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.files import parse_xml
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
+from detseg.data.annotations.outlines import (
+    FLAGS,
+    Box,
+    Losses,
+    Outline,
+    Shape,
+    add_shapes,
+    checked_outline,
+    ellipse_polygon,
+    mask_bounds,
+    outline_part,
+    part_outline,
+    polygon_bounds,
+)
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.voc_writer import check_xml_text
+from detseg.data.images.find import (
+    copy_names,
+    image_sizes,
+    inner_path,
+    locate_images,
+    new_folder,
+    place_image,
+    split_names,
+)
+from detseg.data.images.read import MAX_PIXELS
+from detseg.errors import DataError, check_type, path_of
+from detseg.messages import did_you_mean, listed, shown
+from detseg.structures import BoolArray
+
+_FILE = "annotations.xml"
+_NO_OBJECTS = ("polyline", "points", "cuboid", "skeleton", "tag")
+_SHAPES = ("box", "polygon", "mask", "ellipse")
+_YES = ("true", "1", "yes")
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image of the file."""
+
+    element: ET.Element
+    where: str  # file and image, for messages
+    path: str  # relative to the root
+    hw: tuple[int, int] | None
+
+
+class _RotatedError(ValueError):
+    """A box is turned."""
 
 
 def read_cvat(
@@ -16,11 +78,12 @@ def read_cvat(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Read one split; image ids are 1 to I in the order of the paths.
+    """Read one split; image ids are 1 to I in the order of the file.
 
     Args:
         root: the folder of the data.
-        split: a subset that the file names, or an XML file below ``root``.
+        split: a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
+            with or without its suffix; ``.``: all of the only file.
         classes: see `detseg.read_voc`.
         masks: whether to read outlines, too.
         report: gets what is found; None: a new one, for which everything wrong is an error.
@@ -28,4 +91,279 @@ def read_cvat(
     Raises:
         DataError: a file is missing or wrong.
     """
-    raise NotImplementedError
+    root, report = path_of("root", root), report or DataReport()
+    check_type("split", split, str, "a subset or an XML file, such as 'train'")
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
+    file, subset = _find_file(root, split)
+    content = parse_xml(file)
+    elements = _image_elements(file, content, subset)
+    images = _images(root, file, elements, report)
+    paths = locate_images(root, [image.path for image in images], report)
+    unsized = [path for path, image in zip(paths, images, strict=True) if path is not None and image.hw is None]
+    sizes = dict(zip(unsized, image_sizes(root, unsized, report), strict=True))
+    names = _label_names(file, content)
+    collector = AnnotationCollector(file, names)
+    seen = set[str]()
+    for path, image in zip(paths, images, strict=True):
+        if path is None or (hw := image.hw or sizes[path]) is None:
+            continue
+        if path in seen:
+            report.add(DataIssue.LISTED_TWICE, path)
+            continue
+        seen.add(path)
+        if image.hw is None:
+            report.add(DataIssue.SIZE_NOT_STATED, path)
+        collector.add_image(path, hw)
+        add_shapes(collector, _shapes(image, path, hw, names, report), hw)
+    packed, table = collector.pack(classes, report, masks, strict=names is None)
+    return DetectionDataset(packed, root, table, report, f"cvat {split}")
+
+
+def _find_file(root: Path, split: str) -> tuple[Path, str | None]:
+    """The file of a split, and the subset in it; None: all images."""
+    for name in split_names(split) if inner_path(split) not in (None, ".") else ():
+        for path in (root / name, root / f"{name}.xml", root / name / _FILE):
+            if path.suffix.lower() == ".xml" and path.is_file():
+                return path, None
+    found = [root / _FILE] if (root / _FILE).is_file() else sorted(root.glob("*.xml"))
+    if len(found) != 1:
+        what = f"expected {_FILE} or one XML file, got {listed([path.name for path in found]) or 'none'}"
+        raise DataError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
+    return found[0], None if split == "." else split
+
+
+def _image_elements(file: Path, content: ET.Element, subset: str | None) -> list[ET.Element]:
+    if content.tag != "annotations":
+        what = f"expected <annotations> as the outermost element, got {shown(content.tag)}"
+        raise DataError(f"{file}: {what}; export 'CVAT for images 1.1'")
+    if content.find("track") is not None:
+        raise DataError(f"{file}: this is 'CVAT for video', which is not supported; export 'CVAT for images 1.1'")
+    images = content.findall("image")
+    if subset is None:
+        wanted = images
+    else:
+        names = [name.casefold() for name in split_names(subset)]
+        wanted = [image for image in images if image.get("subset", "").casefold() in names]
+    if not wanted:
+        subsets = sorted({image.get("subset", "") for image in images} - {""})
+        has = f"it has no images of the subset {shown(subset)}" if images and subset else "it lists no images"
+        known = f"; the subsets are {listed(subsets) or f'not named: {file.name} as the split is all of it'}"
+        raise DataError(f"{file}: {has}{known if images else ''}; set data.train_split and the like")
+    return wanted
+
+
+def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: DataReport) -> list[_Image]:
+    folder = file.parent.relative_to(root).as_posix()
+    found = []
+    for number, element in enumerate(elements):
+        name, subset = element.get("name", ""), element.get("subset", "")
+        where = f"{file}: image {shown(name) if name else number}"
+        path = inner_path(name.replace("\\", "/"))
+        if path in (None, ".") or inner_path(subset or ".") is None:
+            message = f"{where}: name: expected the path of an image inside {root}, got {shown(name)}; correct it"
+            report.wrong(DataIssue.WRONG_FILE, name, message)
+            continue
+        assert path is not None
+        folders = [*([f"images/{subset}"] if subset else []), "images", *([subset] if subset else []), "."]
+        places = [posixpath.normpath(posixpath.join(folder, other, path)) for other in folders]
+        place = next((place for place in places if os.path.isfile(root / place)), places[0])
+        sides = [_side(where, element, key) for key in ("height", "width")]
+        if sides[0] * sides[1] > MAX_PIXELS:
+            raise DataError(f"{where}: {sides[1]} x {sides[0]} pixels are more than the {MAX_PIXELS} that are read")
+        found.append(_Image(element, where, place, (sides[0], sides[1]) if min(sides) > 0 else None))
+    return found
+
+
+def _side(where: str, element: ET.Element, key: str) -> int:
+    text = element.get(key, "0")
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise DataError(f"{where}: {key}: expected whole pixels, got {shown(text)}; correct it")
+    return int(text)
+
+
+def _label_names(file: Path, content: ET.Element) -> list[str] | None:
+    """The classes that the task or project lists; None if it lists none."""
+    labels = content.findall("meta/*/labels/label") or content.findall("meta/labels/label")
+    names = [label.findtext("name") or "" for label in labels if not (label.findtext("parent") or "").strip()]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice or "" in names:
+        raise DataError(f"{file}: <labels>: expected different class names, got {listed(twice) or 'an empty one'}")
+    return names or None
+
+
+def _shapes(
+    image: _Image, path: str, hw: tuple[int, int], names: Sequence[str] | None, report: DataReport
+) -> list[Shape]:
+    found = []
+    for number, element in enumerate(image.element):
+        where = f"{image.where}: shape {number}"
+        if element.tag in _NO_OBJECTS:
+            report.add(DataIssue.OTHER_SHAPE, path)
+            continue
+        if element.tag in _SHAPES:
+            where = f"{where} ({element.tag})"
+        try:
+            shape = _shape(element, hw)
+        except ValueError as error:
+            issue = DataIssue.ROTATED if isinstance(error, _RotatedError) else DataIssue.WRONG_SHAPE
+            report.wrong(issue, path, f"{where}: {error}")
+            continue
+        if names is not None and shape.name not in names:
+            what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; <labels> has {listed(names)}"
+            message = f"{where}: {what}: correct the label, or add it there"
+            report.wrong(DataIssue.UNKNOWN_CLASS, shape.name or "(no name)", message)
+            continue
+        found.append(shape)
+    return found
+
+
+def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape:
+    """One shape; a ValueError says what is wrong with it."""
+    if element.tag not in _SHAPES:
+        raise ValueError(f"expected {', '.join(_SHAPES)}, got {shown(element.tag)}; remove it")
+    box, outline = _geometry(element, hw)
+    values = {item.get("name", ""): (item.text or "").strip().lower() in _YES for item in element.iter("attribute")}
+    values["difficult"] = values.get("difficult", False) or values.get("ignore", False)
+    flags = {flag: True for flag in FLAGS if values.get(flag)}
+    group = element.get("group_id")
+    return Shape(element.get("label", ""), box, outline, None if group in (None, "", "0") else group, flags)
+
+
+def _geometry(element: ET.Element, hw: tuple[int, int]) -> tuple[Box, Outline | None]:
+    turned = _number(element, "rotation", "0")
+    match element.tag:
+        case "box":
+            x1, y1, x2, y2 = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
+            if turned % 360:
+                raise _RotatedError(f"rotated boxes are not supported (rotation {turned:g}); draw a polygon instead")
+            return (x1, y1, x2, y2), None
+        case "ellipse":
+            x, y, rx, ry = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
+            polygon = ellipse_polygon((x, y), (rx, ry), turned)
+            check_polygon(polygon)
+            return polygon_bounds([polygon]), [polygon]
+        case "polygon":
+            pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
+            if not all(len(pair) == 2 for pair in pairs):
+                raise ValueError(f"points: expected 'x,y;x,y;...', got {shown(element.get('points'))}")
+            polygon = [_float("points", value) for pair in pairs for value in pair]
+            check_polygon(polygon)
+            return polygon_bounds([polygon]), [polygon]
+    part, corner = _mask(element, hw)
+    return mask_bounds(part, corner), part_outline(part, corner, hw)
+
+
+def _mask(element: ET.Element, hw: tuple[int, int]) -> tuple[BoolArray, tuple[int, int]]:
+    left, top, width, height = (_number(element, key) for key in ("left", "top", "width", "height"))
+    if any(value != int(value) or value < 0 for value in (left, top, width, height)):
+        raise ValueError("left, top, width, height: expected whole pixels")
+    if left + width > hw[1] or top + height > hw[0]:
+        raise ValueError(f"the mask reaches beyond its image of {hw[1]} x {hw[0]} pixels; correct it")
+    words = [word.strip() for word in element.get("rle", "").split(",")]
+    if not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
+        raise ValueError(f"rle: expected whole numbers, got {shown(element.get('rle'))}")
+    runs = np.array([int(word) for word in words], dtype=np.int64)
+    if runs.sum() != width * height:
+        raise ValueError(f"rle: the run lengths must add up to {width * height:.0f} pixels, got {runs.sum()}")
+    pixels = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return pixels.reshape(int(height), int(width)), (int(top), int(left))
+
+
+def _number(element: ET.Element, key: str, default: str | None = None) -> float:
+    text = element.get(key, default)
+    if text is None:
+        raise ValueError(f"{key}: expected a number, got nothing; add it, or remove the shape")
+    return _float(key, text)
+
+
+def _float(key: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not abs(value) < LARGEST:  # NaN is not less
+        raise ValueError(f"{key}: expected a number of pixels, got {shown(text)}; correct it, or remove the shape")
+    return value
+
+
+def write_cvat(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write ``annotations.xml`` of all splits, as subsets, and ``images/SPLIT``, to an empty or new folder.
+
+    Args:
+        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
+        target: the folder.
+        link: whether images are links to their files instead of copies.
+
+    Returns:
+        One line for each kind of thing that CVAT cannot hold, with its number.
+
+    Raises:
+        DataError: the folder holds something, or an image or a file cannot be read or written.
+    """
+    new_folder(target)
+    losses, classes = Losses(), next(iter(splits.values())).classes
+    losses.add_ids("CVAT", "class", classes.source_ids)
+    root = ET.Element("annotations")
+    ET.SubElement(root, "version").text = "1.1"
+    labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "project"), "labels")
+    for name in classes.names:
+        label = ET.SubElement(labels, "label")
+        ET.SubElement(label, "name").text = _text("class", name)
+        attributes = ET.SubElement(label, "attributes")
+        for flag in FLAGS:
+            attribute = ET.SubElement(attributes, "attribute")
+            for tag, text in (("name", flag), ("mutable", "False"), ("input_type", "checkbox")):
+                ET.SubElement(attribute, tag).text = text
+            ET.SubElement(attribute, "default_value").text = "false"
+            ET.SubElement(attribute, "values").text = "false"
+    for split, dataset in splits.items():
+        losses.add_ids("CVAT", "image", dataset.packed.image_ids.tolist())
+        paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        for index, name in enumerate(copy_names(paths, split, by_stem=False)):
+            place_image(dataset.path(index), target / "images" / split / name, link)
+            hw = dataset.packed.hw(index)
+            values = {"id": str(len(root) - 2), "name": _text("image", name), "subset": _text("split", split)}
+            element = ET.SubElement(root, "image", values | {"width": str(hw[1]), "height": str(hw[0])})
+            for number, stated in enumerate(dataset.packed.stated(index), start=1):
+                _write(element, stated, classes.names[stated.label], number, hw, losses)
+    ET.indent(root)
+    with write_errors(target / _FILE):
+        ET.ElementTree(root).write(target / _FILE, encoding="utf-8", xml_declaration=True)
+    return losses.lines()
+
+
+def _text(what: str, text: str) -> str:
+    try:
+        check_xml_text(what, text)
+    except ValueError as error:
+        raise DataError(f"{text.encode('utf-8', 'replace').decode()}: {error}; rename it") from None
+    return text
+
+
+def _write(
+    image: ET.Element, stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
+) -> None:
+    outline, bounds = checked_outline(stated, hw, losses)
+    losses.add_values("CVAT", stated, outline, bounds)
+    shapes: list[tuple[str, dict[str, str]]] = []
+    if outline is None:
+        shapes.append(("box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(repr, bounds), strict=True))))
+    elif isinstance(outline, dict):
+        part, (top, left) = outline_part(outline, hw)
+        ends = np.flatnonzero(np.diff(part.ravel())) + 1
+        runs = np.diff(ends, prepend=0, append=part.size).tolist()
+        rle = ", ".join(map(str, [0, *runs] if part.flat[0] else runs))
+        place = {"left": left, "top": top, "width": part.shape[1], "height": part.shape[0]}
+        shapes.append(("mask", {"rle": rle} | {key: str(value) for key, value in place.items()}))
+    else:
+        group = {"group_id": str(number)} if len(outline) > 1 else {}
+        for polygon in outline:
+            points = ";".join(f"{x!r},{y!r}" for x, y in zip(polygon[::2], polygon[1::2], strict=True))
+            shapes.append(("polygon", {"points": points} | group))
+    for tag, values in shapes:
+        common = {"label": name, "source": "manual", "occluded": "0"}
+        shape = ET.SubElement(image, tag, common | values | {"z_order": "0"})
+        for flag in FLAGS:
+            if getattr(stated, flag):
+                ET.SubElement(shape, "attribute", name=flag).text = "true"

@@ -1,12 +1,74 @@
-"""Reads and writes LabelMe's JSON."""
+"""Reads and writes LabelMe's JSON: a file of shapes for each image, usually beside it."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import io
+import json
+import math
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image
+
+from detseg.atomic_write import write_text
 from detseg.data.annotations.classes import Classes
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.files import parse_json, read_text
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
+from detseg.data.annotations.outlines import (
+    FLAGS,
+    Box,
+    Losses,
+    Outline,
+    Shape,
+    add_shapes,
+    checked_outline,
+    ellipse_polygon,
+    mask_bounds,
+    outline_part,
+    part_outline,
+    polygon_bounds,
+)
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.images.find import (
+    copy_names,
+    find_images,
+    image_sizes,
+    inner_path,
+    is_absolute,
+    locate_images,
+    new_folder,
+    place_image,
+    split_names,
+)
+from detseg.data.images.read import MAX_PIXELS
+from detseg.errors import DataError, check_type, path_of
+from detseg.messages import did_you_mean, listed, shown
+from detseg.structures import BoolArray
+
+_LABELS = "labels.txt"
+_NO_CLASS = ("__ignore__", "_background_")  # of LabelMe's convention, the first two lines of labels.txt
+_NO_OBJECTS = ("point", "points", "line", "linestrip")
+_VERSION = "5.5.0"  # of LabelMe, whose shapes these are
+
+
+@dataclass(frozen=True)
+class _File:
+    """The content of a JSON file."""
+
+    path: Path
+    image: str  # relative to the root, as stated
+    hw: tuple[int, int] | None
+    shapes: Sequence[Any]
+    embedded: bool
 
 
 def read_labelme(
@@ -16,11 +78,12 @@ def read_labelme(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Read one split; image ids are 1 to I in the order of the paths.
+    """Read one split; image ids are 1 to I in the order of the paths of the JSON files.
 
     Args:
-        root: the folder of the data.
-        split: a folder below ``root`` (``.``: all of it), or a list of images in a text file.
+        root: the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes.
+        split: a folder below ``root`` (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a
+            list of images in a text file, each with its JSON file beside it.
         classes: see `detseg.read_voc`.
         masks: whether to read outlines, too.
         report: gets what is found; None: a new one, for which everything wrong is an error.
@@ -28,4 +91,279 @@ def read_labelme(
     Raises:
         DataError: a file is missing or wrong.
     """
-    raise NotImplementedError
+    root, report = path_of("root", root), report or DataReport()
+    check_type("split", split, str, "a folder or a list, such as 'train'")
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
+    place = _find_split(root, split)
+    files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
+    if not files:
+        raise DataError(f"{root / place}: there is no LabelMe file that can be read; correct the files")
+    _check_embedded(root, files, report)
+    images = locate_images(root, [file.image for file in files], report)
+    if (root / place).is_dir():
+        known = set(images)
+        for found in find_images(root / place):
+            if (path := (Path(place) / found).as_posix()) not in known:
+                report.add(DataIssue.UNLABELLED, path)
+    names = _read_labels(root / _LABELS)
+    collector = AnnotationCollector(root / place, names)
+    unsized = [image for image, file in zip(images, files, strict=True) if image is not None and file.hw is None]
+    sizes = dict(zip(unsized, image_sizes(root, unsized, report), strict=True))
+    seen = set[str]()
+    for image, file in zip(images, files, strict=True):
+        if image is None or (hw := file.hw or sizes[image]) is None:
+            continue
+        if image in seen:
+            report.add(DataIssue.LISTED_TWICE, image)
+            continue
+        seen.add(image)
+        if file.hw is None:
+            report.add(DataIssue.SIZE_NOT_STATED, file.path.name)
+        collector.add_image(image, hw, file.path)
+        add_shapes(collector, _shapes(file, hw, names, report), hw)
+    packed, table = collector.pack(classes, report, masks, strict=names is None)
+    return DetectionDataset(packed, root, table, report, f"labelme {split}")
+
+
+def _find_split(root: Path, split: str) -> str:
+    for name in split_names(split):
+        for place in (name, f"{name}.txt"):
+            if inner_path(place) is not None and (root / place).exists():
+                return place
+    folders = sorted(item.name for item in root.iterdir() if item.is_dir())
+    what = f"there is no split {shown(split)}; folders are {listed(folders) or 'none'}"
+    raise DataError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all of them)")
+
+
+def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
+    """The JSON files of a folder, at any depth, or of the images of a list."""
+    if (root / place).is_dir():
+        there = sorted(
+            Path(folder, name)
+            for folder, _, names in os.walk(root / place)
+            for name in names
+            if name.lower().endswith((".json", ".xml"))
+        )
+        files = [path for path in there if path.suffix.lower() == ".json"]
+        if there and not files:
+            what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"
+            raise DataError(f"{root / place}: {what}; export JSON, or set data.name=voc if this is Pascal VOC")
+    else:
+        images = [line.strip() for line in read_text(root / place, "list").split("\n") if line.strip()]
+        files = []
+        for number, image in enumerate(images, start=1):
+            if (path := inner_path(image)) is None:
+                what = f"expected the path of an image below {root}, got {shown(image)}"
+                raise DataError(f"{root / place}:{number}: {what}")
+            if (file := (root / path).with_suffix(".json")).is_file():
+                files.append(file)
+            else:
+                report.add(DataIssue.UNLABELLED, path)
+    if not files:
+        raise DataError(f"{root / place}: there is no JSON file of LabelMe; is this the folder of the data?")
+    return files
+
+
+def _read(root: Path, path: Path, report: DataReport) -> _File | None:
+    """A JSON file; None if it is wrong, and the report accepts that."""
+    try:
+        return _file_of(root, path, parse_json(path))
+    except DataError as error:
+        report.wrong(DataIssue.WRONG_FILE, path.relative_to(root).as_posix(), str(error))
+        return None
+
+
+def _file_of(root: Path, path: Path, content: Any) -> _File:
+    if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+        raise DataError(f"{path}: expected LabelMe's 'shapes' and 'imagePath'; is this another kind of JSON?")
+    name = content.get("imagePath")
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{path}: imagePath: expected the path of the image, got {shown(name)}")
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    hw = None
+    if height is not None or width is not None:
+        hw = _side(path, "imageHeight", height), _side(path, "imageWidth", width)
+        if hw[0] * hw[1] > MAX_PIXELS:
+            raise DataError(f"{path}: {hw[1]} x {hw[0]} pixels are more than the {MAX_PIXELS} that are read")
+    folder = path.parent.relative_to(root).as_posix()
+    image = _image_path(root, folder, name)
+    if image is None:
+        what = f"expected a path inside {root}, got {shown(name)}"
+        raise DataError(f"{path}: imagePath: {what}; write it relative to the JSON file")
+    return _File(path, image, hw, content["shapes"], isinstance(content.get("imageData"), str))
+
+
+def _side(path: Path, key: str, value: object) -> int:
+    if not isinstance(value, int | float) or not 0 < value < LARGEST or value != int(value):
+        raise DataError(f"{path}: {key}: expected whole pixels, got {shown(value)}; correct it")
+    return int(value)
+
+
+def _image_path(root: Path, folder: str, name: str) -> str | None:
+    """The path of an image relative to the root, from that relative to the folder of its JSON file; None outside."""
+    if "\\" in name and not os.path.isfile(root / folder / name):
+        name = name.replace("\\", "/")
+    if is_absolute(name):  # of another machine: its base name may be found
+        name = name.rpartition("/")[2] if os.path.isfile(root / folder / name.rpartition("/")[2]) else name
+    return None if is_absolute(name) else inner_path(posixpath.join(folder, name))
+
+
+def _check_embedded(root: Path, files: Sequence[_File], report: DataReport) -> None:
+    """Images that are in their JSON files alone."""
+    inside = [file for file in files if file.embedded and not os.path.isfile(root / file.image)]
+    if inside and not report.tolerant and len(inside) == len(files):
+        first = inside[0]
+        raise DataError(
+            f"{first.path}: {len(inside)} of {len(files)} images are in the JSON files alone (imageData), which are "
+            f"not read; write each beside its JSON, this one as {Path(first.image).name} (labelme_export_json does)"
+        )
+
+
+def _read_labels(path: Path) -> list[str] | None:
+    if not path.is_file():
+        return None
+    lines = [line for line in read_text(path, "file of class names").split("\n") if line.strip()]
+    names = [line for line in lines if line not in _NO_CLASS]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice or not names:
+        raise DataError(f"{path}: expected different class names, one a line, got {listed(twice) or 'none'} twice")
+    return names
+
+
+def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, report: DataReport) -> list[Shape]:
+    found = []
+    for number, entry in enumerate(file.shapes):
+        where = f"{file.path}: shape {number}"
+        kind = entry.get("shape_type") if isinstance(entry, dict) else None
+        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in _NO_CLASS):
+            report.add(DataIssue.OTHER_SHAPE, file.path.name)
+            continue
+        try:
+            shape = _shape(entry, hw)
+        except ValueError as error:
+            report.wrong(DataIssue.WRONG_SHAPE, file.path.name, f"{where}: {error}; correct or remove the shape")
+            continue
+        if names is not None and shape.name not in names:
+            what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; {_LABELS} has {listed(names)}"
+            message = f"{where}: {what}: correct the label, or add it to {_LABELS}"
+            report.wrong(DataIssue.UNKNOWN_CLASS, shape.name, message)
+            continue
+        found.append(shape)
+    return found
+
+
+def _shape(entry: Any, hw: tuple[int, int]) -> Shape:
+    """One shape; a ValueError says what is wrong with it."""
+    name = entry.get("label") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"label: expected the name of a class, got {shown(name)}")
+    kind, points = entry.get("shape_type") or "polygon", entry.get("points")  # old files have polygons alone
+    if not isinstance(points, list) or not all(isinstance(point, list) and len(point) == 2 for point in points):
+        raise ValueError(f"points: expected [[x, y], ...], got {shown(points)}")
+    numbers = [value for point in points for value in point]
+    if len(points) in (1, 2):
+        check_polygon(numbers * 3)  # the same rules for numbers
+    elif kind != "polygon" or numbers:
+        check_polygon(numbers)
+    flat = [float(value) for value in numbers]
+    flags = entry.get("flags") if isinstance(entry.get("flags"), dict) else {}
+    flags = {"difficult": entry.get("difficult")} | flags  # the former is X-AnyLabeling's
+    flags["difficult"] = flags["difficult"] or flags.get("ignore")
+    box, outline = _geometry(kind, flat, entry, hw)
+    group = entry.get("group_id")
+    group = group if isinstance(group, int | str) else None
+    return Shape(name, box, outline, group, {flag: True for flag in FLAGS if flags.get(flag)})
+
+
+def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int, int]) -> tuple[Box, Outline | None]:
+    """Box and outline of a shape from its points x, y, x, y, ..."""
+    num = len(flat) // 2
+    match kind:
+        case "rectangle" if num == 2 or (num == 4 and len(set(flat[::2])) <= 2 and len(set(flat[1::2])) <= 2):
+            return polygon_bounds([flat]), None
+        case "rectangle" | "rotation" | "oriented_rectangle":
+            raise ValueError(f"rotated boxes are not supported, and a rectangle has 2 points; {num} points: a polygon?")
+        case "polygon" if num >= 3:
+            return polygon_bounds([flat]), [flat]
+        case "circle" if num == 2:
+            radius = math.hypot(flat[2] - flat[0], flat[3] - flat[1])
+            polygon = ellipse_polygon(flat[:2], (radius, radius))
+            check_polygon(polygon)
+            return polygon_bounds([polygon]), [polygon]
+        case "mask" if num:
+            part, corner = _decoded(entry.get("mask"), hw), (round(flat[1]), round(flat[0]))
+            return mask_bounds(part, corner), part_outline(part, corner, hw)
+    raise ValueError(f"expected a rectangle, polygon, circle or mask, got {shown(kind)} of {num} points")
+
+
+def _decoded(text: Any, hw: tuple[int, int]) -> BoolArray:
+    """The pixels of a mask, a PNG in base64; a ValueError if it is not that, or larger than its image."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(text, validate=True)), formats=["PNG"]) as image:
+            if image.height <= hw[0] and image.width <= hw[1]:
+                return np.asarray(image.convert("L"), dtype=np.bool_)
+            what = f"{image.width} x {image.height} pixels do not fit into its image"
+    except (TypeError, binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        what = "not a PNG in base64, or damaged"
+    raise ValueError(f"mask: {what}")
+
+
+def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write a folder of images and JSON files for each split, and ``labels.txt``, to an empty or new folder.
+
+    Args:
+        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
+        target: the folder.
+        link: whether images are links to their files instead of copies.
+
+    Returns:
+        One line for each kind of thing that LabelMe cannot hold, with its number.
+
+    Raises:
+        DataError: the folder holds something, or an image or a file cannot be read or written.
+    """
+    new_folder(target)
+    losses, classes = Losses(), next(iter(splits.values())).classes
+    losses.add_ids("LabelMe", "class", classes.source_ids)
+    for split, dataset in splits.items():
+        losses.add_ids("LabelMe", "image", dataset.packed.image_ids.tolist())
+        paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        for index, name in enumerate(copy_names(paths, split, by_stem=True)):
+            if Path(name).stem != Path(paths[index]).stem:
+                losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
+            image, hw = target / split / name, dataset.packed.hw(index)
+            place_image(dataset.path(index), image, link)
+            shapes = []
+            for number, stated in enumerate(dataset.packed.stated(index), start=1):
+                shapes += _written(stated, classes.names[stated.label], number, hw, losses)
+            content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image.name}
+            content |= {"imageData": None, "imageHeight": hw[0], "imageWidth": hw[1]}
+            write_text(image.with_suffix(".json"), json.dumps(content, indent=1))
+    write_text(target / _LABELS, "".join(f"{name}\n" for name in classes.names))
+    return losses.lines()
+
+
+def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
+    """The shapes of an object: several of one group, if it has several polygons."""
+    outline, bounds = checked_outline(stated, hw, losses)
+    losses.add_values("LabelMe", stated, outline, bounds)
+    flags = {flag: True for flag in FLAGS if getattr(stated, flag)}
+    shape = {"label": name, "group_id": None, "description": "", "flags": flags}
+    if outline is None:
+        x1, y1, x2, y2 = bounds
+        if x2 < x1 or y2 < y1:
+            losses.add("order of the corners of {}, of which the second is the smaller: LabelMe has none")
+        return [shape | {"shape_type": "rectangle", "points": [[x1, y1], [x2, y2]]}]
+    if isinstance(outline, dict):
+        part, (top, left) = outline_part(outline, hw)
+        file = io.BytesIO()
+        Image.fromarray(part.astype(np.uint8)).save(file, "PNG")
+        corners = [[left, top], [left + part.shape[1] - 1, top + part.shape[0] - 1]]
+        mask = base64.b64encode(file.getvalue()).decode()
+        return [shape | {"shape_type": "mask", "points": corners, "mask": mask}]
+    group = number if len(outline) > 1 else None
+    return [
+        shape | {"group_id": group, "shape_type": "polygon", "points": np.reshape(polygon, (-1, 2)).tolist()}
+        for polygon in outline
+    ]

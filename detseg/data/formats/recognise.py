@@ -210,7 +210,10 @@ class _CocoFile:
 
 def _coco(tree: Tree) -> Layout | None:
     near = [
-        p for p in tree.paths({".json"}, depth=1) if '"annotations"' in tree.begin(p) or '"images"' in tree.begin(p)
+        path
+        for path in tree.paths({".json"}, depth=1)
+        if not path.startswith("splits/")  # of `detseg split`
+        and ('"annotations"' in tree.begin(path) or '"images"' in tree.begin(path))
     ]
     found = [file for path in near if (file := _coco_file(tree, path)) is not None]
     if not found:

@@ -22,6 +22,7 @@ import numpy as np
 
 from detseg.data.annotations.classes import Classes, check_class_name, mask_class_table
 from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.files import parse_xml
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.annotations.model import LARGEST, pack_images
 from detseg.data.datasets.detection import DetectionDataset
@@ -422,7 +423,7 @@ def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
 def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
     """Read an annotation file; a DataError if it is missing, wrong, or has a document type: no entity expands.
     ``report`` may accept wrong objects, which are left out."""
-    root, report = _parse_xml(path), report or DataReport()
+    root, report = parse_xml(path, "add it or take the image off the list"), report or DataReport()
     if root.tag != "annotation":
         raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
     height, width = (
@@ -443,23 +444,6 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
         difficult=np.array([item[2] for item in objects], dtype=np.bool_),
         truncated=np.array([item[3] for item in objects], dtype=np.bool_),
     )
-
-
-class _PlainTree(ET.TreeBuilder):
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called by the parser before it reads the declarations of a document type."""
-        raise DataError("document types and entities are not supported; remove <!DOCTYPE ...>")
-
-
-def _parse_xml(path: Path) -> ET.Element:
-    try:
-        return ET.fromstring(path.read_bytes(), parser=ET.XMLParser(target=_PlainTree()))
-    except FileNotFoundError:
-        raise DataError(f"{path}: there is no such annotation file; add it or take the image off the list") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
-    except (ET.ParseError, DataError, ValueError, LookupError) as error:  # the last two: unknown encodings
-        raise DataError(f"{path}: not a readable XML file: {error}") from None
 
 
 def _text(element: ET.Element, tag: str) -> str:

@@ -1,12 +1,77 @@
-"""Reads and writes YOLO text."""
+"""Reads and writes YOLO text: for each image a file of lines, ``class x y width height`` for a box about its centre, or
+``class x1 y1 x2 y2 x3 y3 ...`` for a polygon. Classes count from 0, coordinates are fractions of the image's sides.
+
+``data.yaml`` names classes and splits (Roboflow, Label Studio and others), or darknet's ``obj.data`` and ``obj.names``.
+"""
 
 from __future__ import annotations
 
+import math
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from detseg.data.annotations.classes import Classes
-from detseg.data.annotations.issues import DataReport
+import numpy as np
+import yaml
+
+from detseg.atomic_write import write_text
+from detseg.data.annotations.classes import Classes, check_class_name, selection_of
+from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.files import read_text
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.model import StatedObject, check_polygon
+from detseg.data.annotations.outlines import (
+    Losses,
+    Polygons,
+    checked_outline,
+    outline_part,
+    polygon_bounds,
+)
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.yolo_writer import outer_polygon
+from detseg.data.images.find import (
+    copy_names,
+    find_images,
+    image_sizes,
+    inner_path,
+    is_absolute,
+    locate_images,
+    new_folder,
+    place_image,
+    split_names,
+)
+from detseg.errors import DataError, check_type, path_of
+from detseg.messages import listed, one_line, shown
+
+_NAME_FILES = ("classes.txt", "obj.names", "classes.names")
+_LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
+_ROUNDING = 1e-4  # how far fractions may lie outside 0 to 1
+_DIGITS = 9  # pixels are rounded to so many: whole ones come back whole
+_ABSENT = ("", "~", "null", "Null", "NULL")
+_LINE = "expected 'class x y width height', or 'class x1 y1 x2 y2 x3 y3 ...' with at least 3 corners"
+_CORNERS_HINT = "write 'class x1 y1 ... x4 y4' in fractions of the image's sides, a polygon, or the upright box"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the files in the root say."""
+
+    file: Path  # for messages
+    names: Mapping[int, str] | None = None
+    splits: Mapping[str, Sequence[str]] = field(default_factory=dict)  # folders, lists and images of each
+    folder: str = ""  # that these are relative to: ``path`` of data.yaml
+    oriented: bool = False
+
+
+@dataclass(frozen=True)
+class _Line:
+    number: int
+    label: int
+    values: tuple[float, ...]  # 4 of a box, 6 or more of a polygon
 
 
 def read_yolo(
@@ -16,17 +81,451 @@ def read_yolo(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Read one split; image ids are 1 to I in the order of the paths.
+    """Read one split; image ids are 1 to I in the order of the paths, or of the lists.
 
     Args:
         root: the folder of the data.
-        split: a key of ``data.yaml`` (``val`` is also found as ``valid`` or ``validation``), a folder, or a list of
-            images in a text file.
-        classes: see `detseg.read_voc`.
+        split: a key of ``data.yaml`` (``val`` is also found as ``valid`` or ``validation``), a folder (``.``: all of
+            them), or a list of images in a text file.
+        classes: see `detseg.read_voc`; without any file of names, their order is that of the class numbers.
         masks: whether to read outlines, too.
         report: gets what is found; None: a new one, for which everything wrong is an error.
 
     Raises:
         DataError: a file is missing or wrong.
     """
-    raise NotImplementedError
+    root, report = path_of("root", root), report or DataReport()
+    check_type("split", split, str, "a key of data.yaml, a folder or a list, such as 'train'")
+    if not root.is_dir():
+        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
+    layout = _read_layout(root)
+    names = layout.names or _given_names(root, classes)
+    images = _split_images(root, layout, split, report)
+    labels = _find_labels(root, images, report)
+    sizes = image_sizes(root, images, report)
+    lines = [None if file is None else _read_lines(root / file, layout.oriented, report) for file in labels]
+    used = {line.label for found in lines for line in found or ()}
+    from_1 = bool(used) and 0 not in used and max(used) == len(names)
+    collector = AnnotationCollector(layout.file, list(names.values()))
+    for image, file, hw, found in zip(images, labels, sizes, lines, strict=True):
+        if hw is None or (file is not None and found is None):
+            continue
+        if file is None:
+            report.add(DataIssue.NO_LABEL_FILE, image)
+        path = root / (file or image)
+        collector.add_image(image, hw, path)
+        for line in found or ():
+            if line.label not in names:
+                hint = "do ids count from 1? they count from 0" if from_1 else "correct the line, or the names"
+                known = f"the {len(names)} classes are 0 to {max(names)}"
+                message = f"{path}:{line.number}: there is no class {line.label}: {known}; {hint}"
+                report.wrong(DataIssue.UNKNOWN_CLASS, str(line.label), message)
+            else:
+                box, outline = _in_pixels(line.values, hw)
+                collector.add_object(names[line.label], box, segmentation=outline)
+    packed, table = collector.pack(classes, report, masks, strict=False)
+    return DetectionDataset(packed, root, table, report, f"yolo {split}")
+
+
+def _read_layout(root: Path) -> _Layout:
+    found = [root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()]
+    found = found[:1] or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
+    if len(found) > 1:
+        what = f"several files may describe the data: {listed([path.name for path in found])}"
+        raise DataError(f"{root}: {what}; name the one to read data.yaml")
+    if found:
+        return _from_yaml(root, found[0])
+    if data := sorted(root.glob("*.data")):
+        return _from_darknet(root, data[0])
+    for name in _NAME_FILES:
+        if (root / name).is_file():
+            return _Layout(root / name, _read_names(root / name))
+    return _Layout(root)
+
+
+def _from_yaml(root: Path, path: Path) -> _Layout:
+    try:
+        # Scalars stay text, since a class may be called "no".
+        content = yaml.load(read_text(path), Loader=yaml.BaseLoader)  # noqa: S506  # it makes text, lists, mappings alone
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not a readable YAML file: {one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected keys such as names, train and val, got {shown(content)}")
+    if "kpt_shape" in content:
+        raise DataError(f"{path}: kpt_shape: keypoints are not supported; export boxes or polygons")
+    names = _names_of(path, content["names"]) if content.get("names") else None
+    count = content.get("nc")
+    if names and count and str(len(names)) != str(count).strip():
+        raise DataError(f"{path}: nc is {shown(count)}, but names has {len(names)} classes; correct one of them")
+    splits = {}
+    for key, value in content.items():
+        entries = value if isinstance(value, list) else [value]
+        entries = [entry for entry in entries if isinstance(entry, str) and entry not in _ABSENT]
+        if isinstance(key, str) and entries and key not in ("names", "nc", "path"):
+            splits[key] = entries
+    if names is None:
+        there = [root / name for name in _NAME_FILES if (root / name).is_file()]
+        names = _read_names(there[0]) if there else None
+    folder = content.get("path")
+    base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
+    return _Layout(path, names, splits, base, content.get("task") == "obb")
+
+
+def _names_of(path: Path, names: Any) -> dict[int, str]:
+    """A list or a mapping from class numbers, as text → names by number."""
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise DataError(f"{path}: names: expected a list of names, or 0: name, 1: name, ..., got {shown(names)}")
+    found = dict[int, str]()
+    for key, name in names.items():
+        if not (isinstance(key, str) and key.strip().isdecimal() and len(key) < 10):
+            raise DataError(f"{path}: names: expected class numbers from 0, got {shown(key)}")
+        check_class_name(str(path), name)
+        found[int(key)] = name
+    return _different(path, dict(sorted(found.items())))
+
+
+def _different(path: Path, names: dict[int, str]) -> dict[int, str]:
+    twice = sorted(name for name in set(names.values()) if list(names.values()).count(name) > 1)
+    if twice or not names:
+        raise DataError(f"{path}: class names must differ, got {listed(twice) or 'none'}; rename or merge them")
+    return names
+
+
+def _from_darknet(root: Path, path: Path) -> _Layout:
+    pairs = [line.partition("=") for line in read_text(path).split("\n") if "=" in line and line.strip()[0] != "#"]
+    content = {key.strip(): value.strip() for key, _, value in pairs}
+    names = _existing(root, _tails(content.get("names", "")))
+    splits = {key: [content[key]] for key in ("train", "val", "valid", "test") if content.get(key)}
+    return _Layout(path, None if names is None else _read_names(root / names), splits)
+
+
+def _read_names(path: Path) -> dict[int, str]:
+    lines = [line.strip() for line in read_text(path, "file of class names").split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    if "" in lines:
+        raise DataError(f"{path}:{lines.index('') + 1}: expected a class name, got an empty line; remove it")
+    for name in lines:
+        check_class_name(str(path), name)
+    return _different(path, dict(enumerate(lines)))
+
+
+def _given_names(root: Path, classes: Classes) -> dict[int, str]:
+    if classes is None:
+        what = "names: [first class, second class, ...]"
+        raise DataError(f"{root}: nothing names the classes; write data.yaml with '{what}', or set data.classes")
+    return dict(enumerate(selection_of(classes).label_of))
+
+
+def _tails(path: str) -> list[str]:
+    """A path that may be one of another machine, without ``..`` at its beginning, and what is left of it when its first
+    folders are cut off one by one; all of them are inside the root."""
+    parts = [part for part in posixpath.normpath(path.replace("\\", "/")).split("/") if part not in ("", ".", "..")]
+    return ["/".join(parts[first:]) for first in range(len(parts))]
+
+
+def _existing(root: Path, candidates: Sequence[str]) -> str | None:
+    return next((path for path in candidates if os.path.exists(root / path)), None)
+
+
+def _split_images(root: Path, layout: _Layout, split: str, report: DataReport) -> list[str]:
+    for name in split_names(split):
+        if name in layout.splits:
+            places = [_place(root, layout, name, entry, report) for entry in layout.splits[name]]
+            break
+    else:
+        places = [_place_without_key(root, layout, split)]
+    images = [image for place in places for image in _images_at(root, place, report)]
+    if not images:
+        raise DataError(f"{layout.file}: split {shown(split)}: there are no images in {listed(places)}")
+    unique = list(dict.fromkeys(images))
+    if len(unique) < len(images):
+        twice = [image for image, number in Counter(images).items() if number > 1]
+        report.add(DataIssue.LISTED_TWICE, twice[0], len(images) - len(unique))
+    return unique
+
+
+def _place(root: Path, layout: _Layout, name: str, entry: str, report: DataReport) -> str:
+    """Where a folder, list or image of a split lies below the root."""
+    stated = entry if is_absolute(entry) or not layout.folder else f"{layout.folder}/{entry}"
+    candidates = _tails(stated)
+    if not is_absolute(entry) and candidates:
+        whole = _tails(entry)[:1]  # nothing of a relative path is left out, but for the name of the root
+        candidates = [path for path in candidates if path.endswith(tuple(whole))]
+        candidates += _tails(entry)[1:] if layout.file.suffix == ".data" else []
+    others = [
+        "/".join(other if part in split_names(other) else part for part in path.split("/"))
+        for path in candidates
+        for other in split_names("val")
+    ]
+    place = _existing(root, candidates) or _existing(root, others)
+    if place is None:
+        what = f"{name}: there is no {shown(entry)} below {root}"
+        raise DataError(f"{layout.file}: {what}; correct the entry, or data.root")
+    if place not in _tails(stated)[:1]:
+        report.add(DataIssue.OTHER_PLACE, f"{entry} is {place}")
+    return place
+
+
+def _place_without_key(root: Path, layout: _Layout, split: str) -> str:
+    if split == ".":
+        return "images" if (root / "images").is_dir() else "."
+    inside = [name for name in split_names(split) if inner_path(name) is not None]
+    candidates = [path for name in inside for path in (f"{name}/images", f"images/{name}", name, f"{name}.txt")]
+    if (place := _existing(root, candidates)) is not None:
+        return place
+    keys = f"{layout.file.name} names {listed(list(layout.splits)) or 'none'}, " if layout.file != root else ""
+    folders = sorted(item.name for item in root.iterdir() if item.is_dir())
+    what = f"there is no split {shown(split)}: {keys}folders are {listed(folders) or 'none'}"
+    raise DataError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all images)")
+
+
+def _images_at(root: Path, place: str, report: DataReport) -> list[str]:
+    if (root / place).is_dir():
+        return [(Path(place) / image).as_posix() for image in find_images(root / place)]
+    if not place.endswith(".txt"):
+        return [place]
+    lines = [line.strip() for line in read_text(root / place, "list").split("\n")]
+    names = _listed_names(root, place, [line for line in lines if line])
+    return [path for path in locate_images(root, names, report) if path is not None]
+
+
+def _listed_names(root: Path, file: str, lines: Sequence[str]) -> list[str]:
+    """The paths of a list relative to the root: they may be those of another folder or machine, all cut alike."""
+    folders = ["", posixpath.dirname(file)]
+    cuts = dict[str, str]()  # what a path begins with, with its slash → what stands there instead
+    names = []
+    for number, line in enumerate(lines, start=1):
+        if not (tails := _tails(line)):
+            raise DataError(f"{root / file}:{number}: expected the path of an image below {root}, got {shown(line)}")
+        whole = tails[0]
+        cut = next((start for start in cuts if whole.startswith(start)), None)
+        if cut is None:
+            pairs = [(folder, tail) for tail in tails for folder in folders]
+            exists = [(f, tail) for f, tail in pairs if os.path.isfile(root / f / tail)]
+            if exists:
+                cut = whole[: len(whole) - len(exists[0][1])]
+                cuts[cut] = exists[0][0]
+        names.append(whole if cut is None else posixpath.join(cuts[cut], whole[len(cut) :]))
+    return names
+
+
+def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[str | None]:
+    """The label file of each image: where the last folder ``images`` of its path is ``labels``, or beside it."""
+    stems_in: dict[str, set[str]] = {}
+    for image in images:
+        stems_in.setdefault(posixpath.dirname(image), set()).add(_stem(image))
+    labels_in = {folder: _label_folder(root, folder, stems) for folder, stems in stems_in.items()}
+    found = list[str | None]()
+    for image in images:
+        folder, stems = labels_in[posixpath.dirname(image)]
+        found.append(posixpath.join(folder, f"{_stem(image)}.txt") if _stem(image) in stems else None)
+    if not any(found):
+        where = posixpath.join(label_folder(posixpath.dirname(images[0])), f"{_stem(images[0])}.txt")
+        raise DataError(
+            f"{root}: none of {len(images)} images has a label file; expected {where}, or one beside the image "
+            "(an empty one where there are no objects)"
+        )
+    for folder, (place, stems) in labels_in.items():
+        if place != folder:
+            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in _NAME_FILES}
+            for stem in sorted(stems - there):
+                report.add(DataIssue.LABELS_WITHOUT_IMAGE, posixpath.join(place, f"{stem}.txt"))
+    return found
+
+
+def _stem(path: str) -> str:
+    return posixpath.splitext(posixpath.basename(path))[0]
+
+
+def label_folder(folder: str, name: str = "labels") -> str:
+    """The usual folder of label files for a folder of images; the same one if no part of it is called ``images``."""
+    parts = folder.split("/")
+    for place in reversed(range(len(parts))):
+        if parts[place].lower() == "images":
+            return "/".join([*parts[:place], name, *parts[place + 1 :]])
+    return folder
+
+
+def _label_folder(root: Path, folder: str, stems: set[str]) -> tuple[str, set[str]]:
+    """The first folder that has a label file of an image, and the names of its files without suffix."""
+    candidates = [*(label_folder(folder, name) for name in _LABEL_FOLDERS), folder]
+    candidates += [posixpath.join("labels", folder), posixpath.join(folder, "labels")]
+    for place in dict.fromkeys(candidates):
+        if (root / place).is_dir():
+            there = {_stem(name) for name in os.listdir(root / place) if name.endswith(".txt")}
+            if there & stems:
+                return place, there
+    return folder, set()
+
+
+def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] | None:
+    """The lines of a label file; None if it cannot be read at all, and the report accepts that."""
+    try:
+        text = read_text(path, "label file")
+    except DataError as error:
+        report.wrong(DataIssue.WRONG_FILE, path.name, str(error))
+        return None
+    lines = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if words := line.split():
+            try:
+                lines.append(_Line(number, *_parse(words, oriented)))
+            except ValueError as error:
+                issue = DataIssue.PIXEL_LINE if isinstance(error, _PixelError) else DataIssue.WRONG_LINE
+                report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
+    return lines
+
+
+class _PixelError(ValueError):
+    """Coordinates are no fractions, but look like pixels."""
+
+
+def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
+    """The class and the coordinates of a line; a ValueError says what is wrong with it."""
+    numbers = [_number(word) for word in words]
+    if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
+        raise ValueError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
+    for word, number in zip(words, numbers, strict=True):
+        if number is None:
+            raise ValueError(f"expected numbers, got {shown(word)}")
+    label, *values = (number for number in numbers if number is not None)
+    if label != int(label) or label < 0:
+        raise ValueError(f"expected the number of a class from 0, got {shown(words[0])}")
+    if len(words) == 6:
+        hint = "take the sixth away; is it a score, a track id or the angle of a rotated box, which is not supported?"
+        raise ValueError(f"{_LINE}, got 6 numbers; {hint}")
+    if len(words) < 5 or len(words) % 2 == 0:
+        raise ValueError(f"{_LINE}, got {len(words)} numbers")
+    if oriented and len(words) == 9:
+        raise ValueError("oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons")
+    low, high = min(values), max(values)
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"
+        if high > 2:
+            raise _PixelError(f"{wrong}; are these pixels? divide x by the width and y by the height of the image")
+        raise ValueError(f"{wrong}; correct the line")
+    return int(label), tuple(values)
+
+
+def _number(word: str) -> float | None:
+    try:
+        value = float(word)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _in_pixels(
+    values: Sequence[float], hw: tuple[int, int]
+) -> tuple[tuple[float, float, float, float], Polygons | None]:
+    """The box of a line, xyxy, and its polygon, if it is one."""
+    height, width = hw
+    if len(values) == 4:
+        x, y, w, h = values
+        box = _rounded([(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height])
+        return (box[0], box[1], box[2], box[3]), None
+    polygon = _rounded([value * (height if place % 2 else width) for place, value in enumerate(values)])
+    check_polygon(polygon)
+    return polygon_bounds([polygon]), [polygon]
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    rounded: list[float] = (np.array(values).round(_DIGITS) + 0.0).tolist()  # -0.0 becomes 0.0
+    return rounded
+
+
+def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write ``data.yaml``, and ``images`` and ``labels`` of each split, to an empty or new folder.
+
+    Args:
+        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
+        target: the folder.
+        link: whether images are links to their files instead of copies.
+
+    Returns:
+        One line for each kind of thing that YOLO text cannot hold, with its number.
+
+    Raises:
+        DataError: the folder holds something, or an image or a file cannot be read or written.
+    """
+    new_folder(target)
+    losses, classes = Losses(), next(iter(splits.values())).classes
+    losses.add_ids("YOLO", "class", classes.source_ids)
+    for split, dataset in splits.items():
+        losses.add_ids("YOLO", "image", dataset.packed.image_ids.tolist())
+        paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        (target / split / "images").mkdir(parents=True)
+        for index, name in enumerate(copy_names(paths, split, by_stem=True)):
+            if _stem(name) != _stem(paths[index]):
+                losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
+            place = f"{split}/images/{name}"
+            folder = label_folder(posixpath.dirname(place))
+            place_image(dataset.path(index), target / place, link)
+            objects, hw = dataset.packed.stated(index), dataset.packed.hw(index)
+            lines = [line for stated in objects if (line := _line(stated, hw, losses)) is not None]
+            write_text(target / folder / f"{_stem(name)}.txt", "".join(lines))
+    content = {split: f"{split}/images" for split in splits} | {
+        "nc": len(classes),
+        "names": dict(enumerate(classes.names)),
+    }
+    write_text(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000))
+    return losses.lines()
+
+
+def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | None:
+    """The line of an object; None for a crowd region."""
+    if stated.crowd:
+        losses.add("crowd regions of {}: YOLO has none; left out")
+        return None
+    for flag in ("difficult", "truncated"):
+        if getattr(stated, flag):
+            losses.add(f"{flag} flags of {{}}: YOLO has none")
+    outline, bounds = checked_outline(stated, hw, losses)
+    sides = np.array([hw[1], hw[0]], dtype=np.float64)
+    losses.add_values("YOLO", stated, outline, bounds)
+    if outline is None:
+        corners = np.array(bounds).reshape(2, 2) / sides
+        values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
+        if values.min() < 0 or values.max() > 1:
+            losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
+            corners = np.sort(corners.clip(0, 1), axis=0)
+            values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
+        return _written(stated.label, values.tolist())
+    if isinstance(outline, dict):
+        part, (top, left) = outline_part(outline, hw)
+        polygons: Polygons = [(outer_polygon(part) + np.array([left, top])).ravel().tolist()]
+        if not _covers(polygons[0], int(part.sum())):
+            losses.add("masks of {}, which have holes or several pieces: the outline of the largest piece is kept")
+    else:
+        polygons = outline
+    if len(polygons) > 1:
+        losses.add("parts of {}: YOLO has one polygon for each; they are joined by seams without area")
+    points = _joined(polygons).reshape(-1, 2) / sides
+    if points.min() < 0 or points.max() > 1:
+        losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
+        points = points.clip(0, 1)
+    return _written(stated.label, points.ravel().tolist())
+
+
+def _covers(polygon: Sequence[float], pixels: int) -> bool:
+    """Whether the area inside a polygon is that of so many pixels."""
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    return bool(abs(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 - pixels) < 0.5)
+
+
+def _joined(polygons: Polygons) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """One closed line around all polygons: from the first corner of the first to each other one and back."""
+    start = polygons[0][:2]
+    line = list(polygons[0])
+    for polygon in polygons[1:]:
+        line += [*start, *polygon, *polygon[:2]]
+    return np.array(line, dtype=np.float64)
+
+
+def _written(label: int, values: Sequence[float]) -> str:
+    return " ".join([str(label), *(repr(value) for value in values)]) + "\n"

@@ -1,18 +1,20 @@
-"""Finds the image files below a folder, and those that annotations name."""
+"""Finds the image files below a folder, and those that annotations name; their sizes, and the places of copies."""
 
 from __future__ import annotations
 
 import os
 import posixpath
+import re
 import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.images.read import IMAGE_SUFFIXES
+from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw, why_unread
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, printable
 
@@ -48,6 +50,45 @@ def find_images(
                 followed.append(os.path.basename(path))
         folders[:] = followed  # os.walk reads these next
     return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
+
+
+_VALIDATION = ("val", "valid", "validation")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def split_names(split: str) -> list[str]:
+    """How a split may be called: ``val``, ``valid`` and ``validation`` mean the same; the given name comes first."""
+    return [split, *(name for name in _VALIDATION if split.lower() in _VALIDATION and name != split)]
+
+
+def is_absolute(name: str) -> bool:
+    """Whether a path begins at a root or a drive, of this system or another."""
+    return name.startswith(("/", "\\")) or bool(_DRIVE.match(name))
+
+
+def inner_path(name: str) -> str | None:
+    """A relative path with forward slashes, without ``.`` and ``..``; None if it leads out of its folder."""
+    path = posixpath.normpath(name)
+    return None if is_absolute(name) or path == ".." or path.startswith("../") else path
+
+
+def image_sizes(root: Path, paths: Sequence[str], report: DataReport) -> list[tuple[int, int] | None]:
+    """Height and width in pixels of many images, upright, from their headers; None for one that cannot be read, where
+    the report accepts that."""
+
+    def size(path: str) -> tuple[int, int] | DataError:
+        try:
+            return read_image_hw(root / path)
+        except DataError as error:
+            return error
+
+    sizes = list[tuple[int, int] | None]()
+    with ThreadPoolExecutor(8) as pool:
+        for path, found in zip(paths, pool.map(size, paths), strict=True):
+            if isinstance(found, DataError):
+                report.wrong(DataIssue.UNREADABLE_IMAGE, path, str(found))
+            sizes.append(None if isinstance(found, DataError) else found)
+    return sizes
 
 
 def _slashes(name: str) -> str:
@@ -120,24 +161,12 @@ def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[
 def report_heic(where: Path, names: Collection[str], report: DataReport) -> set[str]:
     """Those of the images below ``where`` that cannot be read without another package, for which ``report`` gets an
     error."""
-    heic = sorted(name for name in names if os.path.splitext(name)[1].lower() in HEIC_SUFFIXES - IMAGE_SUFFIXES)
-    if heic:
-        fix = "pip install pi-heif, or save them as JPEG, turned upright"
-        message = (
-            f"{where}: {len(heic)} of {len(names)} images are HEIC, which needs the package pi-heif: {listed(heic)}"
-        )
-        report.wrong(DataIssue.NEEDS_PACKAGE, heic[0], f"{message}; {fix}", len(heic))
+    heic = sorted(name for name in names if os.path.splitext(name)[1].lower() in HEIC_SUFFIXES)
+    if not heic or (reason := why_unread(Path(heic[0]))) is None:
+        return set()
+    message = f"{where}: {len(heic)} of {len(names)} images ({listed(heic)}) {reason}"
+    report.wrong(DataIssue.NEEDS_PACKAGE, heic[0], message, len(heic))
     return set(heic)
-
-
-def new_folder(target: Path) -> None:
-    """Make a folder to write a data set into; a DataError if there is something in it already."""
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataError(f"{target}: there is something already; choose an empty folder, or a new one")
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{target}: cannot make the folder: {error.strerror}") from None
 
 
 def place_image(source: Path, target: Path, link: bool = False) -> None:
@@ -153,3 +182,37 @@ def place_image(source: Path, target: Path, link: bool = False) -> None:
             shutil.copyfile(source, target)
     except FileNotFoundError:
         raise DataError(f"{source}: there is no such image") from None
+
+
+def new_folder(target: Path) -> Path:
+    """Make a folder for a copy of a data set; a DataError if there is something in it, or it cannot be made."""
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        if any(target.iterdir()):
+            raise DataError(f"{target}: expected an empty or a new folder, but it holds files; choose another")
+    except OSError as error:
+        raise DataError(f"{target}: cannot make the folder: {error.strerror}") from None
+    return target
+
+
+def copy_names(paths: Sequence[str], split: str, by_stem: bool) -> list[str]:
+    """The paths of copies of a split's images within their folder: as they are, without the folders up to ``images``
+    or the name of the split, which all have in common.
+
+    ``by_stem``: names must differ without their suffixes; the second of two gets its suffix added, ``a_png.png``.
+    """
+    common = posixpath.commonpath([posixpath.dirname(path) for path in paths]).split("/") if paths else []
+    layout = {"images", "jpegimages", "obj_train_data", *map(str.lower, split_names(split))}
+    dropped = max((place for place, part in enumerate(common, start=1) if part.lower() in layout), default=0)
+    names, taken = list[str](), {os.path.splitext(path)[0] for path in paths}
+    seen = set[str]()
+    for path in paths:
+        stem, suffix = os.path.splitext(path)
+        if by_stem and stem in seen:
+            stem = f"{stem}_{suffix[1:]}"
+            while stem in taken:
+                stem += "_"
+            taken.add(stem)
+        seen.add(stem)
+        names.append("/".join((stem + suffix).split("/")[dropped:]))
+    return names

@@ -18,8 +18,11 @@ from detseg.data.annotations.issues import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco import read_coco, read_coco_masks
+from detseg.data.formats.cvat import read_cvat
+from detseg.data.formats.labelme import read_labelme
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc, read_voc_masks
+from detseg.data.formats.yolo import read_yolo
 from detseg.data.images.masks import MaskEncoding, Rgb
 from detseg.structures import ClassTable
 
@@ -178,6 +181,52 @@ def _write_coco(folder: Path) -> None:
     (folder / "x.json").write_text(json.dumps(coco_content()))
 
 
+YOLO_LINE = "0 0.275 0.4 0.35 0.6"  # the box (2, 1, 9, 7) of 20 x 10 pixels
+
+
+def labelme_content(*shapes: Any, **changes: Any) -> dict[str, Any]:
+    """A LabelMe file of a.png; without shapes, of one cat."""
+    cat = {"label": "cat", "points": [[2, 1], [9, 7]], "group_id": None, "shape_type": "rectangle", "flags": {}}
+    content = {"version": "5.5.0", "flags": {}, "shapes": list(shapes) or [cat], "imagePath": "a.png"}
+    return content | {"imageData": None, "imageHeight": 10, "imageWidth": 20} | changes
+
+
+CVAT_BOX = '<box label="cat" occluded="0" xtl="2" ytl="1" xbr="9" ybr="7" z_order="0"/>'
+
+
+def cvat_content(
+    shapes: str = CVAT_BOX, name: str = "a.png", side: str = 'width="20" height="10"', labels: Sequence[str] = ()
+) -> str:
+    """A CVAT file of one image, the first of the subset Train."""
+    listed = "".join(f"<label><name>{label}</name></label>" for label in labels)
+    meta = f"<meta><task><labels>{listed}</labels></task></meta>" if labels else ""
+    image = f'<image id="0" name="{name}" subset="Train" {side}>{shapes}</image>'
+    return f"<annotations><version>1.1</version>{meta}{image}</annotations>"
+
+
+def _write_yolo(folder: Path) -> None:
+    save_image(folder / "images" / "a.png", HW)
+    (folder / "labels").mkdir(exist_ok=True)
+    (folder / "labels" / "a.txt").write_text(YOLO_LINE)
+    (folder / "data.yaml").write_text("names: [cat, dog]\ntrain: images\n")
+
+
+def _write_labelme(folder: Path) -> None:
+    for name in ("data/a.png", "secret.png"):  # the last one is what "../secret.png" would reach
+        save_image(folder / name, HW)
+    (folder / "data" / "a.json").write_text(json.dumps(labelme_content()))
+
+
+def _write_cvat(folder: Path) -> None:
+    for name in ("data/images/Train/a.png", "secret.png", "data/b.png"):
+        save_image(folder / name, HW)
+    (folder / "data" / "annotations.xml").write_text(cvat_content())
+
+
+def _read_split(read: Callable[..., Any], inside: str, usual: str, folder: Path, **options: Any) -> Any:
+    return read(folder / inside, **({"split": usual} | options))
+
+
 def _read_pairs(folder: Path, **options: Any) -> SegmentationDataset:
     paths = {"images": folder / "images", "masks": folder / "masks"}
     classes = options.pop("classes", None) or mask_class_table(folder, None).names
@@ -202,4 +251,8 @@ READERS = {
     "coco_boxes": Reader("x.json", _write_coco, partial(_read_coco, read_coco)),
     "coco_masks": Reader("x.json", _write_coco, partial(_read_coco, partial(read_coco, masks=True))),
     "coco_semantic": Reader("x.json", _write_coco, partial(_read_coco, read_coco_masks)),
+    "yolo_labels": Reader("labels/a.txt", _write_yolo, partial(_read_split, read_yolo, ".", "train")),
+    "yolo_yaml": Reader("data.yaml", _write_yolo, partial(_read_split, read_yolo, ".", "train")),
+    "labelme": Reader("data/a.json", _write_labelme, partial(_read_split, read_labelme, "data", ".")),
+    "cvat": Reader("data/annotations.xml", _write_cvat, partial(_read_split, read_cvat, "data", "train")),
 }

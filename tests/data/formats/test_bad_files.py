@@ -12,6 +12,7 @@ from PIL import Image
 
 from detseg.data.formats.coco import read_coco
 from detseg.structures import Sample
+from tests.data.formats.bad_exports import MADE_EXPORTS
 from tests.data.formats.bad_files import MADE, SHARED, Read, contents, outcome_of
 from tests.data.formats.layouts import READERS
 from tests.fuzz.campaign import limited_memory, limited_time
@@ -52,7 +53,12 @@ def test_every_row_has_a_file() -> None:
     assert not unused
 
 
-@pytest.mark.parametrize(("read", "expected"), MADE, ids=[f"{k}-{str(row[1])[:50]}" for k, row in enumerate(MADE)])
+ALL_MADE = MADE + MADE_EXPORTS
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"), ALL_MADE, ids=[f"{k}-{str(row[1])[:50]}" for k, row in enumerate(ALL_MADE)]
+)
 def test_made_files(read: Read, expected: Any, tmp_path: Path) -> None:
     check(read, tmp_path, expected)
 

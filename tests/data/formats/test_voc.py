@@ -201,7 +201,7 @@ NOT_CLEAR = {
     "an image of a phone": (
         {"a.xml": "", "a.jpg": "", "b.xml": "", "b.HEIC": ""},
         ".",
-        r"1 of 2 images are HEIC, which needs the package pi-heif: b\.HEIC; pip install pi-heif",
+        r"1 of 2 images \(b\.HEIC\) are HEIF images, which need the package pi-heif",
     ),
     "an empty list": ({"a.xml": "", "t.txt": "#\n"}, "t", r"t\.txt: it lists no images"),
     "a list of others": ({"a.xml": "", "t.txt": "a\nb.jpg"}, "t", r"t\.txt: 1 of its files missing, or without an XML"),

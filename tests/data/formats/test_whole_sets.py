@@ -149,7 +149,7 @@ def test_voc_says_what_it_cannot_hold(tmp_path: Path) -> None:
     ]
     found = read_voc(tmp_path / "voc", "train")
     assert [Path(found[index].path).name for index in range(3)] == ["a.png", "y_a.png", "a_png.png"]
-    with pytest.raises(DataError, match="voc: there is something already; choose an empty folder"):
+    with pytest.raises(DataError, match="voc: expected an empty or a new folder, but it holds files"):
         write_voc_set({"train": source}, tmp_path / "voc")
 
 

@@ -1,0 +1,84 @@
+"""`detseg convert`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detseg.cli.tool import ToolParser, load_data_experiment
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import DataError, require_training_extra
+from detseg.messages import counted, printable
+
+if TYPE_CHECKING:
+    from detseg.data.datasets.detection import DetectionDataset
+
+_FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
+
+
+def convert(argv: Sequence[str]) -> None:
+    """A data set → a copy in another format: detseg convert SRC DST --to yolo [--images link]"""
+    parser = ToolParser("convert", "Write a copy of a data set in another format, and say what that cannot hold.")
+    parser.add_argument("config", type=Path, metavar="SRC", help="the folder of the data, or a configuration file")
+    parser.add_argument("out", type=Path, metavar="DST", help="a new or an empty folder")
+    parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of SRC")
+    parser.add_argument("--to", required=True, choices=_FORMATS, help="the format to write")
+    images = "copy: copies of the image files; link: symbolic links to them (copy)"
+    parser.add_argument("--images", choices=("copy", "link"), default="copy", help=images)
+    parser.add_argument("--skip-bad", action="store_true", help="leave out what is wrong, instead of stopping")
+    arguments = parser.parse_intermixed_args(argv)
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise DataError(f"{arguments.out}: expected a new or an empty folder, but it holds files; choose another")
+    require_training_extra("detseg convert")
+    is_folder = arguments.config.is_dir()
+    config, splits = load_data_experiment(arguments)
+    if is_folder:  # all of it is there, and nothing is chosen
+        config = config.model_copy(update={"data": config.data.model_copy(update={"val_fraction": None})})
+    datasets = _open(config, splits, must=is_folder)
+    _stop_on_errors(datasets, arguments.skip_bad)
+    from detseg.data.formats.convert import WRITERS
+
+    lost = WRITERS[arguments.to](datasets, arguments.out, arguments.images == "link")
+    print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
+    numbers = ", ".join(f"{name} {counted(len(dataset), 'image')}" for name, dataset in datasets.items())
+    objects = counted(sum(len(dataset.packed.labels) for dataset in datasets.values()), "object")
+    print(printable(f"written: {arguments.out}: {numbers}; {objects}"))
+    print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
+
+
+def _open(config: ExperimentConfig, splits: Sequence[str], must: bool) -> dict[str, DetectionDataset]:
+    """All splits, with all segmentations that there are. Of those that a configuration may lack, one that cannot be
+    opened is said."""
+    from detseg.data.annotations.issues import DataReport
+    from detseg.data.build import Split, open_split
+
+    found: dict[str, DetectionDataset] = {}
+    names = list[Split](["train", "val", "test"])
+    for name in [name for name in names if name in splits or config.data.val_fraction is not None]:
+        classes = found["train"].classes if found else None
+        try:
+            found[name] = open_split(config.data, name, classes, report=DataReport(True))
+        except DataError as error:
+            if must or not found:
+                raise
+            print(printable(f"{name}: not converted: {error}"))
+    return found
+
+
+def _stop_on_errors(datasets: dict[str, DetectionDataset], skip_bad: bool) -> None:
+    """Print what is wrong; a DataError unless that may be left out."""
+    from detseg.data.annotations.issues import Severity
+
+    wrong = [
+        (dataset.name, finding)
+        for dataset in datasets.values()
+        for finding in dataset.report.findings()
+        if finding.issue.severity == Severity.ERROR
+    ]
+    for name, finding in wrong:
+        print(printable(f"{name}: {finding.line}; {finding.issue.fix}"))
+    if wrong and not skip_bad:
+        total = sum(finding.count for _, finding in wrong)
+        what = f"{counted(total, 'error')} in the annotations, listed above"
+        raise DataError(f"{what}; correct them, or leave out what is wrong with --skip-bad")

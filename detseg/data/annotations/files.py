@@ -1,0 +1,58 @@
+"""Reads text, JSON and XML of annotations: what is wrong with a file is one line that names it."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any, NoReturn
+
+from detseg.errors import DataError
+from detseg.messages import one_line
+
+
+def read_text(path: Path, what: str = "annotation file") -> str:
+    """A text file in UTF-8, with or without a byte order mark; all line ends become ``\\n``. A DataError if it is
+    missing or something else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such {what}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        where = f"byte {error.start} is not UTF-8"
+        raise DataError(f"{path}: not a readable {what}: {where}; save it as UTF-8") from None
+
+
+def parse_json(path: Path) -> Any:
+    """The content of a JSON file; a DataError if it is missing, cut short, or not JSON, which has no NaN."""
+
+    def no_number(name: str) -> NoReturn:
+        raise ValueError(f"JSON has no {name}, write a number")
+
+    try:
+        return json.loads(read_text(path), parse_constant=no_number)
+    except DataError:
+        raise
+    except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError
+        raise DataError(f"{path}: not a readable JSON file: {one_line(error)}") from None
+
+
+class _PlainTree(ET.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called by the parser before it reads the declarations of a document type."""
+        raise DataError("document types and entities are not supported; remove <!DOCTYPE ...>")
+
+
+def parse_xml(path: Path, fix: str = "correct data.root") -> ET.Element:
+    """The outermost element of an XML file; a DataError if it is missing (``fix`` says what to do then), not XML, or
+    has a document type: no entity expands."""
+    try:
+        return ET.fromstring(path.read_bytes(), parser=ET.XMLParser(target=_PlainTree()))
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such annotation file; {fix}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
+    except (ET.ParseError, DataError, ValueError, LookupError) as error:  # the last two: unknown encodings
+        raise DataError(f"{path}: not a readable XML file: {error}") from None
