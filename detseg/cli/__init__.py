@@ -12,8 +12,8 @@ from detseg.messages import did_you_mean, printable
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "train": (train.train, "train what a configuration file describes, or resume a run"),
     "check": (check.check, "say what is wrong with a data set, and write a repaired copy"),
-    "show": (show.show, "draw samples of a data set, raw or augmented, on one sheet"),
     "convert": (convert.convert, "write a copy of a data set in another format"),
+    "show": (show.show, "draw samples of a data set, raw or augmented, on one sheet"),
     "split": (split.split, "divide a data set: validation and test images, folds"),
     "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),

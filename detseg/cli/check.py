@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.schema.data import ShapesConfig
+from detseg.cli.tool import experiment_parser, load_data_experiment
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -17,7 +17,6 @@ from detseg.messages import counted, printable
 if TYPE_CHECKING:
     from detseg.data.annotations.issues import DataIssue, Example, Finding
     from detseg.data.annotations.model import PackedAnnotations
-    from detseg.data.build import Split
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.data.datasets.detection import DetectionDataset
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
     from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
+_WRITTEN_AS = {"shapes": "coco"}  # by --fix; other layouts as what they are
+_SENTENCE = 25  # letters from which on a detail is one
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
 _CLOSE = 0.25  # of a side of the image: what is smaller is shown from nearby
 _MARGIN, _LEAST_VIEW = 1.5, 120  # around it, in its own sides; pixels of the part that is shown, at least
@@ -46,11 +47,15 @@ def check(argv: Sequence[str]) -> int:
     arguments = parser.parse_intermixed_args(argv)
     if arguments.fix and arguments.fast:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
+    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
+        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
     require_training_extra("detseg check")
     target = str(arguments.config)
-    config, names = _experiment(arguments)
+    config, names = load_data_experiment(arguments)
     from detseg.data.checks.run import check_splits
 
+    if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
+        raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = _open(config, names)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
@@ -67,27 +72,9 @@ def check(argv: Sequence[str]) -> int:
 
         write_page(arguments.html, checked, target, _Pictures(checked).draw)
         print(f"written: {printable(str(arguments.html))}")
+    if arguments.fix:
+        _fix(checked, config.data.name, arguments.fix)
     return int(checked.severity)
-
-
-def _experiment(arguments: Any) -> tuple[ExperimentConfig, list[Split]]:
-    """The settings of a configuration file, or those that a folder of data is recognised by, which is said; and the
-    splits to open."""
-    target: Path | None = arguments.config
-    if target is None or not target.is_dir():
-        config = load_experiment(arguments)
-        splits: list[Split] = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
-        return config, splits[:2] if isinstance(config.data, ShapesConfig) else splits
-    from detseg.config.load import config_from_dict
-    from detseg.data.formats.recognise import recognise
-
-    found = recognise(target)
-    for line in found.lines:
-        print(printable(line))
-    model = "unet" if found.layout.has == {"maps"} else "yolo"
-    settings = {"model": {"name": model}, "data": found.settings}
-    config = config_from_dict(settings, str(target), arguments.overrides)
-    return config, [split for split in ("train", "val", "test") if split in found.layout.counts]
 
 
 def _is_semantic(config: ExperimentConfig) -> bool:
@@ -98,17 +85,17 @@ def _is_semantic(config: ExperimentConfig) -> bool:
 
 
 def _open(
-    config: ExperimentConfig, splits: list[Split]
+    config: ExperimentConfig, splits: Sequence[str]
 ) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
     """The splits that can be opened, and why the others cannot; a DataError if none can."""
     from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import open_semantic_split, open_split
+    from detseg.data.build import Split, open_semantic_split, open_split
 
     # All images of the splits that there are; what training would skip is counted.
     whole = {"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"}
     data = config.data.model_copy(update=whole)
     datasets, failed, error = dict[str, Any](), dict[str, str](), None
-    for split in splits:
+    for split in (name for name in list[Split](["train", "val", "test"]) if name in splits):
         classes = datasets["train"].classes if "train" in datasets else None
         try:
             if _is_semantic(config):
@@ -176,7 +163,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
     objects = sum(split.objects for split in numbers.values())
-    kind = f"{objects} objects" if objects or not _is_semantic(config) else "label maps"
+    kind = counted(objects, "object") if objects or not _is_semantic(config) else "label maps"
     classes = checked.class_names
     of = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
     print(f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {of}")
@@ -209,10 +196,10 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
 
 def _print_finding(split: str, finding: Finding) -> None:
     where = f"{split}: " if split else ""
-    print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.count}")
+    print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.amount}")
     places, said = list[str](), ""
-    for place in finding.examples[:_MOST_PLACES]:  # what holds for all of them is said once
-        detail = "" if place.detail == said else place.detail
+    for place in finding.examples[:_MOST_PLACES]:  # a sentence that holds for all of them is said once
+        detail = "" if place.detail == said and len(said) > _SENTENCE else place.detail
         places.append(printable(place.where) + (f" ({printable(detail)})" if detail else ""))
         said = place.detail
     more = ", ..." if len(finding.examples) > _MOST_PLACES else ""
@@ -222,8 +209,6 @@ def _print_finding(split: str, finding: Finding) -> None:
 
 
 def _next_steps(checked: Checked, target: str) -> list[str]:
-    import shlex
-
     name = shlex.quote(target)
     steps = [f"detseg check {name} --html check.html    (pictures of the worst)"]
     if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
@@ -231,6 +216,25 @@ def _next_steps(checked: Checked, target: str) -> list[str]:
     if checked.severity < 2:
         steps.append(f"detseg train {name}" if not Path(target).is_dir() else f"detseg config new {name}")
     return steps
+
+
+def _fix(checked: Checked, layout: str, out: Path) -> None:
+    """Write a repaired copy and the list of changes, and say what was done and what was not."""
+    from detseg.data.checks.repair import CHANGES_FILE, REPAIRED, repair_splits, report_lines
+    from detseg.data.formats.convert import WRITERS
+
+    repaired, changes = repair_splits(checked.splits)
+    lost = WRITERS[_WRITTEN_AS.get(layout, layout)](repaired, out, False)
+    changes.write(out / CHANGES_FILE)
+    print(f"written: a repaired copy in {printable(str(out))}; {len(changes.rows)} changes are in {CHANGES_FILE}")
+    for line in report_lines(changes):
+        print(f"  {line}")
+    for line in lost:
+        print(f"  not kept: {printable(line)}")
+    for name, finding in checked.findings():
+        if finding.issue.severity and finding.issue not in REPAIRED:
+            print(f"  not repaired: {name}: {finding.issue.text}: {finding.count}")
+    print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
 
 
 class _Pictures:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from detseg.cli.tool import ToolParser, load_data_experiment
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import DataError, require_training_extra
 from detseg.messages import counted, printable
 
-if TYPE_CHECKING:
-    from detseg.data.datasets.detection import DetectionDataset
-
-_FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
+_MAPS = "mask_folder"
+_FORMATS = ("voc", "coco", "yolo", "labelme", "cvat", _MAPS)
 
 
 def convert(argv: Sequence[str]) -> None:
@@ -35,30 +33,39 @@ def convert(argv: Sequence[str]) -> None:
     config, splits = load_data_experiment(arguments)
     if is_folder:  # all of it is there, and nothing is chosen
         config = config.model_copy(update={"data": config.data.model_copy(update={"val_fraction": None})})
-    datasets = _open(config, splits, must=is_folder)
-    _stop_on_errors(datasets, arguments.skip_bad)
-    from detseg.data.formats.convert import WRITERS
+    if arguments.to == _MAPS and is_folder:
+        from detseg.config.schema.data import AutoConfig
+        from detseg.data.build import resolve_layout
 
-    lost = WRITERS[arguments.to](datasets, arguments.out, arguments.images == "link")
+        auto = AutoConfig(name="auto", root=arguments.config, classes=config.data.classes)
+        data = resolve_layout(auto, "maps").model_copy(update={"val_fraction": None})
+        config = config.model_copy(update={"data": data})
+    datasets = _open(config, splits, is_folder, arguments.to == _MAPS)
+    _stop_on_errors(datasets, arguments.skip_bad)
+    from detseg.data.formats.convert import WRITERS, write_mask_folder
+
+    write: Callable[..., list[str]] = write_mask_folder if arguments.to == _MAPS else WRITERS[arguments.to]
+    lost = write(datasets, arguments.out, arguments.images == "link")
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
     numbers = ", ".join(f"{name} {counted(len(dataset), 'image')}" for name, dataset in datasets.items())
-    objects = counted(sum(len(dataset.packed.labels) for dataset in datasets.values()), "object")
-    print(printable(f"written: {arguments.out}: {numbers}; {objects}"))
+    objects = sum(len(getattr(dataset.packed, "labels", ())) for dataset in datasets.values())
+    print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
 
 
-def _open(config: ExperimentConfig, splits: Sequence[str], must: bool) -> dict[str, DetectionDataset]:
+def _open(config: ExperimentConfig, splits: Sequence[str], must: bool, maps: bool) -> dict[str, Any]:
     """All splits, with all segmentations that there are. Of those that a configuration may lack, one that cannot be
     opened is said."""
     from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import Split, open_split
+    from detseg.data.build import Split, open_semantic_split, open_split
 
-    found: dict[str, DetectionDataset] = {}
+    found = dict[str, Any]()
     names = list[Split](["train", "val", "test"])
     for name in [name for name in names if name in splits or config.data.val_fraction is not None]:
         classes = found["train"].classes if found else None
         try:
-            found[name] = open_split(config.data, name, classes, report=DataReport(True))
+            open_it: Callable[..., Any] = open_semantic_split if maps else open_split
+            found[name] = open_it(config.data, name, classes, report=DataReport(True))
         except DataError as error:
             if must or not found:
                 raise
@@ -66,7 +73,7 @@ def _open(config: ExperimentConfig, splits: Sequence[str], must: bool) -> dict[s
     return found
 
 
-def _stop_on_errors(datasets: dict[str, DetectionDataset], skip_bad: bool) -> None:
+def _stop_on_errors(datasets: dict[str, Any], skip_bad: bool) -> None:
     """Print what is wrong; a DataError unless that may be left out."""
     from detseg.data.annotations.issues import Severity
 

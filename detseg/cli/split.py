@@ -160,6 +160,9 @@ def _write(
     configs = [out / _CONFIG.format(name) for name in experiments]
     if existing := [str(path) for path in configs if path.exists()]:
         raise DataError(f"{existing[0]}: exists already; remove it, or choose another place with --out")
+    classes = sources[0].dataset.classes.names
+    if data["name"] in ("voc", "labelme") and "classes" not in data and not hasattr(sources[0].dataset, "masks"):
+        data["classes"] = list(classes)  # their classes are those of the training part otherwise, which may lack one
     settings, files = write_parts(data["name"], root, sources, own, out)
     for path, (name, splits) in zip(configs, experiments.items(), strict=True):
         chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "val_fraction"}
@@ -170,7 +173,7 @@ def _write(
         if data["name"] == "yolo" and config.data.classes is None:
             lists = {split_name: chosen[f"{split_name}_split"] for split_name in splits}
             file = out / ("data.yaml" if name == "split" else f"data_{name}.yaml")
-            write_text(file, data_yaml(root, sources[0].dataset.classes.names, lists))
+            write_text(file, data_yaml(root, classes, lists))
             files.append(file)
     print(*(printable(f"written: {path}") for path in [*files, *configs]), sep="\n")
     print(printable(f"next: detseg train {configs[0]}"))

@@ -63,7 +63,7 @@ def _detection(config: ExperimentConfig, model: schema.DetectorConfig) -> Iterat
         if masks:
             yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
         why = f"belongs to masks, model.name={name} reads none; leave it out"
-        yield from _unused("data", data, ("mask_values", "ignore_index"), why)
+        yield from _unused("data", data, ("mask_values", "ignore_index", "mask_threshold"), why)
     why = f"belongs to semantic masks, model.name={name} finds objects; leave it out"
     yield from _unused("evaluation", config.evaluation, ("boundary_width",), why)
 
@@ -78,8 +78,15 @@ def _segmentation(config: ExperimentConfig, model: schema.SegmenterConfig) -> It
         if not section.weight:
             why = f"{term} is off, its weight is 0; set {term}.weight, or leave this out"
             yield from _unused(f"model.loss.{term}", section, keys, why)
+    if isinstance(data, VocConfig | MaskFolderConfig) and data.mask_threshold is not None:
+        why = "data.mask_threshold makes two classes of all values; leave one of them out"
+        keys = ("mask_values", "ignore_index", *(["mask_colors"] if isinstance(data, MaskFolderConfig) else []))
+        yield from _unused("data", data, keys, why)
     if isinstance(data, MaskFolderConfig):
-        if data.mask_colors is not None:
+        if data.mask_per_class:
+            why = "data.mask_per_class says that each mask shows one class; leave one of them out"
+            yield from _unused("data", data, ("mask_values", "ignore_index", "mask_colors"), why)
+        elif data.mask_colors is not None:
             why = "data.mask_colors says that masks are colours, not values; leave one of them out"
             yield from _unused("data", data, ("mask_values", "ignore_index"), why)
         elif data.ignore_colors:

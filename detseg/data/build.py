@@ -31,7 +31,6 @@ from detseg.data.annotations.classes import (
     BACKGROUND,
     Classes,
     check_classes_file,
-    mask_class_table,
     select_classes,
     split_background,
 )
@@ -43,7 +42,7 @@ from detseg.data.download import download_voc
 from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.cvat import read_cvat
 from detseg.data.formats.labelme import read_labelme
-from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.data.formats.mask_folder import Affixes, read_mask_folder
 from detseg.data.formats.recognise import Need, recognise
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
@@ -164,6 +163,8 @@ def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[
 
 def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:
     """A section for each annotation file of a split of COCO, with folder and file; for others the section itself."""
+    if isinstance(config, MaskFolderConfig):
+        return [(config, *_mask_paths(config, split))]
     if not isinstance(config, CocoConfig):
         return [(config, Path(), Path())]
     folders, files = _paths(config, split)
@@ -220,15 +221,32 @@ def _open_maps(
         check_classes_file(config.root, classes)
     match config:
         case VocConfig():
-            lists, values = _voc_list(config, split), config.mask_values
-            names = classes or config.class_names
-            return read_voc_masks(config.root, lists, config.years, names, values, config.ignore_index, skip_bad)
+            return read_voc_masks(
+                config.root,
+                _voc_list(config, split),
+                config.years,
+                names,
+                config.mask_values,
+                config.ignore_index,
+                skip_bad,
+                threshold=config.mask_threshold,
+                report=report,
+            )
         case MaskFolderConfig():
-            # Names: a table would say that this is not the training split.
-            names = classes or mask_class_table(config.root, config.class_names).names
-            paths, suffix, values = _mask_paths(config, split), config.mask_suffix, config.mask_values
-            ignored, colors = config.ignore_index, config.mask_colors
-            return read_mask_folder(*paths, names, suffix, values, ignored, colors, config.ignore_colors, skip_bad)
+            return read_mask_folder(
+                *_mask_paths(config, split),
+                names,
+                values=config.mask_values,
+                ignore_index=config.ignore_index,
+                colors=config.mask_colors,
+                ignore_colors=config.ignore_colors,
+                skip_bad=skip_bad,
+                names=Affixes(config.image_prefix, config.image_suffix, config.mask_prefix, config.mask_suffix),
+                threshold=config.mask_threshold,
+                per_class=config.mask_per_class,
+                root=config.root,
+                report=report,
+            )
         case CocoConfig():
             return read_coco_masks(*_paths(config, split), names, skip_bad, report)
         case YoloTextConfig() | LabelMeConfig() | CvatConfig():

@@ -29,7 +29,8 @@ _CVAT_IMAGE = re.compile(r"""\s*<image\b(?:[^>"']|"[^"]*"|'[^']*')*?(?:/>|>.*?</
 
 @dataclass(frozen=True)
 class Source:
-    """A split that is divided: its data set, and of COCO the folder of images and the annotation file."""
+    """A split that is divided: its data set; of COCO and folders of masks also the folder of images, and the annotation
+    file or the folder of masks."""
 
     dataset: ImageDataset
     images: Path = Path()
@@ -42,7 +43,7 @@ def write_parts(
     """Write a file, or several, for each part.
 
     Args:
-        layout: ``voc``, ``coco``, ``yolo``, ``labelme`` or ``cvat``.
+        layout: ``voc``, ``coco``, ``yolo``, ``labelme``, ``cvat`` or ``mask_folder``.
         root: the folder of the data.
         sources: what was divided.
         parts: the images of each part by its name, such as ``train`` or ``fold1_val``.
@@ -56,7 +57,7 @@ def write_parts(
     Raises:
         DataError: the layout has no lists, a file exists already, or cannot be read or written.
     """
-    write = {"coco": _coco_parts, "cvat": _cvat_parts, "voc": _voc_parts, "yolo": _lists, "labelme": _lists}.get(layout)
+    write = _WRITE.get(layout)
     if write is None:
         raise DataError(f"{root}: {layout} has no lists of images; set data.val_fraction, which needs none")
     settings, files = write(root, sources, parts, out)
@@ -159,6 +160,29 @@ def _cvat_paths(element: str) -> set[str]:
     name, subset = (html.unescape(values.get(key, "")) for key in ("name", "subset"))
     folders = [f"images/{subset}", subset] if subset else []
     return {os.path.normpath(f"{folder}/{name}") for folder in [*folders, "images", "."]}
+
+
+def _mask_lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
+    """Lists of images relative to the root, whose masks lie in one folder."""
+    if len(folders := {_below(root, source.annotations) for source in sources}) > 1:
+        what = f"masks lie in several folders, {listed(sorted(folders))}"
+        raise DataError(f"{root}: {what}; put them into one, or set data.val_fraction")
+    settings, files = _lists(root, sources, parts, out)
+    for part, members in parts.items():
+        images = [_below(root, sources[source].dataset.path(index)) for source, index in members]
+        files[out / f"{part}.txt"] = "".join(f"{image}\n" for image in images)
+    masks = folders.pop()
+    return {part: {"{}_images": own["{}_split"], "{}_masks": masks} for part, own in settings.items()}, files
+
+
+_WRITE = {
+    "coco": _coco_parts,
+    "cvat": _cvat_parts,
+    "voc": _voc_parts,
+    "yolo": _lists,
+    "labelme": _lists,
+    "mask_folder": _mask_lists,
+}
 
 
 def data_yaml(root: Path, names: Sequence[str], splits: Mapping[str, str]) -> str:

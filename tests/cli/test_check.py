@@ -50,7 +50,7 @@ def test_warnings_and_errors_have_their_exit_codes(tmp_path: Path, capsys: pytes
     warned = CLEAN | {"train0": [*CLEAN["train0"], CLEAN["train0"][0]]}
     assert main(["check", voc_config(tmp_path / "a", warned, 160), "--json", str(tmp_path / "a.json")]) == 1
     out = capsys.readouterr().out
-    assert "warning: train: boxes that repeat another of the same class in the image exactly: 1" in out
+    assert "warning: train: boxes that repeat another of the same class in the image exactly: 1 in 1 image\n" in out
     assert "fix: remove the repetitions" in out
     (finding,) = [f for f in json.loads((tmp_path / "a.json").read_text())["findings"] if f["severity"] == "warning"]
     assert (finding["kind"], finding["split"], finding["count"]) == ("repeated", "train", 1)
@@ -68,6 +68,47 @@ def test_a_split_that_cannot_be_opened_does_not_hide_the_others(
     assert "train 12 images; 24 objects" in out
     assert "splits that cannot be opened: 1" in out
     assert "val.txt: there is no such list" in out
+
+
+def kinds(file: Path) -> set[str]:
+    return {finding["kind"] for finding in json.loads(file.read_text())["findings"]}
+
+
+def test_a_repaired_copy_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = CLEAN | {
+        "train0": [("cat", 9, 9, 2, 2), ("dog", 11, 2, 18, 9), ("dog", 11, 2, 18, 9)],
+        "train1": [("cat", 2, 2, 9, 20), ("dog", 30, 2, 40, 9)],
+    }
+    config = voc_config(tmp_path / "set", wrong, 160)
+    shutil.copy(tmp_path / "set/JPEGImages/val0.jpg", tmp_path / "set/JPEGImages/train5.jpg")
+    (tmp_path / "set/JPEGImages/train6.jpg").write_bytes(b"no image")
+    out, json_file = tmp_path / "out", tmp_path / "again.json"
+    assert main(["check", config, "--fix", str(out), "--json", str(tmp_path / "first.json")]) == 2
+    said = capsys.readouterr().out
+    assert "6 changes are in changes.csv" in said
+    assert len((out / "changes.csv").read_text().splitlines()) == 7
+    expected = {"inverted", "repeated", "outside", "nothing_inside", "same_across", "unreadable"}
+    assert kinds(tmp_path / "first.json") >= expected
+    assert main(["check", str(out), "data.image_size=160", "--json", str(json_file)]) == 1
+    assert kinds(json_file) == {"few_objects"}  # nine dogs are left
+    assert json.loads(json_file.read_text())["splits"]["train"]["images"] == 10
+    assert main(["check", config, "--fix", str(out)]) == 2
+    assert "there is something already" in capsys.readouterr().err
+
+
+def test_a_repaired_copy_of_coco(tmp_path: Path) -> None:
+    planted = write_planted_set(tmp_path / "set")
+    paths = ", ".join(f"{s}_images: {s}, {s}_annotations: {s}.json" for s in ("train", "val"))
+    settings = f"data: {{name: coco, root: {planted.root}, image_size: 128, {paths}}}\n"
+    (tmp_path / "check.yaml").write_text(settings)
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    main(["check", str(tmp_path / "check.yaml"), "--json", str(first), "--fix", str(tmp_path / "out")])
+    main(["check", str(tmp_path / "out"), "data.image_size=128", "--json", str(second)])
+    repaired = {"repeated", "outside", "no_area", "nothing_inside", "inverted", "relative", "other_size", "unreadable"}
+    repaired |= {"row_major", "filled_holes", "same_across"}
+    assert kinds(first) >= repaired
+    assert kinds(second) & repaired == set()
+    assert {"nearly_repeated", "before_rotation", "similar_across"} <= kinds(second)  # are for somebody who looks
 
 
 @pytest.fixture(scope="module")

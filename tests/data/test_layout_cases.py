@@ -4,25 +4,27 @@ are tested as they are, so that a change of them is seen."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from detseg.config.schema.data import CocoConfig, DataConfig, VocConfig
-from detseg.data.build import open_split
+from detseg.config.schema.data import CocoConfig, DataConfig, MaskFolderConfig, VocConfig
+from detseg.data.build import open_semantic_split, open_split
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.errors import DataError
-from tests.data.formats.layouts import annotation_xml, object_xml, save_image, write_voc
+from tests.data.formats.layouts import annotation_xml, object_xml, save_image, save_mask, write_voc, write_voc_masks
+from tests.shared_data import shared_data
 
 XML = annotation_xml(object_xml(("cat", 2, 3, 8, 9)))
 
 
 def message(config: DataConfig) -> str:
     """What opening the training split is refused with, without the folder that the test made."""
+    read: Callable[..., object] = open_semantic_split if isinstance(config, MaskFolderConfig) else open_split
     with pytest.raises(DataError) as caught:
-        open_split(config, "train")
+        read(config, "train")
     return str(caught.value).replace(f"{config.root}", "ROOT")
 
 
@@ -72,7 +74,8 @@ def test_d6_voc_training_on_some_of_the_classes(tmp_path: Path) -> None:
     config = VocConfig(name="voc", root=tmp_path, classes=("dog", {"truck": ("lorry", "van")}))
     train = open_split(config, "train")
     assert (train.classes.names, train.packed.labels.tolist()) == (("dog", "truck"), [0, 1, 1])
-    assert found_lines(train) == ["objects of classes that data.classes leaves out: 2 (cat, cow)"]
+    twice = "boxes that repeat another of the same class in the image exactly: 1 (JPEGImages/a.jpg)"  # lorry, van
+    assert found_lines(train) == [twice, "objects of classes that data.classes leaves out: 2 (cat, cow)"]
     assert len(open_split(config, "val", train.classes).packed.labels) == 3
 
 
@@ -111,8 +114,8 @@ def test_d9_images_of_phones(tmp_path: Path) -> None:
         save_image(tmp_path / "images" / "x.png", (10, 20)).rename(tmp_path / "images" / name)
     write_coco(tmp_path / "train.json", ["a.jpg", "b.HEIC"], ["cat"], [(0, "cat"), (1, "cat")])
     assert message(coco_config(tmp_path)) == (
-        "ROOT/images: 1 of 2 images are HEIC, which needs the package pi-heif: b.HEIC; pip install pi-heif, or save "
-        "them as JPEG, turned upright"
+        "ROOT/images: 1 of 2 images (b.HEIC) are HEIF images, which need the package pi-heif: "
+        'pip install "detseg[heic]"; or convert them to JPEG'
     )
 
 
@@ -134,7 +137,71 @@ def test_d11_one_image_is_missing(tmp_path: Path) -> None:
     )
 
 
+def mask_config(root: Path, **settings: Any) -> MaskFolderConfig:
+    paths = {"train_images": "images", "train_masks": "masks", "classes": ["background", "cell"]}
+    return MaskFolderConfig.model_validate({"name": "mask_folder", "root": root} | paths | settings)
+
+
 def test_d14_an_image_whose_name_looks_like_a_comment(tmp_path: Path) -> None:
     write_voc(tmp_path, {"train": "# a comment\n#12\na\n"}, {"#12": XML, "a": XML})
     dataset = open_split(VocConfig(name="voc", root=tmp_path), "train")
     assert [Path(dataset[index].path).name for index in range(2)] == ["#12.jpg", "a.jpg"]
+
+
+def test_d17_names_of_images_and_masks_have_suffixes(tmp_path: Path) -> None:
+    stems = [f"city_00000{k}_0000{k}9" for k in range(6)]
+    for stem in stems:
+        save_image(tmp_path / "images" / f"{stem}_leftImg8bit.png", (1, 3))
+        save_mask(tmp_path / "masks" / f"{stem}_gtFine_labelTrainIds.png", [[0, 1, 255]])
+    names = ", ".join(f"{stem}_leftImg8bit.png" for stem in stems)
+    assert message(mask_config(tmp_path)) == (
+        f"ROOT/masks: 6 of 6 images have no mask: {names}; expected city_000000_000009_leftImg8bit.png, .tif, .tiff or "
+        ".bmp (data.mask_suffix is what comes before the file type); 6 of 6 images would have one with "
+        "data.image_suffix=_leftImg8bit data.mask_suffix=_gtFine_labelTrainIds"
+    )
+    config = mask_config(tmp_path, image_suffix="_leftImg8bit", mask_suffix="_gtFine_labelTrainIds")
+    assert len(open_semantic_split(config, "train")) == 6
+    root = shared_data("formats", "common_semantic_segmentation_dataset", "non_standard_dataset")
+    config = mask_config(root, classes=None)
+    assert message(config).endswith("2 of 2 images would have one with data.image_prefix=image_ data.mask_prefix=gt_")
+    config = mask_config(root, classes=None, image_prefix="image_", mask_prefix="gt_")
+    assert open_semantic_split(config, "train").semantic(1).tolist() == [[1, 1, 5, 7, 7]]
+
+
+def test_d18_masks_with_soft_edges(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        save_image(tmp_path / "images" / f"{stem}.png", (1, 12))
+        save_mask(tmp_path / "masks" / f"{stem}.png", [[0, 0, 12, 40, 90, 127, 128, 160, 200, 240, 255, 255]])
+    assert message(mask_config(tmp_path)) == (
+        "ROOT/masks/a.png: values {0, 12, 40, 90, 127, 128, 160, 200, ..., 255} with 2 classes: are the edges of two "
+        "classes soft? data.mask_threshold=128 reads values from 128 on as 'cell'; or, if each value is a class, name "
+        "every class in data.classes (expected: 0, 1, and 255 for pixels to ignore; 8 px have others)"
+    )
+    dataset = open_semantic_split(mask_config(tmp_path, mask_threshold=128), "train")
+    assert dataset.semantic(0).tolist() == [[0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]]
+    write_voc_masks(tmp_path / "voc", {"a": [[0, 99, 129, 255]]})
+    voc = VocConfig(name="voc", root=tmp_path / "voc", classes=("background", "cell"), mask_threshold=128)
+    assert open_semantic_split(voc, "train").semantic(0).tolist() == [[0, 0, 1, 1]]
+    with pytest.raises(DataError, match=r"data\.mask_threshold: expected two classes, and neither .* got 3 classes"):
+        open_semantic_split(mask_config(tmp_path, mask_threshold=128, classes=["a", "b", "c"]), "train")
+
+
+def test_d19_one_mask_for_each_class(tmp_path: Path) -> None:
+    for task in (1, 2):
+        save_image(tmp_path / "images" / f"{task}.jpg", (1, 3))
+        save_mask(tmp_path / "masks" / f"task-{task}-annotation-3-by-1-tag-cell-0.png", [[0, 0, 255]])
+        save_mask(tmp_path / "masks" / f"task-{task}-annotation-3-by-1-tag-wall-0.png", [[255, 0, 0]])
+    assert message(mask_config(tmp_path)) == (
+        "ROOT/masks: 2 of 2 images have no mask: 1.jpg, 2.jpg; expected 1.png, .tif, .tiff or .bmp (data.mask_suffix "
+        "is what comes before the file type); these are masks of one class each: data.mask_per_class=true reads them, "
+        "detseg convert merges them; Label Studio names them by task, so the images must be 1.jpg or task-1.jpg, ..."
+    )
+    dataset = open_semantic_split(mask_config(tmp_path, mask_per_class=True, classes=None), "train")
+    assert dataset.classes.names == ("background", "cell", "wall")
+    assert [dataset.semantic(index).tolist() for index in range(2)] == [[[2, 0, 1]]] * 2
+    for name, stems in (("folders", ("cell/1", "wall/1")), ("suffixes", ("1_cell", "1_wall"))):
+        root = tmp_path / name
+        save_image(root / "images" / "1.jpg", (1, 3))
+        for stem in stems:
+            save_mask(root / "masks" / f"{stem}.png", [[0, 0, 255]])
+        assert "data.mask_per_class=true reads them" in message(mask_config(root))

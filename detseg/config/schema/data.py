@@ -157,7 +157,9 @@ class DataSection(Section):
     classes: tuple[str | dict[str, tuple[str, ...]], ...] | None = None
     """The classes that count, in label order; `{truck: [lorry, van]}` merges several into one. Objects of other classes
     are left out and counted. null: all of the data (COCO, YOLO, CVAT: those that are listed; VOC, LabelMe: sorted names
-    of the training annotations; masks: the lines of `classes.txt` in `root`, with the background)."""
+    of the training annotations; masks: the lines of `classes.txt` in `root`, with the background). Of masks: if all
+    these names are in `classes.txt`, they choose from it, and pixels of other classes are ignored; else they are the
+    classes in the order of the values."""
     value_range: Annotated[ValueRange, AfterValidator(_rising)] = None
     """How images of more than 8 bits, or of floats, become 8 bits: `[low, high]`, in the images' own units (12 bits:
     `[0, 4095]`), become 0 and 255; `percentiles`: of each image its 0.5 and 99.5 percentiles; null: the upper 8 of 16
@@ -206,6 +208,9 @@ class MaskPictureSection(DataSection):
     """Pixel value of each class in label order; null: the label itself, 0, 1, 2, ..."""
     ignore_index: MaskValue | None = 255
     """Pixel value to ignore in losses and metrics (VOC's void); null: there is none."""
+    mask_threshold: Annotated[int, Field(ge=1, le=255)] | None = None
+    """Of two classes: the least value of the second, for masks with soft edges (128 where they go from 0 to 255); no
+    value is ignored then. null: values are exact."""
 
 
 class VocConfig(MaskPictureSection):
@@ -311,13 +316,14 @@ class ShapesConfig(DataSection):
 
 
 class MaskFolderConfig(MaskPictureSection):
-    """A folder of images and one of masks a split; a mask has the name of its image. For segmentation only."""
+    """A folder of images and one of masks a split; a mask has the name of its image, but for what is stated below. For
+    segmentation only."""
 
     name: Literal["mask_folder"]
     root: Path
-    """Folder that the paths below are relative to."""
+    """Folder that the paths below are relative to, and of `classes.txt`."""
     train_images: Path = Path("train/images")
-    """Image folder of the training split."""
+    """Image folder of the training split, or a text file that lists images, relative to `root`, one a line."""
     train_masks: Path = Path("train/masks")
     """Mask folder of the training split."""
     val_images: Path = Path("val/images")
@@ -329,7 +335,18 @@ class MaskFolderConfig(MaskPictureSection):
     test_masks: Path | None = None
     """Mask folder of the test split."""
     mask_suffix: str = ""
-    """What the name of a mask adds to that of its image: `_mask` for `a.jpg` and `a_mask.png`."""
+    """What the name of a mask has behind that which it has in common with its image: `_mask` for `a.jpg` and
+    `a_mask.png`."""
+    mask_prefix: str = ""
+    """What the name of a mask has before it: `gt_` for `a.jpg` and `gt_a.png`."""
+    image_suffix: str = ""
+    """What the name of an image has behind it: `_leftImg8bit`, with `mask_suffix: _gtFine_labelTrainIds`."""
+    image_prefix: str = ""
+    """What the name of an image has before it: `image_` for `image_1.png`, with `mask_prefix: gt_`."""
+    mask_per_class: bool = False
+    """Whether there is a mask for each class, 0 outside: `NAME/a.png`, `a_NAME.png`, or Label Studio's
+    `task-1-annotation-1-by-1-tag-NAME-0.png` for an image `1.jpg` or `task-1.jpg`. Those of one class are united, of
+    several classes that with the fewest pixels counts, the rest is background."""
     mask_colors: tuple[Rgb, ...] | None = None
     """Red, green, blue of each class in label order, where masks are colour images; null: masks hold values."""
     ignore_colors: tuple[Rgb, ...] = ()

@@ -11,7 +11,7 @@ import numpy as np
 from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
-from detseg.messages import printable
+from detseg.messages import counted, printable
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, ClassTable, IntArray
 
@@ -332,6 +332,13 @@ class Finding:
     issue: DataIssue
     count: int = 0
     examples: list[Example] = field(default_factory=list)
+    places: int = 0  # how often it was added: of issues of objects the images that have it
+
+    @property
+    def amount(self) -> str:
+        """The number of cases, of objects also of the images with them: ``8 in 3 images``."""
+        of_objects = any(example.rows for example in self.examples)
+        return f"{self.count} in {counted(self.places, 'image')}" if of_objects else str(self.count)
 
     @property
     def line(self) -> str:
@@ -371,6 +378,7 @@ class DataReport:
         """Add ``count`` cases of an issue at a place."""
         finding = self._findings.setdefault(issue, Finding(issue))
         finding.count += count
+        finding.places += 1
         example = Example(where) if isinstance(where, str) else where
         if example.where not in [known.where for known in finding.examples]:
             finding.examples.append(example)

@@ -9,7 +9,7 @@ import numpy as np
 
 from detseg.data.annotations.issues import DataIssue, DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
-from detseg.data.images.find import find_images
+from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.values import ValueRange, describe_low_range
 
 _PLAIN_MODES = {"L", "RGB", "RGBA"}
@@ -55,16 +55,19 @@ def _oddities(image: ImageFacts, value_range: ValueRange) -> list[tuple[DataIssu
 
 
 def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
-    """Image files below the roots of the splits that none of them lists."""
-    used = {os.path.realpath(split.dataset.path(index)) for split in splits for index in range(len(split.dataset))}
-    folders = {split.dataset.path(index).parent for split in splits for index in range(len(split.dataset))}
-    seen = set[str]()
-    for folder in sorted(folders):
-        for path in find_images(folder):
-            real = os.path.realpath(folder / path)
-            if real not in used and real not in seen and (folder / path).parent in folders:
-                seen.add(real)
-                report.add(DataIssue.UNLISTED, str(folder / path))
+    """Image files in the folders of the splits' images that none of them lists."""
+    used = {str(split.dataset.path(index)) for split in splits for index in range(len(split.dataset))}
+    found = []
+    for folder in sorted({os.path.dirname(path) for path in used}):
+        for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, name)
+            if path not in used and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and os.path.isfile(path):
+                found.append(path)
+    if found:  # paths may lead to one file in several ways
+        used = {os.path.realpath(path) for path in used}
+    for path in found:
+        if os.path.realpath(path) not in used:
+            report.add(DataIssue.UNLISTED, path)
 
 
 def check_pixels(split: SplitFacts, expected: Expected) -> tuple[list[float], list[float]]:

@@ -15,7 +15,7 @@ from detseg.ops.masks import decode_mask, encode_mask, mask_areas, mask_bounds, 
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 _LEAST_IOU, _FITTING_IOU = 0.8, 0.9  # of the stated box and the mask's bounds: less is no fit; more is a good one
-_LEAST_PIXELS = 1.5  # by which boxes differ at least: bounds of a polygon and of its pixels differ by one
+_BY_POLYGONS, _BY_RUNS = 1.5, 1.0  # pixels by which boxes may differ: polygons do from their pixels, run lengths do not
 _LEAST_PART = 0.1  # of its area by which that of the mask differs at least ...
 _OF_BORDER = 0.5  # ... and of the border of its bounds: pixels on the border belong to it or not
 
@@ -24,13 +24,18 @@ _OF_BORDER = 0.5  # ... and of the border of its bounds: pixels on the border be
 class MaskFacts:
     """The masks of the N objects of an image.
 
-    ``areas``: (N,) square pixels, NaN where there is no mask; ``bounds``: (N, 4) xyxy. ``row_major``, ``holes``: (N,)
-    whether run lengths fit the stated box when they are transposed, and polygons the stated area when those inside
-    others are cut out. ``errors``: of the objects whose segmentation cannot be read.
+    Attributes:
+        areas: (N,) square pixels, NaN where there is no mask.
+        bounds: (N, 4) xyxy.
+        fits: (N,) whether the stated box agrees with the bounds.
+        row_major: (N,) whether run lengths fit the stated box when they are transposed.
+        holes: (N,) whether polygons fit the stated area when those inside others are cut out.
+        errors: of the objects whose segmentation cannot be read.
     """
 
     areas: FloatArray
     bounds: FloatArray
+    fits: BoolArray
     row_major: BoolArray
     holes: BoolArray
     errors: dict[int, str]
@@ -61,9 +66,8 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
     if packed.regions is None or not packed.regions.lengths[begin:end].any():
         return None
     num, hw = end - begin, packed.hw(index)
-    found = MaskFacts(
-        np.full(num, np.nan), np.zeros((num, 4)), np.zeros(num, np.bool_), np.zeros(num, np.bool_), dict[int, str]()
-    )
+    fits, row_major, holes = np.zeros((3, num), dtype=np.bool_)
+    found = MaskFacts(np.full(num, np.nan), np.zeros((num, 4)), fits, row_major, holes, dict[int, str]())
     for row, stated in enumerate(packed.stated(index)):
         box, area, segmentation = packed.boxes[begin + row], stated.area, stated.segmentation
         if not segmentation:
@@ -75,8 +79,11 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
             continue
         found.areas[row] = mask_areas((counts,))[0]
         found.bounds[row] = mask_bounds((counts,), hw)[0]
+        found.fits[row] = _fits_box(
+            box, found.bounds[row], _BY_RUNS if isinstance(segmentation, dict) else _BY_POLYGONS
+        )
         if isinstance(segmentation, dict):
-            found.row_major[row] = not fits_box(box, found.bounds[row]) and _is_row_major(counts, hw, box)
+            found.row_major[row] = not found.fits[row] and _is_row_major(counts, hw, box)
         elif len(segmentation) > 1 and not fits_area(area, found.areas[row], found.bounds[row]):
             cut = float(decode_mask(cut_holes(segmentation, hw), hw).sum())
             nearer = abs(area - cut) * 2 < abs(area - found.areas[row])
@@ -111,9 +118,8 @@ def box_iou(one: FloatArray, other: FloatArray) -> float:
     return float(common / max((one[2:] - one[:2]).prod() + (other[2:] - other[:2]).prod() - common, 1e-9))
 
 
-def fits_box(box: FloatArray, bounds: FloatArray) -> bool:
-    """Whether a stated box and the bounds of its mask, (4,) xyxy, agree."""
-    return bool(np.abs(box - bounds).max() < _LEAST_PIXELS) or box_iou(box, bounds) >= _LEAST_IOU
+def _fits_box(box: FloatArray, bounds: FloatArray, pixels: float) -> bool:
+    return bool(np.abs(box - bounds).max() < pixels) or box_iou(box, bounds) >= _LEAST_IOU
 
 
 def fits_area(stated: float, area: float, bounds: FloatArray) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from detseg.data.annotations.issues import DataIssue, Example, box_issues
 from detseg.data.checks.facts import SplitFacts
-from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area, fits_box
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area
 from detseg.structures import FloatArray
 
 _WRONG_BOXES = (  # are not compared with masks
@@ -30,7 +30,7 @@ def check_masks(split: SplitFacts) -> None:
         split.report.forget(DataIssue.NO_PIXEL)  # readers look at a sample
     issues = box_issues(packed)
     wrong_box = np.any([issues[issue] for issue in _WRONG_BOXES], axis=0)
-    states_area = split.dataset.name.startswith("coco")  # other formats have none: it is that of the polygons
+    states_both = split.dataset.name.startswith("coco")  # in other formats both are those of the outline
     for image, masks in enumerate(split.masks):
         if not isinstance(masks, MaskFacts):
             continue
@@ -41,15 +41,15 @@ def check_masks(split: SplitFacts) -> None:
             box, area, bounds = packed.boxes[begin + row], float(packed.area[begin + row]), masks.bounds[row]
             if masks.row_major[row]:
                 issue, how_bad, detail = DataIssue.ROW_MAJOR, float(masks.areas[row]), ""
-            elif masks.holes[row] and states_area:
+            elif masks.holes[row] and states_both:
                 issue, how_bad = DataIssue.FILLED_HOLES, float(masks.areas[row]) - area
                 detail = f"{masks.areas[row]:.0f} pixels filled, {area:.0f} stated"
             elif masks.areas[row] == 0:
                 issue, how_bad, detail = DataIssue.NO_PIXEL, 0.0, ""
-            elif not wrong_box[begin + row] and not fits_box(box, bounds):
+            elif states_both and not wrong_box[begin + row] and not masks.fits[row]:
                 issue, how_bad = DataIssue.BOX_NOT_OF_MASK, 1 - box_iou(box, bounds)
                 detail = f"stated {_in_words(box)}, mask {_in_words(bounds)}"
-            elif states_area and not fits_area(area, float(masks.areas[row]), bounds):
+            elif states_both and not fits_area(area, float(masks.areas[row]), bounds):
                 issue, how_bad = DataIssue.AREA_NOT_OF_MASK, abs(area - float(masks.areas[row]))
                 detail = f"stated {area:.0f}, mask {masks.areas[row]:.0f}"
             else:

@@ -113,7 +113,7 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
     return (
         f'<section class="finding {kind}" id="{_text(split)}-{issue.name.lower()}">'
-        f"<h3>{where}{escape(issue.text)}: {finding.count}</h3><p>To do: {escape(issue.fix)}</p>"
+        f"<h3>{where}{escape(issue.text)}: {finding.amount}</h3><p>To do: {escape(issue.fix)}</p>"
         f"{''.join(lines)}{shown}</section>"
     )
 

@@ -19,7 +19,6 @@ from detseg.data.annotations.model import PackedAnnotations, Segmentations, regi
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 REPAIRED = frozenset(
@@ -37,12 +36,35 @@ REPAIRED = frozenset(
         DataIssue.ROW_MAJOR,
         DataIssue.FILLED_HOLES,
         DataIssue.SAME_ACROSS,
+        DataIssue.DUPLICATE_ID,
+        DataIssue.MISSING_IMAGE,
+        DataIssue.UNKNOWN_IMAGE,
+        DataIssue.UNKNOWN_CATEGORY,
+        DataIssue.UNKNOWN_CLASS,
+        DataIssue.WRONG_OBJECT,
+        DataIssue.WRONG_FILE,
+        DataIssue.BAD_MASK,
+        DataIssue.LISTED_TWICE,
     }
 )
 """The kinds that a repaired copy does not have, but for images of another size whose boxes do not fit them, and
 images that are in val and test."""
 
 CHANGES_FILE = "changes.csv"
+
+_BY_READERS = {
+    DataIssue.OTHER_SPELLING: "names of images corrected",
+    DataIssue.DUPLICATE_ID: "entries with the id of an earlier one left out",
+    DataIssue.MISSING_IMAGE: "missing images left out",
+    DataIssue.UNKNOWN_IMAGE: "objects of images that are not listed left out",
+    DataIssue.UNKNOWN_CATEGORY: "objects of categories that are not listed left out",
+    DataIssue.UNKNOWN_CLASS: "objects of unknown classes left out",
+    DataIssue.WRONG_OBJECT: "objects without class or readable box left out",
+    DataIssue.WRONG_FILE: "annotation files that cannot be read left out",
+    DataIssue.BAD_MASK: "segmentations that cannot be used left out",
+    DataIssue.LISTED_TWICE: "repetitions in lists left out",
+}
+"""What a set that was read with a tolerant report has lost or gained already: a line for each kind, with the number."""
 
 
 @dataclass
@@ -60,23 +82,21 @@ class Changes:
         write_text(path, text.getvalue())
 
 
-def repair_splits(
-    splits: Sequence[SplitFacts],
-) -> tuple[dict[str, DetectionDataset | SegmentationDataset], Changes]:
+def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionDataset], Changes]:
     """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
-    are. Label maps are not changed: their unreadable images and duplicates across splits are left out."""
-    changes, repaired = Changes(), dict[str, Any]()
+    are. They are sets of objects: label maps are passed over."""
+    changes, repaired = Changes(), dict[str, DetectionDataset]()
     elsewhere = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
     for split in splits:
+        if not isinstance(dataset := split.dataset, DetectionDataset):
+            continue
+        for issue, what in _BY_READERS.items():
+            if number := split.report.count(issue):
+                places = "; ".join(split.report.examples(issue))
+                changes.rows.append((split.name, "", "", f"{what}: {number}", places, ""))
         kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
-        dataset = split.dataset
-        if isinstance(dataset, DetectionDataset):
-            packed = _repair(split, set(kept), changes).select(kept)
-            repaired[split.name] = DetectionDataset(
-                packed, dataset.root, dataset.classes, DataReport(True), dataset.name
-            )
-        else:
-            repaired[split.name] = dataset.subset(kept)
+        packed = _repair(split, set(kept), changes).select(kept)
+        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
     return repaired, changes
 
 
@@ -211,5 +231,6 @@ def report_lines(changes: Changes) -> list[str]:
     """One line for each kind of change, with its number."""
     kinds: dict[str, int] = {}
     for change in changes.rows:
-        kinds[change[3]] = kinds.get(change[3], 0) + 1
+        what, _, number = change[3].partition(": ")
+        kinds[what] = kinds.get(what, 0) + int(number or 1)
     return [f"{what}: {number}" for what, number in kinds.items()]

@@ -89,6 +89,7 @@ def _plain_finding(split: str, finding: Finding) -> dict[str, Any]:
         "severity": issue.severity.name.lower(),
         "split": split,
         "count": finding.count,
+        "places": finding.places,
         "text": issue.text,
         "fix": issue.fix,
         "examples": [

@@ -15,13 +15,13 @@ from rich.progress import track
 
 from detseg.data.annotations.classes import Classes, add_background
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects
+from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects, running_total
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
-from detseg.data.images.masks import MaskEncoding, read_mask
+from detseg.data.images.masks import MaskEncoding, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.messages import console, listed, one_line, shown
-from detseg.structures import IGNORE_LABEL, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
+from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
 
 
 class MaskSource(Protocol):
@@ -44,10 +44,23 @@ class MaskFiles:
     files: PackedImages  # the masks' paths, relative to the root, in the order of the images
     root: Path
     encoding: MaskEncoding
+    labels: tuple[int, ...] | None = None  # of each class of the encoding, `IGNORE_LABEL` to ignore it; None: the same
 
     def read(self, index: int) -> UInt8Array:
         """See ``MaskSource``."""
+        return self.chosen(self.as_stored(index))
+
+    def as_stored(self, index: int) -> UInt8Array:
+        """(H, W) uint8 labels of the encoding's classes."""
         return read_mask(self.where(index), self.encoding)
+
+    def chosen(self, stored: UInt8Array) -> UInt8Array:
+        """Labels of the encoding's classes → those of the data set."""
+        if self.labels is None:
+            return stored
+        table = np.full(256, IGNORE_LABEL, dtype=np.uint8)
+        table[: len(self.labels)] = self.labels
+        return table[stored]
 
     def where(self, index: int) -> str:
         """See ``MaskSource``."""
@@ -55,7 +68,51 @@ class MaskFiles:
 
     def select(self, indices: Sequence[int]) -> MaskFiles:
         """See ``MaskSource``."""
-        return MaskFiles(self.files.select(indices), self.root, self.encoding)
+        return replace(self, files=self.files.select(indices))
+
+
+@dataclass(frozen=True, eq=False)
+class MaskLayers:
+    """A ``MaskSource`` of mask images of one class each: L files for I images.
+
+    The files of a class are united. Of the classes that cover a pixel that with the fewest pixels counts; others are
+    background, label 0.
+    """
+
+    files: PackedImages  # the masks' paths, relative to the root, image by image
+    offsets: IntArray  # (I + 1,) int64; the files of image i are offsets[i] to offsets[i + 1]
+    labels: IntArray  # (L,) int64
+    sizes_hw: IntArray  # (I, 2) int64, of images without a file; of the others 0
+    root: Path
+    threshold: int | None = None  # see `read_layer`
+
+    def read(self, index: int) -> UInt8Array:
+        """See ``MaskSource``."""
+        layers = dict[int, BoolArray]()
+        semantic = np.zeros(tuple(self.sizes_hw[index].tolist()), dtype=np.uint8)
+        for row in range(int(self.offsets[index]), int(self.offsets[index + 1])):
+            path, label = self.root / self.files.path(row), int(self.labels[row])
+            layer = read_layer(path, self.threshold)
+            semantic = semantic if layers else np.zeros(layer.shape, dtype=np.uint8)
+            check_same_size(f"{path}: the mask", layer.shape, "another of its image is", semantic.shape, made="mask")
+            layers[label] = layer | layers.get(label, False)
+        for label in sorted(layers, key=lambda one: -int(layers[one].sum())):
+            semantic[layers[label]] = label
+        return semantic
+
+    def where(self, index: int) -> str:
+        """See ``MaskSource``."""
+        first = int(self.offsets[index])
+        return str(self.root / self.files.path(first)) if first < self.offsets[index + 1] else str(self.root)
+
+    def select(self, indices: Sequence[int]) -> MaskLayers:
+        """See ``MaskSource``."""
+        chosen = np.asarray(indices, dtype=np.int64)
+        counts = np.diff(self.offsets)[chosen]
+        offsets = running_total(counts)
+        rows = np.repeat(self.offsets[chosen] - offsets[:-1], counts) + np.arange(offsets[-1])
+        files, labels = self.files.select(rows.tolist()), self.labels[rows]
+        return replace(self, files=files, offsets=offsets, labels=labels, sizes_hw=self.sizes_hw[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +233,7 @@ def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = Fals
 
 
 MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly spread
-_Found = tuple[IntArray, DataIssue | None] | DataError
+_Found = tuple[IntArray, IntArray, DataIssue | None] | DataError
 
 
 def inspect_masks(
@@ -192,7 +249,10 @@ def inspect_masks(
     """
     sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
     others = sorted(set(range(len(dataset))) - set(sample))
-    counts, num_masks, bad, useless = np.zeros(256, dtype=np.int64), 0, list[DataError](), ""
+    counts, stored = np.zeros((2, 256), dtype=np.int64)
+    num_masks, bad, useless = 0, list[DataError](), ""
+    mapping = dataset.masks.labels or () if isinstance(dataset.masks, MaskFiles) else ()
+    left_out = [k for k, label in enumerate(mapping) if label == IGNORE_LABEL]
     for indices in (sample, others):
         for index, found in _inspect_all(dataset, indices):
             if isinstance(found, DataError):
@@ -201,10 +261,11 @@ def inspect_masks(
                     raise found
                 continue
             counts += found[0]
+            stored += found[1]
             num_masks += 1
-            if found[1] is not None:
-                dataset.report.add(found[1], dataset.packed.path(index))
-        if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training)):
+            if found[2] is not None:
+                dataset.report.add(found[2], dataset.packed.path(index))
+        if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training, bool(left_out))):
             break
     if bad and not num_masks:
         raise bad[0]
@@ -217,11 +278,19 @@ def inspect_masks(
     if bad:
         what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
         report.note(f"{what}; the first: {one_line(bad[0])}")
+    if isinstance(dataset.masks, MaskFiles) and stored[left_out].any():
+        source = dataset.masks.encoding.classes.names
+        found_names = [f"{source[k]} {_percent(stored, k)}" for k in left_out if stored[k]]
+        report.note(f"pixels of classes that data.classes leaves out (ignored): {listed(found_names)}")
     if counts[IGNORE_LABEL]:
-        report.note(f"ignored pixels of the masks: {100 * counts[IGNORE_LABEL] / counts.sum():.1f} %")
+        report.note(f"ignored pixels of the masks: {_percent(counts, IGNORE_LABEL)}")
     dataset.pixels = counts[: len(names)]
     for absent in np.flatnonzero(dataset.pixels == 0):
         report.add(DataIssue.ABSENT, names[absent])
+
+
+def _percent(counts: IntArray, label: int) -> str:
+    return f"{100 * counts[label] / counts.sum():.1f} %"
 
 
 def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
@@ -235,19 +304,25 @@ def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterat
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
-    """(256,) int64 pixels of each label of a mask, and what is unusual about it; or what is wrong with it."""
+    """(256,) int64 pixels of each label of a mask, and of each class as the file has it; and what is unusual about it.
+    Or what is wrong with it."""
+    masks = dataset.masks
     try:
-        labels = dataset.masks.read(index)
+        stored = masks.as_stored(index) if isinstance(masks, MaskFiles) else masks.read(index)
+        labels = masks.chosen(stored) if isinstance(masks, MaskFiles) else stored
         dataset.check_size(index, read_image_hw(dataset.path(index)), labels.shape)
     except DataError as error:
         return error
     counts = np.bincount(labels.ravel(), minlength=256)
     num_labels = np.count_nonzero(counts[:IGNORE_LABEL])
     one_class = num_labels == 1 and counts[IGNORE_LABEL] and isinstance(dataset.masks, MaskFiles)
-    return counts, DataIssue.ONE_CLASS if one_class else None if num_labels else DataIssue.ALL_IGNORED
+    issue = DataIssue.ONE_CLASS if one_class else None if num_labels else DataIssue.ALL_IGNORED
+    return counts, counts if stored is labels else np.bincount(stored.ravel(), minlength=256), issue
 
 
-def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEncoding | None, training: bool) -> str:
+def _describe_useless(
+    counts: IntArray, names: Sequence[str], encoding: MaskEncoding | None, training: bool, left_out: bool
+) -> str:
     present = np.flatnonzero(counts[:IGNORE_LABEL]).tolist()
     if not present:
         return "all pixels are ignored, so there is nothing to learn or to score; correct the masks or what is ignored"
@@ -256,9 +331,11 @@ def _describe_useless(counts: IntArray, names: Sequence[str], encoding: MaskEnco
     label, ignored = present[0], encoding.ignore_index
     absent = listed([name for k, name in enumerate(names) if k != label])
     question = f"is {ignored} a class? name each class in data.classes and its value in data.mask_values"
-    if encoding.colors is not None:
+    if left_out:
+        question = "data.classes leaves out the others; choose one of those, too"
+    elif encoding.colors is not None:
         question = "is one of data.ignore_colors a class? name it in data.classes and data.mask_colors"
-    elif len(names) == 2:
+    elif len(names) == len(encoding.classes) == 2:
         values = [encoding.class_values[k] if k == label else ignored for k in (0, 1)]
         question = f"is {ignored} the {('foreground', 'background')[label]}? set data.mask_values={values} "
         question += f"data.ignore_index=null; or is it void? add images that show {absent}"

@@ -1,4 +1,4 @@
-"""Writes data sets of objects in another format, with the images, and says what that cannot hold."""
+"""Which function writes a data set in which format, with the images; each says what its format cannot hold."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import write_coco_set
 from detseg.data.formats.cvat import write_cvat
 from detseg.data.formats.labelme import write_labelme
+from detseg.data.formats.mask_folder import write_mask_folder
 from detseg.data.formats.voc_writer import write_voc_set
 from detseg.data.formats.yolo import write_yolo
+
+__all__ = ["WRITERS", "write_mask_folder"]
 
 Write = Callable[[Mapping[str, DetectionDataset], Path, bool], list[str]]
 

@@ -1,95 +1,427 @@
-"""Reads a folder of images and a folder of masks, where a mask has the name of its image.
+"""Reads and writes folders of images and of masks, where a mask has the name of its image.
 
-Sub-folders keep their names: ``images/a/1.jpg`` belongs to ``masks/a/1.png``. Names that begin with a dot are left out.
+What is not common to both names, a prefix or a suffix, is taken off each. Sub-folders keep their names:
+``images/a/1.jpg`` belongs to ``masks/a/1.png``. Names that begin with a dot are left out.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from pathlib import Path
 
-from detseg.data.annotations.classes import mask_class_table
+import numpy as np
+from PIL import Image
+
+from detseg.data.annotations.classes import (
+    CLASSES_FILE,
+    META_FILE,
+    Classes,
+    ClassSelection,
+    add_background,
+    are_of_another_set,
+    choose_labels,
+    mask_class_table,
+    mask_classes,
+    read_mask_meta,
+    split_background,
+)
 from detseg.data.annotations.issues import DataIssue, DataReport
-from detseg.data.annotations.model import pack_images
-from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
-from detseg.data.images.find import find_images
+from detseg.data.annotations.model import pack_images, running_total
+from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
+from detseg.data.formats.voc_writer import plain_stem, voc_palette
+from detseg.data.images.find import find_images, new_folder, place_image
 from detseg.data.images.masks import MaskEncoding, Rgb
+from detseg.data.images.read import open_image, read_image_hw
 from detseg.errors import DataError, path_of
-from detseg.messages import listed
+from detseg.messages import listed, shown
 from detseg.structures import ClassTable
+
+# Label Studio's PNG: numbers of task, annotation and annotator, the control's name, the class, a counter.
+_LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-\d+-by-\d+-[^-]+-(.+)-\d+")
+_COUNTED = re.compile(r"(.+)[-_ ]\d+")
+_MAX_TRIED = 40  # masks that are compared with an image to guess what their names have in common
+
+
+@dataclass(frozen=True)
+class Affixes:
+    """What the names of images and masks have before and after that which is common to both."""
+
+    image_prefix: str = ""
+    image_suffix: str = ""
+    mask_prefix: str = ""
+    mask_suffix: str = ""
+
+    def settings(self) -> str:
+        """The settings that say so, on a line."""
+        return " ".join(f"data.{key}={shown(value)[1:-1]}" for key, value in vars(self).items() if value)
 
 
 def read_mask_folder(
     images: Path | str,
     masks: Path | str,
-    classes: ClassTable | Sequence[str],
+    classes: Classes,
     suffix: str = "",
     values: Sequence[int] | None = None,
     ignore_index: int | None = 255,
     colors: Sequence[Rgb] | None = None,
     ignore_colors: Sequence[Rgb] = (),
     skip_bad: bool = False,
+    *,
+    names: Affixes | None = None,
+    threshold: int | None = None,
+    per_class: bool = False,
+    root: Path | str | None = None,
+    report: DataReport | None = None,
 ) -> SegmentationDataset:
     """Read pairs of images and masks; image ids are 1 to I in the order of the paths.
 
     Args:
-        images, masks: the folders; they may be one folder if ``suffix`` tells masks from images.
-        classes: in label order, a background included. A table is that of another set, which is trained on: masks of
-            one class are reported then, not an error.
+        images, masks: the folders; they may be one folder if names tell masks from images. ``images`` may be a text
+            file that lists images, one a line, relative to ``root``.
+        classes: in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A selection of
+            names of that file chooses and merges them, see `mask_classes`. A table is that of another set, which is
+            trained on: masks of one class are reported then, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
-        values, ignore_index, colors, ignore_colors: see ``MaskEncoding``.
+        values, ignore_index, colors, ignore_colors, threshold: see ``MaskEncoding``.
         skip_bad: see ``inspect_masks``.
+        names: all that the names of images and masks have besides what is common to both, in place of ``suffix``.
+        per_class: whether there is a mask of each class: ``NAME/a.png``, ``a_NAME.png``, or Label Studio's
+            ``task-1-annotation-1-by-1-tag-NAME-0.png`` for an image ``1.jpg`` or ``task-1.jpg``. ``values`` and colours
+            have no effect; None as classes: the sorted names that are found, behind ``background``.
+        root: the folder of ``classes.txt``, and of what a list names; None: that of the list, and no ``classes.txt``.
+        report: gets what is found; None: a new one, for which everything wrong is an error.
 
     Raises:
         DataError: a folder or file is missing or wrong, an image has no single mask, or masks do not fit the classes.
     """
-    images, masks, report = path_of("images", images), path_of("masks", masks), DataReport()
-    for folder, key in ((images, "images"), (masks, "masks")):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: there is no such folder; set data.root and the {key} folder of the split")
-    mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
-    table = mask_class_table(images, classes, mask_values)
-    encoding = MaskEncoding(table, mask_values, ignore_index, class_colors, tuple(ignore_colors))
-    image_files, mask_files = zip(*_pairs(images, masks, suffix, report), strict=True)
-    source = MaskFiles(pack_images(mask_files), masks, encoding)
-    dataset = SegmentationDataset(pack_images(image_files), source, images, table, report, f"folder {images}")
-    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
+    images, masks, report = path_of("images", images), path_of("masks", masks), report or DataReport()
+    folder, names = path_of("root", root) if root is not None else None, names or Affixes(mask_suffix=suffix)
+    found = _list_files(images, masks, folder or images.parent, names, report)
+    training, encoding = not are_of_another_set(classes), None
+    source: MaskSource
+    if per_class:
+        image_names, source, table = _read_layers(found, masks, classes, folder, threshold, report)
+    else:
+        pairs = _pairs(found, images, masks, names, report)
+        if colors is None and values is None and threshold is None and folder is not None:
+            colors = _colors_of_set(folder, masks / pairs[0][1])
+        mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
+        chosen = mask_classes(folder, classes, mask_values)
+        table, ignored = chosen.table, tuple(ignore_colors)
+        encoding = MaskEncoding(chosen.source, mask_values, ignore_index, class_colors, ignored, threshold)
+        image_names, files = [image for image, _ in pairs], pack_images([mask for _, mask in pairs])
+        source = MaskFiles(files, masks, encoding, chosen.labels)
+    dataset = SegmentationDataset(pack_images(image_names), source, found.root, table, report, f"folder {images}")
+    inspect_masks(dataset, encoding, training, skip_bad or report.tolerant)
     return dataset
 
 
-def _pairs(images: Path, masks: Path, suffix: str, report: DataReport) -> list[tuple[str, str]]:
-    """Paths of each image and its mask, relative to their folders, in the order of the images' paths."""
+def _colors_of_set(root: Path, mask: Path) -> Sequence[Rgb] | None:
+    """The colours that ``dataset_meta.json`` lists, if masks are colour images and there is no ``classes.txt``."""
+    if (root / CLASSES_FILE).exists() or not (root / META_FILE).exists():
+        return None
+    with open_image(mask, "mask", header_only=True) as (header, _):
+        return read_mask_meta(root)[1] or None if header.mode == "RGB" else None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files of a split, by what the names of images and masks have in common, with folders: relative paths."""
+
+    root: Path  # of the images
+    images: dict[str, list[str]]
+    masks: dict[str, list[str]]
+    all_images: list[str]  # also those whose names have other prefixes and suffixes
+    all_masks: list[str]
+    is_list: bool
+
+
+def _list_files(images: Path, masks: Path, root: Path, names: Affixes, report: DataReport) -> _Found:
+    for place, key in ((images, "images"), (masks, "masks")):
+        if not place.is_dir() and not (key == "images" and place.is_file()):
+            raise DataError(f"{place}: there is no such folder; set data.root and the {key} folder of the split")
     together = images.resolve() == masks.resolve()
-    if together and not suffix:
+    of_images, of_masks = (names.image_prefix, names.image_suffix), (names.mask_prefix, names.mask_suffix)
+    if together and of_images == of_masks:
         raise DataError(f"{images}: images and masks lie in one folder; set data.mask_suffix, or move the masks out")
-    image_files = _files_by_stem(images, masks)
-    mask_files = image_files if together else _files_by_stem(masks, images)
-    if together:
-        image_files = {stem: names for stem, names in image_files.items() if not stem.endswith(suffix)}
+    all_images = _read_list(images, root) if images.is_file() else _files(images, masks)
+    all_masks = all_images if together else _files(masks, images)
+    image_files, mask_files = _by_core(all_images, *of_images), _by_core(all_masks, *of_masks)
+    if together:  # the kind whose names say more takes its files first
+        first, other = (mask_files, image_files) if any(of_masks) else (image_files, mask_files)
+        taken = {name for files in first.values() for name in files}
+        for core in list(other):
+            other[core] = [name for name in other[core] if name not in taken]
+            if not other[core]:
+                del other[core]
     if not image_files:
-        raise DataError(f"{images}: there are no images in it; set data.root and the images folder of the split")
-    if missing := [stem for stem in image_files if stem + suffix not in mask_files]:
-        names = listed([image_files[stem][0] for stem in missing])
+        what = "there are no images in it" if not all_images else f"none of its {len(all_images)} images fits"
+        fix = "set data.root and the images folder of the split"
+        if all_images:
+            fix = f"data.image_prefix and data.image_suffix say what their names begin and end with: {all_images[0]}"
+        raise DataError(f"{images}: {what}; {fix}")
+    num_used = sum(map(len, [*image_files.values(), *mask_files.values()]))
+    if others := len(all_images) + (0 if together else len(all_masks)) - num_used:
+        report.add(DataIssue.OTHER_NAMES, str(masks), others)
+    place = root if images.is_file() else images
+    return _Found(place, image_files, mask_files, all_images, all_masks, images.is_file())
+
+
+def _read_list(path: Path, root: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot read the list: {error}") from None
+    found = list[str]()
+    for number, line in enumerate(lines, start=1):
+        name = posixpath.normpath(line.strip())
+        if not line.strip() or (line.startswith("#") and not (root / name).is_file()):
+            continue
+        if name.startswith(("/", "../")) or os.path.isabs(name):
+            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line.strip())}")
+        found.append(name)
+    if missing := [name for name in found if not (root / name).is_file()]:
         raise DataError(
-            f"{masks}: {len(missing)} of {len(image_files)} images have no mask: {names}; expected {missing[0]}{suffix}"
-            ".png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); add them"
+            f"{path}: {len(missing)} of {len(found)} images missing: {listed(missing)}; paths begin in {root}"
         )
-    used = {stem + suffix for stem in image_files} | (image_files.keys() if together else set())
-    for stem in sorted(mask_files.keys() - used):
-        report.add(DataIssue.NO_IMAGE, mask_files[stem][0])
-    pairs = [(image_files[stem], mask_files[stem + suffix]) for stem in image_files]
-    for folder, files in ((images, [pair[0] for pair in pairs]), (masks, [pair[1] for pair in pairs])):
+    if not found:
+        raise DataError(f"{path}: it lists no images; write one path a line, relative to {root}")
+    return list(dict.fromkeys(found))
+
+
+def _files(folder: Path, other: Path) -> list[str]:
+    """The image files in a folder, but not in ``other``: relative paths."""
+    left_out = os.path.realpath(other)
+
+    def skip(path: str) -> bool:
+        return os.path.basename(path).startswith(".") or os.path.realpath(path) == left_out
+
+    return [file.as_posix() for file in find_images(folder, skip)]
+
+
+def _by_core(names: Sequence[str], prefix: str, suffix: str) -> dict[str, list[str]]:
+    """The files whose names have prefix and suffix, by what is left, with its folder, in its order."""
+    found: dict[str, list[str]] = {}
+    for stem, name in sorted((os.path.splitext(name)[0], name) for name in names):
+        folder, slash, base = stem.rpartition("/")
+        if base.startswith(prefix) and base.endswith(suffix) and len(base) > len(prefix) + len(suffix):
+            core = base[len(prefix) : len(base) - len(suffix)]
+            found.setdefault(f"{folder}{slash}{core}", []).append(name)
+    return found
+
+
+def _pairs(found: _Found, images: Path, masks: Path, names: Affixes, report: DataReport) -> list[tuple[str, str]]:
+    """Paths of each image and its mask, relative to their folders, in the order of the images' paths."""
+    keys = {core: _mask_key(core, found) for core in found.images}
+    missing = [core for core, key in keys.items() if key is None]
+    if missing:
+        names_missing = listed([found.images[core][0] for core in missing])
+        folder, slash, base = missing[0].rpartition("/")
+        expected = f"{folder}{slash}{names.mask_prefix}{base}{names.mask_suffix}"
+        message = (
+            f"{masks}: {len(missing)} of {len(keys)} images have no mask: {names_missing}; expected {expected}"
+            f".png, .tif, .tiff or .bmp (data.mask_suffix is what comes before the file type); {_guess(found)}"
+        )
+        if len(missing) == len(keys):
+            raise DataError(message)
+        report.wrong(DataIssue.NO_MASK, found.images[missing[0]][0], message, len(missing))
+    twice = [key for key, count in Counter(filter(None, keys.values())).items() if count > 1]
+    if twice:
+        raise DataError(f"{masks}: {found.masks[twice[0]][0]} fits several images; list them with paths that differ")
+    for core in sorted(found.masks.keys() - set(keys.values())) if not found.is_list else ():
+        report.add(DataIssue.NO_IMAGE, found.masks[core][0])
+    pairs = [(found.images[core], found.masks[key]) for core, key in keys.items() if key is not None]
+    for place, files in ((images, [pair[0] for pair in pairs]), (masks, [pair[1] for pair in pairs])):
         for several in [names for names in files if len(names) > 1]:
-            raise DataError(f"{folder}: several files with one name: {listed(several)}; keep one of them")
+            raise DataError(f"{place}: several files with one name: {listed(several)}; keep one of them")
     return [(image[0], mask[0]) for image, mask in pairs]
 
 
-def _files_by_stem(folder: Path, other: Path) -> dict[str, list[str]]:
-    """The image files of each stem in a folder, but not in ``other``: relative paths, in the order of the stems."""
-    left_out = os.path.realpath(other)
-    files = find_images(folder, lambda p: os.path.basename(p).startswith(".") or os.path.realpath(p) == left_out)
-    found: dict[str, list[str]] = {}
-    for stem, name in sorted((os.path.splitext(file.as_posix())[0], file.as_posix()) for file in files):
-        found.setdefault(stem, []).append(name)
-    return found
+def _mask_key(core: str, found: _Found) -> str | None:
+    """The name of an image's mask. Listed images have longer paths than masks: the longest end of it counts."""
+    parts = core.split("/")
+    ends = ("/".join(parts[k:]) for k in range(len(parts) if found.is_list else 1))
+    return next((end for end in ends if end in found.masks), None)
+
+
+def _guess(found: _Found) -> str:
+    """What to set, by the names that are there: affixes with which the most images have a mask."""
+    images = {core: name for name in found.all_images for core in [os.path.splitext(name)[0]]}
+    masks = {core: name for name in found.all_masks for core in [os.path.splitext(name)[0]] if core not in images}
+    if any(_LABEL_STUDIO.fullmatch(posixpath.basename(stem)) for stem in masks) or _class_folders(images, masks):
+        per_class = "these are masks of one class each: data.mask_per_class=true reads them, detseg convert merges them"
+        return f"{per_class}; Label Studio names them by task, so the images must be 1.jpg or task-1.jpg, ..."
+    best, best_count, others = None, 0, list[Affixes]()
+    for affixes in dict.fromkeys(_candidates(list(images), list(masks))):
+        own = _by_core(list(images.values()), affixes.image_prefix, affixes.image_suffix)
+        count = len(own.keys() & _by_core(list(masks.values()), affixes.mask_prefix, affixes.mask_suffix).keys())
+        if count > best_count:
+            best, best_count, others = affixes, count, []
+        elif count == best_count and best is not None:
+            others.append(affixes)
+    if best is None or best_count < len(images) / 2:
+        return "add them"
+    guess = f"{best_count} of {len(images)} images would have one with {best.settings()}"
+    if others:
+        guess += f" (or {others[0].settings()}); if there is a mask for each class, data.mask_per_class=true reads them"
+    return guess
+
+
+def _class_folders(images: Mapping[str, str], masks: Mapping[str, str]) -> bool:
+    inside = [stem.partition("/")[2] in images for stem in masks if "/" in stem and stem not in images]
+    return bool(inside) and sum(inside) * 2 > len(inside)
+
+
+def _candidates(images: Sequence[str], masks: Sequence[str]) -> Iterator[Affixes]:
+    """Affixes that would make pairs of some images and masks: what is left around the longest text common to both."""
+    for image in sorted(images)[:: max(len(images) // 3, 1)][:3]:
+        folder, _, base = image.rpartition("/")
+        near = [mask.rpartition("/")[2] for mask in masks if mask.rpartition("/")[0] == folder]
+        near.sort(key=lambda mask: -SequenceMatcher(None, base, mask).ratio())
+        for mask in near[:_MAX_TRIED]:
+            place = SequenceMatcher(None, base, mask, autojunk=False).find_longest_match()
+            first, last = 0, place.size  # what separates words belongs to the affixes
+            core = base[place.a :][: place.size]
+            while (
+                last > first + 1
+                and core[last - 1] in "_-. "
+                and (place.a + last < len(base) or place.b + last < len(mask))
+            ):
+                last -= 1
+            while first < last - 1 and core[first] in "_-. " and (place.a + first > 0 or place.b + first > 0):
+                first += 1
+            if last > first:
+                yield Affixes(
+                    base[: place.a + first], base[place.a + last :], mask[: place.b + first], mask[place.b + last :]
+                )
+
+
+def _read_layers(
+    found: _Found, masks: Path, classes: Classes, folder: Path | None, threshold: int | None, report: DataReport
+) -> tuple[list[str], MaskLayers, ClassTable]:
+    """The images, their masks of one class each, and the classes."""
+    if classes is None and folder is not None and (folder / CLASSES_FILE).exists():
+        classes = mask_class_table(folder, None).names
+    background, wanted = split_background(classes)
+    known = set[str]() if wanted is None else set(_names_of(wanted))
+    layers: dict[str, list[tuple[str, str]]] = {core: [] for core in found.images}
+    for core, files in found.masks.items():
+        if (place := _layer_of(core, found, known)) is None:
+            report.add(DataIssue.NO_IMAGE, files[0])
+        else:
+            layers[place[0]] += [(place[1], file) for file in files]
+    names = sorted({name for own in layers.values() for name, _ in own})
+    if not names:
+        example = listed([files[0] for files in found.masks.values()][:3]) or "there are none"
+        what = "no mask of one class has the name of an image"
+        fix = "expected NAME/a.png or a_NAME.png for a.jpg, or task-1-... for 1.jpg"
+        raise DataError(f"{masks}: {what} ({example}); {fix}")
+    counts = np.array([sum(name == one for own in layers.values() for one, _ in own) for name in names])
+    table, label_of = choose_labels(names, counts, wanted, str(masks), report, declared=False, strict=False)
+    labels = dict(zip(names, label_of.tolist(), strict=True))
+    kept = [[(labels[name] + 1, file) for name, file in own if labels[name] >= 0] for own in layers.values()]
+    image_names = [_single(found.images[core], masks) for core in layers]
+    if empty := [name for name, own in zip(image_names, kept, strict=True) if not own]:
+        report.note(f"images without a mask of any class, read as background: {len(empty)} ({listed(empty)})")
+    sizes = [(0, 0) if own else read_image_hw(found.root / name) for name, own in zip(image_names, kept, strict=True)]
+    source = MaskLayers(
+        pack_images([file for own in kept for _, file in own]),
+        running_total([len(own) for own in kept]),
+        np.array([label for own in kept for label, _ in own], dtype=np.int64),
+        np.array(sizes, dtype=np.int64).reshape(-1, 2),
+        masks,
+        threshold,
+    )
+    return image_names, source, add_background(table, background, str(masks), classes)
+
+
+def _names_of(classes: Classes) -> Sequence[str]:
+    if isinstance(classes, ClassSelection):
+        return list(classes.label_of)
+    return classes.names if isinstance(classes, ClassTable) else []
+
+
+def _layer_of(core: str, found: _Found, known: set[str]) -> tuple[str, str] | None:
+    """The image of a mask of one class, and that class."""
+    folder, slash, base = core.rpartition("/")
+    if match := _LABEL_STUDIO.fullmatch(base):
+        images = [f"{folder}{slash}{match[1]}", f"{folder}{slash}task-{match[1]}", match[1], f"task-{match[1]}"]
+        return next(((image, match[2]) for image in images if image in found.images), None)
+    first, _, rest = core.partition("/")
+    if rest in found.images:
+        return rest, first
+    for place in reversed([k for k, letter in enumerate(core) if letter in "_-. "]):
+        image, name = core[:place], core[place + 1 :]
+        if image in found.images and name:
+            counted = _COUNTED.fullmatch(name)
+            return image, counted[1] if counted and name not in known and counted[1] in known else name
+    return None
+
+
+def _single(names: Sequence[str], folder: Path) -> str:
+    if len(names) > 1:
+        raise DataError(f"{folder}: several files with one name: {listed(names)}; keep one of them")
+    return names[0]
+
+
+def write_mask_folder(splits: Mapping[str, SegmentationDataset], target: Path, link: bool = False) -> list[str]:
+    """Write splits of label maps below a new folder: ``SPLIT/images``, copied or linked, ``SPLIT/masks``, indexed PNG
+    with the labels as values and 255 where pixels are ignored, and ``classes.txt``.
+
+    Returns a line for each kind of thing that the layout cannot hold. A DataError: there is something in the folder, or
+    an image cannot be copied.
+    """
+    new_folder(target)
+    renamed, unread, lines = 0, list[str](), list[str]()
+    for split, dataset in splits.items():
+        taken = set[str]()
+        for index in range(len(dataset)):
+            path = dataset.packed.path(index)
+            try:
+                semantic = dataset.semantic(index)
+            except DataError:
+                unread.append(path)
+                continue
+            stem, suffix = os.path.splitext(path)
+            stem = plain = "/".join(plain_stem(part) for part in stem.split("/"))
+            number = 2
+            while plain.casefold() in taken:  # a.jpg and a.png
+                plain, number = f"{stem}_{number}", number + 1
+            taken.add(plain.casefold())
+            renamed += plain + suffix != path
+            place_image(dataset.path(index), target / split / "images" / f"{plain}{suffix}", link)
+            indexed = Image.fromarray(semantic, mode="P")
+            indexed.putpalette(voc_palette())
+            mask = target / split / "masks" / f"{plain}.png"
+            mask.parent.mkdir(parents=True, exist_ok=True)
+            indexed.save(mask)
+    tables = list(dict.fromkeys(dataset.classes for dataset in splits.values()))
+    for table in tables[:1]:
+        lines += _write_classes(target, table)
+    if renamed:
+        lines.append(f"names of {renamed} images: changed, since masks are found by names without suffix")
+    if unread:
+        lines.append(f"images whose mask cannot be read: {len(unread)} ({listed(unread)}), left out")
+    return lines
+
+
+def _write_classes(target: Path, table: ClassTable) -> list[str]:
+    lines = list[str]()
+    (target / CLASSES_FILE).write_text("\n".join([*table.names, ""]), encoding="utf-8")
+    try:
+        right = mask_class_table(target, None).names == table.names
+    except DataError:
+        right = False
+    if not right:
+        lines.append(
+            f"names of classes: {CLASSES_FILE} cannot hold them; read it with data.classes: {list(table.names)}"
+        )
+    if table.source_ids != tuple(range(len(table))):
+        lines.append(f"values of the classes, {list(table.source_ids)}: written as 0 to {len(table) - 1}")
+    return lines

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from detseg.data.annotations.classes import Classes, check_class_name, mask_class_table
+from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_xml
 from detseg.data.annotations.issues import DataIssue, DataReport
@@ -33,7 +33,6 @@ from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
 from detseg.errors import DataError, check_type, path_of
 from detseg.messages import did_you_mean, listed, shown
-from detseg.structures import ClassTable
 
 # A path that begins at a root or a drive, or has the part ``..``.
 _OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
@@ -143,10 +142,11 @@ def read_voc_masks(
     root: Path | str,
     split: str,
     years: Sequence[str] = (),
-    classes: ClassTable | Sequence[str] | None = None,
+    classes: Classes = None,
     values: Sequence[int] | None = None,
     ignore_index: int | None = 255,
     skip_bad: bool = False,
+    threshold: int | None = None,
     report: DataReport | None = None,
 ) -> SegmentationDataset:
     """Read one split of a data set in VOC layout for semantic segmentation: lists in ``ImageSets/Segmentation``, masks
@@ -162,10 +162,12 @@ def read_voc_masks(
     images = pack_images([image.relative_to(root).as_posix() for image, _ in pairs])
     masks = pack_images([mask.relative_to(root).as_posix() for _, mask in pairs])
     mask_values = None if values is None else tuple(values)
-    encoding = MaskEncoding(mask_class_table(root, classes, mask_values), mask_values, ignore_index)
-    source, name = MaskFiles(masks, root, encoding), " ".join(["voc", *years, split])
-    dataset = SegmentationDataset(images, source, root, encoding.classes, report, name)
-    inspect_masks(dataset, encoding, training=not isinstance(classes, ClassTable), skip_bad=skip_bad)
+    chosen = mask_classes(root, classes, mask_values)
+    encoding = MaskEncoding(chosen.source, mask_values, ignore_index, threshold=threshold)
+    source, name = MaskFiles(masks, root, encoding, chosen.labels), " ".join(["voc", *years, split])
+    dataset = SegmentationDataset(images, source, root, chosen.table, report, name)
+    training = not are_of_another_set(classes)
+    inspect_masks(dataset, encoding, training, skip_bad or report.tolerant)
     return dataset
 
 

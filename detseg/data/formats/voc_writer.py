@@ -198,7 +198,7 @@ def _plain_names(paths: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
             stem, suffix = os.path.splitext(path.rpartition("/")[2])
             candidates = [stem, os.path.splitext(path)[0].replace("/", "_"), f"{split}_{stem}"]
             number = 2
-            while (plain := _plain_stem(candidates[0])).casefold() in taken:
+            while (plain := plain_stem(candidates[0])).casefold() in taken:
                 del candidates[0]
                 if not candidates:
                     candidates, number = [f"{stem}_{number}"], number + 1
@@ -207,7 +207,8 @@ def _plain_names(paths: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     return names
 
 
-def _plain_stem(stem: str) -> str:
+def plain_stem(stem: str) -> str:
+    """The name of a file without suffix, changed where lists, XML, or readers that go by suffixes would misread it."""
     plain = "".join(c if c.isprintable() and _XML_TEXT.fullmatch(c) else "_" for c in stem).strip() or "_"
     if plain.startswith(".") or "\\" in plain or os.path.splitext(plain)[1].lower() in IMAGE_SUFFIXES:
         plain = plain.replace(".", "_").replace("\\", "_")

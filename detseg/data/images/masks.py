@@ -29,17 +29,23 @@ _INTERPOLATED = "so many suggest a mask resized with interpolation or saved with
 @dataclass(frozen=True)
 class MaskEncoding:
     """The class of each pixel value, or of each colour, of mask images; a ClassTableError if these are not one per
-    class, not all different, or out of range. With colours, ``values`` must be None, and ``ignore_index`` has no
-    effect."""
+    class, not all different, or out of range. With colours or a threshold, ``values`` must be None, and
+    ``ignore_index`` has no effect."""
 
     classes: ClassTable
     values: tuple[int, ...] | None  # of each class in label order, 0 to 255; None: the label itself
     ignore_index: int | None  # value of pixels to ignore; None: there is none
     colors: tuple[Rgb, ...] | None = None  # of each class in label order, 0 to 255; None: masks hold values
     ignore_colors: tuple[Rgb, ...] = ()  # of pixels to ignore
+    threshold: int | None = None  # of two classes: the least value of the second, 1 to 255; None: values are exact
 
     def __post_init__(self) -> None:
         num, names = len(self.classes), self.classes.names
+        if self.threshold is not None:
+            if num != 2 or self.values is not None or self.colors is not None:
+                what = f"expected two classes, and neither data.mask_values nor data.mask_colors, got {num} classes"
+                raise ClassTableError(f"data.mask_threshold: {what}; leave it out")
+            return
         if not 2 <= num <= MAX_CLASSES:
             fix = f"; name the background, too: [background, {printable(names[0])}]" if num == 1 else ""
             raise ClassTableError(f"data.classes: expected 2 to {MAX_CLASSES} classes, got {num}{fix}")
@@ -73,6 +79,8 @@ class MaskEncoding:
 
     def labels_of_values(self, values: UInt8Array) -> tuple[UInt8Array, BoolArray]:
         """(H, W) uint8 values → (H, W) uint8 labels, and (H, W) bool: where the value is a class or to be ignored."""
+        if self.threshold is not None:
+            return (values >= self.threshold).astype(np.uint8), np.ones(values.shape, dtype=np.bool_)
         table, known = np.full(256, IGNORE_LABEL, dtype=np.uint8), np.zeros(256, dtype=np.uint8)
         table[[*self.class_values]] = range(len(self.classes))
         known[[*self.class_values]] = 1
@@ -93,6 +101,10 @@ class MaskEncoding:
             place = np.searchsorted(listed_codes, codes).clip(max=len(order) - 1)
             labels[rows], known[rows] = label_of[place], listed_codes[place] == codes
         return labels, known
+
+
+_ANY_VALUE = MaskEncoding(ClassTable(tuple(f"{value}" for value in range(IGNORE_LABEL))), None, IGNORE_LABEL)
+"""Labels that are the values."""
 
 
 def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
@@ -124,16 +136,29 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
         return np.ascontiguousarray(upright(labels, orientation))
 
 
+def read_layer(path: Path | str, threshold: int | None) -> BoolArray:
+    """Decode a mask image of one class to (H, W) bool, upright: where its value is not 0, or at least ``threshold``. A
+    DataError as `read_mask` raises it, or if there are more than two values and no threshold."""
+    path = Path(path)
+    values = read_mask(path, _ANY_VALUE)
+    if threshold is None and len(found := np.flatnonzero(np.bincount(values.ravel(), minlength=256))) > 2:
+        what = f"the mask of one class has the values {{{_first(found.tolist())}}}, expected 0 and another"
+        raise DataError(f"{path}: {what}; are its edges soft? data.mask_threshold=128 reads it")
+    return np.asarray(values >= (threshold or 1))
+
+
 def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
     name = header.format or ""
     if (compression := header.info.get("compression")) in {"jpeg", "webp"}:
         name = f"{name} with {compression} compression"
-    if name in {"JPEG", "MPO", "WEBP"} or name != header.format:
+    lossy = name in {"JPEG", "MPO", "WEBP"} or name != header.format
+    if lossy and encoding.threshold is None:
+        threshold = "; of two classes, data.mask_threshold=128 reads it" if len(encoding.classes) == 2 else ""
         return (
             f"the mask is {name}, which changes values at the edges; make it again from its source as "
-            "PNG, TIFF or BMP (a converted copy keeps the wrong values)"
+            f"PNG, TIFF or BMP (a converted copy keeps the wrong values){threshold}"
         )
-    if name not in {"PNG", "TIFF", "BMP"} and (name != "GIF" or encoding.colors is None):
+    if not lossy and name not in {"PNG", "TIFF", "BMP"} and (name != "GIF" or encoding.colors is None):
         # Programs that write GIF renumber its values, but keep the colours.
         return f"the mask is {name}, expected PNG, TIFF or BMP; convert it from its source to PNG"
     if (frames := getattr(header, "n_frames", 1)) != 1:
@@ -195,6 +220,12 @@ def _describe_unknown_values(values: UInt8Array, encoding: MaskEncoding) -> str:
 
 def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEncoding) -> str:
     num = len(encoding.classes)
+    if num == 2 and len(unknown) > 2 and unknown[-1] >= 128:
+        second = shown(encoding.classes.names[1])
+        return (
+            f"are the edges of two classes soft? data.mask_threshold=128 reads values from 128 on as {second}; or, if "
+            "each value is a class, name every class in data.classes"
+        )
     if num == 2 and len(found) == 2 and found[0] == 0:
         ignored = "" if encoding.ignore_index not in found else " data.ignore_index=null"
         return f"is {found[1]} the foreground? set data.mask_values=[0, {found[1]}]{ignored}"

@@ -16,6 +16,7 @@ from detseg.data.checks.facts import Expected, examine
 from detseg.data.checks.run import TOGETHER, Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
+from detseg.data.formats.yolo import read_yolo
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
 Box = tuple[int, Sequence[float]]  # class, xywh
@@ -130,6 +131,18 @@ def test_classes_in_splits(tmp_path: Path) -> None:
     assert found(checked, DataIssue.NOT_IN_TRAIN, TOGETHER).examples[0].detail == "1 in val"
 
 
+def test_ids_that_count_from_one(tmp_path: Path) -> None:
+    """YOLO text whose classes are 1 and 2, where two names make them 0 and 1."""
+    (tmp_path / "data.yaml").write_text("train: images\nnames: [cat, dog]\n")
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (40, 30), (90, 20, 130)).save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels" / "a.txt").write_text("1 0.5 0.5 0.2 0.2\n2 0.3 0.3 0.2 0.2\n")
+    checked = check_splits({"train": read_yolo(tmp_path, "train", report=DataReport(True))}, Expected())
+    (place,) = found(checked, DataIssue.OFF_BY_ONE, TOGETHER).examples
+    assert place.detail == "no object of the first class, 'cat', and objects of class 2 of 0 to 1"
+
+
 def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
     Image.new("RGB", (100, 80), (128, 20, 130)).save(tmp_path / "train" / "a.png")
@@ -173,6 +186,7 @@ def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
         "severity": "warning",
         "split": "train",
         "count": 1,
+        "places": 1,
         "text": DataIssue.REPEATED.text,
         "fix": DataIssue.REPEATED.fix,
         "examples": [{"where": "a.png", "image": 0, "rows": [1], "detail": ""}],

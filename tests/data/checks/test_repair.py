@@ -10,9 +10,10 @@ import pytest
 
 from detseg.data.annotations.issues import DataIssue, DataReport
 from detseg.data.checks.facts import Expected
-from detseg.data.checks.repair import REPAIRED, Changes, repair_splits
+from detseg.data.checks.repair import REPAIRED, Changes, repair_splits, report_lines
 from detseg.data.checks.run import Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
@@ -36,7 +37,7 @@ def test_nothing_that_is_repaired_is_found_again(tmp_path: Path) -> None:
     first = check_planted_set(planted.root)
     again, changes = repaired(first)
     found = {finding.issue for _, finding in first.findings()}
-    assert len(found & REPAIRED) == 11  # but for SIZE_AS_CORNER and OTHER_SPELLING
+    assert len(found & REPAIRED) == 11
     assert {finding.issue for _, finding in again.findings()} & REPAIRED == set()
     counts: dict[str, int] = {}
     for _, _, _, what, _, _ in changes.rows:
@@ -74,6 +75,20 @@ def test_what_becomes_of_boxes_and_masks(tmp_path: Path) -> None:
     assert "train,b.png,0,relative box scaled,0.25 0.5 0.75 0.75,25 40 75 60" in lines
     assert "train,a.png,3,repeated box removed,5 5 15 15," in lines
     assert len(lines) == 5
+
+
+def test_what_readers_leave_out_is_listed(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"A.png": [(0, (5, 5, 10, 10))], "b.png": [(1, (5, 5, 10, 10))]})
+    file = tmp_path / "train.json"
+    content = json.loads(file.read_text().replace("A.png", "a.png"))
+    content["annotations"].append(content["annotations"][0] | {"bbox": [1, 2, 8, 8]})
+    file.write_text(json.dumps(content))
+    dataset = read_coco(tmp_path / "train", file, report=DataReport(True))
+    _, changes = repaired(check_splits({"train": dataset}, Expected()))
+    assert report_lines(changes) == [
+        "names of images corrected: 1",
+        "entries with the id of an earlier one left out: 1",
+    ]
 
 
 def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:

@@ -207,8 +207,8 @@ def test_a_tolerant_report_counts_what_is_wrong_and_leaves_it_out(tmp_path: Path
         "UNKNOWN_IMAGE": 1,
         "UNKNOWN_CATEGORY": 1,
         "BAD_MASK": 2,
-        "AREA_NOT_STATED": 5,
         "REPEATED": 3,
+        "AREA_NOT_STATED": 5,
         "CROWD": 1,
         "UNSEEN": 1,
     }

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from detseg.data.annotations.issues import DataIssue
-from detseg.data.formats.mask_folder import read_mask_folder
+from detseg.config.schema.data import MaskFolderConfig
+from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.build import open_semantic_split
+from detseg.data.formats.mask_folder import Affixes, read_mask_folder, write_mask_folder
 from detseg.data.images.find import find_images
 from detseg.errors import DataError
 from detseg.predict.files import find_sources
+from detseg.structures import ClassTable
 from tests.data.formats.layouts import BINARY, save_image, save_mask, write_pairs
 from tests.shared_data import shared_data
 
@@ -74,6 +78,188 @@ def test_real_colour_masks() -> None:
         DataError, match=r"0001\.png: 1 colour.*: \(128, 64, 128\) \(1 px\), nearest Archway \(192, 0, "
     ):
         read_mask_folder(root / "images", root / "masks", names[:5], colors=colors[:5])
+
+
+def test_names_and_colours_of_a_set_that_lists_them() -> None:
+    root = shared_data("formats", "common_semantic_segmentation_dataset")
+    folder = root / "dataset"
+    dataset = read_mask_folder(folder / "images", folder / "masks", None, root=folder)
+    assert dataset.classes.names == ("Void", "Animal", "Archway", "Bicyclist", "Child", "Road")
+    assert dataset.semantic(0).tolist() == [[3, 3, 5, 3, 3]]
+    folder = root / "non_standard_dataset"
+    names = Affixes(image_prefix="image", mask_prefix="gt")
+    chosen = [{"moving": ["Animal", "Bicyclist"]}, "Road"]
+    dataset = read_mask_folder(folder / "images", folder / "masks", chosen, names=names, root=folder)
+    assert dataset.classes == ClassTable(("moving", "Road"), (1, 5))
+    assert [dataset.semantic(index).tolist() for index in range(2)] == [[[0, 0, 1, 0, 0]], [[0, 0, 1, 255, 255]]]
+    assert dataset.report.lines()[0] == "pixels of classes that data.classes leaves out (ignored): SignSymbol 20.0 %"
+
+
+def test_prefixes_and_suffixes_on_both_sides(tmp_path: Path) -> None:
+    for stem in ("a", "b"):
+        save_image(tmp_path / "sub" / f"im_{stem}_rgb.png", (1, 2))
+        save_mask(tmp_path / "sub" / f"gt_{stem}_ids.png", [[0, 1]])
+        save_mask(tmp_path / "sub" / f"gt_{stem}_color.png", [[0, 9]])
+    names = Affixes("im_", "_rgb", "gt_", "_ids")
+    dataset = read_mask_folder(tmp_path, tmp_path, BINARY, names=names)
+    assert [dataset.packed.path(index) for index in range(2)] == ["sub/im_a_rgb.png", "sub/im_b_rgb.png"]
+    line = "files whose names do not have the prefix and suffix that the settings state (not read): 2"
+    assert dataset.report.lines() == [f"{line} ({tmp_path})"]
+    with pytest.raises(
+        DataError, match=r"none of its 6 images fits; data\.image_prefix and data\.image_suffix say what"
+    ):
+        read_mask_folder(tmp_path, tmp_path, BINARY, names=Affixes("im", "rgb.", "gt_"))
+
+
+def test_lists_of_images(tmp_path: Path) -> None:
+    images, masks = write_pairs(tmp_path, {"x/a": [[0, 1]], "x/b": [[1, 0]], "#c": [[0, 0]], "d": [[1, 1]]})
+    (tmp_path / "train.txt").write_text("# two of four\nimages/x/b.jpg\n\nimages/d.jpg\n")
+    dataset = read_mask_folder(tmp_path / "train.txt", masks, BINARY)
+    assert [Path(dataset[k].path).relative_to(images).as_posix() for k in range(2)] == ["d.jpg", "x/b.jpg"]
+    assert [dataset.semantic(index).tolist() for index in range(2)] == [[[1, 1]], [[1, 0]]]
+    assert dataset.report.lines() == []
+    for text, message in (
+        ("images/x/z.jpg", r"train\.txt: 1 of 1 images missing: images/x/z\.jpg"),
+        ("# none", r"train\.txt: it lists no images"),
+        ("../a.jpg", r"train\.txt:1: expected a path below"),
+    ):
+        (tmp_path / "train.txt").write_text(text)
+        with pytest.raises(DataError, match=message):
+            read_mask_folder(tmp_path / "train.txt", masks, BINARY)
+    save_image(tmp_path / "other" / "d.jpg", (1, 2))
+    (tmp_path / "train.txt").write_text("images/d.jpg\nother/d.jpg\n")
+    with pytest.raises(DataError, match=r"masks: d\.png fits several images"):
+        read_mask_folder(tmp_path / "train.txt", masks, BINARY)
+
+
+CAT, DOG = [[9, 9, 0, 0]], [[0, 9, 9, 9]]
+LAYERS = {
+    "folders": {"cat/a": CAT, "dog/a": DOG},
+    "suffixes": {"a_cat": CAT, "a-dog": DOG},
+    "Label Studio": {
+        "task-7-annotation-1-by-1-tag-cat-0": [[9, 0, 0, 0]],
+        "task-7-annotation-1-by-1-tag-cat-1": [[0, 9, 0, 0]],
+        "task-7-annotation-1-by-1-tag-dog-0": DOG,
+    },
+}
+
+
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=list(LAYERS))
+def test_one_mask_for_each_class(layers: dict[str, list[list[int]]], tmp_path: Path) -> None:
+    name = "task-7" if len(layers) == 3 else "a"
+    for stem in (name, "empty"):
+        save_image(tmp_path / "images" / f"{stem}.jpg", (1, 4))
+    for stem, rows in layers.items():
+        save_mask(tmp_path / "masks" / f"{stem}.png", rows)
+    folders = tmp_path / "images", tmp_path / "masks"
+    dataset = read_mask_folder(*folders, None, per_class=True)
+    assert dataset.classes == ClassTable(("background", "cat", "dog"), (0, 1, 2))
+    found = {Path(dataset[k].path).stem: dataset.semantic(k).tolist() for k in range(2)}
+    assert found == {name: [[1, 1, 2, 2]], "empty": [[0, 0, 0, 0]]}  # the cat has fewer pixels
+    assert dataset.report.lines() == ["images without a mask of any class, read as background: 1 (empty.jpg)"]
+    assert dataset.subset([1, 0]).semantic(0).tolist() == dataset.semantic(1).tolist()
+    pets = read_mask_folder(*folders, ["ground", {"pet": ["cat", "dog"]}], per_class=True)
+    assert (pets.classes.names, pets.semantic(1 - (name == "a")).tolist()) == (("ground", "pet"), [[1, 1, 1, 1]])
+    dogs = read_mask_folder(*folders, ["ground", "dog"], per_class=True)
+    assert dogs.semantic(1 - (name == "a")).tolist() == [[0, 1, 1, 1]]
+    assert dogs.report.examples(DataIssue.LEFT_OUT) == ["cat"]
+
+
+def test_masks_of_one_class_that_are_wrong(tmp_path: Path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    save_image(images / "a.jpg", (1, 4))
+    save_mask(masks / "b_cat.png", CAT)
+    with pytest.raises(
+        DataError, match=r"masks: no mask of one class has the name of an image \(b_cat\.png\); expected"
+    ):
+        read_mask_folder(images, masks, None, per_class=True)
+    save_mask(masks / "a_cat_1.png", [[0, 3, 200, 255]])
+    with pytest.raises(
+        DataError, match=r"the values \{0, 3, 200, 255\}, expected 0 and another; .*data\.mask_threshold"
+    ):
+        read_mask_folder(images, masks, ["background", "cat"], per_class=True)
+    dataset = read_mask_folder(images, masks, ["background", "cat"], per_class=True, threshold=128)
+    assert dataset.semantic(0).tolist() == [[0, 0, 1, 1]]
+    assert dataset.report.lines() == ["masks without an image (not read): 1 (b_cat.png)"]
+    save_mask(masks / "a_cat_1.png", [[0, 3, 3, 0]])
+    save_mask(masks / "a_cat_2.png", [[0, 3, 0]])
+    with pytest.raises(
+        DataError, match=r"a_cat_2\.png: the mask is 3 x 1 pixels .*, but another of its image is 4 x 1"
+    ):
+        read_mask_folder(images, masks, ["background", "cat"], per_class=True)
+
+
+def test_a_tolerant_report_leaves_out_what_has_no_mask(tmp_path: Path) -> None:
+    folders = write_pairs(tmp_path, {"a": [[0, 1]], "b": [[0, 1]], "c": [[0, 77]]})
+    (folders[1] / "b.png").unlink()
+    report = DataReport(True)
+    dataset = read_mask_folder(*folders, BINARY, report=report)
+    assert (len(dataset), report.count(DataIssue.NO_MASK)) == (2, 1)
+    assert write_mask_folder({"val": dataset}, tmp_path / "copy") == [
+        "images whose mask cannot be read: 1 (c.jpg), left out"
+    ]
+    assert len(read_mask_folder(tmp_path / "copy/val/images", tmp_path / "copy/val/masks", BINARY)) == 1
+
+
+def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
+    maps = {"a": [[0, 7, 255]], "x/a": [[7, 7, 0]], "x/ü 1": [[255, 7, 0]], ".h": [[0, 0, 7]]}
+    masks = {stem: rows for stem, rows in maps.items() if stem != ".h"}
+    folders = write_pairs(tmp_path, masks)
+    save_image(folders[0] / "x" / "b.png", (1, 3))
+    save_mask(folders[1] / "x" / "b.tif", [[7, 7, 7]])
+    dataset = read_mask_folder(*folders, ("sky", "road #1"), values=(0, 7), report=DataReport(True))
+    lost = write_mask_folder({"train": dataset, "val": dataset.subset([1])}, tmp_path / "copy", link=True)
+    assert lost == ["values of the classes, [0, 7]: written as 0 to 1"]
+    config = MaskFolderConfig(name="mask_folder", root=tmp_path / "copy")
+    train, val = open_semantic_split(config, "train"), open_semantic_split(config, "val")
+    assert train.classes.names == dataset.classes.names
+    assert [train.packed.path(k) for k in range(4)] == [dataset.packed.path(k) for k in range(4)]
+    for index in range(4):
+        np.testing.assert_array_equal(train.semantic(index), dataset.semantic(index))
+        assert Path(train[index].path).is_symlink()
+    np.testing.assert_array_equal(val.semantic(0), dataset.semantic(1))
+    named = read_mask_folder(*folders, ("# sky", "road"), values=(0, 7))
+    assert write_mask_folder({"train": named}, tmp_path / "other")[0] == (
+        "names of classes: classes.txt cannot hold them; read it with data.classes: ['# sky', 'road']"
+    )
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected", "names"),
+    [
+        (["road", {"vehicle": ["bus", "car"]}], [[255, 0, 1, 1, 255]], ("road", "vehicle")),
+        (["sky", "road", "car", "bus"], [[0, 1, 2, 3, 255]], ("sky", "road", "car", "bus")),
+        (["car", "sky"], [[1, 255, 0, 255, 255]], ("car", "sky")),
+        # Not all of these are in the file: they are the names of the values in order.
+        (["heaven", {"ground": ["road", "x"]}, "bus"], [[0, 1, 1, 2, 255]], ("heaven", "ground", "bus")),
+    ],
+)
+def test_classes_are_chosen_and_merged(
+    chosen: list[Any], expected: list[list[int]], names: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_pairs(tmp_path / "train", {"a": [[0, 1, 2, 3, 255]]})
+    write_pairs(tmp_path / "val", {"a": [[0, 1, 2, 3, 255]]})
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\nbus\n")
+    config = MaskFolderConfig.model_validate({"name": "mask_folder", "root": tmp_path, "classes": chosen})
+    train = open_semantic_split(config, "train")
+    val = open_semantic_split(config, "val", train.classes)
+    assert (train.classes.names, val.classes) == (names, train.classes)
+    assert train.semantic(0).tolist() == val.semantic(0).tolist() == expected
+
+
+def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    folders = write_pairs(tmp_path, {"a": [[0, 1, 2, 3]], "b": [[0, 0, 2, 255]]})
+    (tmp_path / "classes.txt").write_text("sky\nroad\ncar\nbus\n")
+    dataset = read_mask_folder(*folders, ["sky", "road"], root=tmp_path)
+    assert dataset.report.lines() == [
+        "pixels of classes that data.classes leaves out (ignored): car 25.0 %, bus 12.5 %",
+        "ignored pixels of the masks: 50.0 %",
+        "masks that show one class and ignored pixels, and nothing else: 1 (b.jpg)",
+    ]
+    message = r"only 'sky' and ignored pixels occur, never bus, .*: data\.classes leaves out the others; choose one of"
+    (folders[1] / "a.png").unlink()
+    with pytest.raises(DataError, match=message):
+        read_mask_folder(*folders, ["sky", "bus"], root=tmp_path, report=DataReport(True))
 
 
 LINKS: dict[str, tuple[dict[str, str], list[str]]] = {
