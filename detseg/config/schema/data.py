@@ -18,8 +18,11 @@ def _ordered(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
-    if not (math.isfinite(bounds[0]) and math.isfinite(bounds[1]) and bounds[0] < bounds[1]):
+ValueRange = tuple[float, float] | Literal["percentiles"] | None
+
+
+def _rising(bounds: ValueRange) -> ValueRange:
+    if isinstance(bounds, tuple) and not -math.inf < bounds[0] < bounds[1] < math.inf:
         raise ValueError(f"expected [low, high] with low < high, got {list(bounds)}")
     return bounds
 
@@ -157,7 +160,7 @@ class DataSection(Section):
     of the training annotations; masks: the lines of `classes.txt` in `root`, with the background). Of masks: if all
     these names are in `classes.txt`, they choose from it, and pixels of other classes are ignored; else they are the
     classes in the order of the values."""
-    value_range: Annotated[tuple[float, float], AfterValidator(_rising)] | Literal["percentiles"] | None = None
+    value_range: Annotated[ValueRange, AfterValidator(_rising)] = None
     """How images of more than 8 bits, or of floats, become 8 bits: `[low, high]`, in the images' own units (12 bits:
     `[0, 4095]`), become 0 and 255; `percentiles`: of each image its 0.5 and 99.5 percentiles; null: the upper 8 of 16
     bits. Images of 8 bits stay as they are, and masks. Prediction reads images as the training did."""
