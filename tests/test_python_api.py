@@ -209,7 +209,10 @@ WRONG: list[tuple[Callable[[TinyRun], object], str]] = [  # wrong types, and wha
     (lambda run: train_on(Bright(), Halves(), max_epochs=0), "setting trainer.max_epochs: trainer.max_epochs: expec"),
     (lambda run: detseg.evaluate(run.best, None), "dataset: a NoneType has no classes, __len__"),
     (lambda run: detseg.build_model("yolo", "cat"), "classes: expected a table or names, such as ['person'], got 'c"),
-    (lambda run: detseg.read_voc(run.data_root, None), "split: expected the name of a list, such as 'train', got Non"),
+    (
+        lambda run: detseg.read_voc(run.data_root, None),
+        "split: expected the name of a list or folder, such as 'train', got Non",
+    ),
     (lambda run: detseg.load_predictor(None), "checkpoint: expected a path, as text or Path, got None"),
     (lambda run: detseg.load_predictor(run.best, score_threshold=30), "score_threshold: expected a number from 0 to 1"),
 ]
