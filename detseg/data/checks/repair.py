@@ -132,7 +132,7 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     return replace(packed, boxes=boxes, regions=regions).keep_objects(trainable & ~twice)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Log:
     split: str
     packed: PackedAnnotations

@@ -165,7 +165,7 @@ def read_coco_masks(
     return dataset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Content:
     """What files say: I images with T annotations of C categories."""
 
