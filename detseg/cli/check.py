@@ -15,8 +15,9 @@ from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
-    from detseg.data.annotations.issues import DataIssue, Example, Finding
+    from detseg.data.annotations.issues import DataIssue
     from detseg.data.annotations.model import PackedAnnotations
+    from detseg.data.annotations.report import Example, Finding
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
     from detseg.structures import UInt8Array
@@ -84,7 +85,8 @@ def _is_semantic(config: ExperimentConfig) -> bool:
 
 
 def _report_failure(checked: Checked, split: str, message: str) -> None:
-    from detseg.data.annotations.issues import DataIssue, DataReport, Example
+    from detseg.data.annotations.issues import DataIssue
+    from detseg.data.annotations.report import DataReport, Example
     from detseg.data.checks.run import TOGETHER
 
     report: DataReport = checked.reports[TOGETHER]
@@ -218,7 +220,8 @@ class _Pictures:
 
     def draw(self, split: str, issue: DataIssue, place: Example) -> list[bytes]:
         """The image of the place, and the one beside it, as JPEG files; none where they cannot be read."""
-        from detseg.data.annotations.issues import DataIssue, Example
+        from detseg.data.annotations.issues import DataIssue
+        from detseg.data.annotations.report import Example
 
         if place.image is None or split not in self._splits:
             return []

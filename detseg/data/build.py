@@ -34,7 +34,8 @@ from detseg.data.annotations.classes import (
     select_classes,
     split_background,
 )
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import check_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks

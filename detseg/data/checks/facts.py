@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.annotations.report import DataReport
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import StatedObject, region_counts
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.cvat import read_cvat, write_cvat
