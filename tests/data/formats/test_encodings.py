@@ -17,27 +17,27 @@ from tests.shared_data import shared_data
 Boxes = Mapping[str, list[tuple[str, tuple[float, ...]]]]  # of each image by its stem: class and corners
 
 # What the JSON files state: bbox [2, 2, 3, 1] of class 2, [0, 0, 1, 2] of class 1, [0, 0, 1, 9] of class 2, a crowd.
-COCO = {"a": [("b", (2, 2, 5, 3))], "b": [("a", (0, 0, 1, 2)), ("b", (0, 0, 1, 9))]}
+COCO: Boxes = {"a": [("b", (2, 2, 5, 3))], "b": [("a", (0, 0, 1, 2)), ("b", (0, 0, 1, 9))]}
 # 15 x 10 pixels, "2 0.133333 0.300000 0.266667 0.200000" and "4 0.266667 0.450000 0.133333 0.300000".
-YOLO = {"1": [("label_2", (0, 2, 4, 4)), ("label_4", (3, 3, 5, 6))]}
+YOLO: Boxes = {"1": [("label_2", (0, 2, 4, 4)), ("label_4", (3, 3, 5, 6))]}
 # 10 x 5 pixels, "0 0.35 0.3 0.3 0.2", "1 0.1 0.4 0.2 0.8", "0 0.05 0.2 0.1 0.4", "1 0.45 0.1 0.9 0.2".
-ROBOFLOW = {
+ROBOFLOW: Boxes = {
     "train_001": [("label_0", (2, 1, 5, 2))],
     "train_002": [("label_1", (0, 0, 2, 4))],
     "val_001": [("label_0", (0, 0, 1, 2)), ("label_1", (0, 0, 9, 1))],
 }
 # Its XML has the corners of the others, 2 1 5 2 and so on, though VOC counts pixels from 1 and includes the last.
-FROM_0 = {
+FROM_0: Boxes = {
     "train_001": [("label_0", (1, 0, 5, 2))],
     "train_002": [("label_1", (-1, -1, 2, 4))],
     "val_001": [("label_0", (-1, -1, 1, 2)), ("label_1", (-1, -1, 9, 1))],
 }
 # A box 0 2 4 4 and a polygon 1,2 3,4 6,5; in the file of the task the polygon has no label, which is an error.
-CVAT = {"img0": [("label1", (0, 2, 4, 4))], "img1": [("label1", (1, 2, 6, 5))]}
-CVAT_TASK: Boxes = CVAT | {"img1": []}
+CVAT: Boxes = {"img0": [("label1", (0, 2, 4, 4))], "img1": [("label1", (1, 2, 6, 5))]}
+CVAT_TASK: Boxes = {"img0": CVAT["img0"], "img1": []}
 # <xmin>1 <ymin>2 <xmax>3 <ymax>4, and 4 5 6 7; the third folder has the first of them alone.
-VOC = {"2007_000001": [("cat", (0, 1, 3, 4)), ("person", (3, 4, 6, 7))]}
-VOC_3 = {"2007_000001": [("cat", (0, 1, 3, 4))]}
+VOC: Boxes = {"2007_000001": [("cat", (0, 1, 3, 4)), ("person", (3, 4, 6, 7))]}
+VOC_3: Boxes = {"2007_000001": [("cat", (0, 1, 3, 4))]}
 
 ENCODINGS: dict[str, tuple[tuple[str, ...], Boxes]] = {
     "coco_dataset/coco": (("train", "val"), COCO),
