@@ -57,13 +57,14 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
     ``truncated``), areas, coordinates and segmentations stay as they are. Returns a line for each kind of thing that
     the layout cannot hold. A DataError: there is something in the folder, or an image cannot be copied.
     """
-    from detseg.data.images.find import new_folder, place_image
+    from detseg.data.images.find import copy_names, new_folder, place_image
 
     new_folder(target)
     for split, dataset in splits.items():
         file, placed = CocoFile(dataset.classes), set[str]()
-        for index in range(len(dataset)):
-            path, objects = dataset.packed.path(index), dataset.packed.stated(index)
+        paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        for index, path in enumerate(copy_names(paths, split, by_stem=False)):
+            objects = dataset.packed.stated(index)
             boxes, labels = [item.box for item in objects], [item.label for item in objects]
             columns: dict[str, list[Any]] = {
                 "area": [None if math.isnan(item.area) else item.area for item in objects],

@@ -331,11 +331,15 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
     """
     new_folder(target)
     losses, classes = Losses(), next(iter(splits.values())).classes
+    for name in set(_NO_CLASS) & set(classes.names):
+        raise DataError(f"the class name {shown(name)}: LabelMe's mark for what is no class; rename it by data.classes")
     losses.add_ids("LabelMe", "class", classes.source_ids)
     for split, dataset in splits.items():
-        losses.add_ids("LabelMe", "image", dataset.packed.image_ids.tolist())
         paths = [dataset.packed.path(index) for index in range(len(dataset))]
-        for index, name in enumerate(copy_names(paths, split, by_stem=True)):
+        names = copy_names(paths, split, by_stem=True)
+        order = sorted(range(len(names)), key=lambda index: Path(names[index]).with_suffix(".json"))  # of the reader
+        losses.add_ids("LabelMe", "image", dataset.packed.image_ids[order].tolist())
+        for index, name in enumerate(names):
             if Path(name).stem != Path(paths[index]).stem:
                 losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
             image, hw = target / split / name, dataset.packed.hw(index)
@@ -353,7 +357,7 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
 def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
     """The shapes of an object: several of one group, if it has several polygons."""
     outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values("LabelMe", stated, outline, bounds)
+    losses.add_values("LabelMe", stated, outline, bounds, hw)
     flags = {flag: True for flag in FLAGS if getattr(stated, flag)}
     shape = {"label": name, "group_id": None, "description": "", "flags": flags}
     if outline is None:

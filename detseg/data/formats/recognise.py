@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -299,7 +299,8 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         return None
     lists: dict[str, dict[str, int]] = {}  # split → list with its year → images
     for base, place in bases.items():
-        there = {Path(n).stem: _num_lines(tree, f"{place}/{n}") for n in tree.files[place] if n.endswith(".txt")}
+        known = {os.path.splitext(name)[0] for name in tree.files[f"{base}/{labels}".lstrip("/")]}
+        there = {Path(n).stem: _num_lines(tree, f"{place}/{n}", known) for n in tree.files[place] if n.endswith(".txt")}
         names = {split: split for split in SPLITS if there.get(split)}
         if "train" not in names and (others := [n for n in ("trainval", "default", *there) if there.get(n)]):
             names = {"train": others[0]} | names if others[0] not in names else names
@@ -315,9 +316,10 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
     return Layout("voc", what, settings, frozenset({need}), counts, classes, tuple(notes))
 
 
-def _num_lines(tree: Tree, path: str) -> int:
+def _num_lines(tree: Tree, path: str, known: Container[str] = ()) -> int:
+    """The names in a list: lines but comments, which ``known`` names may look like."""
     lines = (line.strip() for line in tree.begin(path, 1 << 26).splitlines())
-    return sum(1 for line in lines if line and line[0] != "#")
+    return sum(1 for line in lines if line and (line[0] != "#" or line in known))
 
 
 def _mask_names(tree: Tree, labels: str) -> tuple[tuple[str, ...], list[str]]:
@@ -421,7 +423,9 @@ def _yolo(tree: Tree) -> Layout | None:
     boxes = {path: line for path, line in first_lines.items() if _BOX.fullmatch(line)}
     near = any(re.match(rf"(({'|'.join(_WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
     names_file = next((name for name in _NAME_FILES if name in top), None)
-    if not (boxes and (yamls or darknet or names_file or near)):
+    labels = [line for path, line in first_lines.items() if "labels" in path.split("/")[:-1]]
+    all_empty = bool(yamls and labels) and not any(labels)  # no image has an object
+    if not all_empty and not (boxes and (yamls or darknet or names_file or near)):
         return None
     classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
     if not classes and names_file is not None:

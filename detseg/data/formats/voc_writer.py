@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 import xml.etree.ElementTree as ET
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,12 @@ from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 if TYPE_CHECKING:
     from detseg.data.annotations.model import StatedObject
+    from detseg.data.annotations.outlines import Losses
     from detseg.data.datasets.detection import DetectionDataset
 
 _MAX_INDEX = 254  # of a palette image for classes and objects; 255 means void
 _MAPS = ("SegmentationClass", "SegmentationObject")
+_ROUNDING = 1e-9  # pixels; differences of corners are not exact
 _LISTS = ("ImageSets/Main", "ImageSets/Segmentation")
 # XML 1.0, section 2.2, without the control characters that readers drop or turn into spaces.
 _XML_TEXT = re.compile(r"[\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*")
@@ -110,21 +111,22 @@ def write_voc_set(splits: Mapping[str, DetectionDataset], target: Path, link: bo
     cannot hold. A DataError: there is something in the folder, an image cannot be copied, a class has a name that XML
     cannot hold.
     """
-    from detseg.data.images.find import new_folder, place_image
+    from detseg.data.annotations.outlines import Losses
+    from detseg.data.images.find import copy_names, new_folder, place_image
 
     new_folder(target)
     for folder in ("JPEGImages", "Annotations", _LISTS[0]):
         (target / folder).mkdir(parents=True)
-    paths = {split: [d.packed.path(index) for index in range(len(d))] for split, d in splits.items()}
-    names = _plain_names(paths)
-    lost = Counter[str]()
+    paths = {s: copy_names([d.packed.path(k) for k in range(len(d))], s, by_stem=False) for s, d in splits.items()}
+    names, losses = _plain_names(paths), Losses()
     for split, dataset in splits.items():
         _check_names(dataset.classes.names)
+        losses.add_ids("VOC", "image", dataset.packed.image_ids.tolist())
         for index, name in enumerate(names[split]):
             objects = dataset.packed.stated(index)
-            _count_losses(lost, objects)
-            lost["no suffix"] += Path(name).suffix.lower() not in IMAGE_SUFFIXES
-            lost["renamed"] += name != dataset.packed.path(index).rpartition("/")[2]
+            for item in objects:
+                _add_losses(losses, item)
+            _add_losses_of_name(losses, paths[split][index], name)
             annotation = VocAnnotation(
                 filename=name,
                 hw=dataset.hw(index),
@@ -137,44 +139,50 @@ def write_voc_set(splits: Mapping[str, DetectionDataset], target: Path, link: bo
             place_image(dataset.path(index), target / "JPEGImages" / name, link)
         stems = [Path(name).stem for name in names[split]]
         (target / _LISTS[0] / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
-    return [text.format(lost[key]) for key, text in _LOST.items() if lost[key]] + _lost_of_sets(splits)
+    return losses.lines() + _lost_classes(next(iter(splits.values())))
 
 
-_LOST = {
-    "masks": "masks of {} objects: the boxes are written; VOC's XML has no masks of objects",
-    "crowd": "crowd regions of {} objects: written as difficult objects; VOC has none",
-    "area": "areas of {} objects: those of the boxes count; VOC states none",
-    "thin": "boxes of {} objects: thinner than a pixel or inverted, written one pixel wide or high; VOC's corners are "
-    "inclusive",
-    "digits": "corners of {} objects: rounded to a thousandth of a pixel",
-    "no suffix": "{} images: readers of VOC find images by suffix, and theirs is none that is read",
-    "renamed": "names of {} images: changed, since all lie in one folder and are listed without suffix",
-}
+def _add_losses(losses: Losses, item: StatedObject) -> None:
+    x1, y1, x2, y2 = item.box
+    area = max(x2 - x1, 0) * max(y2 - y1, 0)
+    if item.segmentation is not None:
+        losses.add("masks of {}: the boxes are written; VOC's XML has no masks of objects")
+    elif abs(item.area - area) > 1e-3 * max(area, 1):
+        losses.add("areas of {}: those of the boxes count; VOC states none")
+    if item.crowd:
+        losses.add("crowd regions of {}: written as difficult objects; VOC has none")
+    if min(x2 - x1, y2 - y1) < 1 - _ROUNDING:
+        what = "thinner than a pixel or inverted, written one pixel wide or high; VOC's corners are inclusive"
+        losses.add(f"boxes of {{}}: {what}")
+    if any(abs(value - round(value, 3)) > _ROUNDING for value in item.box):
+        losses.add("corners of {}: rounded to a thousandth of a pixel")
 
 
-def _count_losses(lost: Counter[str], objects: Sequence[StatedObject]) -> None:
-    for item in objects:
-        x1, y1, x2, y2 = item.box
-        lost["masks"] += item.segmentation is not None
-        lost["crowd"] += item.crowd
-        area = max(x2 - x1, 0) * max(y2 - y1, 0)
-        lost["area"] += item.segmentation is None and abs(item.area - area) > 1e-3 * max(area, 1)
-        lost["thin"] += min(x2 - x1, y2 - y1) < 1
-        lost["digits"] += any(abs(value - round(value, 3)) > 1e-9 for value in item.box)
+def _add_losses_of_name(losses: Losses, path: str, name: str) -> None:
+    """Count what the name of an image's copy has lost of its path."""
+    folder, _, own = path.rpartition("/")
+    if Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+        losses.add("suffixes of {}: readers of VOC find images by them, and know none of these", "image")
+    if folder:
+        losses.add("folders of {}: VOC has one for all images", "image")
+    if name != own:
+        losses.add("names of {}: changed, since all lie in one folder and are listed without suffix", "image")
 
 
-def _lost_of_sets(splits: Mapping[str, DetectionDataset]) -> list[str]:
-    lines, datasets = list[str](), list(splits.values())
-    for first in datasets[:1]:
-        names, found = first.classes.names, {first.classes.names[k] for k in set(first.packed.labels.tolist())}
-        if names != tuple(sorted(found)):
-            what = "the order of the classes, and classes without objects in the first split"
-            lines.append(f"{what}: VOC lists no classes; read it with data.classes: {list(names)}")
-        if first.classes.source_ids != tuple(range(1, len(names) + 1)):
-            lines.append(f"ids of classes: {len(names)}; VOC has none, they are numbered when they are read")
-    if numbers := sum(len(d) for d in datasets if d.packed.image_ids.tolist() != list(range(1, len(d) + 1))):
-        lines.append(f"ids of images: {numbers}; VOC has none, they are numbered when they are read")
-    return lines
+def _lost_classes(first: DetectionDataset) -> list[str]:
+    """What is lost of the classes, by the first split, which names them when they are read."""
+    from detseg.data.annotations.outlines import Losses
+
+    losses, names = Losses(), [name.strip() for name in first.classes.names]
+    for name in first.classes.names:
+        if name != name.strip():
+            losses.add("spaces around the names of {}: readers of VOC take them off", "class")
+    losses.add_ids("VOC", "class", first.classes.source_ids)
+    if names != sorted({names[label] for label in first.packed.labels.tolist()}):
+        what = "the order of the classes, and classes without objects in the first split"
+        lines = [f"{what}: VOC lists no classes; read it with data.classes: {names}"]
+        return lines + losses.lines()
+    return losses.lines()
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import yaml
 
@@ -47,6 +48,7 @@ from detseg.data.images.find import (
 )
 from detseg.errors import DataError, check_type, path_of
 from detseg.messages import listed, one_line, shown
+from detseg.structures import BoolArray
 
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names")
 _LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
@@ -461,10 +463,12 @@ def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool 
     losses, classes = Losses(), next(iter(splits.values())).classes
     losses.add_ids("YOLO", "class", classes.source_ids)
     for split, dataset in splits.items():
-        losses.add_ids("YOLO", "image", dataset.packed.image_ids.tolist())
         paths = [dataset.packed.path(index) for index in range(len(dataset))]
+        names = copy_names(paths, split, by_stem=True)
+        order = sorted(range(len(names)), key=lambda index: Path(names[index]))  # that of the reader
+        losses.add_ids("YOLO", "image", dataset.packed.image_ids[order].tolist())
         (target / split / "images").mkdir(parents=True)
-        for index, name in enumerate(copy_names(paths, split, by_stem=True)):
+        for index, name in enumerate(names):
             if _stem(name) != _stem(paths[index]):
                 losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
             place = f"{split}/images/{name}"
@@ -491,7 +495,7 @@ def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | No
             losses.add(f"{flag} flags of {{}}: YOLO has none")
     outline, bounds = checked_outline(stated, hw, losses)
     sides = np.array([hw[1], hw[0]], dtype=np.float64)
-    losses.add_values("YOLO", stated, outline, bounds)
+    losses.add_values("YOLO", stated, outline, bounds, hw)
     if outline is None:
         corners = np.array(bounds).reshape(2, 2) / sides
         values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
@@ -503,7 +507,7 @@ def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | No
     if isinstance(outline, dict):
         part, (top, left) = outline_part(outline, hw)
         polygons: Polygons = [(outer_polygon(part) + np.array([left, top])).ravel().tolist()]
-        if not _covers(polygons[0], int(part.sum())):
+        if not _covers(polygons[0], part):
             losses.add("masks of {}, which have holes or several pieces: the outline of the largest piece is kept")
     else:
         polygons = outline
@@ -516,17 +520,25 @@ def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | No
     return _written(stated.label, points.ravel().tolist())
 
 
-def _covers(polygon: Sequence[float], pixels: int) -> bool:
-    """Whether the area inside a polygon is that of so many pixels."""
+def _covers(polygon: Sequence[float], part: BoolArray) -> bool:
+    """Whether the outline of the largest piece of a mask, (h, w), has all of its pixels inside, and no others."""
+    pieces = cv2.connectedComponents(part.astype(np.uint8), connectivity=8)[0] - 1
+    return pieces == 1 and abs(abs(_signed_area(polygon)) - part.sum()) < 0.5
+
+
+def _signed_area(polygon: Sequence[float]) -> float:
     x, y = np.array(polygon[::2]), np.array(polygon[1::2])
-    return bool(abs(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 - pixels) < 0.5)
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def _joined(polygons: Polygons) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One closed line around all polygons: from the first corner of the first to each other one and back."""
-    start = polygons[0][:2]
+    """One closed line around all polygons: from the first corner of the first to each other one and back; all turn the
+    same way, so that the area within the line is the sum of theirs."""
+    start, first = polygons[0][:2], _signed_area(polygons[0])
     line = list(polygons[0])
     for polygon in polygons[1:]:
+        if _signed_area(polygon) * first < 0:
+            polygon = np.reshape(polygon, (-1, 2))[::-1].ravel().tolist()
         line += [*start, *polygon, *polygon[:2]]
     return np.array(line, dtype=np.float64)
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detseg.data.formats.recognise import Need, recognise
 from detseg.errors import DataError
+from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
 
 VOC, COCO, YOLO = "Pascal VOC with lists", "COCO JSON", "YOLO text"
@@ -176,3 +177,20 @@ def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
     _write(tmp_path, "export.json", [{"id": 1, "data": {"image": "x"}, "annotations": []}])
     with pytest.raises(DataError, match="Label Studio's own JSON: export COCO, YOLO or Pascal VOC"):
         recognise(tmp_path)
+
+
+def test_sets_without_any_object(tmp_path: Path) -> None:
+    """YOLO's label files are all empty; a list of VOC has no name but one that looks like a comment."""
+    for path in ("yolo/train/images/a.png", "voc/JPEGImages/#1.png"):
+        save_image(tmp_path / path, (2, 3))
+    texts = {
+        "yolo/data.yaml": "names: {0: cat}\ntrain: train/images\n",
+        "yolo/train/labels/a.txt": "",
+        "voc/ImageSets/Main/train.txt": "#1\n",
+        "voc/Annotations/#1.xml": "<annotation><filename>#1.png</filename></annotation>",
+    }
+    for path, text in texts.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    found = {name: recognise(tmp_path / name).layout for name in ("yolo", "voc")}
+    assert [(found[name].what, found[name].counts) for name in found] == [(YOLO, {"train": 1}), (VOC, {"train": 1})]
