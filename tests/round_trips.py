@@ -21,8 +21,9 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from detseg.config.schema.data import AutoConfig
-from detseg.data.annotations.issues import DataIssue, DataReport, Severity
+from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.model import region_counts
+from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_split, resolve_layout
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.convert import WRITERS

@@ -15,12 +15,11 @@ from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
-    from detseg.data.annotations.issues import DataIssue, Example, Finding
+    from detseg.data.annotations.issues import DataIssue
     from detseg.data.annotations.model import PackedAnnotations
+    from detseg.data.annotations.report import Example, Finding
     from detseg.data.checks.facts import Expected, SplitFacts
     from detseg.data.checks.run import Checked
-    from detseg.data.datasets.detection import DetectionDataset
-    from detseg.data.datasets.segmentation import SegmentationDataset
     from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
@@ -52,11 +51,12 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
+    from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
-    datasets, failed = _open(config, names)
+    datasets, failed = open_as_stated(config, names)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
@@ -84,34 +84,9 @@ def _is_semantic(config: ExperimentConfig) -> bool:
     )
 
 
-def _open(
-    config: ExperimentConfig, splits: Sequence[str]
-) -> tuple[dict[str, DetectionDataset | SegmentationDataset], dict[str, str]]:
-    """The splits that can be opened, and why the others cannot; a DataError if none can."""
-    from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import Split, open_semantic_split, open_split
-
-    # All images of the splits that there are; what training would skip is counted.
-    whole = {"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"}
-    data = config.data.model_copy(update=whole)
-    datasets, failed, error = dict[str, Any](), dict[str, str](), None
-    for split in (name for name in list[Split](["train", "val", "test"]) if name in splits):
-        classes = datasets["train"].classes if "train" in datasets else None
-        try:
-            if _is_semantic(config):
-                datasets[split] = open_semantic_split(data, split, classes, DataReport(True))
-            else:
-                masks = isinstance(config.model, MaskRcnnConfig)
-                datasets[split] = open_split(data, split, classes, masks, DataReport(True))
-        except DataError as raised:
-            failed[split], error = str(raised), error or raised
-    if not datasets and error:
-        raise error
-    return datasets, failed
-
-
 def _report_failure(checked: Checked, split: str, message: str) -> None:
-    from detseg.data.annotations.issues import DataIssue, DataReport, Example
+    from detseg.data.annotations.issues import DataIssue
+    from detseg.data.annotations.report import DataReport, Example
     from detseg.data.checks.run import TOGETHER
 
     report: DataReport = checked.reports[TOGETHER]
@@ -245,7 +220,8 @@ class _Pictures:
 
     def draw(self, split: str, issue: DataIssue, place: Example) -> list[bytes]:
         """The image of the place, and the one beside it, as JPEG files; none where they cannot be read."""
-        from detseg.data.annotations.issues import DataIssue, Example
+        from detseg.data.annotations.issues import DataIssue
+        from detseg.data.annotations.report import Example
 
         if place.image is None or split not in self._splits:
             return []

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from detseg.cli.tool import ToolParser, load_data_experiment
-from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import DataError, require_training_extra
 from detseg.messages import counted, printable
 
@@ -29,48 +28,27 @@ def convert(argv: Sequence[str]) -> None:
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise DataError(f"{arguments.out}: expected a new or an empty folder, but it holds files; choose another")
     require_training_extra("detseg convert")
-    is_folder = arguments.config.is_dir()
-    config, splits = load_data_experiment(arguments)
-    if is_folder:  # all of it is there, and nothing is chosen
-        config = config.model_copy(update={"data": config.data.model_copy(update={"val_fraction": None})})
-    if arguments.to == _MAPS and is_folder:
-        from detseg.config.schema.data import AutoConfig
-        from detseg.data.build import resolve_layout
+    is_folder, maps = arguments.config.is_dir(), arguments.to == _MAPS
+    config, splits = load_data_experiment(arguments, needs=("maps",) if maps else ("boxes",))
+    if not is_folder and config.data.val_fraction is not None:
+        splits = ["train", "val", "test"]
+    from detseg.data.build import open_as_stated
 
-        auto = AutoConfig(name="auto", root=arguments.config, classes=config.data.classes)
-        data = resolve_layout(auto, "maps").model_copy(update={"val_fraction": None})
-        config = config.model_copy(update={"data": data})
-    datasets = _open(config, splits, is_folder, arguments.to == _MAPS)
+    datasets, errors = open_as_stated(config, splits, maps, whole=is_folder)
+    for name, error in errors.items():
+        if is_folder:  # a configuration names splits that need not be there
+            raise DataError(error)
+        print(printable(f"{name}: not converted: {error}"))
     _stop_on_errors(datasets, arguments.skip_bad)
     from detseg.data.formats.convert import WRITERS, write_mask_folder
 
-    write: Callable[..., list[str]] = write_mask_folder if arguments.to == _MAPS else WRITERS[arguments.to]
+    write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
     lost = write(datasets, arguments.out, arguments.images == "link")
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
     numbers = ", ".join(f"{name} {counted(len(dataset), 'image')}" for name, dataset in datasets.items())
     objects = sum(len(getattr(dataset.packed, "labels", ())) for dataset in datasets.values())
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
-
-
-def _open(config: ExperimentConfig, splits: Sequence[str], must: bool, maps: bool) -> dict[str, Any]:
-    """All splits, with all segmentations that there are. Of those that a configuration may lack, one that cannot be
-    opened is said."""
-    from detseg.data.annotations.issues import DataReport
-    from detseg.data.build import Split, open_semantic_split, open_split
-
-    found = dict[str, Any]()
-    names = list[Split](["train", "val", "test"])
-    for name in [name for name in names if name in splits or config.data.val_fraction is not None]:
-        classes = found["train"].classes if found else None
-        try:
-            open_it: Callable[..., Any] = open_semantic_split if maps else open_split
-            found[name] = open_it(config.data, name, classes, report=DataReport(True))
-        except DataError as error:
-            if must or not found:
-                raise
-            print(printable(f"{name}: not converted: {error}"))
-    return found
 
 
 def _stop_on_errors(datasets: dict[str, Any], skip_bad: bool) -> None:

@@ -9,8 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import config_from_dict
+from detseg.cli.tool import experiment_parser, load_data_experiment
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
     """Pictures with the labels that each shows."""
 
 _COLUMNS, _MOST_NAMED = 4, 30  # of the sheet; classes in its legend
-_MODELS = ("mask_rcnn", "yolo", "unet")
-"""Of a folder: the first whose kind of annotation it has decides what is shown."""
-
 _AUDITED = 500  # samples that the audit looks at, if not told otherwise
 
 
@@ -47,7 +43,7 @@ def show(argv: Sequence[str]) -> None:
 
     if not can_be_written(out):
         raise ConfigError(f"--out {out}: expected the name of an image file, such as sheet.jpg or sheet.png")
-    config = _experiment(arguments)
+    config, _ = load_data_experiment(arguments, needs=("outlines", "boxes", "maps"))
     if arguments.print_config:
         from detseg.config.load import config_to_yaml
 
@@ -72,25 +68,6 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, got {text!r}")
     return int(text)
-
-
-def _experiment(arguments: argparse.Namespace) -> ExperimentConfig:
-    """The settings of a file, or of a folder whose layout is found out."""
-    from detseg.data.build import resolve_data
-
-    path: Path | None = arguments.config
-    if path is None or not path.is_dir():
-        return resolve_data(load_experiment(arguments))
-    chosen = any(text.startswith("model.name=") for text in arguments.overrides)
-    failed: DataError | None = None
-    for model in ("yolo",) if chosen else _MODELS:
-        settings = {"data": {"name": "auto", "root": str(path)}, "model": {"name": model}}
-        try:
-            return resolve_data(config_from_dict(settings, str(path), arguments.overrides))
-        except DataError as error:
-            failed = failed or error
-    assert failed is not None
-    raise failed
 
 
 def _opened(config: ExperimentConfig, split: Any) -> AnyDataset:

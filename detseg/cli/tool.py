@@ -14,15 +14,18 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from detseg.config.load import config_from_dict, load_config
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.errors import EXIT_STOPPED, ConfigError, DetsegError, RunStoppedError, SettingsError
+from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
 
 CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg export-weights`"
 DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
+
+if TYPE_CHECKING:
+    from detseg.data.formats.recognise import Need, Recognised
 
 
 class ToolParser(argparse.ArgumentParser):
@@ -57,22 +60,37 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     return load_config(path, arguments.overrides)
 
 
-def load_data_experiment(arguments: argparse.Namespace) -> tuple[ExperimentConfig, list[str]]:
-    """As ``load_experiment``, where a folder of data may stand for the configuration: that of a model which learns from
-    what the folder has, and what was found is printed. Also the splits that there are, or may be."""
+_MODEL_FOR = {"outlines": "mask_rcnn", "boxes": "yolo", "maps": "unet"}
+
+
+def load_data_experiment(
+    arguments: argparse.Namespace, needs: Sequence[Need] = ("boxes", "maps")
+) -> tuple[ExperimentConfig, list[str]]:
+    """As ``load_experiment``, where a folder of data may stand for the configuration: that of a model which learns the
+    first of ``needs`` that the folder has, and what was found is printed. Also the splits that there are, or may be."""
+    from detseg.data.build import resolve_data  # loads torch
+
     path: Path | None = arguments.config
     if path is None or not path.is_dir():
-        from detseg.data.build import resolve_data  # loads torch
-
         config = resolve_data(load_experiment(arguments))
         splits = ["train", "test"] if config.data.val_fraction else ["train", "val", "test"]
         return config, splits[:2] if config.data.name == "shapes" else splits
+    found, need = _recognised(path, needs)
+    print(*map(printable, found.lines), sep="\n")
+    settings = {"model": {"name": _MODEL_FOR[need]}, "data": found.settings}
+    return config_from_dict(settings, str(path), arguments.overrides), list(found.layout.counts)
+
+
+def _recognised(path: Path, needs: Sequence[Need]) -> tuple[Recognised, Need]:
     from detseg.data.formats.recognise import recognise
 
-    found = recognise(path)
-    print(*map(printable, found.lines), sep="\n")
-    settings = {"model": {"name": "yolo" if "boxes" in found.layout.has else "unet"}, "data": found.settings}
-    return config_from_dict(settings, str(path), arguments.overrides), list(found.layout.counts)
+    errors = list[DataError]()
+    for need in needs:
+        try:
+            return recognise(path, need), need
+        except DataError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def run_tool(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:

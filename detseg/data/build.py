@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -34,7 +34,8 @@ from detseg.data.annotations.classes import (
     select_classes,
     split_background,
 )
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import check_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
@@ -57,6 +58,7 @@ logger = logging.getLogger("detseg")
 
 Split = Literal["train", "val", "test"]
 AnySet = TypeVar("AnySet", DetectionDataset, SegmentationDataset)
+AnyData = TypeVar("AnyData", bound=DataSection)
 
 SHAPE_MASK_CLASSES = (BACKGROUND, *SHAPE_CLASSES)
 """The classes of the semantic masks of the shapes set, in the order of their values."""
@@ -137,28 +139,67 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
     return TypeAdapter[DataConfig](DataConfig).validate_python(settings)
 
 
-def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[Source], dict[str, str]]:
-    """The splits of resolved settings, whole: without ``data.fraction`` and ``data.val_fraction``; and what is wrong
-    with those that cannot be opened. Their reports count what is wrong. A DataError if the first cannot be opened."""
-    data = config.data.model_copy(update={"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"})
-    sources, errors, classes = list[Source](), dict[str, str](), None
+def open_as_stated(
+    config: ExperimentConfig, splits: Sequence[str], maps: bool | None = None, whole: bool = True
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The splits of resolved settings as their annotations state them: their reports count what is wrong, and every
+    outline is kept.
+
+    Args:
+        config: the settings.
+        splits: the names of those to open.
+        maps: whether label maps are read, or objects; None: what the model learns from.
+        whole: whether splits are whole, without ``data.fraction`` and ``data.val_fraction``.
+
+    Returns:
+        The data set of each, and what is wrong with those that cannot be opened.
+
+    Raises:
+        DataError: the first cannot be opened.
+    """
+    found, errors = dict[str, Any](), dict[str, str]()
     for name in splits:
-        split: Split = "train" if name == "train" else "val" if name == "val" else "test"
         try:
-            for section, images, annotations in _single_files(data, split):
-                report, masks = DataReport(True), isinstance(config.model, MaskRcnnConfig)
-                dataset: ImageDataset
-                if _is_semantic(config.model):
-                    dataset = open_semantic_split(section, split, classes, report)
-                else:
-                    dataset = open_split(section, split, classes, masks, report)
-                classes = classes or dataset.classes
+            data = _whole(config.data) if whole else config.data
+            found[name] = _open_as_stated(data, name, config.model, maps, found)
+        except DataError as error:
+            if not found:
+                raise
+            errors[name] = str(error)
+    return found, errors
+
+
+def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[Source], dict[str, str]]:
+    """As `open_as_stated`, with a data set for each annotation file, and where it comes from."""
+    sources, errors = list[Source](), dict[str, str]()
+    for name in splits:
+        try:
+            for section, images, annotations in _single_files(_whole(config.data), _split(name)):
+                before = {"train": sources[0].dataset} if sources else {}
+                dataset = _open_as_stated(section, name, config.model, None, before)
                 sources.append(Source(dataset, images, annotations))
         except DataError as error:
             if not sources:
                 raise
             errors[name] = str(error)
     return sources, errors
+
+
+def _whole(data: AnyData) -> AnyData:
+    return data.model_copy(update={"val_fraction": None, "fraction": 1.0, "on_bad_sample": "skip"})
+
+
+def _split(name: str) -> Split:
+    return "train" if name == "train" else "val" if name == "val" else "test"
+
+
+def _open_as_stated(
+    data: DataConfig, name: str, model: ModelConfig, maps: bool | None, before: Mapping[str, ImageDataset]
+) -> DetectionDataset | SegmentationDataset:
+    report, classes = DataReport(True), next((dataset.classes for dataset in before.values()), None)
+    if _is_semantic(model) if maps is None else maps:
+        return open_semantic_split(data, _split(name), classes, report)
+    return open_split(data, _split(name), classes, isinstance(model, MaskRcnnConfig), report)
 
 
 def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:

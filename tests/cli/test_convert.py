@@ -11,7 +11,7 @@ from detseg.cli import main
 from detseg.cli.convert import convert
 from detseg.cli.tool import run_tool
 from detseg.config.schema.data import AutoConfig
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_split, resolve_layout
 from detseg.data.datasets.detection import DetectionDataset
 from tests.shared_data import shared_data

@@ -155,10 +155,11 @@ def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys:
     shown, pairs = (cv2.imread(str(run_dir / "pictures" / f"{x}.jpg")) for x in ("train_batch", "val_predictions"))
     assert shown is not None
     assert pairs is not None
-    rows = slice(len(pairs) - len(shown) + 6, len(pairs) - len(shown) + 518)  # of the images, titles above
-    images = [shown[6:518, x : x + 512].astype(int) for x in (6, 524)]  # 8 times as large, with gaps of 6 pixels
+    # 8 times as large, with gaps of 6 pixels, titles above pairs; of a wide image training shows the padding, too.
+    rows = slice(len(pairs) - len(shown) + 106, len(pairs) - len(shown) + 418)
+    images = [shown[106:418, x : x + 512].astype(int) for x in (6, 524)]
     truths = [pairs[rows, x : x + 512] for x in (6, 6 + 2 * 518)]
-    assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 2
+    assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 5
 
 
 def test_no_improvement_stops_early(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

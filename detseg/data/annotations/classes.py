@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.errors import ClassTableError, DataError, check_row
 from detseg.messages import did_you_mean, listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, IntArray, is_plain_text

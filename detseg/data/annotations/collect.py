@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from detseg.data.annotations.classes import Classes, check_class_name, choose_labels
-from detseg.data.annotations.issues import DataReport, report_contents
 from detseg.data.annotations.model import (
     PackedAnnotations,
     Segmentations,
@@ -18,6 +17,7 @@ from detseg.data.annotations.model import (
     region_counts,
     running_total,
 )
+from detseg.data.annotations.report import DataReport, report_contents
 from detseg.errors import DataError
 from detseg.ops.masks import mask_areas
 from detseg.structures import ClassTable

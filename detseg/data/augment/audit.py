@@ -44,7 +44,7 @@ class AuditRow:
         return self.area_kept / self.objects if self.objects else float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """The N objects of an image on their way, in pixels of the input."""
 

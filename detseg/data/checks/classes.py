@@ -8,7 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, DataReport, Example
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport, Example
 from detseg.data.checks.facts import SplitFacts
 from detseg.messages import shown
 

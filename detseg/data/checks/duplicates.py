@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, Example
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import Example
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.images.similar import near_duplicates
 

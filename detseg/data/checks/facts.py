@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 from rich.progress import track
 
-from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations
+from detseg.data.annotations.report import DataReport
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
@@ -37,7 +37,7 @@ _ENOUGH_ROWS = (
 _WAITING = 64  # images a thread that are asked for before their results are used
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageFacts:
     """What is to be known of an image file.
 
@@ -105,7 +105,7 @@ class SplitFacts:
         return np.asarray(sum(pixels, np.zeros(256, dtype=np.int64))[:num], dtype=np.int64)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Expected:
     """What a model asks of the data.
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, DataReport, Example
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.values import ValueRange, describe_low_range

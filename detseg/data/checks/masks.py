@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, Example, box_issues
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import Example, box_issues
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area
 from detseg.structures import FloatArray

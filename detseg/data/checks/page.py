@@ -9,7 +9,8 @@ from itertools import groupby, pairwise
 from pathlib import Path
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.issues import DataIssue, Example, Finding, Severity
+from detseg.data.annotations.issues import DataIssue, Severity
+from detseg.data.annotations.report import Example, Finding
 from detseg.data.checks.run import TOGETHER, Checked
 from detseg.data.checks.sizes import SIZE_BOUNDS
 from detseg.messages import counted, printable

@@ -14,8 +14,9 @@ import numpy as np
 
 from detseg.atomic_write import write_text
 from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
+from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
 from detseg.data.datasets.detection import DetectionDataset
@@ -132,7 +133,7 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     return replace(packed, boxes=boxes, regions=regions).keep_objects(trainable & ~twice)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Log:
     split: str
     packed: PackedAnnotations

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, DataReport, Finding, Severity
+from detseg.data.annotations.issues import DataIssue, Severity
+from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.classes import check_counts, check_first_class, check_names
 from detseg.data.checks.duplicates import check_duplicates
 from detseg.data.checks.facts import Expected, SplitFacts, examine_splits

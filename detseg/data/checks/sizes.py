@@ -7,15 +7,9 @@ import math
 import numpy as np
 
 from detseg.data.annotations.boxes import nearly_repeated, repeated
-from detseg.data.annotations.issues import (
-    DataIssue,
-    Example,
-    box_issues,
-    detections_ceiling,
-    nothing_to_learn,
-    report_rows,
-)
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import training_boxes
+from detseg.data.annotations.report import Example, box_issues, detections_ceiling, nothing_to_learn, report_rows
 from detseg.data.checks.facts import Expected, SplitFacts
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import FloatArray, IntArray

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import Dataset
 
-from detseg.data.annotations.issues import DataReport
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, training_boxes
+from detseg.data.annotations.report import DataReport
 from detseg.data.images.read import read_reduced
 from detseg.data.images.values import ValueRange
 from detseg.errors import DataError

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue, Example
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import Example
 from detseg.data.datasets.detection import ImageDataset
 from detseg.data.images.read import OPTIONAL_SUFFIXES, read_extent, why_unread
 from detseg.data.images.values import describe_low_range

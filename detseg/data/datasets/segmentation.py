@@ -14,8 +14,9 @@ import numpy as np
 from rich.progress import track
 
 from detseg.data.annotations.classes import Classes, add_background
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects, running_total
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw

@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 
 from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, split_background
-from detseg.data.annotations.issues import DataIssue, DataReport, report_contents
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import (
     LARGEST,
     PackedAnnotations,
@@ -30,6 +30,7 @@ from detseg.data.annotations.model import (
     pack_images,
     running_total,
 )
+from detseg.data.annotations.report import DataReport, report_contents
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.images.find import locate_images, report_heic
@@ -165,7 +166,7 @@ def read_coco_masks(
     return dataset
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Content:
     """What files say: I images with T annotations of C categories."""
 

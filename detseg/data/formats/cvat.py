@@ -19,7 +19,7 @@ from detseg.atomic_write import write_errors
 from detseg.data.annotations.classes import Classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_xml
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
     FLAGS,
@@ -35,6 +35,7 @@ from detseg.data.annotations.outlines import (
     part_outline,
     polygon_bounds,
 )
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.voc_writer import check_xml_text
 from detseg.data.images.find import (

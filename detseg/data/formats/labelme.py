@@ -21,7 +21,7 @@ from detseg.atomic_write import write_text
 from detseg.data.annotations.classes import Classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_json, read_text
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
     FLAGS,
@@ -37,6 +37,7 @@ from detseg.data.annotations.outlines import (
     part_outline,
     polygon_bounds,
 )
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.images.find import (
     copy_names,

@@ -31,8 +31,9 @@ from detseg.data.annotations.classes import (
     read_mask_meta,
     split_background,
 )
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import pack_images, running_total
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
 from detseg.data.images.find import find_images, new_folder, place_image

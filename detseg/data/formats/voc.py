@@ -23,8 +23,9 @@ import numpy as np
 from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_xml
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import LARGEST, pack_images
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
@@ -132,7 +133,7 @@ def _with_images(
         report.wrong(DataIssue.MISSING_IMAGE, missing[0], message, len(missing))
     if loose is not None:
         for path in sorted(loose.split_images - found.keys()):
-            report.add(DataIssue.NO_ANNOTATION, path.relative_to(root).as_posix())
+            report.add(DataIssue.UNLABELLED, path.relative_to(root).as_posix())
     names = {path: path.relative_to(root).as_posix() for path in found}
     heic = report_heic(root, list(names.values()), report)
     return [(path, *found[path]) for path, name in names.items() if name not in heic]

@@ -23,7 +23,7 @@ from detseg.atomic_write import write_text
 from detseg.data.annotations.classes import Classes, check_class_name, selection_of
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import read_text
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
     Losses,
@@ -32,6 +32,7 @@ from detseg.data.annotations.outlines import (
     outline_part,
     polygon_bounds,
 )
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo_writer import outer_polygon
 from detseg.data.images.find import (

@@ -13,7 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw, why_unread
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, printable
@@ -86,7 +87,7 @@ def image_sizes(root: Path, paths: Sequence[str], report: DataReport) -> list[tu
     with ThreadPoolExecutor(8) as pool:
         for path, found in zip(paths, pool.map(size, paths), strict=True):
             if isinstance(found, DataError):
-                report.wrong(DataIssue.UNREADABLE_IMAGE, path, str(found))
+                report.wrong(DataIssue.UNREADABLE, path, str(found))
             sizes.append(None if isinstance(found, DataError) else found)
     return sizes
 

@@ -14,7 +14,7 @@ from torch import nn
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.issues import ceiling_line, nothing_to_learn, small_boxes_line
+from detseg.data.annotations.report import ceiling_line, nothing_to_learn, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource

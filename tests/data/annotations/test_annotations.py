@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.annotations.issues import DataIssue, DataReport, small_boxes_line
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images, region_counts
+from detseg.data.annotations.report import DataReport, small_boxes_line
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.structures import ImageAnnotations, InstanceMasks

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import DataIssue, DataReport, Finding
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.facts import Expected, examine
 from detseg.data.checks.run import TOGETHER, Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset

@@ -9,7 +9,8 @@ import pytest
 
 from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from detseg.training.setup.build import open_data

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import Expected
 from detseg.data.checks.repair import REPAIRED, Changes, repair_splits, report_lines
 from detseg.data.checks.run import Checked, check_splits
@@ -22,7 +23,7 @@ from tests.planted_set import check_planted_set, write_planted_set
 
 def repaired(checked: Checked) -> tuple[Checked, Changes]:
     """The repaired sets, checked again; their readers' reports are made anew."""
-    from detseg.data.annotations.issues import report_contents
+    from detseg.data.annotations.report import report_contents
 
     sets, changes = repair_splits(checked.splits)
     for dataset in sets.values():

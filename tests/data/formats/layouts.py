@@ -14,7 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from detseg.data.annotations.classes import mask_class_table
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco import read_coco, read_coco_masks

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import StatedObject, region_counts
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.cvat import read_cvat
 from detseg.data.formats.labelme import read_labelme

@@ -20,8 +20,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from benchmarks.coco_file import write_large_coco
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import region_counts
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.errors import ClassTableError, DataError

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from detseg.config.schema.data import MaskFolderConfig
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_semantic_split
 from detseg.data.formats.mask_folder import Affixes, read_mask_folder, write_mask_folder
 from detseg.data.images.find import find_images

@@ -17,7 +17,7 @@ from PIL import Image
 from detseg.cli.convert import convert
 from detseg.cli.tool import run_tool
 from detseg.config.schema.data import AutoConfig, DataConfig, MaskFolderConfig
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_semantic_split, resolve_layout
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.convert import write_mask_folder

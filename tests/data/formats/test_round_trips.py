@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from PIL import Image
 
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.issues import DataReport
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.convert import WRITERS

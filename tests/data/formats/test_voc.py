@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.formats.voc import read_voc, read_voc_masks, read_voc_xml
 from detseg.data.formats.voc_writer import VocAnnotation, write_voc_xml
 from detseg.errors import DataError
@@ -235,7 +236,7 @@ def test_a_tolerant_report_counts_what_is_wrong_and_leaves_it_out(tmp_path: Path
         "SIZE_NOT_STATED": 1,
         "MISSING_IMAGE": 1,
         "NEEDS_PACKAGE": 1,
-        "NO_ANNOTATION": 2,  # b.jpg, whose annotation cannot be read, and g.jpg
+        "UNLABELLED": 2,  # b.jpg, whose annotation cannot be read, and g.jpg
     }
     skip = DataReport([DataIssue.MISSING_IMAGE])
     for name in ("b.xml", "c.xml", "d.xml", "h.xml"):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from detseg.data.annotations.issues import DataIssue, DataReport
+from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo import read_yolo
 from detseg.errors import ClassTableError, DataError
@@ -154,7 +155,7 @@ def test_everything_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> No
     assert report.examples(DataIssue.WRONG_LINE) == ["a.txt:4", "a.txt:5", "a.txt:7"]
     assert report.examples(DataIssue.UNKNOWN_CLASS) == ["5"]
     assert report.examples(DataIssue.WRONG_FILE) == ["b.txt"]
-    assert report.examples(DataIssue.UNREADABLE_IMAGE) == ["images/c.png"]
+    assert report.examples(DataIssue.UNREADABLE) == ["images/c.png"]
 
 
 def test_classes_are_selected_and_merged(tmp_path: Path) -> None:
