@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.formats.recognise import Need, recognise
+from detseg.data.formats.recognise import recognise
+from detseg.data.formats.recognise.layout import Need
+from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from tests.shared_data import shared_data
 
@@ -176,3 +178,37 @@ def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
     _write(tmp_path, "export.json", [{"id": 1, "data": {"image": "x"}, "annotations": []}])
     with pytest.raises(DataError, match="Label Studio's own JSON: export COCO, YOLO or Pascal VOC"):
         recognise(tmp_path)
+
+
+def test_splits_that_data_yaml_states_and_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    _images(tmp_path, "train/images/a.jpg")
+    _write(tmp_path, "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "valid/images").mkdir(parents=True)  # empty
+    stated = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cell]\n"
+    _write(tmp_path, "data.yaml", stated)
+    found = recognise(tmp_path)
+    assert found.layout.counts == {"train": 1}
+    assert {"val_split", "test_split"}.isdisjoint(found.settings)
+    assert found.settings["val_fraction"] == 0.2
+    assert "left out, since there are no images of it: val (../valid/images), test (../test/images) of data.yaml" in (
+        found.lines
+    )
+
+
+def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path) -> None:
+    _write(tmp_path, "Annotations/a.xml", "<annotation></annotation>")
+    _images(tmp_path, "JPEGImages/a.jpg")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    found = recognise(tmp_path)
+    assert (found.root, found.settings["train_split"]) == (tmp_path, ".")
+    assert len(read_voc(tmp_path, ".", classes=["cell"])) == 1
+    for name in ("box", "tri"):
+        _write(tmp_path, f"ImageSets/Main/{name}_train.txt", "a.jpg 1\nb.jpg 1\n")
+        _write(tmp_path, f"ImageSets/Main/{name}_val.txt", "c.jpg -1\n")
+    found = recognise(tmp_path)
+    assert (found.settings["train_split"], found.settings["val_split"]) == (
+        "box_train+tri_train",
+        "box_val+tri_val",
+    )
+    assert found.layout.counts == {"train": 2, "val": 1}
+    assert found.lines[-1].startswith("take the folder and the file type off the names in box_train.txt, box_val.txt")

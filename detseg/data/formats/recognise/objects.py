@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +24,9 @@ from detseg.data.formats.recognise.layout import (
     text_lines,
 )
 from detseg.data.formats.recognise.masks import mask_names
+from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
+from detseg.messages import listed
 
 _SETS = "ImageSets"
 
@@ -50,19 +53,45 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
     lists: dict[str, dict[str, int]] = {}  # split → list with its year → images
     for base, place in bases.items():
         there = {Path(n).stem: num_lines(tree, f"{place}/{n}") for n in tree.files[place] if n.endswith(".txt")}
-        names = {split: split for split in SPLITS if there.get(split)}
-        if "train" not in names and (others := [n for n in ("trainval", "default", *there) if there.get(n)]):
-            names = {"train": others[0]} | names if others[0] not in names else names
-        for split, name in names.items():
-            lists.setdefault(split, {})[name if base == "" else f"{years[base]}:{name}"] = there[name]
+        for split, names in _lists_of_splits(there).items():
+            for name in names:
+                lists.setdefault(split, {})[name if base == "" else f"{years[base]}:{name}"] = there[name]
     if "train" not in lists:
         return None
     splits = {split: lists[split] for split in SPLITS if split in lists}
     settings: dict[str, Any] = {f"{split}_split": "+".join(names) for split, names in splits.items()}
     classes, notes = ((), []) if need == "boxes" else mask_names(tree, labels)
+    first = next(iter(bases.values()))
+    if odd := [name for name in tree.files[first] if _names_files(tree, f"{first}/{name}")]:
+        notes.append(f"take the folder and the file type off the names in {listed(odd)}: a, not a.jpg")
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
-    counts: dict[str, int | None] = {split: sum(names.values()) for split, names in splits.items()}
+    counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
     return Layout("voc", what, settings, frozenset({need}), counts, classes, tuple(notes))
+
+
+def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
+    """The lists of each split; where there are those of classes alone (``cat_train``), all of these together."""
+    found = {split: [split] for split in SPLITS if there.get(split)}
+    if "train" in found:
+        return found
+    for split in SPLITS:
+        if split not in found and (own := [name for name in there if there[name] and name.endswith(f"_{split}")]):
+            found[split] = own
+    if "train" not in found and (others := [n for n in ("trainval", "default", *there) if there.get(n)]):
+        found = {"train": others[:1]} | found if others[0] not in found else found
+    return found
+
+
+def _num_in_lists(numbers: dict[str, int]) -> int:
+    """The images of lists: those of classes (``cat_train``) name the same images."""
+    of_classes = [number for name, number in numbers.items() if re.search("_(train|val|test)$", name)]
+    return sum(numbers.values()) - sum(of_classes) + max(of_classes, default=0)
+
+
+def _names_files(tree: Tree, path: str) -> bool:
+    """Whether a list names paths or files, not names."""
+    name = (tree.begin(path, 4096).split() or [""])[0]
+    return path.endswith(".txt") and ("/" in name or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
 
 
 def voc_files(tree: Tree) -> Layout | None:
@@ -72,7 +101,7 @@ def voc_files(tree: Tree) -> Layout | None:
         return "<annotation" in text and "<annotations" not in text and "<polygon>" not in text
 
     found = _beside_images(tree, ".xml", is_voc)
-    if found is None or f"{_SETS}/Main" in tree.files:
+    if found is None or any(name.endswith(".txt") for name in tree.files.get(f"{_SETS}/Main", ())):
         return None
     settings, counts, _ = found
     return Layout("voc", "Pascal VOC's XML without lists", settings, frozenset({"boxes"}), counts)
@@ -167,16 +196,22 @@ def yolo_text(tree: Tree) -> Layout | None:
         f for f in tree.files if f.rpartition("/")[2] not in ("labels", "images") and not f.startswith("labels/")
     ]
     splits = {split: number for split, (_, number) in named_splits(tree, folders).items() if number}
-    settings, counts = dict[str, Any](), dict[str, int | None]()
+    settings, counts, absent = dict[str, Any](), dict[str, int | None](), list[str]()
     for key, place in stated.items():
         split = WORDS[key]
-        settings[f"{split}_split"] = split if key != "dev" else key
-        counts[split] = _num_listed(tree, place) or splits.get(split)
+        number = _num_listed(tree, place) or splits.get(split)
+        if number or split == "train":
+            settings[f"{split}_split"] = split if key != "dev" else key
+            counts[split] = number
+        else:
+            absent.append(f"{key} ({place})")
     if "train" not in counts:
         settings, counts = {f"{split}_split": split for split in splits}, dict(splits)
     if "train" not in counts:
         settings, counts = {"train_split": "."}, {"train": tree.num_images()}
     notes = [] if classes else ["no file names the classes: write data.yaml with names: [...], or set data.classes"]
+    if absent:
+        notes.append(f"left out, since there are no images of it: {listed(absent)} of {[*yamls, *darknet][0]}")
     has = kinds_of(True, any(len(line.split()) > 6 for line in boxes.values()))
     counts = {split: counts[split] for split in SPLITS if split in counts}
     return Layout("yolo", "YOLO text", settings, has, counts, classes, tuple(notes))
@@ -205,6 +240,8 @@ def _yolo_yaml(tree: Tree, name: str) -> tuple[tuple[str, ...], dict[str, str]]:
 def _num_listed(tree: Tree, place: str) -> int | None:
     """The images at a place that may be written from another folder: its end counts."""
     parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    if not parts or parts == [tree.root.name]:
+        return tree.num_images()
     for first in range(len(parts)):
         path = "/".join(parts[first:])
         if path in tree.files:
