@@ -133,6 +133,8 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
                 raise DataError(f"data.{key}: {what}; set data.name={found.layout.name} and name these")
             own[key] = value
     settings |= found.settings | own
+    if config.classes is not None:
+        settings["classes"] = config.classes
     if config.val_fraction is not None or "val_split" in own:
         settings["val_fraction"] = config.val_fraction
     for line in found.lines:

@@ -212,3 +212,92 @@ def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path)
     )
     assert found.layout.counts == {"train": 2, "val": 1}
     assert found.lines[-1].startswith("take the folder and the file type off the names in box_train.txt, box_val.txt")
+
+
+MASKS: dict[str, tuple[dict[str, str], list[str], dict[str, Any], tuple[str, ...]]] = {
+    # The files that are not images, the images, some settings, the classes.
+    "Cityscapes": (
+        {},
+        [
+            f"{folder}/{split}/ulm/ulm_{number}_{end}.png"
+            for split in ("train", "val")
+            for number in ("0_19", "1_19")
+            for folder, end in (
+                ("leftImg8bit", "leftImg8bit"),
+                *(("gtFine", f"gtFine_{kind}") for kind in ("color", "instanceIds", "labelIds", "labelTrainIds")),
+            )
+        ],
+        {"val_masks": "gtFine/val", "image_suffix": "leftImg8bit", "mask_suffix": "gtFine_labelTrainIds"},
+        (),
+    ),
+    "Roboflow": (
+        {"train/_classes.csv": "Pixel Value, Class\n0, background\n2, a, b\n"},
+        ["train/1.jpg", "train/1_mask.png", "train/2.jpg", "train/2_mask.png", "valid/3.jpg", "valid/3_mask.png"],
+        {"val_masks": "valid", "mask_suffix": "_mask", "classes": ["background", "a, b"], "mask_values": [0, 2]},
+        ("background", "a, b"),
+    ),
+    "one folder": (
+        {},
+        ["1.jpg", "1_mask.png", "2.jpg", "2_mask.png"],
+        {"train_masks": ".", "mask_suffix": "_mask"},
+        (),
+    ),
+    "Label Studio": (
+        {},
+        [f"images/{number}.jpg" for number in (1, 2)]
+        + [
+            f"task-{number}-annotation-7-by-1-tag-{name}-0.png" for number, name in ((1, "tri"), (1, "a-b"), (2, "tri"))
+        ],
+        {"train_images": "images", "train_masks": ".", "mask_per_class": True},
+        ("background", "a-b", "tri"),
+    ),
+    "folders of classes": (
+        {},
+        ["images/1.jpg", "images/2.jpg", "masks/tri/1.png", "masks/box/2.png"],
+        {"train_masks": "masks", "mask_per_class": True},
+        ("background", "box", "tri"),
+    ),
+    "classes in names": (
+        {},
+        ["images/1.jpg", "images/2.jpg", "masks/1_tri.png", "masks/1_box.png", "masks/2_tri.png", "masks/2_box.png"],
+        {"train_masks": "masks", "mask_per_class": True},
+        ("background", "box", "tri"),
+    ),
+    "nnU-Net": (
+        {"dataset.json": '{"labels": {"background": 0, "tumour": 1}}'},
+        ["imagesTr/c_1_0000.png", "imagesTr/c_2_0000.png", "labelsTr/c_1.png", "labelsTr/c_2.png"],
+        {"train_masks": "labelsTr", "image_suffix": "_0000", "classes": ["background", "tumour"]},
+        ("background", "tumour"),
+    ),
+    "CVAT": (
+        {
+            "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\nbox:250,50,83::\n",
+            "ImageSets/Segmentation/default.txt": "1\n2\n",
+        },
+        ["JPEGImages/1.jpg", "JPEGImages/2.jpg", "SegmentationClass/1.png", "SegmentationClass/2.png"],
+        {"name": "mask_folder", "classes": ["background", "box"], "mask_colors": [[0, 0, 0], [250, 50, 83]]},
+        ("background", "box"),
+    ),
+    "class_dict.csv": (
+        {"class_dict.csv": "name,r,g,b\nvoid,0,0,0\nbox,250,50,83\n"},
+        ["train/1.png", "train_labels/1_L.png", "val/2.png", "val_labels/2_L.png"],
+        {"mask_suffix": "_L", "classes": ["void", "box"], "mask_colors": [[0, 0, 0], [250, 50, 83]]},
+        ("void", "box"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_masks_of_other_tools(case: str, tmp_path: Path) -> None:
+    texts, images, some, names = MASKS[case]
+    for name, text in texts.items():
+        _write(tmp_path, name, text)
+    for name in images:
+        _images(tmp_path, name)
+        if "mask_colors" in some:
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+    found = recognise(tmp_path, "maps")
+    assert found.layout.name == "mask_folder"
+    assert some.items() <= found.settings.items()
+    assert found.layout.classes == names
+    assert any("no file that is read names the classes" in line for line in found.lines) == (not names)

@@ -22,6 +22,7 @@ from detseg.errors import DataError
 from detseg.messages import counted, listed
 
 _IN_WORDS = {"boxes": "boxes", "outlines": "outlines of objects", "maps": "the class of each pixel"}
+_MASKS_FIT = "masks named otherwise than their images need mask_suffix, image_suffix or mask_per_class of mask_folder"
 READ = "VOC XML, COCO JSON, YOLO text, LabelMe JSON, CVAT XML and folders of masks"
 
 
@@ -91,7 +92,7 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
     tree = Tree(root)
     kinds = (coco_json, voc_lists, voc_maps, cvat_xml, yolo_text, labelme_json, voc_files, mask_folders)
     layouts = [layout for kind in kinds if (layout := kind(tree)) is not None]
-    if any(layout.name == "voc" for layout in layouts):  # its masks lie in a folder, too
+    if any(layout.name == "voc" and "maps" in layout.has for layout in layouts):  # its masks lie in a folder, too
         layouts = [layout for layout in layouts if layout.name != "mask_folder"]
     if layouts:
         return [(root, layouts)]
@@ -120,5 +121,5 @@ def _what_there_is(tree: Tree) -> str:
     elif ".tfrecord" in suffixes:
         hint += "; TFRecord is not: export one of these"
     elif suffixes.keys() <= IMAGE_SUFFIXES:
-        hint += "; there are images without annotations"
+        hint += f"; there are images without annotations; {_MASKS_FIT}"
     return f"no annotations that can be read: there are {there}; {hint}"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detseg.data.formats.recognise.layout import SPLITS, Layout, split_of, text_lines
+from detseg.data.formats.recognise.layout import SPLITS, Layout, split_of
+from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 
-_IMAGES = ("images", "image", "imgs", "img", "JPEGImages")
-MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "gt", "gts", "segmentations")
+_IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit", "imagesTr")
+_OF_TOOLS = ("gtFine", "labelsTr")  # Cityscapes, nnU-Net
+MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "gt", "gts", "segmentations", *_OF_TOOLS)
+_BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
+_LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-\d+-by-\d+-[^-]+-(.+)-\d+")
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,10 @@ class _Pair:
     images: str
     masks: str
     num: int
-    affixes: tuple[str, str, str, str]  # before and after the common part of the image's name, of the mask's name
+    example: str  # a mask
+    # Before and after the common part of the image's name, of the mask's name.
+    affixes: tuple[str, str, str, str] = ("", "", "", "")
+    per_class: tuple[str, ...] = ()  # the classes, where there is a mask of each
 
 
 def mask_folders(tree: Tree) -> Layout | None:
@@ -45,10 +53,13 @@ def mask_folders(tree: Tree) -> Layout | None:
             counts[split] = found[split].num
     keys = ("image_prefix", "image_suffix", "mask_prefix", "mask_suffix")
     settings |= {key: text for key, text in zip(keys, found["train"].affixes, strict=True) if text}
-    classes, notes = mask_names(tree, "")
-    return Layout(
-        "mask_folder", "folders of images and masks", settings, frozenset({"maps"}), counts, classes, tuple(notes)
-    )
+    what, train = "folders of images and masks", found["train"]
+    if train.per_class:
+        what, own = "folders of images and a mask for each class", MaskNames(("background", *train.per_class))
+        settings["mask_per_class"] = True
+    else:
+        own = mask_names(tree, train.images, train.example)
+    return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, own.notes)
 
 
 def _is_near(folder: str) -> bool:
@@ -66,7 +77,9 @@ def _mask_candidates(tree: Tree, images: str) -> list[str]:
     if images:
         found += [f"{images}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
         found += [f"{images}/{name}" for name in MASKS]
-    return [folder for folder in found if folder in tree.files]
+    if any(_LABEL_STUDIO.match(name) for name in tree.files[""]):
+        found.append("")
+    return [*(folder for folder in found if folder in tree.files), images]
 
 
 def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
@@ -79,18 +92,65 @@ def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
         stems = {stem for stem in stems if not f"{images}/{stem}".startswith(f"{masks}/")}
     if not stems or not other:
         return None
+    if images == masks:
+        return _pair_in_one(tree, images, stems)
+    if not masks:  # Label Studio's
+        other = {stem for stem in other if _LABEL_STUDIO.fullmatch(stem)}
+    if names := _classes_of(stems, other):
+        return _Pair(images, masks, len(stems), "", per_class=names)
     first = min(stems)
     starts = {"", _common(sorted(stems))} if len(stems) > 1 else {""}
     ends = {"", _common([stem[::-1] for stem in sorted(stems)])[::-1]} if len(stems) > 1 else {""}
     options = [(start, end) for start in sorted(starts, key=len) for end in sorted(ends, key=len)]
     for start, end in options:
         core = first[len(start) : len(first) - len(end)]
-        whole = [mask for mask in sorted(other) if core and core in mask]
+        whole = [mask for mask in sorted(other, key=_rank) if core and core in mask]
         for before, _, after in (mask.partition(core) for mask in whole):
             flat = "/" not in before + after and ("/" not in core or not (start or before))
             if flat and all(f"{before}{stem[len(start) : len(stem) - len(end)]}{after}" in other for stem in stems):
-                return _Pair(images, masks, len(stems), _trimmed(start, end, before, after))
+                example = next(
+                    path for path in tree.paths(IMAGE_SUFFIXES, masks) if os.path.splitext(path)[0].endswith(after)
+                )
+                return _Pair(images, masks, len(stems), example, _trimmed(start, end, before, after))
     return None
+
+
+def _rank(mask: str) -> tuple[object, ...]:
+    """Of several masks of an image those with the values to train on come first, those of colours and objects last."""
+    return "TrainIds" not in mask, any(word in mask.lower() for word in ("color", "instance")), mask
+
+
+def _pair_in_one(tree: Tree, folder: str, stems: set[str]) -> _Pair | None:
+    """Images and masks of one folder."""
+    for suffix in _BESIDE:
+        masks = {stem for stem in stems if stem.endswith(suffix)}
+        images = stems - masks
+        if images and all(image + suffix in masks for image in images):
+            example = next(p for p in tree.paths(IMAGE_SUFFIXES, folder) if os.path.splitext(p)[0].endswith(suffix))
+            return _Pair(folder, folder, len(images), example, ("", "", "", suffix))
+    return None
+
+
+def _classes_of(images: set[str], masks: set[str]) -> tuple[str, ...]:
+    """The classes of masks of one class each: ``CLASS/a``, ``a_CLASS`` of several classes, or Label Studio's; empty:
+    they are not."""
+    if studio := [match for mask in masks if (match := _LABEL_STUDIO.fullmatch(mask.rpartition("/")[2]))]:
+        fits = {match[1] for match in studio if {match[1], f"task-{match[1]}"} & images}
+        return tuple(sorted({match[2] for match in studio})) if fits else ()
+    folders = {mask.partition("/")[0] for mask in masks if mask.partition("/")[2] in images}
+    if folders and not masks & images:
+        return tuple(sorted(folders))
+    marks = dict.fromkeys(images, 0)
+    names = set[str]()
+    for mask in masks:
+        image, _, name = mask.rpartition("_")
+        if image in marks:
+            marks[image] += 1
+            names.add(name)
+    several = sum(number > 1 for number in marks.values())
+    kinds = {"color", "colors", "colour", "labelIds", "labelTrainIds", "instanceIds", "instance"}
+    numbers = any(name.isdecimal() for name in names)
+    return tuple(sorted(names)) if several * 2 > len(images) and not names & kinds and not numbers else ()
 
 
 def _trimmed(start: str, end: str, before: str, after: str) -> tuple[str, str, str, str]:
@@ -104,13 +164,3 @@ def _common(texts: Sequence[str]) -> str:
     """What texts begin with."""
     first, last = min(texts), max(texts)
     return first[: next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
-
-
-def mask_names(tree: Tree, labels: str) -> tuple[tuple[str, ...], list[str]]:
-    """The names of the classes of masks, and what is to be said of them."""
-    if "classes.txt" in tree.files[""]:
-        return text_lines(tree, "classes.txt"), []
-    return (), [
-        "masks do not name their classes: write classes.txt, a name a line in the order of the values, "
-        "or set data.classes"
-    ]

@@ -23,7 +23,8 @@ from detseg.data.formats.recognise.layout import (
     split_of,
     text_lines,
 )
-from detseg.data.formats.recognise.masks import mask_names
+from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
+from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
@@ -60,13 +61,27 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         return None
     splits = {split: lists[split] for split in SPLITS if split in lists}
     settings: dict[str, Any] = {f"{split}_split": "+".join(names) for split, names in splits.items()}
-    classes, notes = ((), []) if need == "boxes" else mask_names(tree, labels)
+    own, notes = MaskNames(), list[str]()
+    if need == "maps":
+        own, notes = _names_of_masks(tree, next(iter(bases), ""), labels)
+        if "mask_colors" in own.settings and len(splits) == 1 and mask_folders(tree) is not None:
+            return None  # colours are read from folders of images and masks
+    settings |= {key: value for key, value in own.settings.items() if key != "mask_colors"}
     first = next(iter(bases.values()))
     if odd := [name for name in tree.files[first] if _names_files(tree, f"{first}/{name}")]:
         notes.append(f"take the folder and the file type off the names in {listed(odd)}: a, not a.jpg")
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
-    return Layout("voc", what, settings, frozenset({need}), counts, classes, tuple(notes))
+    return Layout("voc", what, settings, frozenset({need}), counts, own.names, tuple(notes))
+
+
+def _names_of_masks(tree: Tree, base: str, labels: str) -> tuple[MaskNames, list[str]]:
+    masks = f"{base}/{labels}".lstrip("/")
+    names = mask_names(tree, "", f"{masks}/{tree.files[masks][0]}")
+    if "mask_colors" not in names.settings:
+        return names, list(names.notes)
+    fix = "for data.name=mask_folder with data.mask_colors, list JPEGImages/NAME.jpg in a text file for each split"
+    return names, [*names.notes, f"the masks are colour images, which lists of VOC do not read: {fix}"]
 
 
 def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
