@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detseg.config.load import config_from_dict
+from detseg.data.build import open_split
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
@@ -301,3 +303,55 @@ def test_masks_of_other_tools(case: str, tmp_path: Path) -> None:
     assert some.items() <= found.settings.items()
     assert found.layout.classes == names
     assert any("no file that is read names the classes" in line for line in found.lines) == (not names)
+
+
+def _coco(root: Path, path: str, *names: str, category: str = "cell") -> None:
+    annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2], "area": 4}
+    images = [{"id": number, "file_name": name, "height": 8, "width": 8} for number, name in enumerate(names)]
+    categories = [{"id": 1, "name": category}]
+    _write(root, path, {"images": images, "annotations": [annotation], "categories": categories})
+
+
+def test_batches_of_coco_are_joined(tmp_path: Path) -> None:
+    for batch in ("a", "b"):
+        _images(tmp_path, f"{batch}/1.png", f"{batch}/2.png")
+        _coco(tmp_path, f"{batch}/annotations.json", "1.png", "2.png")
+    _coco(tmp_path, "b/again.json", "1.png")  # images that are there already
+    _images(tmp_path, "c/1.png")
+    _coco(tmp_path, "c/annotations.json", "1.png", category="car")
+    found = recognise(tmp_path)
+    assert found.layout.counts == {"train": 4}
+    assert found.settings["train_annotations"] == ["a/annotations.json", "b/annotations.json"]
+    assert found.settings["train_images"] == ["a", "b"]
+    assert found.layout.notes == (
+        "other files, not taken: b/again.json, c/annotations.json; lists as data.train_annotations and "
+        "data.train_images join those that have other images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "folder"),
+    [
+        (["images/a/1.png", "images/b/2.png"], ["1.png", "2.png"], "images"),
+        (["images/1.PNG"], ["1.png"], "images"),
+        (["images/1.png", "images/2.png"], ["C:\\x\\1.png", "C:\\x\\2.png"], "images"),
+        (["images/a/1.png"], ["a\\1.png"], "images"),
+        (["images/gr\u00f6\u00dfe.png"], ["gro\u0308\u00dfe.png"], "images"),
+        (["1.png", "a/2.png"], ["1.png", "2.png"], "."),
+        # Exact names stay: one image is missing, and others have the names of these.
+        (["t/1.png", "t/2.png", "u/1.png", "u/2.png", "v/3.png"], ["1.png", "2.png", "3.png"], None),
+    ],
+)
+def test_names_of_coco_that_are_not_those_of_files(
+    files: list[str], names: list[str], folder: str | None, tmp_path: Path
+) -> None:
+    _images(tmp_path, *files)
+    _coco(tmp_path, "annotations.json", *names)
+    found = recognise(tmp_path)
+    if folder is None:
+        assert "file_names" not in found.settings
+        return
+    assert (found.settings["train_images"], found.settings["file_names"]) == (folder, "relaxed")
+    assert found.lines[2].startswith("images are not at the names that the annotations give them")
+    config = config_from_dict({"model": {"name": "yolo"}, "data": found.settings}, "here", [])
+    assert len(open_split(config.data.model_copy(update={"val_fraction": None}), "train")) == len(names)
