@@ -355,3 +355,28 @@ def test_names_of_coco_that_are_not_those_of_files(
     assert found.lines[2].startswith("images are not at the names that the annotations give them")
     config = config_from_dict({"model": {"name": "yolo"}, "data": found.settings}, "here", [])
     assert len(open_split(config.data.model_copy(update={"val_fraction": None}), "train")) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        (
+            "annotations.xml",
+            "<annotations><track id='0'></track></annotations>",
+            "CVAT for video, which is",
+        ),
+        ("labelTxt/a.txt", "1.0 2.0 3.0 4.0 5.0 6.0 7.0 8.0 small-car 0", "labelTxt/a.txt looks like DOTA's oriented"),
+        ("labels/a.txt", "0.0 0.5 0.5 0.1 0.1", "labels/a.txt looks like YOLO text: a line begins with the whole"),
+        ("labels_mine/a.txt", "0 0.5 0.5 0.1 0.1", "the files lie in a folder labels beside the folder images"),
+        (
+            "masks/b.png",
+            "",
+            "there are images without annotations; masks named otherwise than their images need",
+        ),
+    ],
+)
+def test_hints_at_what_is_not_read(name: str, text: str, hint: str, tmp_path: Path) -> None:
+    _images(tmp_path, "photos/a.png")
+    _write(tmp_path, name, text)
+    with pytest.raises(DataError, match=hint):
+        recognise(tmp_path)

@@ -7,7 +7,9 @@ the first files. A folder may be several sets at once; the model decides which o
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from detseg.errors import DataError
 from detseg.messages import counted, listed
 
 _IN_WORDS = {"boxes": "boxes", "outlines": "outlines of objects", "maps": "the class of each pixel"}
+_REAL = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
+_LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:[\s,]+{_REAL}){{4,}}")
+_DOTA = re.compile(rf"(?:{_REAL}\s+){{8}}\S+(?:\s+\d)?")
 _MASKS_FIT = "masks named otherwise than their images need mask_suffix, image_suffix or mask_per_class of mask_folder"
 READ = "VOC XML, COCO JSON, YOLO text, LabelMe JSON, CVAT XML and folders of masks"
 
@@ -110,16 +115,31 @@ def _what_there_is(tree: Tree) -> str:
     if not suffixes:
         return "the folder is empty; set data.root to the folder of the data"
     there = ", ".join(f"{number} {suffix}" for suffix, number in suffixes.most_common(8))
-    hint = f"read are {READ}"
     texts = [tree.begin(path, 4096) for path in list(tree.paths({".xml", ".json"}))[:20]]
+    lines = {path: tree.begin(path, 4096).strip().partition("\n")[0] for path in list(tree.paths({".txt"}))[:20]}
+    hint = _hint(texts, lines, suffixes)
+    return f"no annotations that can be read: there are {there}; read are {READ}" + (f"; {hint}" if hint else "")
+
+
+def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[str]) -> str:
+    """What the files are, by the beginnings of XML and JSON and by the first lines of text files."""
     if any("<annotation>" in text and "<polygon>" in text for text in texts):
-        hint += "; this looks like the XML of the old LabelMe, which is not read: export it as LabelMe JSON or COCO"
-    elif any('"annotations"' in text and '"data"' in text and text.lstrip().startswith("[") for text in texts):
-        hint += "; this looks like Label Studio's own JSON: export COCO, YOLO or Pascal VOC from it"
-    elif any('"images"' in text and '"file_name"' in text for text in texts):
-        hint += "; there is COCO JSON without boxes and outlines (captions, labels of images, panoptic maps)"
-    elif ".tfrecord" in suffixes:
-        hint += "; TFRecord is not: export one of these"
-    elif suffixes.keys() <= IMAGE_SUFFIXES:
-        hint += f"; there are images without annotations; {_MASKS_FIT}"
-    return f"no annotations that can be read: there are {there}; {hint}"
+        return "this looks like the XML of the old LabelMe, which is not read: export it as LabelMe JSON or COCO"
+    if any("<annotations>" in text and ("<track" in text or ">interpolation<" in text) for text in texts):
+        return "this is the XML of CVAT for video, which is not read: export CVAT for images, or COCO"
+    if any('"annotations"' in text and '"data"' in text and text.lstrip().startswith("[") for text in texts):
+        return "this looks like Label Studio's own JSON: export COCO, YOLO or Pascal VOC from it"
+    if any('"images"' in text and '"file_name"' in text for text in texts):
+        return "there is COCO JSON without boxes and outlines (captions, labels of images, panoptic maps)"
+    if dota := next((name for name in lines if _DOTA.fullmatch(lines[name].strip())), None):
+        return f"{dota} looks like DOTA's oriented boxes, which are not read: export polygons or upright boxes"
+    if yolo := next((name for name in lines if _LIKE_YOLO.fullmatch(lines[name].strip())), None):
+        where = (
+            "in a folder labels beside the folder images, or beside each image, with classes.txt or data.yaml"
+        )
+        return f"{yolo} looks like YOLO text: a line begins with the whole number of a class, and the files lie {where}"
+    if ".tfrecord" in suffixes:
+        return "TFRecord is not: export one of these"
+    if set(suffixes) <= IMAGE_SUFFIXES:
+        return f"there are images without annotations; {_MASKS_FIT}"
+    return ""
