@@ -134,9 +134,7 @@ def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[s
     if dota := next((name for name in lines if _DOTA.fullmatch(lines[name].strip())), None):
         return f"{dota} looks like DOTA's oriented boxes, which are not read: export polygons or upright boxes"
     if yolo := next((name for name in lines if _LIKE_YOLO.fullmatch(lines[name].strip())), None):
-        where = (
-            "in a folder labels beside the folder images, or beside each image, with classes.txt or data.yaml"
-        )
+        where = "in a folder labels beside the folder images, or beside each image, with classes.txt or data.yaml"
         return f"{yolo} looks like YOLO text: a line begins with the whole number of a class, and the files lie {where}"
     if ".tfrecord" in suffixes:
         return "TFRecord is not: export one of these"
