@@ -140,4 +140,4 @@ def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[s
         return "TFRecord is not: export one of these"
     if set(suffixes) <= IMAGE_SUFFIXES:
         return f"there are images without annotations; {_MASKS_FIT}"
-    return ""
+    return _MASKS_FIT if set(suffixes) & IMAGE_SUFFIXES else ""

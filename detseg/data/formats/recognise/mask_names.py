@@ -64,7 +64,7 @@ def mask_names(tree: Tree, images: str, mask: str) -> MaskNames:
 def _numbered(tree: Tree) -> list[tuple[int, str]]:
     """nnU-Net's ``labels``, either way round."""
     try:
-        labels = json.loads(tree.begin("dataset.json"))["labels"]
+        labels = json.loads(tree.begin("dataset.json", 1 << 24))["labels"]
         pairs = [(name, value) if isinstance(value, str) else (value, name) for name, value in labels.items()]
         return [(int(value), str(name)) for value, name in pairs]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
