@@ -52,7 +52,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/",),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py", "tools/real_sets.py"),
-    "msgspec": ("detseg/data/formats/coco.py", "detseg/data/formats/recognise.py", "detseg/data/annotations/model.py"),
+    "msgspec": (
+        "detseg/data/formats/coco.py",
+        "detseg/data/formats/recognise/",
+        "detseg/data/annotations/model.py",
+    ),
     "simplejpeg": ("detseg/data/images/read.py",),
     **dict.fromkeys(("IPython", "pandas", "supervision"), ("detseg/predict/results.py",)),
 }

@@ -25,7 +25,8 @@ CHECKPOINT = "a .ckpt file of a run directory, or a .safetensors file of `detseg
 DEVICES = "auto, cpu, cuda, cuda:1, mps (auto)"
 
 if TYPE_CHECKING:
-    from detseg.data.formats.recognise import Need, Recognised
+    from detseg.data.formats.recognise import Recognised
+    from detseg.data.formats.recognise.layout import Need
 
 
 class ToolParser(argparse.ArgumentParser):

@@ -44,7 +44,8 @@ from detseg.data.formats.coco import read_coco, read_coco_masks
 from detseg.data.formats.cvat import read_cvat
 from detseg.data.formats.labelme import read_labelme
 from detseg.data.formats.mask_folder import Affixes, read_mask_folder
-from detseg.data.formats.recognise import Need, recognise
+from detseg.data.formats.recognise import recognise
+from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
@@ -132,6 +133,8 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
                 raise DataError(f"data.{key}: {what}; set data.name={found.layout.name} and name these")
             own[key] = value
     settings |= found.settings | own
+    if config.classes is not None:
+        settings["classes"] = config.classes
     if config.val_fraction is not None or "val_split" in own:
         settings["val_fraction"] = config.val_fraction
     for line in found.lines:

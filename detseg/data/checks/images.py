@@ -10,6 +10,7 @@ import numpy as np
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.values import ValueRange, describe_low_range
 
@@ -58,8 +59,11 @@ def _oddities(image: ImageFacts, value_range: ValueRange) -> list[tuple[DataIssu
 def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
     """Image files in the folders of the splits' images that none of them lists."""
     used = {str(split.dataset.path(index)) for split in splits for index in range(len(split.dataset))}
-    found = []
-    for folder in sorted({os.path.dirname(path) for path in used}):
+    folders, found = sorted({os.path.dirname(path) for path in used}), []
+    for split in splits:
+        if isinstance(split.dataset, SegmentationDataset):  # masks may lie beside their images
+            used |= {split.dataset.masks.where(index) for index in range(len(split.dataset))}
+    for folder in folders:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             if path not in used and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and os.path.isfile(path):

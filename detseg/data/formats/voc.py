@@ -178,9 +178,10 @@ def split_names(name: str) -> tuple[str, ...]:
 
 
 def _has_no_lists(root: Path, split: str) -> bool:
-    """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` in the root, nor in years of it."""
+    """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
+    years of it."""
     years = [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
-    return root.is_dir() and ":" not in split and not years and not (root / "ImageSets" / "Main").is_dir()
+    return root.is_dir() and ":" not in split and not years and not any((root / "ImageSets" / "Main").glob("*.txt"))
 
 
 class _Files:
@@ -399,7 +400,7 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
             stem = words[0]
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
             what = "the name of an image without folder and suffix"
-            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}")
+            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; take these off")
         stems.append(stem)
     return stems
 

@@ -331,7 +331,7 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
         where = posixpath.join(label_folder(posixpath.dirname(images[0])), f"{_stem(images[0])}.txt")
         raise DataError(
             f"{root}: none of {len(images)} images has a label file; expected {where}, or one beside the image "
-            "(an empty one where there are no objects)"
+            "(an empty one where there are no objects), with .txt in small letters"
         )
     for file, number in Counter(found).items():
         if number > 1 and file is not None:

@@ -17,6 +17,7 @@ from detseg.data.checks.facts import Expected, examine
 from detseg.data.checks.run import TOGETHER, Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
+from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.yolo import read_yolo
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
@@ -193,3 +194,13 @@ def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
         "examples": [{"where": "a.png", "image": 0, "rows": [1], "detail": ""}],
     }
     assert plain["severity"] == "warning"
+
+
+def test_masks_beside_their_images_are_no_images_without_a_split(tmp_path: Path) -> None:
+    for number in range(2):
+        Image.fromarray(np.full((8, 8, 3), 100 * number, np.uint8)).save(tmp_path / f"{number}.png")
+        Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / f"{number}_mask.png")
+    dataset = read_mask_folder(tmp_path, tmp_path, ["ground", "line"], "_mask", report=DataReport(True))
+    findings = list(check_splits({"train": dataset}, Expected()).findings())
+    assert len(dataset) == 2
+    assert not [finding for _, finding in findings if finding.issue == DataIssue.UNLISTED]

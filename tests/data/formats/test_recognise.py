@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detseg.data.formats.recognise import Need, recognise
+from detseg.config.load import config_from_dict
+from detseg.data.build import open_split
+from detseg.data.formats.recognise import recognise
+from detseg.data.formats.recognise.layout import Need
+from detseg.data.formats.voc import read_voc
 from detseg.errors import DataError
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
@@ -194,3 +198,203 @@ def test_sets_without_any_object(tmp_path: Path) -> None:
         (tmp_path / path).write_text(text)
     found = {name: recognise(tmp_path / name).layout for name in ("yolo", "voc")}
     assert [(found[name].what, found[name].counts) for name in found] == [(YOLO, {"train": 1}), (VOC, {"train": 1})]
+
+
+def test_splits_that_data_yaml_states_and_that_are_not_there_are_left_out(tmp_path: Path) -> None:
+    _images(tmp_path, "train/images/a.jpg")
+    _write(tmp_path, "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "valid/images").mkdir(parents=True)  # empty
+    stated = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cell]\n"
+    _write(tmp_path, "data.yaml", stated)
+    found = recognise(tmp_path)
+    assert found.layout.counts == {"train": 1}
+    assert {"val_split", "test_split"}.isdisjoint(found.settings)
+    assert found.settings["val_fraction"] == 0.2
+    assert "left out, since there are no images of it: val (../valid/images), test (../test/images) of data.yaml" in (
+        found.lines
+    )
+
+
+def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path) -> None:
+    _write(tmp_path, "Annotations/a.xml", "<annotation></annotation>")
+    _images(tmp_path, "JPEGImages/a.jpg")
+    (tmp_path / "ImageSets/Main").mkdir(parents=True)
+    found = recognise(tmp_path)
+    assert (found.root, found.settings["train_split"]) == (tmp_path, ".")
+    assert len(read_voc(tmp_path, ".", classes=["cell"])) == 1
+    for name in ("box", "tri"):
+        _write(tmp_path, f"ImageSets/Main/{name}_train.txt", "a.jpg 1\nb.jpg 1\n")
+        _write(tmp_path, f"ImageSets/Main/{name}_val.txt", "c.jpg -1\n")
+    found = recognise(tmp_path)
+    assert (found.settings["train_split"], found.settings["val_split"]) == (
+        "box_train+tri_train",
+        "box_val+tri_val",
+    )
+    assert found.layout.counts == {"train": 2, "val": 1}
+    assert found.lines[-1].startswith("take the folder and the file type off the names in box_train.txt, box_val.txt")
+
+
+MASKS: dict[str, tuple[dict[str, str], list[str], dict[str, Any], tuple[str, ...]]] = {
+    # The files that are not images, the images, some settings, the classes.
+    "Cityscapes": (
+        {},
+        [
+            f"{folder}/{split}/ulm/ulm_{number}_{end}.png"
+            for split in ("train", "val")
+            for number in ("0_19", "1_19")
+            for folder, end in (
+                ("leftImg8bit", "leftImg8bit"),
+                *(("gtFine", f"gtFine_{kind}") for kind in ("color", "instanceIds", "labelIds", "labelTrainIds")),
+            )
+        ],
+        {"val_masks": "gtFine/val", "image_suffix": "leftImg8bit", "mask_suffix": "gtFine_labelTrainIds"},
+        (),
+    ),
+    "Roboflow": (
+        {"train/_classes.csv": "Pixel Value, Class\n0, background\n2, a, b\n"},
+        ["train/1.jpg", "train/1_mask.png", "train/2.jpg", "train/2_mask.png", "valid/3.jpg", "valid/3_mask.png"],
+        {"val_masks": "valid", "mask_suffix": "_mask", "classes": ["background", "a, b"], "mask_values": [0, 2]},
+        ("background", "a, b"),
+    ),
+    "one folder": (
+        {},
+        ["1.jpg", "1_mask.png", "2.jpg", "2_mask.png"],
+        {"train_masks": ".", "mask_suffix": "_mask"},
+        (),
+    ),
+    "Label Studio": (
+        {},
+        [f"images/{number}.jpg" for number in (1, 2)]
+        + [
+            f"task-{number}-annotation-7-by-1-tag-{name}-0.png" for number, name in ((1, "tri"), (1, "a-b"), (2, "tri"))
+        ],
+        {"train_images": "images", "train_masks": ".", "mask_per_class": True},
+        ("background", "a-b", "tri"),
+    ),
+    "folders of classes": (
+        {},
+        ["images/1.jpg", "images/2.jpg", "masks/tri/1.png", "masks/box/2.png"],
+        {"train_masks": "masks", "mask_per_class": True},
+        ("background", "box", "tri"),
+    ),
+    "classes in names": (
+        {},
+        ["images/1.jpg", "images/2.jpg", "masks/1_tri.png", "masks/1_box.png", "masks/2_tri.png", "masks/2_box.png"],
+        {"train_masks": "masks", "mask_per_class": True},
+        ("background", "box", "tri"),
+    ),
+    "nnU-Net": (
+        {"dataset.json": '{"labels": {"background": 0, "tumour": 1}}'},
+        ["imagesTr/c_1_0000.png", "imagesTr/c_2_0000.png", "labelsTr/c_1.png", "labelsTr/c_2.png"],
+        {"train_masks": "labelsTr", "image_suffix": "_0000", "classes": ["background", "tumour"]},
+        ("background", "tumour"),
+    ),
+    "CVAT": (
+        {
+            "labelmap.txt": "# label:color_rgb:parts:actions\nbackground:0,0,0::\nbox:250,50,83::\n",
+            "ImageSets/Segmentation/default.txt": "1\n2\n",
+        },
+        ["JPEGImages/1.jpg", "JPEGImages/2.jpg", "SegmentationClass/1.png", "SegmentationClass/2.png"],
+        {"name": "mask_folder", "classes": ["background", "box"], "mask_colors": [[0, 0, 0], [250, 50, 83]]},
+        ("background", "box"),
+    ),
+    "class_dict.csv": (
+        {"class_dict.csv": "name,r,g,b\nvoid,0,0,0\nbox,250,50,83\n"},
+        ["train/1.png", "train_labels/1_L.png", "val/2.png", "val_labels/2_L.png"],
+        {"mask_suffix": "_L", "classes": ["void", "box"], "mask_colors": [[0, 0, 0], [250, 50, 83]]},
+        ("void", "box"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MASKS)
+def test_masks_of_other_tools(case: str, tmp_path: Path) -> None:
+    texts, images, some, names = MASKS[case]
+    for name, text in texts.items():
+        _write(tmp_path, name, text)
+    for name in images:
+        _images(tmp_path, name)
+        if "mask_colors" in some:
+            Image.new("RGB", (8, 8)).save(tmp_path / name)
+    found = recognise(tmp_path, "maps")
+    assert found.layout.name == "mask_folder"
+    assert some.items() <= found.settings.items()
+    assert found.layout.classes == names
+    assert any("no file that is read names the classes" in line for line in found.lines) == (not names)
+
+
+def _coco(root: Path, path: str, *names: str, category: str = "cell") -> None:
+    annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2], "area": 4}
+    images = [{"id": number, "file_name": name, "height": 8, "width": 8} for number, name in enumerate(names)]
+    categories = [{"id": 1, "name": category}]
+    _write(root, path, {"images": images, "annotations": [annotation], "categories": categories})
+
+
+def test_batches_of_coco_are_joined(tmp_path: Path) -> None:
+    for batch in ("a", "b"):
+        _images(tmp_path, f"{batch}/1.png", f"{batch}/2.png")
+        _coco(tmp_path, f"{batch}/annotations.json", "1.png", "2.png")
+    _coco(tmp_path, "b/again.json", "1.png")  # images that are there already
+    _images(tmp_path, "c/1.png")
+    _coco(tmp_path, "c/annotations.json", "1.png", category="car")
+    found = recognise(tmp_path)
+    assert found.layout.counts == {"train": 4}
+    assert found.settings["train_annotations"] == ["a/annotations.json", "b/annotations.json"]
+    assert found.settings["train_images"] == ["a", "b"]
+    assert found.layout.notes == (
+        "other files, not taken: b/again.json, c/annotations.json; lists as data.train_annotations and "
+        "data.train_images join those that have other images",
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "names", "folder"),
+    [
+        (["images/a/1.png", "images/b/2.png"], ["1.png", "2.png"], "images"),
+        (["images/1.PNG"], ["1.png"], "images"),
+        (["images/1.png", "images/2.png"], ["C:\\x\\1.png", "C:\\x\\2.png"], "images"),
+        (["images/a/1.png"], ["a\\1.png"], "images"),
+        (["images/gr\u00f6\u00dfe.png"], ["gro\u0308\u00dfe.png"], "images"),
+        (["1.png", "a/2.png"], ["1.png", "2.png"], "."),
+        # Exact names stay: one image is missing, and others have the names of these.
+        (["t/1.png", "t/2.png", "u/1.png", "u/2.png", "v/3.png"], ["1.png", "2.png", "3.png"], None),
+    ],
+)
+def test_names_of_coco_that_are_not_those_of_files(
+    files: list[str], names: list[str], folder: str | None, tmp_path: Path
+) -> None:
+    _images(tmp_path, *files)
+    _coco(tmp_path, "annotations.json", *names)
+    found = recognise(tmp_path)
+    if folder is None:
+        assert "file_names" not in found.settings
+        return
+    assert (found.settings["train_images"], found.settings["file_names"]) == (folder, "relaxed")
+    assert found.lines[2].startswith("images are not at the names that the annotations give them")
+    config = config_from_dict({"model": {"name": "yolo"}, "data": found.settings}, "here", [])
+    assert len(open_split(config.data.model_copy(update={"val_fraction": None}), "train")) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        (
+            "annotations.xml",
+            "<annotations><track id='0'></track></annotations>",
+            "CVAT for video, which is",
+        ),
+        ("labelTxt/a.txt", "1.0 2.0 3.0 4.0 5.0 6.0 7.0 8.0 small-car 0", "labelTxt/a.txt looks like DOTA's oriented"),
+        ("labels/a.txt", "0.0 0.5 0.5 0.1 0.1", "labels/a.txt looks like YOLO text: a line begins with the whole"),
+        ("labels_mine/a.txt", "0 0.5 0.5 0.1 0.1", "the files lie in a folder labels beside the folder images"),
+        (
+            "masks/b.png",
+            "",
+            "there are images without annotations; masks named otherwise than their images need",
+        ),
+    ],
+)
+def test_hints_at_what_is_not_read(name: str, text: str, hint: str, tmp_path: Path) -> None:
+    _images(tmp_path, "photos/a.png")
+    _write(tmp_path, name, text)
+    with pytest.raises(DataError, match=hint):
+        recognise(tmp_path)

@@ -1,0 +1,162 @@
+"""COCO JSON files: their splits and folders of images."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of, split_of
+from detseg.data.formats.recognise.masks import MASKS
+from detseg.data.images.tree import Tree
+from detseg.messages import listed
+
+
+class _Image(msgspec.Struct, gc=False):
+    file_name: str
+
+
+class _Category(msgspec.Struct, gc=False):
+    name: str
+
+
+class _Instances(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[msgspec.Raw]
+    categories: list[_Category]
+
+
+@dataclass(frozen=True)
+class _CocoFile:
+    path: str
+    folder: str | None  # of its images; None: they are not there
+    images: frozenset[str]  # with their folder
+    classes: tuple[str, ...]
+    boxes: bool
+    outlines: bool
+    other_name: str = ""  # of an image that is there under another name than the stated one
+
+
+def coco_json(tree: Tree) -> Layout | None:
+    """COCO JSON; None: there is no file of boxes or outlines."""
+    near = [
+        path
+        for path in tree.paths({".json"}, depth=1)
+        if not path.startswith("splits/")  # of `detseg split`
+        and ('"annotations"' in tree.begin(path) or '"images"' in tree.begin(path))
+    ]
+    found = [file for path in near if (file := _coco_file(tree, path)) is not None]
+    if not found:
+        return None
+    by_split: dict[str | None, list[_CocoFile]] = {}
+    for file in found:
+        stem, folder = Path(file.path).stem, file.path.rpartition("/")[0].rpartition("/")[2]
+        by_split.setdefault(split_of(stem) or split_of(folder), []).append(file)
+    for files in by_split.values():  # instances_train.json before person_keypoints_train.json
+        files.sort(key=lambda f: (f.folder is None, "instances" not in f.path, -len(f.images), f.path))
+    if "train" not in by_split:
+        others_first = sorted(by_split, key=lambda split: (split is not None, split != "val"))
+        by_split["train"] = by_split.pop(others_first[0])
+    splits = {split: by_split[split][:1] for split in SPLITS if split in by_split}
+    for file in by_split["train"][1:]:  # batches, which are no splits
+        if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
+            splits["train"].append(file)
+    settings, notes, taken = dict[str, Any](), list[str](), [file for files in splits.values() for file in files]
+    for split, files in splits.items():
+        folders, paths = [file.folder or "." for file in files], [file.path for file in files]
+        settings |= {f"{split}_images": folders if len(files) > 1 else folders[0]}
+        settings |= {f"{split}_annotations": paths if len(files) > 1 else paths[0]}
+    if odd := [file for file in taken if file.other_name]:
+        settings["file_names"] = "relaxed"
+        what = "images are not at the names that the annotations give them, and are found by data.file_names"
+        notes.append(f"{what} ({odd[0].other_name} in {odd[0].path})")
+    if others := sorted(file.path for files in by_split.values() for file in files if file not in taken):
+        known = frozenset[str]().union(*(file.images for file in taken))
+        more = any(file.images.isdisjoint(known) for files in by_split.values() for file in files)
+        join = "; lists as data.train_annotations and data.train_images join those that have other images"
+        notes.append(f"other files, not taken: {listed(others)}{join if more else ''}")
+    notes += [f"the images of {file.path} are not there" for file in taken if file.folder is None]
+    train, all_train = splits["train"][0], splits["train"]
+    has = kinds_of(any(file.boxes for file in all_train), any(file.outlines for file in all_train))
+    counts: dict[str, int | None] = {split: sum(len(file.images) for file in files) for split, files in splits.items()}
+    return Layout("coco", "COCO JSON", settings, has, counts, train.classes, tuple(notes))
+
+
+def _are_parts(one: _CocoFile, other: _CocoFile) -> bool:
+    """Whether two files have other images of the same classes."""
+    return set(one.classes) == set(other.classes) and one.folder is not None and not one.images & other.images
+
+
+def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
+    try:
+        content = msgspec.json.decode((tree.root / path).read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Instances)
+        entries = [msgspec.json.decode(entry) for entry in content.annotations[:100]]
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    boxes = any(isinstance(entry, dict) and entry.get("bbox") for entry in entries)
+    outlines = any(isinstance(entry, dict) and entry.get("segmentation") for entry in entries)
+    if not content.categories or (entries and not boxes and not outlines):
+        return None
+    stated = [image.file_name for image in content.images]
+    names = [name.replace("\\", "/") for name in stated]
+    step = max(len(names) // 20, 1)
+    folder, other_name = _image_folder(tree, path, names[::step]), ""
+    if folder is not None and names != stated:
+        other_name = next(name for name in stated if "\\" in name)
+    if (relaxed := _relaxed_folder(tree, folder, names[::step])) is not None:
+        folder, other_name = relaxed
+    classes = tuple(category.name for category in content.categories)
+    images = frozenset(f"{folder}/{name}" for name in names)
+    return _CocoFile(path, folder, images, classes, boxes or not entries, outlines, other_name)
+
+
+def _relaxed_folder(tree: Tree, folder: str | None, names: Sequence[str]) -> tuple[str, str] | None:
+    """The folder below which there are more images of the names than in the given one when their folders, case and
+    Unicode form do not count, and a name that is not in it; None: there are not."""
+    lost = [name for name in names if folder is None or not (tree.root / folder / name).is_file()]
+    folded = _folded(tree) if lost else {}
+    places = {name: folded.get(_fold(name), []) for name in names}
+    found = [name for name in lost if len(places[name]) == 1]
+    if not found:
+        return None
+    folders = [places[name][0] for name in names if len(places[name]) == 1]
+    if len(folders) <= len(names) - len(lost):
+        return None
+    common = os.path.commonpath([f"/{folder}" for folder in folders])[1:]
+    return common, found[0]
+
+
+def _fold(name: str) -> str:
+    return unicodedata.normalize("NFC", name.rpartition("/")[2]).casefold()
+
+
+def _folded(tree: Tree) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, folders in tree.folders_of_name.items():
+        found.setdefault(_fold(name), []).extend(folders)
+    return found
+
+
+def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
+    """The folder that most of the names are relative to, of several the one that is named like the split or the nearest
+    to the annotation file."""
+    hits: Counter[str] = Counter()
+    for name in names:
+        inside, _, base = name.rpartition("/")
+        for folder in tree.folders_of_name.get(base, ()):
+            if not inside or f"/{folder}".endswith(f"/{inside}"):
+                hits[folder.removesuffix(inside).rstrip("/")] += 1
+    split, own = split_of(Path(path).stem), path.rpartition("/")[0]
+
+    def rank(folder: str) -> tuple[object, ...]:
+        last = folder.rpartition("/")[2]
+        return -hits[folder], last in MASKS, split is None or split_of(folder) != split, folder != own, folder
+
+    ranked = sorted(hits, key=rank)
+    return ranked[0] if ranked else None

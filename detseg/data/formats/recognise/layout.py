@@ -1,0 +1,79 @@
+"""What a layout is, and how names say which split they are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from detseg.data.images.tree import Tree
+
+Need = Literal["boxes", "outlines", "maps"]
+"""What a model learns from: boxes, boxes and outlines of objects, or the class of each pixel."""
+
+SPLITS = ("train", "val", "test")
+WHOLE = {"train_split": "."}  # of layouts whose annotation files may lie in any folder
+WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to read a folder.
+
+    Attributes:
+        name: of the layout, for ``data.name``.
+        what: the same in words.
+        settings: other settings of the ``data`` section, but ``root``.
+        has: what a model can learn from it.
+        counts: images of each split that there is; None where they are not counted.
+        classes: the names, where files list them.
+        notes: what is unusual, a line each.
+    """
+
+    name: str
+    what: str
+    settings: dict[str, Any]
+    has: frozenset[Need]
+    counts: dict[str, int | None]
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def kinds_of(boxes: bool, outlines: bool) -> frozenset[Need]:
+    """What a model learns from boxes or outlines."""
+    found: list[Need] = ["boxes"] if boxes else []
+    if outlines:
+        found += ["outlines", "maps"]
+    return frozenset(found)
+
+
+def split_of(name: str) -> str | None:
+    """``train``, ``val`` or ``test``, whichever a name contains as a word; None: none or several of them."""
+    found = {WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in WORDS}
+    return found.pop() if len(found) == 1 else None
+
+
+def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int]]:
+    """The splits among folders that are named as such: split → folder and its images."""
+    found: dict[str, tuple[str, int]] = {}
+    for folder in folders:
+        split = split_of(folder.rpartition("/")[2])
+        if split is not None and split not in found:
+            found[split] = folder, tree.num_images(folder)
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def num_lines(tree: Tree, path: str, known: Container[str] = ()) -> int:
+    """Lines of a list that are neither empty nor comments, which names in ``known`` may look like."""
+    lines = (line.strip() for line in tree.begin(path, 1 << 26).splitlines())
+    return sum(1 for line in lines if line and (line[0] != "#" or line in known))
+
+
+def text_lines(tree: Tree, path: str) -> tuple[str, ...]:
+    """The lines at the beginning of a file that are not empty."""
+    return tuple(line.strip() for line in tree.begin(path).splitlines() if line.strip())
