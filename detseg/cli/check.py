@@ -275,7 +275,7 @@ def _draw_objects(
     begin, end = packed.offsets[place.image : place.image + 2].tolist()
     inside = np.array(place.rows or range(end - begin), dtype=np.int64)
     boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
-    if with_masks:
+    if with_masks and packed.hw(place.image) == image.shape[:2]:
         masks = packed.image(place.image).masks
         return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
     top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])

@@ -174,3 +174,20 @@ def test_the_page_in_a_browser(page: Path, width: int, tmp_path: Path) -> None:
     assert scroll <= width
     assert (images >= 40, broken) == (True, 0)
     assert sections == len(json.loads(page.with_suffix(".json").read_text())["findings"])
+
+
+def test_a_wrong_size_and_a_picture_that_fails_leave_the_page_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = write_planted_set(tmp_path / "set", 40)
+    file = planted.root / "train.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["width"] += 6  # no mask has the size of its image
+    file.write_text(json.dumps(content))
+    page = tmp_path / "page.html"
+    assert main(["check", str(planted.root), "--html", str(page)]) == 2
+    assert "data:image/jpeg" in page.read_text()
+    monkeypatch.setattr("detseg.draw.draw_boxes", lambda *args, **options: 1 / 0)
+    assert main(["check", str(planted.root), "--html", str(page)]) == 2
+    assert "(no picture: division by zero)" in page.read_text()

@@ -88,6 +88,11 @@ class DataIssue(Enum):
         "images with transparent pixels, whose transparency is dropped",
         "put them on the background that they are meant for",
     )
+    FLOATS = (
+        _ERROR,
+        "images of floats, which are not read without the range of their values",
+        "set data.value_range to their lowest and highest value",
+    )
     SIXTEEN_BITS = _NOTE, "images of 16 bits, of which the upper 8 are kept", "set data.value_range for another range"
     BEFORE_ROTATION = (
         _ERROR,
@@ -123,7 +128,7 @@ class DataIssue(Enum):
     SAME_ACROSS = (
         _ERROR,
         "images that are in two splits (the same file)",
-        "remove them from one; detseg check --fix takes them out of train",
+        "split anew: detseg split; or detseg check --fix takes them out of train, if they are less than half of it",
     )
     SIMILAR_ACROSS = (
         _WARNING,

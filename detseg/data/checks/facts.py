@@ -129,6 +129,7 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
     path, digest = Path(path), b""
     try:
         with open_image(path) as (header, stream):
+            stream.seek(0)  # some of Pillow's readers have read to the end
             digest = hashlib.blake2b(stream.read(), digest_size=16).digest()
             stream.seek(0)
             found = ImageFacts(digest=digest, format=header.format or "", mode=header.mode)
@@ -138,7 +139,9 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             elif is_deep(header):  # what Pillow decodes may show it no longer
                 decode(header, stream)
                 found = replace(found, extent=extent_of(deep_values(header, stream)))
-                image = read_image(path, value_range)
+                # Floats are an error without a range, which is said of them; what is seen otherwise counts here.
+                without = header.mode == "F" and value_range is None
+                image = read_image(path, "percentiles" if without else value_range)
             else:
                 pending = pending_orientation(header)
                 decode(header, stream)

@@ -43,7 +43,9 @@ def _oddities(image: ImageFacts, value_range: ValueRange) -> list[tuple[DataIssu
     if image.extent is not None:
         low, high = image.extent
         detail = f"values {low:g} to {high:g}"
-        if describe_low_range(image.extent, value_range) is not None:
+        if image.mode == "F" and value_range is None:
+            found.append((DataIssue.FLOATS, high, detail))
+        elif describe_low_range(image.extent, value_range) is not None:
             found.append((DataIssue.LOW_RANGE, -high, detail))
         else:
             found.append((DataIssue.SIXTEEN_BITS, 0.0, detail))

@@ -13,7 +13,7 @@ from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.report import Example, Finding
 from detseg.data.checks.run import TOGETHER, Checked
 from detseg.data.checks.sizes import SIZE_BOUNDS
-from detseg.messages import counted, printable
+from detseg.messages import counted, one_line, printable
 
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
 """Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
@@ -102,7 +102,10 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
     figures, lines = [], []
     for place in finding.examples[:5]:
         caption = _text(place.where) + (f": {_text(place.detail)}" if place.detail else "")
-        pictures = draw(split, issue, place)
+        try:
+            pictures = draw(split, issue, place)
+        except Exception as error:  # whatever is odd in one place, the page shows the others
+            pictures, caption = [], f"{caption} (no picture: {_text(one_line(error))})"
         if pictures:
             images = "".join(
                 f'<img alt="{_text(place.where)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'

@@ -87,7 +87,7 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
     """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
     are. They are sets of objects: label maps are passed over."""
     changes, repaired = Changes(), dict[str, DetectionDataset]()
-    elsewhere = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
+    elsewhere = _in_train_and_elsewhere(splits)
     for split in splits:
         if not isinstance(dataset := split.dataset, DetectionDataset):
             continue
@@ -99,6 +99,15 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
         packed = _repair(split, set(kept), changes).select(kept)
         repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
     return repaired, changes
+
+
+def _in_train_and_elsewhere(splits: Sequence[SplitFacts]) -> set[bytes]:
+    """Of the files to leave out of train; none if half of it or more is in another split: that is no slip, and would
+    leave too little to train on."""
+    others = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
+    train = [image.digest for split in splits if split.name == "train" for image in split.images if not image.error]
+    common = [digest for digest in train if digest in others]
+    return set(common) if 2 * len(common) < len(train) else set()
 
 
 def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> list[int]:

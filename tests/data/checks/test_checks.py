@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,12 @@ from PIL import Image
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.facts import Expected, examine
+from detseg.data.checks.repair import repair_splits
 from detseg.data.checks.run import TOGETHER, Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.yolo import read_yolo
+from detseg.data.images.read import FORMATS
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
 Box = tuple[int, Sequence[float]]  # class, xywh
@@ -173,6 +176,23 @@ def test_facts_of_an_image(tmp_path: Path) -> None:
     assert facts.mean == pytest.approx((0.5, 0.1, 0.0))
     assert facts.std == pytest.approx((0.5, 0.1, 0.0))
     assert "no such image" in examine(tmp_path / "b.png").error
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_digest_is_that_of_the_file_in_every_format(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (16, 16), (200, 30, 60)).save(tmp_path / "a", format=kind)
+    facts = examine(tmp_path / "a")
+    assert facts.error == ""
+    assert facts.digest == hashlib.blake2b((tmp_path / "a").read_bytes(), digest_size=16).digest()
+
+
+def test_floats_want_a_range_and_are_no_damage(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.tif": [(0, (1, 1, 20, 20))]})
+    Image.fromarray(np.linspace(0, 1, 8000, dtype=np.float32).reshape(80, 100)).save(tmp_path / "train" / "a.tif")
+    checked = check_splits({"train": dataset}, Expected())
+    assert [place.detail for place in found(checked, DataIssue.FLOATS).examples] == ["values 0 to 1"]
+    assert not {"UNREADABLE", "LOW_RANGE"} & kinds(checked)
+    assert len(repair_splits(checked.splits)[0]["train"]) == 1
 
 
 def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:

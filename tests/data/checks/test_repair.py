@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from detseg.data.formats.voc import read_voc
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
 from tests.planted_set import check_planted_set, write_planted_set
+
+SPLITS = ("train", "val")
 
 
 def repaired(checked: Checked) -> tuple[Checked, Changes]:
@@ -90,6 +93,17 @@ def test_what_readers_leave_out_is_listed(tmp_path: Path) -> None:
         "names of images corrected: 1",
         "entries with the id of an earlier one left out: 1",
     ]
+
+
+@pytest.mark.parametrize(("common", "left"), [(1, 2), (2, 3), (3, 3)])
+def test_a_split_is_never_emptied(tmp_path: Path, common: int, left: int) -> None:
+    """Of three training images 1, 2 and 3 are in val: a slip, or rather the same folder twice."""
+    sets = {name: coco_split(tmp_path, name, {f"{k}.png": [(0, (5, 5, 9, 9))] for k in range(3)}) for name in SPLITS}
+    for k in range(common):
+        shutil.copyfile(tmp_path / "train" / f"{k}.png", tmp_path / "val" / f"{k}.png")
+    again, changes = repair_splits(check_splits(sets, Expected()).splits)
+    assert len(again["train"]) == left
+    assert len(changes.rows) == 3 - left
 
 
 def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
