@@ -42,6 +42,9 @@ def check(argv: Sequence[str]) -> int:
         "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"
     )
     parser.add_argument("--fix", type=Path, metavar="OUT", help="write a repaired copy to this new folder")
+    parser.add_argument(
+        "--examples", type=int, metavar="N", help="the most places of each issue in --json (all, up to 10000)"
+    )
     parser.add_argument("--fast", action="store_true", help="look at the annotations only: no image is opened")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.fix and arguments.fast:
@@ -65,7 +68,7 @@ def check(argv: Sequence[str]) -> int:
     if arguments.json:
         from detseg.atomic_write import write_text
 
-        write_text(arguments.json, json.dumps(checked.plain(), indent=1, ensure_ascii=False) + "\n")
+        write_text(arguments.json, json.dumps(checked.plain(arguments.examples), indent=1, ensure_ascii=False) + "\n")
         print(f"written: {printable(str(arguments.json))}")
     if arguments.html:
         from detseg.data.checks.page import write_page
@@ -195,7 +198,8 @@ def _next_steps(checked: Checked, target: str) -> list[str]:
 
 def _fix(checked: Checked, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
-    from detseg.data.checks.repair import CHANGES_FILE, REPAIRED, repair_splits, report_lines
+    from detseg.data.annotations.issues import DataIssue
+    from detseg.data.checks.repair import CHANGES_FILE, repair_splits, report_lines, unrepaired
     from detseg.data.formats.convert import WRITERS
 
     repaired, changes = repair_splits(checked.splits)
@@ -207,8 +211,10 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     for line in lost:
         print(f"  not kept: {printable(line)}")
     for name, finding in checked.findings():
-        if finding.issue.severity and finding.issue not in REPAIRED:
-            print(f"  not repaired: {name}: {finding.issue.text}: {finding.count}")
+        if finding.issue == DataIssue.UNLISTED:
+            print(f"  not kept: {name}: {finding.issue.text}: {finding.count}")
+    for name, issue, number in unrepaired(checked, changes):
+        print(f"  not repaired: {name}: {issue.text}: {number}")
     print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
 
 

@@ -152,6 +152,11 @@ class DataIssue(Enum):
         "images whose size the annotation does not state (taken from the image)",
         "nothing is needed",
     )
+    OTHER_KEYS = (
+        _NOTE,
+        "keys of the annotation file that are not read (a converted or repaired copy lacks them)",
+        "nothing, if nobody needs them; else keep the file",
+    )
     AREA_NOT_STATED = (
         _NOTE,
         "annotations whose area is not stated (that of the mask is taken, without masks that of the box)",

@@ -15,7 +15,8 @@ from detseg.messages import counted, printable
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, ClassTable, IntArray
 
-_MAX_EXAMPLES = 5  # places that are named of each issue
+_MAX_EXAMPLES = 5  # places that are named of each issue in a line
+_MOST_KEPT = 10_000  # that are kept of each by a tolerant report
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Example:
 
 @dataclass
 class Finding:
-    """All cases of an issue in a data set: their number, and the worst few."""
+    """All cases of an issue in a data set: their number, and the worst few, or up to 10 000 of a tolerant report."""
 
     issue: DataIssue
     count: int = 0
     examples: list[Example] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)  # where they are
     places: int = 0  # how often it was added: of issues of objects the images that have it
 
     @property
@@ -94,11 +96,14 @@ class DataReport:
         finding.count += count
         finding.places += 1
         example = Example(where) if isinstance(where, str) else where
-        if example.where not in [known.where for known in finding.examples]:
+        if example.where not in finding.known:
+            finding.known.add(example.where)
             finding.examples.append(example)
-            if len(finding.examples) > _MAX_EXAMPLES + 1:
+            most = _MOST_KEPT if self.tolerant else _MAX_EXAMPLES + 1
+            if len(finding.examples) > (2 * most if self.tolerant else most):  # sorting takes long
                 finding.examples.sort(key=lambda known: -known.badness)
-                del finding.examples[_MAX_EXAMPLES + 1 :]
+                del finding.examples[most:]
+                finding.known = {known.where for known in finding.examples}
 
     def wrong(
         self,
@@ -122,16 +127,17 @@ class DataReport:
         found = [self._findings[issue] for issue in DataIssue if issue in self._findings]
         for finding in found:
             finding.examples.sort(key=lambda known: -known.badness)
+            del finding.examples[_MOST_KEPT:]
         return found
 
     def count(self, issue: DataIssue) -> int:
         """Number of cases of an issue."""
         return self._findings[issue].count if issue in self._findings else 0
 
-    def examples(self, issue: DataIssue) -> list[str]:
-        """The first places of an issue, at most five, each once."""
+    def examples(self, issue: DataIssue, most: int | None = _MAX_EXAMPLES) -> list[str]:
+        """The first places of an issue, at most so many (None: all that are kept), each once."""
         known = self._findings[issue].examples if issue in self._findings else []
-        return [example.where for example in known[:_MAX_EXAMPLES]]
+        return [example.where for example in known[:most]]
 
     def lines(self) -> list[str]:
         """The notes, then one line for each issue that was found."""

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
-from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks, without_exceptions
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
@@ -177,6 +177,7 @@ def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     for split in splits:
         own = [next(found) for _ in range(len(split.dataset))]
         images, masks = tuple(image for image, _ in own), tuple(mask for _, mask in own)
+        without_exceptions([mask for mask in masks if isinstance(mask, MaskFacts)])
         examined.append(replace(split, images=images, masks=masks))
     return examined
 

@@ -260,6 +260,8 @@ def _pack(
 
 def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks: bool) -> _Content:
     version, data, entries = _read(file)
+    if report.tolerant:
+        _report_other_keys(data, report)
     names = _category_names(file, entries, report)
     images, image_ids = _with_own_ids(file, "image", entries.images, report)
     objects, ids = _with_own_ids(file, "annotation", entries.annotations, report)
@@ -413,6 +415,17 @@ def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
     entry_id = None if key == "id" else _value(entry.get("id", _NULL), int)
     where = f"{one} number {row}" if entry_id is None else f"{one} {entry_id}"
     return _wrong_value(file, where, key, _value(entry.get(key, _NULL)))
+
+
+def _report_other_keys(data: bytes, report: DataReport) -> None:
+    """What the first entry of each list has, and the file beside them, that is not read."""
+    lists = _value(memoryview(data.removeprefix(codecs.BOM_UTF8)), dict[str, msgspec.Raw]) or {}
+    for key in sorted(set(lists) - set(_File.__struct_fields__)):
+        report.add(DataIssue.OTHER_KEYS, key)
+    for kind, known in (("images", _Image), ("annotations", _Annotation), ("categories", _Category)):
+        entries = _value(lists[kind], list[msgspec.Raw]) or [_NULL]
+        for key in sorted(set(_value(entries[0], dict[str, msgspec.Raw]) or {}) - set(known.__struct_fields__)):
+            report.add(DataIssue.OTHER_KEYS, f"{kind}: {key}")
 
 
 def _value(text: msgspec.Raw | memoryview, kind: Any = Any) -> Any:

@@ -201,6 +201,15 @@ def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
     assert set(plain) == {
         *("version", "severity", "images_opened", "classes", "input", "size_bounds", "splits", "notes", "findings")
     }
+    images = {f"{k}.png": list[Box]() for k in range(9)} | {"a.png": [(0, (1, 1, 20, 20))]}
+    many = check_splits({"train": coco_split(tmp_path / "many", "train", images)}, Expected(), open_images=False)
+    lengths = [
+        len(one["examples"])
+        for most in (None, 2)
+        for one in many.plain(most)["findings"]
+        if one["kind"] == "no_objects"
+    ]
+    assert lengths == [9, 2]
     (repeated,) = [finding for finding in plain["findings"] if finding["kind"] == "repeated"]
     assert repeated == {
         "kind": "repeated",
