@@ -35,6 +35,11 @@ class DataIssue(Enum):
         "boxes with xmax < xmin or ymax < ymin: width and height seem to stand where the second corner should",
         "write xmin + width and ymin + height; detseg check --fix does",
     )
+    CORNER_AS_SIZE = (
+        _ERROR,
+        "boxes of a split where many leave their image: the second corner seems to stand where width and height should",
+        "write x, y, x2 - x, y2 - y; detseg check --fix does",
+    )
     RELATIVE = (
         _ERROR,
         "boxes in relative coordinates, all within 0 to 1, where pixels are expected",

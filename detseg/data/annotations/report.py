@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
@@ -166,8 +166,9 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
     as_corner = np.full(len(boxes), have_size_as_corner(boxes, hw)) & swapped
+    as_size = np.full(len(boxes), have_corner_as_size(boxes, hw))
     no_area = np.asarray((sides <= 0).any(axis=1)) & ~swapped
-    wrong = swapped | as_ratio | no_area
+    wrong = swapped | as_ratio | no_area | as_size
     outside = np.asarray((boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
     one_pixel = ~wrong & (sides <= 1).all(axis=1)
     groups = 2 * (image_of * (packed.labels.max(initial=0) + 1) + packed.labels) + packed.crowd
@@ -178,6 +179,7 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
         DataIssue.ONE_PIXEL: one_pixel,
         DataIssue.INVERTED: swapped & ~as_corner,
         DataIssue.SIZE_AS_CORNER: as_corner,
+        DataIssue.CORNER_AS_SIZE: as_size & ~swapped & ~as_ratio & ~no_area,
         DataIssue.RELATIVE: as_ratio,
         DataIssue.REPEATED: repeated(boxes, groups),
         DataIssue.CROWD: packed.crowd,

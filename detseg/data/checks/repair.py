@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
 from detseg.data.annotations.report import DataReport
@@ -32,6 +32,7 @@ REPAIRED = frozenset(
         DataIssue.NOTHING_INSIDE,
         DataIssue.INVERTED,
         DataIssue.SIZE_AS_CORNER,
+        DataIssue.CORNER_AS_SIZE,
         DataIssue.RELATIVE,
         DataIssue.OTHER_SIZE,
         DataIssue.UNREADABLE,
@@ -146,7 +147,9 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     for row in np.flatnonzero(twice).tolist():
         log.add(row, "repeated box removed", packed.boxes[row])
     regions = _regions(split, packed, log)
-    return replace(packed, boxes=boxes, regions=regions).keep_objects(trainable & ~twice)
+    before, after = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (packed.boxes, boxes))
+    area = np.where(np.isclose(packed.area, before), after, packed.area)  # an area that is the box's follows it
+    return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(trainable & ~twice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +209,8 @@ def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Lo
     others = ~ratio
     if have_size_as_corner(packed.boxes, hw):
         change(others, "width and height added to the corner", boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
+    elif have_corner_as_size(packed.boxes, hw):
+        change(others, "width and height taken as the second corner", boxes[:, :2], boxes[:, 2:] - boxes[:, :2])
     else:
         low, high = np.minimum(boxes[:, :2] + first, boxes[:, 2:]), np.maximum(boxes[:, :2] + first, boxes[:, 2:])
         change(others & inverted(boxes), "corners swapped", low - first, high)

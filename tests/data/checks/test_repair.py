@@ -122,6 +122,19 @@ def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
     assert again.splits[0].objects.boxes[0].tolist() == [4, 1, 8, 9]
 
 
+def test_corners_as_sizes_of_coco(tmp_path: Path) -> None:
+    """Stated as x1, y1, x2, y2: of 4 boxes 2 leave the image of 100 x 80 when these are read as width and height."""
+    corners = [(60.0, 50, 80, 60), (40, 30, 70, 50), (5, 5, 25, 25), (8, 9, 48, 69)]
+    sets = {"train": coco_split(tmp_path, "train", {"a.png": [(0, box) for box in corners]})}
+    checked = check_splits(sets, Expected())
+    assert checked.reports["train"].count(DataIssue.CORNER_AS_SIZE) == 4
+    assert checked.reports["train"].count(DataIssue.OUTSIDE) == 0
+    again, changes = repaired(checked)
+    assert again.splits[0].objects is not None
+    assert again.splits[0].objects.boxes.tolist() == [list(box) for box in corners]
+    assert report_lines(changes) == ["width and height taken as the second corner: 4"]
+
+
 def test_repaired_masks_have_the_pixels_that_were_meant(tmp_path: Path) -> None:
     planted = write_planted_set(tmp_path / "set", 40)
     again, _ = repaired(check_planted_set(planted.root))
