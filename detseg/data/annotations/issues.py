@@ -50,6 +50,11 @@ class DataIssue(Enum):
         "boxes that repeat another of the same class in the image exactly",
         "remove the repetitions; detseg check --fix does",
     )
+    TWO_CLASSES = (
+        _WARNING,
+        "boxes that are exactly that of an object of another class in the image",
+        "remove the wrong one of each pair, unless there are two objects",
+    )
     NEARLY_REPEATED = (
         _WARNING,
         "boxes nearly the same as another of the same class in the image (IoU above 0.95)",
@@ -104,6 +109,11 @@ class DataIssue(Enum):
         "images whose annotation was made before their EXIF rotation: the sides are swapped",
         "remove the orientation tag from the images, or rotate the annotations",
     )
+    ORIENTED = (
+        _NOTE,
+        "images that their EXIF orientation turns or mirrors when they are read",
+        "nothing, if the boxes fit in the pictures; else remove the orientation tag",
+    )
     OTHER_SIZE = (
         _ERROR,
         "images of another size than their annotation states",
@@ -116,8 +126,8 @@ class DataIssue(Enum):
     )
     OTHER_PIXELS = (
         _WARNING,
-        "channels whose mean or contrast is far from what the model's normalisation expects",
-        "look at the images: dark, inverted or of a narrow range? data.value_range stretches 16 bits",
+        "channels whose mean is far from what the model's normalisation expects, or that have hardly any contrast",
+        "look at the images: dark, inverted or of a narrow range? data.value_range is for more than 8 bits",
     )
     # of several images
     SAME_IMAGE = (
@@ -220,8 +230,8 @@ class DataIssue(Enum):
     )
     LOW_RANGE = (
         _WARNING,
-        "images of more than 8 bits that use less than an eighth of the range that is read",
-        "set data.value_range",
+        "images of more than 8 bits that use a small part of the range that is read",
+        "set data.value_range to the range of all images",
     )
     UNCLEAR_IMAGE = (
         _ERROR,
@@ -231,7 +241,7 @@ class DataIssue(Enum):
     NEEDS_PACKAGE = (
         _ERROR,
         "images in a format that needs another package (left out)",
-        "install it, or save them as JPEG",
+        'pip install "detseg[heic]" for HEIC, or save them as JPEG',
     )
     # of objects as the file has them
     WRONG_OBJECT = _ERROR, "objects without class or readable box (left out)", "correct them, or remove them"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -117,6 +117,12 @@ class DataReport:
         if not (self._accept if isinstance(self._accept, bool) else issue in self._accept):
             raise error(message)
         self.add(issue, where, count)
+
+    def rename(self, issue: DataIssue, known_as: DataIssue) -> None:
+        """Make what was found of a kind one of another, unless it was found as that, too."""
+        finding = self._findings.pop(issue, None)
+        if finding is not None and known_as not in self._findings:
+            self._findings[known_as] = replace(finding, issue=known_as)
 
     def forget(self, issue: DataIssue) -> None:
         """Take back what was found of a kind, in a sample, say, to say it of all."""

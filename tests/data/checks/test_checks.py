@@ -21,6 +21,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.images.read import FORMATS
+from detseg.data.images.values import ValueRange
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
 Box = tuple[int, Sequence[float]]  # class, xywh
@@ -147,6 +148,40 @@ def test_ids_that_count_from_one(tmp_path: Path) -> None:
     assert place.detail == "no object of the first class, 'cat', and objects of class 2 of 0 to 1"
 
 
+def test_categories_of_coco_that_are_off_by_one(tmp_path: Path) -> None:
+    """Objects of 0 and 1, where the categories are 1 and 2."""
+    coco_split(tmp_path, "train", {"a.png": [(-1, (1, 1, 20, 20)), (0, (30, 1, 20, 20))]})
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    checked = check_splits({"train": dataset}, Expected())
+    (place,) = found(checked, DataIssue.OFF_BY_ONE, TOGETHER).examples
+    assert place.detail == "no object of 'dog', and objects of category 0 of 1 to 2"
+
+
+def test_a_box_of_two_classes_and_an_image_that_is_turned(tmp_path: Path) -> None:
+    box = (1, 1, 20, 20)
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, box), (1, box)], "b.png": [(0, box)]})
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", (100, 80)).save(tmp_path / "train" / "b.png", exif=exif)
+    checked = check_splits({"train": dataset}, Expected())
+    assert [(place.where, place.rows) for place in found(checked, DataIssue.TWO_CLASSES).examples] == [("a.png", (1,))]
+    assert [place.detail for place in found(checked, DataIssue.ORIENTED).examples] == ["orientation 3"]
+
+
+@pytest.mark.parametrize(("value_range", "kind"), [(None, DataIssue.LOW_RANGE), ((0.0, 16383.0), None)])
+def test_14_bits(tmp_path: Path, value_range: ValueRange, kind: DataIssue | None) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
+    values = np.linspace(0, 16300, 8000).astype(np.uint16).reshape(80, 100)
+    Image.fromarray(values).save(tmp_path / "train" / "a.png")
+    dataset.value_range = value_range
+    checked = check_splits({"train": dataset}, Expected())
+    of_range = {DataIssue.LOW_RANGE, DataIssue.SIXTEEN_BITS}
+    places = [place for _, one in checked.findings() if one.issue in of_range for place in one.examples]
+    assert [place.detail for place in places] == ["values 0 to 16300; all: data.value_range=[0, 16383]"] * (
+        kind is not None
+    )
+
+
 def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
     Image.new("RGB", (100, 80), (128, 20, 130)).save(tmp_path / "train" / "a.png")
@@ -190,7 +225,9 @@ def test_floats_want_a_range_and_are_no_damage(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.tif": [(0, (1, 1, 20, 20))]})
     Image.fromarray(np.linspace(0, 1, 8000, dtype=np.float32).reshape(80, 100)).save(tmp_path / "train" / "a.tif")
     checked = check_splits({"train": dataset}, Expected())
-    assert [place.detail for place in found(checked, DataIssue.FLOATS).examples] == ["values 0 to 1"]
+    assert [place.detail for place in found(checked, DataIssue.FLOATS).examples] == [
+        "values 0 to 1; all: data.value_range=[0, 1]"
+    ]
     assert not {"UNREADABLE", "LOW_RANGE"} & kinds(checked)
     assert len(repair_splits(checked.splits)[0]["train"]) == 1
 
