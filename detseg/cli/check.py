@@ -51,6 +51,8 @@ def check(argv: Sequence[str]) -> int:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
     if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
         raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
+    if arguments.examples is not None and (arguments.examples < 0 or not arguments.json):
+        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more, together with --json FILE")
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)

@@ -148,6 +148,13 @@ def test_ids_that_count_from_one(tmp_path: Path) -> None:
     assert place.detail == "no object of the first class, 'cat', and objects of class 2 of 0 to 1"
 
 
+def test_where_all_was_left_out_the_errors_are_named(tmp_path: Path) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(7, (1, 1, 20, 20))]})
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.NOTHING_TO_LEARN).examples
+    assert "all that there are were left out" in place.detail
+
+
 def test_categories_of_coco_that_are_off_by_one(tmp_path: Path) -> None:
     """Objects of 0 and 1, where the categories are 1 and 2."""
     coco_split(tmp_path, "train", {"a.png": [(-1, (1, 1, 20, 20)), (0, (30, 1, 20, 20))]})
