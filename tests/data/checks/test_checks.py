@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from detseg.data.formats.coco import read_coco
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.images.read import FORMATS
 from detseg.data.images.values import ValueRange
+from detseg.errors import DataError
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
 Box = tuple[int, Sequence[float]]  # class, xywh
@@ -153,6 +155,31 @@ def test_where_all_was_left_out_the_errors_are_named(tmp_path: Path) -> None:
     dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
     (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.NOTHING_TO_LEARN).examples
     assert "all that there are were left out" in place.detail
+
+
+def test_the_bounds_of_a_thin_outline_are_a_right_box(tmp_path: Path) -> None:
+    """Of a triangle of 30 x 2 pixels, whose tip covers none."""
+    fields = {"segmentation": [[10, 10, 40, 10, 40, 12]], "area": 30.0}
+    boxes = [(0, (10, 10, 30, 2)), (1, (20, 10, 10, 10))]
+    dataset = coco_split(tmp_path, "train", {"a.png": boxes}, **fields)
+    (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.BOX_NOT_OF_MASK).examples
+    assert place.rows == (1,)
+
+
+@pytest.mark.skipif(find_spec("pi_heif") is not None, reason="HEIC is read here")
+def test_heic_names_its_package(tmp_path: Path) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))], "b.png": []})
+    file = tmp_path / "train.json"
+    for name in ("a", "b"):
+        (tmp_path / "train" / f"{name}.png").rename(tmp_path / "train" / f"{name}.heic")
+        file.write_text(file.read_text().replace(f"{name}.png", f"{name}.heic"))
+        if name == "a":
+            dataset = read_coco(tmp_path / "train", file, report=DataReport(True))
+            checked = check_splits({"train": dataset}, Expected(), open_images=False)
+            assert "detseg[heic]" in found(checked, DataIssue.NEEDS_PACKAGE).issue.fix
+            assert "UNLISTED" not in kinds(checked)
+    with pytest.raises(DataError, match=r"they are HEIF images, which need the package pi-heif"):
+        read_coco(tmp_path / "train", file, report=DataReport(True))
 
 
 def test_categories_of_coco_that_are_off_by_one(tmp_path: Path) -> None:
