@@ -42,21 +42,30 @@ def check(argv: Sequence[str]) -> int:
         "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"
     )
     parser.add_argument("--fix", type=Path, metavar="OUT", help="write a repaired copy to this new folder")
+    parser.add_argument(
+        "--examples", type=int, metavar="N", help="the most places of each issue in --json (all, up to 10000)"
+    )
     parser.add_argument("--fast", action="store_true", help="look at the annotations only: no image is opened")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.fix and arguments.fast:
         raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
     if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
         raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
+    if arguments.examples is not None and (arguments.examples < 0 or not arguments.json):
+        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more, together with --json FILE")
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
+    from detseg.data.annotations.issues import DataIssue
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
+    if config.data.classes is None:  # then they are none that the user leaves out, but such as train lacks
+        for dataset in (dataset for name, dataset in datasets.items() if name != "train"):
+            dataset.report.rename(DataIssue.LEFT_OUT, DataIssue.UNKNOWN_CLASS)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
@@ -65,7 +74,7 @@ def check(argv: Sequence[str]) -> int:
     if arguments.json:
         from detseg.atomic_write import write_text
 
-        write_text(arguments.json, json.dumps(checked.plain(), indent=1, ensure_ascii=False) + "\n")
+        write_text(arguments.json, json.dumps(checked.plain(arguments.examples), indent=1, ensure_ascii=False) + "\n")
         print(f"written: {printable(str(arguments.json))}")
     if arguments.html:
         from detseg.data.checks.page import write_page
@@ -195,7 +204,8 @@ def _next_steps(checked: Checked, target: str) -> list[str]:
 
 def _fix(checked: Checked, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
-    from detseg.data.checks.repair import CHANGES_FILE, REPAIRED, repair_splits, report_lines
+    from detseg.data.annotations.issues import DataIssue
+    from detseg.data.checks.repair import CHANGES_FILE, repair_splits, report_lines, unrepaired
     from detseg.data.formats.convert import WRITERS
 
     repaired, changes = repair_splits(checked.splits)
@@ -207,8 +217,10 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     for line in lost:
         print(f"  not kept: {printable(line)}")
     for name, finding in checked.findings():
-        if finding.issue.severity and finding.issue not in REPAIRED:
-            print(f"  not repaired: {name}: {finding.issue.text}: {finding.count}")
+        if finding.issue == DataIssue.UNLISTED:
+            print(f"  not kept: {name}: {finding.issue.text}: {finding.count}")
+    for name, issue, number in unrepaired(checked, changes):
+        print(f"  not repaired: {name}: {issue.text}: {number}")
     print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
 
 
@@ -275,7 +287,7 @@ def _draw_objects(
     begin, end = packed.offsets[place.image : place.image + 2].tolist()
     inside = np.array(place.rows or range(end - begin), dtype=np.int64)
     boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
-    if with_masks:
+    if with_masks and packed.hw(place.image) == image.shape[:2]:
         masks = packed.image(place.image).masks
         return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
     top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])

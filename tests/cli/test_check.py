@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from detseg.cli import main
+from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import Box, annotation_xml, object_xml, write_voc
 from tests.planted_set import write_planted_set
 
@@ -174,3 +175,31 @@ def test_the_page_in_a_browser(page: Path, width: int, tmp_path: Path) -> None:
     assert scroll <= width
     assert (images >= 40, broken) == (True, 0)
     assert sections == len(json.loads(page.with_suffix(".json").read_text())["findings"])
+
+
+def test_a_wrong_size_and_a_picture_that_fails_leave_the_page_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted = write_planted_set(tmp_path / "set", 40)
+    file = planted.root / "train.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["width"] += 6  # no mask has the size of its image
+    file.write_text(json.dumps(content))
+    page = tmp_path / "page.html"
+    assert main(["check", str(planted.root), "--html", str(page)]) == 2
+    assert "data:image/jpeg" in page.read_text()
+    monkeypatch.setattr("detseg.draw.draw_boxes", lambda *args, **options: 1 / 0)
+    assert main(["check", str(planted.root), "--html", str(page)]) == 2
+    assert "(no picture: division by zero)" in page.read_text()
+
+
+def test_a_class_that_only_val_has_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (1, (30, 1, 20, 20))]})
+    coco_split(tmp_path, "val", {"b.png": [(0, (1, 1, 20, 20)), (2, (30, 1, 20, 20))]}, ("cat", "dog", "emu"))
+    assert main(["check", str(tmp_path), "--fast"]) == 2
+    out = capsys.readouterr().out
+    assert "error: val: objects of classes that the training set lacks (left out): 1\n    emu" in out
+    assert "data.classes leaves out" not in out
+    assert main(["check", str(tmp_path), "--fast", "--examples", "3"]) == 2
+    assert "--examples 3: expected 0 or more, together with --json FILE" in capsys.readouterr().err

@@ -6,8 +6,10 @@ import numpy as np
 
 from detseg.structures import BoolArray, FloatArray, IntArray
 
-_INVERTED = 0.25  # from this fraction of inverted boxes on, width and height may stand where the second corner should
-_FITTING = 0.95  # if at least this fraction of the boxes lies inside its image when it is read so
+# From this fraction of boxes that are inverted, or leave their image, on, width and height may stand where the second
+# corner should, or the reverse ...
+_INVERTED = 0.25
+_FITTING = 0.95  # ... if at least this fraction of the boxes lies inside its image when it is read so
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], dtype=np.uint64)
 _MIX_GROUP, _SHIFT = np.uint64(0xA0761D6478BD642F), np.uint64(29)
 
@@ -23,6 +25,17 @@ def have_size_as_corner(boxes: FloatArray, sizes_hw: IntArray) -> bool:
     if len(boxes) < 2 or inverted(boxes).mean() < _INVERTED:
         return False
     fits = (boxes[:, :2] + boxes[:, 2:] <= sizes_hw[:, ::-1] + 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    return bool(fits.mean() >= _FITTING)
+
+
+def have_corner_as_size(boxes: FloatArray, sizes_hw: IntArray) -> bool:
+    """Whether the second corner seems to stand where width and height should: at least a quarter of the boxes leave
+    their images, and nearly all lie inside, with ordered corners, when their widths and heights are read as the second
+    corner. ``sizes_hw``: (T, 2), of each box's."""
+    limits, sides = sizes_hw[:, ::-1] + 1, boxes[:, 2:] - boxes[:, :2]
+    if len(boxes) < 2 or (boxes[:, 2:] > limits).any(axis=1).mean() < _INVERTED:
+        return False
+    fits = (sides <= limits).all(axis=1) & (sides > boxes[:, :2]).all(axis=1)
     return bool(fits.mean() >= _FITTING)
 
 

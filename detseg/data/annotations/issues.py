@@ -35,6 +35,11 @@ class DataIssue(Enum):
         "boxes with xmax < xmin or ymax < ymin: width and height seem to stand where the second corner should",
         "write xmin + width and ymin + height; detseg check --fix does",
     )
+    CORNER_AS_SIZE = (
+        _ERROR,
+        "boxes of a split where many leave their image: the second corner seems to stand where width and height should",
+        "write x, y, x2 - x, y2 - y; detseg check --fix does",
+    )
     RELATIVE = (
         _ERROR,
         "boxes in relative coordinates, all within 0 to 1, where pixels are expected",
@@ -44,6 +49,11 @@ class DataIssue(Enum):
         _WARNING,
         "boxes that repeat another of the same class in the image exactly",
         "remove the repetitions; detseg check --fix does",
+    )
+    TWO_CLASSES = (
+        _WARNING,
+        "boxes that are exactly that of an object of another class in the image",
+        "remove the wrong one of each pair, unless there are two objects",
     )
     NEARLY_REPEATED = (
         _WARNING,
@@ -88,11 +98,21 @@ class DataIssue(Enum):
         "images with transparent pixels, whose transparency is dropped",
         "put them on the background that they are meant for",
     )
+    FLOATS = (
+        _ERROR,
+        "images of floats, which are not read without the range of their values",
+        "set data.value_range to their lowest and highest value",
+    )
     SIXTEEN_BITS = _NOTE, "images of 16 bits, of which the upper 8 are kept", "set data.value_range for another range"
     BEFORE_ROTATION = (
         _ERROR,
         "images whose annotation was made before their EXIF rotation: the sides are swapped",
         "remove the orientation tag from the images, or rotate the annotations",
+    )
+    ORIENTED = (
+        _NOTE,
+        "images that their EXIF orientation turns or mirrors when they are read",
+        "nothing, if the boxes fit in the pictures; else remove the orientation tag",
     )
     OTHER_SIZE = (
         _ERROR,
@@ -106,8 +126,8 @@ class DataIssue(Enum):
     )
     OTHER_PIXELS = (
         _WARNING,
-        "channels whose mean or contrast is far from what the model's normalisation expects",
-        "look at the images: dark, inverted or of a narrow range? data.value_range stretches 16 bits",
+        "channels whose mean is far from what the model's normalisation expects, or that have hardly any contrast",
+        "look at the images: dark, inverted or of a narrow range? data.value_range is for more than 8 bits",
     )
     # of several images
     SAME_IMAGE = (
@@ -123,7 +143,7 @@ class DataIssue(Enum):
     SAME_ACROSS = (
         _ERROR,
         "images that are in two splits (the same file)",
-        "remove them from one; detseg check --fix takes them out of train",
+        "split anew: detseg split; or detseg check --fix takes them out of train, if they are less than half of it",
     )
     SIMILAR_ACROSS = (
         _WARNING,
@@ -146,6 +166,11 @@ class DataIssue(Enum):
         _NOTE,
         "images whose size the annotation does not state (taken from the image)",
         "nothing is needed",
+    )
+    OTHER_KEYS = (
+        _NOTE,
+        "keys of the annotation file that are not read (a converted or repaired copy lacks them)",
+        "nothing, if nobody needs them; else keep the file",
     )
     AREA_NOT_STATED = (
         _NOTE,
@@ -205,8 +230,8 @@ class DataIssue(Enum):
     )
     LOW_RANGE = (
         _WARNING,
-        "images of more than 8 bits that use less than an eighth of the range that is read",
-        "set data.value_range",
+        "images of more than 8 bits that use a small part of the range that is read",
+        "set data.value_range to the range of all images",
     )
     UNCLEAR_IMAGE = (
         _ERROR,
@@ -216,7 +241,7 @@ class DataIssue(Enum):
     NEEDS_PACKAGE = (
         _ERROR,
         "images in a format that needs another package (left out)",
-        "install it, or save them as JPEG",
+        'pip install "detseg[heic]" for HEIC, or save them as JPEG',
     )
     # of objects as the file has them
     WRONG_OBJECT = _ERROR, "objects without class or readable box (left out)", "correct them, or remove them"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
@@ -15,7 +15,8 @@ from detseg.messages import counted, printable
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray, ClassTable, IntArray
 
-_MAX_EXAMPLES = 5  # places that are named of each issue
+_MAX_EXAMPLES = 5  # places that are named of each issue in a line
+_MOST_KEPT = 10_000  # that are kept of each by a tolerant report
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,12 @@ class Example:
 
 @dataclass
 class Finding:
-    """All cases of an issue in a data set: their number, and the worst few."""
+    """All cases of an issue in a data set: their number, and the worst few, or up to 10 000 of a tolerant report."""
 
     issue: DataIssue
     count: int = 0
     examples: list[Example] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)  # where they are
     places: int = 0  # how often it was added: of issues of objects the images that have it
 
     @property
@@ -94,11 +96,14 @@ class DataReport:
         finding.count += count
         finding.places += 1
         example = Example(where) if isinstance(where, str) else where
-        if example.where not in [known.where for known in finding.examples]:
+        if example.where not in finding.known:
+            finding.known.add(example.where)
             finding.examples.append(example)
-            if len(finding.examples) > _MAX_EXAMPLES + 1:
+            most = _MOST_KEPT if self.tolerant else _MAX_EXAMPLES + 1
+            if len(finding.examples) > (2 * most if self.tolerant else most):  # sorting takes long
                 finding.examples.sort(key=lambda known: -known.badness)
-                del finding.examples[_MAX_EXAMPLES + 1 :]
+                del finding.examples[most:]
+                finding.known = {known.where for known in finding.examples}
 
     def wrong(
         self,
@@ -113,6 +118,12 @@ class DataReport:
             raise error(message)
         self.add(issue, where, count)
 
+    def rename(self, issue: DataIssue, known_as: DataIssue) -> None:
+        """Make what was found of a kind one of another, unless it was found as that, too."""
+        finding = self._findings.pop(issue, None)
+        if finding is not None and known_as not in self._findings:
+            self._findings[known_as] = replace(finding, issue=known_as)
+
     def forget(self, issue: DataIssue) -> None:
         """Take back what was found of a kind, in a sample, say, to say it of all."""
         self._findings.pop(issue, None)
@@ -122,16 +133,17 @@ class DataReport:
         found = [self._findings[issue] for issue in DataIssue if issue in self._findings]
         for finding in found:
             finding.examples.sort(key=lambda known: -known.badness)
+            del finding.examples[_MOST_KEPT:]
         return found
 
     def count(self, issue: DataIssue) -> int:
         """Number of cases of an issue."""
         return self._findings[issue].count if issue in self._findings else 0
 
-    def examples(self, issue: DataIssue) -> list[str]:
-        """The first places of an issue, at most five, each once."""
+    def examples(self, issue: DataIssue, most: int | None = _MAX_EXAMPLES) -> list[str]:
+        """The first places of an issue, at most so many (None: all that are kept), each once."""
         known = self._findings[issue].examples if issue in self._findings else []
-        return [example.where for example in known[:_MAX_EXAMPLES]]
+        return [example.where for example in known[:most]]
 
     def lines(self) -> list[str]:
         """The notes, then one line for each issue that was found."""
@@ -160,8 +172,9 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
     as_corner = np.full(len(boxes), have_size_as_corner(boxes, hw)) & swapped
+    as_size = np.full(len(boxes), have_corner_as_size(boxes, hw))
     no_area = np.asarray((sides <= 0).any(axis=1)) & ~swapped
-    wrong = swapped | as_ratio | no_area
+    wrong = swapped | as_ratio | no_area | as_size
     outside = np.asarray((boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
     one_pixel = ~wrong & (sides <= 1).all(axis=1)
     groups = 2 * (image_of * (packed.labels.max(initial=0) + 1) + packed.labels) + packed.crowd
@@ -172,6 +185,7 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
         DataIssue.ONE_PIXEL: one_pixel,
         DataIssue.INVERTED: swapped & ~as_corner,
         DataIssue.SIZE_AS_CORNER: as_corner,
+        DataIssue.CORNER_AS_SIZE: as_size & ~swapped & ~as_ratio & ~no_area,
         DataIssue.RELATIVE: as_ratio,
         DataIssue.REPEATED: repeated(boxes, groups),
         DataIssue.CROWD: packed.crowd,

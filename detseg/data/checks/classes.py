@@ -64,8 +64,17 @@ def check_counts(splits: Sequence[SplitFacts], report: DataReport) -> None:
 
 
 def check_first_class(splits: Sequence[SplitFacts], report: DataReport) -> None:
-    """Ids that are off by one: no object of the first class, though objects have an id one beyond the last."""
+    """Ids that are off by one: no object of the first class, though objects have an id one beyond the last; of COCO's
+    categories also the reverse."""
     sets = [split for split in splits if split.objects is not None]
+    for split in sets:
+        ids, counts = split.dataset.classes.source_ids, split.class_counts
+        beyond = split.report.examples(DataIssue.UNKNOWN_CATEGORY, None)
+        for without, number in ((-1, min(ids) - 1), (0, max(ids) + 1)):
+            if f"category {number}" in beyond and not counts[without]:
+                name = shown(split.dataset.classes.names[without])
+                detail = f"no object of {name}, and objects of category {number} of {min(ids)} to {max(ids)}"
+                report.add(DataIssue.OFF_BY_ONE, Example(split.name, detail=detail))
     if not sets or any(split.class_counts[:1].sum() for split in sets):
         return
     num = len(sets[0].dataset.classes)

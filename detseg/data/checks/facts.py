@@ -21,7 +21,7 @@ from rich.progress import track
 
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
-from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, measure_labels, measure_masks, without_exceptions
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
@@ -129,6 +129,7 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
     path, digest = Path(path), b""
     try:
         with open_image(path) as (header, stream):
+            stream.seek(0)  # some of Pillow's readers have read to the end
             digest = hashlib.blake2b(stream.read(), digest_size=16).digest()
             stream.seek(0)
             found = ImageFacts(digest=digest, format=header.format or "", mode=header.mode)
@@ -138,7 +139,9 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             elif is_deep(header):  # what Pillow decodes may show it no longer
                 decode(header, stream)
                 found = replace(found, extent=extent_of(deep_values(header, stream)))
-                image = read_image(path, value_range)
+                # Floats are an error without a range, which is said of them; what is seen otherwise counts here.
+                without = header.mode == "F" and value_range is None
+                image = read_image(path, "percentiles" if without else value_range)
             else:
                 pending = pending_orientation(header)
                 decode(header, stream)
@@ -174,6 +177,7 @@ def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     for split in splits:
         own = [next(found) for _ in range(len(split.dataset))]
         images, masks = tuple(image for image, _ in own), tuple(mask for _, mask in own)
+        without_exceptions([mask for mask in masks if isinstance(mask, MaskFacts)])
         examined.append(replace(split, images=images, masks=masks))
     return examined
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -11,11 +12,11 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
 from detseg.data.datasets.segmentation import SegmentationDataset
-from detseg.data.images.read import IMAGE_SUFFIXES
-from detseg.data.images.values import ValueRange, describe_low_range
+from detseg.data.images.read import IMAGE_SUFFIXES, why_unread
+from detseg.data.images.values import ValueRange, describe_low_range, propose_range
 
 _PLAIN_MODES = {"L", "RGB", "RGBA"}
-_FAR_MEAN, _FAR_STD = 1.0, 0.4  # standard deviations that the mean may be off, and least part of the expected contrast
+_FAR_MEAN, _LEAST_STD = 1.0, 0.03  # standard deviations that the mean may be off, and the least contrast of any images
 
 
 def check_images(split: SplitFacts) -> None:
@@ -23,12 +24,13 @@ def check_images(split: SplitFacts) -> None:
     packed = split.objects
     if split.images:
         split.report.forget(DataIssue.LOW_RANGE)  # opening the set has looked at a few
+    setting = _range_of_all(split)
     for index, image in enumerate(split.images):
         path = split.dataset.packed.path(index)
         if image.error:
             split.report.add(DataIssue.UNREADABLE, Example(path, index, detail=image.error))
             continue
-        for issue, badness, detail in _oddities(image, split.dataset.value_range):
+        for issue, badness, detail in _oddities(image, split.dataset.value_range, setting):
             split.report.add(issue, Example(path, index, (), badness, detail))
         if packed is not None and packed.hw(index) != image.hw:
             stated = packed.hw(index)
@@ -37,16 +39,30 @@ def check_images(split: SplitFacts) -> None:
             issue = DataIssue.BEFORE_ROTATION if swapped else DataIssue.OTHER_SIZE
             rows = tuple(range(int(np.diff(packed.offsets)[index])))
             split.report.add(issue, Example(path, index, rows, 0.0, detail))
+        elif image.orientation != 1:
+            split.report.add(DataIssue.ORIENTED, Example(path, index, detail=f"orientation {image.orientation}"))
 
 
-def _oddities(image: ImageFacts, value_range: ValueRange) -> list[tuple[DataIssue, float, str]]:
+def _range_of_all(split: SplitFacts) -> str:
+    """The setting for all images of more than 8 bits together; "" where the one there is does."""
+    extents = [image.extent for image in split.images if image.extent is not None and not image.error]
+    if not extents or split.dataset.value_range == "percentiles":
+        return ""
+    together = min(low for low, _ in extents), max(high for _, high in extents)
+    low = describe_low_range(together, split.dataset.value_range, several=True) is not None
+    return f"all: data.value_range={propose_range(together)}" if low else ""
+
+
+def _oddities(image: ImageFacts, value_range: ValueRange, setting: str) -> list[tuple[DataIssue, float, str]]:
     found = []
     if image.extent is not None:
         low, high = image.extent
         detail = f"values {low:g} to {high:g}"
-        if describe_low_range(image.extent, value_range) is not None:
-            found.append((DataIssue.LOW_RANGE, -high, detail))
-        else:
+        if image.mode == "F" and value_range is None:
+            found.append((DataIssue.FLOATS, high, f"{detail}; {setting}" if setting else detail))
+        elif setting or describe_low_range(image.extent, value_range) is not None:
+            found.append((DataIssue.LOW_RANGE, -high, f"{detail}; {setting}" if setting else detail))
+        elif value_range is None:
             found.append((DataIssue.SIXTEEN_BITS, 0.0, detail))
     elif image.mode not in _PLAIN_MODES:
         found.append((DataIssue.ODD_MODE, 0.0, image.mode))
@@ -66,7 +82,8 @@ def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
     for folder in folders:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
-            if path not in used and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and os.path.isfile(path):
+            is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and why_unread(Path(name)) is None
+            if path not in used and is_image and os.path.isfile(path):
                 found.append(path)
     if found:  # paths may lead to one file in several ways
         used = {os.path.realpath(path) for path in used}
@@ -86,10 +103,12 @@ def check_pixels(split: SplitFacts, expected: Expected) -> tuple[list[float], li
     mean = (pixels * means).sum(axis=0) / pixels.sum()
     square = (pixels * (stds**2 + means**2)).sum(axis=0) / pixels.sum()
     std = np.sqrt((square - mean**2).clip(0))
-    if expected.mean is not None and expected.std is not None:
-        channels = zip(("red", "green", "blue"), mean, std, expected.mean, expected.std, strict=True)
-        for name, own_mean, own_std, model_mean, model_std in channels:
-            if abs(own_mean - model_mean) > _FAR_MEAN * model_std or own_std < _FAR_STD * model_std:
-                detail = f"{own_mean:.2f} +- {own_std:.2f}, the model expects {model_mean:.2f} +- {model_std:.2f}"
-                split.report.add(DataIssue.OTHER_PIXELS, Example(name, detail=detail))
+    known = expected.mean is not None and expected.std is not None
+    model = np.array([expected.mean, expected.std]) if known else np.array([mean, std])
+    far = (np.abs(mean - model[0]) > _FAR_MEAN * model[1]) | (std < _LEAST_STD)
+    for channel in np.flatnonzero(far).tolist():
+        detail = f"{mean[channel]:.2f} +- {std[channel]:.2f}"
+        if known:
+            detail += f", the model expects {model[0, channel]:.2f} +- {model[1, channel]:.2f}"
+        split.report.add(DataIssue.OTHER_PIXELS, Example(("red", "green", "blue")[channel], detail=detail))
     return mean.tolist(), std.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from detseg.ops.masks import decode_mask, encode_mask, mask_areas, mask_bounds, 
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
 
 _LEAST_IOU, _FITTING_IOU = 0.8, 0.9  # of the stated box and the mask's bounds: less is no fit; more is a good one
+_CLEARLY = 0.3  # by which the IoU of the transposed mask is better, at least
+_SEVERAL, _LARGE_PART = 3, 0.5  # row by row is a pattern of several masks, or of this part of those with run lengths
 _BY_POLYGONS, _BY_RUNS = 1.5, 1.0  # pixels by which boxes may differ: polygons do from their pixels, run lengths do not
 _LEAST_PART = 0.1  # of its area by which that of the mask differs at least ...
 _OF_BORDER = 0.5  # ... and of the border of its bounds: pixels on the border belong to it or not
@@ -28,7 +31,8 @@ class MaskFacts:
         areas: (N,) square pixels, NaN where there is no mask.
         bounds: (N, 4) xyxy.
         fits: (N,) whether the stated box agrees with the bounds.
-        row_major: (N,) whether run lengths fit the stated box when they are transposed.
+        runs: (N,) whether there are run lengths, not polygons.
+        row_major: (N,) whether run lengths fit the stated box when they are transposed, and are no exceptions.
         holes: (N,) whether polygons fit the stated area when those inside others are cut out.
         errors: of the objects whose segmentation cannot be read.
     """
@@ -36,6 +40,7 @@ class MaskFacts:
     areas: FloatArray
     bounds: FloatArray
     fits: BoolArray
+    runs: BoolArray
     row_major: BoolArray
     holes: BoolArray
     errors: dict[int, str]
@@ -66,8 +71,8 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
     if packed.regions is None or not packed.regions.lengths[begin:end].any():
         return None
     num, hw = end - begin, packed.hw(index)
-    fits, row_major, holes = np.zeros((3, num), dtype=np.bool_)
-    found = MaskFacts(np.full(num, np.nan), np.zeros((num, 4)), fits, row_major, holes, dict[int, str]())
+    fits, runs, row_major, holes = np.zeros((4, num), dtype=np.bool_)
+    found = MaskFacts(np.full(num, np.nan), np.zeros((num, 4)), fits, runs, row_major, holes, dict[int, str]())
     for row, stated in enumerate(packed.stated(index)):
         box, area, segmentation = packed.boxes[begin + row], stated.area, stated.segmentation
         if not segmentation:
@@ -79,11 +84,15 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
             continue
         found.areas[row] = mask_areas((counts,))[0]
         found.bounds[row] = mask_bounds((counts,), hw)[0]
-        found.fits[row] = _fits_box(
-            box, found.bounds[row], _BY_RUNS if isinstance(segmentation, dict) else _BY_POLYGONS
-        )
         if isinstance(segmentation, dict):
-            found.row_major[row] = not found.fits[row] and _is_row_major(counts, hw, box)
+            found.fits[row] = _fits_box(box, found.bounds[row], _BY_RUNS)
+        else:  # of thin outlines the pixels have other bounds than the corners
+            corners = np.concatenate([np.array(polygon).reshape(-1, 2) for polygon in segmentation])
+            outline = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+            found.fits[row] = any(_fits_box(box, bounds, _BY_POLYGONS) for bounds in (found.bounds[row], outline))
+        if isinstance(segmentation, dict):
+            found.runs[row] = True
+            found.row_major[row] = not found.fits[row] and _is_row_major(counts, hw, box, found.bounds[row])
         elif len(segmentation) > 1 and not fits_area(area, found.areas[row], found.bounds[row]):
             cut = float(decode_mask(cut_holes(segmentation, hw), hw).sum())
             nearer = abs(area - cut) * 2 < abs(area - found.areas[row])
@@ -91,9 +100,20 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
     return found
 
 
-def _is_row_major(counts: bytes, hw: tuple[int, int], box: FloatArray) -> bool:
+def _is_row_major(counts: bytes, hw: tuple[int, int], box: FloatArray, as_read: FloatArray) -> bool:
     bounds = mask_bounds((transposed(counts, hw),), hw)[0]
-    return box_iou(box, bounds) >= _FITTING_IOU or bool(np.abs(box - bounds).max() <= 1)
+    iou = box_iou(box, bounds)
+    good = iou >= _FITTING_IOU or bool(np.abs(box - bounds).max() <= 1)
+    return good and iou >= box_iou(box, as_read) + _CLEARLY
+
+
+def without_exceptions(masks: Sequence[MaskFacts | None]) -> None:
+    """Take back that a mask goes row by row, where it is one of a few in the split: a tool writes all in one way."""
+    there = [one for one in masks if one is not None]
+    num, of = (sum(int(getattr(one, name).sum()) for one in there) for name in ("row_major", "runs"))
+    if num < min(_SEVERAL, _LARGE_PART * of):
+        for one in there:
+            one.row_major[:] = False
 
 
 def transposed(counts: bytes, hw: tuple[int, int]) -> bytes:

@@ -17,6 +17,7 @@ _WRONG_BOXES = (  # are not compared with masks
     DataIssue.ONE_PIXEL,
     DataIssue.INVERTED,
     DataIssue.SIZE_AS_CORNER,
+    DataIssue.CORNER_AS_SIZE,
     DataIssue.RELATIVE,
 )
 _RARE = 0.001  # of all pixels: classes with fewer are named

@@ -13,12 +13,13 @@ from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.report import Example, Finding
 from detseg.data.checks.run import TOGETHER, Checked
 from detseg.data.checks.sizes import SIZE_BOUNDS
-from detseg.messages import counted, printable
+from detseg.messages import counted, one_line, printable
 
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
 """Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
 
 _TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
+_MOST_PLACES = 5  # of a finding
 _MOST_BARS = 40  # of a chart; the rest is one bar
 _BAR_W, _ROW_H, _NAME_W = 200, 18, 110  # pixels of a chart
 
@@ -100,9 +101,12 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
     issue, kind = finding.issue, finding.issue.severity.name.lower()
     where = "" if split == TOGETHER else f"{_text(split)}: "
     figures, lines = [], []
-    for place in finding.examples[:5]:
+    for place in finding.examples[:_MOST_PLACES]:
         caption = _text(place.where) + (f": {_text(place.detail)}" if place.detail else "")
-        pictures = draw(split, issue, place)
+        try:
+            pictures = draw(split, issue, place)
+        except Exception as error:  # whatever is odd in one place, the page shows the others
+            pictures, caption = [], f"{caption} (no picture: {_text(one_line(error))})"
         if pictures:
             images = "".join(
                 f'<img alt="{_text(place.where)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
@@ -111,6 +115,8 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
             figures.append(f'<figure><div class="pair">{images}</div><figcaption>{caption}</figcaption></figure>')
         else:
             lines.append(f'<p class="soft">{caption}</p>')
+    if finding.places > _MOST_PLACES:
+        lines.append(f'<p class="soft">and {finding.places - _MOST_PLACES} more; detseg check --json lists them</p>')
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
     return (
         f'<section class="finding {kind}" id="{_text(split)}-{issue.name.lower()}">'

@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.boxes import have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
+from detseg.data.checks.run import Checked
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.ops.masks import mask_bounds
 from detseg.structures import BoolArray, FloatArray, IntArray
 
 REPAIRED = frozenset(
@@ -30,6 +32,7 @@ REPAIRED = frozenset(
         DataIssue.NOTHING_INSIDE,
         DataIssue.INVERTED,
         DataIssue.SIZE_AS_CORNER,
+        DataIssue.CORNER_AS_SIZE,
         DataIssue.RELATIVE,
         DataIssue.OTHER_SIZE,
         DataIssue.UNREADABLE,
@@ -48,11 +51,11 @@ REPAIRED = frozenset(
         DataIssue.LISTED_TWICE,
     }
 )
-"""The kinds that a repaired copy does not have, but for images of another size whose boxes do not fit them, and
-images that are in val and test."""
+"""The kinds that a repaired copy does not have, but for what `unrepaired` says of it."""
 
 CHANGES_FILE = "changes.csv"
 
+_SIZE = "size corrected"
 _BY_READERS = {
     DataIssue.OTHER_SPELLING: "names of images corrected",
     DataIssue.DUPLICATE_ID: "entries with the id of an earlier one left out",
@@ -73,6 +76,7 @@ class Changes:
     """What was changed: split, image, number of the object in it (from 0; "" for the image), what, before, after."""
 
     rows: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
+    kept: dict[str, list[int]] = field(default_factory=dict)  # positions of the images that are in the copy
 
     def write(self, path: Path) -> None:
         """Write them as CSV with a header; a DataError if the file cannot be written."""
@@ -87,7 +91,7 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
     """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
     are. They are sets of objects: label maps are passed over."""
     changes, repaired = Changes(), dict[str, DetectionDataset]()
-    elsewhere = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
+    elsewhere = _in_train_and_elsewhere(splits)
     for split in splits:
         if not isinstance(dataset := split.dataset, DetectionDataset):
             continue
@@ -96,9 +100,22 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
                 places = "; ".join(split.report.examples(issue))
                 changes.rows.append((split.name, "", "", f"{what}: {number}", places, ""))
         kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
+        changes.kept[split.name] = kept
         packed = _repair(split, set(kept), changes).select(kept)
-        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
+        report = DataReport(True)
+        for key in dataset.report.examples(DataIssue.OTHER_KEYS, None):  # which the writer lists
+            report.add(DataIssue.OTHER_KEYS, key)
+        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, report, dataset.name)
     return repaired, changes
+
+
+def _in_train_and_elsewhere(splits: Sequence[SplitFacts]) -> set[bytes]:
+    """Of the files to leave out of train; none if half of it or more is in another split: that is no slip, and would
+    leave too little to train on."""
+    others = {image.digest for split in splits if split.name != "train" for image in split.images if image.digest}
+    train = [image.digest for split in splits if split.name == "train" for image in split.images if not image.error]
+    common = [digest for digest in train if digest in others]
+    return set(common) if 2 * len(common) < len(train) else set()
 
 
 def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> list[int]:
@@ -130,7 +147,9 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     for row in np.flatnonzero(twice).tolist():
         log.add(row, "repeated box removed", packed.boxes[row])
     regions = _regions(split, packed, log)
-    return replace(packed, boxes=boxes, regions=regions).keep_objects(trainable & ~twice)
+    before, after = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (packed.boxes, boxes))
+    area = np.where(np.isclose(packed.area, before), after, packed.area)  # an area that is the box's follows it
+    return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(trainable & ~twice)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,7 +189,7 @@ def _sizes(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> IntArray:
         if (own[:, 2:] <= np.array(image.hw[::-1]) + 1).all():
             sizes[index] = image.hw
             texts = [f"{hw[1]} x {hw[0]}" for hw in (stated, image.hw)]
-            log.add_image(index, "size corrected", texts[0], texts[1])
+            log.add_image(index, _SIZE, texts[0], texts[1])
     return sizes
 
 
@@ -190,6 +209,8 @@ def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Lo
     others = ~ratio
     if have_size_as_corner(packed.boxes, hw):
         change(others, "width and height added to the corner", boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
+    elif have_corner_as_size(packed.boxes, hw):
+        change(others, "width and height taken as the second corner", boxes[:, :2], boxes[:, 2:] - boxes[:, :2])
     else:
         low, high = np.minimum(boxes[:, :2] + first, boxes[:, 2:]), np.maximum(boxes[:, :2] + first, boxes[:, 2:])
         change(others & inverted(boxes), "corners swapped", low - first, high)
@@ -212,7 +233,7 @@ def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segment
         for row, stated in enumerate(packed.stated(index)):
             if masks.row_major[row]:
                 counts = transposed(region_counts(stated.segmentation, hw), hw)
-                log.add(begin + row, "run lengths transposed")
+                log.add(begin + row, "run lengths transposed", masks.bounds[row], mask_bounds((counts,), hw)[0])
             elif masks.holes[row] and split.dataset.name.startswith("coco"):
                 counts = cut_holes(stated.segmentation, hw)
                 log.add(begin + row, "holes cut out", f"{masks.areas[row]:.0f}", f"{stated.area:.0f}")
@@ -226,6 +247,32 @@ def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segment
     content = np.frombuffer(b"".join(texts), dtype=np.uint8)
     starts = running_total(lengths)[:-1]
     return replace(packed.regions, starts=starts, lengths=lengths, content=content)
+
+
+def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue, int]]:
+    """Split, kind and number of what is wrong in the copy still: a kind is repaired in all places or in none, but for
+    sizes of images and images in two splits."""
+    left = []
+    for name, finding in checked.findings():
+        number = finding.count
+        if finding.issue == DataIssue.OTHER_SIZE:
+            number -= sum(row[0] == name and row[3] == _SIZE for row in changes.rows)
+        elif finding.issue == DataIssue.SAME_ACROSS:
+            number = _in_earlier_split(checked.splits, changes.kept).get(name, 0)
+        elif finding.issue in REPAIRED or not finding.issue.severity:
+            continue
+        if number:
+            left.append((name, finding.issue, number))
+    return left
+
+
+def _in_earlier_split(splits: Sequence[SplitFacts], kept: dict[str, list[int]]) -> dict[str, int]:
+    first, found = dict[bytes, str](), dict[str, int]()
+    for split in splits:
+        for index in kept.get(split.name, []):
+            if first.setdefault(split.images[index].digest, split.name) != split.name:
+                found[split.name] = found.get(split.name, 0) + 1
+    return found
 
 
 def report_lines(changes: Changes) -> list[str]:

@@ -68,8 +68,8 @@ class Checked:
         """Of the first split."""
         return self.splits[0].dataset.classes.names
 
-    def plain(self) -> dict[str, Any]:
-        """Everything as plain values; docs/checks.md describes the keys."""
+    def plain(self, most: int | None = None) -> dict[str, Any]:
+        """Everything as plain values, of each finding at most so many examples; docs/checks.md describes the keys."""
         return {
             "version": _JSON_VERSION,
             "severity": self.severity.name.lower(),
@@ -79,11 +79,11 @@ class Checked:
             "size_bounds": list(SIZE_BOUNDS),
             "splits": {name: vars(numbers) for name, numbers in self.numbers.items()},
             "notes": {name: report.notes for name, report in self.reports.items() if report.notes},
-            "findings": [_plain_finding(name, finding) for name, finding in self.findings()],
+            "findings": [_plain_finding(name, finding, most) for name, finding in self.findings()],
         }
 
 
-def _plain_finding(split: str, finding: Finding) -> dict[str, Any]:
+def _plain_finding(split: str, finding: Finding, most: int | None) -> dict[str, Any]:
     issue = finding.issue
     return {
         "kind": issue.name.lower(),
@@ -95,7 +95,7 @@ def _plain_finding(split: str, finding: Finding) -> dict[str, Any]:
         "fix": issue.fix,
         "examples": [
             {"where": place.where, "image": place.image, "rows": list(place.rows), "detail": place.detail}
-            for place in finding.examples
+            for place in finding.examples[:most]
         ],
     }
 

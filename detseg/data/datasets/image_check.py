@@ -36,7 +36,7 @@ def check_images(dataset: ImageDataset) -> None:
     if not found or dataset.value_range == "percentiles":
         return
     together = min(low for low, _ in found.values()), max(high for _, high in found.values())
-    line = describe_low_range(together, dataset.value_range)
+    line = describe_low_range(together, dataset.value_range, several=True)
     if line is None:
         return
     brightest = max(found, key=lambda index: found[index][1])

@@ -34,7 +34,7 @@ from detseg.data.annotations.report import DataReport, report_contents
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.images.find import locate_images, report_heic
-from detseg.data.images.read import MAX_PIXELS, read_image_hw
+from detseg.data.images.read import MAX_PIXELS, read_image_hw, why_unread
 from detseg.errors import DataError, path_of
 from detseg.messages import listed, one_line, shown
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
@@ -260,6 +260,8 @@ def _pack(
 
 def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks: bool) -> _Content:
     version, data, entries = _read(file)
+    if report.tolerant:
+        _report_other_keys(data, report)
     names = _category_names(file, entries, report)
     images, image_ids = _with_own_ids(file, "image", entries.images, report)
     objects, ids = _with_own_ids(file, "annotation", entries.annotations, report)
@@ -270,7 +272,9 @@ def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks
     sizes = _sizes(root, file, images, paths, report)
     there = np.flatnonzero(sizes.min(axis=1) > 0)
     if not len(there):
-        raise DataError(f"{root}: none of the {len(paths)} images of {file} can be used; correct the image folder")
+        reason = why_unread(Path(images[0].file_name))
+        what = f"they {reason}" if reason else "correct the image folder"
+        raise DataError(f"{root}: none of the {len(paths)} images of {file} can be used; {what}")
     if len(there) < len(paths):
         place = np.full(len(paths) + 1, -1, dtype=np.int64)  # the last one is that of objects without an image
         place[there] = np.arange(len(there))
@@ -415,6 +419,17 @@ def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
     return _wrong_value(file, where, key, _value(entry.get(key, _NULL)))
 
 
+def _report_other_keys(data: bytes, report: DataReport) -> None:
+    """What the first entry of each list has, and the file beside them, that is not read."""
+    lists = _value(memoryview(data.removeprefix(codecs.BOM_UTF8)), dict[str, msgspec.Raw]) or {}
+    for key in sorted(set(lists) - set(_File.__struct_fields__)):
+        report.add(DataIssue.OTHER_KEYS, key)
+    for kind, known in (("images", _Image), ("annotations", _Annotation), ("categories", _Category)):
+        entries = _value(lists[kind], list[msgspec.Raw]) or [_NULL]
+        for key in sorted(set(_value(entries[0], dict[str, msgspec.Raw]) or {}) - set(known.__struct_fields__)):
+            report.add(DataIssue.OTHER_KEYS, f"{kind}: {key}")
+
+
 def _value(text: msgspec.Raw | memoryview, kind: Any = Any) -> Any:
     """A JSON value of some kind; None for another kind, and the text itself where there is no Python value."""
     try:
@@ -468,7 +483,8 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
         row = unknown[0]
         message = f"{file}: annotation {ids[row]}: {kind}_id: there is no {kind} {wanted[row]}"
         issue = {"image": DataIssue.UNKNOWN_IMAGE, "category": DataIssue.UNKNOWN_CATEGORY}[kind]
-        report.wrong(issue, f"annotation {ids[row]}", message, len(unknown))
+        for number, count in zip(*np.unique(wanted[unknown], return_counts=True), strict=True):
+            report.wrong(issue, f"{kind} {number}", message, int(count))
         places[unknown] = -1
     return places
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from detseg.atomic_write import write_text
+from detseg.data.annotations.issues import DataIssue
 from detseg.ops.masks import encode_mask, run_lengths
 from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
 
@@ -46,14 +47,16 @@ class CocoFile:
         for (x1, y1, x2, y2), label, *values in zip(boxes, labels, *columns.values(), strict=True):
             # Ids count from 1: pycocotools takes a match with id 0 for none.
             entry = {"id": len(annotations) + 1, "image_id": image_id, "category_id": self._source_ids[label]}
-            annotations.append(entry | {"bbox": [x1, y1, x2 - x1, y2 - y1]} | dict(zip(columns, values, strict=True)))
+            bbox = [x1, y1, round(x2 - x1, 9), round(y2 - y1, 9)]  # 166.4, not 166.40000000000003
+            annotations.append(entry | {"bbox": bbox} | dict(zip(columns, values, strict=True)))
 
 
 def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
     """Write splits below a new folder: for each ``annotations/instances_SPLIT.json``, and its images in a folder of its
     name, copied or linked.
 
-    ``splits`` are sets that were read with a tolerant report: ids, flags (``iscrowd``; ``ignore`` of difficult objects,
+    ``splits`` are sets that were read with a tolerant report: ids of images (of annotations where there are
+    segmentations; else they count from 1), flags (``iscrowd``; ``ignore`` of difficult objects,
     ``truncated``), areas, coordinates and segmentations stay as they are. Returns a line for each kind of thing that
     the layout cannot hold. A DataError: there is something in the folder, or an image cannot be copied.
     """
@@ -61,7 +64,7 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
 
     new_folder(target)
     for split, dataset in splits.items():
-        file, placed = CocoFile(dataset.classes), set[str]()
+        file, placed, ids = CocoFile(dataset.classes), set[str](), _annotation_ids(dataset)
         paths = [dataset.packed.path(index) for index in range(len(dataset))]
         for index, path in enumerate(copy_names(paths, split, by_stem=False)):
             objects = dataset.packed.stated(index)
@@ -73,6 +76,8 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
                 "truncated": [int(item.truncated) or None for item in objects],
                 "segmentation": [item.segmentation for item in objects],
             }
+            if ids is not None:
+                columns["id"] = ids[slice(*dataset.packed.offsets[index : index + 2].tolist())].tolist()
             file.add(dataset.image_id(index), path, dataset.hw(index), boxes, labels, **columns)
             if path not in placed:  # a file may list an image twice
                 place_image(dataset.path(index), target / split / path, link)
@@ -82,11 +87,23 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
                 del entry[key]
         write_text(target / "annotations" / f"instances_{split}.json", json.dumps(file.content))
     tables = dict.fromkeys(dataset.classes for dataset in splits.values())
-    return [
+    keys = dict.fromkeys(
+        key for dataset in splits.values() for key in dataset.report.examples(DataIssue.OTHER_KEYS, None)
+    )
+    lost = [f"keys of the annotation file that are not read: {', '.join(keys)}"] if keys else []
+    return lost + [
         f"order of the classes: COCO's is that of their ids; read it with data.classes: {list(table.names)}"
         for table in list(tables)[:1]
         if list(table.source_ids) != sorted(table.source_ids)
     ]
+
+
+def _annotation_ids(dataset: DetectionDataset) -> IntArray | None:
+    regions = dataset.packed.regions
+    if regions is None or not len(regions) or regions.annotation_ids.min() < 1:
+        return None
+    ids = regions.annotation_ids
+    return ids if len(set(ids.tolist())) == len(ids) else None  # several files may have the same
 
 
 class CocoWriter:

@@ -73,21 +73,34 @@ def extent_of(values: npt.NDArray[Any]) -> Extent:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def describe_low_range(extent: Extent, value_range: ValueRange) -> str | None:
+def describe_low_range(extent: Extent, value_range: ValueRange, several: bool = False) -> str | None:
     """What is wrong where images use less than an eighth of the range that is read, or None reads them cut off, and the
-    setting to change; None if nothing is, or the images are of one value."""
+    setting to change; None if nothing is, or the images are of one value. Of the extent of ``several`` images, whose
+    largest value tells their bits, less than half of 16 bits is wrong, too."""
     low, high = extent
     first, last = (
         (0.0, float(_HIGHEST)) if value_range is None else value_range if value_range != "percentiles" else extent
     )
     seen = min(high, last) - max(low, first)
-    if low == high or (seen >= _LOW_FRACTION * (last - first) and (value_range is not None or high <= last)):
+    is_low = seen < _LOW_FRACTION * (last - first)
+    few_bits = several and value_range is None and high < last / 2
+    if low == high or not (is_low or few_bits or (value_range is None and high > last)):
         return None
     brightness = (min(max((low + high) / 2, first), last) - first) / (last - first)
-    shade = "black" if brightness < 0.25 else "white" if brightness > 0.75 else "of one grey"
-    proposed: tuple[float, float] = (low, high)
-    if low >= 0 and low < high / 2 and low.is_integer() and high.is_integer():
-        proposed = (0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1))  # by bits
+    shade = "nearly black" if brightness < 0.25 else "nearly white" if brightness > 0.75 else "nearly of one grey"
+    if few_bits and not is_low:
+        shade = "dark"
+    setting = f"data.value_range={propose_range(extent)}"
+    if value_range is None and (high <= 1 or not (low.is_integer() and high.is_integer())):  # as floats have
+        return f"values {low:g} to {high:g}, which are not those of 16 bits: set {setting}"
     of = f"{last:g}" if first == 0 else f"{first:g} to {last:g}"
-    setting = f"data.value_range=[{proposed[0]:.10g}, {proposed[1]:.10g}]"
-    return f"values {low:g} to {high:g} of {of} and would be nearly {shade}: set {setting}"
+    return f"values {low:g} to {high:g} of {of} and would be {shade}: set {setting}"
+
+
+def propose_range(extent: Extent) -> str:
+    """The `data.value_range` for images of an extent: that of their bits where it begins near 0, else their own."""
+    low, high = extent
+    proposed: tuple[float, float] = (low, high)
+    if low >= 0 and low < high / 2 and low.is_integer() and high.is_integer() and high > 1:
+        proposed = (0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1))  # by bits
+    return f"[{proposed[0]:.10g}, {proposed[1]:.10g}]"

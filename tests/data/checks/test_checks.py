@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,15 @@ from PIL import Image
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.facts import Expected, examine
+from detseg.data.checks.repair import repair_splits
 from detseg.data.checks.run import TOGETHER, Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.yolo import read_yolo
+from detseg.data.images.read import FORMATS
+from detseg.data.images.values import ValueRange
+from detseg.errors import DataError
 from tests.planted_set import check_planted_set, compare, write_planted_set
 
 Box = tuple[int, Sequence[float]]  # class, xywh
@@ -145,6 +151,72 @@ def test_ids_that_count_from_one(tmp_path: Path) -> None:
     assert place.detail == "no object of the first class, 'cat', and objects of class 2 of 0 to 1"
 
 
+def test_where_all_was_left_out_the_errors_are_named(tmp_path: Path) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(7, (1, 1, 20, 20))]})
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.NOTHING_TO_LEARN).examples
+    assert "all that there are were left out" in place.detail
+
+
+def test_the_bounds_of_a_thin_outline_are_a_right_box(tmp_path: Path) -> None:
+    """Of a triangle of 30 x 2 pixels, whose tip covers none."""
+    fields = {"segmentation": [[10, 10, 40, 10, 40, 12]], "area": 30.0}
+    boxes = [(0, (10, 10, 30, 2)), (1, (20, 10, 10, 10))]
+    dataset = coco_split(tmp_path, "train", {"a.png": boxes}, **fields)
+    (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.BOX_NOT_OF_MASK).examples
+    assert place.rows == (1,)
+
+
+@pytest.mark.skipif(find_spec("pi_heif") is not None, reason="HEIC is read here")
+def test_heic_names_its_package(tmp_path: Path) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))], "b.png": []})
+    file = tmp_path / "train.json"
+    for name in ("a", "b"):
+        (tmp_path / "train" / f"{name}.png").rename(tmp_path / "train" / f"{name}.heic")
+        file.write_text(file.read_text().replace(f"{name}.png", f"{name}.heic"))
+        if name == "a":
+            dataset = read_coco(tmp_path / "train", file, report=DataReport(True))
+            checked = check_splits({"train": dataset}, Expected(), open_images=False)
+            assert "detseg[heic]" in found(checked, DataIssue.NEEDS_PACKAGE).issue.fix
+            assert "UNLISTED" not in kinds(checked)
+    with pytest.raises(DataError, match=r"they are HEIF images, which need the package pi-heif"):
+        read_coco(tmp_path / "train", file, report=DataReport(True))
+
+
+def test_categories_of_coco_that_are_off_by_one(tmp_path: Path) -> None:
+    """Objects of 0 and 1, where the categories are 1 and 2."""
+    coco_split(tmp_path, "train", {"a.png": [(-1, (1, 1, 20, 20)), (0, (30, 1, 20, 20))]})
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    checked = check_splits({"train": dataset}, Expected())
+    (place,) = found(checked, DataIssue.OFF_BY_ONE, TOGETHER).examples
+    assert place.detail == "no object of 'dog', and objects of category 0 of 1 to 2"
+
+
+def test_a_box_of_two_classes_and_an_image_that_is_turned(tmp_path: Path) -> None:
+    box = (1, 1, 20, 20)
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, box), (1, box)], "b.png": [(0, box)]})
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.new("RGB", (100, 80)).save(tmp_path / "train" / "b.png", exif=exif)
+    checked = check_splits({"train": dataset}, Expected())
+    assert [(place.where, place.rows) for place in found(checked, DataIssue.TWO_CLASSES).examples] == [("a.png", (1,))]
+    assert [place.detail for place in found(checked, DataIssue.ORIENTED).examples] == ["orientation 3"]
+
+
+@pytest.mark.parametrize(("value_range", "kind"), [(None, DataIssue.LOW_RANGE), ((0.0, 16383.0), None)])
+def test_14_bits(tmp_path: Path, value_range: ValueRange, kind: DataIssue | None) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
+    values = np.linspace(0, 16300, 8000).astype(np.uint16).reshape(80, 100)
+    Image.fromarray(values).save(tmp_path / "train" / "a.png")
+    dataset.value_range = value_range
+    checked = check_splits({"train": dataset}, Expected())
+    of_range = {DataIssue.LOW_RANGE, DataIssue.SIXTEEN_BITS}
+    places = [place for _, one in checked.findings() if one.issue in of_range for place in one.examples]
+    assert [place.detail for place in places] == ["values 0 to 16300; all: data.value_range=[0, 16383]"] * (
+        kind is not None
+    )
+
+
 def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))]})
     Image.new("RGB", (100, 80), (128, 20, 130)).save(tmp_path / "train" / "a.png")
@@ -176,12 +248,40 @@ def test_facts_of_an_image(tmp_path: Path) -> None:
     assert "no such image" in examine(tmp_path / "b.png").error
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_the_digest_is_that_of_the_file_in_every_format(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (16, 16), (200, 30, 60)).save(tmp_path / "a", format=kind)
+    facts = examine(tmp_path / "a")
+    assert facts.error == ""
+    assert facts.digest == hashlib.blake2b((tmp_path / "a").read_bytes(), digest_size=16).digest()
+
+
+def test_floats_want_a_range_and_are_no_damage(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.tif": [(0, (1, 1, 20, 20))]})
+    Image.fromarray(np.linspace(0, 1, 8000, dtype=np.float32).reshape(80, 100)).save(tmp_path / "train" / "a.tif")
+    checked = check_splits({"train": dataset}, Expected())
+    assert [place.detail for place in found(checked, DataIssue.FLOATS).examples] == [
+        "values 0 to 1; all: data.value_range=[0, 1]"
+    ]
+    assert not {"UNREADABLE", "LOW_RANGE"} & kinds(checked)
+    assert len(repair_splits(checked.splits)[0]["train"]) == 1
+
+
 def test_plain_values_are_json_with_stable_keys(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (0, (1, 1, 20, 20))]})
     plain = json.loads(json.dumps(check_splits({"train": dataset}, Expected()).plain()))
     assert set(plain) == {
         *("version", "severity", "images_opened", "classes", "input", "size_bounds", "splits", "notes", "findings")
     }
+    images = {f"{k}.png": list[Box]() for k in range(9)} | {"a.png": [(0, (1, 1, 20, 20))]}
+    many = check_splits({"train": coco_split(tmp_path / "many", "train", images)}, Expected(), open_images=False)
+    lengths = [
+        len(one["examples"])
+        for most in (None, 2)
+        for one in many.plain(most)["findings"]
+        if one["kind"] == "no_objects"
+    ]
+    assert lengths == [9, 2]
     (repeated,) = [finding for finding in plain["findings"] if finding["kind"] == "repeated"]
     assert repeated == {
         "kind": "repeated",

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import Expected
-from detseg.data.checks.repair import REPAIRED, Changes, repair_splits, report_lines
+from detseg.data.checks.repair import REPAIRED, Changes, repair_splits, report_lines, unrepaired
 from detseg.data.checks.run import Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
+from detseg.data.formats.coco_writer import write_coco_set
 from detseg.data.formats.voc import read_voc
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
 from tests.planted_set import check_planted_set, write_planted_set
+
+SPLITS = ("train", "val")
 
 
 def repaired(checked: Checked) -> tuple[Checked, Changes]:
@@ -92,6 +97,17 @@ def test_what_readers_leave_out_is_listed(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("common", "left"), [(1, 2), (2, 3), (3, 3)])
+def test_a_split_is_never_emptied(tmp_path: Path, common: int, left: int) -> None:
+    """Of three training images 1, 2 and 3 are in val: a slip, or rather the same folder twice."""
+    sets = {name: coco_split(tmp_path, name, {f"{k}.png": [(0, (5, 5, 9, 9))] for k in range(3)}) for name in SPLITS}
+    for k in range(common):
+        shutil.copyfile(tmp_path / "train" / f"{k}.png", tmp_path / "val" / f"{k}.png")
+    again, changes = repair_splits(check_splits(sets, Expected()).splits)
+    assert len(again["train"]) == left
+    assert len(changes.rows) == 3 - left
+
+
 def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
     """VOC counts from 1 and includes both corners: 5 to 8 is 4 pixels, whichever corner comes first."""
     sizes = [("cat", 9.0, 5.0, 6.0, 4.0), ("cat", 12.0, 3.0, 5.0, 5.0), ("dog", 2.0, 2.0, 3.0, 3.0)]
@@ -104,6 +120,19 @@ def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
     again, _ = repaired(check_splits({"train": read_voc(folder, "train", report=DataReport(True))}, Expected()))
     assert again.splits[0].objects is not None
     assert again.splits[0].objects.boxes[0].tolist() == [4, 1, 8, 9]
+
+
+def test_corners_as_sizes_of_coco(tmp_path: Path) -> None:
+    """Stated as x1, y1, x2, y2: of 4 boxes 2 leave the image of 100 x 80 when these are read as width and height."""
+    corners = [(60.0, 50, 80, 60), (40, 30, 70, 50), (5, 5, 25, 25), (8, 9, 48, 69)]
+    sets = {"train": coco_split(tmp_path, "train", {"a.png": [(0, box) for box in corners]})}
+    checked = check_splits(sets, Expected())
+    assert checked.reports["train"].count(DataIssue.CORNER_AS_SIZE) == 4
+    assert checked.reports["train"].count(DataIssue.OUTSIDE) == 0
+    again, changes = repaired(checked)
+    assert again.splits[0].objects is not None
+    assert again.splits[0].objects.boxes.tolist() == [list(box) for box in corners]
+    assert report_lines(changes) == ["width and height taken as the second corner: 4"]
 
 
 def test_repaired_masks_have_the_pixels_that_were_meant(tmp_path: Path) -> None:
@@ -125,3 +154,49 @@ def test_repaired_masks_have_the_pixels_that_were_meant(tmp_path: Path) -> None:
     assert not masks.mask(0)[37, 37]
     assert len(images) - len(names) == 2
     assert np.isfinite(dataset.packed.boxes).all()
+
+
+def run_length_split(root: Path, transposed: int, upright: int) -> Checked:
+    """Masks of 30 x 12 pixels of an image of 100 x 80; some were written row by row."""
+    coco_split(root, "train", {"a.png": [(0, (10.0, 5, 30, 12))] * (transposed + upright)})
+    content = json.loads((root / "train.json").read_text())
+    mask = np.zeros((80, 100), np.uint8)
+    mask[5:17, 10:40] = 1
+    for number, entry in enumerate(content["annotations"]):
+        pixels = mask.ravel(order="C" if number < transposed else "F")
+        changes = np.flatnonzero(np.diff(pixels, prepend=0, append=0)).tolist()
+        counts = np.diff([0, *changes, len(pixels)]).tolist()
+        entry |= {"segmentation": {"size": [80, 100], "counts": counts}, "area": 360.0, "id": 7 + 2 * number}
+    (root / "train.json").write_text(json.dumps(content | {"info": {}}))
+    dataset = read_coco(root / "train", root / "train.json", report=DataReport(True))
+    return check_splits({"train": dataset}, Expected())
+
+
+@pytest.mark.parametrize(("transposed", "upright", "count"), [(1, 9, 0), (3, 9, 3), (1, 1, 1)])
+def test_row_by_row_is_a_pattern_of_several_masks(tmp_path: Path, transposed: int, upright: int, count: int) -> None:
+    checked = run_length_split(tmp_path, transposed, upright)
+    assert checked.reports["train"].count(DataIssue.ROW_MAJOR) == count
+    rows = [row for row in repair_splits(checked.splits)[1].rows if row[3] == "run lengths transposed"]
+    assert [row[5] for row in rows] == ["10 5 40 17"] * count
+
+
+def test_a_copy_keeps_ids_and_says_what_it_lacks(tmp_path: Path) -> None:
+    checked = run_length_split(tmp_path, 0, 1)
+    lines = write_coco_set(repair_splits(checked.splits)[0], tmp_path / "copy")
+    assert lines == ["keys of the annotation file that are not read: info"]
+    (entry,) = json.loads((tmp_path / "copy" / "annotations" / "instances_train.json").read_text())["annotations"]
+    assert (entry["id"], entry["bbox"]) == (7, [10.0, 5.0, 30.0, 12.0])
+    assert checked.reports["train"].examples(DataIssue.OTHER_KEYS) == ["info"]
+
+
+def test_what_is_not_repaired_is_counted(tmp_path: Path) -> None:
+    """A box of one of two images of another size lies outside it; a file is in val and in test."""
+    boxes = {"a.png": [(0, (5, 5, 9, 9))], "b.png": [(0, (50, 5, 40, 9))]}
+    sets = {name: coco_split(tmp_path, name, boxes) for name in ("train", "val", "test")}
+    for name in boxes:
+        Image.new("RGB", (60, 80), (40, 50, 60 + ord(name[0]))).save(tmp_path / "train" / name)
+    shutil.copyfile(tmp_path / "val" / "a.png", tmp_path / "test" / "a.png")
+    checked = check_splits(sets, Expected())
+    left = unrepaired(checked, repair_splits(checked.splits)[1])
+    assert ("train", DataIssue.OTHER_SIZE, 1) in left
+    assert ("test", DataIssue.SAME_ACROSS, 1) in left

@@ -14,7 +14,7 @@ from PIL import Image
 from detseg.config.load import config_from_dict
 from detseg.data.build import open_semantic_split
 from detseg.data.images.read import read_extent, read_image
-from detseg.data.images.values import ValueRange
+from detseg.data.images.values import ValueRange, describe_low_range
 from detseg.errors import ConfigError, DataError
 from detseg.predict import SegmentationPredictor
 from detseg.structures import UInt8Array
@@ -88,7 +88,7 @@ def test_12_bits_of_16_are_reported_and_mapped_by_the_setting(tmp_path: Path) ->
     assert any(
         "values 10 to 4095 of 65535 and would be nearly black: set data.value_range=[0, 4095]" in x for x in lines
     )
-    assert any("less than an eighth of the range that is read: 3 (0.png, 1.png, 2.png)" in x for x in lines)
+    assert any("a small part of the range that is read: 3 (0.png, 1.png, 2.png)" in x for x in lines)
     assert image.max() == 15
     assert labels == {0, 1}
     lines, image, labels = opened(tmp_path, value_range=[0, 4095])
@@ -98,6 +98,19 @@ def test_12_bits_of_16_are_reported_and_mapped_by_the_setting(tmp_path: Path) ->
     assert not any("value_range" in x for x in lines)
     assert (image.min(), image.max(), labels) == (0, 255, {0, 1})
     assert any("and would be nearly black" in x for x in opened(tmp_path, value_range=[0, 100_000])[0])
+
+
+@pytest.mark.parametrize(
+    ("extent", "several", "words"),
+    [
+        ((0.0, 16383.0), True, "values 0 to 16383 of 65535 and would be dark: set data.value_range=[0, 16383]"),
+        ((0.0, 16383.0), False, None),
+        ((0.0, 40000.0), True, None),
+        ((0.25, 1.0), True, "values 0.25 to 1, which are not those of 16 bits: set data.value_range=[0.25, 1]"),
+    ],
+)
+def test_what_is_said_of_ranges(extent: tuple[float, float], several: bool, words: str | None) -> None:
+    assert describe_low_range(extent, None, several) == words
 
 
 def test_a_range_must_rise() -> None:
