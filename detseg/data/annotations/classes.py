@@ -109,7 +109,7 @@ def choose_labels(
         counts: (S,) the objects of each.
         classes: what the caller asks for. A class of a table that the annotations lack is one without objects.
         where: begins each message.
-        report: gets the number of objects of each class that is left out.
+        report: gets the number of objects of each class that is left out, and classes whose ids are not the table's.
         declared: whether ``source`` is a list that the format states, so that a name beyond it is a mistake; else it
             is what the objects happen to be.
         strict: whether objects of classes that a table lacks are an error, not left out: where there is no list, a
@@ -137,18 +137,25 @@ def choose_labels(
     left_out = [
         (name, int(count)) for name, label, count in zip(names, labels, counts, strict=True) if label < 0 < count
     ]
-    if strict and isinstance(classes, ClassTable) and left_out:
-        name, known = left_out[0][0], chosen.names
-        what = f"unknown class {shown(name)}{did_you_mean(name, known)}; the classes are {listed(known)}"
-        message = f"{(places or {}).get(name, where)}: {what}: correct the annotation or name the class in data.classes"
-        report.wrong(DataIssue.UNKNOWN_CLASS, name, message, left_out[0][1], ClassTableError)
+    for name, count in left_out:
+        if not isinstance(classes, ClassTable):
+            report.add(DataIssue.LEFT_OUT, name, count)
+        elif not strict:
+            report.add(DataIssue.NOT_IN_TABLE, name, count)
+        else:
+            what = f"unknown class {shown(name)}{did_you_mean(name, chosen.names)}; the classes are"
+            fix = "correct the annotation or name the class in data.classes"
+            message = f"{(places or {}).get(name, where)}: {what} {listed(chosen.names)}: {fix}"
+            report.wrong(DataIssue.UNKNOWN_CLASS, name, message, count, ClassTableError)
     if names and (labels < 0).all():
         near = next(filter(None, (did_you_mean(name, names) for name in chosen.label_of)), "")
         what = f"has none of the classes {listed(list(chosen.label_of))}{near}; it has {listed(names)}"
         raise ClassTableError(f"{where}: {what}: correct data.classes, or the annotations")
-    for name, count in left_out:
-        report.add(DataIssue.LEFT_OUT, name, count)
     ids_there = source.source_ids if isinstance(source, ClassTable) else ()
+    known_ids = dict(zip(chosen.names, chosen.source_ids, strict=False))
+    for name, number in zip(names, ids_there, strict=False):
+        if number != (known := known_ids.get(name, number)):
+            report.add(DataIssue.OTHER_ID, f"{name}: {number}, in the training set {known}")
     return ClassTable(chosen.names, chosen.source_ids or _ids_of(chosen, names, ids_there)), labels
 
 

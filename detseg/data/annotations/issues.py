@@ -234,6 +234,16 @@ class DataIssue(Enum):
         "objects of classes that the training set lacks (left out)",
         "correct the annotations, or name the classes in data.classes",
     )
+    NOT_IN_TABLE = (
+        _WARNING,
+        "objects of categories that the training set does not list (left out)",
+        "add objects of them to the training set, or name the classes that count in data.classes",
+    )
+    OTHER_ID = (
+        _NOTE,
+        "categories that have another id than in the training set (matched by name)",
+        "nothing, if the names mean the same",
+    )
     LEFT_OUT = _NOTE, "objects of classes that data.classes leaves out", "nothing, if that is meant"
     # of objects and images
     NO_OBJECTS = _NOTE, "images without objects (kept, as background)", "nothing, if there are no objects in them"
