@@ -201,7 +201,7 @@ class DataIssue(Enum):
     OTHER_SPELLING = (
         _WARNING,
         "images that were found under another spelling of their name",
-        "correct the names in the annotations; detseg convert writes them so",
+        "set data.file_names=relaxed, or correct the names in the annotations; detseg convert writes them so",
     )
     LOW_RANGE = (
         _WARNING,

@@ -258,8 +258,10 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
 
 def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
     """The folder that most of the names are relative to, of several the one that is named like the split or the nearest
-    to the annotation file."""
+    to the annotation file. If there is none with a file of the names, one with files of other suffixes."""
     hits: Counter[str] = Counter()
+    if not any(name.rpartition("/")[2] in tree.folders_of_name for name in names):
+        names = [os.path.splitext(name)[0] for name in names]
     for name in names:
         inside, _, base = name.rpartition("/")
         for folder in tree.folders_of_name.get(base, ()):
@@ -418,14 +420,14 @@ def _yolo(tree: Tree) -> Layout | None:
     yamls = [name for name in top if name.endswith((".yaml", ".yml")) and re.search("(?m)^names:", tree.begin(name))]
     darknet = [name for name in top if name.endswith(".data")]
     first_lines = {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in _some_texts(tree)}
-    boxes = {path: line for path, line in first_lines.items() if _BOX.fullmatch(line)}
-    near = any(re.match(rf"(({'|'.join(_WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
-    names_file = next((name for name in _NAME_FILES if name in top), None)
-    if not (boxes and (yamls or darknet or names_file or near)):
-        return None
     classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
+    names_file = next((name for name in _NAME_FILES if name in top), None)
     if not classes and names_file is not None:
         classes = _lines(tree, names_file)
+    boxes = {path: line for path, line in first_lines.items() if _is_box(line, classes)}
+    near = any(re.match(rf"(({'|'.join(_WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
+    if not (boxes and (yamls or darknet or names_file or near)):
+        return None
     if not yamls and darknet:
         pairs = [line.partition("=") for line in _lines(tree, darknet[0])]
         stated = {key.strip(): value.strip() for key, _, value in pairs if key.strip() in _WORDS}
@@ -446,6 +448,13 @@ def _yolo(tree: Tree) -> Layout | None:
     has = _has(True, any(len(line.split()) > 6 for line in boxes.values()))
     counts = {split: counts[split] for split in SPLITS if split in counts}
     return Layout("yolo", "YOLO text", settings, has, counts, classes, tuple(notes))
+
+
+def _is_box(line: str, classes: Sequence[str]) -> bool:
+    """Whether a line is one of a label file; with the name of a class for its number, too, of which the reader says
+    that it is wrong."""
+    name = next((name for name in classes if line.startswith(f"{name} ")), None)
+    return _BOX.fullmatch(line if name is None else f"0{line[len(name) :]}") is not None
 
 
 def _some_texts(tree: Tree) -> list[str]:
