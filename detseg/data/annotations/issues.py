@@ -296,6 +296,11 @@ class DataIssue(Enum):
         "files whose names do not have the prefix and suffix that the settings state (not read)",
         "nothing, if that is meant",
     )
+    OTHER_PALETTE = (
+        _WARNING,
+        "masks whose palette has the colours of earlier masks at other values (values are read, not colours)",
+        "if the colours are right, name them in data.mask_colors (with data.name=mask_folder)",
+    )
     NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
     ONE_CLASS = _NOTE, "masks that show one class and ignored pixels, and nothing else", "nothing, if that is meant"
