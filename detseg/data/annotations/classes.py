@@ -134,29 +134,42 @@ def choose_labels(
                 f"{listed(names)}: correct data.classes, or the annotations"
             )
     labels = np.array([chosen.label_of.get(name, -1) for name in names], dtype=np.int64)
-    left_out = [
-        (name, int(count)) for name, label, count in zip(names, labels, counts, strict=True) if label < 0 < count
-    ]
-    for name, count in left_out:
-        if not isinstance(classes, ClassTable):
-            report.add(DataIssue.LEFT_OUT, name, count)
-        elif not strict:
-            report.add(DataIssue.NOT_IN_TABLE, name, count)
-        else:
-            what = f"unknown class {shown(name)}{did_you_mean(name, chosen.names)}; the classes are"
-            fix = "correct the annotation or name the class in data.classes"
-            message = f"{(places or {}).get(name, where)}: {what} {listed(chosen.names)}: {fix}"
-            report.wrong(DataIssue.UNKNOWN_CLASS, name, message, count, ClassTableError)
+    left_out = {name: int(n) for name, label, n in zip(names, labels, counts, strict=True) if label < 0 < n}
+    _report_left_out(left_out, classes, strict, places or {}, where, report)
     if names and (labels < 0).all():
         near = next(filter(None, (did_you_mean(name, names) for name in chosen.label_of)), "")
         what = f"has none of the classes {listed(list(chosen.label_of))}{near}; it has {listed(names)}"
         raise ClassTableError(f"{where}: {what}: correct data.classes, or the annotations")
     ids_there = source.source_ids if isinstance(source, ClassTable) else ()
-    known_ids = dict(zip(chosen.names, chosen.source_ids, strict=False))
-    for name, number in zip(names, ids_there, strict=False):
-        if number != (known := known_ids.get(name, number)):
-            report.add(DataIssue.OTHER_ID, f"{name}: {number}, in the training set {known}")
+    _report_other_ids(dict(zip(names, ids_there, strict=False)), chosen, report)
     return ClassTable(chosen.names, chosen.source_ids or _ids_of(chosen, names, ids_there)), labels
+
+
+def _report_left_out(
+    left_out: Mapping[str, int],
+    classes: ClassTable | ClassSelection | Sequence[Spec],
+    strict: bool,
+    places: Mapping[str, str],
+    where: str,
+    report: DataReport,
+) -> None:
+    """Say of classes with objects that are left out who did not want them: ``data.classes``, or a training set."""
+    for name, count in left_out.items():
+        if not isinstance(classes, ClassTable):
+            report.add(DataIssue.LEFT_OUT, name, count)
+        elif not strict:
+            report.add(DataIssue.NOT_IN_TABLE, name, count)
+        else:
+            what = f"unknown class {shown(name)}{did_you_mean(name, classes.names)}; the classes are"
+            fix = "correct the annotation or name the class in data.classes"
+            message = f"{places.get(name, where)}: {what} {listed(classes.names)}: {fix}"
+            report.wrong(DataIssue.UNKNOWN_CLASS, name, message, count, ClassTableError)
+
+
+def _report_other_ids(ids: Mapping[str, int], chosen: ClassSelection, report: DataReport) -> None:
+    for name, known in zip(chosen.names, chosen.source_ids, strict=False):
+        if (number := ids.get(name, known)) != known:
+            report.add(DataIssue.OTHER_ID, f"{name}: {number}, in the training set {known}")
 
 
 def _ids_of(chosen: ClassSelection, names: Sequence[str], ids: Sequence[int]) -> tuple[int, ...]:

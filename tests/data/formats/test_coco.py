@@ -103,8 +103,8 @@ def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> Non
     dataset = read(tmp_path, content, table)
     assert (dataset.classes, dataset.packed.labels.tolist()) == (table, [2, 0, 2])
     assert dataset.report.examples(DataIssue.OTHER_ID) == [
-        "person: 3, in the training set 2",
         "zebra: 70, in the training set 1",
+        "person: 3, in the training set 2",
     ]
     for tolerant in (False, True):  # that is not what data.classes says
         report = DataReport(tolerant)
