@@ -36,7 +36,7 @@ def check(argv: Sequence[str]) -> int:
     Returns the exit code: 0 clean, 1 warnings, 2 errors.
     """
     what = "Say what a data set is, what is wrong with it and what to do about it."
-    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.")
+    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.", folders=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found to this file")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"

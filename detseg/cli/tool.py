@@ -40,11 +40,13 @@ class ToolParser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def experiment_parser(command: str, description: str) -> ToolParser:
-    """A parser for commands that read an experiment: file, overrides, ``--print-config``."""
+def experiment_parser(command: str, description: str, folders: bool = False) -> ToolParser:
+    """A parser for commands that read an experiment: file, overrides, ``--print-config``. ``folders``: a folder of data
+    may stand for the file, see `load_data_experiment`."""
     parser = ToolParser(command, f"{description} `detseg config explain` lists all settings.")
     # Optional for argparse alone: it would name the overrides among the "required" arguments.
-    parser.add_argument("config", nargs="?", type=Path, help="YAML file, or the name of an example: yolo_shapes")
+    what = f"{'a folder of data, a ' if folders else ''}YAML file, or the name of an example: yolo_shapes"
+    parser.add_argument("config", nargs="?", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of the file")
     parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and exit")
     return parser
