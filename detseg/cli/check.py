@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -54,6 +54,8 @@ def check(argv: Sequence[str]) -> int:
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
+    if arguments.fix:
+        refuse_inside(arguments.fix, config.data.root)
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
@@ -61,7 +63,7 @@ def check(argv: Sequence[str]) -> int:
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
         _report_failure(checked, split, message)
-    _print(checked, config, target)
+    _print(checked, config, target, has_page=arguments.html is not None)
     if arguments.json:
         from detseg.atomic_write import write_text
 
@@ -132,7 +134,7 @@ def _needs_anchors(model: Any) -> bool:
     return getattr(getattr(model, "head", None), "name", "") == "anchor"
 
 
-def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
+def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:
     from detseg.data.annotations.issues import Severity
 
     numbers = checked.numbers
@@ -164,8 +166,9 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
     kinds = [finding.issue.severity for _, finding in checked.findings()]
     amounts = [(kinds.count(Severity.ERROR), "error"), (kinds.count(Severity.WARNING), "warning")]
     found = " and ".join(counted(number, name) for number, name in amounts if number)
-    print(f"{found or 'nothing is wrong'}; next:")
-    for line in _next_steps(checked, target):
+    steps = _next_steps(checked, target, has_page)
+    print(f"{found or 'nothing is wrong'}{'; next:' if steps else ''}")
+    for line in steps:
         print(f"  {line}")
 
 
@@ -183,9 +186,9 @@ def _print_finding(split: str, finding: Finding) -> None:
         print(f"    fix: {finding.issue.fix}")
 
 
-def _next_steps(checked: Checked, target: str) -> list[str]:
+def _next_steps(checked: Checked, target: str, has_page: bool) -> list[str]:
     name = shlex.quote(target)
-    steps = [f"detseg check {name} --html check.html    (pictures of the worst)"]
+    steps = [] if has_page else [f"detseg check {name} --html check.html    (pictures of the worst)"]
     if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
         steps.append(f"detseg check {name} --fix REPAIRED    (a repaired copy)")
     if checked.severity < 2:
@@ -201,7 +204,9 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     repaired, changes = repair_splits(checked.splits)
     lost = WRITERS[_WRITTEN_AS.get(layout, layout)](repaired, out, False)
     changes.write(out / CHANGES_FILE)
-    print(f"written: a repaired copy in {printable(str(out))}; {len(changes.rows)} changes are in {CHANGES_FILE}")
+    print(
+        f"written: a repaired copy in {printable(str(out))}; {counted(len(changes.rows), 'change')} in {CHANGES_FILE}"
+    )
     for line in report_lines(changes):
         print(f"  {line}")
     for line in lost:

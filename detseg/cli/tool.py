@@ -62,6 +62,12 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     return load_config(path, arguments.overrides)
 
 
+def refuse_inside(out: Path, root: Path) -> None:
+    """A ConfigError if a copy of a data set would lie in the set itself."""
+    if out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{out}: lies in the data, {root}: choose a folder beside it")
+
+
 _MODEL_FOR = {"outlines": "mask_rcnn", "boxes": "yolo", "maps": "unet"}
 
 

@@ -68,6 +68,11 @@ class Checked:
         """Of the first split."""
         return self.splits[0].dataset.classes.names
 
+    @property
+    def of_maps(self) -> bool:
+        """Whether these are label maps, not objects."""
+        return all(split.objects is None for split in self.splits)
+
     def plain(self) -> dict[str, Any]:
         """Everything as plain values; docs/checks.md describes the keys."""
         return {

@@ -88,6 +88,6 @@ def describe_low_range(extent: Extent, value_range: ValueRange) -> str | None:
     proposed: tuple[float, float] = (low, high)
     if low >= 0 and low < high / 2 and low.is_integer() and high.is_integer():
         proposed = (0.0, float(2 ** math.ceil(math.log2(high + 1)) - 1))  # by bits
-    of = f"{last:g}" if first == 0 else f"{first:g} to {last:g}"
+    of = f"of {last:g}" if value_range is None else f"where {first:g} to {last:g} is read,"
     setting = f"data.value_range=[{proposed[0]:.10g}, {proposed[1]:.10g}]"
-    return f"values {low:g} to {high:g} of {of} and would be nearly {shade}: set {setting}"
+    return f"values {low:g} to {high:g} {of} and would be nearly {shade}: set {setting}"
