@@ -55,7 +55,7 @@ def check(argv: Sequence[str]) -> int:
     from detseg.data.checks.run import check_splits
 
     if arguments.fix:
-        refuse_inside(arguments.fix, config.data.root)
+        refuse_inside(arguments.fix, config)
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
@@ -243,9 +243,10 @@ class _Pictures:
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import draw_semantic
+        from detseg.draw import class_colors, draw_legend, draw_semantic
 
         assert place.image is not None
+        names, legend = split.dataset.classes.names, list[tuple[str, str, tuple[int, int, int]]]()
         try:
             image = read_image(split.dataset.path(place.image), split.dataset.value_range)
         except DataError:
@@ -255,15 +256,18 @@ class _Pictures:
             if packed is None:
                 labels = split.dataset[place.image].semantic
                 assert labels is not None
-                picture = draw_semantic(image, labels, split.dataset.classes.names)
+                picture, there = draw_semantic(image, labels, names), set(np.unique(labels).tolist())
+                rows = enumerate(zip(names, class_colors(names), strict=True))
+                legend = [(name, "", color) for label, (name, color) in rows if label in there and name != "background"]
             else:
-                picture = _draw_objects(packed, split.dataset.classes.names, image, place, with_masks)
+                picture = _draw_objects(packed, names, image, place, with_masks)
         except DataError:
             picture = image
         scale = _PICTURE_SIDE / max(picture.shape[:2])
         if scale < 1:
             size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        picture = draw_legend(picture, legend)
         written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         return [data.tobytes()] if written else []
 
@@ -282,10 +286,11 @@ def _draw_objects(
     boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
     if with_masks:
         masks = packed.image(place.image).masks
-        return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
+        chosen = None if masks is None else masks.select(inside)
+        return draw_boxes(image, boxes, labels, names, masks=chosen, named=len(names) > 1)
     top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
     part = np.ascontiguousarray(image[top:bottom, left:right])
-    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names)
+    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names, named=len(names) > 1)
 
 
 def _drawable(boxes: Any, hw: tuple[int, ...]) -> Any:

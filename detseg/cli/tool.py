@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from detseg.config.load import config_from_dict, load_config
+from detseg.config.schema.data import CustomDataConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
@@ -62,9 +63,10 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     return load_config(path, arguments.overrides)
 
 
-def refuse_inside(out: Path, root: Path) -> None:
+def refuse_inside(out: Path, config: ExperimentConfig) -> None:
     """A ConfigError if a copy of a data set would lie in the set itself."""
-    if out.resolve().is_relative_to(root.resolve()):
+    root = None if isinstance(config.data, CustomDataConfig) else config.data.root
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"{out}: lies in the data, {root}: choose a folder beside it")
 
 

@@ -76,16 +76,14 @@ def draw_boxes(
     # Thinner where masks show the objects already.
     line = max(1, round(math.sqrt(height * width) / (250 if masks is None else 640)))
     pixels = [_draw_rectangle(canvas, xyxy[i], own[i], line) for i in order]
-    strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order]
-    places = _places(strips, pixels, (height, width)) if named else [None] * len(strips)
+    strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order] if named else []
     written = set()
-    for i, strip, place in zip(order, strips, places, strict=True):
+    for i, strip, place in zip(order, strips, _places(strips, pixels, (height, width)), strict=named):
         if place is not None:  # after every rectangle, so that no line crosses a text
             strip.draw(canvas, place[0], place[1], own[i])
             written.add(texts[i])
-    if not legend or written == set(texts):
-        return np.array(picture)
-    return draw_legend(np.array(picture), _legend(texts, colors))
+    entries = _legend(texts, colors) if legend and written != set(texts) else []
+    return draw_legend(np.array(picture), entries)
 
 
 def _legend(texts: Sequence[str], colors: Sequence[Color]) -> list[tuple[str, str, Color]]:

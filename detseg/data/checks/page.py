@@ -36,7 +36,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide {
 th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
-@media (max-width: 500px) { th, td { white-space: normal; padding-right: 8px; } }
+@media (max-width: 500px) { th, td { white-space: normal; overflow-wrap: normal; padding-right: 8px; } }
 section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
   margin: 12px 0; }
 section.error { border-color: var(--error); } section.warning { border-color: var(--warning); }
