@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -36,7 +36,7 @@ def check(argv: Sequence[str]) -> int:
     Returns the exit code: 0 clean, 1 warnings, 2 errors.
     """
     what = "Say what a data set is, what is wrong with it and what to do about it."
-    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.")
+    parser = experiment_parser("check", f"{what} Exit code: 0 clean, 1 warnings, 2 errors.", folders=True)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found to this file")
     parser.add_argument(
         "--html", type=Path, metavar="FILE", help="write a page with pictures of the worst of each kind"
@@ -60,6 +60,8 @@ def check(argv: Sequence[str]) -> int:
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
+    if arguments.fix:
+        refuse_inside(arguments.fix, config)
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
@@ -70,7 +72,7 @@ def check(argv: Sequence[str]) -> int:
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
         _report_failure(checked, split, message)
-    _print(checked, config, target)
+    _print(checked, config, target, has_page=arguments.html is not None)
     if arguments.json:
         from detseg.atomic_write import write_text
 
@@ -141,7 +143,7 @@ def _needs_anchors(model: Any) -> bool:
     return getattr(getattr(model, "head", None), "name", "") == "anchor"
 
 
-def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
+def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:
     from detseg.data.annotations.issues import Severity
 
     numbers = checked.numbers
@@ -173,8 +175,9 @@ def _print(checked: Checked, config: ExperimentConfig, target: str) -> None:
     kinds = [finding.issue.severity for _, finding in checked.findings()]
     amounts = [(kinds.count(Severity.ERROR), "error"), (kinds.count(Severity.WARNING), "warning")]
     found = " and ".join(counted(number, name) for number, name in amounts if number)
-    print(f"{found or 'nothing is wrong'}; next:")
-    for line in _next_steps(checked, target):
+    steps = _next_steps(checked, target, has_page)
+    print(f"{found or 'nothing is wrong'}{'; next:' if steps else ''}")
+    for line in steps:
         print(f"  {line}")
 
 
@@ -192,9 +195,9 @@ def _print_finding(split: str, finding: Finding) -> None:
         print(f"    fix: {finding.issue.fix}")
 
 
-def _next_steps(checked: Checked, target: str) -> list[str]:
+def _next_steps(checked: Checked, target: str, has_page: bool) -> list[str]:
     name = shlex.quote(target)
-    steps = [f"detseg check {name} --html check.html    (pictures of the worst)"]
+    steps = [] if has_page else [f"detseg check {name} --html check.html    (pictures of the worst)"]
     if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
         steps.append(f"detseg check {name} --fix REPAIRED    (a repaired copy)")
     if checked.severity < 2:
@@ -211,7 +214,9 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     repaired, changes = repair_splits(checked.splits)
     lost = WRITERS[_WRITTEN_AS.get(layout, layout)](repaired, out, False)
     changes.write(out / CHANGES_FILE)
-    print(f"written: a repaired copy in {printable(str(out))}; {len(changes.rows)} changes are in {CHANGES_FILE}")
+    print(
+        f"written: a repaired copy in {printable(str(out))}; {counted(len(changes.rows), 'change')} in {CHANGES_FILE}"
+    )
     for line in report_lines(changes):
         print(f"  {line}")
     for line in lost:
@@ -250,9 +255,10 @@ class _Pictures:
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import draw_semantic
+        from detseg.draw import class_colors, draw_legend, draw_semantic
 
         assert place.image is not None
+        names, legend = split.dataset.classes.names, list[tuple[str, str, tuple[int, int, int]]]()
         try:
             image = read_image(split.dataset.path(place.image), split.dataset.value_range)
         except DataError:
@@ -262,15 +268,18 @@ class _Pictures:
             if packed is None:
                 labels = split.dataset[place.image].semantic
                 assert labels is not None
-                picture = draw_semantic(image, labels, split.dataset.classes.names)
+                picture, there = draw_semantic(image, labels, names), set(np.unique(labels).tolist())
+                rows = enumerate(zip(names, class_colors(names), strict=True))
+                legend = [(name, "", color) for label, (name, color) in rows if label in there and name != "background"]
             else:
-                picture = _draw_objects(packed, split.dataset.classes.names, image, place, with_masks)
+                picture = _draw_objects(packed, names, image, place, with_masks)
         except DataError:
             picture = image
         scale = _PICTURE_SIDE / max(picture.shape[:2])
         if scale < 1:
             size = (max(round(picture.shape[1] * scale), 1), max(round(picture.shape[0] * scale), 1))
             picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+        picture = draw_legend(picture, legend)
         written, data = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
         return [data.tobytes()] if written else []
 
@@ -289,10 +298,11 @@ def _draw_objects(
     boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
     if with_masks and packed.hw(place.image) == image.shape[:2]:
         masks = packed.image(place.image).masks
-        return draw_boxes(image, boxes, labels, names, masks=None if masks is None else masks.select(inside))
+        chosen = None if masks is None else masks.select(inside)
+        return draw_boxes(image, boxes, labels, names, masks=chosen, named=len(names) > 1)
     top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
     part = np.ascontiguousarray(image[top:bottom, left:right])
-    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names)
+    return draw_boxes(part, boxes - np.array([left, top, left, top]), labels, names, named=len(names) > 1)
 
 
 def _drawable(boxes: Any, hw: tuple[int, ...]) -> Any:

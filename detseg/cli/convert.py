@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from detseg.cli.tool import ToolParser, load_data_experiment
+from detseg.cli.tool import ToolParser, load_data_experiment, refuse_inside
 from detseg.errors import DataError, require_training_extra
 from detseg.messages import counted, printable
 
@@ -30,6 +30,7 @@ def convert(argv: Sequence[str]) -> None:
     require_training_extra("detseg convert")
     is_folder, maps = arguments.config.is_dir(), arguments.to == _MAPS
     config, splits = load_data_experiment(arguments, needs=("maps",) if maps else ("boxes",))
+    refuse_inside(arguments.out, config)
     if not is_folder and config.data.val_fraction is not None:
         splits = ["train", "val", "test"]
     from detseg.data.build import open_as_stated

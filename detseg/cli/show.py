@@ -6,6 +6,7 @@ import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,24 +20,32 @@ if TYPE_CHECKING:
     from detseg.structures import Batch, UInt8Array
     from detseg.tasks import AnyDataset
 
-    Drawn = list[tuple[UInt8Array, set[int]]]
-    """Pictures with the labels that each shows."""
+    Drawn = list[tuple[UInt8Array, set[int], str]]
+    """Pictures with the labels that each shows, and its name; "" for what is made of several images."""
 
 _COLUMNS, _MOST_NAMED = 4, 30  # of the sheet; classes in its legend
+_PAPER = (255, 255, 255)  # names of images are written on it
+_MOST, _MOST_AUDITED = 200, 1_000_000  # images on a sheet: JPEG holds 65 535 rows
 _AUDITED = 500  # samples that the audit looks at, if not told otherwise
 
 
 def show(argv: Sequence[str]) -> None:
     """A data set → a sheet of samples: detseg show DIR | CONFIG [--split val] [--augmented] [--out sheet.jpg]"""
-    parser = experiment_parser("show", "Draw samples of a data set with their annotations on one sheet.")
+    what = "Draw samples of a data set with their annotations on one sheet."
+    parser = experiment_parser("show", what, folders=True)
     parser.add_argument("--split", choices=("train", "val", "test"), default="train", help="which images (train)")
     what = "show training samples as the network sees them, and say what each step of the augmentation does to objects"
     parser.add_argument("--augmented", action="store_true", help=what)
-    parser.add_argument("--number", type=_positive, default=16, metavar="N", help="images on the sheet (16)")
+    number = partial(_positive, most=_MOST)
+    parser.add_argument(
+        "--number", type=number, default=16, metavar="N", help=f"images on the sheet, at most {_MOST} (16)"
+    )
     audited = f"--augmented: samples that the table of steps is made from ({_AUDITED}, or all if they are fewer)"
-    parser.add_argument("--audit", type=_positive, default=_AUDITED, metavar="N", help=audited)
+    parser.add_argument("--audit", type=partial(_positive, most=_MOST_AUDITED), metavar="N", help=audited)
     parser.add_argument("--out", type=Path, metavar="FILE", help="the sheet (show_SPLIT.jpg, show_SPLIT_augmented.jpg)")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.audit and (not arguments.augmented or arguments.split != "train"):
+        raise ConfigError("--audit: it is for the table of the augmentation: give it with --augmented, for train")
     out: Path = arguments.out or Path(f"show_{arguments.split}{'_augmented' if arguments.augmented else ''}.jpg")
     require_training_extra("detseg show")
     from detseg.draw import can_be_written, write_image
@@ -55,18 +64,21 @@ def show(argv: Sequence[str]) -> None:
     if not arguments.augmented:
         drawn = _raw(dataset, arguments.number)
     elif arguments.split == "train":
-        drawn, audit = _augmented(config, dataset, arguments.number, arguments.audit)
+        drawn, audit = _augmented(config, dataset, arguments.number, arguments.audit or _AUDITED)
         print(*_audit_lines(audit, len(dataset), config.seed), sep="\n")
     else:
         drawn = _letterboxed(config, dataset, arguments.number)
         print(f"images of {arguments.split} are not augmented: they are letterboxed only")
+    done = "replaced" if out.exists() else "written"
     write_image(out, _sheet(drawn, dataset))
-    print(f"written: {printable(str(out))} ({len(drawn)} of {counted(len(dataset), 'image')} of {arguments.split})")
+    there = f"{counted(len(dataset), 'image')} of {arguments.split}"
+    amount = f"{counted(len(drawn), 'sample')} from" if arguments.augmented else f"{len(drawn)} of"
+    print(f"{done}: {printable(str(out))} ({amount} {there})")
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 1_000_000:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 1000000, got {text!r}")
+def _positive(text: str, most: int) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {most}, got {text!r}")
     return int(text)
 
 
@@ -96,9 +108,10 @@ def _raw(dataset: AnyDataset, number: int) -> Drawn:
         if sample.semantic is not None:
             picture, labels = draw_semantic(sample.image, sample.semantic, names), np.unique(sample.semantic).tolist()
         else:
-            picture = draw_boxes(sample.image, stated.boxes, stated.labels, names, masks=stated.masks)
+            several = len(names) > 1  # the legend names the only class
+            picture = draw_boxes(sample.image, stated.boxes, stated.labels, names, masks=stated.masks, named=several)
             labels = stated.labels.tolist()
-        drawn.append((picture, set(labels)))
+        drawn.append((picture, set(labels), dataset.packed.path(index)))
     if not drawn:
         raise DataError(f"{dataset.name}: none of the images could be read")
     return drawn
@@ -118,7 +131,7 @@ def _augmented(
     loader: Any = build_data(config.model_copy(update={"data": data}), dataset, dataset).train_dataloader()
     examples = loader.dataset
     assert isinstance(examples, TrainDataset)
-    audit, drawn = AugmentationAudit(examples.config, data.input_hw), list[tuple[Any, set[int]]]()
+    audit, drawn = AugmentationAudit(examples.config, data.input_hw), list[tuple[Any, set[int], str]]()
     examples.observe(audit)
     for batch in loader:
         drawn += _drawn(config, batch, dataset, number - len(drawn))
@@ -134,7 +147,8 @@ def _letterboxed(config: ExperimentConfig, dataset: AnyDataset, number: int) -> 
     first = dataset.subset(range(min(number, len(dataset))))
     loader = eval_loader(first, input_hw=config.data.input_hw, batch_size=4, num_workers=0)
     whole = (replace(batch, letterboxes=[]) for batch in loader)  # with the padding, which the network sees
-    return [entry for batch in whole for entry in _drawn(config, batch, dataset, len(batch))]
+    drawn = [entry for batch in whole for entry in _drawn(config, batch, dataset, len(batch))]
+    return [(picture, labels, first.packed.path(i)) for i, (picture, labels, _) in enumerate(drawn)]
 
 
 def _drawn(config: ExperimentConfig, batch: Batch, dataset: AnyDataset, limit: int) -> Drawn:
@@ -142,17 +156,18 @@ def _drawn(config: ExperimentConfig, batch: Batch, dataset: AnyDataset, limit: i
 
     maps = [target.labels for target in batch.targets] if batch.semantic is None else batch.semantic
     pictures = kind_of(config.model).draw_targets(batch, dataset.classes, limit)
-    return [(picture, set(labels.ravel().tolist())) for picture, labels in zip(pictures, maps, strict=False)]
+    return [(picture, set(labels.ravel().tolist()), "") for picture, labels in zip(pictures, maps, strict=False)]
 
 
 def _sheet(drawn: Drawn, dataset: AnyDataset) -> UInt8Array:
-    from detseg.draw import class_colors, contact_sheet
+    from detseg.draw import class_colors, contact_sheet, draw_legend
 
     names = dataset.classes.names
-    shown = set[int]().union(*(labels for _, labels in drawn))
+    shown = set[int]().union(*(labels for _, labels, _ in drawn))
     rows = enumerate(zip(names, class_colors(names), strict=True))
     legend = [(name, "", color) for label, (name, color) in rows if label in shown and name != "background"]
-    return contact_sheet([picture for picture, _ in drawn], _COLUMNS, legend=legend[:_MOST_NAMED])
+    pictures = [draw_legend(picture, [(name, "", _PAPER)]) if name else picture for picture, _, name in drawn]
+    return contact_sheet(pictures, _COLUMNS, legend=legend[:_MOST_NAMED])
 
 
 _HEADER = ("step", "images", "", "objects", "dropped", "", "area kept", "< 1 px", "< min_box_size")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from detseg.config.load import config_from_dict, load_config
+from detseg.config.schema.data import CustomDataConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import EXIT_STOPPED, ConfigError, DataError, DetsegError, RunStoppedError, SettingsError
 from detseg.messages import messages_on_console, printable
@@ -41,11 +42,13 @@ class ToolParser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
-def experiment_parser(command: str, description: str) -> ToolParser:
-    """A parser for commands that read an experiment: file, overrides, ``--print-config``."""
+def experiment_parser(command: str, description: str, folders: bool = False) -> ToolParser:
+    """A parser for commands that read an experiment: file, overrides, ``--print-config``. ``folders``: a folder of data
+    may stand for the file, see `load_data_experiment`."""
     parser = ToolParser(command, f"{description} `detseg config explain` lists all settings.")
     # Optional for argparse alone: it would name the overrides among the "required" arguments.
-    parser.add_argument("config", nargs="?", type=Path, help="YAML file, or the name of an example: yolo_shapes")
+    what = f"{'a folder of data, a ' if folders else ''}YAML file, or the name of an example: yolo_shapes"
+    parser.add_argument("config", nargs="?", type=Path, help=what)
     parser.add_argument("overrides", nargs="*", metavar="key.key=value", help="settings that replace those of the file")
     parser.add_argument("--print-config", action="store_true", help="print every setting as resolved, and exit")
     return parser
@@ -59,6 +62,13 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
     return load_config(path, arguments.overrides)
+
+
+def refuse_inside(out: Path, config: ExperimentConfig) -> None:
+    """A ConfigError if a copy of a data set would lie in the set itself."""
+    root = None if isinstance(config.data, CustomDataConfig) else config.data.root
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"{out}: lies in the data, {root}: choose a folder beside it")
 
 
 _MODEL_FOR = {"outlines": "mask_rcnn", "boxes": "yolo", "maps": "unet"}

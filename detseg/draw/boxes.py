@@ -34,6 +34,7 @@ def draw_boxes(
     masks: InstanceMasks | None = None,
     scale: int | None = None,
     legend: bool = False,
+    named: bool = True,
 ) -> UInt8Array:
     """A copy of an image with boxes drawn on it, each with the name of its class and its score, over masks, if any.
 
@@ -49,6 +50,7 @@ def draw_boxes(
         masks: N masks of the size of ``image``, which tint it below all boxes, see ``paint_instances``.
         scale: how many times as large the picture is, at least 1; None: small images are enlarged, others are not.
         legend: add one of classes and numbers of boxes below it, where the name of a class was left out everywhere.
+        named: whether names are written at all.
 
     Returns:
         (scale * H, scale * W, 3) uint8 RGB; with a legend it may be higher and wider, see ``draw_legend``.
@@ -74,15 +76,14 @@ def draw_boxes(
     # Thinner where masks show the objects already.
     line = max(1, round(math.sqrt(height * width) / (250 if masks is None else 640)))
     pixels = [_draw_rectangle(canvas, xyxy[i], own[i], line) for i in order]
-    strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order]
-    named = set()
-    for i, strip, place in zip(order, strips, _places(strips, pixels, (height, width)), strict=True):
+    strips = [Strip.lay_out(texts[i], notes[i], (height, width)) for i in order] if named else []
+    written = set()
+    for i, strip, place in zip(order, strips, _places(strips, pixels, (height, width)), strict=named):
         if place is not None:  # after every rectangle, so that no line crosses a text
             strip.draw(canvas, place[0], place[1], own[i])
-            named.add(texts[i])
-    if not legend or named == set(texts):
-        return np.array(picture)
-    return draw_legend(np.array(picture), _legend(texts, colors))
+            written.add(texts[i])
+    entries = _legend(texts, colors) if legend and written != set(texts) else []
+    return draw_legend(np.array(picture), entries)
 
 
 def _legend(texts: Sequence[str], colors: Sequence[Color]) -> list[tuple[str, str, Color]]:

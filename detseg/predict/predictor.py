@@ -181,7 +181,8 @@ class ImagePredictor(ABC, Generic[Result]):
         if extent is not None and (line := describe_low_range(extent, self.value_range)) is not None:
             self._has_warned = True
             name = "an image" if isinstance(image, Image.Image) else printable(str(image))
-            logger.warning(f"{name}: its pixels of more than 8 bits use {line} in the training (or value_range here)")
+            fix = "in the training (from Python also value_range of the predictor)"
+            logger.warning(f"{name}: its pixels of more than 8 bits use {line} {fix}")
 
     @abstractmethod
     def _predict(self, images: list[UInt8Array]) -> list[Result]:

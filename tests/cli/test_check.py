@@ -86,7 +86,7 @@ def test_a_repaired_copy_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[st
     out, json_file = tmp_path / "out", tmp_path / "again.json"
     assert main(["check", config, "--fix", str(out), "--json", str(tmp_path / "first.json")]) == 2
     said = capsys.readouterr().out
-    assert "6 changes are in changes.csv" in said
+    assert "6 changes in changes.csv" in said
     assert len((out / "changes.csv").read_text().splitlines()) == 7
     expected = {"inverted", "repeated", "outside", "nothing_inside", "same_across", "unreadable"}
     assert kinds(tmp_path / "first.json") >= expected
@@ -95,6 +95,9 @@ def test_a_repaired_copy_of_voc(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert json.loads(json_file.read_text())["splits"]["train"]["images"] == 10
     assert main(["check", config, "--fix", str(out)]) == 2
     assert "there is something already" in capsys.readouterr().err
+    assert main(["check", config, "--fix", str(tmp_path / "set" / "sub")]) == 2
+    assert "sub: lies in the data, " in capsys.readouterr().err
+    assert not (tmp_path / "set" / "sub").exists()
 
 
 def test_a_repaired_copy_of_coco(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ def test_augmented_samples_are_those_of_the_training(root: Path, tmp_path: Path,
     command = [str(config), "--augmented", "--number", "5", "--out", str(out)]
     assert run_tool(show, command) == 0
     said = capsys.readouterr().out
+    assert f"written: {out} (5 samples from 16 images of train)" in said
     assert "augmentation, as the training of seed 0 applies it in the first epoch:" in said
     rows = {line.split()[0]: line.split()[1:] for line in said.splitlines()}
     assert rows["all"][:2] == ["steps", "16"]
@@ -49,7 +50,9 @@ def test_augmented_samples_are_those_of_the_training(root: Path, tmp_path: Path,
     assert rows["affine"][0].isdecimal()
     first = out.read_bytes()
     assert run_tool(show, [*command, "--audit", "8"]) == 0
-    assert "in the first 8 samples of the first epoch, of 16:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "in the first 8 samples of the first epoch, of 16:" in said
+    assert f"replaced: {out}" in said
     assert out.read_bytes() == first
     assert run_tool(show, [*command, "seed=1"]) == 0
     assert out.read_bytes() != first
@@ -60,7 +63,7 @@ def test_validation_is_letterboxed_and_maps_are_shown(root: Path, tmp_path: Path
     classes = ["data.classes=[background, blue, red, yellow]"]
     for more, line in (
         (["--augmented", "--split", "val"], "images of val are not augmented: they are letterboxed only"),
-        (["--split", "val"], "written: "),
+        (["--split", "val"], "replaced: "),
         (["--augmented"], "all steps"),
     ):
         assert run_tool(show, [str(config), *classes, "--number", "4", "--out", str(out), *more]) == 0
@@ -72,7 +75,9 @@ def test_validation_is_letterboxed_and_maps_are_shown(root: Path, tmp_path: Path
     ("arguments", "message"),
     [
         (["{root}", "--out", "sheet.txt"], "--out sheet.txt: expected the name of an image file"),
-        (["{root}", "--number", "0"], "expected a whole number from 1 to 1000000, got '0'"),
+        (["{root}", "--number", "0"], "expected a whole number from 1 to 200, got '0'"),
+        (["{root}", "--number", "201"], "expected a whole number from 1 to 200, got '201'"),
+        (["{root}", "--audit", "5"], "--audit: it is for the table of the augmentation: give it with --augmented"),
         (["{empty}"], "{empty}: "),
         ([], "no configuration file given"),
     ],

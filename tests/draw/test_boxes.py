@@ -33,6 +33,9 @@ def test_a_box_is_outlined_on_its_own_pixels() -> None:
     assert (rows.max() + 100, columns.min(), columns.max()) == (179, 50, 149)  # half-open: 180 and 150 stay free
     assert picture[120, 50].tolist() == list(class_color(0))
     assert not below[10:-30, 60:140].any()  # only an outline
+    assert changed(picture)[:80].any()
+    plain = draw_boxes(grey(200, 200), [[50, 80, 150, 180]], [0], ["a"], scale=1, named=False)
+    assert not changed(plain)[:80].any()
 
 
 def test_the_picture_passed_in_is_not_changed() -> None:

@@ -109,7 +109,7 @@ def choose_labels(
         counts: (S,) the objects of each.
         classes: what the caller asks for. A class of a table that the annotations lack is one without objects.
         where: begins each message.
-        report: gets the number of objects of each class that is left out.
+        report: gets the number of objects of each class that is left out, and classes whose ids are not the table's.
         declared: whether ``source`` is a list that the format states, so that a name beyond it is a mistake; else it
             is what the objects happen to be.
         strict: whether objects of classes that a table lacks are an error, not left out: where there is no list, a
@@ -134,22 +134,42 @@ def choose_labels(
                 f"{listed(names)}: correct data.classes, or the annotations"
             )
     labels = np.array([chosen.label_of.get(name, -1) for name in names], dtype=np.int64)
-    left_out = [
-        (name, int(count)) for name, label, count in zip(names, labels, counts, strict=True) if label < 0 < count
-    ]
-    if strict and isinstance(classes, ClassTable) and left_out:
-        name, known = left_out[0][0], chosen.names
-        what = f"unknown class {shown(name)}{did_you_mean(name, known)}; the classes are {listed(known)}"
-        message = f"{(places or {}).get(name, where)}: {what}: correct the annotation or name the class in data.classes"
-        report.wrong(DataIssue.UNKNOWN_CLASS, name, message, left_out[0][1], ClassTableError)
+    left_out = {name: int(n) for name, label, n in zip(names, labels, counts, strict=True) if label < 0 < n}
+    _report_left_out(left_out, classes, strict, places or {}, where, report)
     if names and (labels < 0).all():
         near = next(filter(None, (did_you_mean(name, names) for name in chosen.label_of)), "")
         what = f"has none of the classes {listed(list(chosen.label_of))}{near}; it has {listed(names)}"
         raise ClassTableError(f"{where}: {what}: correct data.classes, or the annotations")
-    for name, count in left_out:
-        report.add(DataIssue.LEFT_OUT, name, count)
     ids_there = source.source_ids if isinstance(source, ClassTable) else ()
+    _report_other_ids(dict(zip(names, ids_there, strict=False)), chosen, report)
     return ClassTable(chosen.names, chosen.source_ids or _ids_of(chosen, names, ids_there)), labels
+
+
+def _report_left_out(
+    left_out: Mapping[str, int],
+    classes: ClassTable | ClassSelection | Sequence[Spec],
+    strict: bool,
+    places: Mapping[str, str],
+    where: str,
+    report: DataReport,
+) -> None:
+    """Say of classes with objects that are left out who did not want them: ``data.classes``, or a training set."""
+    for name, count in left_out.items():
+        if not isinstance(classes, ClassTable):
+            report.add(DataIssue.LEFT_OUT, name, count)
+        elif not strict:
+            report.add(DataIssue.NOT_IN_TABLE, name, count)
+        else:
+            what = f"unknown class {shown(name)}{did_you_mean(name, classes.names)}; the classes are"
+            fix = "correct the annotation or name the class in data.classes"
+            message = f"{places.get(name, where)}: {what} {listed(classes.names)}: {fix}"
+            report.wrong(DataIssue.UNKNOWN_CLASS, name, message, count, ClassTableError)
+
+
+def _report_other_ids(ids: Mapping[str, int], chosen: ClassSelection, report: DataReport) -> None:
+    for name, known in zip(chosen.names, chosen.source_ids, strict=False):
+        if (number := ids.get(name, known)) != known:
+            report.add(DataIssue.OTHER_ID, f"{name}: {number}, in the training set {known}")
 
 
 def _ids_of(chosen: ClassSelection, names: Sequence[str], ids: Sequence[int]) -> tuple[int, ...]:

@@ -226,7 +226,7 @@ class DataIssue(Enum):
     OTHER_SPELLING = (
         _WARNING,
         "images that were found under another spelling of their name",
-        "correct the names in the annotations; detseg convert writes them so",
+        "set data.file_names=relaxed, or correct the names in the annotations; detseg convert writes them so",
     )
     LOW_RANGE = (
         _WARNING,
@@ -258,6 +258,16 @@ class DataIssue(Enum):
         _ERROR,
         "objects of classes that the training set lacks (left out)",
         "correct the annotations, or name the classes in data.classes",
+    )
+    NOT_IN_TABLE = (
+        _WARNING,
+        "objects of categories that the training set does not list (left out)",
+        "add objects of them to the training set, or name the classes that count in data.classes",
+    )
+    OTHER_ID = (
+        _NOTE,
+        "categories that have another id than in the training set (matched by name)",
+        "nothing, if the names mean the same",
     )
     LEFT_OUT = _NOTE, "objects of classes that data.classes leaves out", "nothing, if that is meant"
     # of objects and images
@@ -310,6 +320,11 @@ class DataIssue(Enum):
         _NOTE,
         "files whose names do not have the prefix and suffix that the settings state (not read)",
         "nothing, if that is meant",
+    )
+    OTHER_PALETTE = (
+        _WARNING,
+        "masks whose palette has the colours of earlier masks at other values (values are read, not colours)",
+        "if the colours are right, name them in data.mask_colors (with data.name=mask_folder)",
     )
     NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"

@@ -22,7 +22,7 @@ def check_names(splits: Sequence[SplitFacts], report: DataReport) -> None:
     """Names that differ by case, white space, a plural s, or one letter of five or more."""
     names = dict.fromkeys(name for split in splits for name in split.dataset.classes.names)
     for split in splits:
-        for issue in (DataIssue.UNKNOWN_CLASS, DataIssue.LEFT_OUT):
+        for issue in (DataIssue.UNKNOWN_CLASS, DataIssue.NOT_IN_TABLE, DataIssue.LEFT_OUT):
             names |= dict.fromkeys(split.report.examples(issue))
     for one, other in combinations(names, 2):
         if abs(len(one) - len(other)) < 4 and _is_slip(one, other):

@@ -37,6 +37,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide {
 th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 th { font-weight: 600; border-bottom: 1px solid var(--line); }
+@media (max-width: 500px) { th, td { white-space: normal; overflow-wrap: normal; padding-right: 8px; } }
 section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
   margin: 12px 0; }
 section.error { border-color: var(--error); } section.warning { border-color: var(--warning); }
@@ -82,7 +83,8 @@ def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: s
     for name, numbers in checked.numbers.items():
         mean = " ".join(f"{value:.2f}" for value in numbers.mean) if checked.images_opened else "-"
         std = " ".join(f"{value:.2f}" for value in numbers.std) if checked.images_opened else "-"
-        cells = (name, str(numbers.images), str(numbers.objects), mean, std)
+        objects = "-" if checked.of_maps else str(numbers.objects)
+        cells = (name, str(numbers.images), objects, mean, std)
         rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
     found = []
     for severity in reversed(Severity):

@@ -68,6 +68,11 @@ class Checked:
         """Of the first split."""
         return self.splits[0].dataset.classes.names
 
+    @property
+    def of_maps(self) -> bool:
+        """Whether these are label maps, not objects."""
+        return all(split.objects is None for split in self.splits)
+
     def plain(self, most: int | None = None) -> dict[str, Any]:
         """Everything as plain values, of each finding at most so many examples; docs/checks.md describes the keys."""
         return {

@@ -18,7 +18,7 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects, running_total
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
-from detseg.data.images.masks import MaskEncoding, read_layer, read_mask
+from detseg.data.images.masks import MaskEncoding, Rgb, colors_of_labels, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.errors import DataError
 from detseg.messages import console, listed, one_line, shown
@@ -234,7 +234,7 @@ def median_frequency_weights(dataset: SegmentationDataset, skip_bad: bool = Fals
 
 
 MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly spread
-_Found = tuple[IntArray, IntArray, DataIssue | None] | DataError
+_Found = tuple[IntArray, IntArray, DataIssue | None, dict[Rgb, int]] | DataError
 
 
 def inspect_masks(
@@ -251,7 +251,7 @@ def inspect_masks(
     sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
     others = sorted(set(range(len(dataset))) - set(sample))
     counts, stored = np.zeros((2, 256), dtype=np.int64)
-    num_masks, bad, useless = 0, list[DataError](), ""
+    num_masks, bad, useless, palettes = 0, list[DataError](), "", dict[Rgb, tuple[int, str]]()
     mapping = dataset.masks.labels or () if isinstance(dataset.masks, MaskFiles) else ()
     left_out = [k for k, label in enumerate(mapping) if label == IGNORE_LABEL]
     for indices in (sample, others):
@@ -266,6 +266,7 @@ def inspect_masks(
             num_masks += 1
             if found[2] is not None:
                 dataset.report.add(found[2], dataset.packed.path(index))
+            _compare_colors(dataset, index, found[3], palettes)
         if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training, bool(left_out))):
             break
     if bad and not num_masks:
@@ -305,20 +306,40 @@ def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterat
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
-    """(256,) int64 pixels of each label of a mask, and of each class as the file has it; and what is unusual about it.
-    Or what is wrong with it."""
+    """(256,) int64 pixels of each label of a mask, and of each class as the file has it; what is unusual about it; and
+    the colours of its palette. Or what is wrong with it."""
     masks = dataset.masks
     try:
         stored = masks.as_stored(index) if isinstance(masks, MaskFiles) else masks.read(index)
         labels = masks.chosen(stored) if isinstance(masks, MaskFiles) else stored
         dataset.check_size(index, read_image_hw(dataset.path(index)), labels.shape)
+        counts = np.bincount(labels.ravel(), minlength=256)
+        of_stored = counts if stored is labels else np.bincount(stored.ravel(), minlength=256)
+        there, colors = np.flatnonzero(of_stored[:IGNORE_LABEL]).tolist(), dict[Rgb, int]()
+        if isinstance(masks, MaskFiles):
+            colors = colors_of_labels(masks.where(index), masks.encoding, there)
     except DataError as error:
         return error
-    counts = np.bincount(labels.ravel(), minlength=256)
     num_labels = np.count_nonzero(counts[:IGNORE_LABEL])
     one_class = num_labels == 1 and counts[IGNORE_LABEL] and isinstance(dataset.masks, MaskFiles)
     issue = DataIssue.ONE_CLASS if one_class else None if num_labels else DataIssue.ALL_IGNORED
-    return counts, counts if stored is labels else np.bincount(stored.ravel(), minlength=256), issue
+    return counts, of_stored, issue, colors
+
+
+def _compare_colors(
+    dataset: SegmentationDataset, index: int, found: dict[Rgb, int], known: dict[Rgb, tuple[int, str]]
+) -> None:
+    """Report a mask of whose palette one colour stands for another class than in an earlier mask; ``known``: those of
+    the earlier ones, with a file each, to which those of this one are added."""
+    if not found or not isinstance(dataset.masks, MaskFiles):
+        return
+    names, file = dataset.masks.encoding.classes.names, dataset.masks.files.path(index)
+    for color, label in found.items():
+        before, other = known.setdefault(color, (label, file))
+        if before != label:
+            where = f"{file}: the colour {list(color)} is {names[label]}, in {other} it is {names[before]}"
+            dataset.report.add(DataIssue.OTHER_PALETTE, where)
+            return
 
 
 def _describe_useless(

@@ -104,9 +104,11 @@ _SPELLINGS: dict[str, Callable[[str], str]] = {
     "slashes for backslashes": _slashes,
     "any case": lambda name: _slashes(name).casefold(),
     "any Unicode form": _same_text,
+    "another suffix": lambda name: os.path.splitext(_same_text(name))[0],
     "the base name alone": lambda name: _same_text(name).rpartition("/")[2],
 }
-"""How a name may be spelt otherwise than its file: each takes in more than the one before."""
+"""How a name may be spelt otherwise than its file, the nearest spellings first. Another suffix counts in the same
+folder alone: a mask elsewhere often has the name of its image."""
 
 
 def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[str | None]:

@@ -136,6 +136,19 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
         return np.ascontiguousarray(upright(labels, orientation))
 
 
+def colors_of_labels(path: Path | str, encoding: MaskEncoding, labels: Sequence[int]) -> dict[Rgb, int]:
+    """The colours that the palette of a mask gives to the values of some labels → these, but for colours that several
+    have. None of a mask without a palette, or where the values do not count."""
+    if encoding.colors is not None or encoding.threshold is not None:
+        return {}
+    with open_image(Path(path), "mask") as (header, _):
+        palette = (header.getpalette() if header.mode == "P" else None) or []
+    values = [encoding.class_values[label] for label in labels]
+    colors = [tuple(palette[3 * value :][:3]) for value in values]
+    pairs = zip(colors, labels, strict=True)
+    return {(c[0], c[1], c[2]): label for c, label in pairs if len(c) == 3 and colors.count(c) == 1}
+
+
 def read_layer(path: Path | str, threshold: int | None) -> BoolArray:
     """Decode a mask image of one class to (H, W) bool, upright: where its value is not 0, or at least ``threshold``. A
     DataError as `read_mask` raises it, or if there are more than two values and no threshold."""

@@ -48,6 +48,7 @@ OTHER_IMAGE_SUFFIXES = frozenset(
 # The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(["AVIF"] if features.check("avif") else []))
+_HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
 HEIC_INSTALL = 'pip install "detseg[heic]"'
 # libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
 _LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithmetic code", "instead of RST"]
@@ -120,6 +121,15 @@ def why_unread(path: Path) -> str | None:
     return None
 
 
+def _suffix_of_content(path: Path) -> str:
+    """The suffix of HEIF or AVIF, where a file begins as they do (ISO/IEC 23008-12: a box ``ftyp`` with brands)."""
+    with path.open("rb") as file:
+        begin = file.read(64)
+    if begin[4:8] != b"ftyp":
+        return ""
+    return ".avif" if b"avif" in begin else ".heic" if any(brand in begin for brand in _HEIF_BRANDS) else ""
+
+
 def read_extent(path: Path | str) -> Extent | None:
     """The lowest and the highest value of an image of more than 8 bits a channel, or of floats; None for one of 8 bits,
     of which the header alone is read."""
@@ -175,6 +185,8 @@ def open_image(
     except UnidentifiedImageError:
         if (reason := why_unread(path)) is not None:
             raise DataError(f"{path}: such files {reason}") from None
+        if (reason := why_unread(Path(f"image{_suffix_of_content(path)}"))) is not None:
+            raise DataError(f"{path}: its content is not what its suffix says: such files {reason}") from None
         what = f"not an image, or damaged beyond recognition; read are {', '.join(readable_formats())}"
         raise DataError(f"{path}: {what}; replace the file or take it off the list") from None
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list

@@ -49,9 +49,10 @@ class Tree:
 
     @cached_property
     def folders_of_name(self) -> dict[str, list[str]]:
-        """The folders in which images of a name lie."""
+        """The folders in which images of a name lie; also of a name without its suffix."""
         found: dict[str, list[str]] = {}
         for path in self.paths(IMAGE_SUFFIXES):
             folder, _, name = path.rpartition("/")
-            found.setdefault(name, []).append(folder)
+            for key in (name, os.path.splitext(name)[0]):
+                found.setdefault(key, []).append(folder)
         return found

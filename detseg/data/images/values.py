@@ -93,8 +93,8 @@ def describe_low_range(extent: Extent, value_range: ValueRange, several: bool = 
     setting = f"data.value_range={propose_range(extent)}"
     if value_range is None and (high <= 1 or not (low.is_integer() and high.is_integer())):  # as floats have
         return f"values {low:g} to {high:g}, which are not those of 16 bits: set {setting}"
-    of = f"{last:g}" if first == 0 else f"{first:g} to {last:g}"
-    return f"values {low:g} to {high:g} of {of} and would be {shade}: set {setting}"
+    of = f"of {last:g}" if value_range is None else f"where {first:g} to {last:g} is read,"
+    return f"values {low:g} to {high:g} {of} and would be {shade}: set {setting}"
 
 
 def propose_range(extent: Extent) -> str:

@@ -137,6 +137,7 @@ LABELME: list[Case] = [
         "1 of 1 images missing: ",
     ),
     (labelme_content(imagePath="A.PNG"), "all of them are found with any case (A.PNG is a.png): set data.file_names"),
+    (labelme_content(imagePath="a.jpg"), "all of them are found with another suffix (a.jpg is a.png): set data.file_"),
     (labelme_content(imagePath="gone.png", imageData="AA=="), "1 of 1 images are in their JSON files alone (imageData"),
     ([labelme_content(imageHeight=x) for x in (0, -1, 1.5, "10", 10**400, None, [])], "a.json: imageHeight: expected"),
     (labelme_content(imageHeight=10**9, imageWidth=10**9), "pixels are more than the"),

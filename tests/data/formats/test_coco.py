@@ -51,12 +51,17 @@ def content() -> Content:
     }
 
 
-def read(folder: Path, content: Content, classes: ClassTable | tuple[str, ...] | None = None) -> DetectionDataset:
+def read(
+    folder: Path,
+    content: Content,
+    classes: ClassTable | tuple[str, ...] | None = None,
+    report: DataReport | None = None,
+) -> DetectionDataset:
     (folder / "images" / "sub").mkdir(parents=True, exist_ok=True)
     for name in ("b.png", "sub/a.png", "c.png"):
         Image.new("RGB", (20, 10)).save(folder / "images" / name)
     (folder / "instances.json").write_text(json.dumps(content))
-    return read_coco(folder / "images", folder / "instances.json", classes)
+    return read_coco(folder / "images", folder / "instances.json", classes, report=report)
 
 
 def test_a_small_file(tmp_path: Path, content: Content) -> None:
@@ -97,6 +102,16 @@ def test_given_names_select_and_reorder(tmp_path: Path, content: Content) -> Non
     table = ClassTable(("zebra", "bus", "person"), (1, 8, 2))  # keeps its ids
     dataset = read(tmp_path, content, table)
     assert (dataset.classes, dataset.packed.labels.tolist()) == (table, [2, 0, 2])
+    assert dataset.report.examples(DataIssue.OTHER_ID) == [
+        "zebra: 70, in the training set 1",
+        "person: 3, in the training set 2",
+    ]
+    for tolerant in (False, True):  # that is not what data.classes says
+        report = DataReport(tolerant)
+        dataset = read(tmp_path, content, ClassTable(("zebra", "bus"), (70, 8)), report)
+        assert dataset.packed.labels.tolist() == [0]
+        assert report.examples(DataIssue.NOT_IN_TABLE) == ["person"]
+        assert (report.count(DataIssue.NOT_IN_TABLE), report.count(DataIssue.LEFT_OUT)) == (2, 0)
 
 
 def test_sizes_that_are_not_stated_and_two_entries_of_one_file(tmp_path: Path, content: Content) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from detseg.config.schema.data import MaskFolderConfig
 from detseg.data.annotations.issues import DataIssue
@@ -62,6 +63,25 @@ def test_missing_folders_and_masks(tmp_path: Path) -> None:
     root = shared_data("formats", "common_semantic_segmentation_dataset", "non_standard_dataset")
     with pytest.raises(DataError, match=r"2 of 2 images have no mask: image_0001\.png, image_0002\.png"):
         read_mask_folder(root / "images", root / "masks", BINARY)
+
+
+def test_palettes_in_another_order_are_named(tmp_path: Path) -> None:
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    palettes = {"a": (red, green), "b": (red, green, blue), "c": (green, red), "d": (blue, blue)}
+    for stem, colors in palettes.items():
+        save_image(tmp_path / "images" / f"{stem}.png", (1, 2))
+        mask = Image.fromarray(np.array([[0, 1]], dtype=np.uint8), mode="P")
+        mask.putpalette([part for color in colors for part in color])
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        mask.save(tmp_path / "masks" / f"{stem}.png")
+    report = read_mask_folder(tmp_path / "images", tmp_path / "masks", BINARY).report
+    what = "c.png: the colour [0, 255, 0] is background, in a.png it is thing"
+    assert (report.count(DataIssue.OTHER_PALETTE), report.examples(DataIssue.OTHER_PALETTE)) == (1, [what])
+    by_color = read_mask_folder(
+        tmp_path / "images", tmp_path / "masks", BINARY, colors=[red, green], ignore_colors=[blue]
+    )
+    assert by_color.report.count(DataIssue.OTHER_PALETTE) == 0
+    assert [by_color.semantic(index).tolist() for index in (0, 2)] == [[[0, 1]], [[1, 0]]]
 
 
 def test_real_colour_masks() -> None:

@@ -137,10 +137,22 @@ def test_roboflow_calls_the_validation_split_valid(tmp_path: Path) -> None:
     assert found.layout.counts == {"train": 1, "val": 1, "test": 1}
     assert found.layout.classes == ("no",)
     assert found.layout.has == {"boxes", "outlines", "maps"}
+    for split in ("train", "valid", "test"):  # wrong, and the reader says so, with file and line
+        _write(tmp_path, f"{split}/labels/{split}.txt", "no 0.5 0.5 0.1 0.1\n")
+    assert recognise(tmp_path).layout.counts == {"train": 1, "val": 1, "test": 1}
+    for split in ("train", "valid", "test"):
+        _write(tmp_path, f"{split}/labels/{split}.txt", "0 0.5 0.5 0.1 0.1 0.2 0.3\n")
     (tmp_path / "data.yaml").unlink()
     found = recognise(tmp_path)
     assert found.layout.counts == {"train": 1, "val": 1, "test": 1}
     assert found.layout.notes[0].startswith("no file names the classes: write data.yaml")
+
+
+def test_images_of_another_suffix_than_the_names_of_coco(tmp_path: Path) -> None:
+    _images(tmp_path, "pictures/day 1/a.png", "masks/b.png")
+    content = {"images": [{"file_name": "day 1/a.jpg"}], "annotations": [], "categories": [{"name": "no"}]}
+    _write(tmp_path, "instances.json", content)
+    assert recognise(tmp_path).settings["train_images"] == "pictures"
 
 
 def test_years_of_voc(tmp_path: Path) -> None:

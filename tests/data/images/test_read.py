@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
-from detseg.data.images.read import read_image, read_image_hw
+from detseg.data.images.read import read_image, read_image_hw, readable_formats
 from detseg.data.loading.loader import eval_loader, train_loader
 from detseg.errors import DataError
 from tests.data.formats.bad_files import mask
@@ -165,6 +165,12 @@ def test_what_is_no_image_file(read: Callable[[Path], object], tmp_path: Path) -
     for name, message in expected.items():
         with pytest.raises(DataError, match=rf"\.png: {message}"):
             read(tmp_path / f"{name}.png")
+    if "HEIF" not in readable_formats():
+        (tmp_path / "phone.png").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99))
+        with pytest.raises(
+            DataError, match=r"phone\.png: its content is not what its suffix says: such files are HEIF .*pi-heif"
+        ):
+            read(tmp_path / "phone.png")
     Image.new("L", (3, 2)).save(tmp_path / "a.png")
     (tmp_path / "good.png").symlink_to("a.png")
     read(tmp_path / "good.png")

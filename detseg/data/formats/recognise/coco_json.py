@@ -145,8 +145,10 @@ def _folded(tree: Tree) -> dict[str, list[str]]:
 
 def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
     """The folder that most of the names are relative to, of several the one that is named like the split or the nearest
-    to the annotation file."""
+    to the annotation file. If there is none with a file of the names, one with files of other suffixes."""
     hits: Counter[str] = Counter()
+    if not any(name.rpartition("/")[2] in tree.folders_of_name for name in names):
+        names = [os.path.splitext(name)[0] for name in names]
     for name in names:
         inside, _, base = name.rpartition("/")
         for folder in tree.folders_of_name.get(base, ()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,22 +191,29 @@ _BOX = re.compile(rf"\d+(?:\s+{_NUMBER}){{4,}}")
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names")
 
 
+def _is_box(line: str, classes: Sequence[str]) -> bool:
+    """Whether a line is one of a label file; with the name of a class for its number, too, of which the reader says
+    that it is wrong."""
+    name = next((name for name in classes if line.startswith(f"{name} ")), None)
+    return _BOX.fullmatch(line if name is None else f"0{line[len(name) :]}") is not None
+
+
 def yolo_text(tree: Tree) -> Layout | None:
     """YOLO text."""
     top = tree.files[""]
     yamls = [name for name in top if name.endswith((".yaml", ".yml")) and re.search("(?m)^names:", tree.begin(name))]
     darknet = [name for name in top if name.endswith(".data")]
     first_lines = {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in _some_texts(tree)}
-    boxes = {path: line for path, line in first_lines.items() if _BOX.fullmatch(line)}
-    near = any(re.match(rf"(({'|'.join(WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
+    classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
     names_file = next((name for name in _NAME_FILES if name in top), None)
+    if not classes and names_file is not None:
+        classes = text_lines(tree, names_file)
+    boxes = {path: line for path, line in first_lines.items() if _is_box(line, classes)}
+    near = any(re.match(rf"(({'|'.join(WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
     labels = [line for path, line in first_lines.items() if "labels" in path.split("/")[:-1]]
     all_empty = bool(yamls and labels) and not any(labels)  # no image has an object
     if not all_empty and not (boxes and (yamls or darknet or names_file or near)):
         return None
-    classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
-    if not classes and names_file is not None:
-        classes = text_lines(tree, names_file)
     if not yamls and darknet:
         pairs = [line.partition("=") for line in text_lines(tree, darknet[0])]
         stated = {key.strip(): value.strip() for key, _, value in pairs if key.strip() in WORDS}
