@@ -261,7 +261,7 @@ class DataIssue(Enum):
     NOTHING_TO_LEARN = (
         _ERROR,
         "splits without any object that can be trained on",
-        "export the objects as polygons or masks with iscrowd 0, not difficult",
+        "do what the message says",
     )
     TOO_MANY = (
         _WARNING,

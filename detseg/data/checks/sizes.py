@@ -38,7 +38,7 @@ def check_boxes(split: SplitFacts) -> None:
     near[once] = nearly_repeated(packed.boxes[once], groups[once], _NEARLY)
     near[once] &= ~repeated(packed.boxes[once], groups[once])
     report_rows(DataIssue.NEARLY_REPEATED, near & ~known, packed, split.report)
-    if why := nothing_to_learn(packed):
+    if why := nothing_to_learn(packed, split.report):
         split.report.add(DataIssue.NOTHING_TO_LEARN, Example(split.name, detail=why))
 
 

@@ -100,7 +100,7 @@ def read_labelme(
     place = _find_split(root, split)
     files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
     if not files:
-        raise DataError(f"{root / place}: there is no LabelMe file that can be read; correct the files")
+        raise DataError(f"none of the LabelMe files of {root / place} can be read; the first: {report.first_wrong}")
     files = _without_embedded(root, files, report)
     images = locate_images(root, [file.image for file in files], report)
     if (root / place).is_dir():
@@ -248,7 +248,8 @@ def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, repor
         try:
             shape = _shape(entry, hw)
         except ValueError as error:
-            report.wrong(DataIssue.WRONG_SHAPE, file.path.name, f"{where}: {error}; correct or remove the shape")
+            issue = DataIssue.ROTATED if isinstance(error, _RotatedError) else DataIssue.WRONG_SHAPE
+            report.wrong(issue, file.path.name, f"{where}: {error}; correct or remove the shape")
             continue
         if names is not None and shape.name not in names:
             what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; {_LABELS} has {listed(names)}"
@@ -257,6 +258,10 @@ def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, repor
             continue
         found.append(shape)
     return found
+
+
+class _RotatedError(ValueError):
+    """A box with an angle."""
 
 
 def _shape(entry: Any, hw: tuple[int, int]) -> Shape:
@@ -289,7 +294,8 @@ def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int
         case "rectangle" if num == 2 or (num == 4 and len(set(flat[::2])) <= 2 and len(set(flat[1::2])) <= 2):
             return polygon_bounds([flat]), None
         case "rectangle" | "rotation" | "oriented_rectangle":
-            raise ValueError(f"rotated boxes are not supported, and a rectangle has 2 points; {num} points: a polygon?")
+            what = f"a rectangle has 2 points; {num} points: a polygon?"
+            raise _RotatedError(f"rotated boxes are not supported, and {what}")
         case "polygon" if num >= 3:
             return polygon_bounds([flat]), [flat]
         case "circle" if num == 2:

@@ -380,7 +380,7 @@ def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] |
             try:
                 lines.append(_Line(number, *_parse(words, oriented)))
             except ValueError as error:
-                issue = DataIssue.PIXEL_LINE if isinstance(error, _PixelError) else DataIssue.WRONG_LINE
+                issue = _ISSUES.get(type(error), DataIssue.WRONG_LINE)
                 report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
     return lines
 
@@ -389,11 +389,18 @@ class _PixelError(ValueError):
     """Coordinates are no fractions, but look like pixels."""
 
 
+class _RotatedError(ValueError):
+    """A box with an angle."""
+
+
+_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, _RotatedError: DataIssue.ROTATED}
+
+
 def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
     """The class and the coordinates of a line; a ValueError says what is wrong with it."""
     numbers = [_number(word) for word in words]
     if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
-        raise ValueError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
+        raise _RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
     for word, number in zip(words, numbers, strict=True):
         if number is None:
             raise ValueError(f"expected numbers, got {shown(word)}")
@@ -406,7 +413,8 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
     if len(words) < 5 or len(words) % 2 == 0:
         raise ValueError(f"{_LINE}, got {len(words)} numbers")
     if oriented and len(words) == 9:
-        raise ValueError("oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons")
+        what = "oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons"
+        raise _RotatedError(what)
     low, high = min(values), max(values)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"
