@@ -67,7 +67,7 @@ class AnnotationCollector:
         self._places.setdefault(name, self._place)
         self._boxes.append(box)
         self._flags.append((crowd, difficult, truncated))
-        self._areas.append(_area(box, segmentation, self._sizes[-1]))
+        self._areas.append(stated_area(box, segmentation, self._sizes[-1]))
         self._segmentations.append(b"" if segmentation is None else json.dumps(segmentation).encode())
 
     def _nothing(self, report: DataReport) -> str:
@@ -131,8 +131,9 @@ def _with_mask_areas(packed: PackedAnnotations) -> PackedAnnotations:
     return packed
 
 
-def _area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> float:
-    """That of the polygons or run lengths, square pixels; without them that of the box."""
+def stated_area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> float:
+    """The area of an object in a format that states none, as readers give it, square pixels: that of the polygons or
+    run lengths, without them that of the box."""
     if isinstance(segmentation, list):
         return float(sum(_polygon_area(polygon) for polygon in segmentation))
     if segmentation is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.collect import AnnotationCollector
+from detseg.data.annotations.collect import AnnotationCollector, stated_area
 from detseg.data.annotations.model import StatedObject, check_polygon, region_counts
 from detseg.messages import counted
 from detseg.ops.masks import decode_mask, decode_part, encode_mask, encode_part
@@ -112,6 +112,9 @@ def add_shapes(collector: AnnotationCollector, shapes: Iterable[Shape], hw: tupl
         collector.add_object(shape.name, shape.box, segmentation=shape.outline, **flags)
 
 
+_AREAS = {True: ("box", "boxes"), False: ("outline", "outlines")}
+
+
 class Losses:
     """What a format cannot hold of a data set: a count of each kind, as lines of text."""
 
@@ -131,14 +134,15 @@ class Losses:
         for _ in range(sum(own != usual for usual, own in enumerate(ids, start=1))):
             self.add(f"ids of {{}}: {tool} has none; they are counted from 1", kind)
 
-    def add_values(self, tool: str, stated: StatedObject, outline: Outline | None, bounds: Box) -> None:
+    def add_values(
+        self, tool: str, stated: StatedObject, outline: Outline | None, bounds: Box, hw: tuple[int, int]
+    ) -> None:
         """Count a stated area or box that is not that of the outline (of the box, where there is none)."""
         if outline is not None and max(abs(a - b) for a, b in zip(stated.box, bounds, strict=True)) > _SAME:
             self.add(f"boxes of {{}}, which differ from their outlines: {tool} has one of both; the outline is kept")
-        if outline is None and math.isfinite(stated.area):
-            own = max(bounds[2] - bounds[0], 0.0) * max(bounds[3] - bounds[1], 0.0)
-            if abs(stated.area - own) > max(1.0, 0.01 * own):
-                self.add(f"areas of {{}}, which differ from their boxes: {tool} states none; that of the box counts")
+        own, (one, all_) = stated_area(bounds, outline, hw), _AREAS[outline is None]
+        if abs(stated.area - own) > max(1.0, 0.01 * own):  # NaN, which stands for that of the mask, is not
+            self.add(f"areas of {{}}, which differ from their {all_}: {tool} states none; that of the {one} counts")
 
 
 def checked_outline(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> tuple[Outline | None, Box]:

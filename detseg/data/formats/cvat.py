@@ -347,7 +347,7 @@ def _write(
     image: ET.Element, stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
 ) -> None:
     outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values("CVAT", stated, outline, bounds)
+    losses.add_values("CVAT", stated, outline, bounds, hw)
     shapes: list[tuple[str, dict[str, str]]] = []
     if outline is None:
         shapes.append(("box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(repr, bounds), strict=True))))

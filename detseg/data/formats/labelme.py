@@ -359,7 +359,7 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
 def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
     """The shapes of an object: several of one group, if it has several polygons."""
     outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values("LabelMe", stated, outline, bounds)
+    losses.add_values("LabelMe", stated, outline, bounds, hw)
     flags = {flag: True for flag in FLAGS if getattr(stated, flag)}
     shape = {"label": name, "group_id": None, "description": "", "flags": flags}
     if outline is None:

@@ -158,7 +158,7 @@ def _count_losses(lost: Counter[str], objects: Sequence[StatedObject]) -> None:
         lost["masks"] += item.segmentation is not None
         lost["crowd"] += item.crowd
         area = max(x2 - x1, 0) * max(y2 - y1, 0)
-        lost["area"] += item.segmentation is None and abs(item.area - area) > 1e-3 * max(area, 1)
+        lost["area"] += not abs(item.area - area) <= 1e-3 * max(area, 1)  # NaN is that of the mask
         lost["thin"] += min(x2 - x1, y2 - y1) < 1
         lost["digits"] += any(abs(value - round(value, 3)) > 1e-9 for value in item.box)
 

@@ -499,7 +499,7 @@ def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | No
             losses.add(f"{flag} flags of {{}}: YOLO has none")
     outline, bounds = checked_outline(stated, hw, losses)
     sides = np.array([hw[1], hw[0]], dtype=np.float64)
-    losses.add_values("YOLO", stated, outline, bounds)
+    losses.add_values("YOLO", stated, outline, bounds, hw)
     if outline is None:
         corners = np.array(bounds).reshape(2, 2) / sides
         values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import write_coco_set
+from detseg.data.formats.cvat import write_cvat
+from detseg.data.formats.labelme import write_labelme
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.voc_writer import write_voc_set
+from detseg.data.formats.yolo import write_yolo
 from detseg.errors import DataError
 from tests.data.formats.layouts import annotation_xml, object_xml, save_image, write_voc
 
@@ -137,7 +141,7 @@ def test_voc_says_what_it_cannot_hold(tmp_path: Path) -> None:
     assert write_voc_set({"train": source}, tmp_path / "voc") == [
         "masks of 1 objects: the boxes are written; VOC's XML has no masks of objects",
         "crowd regions of 1 objects: written as difficult objects; VOC has none",
-        "areas of 1 objects: those of the boxes count; VOC states none",
+        "areas of 2 objects: those of the boxes count; VOC states none",
         "boxes of 1 objects: thinner than a pixel or inverted, written one pixel wide or high; VOC's corners are "
         "inclusive",
         "corners of 1 objects: rounded to a thousandth of a pixel",
@@ -151,6 +155,20 @@ def test_voc_says_what_it_cannot_hold(tmp_path: Path) -> None:
     assert [Path(found[index].path).name for index in range(3)] == ["a.png", "y_a.png", "a_png.png"]
     with pytest.raises(DataError, match="voc: expected an empty or a new folder, but it holds files"):
         write_voc_set({"train": source}, tmp_path / "voc")
+
+
+@pytest.mark.parametrize("write", [write_labelme, write_cvat, write_yolo])
+def test_areas_that_are_those_of_nothing_written_are_counted(tmp_path: Path, write: Callable[..., list[str]]) -> None:
+    box = {"image_id": 1, "category_id": 9, "bbox": [1, 1, 5, 5], "segmentation": [[1, 1, 6, 1, 6, 6]]}
+    areas = [12.5, 12.9, 20, 25]  # that of the outline, a pixel of tolerance, none, that of the box
+    content = {
+        "images": [{"id": 1, "file_name": "a.png"}],
+        "categories": [{"id": 9, "name": "cat"}],
+        "annotations": [box | {"id": number, "area": area} for number, area in enumerate(areas)],
+    }
+    lines = write({"train": read(tmp_path, content)}, tmp_path / "out")
+    (line,) = [line for line in lines if "areas" in line]
+    assert line.startswith("areas of 2 objects, which differ from their outlines: ")
 
 
 def test_splits_of_voc_stay_apart(tmp_path: Path) -> None:
