@@ -228,6 +228,11 @@ class DataIssue(Enum):
         "add the categories, or correct the objects",
     )
     BAD_MASK = _ERROR, "segmentations that cannot be used (the objects are kept with their boxes)", "draw them again"
+    NO_OUTLINE = (
+        _ERROR,
+        "objects with a box and no outline, which label maps cannot show (left out)",
+        "draw their outlines, or train on boxes",
+    )
     # of classes
     UNKNOWN_CLASS = (
         _ERROR,

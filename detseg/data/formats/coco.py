@@ -158,8 +158,6 @@ def read_coco_masks(
     packed, table = _pack(content, file, wanted, report, boxes=False)
     if packed.regions is None:
         raise DataError(f"{file}: no annotation has a usable segmentation; a box is no mask")
-    if report.tolerant:
-        packed = packed.keep_objects(packed.regions.lengths > 0)
     objects = DetectionDataset(packed, root, table, report, f"coco {file.stem}")
     dataset = draw_objects(objects, file, background, classes)
     inspect_masks(dataset, skip_bad=skip_bad or report.tolerant)
