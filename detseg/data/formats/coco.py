@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, cast
 import msgspec
 import numpy as np
 
-from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, split_background
+from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, placeholders, split_background
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import (
     LARGEST,
@@ -89,6 +89,7 @@ class _Annotation(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct):
     id: _Id
     name: _Name
+    supercategory: Any = None
 
 
 class _File(msgspec.Struct):
@@ -439,6 +440,11 @@ def _category_names(file: Path, content: _File, report: DataReport) -> dict[int,
         if len({entry.name for entry in entries}) < len(entries) or not twice <= {entry.name for entry in entries}:
             what = f"several categories have the same name: {listed(sorted(twice))}"
             raise DataError(f"{file}: {what}; rename or merge them")
+    parents = [(entry.id, entry.name, entry.supercategory) for entry in entries]
+    if placeholders(parents, ()) and (no := placeholders(parents, {o.category_id for o in content.annotations})):
+        names = [entry.name for entry in entries if entry.id in no]
+        report.note(f"categories that stand for no object, and have none, left out: {listed(names)}")
+        entries = [entry for entry in entries if entry.id not in no]
     return {entry.id: entry.name for entry in sorted(entries, key=lambda entry: entry.id)}
 
 

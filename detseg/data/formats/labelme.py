@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.classes import Classes
+from detseg.data.annotations.classes import NO_CLASSES, Classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_json, read_text
 from detseg.data.annotations.issues import DataIssue
@@ -56,7 +56,6 @@ from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import BoolArray
 
 _LABELS = "labels.txt"
-_NO_CLASS = ("__ignore__", "_background_")  # of LabelMe's convention, the first two lines of labels.txt
 _NO_OBJECTS = ("point", "points", "line", "linestrip")
 _VERSION = "5.5.0"  # of LabelMe, whose shapes these are
 
@@ -230,7 +229,7 @@ def _read_labels(path: Path) -> list[str] | None:
     if not path.is_file():
         return None
     lines = [line for line in read_text(path, "file of class names").split("\n") if line.strip()]
-    names = [line for line in lines if line not in _NO_CLASS]
+    names = [line for line in lines if line not in NO_CLASSES]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice or not names:
         raise DataError(f"{path}: expected different class names, one a line, got {listed(twice) or 'none'} twice")
@@ -242,7 +241,7 @@ def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, repor
     for number, entry in enumerate(file.shapes):
         where = f"{file.path}: shape {number}"
         kind = entry.get("shape_type") if isinstance(entry, dict) else None
-        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in _NO_CLASS):
+        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in NO_CLASSES):
             report.add(DataIssue.OTHER_SHAPE, file.path.name)
             continue
         try:

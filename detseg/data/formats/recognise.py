@@ -17,6 +17,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from detseg.data.annotations.classes import placeholders
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -184,12 +185,21 @@ def _what_there_is(tree: Tree) -> str:
 # COCO
 
 
+_Id = int | float | str | None
+
+
 class _Image(msgspec.Struct, gc=False):
     file_name: str
 
 
-class _Category(msgspec.Struct, gc=False):
+class _Category(msgspec.Struct):
     name: str
+    id: _Id = None
+    supercategory: Any = None
+
+
+class _Object(msgspec.Struct, gc=False):
+    category_id: _Id = None
 
 
 class _Instances(msgspec.Struct):
@@ -244,6 +254,7 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
     try:
         content = msgspec.json.decode((tree.root / path).read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Instances)
         entries = [msgspec.json.decode(entry) for entry in content.annotations[:100]]
+        no_classes = _no_classes(content)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     boxes = any(isinstance(entry, dict) and entry.get("bbox") for entry in entries)
@@ -252,8 +263,16 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
         return None
     names = [image.file_name.replace("\\", "/") for image in content.images]
     folder = _image_folder(tree, path, names[:: max(len(names) // 20, 1)])
-    classes = tuple(category.name for category in content.categories)
+    classes = tuple(category.name for category in content.categories if category.id not in no_classes)
     return _CocoFile(path, folder, len(names), classes, boxes or not entries, outlines)
+
+
+def _no_classes(content: _Instances) -> set[Any]:
+    parents = [(category.id, category.name, category.supercategory) for category in content.categories]
+    if not placeholders(parents, ()):
+        return set()
+    used = {msgspec.json.decode(entry, type=_Object).category_id for entry in content.annotations}
+    return placeholders(parents, used)
 
 
 def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
