@@ -182,6 +182,11 @@ class DataIssue(Enum):
         "draw boxes or outlines, if these are objects",
     )
     ROTATED = _ERROR, "rotated boxes (left out)", "export their outlines as polygons, or draw upright boxes"
+    FOUR_CORNERS = (
+        _WARNING,
+        "lines of label files, all of which are a class and four corners: oriented boxes? (read as polygons)",
+        "export upright boxes if they are; of polygons say 'task: segment' in data.yaml",
+    )
     NO_LABEL_FILE = (
         _NOTE,
         "images without a label file (kept, as background)",

@@ -175,6 +175,8 @@ def _what_there_is(tree: Tree) -> str:
         hint += "; this looks like Label Studio's own JSON: export COCO, YOLO or Pascal VOC from it"
     elif any('"images"' in text and '"file_name"' in text for text in texts):
         hint += "; there is COCO JSON without boxes and outlines (captions, labels of images, panoptic maps)"
+    elif any(name.rpartition("/")[2] == "labelTxt" for name in tree.files):
+        hint += "; labelTxt holds oriented boxes of DOTA, which are not: export upright boxes or polygons"
     elif ".tfrecord" in suffixes:
         hint += "; TFRecord is not: export one of these"
     elif suffixes.keys() <= IMAGE_SUFFIXES:
