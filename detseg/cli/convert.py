@@ -45,8 +45,8 @@ def convert(argv: Sequence[str]) -> None:
     write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
     lost = write(datasets, arguments.out, arguments.images == "link")
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
-    images, objects = count_written(datasets, arguments.out, arguments.to)
-    numbers = ", ".join(f"{name} {counted(number, 'image')}" for name, number in images.items())
+    written, objects = count_written(datasets, arguments.out, arguments.to)
+    numbers = ", ".join(f"{name} {counted(number, 'image')}" for name, number in written.items())
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
 

@@ -479,12 +479,14 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
 
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str | None]:
     names = [image.file_name for image in images]
-    for row, name in enumerate(names):
-        if _OUTSIDE.match(name):
-            what = f"expected a path inside the image folder, got {shown(name)}; write it relative to that folder"
-            message = f"{file}: image {images[row].id}: file_name: {what}, or set data.file_names=relaxed"
-            report.wrong(DataIssue.OTHER_SPELLING, shown(name), message)
-            names[row] = name.replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or name
+    outside = [row for row, name in enumerate(names) if _OUTSIDE.match(name)]
+    bases = [names[row].replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or names[row] for row in outside]
+    found = locate_images(root, bases, DataReport(True)) if outside else []
+    for row, base, path in zip(outside, bases, found, strict=True):
+        what = f"expected a path inside the image folder, got {shown(names[row])}; write it relative to that folder"
+        message = f"{file}: image {images[row].id}: file_name: {what}, or set data.file_names=relaxed"
+        report.wrong(DataIssue.OTHER_SPELLING, f"{shown(names[row])} is {path or base}", message)
+        names[row] = path or base
     located = locate_images(root, names, report)
     heic = report_heic(root, [path for path in located if path is not None], report)
     return [None if path in heic else path for path in located]
