@@ -19,6 +19,7 @@ import numpy as np
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import ImageDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.images.find import file_identity
 from detseg.data.images.similar import duplicate_groups, read_signatures
 from detseg.errors import ConfigError, DataError
 from detseg.messages import counted, one_line, printable
@@ -157,12 +158,3 @@ def same_files(one: ImageDataset, other: ImageDataset) -> list[str]:
     """The images of ``other``, relative to its root, whose files are those of ``one``, through links, too."""
     known = {file_identity(one.path(index)) for index in range(len(one))} - {None}
     return [other.packed.path(index) for index in range(len(other)) if file_identity(other.path(index)) in known]
-
-
-def file_identity(path: Path) -> tuple[int, int] | None:
-    """What is the same for all names and links of a file; None if it cannot be found."""
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_dev, state.st_ino

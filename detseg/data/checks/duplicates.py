@@ -9,8 +9,8 @@ import numpy as np
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import Example
 from detseg.data.checks.facts import SplitFacts
+from detseg.data.images.find import file_identity
 from detseg.data.images.similar import near_duplicates
-from detseg.data.splits import file_identity
 
 
 def check_duplicates(splits: Sequence[SplitFacts]) -> None:
