@@ -40,31 +40,34 @@ def convert(argv: Sequence[str]) -> None:
         if is_folder:  # a configuration names splits that need not be there
             raise DataError(error)
         print(printable(f"{name}: not converted: {error}"))
-    _stop_on_errors(datasets, arguments.skip_bad)
-    from detseg.data.formats.convert import WRITERS, write_mask_folder
+    _say_findings(datasets, arguments.skip_bad)
+    from detseg.data.formats.convert import WRITERS, count_written, write_mask_folder
 
     write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
     lost = write(datasets, arguments.out, arguments.images == "link")
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
-    numbers = ", ".join(f"{name} {counted(len(dataset), 'image')}" for name, dataset in datasets.items())
-    objects = sum(len(getattr(dataset.packed, "labels", ())) for dataset in datasets.values())
+    written, objects = count_written(datasets, arguments.out, arguments.to)
+    numbers = ", ".join(f"{name} {counted(number, 'image')}" for name, number in written.items())
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
 
 
-def _stop_on_errors(datasets: dict[str, Any], skip_bad: bool) -> None:
-    """Print what is wrong; a DataError unless that may be left out."""
-    from detseg.data.annotations.issues import Severity
+def _say_findings(datasets: dict[str, Any], skip_bad: bool) -> None:
+    """Print what readers found and left out; a DataError if something is wrong, unless that may be left out."""
+    from detseg.data.annotations.issues import DataIssue, Severity
 
-    wrong = [
-        (dataset.name, finding)
-        for dataset in datasets.values()
-        for finding in dataset.report.findings()
-        if finding.issue.severity == Severity.ERROR
-    ]
-    for name, finding in wrong:
-        print(printable(f"{name}: {finding.line}; {finding.issue.fix}"))
-    if wrong and not skip_bad:
-        total = sum(finding.count for _, finding in wrong)
+    said = (DataIssue.LEFT_OUT, DataIssue.NO_LABEL_FILE, DataIssue.OTHER_NAMES)  # though they are no warnings
+    total = 0
+    for dataset in datasets.values():
+        for line in dataset.report.notes:
+            print(printable(f"{dataset.name}: {line}"))
+        for finding in dataset.report.findings():
+            severity = finding.issue.severity
+            if severity or finding.issue in said:
+                reason = next((example.detail for example in finding.examples if example.detail), finding.issue.fix)
+                tail = f"; {reason}" if severity == Severity.ERROR else ""
+                print(printable(f"{severity.name.lower()}: {dataset.name}: {finding.line}{tail}"))
+            total += finding.count if severity == Severity.ERROR else 0
+    if total and not skip_bad:
         what = f"{counted(total, 'error')} in the annotations, listed above"
         raise DataError(f"{what}; correct them, or leave out what is wrong with --skip-bad")

@@ -19,9 +19,10 @@ import numpy as np
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import ImageDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.data.images.find import file_identity
 from detseg.data.images.similar import duplicate_groups, read_signatures
 from detseg.errors import ConfigError, DataError
-from detseg.messages import counted, one_line
+from detseg.messages import counted, one_line, printable
 from detseg.ops.random_streams import Stream, random_stream
 from detseg.structures import FloatArray, IntArray
 
@@ -112,7 +113,7 @@ def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArra
         return np.arange(len(paths), dtype=np.int64), ""
     if group != NEAR_DUPLICATES:
         groups = pattern_groups([path.as_posix() for path in paths], group, where)
-        return groups, f", {counted(len(np.unique(groups)), 'group')} by {group!r}"
+        return groups, f", {counted(len(np.unique(groups)), 'group')} by '{printable(group)}'"
     key = tuple(map(str, paths))
     if key not in _looked_at:
         signatures, _ = read_signatures(paths)
@@ -155,13 +156,5 @@ def _labels(dataset: SegmentationDataset, index: int) -> IntArray:
 
 def same_files(one: ImageDataset, other: ImageDataset) -> list[str]:
     """The images of ``other``, relative to its root, whose files are those of ``one``, through links, too."""
-    known = {_file(one.path(index)) for index in range(len(one))} - {None}
-    return [other.packed.path(index) for index in range(len(other)) if _file(other.path(index)) in known]
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    try:
-        state = path.stat()
-    except OSError:
-        return None
-    return state.st_dev, state.st_ino
+    known = {file_identity(one.path(index)) for index in range(len(one))} - {None}
+    return [other.packed.path(index) for index in range(len(other)) if file_identity(other.path(index)) in known]

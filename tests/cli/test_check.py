@@ -206,3 +206,33 @@ def test_a_class_that_only_val_has_is_an_error(tmp_path: Path, capsys: pytest.Ca
     assert "data.classes leaves out" not in out
     assert main(["check", str(tmp_path), "--fast", "--examples", "3"]) == 2
     assert "--examples 3: expected 0 or more, together with --json FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "line", "words"),
+    [
+        ("task: obb\n", "0 .1 .1 .5 .1 .5 .5 .1 .5", "1.txt:1 (oriented boxes (task: obb) are not supported;"),
+        ("", "0 .5 .5 .2 .2 .9", "1.txt:1 (expected 'class x y width height', or 'class x1 y1 x2 y2 x3 y3 ...'"),
+        ("", "0 .5 .5 .2 .2 .9", "there is no object to train on: none is left of its 1 images; lines of label files"),
+    ],
+)
+def test_what_readers_leave_out_has_their_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], names: str, line: str, words: str
+) -> None:
+    (tmp_path / "data.yaml").write_text(f"{names}train: images\nnames: [cat]\n")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / "1.jpg")
+    (tmp_path / "images" / "1.txt").write_text(f"{line}\n")
+    assert main(["check", str(tmp_path), "--fast"]) == 2
+    out = capsys.readouterr().out
+    assert words in out
+    assert "iscrowd" not in out
+
+
+def test_a_set_of_which_nothing_is_left_has_the_first_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = {"shapes": [], "imagePath": "1.jpg", "imageHeight": 10, "imageWidth": 20, "imageData": "AA=="}
+    (tmp_path / "1.json").write_text(json.dumps(content))
+    assert main(["check", str(tmp_path)]) == 2
+    assert "1 of 1 images are in their JSON files alone (imageData), which is not read" in capsys.readouterr().err

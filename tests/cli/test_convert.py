@@ -14,6 +14,7 @@ from detseg.config.schema.data import AutoConfig
 from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_split, resolve_layout
 from detseg.data.datasets.detection import DetectionDataset
+from tests.data.formats.layouts import cvat_content, save_image
 from tests.shared_data import shared_data
 
 FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
@@ -66,6 +67,8 @@ def test_what_is_lost_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["convert", str(coco), str(tmp_path / "yolo"), "--to", "yolo", "--images", "link"]) == 0
     out = capsys.readouterr().out
     assert "not held by yolo: crowd regions of 3 objects: YOLO has none; left out\n" in out
+    written = sum(len(path.read_text().splitlines()) for path in tmp_path.glob("yolo/*/labels/*.txt"))
+    assert f", of {written} objects\n" in out
     assert main(["convert", str(coco), str(tmp_path / "yolo"), "--to", "coco"]) == 2
     assert "yolo: expected a new or an empty folder, but it holds files; choose another" in capsys.readouterr().err
     broken = tmp_path / "broken"
@@ -81,3 +84,18 @@ def test_what_is_lost_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "new").exists()
     argv = ["convert", str(broken), str(tmp_path / "new"), "--to", "voc", "--images", "link", "--skip-bad"]
     assert main(argv) == 0
+
+
+def test_what_is_left_out_is_said_though_it_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    box, outline = '<box label="cat" xtl="1" ytl="1" xbr="4" ybr="5"/>', "1,1;4,1;4,5;1,5"
+    shapes = f'{box}<polygon label="cat" points="{outline}"/><tag label="cat"/>'
+    save_image(tmp_path / "cvat" / "images" / "a.png", (10, 20))
+    (tmp_path / "cvat" / "annotations.xml").write_text(cvat_content(shapes))
+    assert main(["convert", str(tmp_path / "cvat"), str(tmp_path / "coco"), "--to", "coco"]) == 0
+    out = capsys.readouterr().out
+    assert "points, lines, tags and the like, which are neither boxes nor outlines (left out): 1" in out
+    argv = ["convert", str(tmp_path / "cvat"), str(tmp_path / "maps"), "--to", "mask_folder"]
+    assert main(argv) == 2
+    assert "objects with a box and no outline, which label maps cannot show (left out): " in capsys.readouterr().out
+    assert main([*argv, "--skip-bad"]) == 0
+    assert "not held by mask_folder: objects: 1; masks hold the class of each pixel" in capsys.readouterr().out

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,21 @@ def check_class_name(where: str, name: str) -> None:
     if not is_plain_text(name):
         what = f"the class name {shown(name)} holds control characters"
         raise DataError(f"{where}: {what}; rename it to text of one line")
+
+
+NO_CLASSES = ("__ignore__", "_background_")
+"""Names of LabelMe's convention, the first two lines of its list of classes, that are none."""
+
+
+def placeholders(categories: Sequence[tuple[Any, str, Any]], used: Collection[Any]) -> set[Any]:
+    """The ids of COCO categories that exporters add for no object: Roboflow's parent of all others, and those of
+    LabelMe's convention. ``categories``: id, name, supercategory; ``used``: ids that annotations have."""
+    found = {number for number, name, _ in categories if number not in used and name in NO_CLASSES}
+    others = [category for category in categories if category[0] not in found]
+    for number, name, _ in others if len(others) > 1 else ():
+        if number not in used and all(parent == name for other, _, parent in others if other != number):
+            found.add(number)
+    return found if len(found) < len(categories) else set()
 
 
 Spec = str | Mapping[str, Sequence[str]]

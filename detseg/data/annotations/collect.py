@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from detseg.data.annotations.classes import Classes, check_class_name, choose_labels
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import (
     PackedAnnotations,
     Segmentations,
@@ -69,6 +70,11 @@ class AnnotationCollector:
         self._areas.append(own_area(box, segmentation, self._sizes[-1]))
         self._segmentations.append(b"" if segmentation is None else json.dumps(segmentation).encode())
 
+    def _nothing(self, report: DataReport) -> str:
+        if num := report.count(DataIssue.OTHER_SHAPE):
+            return f"no image has an object; {DataIssue.OTHER_SHAPE.text}: {num}; {DataIssue.OTHER_SHAPE.fix}"
+        return "no image has an object; name the classes in data.classes"
+
     def pack(
         self, classes: Classes, report: DataReport, masks: bool, strict: bool
     ) -> tuple[PackedAnnotations, ClassTable]:
@@ -83,7 +89,7 @@ class AnnotationCollector:
         for name in names:
             check_class_name(str(self._file), name)
         if not names and classes is None:
-            raise DataError(f"{self._file}: no image has an object; name the classes in data.classes")
+            raise DataError(report.first_wrong or f"{self._file}: {self._nothing(report)}")
         position = {name: number for number, name in enumerate(names)}
         found = np.array([position[name] for name in self._names], dtype=np.int64)
         counts = np.bincount(found, minlength=len(names))

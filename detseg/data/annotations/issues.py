@@ -207,6 +207,11 @@ class DataIssue(Enum):
         "draw boxes or outlines, if these are objects",
     )
     ROTATED = _ERROR, "rotated boxes (left out)", "export their outlines as polygons, or draw upright boxes"
+    FOUR_CORNERS = (
+        _WARNING,
+        "lines of label files, all of which are a class and four corners: oriented boxes? (read as polygons)",
+        "export upright boxes if they are; of polygons say 'task: segment' in data.yaml",
+    )
     NO_LABEL_FILE = (
         _NOTE,
         "images without a label file (kept, as background)",
@@ -253,6 +258,11 @@ class DataIssue(Enum):
         "add the categories, or correct the objects",
     )
     BAD_MASK = _ERROR, "segmentations that cannot be used (the objects are kept with their boxes)", "draw them again"
+    NO_OUTLINE = (
+        _ERROR,
+        "objects with a box and no outline, which label maps cannot show (left out)",
+        "draw their outlines, or train on boxes",
+    )
     # of classes
     UNKNOWN_CLASS = (
         _ERROR,
@@ -296,7 +306,7 @@ class DataIssue(Enum):
     NOTHING_TO_LEARN = (
         _ERROR,
         "splits without any object that can be trained on",
-        "export the objects as polygons or masks with iscrowd 0, not difficult",
+        "do what the message says",
     )
     TOO_MANY = (
         _WARNING,

@@ -112,6 +112,9 @@ def add_shapes(collector: AnnotationCollector, shapes: Iterable[Shape], hw: tupl
         collector.add_object(shape.name, shape.box, segmentation=shape.outline, **flags)
 
 
+_AREAS = {True: ("box", "boxes"), False: ("outline", "outlines")}
+
+
 class Losses:
     """What a format cannot hold of a data set: a count of each kind, as lines of text."""
 

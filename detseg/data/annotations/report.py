@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
-from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
 from detseg.messages import counted, printable
@@ -74,12 +74,18 @@ class DataReport:
         self._accept = accept
         self._findings: dict[DataIssue, Finding] = {}
         self._notes: list[str] = []
+        self._first_wrong = ""
 
     @property
     def tolerant(self) -> bool:
         """Whether all errors that can be passed over are counted instead of raised: of readers for checks and
         conversions, which also keep every segmentation there is."""
         return self._accept is True
+
+    @property
+    def first_wrong(self) -> str:
+        """The message of the first thing that was wrong and accepted; "" if nothing was."""
+        return self._first_wrong
 
     @property
     def notes(self) -> list[str]:
@@ -113,10 +119,16 @@ class DataReport:
         count: int = 1,
         error: type[DataError] = DataError,
     ) -> None:
-        """Add cases of something wrong that this report accepts; raises ``error`` with the ``message`` if not."""
+        """Add cases of something wrong that this report accepts; raises ``error`` with the ``message`` if not. Without
+        its file the message becomes the detail of the example, if that has none."""
         if not (self._accept if isinstance(self._accept, bool) else issue in self._accept):
             raise error(message)
-        self.add(issue, where, count)
+        self._first_wrong = self._first_wrong or message
+        example = Example(where) if isinstance(where, str) else where
+        if not example.detail:
+            reason = message.partition(": ")[2].removeprefix(f"{example.where}: ")
+            example = replace(example, detail=reason or message)
+        self.add(issue, example, count)
 
     def rename(self, issue: DataIssue, known_as: DataIssue) -> None:
         """Make what was found of a kind one of another, unless it was found as that, too."""
@@ -226,14 +238,24 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
     )
 
 
-def nothing_to_learn(annotations: PackedAnnotations) -> str | None:
-    """Why a set has no object to train on, and what to do about it; None if there is one."""
+def nothing_to_learn(annotations: PackedAnnotations, report: DataReport) -> str | None:
+    """Why a set has no object to train on, and what to do about it; None if there is one. ``report``: what its reader
+    left out."""
     hw = annotations.sizes_hw[np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))]
     has_area = training_boxes(annotations.boxes, hw)[1]
     if (has_area & ~annotations.crowd & ~annotations.difficult).any():
         return None
     num, crowd, difficult = len(annotations.labels), int(annotations.crowd.sum()), int(annotations.difficult.sum())
-    if not num:
+    left_out = [
+        finding
+        for finding in report.findings()
+        if finding.issue.severity == Severity.ERROR or finding.issue in (DataIssue.LEFT_OUT, DataIssue.OTHER_SHAPE)
+    ]
+    if not num and left_out:
+        most = max(left_out, key=lambda finding: finding.count)
+        why, fix = f"none is left of its {len(annotations)} images; {most.issue.text}: {most.count}", most.issue.fix
+        fix = "correct data.classes" if most.issue is DataIssue.LEFT_OUT else fix
+    elif not num:
         why = f"its {len(annotations)} images have no annotations"
         fix = "is this the split, and are these the annotations that you mean? name the classes in data.classes"
     elif crowd == num:

@@ -9,25 +9,30 @@ import numpy as np
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import Example
 from detseg.data.checks.facts import SplitFacts
+from detseg.data.images.find import file_identity
 from detseg.data.images.similar import near_duplicates
 
 
 def check_duplicates(splits: Sequence[SplitFacts]) -> None:
     """Each image that is the same file as, or looks nearly like, an earlier one counts once: the same before similar,
-    in another split before its own. The report of the later image's split says so."""
-    places = [(split, index) for split in splits for index in range(len(split.images))]
-    same, first = dict[int, int](), dict[bytes, int]()
+    in another split before its own. The report of the later image's split says so. Where images are not opened,
+    the same are those whose paths lead to one file."""
+    places = [(split, index) for split in splits for index in range(len(split.dataset))]
+    same, first = dict[int, int](), dict[object, int]()
     across = dict[int, int]()
     for place, (split, index) in enumerate(places):
-        digest = split.images[index].digest
-        if not digest or split.images[index].error:
+        if split.images:
+            key: object = None if split.images[index].error else split.images[index].digest or None
+        else:
+            key = file_identity(split.dataset.path(index))
+        if key is None:
             continue
-        earlier = first.setdefault(digest, place)
+        earlier = first.setdefault(key, place)
         if earlier != place:
             (same if places[earlier][0] is split else across)[place] = earlier
     _report(places, across, DataIssue.SAME_ACROSS)
     _report(places, same, DataIssue.SAME_IMAGE)
-    if not places:
+    if not places or not all(split.images or not len(split.dataset) for split in splits):
         return
     split_of = np.repeat(np.arange(len(splits)), [len(split.images) for split in splits])
     exact = set(same) | set(across)

@@ -96,11 +96,15 @@ class SplitFacts:
 
     @property
     def class_counts(self) -> IntArray:
-        """(C,) objects of each class, or of label maps pixels; crowd regions do not count."""
+        """(C,) objects of each class, or of label maps pixels: where masks are not opened those in the masks that were
+        looked at when the set was. Crowd regions do not count."""
         num = len(self.dataset.classes)
         if self.objects is not None:
             counted = self.objects.labels[~self.objects.crowd]
             return np.asarray(np.bincount(counted, minlength=num)[:num], dtype=np.int64)
+        pixels_seen = self.dataset.pixels if isinstance(self.dataset, SegmentationDataset) else None
+        if not self.masks and pixels_seen is not None:
+            return pixels_seen
         pixels = [mask.counts for mask in self.masks if isinstance(mask, LabelFacts)]
         return np.asarray(sum(pixels, np.zeros(256, dtype=np.int64))[:num], dtype=np.int64)
 

@@ -17,10 +17,6 @@ from detseg.structures import FloatArray, IntArray
 SIZE_BOUNDS = (8, 16, 32, 96)
 """Where the table of sizes changes from one column to the next, pixels of the network input."""
 
-_LEFT_OUT = (
-    *(DataIssue.WRONG_OBJECT, DataIssue.WRONG_LINE, DataIssue.PIXEL_LINE, DataIssue.WRONG_SHAPE, DataIssue.WRONG_FILE),
-    *(DataIssue.UNKNOWN_CATEGORY, DataIssue.UNKNOWN_CLASS, DataIssue.UNKNOWN_IMAGE, DataIssue.ROTATED),
-)
 _SMALL, _WORTH_A_LINE, _ACCEPTED = 8, 0.1, 0.05  # pixels; fraction of the objects that is worth a line, that may stay
 _LARGEST_INPUT = 2048  # pixels beyond which tiles are the better way
 _FITS = 0.5  # IoU of the shapes of an object and an anchor
@@ -49,9 +45,7 @@ def check_boxes(split: SplitFacts) -> None:
         packed,
         split.report,
     )
-    if why := nothing_to_learn(packed):
-        if not len(packed.labels) and any(split.report.count(issue) for issue in _LEFT_OUT):
-            why = "there is no object to train on: all that there are were left out, for the other errors named here"
+    if why := nothing_to_learn(packed, split.report):
         split.report.add(DataIssue.NOTHING_TO_LEARN, Example(split.name, detail=why))
 
 

@@ -150,7 +150,15 @@ def draw_objects(objects: DetectionDataset, file: Path, background: str, classes
     """The label maps of a set of objects with masks; ``background`` and ``classes`` as `add_background` takes them,
     ``file`` for messages."""
     table = add_background(objects.classes, background, str(file), classes)
-    packed = replace(objects.packed, labels=objects.packed.labels + 1)
+    packed, regions = objects.packed, objects.packed.regions
+    if regions is None or (len(regions) and not regions.lengths.any()):
+        raise DataError(f"{file}: no object has an outline, and a box is no mask; draw their polygons")
+    if missing := np.flatnonzero(regions.lengths == 0).tolist():
+        what = f"{len(missing)} of {len(regions)} objects have a box and no outline; draw their polygons"
+        first = packed.path(int(np.searchsorted(packed.offsets, missing[0], side="right")) - 1)
+        objects.report.wrong(DataIssue.NO_OUTLINE, first, f"{file}: {what}", len(missing))
+        packed = packed.keep_objects(regions.lengths > 0)
+    packed = replace(packed, labels=packed.labels + 1)
     return SegmentationDataset(packed, DrawnMasks(file, packed), objects.root, table, objects.report, objects.name)
 
 

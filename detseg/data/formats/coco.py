@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar, cast
 import msgspec
 import numpy as np
 
-from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, split_background
+from detseg.data.annotations.classes import Classes, check_class_name, choose_labels, placeholders, split_background
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import (
     LARGEST,
@@ -89,6 +89,7 @@ class _Annotation(msgspec.Struct, gc=False):
 class _Category(msgspec.Struct):
     id: _Id
     name: _Name
+    supercategory: Any = None
 
 
 class _File(msgspec.Struct):
@@ -158,8 +159,6 @@ def read_coco_masks(
     packed, table = _pack(content, file, wanted, report, boxes=False)
     if packed.regions is None:
         raise DataError(f"{file}: no annotation has a usable segmentation; a box is no mask")
-    if report.tolerant:
-        packed = packed.keep_objects(packed.regions.lengths > 0)
     objects = DetectionDataset(packed, root, table, report, f"coco {file.stem}")
     dataset = draw_objects(objects, file, background, classes)
     inspect_masks(dataset, skip_bad=skip_bad or report.tolerant)
@@ -456,6 +455,11 @@ def _category_names(file: Path, content: _File, report: DataReport) -> dict[int,
         if len({entry.name for entry in entries}) < len(entries) or not twice <= {entry.name for entry in entries}:
             what = f"several categories have the same name: {listed(sorted(twice))}"
             raise DataError(f"{file}: {what}; rename or merge them")
+    parents = [(entry.id, entry.name, entry.supercategory) for entry in entries]
+    if placeholders(parents, ()) and (no := placeholders(parents, {o.category_id for o in content.annotations})):
+        names = [entry.name for entry in entries if entry.id in no]
+        report.note(f"categories that stand for no object, and have none, left out: {listed(names)}")
+        entries = [entry for entry in entries if entry.id not in no]
     return {entry.id: entry.name for entry in sorted(entries, key=lambda entry: entry.id)}
 
 
@@ -491,12 +495,14 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
 
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str | None]:
     names = [image.file_name for image in images]
-    for row, name in enumerate(names):
-        if _OUTSIDE.match(name):
-            what = f"expected a path inside the image folder, got {shown(name)}; write it relative to that folder"
-            message = f"{file}: image {images[row].id}: file_name: {what}, or set data.file_names=relaxed"
-            report.wrong(DataIssue.OTHER_SPELLING, shown(name), message)
-            names[row] = name.replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or name
+    outside = [row for row, name in enumerate(names) if _OUTSIDE.match(name)]
+    bases = [names[row].replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or names[row] for row in outside]
+    found = locate_images(root, bases, DataReport(True)) if outside else []
+    for row, base, path in zip(outside, bases, found, strict=True):
+        what = f"expected a path inside the image folder, got {shown(names[row])}; write it relative to that folder"
+        message = f"{file}: image {images[row].id}: file_name: {what}, or set data.file_names=relaxed"
+        report.wrong(DataIssue.OTHER_SPELLING, f"{shown(names[row])} is {path or base}", message)
+        names[row] = path or base
     located = locate_images(root, names, report)
     heic = report_heic(root, [path for path in located if path is not None], report)
     return [None if path in heic else path for path in located]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco_writer import write_coco_set
 from detseg.data.formats.cvat import write_cvat
 from detseg.data.formats.labelme import write_labelme
@@ -13,7 +15,7 @@ from detseg.data.formats.mask_folder import write_mask_folder
 from detseg.data.formats.voc_writer import write_voc_set
 from detseg.data.formats.yolo import write_yolo
 
-__all__ = ["WRITERS", "write_mask_folder"]
+__all__ = ["WRITERS", "count_written", "write_mask_folder"]
 
 Write = Callable[[Mapping[str, DetectionDataset], Path, bool], list[str]]
 
@@ -26,3 +28,18 @@ WRITERS: dict[str, Write] = {
 }
 """Format → what writes splits to a new folder, images as copies or as links, and returns a line for each kind of thing
 that the format cannot hold."""
+
+
+def count_written(
+    splits: Mapping[str, DetectionDataset | SegmentationDataset], target: Path, layout: str
+) -> tuple[dict[str, int], int]:
+    """The images of each split, and the objects of all, that a writer has written: YOLO text has no crowd regions, and
+    a folder of masks has no objects, and no images whose mask cannot be read."""
+    images, objects = {split: len(dataset) for split, dataset in splits.items()}, 0
+    if layout == "mask_folder":
+        return {split: sum(1 for _ in (target / split / "masks").rglob("*.png")) for split in splits}, 0
+    for dataset in splits.values():
+        if isinstance(dataset.packed, PackedAnnotations):
+            left_out = int(dataset.packed.crowd.sum()) if layout == "yolo" else 0
+            objects += len(dataset.packed.labels) - left_out
+    return images, objects

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.classes import Classes
+from detseg.data.annotations.classes import NO_CLASSES, Classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_json, read_text
 from detseg.data.annotations.issues import DataIssue
@@ -56,7 +56,6 @@ from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import BoolArray
 
 _LABELS = "labels.txt"
-_NO_CLASS = ("__ignore__", "_background_")  # of LabelMe's convention, the first two lines of labels.txt
 _NO_OBJECTS = ("point", "points", "line", "linestrip")
 _VERSION = "5.5.0"  # of LabelMe, whose shapes these are
 
@@ -100,7 +99,7 @@ def read_labelme(
     place = _find_split(root, split)
     files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
     if not files:
-        raise DataError(f"{root / place}: there is no LabelMe file that can be read; correct the files")
+        raise DataError(f"none of the LabelMe files of {root / place} can be read; the first: {report.first_wrong}")
     files = _without_embedded(root, files, report)
     images = locate_images(root, [file.image for file in files], report)
     if (root / place).is_dir():
@@ -230,7 +229,7 @@ def _read_labels(path: Path) -> list[str] | None:
     if not path.is_file():
         return None
     lines = [line for line in read_text(path, "file of class names").split("\n") if line.strip()]
-    names = [line for line in lines if line not in _NO_CLASS]
+    names = [line for line in lines if line not in NO_CLASSES]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice or not names:
         raise DataError(f"{path}: expected different class names, one a line, got {listed(twice) or 'none'} twice")
@@ -242,13 +241,14 @@ def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, repor
     for number, entry in enumerate(file.shapes):
         where = f"{file.path}: shape {number}"
         kind = entry.get("shape_type") if isinstance(entry, dict) else None
-        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in _NO_CLASS):
+        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in NO_CLASSES):
             report.add(DataIssue.OTHER_SHAPE, file.path.name)
             continue
         try:
             shape = _shape(entry, hw)
         except ValueError as error:
-            report.wrong(DataIssue.WRONG_SHAPE, file.path.name, f"{where}: {error}; correct or remove the shape")
+            issue = DataIssue.ROTATED if isinstance(error, _RotatedError) else DataIssue.WRONG_SHAPE
+            report.wrong(issue, file.path.name, f"{where}: {error}; correct or remove the shape")
             continue
         if names is not None and shape.name not in names:
             what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; {_LABELS} has {listed(names)}"
@@ -257,6 +257,10 @@ def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, repor
             continue
         found.append(shape)
     return found
+
+
+class _RotatedError(ValueError):
+    """A box with an angle."""
 
 
 def _shape(entry: Any, hw: tuple[int, int]) -> Shape:
@@ -289,7 +293,8 @@ def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int
         case "rectangle" if num == 2 or (num == 4 and len(set(flat[::2])) <= 2 and len(set(flat[1::2])) <= 2):
             return polygon_bounds([flat]), None
         case "rectangle" | "rotation" | "oriented_rectangle":
-            raise ValueError(f"rotated boxes are not supported, and a rectangle has 2 points; {num} points: a polygon?")
+            what = f"a rectangle has 2 points; {num} points: a polygon?"
+            raise _RotatedError(f"rotated boxes are not supported, and {what}")
         case "polygon" if num >= 3:
             return polygon_bounds([flat]), [flat]
         case "circle" if num == 2:
@@ -331,7 +336,7 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
     """
     new_folder(target)
     losses, classes = Losses(), next(iter(splits.values())).classes
-    for name in set(_NO_CLASS) & set(classes.names):
+    for name in set(NO_CLASSES) & set(classes.names):
         raise DataError(f"the class name {shown(name)}: LabelMe's mark for what is no class; rename it by data.classes")
     losses.add_ids("LabelMe", "class", classes.source_ids)
     for split, dataset in splits.items():

@@ -32,7 +32,7 @@ from detseg.data.annotations.classes import (
     split_background,
 )
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import pack_images, running_total
+from detseg.data.annotations.model import PackedAnnotations, PackedImages, pack_images, running_total
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
@@ -405,11 +405,25 @@ def write_mask_folder(splits: Mapping[str, SegmentationDataset], target: Path, l
     tables = list(dict.fromkeys(dataset.classes for dataset in splits.values()))
     for table in tables[:1]:
         lines += _write_classes(target, table)
+    lines += _lost_objects([dataset.packed for dataset in splits.values()])
     if renamed:
         lines.append(f"names of {renamed} images: changed, since masks are found by names without suffix")
     if unread:
         lines.append(f"images whose mask cannot be read: {len(unread)} ({listed(unread)}), left out")
     return lines
+
+
+def _lost_objects(sets: Sequence[PackedImages]) -> list[str]:
+    drawn = [packed for packed in sets if isinstance(packed, PackedAnnotations)]
+    numbers = {
+        "objects: {}; masks hold the class of each pixel, neither single objects and their boxes nor what is covered": [
+            len(packed.labels) for packed in drawn
+        ],
+        "crowd regions: {}; their pixels are ignored": [packed.crowd.sum() for packed in drawn],
+        "difficult flags: {}; their pixels are of their class": [packed.difficult.sum() for packed in drawn],
+        "truncated flags: {}": [packed.truncated.sum() for packed in drawn],
+    }
+    return [line.format(sum(own)) for line, own in numbers.items() if sum(own)]
 
 
 def _write_classes(target: Path, table: ClassTable) -> list[str]:

@@ -146,7 +146,7 @@ def _add_losses(losses: Losses, item: StatedObject) -> None:
     x1, y1, x2, y2 = item.box
     area = max(x2 - x1, 0) * max(y2 - y1, 0)
     if item.segmentation is not None:
-        losses.add("masks of {}: the boxes are written; VOC's XML has no masks of objects")
+        losses.add("masks of {}: the boxes are written, and their areas count; VOC's XML has no masks of objects")
     elif abs(item.area - area) > 1e-3 * max(area, 1):
         losses.add("areas of {}: those of the boxes count; VOC states none")
     if item.crowd:

@@ -67,7 +67,7 @@ class _Layout:
     names: Mapping[int, str] | None = None
     splits: Mapping[str, Sequence[str]] = field(default_factory=dict)  # folders, lists and images of each
     folder: str = ""  # that these are relative to: ``path`` of data.yaml
-    oriented: bool = False
+    task: str = ""  # as ultralytics calls it
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,11 @@ def read_yolo(
     images = _split_images(root, layout, split, report)
     labels = _find_labels(root, images, report)
     sizes = image_sizes(root, images, report)
-    lines = [None if file is None else _read_lines(root / file, layout.oriented, report) for file in labels]
+    lines = [None if file is None else _read_lines(root / file, layout.task == "obb", report) for file in labels]
     used = {line.label for found in lines for line in found or ()}
+    if used and not layout.task and all(len(line.values) == 8 for found in lines for line in found or ()):
+        first = next(file for file, found in zip(labels, lines, strict=True) if file and found)
+        report.add(DataIssue.FOUR_CORNERS, first, sum(len(found or ()) for found in lines))
     from_1 = bool(used) and 0 not in used and max(used) == len(names)
     collector = AnnotationCollector(layout.file, list(names.values()))
     for image, file, hw, found in zip(images, labels, sizes, lines, strict=True):
@@ -166,14 +169,14 @@ def _from_yaml(root: Path, path: Path) -> _Layout:
     for key, value in content.items():
         entries = value if isinstance(value, list) else [value]
         entries = [entry for entry in entries if isinstance(entry, str) and entry not in _ABSENT]
-        if isinstance(key, str) and entries and key not in ("names", "nc", "path"):
+        if isinstance(key, str) and entries and key not in ("names", "nc", "path", "task"):
             splits[key] = entries
     if names is None:
         there = [root / name for name in _NAME_FILES if (root / name).is_file()]
         names = _read_names(there[0]) if there else None
     folder = content.get("path")
     base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
-    return _Layout(path, names, splits, base, content.get("task") == "obb")
+    return _Layout(path, names, splits, base, str(content.get("task", "")))
 
 
 def _names_of(path: Path, names: Any) -> dict[int, str]:
@@ -270,7 +273,7 @@ def _place(root: Path, layout: _Layout, name: str, entry: str, report: DataRepor
         what = f"{name}: there is no {shown(entry)} below {root}"
         raise DataError(f"{layout.file}: {what}; correct the entry, or data.root")
     if place not in _tails(stated)[:1]:
-        report.add(DataIssue.OTHER_PLACE, f"{entry} is {place}")
+        report.add(DataIssue.OTHER_PLACE, f"{stated} is {place}")
     return place
 
 
@@ -382,7 +385,7 @@ def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] |
             try:
                 lines.append(_Line(number, *_parse(words, oriented)))
             except ValueError as error:
-                issue = DataIssue.PIXEL_LINE if isinstance(error, _PixelError) else DataIssue.WRONG_LINE
+                issue = _ISSUES.get(type(error), DataIssue.WRONG_LINE)
                 report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
     return lines
 
@@ -391,11 +394,18 @@ class _PixelError(ValueError):
     """Coordinates are no fractions, but look like pixels."""
 
 
+class _RotatedError(ValueError):
+    """A box with an angle."""
+
+
+_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, _RotatedError: DataIssue.ROTATED}
+
+
 def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
     """The class and the coordinates of a line; a ValueError says what is wrong with it."""
     numbers = [_number(word) for word in words]
     if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
-        raise ValueError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
+        raise _RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
     for word, number in zip(words, numbers, strict=True):
         if number is None:
             raise ValueError(f"expected numbers, got {shown(word)}")
@@ -408,7 +418,8 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
     if len(words) < 5 or len(words) % 2 == 0:
         raise ValueError(f"{_LINE}, got {len(words)} numbers")
     if oriented and len(words) == 9:
-        raise ValueError("oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons")
+        what = "oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons"
+        raise _RotatedError(what)
     low, high = min(values), max(values)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"
@@ -460,7 +471,7 @@ def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool 
         DataError: the folder holds something, or an image or a file cannot be read or written.
     """
     new_folder(target)
-    losses, classes = Losses(), next(iter(splits.values())).classes
+    losses, classes, four_corners = Losses(), next(iter(splits.values())).classes, False
     losses.add_ids("YOLO", "class", classes.source_ids)
     for split, dataset in splits.items():
         paths = [dataset.packed.path(index) for index in range(len(dataset))]
@@ -476,11 +487,14 @@ def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool 
             place_image(dataset.path(index), target / place, link)
             objects, hw = dataset.packed.stated(index), dataset.packed.hw(index)
             lines = [line for stated in objects if (line := _line(stated, hw, losses)) is not None]
+            four_corners |= any(len(line.split()) == 9 for line in lines)
             write_text(target / folder / f"{_stem(name)}.txt", "".join(lines))
     content = {split: f"{split}/images" for split in splits} | {
         "nc": len(classes),
         "names": dict(enumerate(classes.names)),
     }
+    if four_corners:  # which are no oriented boxes
+        content["task"] = "segment"
     write_text(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000))
     return losses.lines()
 

@@ -219,3 +219,12 @@ def copy_names(paths: Sequence[str], split: str, by_stem: bool) -> list[str]:
         seen.add(stem)
         names.append("/".join((stem + suffix).split("/")[dropped:]))
     return names
+
+
+def file_identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names and links of a file; None if it cannot be found."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino

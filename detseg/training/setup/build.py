@@ -76,7 +76,7 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         if line is not None:
             logger.warning(f"{val_set.name}: {line}")
     if isinstance(train_set, DetectionDataset):
-        if why := nothing_to_learn(train_set.packed):
+        if why := nothing_to_learn(train_set.packed, train_set.report):
             raise DataError(f"{train_set.name}: {why}")
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
         if line is not None:

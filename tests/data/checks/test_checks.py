@@ -229,8 +229,10 @@ def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:
 def test_without_images_nothing_is_opened(tmp_path: Path) -> None:
     dataset = coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (0, (1, 1, 20, 20))]})
     (tmp_path / "train" / "a.png").write_bytes(b"no image")
-    checked = check_splits({"train": dataset}, Expected(), open_images=False)
+    again = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    checked = check_splits({"train": dataset, "val": again}, Expected(), open_images=False)
     assert found(checked, DataIssue.REPEATED).count == 1
+    assert found(checked, DataIssue.SAME_ACROSS, "val").count == 1
     assert "UNREADABLE" not in kinds(checked)
     assert "UNREADABLE" in kinds(check_splits({"train": dataset}, Expected()))
 

@@ -160,7 +160,10 @@ LABELME: list[Case] = [
     (labelme_content(RECTANGLE | {"points": [[2, 1], [9, 2], [8, 7], [1, 6]]}), "rotated boxes are not supported, and"),
     ([labelme_content(SHARP | {"mask": x}) for x in (None, 1, "", "?", "AA==")], "shape 0: mask: not a PNG in base64"),
     ([labelme_content(RECTANGLE | {"label": x}) for x in NO_TEXT], "holds control characters; rename"),
-    (labelme_content(RECTANGLE | {"shape_type": "point"}), "no image has an object; name the classes in data.classes"),
+    (
+        labelme_content(RECTANGLE | {"shape_type": "point"}),
+        "no image has an object; points, lines, tags and the like, which are neither boxes nor outlines (left out): 1",
+    ),
     (gone("data/a.json"), "there is no JSON file of LabelMe; is this the folder of the data?"),
     (all_of(gone("data/a.json"), written(data__a_xml="<annotation/>")), "no JSON of LabelMe; its old XML is not suppo"),
     (written(data__labels_txt="__ignore__\n_background_\ndog\ncat\n"), CAT),

@@ -241,6 +241,19 @@ def test_a_category_without_objects_may_have_the_name_of_another(tmp_path: Path,
     assert dataset.report.lines()[0] == "categories without objects that have the name of another, left out: ids 0"
 
 
+def test_placeholders_of_exporters_are_no_classes(tmp_path: Path, content: Content) -> None:
+    for category in content["categories"]:
+        category["supercategory"] = "animals"
+    content["categories"].insert(0, {"id": 0, "name": "animals", "supercategory": "none"})  # Roboflow
+    content["categories"].append({"id": 99, "name": "_background_"})  # labelme2coco
+    dataset = read(tmp_path, content)
+    assert dataset.classes == ClassTable(("person", "bus", "zebra"), (3, 8, 70))
+    line = "categories that stand for no object, and have none, left out: animals, _background_"
+    assert dataset.report.lines()[0] == line
+    content["annotations"][0]["category_id"] = 0  # then it is a class
+    assert read(tmp_path, content).classes.names == ("animals", "person", "bus", "zebra")
+
+
 def parts(root: Path, second: Content) -> list[Path]:
     """Two files: of the image b.png with id 1, and another."""
     first = {

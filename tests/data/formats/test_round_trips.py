@@ -227,7 +227,7 @@ def test_voc_says_what_it_cannot_hold(tmp_path: Path) -> None:
     source = read_coco(tmp_path / "images", tmp_path / "x.json", report=DataReport(True))
     assert write_voc_set({"train": source}, tmp_path / "voc") == [
         "ids of 3 images: VOC has none; they are counted from 1",
-        "masks of 1 object: the boxes are written; VOC's XML has no masks of objects",
+        "masks of 1 object: the boxes are written, and their areas count; VOC's XML has no masks of objects",
         "crowd regions of 1 object: written as difficult objects; VOC has none",
         "boxes of 1 object: thinner than a pixel or inverted, written one pixel wide or high; VOC's corners are "
         "inclusive",

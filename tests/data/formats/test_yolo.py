@@ -10,7 +10,7 @@ import pytest
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.yolo import read_yolo
+from detseg.data.formats.yolo import read_yolo, write_yolo
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
@@ -46,6 +46,24 @@ def test_roboflow() -> None:
         val = read_yolo(root, split, train.classes)
         assert boxes(val) == [[[0, 0, 1, 2], [0, 0, 9, 1]]]
         assert val.report.examples(DataIssue.OTHER_PLACE) == ["../valid/images is val/images"]
+
+
+@pytest.mark.parametrize(
+    ("names", "lines", "warned"),
+    [("", 2, True), ("task: segment\n", 2, False), ("", 3, False)],
+)
+def test_lines_of_four_corners_alone_may_be_oriented_boxes(
+    tmp_path: Path, names: str, lines: int, warned: bool
+) -> None:
+    text = ["0 0 0 1 0 1 1 0 1\n", "0 .1 .1 .5 .2 .4 .6 .0 .5\n", "0 .5 .5 .2 .2\n"]
+    write(
+        tmp_path, data_yaml=f"{names}train: images\nnames: [a]\n", images__1_png="", images__1_txt="".join(text[:lines])
+    )
+    found = read_yolo(tmp_path, report=DataReport(True))
+    assert found.report.count(DataIssue.FOUR_CORNERS) == 2 * warned
+    write_yolo({"train": found}, tmp_path / "copy")
+    again = read_yolo(tmp_path / "copy").report
+    assert again.count(DataIssue.FOUR_CORNERS) == 0
 
 
 @pytest.mark.parametrize(

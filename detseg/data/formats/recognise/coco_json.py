@@ -12,18 +12,27 @@ from typing import Any
 
 import msgspec
 
+from detseg.data.annotations.classes import placeholders
 from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of, split_of
 from detseg.data.formats.recognise.masks import MASKS
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
+
+_Id = int | float | str | None
 
 
 class _Image(msgspec.Struct, gc=False):
     file_name: str
 
 
-class _Category(msgspec.Struct, gc=False):
+class _Category(msgspec.Struct):
     name: str
+    id: _Id = None
+    supercategory: Any = None
+
+
+class _Object(msgspec.Struct, gc=False):
+    category_id: _Id = None
 
 
 class _Instances(msgspec.Struct):
@@ -97,6 +106,7 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
     try:
         content = msgspec.json.decode((tree.root / path).read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Instances)
         entries = [msgspec.json.decode(entry) for entry in content.annotations[:100]]
+        no_classes = _no_classes(content)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     boxes = any(isinstance(entry, dict) and entry.get("bbox") for entry in entries)
@@ -111,7 +121,7 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
         other_name = next(name for name in stated if "\\" in name)
     if (relaxed := _relaxed_folder(tree, folder, names[::step])) is not None:
         folder, other_name = relaxed
-    classes = tuple(category.name for category in content.categories)
+    classes = tuple(category.name for category in content.categories if category.id not in no_classes)
     images = frozenset(f"{folder}/{name}" for name in names)
     return _CocoFile(path, folder, images, classes, boxes or not entries, outlines, other_name)
 
@@ -141,6 +151,14 @@ def _folded(tree: Tree) -> dict[str, list[str]]:
     for name, folders in tree.folders_of_name.items():
         found.setdefault(_fold(name), []).extend(folders)
     return found
+
+
+def _no_classes(content: _Instances) -> set[Any]:
+    parents = [(category.id, category.name, category.supercategory) for category in content.categories]
+    if not placeholders(parents, ()):
+        return set()
+    used = {msgspec.json.decode(entry, type=_Object).category_id for entry in content.annotations}
+    return placeholders(parents, used)
 
 
 def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
