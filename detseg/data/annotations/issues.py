@@ -231,7 +231,7 @@ class DataIssue(Enum):
     OTHER_SPELLING = (
         _WARNING,
         "images that were found under another spelling of their name",
-        "set data.file_names=relaxed, or correct the names in the annotations; detseg convert writes them so",
+        "correct the names (detseg convert writes them so); data.file_names=relaxed reads them as they are",
     )
     LOW_RANGE = (
         _WARNING,
