@@ -57,7 +57,6 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
-    from detseg.data.annotations.issues import DataIssue
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
@@ -66,9 +65,6 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
-    if config.data.classes is None:  # then they are none that the user leaves out, but such as train lacks
-        for dataset in (dataset for name, dataset in datasets.items() if name != "train"):
-            dataset.report.rename(DataIssue.LEFT_OUT, DataIssue.UNKNOWN_CLASS)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():

@@ -130,12 +130,6 @@ class DataReport:
             example = replace(example, detail=reason or message)
         self.add(issue, example, count)
 
-    def rename(self, issue: DataIssue, known_as: DataIssue) -> None:
-        """Make what was found of a kind one of another, unless it was found as that, too."""
-        finding = self._findings.pop(issue, None)
-        if finding is not None and known_as not in self._findings:
-            self._findings[known_as] = replace(finding, issue=known_as)
-
     def forget(self, issue: DataIssue) -> None:
         """Take back what was found of a kind, in a sample, say, to say it of all."""
         self._findings.pop(issue, None)

@@ -155,7 +155,7 @@ def test_where_all_was_left_out_the_errors_are_named(tmp_path: Path) -> None:
     coco_split(tmp_path, "train", {"a.png": [(7, (1, 1, 20, 20))]})
     dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
     (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.NOTHING_TO_LEARN).examples
-    assert "all that there are were left out" in place.detail
+    assert "none is left of its 1 images; objects of categories" in place.detail
 
 
 def test_the_bounds_of_a_thin_outline_are_a_right_box(tmp_path: Path) -> None:

@@ -187,13 +187,6 @@ def test_masks_with_marks_on_both_sides(tmp_path: Path) -> None:
     assert (found.settings["image_suffix"], found.settings["mask_suffix"]) == ("leftImg8bit", "gt_ids")
 
 
-def test_oriented_boxes_of_dota_are_named(tmp_path: Path) -> None:
-    (tmp_path / "labelTxt").mkdir()
-    (tmp_path / "labelTxt" / "1.txt").write_text("1 1 5 1 5 4 1 4 ship 0\n")
-    with pytest.raises(DataError, match="labelTxt holds oriented boxes of DOTA, which are not: export upright boxes"):
-        recognise(tmp_path)
-
-
 def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder is empty"):
         recognise(tmp_path)
