@@ -12,7 +12,7 @@ JOBS ?= 2
 # A peer that is measured as a black box has an environment of its own: its licence is not ours.
 PEER := .venv-ultralytics
 
-.PHONY: help env demo test test-slow fuzz bench lint format docs site clean
+.PHONY: help env demo test tests test-slow fuzz bench lint style types format docs site clean
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
@@ -41,10 +41,13 @@ $(INSTALLED): pyproject.toml
 demo: $(INSTALLED)
 	$(RUN) tools/demo.py
 
-# A thread each: more would wait for one another. And with bytecode written, whatever the shell says: many tests start a Python.
+# Types are checked beside the tests. A thread each: more would wait for one another. And with bytecode written, whatever the shell says: many tests start a Python.
 test: export OMP_NUM_THREADS := 1
 test: export PYTHONDONTWRITEBYTECODE :=
-test: lint
+test: style
+	$(MAKE) -j2 types tests
+
+tests: $(INSTALLED)
 	$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-slow: $(INSTALLED)
@@ -65,9 +68,13 @@ $(PEER)/.installed:
 	$(PEER)/bin/python -m pip install --disable-pip-version-check -q ultralytics
 	@touch $@
 
-lint: $(INSTALLED)
+lint: style types
+
+style: $(INSTALLED)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+
+types: $(INSTALLED)
 	$(RUN) -m mypy
 
 format: $(INSTALLED)
