@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.config.schema.model import CustomModelConfig, FcnConfig, MaskRcnnConfig, UNetConfig
+from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import counted, printable
 
@@ -57,12 +57,12 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
-    from detseg.data.build import open_as_stated
+    from detseg.data.build import is_semantic, open_as_stated
     from detseg.data.checks.run import check_splits
 
     if arguments.fix:
         refuse_inside(arguments.fix, config)
-    if arguments.fix and (_is_semantic(config) or config.data.name == "mask_folder"):
+    if arguments.fix and (is_semantic(config.model) or config.data.name == "mask_folder"):
         raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
     expected = _expected(config, datasets)
@@ -83,13 +83,6 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix:
         _fix(checked, config.data.name, arguments.fix)
     return int(checked.severity)
-
-
-def _is_semantic(config: ExperimentConfig) -> bool:
-    model = config.model
-    return isinstance(model, FcnConfig | UNetConfig) or (
-        isinstance(model, CustomModelConfig) and model.task == "semantic"
-    )
 
 
 def _report_failure(checked: Checked, split: str, message: str) -> None:
@@ -146,7 +139,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bo
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
     objects = sum(split.objects for split in numbers.values())
-    kind = counted(objects, "object") if objects or not _is_semantic(config) else "label maps"
+    kind = counted(objects, "object") if objects or not checked.of_maps else "label maps"
     classes = checked.class_names
     of = f"{len(classes)} {'class' if len(classes) == 1 else 'classes'}"
     print(f"{printable(target)}: {config.data.name}; {', '.join(parts)}; {kind} of {of}")

@@ -111,10 +111,11 @@ def resolve_data(config: ExperimentConfig) -> ExperimentConfig:
         return config
     model = config.model
     need: Need = "outlines" if isinstance(model, MaskRcnnConfig) else "boxes"
-    return config.model_copy(update={"data": resolve_layout(config.data, "maps" if _is_semantic(model) else need)})
+    return config.model_copy(update={"data": resolve_layout(config.data, "maps" if is_semantic(model) else need)})
 
 
-def _is_semantic(model: ModelConfig) -> bool:
+def is_semantic(model: ModelConfig) -> bool:
+    """Whether a model learns from label maps."""
     return isinstance(model, SegmenterConfig) or (isinstance(model, CustomModelConfig) and model.task == "semantic")
 
 
@@ -200,7 +201,7 @@ def _open_as_stated(
     data: DataConfig, name: str, model: ModelConfig, maps: bool | None, before: Mapping[str, ImageDataset]
 ) -> DetectionDataset | SegmentationDataset:
     report, classes = DataReport(True), next((dataset.classes for dataset in before.values()), None)
-    if _is_semantic(model) if maps is None else maps:
+    if is_semantic(model) if maps is None else maps:
         return open_semantic_split(data, _split(name), classes, report)
     return open_split(data, _split(name), classes, isinstance(model, MaskRcnnConfig), report)
 

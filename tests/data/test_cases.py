@@ -1,4 +1,4 @@
-"""What users met with their own data, one test a case: the input made anew, and the line or number that is right."""
+"""What users met with their own data, one test a case: the input made here, and the line or number that is right."""
 
 from __future__ import annotations
 

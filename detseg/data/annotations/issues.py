@@ -143,12 +143,12 @@ class DataIssue(Enum):
     SAME_ACROSS = (
         _ERROR,
         "images that are in two splits (the same file)",
-        "split anew: detseg split; or detseg check --fix takes them out of train, if they are less than half of it",
+        "split again: detseg split; or detseg check --fix takes them out of train, if they are less than half of it",
     )
     SIMILAR_ACROSS = (
         _WARNING,
         "images that look nearly like one of another split, which makes evaluation too good",
-        "split anew: detseg split --group near-duplicates",
+        "split again: detseg split --group near-duplicates",
     )
     CANNOT_OPEN = _ERROR, "splits that cannot be opened", "correct what the message says, or the settings of the split"
     ZERO_BASED = (
@@ -296,8 +296,8 @@ class DataIssue(Enum):
         "subtract (or add) 1 in the annotations",
     )
     FEW_OBJECTS = _WARNING, "classes with fewer than 10 objects in train", "add objects of them, or merge classes"
-    NOT_IN_TRAIN = _WARNING, "classes with objects in val or test and none in train", "split anew: detseg split"
-    NOT_IN_VAL = _WARNING, "classes with objects in train and none in val", "split anew: detseg split"
+    NOT_IN_TRAIN = _WARNING, "classes with objects in val or test and none in train", "split again: detseg split"
+    NOT_IN_VAL = _WARNING, "classes with objects in train and none in val", "split again: detseg split"
     IMBALANCE = (
         _NOTE,
         "classes with less than a hundredth of the objects of the most frequent one",

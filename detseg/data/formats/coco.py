@@ -327,10 +327,10 @@ def _joined(
         order = {name: k for k, name in enumerate(categories)}
         categories_of.append(np.array([order[name] for name in part.names.values()], dtype=np.int64)[part.categories])
     if len(set(ids)) < len(ids):
-        report.note(f"images of several files have the same ids: all {len(ids)} are numbered anew, from 1")
+        report.note(f"images of several files have the same ids: all {len(ids)} are numbered from 1")
         ids = list(range(1, len(ids) + 1))
     if len(set(categories.values())) < len(categories):
-        report.note(f"categories of several files have the same ids: all {len(categories)} are numbered anew, from 1")
+        report.note(f"categories of several files have the same ids: all {len(categories)} are numbered from 1")
         categories = {name: k for k, name in enumerate(categories, start=1)}
     ascending = sorted(categories, key=lambda name: categories[name])
     rank = np.array([ascending.index(name) for name in categories], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Images that look nearly the same: copies that were resized, saved anew or brightened, neighbouring frames of a video.
+"""Images that look nearly the same: copies that were resized, saved again or brightened, frames of a video.
 
 A difference hash (N. Krawetz, "Kind of Like That", 2013) finds candidates, a small grey thumbnail confirms them: hashes
 alone are equal by accident where an image has much even background.

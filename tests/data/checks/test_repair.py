@@ -27,7 +27,7 @@ SPLITS = ("train", "val")
 
 
 def repaired(checked: Checked) -> tuple[Checked, Changes]:
-    """The repaired sets, checked again; their readers' reports are made anew."""
+    """The repaired sets, checked again; their readers' reports are made again."""
     from detseg.data.annotations.report import report_contents
 
     sets, changes = repair_splits(checked.splits)

@@ -300,8 +300,8 @@ def test_several_files(tmp_path: Path) -> None:
     assert colliding.classes == ClassTable(("cat", "dog", "ant"), (1, 2, 3))
     assert colliding.packed.labels.tolist() == [0, 1, 2]
     assert colliding.report.lines()[:2] == [
-        "images of several files have the same ids: all 3 are numbered anew, from 1",
-        "categories of several files have the same ids: all 3 are numbered anew, from 1",
+        "images of several files have the same ids: all 3 are numbered from 1",
+        "categories of several files have the same ids: all 3 are numbered from 1",
     ]
     with pytest.raises(DataError, match="one folder of images, or one for each of 1 annotation files, got 2"):
         read_coco([tmp_path / "x", tmp_path / "y"], files[0])
