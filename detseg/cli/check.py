@@ -57,14 +57,14 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
-    from detseg.data.build import is_semantic, open_as_stated
+    from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
     if arguments.fix:
         refuse_inside(arguments.fix, config)
-    if arguments.fix and (is_semantic(config.model) or config.data.name == "mask_folder"):
-        raise ConfigError("--fix: repairs boxes and masks of objects; correct label maps in their source")
     datasets, failed = open_as_stated(config, names)
+    if arguments.fix:
+        _refuse_drawn(datasets)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, message in failed.items():
@@ -83,6 +83,15 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix:
         _fix(checked, config.data.name, arguments.fix)
     return int(checked.severity)
+
+
+def _refuse_drawn(datasets: dict[str, Any]) -> None:
+    from detseg.data.datasets.segmentation import DrawnMasks
+
+    for dataset in datasets.values():
+        if isinstance(getattr(dataset, "masks", None), DrawnMasks):
+            objects = f"the objects that these label maps are drawn from: detseg check {dataset.root} --fix OUT"
+            raise ConfigError(f"--fix repairs {objects}")
 
 
 def _report_failure(checked: Checked, split: str, message: str) -> None:
@@ -199,11 +208,15 @@ def _next_steps(checked: Checked, target: str, has_page: bool) -> list[str]:
 def _fix(checked: Checked, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
     from detseg.data.annotations.issues import DataIssue
-    from detseg.data.checks.repair import CHANGES_FILE, repair_splits, report_lines, unrepaired
-    from detseg.data.formats.convert import WRITERS
+    from detseg.data.checks.repair import CHANGES_FILE, repair_maps, repair_splits, report_lines, unrepaired
+    from detseg.data.formats.convert import WRITERS, write_mask_folder
 
-    repaired, changes = repair_splits(checked.splits)
-    lost = WRITERS[_WRITTEN_AS.get(layout, layout)](repaired, out, False)
+    if checked.of_maps:
+        maps, changes = repair_maps(checked.splits)
+        lost = write_mask_folder(maps, out)
+    else:
+        objects, changes = repair_splits(checked.splits)
+        lost = WRITERS[_WRITTEN_AS.get(layout, layout)](objects, out, False)
     changes.write(out / CHANGES_FILE)
     print(
         f"written: a repaired copy in {printable(str(out))}; {counted(len(changes.rows), 'change')} in {CHANGES_FILE}"

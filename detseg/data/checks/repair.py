@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import SplitFacts
-from detseg.data.checks.mask_facts import MaskFacts, cut_holes, transposed
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, cut_holes, transposed
 from detseg.data.checks.run import Checked
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.ops.masks import mask_bounds
 from detseg.structures import BoolArray, FloatArray, IntArray
 
@@ -49,13 +50,16 @@ REPAIRED = frozenset(
         DataIssue.WRONG_FILE,
         DataIssue.BAD_MASK,
         DataIssue.LISTED_TWICE,
+        DataIssue.WRONG_MASK,
+        DataIssue.NO_MASK,
+        DataIssue.NO_IMAGE,
     }
 )
 """The kinds that a repaired copy does not have, but for what `unrepaired` says of it."""
 
 CHANGES_FILE = "changes.csv"
 
-_SIZE = "size corrected"
+_SIZE, _OTHER_SIZE = "size corrected", "mask of another size left out"
 _BY_READERS = {
     DataIssue.OTHER_SPELLING: "names of images corrected",
     DataIssue.DUPLICATE_ID: "entries with the id of an earlier one left out",
@@ -67,6 +71,8 @@ _BY_READERS = {
     DataIssue.WRONG_FILE: "annotation files that cannot be read left out",
     DataIssue.BAD_MASK: "segmentations that cannot be used left out",
     DataIssue.LISTED_TWICE: "repetitions in lists left out",
+    DataIssue.NO_MASK: "images without a mask left out",
+    DataIssue.NO_IMAGE: "masks without an image left out",
 }
 """What a set that was read with a tolerant report has lost or gained already: a line for each kind, with the number."""
 
@@ -88,25 +94,40 @@ class Changes:
 
 
 def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionDataset], Changes]:
-    """The repaired splits, to be written by a format's writer, and the changes. The files of the splits stay as they
-    are. They are sets of objects: label maps are passed over."""
+    """The repaired splits of objects, to be written by a format's writer, and the changes. The files of the splits stay
+    as they are."""
     changes, repaired = Changes(), dict[str, DetectionDataset]()
-    elsewhere = _in_train_and_elsewhere(splits)
-    for split in splits:
-        if not isinstance(dataset := split.dataset, DetectionDataset):
-            continue
-        for issue, what in _BY_READERS.items():
-            if number := split.report.count(issue):
-                places = "; ".join(split.report.examples(issue))
-                changes.rows.append((split.name, "", "", f"{what}: {number}", places, ""))
-        kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
-        changes.kept[split.name] = kept
+    for split, kept in _kept(splits, changes):
+        dataset = split.dataset
+        assert isinstance(dataset, DetectionDataset)
         packed = _repair(split, set(kept), changes).select(kept)
         report = DataReport(True)
         for key in dataset.report.examples(DataIssue.OTHER_KEYS, None):  # which the writer lists
             report.add(DataIssue.OTHER_KEYS, key)
         repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, report, dataset.name)
     return repaired, changes
+
+
+def repair_maps(splits: Sequence[SplitFacts]) -> tuple[dict[str, SegmentationDataset], Changes]:
+    """The same for splits of label maps: images and maps that cannot be used are left out, no pixel is changed."""
+    changes, repaired = Changes(), dict[str, SegmentationDataset]()
+    for split, kept in _kept(splits, changes):
+        assert isinstance(split.dataset, SegmentationDataset)
+        repaired[split.name] = split.dataset.subset(kept)
+    return repaired, changes
+
+
+def _kept(splits: Sequence[SplitFacts], changes: Changes) -> Iterator[tuple[SplitFacts, list[int]]]:
+    """The splits, with the positions of the images that stay; what is lost is among the changes."""
+    elsewhere = _in_train_and_elsewhere(splits)
+    for split in splits:
+        for issue, what in _BY_READERS.items():
+            if number := split.report.count(issue):
+                places = "; ".join(split.report.examples(issue))
+                changes.rows.append((split.name, "", "", f"{what}: {number}", places, ""))
+        kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
+        changes.kept[split.name] = kept
+        yield split, kept
 
 
 def _in_train_and_elsewhere(splits: Sequence[SplitFacts]) -> set[bytes]:
@@ -120,12 +141,18 @@ def _in_train_and_elsewhere(splits: Sequence[SplitFacts]) -> set[bytes]:
 
 def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> list[int]:
     kept = []
-    for index, image in enumerate(split.images):
-        what = "unreadable image left out" if image.error else ""
-        if not what and image.digest in elsewhere:
+    for index, (image, mask) in enumerate(zip(split.images, split.masks, strict=True)):
+        what, before = "", ""
+        if image.error:
+            what, before = "unreadable image left out", image.error
+        elif image.digest in elsewhere:
             what = "image left out of train, which is in another split, too"
+        elif isinstance(mask, LabelFacts) and mask.error:
+            what, before = "unreadable mask left out", mask.error
+        elif isinstance(mask, LabelFacts) and mask.hw != image.hw:
+            what, before = _OTHER_SIZE, f"{mask.hw[1]} x {mask.hw[0]}, image {image.hw[1]} x {image.hw[0]}"
         if what:
-            changes.rows.append((split.name, split.dataset.packed.path(index), "", what, image.error, ""))
+            changes.rows.append((split.name, split.dataset.packed.path(index), "", what, before, ""))
         else:
             kept.append(index)
     return kept
@@ -256,7 +283,7 @@ def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue,
     for name, finding in checked.findings():
         number = finding.count
         if finding.issue == DataIssue.OTHER_SIZE:
-            number -= sum(row[0] == name and row[3] == _SIZE for row in changes.rows)
+            number -= sum(row[0] == name and row[3] in (_SIZE, _OTHER_SIZE) for row in changes.rows)
         elif finding.issue == DataIssue.SAME_ACROSS:
             number = _in_earlier_split(checked.splits, changes.kept).get(name, 0)
         elif finding.issue in REPAIRED or not finding.issue.severity:

@@ -13,11 +13,12 @@ from PIL import Image
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import Expected
-from detseg.data.checks.repair import REPAIRED, Changes, repair_splits, report_lines, unrepaired
+from detseg.data.checks.repair import REPAIRED, Changes, repair_maps, repair_splits, report_lines, unrepaired
 from detseg.data.checks.run import Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import write_coco_set
+from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
@@ -200,3 +201,32 @@ def test_what_is_not_repaired_is_counted(tmp_path: Path) -> None:
     left = unrepaired(checked, repair_splits(checked.splits)[1])
     assert ("train", DataIssue.OTHER_SIZE, 1) in left
     assert ("test", DataIssue.SAME_ACROSS, 1) in left
+
+
+def test_label_maps_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
+    """Of six pairs one has a broken image, one a broken mask, one a mask of half the size; an image has no mask."""
+    for number in range(7):
+        for kind, mode, color in (("images", "RGB", (40 * number % 256, 90, 250 - 30 * number)), ("masks", "L", 0)):
+            file = tmp_path / kind / f"{number}.png"
+            file.parent.mkdir(exist_ok=True)
+            image = Image.new(mode, (32, 24), color)
+            image.paste(1 if kind == "masks" else (9, 9, 9), (4, 4, 12, 12 + number))
+            image.save(file)
+    (tmp_path / "images" / "1.png").write_bytes((tmp_path / "images" / "1.png").read_bytes()[:60])
+    (tmp_path / "masks" / "2.png").write_bytes(b"no image")
+    Image.new("L", (16, 12)).save(tmp_path / "masks" / "3.png")
+    (tmp_path / "masks" / "6.png").unlink()
+    classes = ["background", "cell"]
+    dataset = read_mask_folder(tmp_path / "images", tmp_path / "masks", classes, report=DataReport(True))
+    checked = check_splits({"train": dataset}, Expected())
+    maps, changes = repair_maps(checked.splits)
+    assert [maps["train"].packed.path(index) for index in range(3)] == ["0.png", "4.png", "5.png"]
+    assert len(maps["train"]) == 3
+    assert [row[1:4] for row in changes.rows] == [
+        ("", "", "images without a mask left out: 1"),
+        ("1.png", "", "unreadable image left out"),
+        ("2.png", "", "unreadable mask left out"),
+        ("3.png", "", "mask of another size left out"),
+    ]
+    assert changes.rows[3][4] == "16 x 12, image 32 x 24"
+    assert unrepaired(checked, changes) == []
