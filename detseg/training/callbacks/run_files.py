@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 
 from detseg.atomic_write import atomic_write
@@ -18,7 +19,7 @@ from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
-_MOST_NAMED = 30  # classes of the legend; more would be larger than the images
+_MOST_NAMED = 30  # classes of the legend: of more those of the truth are named, at most so many
 
 
 def best_epoch(table: Path, metric: str) -> dict[str, str]:
@@ -110,6 +111,7 @@ class SampleImages(Callback):
     def __init__(self, folder: Path, num_images: int) -> None:
         self.folder, self.num_images = folder, num_images
         self._train: list[UInt8Array] = []
+        self._labels = set[int]()  # of the targets in it
         self._has_told = False
 
     def on_train_batch_start(
@@ -119,7 +121,8 @@ class SampleImages(Callback):
         if wanted <= 0 or not trainer.is_global_zero or not isinstance(pl_module, Task):
             return
         self._train += pl_module.kind.draw_targets(batch, pl_module.classes, wanted)
-        write_image(self.folder / "train_batch.jpg", _sheet(self._train, pl_module))
+        self._labels |= _labels(batch, wanted)
+        write_image(self.folder / "train_batch.jpg", _sheet(self._train, self._labels, pl_module))
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
@@ -131,14 +134,20 @@ class SampleImages(Callback):
         found = kind.draw_predictions(batch, pl_module.evaluated_model, classes, self.num_images)
         pairs = [image for pair in zip(truth, found, strict=True) for image in pair]
         file = self.folder / "val_predictions.jpg"
-        write_image(file, _sheet(pairs, pl_module, ("truth", "prediction") * 2))
+        write_image(file, _sheet(pairs, _labels(batch, self.num_images), pl_module, ("truth", "prediction") * 2))
         if not self._has_told:
             logger.info(f"truth beside prediction, drawn after each validation: {file}")
             self._has_told = True
 
 
-def _sheet(images: list[UInt8Array], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
+def _labels(batch: Batch, num: int) -> set[int]:
+    """The labels of the targets of the first images."""
+    maps = [] if batch.semantic is None else [batch.semantic[:num].flatten()]
+    return set(torch.cat([*maps, *(target.labels for target in batch.targets[:num])]).unique().tolist())
+
+
+def _sheet(images: list[UInt8Array], labels: set[int], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
     names = task.classes.names
-    rows = zip(names, class_colors(names), strict=True)
-    legend = [(name, "", color) for name, color in rows if name != "background"][:_MOST_NAMED]
-    return contact_sheet(images, 4, titles, legend)
+    rows = enumerate(zip(names, class_colors(names), strict=True))
+    named = [(name, "", color) for label, (name, color) in rows if len(names) <= _MOST_NAMED or label in labels]
+    return contact_sheet(images, 4, titles, [entry for entry in named if entry[0] != "background"][:_MOST_NAMED])
