@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 
@@ -143,7 +144,8 @@ class SampleImages(Callback):
 def _labels(batch: Batch, num: int) -> set[int]:
     """The labels of the targets of the first images."""
     maps = [] if batch.semantic is None else [batch.semantic[:num].flatten()]
-    return set(torch.cat([*maps, *(target.labels for target in batch.targets[:num])]).unique().tolist())
+    labels = torch.cat([*maps, *(target.labels for target in batch.targets[:num])])
+    return set(np.unique(labels.cpu().numpy()).tolist())
 
 
 def _sheet(images: list[UInt8Array], labels: set[int], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
