@@ -8,10 +8,9 @@ takes nothing beyond its size while another one has room.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from detseg.data.datasets.detection import ImageDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.find import file_identity
 from detseg.data.images.similar import duplicate_groups, read_signatures
+from detseg.data.images.threads import in_threads
 from detseg.errors import ConfigError, DataError
 from detseg.messages import counted, one_line, printable
 from detseg.ops.random_streams import Stream, random_stream
@@ -136,12 +136,8 @@ def class_counts(dataset: ImageDataset) -> IntArray:
     assert isinstance(dataset, SegmentationDataset)
     key = dataset.root, dataset.packed.path_bytes
     if key not in _seen:
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        try:
-            for index, labels in enumerate(pool.map(lambda k: _labels(dataset, k), range(len(dataset)))):
-                counts[index, labels] = 1
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for index, labels in enumerate(in_threads(partial(_labels, dataset), range(len(dataset)), "reading masks")):
+            counts[index, labels] = 1
         _seen.clear()
         _seen[key] = counts
     return _seen[key]

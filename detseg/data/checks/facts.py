@@ -6,18 +6,14 @@ Everything that is wrong follows from these arrays; no check opens a file.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
@@ -26,15 +22,12 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
 from detseg.data.images.similar import SIGNATURE_BYTES, signature
+from detseg.data.images.threads import in_threads
 from detseg.data.images.values import Extent, ValueRange, deep_values, extent_of, is_deep
 from detseg.errors import DataError
-from detseg.messages import console
 from detseg.structures import FloatArray, IntArray, UInt8Array
 
-_ENOUGH_ROWS = (
-    128  # of an image, evenly spread, for its mean and its signature: all of them take as long as to decode it
-)
-_WAITING = 64  # images a thread that are asked for before their results are used
+_ENOUGH_ROWS = 128  # of an image for its mean and its signature: all of them take as long as to decode it
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +165,10 @@ def _transparent(image: Image.Image) -> float:
 
 def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     """The same splits with the facts of their images and masks, which are read in threads, with a progress bar."""
-    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     places = [(split, index) for split in splits for index in range(len(split.dataset))]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of odd images, of which reports say what matters
-        found = iter(list(track(_in_threads(places), "checking images", len(places), **bar)))
+        found = iter(list(in_threads(_examine_place, places, "checking images")))
     examined = []
     for split in splits:
         own = [next(found) for _ in range(len(split.dataset))]
@@ -186,17 +178,7 @@ def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     return examined
 
 
-_Found = tuple[ImageFacts, MaskFacts | LabelFacts | None]
-
-
-def _in_threads(places: Sequence[tuple[SplitFacts, int]]) -> Iterator[_Found]:
-    workers = min(16, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(places), _WAITING * workers):
-            yield from pool.map(_examine_place, places[first : first + _WAITING * workers])
-
-
-def _examine_place(place: tuple[SplitFacts, int]) -> _Found:
+def _examine_place(place: tuple[SplitFacts, int]) -> tuple[ImageFacts, MaskFacts | LabelFacts | None]:
     split, index = place
     image = examine(split.dataset.path(index), split.dataset.value_range)
     if isinstance(split.dataset, SegmentationDataset):

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from rich.progress import track
 
 from detseg.data.annotations.classes import Classes, add_background
 from detseg.data.annotations.issues import DataIssue
@@ -20,8 +17,9 @@ from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, Rgb, colors_of_labels, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw
+from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
-from detseg.messages import console, listed, one_line, shown
+from detseg.messages import listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
 
 
@@ -263,7 +261,8 @@ def inspect_masks(
     mapping = dataset.masks.labels or () if isinstance(dataset.masks, MaskFiles) else ()
     left_out = [k for k, label in enumerate(mapping) if label == IGNORE_LABEL]
     for indices in (sample, others):
-        for index, found in _inspect_all(dataset, indices):
+        of_each = in_threads(partial(_inspect, dataset), indices, "checking masks")
+        for index, found in zip(indices, of_each, strict=True):
             if isinstance(found, DataError):
                 bad.append(found)
                 if not skip_bad:
@@ -301,16 +300,6 @@ def inspect_masks(
 
 def _percent(counts: IntArray, label: int) -> str:
     return f"{100 * counts[label] / counts.sum():.1f} %"
-
-
-def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    try:
-        found = track(pool.map(partial(_inspect, dataset), indices), "checking masks", len(indices), **bar)
-        yield from zip(indices, found, strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Found:
