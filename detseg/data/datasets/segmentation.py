@@ -243,21 +243,19 @@ MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly s
 _Found = tuple[IntArray, IntArray, DataIssue | None, dict[Rgb, int]] | DataError
 
 
-def inspect_masks(
-    dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True, skip_bad: bool = False
-) -> None:
+def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad: bool = False) -> None:
     """Decode all masks, or an even sample of many, in threads, and report what is unusual; the others, too, before an
     error says that nothing can be learned from them.
 
-    ``encoding`` is that of mask images; None: the maps are drawn. With ``skip_bad`` wrong masks and images are reported
-    instead of raised, since the training skips them. DataError: a mask or its image's header is wrong (with
-    ``skip_bad``: all are); all pixels are ignored; or, in training, a single class occurs beside ignored pixels, as in
-    masks of 0 and 255 read with 255 ignored.
+    With ``skip_bad``, since the training skips them, or a tolerant report wrong masks and images are reported instead
+    of raised. DataError: a mask or its image's header is wrong (or all are); all pixels are ignored; or, in training, a
+    single class occurs beside ignored pixels, as in masks of 0 and 255 read with 255 ignored.
     """
     sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
     others = sorted(set(range(len(dataset))) - set(sample))
     counts, stored = np.zeros((2, 256), dtype=np.int64)
     num_masks, bad, useless, palettes = 0, list[DataError](), "", dict[Rgb, tuple[int, str]]()
+    encoding = dataset.masks.encoding if isinstance(dataset.masks, MaskFiles) else None
     mapping = dataset.masks.labels or () if isinstance(dataset.masks, MaskFiles) else ()
     left_out = [k for k, label in enumerate(mapping) if label == IGNORE_LABEL]
     for indices in (sample, others):
@@ -265,7 +263,7 @@ def inspect_masks(
         for index, found in zip(indices, of_each, strict=True):
             if isinstance(found, DataError):
                 bad.append(found)
-                if not skip_bad:
+                if not (skip_bad or dataset.report.tolerant):
                     raise found
                 continue
             counts += found[0]
@@ -287,8 +285,8 @@ def inspect_masks(
     if bad:
         what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
         report.note(f"{what}; the first: {one_line(bad[0])}")
-    if isinstance(dataset.masks, MaskFiles) and stored[left_out].any():
-        source = dataset.masks.encoding.classes.names
+    if encoding is not None and stored[left_out].any():
+        source = encoding.classes.names
         found_names = [f"{source[k]} {_percent(stored, k)}" for k in left_out if stored[k]]
         report.note(f"pixels of classes that data.classes leaves out (ignored): {listed(found_names)}")
     if counts[IGNORE_LABEL]:
