@@ -144,6 +144,7 @@ def _needs_anchors(model: Any) -> bool:
 
 def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:
     from detseg.data.annotations.issues import Severity
+    from detseg.data.checks.sizes import SIZE_NAMES
 
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
@@ -163,8 +164,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bo
             print(f"  {name}: {printable(line)}" if name in numbers else f"  {printable(line)}")
     for name, split in numbers.items():
         if split.objects:
-            bounds = ["< 8", "8-16", "16-32", "32-96", "> 96"]
-            sizes = ", ".join(f"{bound}: {num}" for bound, num in zip(bounds, split.sizes_in_input, strict=True))
+            sizes = ", ".join(f"{size}: {num}" for size, num in zip(SIZE_NAMES, split.sizes_in_input, strict=True))
             side = f"{checked.expected.input_hw[1]} x {checked.expected.input_hw[0]}"
             print(f"  {name}: objects by size in pixels of the input of {side}: {sizes}")
         if split.best_recall_of_anchors is not None:

@@ -37,7 +37,7 @@ class ImageFacts:
     Attributes:
         error: why it cannot be read; "" if it can. Else nothing below it but the digest counts.
         digest: of the file's bytes; b"" if there is no file.
-        format, mode: as Pillow names them: JPEG and CMYK, say.
+        mode: as Pillow names it: CMYK, say.
         extent: lowest and highest value of an image of more than 8 bits; None of 8 bits.
         hw: height and width in pixels, upright.
         orientation: EXIF's, 1 to 8.
@@ -48,7 +48,6 @@ class ImageFacts:
 
     error: str = ""
     digest: bytes = b""
-    format: str = ""
     mode: str = ""
     extent: Extent | None = None
     hw: tuple[int, int] = (0, 0)
@@ -129,8 +128,9 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             stream.seek(0)  # some of Pillow's readers have read to the end
             digest = hashlib.blake2b(stream.read(), digest_size=16).digest()
             stream.seek(0)
-            found = ImageFacts(digest=digest, format=header.format or "", mode=header.mode)
-            orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending_orientation(header)
+            found = ImageFacts(digest=digest, mode=header.mode)
+            pending = pending_orientation(header)
+            orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending
             if header.format in ("JPEG", "MPO"):
                 image = read_image(path)
             elif is_deep(header):  # what Pillow decodes may show it no longer
@@ -140,7 +140,6 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
                 without = header.mode == "F" and value_range is None
                 image = read_image(path, "percentiles" if without else value_range)
             else:
-                pending = pending_orientation(header)
                 decode(header, stream)
                 found = replace(found, transparent=_transparent(header))
                 image = np.ascontiguousarray(upright(pil_to_rgb(header), pending))
