@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
+from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -57,6 +58,9 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
+    if arguments.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
@@ -259,7 +263,7 @@ class _Pictures:
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import class_colors, draw_legend, draw_semantic
+        from detseg.draw import class_legend, draw_legend, draw_semantic
 
         assert place.image is not None
         names, legend = split.dataset.classes.names, list[tuple[str, str, tuple[int, int, int]]]()
@@ -272,9 +276,7 @@ class _Pictures:
             if packed is None:
                 labels = split.dataset[place.image].semantic
                 assert labels is not None
-                picture, there = draw_semantic(image, labels, names), set(np.unique(labels).tolist())
-                rows = enumerate(zip(names, class_colors(names), strict=True))
-                legend = [(name, "", color) for label, (name, color) in rows if label in there and name != "background"]
+                picture, legend = draw_semantic(image, labels, names), class_legend(names, np.unique(labels).tolist())
             else:
                 picture = _draw_objects(packed, names, image, place, with_masks)
         except DataError:
