@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
+from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -57,6 +58,9 @@ def check(argv: Sequence[str]) -> int:
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
+    if arguments.print_config:
+        print(config_to_yaml(config), end="")
+        return 0
     from detseg.data.build import open_as_stated
     from detseg.data.checks.run import check_splits
 
@@ -144,6 +148,7 @@ def _needs_anchors(model: Any) -> bool:
 
 def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:
     from detseg.data.annotations.issues import Severity
+    from detseg.data.checks.sizes import SIZE_NAMES
 
     numbers = checked.numbers
     parts = [f"{name} {counted(split.images, 'image')}" for name, split in numbers.items()]
@@ -163,8 +168,7 @@ def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bo
             print(f"  {name}: {printable(line)}" if name in numbers else f"  {printable(line)}")
     for name, split in numbers.items():
         if split.objects:
-            bounds = ["< 8", "8-16", "16-32", "32-96", "> 96"]
-            sizes = ", ".join(f"{bound}: {num}" for bound, num in zip(bounds, split.sizes_in_input, strict=True))
+            sizes = ", ".join(f"{size}: {num}" for size, num in zip(SIZE_NAMES, split.sizes_in_input, strict=True))
             side = f"{checked.expected.input_hw[1]} x {checked.expected.input_hw[0]}"
             print(f"  {name}: objects by size in pixels of the input of {side}: {sizes}")
         if split.best_recall_of_anchors is not None:
@@ -259,7 +263,7 @@ class _Pictures:
         import numpy as np
 
         from detseg.data.images.read import read_image
-        from detseg.draw import class_colors, draw_legend, draw_semantic
+        from detseg.draw import class_legend, draw_legend, draw_semantic
 
         assert place.image is not None
         names, legend = split.dataset.classes.names, list[tuple[str, str, tuple[int, int, int]]]()
@@ -272,9 +276,7 @@ class _Pictures:
             if packed is None:
                 labels = split.dataset[place.image].semantic
                 assert labels is not None
-                picture, there = draw_semantic(image, labels, names), set(np.unique(labels).tolist())
-                rows = enumerate(zip(names, class_colors(names), strict=True))
-                legend = [(name, "", color) for label, (name, color) in rows if label in there and name != "background"]
+                picture, legend = draw_semantic(image, labels, names), class_legend(names, np.unique(labels).tolist())
             else:
                 picture = _draw_objects(packed, names, image, place, with_masks)
         except DataError:

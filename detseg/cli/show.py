@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
-from detseg.messages import counted, printable
+from detseg.messages import aligned, counted, printable
 
 if TYPE_CHECKING:
     from detseg.data.augment.audit import AuditRow, AugmentationAudit
@@ -54,8 +55,6 @@ def show(argv: Sequence[str]) -> None:
         raise ConfigError(f"--out {out}: expected the name of an image file, such as sheet.jpg or sheet.png")
     config, _ = load_data_experiment(arguments, needs=("outlines", "boxes", "maps"))
     if arguments.print_config:
-        from detseg.config.load import config_to_yaml
-
         print(config_to_yaml(config), end="")
         return
     dataset = _opened(config, arguments.split)
@@ -160,12 +159,9 @@ def _drawn(config: ExperimentConfig, batch: Batch, dataset: AnyDataset, limit: i
 
 
 def _sheet(drawn: Drawn, dataset: AnyDataset) -> UInt8Array:
-    from detseg.draw import class_colors, contact_sheet, draw_legend
+    from detseg.draw import class_legend, contact_sheet, draw_legend
 
-    names = dataset.classes.names
-    shown = set[int]().union(*(labels for _, labels, _ in drawn))
-    rows = enumerate(zip(names, class_colors(names), strict=True))
-    legend = [(name, "", color) for label, (name, color) in rows if label in shown and name != "background"]
+    legend = class_legend(dataset.classes.names, set[int]().union(*(labels for _, labels, _ in drawn)))
     pictures = [draw_legend(picture, [(name, "", _PAPER)]) if name else picture for picture, _, name in drawn]
     return contact_sheet(pictures, _COLUMNS, legend=legend[:_MOST_NAMED])
 
@@ -176,13 +172,8 @@ _HEADER = ("step", "images", "", "objects", "dropped", "", "area kept", "< 1 px"
 def _audit_lines(audit: AugmentationAudit, num_in_set: int, seed: int) -> list[str]:
     num = audit.num_images
     part = "the first epoch" if num >= num_in_set else f"the first {num} samples of the first epoch, of {num_in_set}"
-    lines = [f"augmentation, as the training of seed {seed} applies it in {part}:"]
     table = [_HEADER, *(_cells(name, audit.row(name), num) for name in audit.names)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(_HEADER))]
-    for row in table:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    return [f"augmentation, as the training of seed {seed} applies it in {part}:", *aligned(table)]
 
 
 def _cells(name: str, row: AuditRow, num_images: int) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment
-from detseg.config.load import plain_to_yaml
+from detseg.config.load import config_to_yaml, plain_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
-from detseg.messages import counted, printable
+from detseg.messages import aligned, counted, printable
 
 if TYPE_CHECKING:
     from detseg.data.split_files import Members, Source
@@ -41,7 +41,7 @@ def split(argv: Sequence[str]) -> None:
     require_training_extra("detseg split")
     config, splits = load_data_experiment(arguments)
     if arguments.print_config:
-        print(plain_to_yaml(config.model_dump(mode="json", exclude_defaults=True)), end="")
+        print(config_to_yaml(config), end="")
         return
     sources = _sources(config, [name for name in splits if name != "test" or arguments.test])
     members = _members(sources)
@@ -126,10 +126,8 @@ def _print_table(counts: IntArray, parts: IntArray, names: Sequence[str], classe
     for label, name in shown:
         column = [counts[parts == k, label] for k in range(len(names))]
         rows.append([printable(name), *(f"{int(own.sum())} in {int((own > 0).sum())}" for own in column)])
-    widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        print("  " + "  ".join(cells))
+    for line in aligned(rows):
+        print(f"  {line}")
     absent = len(classes) - len(shown)
     print(f"  (objects, in so many images{f'; {absent} classes have none' if absent else ''})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -162,10 +162,11 @@ def open_as_stated(
         DataError: the first cannot be opened.
     """
     found, errors = dict[str, Any](), dict[str, str]()
+    data = _whole(config.data) if whole else config.data
     for name in splits:
+        first = next(iter(found.values()), None)
         try:
-            data = _whole(config.data) if whole else config.data
-            found[name] = _open_as_stated(data, name, config.model, maps, found)
+            found[name] = _open_as_stated(data, _split(name), config.model, maps, first)
         except DataError as error:
             if not found:
                 raise
@@ -179,8 +180,8 @@ def open_sources(config: ExperimentConfig, splits: Sequence[str]) -> tuple[list[
     for name in splits:
         try:
             for section, images, annotations in _single_files(_whole(config.data), _split(name)):
-                before = {"train": sources[0].dataset} if sources else {}
-                dataset = _open_as_stated(section, name, config.model, None, before)
+                first = sources[0].dataset if sources else None
+                dataset = _open_as_stated(section, _split(name), config.model, None, first)
                 sources.append(Source(dataset, images, annotations))
         except DataError as error:
             if not sources:
@@ -198,12 +199,12 @@ def _split(name: str) -> Split:
 
 
 def _open_as_stated(
-    data: DataConfig, name: str, model: ModelConfig, maps: bool | None, before: Mapping[str, ImageDataset]
+    data: DataConfig, split: Split, model: ModelConfig, maps: bool | None, first: ImageDataset | None
 ) -> DetectionDataset | SegmentationDataset:
-    report, classes = DataReport(True), next((dataset.classes for dataset in before.values()), None)
+    report, classes = DataReport(True), None if first is None else first.classes
     if is_semantic(model) if maps is None else maps:
-        return open_semantic_split(data, _split(name), classes, report)
-    return open_split(data, _split(name), classes, isinstance(model, MaskRcnnConfig), report)
+        return open_semantic_split(data, split, classes, report)
+    return open_split(data, split, classes, isinstance(model, MaskRcnnConfig), report)
 
 
 def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:
@@ -369,7 +370,7 @@ def _wanted(config: DataConfig, classes: ClassTable | None) -> Classes:
     return replace(chosen, source_ids=classes.source_ids) if chosen.names == classes.names else classes
 
 
-def _split_name(config: SplitSection, split: Split) -> str:
+def _split_name(config: SplitSection | VocConfig, split: Split) -> str:
     return {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
 
 
@@ -382,7 +383,7 @@ def _check_example(config: DataConfig) -> None:
 
 
 def _voc_list(config: VocConfig, split: Split) -> str:
-    name = {"train": config.train_split, "val": config.val_split, "test": config.test_split}[split]
+    name = _split_name(config, split)
     if config.download:
         for year in sorted({*config.years, *(part.partition(":")[0] for part in name.split("+") if ":" in part)}):
             download_voc(config.root, year)

@@ -78,7 +78,7 @@ def _lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], 
         raise DataError(f"{out}: lists must lie in a folder below {root}; choose one with --out")
     settings, files = dict[str, dict[str, Any]](), dict[Path, str]()
     for part, members in parts.items():
-        files[out / f"{part}.txt"] = "".join(f"{sources[s].dataset.packed.path(i)}\n" for s, i in members)
+        files[out / f"{part}.txt"] = "".join(f"{_below(root, sources[s].dataset.path(i))}\n" for s, i in members)
         settings[part] = {"{}_split": f"{folder}/{part}.txt"}
     return settings, files
 
@@ -105,7 +105,7 @@ def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Member
 
 def _coco_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
     """Files that keep every key of their source, and of it some of the images and their annotations."""
-    contents = [_read_json(source.annotations) for source in sources]
+    contents = [json.loads(source.annotations.read_text(encoding="utf-8-sig")) for source in sources]
     settings, files = dict[str, dict[str, Any]](), dict[Path, str]()
     for part, members in parts.items():
         used = sorted({source for source, _ in members})
@@ -121,11 +121,6 @@ def _coco_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
         one = len(used) == 1
         settings[part] = {"{}_images": folders[0] if one else folders, "{}_annotations": paths[0] if one else paths}
     return settings, files
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))  # the reader has read it
-    return content
 
 
 def _below(root: Path, path: Path) -> str:
@@ -168,9 +163,6 @@ def _mask_lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
         what = f"masks lie in several folders, {listed(sorted(folders))}"
         raise DataError(f"{root}: {what}; put them into one, or set data.val_fraction")
     settings, files = _lists(root, sources, parts, out)
-    for part, members in parts.items():
-        images = [_below(root, sources[source].dataset.path(index)) for source, index in members]
-        files[out / f"{part}.txt"] = "".join(f"{image}\n" for image in images)
     masks = folders.pop()
     return {part: {"{}_images": own["{}_split"], "{}_masks": masks} for part, own in settings.items()}, files
 

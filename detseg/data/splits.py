@@ -8,10 +8,9 @@ takes nothing beyond its size while another one has room.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from detseg.data.datasets.detection import ImageDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.find import file_identity
 from detseg.data.images.similar import duplicate_groups, read_signatures
+from detseg.data.images.threads import in_threads
 from detseg.errors import ConfigError, DataError
 from detseg.messages import counted, one_line, printable
 from detseg.ops.random_streams import Stream, random_stream
@@ -99,8 +99,7 @@ def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> IntArray:
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
 
-_looked_at: dict[tuple[str, ...], IntArray] = {}  # the groups of the set whose images were compared last
-_seen: dict[tuple[Path, bytes], IntArray] = {}  # the classes of the set whose masks were decoded last
+_seen: dict[tuple[Path, bytes, tuple[str, ...]], IntArray] = {}  # the classes of the set whose masks were decoded last
 
 
 def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArray, str]:
@@ -114,14 +113,14 @@ def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArra
     if group != NEAR_DUPLICATES:
         groups = pattern_groups([path.as_posix() for path in paths], group, where)
         return groups, f", {counted(len(np.unique(groups)), 'group')} by '{printable(group)}'"
-    key = tuple(map(str, paths))
-    if key not in _looked_at:
-        signatures, _ = read_signatures(paths)
-        _looked_at.clear()
-        _looked_at[key] = duplicate_groups(signatures)
-    groups = _looked_at[key]
+    groups = _near_duplicates(tuple(paths))
     together = int((np.bincount(groups)[groups] > 1).sum())
     return groups, f", {together} images with near duplicates kept together" if together else ""
+
+
+@lru_cache(maxsize=1)
+def _near_duplicates(paths: tuple[Path, ...]) -> IntArray:
+    return duplicate_groups(read_signatures(paths)[0])
 
 
 def class_counts(dataset: ImageDataset) -> IntArray:
@@ -134,14 +133,10 @@ def class_counts(dataset: ImageDataset) -> IntArray:
         np.add.at(counts, (image_of, packed.labels), 1)
         return counts
     assert isinstance(dataset, SegmentationDataset)
-    key = dataset.root, dataset.packed.path_bytes
+    key = dataset.root, dataset.packed.path_bytes, dataset.classes.names
     if key not in _seen:
-        pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-        try:
-            for index, labels in enumerate(pool.map(lambda k: _labels(dataset, k), range(len(dataset)))):
-                counts[index, labels] = 1
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for index, labels in enumerate(in_threads(partial(_labels, dataset), range(len(dataset)), "reading masks")):
+            counts[index, labels] = 1
         _seen.clear()
         _seen[key] = counts
     return _seen[key]

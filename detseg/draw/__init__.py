@@ -7,7 +7,7 @@ what is passed in is never changed.
 from __future__ import annotations
 
 from detseg.draw.boxes import draw_boxes
-from detseg.draw.classes import Color, class_color, class_colors
+from detseg.draw.classes import Color, class_color, class_colors, class_legend
 from detseg.draw.images import can_be_written, contact_sheet, draw_legend, write_image, write_index_png
 from detseg.draw.masks import draw_semantic, paint_instances
 
@@ -16,6 +16,7 @@ __all__ = [
     "can_be_written",
     "class_color",
     "class_colors",
+    "class_legend",
     "contact_sheet",
     "draw_boxes",
     "draw_legend",

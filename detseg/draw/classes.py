@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -46,6 +46,12 @@ def class_color(number: int) -> Color:
     """The colour of the class of a number, background not counted, RGB in 0..255; they repeat after 80 classes."""
     start = 3 * number % len(_PALETTE)
     return _PALETTE[start], _PALETTE[start + 1], _PALETTE[start + 2]
+
+
+def class_legend(names: Sequence[str], labels: Collection[int]) -> list[tuple[str, str, Color]]:
+    """The entries for ``draw_legend`` of those classes, ``background`` aside, whose label is among ``labels``."""
+    rows = enumerate(zip(names, class_colors(names), strict=True))
+    return [(name, "", color) for label, (name, color) in rows if label in labels and name != "background"]
 
 
 def told_apart(

@@ -123,6 +123,8 @@ def test_print_config_prints_what_loads_back(tmp_path: Path, capsys: pytest.Capt
     path.write_text(capsys.readouterr().out, encoding="utf-8")
     config = load_config(path)
     assert (config.seed, config.trainer.max_epochs, config.run_dir) == (3, 7, Path("a b"))
+    (text,) = {out_of(capsys, command, SHAPES, "--print-config") for command in ("train", "check", "show", "split")}
+    assert "  num_train: " in text
 
 
 def test_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:

@@ -284,7 +284,11 @@ class DataIssue(Enum):
     NO_OBJECTS = _NOTE, "images without objects (kept, as background)", "nothing, if there are no objects in them"
     CROWD = _NOTE, "crowd regions (neither right nor wrong to find)", "nothing is needed"
     DIFFICULT = _NOTE, "difficult objects (neither right nor wrong to find)", "nothing is needed"
-    UNSEEN = _WARNING, "classes without any object", "add objects of them, or leave them out with data.classes"
+    UNSEEN = (
+        _WARNING,
+        "classes without any object",
+        "add objects of them, split again if other splits have some (detseg split), or leave them out: data.classes",
+    )
     SIMILAR_NAMES = (
         _WARNING,
         "class names that differ by little: a slip?",
@@ -296,8 +300,6 @@ class DataIssue(Enum):
         "subtract (or add) 1 in the annotations",
     )
     FEW_OBJECTS = _WARNING, "classes with fewer than 10 objects in train", "add objects of them, or merge classes"
-    NOT_IN_TRAIN = _WARNING, "classes with objects in val or test and none in train", "split again: detseg split"
-    NOT_IN_VAL = _WARNING, "classes with objects in train and none in val", "split again: detseg split"
     IMBALANCE = (
         _NOTE,
         "classes with less than a hundredth of the objects of the most frequent one",

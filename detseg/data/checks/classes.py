@@ -43,24 +43,18 @@ def _is_slip(one: str, other: str) -> bool:
 
 
 def check_counts(splits: Sequence[SplitFacts], report: DataReport) -> None:
-    """Classes with few objects in train, with far fewer than others, or that only one of train and val has."""
-    counts = {split.name: split.class_counts for split in splits if split.objects is not None}
-    if "train" not in counts:
-        return
-    names = next(split.dataset.classes.names for split in splits if split.name == "train")
-    train = counts["train"]
-    for label in np.argsort(train, kind="stable").tolist():
-        others = [(name, int(own[label])) for name, own in counts.items() if name != "train"]
-        num, most = int(train[label]), int(train.max())
-        if not num and (there := [f"{number} in {name}" for name, number in others if number]):
-            report.add(DataIssue.NOT_IN_TRAIN, Example(names[label], detail=", ".join(there)))
-        if num and dict(others).get("val") == 0:
-            report.add(DataIssue.NOT_IN_VAL, Example(names[label], detail=f"{num} in train", badness=float(num)))
-        if 0 < num < _FEW:
-            report.add(DataIssue.FEW_OBJECTS, Example(names[label], detail=f"{num} in train", badness=-float(num)))
-        if 0 < num * _RARE <= most:
-            detail = f"{num} against {most} of {shown(names[int(train.argmax())])}"
-            report.add(DataIssue.IMBALANCE, Example(names[label], detail=detail, badness=-float(num)))
+    """Classes with few objects in train, or with far fewer than others."""
+    for split in splits:
+        if split.name != "train" or split.objects is None:
+            continue
+        names, counts = split.dataset.classes.names, split.class_counts
+        for label in np.argsort(counts, kind="stable").tolist():
+            num, most = int(counts[label]), int(counts.max())
+            if 0 < num < _FEW:
+                report.add(DataIssue.FEW_OBJECTS, Example(names[label], detail=f"{num} in train", badness=-float(num)))
+            if 0 < num * _RARE <= most:
+                detail = f"{num} against {most} of {shown(names[int(counts.argmax())])}"
+                report.add(DataIssue.IMBALANCE, Example(names[label], detail=detail, badness=-float(num)))
 
 
 def check_first_class(splits: Sequence[SplitFacts], report: DataReport) -> None:

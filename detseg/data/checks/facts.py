@@ -6,18 +6,14 @@ Everything that is wrong follows from these arrays; no check opens a file.
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
-from rich.progress import track
 
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
@@ -26,15 +22,12 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.images.read import decode, open_image, pending_orientation, pil_to_rgb, read_image, upright
 from detseg.data.images.similar import SIGNATURE_BYTES, signature
+from detseg.data.images.threads import in_threads
 from detseg.data.images.values import Extent, ValueRange, deep_values, extent_of, is_deep
 from detseg.errors import DataError
-from detseg.messages import console
 from detseg.structures import FloatArray, IntArray, UInt8Array
 
-_ENOUGH_ROWS = (
-    128  # of an image, evenly spread, for its mean and its signature: all of them take as long as to decode it
-)
-_WAITING = 64  # images a thread that are asked for before their results are used
+_ENOUGH_ROWS = 128  # of an image for its mean and its signature: all of them take as long as to decode it
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +37,7 @@ class ImageFacts:
     Attributes:
         error: why it cannot be read; "" if it can. Else nothing below it but the digest counts.
         digest: of the file's bytes; b"" if there is no file.
-        format, mode: as Pillow names them: JPEG and CMYK, say.
+        mode: as Pillow names it: CMYK, say.
         extent: lowest and highest value of an image of more than 8 bits; None of 8 bits.
         hw: height and width in pixels, upright.
         orientation: EXIF's, 1 to 8.
@@ -55,7 +48,6 @@ class ImageFacts:
 
     error: str = ""
     digest: bytes = b""
-    format: str = ""
     mode: str = ""
     extent: Extent | None = None
     hw: tuple[int, int] = (0, 0)
@@ -136,8 +128,9 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             stream.seek(0)  # some of Pillow's readers have read to the end
             digest = hashlib.blake2b(stream.read(), digest_size=16).digest()
             stream.seek(0)
-            found = ImageFacts(digest=digest, format=header.format or "", mode=header.mode)
-            orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending_orientation(header)
+            found = ImageFacts(digest=digest, mode=header.mode)
+            pending = pending_orientation(header)
+            orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending
             if header.format in ("JPEG", "MPO"):
                 image = read_image(path)
             elif is_deep(header):  # what Pillow decodes may show it no longer
@@ -147,7 +140,6 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
                 without = header.mode == "F" and value_range is None
                 image = read_image(path, "percentiles" if without else value_range)
             else:
-                pending = pending_orientation(header)
                 decode(header, stream)
                 found = replace(found, transparent=_transparent(header))
                 image = np.ascontiguousarray(upright(pil_to_rgb(header), pending))
@@ -172,11 +164,10 @@ def _transparent(image: Image.Image) -> float:
 
 def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     """The same splits with the facts of their images and masks, which are read in threads, with a progress bar."""
-    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
     places = [(split, index) for split in splits for index in range(len(split.dataset))]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="PIL")  # of odd images, of which reports say what matters
-        found = iter(list(track(_in_threads(places), "checking images", len(places), **bar)))
+        found = iter(list(in_threads(_examine_place, places, "checking images")))
     examined = []
     for split in splits:
         own = [next(found) for _ in range(len(split.dataset))]
@@ -186,17 +177,7 @@ def examine_splits(splits: Sequence[SplitFacts]) -> list[SplitFacts]:
     return examined
 
 
-_Found = tuple[ImageFacts, MaskFacts | LabelFacts | None]
-
-
-def _in_threads(places: Sequence[tuple[SplitFacts, int]]) -> Iterator[_Found]:
-    workers = min(16, os.cpu_count() or 1)
-    with ThreadPoolExecutor(workers) as pool:
-        for first in range(0, len(places), _WAITING * workers):
-            yield from pool.map(_examine_place, places[first : first + _WAITING * workers])
-
-
-def _examine_place(place: tuple[SplitFacts, int]) -> _Found:
+def _examine_place(place: tuple[SplitFacts, int]) -> tuple[ImageFacts, MaskFacts | LabelFacts | None]:
     split, index = place
     image = examine(split.dataset.path(index), split.dataset.value_range)
     if isinstance(split.dataset, SegmentationDataset):

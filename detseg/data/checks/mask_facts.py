@@ -85,15 +85,15 @@ def measure_masks(packed: PackedAnnotations, index: int) -> MaskFacts | None:
         found.areas[row] = mask_areas((counts,))[0]
         found.bounds[row] = mask_bounds((counts,), hw)[0]
         if isinstance(segmentation, dict):
-            found.fits[row] = _fits_box(box, found.bounds[row], _BY_RUNS)
-        else:  # of thin outlines the pixels have other bounds than the corners
-            corners = np.concatenate([np.array(polygon).reshape(-1, 2) for polygon in segmentation])
-            outline = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-            found.fits[row] = any(_fits_box(box, bounds, _BY_POLYGONS) for bounds in (found.bounds[row], outline))
-        if isinstance(segmentation, dict):
             found.runs[row] = True
+            found.fits[row] = _fits_box(box, found.bounds[row], _BY_RUNS)
             found.row_major[row] = not found.fits[row] and _is_row_major(counts, hw, box, found.bounds[row])
-        elif len(segmentation) > 1 and not fits_area(area, found.areas[row], found.bounds[row]):
+            continue
+        # Of thin outlines the pixels have other bounds than the corners.
+        corners = np.concatenate([np.array(polygon).reshape(-1, 2) for polygon in segmentation])
+        outline = np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+        found.fits[row] = any(_fits_box(box, bounds, _BY_POLYGONS) for bounds in (found.bounds[row], outline))
+        if len(segmentation) > 1 and not fits_area(area, found.areas[row], found.bounds[row]):
             cut = float(decode_mask(cut_holes(segmentation, hw), hw).sum())
             nearer = abs(area - cut) * 2 < abs(area - found.areas[row])
             found.holes[row] = nearer and fits_area(area, cut, found.bounds[row])
@@ -107,12 +107,11 @@ def _is_row_major(counts: bytes, hw: tuple[int, int], box: FloatArray, as_read: 
     return good and iou >= box_iou(box, as_read) + _CLEARLY
 
 
-def without_exceptions(masks: Sequence[MaskFacts | None]) -> None:
+def without_exceptions(masks: Sequence[MaskFacts]) -> None:
     """Take back that a mask goes row by row, where it is one of a few in the split: a tool writes all in one way."""
-    there = [one for one in masks if one is not None]
-    num, of = (sum(int(getattr(one, name).sum()) for one in there) for name in ("row_major", "runs"))
+    num, of = (sum(int(getattr(one, name).sum()) for one in masks) for name in ("row_major", "runs"))
     if num < min(_SEVERAL, _LARGE_PART * of):
-        for one in there:
+        for one in masks:
             one.row_major[:] = False
 
 

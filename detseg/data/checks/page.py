@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Sequence
 from html import escape
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 
 from detseg.atomic_write import write_text
 from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.report import Example, Finding
 from detseg.data.checks.run import TOGETHER, Checked
-from detseg.data.checks.sizes import SIZE_BOUNDS
+from detseg.data.checks.sizes import SIZE_NAMES
 from detseg.messages import counted, one_line, printable
 
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
@@ -57,7 +57,7 @@ svg rect { fill: var(--bar); }
 def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
     """Write the page. ``title``: what was checked; ``draw`` makes the pictures of a place, and may make none. Texts may
     hold anything: they are escaped. A DataError if the file cannot be written."""
-    findings = list(checked.findings())
+    findings = checked.findings()
     parts = [_summary(checked, findings, title)]
     for severity, group in groupby(findings, lambda item: item[1].issue.severity):
         parts.append(f'<h2 id="{severity.name.lower()}s">{_TITLES[severity]}</h2>')
@@ -128,16 +128,12 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
 
 
 def _charts(checked: Checked) -> list[str]:
-    names, height_width = checked.class_names, checked.expected.input_hw
-    bounds = [*(str(bound) for bound in SIZE_BOUNDS)]
-    labels = [f"below {bounds[0]}", *(f"{a} to {b}" for a, b in pairwise(bounds))]
-    labels.append(f"{bounds[-1]} and more")
-    parts = []
+    names, height_width, parts = checked.class_names, checked.expected.input_hw, list[str]()
     for split, numbers in checked.numbers.items():
         charts = [("Objects of each class", list(zip(names, numbers.class_counts, strict=False)))]
         if numbers.objects:
             sizes = f"Object sizes in pixels of the input of {height_width[1]} x {height_width[0]}"
-            charts.append((sizes, list(zip(labels, numbers.sizes_in_input, strict=True))))
+            charts.append((sizes, list(zip(SIZE_NAMES, numbers.sizes_in_input, strict=True))))
             charts.append(("Images by their number of objects", _ranges(numbers.objects_per_image)))
         else:
             charts[0] = ("Pixels of each class", charts[0][1])

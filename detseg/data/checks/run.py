@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -48,15 +48,14 @@ class Checked:
     splits: Sequence[SplitFacts]
     expected: Expected
     reports: Mapping[str, DataReport]
-    numbers: Mapping[str, SplitNumbers] = field(default_factory=dict)
-    images_opened: bool = True
+    numbers: Mapping[str, SplitNumbers]
+    images_opened: bool
 
-    def findings(self) -> Iterator[tuple[str, Finding]]:
+    def findings(self) -> list[tuple[str, Finding]]:
         """Split and finding, the most severe first, then in the order of the kinds and splits."""
         found = [(name, finding) for name, report in self.reports.items() for finding in report.findings()]
-        kinds, names = list(DataIssue), list(self.reports)
-        found.sort(key=lambda item: (-item[1].issue.severity, kinds.index(item[1].issue), names.index(item[0])))
-        yield from found
+        kinds = list(DataIssue)
+        return sorted(found, key=lambda item: (-item[1].issue.severity, kinds.index(item[1].issue)))
 
     @property
     def severity(self) -> Severity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,6 +17,13 @@ from detseg.structures import FloatArray, IntArray
 
 SIZE_BOUNDS = (8, 16, 32, 96)
 """Where the table of sizes changes from one column to the next, pixels of the network input."""
+
+SIZE_NAMES = (
+    f"below {SIZE_BOUNDS[0]}",
+    *(f"{low} to {high}" for low, high in pairwise(SIZE_BOUNDS)),
+    f"{SIZE_BOUNDS[-1]} and more",
+)
+"""Its columns."""
 
 _SMALL, _WORTH_A_LINE, _ACCEPTED = 8, 0.1, 0.05  # pixels; fraction of the objects that is worth a line, that may stay
 _LARGEST_INPUT = 2048  # pixels beyond which tiles are the better way

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from rich.progress import track
 
 from detseg.data.annotations.classes import Classes, add_background
 from detseg.data.annotations.issues import DataIssue
@@ -20,8 +17,9 @@ from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
 from detseg.data.images.masks import MaskEncoding, Rgb, colors_of_labels, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw
+from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
-from detseg.messages import console, listed, one_line, shown
+from detseg.messages import listed, one_line, shown
 from detseg.structures import IGNORE_LABEL, BoolArray, ClassTable, ImageAnnotations, IntArray, Sample, UInt8Array
 
 
@@ -245,28 +243,27 @@ MAX_INSPECTED = 200  # of larger data sets so many masks are inspected, evenly s
 _Found = tuple[IntArray, IntArray, DataIssue | None, dict[Rgb, int]] | DataError
 
 
-def inspect_masks(
-    dataset: SegmentationDataset, encoding: MaskEncoding | None = None, training: bool = True, skip_bad: bool = False
-) -> None:
+def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad: bool = False) -> None:
     """Decode all masks, or an even sample of many, in threads, and report what is unusual; the others, too, before an
     error says that nothing can be learned from them.
 
-    ``encoding`` is that of mask images; None: the maps are drawn. With ``skip_bad`` wrong masks and images are reported
-    instead of raised, since the training skips them. DataError: a mask or its image's header is wrong (with
-    ``skip_bad``: all are); all pixels are ignored; or, in training, a single class occurs beside ignored pixels, as in
-    masks of 0 and 255 read with 255 ignored.
+    With ``skip_bad``, since the training skips them, or a tolerant report wrong masks and images are reported instead
+    of raised. DataError: a mask or its image's header is wrong (or all are); all pixels are ignored; or, in training, a
+    single class occurs beside ignored pixels, as in masks of 0 and 255 read with 255 ignored.
     """
     sample = np.unique(np.linspace(0, len(dataset) - 1, MAX_INSPECTED).round().astype(int)).tolist()
     others = sorted(set(range(len(dataset))) - set(sample))
     counts, stored = np.zeros((2, 256), dtype=np.int64)
     num_masks, bad, useless, palettes = 0, list[DataError](), "", dict[Rgb, tuple[int, str]]()
+    encoding = dataset.masks.encoding if isinstance(dataset.masks, MaskFiles) else None
     mapping = dataset.masks.labels or () if isinstance(dataset.masks, MaskFiles) else ()
     left_out = [k for k, label in enumerate(mapping) if label == IGNORE_LABEL]
     for indices in (sample, others):
-        for index, found in _inspect_all(dataset, indices):
+        of_each = in_threads(partial(_inspect, dataset), indices, "checking masks")
+        for index, found in zip(indices, of_each, strict=True):
             if isinstance(found, DataError):
                 bad.append(found)
-                if not skip_bad:
+                if not (skip_bad or dataset.report.tolerant):
                     raise found
                 continue
             counts += found[0]
@@ -288,8 +285,8 @@ def inspect_masks(
     if bad:
         what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
         report.note(f"{what}; the first: {one_line(bad[0])}")
-    if isinstance(dataset.masks, MaskFiles) and stored[left_out].any():
-        source = dataset.masks.encoding.classes.names
+    if encoding is not None and stored[left_out].any():
+        source = encoding.classes.names
         found_names = [f"{source[k]} {_percent(stored, k)}" for k in left_out if stored[k]]
         report.note(f"pixels of classes that data.classes leaves out (ignored): {listed(found_names)}")
     if counts[IGNORE_LABEL]:
@@ -301,16 +298,6 @@ def inspect_masks(
 
 def _percent(counts: IntArray, label: int) -> str:
     return f"{100 * counts[label] / counts.sum():.1f} %"
-
-
-def _inspect_all(dataset: SegmentationDataset, indices: Sequence[int]) -> Iterator[tuple[int, _Found]]:
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    try:
-        found = track(pool.map(partial(_inspect, dataset), indices), "checking masks", len(indices), **bar)
-        yield from zip(indices, found, strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _inspect(dataset: SegmentationDataset, index: int) -> _Found:

@@ -161,7 +161,7 @@ def read_coco_masks(
         raise DataError(f"{file}: no annotation has a usable segmentation; a box is no mask")
     objects = DetectionDataset(packed, root, table, report, f"coco {file.stem}")
     dataset = draw_objects(objects, file, background, classes)
-    inspect_masks(dataset, skip_bad=skip_bad or report.tolerant)
+    inspect_masks(dataset, skip_bad=skip_bad)
     return dataset
 
 

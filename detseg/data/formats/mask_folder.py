@@ -104,7 +104,6 @@ def read_mask_folder(
     images, masks, report = path_of("images", images), path_of("masks", masks), report or DataReport()
     folder, names = path_of("root", root) if root is not None else None, names or Affixes(mask_suffix=suffix)
     found = _list_files(images, masks, folder or images.parent, names, report)
-    training, encoding = not are_of_another_set(classes), None
     source: MaskSource
     if per_class:
         image_names, source, table = _read_layers(found, masks, classes, folder, threshold, report)
@@ -119,7 +118,7 @@ def read_mask_folder(
         image_names, files = [image for image, _ in pairs], pack_images([mask for _, mask in pairs])
         source = MaskFiles(files, masks, encoding, chosen.labels)
     dataset = SegmentationDataset(pack_images(image_names), source, found.root, table, report, f"folder {images}")
-    inspect_masks(dataset, encoding, training, skip_bad or report.tolerant)
+    inspect_masks(dataset, not are_of_another_set(classes), skip_bad)
     return dataset
 
 

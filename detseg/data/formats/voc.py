@@ -167,8 +167,7 @@ def read_voc_masks(
     encoding = MaskEncoding(chosen.source, mask_values, ignore_index, threshold=threshold)
     source, name = MaskFiles(masks, root, encoding, chosen.labels), " ".join(["voc", *years, split])
     dataset = SegmentationDataset(images, source, root, chosen.table, report, name)
-    training = not are_of_another_set(classes)
-    inspect_masks(dataset, encoding, training, skip_bad or report.tolerant)
+    inspect_masks(dataset, not are_of_another_set(classes), skip_bad)
     return dataset
 
 

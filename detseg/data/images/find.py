@@ -9,13 +9,13 @@ import shutil
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw, why_unread
+from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
 from detseg.messages import listed, one_line, printable
 
@@ -84,11 +84,10 @@ def image_sizes(root: Path, paths: Sequence[str], report: DataReport) -> list[tu
             return error
 
     sizes = list[tuple[int, int] | None]()
-    with ThreadPoolExecutor(8) as pool:
-        for path, found in zip(paths, pool.map(size, paths), strict=True):
-            if isinstance(found, DataError):
-                report.wrong(DataIssue.UNREADABLE, path, str(found))
-            sizes.append(None if isinstance(found, DataError) else found)
+    for path, found in zip(paths, in_threads(size, paths, "reading sizes"), strict=True):
+        if isinstance(found, DataError):
+            report.wrong(DataIssue.UNREADABLE, path, str(found))
+        sizes.append(None if isinstance(found, DataError) else found)
     return sizes
 
 

@@ -6,20 +6,16 @@ alone are equal by accident where an image has much even background.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rich.progress import track
 
 from detseg.data.images.read import read_image_hw, read_reduced
+from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
-from detseg.messages import console
 from detseg.structures import IntArray, UInt8Array
 
 _HASH_BITS, _SIDE = 64, 16
@@ -103,17 +99,11 @@ def duplicate_groups(signatures: UInt8Array) -> IntArray:
 
 def read_signatures(paths: Sequence[Path]) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
     """The signatures of image files, (I, 264) uint8, and (I,) whether each could be read; of the others they are zeros.
-    Decodes in threads, JPEGs at a fraction of their size, and shows a progress bar in a terminal."""
+    Decodes JPEGs at a fraction of their size."""
     signatures, readable = np.zeros((len(paths), SIGNATURE_BYTES), np.uint8), np.zeros(len(paths), np.bool_)
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    bar: dict[str, Any] = {"console": console, "transient": True, "disable": not console.is_terminal}
-    try:
-        found = track(pool.map(_read_signature, paths), "comparing images", len(paths), **bar)
-        for number, row in enumerate(found):
-            if row is not None:
-                signatures[number], readable[number] = row, True
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for number, row in enumerate(in_threads(_read_signature, paths, "comparing images")):
+        if row is not None:
+            signatures[number], readable[number] = row, True
     return signatures, readable
 
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from detseg.atomic_write import atomic_write
-from detseg.draw import class_colors, contact_sheet, write_image
+from detseg.draw import class_legend, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 
@@ -150,6 +150,5 @@ def _labels(batch: Batch, num: int) -> set[int]:
 
 def _sheet(images: list[UInt8Array], labels: set[int], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
     names = task.classes.names
-    rows = enumerate(zip(names, class_colors(names), strict=True))
-    named = [(name, "", color) for label, (name, color) in rows if len(names) <= _MOST_NAMED or label in labels]
-    return contact_sheet(images, 4, titles, [entry for entry in named if entry[0] != "background"][:_MOST_NAMED])
+    legend = class_legend(names, range(len(names)) if len(names) <= _MOST_NAMED else labels)
+    return contact_sheet(images, 4, titles, legend[:_MOST_NAMED])

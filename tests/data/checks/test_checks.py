@@ -69,7 +69,7 @@ def test_a_planted_set_is_found_whole_and_nothing_else(tmp_path: Path) -> None:
         if finding.issue in table and name in planted.splits:
             assert {place.where for place in finding.examples} <= set(planted.planted(finding.issue, name))
     others = {finding.issue for _, finding in checked.findings()} - set(table)
-    assert others <= {DataIssue.UNSEEN, DataIssue.NOT_IN_VAL, DataIssue.FEW_OBJECTS, DataIssue.SMALL_IN_INPUT}
+    assert others <= {DataIssue.UNSEEN, DataIssue.FEW_OBJECTS, DataIssue.SMALL_IN_INPUT}
 
 
 def test_sizes_as_corners_are_one_pattern_of_a_split(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_classes_in_splits(tmp_path: Path) -> None:
     similar = [place.where for place in found(checked, DataIssue.SIMILAR_NAMES, TOGETHER).examples]
     assert similar == ["'bicycle' and 'bicycles'", "'truck' and 'Truck '"]
     assert [place.where for place in found(checked, DataIssue.FEW_OBJECTS, TOGETHER).examples] == ["bicycles"]
-    absent = found(checked, DataIssue.NOT_IN_VAL, TOGETHER).examples
-    assert [(place.where, place.detail) for place in absent] == [("truck", "12 in train"), ("bicycles", "1 in train")]
-    assert found(checked, DataIssue.NOT_IN_TRAIN, TOGETHER).examples[0].detail == "1 in val"
+    absent = {split: [place.where for place in found(checked, DataIssue.UNSEEN, split).examples] for split in sets}
+    unused = ["lane 1", "lane 2", "dog", "dot"]
+    assert absent == {"train": ["Truck ", *unused], "val": ["bicycles", "truck", *unused]}
 
 
 def test_ids_that_count_from_one(tmp_path: Path) -> None:
