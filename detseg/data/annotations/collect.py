@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,15 @@ import numpy as np
 from detseg.data.annotations.classes import Classes, check_class_name, choose_labels
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import (
+    FLAGS,
     PackedAnnotations,
     Segmentations,
     pack_images,
-    region_counts,
     running_total,
 )
+from detseg.data.annotations.outlines import Shape, join_groups, own_area
 from detseg.data.annotations.report import DataReport, report_contents
 from detseg.errors import DataError
-from detseg.ops.masks import mask_areas
 from detseg.structures import ClassTable
 
 
@@ -69,6 +69,12 @@ class AnnotationCollector:
         self._flags.append((crowd, difficult, truncated))
         self._areas.append(own_area(box, segmentation, self._sizes[-1]))
         self._segmentations.append(b"" if segmentation is None else json.dumps(segmentation).encode())
+
+    def add_shapes(self, shapes: Iterable[Shape]) -> None:
+        """Add the objects of the image that was added last."""
+        for shape in join_groups(shapes, self._sizes[-1]):
+            flags = {flag: flag in shape.flags for flag in FLAGS}
+            self.add_object(shape.name, shape.box, segmentation=shape.outline, **flags)
 
     def _nothing(self, report: DataReport) -> str:
         if num := report.count(DataIssue.OTHER_SHAPE):
@@ -121,26 +127,6 @@ class AnnotationCollector:
             if missing := int((packed.regions.lengths == 0).sum()):
                 what = f"{missing} of {len(packed.labels)} objects have a box and no outline"
                 raise DataError(f"{self._file}: {what}; draw their polygons; model.name=faster_rcnn needs no masks")
-            packed = _with_mask_areas(packed)
+            packed.area.fill(np.nan)  # that of the mask
         report_contents(packed, table, report)
         return packed, table
-
-
-def _with_mask_areas(packed: PackedAnnotations) -> PackedAnnotations:
-    packed.area.fill(np.nan)  # NaN is that of the mask
-    return packed
-
-
-def own_area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> float:
-    """The area of an object for which none is stated, square pixels: that of the polygons or run lengths in an image of
-    height and width ``hw``; without them (None) that of the box."""
-    if isinstance(segmentation, list):
-        return float(sum(_polygon_area(polygon) for polygon in segmentation))
-    if segmentation is not None:
-        return float(mask_areas((region_counts(segmentation, hw),))[0])
-    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
-
-
-def _polygon_area(polygon: Sequence[float]) -> float:
-    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
-    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)

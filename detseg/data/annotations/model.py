@@ -211,7 +211,10 @@ def _rle_counts(rle: dict[str, Any], hw: tuple[int, int]) -> bytes:  # checked: 
     return encode_edges(np.stack([(ends - counts)[kept], ends[kept]], axis=1).ravel(), int(counts.sum()))
 
 
-_OBJECT_COLUMNS = ("boxes", "labels", "crowd", "difficult", "truncated", "area")
+FLAGS = ("crowd", "difficult", "truncated")
+"""Of an object."""
+
+_OBJECT_COLUMNS = ("boxes", "labels", *FLAGS, "area")
 
 
 @dataclass(frozen=True, eq=False)
@@ -302,6 +305,11 @@ class StatedObject:
     truncated: bool
     area: float  # square pixels; NaN where it is that of the mask
     segmentation: Any  # COCO's: polygons [[x, y, ...], ...], or run lengths {"size": [H, W], "counts": ...}; or None
+
+    @property
+    def flags(self) -> list[str]:
+        """Those of `FLAGS` that are set."""
+        return [flag for flag in FLAGS if getattr(self, flag)]
 
 
 def pack_annotations(

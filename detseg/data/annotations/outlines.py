@@ -1,4 +1,4 @@
-"""Outlines of objects in plain values, between formats: geometry, parts of one object, and what a format cannot hold.
+"""Outlines of objects in plain values, between formats: geometry, and the parts of one object.
 
 An outline is COCO's segmentation: polygons ``[[x, y, x, y, ...], ...]`` in pixels, or run lengths, ``{"size": [H, W],
 "counts": ...}``.
@@ -7,17 +7,14 @@ An outline is COCO's segmentation: polygons ``[[x, y, x, y, ...], ...]`` in pixe
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.collect import AnnotationCollector, own_area
-from detseg.data.annotations.model import StatedObject, check_polygon, region_counts
-from detseg.messages import counted
-from detseg.ops.masks import decode_mask, decode_part, encode_mask, encode_part
+from detseg.data.annotations.model import FLAGS, region_counts
+from detseg.ops.masks import decode_mask, decode_part, encode_mask, encode_part, mask_areas
 from detseg.structures import BoolArray
 
 Polygons = list[list[float]]
@@ -25,8 +22,6 @@ Outline = Polygons | dict[str, Any]
 Box = tuple[float, float, float, float]
 
 _CORNERS = 64  # of the polygon that stands for an ellipse: at most 0.12 % of its radius inside it
-_SAME = 1e-3  # pixels up to which a stated box is that of its outline
-FLAGS = ("crowd", "difficult", "truncated")
 
 
 def ellipse_polygon(center: Sequence[float], radii: Sequence[float], degrees: float = 0.0) -> list[float]:
@@ -44,6 +39,22 @@ def polygon_bounds(polygons: Polygons) -> Box:
     x = [value for polygon in polygons for value in polygon[::2]]
     y = [value for polygon in polygons for value in polygon[1::2]]
     return min(x), min(y), max(x), max(y)
+
+
+def own_area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> float:
+    """The area of an object for which none is stated, square pixels: that of the polygons or run lengths in an image of
+    height and width ``hw``; without them (None) that of the box."""
+    if isinstance(segmentation, list):
+        return sum(abs(signed_area(polygon)) for polygon in segmentation)
+    if segmentation is not None:
+        return float(mask_areas((region_counts(segmentation, hw),))[0])
+    return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
+
+
+def signed_area(polygon: Sequence[float]) -> float:
+    """The area of a polygon ``[x, y, x, y, ...]``, negative if it turns the other way round."""
+    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
+    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
 
 
 def part_outline(part: BoolArray, corner: tuple[int, int], hw: tuple[int, int]) -> dict[str, Any]:
@@ -81,7 +92,12 @@ class Shape:
     box: Box
     outline: Outline | None = None
     group: Hashable = None
-    flags: Mapping[str, bool] = field(default_factory=dict)  # of FLAGS, those that are set
+    flags: tuple[str, ...] = ()  # of FLAGS, those that are set
+
+
+def flags_of(stated: Mapping[str, Any]) -> tuple[str, ...]:
+    """The flags of a shape from what a file states; ``ignore`` is the same as ``difficult``."""
+    return tuple(flag for flag in FLAGS if stated.get(flag) or (flag == "difficult" and stated.get("ignore")))
 
 
 def join_groups(shapes: Iterable[Shape], hw: tuple[int, int]) -> list[Shape]:
@@ -101,67 +117,5 @@ def _joined(parts: Sequence[Shape], hw: tuple[int, int]) -> Shape:
         joined = {"size": list(hw), "counts": encode_mask(pixels).decode()}
     boxes = np.array([part.box for part in parts])
     box: list[float] = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)]).tolist()
-    flags = {flag: True for flag in FLAGS if any(part.flags.get(flag) for part in parts)}
+    flags = tuple(flag for flag in FLAGS if any(flag in part.flags for part in parts))
     return replace(parts[0], box=(box[0], box[1], box[2], box[3]), outline=joined, flags=flags)
-
-
-def add_shapes(collector: AnnotationCollector, shapes: Iterable[Shape], hw: tuple[int, int]) -> None:
-    """Add the objects of the image that was added last; its height and width are ``hw``."""
-    for shape in join_groups(shapes, hw):
-        flags = {flag: bool(shape.flags.get(flag)) for flag in FLAGS}
-        collector.add_object(shape.name, shape.box, segmentation=shape.outline, **flags)
-
-
-_AREAS = {True: ("box", "boxes"), False: ("outline", "outlines")}
-
-
-class Losses:
-    """What a format cannot hold of a data set: a count of each kind, as lines of text."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[tuple[str, str]] = Counter()
-
-    def add(self, line: str, noun: str = "object") -> None:
-        """Count one more ``noun`` of a kind; ``{}`` in the line stands for their number."""
-        self._counts[line, noun] += 1
-
-    def lines(self) -> list[str]:
-        """One line for each kind, with its number."""
-        return [line.format(counted(number, noun)) for (line, noun), number in self._counts.items()]
-
-    def add_ids(self, tool: str, kind: str, ids: Sequence[int]) -> None:
-        """Count the ids of a ``kind``, class or image, that are not those that readers of names give: 1, 2, 3, ..."""
-        for _ in range(sum(own != usual for usual, own in enumerate(ids, start=1))):
-            self.add(f"ids of {{}}: {tool} has none; they are counted from 1", kind)
-
-    def add_values(
-        self, tool: str, stated: StatedObject, outline: Outline | None, bounds: Box, hw: tuple[int, int]
-    ) -> None:
-        """Count a stated area or box that is not that of the outline (of the box, where there is none)."""
-        if outline is not None and max(abs(a - b) for a, b in zip(stated.box, bounds, strict=True)) > _SAME:
-            self.add(f"boxes of {{}}, which differ from their outlines: {tool} has one of both; the outline is kept")
-        if math.isfinite(stated.area):
-            own, of = own_area(bounds, outline, hw), "boxes" if outline is None else "outlines"
-            if abs(stated.area - own) > max(1.0, 0.01 * own):
-                self.add(f"areas of {{}}, which differ from those of their {of}: {tool} states none; those count")
-
-
-def checked_outline(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> tuple[Outline | None, Box]:
-    """The outline of an object for a writer, with its bounds: None, and the stated box, if there is none, or it is
-    wrong or has no pixel, which is counted."""
-    outline = stated.segmentation
-    try:
-        if isinstance(outline, dict):
-            part, corner = outline_part(outline, hw)
-            if part.size:
-                return outline, mask_bounds(part, corner)
-            losses.add("masks without a pixel of {}: their boxes are written")
-        elif outline is not None:
-            if not isinstance(outline, list) or not outline:
-                raise ValueError("no polygons")
-            for polygon in outline:
-                check_polygon(polygon)
-            return outline, polygon_bounds(outline)
-    except ValueError:
-        losses.add("outlines of {}, which cannot be read: their boxes are written")
-    return None, stated.box

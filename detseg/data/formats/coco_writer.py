@@ -6,18 +6,17 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy.typing as npt
 from PIL import Image
 
 from detseg.atomic_write import write_text
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.images.find import copy_names, new_folder, place_image
 from detseg.ops.masks import encode_mask, run_lengths
 from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
-
-if TYPE_CHECKING:
-    from detseg.data.datasets.detection import DetectionDataset
 
 RESULTS, MASK_RESULTS = "detections.json", "detections_masks.json"
 """Names of the files of results; the second has no boxes."""
@@ -52,16 +51,11 @@ class CocoFile:
 
 
 def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
-    """Write splits below a new folder: for each ``annotations/instances_SPLIT.json``, and its images in a folder of its
-    name, copied or linked.
+    """Write for each split ``annotations/instances_SPLIT.json``, and its images in a folder of its name; see `WRITERS`.
 
-    ``splits`` are sets that were read with a tolerant report: ids of images (of annotations where there are
-    segmentations; else they count from 1), flags (``iscrowd``; ``ignore`` of difficult objects,
-    ``truncated``), areas, coordinates and segmentations stay as they are. Returns a line for each kind of thing that
-    the layout cannot hold. A DataError: there is something in the folder, or an image cannot be copied.
+    Ids of images (of annotations where there are segmentations; else they count from 1), flags (``iscrowd``; ``ignore``
+    of difficult objects, ``truncated``), areas, coordinates and segmentations stay as they are.
     """
-    from detseg.data.images.find import copy_names, new_folder, place_image
-
     new_folder(target)
     for split, dataset in splits.items():
         file, placed, ids = CocoFile(dataset.classes), set[str](), _annotation_ids(dataset)

@@ -13,7 +13,7 @@ from detseg.data.formats.cvat import write_cvat
 from detseg.data.formats.labelme import write_labelme
 from detseg.data.formats.mask_folder import write_mask_folder
 from detseg.data.formats.voc_writer import write_voc_set
-from detseg.data.formats.yolo import write_yolo
+from detseg.data.formats.yolo_writer import write_yolo
 
 __all__ = ["WRITERS", "count_written", "write_mask_folder"]
 
@@ -27,7 +27,9 @@ WRITERS: dict[str, Write] = {
     "cvat": write_cvat,
 }
 """Format → what writes splits to a new folder, images as copies or as links, and returns a line for each kind of thing
-that the format cannot hold."""
+that the format cannot hold, with its number. The splits have one class table, and were read with a tolerant report, so
+that outlines are there. A DataError: there is something in the folder, a file cannot be read or written, or the format
+has no place for a name."""
 
 
 def count_written(

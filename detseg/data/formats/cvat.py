@@ -20,16 +20,13 @@ from detseg.data.annotations.classes import Classes
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_xml
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
+from detseg.data.annotations.model import FLAGS, LARGEST, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
-    FLAGS,
     Box,
-    Losses,
     Outline,
     Shape,
-    add_shapes,
-    checked_outline,
     ellipse_polygon,
+    flags_of,
     mask_bounds,
     outline_part,
     part_outline,
@@ -37,14 +34,12 @@ from detseg.data.annotations.outlines import (
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.copies import Losses, checked_outline, copy_images
 from detseg.data.formats.voc_writer import check_xml_text
 from detseg.data.images.find import (
-    copy_names,
     image_sizes,
     inner_path,
     locate_images,
-    new_folder,
-    place_image,
     split_names,
 )
 from detseg.data.images.read import MAX_PIXELS
@@ -116,7 +111,7 @@ def read_cvat(
         if image.hw is None:
             report.add(DataIssue.SIZE_NOT_STATED, path)
         collector.add_image(path, hw)
-        add_shapes(collector, _shapes(image, path, hw, names, report), hw)
+        collector.add_shapes(_shapes(image, path, hw, names, report))
     packed, table = collector.pack(classes, report, masks, strict=names is None)
     return DetectionDataset(packed, root, table, report, f"cvat {split}")
 
@@ -226,10 +221,8 @@ def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape:
         raise ValueError(f"expected {', '.join(_SHAPES)}, got {shown(element.tag)}; remove it")
     box, outline = _geometry(element, hw)
     values = {item.get("name", ""): (item.text or "").strip().lower() in _YES for item in element.iter("attribute")}
-    values["difficult"] = values.get("difficult", False) or values.get("ignore", False)
-    flags = {flag: True for flag in FLAGS if values.get(flag)}
     group = element.get("group_id")
-    return Shape(element.get("label", ""), box, outline, None if group in (None, "", "0") else group, flags)
+    return Shape(element.get("label", ""), box, outline, None if group in ("", "0") else group, flags_of(values))
 
 
 def _geometry(element: ET.Element, hw: tuple[int, int]) -> tuple[Box, Outline | None]:
@@ -290,22 +283,8 @@ def _float(key: str, text: str) -> float:
 
 
 def write_cvat(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
-    """Write ``annotations.xml`` of all splits, as subsets, and ``images/SPLIT``, to an empty or new folder.
-
-    Args:
-        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
-        target: the folder.
-        link: whether images are links to their files instead of copies.
-
-    Returns:
-        One line for each kind of thing that CVAT cannot hold, with its number.
-
-    Raises:
-        DataError: the folder holds something, or an image or a file cannot be read or written.
-    """
-    new_folder(target)
-    losses, classes = Losses(), next(iter(splits.values())).classes
-    losses.add_ids("CVAT", "class", classes.source_ids)
+    """Write ``annotations.xml`` of all splits, as subsets, and ``images/SPLIT``; see `WRITERS`."""
+    losses, classes = Losses("CVAT"), next(iter(splits.values())).classes
     root = ET.Element("annotations")
     ET.SubElement(root, "version").text = "1.1"
     labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "project"), "labels")
@@ -315,20 +294,15 @@ def write_cvat(splits: Mapping[str, DetectionDataset], target: Path, link: bool 
         attributes = ET.SubElement(label, "attributes")
         for flag in FLAGS:
             attribute = ET.SubElement(attributes, "attribute")
-            for tag, text in (("name", flag), ("mutable", "False"), ("input_type", "checkbox")):
+            values = {"name": flag, "mutable": "False", "input_type": "checkbox"}
+            for tag, text in (values | {"default_value": "false", "values": "false"}).items():
                 ET.SubElement(attribute, tag).text = text
-            ET.SubElement(attribute, "default_value").text = "false"
-            ET.SubElement(attribute, "values").text = "false"
-    for split, dataset in splits.items():
-        losses.add_ids("CVAT", "image", dataset.packed.image_ids.tolist())
-        paths = [dataset.packed.path(index) for index in range(len(dataset))]
-        for index, name in enumerate(copy_names(paths, split, by_stem=False)):
-            place_image(dataset.path(index), target / "images" / split / name, link)
-            hw = dataset.packed.hw(index)
-            values = {"id": str(len(root) - 2), "name": _text("image", name), "subset": _text("split", split)}
-            element = ET.SubElement(root, "image", values | {"width": str(hw[1]), "height": str(hw[0])})
-            for number, stated in enumerate(dataset.packed.stated(index), start=1):
-                _write(element, stated, classes.names[stated.label], number, hw, losses)
+    for number, image in enumerate(copy_images(splits, target, "images/{}", link, losses)):
+        values = {"id": str(number), "name": _text("image", image.name), "subset": _text("split", image.split)}
+        sides = {"width": str(image.hw[1]), "height": str(image.hw[0])}
+        element = ET.SubElement(root, "image", values | sides)
+        for k, stated in enumerate(image.objects, start=1):
+            _write(element, stated, classes.names[stated.label], k, image.hw, losses)
     ET.indent(root)
     with write_errors(target / _FILE):
         ET.ElementTree(root).write(target / _FILE, encoding="utf-8", xml_declaration=True)
@@ -347,7 +321,7 @@ def _write(
     image: ET.Element, stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
 ) -> None:
     outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values("CVAT", stated, outline, bounds, hw)
+    losses.add_values(stated, outline, bounds, hw)
     shapes: list[tuple[str, dict[str, str]]] = []
     if outline is None:
         shapes.append(("box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(repr, bounds), strict=True))))
@@ -366,6 +340,5 @@ def _write(
     for tag, values in shapes:
         common = {"label": name, "source": "manual", "occluded": "0"}
         shape = ET.SubElement(image, tag, common | values | {"z_order": "0"})
-        for flag in FLAGS:
-            if getattr(stated, flag):
-                ET.SubElement(shape, "attribute", name=flag).text = "true"
+        for flag in stated.flags:
+            ET.SubElement(shape, "attribute", name=flag).text = "true"

@@ -24,14 +24,11 @@ from detseg.data.annotations.files import parse_json, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
-    FLAGS,
     Box,
-    Losses,
     Outline,
     Shape,
-    add_shapes,
-    checked_outline,
     ellipse_polygon,
+    flags_of,
     mask_bounds,
     outline_part,
     part_outline,
@@ -39,15 +36,13 @@ from detseg.data.annotations.outlines import (
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.copies import Losses, checked_outline, copy_images
 from detseg.data.images.find import (
-    copy_names,
     find_images,
     image_sizes,
     inner_path,
     is_absolute,
     locate_images,
-    new_folder,
-    place_image,
     split_names,
 )
 from detseg.data.images.read import MAX_PIXELS
@@ -124,7 +119,7 @@ def read_labelme(
         if file.hw is None:
             report.add(DataIssue.SIZE_NOT_STATED, file.path.name)
         collector.add_image(image, hw, file.path)
-        add_shapes(collector, _shapes(file, hw, names, report), hw)
+        collector.add_shapes(_shapes(file, hw, names, report))
     packed, table = collector.pack(classes, report, masks, strict=names is None)
     return DetectionDataset(packed, root, table, report, f"labelme {split}")
 
@@ -279,11 +274,10 @@ def _shape(entry: Any, hw: tuple[int, int]) -> Shape:
     flat = [float(value) for value in numbers]
     flags = entry.get("flags") if isinstance(entry.get("flags"), dict) else {}
     flags = {"difficult": entry.get("difficult")} | flags  # the former is X-AnyLabeling's
-    flags["difficult"] = flags["difficult"] or flags.get("ignore")
     box, outline = _geometry(kind, flat, entry, hw)
     group = entry.get("group_id")
     group = group if isinstance(group, int | str) else None
-    return Shape(name, box, outline, group, {flag: True for flag in FLAGS if flags.get(flag)})
+    return Shape(name, box, outline, group, flags_of(flags))
 
 
 def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int, int]) -> tuple[Box, Outline | None]:
@@ -321,40 +315,17 @@ def _decoded(text: Any, hw: tuple[int, int]) -> BoolArray:
 
 
 def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
-    """Write a folder of images and JSON files for each split, and ``labels.txt``, to an empty or new folder.
-
-    Args:
-        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
-        target: the folder.
-        link: whether images are links to their files instead of copies.
-
-    Returns:
-        One line for each kind of thing that LabelMe cannot hold, with its number.
-
-    Raises:
-        DataError: the folder holds something, or an image or a file cannot be read or written.
-    """
-    new_folder(target)
-    losses, classes = Losses(), next(iter(splits.values())).classes
+    """Write a folder of images and JSON files for each split, and ``labels.txt``; see `WRITERS`."""
+    losses, classes = Losses("LabelMe"), next(iter(splits.values())).classes
     for name in set(NO_CLASSES) & set(classes.names):
         raise DataError(f"the class name {shown(name)}: LabelMe's mark for what is no class; rename it by data.classes")
-    losses.add_ids("LabelMe", "class", classes.source_ids)
-    for split, dataset in splits.items():
-        paths = [dataset.packed.path(index) for index in range(len(dataset))]
-        names = copy_names(paths, split, by_stem=True)
-        order = sorted(range(len(names)), key=lambda index: Path(names[index]).with_suffix(".json"))  # of the reader
-        losses.add_ids("LabelMe", "image", dataset.packed.image_ids[order].tolist())
-        for index, name in enumerate(names):
-            if Path(name).stem != Path(paths[index]).stem:
-                losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
-            image, hw = target / split / name, dataset.packed.hw(index)
-            place_image(dataset.path(index), image, link)
-            shapes = []
-            for number, stated in enumerate(dataset.packed.stated(index), start=1):
-                shapes += _written(stated, classes.names[stated.label], number, hw, losses)
-            content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image.name}
-            content |= {"imageData": None, "imageHeight": hw[0], "imageWidth": hw[1]}
-            write_text(image.with_suffix(".json"), json.dumps(content, indent=1))
+    for image in copy_images(splits, target, "{}", link, losses, lambda name: Path(name).with_suffix(".json")):
+        shapes = []
+        for number, stated in enumerate(image.objects, start=1):
+            shapes += _written(stated, classes.names[stated.label], number, image.hw, losses)
+        content: dict[str, Any] = {"version": _VERSION, "flags": {}, "shapes": shapes, "imagePath": image.path.name}
+        content |= {"imageData": None, "imageHeight": image.hw[0], "imageWidth": image.hw[1]}
+        write_text(image.path.with_suffix(".json"), json.dumps(content, indent=1))
     write_text(target / _LABELS, "".join(f"{name}\n" for name in classes.names))
     return losses.lines()
 
@@ -362,9 +333,8 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
 def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
     """The shapes of an object: several of one group, if it has several polygons."""
     outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values("LabelMe", stated, outline, bounds, hw)
-    flags = {flag: True for flag in FLAGS if getattr(stated, flag)}
-    shape = {"label": name, "group_id": None, "description": "", "flags": flags}
+    losses.add_values(stated, outline, bounds, hw)
+    shape = {"label": name, "group_id": None, "description": "", "flags": dict.fromkeys(stated.flags, True)}
     if outline is None:
         x1, y1, x2, y2 = bounds
         if x2 < x1 or y2 < y1:

@@ -12,20 +12,18 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from detseg.data.annotations.model import StatedObject
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.copies import Losses
+from detseg.data.images.find import copy_names, new_folder, place_image
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray, FloatArray, IntArray, UInt8Array
-
-if TYPE_CHECKING:
-    from detseg.data.annotations.model import StatedObject
-    from detseg.data.annotations.outlines import Losses
-    from detseg.data.datasets.detection import DetectionDataset
 
 _MAX_INDEX = 254  # of a palette image for classes and objects; 255 means void
 _MAPS = ("SegmentationClass", "SegmentationObject")
@@ -104,24 +102,15 @@ def _add(parent: ET.Element, **values: str | float) -> None:
 
 
 def write_voc_set(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
-    """Write splits of boxes below a new folder, with a list in ``ImageSets/Main`` for each; images are copied, or
-    linked.
-
-    ``splits`` are sets that were read with a tolerant report. Returns a line for each kind of thing that the layout
-    cannot hold. A DataError: there is something in the folder, an image cannot be copied, a class has a name that XML
-    cannot hold.
-    """
-    from detseg.data.annotations.outlines import Losses
-    from detseg.data.images.find import copy_names, new_folder, place_image
-
+    """Write splits of boxes, with a list in ``ImageSets/Main`` for each; see `WRITERS`."""
     new_folder(target)
     for folder in ("JPEGImages", "Annotations", _LISTS[0]):
         (target / folder).mkdir(parents=True)
     paths = {s: copy_names([d.packed.path(k) for k in range(len(d))], s, by_stem=False) for s, d in splits.items()}
-    names, losses = _plain_names(paths), Losses()
+    names, losses = _plain_names(paths), Losses("VOC")
     for split, dataset in splits.items():
         _check_names(dataset.classes.names)
-        losses.add_ids("VOC", "image", dataset.packed.image_ids.tolist())
+        losses.add_ids("image", dataset.packed.image_ids.tolist())
         for index, name in enumerate(names[split]):
             objects = dataset.packed.stated(index)
             for item in objects:
@@ -139,7 +128,8 @@ def write_voc_set(splits: Mapping[str, DetectionDataset], target: Path, link: bo
             place_image(dataset.path(index), target / "JPEGImages" / name, link)
         stems = [Path(name).stem for name in names[split]]
         (target / _LISTS[0] / f"{split}.txt").write_text("\n".join([*stems, ""]), encoding="utf-8")
-    return losses.lines() + _lost_classes(next(iter(splits.values())))
+    order = _lost_order(next(iter(splits.values())), losses)
+    return losses.lines() + order
 
 
 def _add_losses(losses: Losses, item: StatedObject) -> None:
@@ -169,20 +159,17 @@ def _add_losses_of_name(losses: Losses, path: str, name: str) -> None:
         losses.add("names of {}: changed, since all lie in one folder and are listed without suffix", "image")
 
 
-def _lost_classes(first: DetectionDataset) -> list[str]:
-    """What is lost of the classes, by the first split, which names them when they are read."""
-    from detseg.data.annotations.outlines import Losses
-
-    losses, names = Losses(), [name.strip() for name in first.classes.names]
+def _lost_order(first: DetectionDataset, losses: Losses) -> list[str]:
+    """What is lost of the classes, by the first split, which names them when they are read: a line on their order."""
+    names = [name.strip() for name in first.classes.names]
     for name in first.classes.names:
         if name != name.strip():
             losses.add("spaces around the names of {}: readers of VOC take them off", "class")
-    losses.add_ids("VOC", "class", first.classes.source_ids)
+    losses.add_ids("class", first.classes.source_ids)
     if names != sorted({names[label] for label in first.packed.labels.tolist()}):
         what = "the order of the classes, and classes without objects in the first split"
-        lines = [f"{what}: VOC lists no classes; read it with data.classes: {names}"]
-        return lines + losses.lines()
-    return losses.lines()
+        return [f"{what}: VOC lists no classes; read it with data.classes: {names}"]
+    return []
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Reads and writes YOLO text: for each image a file of lines, ``class x y width height`` for a box about its centre, or
+"""Reads YOLO text: for each image a file of lines, ``class x y width height`` for a box about its centre, or
 ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon. Classes count from 0, coordinates are fractions of the image's sides.
 
 ``data.yaml`` names classes and splits (Roboflow, Label Studio and others), or darknet's ``obj.data`` and ``obj.names``.
@@ -15,40 +15,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 
-from detseg.atomic_write import write_text
 from detseg.data.annotations.classes import Classes, check_class_name, selection_of
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import read_text
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import StatedObject, check_polygon
-from detseg.data.annotations.outlines import (
-    Losses,
-    Polygons,
-    checked_outline,
-    outline_part,
-    polygon_bounds,
-)
+from detseg.data.annotations.model import check_polygon
+from detseg.data.annotations.outlines import Box, Polygons, polygon_bounds
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.yolo_writer import outer_polygon
+from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.find import (
-    copy_names,
     find_images,
     image_sizes,
     inner_path,
     is_absolute,
     locate_images,
-    new_folder,
-    place_image,
     split_names,
 )
 from detseg.errors import DataError, check_type, path_of
 from detseg.messages import listed, one_line, shown
-from detseg.structures import BoolArray
 
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names")
 _LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
@@ -351,15 +339,6 @@ def _stem(path: str) -> str:
     return posixpath.splitext(posixpath.basename(path))[0]
 
 
-def label_folder(folder: str, name: str = "labels") -> str:
-    """The usual folder of label files for a folder of images; the same one if no part of it is called ``images``."""
-    parts = folder.split("/")
-    for place in reversed(range(len(parts))):
-        if parts[place].lower() == "images":
-            return "/".join([*parts[:place], name, *parts[place + 1 :]])
-    return folder
-
-
 def _label_folder(root: Path, folder: str, stems: set[str]) -> tuple[str, set[str]]:
     """The first folder that has a label file of an image, and the names of its files without suffix."""
     candidates = [*(label_folder(folder, name) for name in _LABEL_FOLDERS), folder]
@@ -437,9 +416,7 @@ def _number(word: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _in_pixels(
-    values: Sequence[float], hw: tuple[int, int]
-) -> tuple[tuple[float, float, float, float], Polygons | None]:
+def _in_pixels(values: Sequence[float], hw: tuple[int, int]) -> tuple[Box, Polygons | None]:
     """The box of a line, xyxy, and its polygon, if it is one."""
     height, width = hw
     if len(values) == 4:
@@ -454,108 +431,3 @@ def _in_pixels(
 def _rounded(values: Sequence[float]) -> list[float]:
     rounded: list[float] = (np.array(values).round(_DIGITS) + 0.0).tolist()  # -0.0 becomes 0.0
     return rounded
-
-
-def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
-    """Write ``data.yaml``, and ``images`` and ``labels`` of each split, to an empty or new folder.
-
-    Args:
-        splits: one or more by name, all of one class table; read with a tolerant report, so that outlines are there.
-        target: the folder.
-        link: whether images are links to their files instead of copies.
-
-    Returns:
-        One line for each kind of thing that YOLO text cannot hold, with its number.
-
-    Raises:
-        DataError: the folder holds something, or an image or a file cannot be read or written.
-    """
-    new_folder(target)
-    losses, classes, four_corners = Losses(), next(iter(splits.values())).classes, False
-    losses.add_ids("YOLO", "class", classes.source_ids)
-    for split, dataset in splits.items():
-        paths = [dataset.packed.path(index) for index in range(len(dataset))]
-        names = copy_names(paths, split, by_stem=True)
-        order = sorted(range(len(names)), key=lambda index: Path(names[index]))  # that of the reader
-        losses.add_ids("YOLO", "image", dataset.packed.image_ids[order].tolist())
-        (target / split / "images").mkdir(parents=True)
-        for index, name in enumerate(names):
-            if _stem(name) != _stem(paths[index]):
-                losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
-            place = f"{split}/images/{name}"
-            folder = label_folder(posixpath.dirname(place))
-            place_image(dataset.path(index), target / place, link)
-            objects, hw = dataset.packed.stated(index), dataset.packed.hw(index)
-            lines = [line for stated in objects if (line := _line(stated, hw, losses)) is not None]
-            four_corners |= any(len(line.split()) == 9 for line in lines)
-            write_text(target / folder / f"{_stem(name)}.txt", "".join(lines))
-    content = {split: f"{split}/images" for split in splits} | {
-        "nc": len(classes),
-        "names": dict(enumerate(classes.names)),
-    }
-    if four_corners:  # which are no oriented boxes
-        content["task"] = "segment"
-    write_text(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000))
-    return losses.lines()
-
-
-def _line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | None:
-    """The line of an object; None for a crowd region."""
-    if stated.crowd:
-        losses.add("crowd regions of {}: YOLO has none; left out")
-        return None
-    for flag in ("difficult", "truncated"):
-        if getattr(stated, flag):
-            losses.add(f"{flag} flags of {{}}: YOLO has none")
-    outline, bounds = checked_outline(stated, hw, losses)
-    sides = np.array([hw[1], hw[0]], dtype=np.float64)
-    losses.add_values("YOLO", stated, outline, bounds, hw)
-    if outline is None:
-        corners = np.array(bounds).reshape(2, 2) / sides
-        values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
-        if values.min() < 0 or values.max() > 1:
-            losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
-            corners = np.sort(corners.clip(0, 1), axis=0)
-            values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
-        return _written(stated.label, values.tolist())
-    if isinstance(outline, dict):
-        part, (top, left) = outline_part(outline, hw)
-        polygons: Polygons = [(outer_polygon(part) + np.array([left, top])).ravel().tolist()]
-        if not _covers(polygons[0], part):
-            losses.add("masks of {}, which have holes or several pieces: the outline of the largest piece is kept")
-    else:
-        polygons = outline
-    if len(polygons) > 1:
-        losses.add("parts of {}: YOLO has one polygon for each; they are joined by seams without area")
-    points = _joined(polygons).reshape(-1, 2) / sides
-    if points.min() < 0 or points.max() > 1:
-        losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
-        points = points.clip(0, 1)
-    return _written(stated.label, points.ravel().tolist())
-
-
-def _covers(polygon: Sequence[float], part: BoolArray) -> bool:
-    """Whether the outline of the largest piece of a mask, (h, w), has all of its pixels inside, and no others."""
-    pieces = cv2.connectedComponents(part.astype(np.uint8), connectivity=8)[0] - 1
-    return pieces == 1 and abs(abs(_signed_area(polygon)) - part.sum()) < 0.5
-
-
-def _signed_area(polygon: Sequence[float]) -> float:
-    x, y = np.array(polygon[::2]), np.array(polygon[1::2])
-    return float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
-
-
-def _joined(polygons: Polygons) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """One closed line around all polygons: from the first corner of the first to each other one and back; all turn the
-    same way, so that the area within the line is the sum of theirs."""
-    start, first = polygons[0][:2], _signed_area(polygons[0])
-    line = list(polygons[0])
-    for polygon in polygons[1:]:
-        if _signed_area(polygon) * first < 0:
-            polygon = np.reshape(polygon, (-1, 2))[::-1].ravel().tolist()
-        line += [*start, *polygon, *polygon[:2]]
-    return np.array(line, dtype=np.float64)
-
-
-def _written(label: int, values: Sequence[float]) -> str:
-    return " ".join([str(label), *(repr(value) for value in values)]) + "\n"

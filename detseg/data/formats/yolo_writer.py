@@ -1,20 +1,25 @@
-"""Writes detections as YOLO text: for each image a file of boxes, and one of polygons where there are masks.
+"""Writes YOLO text: data sets; and detections, a file of boxes for each image, and one of polygons if there are masks.
 
-A line of boxes: class, x and y of the centre, width, height, score. A line of polygons: class, then x and y of each
-corner. Coordinates are fractions of the sides of the image. N objects, P corners, h and w pixels.
+A line of boxes: class, x and y of the centre, width, height; of a detection its score, too. A line of polygons: class,
+then x and y of each corner. Coordinates are fractions of the sides of the image. N objects, P corners, h and w pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import yaml
 
 from detseg.atomic_write import write_text
+from detseg.data.annotations.model import StatedObject
+from detseg.data.annotations.outlines import Polygons, outline_part, signed_area
+from detseg.data.datasets.detection import DetectionDataset
+from detseg.data.formats.copies import Losses, checked_outline, copy_images
 from detseg.structures import BoolArray, FloatArray, InstanceMasks
 
 
@@ -46,8 +51,8 @@ def write_yolo_polygons(path: Path, labels: npt.NDArray[Any], masks: InstanceMas
     return len(masks) - len(lines)
 
 
-def _line(label: int, numbers: Iterable[float]) -> str:
-    return " ".join([str(label), *(f"{number:.6f}" for number in numbers)]) + "\n"
+def _line(label: int, numbers: Iterable[float], written: Callable[[float], str] = "{:.6f}".format) -> str:
+    return " ".join([str(label), *map(written, numbers)]) + "\n"
 
 
 def outer_polygon(mask: BoolArray) -> FloatArray:
@@ -65,3 +70,80 @@ def outer_polygon(mask: BoolArray) -> FloatArray:
     repeated = (largest == np.roll(largest, 1, axis=0)).all(axis=1)  # at inner corners, which are passed aslant
     polygon: FloatArray = largest[~repeated].astype(np.float64)
     return polygon
+
+
+def write_yolo(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
+    """Write ``data.yaml``, and ``images`` and ``labels`` of each split; see `WRITERS`."""
+    losses, four_corners = Losses("YOLO"), False
+    for image in copy_images(splits, target, "{}/images", link, losses, read_order=Path):
+        lines = [line for stated in image.objects if (line := _object_line(stated, image.hw, losses)) is not None]
+        four_corners |= any(len(line.split()) == 9 for line in lines)
+        folder = label_folder(image.path.parent.relative_to(target).as_posix())
+        write_text(target / folder / f"{image.path.stem}.txt", "".join(lines))
+    names = next(iter(splits.values())).classes.names
+    content = {split: f"{split}/images" for split in splits} | {"nc": len(names), "names": dict(enumerate(names))}
+    if four_corners:  # which are no oriented boxes
+        content["task"] = "segment"
+    write_text(target / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000))
+    return losses.lines()
+
+
+def _object_line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> str | None:
+    """The line of an object; None for a crowd region."""
+    if stated.crowd:
+        losses.add("crowd regions of {}: YOLO has none; left out")
+        return None
+    for flag in stated.flags:
+        losses.add(f"{flag} flags of {{}}: YOLO has none")
+    outline, bounds = checked_outline(stated, hw, losses)
+    sides = np.array([hw[1], hw[0]], dtype=np.float64)
+    losses.add_values(stated, outline, bounds, hw)
+    if outline is None:
+        corners = np.array(bounds).reshape(2, 2) / sides
+        values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
+        if values.min() < 0 or values.max() > 1:
+            losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
+            corners = np.sort(corners.clip(0, 1), axis=0)
+            values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
+        return _line(stated.label, values.tolist(), repr)
+    if isinstance(outline, dict):
+        part, (top, left) = outline_part(outline, hw)
+        polygons: Polygons = [(outer_polygon(part) + np.array([left, top])).ravel().tolist()]
+        if not _covers(polygons[0], part):
+            losses.add("masks of {}, which have holes or several pieces: the outline of the largest piece is kept")
+    else:
+        polygons = outline
+    if len(polygons) > 1:
+        losses.add("parts of {}: YOLO has one polygon for each; they are joined by seams without area")
+    points = _joined(polygons).reshape(-1, 2) / sides
+    if points.min() < 0 or points.max() > 1:
+        losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
+        points = points.clip(0, 1)
+    return _line(stated.label, points.ravel().tolist(), repr)
+
+
+def _covers(polygon: Sequence[float], part: BoolArray) -> bool:
+    """Whether the outline of the largest piece of a mask, (h, w), has all of its pixels inside, and no others."""
+    pieces = cv2.connectedComponents(part.astype(np.uint8), connectivity=8)[0] - 1
+    return pieces == 1 and abs(abs(signed_area(polygon)) - part.sum()) < 0.5
+
+
+def _joined(polygons: Polygons) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """One closed line around all polygons: from the first corner of the first to each other one and back; all turn the
+    same way, so that the area within the line is the sum of theirs."""
+    start, first = polygons[0][:2], signed_area(polygons[0])
+    line = list(polygons[0])
+    for polygon in polygons[1:]:
+        if signed_area(polygon) * first < 0:
+            polygon = np.reshape(polygon, (-1, 2))[::-1].ravel().tolist()
+        line += [*start, *polygon, *polygon[:2]]
+    return np.array(line, dtype=np.float64)
+
+
+def label_folder(folder: str, name: str = "labels") -> str:
+    """The usual folder of label files for a folder of images; the same one if no part of it is called ``images``."""
+    parts = folder.split("/")
+    for place in reversed(range(len(parts))):
+        if parts[place].lower() == "images":
+            return "/".join([*parts[:place], name, *parts[place + 1 :]])
+    return folder

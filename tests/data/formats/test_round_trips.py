@@ -19,7 +19,8 @@ from detseg.data.formats.convert import WRITERS
 from detseg.data.formats.labelme import write_labelme
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.voc_writer import write_voc_set
-from detseg.data.formats.yolo import read_yolo, write_yolo
+from detseg.data.formats.yolo import read_yolo
+from detseg.data.formats.yolo_writer import write_yolo
 from detseg.errors import DataError
 from detseg.ops.masks import decode_mask, encode_mask
 from tests.data.formats.layouts import annotation_xml, object_xml, save_image, write_voc
@@ -240,9 +241,9 @@ def test_voc_says_what_it_cannot_hold(tmp_path: Path) -> None:
         "areas of 1 object: those of the boxes count; VOC states none",
         "corners of 1 object: rounded to a thousandth of a pixel",
         "names of 2 images: changed, since all lie in one folder and are listed without suffix",
+        "ids of 2 classes: VOC has none; they are counted from 1",
         "the order of the classes, and classes without objects in the first split: VOC lists no classes; read it with "
         "data.classes: ['zebra', 'ant']",
-        "ids of 2 classes: VOC has none; they are counted from 1",
     ]
     found = read_voc(tmp_path / "voc", "train")
     assert [Path(found[index].path).name for index in range(3)] == ["a.png", "y_a.png", "a_png.png"]

@@ -10,7 +10,8 @@ import pytest
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.yolo import read_yolo, write_yolo
+from detseg.data.formats.yolo import read_yolo
+from detseg.data.formats.yolo_writer import write_yolo
 from detseg.errors import ClassTableError, DataError
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
