@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
 _WRITTEN_AS = {"shapes": "coco"}  # by --fix; other layouts as what they are
-_SENTENCE = 25  # letters from which on a detail is one
-_LONG = 60  # letters of a detail from which on each place has a line
+_LONG = 60  # letters from which on a detail is said once, and each place has a line
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
 _CLOSE = 0.25  # of a side of the image: what is smaller is shown from nearby
 _MARGIN, _LEAST_VIEW = 1.5, 120  # around it, in its own sides; pixels of the part that is shown, at least
@@ -189,7 +188,7 @@ def _print_finding(split: str, finding: Finding) -> None:
     print(f"{finding.issue.severity.name.lower()}: {where}{finding.issue.text}: {finding.amount}")
     places, said = list[str](), ""
     for place in finding.examples[:_MOST_PLACES]:  # a sentence that holds for all of them is said once
-        detail = "" if place.detail == said and len(said) > _SENTENCE else place.detail
+        detail = "" if place.detail == said and len(said) > _LONG else place.detail
         places.append(printable(place.where) + (f" ({printable(detail)})" if detail else ""))
         said = place.detail
     more = ", ..." if len(finding.examples) > _MOST_PLACES else ""

@@ -92,12 +92,14 @@ def test_d7_xml_files_beside_their_images(tmp_path: Path) -> None:
     )
 
 
-def test_paths_of_another_machine_count_once(tmp_path: Path) -> None:
-    save_image(tmp_path / "images" / "x.jpg", (10, 20))
-    write_coco(tmp_path / "result.json", ["/home/me/x.jpg"], ["cat"], [(0, "cat")])
+@pytest.mark.parametrize("name", ["/home/me/x 1.jpg", "http://localhost:8080/data/upload/3/x%201.jpg?d=7"])
+def test_places_on_another_machine_count_once(name: str, tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "x 1.jpg", (10, 20))
+    write_coco(tmp_path / "result.json", [name], ["cat"], [(0, "cat")])
     config = coco_config(tmp_path, train_images=".", train_annotations="result.json", file_names="relaxed")
-    line = "images that were found under another spelling of their name: 1 ('/home/me/x.jpg' is images/x.jpg)"
-    assert found_lines(open_split(config, "train")) == [line]
+    (line,) = found_lines(open_split(config, "train"))
+    assert line.startswith("images that were found under another spelling of their name: 1 (")
+    assert line.endswith(" is images/x 1.jpg)")
 
 
 def test_d8_backslashes_in_file_names(tmp_path: Path) -> None:

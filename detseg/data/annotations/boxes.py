@@ -28,14 +28,21 @@ def have_size_as_corner(boxes: FloatArray, sizes_hw: IntArray) -> bool:
     return bool(fits.mean() >= _FITTING)
 
 
-def have_corner_as_size(boxes: FloatArray, sizes_hw: IntArray) -> bool:
-    """Whether the second corner seems to stand where width and height should: at least a quarter of the boxes leave
-    their images, and nearly all lie inside, with ordered corners, when their widths and heights are read as the second
-    corner. ``sizes_hw``: (T, 2), of each box's."""
-    limits, sides = sizes_hw[:, ::-1] + 1, boxes[:, 2:] - boxes[:, :2]
-    if len(boxes) < 2 or (boxes[:, 2:] > limits).any(axis=1).mean() < _INVERTED:
+def as_two_corners(boxes: FloatArray, centred: bool) -> FloatArray:
+    """(T, 4) what a file states as a corner (``centred``: as the centre), width and height, read as two corners."""
+    low, high = boxes[:, :2], boxes[:, 2:]
+    return np.concatenate([(low + high) / 2 if centred else low, high - low], axis=1)
+
+
+def have_corner_as_size(boxes: FloatArray, sizes_hw: IntArray, centred: bool) -> bool:
+    """Whether two corners seem to stand where a corner (``centred``: the centre), width and height should: at least a
+    quarter of the boxes leave their images, and nearly all lie inside, with ordered corners, when they are read so.
+    ``sizes_hw``: (T, 2), of each box's."""
+    limits, corners = sizes_hw[:, ::-1] + 1, as_two_corners(boxes, centred)
+    leave = (boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > limits).any(axis=1)
+    if len(boxes) < 2 or leave.mean() < _INVERTED:
         return False
-    fits = (sides <= limits).all(axis=1) & (sides > boxes[:, :2]).all(axis=1)
+    fits = (corners[:, 2:] <= limits).all(axis=1) & (corners[:, 2:] > corners[:, :2]).all(axis=1)
     return bool(fits.mean() >= _FITTING)
 
 
@@ -51,7 +58,9 @@ def relative(boxes: FloatArray, image_of: IntArray, num_images: int) -> BoolArra
 
 
 def repeated(boxes: FloatArray, groups: IntArray) -> BoolArray:
-    """(T,) bool: an earlier object of the same group (image, class and crowd flag as one number) has the same box."""
+    """(T,) bool: an earlier object of the same group (image, class and crowd flag as one number) has the same box, to a
+    hundredth of a pixel: tools round fractions of the sides."""
+    boxes = boxes.round(2)
     # Sorting one hash of the five numbers is ten times as fast as sorting by five keys; equal hashes are compared.
     bits = np.ascontiguousarray(boxes + 0.0).view(np.uint64).reshape(-1, 4)
     keys = groups.astype(np.uint64) * _MIX_GROUP

@@ -28,11 +28,11 @@ class AnnotationCollector:
     """The annotations of a set whose format names classes; ``pack`` returns them all.
 
     ``file`` names the annotations in messages. ``classes``: the names that the format lists, in label order; None: the
-    sorted names of the objects. ``image_ids`` count from 1.
+    sorted names of the objects. ``centred``: whether it states centres and sides of boxes. ``image_ids`` count from 1.
     """
 
-    def __init__(self, file: Path, classes: Sequence[str] | None = None) -> None:
-        self._file = file
+    def __init__(self, file: Path, classes: Sequence[str] | None = None, centred: bool = False) -> None:
+        self._file, self._centred = file, centred
         self._declared = None if classes is None else tuple(classes)
         self._paths, self._sizes, self._counts = list[str](), list[tuple[int, int]](), list[int]()
         self._names, self._boxes, self._flags = list[str](), list[Sequence[float]](), list[tuple[bool, bool, bool]]()
@@ -122,6 +122,7 @@ class AnnotationCollector:
             truncated=flags[:, 2],
             area=np.array(self._areas, dtype=np.float64),
             regions=regions,
+            centred=self._centred,
         ).keep_objects(labels >= 0)
         if masks and not report.tolerant and packed.regions is not None:
             if missing := int((packed.regions.lengths == 0).sum()):

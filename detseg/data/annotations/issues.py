@@ -38,7 +38,7 @@ class DataIssue(Enum):
     CORNER_AS_SIZE = (
         _ERROR,
         "boxes of a split where many leave their image: the second corner seems to stand where width and height should",
-        "write x, y, x2 - x, y2 - y; detseg check --fix does",
+        "write width and height there (and in YOLO text the centre before them); detseg check --fix does",
     )
     RELATIVE = (
         _ERROR,
@@ -257,7 +257,11 @@ class DataIssue(Enum):
         "objects of categories that the file does not list (left out)",
         "add the categories, or correct the objects",
     )
-    BAD_MASK = _ERROR, "segmentations that cannot be used (the objects are kept with their boxes)", "draw them again"
+    BAD_MASK = (
+        _ERROR,
+        "segmentations that cannot be used (the objects are kept with their boxes)",
+        "correct what the message says",
+    )
     NO_OUTLINE = (
         _ERROR,
         "objects with a box and no outline, which label maps cannot show (left out)",
@@ -307,7 +311,7 @@ class DataIssue(Enum):
     )
     NOTHING_TO_LEARN = (
         _ERROR,
-        "splits without any object that can be trained on",
+        "splits without anything that can be trained on",
         "do what the message says",
     )
     TOO_MANY = (

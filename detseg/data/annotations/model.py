@@ -230,6 +230,7 @@ class PackedAnnotations(PackedImages):
     truncated: BoolArray  # (T,)
     area: FloatArray  # (T,) float64, square pixels; NaN for that of the mask, where there are masks
     regions: Segmentations | None = None  # None where only boxes were read
+    centred: bool = False  # whether the file states the centres of boxes and their sides
 
     def image(self, index: int) -> ImageAnnotations:
         """The objects of one image, as views of the arrays; masks are decoded now, a DataError if one is wrong."""
@@ -261,6 +262,7 @@ class PackedAnnotations(PackedImages):
             offsets=offsets,
             **self._columns(rows),
             regions=None if self.regions is None else self.regions.select(rows),
+            centred=self.centred,
         )
 
     def keep_objects(self, kept: BoolArray, labels: IntArray | None = None) -> PackedAnnotations:

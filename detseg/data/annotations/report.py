@@ -178,7 +178,7 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
     as_corner = np.full(len(boxes), have_size_as_corner(boxes, hw)) & swapped
-    as_size = np.full(len(boxes), have_corner_as_size(boxes, hw))
+    as_size = np.full(len(boxes), have_corner_as_size(boxes, hw, packed.centred))
     no_area = np.asarray((sides <= 0).any(axis=1)) & ~swapped
     wrong = swapped | as_ratio | no_area | as_size
     outside = np.asarray((boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
@@ -193,7 +193,7 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
         DataIssue.SIZE_AS_CORNER: as_corner,
         DataIssue.CORNER_AS_SIZE: as_size & ~swapped & ~as_ratio & ~no_area,
         DataIssue.RELATIVE: as_ratio,
-        DataIssue.REPEATED: repeated(boxes, groups),
+        DataIssue.REPEATED: repeated(boxes, groups) & ~as_ratio,
         DataIssue.CROWD: packed.crowd,
         DataIssue.DIFFICULT: packed.difficult,
     }

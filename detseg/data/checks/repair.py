@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import (
+    as_two_corners,
+    have_corner_as_size,
+    have_size_as_corner,
+    inverted,
+    relative,
+    repeated,
+)
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
 from detseg.data.annotations.report import DataReport
@@ -236,8 +243,9 @@ def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Lo
     others = ~ratio
     if have_size_as_corner(packed.boxes, hw):
         change(others, "width and height added to the corner", boxes[:, :2], boxes[:, :2] + boxes[:, 2:])
-    elif have_corner_as_size(packed.boxes, hw):
-        change(others, "width and height taken as the second corner", boxes[:, :2], boxes[:, 2:] - boxes[:, :2])
+    elif have_corner_as_size(packed.boxes, hw, packed.centred):
+        corners = as_two_corners(boxes, packed.centred)
+        change(others, "width and height taken as the second corner", corners[:, :2], corners[:, 2:])
     else:
         low, high = np.minimum(boxes[:, :2] + first, boxes[:, 2:]), np.maximum(boxes[:, :2] + first, boxes[:, 2:])
         change(others & inverted(boxes), "corners swapped", low - first, high)

@@ -274,12 +274,12 @@ def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad:
             _compare_colors(dataset, index, found[3], palettes)
         if not (useless := _describe_useless(counts, dataset.classes.names, encoding, training, bool(left_out))):
             break
-    if bad and not num_masks:
-        raise bad[0]
-    if useless:
-        more = f" and {num_masks - 1} more" if num_masks > 1 else ""
-        raise DataError(f"{dataset.masks.where(0)}{more}: {useless}")
     report, names, inspected = dataset.report, dataset.classes.names, num_masks + len(bad)
+    if bad and not num_masks:
+        report.wrong(DataIssue.NOTHING_TO_LEARN, dataset.name, str(bad[0]))
+    elif useless:
+        more = f" and {num_masks - 1} more" if num_masks > 1 else ""
+        report.wrong(DataIssue.NOTHING_TO_LEARN, dataset.name, f"{dataset.masks.where(0)}{more}: {useless}")
     if inspected < len(dataset):
         report.note(f"masks looked at when opened: {inspected} of {len(dataset)}, evenly spread")
     if bad:

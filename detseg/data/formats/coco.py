@@ -30,7 +30,7 @@ from detseg.data.annotations.model import (
     pack_images,
     running_total,
 )
-from detseg.data.annotations.report import DataReport, report_contents
+from detseg.data.annotations.report import DataReport, Example, report_contents
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.images.find import locate_images, report_heic
@@ -272,7 +272,7 @@ def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks
     there = np.flatnonzero(sizes.min(axis=1) > 0)
     if not len(there):
         reason = why_unread(Path(images[0].file_name))
-        what = f"they {reason}" if reason else "correct the image folder"
+        what = f"they {reason}" if reason else report.first_wrong.removeprefix(f"{root}: ")
         raise DataError(f"{root}: none of the {len(paths)} images of {file} can be used; {what}")
     if len(there) < len(paths):
         place = np.full(len(paths) + 1, -1, dtype=np.int64)  # the last one is that of objects without an image
@@ -369,9 +369,10 @@ def _usable_regions(regions: Segmentations, sizes_hw: IntArray, report: DataRepo
                 check_region(segmentation, (height, width))
             else:
                 lengths[row] = 0
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError) as error:
             lengths[row] = 0
-            report.add(DataIssue.BAD_MASK, str(regions.annotation_ids[row]))
+            where = f"annotation {regions.annotation_ids[row]}"
+            report.add(DataIssue.BAD_MASK, Example(where, detail=one_line(error)))
     return replace(regions, lengths=lengths)
 
 

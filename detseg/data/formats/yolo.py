@@ -100,7 +100,7 @@ def read_yolo(
         first = next(file for file, found in zip(labels, lines, strict=True) if file and found)
         report.add(DataIssue.FOUR_CORNERS, first, sum(len(found or ()) for found in lines))
     from_1 = bool(used) and 0 not in used and max(used) == len(names)
-    collector = AnnotationCollector(layout.file, list(names.values()))
+    collector = AnnotationCollector(layout.file, list(names.values()), centred=True)
     for image, file, hw, found in zip(images, labels, sizes, lines, strict=True):
         if hw is None or (file is not None and found is None):
             continue

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence, Set
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import unquote
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.report import DataReport
+from detseg.data.annotations.report import DataReport, Example
 from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw, why_unread
 from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
@@ -105,6 +106,7 @@ _SPELLINGS: dict[str, Callable[[str], str]] = {
     "any Unicode form": _same_text,
     "another suffix": lambda name: os.path.splitext(_same_text(name))[0],
     "the base name alone": lambda name: _same_text(name).rpartition("/")[2],
+    "the base name of the URL": lambda name: _same_text(unquote(name.partition("?")[0])).rpartition("/")[2],
 }
 """How a name may be spelt otherwise than its file, the nearest spellings first. Another suffix counts in the same
 folder alone: a mask elsewhere often has the name of its image."""
@@ -148,7 +150,8 @@ def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[
             f"{root}: {counted}: {listed(missing)}; {which} of them are found with {spelling} ({example[0]} is "
             f"{example[1]}): set data.file_names=relaxed, or correct the names"
         )
-        report.wrong(DataIssue.OTHER_SPELLING, f"{example[0]} is {example[1]}", message, len(found))
+        place = Example(f"{example[0]} is {example[1]}", detail=f"found with {spelling}")
+        report.wrong(DataIssue.OTHER_SPELLING, place, message, len(found))
     if lost:
         hint = "is this the image folder of the annotations?"
         if len(lost) < len(paths):

@@ -72,6 +72,13 @@ def test_a_planted_set_is_found_whole_and_nothing_else(tmp_path: Path) -> None:
     assert others <= {DataIssue.UNSEEN, DataIssue.FEW_OBJECTS, DataIssue.SMALL_IN_INPUT}
 
 
+def test_a_hundredth_of_a_pixel_is_no_difference(tmp_path: Path) -> None:
+    """A box as centre and sides, and as four corners, each rounded to six decimals by YOLO text."""
+    boxes = [(0, (10.00002, 20, 30, 40)), (0, (10, 20, 30.00003, 40)), (0, (10, 20, 30.2, 40))]
+    found = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected()).reports["train"]
+    assert (found.count(DataIssue.REPEATED), found.count(DataIssue.NEARLY_REPEATED)) == (1, 1)
+
+
 def test_sizes_as_corners_are_one_pattern_of_a_split(tmp_path: Path) -> None:
     """Stated as x, y, width, height where corners belong: of 4 boxes 2 are inverted, and all fit when read so."""
     corners = [(60, 50, 20, 10), (40, 30, 30, 20), (5, 5, 20, 20), (8, 9, 40, 60)]

@@ -20,6 +20,7 @@ from detseg.data.formats.coco import read_coco
 from detseg.data.formats.coco_writer import write_coco_set
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
+from detseg.data.formats.yolo import read_yolo
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
 from tests.planted_set import check_planted_set, write_planted_set
@@ -134,6 +135,24 @@ def test_corners_as_sizes_of_coco(tmp_path: Path) -> None:
     assert again.splits[0].objects is not None
     assert again.splits[0].objects.boxes.tolist() == [list(box) for box in corners]
     assert report_lines(changes) == ["width and height taken as the second corner: 4"]
+
+
+def test_corners_as_centres_and_sizes_of_yolo(tmp_path: Path) -> None:
+    """Corners as fractions of 100 x 80 pixels where centres and sides belong."""
+    corners = [[10, 16, 60, 40], [20, 8, 80, 72], [50, 40, 90, 64], [5, 20, 25, 60]]
+    lines = "".join(f"0 {a / 100} {b / 80} {c / 100} {d / 80}\n" for a, b, c, d in corners)
+    for path, content in (("train/labels/a.txt", lines), ("data.yaml", "names: [cat]\ntrain: train/images\n")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    (tmp_path / "train" / "images").mkdir()
+    Image.new("RGB", (100, 80), (90, 90, 90)).save(tmp_path / "train" / "images" / "a.png")
+    first = check_splits({"train": read_yolo(tmp_path, "train", report=DataReport(True))}, Expected())
+    assert first.reports["train"].count(DataIssue.CORNER_AS_SIZE) == 4
+    again, changes = repaired(first)
+    packed = again.splits[0].objects
+    assert packed is not None
+    assert packed.boxes.round(6).tolist() == corners
+    assert {row[3] for row in changes.rows} == {"width and height taken as the second corner"}
 
 
 def test_repaired_masks_have_the_pixels_that_were_meant(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,13 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     ]
     message = r"only 'sky' and ignored pixels occur, never bus, .*: data\.classes leaves out the others; choose one of"
     (folders[1] / "a.png").unlink()
+    report = DataReport(True)  # a check goes on
+    assert len(read_mask_folder(*folders, ["sky", "bus"], root=tmp_path, report=report)) == 1
+    (useless,) = [found for found in report.findings() if found.issue == DataIssue.NOTHING_TO_LEARN]
+    assert re.search(message, useless.examples[0].detail)
+    (folders[0] / "a.png").unlink()
     with pytest.raises(DataError, match=message):
-        read_mask_folder(*folders, ["sky", "bus"], root=tmp_path, report=DataReport(True))
+        read_mask_folder(*folders, ["sky", "bus"], root=tmp_path)
 
 
 LINKS: dict[str, tuple[dict[str, str], list[str]]] = {
