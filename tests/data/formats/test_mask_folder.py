@@ -284,7 +284,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     assert len(read_mask_folder(*folders, ["sky", "bus"], root=tmp_path, report=report)) == 1
     (useless,) = [found for found in report.findings() if found.issue == DataIssue.NOTHING_TO_LEARN]
     assert re.search(message, useless.examples[0].detail)
-    (folders[0] / "a.png").unlink()
+    (folders[0] / "a.jpg").unlink()
     with pytest.raises(DataError, match=message):
         read_mask_folder(*folders, ["sky", "bus"], root=tmp_path)
 
