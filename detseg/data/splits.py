@@ -120,7 +120,7 @@ def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArra
 
 @lru_cache(maxsize=1)
 def _near_duplicates(paths: tuple[Path, ...]) -> IntArray:
-    return duplicate_groups(read_signatures(paths)[0])
+    return duplicate_groups(read_signatures(paths))
 
 
 def class_counts(dataset: ImageDataset) -> IntArray:
