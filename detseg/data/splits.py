@@ -129,8 +129,7 @@ def class_counts(dataset: ImageDataset) -> IntArray:
     packed = getattr(getattr(dataset, "masks", None), "packed", dataset.packed)
     counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
     if isinstance(packed, PackedAnnotations):
-        image_of = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
-        np.add.at(counts, (image_of, packed.labels), 1)
+        np.add.at(counts, (packed.image_of, packed.labels), 1)
         return counts
     assert isinstance(dataset, SegmentationDataset)
     key = dataset.root, dataset.packed.path_bytes, dataset.classes.names
