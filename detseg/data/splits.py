@@ -126,7 +126,7 @@ def _near_duplicates(paths: tuple[Path, ...]) -> IntArray:
 def class_counts(dataset: ImageDataset) -> IntArray:
     """(I, C) int64: the objects of each class in each image, of label maps 1 for each class that a map shows. Maps of
     mask files are decoded, once in a process for one set; one that cannot be read shows nothing."""
-    packed = getattr(getattr(dataset, "masks", None), "packed", dataset.packed)
+    packed = dataset.packed
     counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
     if isinstance(packed, PackedAnnotations):
         np.add.at(counts, (packed.image_of, packed.labels), 1)
