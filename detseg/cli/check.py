@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,30 +120,28 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
     from detseg.models.layers import Normalize
     from detseg.tasks import kind_of
 
-    train, anchors, mean, std = datasets.get("train"), None, None, None
-    model = config.model
-    if isinstance(model, YoloConfig) and isinstance(model.head, AnchorHeadConfig) and train is not None:
-        try:
-            fitted = kind_of(model).settings_from_data(config, train).model
-        except DataError:  # too few boxes to fit anchors to, which other checks say
-            fitted = model
-        assert isinstance(fitted, YoloConfig)
-        assert isinstance(fitted.head, AnchorHeadConfig)
-        model, anchors = fitted, None if fitted.head.anchors is None else np.array(fitted.head.anchors)
+    model, anchors, mean, std = config.model, None, None, None
+    of_evaluation = config.data.input_hw, config.evaluation.max_detections
+    if isinstance(model, CustomModelConfig):
+        return Expected(*of_evaluation)
+    if isinstance(model, YoloConfig) and isinstance(model.head, AnchorHeadConfig):
+        if (train := datasets.get("train")) is not None:
+            with suppress(DataError):  # too few boxes to fit anchors to, which other checks say
+                model = kind_of(model).settings_from_data(config, train).model
+        assert isinstance(model, YoloConfig)
+        assert isinstance(model.head, AnchorHeadConfig)
+        if model.head.anchors is None:
+            return Expected(*of_evaluation)
+        anchors = np.array(model.head.anchors)
     elif isinstance(model, FasterRcnnConfig | MaskRcnnConfig):
         sides = [side for level in model.rpn.anchor_sizes or [[2.0**k] for k in range(5, 10)] for side in level]
         ratios = np.sqrt(model.rpn.aspect_ratios or (0.5, 1.0, 2.0))
         anchors = np.array([[side / ratio, side * ratio] for side in sides for ratio in ratios])
-    if not isinstance(model, CustomModelConfig) and datasets and (anchors is not None or not _needs_anchors(model)):
-        built = build_model(model, next(iter(datasets.values())).classes, load_pretrained=False)
-        for part in built.modules():
-            if isinstance(part, Normalize) and not part.is_identity:
-                mean, std = tuple(part.mean.flatten().tolist()), tuple(part.std.flatten().tolist())
-    return Expected(config.data.input_hw, config.evaluation.max_detections, anchors, mean, std)
-
-
-def _needs_anchors(model: Any) -> bool:
-    return getattr(getattr(model, "head", None), "name", "") == "anchor"
+    built = build_model(model, next(iter(datasets.values())).classes, load_pretrained=False)
+    for part in built.modules():
+        if isinstance(part, Normalize) and not part.is_identity:
+            mean, std = tuple(part.mean.flatten().tolist()), tuple(part.std.flatten().tolist())
+    return Expected(*of_evaluation, anchors, mean, std)
 
 
 def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:

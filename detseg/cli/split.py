@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from detseg.data.split_files import Members, Source
     from detseg.structures import IntArray
 
-_CONFIG = "{}.yaml"
-
 
 def split(argv: Sequence[str]) -> None:
     """A data set → lists of its parts and a configuration: detseg split DIR --val 0.2 [--test 0.1] [--folds 5]"""
@@ -143,7 +141,8 @@ def _write(
     from detseg.atomic_write import write_text
     from detseg.data.split_files import data_yaml, write_parts
 
-    data = config.model_dump(mode="json", exclude_defaults=True)["data"]
+    settings = config.model_dump(mode="json", exclude_defaults=True)
+    data = settings["data"]
     root = Path(data["root"])
     out = arguments.out or root / "splits"
     own = {name: [m for m, part in zip(members, parts, strict=True) if part == k] for k, name in enumerate(names)}
@@ -155,19 +154,18 @@ def _write(
         own |= {f"{name}_val": own.pop(name) for name in folds}
         test = {"test": "test"} if arguments.test else {}
         experiments = {name: {"train": f"{name}_train", "val": f"{name}_val", **test} for name in folds}
-    configs = [out / _CONFIG.format(name) for name in experiments]
+    configs = [out / f"{name}.yaml" for name in experiments]
     if existing := [str(path) for path in configs if path.exists()]:
         raise DataError(f"{existing[0]}: exists already; remove it, or choose another place with --out")
     classes = sources[0].dataset.classes.names
     if data["name"] in ("voc", "labelme") and "classes" not in data and not hasattr(sources[0].dataset, "masks"):
         data["classes"] = list(classes)  # their classes are those of the training part otherwise, which may lack one
-    settings, files = write_parts(data["name"], root, sources, own, out)
+    of_parts, files = write_parts(data["name"], root, sources, own, out)
     for path, (name, splits) in zip(configs, experiments.items(), strict=True):
         chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "val_fraction"}
         for split_name, part in splits.items():
-            chosen |= {key.format(split_name): value for key, value in settings[part].items()}
-        whole = config.model_dump(mode="json", exclude_defaults=True) | {"data": chosen}
-        write_text(path, plain_to_yaml(whole))
+            chosen |= {key.format(split_name): value for key, value in of_parts[part].items()}
+        write_text(path, plain_to_yaml(settings | {"data": chosen}))
         if data["name"] == "yolo" and config.data.classes is None:
             lists = {split_name: chosen[f"{split_name}_split"] for split_name in splits}
             file = out / ("data.yaml" if name == "split" else f"data_{name}.yaml")

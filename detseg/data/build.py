@@ -37,7 +37,7 @@ from detseg.data.annotations.classes import (
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
-from detseg.data.datasets.image_check import check_images
+from detseg.data.datasets.image_check import inspect_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.download import download_voc
 from detseg.data.formats.coco import read_coco, read_coco_masks
@@ -77,7 +77,7 @@ def open_split(
     masks: bool = False,
     report: DataReport | None = None,
 ) -> DetectionDataset:
-    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says; see `check_images`
+    """Open a split with boxes, or with boxes and instance ``masks``, as the ``data`` section says; see `inspect_images`
     for what is said of its images.
 
     ``classes`` is the table of the training split or of a checkpoint; None: this is the training split, and
@@ -225,7 +225,7 @@ def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Pa
 def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
     """A data set that reads its images as the settings say, with what is said of them in its report."""
     dataset.value_range = config.value_range
-    check_images(dataset)
+    inspect_images(dataset)
     return dataset
 
 

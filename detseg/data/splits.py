@@ -120,17 +120,16 @@ def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArra
 
 @lru_cache(maxsize=1)
 def _near_duplicates(paths: tuple[Path, ...]) -> IntArray:
-    return duplicate_groups(read_signatures(paths)[0])
+    return duplicate_groups(read_signatures(paths))
 
 
 def class_counts(dataset: ImageDataset) -> IntArray:
     """(I, C) int64: the objects of each class in each image, of label maps 1 for each class that a map shows. Maps of
     mask files are decoded, once in a process for one set; one that cannot be read shows nothing."""
-    packed = getattr(getattr(dataset, "masks", None), "packed", dataset.packed)
+    packed = dataset.packed
     counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
     if isinstance(packed, PackedAnnotations):
-        image_of = np.repeat(np.arange(len(packed)), np.diff(packed.offsets))
-        np.add.at(counts, (image_of, packed.labels), 1)
+        np.add.at(counts, (packed.image_of, packed.labels), 1)
         return counts
     assert isinstance(dataset, SegmentationDataset)
     key = dataset.root, dataset.packed.path_bytes, dataset.classes.names

@@ -47,7 +47,7 @@ def start(config: Path, run_dir: Path, *overrides: str) -> subprocess.Popen[str]
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_to_the_group_saves_and_is_one_line(sent: signal.Signals, tiny_run: TinyRun, tmp_path: Path) -> None:
     process = start(tiny_run.config_path, tmp_path / "run", "trainer.max_epochs=900", "data.num_workers=1")
     try:

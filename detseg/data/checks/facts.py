@@ -84,7 +84,7 @@ class SplitFacts:
     def image_of(self) -> IntArray:
         """(T,) the image of each object."""
         assert self.objects is not None
-        return np.repeat(np.arange(len(self.objects)), np.diff(self.objects.offsets))
+        return self.objects.image_of
 
     @property
     def class_counts(self) -> IntArray:

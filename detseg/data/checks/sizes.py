@@ -40,19 +40,14 @@ def check_boxes(split: SplitFacts) -> None:
     known = wrong[DataIssue.ONE_PIXEL] | wrong[DataIssue.RELATIVE]
     sides = packed.boxes[:, 2:] - packed.boxes[:, :2]
     report_rows(DataIssue.NARROW, (sides > 0).all(axis=1) & (sides < 2).any(axis=1) & ~known, packed, split.report)
-    groups = 2 * (split.image_of * len(split.dataset.classes) + packed.labels) + packed.crowd
+    groups = 2 * (packed.image_of * len(split.dataset.classes) + packed.labels) + packed.crowd
     once = ~wrong[DataIssue.REPEATED]
     near = np.zeros(len(once), dtype=np.bool_)
     near[once] = nearly_repeated(packed.boxes[once], groups[once], _NEARLY)
     near[once] &= ~repeated(packed.boxes[once], groups[once])
     report_rows(DataIssue.NEARLY_REPEATED, near & ~known, packed, split.report)
-    places = 2 * split.image_of + packed.crowd
-    report_rows(
-        DataIssue.TWO_CLASSES,
-        repeated(packed.boxes, places) & ~wrong[DataIssue.REPEATED] & ~known,
-        packed,
-        split.report,
-    )
+    twice = repeated(packed.boxes, 2 * packed.image_of + packed.crowd) & once
+    report_rows(DataIssue.TWO_CLASSES, twice & ~known, packed, split.report)
     if why := nothing_to_learn(packed, split.report):
         split.report.add(DataIssue.NOTHING_TO_LEARN, Example(split.name, detail=why))
 
@@ -73,7 +68,7 @@ def sizes_in_input(split: SplitFacts, input_hw: tuple[int, int]) -> tuple[FloatA
     """Widths and heights of the trainable objects in the network input, (N, 2) float64 pixels, and (N,) their rows."""
     packed = split.objects
     assert packed is not None
-    image_of = split.image_of
+    image_of = packed.image_of
     boxes, has_area = training_boxes(packed.boxes, packed.sizes_hw[image_of])
     rows = np.flatnonzero(has_area & ~packed.crowd & ~packed.difficult)
     shapes, inverse = np.unique(packed.sizes_hw, axis=0, return_inverse=True)

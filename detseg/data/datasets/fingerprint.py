@@ -17,7 +17,7 @@ import numpy.typing as npt
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset
+from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, SegmentationDataset
 
 VERSION = 2  # counts up when the same data gets other digests; fingerprints of different versions are not compared
 
@@ -49,31 +49,37 @@ def fingerprint(dataset: EvalSource, pipeline: bytes = b"") -> Fingerprint:
         pipeline=_digest([pipeline]) if pipeline else "",
     )
     if isinstance(dataset, DetectionDataset | SegmentationDataset):
-        masks, indices = getattr(dataset, "masks", None), range(len(dataset))
         found["names"] = _digest([dataset.packed.path_bytes, dataset.packed.path_offsets])
         found["annotations"] = _digest(_annotations(dataset))
-        found["files"] = _digest([_sizes(map(dataset.path, indices))])
-        found["masks"] = _digest([_sizes(map(masks.where, indices))]) if isinstance(masks, MaskFiles) else ""
+        found["files"] = _digest([_sizes(map(dataset.path, range(len(dataset))))])
+        if (masks := _mask_files(dataset)) is not None:
+            paths = (masks.root / masks.files.path(index) for index in range(len(masks.files)))
+            found["masks"] = _digest([_sizes(paths)])
     return found
+
+
+def _mask_files(dataset: DetectionDataset | SegmentationDataset) -> MaskFiles | MaskLayers | None:
+    masks = dataset.masks if isinstance(dataset, SegmentationDataset) else None
+    return masks if isinstance(masks, MaskFiles | MaskLayers) else None
 
 
 def _annotations(dataset: DetectionDataset | SegmentationDataset) -> Iterator[Part]:
     yield repr((dataset.classes.names, dataset.classes.source_ids)).encode()
     yield dataset.packed.image_ids
-    masks = getattr(dataset, "masks", None)
-    if isinstance(masks, MaskFiles):
+    if (masks := _mask_files(dataset)) is not None:
         yield from (masks.files.path_bytes, masks.files.path_offsets)
+    if isinstance(masks, MaskFiles):
         meaning = masks.encoding
         yield repr((meaning.values, meaning.ignore_index, meaning.colors, meaning.ignore_colors)).encode()
-    packed = getattr(masks, "packed", dataset.packed)
-    if isinstance(packed, PackedAnnotations):  # what a source of the user's own draws is not known here
+    packed = dataset.packed
+    if isinstance(packed, PackedAnnotations):  # of objects, or of maps that are drawn from them
         for column in ("sizes_hw", "offsets", "boxes", "labels", "area", "crowd", "difficult", "truncated"):
             yield getattr(packed, column)
         if packed.regions is not None:
             yield from packed.regions.texts(range(len(packed.regions)))
 
 
-def _sizes(paths: Iterable[Path | str]) -> npt.NDArray[np.int64]:
+def _sizes(paths: Iterable[Path]) -> npt.NDArray[np.int64]:
     """Bytes of files; -1 where there is none, which is an error when it is read."""
     return np.array([os.path.getsize(path) if os.path.exists(path) else -1 for path in paths], dtype=np.int64)
 

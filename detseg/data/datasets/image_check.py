@@ -18,7 +18,7 @@ from detseg.messages import listed
 MAX_LOOKED_AT = 20  # images whose header is read, evenly spread
 
 
-def check_images(dataset: ImageDataset) -> None:
+def inspect_images(dataset: ImageDataset) -> None:
     """Report `DataIssue.LOW_RANGE` of a few images, evenly spread; of images of 8 bits only the headers are read.
 
     A DataError if images are of a format that needs a package which is not installed: all of them are named at once.

@@ -153,7 +153,7 @@ def draw_objects(objects: DetectionDataset, file: Path, background: str, classes
         raise DataError(f"{file}: no object has an outline, and a box is no mask; draw their polygons")
     if missing := np.flatnonzero(regions.lengths == 0).tolist():
         what = f"{len(missing)} of {len(regions)} objects have a box and no outline; draw their polygons"
-        first = packed.path(int(np.searchsorted(packed.offsets, missing[0], side="right")) - 1)
+        first = packed.path(int(packed.image_of[missing[0]]))
         objects.report.wrong(DataIssue.NO_OUTLINE, first, f"{file}: {what}", len(missing))
         packed = packed.keep_objects(regions.lengths > 0)
     packed = replace(packed, labels=packed.labels + 1)

@@ -97,19 +97,15 @@ def duplicate_groups(signatures: UInt8Array) -> IntArray:
     return group
 
 
-def read_signatures(paths: Sequence[Path]) -> tuple[UInt8Array, npt.NDArray[np.bool_]]:
-    """The signatures of image files, (I, 264) uint8, and (I,) whether each could be read; of the others they are zeros.
-    Decodes JPEGs at a fraction of their size."""
-    signatures, readable = np.zeros((len(paths), SIGNATURE_BYTES), np.uint8), np.zeros(len(paths), np.bool_)
-    for number, row in enumerate(in_threads(_read_signature, paths, "comparing images")):
-        if row is not None:
-            signatures[number], readable[number] = row, True
-    return signatures, readable
+def read_signatures(paths: Sequence[Path]) -> UInt8Array:
+    """The signatures of image files, (I, 264) uint8; zeros, like no image, of those that cannot be read. Decodes JPEGs
+    at a fraction of their size."""
+    return np.stack(list(in_threads(_read_signature, paths, "comparing images")))
 
 
-def _read_signature(path: Path) -> UInt8Array | None:
+def _read_signature(path: Path) -> UInt8Array:
     try:
         smallest = min(read_image_hw(path))
         return signature(read_reduced(path, max(k for k in (1, 2, 4, 8) if k == 1 or smallest >= k * _ENOUGH))[0])
     except DataError:
-        return None
+        return np.zeros(SIGNATURE_BYTES, dtype=np.uint8)

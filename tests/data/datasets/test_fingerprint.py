@@ -17,7 +17,7 @@ from detseg.data.datasets.fingerprint import VERSION, Fingerprint, fingerprint
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
-from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, write_pairs, write_voc
+from tests.data.formats.layouts import BINARY, annotation_xml, object_xml, save_image, save_mask, write_pairs, write_voc
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -119,3 +119,17 @@ def test_mask_files(tmp_path: Path) -> None:
         assert differing(before, changed) == {"annotations"}
     Image.open(masks / "a.png").save(masks / "a.png", compress_level=0)
     assert differing(before, mask_print()) == {"masks"}
+
+
+def test_mask_files_of_one_class_each(tmp_path: Path) -> None:
+    save_image(tmp_path / "images" / "a.png", (16, 16))
+    masks = [save_mask(tmp_path / "masks" / name / "a.png", np.eye(16, dtype=int).tolist()) for name in ("b", "c")]
+
+    def mask_print() -> Fingerprint:
+        return fingerprint(read_mask_folder(tmp_path / "images", tmp_path / "masks", None, per_class=True))
+
+    before = mask_print()
+    Image.open(masks[1]).save(masks[1], compress_level=0)
+    assert differing(before, mask_print()) == {"masks"}
+    masks[1].unlink()
+    assert differing(before, mask_print()) == {"annotations", "masks"}

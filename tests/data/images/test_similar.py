@@ -35,9 +35,10 @@ def test_real_images_have_the_near_duplicates_that_are_known_and_no_others(
     folder: str, expected: list[tuple[str, str]]
 ) -> None:
     files = sorted(path for path in (shared_data() / folder).iterdir() if path.suffix in {".jpg", ".png"})
-    signatures, readable = read_signatures([*files, Path("nowhere.jpg")])
-    assert readable.tolist() == [True] * len(files) + [False]
-    found = _pairs(signatures)
+    signatures = read_signatures([Path("nowhere.png"), *files, Path("nowhere.jpg")])
+    assert signatures[1:-1].any(axis=1).all()
+    found = _pairs(signatures[1:])
+    assert [(i + 1, j + 1) for i, j in found] == _pairs(signatures)  # what cannot be read is like nothing
     assert [(files[i].name, files[j].name) for i, j in found] == expected
 
 
@@ -71,4 +72,5 @@ def test_pairs_are_those_of_brute_force_and_20_000_images_take_seconds() -> None
     found = _pairs(signatures)
     assert time.perf_counter() - start < 20  # one to two on the machine that this was written on
     assert found == [(3, 7), (3, 19_000), (7, 19_000), (12_345, 19_999)]
-    assert np.flatnonzero(duplicate_groups(signatures) != np.arange(20_000)).tolist() == [7, 19_000, 19_999]
+    copies = signatures[[3, 7, 500, 501, 12_345, 19_000, 19_999]]
+    assert duplicate_groups(copies).tolist() == [0, 0, 2, 3, 4, 0, 4]

@@ -5,6 +5,10 @@ from __future__ import annotations
 import copy
 import hashlib
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -161,6 +165,23 @@ def test_the_loaders_travel_to_workers_that_are_not_forked() -> None:
     dataset = TrainDataset(PaintedSource(4), CONFIG, 0)
     request = SampleRequest(0, 1, 64, 64, True)
     np.testing.assert_array_equal(copy.deepcopy(dataset)[request].item.image, dataset[request].item.image)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only here does the system tell who sent a signal")
+def test_workers_outlive_signals_to_the_group_and_end_by_that_of_their_parent() -> None:
+    others = set(multiprocessing.active_children())
+    loader = make_loader(1)  # kept, since its worker ends with it
+    batches = iter(loader)
+    next(batches)
+    (worker,) = set(multiprocessing.active_children()) - others
+    for sent in (signal.SIGINT, signal.SIGTERM):  # of a terminal, or of SLURM: not from the training process
+        subprocess.run(["kill", f"-{sent.value}", str(worker.pid)], check=True)
+    assert len(list(batches)) == 9
+    assert worker.is_alive()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(20)
+    assert worker.exitcode == 0
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="sockets have other limits elsewhere")
