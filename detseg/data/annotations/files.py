@@ -7,8 +7,9 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any, NoReturn
 
+from detseg.data.annotations.model import LARGEST
 from detseg.errors import DataError
-from detseg.messages import one_line
+from detseg.messages import one_line, shown
 
 
 def read_text(path: Path, what: str = "annotation file") -> str:
@@ -37,6 +38,17 @@ def parse_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError
         raise DataError(f"{path}: not a readable JSON file: {one_line(error)}") from None
+
+
+def parse_number(value: object) -> float:
+    """A number as JSON or text states it; a ValueError if it is none, or too large to be one of pixels."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else float("nan")
+    except (ValueError, OverflowError):
+        number = float("nan")
+    if not abs(number) < LARGEST:  # NaN is not less
+        raise ValueError(f"expected a number, got {'nothing' if value is None else shown(value)}")
+    return number
 
 
 class _PlainTree(ET.TreeBuilder):

@@ -22,17 +22,17 @@ import numpy as np
 
 from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_xml
+from detseg.data.annotations.files import parse_xml, parse_number
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import LARGEST, pack_images
+from detseg.data.annotations.model import pack_images
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
-from detseg.data.images.find import HEIC_SUFFIXES, find_images, report_heic
+from detseg.data.images.find import HEIC_SUFFIXES, data_folder, find_images, image_sizes, report_heic, stated_size
 from detseg.data.images.masks import MaskEncoding
-from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
-from detseg.errors import DataError, check_type, path_of
+from detseg.data.images.read import IMAGE_SUFFIXES
+from detseg.errors import DataError, check_type
 from detseg.messages import did_you_mean, listed, shown
 
 # A path that begins at a root or a drive, or has the part ``..``.
@@ -74,24 +74,22 @@ def read_voc(
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "the name of a list or folder, such as 'train'")
     loose = _loose_files(root, split, report) if not years and _has_no_lists(root, split) else None
     files = _listed_files(root, split, years, "Main", report) if loose is None else loose.files
     collector = AnnotationCollector(root)
-    for image, xml, annotation in _with_images(root, files, loose, report):
+    found = _with_images(root, files, loose, report)
+    paths = [image.relative_to(root).as_posix() for image, _, _ in found]
+    sizes = image_sizes(root, paths, report, [annotation.hw for _, _, annotation in found])
+    for path, hw, (image, xml, annotation) in zip(paths, sizes, found, strict=True):
+        if hw is None:
+            continue
         if annotation.filename not in ("", image.name):
             report.add(DataIssue.WRONG_FILENAME, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
-        if (hw := annotation.hw) is None:
-            report.add(DataIssue.SIZE_NOT_STATED, xml.name)
-            try:
-                hw = read_image_hw(image)
-            except DataError as error:
-                report.wrong(DataIssue.UNREADABLE, str(image), str(error))
-                continue
-        collector.add_image(image.relative_to(root).as_posix(), hw, xml)
+        collector.add_image(path, hw, xml)
         columns = zip(
             annotation.names, annotation.boxes.tolist(), annotation.difficult, annotation.truncated, strict=True
         )
@@ -156,7 +154,7 @@ def read_voc_masks(
     Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: the lines of ``classes.txt`` in ``root``. A
     DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "the name of a list, such as 'train'")
     files = _listed_files(root, split, years, "Segmentation", report)
     pairs = [(image, mask) for found, mask in files if (image := _only(found, report)) is not None]
@@ -181,7 +179,7 @@ def _has_no_lists(root: Path, split: str) -> bool:
     """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
     years of it."""
     years = [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
-    return root.is_dir() and ":" not in split and not years and not any((root / "ImageSets" / "Main").glob("*.txt"))
+    return ":" not in split and not years and not any((root / "ImageSets" / "Main").glob("*.txt"))
 
 
 class _Files:
@@ -343,8 +341,6 @@ def _listed_files(
 
 
 def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> list[tuple[Path, Path]]:
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the VOC data")
     lists = []
     for part in split.split("+"):
         year, colon, name = part.strip().rpartition(":")
@@ -430,9 +426,6 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
     root, report = parse_xml(path, "add it or take the image off the list"), report or DataReport()
     if root.tag != "annotation":
         raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
-    height, width = (
-        int(_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0")) for tag in ("height", "width")
-    )
     objects = list[tuple[str, list[float], bool, bool]]()
     for item in root.findall("object"):  # direct children only: the <part>s of an object have boxes too
         try:
@@ -442,7 +435,7 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
             report.wrong(DataIssue.WRONG_OBJECT, str(path), str(error))
     return VocAnnotation(
         filename=_text(root, "filename"),
-        hw=(height, width) if height > 0 and width > 0 else None,
+        hw=stated_size(f"{path}: <size>", _text(root, "size/height"), _text(root, "size/width")),
         names=tuple(item[0] for item in objects),
         boxes=np.array([item[1] for item in objects]).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
         difficult=np.array([item[2] for item in objects], dtype=np.bool_),
@@ -471,9 +464,6 @@ def _flag(path: Path, item: ET.Element, tag: str) -> bool:
 
 def _number(path: Path, what: str, text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < LARGEST:  # NaN is not less
-        raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
-    return value
+        return parse_number(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {what}: {error}") from None

@@ -23,11 +23,12 @@ from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import check_polygon
-from detseg.data.annotations.outlines import Box, Polygons, polygon_bounds
+from detseg.data.annotations.outlines import Box, Polygons, RotatedError, polygon_bounds
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.find import (
+    data_folder,
     find_images,
     image_sizes,
     inner_path,
@@ -35,7 +36,7 @@ from detseg.data.images.find import (
     locate_images,
     split_names,
 )
-from detseg.errors import DataError, check_type, path_of
+from detseg.errors import DataError, check_type
 from detseg.messages import listed, one_line, shown
 
 _NAME_FILES = ("classes.txt", "obj.names", "classes.names")
@@ -85,10 +86,8 @@ def read_yolo(
     Raises:
         DataError: a file is missing or wrong.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a key of data.yaml, a folder or a list, such as 'train'")
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
     layout = _read_layout(root)
     names = layout.names or _given_names(root, classes)
     images = _split_images(root, layout, split, report)
@@ -373,18 +372,14 @@ class _PixelError(ValueError):
     """Coordinates are no fractions, but look like pixels."""
 
 
-class _RotatedError(ValueError):
-    """A box with an angle."""
-
-
-_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, _RotatedError: DataIssue.ROTATED}
+_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, RotatedError: DataIssue.ROTATED}
 
 
 def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
     """The class and the coordinates of a line; a ValueError says what is wrong with it."""
     numbers = [_number(word) for word in words]
     if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
-        raise _RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
+        raise RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
     for word, number in zip(words, numbers, strict=True):
         if number is None:
             raise ValueError(f"expected numbers, got {shown(word)}")
@@ -398,7 +393,7 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
         raise ValueError(f"{_LINE}, got {len(words)} numbers")
     if oriented and len(words) == 9:
         what = "oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons"
-        raise _RotatedError(what)
+        raise RotatedError(what)
     low, high = min(values), max(values)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
         wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"

@@ -291,8 +291,8 @@ VOC_XML: list[Case] = [
         [box_xml(number) for number in ("nan", "inf", "-1e999", "9" * 5000, "1e16", "1,5", "")],
         "a.xml: xmin of the object 'cat': expected a number, got '",
     ),
-    (annotation_xml("", size_wh=(10**300, 1)), "a.xml: width of <size>: expected a number"),
-    ("<annotation><size><width>wide</width></size></annotation>", "width of <size>: expected a number"),
+    (annotation_xml("", size_wh=(10**300, 1)), "a.xml: <size>: width: expected whole pixels"),
+    ("<annotation><size><width>wide</width></size></annotation>", "<size>: width: expected whole pixels, got 'wide'"),
     (box_xml(extra="<difficult>perhaps</difficult>"), "a.xml: <difficult>: expected a number, got 'perhaps'"),
     ([box_xml(name=x) for x in NO_TEXT], "holds control characters; rename"),
     (

@@ -18,6 +18,7 @@ from detseg.data.formats.recognise.coco_json import coco_json
 from detseg.data.formats.recognise.layout import WHOLE, Layout, Need
 from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps, yolo_text
+from detseg.data.images.find import data_folder
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -73,9 +74,7 @@ def recognise(root: Path, need: Need | None = None) -> Recognised:
     Raises:
         DataError: there is no such folder, no layout, several sets, or none with what is needed.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
-    found = _layouts(root)
+    found = _layouts(data_folder(root))
     if not found:
         raise DataError(f"{root}: {_what_there_is(Tree(root))}")
     if len(found) > 1:
