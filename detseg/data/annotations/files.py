@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,13 @@ def read_text(path: Path, what: str = "annotation file") -> str:
     except UnicodeDecodeError as error:
         where = f"byte {error.start} is not UTF-8"
         raise DataError(f"{path}: not a readable {what}: {where}; save it as UTF-8") from None
+
+
+def read_list(path: Path, is_name: Callable[[str], bool], what: str = "list") -> list[tuple[int, str]]:
+    """Number, from 1, and text of each line that is neither empty nor a comment: a line that begins with # of which
+    ``is_name`` does not say that it is the name of something. A DataError as `read_text`."""
+    lines = enumerate(map(str.strip, read_text(path, what).split("\n")), start=1)
+    return [(number, line) for number, line in lines if line and (line[0] != "#" or is_name(line))]
 
 
 def parse_json(path: Path) -> Any:

@@ -33,7 +33,7 @@ from detseg.data.annotations.model import (
 from detseg.data.annotations.report import DataReport, report_contents
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
-from detseg.data.images.find import check_num_pixels, image_sizes, locate_images, report_heic
+from detseg.data.images.find import check_num_pixels, image_sizes, inner_path, locate_images, report_heic
 from detseg.data.images.read import MAX_PIXELS, why_unread
 from detseg.errors import DataError, path_of
 from detseg.messages import listed, one_line, shown
@@ -52,8 +52,6 @@ _EXPECTED = {
     "name": "a name",
 }
 
-# A path that begins at a root or a drive, or has the part ``..``; Windows' paths are caught on all systems.
-_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 _EMPTY = {
     "images": "it lists no images",
     "categories": "it has no categories; is it an image_info file instead of an instances file?",
@@ -495,7 +493,7 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
 
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str | None]:
     names = [image.file_name for image in images]
-    outside = [row for row, name in enumerate(names) if _OUTSIDE.match(name)]
+    outside = [row for row, name in enumerate(names) if inner_path(name.replace("\\", "/")) is None]
     bases = [names[row].replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or names[row] for row in outside]
     found = locate_images(root, bases, DataReport(True)) if outside else []
     for row, base, path in zip(outside, bases, found, strict=True):

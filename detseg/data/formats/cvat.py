@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from detseg.atomic_write import write_errors
-from detseg.data.annotations.classes import Classes
+from detseg.data.annotations.classes import Classes, check_class_names
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_xml, parse_number
+from detseg.data.annotations.files import parse_number, parse_xml
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import FLAGS, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
@@ -166,10 +166,10 @@ def _label_names(file: Path, content: ET.Element) -> list[str] | None:
     """The classes that the task or project lists; None if it lists none."""
     labels = content.findall("meta/*/labels/label") or content.findall("meta/labels/label")
     names = [label.findtext("name") or "" for label in labels if not (label.findtext("parent") or "").strip()]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice or "" in names:
-        raise DataError(f"{file}: <labels>: expected different class names, got {listed(twice) or 'an empty one'}")
-    return names or None
+    if not names:
+        return None
+    check_class_names(f"{file}: <labels>", names)
+    return names
 
 
 def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape | None:

@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.classes import NO_CLASSES, Classes
+from detseg.data.annotations.classes import NO_CLASSES, Classes, check_class_names
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_json, read_text
+from detseg.data.annotations.files import parse_json, read_list, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
@@ -145,9 +145,8 @@ def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
             what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"
             raise DataError(f"{root / place}: {what}; export JSON, or set data.name=voc if this is Pascal VOC")
     else:
-        images = [line.strip() for line in read_text(root / place, "list").split("\n") if line.strip()]
         files = []
-        for number, image in enumerate(images, start=1):
+        for number, image in read_list(root / place, lambda line: True):
             if (path := inner_path(image)) is None:
                 what = f"expected the path of an image below {root}, got {shown(image)}"
                 raise DataError(f"{root / place}:{number}: {what}")
@@ -211,9 +210,7 @@ def _read_labels(path: Path) -> list[str] | None:
         return None
     lines = [line for line in read_text(path, "file of class names").split("\n") if line.strip()]
     names = [line for line in lines if line not in NO_CLASSES]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice or not names:
-        raise DataError(f"{path}: expected different class names, one a line, got {listed(twice) or 'none'} twice")
+    check_class_names(str(path), names)
     return names
 
 

@@ -31,12 +31,13 @@ from detseg.data.annotations.classes import (
     read_mask_meta,
     split_background,
 )
+from detseg.data.annotations.files import read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, pack_images, running_total
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
-from detseg.data.images.find import find_images, new_folder, place_image
+from detseg.data.images.find import find_images, inner_path, new_folder, place_image
 from detseg.data.images.masks import MaskEncoding, Rgb
 from detseg.data.images.read import open_image, read_image_hw
 from detseg.errors import DataError, path_of
@@ -175,17 +176,10 @@ def _list_files(images: Path, masks: Path, root: Path, names: Affixes, report: D
 
 
 def _read_list(path: Path, root: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the list: {error}") from None
     found = list[str]()
-    for number, line in enumerate(lines, start=1):
-        name = posixpath.normpath(line.strip())
-        if not line.strip() or (line.startswith("#") and not (root / name).is_file()):
-            continue
-        if name.startswith(("/", "../")) or os.path.isabs(name):
-            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line.strip())}")
+    for number, line in read_list(path, lambda name: (root / name).is_file()):
+        if (name := inner_path(line)) is None:
+            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line)}")
         found.append(name)
     if missing := [name for name in found if not (root / name).is_file()]:
         raise DataError(

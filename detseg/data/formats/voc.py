@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Container, Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -22,21 +21,27 @@ import numpy as np
 
 from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_xml, parse_number
+from detseg.data.annotations.files import parse_number, parse_xml, read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import pack_images
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
-from detseg.data.images.find import HEIC_SUFFIXES, data_folder, find_images, image_sizes, report_heic, stated_size
+from detseg.data.images.find import (
+    HEIC_SUFFIXES,
+    data_folder,
+    find_images,
+    image_sizes,
+    inner_path,
+    report_heic,
+    split_names,
+    stated_size,
+)
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError, check_type
 from detseg.messages import did_you_mean, listed, shown
-
-# A path that begins at a root or a drive, or has the part ``..``.
-_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -170,11 +175,6 @@ def read_voc_masks(
     return dataset
 
 
-def split_names(name: str) -> tuple[str, ...]:
-    """The names under which a split is looked for."""
-    return (name, "valid", "validation") if name == "val" else (name,)
-
-
 def _has_no_lists(root: Path, split: str) -> bool:
     """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
     years of it."""
@@ -260,8 +260,7 @@ def _hidden(path: str) -> bool:
 def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
     """The folder or list of a split."""
     for name in split_names(part) if part else ():
-        inside = posixpath.normpath(name)
-        if os.path.isabs(name) or inside.startswith(".."):
+        if (inside := inner_path(name)) is None:
             raise DataError(f"{root}: split '{part}': expected a folder or list in it")
         places = [root / inside, root / f"{inside}.txt"]
         if place := next((place for place in places if place.exists()), None):
@@ -277,22 +276,21 @@ def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
 def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, report: DataReport) -> list[Path]:
     """The annotations of the images, XML files or stems in a text file."""
     known_images, known_xmls = set(images.paths), set(xmls.paths)
-    found, missing = list[Path](), list[str]()
-    for number, line in enumerate(_lines(path), start=1):
-        name = line.strip()
+
+    def candidates(name: str) -> list[Path]:
         entry = root / posixpath.normpath(name)
-        candidates = [entry] if entry in known_xmls else []
-        candidates = candidates or (xmls.with_stem(entry.stem, entry) if entry in known_images else [])
-        candidates = candidates or [file for file in xmls.with_stem(entry.name, entry) if name]
-        if not name or (name.startswith("#") and not candidates):
-            continue
-        if _OUTSIDE.match(name):
-            raise DataError(
-                f"{path}:{number}: expected a path below {root}, got {shown(name)}; write it relative to it"
-            )
-        if not candidates:
+        if entry in known_xmls:
+            return [entry]
+        of_image = xmls.with_stem(entry.stem, entry) if entry in known_images else []
+        return of_image or xmls.with_stem(entry.name, entry)
+
+    found, missing = list[Path](), list[str]()
+    for number, name in read_list(path, lambda name: bool(candidates(name))):
+        if inner_path(name) is None:
+            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(name)}; write it so")
+        if not (own := candidates(name)):
             missing.append(name)
-        elif (xml := _only(candidates, report)) is not None:
+        elif (xml := _only(own, report)) is not None:
             found.append(xml)
     if missing:
         message = f"{path}: {len(missing)} of its files missing, or without an XML file: {listed(missing)}"
@@ -352,7 +350,11 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
             if folder is None:
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
             files = [folder / "ImageSets" / task / f"{known}.txt" for known in split_names(name)]
-            lists.append((folder, next(filter(Path.is_file, files), files[0])))
+            there = sorted(item.stem for item in files[0].parent.glob("*.txt"))
+            if not (existing := [file for file in files if file.is_file()]):
+                what = f"there is no such list{did_you_mean(name, there)}; the lists there: {listed(there) or 'none'}"
+                raise DataError(f"{files[0]}: {what}")
+            lists.append((folder, existing[0]))
     return lists
 
 
@@ -373,25 +375,12 @@ def _only_folder(root: Path, task: Task) -> Path:
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        there = sorted(item.stem for item in path.parent.glob("*.txt"))
-        near = did_you_mean(path.stem, there)
-        raise DataError(f"{path}: there is no such list{near}; the lists there: {listed(there) or 'none'}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the list: {error}") from None
-
-
 def _read_list(path: Path, present: Container[str]) -> list[str]:
     """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns, ``cell 1``, or
     like a comment, ``#12``."""
     stems = []
-    for number, line in enumerate(_lines(path), start=1):
-        stem, words = line.strip(), line.split()
-        if not stem or (stem.startswith("#") and stem not in present):
-            continue
+    for number, stem in read_list(path, present.__contains__):
+        words = stem.split()
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detseg.data.annotations.classes import Classes, check_class_name, selection_of
+from detseg.data.annotations.classes import Classes, check_class_names, selection_of
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import read_text
+from detseg.data.annotations.files import read_list, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import check_polygon
 from detseg.data.annotations.outlines import Box, Polygons, RotatedError, polygon_bounds
@@ -176,16 +176,9 @@ def _names_of(path: Path, names: Any) -> dict[int, str]:
     for key, name in names.items():
         if not (isinstance(key, str) and key.strip().isdecimal() and len(key) < 10):
             raise DataError(f"{path}: names: expected class numbers from 0, got {shown(key)}")
-        check_class_name(str(path), name)
         found[int(key)] = name
-    return _different(path, dict(sorted(found.items())))
-
-
-def _different(path: Path, names: dict[int, str]) -> dict[int, str]:
-    twice = sorted(name for name in set(names.values()) if list(names.values()).count(name) > 1)
-    if twice or not names:
-        raise DataError(f"{path}: class names must differ, got {listed(twice) or 'none'}; rename or merge them")
-    return names
+    check_class_names(str(path), found.values())
+    return dict(sorted(found.items()))
 
 
 def _from_darknet(root: Path, path: Path) -> _Layout:
@@ -202,9 +195,8 @@ def _read_names(path: Path) -> dict[int, str]:
         lines.pop()
     if "" in lines:
         raise DataError(f"{path}:{lines.index('') + 1}: expected a class name, got an empty line; remove it")
-    for name in lines:
-        check_class_name(str(path), name)
-    return _different(path, dict(enumerate(lines)))
+    check_class_names(str(path), lines)
+    return dict(enumerate(lines))
 
 
 def _given_names(root: Path, classes: Classes) -> dict[int, str]:
@@ -282,17 +274,15 @@ def _images_at(root: Path, place: str, report: DataReport) -> list[str]:
         return [(Path(place) / image).as_posix() for image in find_images(root / place)]
     if not place.endswith(".txt"):
         return [place]
-    lines = [line.strip() for line in read_text(root / place, "list").split("\n")]
-    names = _listed_names(root, place, [line for line in lines if line])
-    return [path for path in locate_images(root, names, report) if path is not None]
+    return [path for path in locate_images(root, _listed_names(root, place), report) if path is not None]
 
 
-def _listed_names(root: Path, file: str, lines: Sequence[str]) -> list[str]:
+def _listed_names(root: Path, file: str) -> list[str]:
     """The paths of a list relative to the root: they may be those of another folder or machine, all cut alike."""
     folders = ["", posixpath.dirname(file)]
     cuts = dict[str, str]()  # what a path begins with, with its slash → what stands there instead
     names = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_list(root / file, lambda line: True):
         if not (tails := _tails(line)):
             raise DataError(f"{root / file}:{number}: expected the path of an image below {root}, got {shown(line)}")
         whole = tails[0]
