@@ -92,7 +92,7 @@ class AnnotationCollector:
             try:
                 shape = shape_of(entry)
             except ValueError as error:
-                issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_SHAPE
+                issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_OBJECT
                 report.wrong(issue, path, f"{start}: {error}; correct or remove the shape")
                 continue
             if shape is None:

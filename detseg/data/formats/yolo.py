@@ -320,7 +320,7 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
         if place != folder:
             there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in _NAME_FILES}
             for stem in sorted(stems - there):
-                report.add(DataIssue.LABELS_WITHOUT_IMAGE, posixpath.join(place, f"{stem}.txt"))
+                report.add(DataIssue.NO_IMAGE, posixpath.join(place, f"{stem}.txt"))
     return found
 
 
@@ -353,16 +353,9 @@ def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] |
             try:
                 lines.append(_Line(number, *_parse(words, oriented)))
             except ValueError as error:
-                issue = _ISSUES.get(type(error), DataIssue.WRONG_LINE)
+                issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_OBJECT
                 report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
     return lines
-
-
-class _PixelError(ValueError):
-    """Coordinates are no fractions, but look like pixels."""
-
-
-_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, RotatedError: DataIssue.ROTATED}
 
 
 def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
@@ -386,10 +379,9 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
         raise RotatedError(what)
     low, high = min(values), max(values)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"
-        if high > 2:
-            raise _PixelError(f"{wrong}; are these pixels? divide x by the width and y by the height of the image")
-        raise ValueError(f"{wrong}; correct the line")
+        pixels = "are these pixels? divide x by the width and y by the height of the image"
+        what = f"from 0 to 1, got {shown(high if high > 1 else low)}; {pixels if high > 2 else 'correct the line'}"
+        raise ValueError(f"expected fractions of the image's sides, {what}")
     return int(label), tuple(values)
 
 

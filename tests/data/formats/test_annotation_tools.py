@@ -191,12 +191,12 @@ def test_what_is_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps(labelme_content(imagePath="gone.png")))
     (tmp_path / "labels.txt").write_text("dog\n")
     report = read_labelme(tmp_path, ".", report=DataReport(True)).report
-    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
+    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_OBJECT, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
     assert [report.count(kind) for kind in kinds] == [1, 1, 1, 1]
     box = '<box label="{}" xtl="{}" ytl="1" xbr="9" ybr="7" rotation="{}"/>'
     shapes = [box.format("dog", 1, 0), box.format("cat", 1, 0), box.format("dog", "x", 0), box.format("dog", 1, 45.5)]
     found, report = read_xml(tmp_path / "cvat", "".join(shapes), labels=["dog"])
-    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED
+    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_OBJECT, DataIssue.ROTATED
     assert [len(found), *(report.count(kind) for kind in wrong)] == [1, 1, 1, 1]
 
 
