@@ -171,9 +171,8 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
 def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     """Which of T objects have which issue, (T,) bool each, by their boxes and flags alone; one box has one of the
     issues of its numbers."""
-    counts = np.diff(packed.offsets)
-    image_of = np.repeat(np.arange(len(packed)), counts)  # (T,): T objects of all images
-    boxes, hw = packed.boxes, packed.sizes_hw[image_of]  # (T, 2)
+    image_of, boxes = packed.image_of, packed.boxes
+    hw = packed.sizes_hw[image_of]  # (T, 2)
     sides = boxes[:, 2:] - boxes[:, :2]  # (T, 2)
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
@@ -215,7 +214,7 @@ def report_rows(
 def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], min_box_size: float) -> str | None:
     """One line on the boxes of a training set whose sides are below ``min_box_size`` pixels in the letterbox to
     ``input_hw`` (height, width), so that they are dropped; None if all are kept."""
-    image_of = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))  # (T,)
+    image_of = annotations.image_of
     boxes, has_area = training_boxes(annotations.boxes, annotations.sizes_hw[image_of])
     counted = has_area & ~annotations.crowd & ~annotations.difficult
     scales = [Letterbox.fit((int(height), int(width)), input_hw).scale_xy for height, width in annotations.sizes_hw]
@@ -235,8 +234,7 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
 def nothing_to_learn(annotations: PackedAnnotations, report: DataReport) -> str | None:
     """Why a set has no object to train on, and what to do about it; None if there is one. ``report``: what its reader
     left out."""
-    hw = annotations.sizes_hw[np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))]
-    has_area = training_boxes(annotations.boxes, hw)[1]
+    has_area = training_boxes(annotations.boxes, annotations.sizes_hw[annotations.image_of])[1]
     if (has_area & ~annotations.crowd & ~annotations.difficult).any():
         return None
     num, crowd, difficult = len(annotations.labels), int(annotations.crowd.sum()), int(annotations.difficult.sum())
@@ -269,7 +267,7 @@ def detections_ceiling(annotations: PackedAnnotations, max_detections: int) -> t
     """Which images hold more objects of one class than ``max_detections``, (M,) int64, and the largest recall that is
     possible with so many detections of a class in an image; 1 where all have room. Crowd and difficult ones aside."""
     counted = ~annotations.crowd & ~annotations.difficult
-    image_of = np.repeat(np.arange(len(annotations)), np.diff(annotations.offsets))[counted]
+    image_of = annotations.image_of[counted]
     num_classes = int(annotations.labels.max(initial=0)) + 1
     counts = np.unique(image_of * num_classes + annotations.labels[counted], return_counts=True)
     full = np.unique(counts[0][counts[1] > max_detections] // num_classes)

@@ -75,16 +75,9 @@ def read_cvat(
 ) -> DetectionDataset:
     """Read one split; image ids are 1 to I in the order of the file.
 
-    Args:
-        root: the folder of the data.
-        split: a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
-            with or without its suffix; ``.``: all of the only file.
-        classes: see `detseg.read_voc`.
-        masks: whether to read outlines, too.
-        report: gets what is found; None: a new one, for which everything wrong is an error.
-
-    Raises:
-        DataError: a file is missing or wrong.
+    ``split`` is a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
+    with or without its suffix; ``.``: all of the only file. The other arguments and errors are those of
+    `detseg.read_yolo`.
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a subset or an XML file, such as 'train'")

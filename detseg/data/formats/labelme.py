@@ -79,16 +79,9 @@ def read_labelme(
 ) -> DetectionDataset:
     """Read one split; image ids are 1 to I in the order of the paths of the JSON files.
 
-    Args:
-        root: the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes.
-        split: a folder below ``root`` (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a
-            list of images in a text file, each with its JSON file beside it.
-        classes: see `detseg.read_voc`.
-        masks: whether to read outlines, too.
-        report: gets what is found; None: a new one, for which everything wrong is an error.
-
-    Raises:
-        DataError: a file is missing or wrong.
+    ``root`` is the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes. ``split`` is a
+    folder below it (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a list of images in a
+    text file, each with its JSON file beside it. The other arguments and errors are those of `detseg.read_yolo`.
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a folder or a list, such as 'train'")

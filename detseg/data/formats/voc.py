@@ -178,8 +178,13 @@ def read_voc_masks(
 def _has_no_lists(root: Path, split: str) -> bool:
     """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
     years of it."""
-    years = [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
-    return ":" not in split and not years and not any((root / "ImageSets" / "Main").glob("*.txt"))
+    return (
+        ":" not in split and not _lists_of_years(root, "Main") and not any((root / "ImageSets" / "Main").glob("*.txt"))
+    )
+
+
+def _lists_of_years(root: Path, task: Task) -> list[Path]:
+    return [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
 
 
 class _Files:
@@ -369,8 +374,7 @@ def _only_folder(root: Path, task: Task) -> Path:
     if (root / "ImageSets" / task).is_dir():
         return root
     fix = f"set data.root to the folder that holds {_LABELS[task][1]}, ImageSets and JPEGImages"
-    lists = [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
-    if years := sorted({path.parts[-3][3:] for path in lists}):
+    if years := sorted({path.parts[-3][3:] for path in _lists_of_years(root, task)}):
         fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 

@@ -39,7 +39,7 @@ from detseg.data.images.find import (
 from detseg.errors import DataError, check_type
 from detseg.messages import listed, one_line, shown
 
-_NAME_FILES = ("classes.txt", "obj.names", "classes.names")
+NAME_FILES = ("classes.txt", "obj.names", "classes.names")
 _LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
 _ROUNDING = 1e-4  # how far fractions may lie outside 0 to 1
 _DIGITS = 9  # pixels are rounded to so many: whole ones come back whole
@@ -130,7 +130,7 @@ def _read_layout(root: Path) -> _Layout:
         return _from_yaml(root, found[0])
     if data := sorted(root.glob("*.data")):
         return _from_darknet(root, data[0])
-    for name in _NAME_FILES:
+    for name in NAME_FILES:
         if (root / name).is_file():
             return _Layout(root / name, _read_names(root / name))
     return _Layout(root)
@@ -159,7 +159,7 @@ def _from_yaml(root: Path, path: Path) -> _Layout:
         if isinstance(key, str) and entries and key not in ("names", "nc", "path", "task"):
             splits[key] = entries
     if names is None:
-        there = [root / name for name in _NAME_FILES if (root / name).is_file()]
+        there = [root / name for name in NAME_FILES if (root / name).is_file()]
         names = _read_names(there[0]) if there else None
     folder = content.get("path")
     base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
@@ -318,7 +318,7 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
             report.add(DataIssue.SHARED_LABELS, file, number)
     for folder, (place, stems) in labels_in.items():
         if place != folder:
-            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in _NAME_FILES}
+            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in NAME_FILES}
             for stem in sorted(stems - there):
                 report.add(DataIssue.NO_IMAGE, posixpath.join(place, f"{stem}.txt"))
     return found
