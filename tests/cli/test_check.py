@@ -213,7 +213,7 @@ def test_a_class_that_only_val_has_is_named(tmp_path: Path, capsys: pytest.Captu
     [
         ("task: obb\n", "0 .1 .1 .5 .1 .5 .5 .1 .5", "1.txt:1 (oriented boxes (task: obb) are not supported;"),
         ("", "0 .5 .5 .2 .2 .9", "1.txt:1 (expected 'class x y width height', or 'class x1 y1 x2 y2 x3 y3 ...'"),
-        ("", "0 .5 .5 .2 .2 .9", "there is no object to train on: none is left of its 1 images; lines of label files"),
+        ("", "0 .5 .5 .2 .2 .9", "there is no object to train on: none is left of its 1 images; objects that cannot"),
     ],
 )
 def test_what_readers_leave_out_has_their_reason(

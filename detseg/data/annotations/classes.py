@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from detseg.data.annotations.files import parse_json, read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.errors import ClassTableError, DataError, check_row
@@ -23,6 +24,17 @@ def check_class_name(where: str, name: str) -> None:
     if not is_plain_text(name):
         what = f"the class name {shown(name)} holds control characters"
         raise DataError(f"{where}: {what}; rename it to text of one line")
+
+
+def check_class_names(where: str, names: Collection[str]) -> None:
+    """Raise a DataError that begins with ``where`` unless there are names, all different, as `check_class_name` wants
+    them."""
+    if not names or "" in names:
+        raise DataError(f"{where}: expected class names, got {'an empty one' if names else 'none'}")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise DataError(f"{where}: class names must differ, got {listed(twice)} more than once; rename or merge them")
+    for name in names:
+        check_class_name(where, name)
 
 
 NO_CLASSES = ("__ignore__", "_background_")
@@ -320,16 +332,15 @@ def read_mask_meta(root: Path) -> tuple[list[str], list[tuple[int, int, int]]]:
     """The names of the classes in ``dataset_meta.json``, in the order of their values 0, 1, 2, ..., and their colours;
     no colours if there are none, a DataError if the file is wrong or the values have gaps."""
     path = root / META_FILE
+    content = parse_json(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
         names = {int(value): str(name) for value, name in content["label_map"].items()}
         colors = [tuple(int(part) for part in color) for color in content.get("segmentation_colors", [])]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{path}: cannot read label_map and segmentation_colors: {one_line(error)}; {_FIX}") from None
     if sorted(names) != list(range(len(names))) or len(names) < 2 or any(len(color) != 3 for color in colors):
         raise DataError(f"{path}: expected names of the values 0, 1, 2, ... and colours [R, G, B]; {_FIX}")
-    for name in names.values():
-        check_class_name(str(path), name)
+    check_class_names(str(path), names.values())
     return [names[value] for value in sorted(names)], [(red, green, blue) for red, green, blue in colors]
 
 
@@ -351,13 +362,9 @@ def check_classes_file(root: Path, table: ClassTable) -> None:
 
 
 def _read_names(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path.parent}: masks hold no class names; {_FIX}, or one a line in {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot read the class names: {error}; {_FIX}") from None
-    names = [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    if not path.exists():
+        raise DataError(f"{path.parent}: masks hold no class names; {_FIX}, or one a line in {path}")
+    names = [line for _, line in read_list(path, lambda line: False, "file of class names")]
     if not names:
         raise DataError(f"{path}: it names no classes; write one a line, or {_FIX}")
     if all(_NUMBERED.match(name) for name in names):
@@ -365,11 +372,7 @@ def _read_names(path: Path) -> list[str]:
             f"{path}: expected names only, one a line, got {shown(names[0])}; take the numbers out (values other than "
             f"0, 1, 2, ... go into data.mask_values), or {_FIX}"
         )
-    for name in names:
-        check_class_name(str(path), name)
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{path}: class names must differ, got {listed(twice)} more than once")
+    check_class_names(str(path), names)
     if not 2 <= len(names) <= MAX_CLASSES:
         fix = f"; name the background, too, on a line before {shown(names[0])}" if len(names) == 1 else ""
         raise DataError(f"{path}: masks need 2 to {MAX_CLASSES} classes, got {len(names)}{fix}")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,10 +18,13 @@ from detseg.data.annotations.model import (
     pack_images,
     running_total,
 )
-from detseg.data.annotations.outlines import Shape, join_groups, own_area
+from detseg.data.annotations.outlines import RotatedError, Shape, join_groups, own_area
 from detseg.data.annotations.report import DataReport, report_contents
 from detseg.errors import DataError
+from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import ClassTable
+
+_Entry = TypeVar("_Entry")
 
 
 class AnnotationCollector:
@@ -70,8 +73,36 @@ class AnnotationCollector:
         self._areas.append(own_area(box, segmentation, self._sizes[-1]))
         self._segmentations.append(b"" if segmentation is None else json.dumps(segmentation).encode())
 
-    def add_shapes(self, shapes: Iterable[Shape]) -> None:
-        """Add the objects of the image that was added last."""
+    def add_shapes(
+        self,
+        entries: Iterable[_Entry],
+        shape_of: Callable[[_Entry], Shape | None],
+        where: str,
+        listed_in: str,
+        report: DataReport,
+    ) -> None:
+        """Add the objects of the image that was added last, from the entries of an annotation tool.
+
+        ``shape_of``: what an entry shows, None for a line and the like; raises a ValueError that says what is wrong
+        with it. ``where`` begins messages; ``listed_in`` is where the classes are listed, if they are.
+        """
+        path, shapes = self._paths[-1], list[Shape]()
+        for number, entry in enumerate(entries):
+            start = f"{where}: shape {number}"
+            try:
+                shape = shape_of(entry)
+            except ValueError as error:
+                issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_OBJECT
+                report.wrong(issue, path, f"{start}: {error}; correct or remove the shape")
+                continue
+            if shape is None:
+                report.add(DataIssue.OTHER_SHAPE, path)
+            elif self._declared is not None and shape.name not in self._declared:
+                what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, self._declared)}"
+                fix = f"{listed_in} has {listed(self._declared)}: correct the label, or add it there"
+                report.wrong(DataIssue.UNKNOWN_CLASS, shape.name or "(no name)", f"{start}: {what}; {fix}")
+            else:
+                shapes.append(shape)
         for shape in join_groups(shapes, self._sizes[-1]):
             flags = {flag: flag in shape.flags for flag in FLAGS}
             self.add_object(shape.name, shape.box, segmentation=shape.outline, **flags)

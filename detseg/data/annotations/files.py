@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from detseg.data.annotations.model import LARGEST
 from detseg.errors import DataError
-from detseg.messages import one_line
+from detseg.messages import one_line, shown
 
 
 def read_text(path: Path, what: str = "annotation file") -> str:
@@ -25,6 +27,13 @@ def read_text(path: Path, what: str = "annotation file") -> str:
         raise DataError(f"{path}: not a readable {what}: {where}; save it as UTF-8") from None
 
 
+def read_list(path: Path, is_name: Callable[[str], bool], what: str = "list") -> list[tuple[int, str]]:
+    """Number, from 1, and text of each line that is neither empty nor a comment: a line that begins with # of which
+    ``is_name`` does not say that it is the name of something. A DataError as `read_text`."""
+    lines = enumerate(map(str.strip, read_text(path, what).split("\n")), start=1)
+    return [(number, line) for number, line in lines if line and (line[0] != "#" or is_name(line))]
+
+
 def parse_json(path: Path) -> Any:
     """The content of a JSON file; a DataError if it is missing, cut short, or not JSON, which has no NaN."""
 
@@ -37,6 +46,17 @@ def parse_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:  # JSONDecodeError is a ValueError
         raise DataError(f"{path}: not a readable JSON file: {one_line(error)}") from None
+
+
+def parse_number(value: object) -> float:
+    """A number as JSON or text states it; a ValueError if it is none, or too large to be one of pixels."""
+    try:
+        number = float(value) if isinstance(value, str | int | float) else float("nan")
+    except (ValueError, OverflowError):
+        number = float("nan")
+    if not abs(number) < LARGEST:  # NaN is not less
+        raise ValueError(f"expected a number, got {'nothing' if value is None else shown(value)}")
+    return number
 
 
 class _PlainTree(ET.TreeBuilder):

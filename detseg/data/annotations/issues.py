@@ -194,13 +194,6 @@ class DataIssue(Enum):
         "write each beside its annotation file",
     )
     WRONG_FILE = _ERROR, "annotation files that cannot be read (left out)", "correct them, or export them again"
-    WRONG_LINE = _ERROR, "lines of label files that cannot be read (left out)", "correct or remove them"
-    PIXEL_LINE = (
-        _ERROR,
-        "lines of label files with pixels where fractions of the image's sides are expected (left out)",
-        "divide x by the width and y by the height of the image",
-    )
-    WRONG_SHAPE = _ERROR, "shapes that cannot be read (left out)", "correct or remove them"
     OTHER_SHAPE = (
         _WARNING,
         "points, lines, tags and the like, which are neither boxes nor outlines (left out)",
@@ -217,7 +210,7 @@ class DataIssue(Enum):
         "images without a label file (kept, as background)",
         "nothing, if there are no objects in them",
     )
-    LABELS_WITHOUT_IMAGE = _WARNING, "label files without an image (not read)", "add their images, or remove them"
+    NO_IMAGE = _WARNING, "label files and masks without an image (not read)", "add their images, or remove them"
     SHARED_LABELS = (
         _WARNING,
         "images that share a label file, as their names differ in the suffix alone",
@@ -249,7 +242,7 @@ class DataIssue(Enum):
         'pip install "detseg[heic]" for HEIC, or save them as JPEG',
     )
     # of objects as the file has them
-    WRONG_OBJECT = _ERROR, "objects without class or readable box (left out)", "correct them, or remove them"
+    WRONG_OBJECT = _ERROR, "objects that cannot be read (left out)", "correct them, or remove them"
     DUPLICATE_ID = _ERROR, "entries with the id of an earlier one (left out)", "give each entry an id of its own"
     UNKNOWN_IMAGE = _ERROR, "objects of images that the file does not list (left out)", "add the images, or remove them"
     UNKNOWN_CATEGORY = (
@@ -342,7 +335,6 @@ class DataIssue(Enum):
         "masks whose palette has the colours of earlier masks at other values (values are read, not colours)",
         "if the colours are right, name them in data.mask_colors (with data.name=mask_folder)",
     )
-    NO_IMAGE = _WARNING, "masks without an image (not read)", "add their images, or remove them"
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
     ONE_CLASS = _NOTE, "masks that show one class and ignored pixels, and nothing else", "nothing, if that is meant"
     ABSENT = _WARNING, "classes that no mask shows", "add masks of them, or leave them out with data.classes"

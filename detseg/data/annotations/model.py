@@ -243,6 +243,11 @@ class PackedAnnotations(PackedImages):
             area = np.where(np.isnan(area), masks.areas, area)
         return replace(objects, masks=masks, area=area)
 
+    @property
+    def image_of(self) -> IntArray:
+        """(T,) int64, the position of the image of each object."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
     def _columns(self, rows: slice | IntArray) -> dict[str, Any]:
         return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
 
@@ -317,16 +322,6 @@ class StatedObject:
     def flags(self) -> list[str]:
         """Those of `FLAGS` that are set."""
         return [flag for flag in FLAGS if getattr(self, flag)]
-
-
-def pack_annotations(
-    images: PackedImages, sizes_hw: Sequence[tuple[int, int]], objects: Sequence[ImageAnnotations]
-) -> PackedAnnotations:
-    """Images with height and width in pixels, and the objects of each."""
-    rows = [no_objects(), *objects]
-    columns: dict[str, Any] = {name: np.concatenate([getattr(item, name) for item in rows]) for name in _OBJECT_COLUMNS}
-    sizes, offsets = np.array(sizes_hw, np.int64).reshape(-1, 2), running_total([len(item) for item in objects])
-    return PackedAnnotations(**vars(images), sizes_hw=sizes, offsets=offsets, **columns)
 
 
 def no_objects() -> ImageAnnotations:

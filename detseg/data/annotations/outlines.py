@@ -84,6 +84,10 @@ def mask_bounds(part: BoolArray, corner: tuple[int, int]) -> Box:
     )
 
 
+class RotatedError(ValueError):
+    """A box is turned."""
+
+
 @dataclass(frozen=True)
 class Shape:
     """One shape of an annotation tool: an object, or a part of one that has the same ``group`` and name."""

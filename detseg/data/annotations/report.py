@@ -171,8 +171,8 @@ def report_contents(packed: PackedAnnotations, classes: ClassTable, report: Data
 def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     """Which of T objects have which issue, (T,) bool each, by their boxes and flags alone; one box has one of the
     issues of its numbers."""
-    image_of = packed.image_of
-    boxes, hw = packed.boxes, packed.sizes_hw[image_of]  # (T, 2)
+    image_of, boxes = packed.image_of, packed.boxes
+    hw = packed.sizes_hw[image_of]  # (T, 2)
     sides = boxes[:, 2:] - boxes[:, :2]  # (T, 2)
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
@@ -234,8 +234,7 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
 def nothing_to_learn(annotations: PackedAnnotations, report: DataReport) -> str | None:
     """Why a set has no object to train on, and what to do about it; None if there is one. ``report``: what its reader
     left out."""
-    hw = annotations.sizes_hw[annotations.image_of]
-    has_area = training_boxes(annotations.boxes, hw)[1]
+    has_area = training_boxes(annotations.boxes, annotations.sizes_hw[annotations.image_of])[1]
     if (has_area & ~annotations.crowd & ~annotations.difficult).any():
         return None
     num, crowd, difficult = len(annotations.labels), int(annotations.crowd.sum()), int(annotations.difficult.sum())

@@ -74,12 +74,12 @@ _BY_READERS = {
     DataIssue.UNKNOWN_IMAGE: "objects of images that are not listed left out",
     DataIssue.UNKNOWN_CATEGORY: "objects of categories that are not listed left out",
     DataIssue.UNKNOWN_CLASS: "objects of unknown classes left out",
-    DataIssue.WRONG_OBJECT: "objects without class or readable box left out",
+    DataIssue.WRONG_OBJECT: "objects that cannot be read left out",
     DataIssue.WRONG_FILE: "annotation files that cannot be read left out",
     DataIssue.BAD_MASK: "segmentations that cannot be used left out",
     DataIssue.LISTED_TWICE: "repetitions in lists left out",
     DataIssue.NO_MASK: "images without a mask left out",
-    DataIssue.NO_IMAGE: "masks without an image left out",
+    DataIssue.NO_IMAGE: "label files and masks without an image left out",
 }
 """What a set that was read with a tolerant report has lost or gained already: a line for each kind, with the number."""
 

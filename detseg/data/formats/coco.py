@@ -33,8 +33,8 @@ from detseg.data.annotations.model import (
 from detseg.data.annotations.report import DataReport, Example, report_contents
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
-from detseg.data.images.find import locate_images, report_heic
-from detseg.data.images.read import MAX_PIXELS, read_image_hw, why_unread
+from detseg.data.images.find import check_num_pixels, image_sizes, inner_path, locate_images, report_heic
+from detseg.data.images.read import MAX_PIXELS, why_unread
 from detseg.errors import DataError, path_of
 from detseg.messages import listed, one_line, shown
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
@@ -52,8 +52,6 @@ _EXPECTED = {
     "name": "a name",
 }
 
-# A path that begins at a root or a drive, or has the part ``..``; Windows' paths are caught on all systems.
-_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 _EMPTY = {
     "images": "it lists no images",
     "categories": "it has no categories; is it an image_info file instead of an instances file?",
@@ -496,7 +494,7 @@ def _find(file: Path, ids: IntArray, kind: str, known: IntArray, ids_wanted: lis
 
 def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport) -> list[str | None]:
     names = [image.file_name for image in images]
-    outside = [row for row, name in enumerate(names) if _OUTSIDE.match(name)]
+    outside = [row for row, name in enumerate(names) if inner_path(name.replace("\\", "/")) is None]
     bases = [names[row].replace("\\", "/").rpartition("/")[2].rpartition(":")[2] or names[row] for row in outside]
     found = locate_images(root, bases, DataReport(True)) if outside else []
     for row, base, path in zip(outside, bases, found, strict=True):
@@ -516,19 +514,11 @@ def _sizes(
     or cannot be read."""
     sizes = np.array([(image.height or 0, image.width or 0) for image in images], dtype=np.float64)
     for row in np.flatnonzero(sizes.clip(1).prod(axis=1) > MAX_PIXELS)[:1].tolist():
-        height, width = sizes[row].astype(np.int64).tolist()
-        what = f"{width} x {height} pixels are more than the {MAX_PIXELS} that are read"
-        raise DataError(f"{file}: image {images[row].id}: {what}; correct width and height, or cut it into tiles")
+        check_num_pixels(f"{file}: image {images[row].id}", *sizes[row].astype(np.int64).tolist())
     sizes[[row for row, path in enumerate(paths) if path is None]] = 0
-    for row in np.flatnonzero(sizes.min(axis=1) == 0).tolist():
-        if (path := paths[row]) is None:
-            continue
-        report.add(DataIssue.SIZE_NOT_STATED, path)
-        try:
-            sizes[row] = read_image_hw(root / path)
-        except DataError as error:
-            report.wrong(DataIssue.UNREADABLE, path, str(error))
-            sizes[row] = 0
+    rows = np.flatnonzero(sizes.min(axis=1) == 0).tolist()
+    own = image_sizes(root, [paths[row] for row in rows], report, [None] * len(rows))
+    sizes[rows] = np.array([hw or (0, 0) for hw in own]).reshape(-1, 2)
     return sizes.astype(np.int64)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detseg.data.annotations.model import StatedObject, check_polygon
+from detseg.data.annotations.model import StatedObject, check_region
 from detseg.data.annotations.outlines import Box, Outline, mask_bounds, outline_part, own_area, polygon_bounds
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.images.find import copy_names, new_folder, place_image
@@ -37,8 +37,11 @@ class Losses:
         for _ in range(sum(own != usual for usual, own in enumerate(ids, start=1))):
             self.add(f"ids of {{}}: {self._format} has none; they are counted from 1", kind)
 
-    def add_values(self, stated: StatedObject, outline: Outline | None, bounds: Box, hw: tuple[int, int]) -> None:
-        """Count a stated area or box that is not that of the outline (of the box, where there is none)."""
+    def outline_of(self, stated: StatedObject, hw: tuple[int, int]) -> tuple[Outline | None, Box]:
+        """The outline that is written of an object, with its bounds: None, and the stated box, if there is none, or it
+        is wrong or has no pixel. That is counted, and so is a stated area or box that is not that of the outline (of
+        the box, where there is none)."""
+        outline, bounds = self._checked(stated, hw)
         if outline is not None and max(abs(a - b) for a, b in zip(stated.box, bounds, strict=True)) > _SAME:
             what = f"{self._format} has one of both; the outline is kept"
             self.add(f"boxes of {{}}, which differ from their outlines: {what}")
@@ -47,6 +50,22 @@ class Losses:
             if abs(stated.area - own) > max(1.0, 0.01 * own):
                 what = f"{self._format} states none; those count"
                 self.add(f"areas of {{}}, which differ from those of their {of}: {what}")
+        return outline, bounds
+
+    def _checked(self, stated: StatedObject, hw: tuple[int, int]) -> tuple[Outline | None, Box]:
+        outline = stated.segmentation
+        try:
+            if isinstance(outline, dict):
+                part, corner = outline_part(outline, hw)
+                if part.size:
+                    return outline, mask_bounds(part, corner)
+                self.add("masks without a pixel of {}: their boxes are written")
+            elif outline is not None:
+                check_region(outline, hw)
+                return outline, polygon_bounds(outline)
+        except ValueError:
+            self.add("outlines of {}, which cannot be read: their boxes are written")
+        return None, stated.box
 
 
 @dataclass(frozen=True)
@@ -90,24 +109,3 @@ def copy_images(
                 losses.add("names of {}, as two in a folder differ in the suffix alone: it was added", "image")
             place_image(dataset.path(index), place / name, link)
             yield ImageCopy(split, name, place / name, packed.hw(index), packed.stated(index))
-
-
-def checked_outline(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> tuple[Outline | None, Box]:
-    """The outline of an object for a writer, with its bounds: None, and the stated box, if there is none, or it is
-    wrong or has no pixel, which is counted."""
-    outline = stated.segmentation
-    try:
-        if isinstance(outline, dict):
-            part, corner = outline_part(outline, hw)
-            if part.size:
-                return outline, mask_bounds(part, corner)
-            losses.add("masks without a pixel of {}: their boxes are written")
-        elif outline is not None:
-            if not isinstance(outline, list) or not outline:
-                raise ValueError("no polygons")
-            for polygon in outline:
-                check_polygon(polygon)
-            return outline, polygon_bounds(outline)
-    except ValueError:
-        losses.add("outlines of {}, which cannot be read: their boxes are written")
-    return None, stated.box

@@ -11,19 +11,21 @@ import posixpath
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from detseg.atomic_write import write_errors
-from detseg.data.annotations.classes import Classes
+from detseg.data.annotations.classes import Classes, check_class_names
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_xml
+from detseg.data.annotations.files import parse_number, parse_xml
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import FLAGS, LARGEST, StatedObject, check_polygon
+from detseg.data.annotations.model import FLAGS, StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
     Box,
     Outline,
+    RotatedError,
     Shape,
     ellipse_polygon,
     flags_of,
@@ -34,17 +36,18 @@ from detseg.data.annotations.outlines import (
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.copies import Losses, checked_outline, copy_images
+from detseg.data.formats.copies import Losses, copy_images
 from detseg.data.formats.voc_writer import check_xml_text
 from detseg.data.images.find import (
+    data_folder,
     image_sizes,
     inner_path,
     locate_images,
     split_names,
+    stated_size,
 )
-from detseg.data.images.read import MAX_PIXELS
-from detseg.errors import DataError, check_type, path_of
-from detseg.messages import did_you_mean, listed, shown
+from detseg.errors import DataError, check_type
+from detseg.messages import listed, shown
 from detseg.structures import BoolArray
 
 _FILE = "annotations.xml"
@@ -63,10 +66,6 @@ class _Image:
     hw: tuple[int, int] | None
 
 
-class _RotatedError(ValueError):
-    """A box is turned."""
-
-
 def read_cvat(
     root: Path | str,
     split: str = "train",
@@ -76,42 +75,28 @@ def read_cvat(
 ) -> DetectionDataset:
     """Read one split; image ids are 1 to I in the order of the file.
 
-    Args:
-        root: the folder of the data.
-        split: a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
-            with or without its suffix; ``.``: all of the only file.
-        classes: see `detseg.read_voc`.
-        masks: whether to read outlines, too.
-        report: gets what is found; None: a new one, for which everything wrong is an error.
-
-    Raises:
-        DataError: a file is missing or wrong.
+    ``split`` is a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
+    with or without its suffix; ``.``: all of the only file. The other arguments and errors are those of
+    `detseg.read_yolo`.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a subset or an XML file, such as 'train'")
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
     file, subset = _find_file(root, split)
     content = parse_xml(file)
-    elements = _image_elements(file, content, subset)
-    images = _images(root, file, elements, report)
+    images = _images(root, file, _image_elements(file, content, subset), report)
     paths = locate_images(root, [image.path for image in images], report)
-    unsized = [path for path, image in zip(paths, images, strict=True) if path is not None and image.hw is None]
-    sizes = dict(zip(unsized, image_sizes(root, unsized, report), strict=True))
+    sizes = image_sizes(root, paths, report, [image.hw for image in images])
     names = _label_names(file, content)
-    collector = AnnotationCollector(file, names)
-    seen = set[str]()
-    for path, image in zip(paths, images, strict=True):
-        if path is None or (hw := image.hw or sizes[path]) is None:
+    collector, seen = AnnotationCollector(file, names), set[str]()
+    for path, hw, image in zip(paths, sizes, images, strict=True):
+        if path is None or hw is None:
             continue
         if path in seen:
             report.add(DataIssue.LISTED_TWICE, path)
             continue
         seen.add(path)
-        if image.hw is None:
-            report.add(DataIssue.SIZE_NOT_STATED, path)
         collector.add_image(path, hw)
-        collector.add_shapes(_shapes(image, path, hw, names, report))
+        collector.add_shapes(image.element, partial(_shape, hw=hw), image.where, "<labels>", report)
     packed, table = collector.pack(classes, report, masks, strict=names is None)
     return DetectionDataset(packed, root, table, report, f"cvat {split}")
 
@@ -165,60 +150,26 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
         bases = dict.fromkeys((folder, "."))  # beside the file, or in the root
         places = [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]
         place = next((place for place in places if os.path.isfile(root / place)), places[0])
-        sides = [_side(where, element, key) for key in ("height", "width")]
-        if sides[0] * sides[1] > MAX_PIXELS:
-            raise DataError(f"{where}: {sides[1]} x {sides[0]} pixels are more than the {MAX_PIXELS} that are read")
-        found.append(_Image(element, where, place, (sides[0], sides[1]) if min(sides) > 0 else None))
+        hw = stated_size(where, element.get("height"), element.get("width"))
+        found.append(_Image(element, where, place, hw))
     return found
-
-
-def _side(where: str, element: ET.Element, key: str) -> int:
-    text = element.get(key, "0")
-    if not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise DataError(f"{where}: {key}: expected whole pixels, got {shown(text)}; correct it")
-    return int(text)
 
 
 def _label_names(file: Path, content: ET.Element) -> list[str] | None:
     """The classes that the task or project lists; None if it lists none."""
     labels = content.findall("meta/*/labels/label") or content.findall("meta/labels/label")
     names = [label.findtext("name") or "" for label in labels if not (label.findtext("parent") or "").strip()]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice or "" in names:
-        raise DataError(f"{file}: <labels>: expected different class names, got {listed(twice) or 'an empty one'}")
-    return names or None
+    if not names:
+        return None
+    check_class_names(f"{file}: <labels>", names)
+    return names
 
 
-def _shapes(
-    image: _Image, path: str, hw: tuple[int, int], names: Sequence[str] | None, report: DataReport
-) -> list[Shape]:
-    found = []
-    for number, element in enumerate(image.element):
-        where = f"{image.where}: shape {number}"
-        if element.tag in _NO_OBJECTS:
-            report.add(DataIssue.OTHER_SHAPE, path)
-            continue
-        if element.tag in _SHAPES:
-            where = f"{where} ({element.tag})"
-        try:
-            shape = _shape(element, hw)
-        except ValueError as error:
-            issue = DataIssue.ROTATED if isinstance(error, _RotatedError) else DataIssue.WRONG_SHAPE
-            report.wrong(issue, path, f"{where}: {error}")
-            continue
-        if names is not None and shape.name not in names:
-            what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; <labels> has {listed(names)}"
-            message = f"{where}: {what}: correct the label, or add it there"
-            report.wrong(DataIssue.UNKNOWN_CLASS, shape.name or "(no name)", message)
-            continue
-        found.append(shape)
-    return found
-
-
-def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape:
-    """One shape; a ValueError says what is wrong with it."""
+def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape | None:
+    if element.tag in _NO_OBJECTS:
+        return None
     if element.tag not in _SHAPES:
-        raise ValueError(f"expected {', '.join(_SHAPES)}, got {shown(element.tag)}; remove it")
+        raise ValueError(f"expected {', '.join(_SHAPES)}, got {shown(element.tag)}")
     box, outline = _geometry(element, hw)
     values = {item.get("name", ""): (item.text or "").strip().lower() in _YES for item in element.iter("attribute")}
     group = element.get("group_id")
@@ -231,7 +182,7 @@ def _geometry(element: ET.Element, hw: tuple[int, int]) -> tuple[Box, Outline | 
         case "box":
             x1, y1, x2, y2 = (_number(element, key) for key in ("xtl", "ytl", "xbr", "ybr"))
             if turned % 360:
-                raise _RotatedError(f"rotated boxes are not supported (rotation {turned:g}); draw a polygon instead")
+                raise RotatedError(f"rotated boxes are not supported (rotation {turned:g}); draw a polygon instead")
             return (x1, y1, x2, y2), None
         case "ellipse":
             x, y, rx, ry = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
@@ -242,7 +193,7 @@ def _geometry(element: ET.Element, hw: tuple[int, int]) -> tuple[Box, Outline | 
             pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
             if not all(len(pair) == 2 for pair in pairs):
                 raise ValueError(f"points: expected 'x,y;x,y;...', got {shown(element.get('points'))}")
-            polygon = [_float("points", value) for pair in pairs for value in pair]
+            polygon = [parse_number(value) for pair in pairs for value in pair]
             check_polygon(polygon)
             return polygon_bounds([polygon]), [polygon]
     part, corner = _mask(element, hw)
@@ -254,7 +205,7 @@ def _mask(element: ET.Element, hw: tuple[int, int]) -> tuple[BoolArray, tuple[in
     if any(value != int(value) or value < 0 for value in (left, top, width, height)):
         raise ValueError("left, top, width, height: expected whole pixels")
     if left + width > hw[1] or top + height > hw[0]:
-        raise ValueError(f"the mask reaches beyond its image of {hw[1]} x {hw[0]} pixels; correct it")
+        raise ValueError(f"the mask reaches beyond its image of {hw[1]} x {hw[0]} pixels")
     words = [word.strip() for word in element.get("rle", "").split(",")]
     if not all(word.isascii() and word.isdecimal() and len(word) < 10 for word in words):
         raise ValueError(f"rle: expected whole numbers, got {shown(element.get('rle'))}")
@@ -266,20 +217,10 @@ def _mask(element: ET.Element, hw: tuple[int, int]) -> tuple[BoolArray, tuple[in
 
 
 def _number(element: ET.Element, key: str, default: str | None = None) -> float:
-    text = element.get(key, default)
-    if text is None:
-        raise ValueError(f"{key}: expected a number, got nothing; add it, or remove the shape")
-    return _float(key, text)
-
-
-def _float(key: str, text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < LARGEST:  # NaN is not less
-        raise ValueError(f"{key}: expected a number of pixels, got {shown(text)}; correct it, or remove the shape")
-    return value
+        return parse_number(element.get(key, default))
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
 
 
 def write_cvat(splits: Mapping[str, DetectionDataset], target: Path, link: bool = False) -> list[str]:
@@ -320,8 +261,7 @@ def _text(what: str, text: str) -> str:
 def _write(
     image: ET.Element, stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses
 ) -> None:
-    outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values(stated, outline, bounds, hw)
+    outline, bounds = losses.outline_of(stated, hw)
     shapes: list[tuple[str, dict[str, str]]] = []
     if outline is None:
         shapes.append(("box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(repr, bounds), strict=True))))

@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,15 @@ import numpy as np
 from PIL import Image
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.classes import NO_CLASSES, Classes
+from detseg.data.annotations.classes import NO_CLASSES, Classes, check_class_names
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_json, read_text
+from detseg.data.annotations.files import parse_json, read_list, read_text
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import LARGEST, StatedObject, check_polygon
+from detseg.data.annotations.model import StatedObject, check_polygon
 from detseg.data.annotations.outlines import (
     Box,
     Outline,
+    RotatedError,
     Shape,
     ellipse_polygon,
     flags_of,
@@ -36,18 +38,19 @@ from detseg.data.annotations.outlines import (
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.copies import Losses, checked_outline, copy_images
+from detseg.data.formats.copies import Losses, copy_images
 from detseg.data.images.find import (
+    data_folder,
     find_images,
     image_sizes,
     inner_path,
     is_absolute,
     locate_images,
     split_names,
+    stated_size,
 )
-from detseg.data.images.read import MAX_PIXELS
-from detseg.errors import DataError, check_type, path_of
-from detseg.messages import did_you_mean, listed, shown
+from detseg.errors import DataError, check_type
+from detseg.messages import listed, shown
 from detseg.structures import BoolArray
 
 _LABELS = "labels.txt"
@@ -76,21 +79,12 @@ def read_labelme(
 ) -> DetectionDataset:
     """Read one split; image ids are 1 to I in the order of the paths of the JSON files.
 
-    Args:
-        root: the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes.
-        split: a folder below ``root`` (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a
-            list of images in a text file, each with its JSON file beside it.
-        classes: see `detseg.read_voc`.
-        masks: whether to read outlines, too.
-        report: gets what is found; None: a new one, for which everything wrong is an error.
-
-    Raises:
-        DataError: a file is missing or wrong.
+    ``root`` is the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes. ``split`` is a
+    folder below it (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a list of images in a
+    text file, each with its JSON file beside it. The other arguments and errors are those of `detseg.read_yolo`.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a folder or a list, such as 'train'")
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
     place = _find_split(root, split)
     files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
     if not files:
@@ -102,13 +96,11 @@ def read_labelme(
         for found in find_images(root / place):
             if (path := (Path(place) / found).as_posix()) not in known:
                 report.add(DataIssue.UNLABELLED, path)
+    sizes = image_sizes(root, images, report, [file.hw for file in files])
     names = _read_labels(root / _LABELS)
-    collector = AnnotationCollector(root / place, names)
-    unsized = [image for image, file in zip(images, files, strict=True) if image is not None and file.hw is None]
-    sizes = dict(zip(unsized, image_sizes(root, unsized, report), strict=True))
-    seen = set[str]()
-    for image, file in zip(images, files, strict=True):
-        if image is None or (hw := file.hw or sizes[image]) is None:
+    collector, seen = AnnotationCollector(root / place, names), set[str]()
+    for image, hw, file in zip(images, sizes, files, strict=True):
+        if image is None or hw is None:
             continue
         if image in seen:
             report.add(DataIssue.LISTED_TWICE, image)
@@ -116,10 +108,8 @@ def read_labelme(
         seen.add(image)
         if is_absolute(file.stated):
             report.add(DataIssue.OTHER_PLACE, f"{file.stated} is {image}")
-        if file.hw is None:
-            report.add(DataIssue.SIZE_NOT_STATED, file.path.name)
         collector.add_image(image, hw, file.path)
-        collector.add_shapes(_shapes(file, hw, names, report))
+        collector.add_shapes(file.shapes, partial(_shape, hw=hw), str(file.path), _LABELS, report)
     packed, table = collector.pack(classes, report, masks, strict=names is None)
     return DetectionDataset(packed, root, table, report, f"labelme {split}")
 
@@ -148,9 +138,8 @@ def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
             what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"
             raise DataError(f"{root / place}: {what}; export JSON, or set data.name=voc if this is Pascal VOC")
     else:
-        images = [line.strip() for line in read_text(root / place, "list").split("\n") if line.strip()]
         files = []
-        for number, image in enumerate(images, start=1):
+        for number, image in read_list(root / place, lambda line: True):
             if (path := inner_path(image)) is None:
                 what = f"expected the path of an image below {root}, got {shown(image)}"
                 raise DataError(f"{root / place}:{number}: {what}")
@@ -178,24 +167,13 @@ def _file_of(root: Path, path: Path, content: Any) -> _File:
     name = content.get("imagePath")
     if not isinstance(name, str) or not name:
         raise DataError(f"{path}: imagePath: expected the path of the image, got {shown(name)}")
-    height, width = content.get("imageHeight"), content.get("imageWidth")
-    hw = None
-    if height is not None or width is not None:
-        hw = _side(path, "imageHeight", height), _side(path, "imageWidth", width)
-        if hw[0] * hw[1] > MAX_PIXELS:
-            raise DataError(f"{path}: {hw[1]} x {hw[0]} pixels are more than the {MAX_PIXELS} that are read")
+    hw = stated_size(str(path), content.get("imageHeight"), content.get("imageWidth"))
     folder = path.parent.relative_to(root).as_posix()
     image = _image_path(root, folder, name)
     if image is None:
         what = f"expected a path inside {root}, got {shown(name)}"
         raise DataError(f"{path}: imagePath: {what}; correct it, or set data.root to a folder that holds both")
     return _File(path, name, image, hw, content["shapes"], isinstance(content.get("imageData"), str))
-
-
-def _side(path: Path, key: str, value: object) -> int:
-    if not isinstance(value, int | float) or not 0 < value < LARGEST or value != int(value):
-        raise DataError(f"{path}: {key}: expected whole pixels, got {shown(value)}; correct it")
-    return int(value)
 
 
 def _image_path(root: Path, folder: str, name: str) -> str | None:
@@ -225,42 +203,14 @@ def _read_labels(path: Path) -> list[str] | None:
         return None
     lines = [line for line in read_text(path, "file of class names").split("\n") if line.strip()]
     names = [line for line in lines if line not in NO_CLASSES]
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice or not names:
-        raise DataError(f"{path}: expected different class names, one a line, got {listed(twice) or 'none'} twice")
+    check_class_names(str(path), names)
     return names
 
 
-def _shapes(file: _File, hw: tuple[int, int], names: Sequence[str] | None, report: DataReport) -> list[Shape]:
-    found = []
-    for number, entry in enumerate(file.shapes):
-        where = f"{file.path}: shape {number}"
-        kind = entry.get("shape_type") if isinstance(entry, dict) else None
-        if kind in _NO_OBJECTS or (isinstance(entry, dict) and entry.get("label") in NO_CLASSES):
-            report.add(DataIssue.OTHER_SHAPE, file.path.name)
-            continue
-        try:
-            shape = _shape(entry, hw)
-        except ValueError as error:
-            issue = DataIssue.ROTATED if isinstance(error, _RotatedError) else DataIssue.WRONG_SHAPE
-            report.wrong(issue, file.path.name, f"{where}: {error}; correct or remove the shape")
-            continue
-        if names is not None and shape.name not in names:
-            what = f"unknown class {shown(shape.name)}{did_you_mean(shape.name, names)}; {_LABELS} has {listed(names)}"
-            message = f"{where}: {what}: correct the label, or add it to {_LABELS}"
-            report.wrong(DataIssue.UNKNOWN_CLASS, shape.name, message)
-            continue
-        found.append(shape)
-    return found
-
-
-class _RotatedError(ValueError):
-    """A box with an angle."""
-
-
-def _shape(entry: Any, hw: tuple[int, int]) -> Shape:
-    """One shape; a ValueError says what is wrong with it."""
+def _shape(entry: Any, hw: tuple[int, int]) -> Shape | None:
     name = entry.get("label") if isinstance(entry, dict) else None
+    if isinstance(entry, dict) and (entry.get("shape_type") in _NO_OBJECTS or name in NO_CLASSES):
+        return None
     if not isinstance(name, str) or not name:
         raise ValueError(f"label: expected the name of a class, got {shown(name)}")
     kind, points = entry.get("shape_type") or "polygon", entry.get("points")  # old files have polygons alone
@@ -288,7 +238,7 @@ def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int
             return polygon_bounds([flat]), None
         case "rectangle" | "rotation" | "oriented_rectangle":
             what = f"a rectangle has 2 points; {num} points: a polygon?"
-            raise _RotatedError(f"rotated boxes are not supported, and {what}")
+            raise RotatedError(f"rotated boxes are not supported, and {what}")
         case "polygon" if num >= 3:
             return polygon_bounds([flat]), [flat]
         case "circle" if num == 2:
@@ -332,8 +282,7 @@ def write_labelme(splits: Mapping[str, DetectionDataset], target: Path, link: bo
 
 def _written(stated: StatedObject, name: str, number: int, hw: tuple[int, int], losses: Losses) -> list[dict[str, Any]]:
     """The shapes of an object: several of one group, if it has several polygons."""
-    outline, bounds = checked_outline(stated, hw, losses)
-    losses.add_values(stated, outline, bounds, hw)
+    outline, bounds = losses.outline_of(stated, hw)
     shape = {"label": name, "group_id": None, "description": "", "flags": dict.fromkeys(stated.flags, True)}
     if outline is None:
         x1, y1, x2, y2 = bounds

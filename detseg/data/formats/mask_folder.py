@@ -31,12 +31,13 @@ from detseg.data.annotations.classes import (
     read_mask_meta,
     split_background,
 )
+from detseg.data.annotations.files import read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, pack_images, running_total
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
-from detseg.data.images.find import find_images, new_folder, place_image
+from detseg.data.images.find import find_images, inner_path, new_folder, place_image
 from detseg.data.images.masks import MaskEncoding, Rgb
 from detseg.data.images.read import open_image, read_image_hw
 from detseg.errors import DataError, path_of
@@ -44,7 +45,7 @@ from detseg.messages import listed, shown
 from detseg.structures import ClassTable
 
 # Label Studio's PNG: numbers of task, annotation and annotator, the control's name, the class, a counter.
-_LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-\d+-by-\d+-[^-]+-(.+)-\d+")
+LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-\d+-by-\d+-[^-]+-(.+)-\d+")
 _COUNTED = re.compile(r"(.+)[-_ ]\d+")
 _MAX_TRIED = 40  # masks that are compared with an image to guess what their names have in common
 
@@ -174,17 +175,10 @@ def _list_files(images: Path, masks: Path, root: Path, names: Affixes, report: D
 
 
 def _read_list(path: Path, root: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the list: {error}") from None
     found = list[str]()
-    for number, line in enumerate(lines, start=1):
-        name = posixpath.normpath(line.strip())
-        if not line.strip() or (line.startswith("#") and not (root / name).is_file()):
-            continue
-        if name.startswith(("/", "../")) or os.path.isabs(name):
-            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line.strip())}")
+    for number, line in read_list(path, lambda name: (root / name).is_file()):
+        if (name := inner_path(line)) is None:
+            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line)}")
         found.append(name)
     if missing := [name for name in found if not (root / name).is_file()]:
         raise DataError(
@@ -237,10 +231,7 @@ def _pairs(found: _Found, images: Path, masks: Path, names: Affixes, report: Dat
     for core in sorted(found.masks.keys() - set(keys.values())) if not found.is_list else ():
         report.add(DataIssue.NO_IMAGE, found.masks[core][0])
     pairs = [(found.images[core], found.masks[key]) for core, key in keys.items() if key is not None]
-    for place, files in ((images, [pair[0] for pair in pairs]), (masks, [pair[1] for pair in pairs])):
-        for several in [names for names in files if len(names) > 1]:
-            raise DataError(f"{place}: several files with one name: {listed(several)}; keep one of them")
-    return [(image[0], mask[0]) for image, mask in pairs]
+    return [(_single(own, images), _single(files, masks)) for own, files in pairs]
 
 
 def _mask_key(core: str, found: _Found) -> str | None:
@@ -254,7 +245,7 @@ def _guess(found: _Found) -> str:
     """What to set, by the names that are there: affixes with which the most images have a mask."""
     images = {core: name for name in found.all_images for core in [os.path.splitext(name)[0]]}
     masks = {core: name for name in found.all_masks for core in [os.path.splitext(name)[0]] if core not in images}
-    if any(_LABEL_STUDIO.fullmatch(posixpath.basename(stem)) for stem in masks) or _class_folders(images, masks):
+    if any(LABEL_STUDIO.fullmatch(posixpath.basename(stem)) for stem in masks) or _class_folders(images, masks):
         per_class = "these are masks of one class each: data.mask_per_class=true reads them, detseg convert merges them"
         return f"{per_class}; Label Studio names them by task, so the images must be 1.jpg or task-1.jpg, ..."
     best, best_count, others = None, 0, list[Affixes]()
@@ -326,7 +317,7 @@ def _read_layers(
     table, label_of = choose_labels(names, counts, wanted, str(masks), report, declared=False, strict=False)
     labels = dict(zip(names, label_of.tolist(), strict=True))
     kept = [[(labels[name] + 1, file) for name, file in own if labels[name] >= 0] for own in layers.values()]
-    image_names = [_single(found.images[core], masks) for core in layers]
+    image_names = [_single(found.images[core], found.root) for core in layers]
     if empty := [name for name, own in zip(image_names, kept, strict=True) if not own]:
         report.note(f"images without a mask of any class, read as background: {len(empty)} ({listed(empty)})")
     sizes = [(0, 0) if own else read_image_hw(found.root / name) for name, own in zip(image_names, kept, strict=True)]
@@ -350,7 +341,7 @@ def _names_of(classes: Classes) -> Sequence[str]:
 def _layer_of(core: str, found: _Found, known: set[str]) -> tuple[str, str] | None:
     """The image of a mask of one class, and that class."""
     folder, slash, base = core.rpartition("/")
-    if match := _LABEL_STUDIO.fullmatch(base):
+    if match := LABEL_STUDIO.fullmatch(base):
         images = [f"{folder}{slash}{match[1]}", f"{folder}{slash}task-{match[1]}", match[1], f"task-{match[1]}"]
         return next(((image, match[2]) for image in images if image in found.images), None)
     first, _, rest = core.partition("/")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 import xml.etree.ElementTree as ET
 from collections.abc import Container, Iterable, Sequence, Set
 from dataclasses import dataclass
@@ -22,21 +21,27 @@ import numpy as np
 
 from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import parse_xml
+from detseg.data.annotations.files import parse_number, parse_xml, read_list
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import LARGEST, pack_images
+from detseg.data.annotations.model import pack_images
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
-from detseg.data.images.find import HEIC_SUFFIXES, find_images, report_heic
+from detseg.data.images.find import (
+    HEIC_SUFFIXES,
+    data_folder,
+    find_images,
+    image_sizes,
+    inner_path,
+    report_heic,
+    split_names,
+    stated_size,
+)
 from detseg.data.images.masks import MaskEncoding
-from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw
-from detseg.errors import DataError, check_type, path_of
+from detseg.data.images.read import IMAGE_SUFFIXES
+from detseg.errors import DataError, check_type
 from detseg.messages import did_you_mean, listed, shown
-
-# A path that begins at a root or a drive, or has the part ``..``.
-_OUTSIDE = re.compile(r"[/\\]|[A-Za-z]:[/\\]|(.*[/\\])?\.\.([/\\]|\Z)", re.DOTALL)
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -74,24 +79,22 @@ def read_voc(
     Raises:
         DataError: a folder, list, annotation or image is missing or wrong, or an annotation has an unknown class.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "the name of a list or folder, such as 'train'")
     loose = _loose_files(root, split, report) if not years and _has_no_lists(root, split) else None
     files = _listed_files(root, split, years, "Main", report) if loose is None else loose.files
     collector = AnnotationCollector(root)
-    for image, xml, annotation in _with_images(root, files, loose, report):
+    found = _with_images(root, files, loose, report)
+    paths = [image.relative_to(root).as_posix() for image, _, _ in found]
+    sizes = image_sizes(root, paths, report, [annotation.hw for _, _, annotation in found])
+    for path, hw, (image, xml, annotation) in zip(paths, sizes, found, strict=True):
+        if hw is None:
+            continue
         if annotation.filename not in ("", image.name):
             report.add(DataIssue.WRONG_FILENAME, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)
-        if (hw := annotation.hw) is None:
-            report.add(DataIssue.SIZE_NOT_STATED, xml.name)
-            try:
-                hw = read_image_hw(image)
-            except DataError as error:
-                report.wrong(DataIssue.UNREADABLE, str(image), str(error))
-                continue
-        collector.add_image(image.relative_to(root).as_posix(), hw, xml)
+        collector.add_image(path, hw, xml)
         columns = zip(
             annotation.names, annotation.boxes.tolist(), annotation.difficult, annotation.truncated, strict=True
         )
@@ -156,7 +159,7 @@ def read_voc_masks(
     Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: the lines of ``classes.txt`` in ``root``. A
     DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "the name of a list, such as 'train'")
     files = _listed_files(root, split, years, "Segmentation", report)
     pairs = [(image, mask) for found, mask in files if (image := _only(found, report)) is not None]
@@ -171,16 +174,16 @@ def read_voc_masks(
     return dataset
 
 
-def split_names(name: str) -> tuple[str, ...]:
-    """The names under which a split is looked for."""
-    return (name, "valid", "validation") if name == "val" else (name,)
-
-
 def _has_no_lists(root: Path, split: str) -> bool:
     """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
     years of it."""
-    years = [*root.glob("VOC*/ImageSets/Main"), *root.glob("*/VOC*/ImageSets/Main")]
-    return root.is_dir() and ":" not in split and not years and not any((root / "ImageSets" / "Main").glob("*.txt"))
+    return (
+        ":" not in split and not _lists_of_years(root, "Main") and not any((root / "ImageSets" / "Main").glob("*.txt"))
+    )
+
+
+def _lists_of_years(root: Path, task: Task) -> list[Path]:
+    return [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
 
 
 class _Files:
@@ -261,8 +264,7 @@ def _hidden(path: str) -> bool:
 def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
     """The folder or list of a split."""
     for name in split_names(part) if part else ():
-        inside = posixpath.normpath(name)
-        if os.path.isabs(name) or inside.startswith(".."):
+        if (inside := inner_path(name)) is None:
             raise DataError(f"{root}: split '{part}': expected a folder or list in it")
         places = [root / inside, root / f"{inside}.txt"]
         if place := next((place for place in places if place.exists()), None):
@@ -278,22 +280,21 @@ def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
 def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, report: DataReport) -> list[Path]:
     """The annotations of the images, XML files or stems in a text file."""
     known_images, known_xmls = set(images.paths), set(xmls.paths)
-    found, missing = list[Path](), list[str]()
-    for number, line in enumerate(_lines(path), start=1):
-        name = line.strip()
+
+    def candidates(name: str) -> list[Path]:
         entry = root / posixpath.normpath(name)
-        candidates = [entry] if entry in known_xmls else []
-        candidates = candidates or (xmls.with_stem(entry.stem, entry) if entry in known_images else [])
-        candidates = candidates or [file for file in xmls.with_stem(entry.name, entry) if name]
-        if not name or (name.startswith("#") and not candidates):
-            continue
-        if _OUTSIDE.match(name):
-            raise DataError(
-                f"{path}:{number}: expected a path below {root}, got {shown(name)}; write it relative to it"
-            )
-        if not candidates:
+        if entry in known_xmls:
+            return [entry]
+        of_image = xmls.with_stem(entry.stem, entry) if entry in known_images else []
+        return of_image or xmls.with_stem(entry.name, entry)
+
+    found, missing = list[Path](), list[str]()
+    for number, name in read_list(path, lambda name: bool(candidates(name))):
+        if inner_path(name) is None:
+            raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(name)}; write it so")
+        if not (own := candidates(name)):
             missing.append(name)
-        elif (xml := _only(candidates, report)) is not None:
+        elif (xml := _only(own, report)) is not None:
             found.append(xml)
     if missing:
         message = f"{path}: {len(missing)} of its files missing, or without an XML file: {listed(missing)}"
@@ -342,8 +343,6 @@ def _listed_files(
 
 
 def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> list[tuple[Path, Path]]:
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the VOC data")
     lists = []
     for part in split.split("+"):
         year, colon, name = part.strip().rpartition(":")
@@ -355,7 +354,11 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
             if folder is None:
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
             files = [folder / "ImageSets" / task / f"{known}.txt" for known in split_names(name)]
-            lists.append((folder, next(filter(Path.is_file, files), files[0])))
+            there = sorted(item.stem for item in files[0].parent.glob("*.txt"))
+            if not (existing := [file for file in files if file.is_file()]):
+                what = f"there is no such list{did_you_mean(name, there)}; the lists there: {listed(there) or 'none'}"
+                raise DataError(f"{files[0]}: {what}")
+            lists.append((folder, existing[0]))
     return lists
 
 
@@ -370,31 +373,17 @@ def _only_folder(root: Path, task: Task) -> Path:
     if (root / "ImageSets" / task).is_dir():
         return root
     fix = f"set data.root to the folder that holds {_LABELS[task][1]}, ImageSets and JPEGImages"
-    lists = [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
-    if years := sorted({path.parts[-3][3:] for path in lists}):
+    if years := sorted({path.parts[-3][3:] for path in _lists_of_years(root, task)}):
         fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        there = sorted(item.stem for item in path.parent.glob("*.txt"))
-        near = did_you_mean(path.stem, there)
-        raise DataError(f"{path}: there is no such list{near}; the lists there: {listed(there) or 'none'}") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot read the list: {error}") from None
 
 
 def _read_list(path: Path, present: Container[str]) -> list[str]:
     """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns, ``cell 1``, or
     like a comment, ``#12``."""
     stems = []
-    for number, line in enumerate(_lines(path), start=1):
-        stem, words = line.strip(), line.split()
-        if not stem or (stem.startswith("#") and stem not in present):
-            continue
+    for number, stem in read_list(path, present.__contains__):
+        words = stem.split()
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
         if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
@@ -429,9 +418,6 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
     root, report = parse_xml(path, "add it or take the image off the list"), report or DataReport()
     if root.tag != "annotation":
         raise DataError(f"{path}: expected <annotation> as the outermost element, got {shown(root.tag)}")
-    height, width = (
-        int(_number(path, f"{tag} of <size>", _text(root, f"size/{tag}") or "0")) for tag in ("height", "width")
-    )
     objects = list[tuple[str, list[float], bool, bool]]()
     for item in root.findall("object"):  # direct children only: the <part>s of an object have boxes too
         try:
@@ -441,7 +427,7 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
             report.wrong(DataIssue.WRONG_OBJECT, str(path), str(error))
     return VocAnnotation(
         filename=_text(root, "filename"),
-        hw=(height, width) if height > 0 and width > 0 else None,
+        hw=stated_size(f"{path}: <size>", _text(root, "size/height"), _text(root, "size/width")),
         names=tuple(item[0] for item in objects),
         boxes=np.array([item[1] for item in objects]).reshape(-1, 4) - np.array([1.0, 1.0, 0.0, 0.0]),
         difficult=np.array([item[2] for item in objects], dtype=np.bool_),
@@ -470,9 +456,6 @@ def _flag(path: Path, item: ET.Element, tag: str) -> bool:
 
 def _number(path: Path, what: str, text: str) -> float:
     try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < LARGEST:  # NaN is not less
-        raise DataError(f"{path}: {what}: expected a number, got {shown(text)}")
-    return value
+        return parse_number(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {what}: {error}") from None

@@ -18,16 +18,17 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detseg.data.annotations.classes import Classes, check_class_name, selection_of
+from detseg.data.annotations.classes import Classes, check_class_names, selection_of
 from detseg.data.annotations.collect import AnnotationCollector
-from detseg.data.annotations.files import read_text
+from detseg.data.annotations.files import read_list, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import check_polygon
-from detseg.data.annotations.outlines import Box, Polygons, polygon_bounds
+from detseg.data.annotations.outlines import Box, Polygons, RotatedError, polygon_bounds
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.find import (
+    data_folder,
     find_images,
     image_sizes,
     inner_path,
@@ -35,10 +36,10 @@ from detseg.data.images.find import (
     locate_images,
     split_names,
 )
-from detseg.errors import DataError, check_type, path_of
+from detseg.errors import DataError, check_type
 from detseg.messages import listed, one_line, shown
 
-_NAME_FILES = ("classes.txt", "obj.names", "classes.names")
+NAME_FILES = ("classes.txt", "obj.names", "classes.names")
 _LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
 _ROUNDING = 1e-4  # how far fractions may lie outside 0 to 1
 _DIGITS = 9  # pixels are rounded to so many: whole ones come back whole
@@ -85,10 +86,8 @@ def read_yolo(
     Raises:
         DataError: a file is missing or wrong.
     """
-    root, report = path_of("root", root), report or DataReport()
+    root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a key of data.yaml, a folder or a list, such as 'train'")
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
     layout = _read_layout(root)
     names = layout.names or _given_names(root, classes)
     images = _split_images(root, layout, split, report)
@@ -131,7 +130,7 @@ def _read_layout(root: Path) -> _Layout:
         return _from_yaml(root, found[0])
     if data := sorted(root.glob("*.data")):
         return _from_darknet(root, data[0])
-    for name in _NAME_FILES:
+    for name in NAME_FILES:
         if (root / name).is_file():
             return _Layout(root / name, _read_names(root / name))
     return _Layout(root)
@@ -160,7 +159,7 @@ def _from_yaml(root: Path, path: Path) -> _Layout:
         if isinstance(key, str) and entries and key not in ("names", "nc", "path", "task"):
             splits[key] = entries
     if names is None:
-        there = [root / name for name in _NAME_FILES if (root / name).is_file()]
+        there = [root / name for name in NAME_FILES if (root / name).is_file()]
         names = _read_names(there[0]) if there else None
     folder = content.get("path")
     base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
@@ -177,16 +176,9 @@ def _names_of(path: Path, names: Any) -> dict[int, str]:
     for key, name in names.items():
         if not (isinstance(key, str) and key.strip().isdecimal() and len(key) < 10):
             raise DataError(f"{path}: names: expected class numbers from 0, got {shown(key)}")
-        check_class_name(str(path), name)
         found[int(key)] = name
-    return _different(path, dict(sorted(found.items())))
-
-
-def _different(path: Path, names: dict[int, str]) -> dict[int, str]:
-    twice = sorted(name for name in set(names.values()) if list(names.values()).count(name) > 1)
-    if twice or not names:
-        raise DataError(f"{path}: class names must differ, got {listed(twice) or 'none'}; rename or merge them")
-    return names
+    check_class_names(str(path), found.values())
+    return dict(sorted(found.items()))
 
 
 def _from_darknet(root: Path, path: Path) -> _Layout:
@@ -203,9 +195,8 @@ def _read_names(path: Path) -> dict[int, str]:
         lines.pop()
     if "" in lines:
         raise DataError(f"{path}:{lines.index('') + 1}: expected a class name, got an empty line; remove it")
-    for name in lines:
-        check_class_name(str(path), name)
-    return _different(path, dict(enumerate(lines)))
+    check_class_names(str(path), lines)
+    return dict(enumerate(lines))
 
 
 def _given_names(root: Path, classes: Classes) -> dict[int, str]:
@@ -283,17 +274,15 @@ def _images_at(root: Path, place: str, report: DataReport) -> list[str]:
         return [(Path(place) / image).as_posix() for image in find_images(root / place)]
     if not place.endswith(".txt"):
         return [place]
-    lines = [line.strip() for line in read_text(root / place, "list").split("\n")]
-    names = _listed_names(root, place, [line for line in lines if line])
-    return [path for path in locate_images(root, names, report) if path is not None]
+    return [path for path in locate_images(root, _listed_names(root, place), report) if path is not None]
 
 
-def _listed_names(root: Path, file: str, lines: Sequence[str]) -> list[str]:
+def _listed_names(root: Path, file: str) -> list[str]:
     """The paths of a list relative to the root: they may be those of another folder or machine, all cut alike."""
     folders = ["", posixpath.dirname(file)]
     cuts = dict[str, str]()  # what a path begins with, with its slash → what stands there instead
     names = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in read_list(root / file, lambda line: True):
         if not (tails := _tails(line)):
             raise DataError(f"{root / file}:{number}: expected the path of an image below {root}, got {shown(line)}")
         whole = tails[0]
@@ -329,9 +318,9 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
             report.add(DataIssue.SHARED_LABELS, file, number)
     for folder, (place, stems) in labels_in.items():
         if place != folder:
-            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in _NAME_FILES}
+            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in NAME_FILES}
             for stem in sorted(stems - there):
-                report.add(DataIssue.LABELS_WITHOUT_IMAGE, posixpath.join(place, f"{stem}.txt"))
+                report.add(DataIssue.NO_IMAGE, posixpath.join(place, f"{stem}.txt"))
     return found
 
 
@@ -364,27 +353,16 @@ def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] |
             try:
                 lines.append(_Line(number, *_parse(words, oriented)))
             except ValueError as error:
-                issue = _ISSUES.get(type(error), DataIssue.WRONG_LINE)
+                issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_OBJECT
                 report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
     return lines
-
-
-class _PixelError(ValueError):
-    """Coordinates are no fractions, but look like pixels."""
-
-
-class _RotatedError(ValueError):
-    """A box with an angle."""
-
-
-_ISSUES = {_PixelError: DataIssue.PIXEL_LINE, _RotatedError: DataIssue.ROTATED}
 
 
 def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]]:
     """The class and the coordinates of a line; a ValueError says what is wrong with it."""
     numbers = [_number(word) for word in words]
     if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
-        raise _RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
+        raise RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
     for word, number in zip(words, numbers, strict=True):
         if number is None:
             raise ValueError(f"expected numbers, got {shown(word)}")
@@ -398,13 +376,12 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
         raise ValueError(f"{_LINE}, got {len(words)} numbers")
     if oriented and len(words) == 9:
         what = "oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons"
-        raise _RotatedError(what)
+        raise RotatedError(what)
     low, high = min(values), max(values)
     if low < -_ROUNDING or high > 1 + _ROUNDING:
-        wrong = f"expected fractions of the image's sides, from 0 to 1, got {shown(high if high > 1 else low)}"
-        if high > 2:
-            raise _PixelError(f"{wrong}; are these pixels? divide x by the width and y by the height of the image")
-        raise ValueError(f"{wrong}; correct the line")
+        pixels = "are these pixels? divide x by the width and y by the height of the image"
+        what = f"from 0 to 1, got {shown(high if high > 1 else low)}; {pixels if high > 2 else 'correct the line'}"
+        raise ValueError(f"expected fractions of the image's sides, {what}")
     return int(label), tuple(values)
 
 

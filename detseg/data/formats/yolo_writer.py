@@ -19,7 +19,7 @@ from detseg.atomic_write import write_text
 from detseg.data.annotations.model import StatedObject
 from detseg.data.annotations.outlines import Polygons, outline_part, signed_area
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.formats.copies import Losses, checked_outline, copy_images
+from detseg.data.formats.copies import Losses, copy_images
 from detseg.structures import BoolArray, FloatArray, InstanceMasks
 
 
@@ -95,9 +95,8 @@ def _object_line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> s
         return None
     for flag in stated.flags:
         losses.add(f"{flag} flags of {{}}: YOLO has none")
-    outline, bounds = checked_outline(stated, hw, losses)
+    outline, bounds = losses.outline_of(stated, hw)
     sides = np.array([hw[1], hw[0]], dtype=np.float64)
-    losses.add_values(stated, outline, bounds, hw)
     if outline is None:
         corners = np.array(bounds).reshape(2, 2) / sides
         values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
 
+from detseg.data.annotations.files import parse_number
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport, Example
-from detseg.data.images.read import IMAGE_SUFFIXES, read_image_hw, why_unread
+from detseg.data.images.read import IMAGE_SUFFIXES, MAX_PIXELS, read_image_hw, why_unread
 from detseg.data.images.threads import in_threads
-from detseg.errors import DataError
-from detseg.messages import listed, one_line, printable
+from detseg.errors import DataError, path_of
+from detseg.messages import listed, one_line, printable, shown
 
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 """Of images as phones write them, which Pillow reads with another package only."""
@@ -74,9 +75,44 @@ def inner_path(name: str) -> str | None:
     return None if is_absolute(name) or path == ".." or path.startswith("../") else path
 
 
-def image_sizes(root: Path, paths: Sequence[str], report: DataReport) -> list[tuple[int, int] | None]:
-    """Height and width in pixels of many images, upright, from their headers; None for one that cannot be read, where
-    the report accepts that."""
+def data_folder(root: Path | str) -> Path:
+    """The folder of a data set; a DataError if there is none."""
+    if not (folder := path_of("root", root)).is_dir():
+        raise DataError(f"{folder}: there is no such folder; set data.root to the folder of the data")
+    return folder
+
+
+def stated_size(where: str, height: object, width: object) -> tuple[int, int] | None:
+    """Height and width as an annotation states them, numbers or text; None where one is missing or 0. A DataError that
+    begins with ``where`` if they are no whole pixels, or more than are read."""
+    sides = list[int]()
+    for key, value in (("height", height), ("width", width)):
+        try:
+            number = parse_number(0 if value in (None, "") else value)
+        except ValueError:
+            number = -1
+        if number < 0 or number != int(number):
+            raise DataError(f"{where}: {key}: expected whole pixels, got {shown(value)}; correct it")
+        sides.append(int(number))
+    check_num_pixels(where, sides[0], sides[1])
+    return (sides[0], sides[1]) if min(sides) > 0 else None
+
+
+def check_num_pixels(where: str, height: int, width: int) -> None:
+    """Raise a DataError that begins with ``where`` if a stated size has more pixels than are read."""
+    if max(height, 1) * max(width, 1) > MAX_PIXELS:
+        what = f"{width} x {height} pixels are more than the {MAX_PIXELS} that are read"
+        raise DataError(f"{where}: {what}; correct width and height, or cut the image into tiles")
+
+
+def image_sizes(
+    root: Path,
+    paths: Sequence[str | None],
+    report: DataReport,
+    stated: Sequence[tuple[int, int] | None] | None = None,
+) -> list[tuple[int, int] | None]:
+    """Height and width in pixels of many images, upright: as ``stated``, by formats that state them, else from their
+    headers, which is reported; None where there is no path, or an image that the report accepts cannot be read."""
 
     def size(path: str) -> tuple[int, int] | DataError:
         try:
@@ -84,11 +120,16 @@ def image_sizes(root: Path, paths: Sequence[str], report: DataReport) -> list[tu
         except DataError as error:
             return error
 
-    sizes = list[tuple[int, int] | None]()
-    for path, found in zip(paths, in_threads(size, paths, "reading sizes"), strict=True):
+    sizes = list(stated or [None] * len(paths))
+    unknown = [(row, path) for row, path in enumerate(paths) if path is not None and sizes[row] is None]
+    of_each = in_threads(size, [path for _, path in unknown], "reading sizes")
+    for (row, path), found in zip(unknown, of_each, strict=True):
+        if stated is not None:
+            report.add(DataIssue.SIZE_NOT_STATED, path)
         if isinstance(found, DataError):
             report.wrong(DataIssue.UNREADABLE, path, str(found))
-        sizes.append(None if isinstance(found, DataError) else found)
+        else:
+            sizes[row] = found
     return sizes
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Container
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from detseg.config.schema.data import AugmentationConfig
+from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import PackedAnnotations, pack_annotations, pack_images, region_counts
+from detseg.data.annotations.model import PackedAnnotations, pack_images, region_counts
 from detseg.data.annotations.report import DataReport, small_boxes_line
 from detseg.data.augment.geometry import AugmentItem
 from detseg.data.augment.pipeline import TrainTransform
-from detseg.structures import ImageAnnotations, InstanceMasks
+from detseg.structures import InstanceMasks
 
 
 def test_the_same_id_twice_is_refused() -> None:
@@ -45,13 +47,12 @@ Image = tuple[tuple[int, int], list[list[float]]]
 
 def of_images(*images: Image, difficult: Container[int] = ()) -> PackedAnnotations:
     """Images i.png by (height, width) and boxes; the objects of the images in ``difficult`` are difficult."""
-    truths = []
-    for index, (_, rows) in enumerate(images):
-        boxes, no = np.array(rows, dtype=np.float64).reshape(-1, 4), np.zeros(len(rows), dtype=np.bool_)
-        flags = no, no | (index in difficult), no
-        truths.append(ImageAnnotations(boxes, no.astype(np.int64), *flags, no.astype(float)))
-    paths = [f"{index}.png" for index in range(len(images))]
-    return pack_annotations(pack_images(paths), [hw for hw, _ in images], truths)
+    collector = AnnotationCollector(Path(), ["thing"])
+    for index, (hw, boxes) in enumerate(images):
+        collector.add_image(f"{index}.png", hw)
+        for box in boxes:
+            collector.add_object("thing", box, difficult=index in difficult)
+    return collector.pack(None, DataReport(), masks=False, strict=False)[0]
 
 
 def test_the_line_has_count_fraction_files_and_fix_where_boxes_are_too_small() -> None:

@@ -291,8 +291,8 @@ VOC_XML: list[Case] = [
         [box_xml(number) for number in ("nan", "inf", "-1e999", "9" * 5000, "1e16", "1,5", "")],
         "a.xml: xmin of the object 'cat': expected a number, got '",
     ),
-    (annotation_xml("", size_wh=(10**300, 1)), "a.xml: width of <size>: expected a number"),
-    ("<annotation><size><width>wide</width></size></annotation>", "width of <size>: expected a number"),
+    (annotation_xml("", size_wh=(10**300, 1)), "a.xml: <size>: width: expected whole pixels"),
+    ("<annotation><size><width>wide</width></size></annotation>", "<size>: width: expected whole pixels, got 'wide'"),
     (box_xml(extra="<difficult>perhaps</difficult>"), "a.xml: <difficult>: expected a number, got 'perhaps'"),
     ([box_xml(name=x) for x in NO_TEXT], "holds control characters; rename"),
     (
@@ -317,7 +317,7 @@ VOC_LIST: list[Case] = [
     (ABSENT_NAMES, "JPEGImages: 1 image(s) of the list missing"),
     ("\n".join("defghijklmn"), "11 image(s) of the list missing: d, e, f, g, h, i, j, k, l, m, and 1 more; add"),
     (["", "\n", "# a\n"], "the split 'train' lists no images; write one name a line into its list"),
-    (b"\xff\xfe\xff", "train.txt: cannot read the list"),
+    (b"\xff\xfe\xff", "train.txt: not a readable list"),
     *(("a", f"split '{x}': expected a list", {"split": x}) for x in ("", "+train", "2007:", ":train", "../train")),
     ("a", "tarin.txt: there is no such list (did you mean 'train'?); the lists", {"split": "tarin"}),
     ("a", "expected VOC2012/ImageSets/Main in it or in its VOCdevkit folder", {"split": "2012:train"}),
@@ -344,7 +344,7 @@ CLASS_NAMES: list[Case] = [
     (["\n".join(f"c{k}" for k in range(256))], "classes.txt: masks need 2 to 255 classes, got 256"),
     (["0 sky\n1 road\n", "# id: name\n0: sky\n1: road\n", "0,sky\n1,road\n"], NUMBERED + "0"),
     (["ground\n\x1b[31mcat\n"], r"classes.txt: the class name '\x1b[31mcat' holds control characters"),
-    (b"\xff\xfe\xff", "classes.txt: cannot read the class names"),
+    (b"\xff\xfe\xff", "classes.txt: not a readable file of class names"),
     (gone("classes.txt"), "masks hold no class names; name the classes in the order of their values"),
     ("\ufeff# values 0 to 2\n\n ground\t\r\n  # more\n3 wheeler\n4x4\n", [LABELS.tolist()]),
 ]

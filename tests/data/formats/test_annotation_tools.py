@@ -191,12 +191,12 @@ def test_what_is_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(json.dumps(labelme_content(imagePath="gone.png")))
     (tmp_path / "labels.txt").write_text("dog\n")
     report = read_labelme(tmp_path, ".", report=DataReport(True)).report
-    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_SHAPE, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
+    kinds = DataIssue.WRONG_FILE, DataIssue.WRONG_OBJECT, DataIssue.EMBEDDED_IMAGE, DataIssue.MISSING_IMAGE
     assert [report.count(kind) for kind in kinds] == [1, 1, 1, 1]
     box = '<box label="{}" xtl="{}" ytl="1" xbr="9" ybr="7" rotation="{}"/>'
     shapes = [box.format("dog", 1, 0), box.format("cat", 1, 0), box.format("dog", "x", 0), box.format("dog", 1, 45.5)]
     found, report = read_xml(tmp_path / "cvat", "".join(shapes), labels=["dog"])
-    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_SHAPE, DataIssue.ROTATED
+    wrong = DataIssue.UNKNOWN_CLASS, DataIssue.WRONG_OBJECT, DataIssue.ROTATED
     assert [len(found), *(report.count(kind) for kind in wrong)] == [1, 1, 1, 1]
 
 
@@ -215,9 +215,7 @@ def test_a_project_of_cvat(split: str, folder: str) -> None:
 def test_a_task_of_cvat() -> None:
     """The file train.xml is the split; its polygon has an empty label."""
     root = shared_data("formats", "cvat_dataset", "for_images", "export_task")
-    with pytest.raises(
-        DataError, match=r"image 'img1.jpg': shape 0 \(polygon\): unknown class ''; <labels> has label1"
-    ):
+    with pytest.raises(DataError, match=r"image 'img1.jpg': shape 0: unknown class ''; <labels> has label1"):
         read_cvat(root)
     dataset = read_cvat(root, report=DataReport(True))
     assert paths(dataset) == ["images/img0.jpg", "images/img1.jpg"]

@@ -41,7 +41,7 @@ def test_suffix_and_masks_without_an_image(tmp_path: Path) -> None:
     save_mask(masks / "._a_mask.png", [[0, 1]])  # what some systems leave in archives
     dataset = read_mask_folder(images, masks, BINARY, "_mask")
     assert len(dataset) == 2
-    assert dataset.report.lines() == ["masks without an image (not read): 1 (c_mask.png)"]
+    assert dataset.report.lines() == ["label files and masks without an image (not read): 1 (c_mask.png)"]
 
 
 def test_one_folder_for_both(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_masks_of_one_class_that_are_wrong(tmp_path: Path) -> None:
         read_mask_folder(images, masks, ["background", "cat"], per_class=True)
     dataset = read_mask_folder(images, masks, ["background", "cat"], per_class=True, threshold=128)
     assert dataset.semantic(0).tolist() == [[0, 0, 1, 1]]
-    assert dataset.report.lines() == ["masks without an image (not read): 1 (b_cat.png)"]
+    assert dataset.report.lines() == ["label files and masks without an image (not read): 1 (b_cat.png)"]
     save_mask(masks / "a_cat_1.png", [[0, 3, 3, 0]])
     save_mask(masks / "a_cat_2.png", [[0, 3, 0]])
     with pytest.raises(

@@ -272,7 +272,7 @@ def test_flags(tmp_path: Path) -> None:
     assert found.truncated.tolist() == [False, True, False, False]
 
 
-@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0.4</width><height>40</height></size>"])
+@pytest.mark.parametrize("size", ["", "<size/>", "<size><width>0</width><height>40</height></size>"])
 def test_missing_or_zero_sizes_are_not_stated(tmp_path: Path, size: str) -> None:
     assert parse(tmp_path, f"<annotation>{size}</annotation>").hw is None
 

@@ -122,7 +122,7 @@ def test_images_without_objects_and_without_files_are_background(tmp_path: Path)
     report = dataset.report
     assert report.examples(DataIssue.NO_OBJECTS) == ["images/b.png", "images/c.png"]
     assert report.examples(DataIssue.NO_LABEL_FILE) == ["images/c.png"]
-    assert report.examples(DataIssue.LABELS_WITHOUT_IMAGE) == ["labels/gone.txt"]
+    assert report.examples(DataIssue.NO_IMAGE) == ["labels/gone.txt"]
     (tmp_path / "images" / "c.png").rename(tmp_path / "images" / "a.bmp")
     shared = read_yolo(tmp_path, ".")
     assert [len(found) for found in boxes(shared)] == [1, 1, 0]
@@ -170,8 +170,7 @@ def test_everything_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> No
     dataset = read_yolo(root, ".", report=DataReport(True))
     report = dataset.report
     assert boxes(dataset) == [[[5, 2.5, 15, 7.5]]]
-    assert report.examples(DataIssue.PIXEL_LINE) == ["a.txt:2", "a.txt:3"]
-    assert report.examples(DataIssue.WRONG_LINE) == ["a.txt:4", "a.txt:5", "a.txt:7"]
+    assert report.examples(DataIssue.WRONG_OBJECT) == ["a.txt:2", "a.txt:3", "a.txt:4", "a.txt:5", "a.txt:7"]
     assert report.examples(DataIssue.UNKNOWN_CLASS) == ["5"]
     assert report.examples(DataIssue.WRONG_FILE) == ["b.txt"]
     assert report.examples(DataIssue.UNREADABLE) == ["images/c.png"]

@@ -15,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from detseg.data.formats.recognise.coco_json import coco_json
-from detseg.data.formats.recognise.layout import WHOLE, Layout, Need
+from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need
 from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps, yolo_text
+from detseg.data.images.find import data_folder
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
 from detseg.messages import counted, listed
 
 _IN_WORDS = {"boxes": "boxes", "outlines": "outlines of objects", "maps": "the class of each pixel"}
-_REAL = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
-_LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:[\s,]+{_REAL}){{4,}}")
-_DOTA = re.compile(rf"(?:{_REAL}\s+){{8}}\S+(?:\s+\d)?")
+_LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:[\s,]+{NUMBER}){{4,}}")
+_DOTA = re.compile(rf"(?:{NUMBER}\s+){{8}}\S+(?:\s+\d)?")
 _MASKS_FIT = "masks named otherwise than their images need mask_suffix, image_suffix or mask_per_class of mask_folder"
 READ = "VOC XML, COCO JSON, YOLO text, LabelMe JSON, CVAT XML and folders of masks"
 
@@ -73,9 +73,7 @@ def recognise(root: Path, need: Need | None = None) -> Recognised:
     Raises:
         DataError: there is no such folder, no layout, several sets, or none with what is needed.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: there is no such folder; set data.root to the folder of the data")
-    found = _layouts(root)
+    found = _layouts(data_folder(root))
     if not found:
         raise DataError(f"{root}: {_what_there_is(Tree(root))}")
     if len(found) > 1:

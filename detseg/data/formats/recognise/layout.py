@@ -13,6 +13,7 @@ Need = Literal["boxes", "outlines", "maps"]
 """What a model learns from: boxes, boxes and outlines of objects, or the class of each pixel."""
 
 SPLITS = ("train", "val", "test")
+NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"  # in a text file, as a regular expression
 WHOLE = {"train_split": "."}  # of layouts whose annotation files may lie in any folder
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from detseg.data.formats.mask_folder import LABEL_STUDIO
 from detseg.data.formats.recognise.layout import SPLITS, Layout, split_of
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.images.read import IMAGE_SUFFIXES
@@ -17,7 +17,6 @@ _IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit", "image
 _OF_TOOLS = ("gtFine", "labelsTr")  # Cityscapes, nnU-Net
 MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "gt", "gts", "segmentations", *_OF_TOOLS)
 _BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
-_LABEL_STUDIO = re.compile(r"task-(\d+)-annotation-\d+-by-\d+-[^-]+-(.+)-\d+")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _mask_candidates(tree: Tree, images: str) -> list[str]:
     if images:
         found += [f"{images}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
         found += [f"{images}/{name}" for name in MASKS]
-    if any(_LABEL_STUDIO.match(name) for name in tree.files[""]):
+    if any(LABEL_STUDIO.match(name) for name in tree.files[""]):
         found.append("")
     return [*(folder for folder in found if folder in tree.files), images]
 
@@ -95,7 +94,7 @@ def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
     if images == masks:
         return _pair_in_one(tree, images, stems)
     if not masks:  # Label Studio's
-        other = {stem for stem in other if _LABEL_STUDIO.fullmatch(stem)}
+        other = {stem for stem in other if LABEL_STUDIO.fullmatch(stem)}
     if names := _classes_of(stems, other):
         return _Pair(images, masks, len(stems), "", per_class=names)
     first = min(stems)
@@ -134,7 +133,7 @@ def _pair_in_one(tree: Tree, folder: str, stems: set[str]) -> _Pair | None:
 def _classes_of(images: set[str], masks: set[str]) -> tuple[str, ...]:
     """The classes of masks of one class each: ``CLASS/a``, ``a_CLASS`` of several classes, or Label Studio's; empty:
     they are not."""
-    if studio := [match for mask in masks if (match := _LABEL_STUDIO.fullmatch(mask.rpartition("/")[2]))]:
+    if studio := [match for mask in masks if (match := LABEL_STUDIO.fullmatch(mask.rpartition("/")[2]))]:
         fits = {match[1] for match in studio if {match[1], f"task-{match[1]}"} & images}
         return tuple(sorted({match[2] for match in studio})) if fits else ()
     folders = {mask.partition("/")[0] for mask in masks if mask.partition("/")[2] in images}

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from detseg.data.formats.recognise.layout import (
+    NUMBER,
     SPLITS,
     WHOLE,
     WORDS,
@@ -25,6 +26,7 @@ from detseg.data.formats.recognise.layout import (
 )
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.formats.recognise.masks import mask_folders
+from detseg.data.formats.yolo import NAME_FILES
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
@@ -186,9 +188,7 @@ def labelme_json(tree: Tree) -> Layout | None:
     return Layout("labelme", "LabelMe JSON", settings, has, counts)
 
 
-_NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"
-_BOX = re.compile(rf"\d+(?:\s+{_NUMBER}){{4,}}")
-_NAME_FILES = ("classes.txt", "obj.names", "classes.names")
+_BOX = re.compile(rf"\d+(?:\s+{NUMBER}){{4,}}")
 
 
 def _is_box(line: str, classes: Sequence[str]) -> bool:
@@ -205,7 +205,7 @@ def yolo_text(tree: Tree) -> Layout | None:
     darknet = [name for name in top if name.endswith(".data")]
     first_lines = {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in _some_texts(tree)}
     classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
-    names_file = next((name for name in _NAME_FILES if name in top), None)
+    names_file = next((name for name in NAME_FILES if name in top), None)
     if not classes and names_file is not None:
         classes = text_lines(tree, names_file)
     boxes = {path: line for path, line in first_lines.items() if _is_box(line, classes)}
