@@ -227,7 +227,7 @@ def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], 
     """One line on the boxes of a training set whose sides are below ``min_box_size`` pixels in the letterbox to
     ``input_hw`` (height, width), so that they are dropped; None if all are kept."""
     sizes, rows = sizes_in_input(annotations, input_hw)
-    small = (sizes < min_box_size).any(axis=1)
+    small = np.asarray((sizes < min_box_size).any(axis=1))
     if not small.any():
         return None
     names = ", ".join(printable(annotations.path(i)) for i in np.unique(annotations.image_of[rows[small]])[:3].tolist())
