@@ -229,6 +229,9 @@ def _checked(dataset: AnySet, config: DataConfig) -> AnySet:
     return dataset
 
 
+_READERS = {"yolo": read_yolo, "labelme": read_labelme, "cvat": read_cvat}
+
+
 def _open_objects(
     config: DataConfig, split: Split, classes: ClassTable | None, masks: bool, report: DataReport | None
 ) -> DetectionDataset:
@@ -241,12 +244,8 @@ def _open_objects(
             raise DataError("data.name: voc has no instance masks; set data.name=coco, or model.name=faster_rcnn")
         case CocoConfig():
             return read_coco(*_paths(config, split), names, masks, skip_bad, report)
-        case YoloTextConfig():
-            return read_yolo(config.root, _split_name(config, split), names, masks, report)
-        case LabelMeConfig():
-            return read_labelme(config.root, _split_name(config, split), names, masks, report)
-        case CvatConfig():
-            return read_cvat(config.root, _split_name(config, split), names, masks, report)
+        case YoloTextConfig() | LabelMeConfig() | CvatConfig():
+            return _READERS[config.name](config.root, _split_name(config, split), names, masks, report)
         case ShapesConfig() if masks:
             root = _shapes_root(config, split) / "coco"
             return read_coco(root / split, root / f"annotations/instances_{split}.json", names or SHAPE_CLASSES, masks)
@@ -297,8 +296,7 @@ def _open_maps(
             return read_coco_masks(*_paths(config, split), names, skip_bad, report)
         case YoloTextConfig() | LabelMeConfig() | CvatConfig():
             background, objects = split_background(names)
-            read = {"yolo": read_yolo, "labelme": read_labelme, "cvat": read_cvat}[config.name]
-            found = read(config.root, _split_name(config, split), objects, True, report)
+            found = _READERS[config.name](config.root, _split_name(config, split), objects, True, report)
             dataset = draw_objects(found, config.root, background, names)
             inspect_masks(dataset, skip_bad=skip_bad)
             return dataset

@@ -13,7 +13,7 @@ from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
 from detseg.messages import counted, printable
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import BoolArray, ClassTable, IntArray
+from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
 _MAX_EXAMPLES = 5  # places that are named of each issue in a line
 _MOST_KEPT = 10_000  # that are kept of each by a tolerant report
@@ -211,20 +211,28 @@ def report_rows(
         report.add(issue, Example(packed.path(image), image, inside, badness, detail), len(inside))
 
 
+def sizes_in_input(annotations: PackedAnnotations, input_hw: tuple[int, int]) -> tuple[FloatArray, IntArray]:
+    """Widths and heights of the trainable objects in the letterbox to ``input_hw`` (height, width), (N, 2) float64
+    pixels, and (N,) their rows."""
+    image_of = annotations.image_of
+    boxes, has_area = training_boxes(annotations.boxes, annotations.sizes_hw[image_of])
+    rows = np.flatnonzero(has_area & ~annotations.crowd & ~annotations.difficult)
+    shapes, inverse = np.unique(annotations.sizes_hw, axis=0, return_inverse=True)
+    scales = np.array([Letterbox.fit((h, w), input_hw).scale_xy for h, w in shapes.tolist()]).reshape(-1, 2)
+    sides = (boxes[rows, 2:] - boxes[rows, :2]).astype(np.float64)
+    return sides * scales[inverse.reshape(-1)[image_of[rows]]], rows
+
+
 def small_boxes_line(annotations: PackedAnnotations, input_hw: tuple[int, int], min_box_size: float) -> str | None:
     """One line on the boxes of a training set whose sides are below ``min_box_size`` pixels in the letterbox to
     ``input_hw`` (height, width), so that they are dropped; None if all are kept."""
-    image_of = annotations.image_of
-    boxes, has_area = training_boxes(annotations.boxes, annotations.sizes_hw[image_of])
-    counted = has_area & ~annotations.crowd & ~annotations.difficult
-    scales = [Letterbox.fit((int(height), int(width)), input_hw).scale_xy for height, width in annotations.sizes_hw]
-    sides = (boxes[:, 2:] - boxes[:, :2]) * np.array(scales).reshape(-1, 2)[image_of]  # (T, 2)
-    small = counted & (sides < min_box_size).any(axis=1)
+    sizes, rows = sizes_in_input(annotations, input_hw)
+    small = np.asarray((sizes < min_box_size).any(axis=1))
     if not small.any():
         return None
-    names = ", ".join(printable(annotations.path(int(i))) for i in np.unique(image_of[small])[:3])
+    names = ", ".join(printable(annotations.path(i)) for i in np.unique(annotations.image_of[rows[small]])[:3].tolist())
     return (
-        f"{small.sum()} of {counted.sum()} objects ({small.sum() / counted.sum():.1%}) have a side below "
+        f"{small.sum()} of {len(small)} objects ({small.mean():.1%}) have a side below "
         f"data.augmentation.min_box_size = {min_box_size:g} pixels in the network input of {input_hw[1]} x "
         f"{input_hw[0]} and are not trained on unless augmentation enlarges them ({names}); raise data.image_size or "
         "lower data.augmentation.min_box_size"

@@ -20,7 +20,6 @@ from detseg.structures import BoolArray
 ALL = "all steps"
 """The row of what the network gets."""
 
-
 _ORDER: tuple[str, ...] = (
     *("multi_scale", "crop", "letterbox", "mosaic", "mixup", "horizontal_flip", "vertical_flip", "scale_jitter"),
     *("affine", "elastic", "albumentations", "color", "blur", "noise", "jpeg", "cutout", ALL),

@@ -18,7 +18,6 @@ from detseg.messages import counted, one_line, printable
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
 """Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
 
-_TITLES = {Severity.ERROR: "Errors", Severity.WARNING: "Warnings", Severity.NOTE: "Notes"}
 _MOST_PLACES = 5  # of a finding
 _MOST_BARS = 40  # of a chart; the rest is one bar
 _BAR_W, _ROW_H, _NAME_W = 200, 18, 110  # pixels of a chart
@@ -60,7 +59,7 @@ def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
     findings = checked.findings()
     parts = [_summary(checked, findings, title)]
     for severity, group in groupby(findings, lambda item: item[1].issue.severity):
-        parts.append(f'<h2 id="{severity.name.lower()}s">{_TITLES[severity]}</h2>')
+        parts.append(f'<h2 id="{severity.name.lower()}s">{severity.name.capitalize()}s</h2>')
         parts += [_section(name, finding, draw) for name, finding in group]
     parts += _charts(checked)
     write_text(
@@ -130,13 +129,12 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
 def _charts(checked: Checked) -> list[str]:
     names, height_width, parts = checked.class_names, checked.expected.input_hw, list[str]()
     for split, numbers in checked.numbers.items():
-        charts = [("Objects of each class", list(zip(names, numbers.class_counts, strict=False)))]
+        what = "Pixels" if checked.of_maps else "Objects"
+        charts = [(f"{what} of each class", list(zip(names, numbers.class_counts, strict=False)))]
         if numbers.objects:
             sizes = f"Object sizes in pixels of the input of {height_width[1]} x {height_width[0]}"
             charts.append((sizes, list(zip(SIZE_NAMES, numbers.sizes_in_input, strict=True))))
             charts.append(("Images by their number of objects", _ranges(numbers.objects_per_image)))
-        else:
-            charts[0] = ("Pixels of each class", charts[0][1])
         charts.append(("Image sizes (width x height)", list(numbers.image_sizes.items())))
         parts.append(f"<h2>{_text(split)}</h2>")
         if numbers.best_recall_of_anchors is not None:

@@ -9,11 +9,15 @@ import numpy as np
 
 from detseg.data.annotations.boxes import nearly_repeated, repeated
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import training_boxes
-from detseg.data.annotations.report import Example, box_issues, detections_ceiling, nothing_to_learn, report_rows
+from detseg.data.annotations.report import (
+    Example,
+    box_issues,
+    detections_ceiling,
+    nothing_to_learn,
+    report_rows,
+    sizes_in_input,
+)
 from detseg.data.checks.facts import Expected, SplitFacts
-from detseg.ops.letterbox import Letterbox
-from detseg.structures import FloatArray, IntArray
 
 SIZE_BOUNDS = (8, 16, 32, 96)
 """Where the table of sizes changes from one column to the next, pixels of the network input."""
@@ -64,25 +68,12 @@ def check_ceiling(split: SplitFacts, expected: Expected) -> None:
         split.report.add(DataIssue.TOO_MANY, Example(packed.path(image), image, (), float(num), detail))
 
 
-def sizes_in_input(split: SplitFacts, input_hw: tuple[int, int]) -> tuple[FloatArray, IntArray]:
-    """Widths and heights of the trainable objects in the network input, (N, 2) float64 pixels, and (N,) their rows."""
-    packed = split.objects
-    assert packed is not None
-    image_of = packed.image_of
-    boxes, has_area = training_boxes(packed.boxes, packed.sizes_hw[image_of])
-    rows = np.flatnonzero(has_area & ~packed.crowd & ~packed.difficult)
-    shapes, inverse = np.unique(packed.sizes_hw, axis=0, return_inverse=True)
-    scales = np.array([Letterbox.fit((int(h), int(w)), input_hw).scale_xy for h, w in shapes.tolist()])
-    own = scales.reshape(-1, 2)[inverse.reshape(-1)[image_of[rows]]]
-    return (boxes[rows, 2:] - boxes[rows, :2]).astype(np.float64) * own, rows
-
-
 def check_sizes(split: SplitFacts, expected: Expected) -> list[int]:
     """Objects that are small in the network input, with an input size that would do; returns how many lie between
     the `SIZE_BOUNDS`, one more number than there are bounds."""
     if split.objects is None:
         return [0] * (len(SIZE_BOUNDS) + 1)
-    sizes, rows = sizes_in_input(split, expected.input_hw)
+    sizes, rows = sizes_in_input(split.objects, expected.input_hw)
     roots = np.sqrt(sizes.prod(axis=1))
     table = np.histogram(roots, [0, *SIZE_BOUNDS, np.inf])[0].tolist()
     small = roots < _SMALL
@@ -103,7 +94,7 @@ def check_anchors(split: SplitFacts, expected: Expected) -> float | None:
     with that of an anchor; None without anchors. Objects that none fits are reported where they are many."""
     if split.objects is None or expected.anchors is None:
         return None
-    sizes, rows = sizes_in_input(split, expected.input_hw)
+    sizes, rows = sizes_in_input(split.objects, expected.input_hw)
     if not len(sizes):
         return None
     best = np.zeros(len(sizes))

@@ -68,25 +68,24 @@ class TrainDataset(_Examples):
     ) -> None:
         self.source, self.config, self.seed, self.skip_bad = source, config, seed, skip_bad
         self.transform = TrainTransform(config, albumentations)
-        self.audit: AugmentationAudit | None = None
         self.recent = SampleCache(source)
         self._partners = MixPartners(seed, len(source))
 
     def __getitem__(self, request: SampleRequest) -> Example:
         """The augmented sample for a request of `EpochBatchSampler`."""
         rng, hw = random_stream(Stream.SAMPLE, self.seed, request.epoch, request.index), (request.height, request.width)
-        bad: list[BadSample] = []
-        if self.audit is not None:
-            self.audit.sized(hw)
+        bad, audit = list[BadSample](), self.transform.audit
+        if audit is not None:
+            audit.sized(hw)
         motion = self.transform.motion(hw, rng)
         if request.mix and rng.random() < self.config.mixup:
             first = self._image_or_mosaic(request.index, request, Motion(), rng, bad)
             (partner,) = self._partners.draw(1, request.epoch, request.index, rng)
             second = self._image_or_mosaic(partner, request, Motion(), rng, bad)
             mixed = mixup(first, second, rng)
-            if self.audit is not None:
-                self.audit.applied("mixup")
-                self.audit.moved(mixed, motion, hw, letterbox=False)
+            if audit is not None:
+                audit.applied("mixup")
+                audit.moved(mixed, motion, hw, letterbox=False)
             item = moved(mixed, motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
@@ -95,28 +94,27 @@ class TrainDataset(_Examples):
     def _image_or_mosaic(
         self, index: int, request: SampleRequest, motion: Motion, rng: np.random.Generator, bad: list[BadSample]
     ) -> AugmentItem:
-        hw = (request.height, request.width)
+        hw, audit = (request.height, request.width), self.transform.audit
         if not request.mix or rng.random() >= self.config.mosaic:
             item = self.transform.cropped(self._read_item(index, request, bad), rng)
-            if self.audit is not None:
-                self.audit.moved(item, motion, hw)
+            if audit is not None:
+                audit.moved(item, motion, hw)
             return moved(item, motion, hw)
         indices = [index, *self._partners.draw(3, request.epoch, request.index, rng)]
         tiles = [self._read_item(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
-        if self.audit is not None:
+        if audit is not None:
             for name in ["mosaic", *[name for name, _ in motion.steps if motion.is_upright]]:
-                self.audit.applied(name)
+                audit.applied(name)
         if motion.is_upright:
-            return mosaic(tiles, hw, scale, visibility, rng, motion.matrix, self.audit)
-        item = mosaic(tiles, hw, scale, visibility, rng, audit=self.audit)
-        if self.audit is not None:
-            self.audit.moved(item, motion, hw, letterbox=False)
+            return mosaic(tiles, hw, scale, visibility, rng, motion.matrix, audit)
+        item = mosaic(tiles, hw, scale, visibility, rng, audit=audit)
+        if audit is not None:
+            audit.moved(item, motion, hw, letterbox=False)
         return moved(item, motion, hw)
 
     def observe(self, audit: AugmentationAudit) -> None:
         """Tell an audit of every step of the samples that this process makes from now on."""
-        self.audit = audit
         self.transform.observe(audit)
 
     def _read_item(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
@@ -127,8 +125,8 @@ class TrainDataset(_Examples):
         else:
             sample = self._read(request, index)
         item = to_item(sample)
-        if self.audit is not None:
-            self.audit.read(item)
+        if self.transform.audit is not None:
+            self.transform.audit.read(item)
         return item
 
     def _read(self, request: SampleRequest, index: int) -> Sample:
