@@ -270,14 +270,13 @@ class PackedAnnotations(PackedImages):
             centred=self.centred,
         )
 
-    def keep_objects(self, kept: BoolArray, labels: IntArray | None = None) -> PackedAnnotations:
-        """The same images with the objects that a (T,) bool mask marks, and other ``labels`` (T,), if given."""
+    def keep_objects(self, kept: BoolArray) -> PackedAnnotations:
+        """The same images with the objects that a (T,) bool mask marks."""
         rows = np.flatnonzero(kept)
-        changed = replace(self, labels=self.labels if labels is None else labels)
         return replace(
             self,
             offsets=np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64),
-            **changed._columns(rows),
+            **self._columns(rows),
             regions=None if self.regions is None else self.regions.select(rows),
         )
 
