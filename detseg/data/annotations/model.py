@@ -114,6 +114,13 @@ class Segmentations(_SharedArrays):
     lengths: IntArray  # (T,) int64, bytes of each; 0 where an annotation has no segmentation
     content: UInt8Array | None = None  # (B,) uint8, the texts of readers whose files are no COCO JSON
 
+    @classmethod
+    def of_texts(cls, file: Path, annotation_ids: IntArray, texts: Sequence[bytes]) -> Segmentations:
+        """Those of readers that have the texts, b"" where there is none; ``file`` is for messages."""
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        content = np.frombuffer(b"".join(texts), dtype=np.uint8)
+        return cls(file, (0, 0), annotation_ids, running_total(lengths)[:-1], lengths, content)
+
     def __len__(self) -> int:
         return len(self.starts)
 
