@@ -250,11 +250,6 @@ class PackedAnnotations(PackedImages):
             area = np.where(np.isnan(area), masks.areas, area)
         return replace(objects, masks=masks, area=area)
 
-    @property
-    def image_of(self) -> IntArray:
-        """(T,) int64, the position of the image of each object."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
-
     def _columns(self, rows: slice | IntArray) -> dict[str, Any]:
         return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
 
