@@ -134,14 +134,10 @@ class AnnotationCollector:
         where = str(self._file)
         table, label_of = choose_labels(names, counts, classes, where, report, declared, strict, self._places)
         labels = label_of[found]
-        num, lengths = len(found), np.array([len(text) for text in self._segmentations], dtype=np.int64)
         flags = np.array(self._flags, dtype=np.bool_).reshape(-1, 3)
         regions = None
-        if masks or (report.tolerant and lengths.any()):
-            content = np.frombuffer(b"".join(self._segmentations), dtype=np.uint8)
-            regions = Segmentations(
-                self._file, (0, 0), np.arange(1, num + 1), running_total(lengths)[:-1], lengths, content
-            )
+        if masks or (report.tolerant and any(self._segmentations)):
+            regions = Segmentations.of_texts(self._file, np.arange(1, len(found) + 1), self._segmentations)
         packed = PackedAnnotations(
             **vars(pack_images(self._paths)),
             sizes_hw=np.array(self._sizes, dtype=np.int64).reshape(-1, 2),

@@ -114,6 +114,13 @@ class Segmentations(_SharedArrays):
     lengths: IntArray  # (T,) int64, bytes of each; 0 where an annotation has no segmentation
     content: UInt8Array | None = None  # (B,) uint8, the texts of readers whose files are no COCO JSON
 
+    @classmethod
+    def of_texts(cls, file: Path, annotation_ids: IntArray, texts: Sequence[bytes]) -> Segmentations:
+        """Those of readers that have the texts, b"" where there is none; ``file`` is for messages."""
+        lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        content = np.frombuffer(b"".join(texts), dtype=np.uint8)
+        return cls(file, (0, 0), annotation_ids, running_total(lengths)[:-1], lengths, content)
+
     def __len__(self) -> int:
         return len(self.starts)
 
@@ -243,11 +250,6 @@ class PackedAnnotations(PackedImages):
             area = np.where(np.isnan(area), masks.areas, area)
         return replace(objects, masks=masks, area=area)
 
-    @property
-    def image_of(self) -> IntArray:
-        """(T,) int64, the position of the image of each object."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
-
     def _columns(self, rows: slice | IntArray) -> dict[str, Any]:
         return {name: getattr(self, name)[rows] for name in _OBJECT_COLUMNS}
 
@@ -270,14 +272,13 @@ class PackedAnnotations(PackedImages):
             centred=self.centred,
         )
 
-    def keep_objects(self, kept: BoolArray, labels: IntArray | None = None) -> PackedAnnotations:
-        """The same images with the objects that a (T,) bool mask marks, and other ``labels`` (T,), if given."""
+    def keep_objects(self, kept: BoolArray) -> PackedAnnotations:
+        """The same images with the objects that a (T,) bool mask marks."""
         rows = np.flatnonzero(kept)
-        changed = replace(self, labels=self.labels if labels is None else labels)
         return replace(
             self,
             offsets=np.concatenate([[0], np.cumsum(kept)])[self.offsets].astype(np.int64),
-            **changed._columns(rows),
+            **self._columns(rows),
             regions=None if self.regions is None else self.regions.select(rows),
         )
 

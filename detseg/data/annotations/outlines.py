@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from detseg.data.annotations.model import FLAGS, region_counts
-from detseg.ops.masks import decode_mask, decode_part, encode_mask, encode_part, mask_areas
+from detseg.ops.masks import decode_mask, decode_part, encode_mask, encode_part, mask_areas, mask_bounds
 from detseg.structures import BoolArray
 
 Polygons = list[list[float]]
@@ -34,10 +34,13 @@ def ellipse_polygon(center: Sequence[float], radii: Sequence[float], degrees: fl
     return polygon
 
 
-def polygon_bounds(polygons: Polygons) -> Box:
-    """The smallest box around polygons, xyxy."""
-    x = [value for polygon in polygons for value in polygon[::2]]
-    y = [value for polygon in polygons for value in polygon[1::2]]
+def outline_bounds(outline: Outline, hw: tuple[int, int]) -> Box:
+    """The smallest box around polygons or the pixels of run lengths, xyxy; zeros if there are no pixels."""
+    if isinstance(outline, dict):
+        x1, y1, x2, y2 = mask_bounds((region_counts(outline, hw),), hw)[0].tolist()
+        return x1, y1, x2, y2
+    x = [value for polygon in outline for value in polygon[::2]]
+    y = [value for polygon in outline for value in polygon[1::2]]
     return min(x), min(y), max(x), max(y)
 
 
@@ -68,20 +71,6 @@ def outline_part(outline: dict[str, Any], hw: tuple[int, int]) -> tuple[BoolArra
     the run lengths are wrong."""
     part, corner = decode_part(region_counts(outline, hw), hw)
     return part.astype(np.bool_), corner
-
-
-def mask_bounds(part: BoolArray, corner: tuple[int, int]) -> Box:
-    """The smallest half-open box around the pixels of a part; that of the corner alone if there are none."""
-    rows, columns = np.flatnonzero(part.any(axis=1)), np.flatnonzero(part.any(axis=0))
-    top, left = corner
-    if not len(rows):
-        return float(left), float(top), float(left), float(top)
-    return (
-        float(left + columns[0]),
-        float(top + rows[0]),
-        float(left + columns[-1] + 1),
-        float(top + rows[-1] + 1),
-    )
 
 
 class RotatedError(ValueError):
@@ -119,7 +108,5 @@ def _joined(parts: Sequence[Shape], hw: tuple[int, int]) -> Shape:
     if any(isinstance(outline, dict) for outline in outlines):
         pixels = np.any([decode_mask(region_counts(outline, hw), hw) for outline in outlines], axis=0)
         joined = {"size": list(hw), "counts": encode_mask(pixels).decode()}
-    boxes = np.array([part.box for part in parts])
-    box: list[float] = np.concatenate([boxes[:, :2].min(axis=0), boxes[:, 2:].max(axis=0)]).tolist()
     flags = tuple(flag for flag in FLAGS if any(flag in part.flags for part in parts))
-    return replace(parts[0], box=(box[0], box[1], box[2], box[3]), outline=joined, flags=flags)
+    return replace(parts[0], box=outline_bounds(joined, hw), outline=joined, flags=flags)

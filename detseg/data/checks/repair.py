@@ -22,7 +22,7 @@ from detseg.data.annotations.boxes import (
     repeated,
 )
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, running_total, training_boxes
+from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, training_boxes
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, cut_holes, transposed
@@ -278,10 +278,7 @@ def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segment
     if not new:
         return packed.regions
     texts = [new.get(row, text) for row, text in enumerate(packed.regions.texts(range(len(packed.regions))))]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    content = np.frombuffer(b"".join(texts), dtype=np.uint8)
-    starts = running_total(lengths)[:-1]
-    return replace(packed.regions, starts=starts, lengths=lengths, content=content)
+    return Segmentations.of_texts(packed.regions.file, packed.regions.annotation_ids, texts)
 
 
 def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue, int]]:

@@ -351,10 +351,7 @@ def _joined_regions(file: Path, parts: Sequence[Segmentations]) -> Segmentations
     if not parts:
         return None
     texts = [text for part in parts for text in part.texts(range(len(part)))]
-    lengths = np.array([len(text) for text in texts], dtype=np.int64)
-    ids = np.concatenate([part.annotation_ids for part in parts])
-    content = np.frombuffer(b"".join(texts), dtype=np.uint8)
-    return Segmentations(file, (0, 0), ids, running_total(lengths)[:-1], lengths, content)
+    return Segmentations.of_texts(file, np.concatenate([part.annotation_ids for part in parts]), texts)
 
 
 def _usable_regions(regions: Segmentations, sizes_hw: IntArray, report: DataReport) -> Segmentations:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.data.annotations.model import StatedObject, check_region
-from detseg.data.annotations.outlines import Box, Outline, mask_bounds, outline_part, own_area, polygon_bounds
+from detseg.data.annotations.outlines import Box, Outline, outline_bounds, own_area
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.images.find import copy_names, new_folder, place_image
 from detseg.messages import counted
@@ -56,13 +56,13 @@ class Losses:
         outline = stated.segmentation
         try:
             if isinstance(outline, dict):
-                part, corner = outline_part(outline, hw)
-                if part.size:
-                    return outline, mask_bounds(part, corner)
+                bounds = outline_bounds(outline, hw)
+                if bounds[0] < bounds[2]:
+                    return outline, bounds
                 self.add("masks without a pixel of {}: their boxes are written")
             elif outline is not None:
                 check_region(outline, hw)
-                return outline, polygon_bounds(outline)
+                return outline, outline_bounds(outline, hw)
         except ValueError:
             self.add("outlines of {}, which cannot be read: their boxes are written")
         return None, stated.box

@@ -29,10 +29,9 @@ from detseg.data.annotations.outlines import (
     Shape,
     ellipse_polygon,
     flags_of,
-    mask_bounds,
+    outline_bounds,
     outline_part,
     part_outline,
-    polygon_bounds,
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
@@ -187,17 +186,16 @@ def _geometry(element: ET.Element, hw: tuple[int, int]) -> tuple[Box, Outline | 
         case "ellipse":
             x, y, rx, ry = (_number(element, key) for key in ("cx", "cy", "rx", "ry"))
             polygon = ellipse_polygon((x, y), (rx, ry), turned)
-            check_polygon(polygon)
-            return polygon_bounds([polygon]), [polygon]
         case "polygon":
             pairs = [pair.split(",") for pair in element.get("points", "").split(";")]
             if not all(len(pair) == 2 for pair in pairs):
                 raise ValueError(f"points: expected 'x,y;x,y;...', got {shown(element.get('points'))}")
             polygon = [parse_number(value) for pair in pairs for value in pair]
-            check_polygon(polygon)
-            return polygon_bounds([polygon]), [polygon]
-    part, corner = _mask(element, hw)
-    return mask_bounds(part, corner), part_outline(part, corner, hw)
+        case _:
+            outline = part_outline(*_mask(element, hw), hw)
+            return outline_bounds(outline, hw), outline
+    check_polygon(polygon)
+    return outline_bounds([polygon], hw), [polygon]
 
 
 def _mask(element: ET.Element, hw: tuple[int, int]) -> tuple[BoolArray, tuple[int, int]]:

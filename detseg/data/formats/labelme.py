@@ -31,10 +31,9 @@ from detseg.data.annotations.outlines import (
     Shape,
     ellipse_polygon,
     flags_of,
-    mask_bounds,
+    outline_bounds,
     outline_part,
     part_outline,
-    polygon_bounds,
 )
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
@@ -235,21 +234,21 @@ def _geometry(kind: Any, flat: list[float], entry: dict[str, Any], hw: tuple[int
     num = len(flat) // 2
     match kind:
         case "rectangle" if num == 2 or (num == 4 and len(set(flat[::2])) <= 2 and len(set(flat[1::2])) <= 2):
-            return polygon_bounds([flat]), None
+            return outline_bounds([flat], hw), None
         case "rectangle" | "rotation" | "oriented_rectangle":
             what = f"a rectangle has 2 points; {num} points: a polygon?"
             raise RotatedError(f"rotated boxes are not supported, and {what}")
         case "polygon" if num >= 3:
-            return polygon_bounds([flat]), [flat]
+            outline: Outline = [flat]
         case "circle" if num == 2:
             radius = math.hypot(flat[2] - flat[0], flat[3] - flat[1])
-            polygon = ellipse_polygon(flat[:2], (radius, radius))
-            check_polygon(polygon)
-            return polygon_bounds([polygon]), [polygon]
+            outline = [ellipse_polygon(flat[:2], (radius, radius))]
+            check_polygon(outline[0])
         case "mask" if num:
-            part, corner = _decoded(entry.get("mask"), hw), (round(flat[1]), round(flat[0]))
-            return mask_bounds(part, corner), part_outline(part, corner, hw)
-    raise ValueError(f"expected a rectangle, polygon, circle or mask, got {shown(kind)} of {num} points")
+            outline = part_outline(_decoded(entry.get("mask"), hw), (round(flat[1]), round(flat[0])), hw)
+        case _:
+            raise ValueError(f"expected a rectangle, polygon, circle or mask, got {shown(kind)} of {num} points")
+    return outline_bounds(outline, hw), outline
 
 
 def _decoded(text: Any, hw: tuple[int, int]) -> BoolArray:

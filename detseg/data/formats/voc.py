@@ -177,9 +177,8 @@ def read_voc_masks(
 def _has_no_lists(root: Path, split: str) -> bool:
     """Whether splits are folders or lists of files: there is no ``ImageSets/Main`` with lists in the root, nor one in
     years of it."""
-    return (
-        ":" not in split and not _lists_of_years(root, "Main") and not any((root / "ImageSets" / "Main").glob("*.txt"))
-    )
+    own = (root / "ImageSets" / "Main").glob("*.txt")
+    return ":" not in split and not any(own) and not _lists_of_years(root, "Main")
 
 
 def _lists_of_years(root: Path, task: Task) -> list[Path]:

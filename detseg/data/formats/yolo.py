@@ -23,7 +23,7 @@ from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import read_list, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import check_polygon
-from detseg.data.annotations.outlines import Box, Polygons, RotatedError, polygon_bounds
+from detseg.data.annotations.outlines import Box, Polygons, RotatedError, outline_bounds
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo_writer import label_folder
@@ -402,7 +402,7 @@ def _in_pixels(values: Sequence[float], hw: tuple[int, int]) -> tuple[Box, Polyg
         return (box[0], box[1], box[2], box[3]), None
     polygon = _rounded([value * (height if place % 2 else width) for place, value in enumerate(values)])
     check_polygon(polygon)
-    return polygon_bounds([polygon]), [polygon]
+    return outline_bounds([polygon], hw), [polygon]
 
 
 def _rounded(values: Sequence[float]) -> list[float]:

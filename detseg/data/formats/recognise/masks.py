@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detseg.data.formats.mask_folder import LABEL_STUDIO
+from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
 from detseg.data.formats.recognise.layout import SPLITS, Layout, split_of
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.images.read import IMAGE_SUFFIXES
@@ -25,8 +25,7 @@ class _Pair:
     masks: str
     num: int
     example: str  # a mask
-    # Before and after the common part of the image's name, of the mask's name.
-    affixes: tuple[str, str, str, str] = ("", "", "", "")
+    affixes: Affixes
     per_class: tuple[str, ...] = ()  # the classes, where there is a mask of each
 
 
@@ -50,8 +49,7 @@ def mask_folders(tree: Tree) -> Layout | None:
         if split in found:
             settings |= {f"{split}_images": found[split].images or ".", f"{split}_masks": found[split].masks or "."}
             counts[split] = found[split].num
-    keys = ("image_prefix", "image_suffix", "mask_prefix", "mask_suffix")
-    settings |= {key: text for key, text in zip(keys, found["train"].affixes, strict=True) if text}
+    settings |= {key: text for key, text in vars(found["train"].affixes).items() if text}
     what, train = "folders of images and masks", found["train"]
     if train.per_class:
         what, own = "folders of images and a mask for each class", MaskNames(("background", *train.per_class))
@@ -96,7 +94,7 @@ def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
     if not masks:  # Label Studio's
         other = {stem for stem in other if LABEL_STUDIO.fullmatch(stem)}
     if names := _classes_of(stems, other):
-        return _Pair(images, masks, len(stems), "", per_class=names)
+        return _Pair(images, masks, len(stems), "", Affixes(), names)
     first = min(stems)
     starts = {"", _common(sorted(stems))} if len(stems) > 1 else {""}
     ends = {"", _common([stem[::-1] for stem in sorted(stems)])[::-1]} if len(stems) > 1 else {""}
@@ -126,7 +124,7 @@ def _pair_in_one(tree: Tree, folder: str, stems: set[str]) -> _Pair | None:
         images = stems - masks
         if images and all(image + suffix in masks for image in images):
             example = next(p for p in tree.paths(IMAGE_SUFFIXES, folder) if os.path.splitext(p)[0].endswith(suffix))
-            return _Pair(folder, folder, len(images), example, ("", "", "", suffix))
+            return _Pair(folder, folder, len(images), example, Affixes(mask_suffix=suffix))
     return None
 
 
@@ -152,11 +150,11 @@ def _classes_of(images: set[str], masks: set[str]) -> tuple[str, ...]:
     return tuple(sorted(names)) if several * 2 > len(images) and not names & kinds and not numbers else ()
 
 
-def _trimmed(start: str, end: str, before: str, after: str) -> tuple[str, str, str, str]:
+def _trimmed(start: str, end: str, before: str, after: str) -> Affixes:
     """What comes before and after the common part, without what images and masks have in common there."""
     common = len(_common([start[::-1], before[::-1]]))
     shared = len(_common([end, after]))
-    return start[: len(start) - common], end[shared:], before[: len(before) - common], after[shared:]
+    return Affixes(start[: len(start) - common], end[shared:], before[: len(before) - common], after[shared:])
 
 
 def _common(texts: Sequence[str]) -> str:
