@@ -27,6 +27,10 @@ class DataError(DetsegError, ValueError):
     """An image, an annotation file or a data folder is missing, unreadable or contradicts itself."""
 
 
+class MissingSplitError(DataError):
+    """A split has no list, file or folder."""
+
+
 class ClassTableError(DataError):
     """The classes of annotations and the class table that they are read with do not fit together."""
 

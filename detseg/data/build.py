@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -36,6 +37,7 @@ from detseg.data.annotations.classes import (
 )
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
+from detseg.data.checks.masks import check_some_masks
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import inspect_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
@@ -51,7 +53,7 @@ from detseg.data.formats.yolo import read_yolo
 from detseg.data.shapes import SHAPE_CLASSES, write_shapes
 from detseg.data.split_files import Source
 from detseg.data.splits import class_counts, image_groups, stratified_parts
-from detseg.errors import ClassTableError, DataError
+from detseg.errors import ClassTableError, DataError, MissingSplitError
 from detseg.messages import counted, listed
 from detseg.structures import ClassTable
 
@@ -87,7 +89,10 @@ def open_split(
     """
     config = resolve_layout(config, "outlines" if masks else "boxes")
     _check_example(config)
-    whole = _open_objects(*_source(config, split), classes, masks, report)
+    with _advice_for_val(split):
+        whole = _open_objects(*_source(config, split), classes, masks, report)
+    if masks and not whole.report.tolerant:  # a check looks at all of them
+        check_some_masks(whole)
     kept = _part(config, split, whole)
     return _checked(whole if kept is None else whole.subset(kept), config)
 
@@ -98,9 +103,20 @@ def open_semantic_split(
     """Open a split with semantic label maps; see ``open_split``."""
     config = resolve_layout(config, "maps")
     _check_example(config)
-    whole = _open_maps(*_source(config, split), classes, report)
+    with _advice_for_val(split):
+        whole = _open_maps(*_source(config, split), classes, report)
     kept = _part(config, split, whole)
     return _checked(whole if kept is None else whole.subset(kept), config)
+
+
+@contextmanager
+def _advice_for_val(split: Split) -> Iterator[None]:
+    """Who has no validation set is told how to do without."""
+    try:
+        yield
+    except MissingSplitError as error:
+        fix = "; without a validation set: data.val_fraction=0.2" if split == "val" else ""
+        raise MissingSplitError(f"{error}{fix}") from None
 
 
 def resolve_data(config: ExperimentConfig) -> ExperimentConfig:

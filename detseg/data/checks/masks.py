@@ -7,7 +7,8 @@ import numpy as np
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import Example, box_issues
 from detseg.data.checks.facts import SplitFacts
-from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area
+from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, box_iou, fits_area, measure_masks, without_exceptions
+from detseg.data.datasets.detection import DetectionDataset
 from detseg.structures import FloatArray
 
 _WRONG_BOXES = (  # are not compared with masks
@@ -20,6 +21,7 @@ _WRONG_BOXES = (  # are not compared with masks
     DataIssue.CORNER_AS_SIZE,
     DataIssue.RELATIVE,
 )
+_SAMPLE = 100  # images whose masks are looked at when a set is opened
 _RARE = 0.001  # of all pixels: classes with fewer are named
 
 
@@ -61,6 +63,22 @@ def check_masks(split: SplitFacts) -> None:
             worst = max(rows, key=lambda item: item[1])
             numbers = tuple(row for row, _, _ in rows)
             split.report.add(issue, Example(packed.path(image), image, numbers, worst[1], worst[2]), len(rows))
+
+
+def check_some_masks(dataset: DetectionDataset) -> None:
+    """The two known patterns, in the masks of up to 100 images, evenly spread, of a set that states boxes and areas
+    beside them: what is looked at whenever one is opened."""
+    packed = dataset.packed
+    if not dataset.name.startswith("coco"):
+        return
+    images = np.unique(np.linspace(0, len(packed) - 1, _SAMPLE).round().astype(int)).tolist()
+    masks = [measure_masks(packed, image) for image in images]
+    without_exceptions(masks)
+    for image, found in zip(images, masks, strict=True):
+        patterns = {} if found is None else {DataIssue.ROW_MAJOR: found.row_major, DataIssue.FILLED_HOLES: found.holes}
+        for issue, rows in patterns.items():
+            if numbers := tuple(np.flatnonzero(rows).tolist()):
+                dataset.report.add(issue, Example(packed.path(image), image, numbers), len(numbers))
 
 
 def _in_words(box: FloatArray) -> str:

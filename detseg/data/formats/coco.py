@@ -35,7 +35,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import MAX_INSPECTED, SegmentationDataset, draw_objects, inspect_masks
 from detseg.data.images.find import check_num_pixels, image_sizes, inner_path, locate_images, report_heic
 from detseg.data.images.read import MAX_PIXELS, why_unread
-from detseg.errors import DataError, path_of
+from detseg.errors import DataError, MissingSplitError, path_of
 from detseg.messages import listed, one_line, shown
 from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
@@ -381,7 +381,8 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
         except msgspec.ValidationError as error:
             raise _wrong_entry(file, text, str(error)) from None
     except FileNotFoundError:
-        raise DataError(f"{file}: there is no such annotation file; correct data.root or the annotation path") from None
+        what = "there is no such annotation file; correct data.root or the annotation path"
+        raise MissingSplitError(f"{file}: {what}") from None
     except OSError as error:
         raise DataError(f"{file}: cannot read the annotation file: {error.strerror}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

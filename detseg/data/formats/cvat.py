@@ -45,7 +45,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
-from detseg.errors import DataError, check_type
+from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
 
@@ -129,7 +129,7 @@ def _image_elements(file: Path, content: ET.Element, subset: str | None) -> list
         subsets = sorted({image.get("subset", "") for image in images} - {""})
         has = f"it has no images of the subset {shown(subset)}" if images and subset else "it lists no images"
         known = f"; the subsets are {listed(subsets) or f'not named: {file.name} as the split is all of it'}"
-        raise DataError(f"{file}: {has}{known if images else ''}; set data.train_split and the like")
+        raise MissingSplitError(f"{file}: {has}{known if images else ''}; set data.train_split and the like")
     return wanted
 
 

@@ -48,7 +48,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
-from detseg.errors import DataError, check_type
+from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
 
@@ -120,7 +120,7 @@ def _find_split(root: Path, split: str) -> str:
                 return place
     folders = sorted(item.name for item in root.iterdir() if item.is_dir())
     what = f"there is no split {shown(split)}; folders are {listed(folders) or 'none'}"
-    raise DataError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all of them)")
+    raise MissingSplitError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all of them)")
 
 
 def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:

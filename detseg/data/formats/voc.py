@@ -40,7 +40,7 @@ from detseg.data.images.find import (
 )
 from detseg.data.images.masks import MaskEncoding
 from detseg.data.images.read import IMAGE_SUFFIXES
-from detseg.errors import DataError, check_type
+from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import did_you_mean, listed, shown
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
@@ -273,7 +273,7 @@ def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
         folders = sorted({xml.relative_to(root).parts[0] for xml in xmls if xml.parent != root})
         where = f"its XML files lie in {listed(folders)}" if folders else "its XML files lie in it"
         fix = f"{where}: name their folder as split, or . for all of them (data.train_split=. data.val_fraction=0.2)"
-    raise DataError(f"{root}: there is no ImageSets/Main in it, and no folder or list '{part}'; {fix}")
+    raise MissingSplitError(f"{root}: there is no ImageSets/Main in it, and no folder or list '{part}'; {fix}")
 
 
 def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, report: DataReport) -> list[Path]:
@@ -356,7 +356,7 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
             there = sorted(item.stem for item in files[0].parent.glob("*.txt"))
             if not (existing := [file for file in files if file.is_file()]):
                 what = f"there is no such list{did_you_mean(name, there)}; the lists there: {listed(there) or 'none'}"
-                raise DataError(f"{files[0]}: {what}")
+                raise MissingSplitError(f"{files[0]}: {what}")
             lists.append((folder, existing[0]))
     return lists
 

@@ -24,7 +24,7 @@ from detseg.data.annotations.files import read_list, read_text
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import check_polygon
 from detseg.data.annotations.outlines import Box, Polygons, RotatedError, outline_bounds
-from detseg.data.annotations.report import DataReport
+from detseg.data.annotations.report import DataReport, Example
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.find import (
@@ -36,7 +36,7 @@ from detseg.data.images.find import (
     locate_images,
     split_names,
 )
-from detseg.errors import DataError, check_type
+from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, one_line, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names")
@@ -111,8 +111,9 @@ def read_yolo(
             if line.label not in names:
                 hint = "do ids count from 1? they count from 0" if from_1 else "correct the line, or the names"
                 known = f"the {len(names)} classes are 0 to {max(names)}"
-                message = f"{path}:{line.number}: there is no class {line.label}: {known}; {hint}"
-                report.wrong(DataIssue.UNKNOWN_CLASS, str(line.label), message)
+                what = f"there is no class {line.label}: {known}; {hint}"
+                place = Example(str(line.label), detail=f"{file}:{line.number}: {what}")
+                report.wrong(DataIssue.UNKNOWN_CLASS, place, f"{path}:{line.number}: {what}")
             else:
                 box, outline = _in_pixels(line.values, hw)
                 collector.add_object(names[line.label], box, segmentation=outline)
@@ -266,7 +267,7 @@ def _place_without_key(root: Path, layout: _Layout, split: str) -> str:
     keys = f"{layout.file.name} names {listed(list(layout.splits)) or 'none'}, " if layout.file != root else ""
     folders = sorted(item.name for item in root.iterdir() if item.is_dir())
     what = f"there is no split {shown(split)}: {keys}folders are {listed(folders) or 'none'}"
-    raise DataError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all images)")
+    raise MissingSplitError(f"{root}: {what}; set data.train_split and the like to one of these ('.' is all images)")
 
 
 def _images_at(root: Path, place: str, report: DataReport) -> list[str]:

@@ -14,6 +14,7 @@ from torch import nn
 from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.annotations.issues import Severity
 from detseg.data.annotations.report import ceiling_line, nothing_to_learn, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSampleList
@@ -69,7 +70,8 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         val_set = train_set
     else:
         val_set = kind.open_dataset(config.data, "val", train_set.classes) if given is None else given[1]
-        _say_issues(val_set)
+        if config.data.val_fraction is None:  # else those of the training set are of both
+            _say_issues(val_set)
         _say_same_images(train_set, val_set)
     if isinstance(val_set, DetectionDataset):
         line = ceiling_line(val_set.packed, config.evaluation.max_detections)
@@ -94,9 +96,15 @@ def _first(dataset: EvalSource, number: int) -> EvalSource:
 
 
 def _say_issues(dataset: EvalSource) -> None:
-    report = getattr(dataset, "report", None)  # of a reader of detseg's
-    for line in [] if report is None else report.lines():
-        logger.info(f"{getattr(dataset, 'name', 'data')}: {line}")
+    if (report := getattr(dataset, "report", None)) is None:  # it is no reader's of detseg's
+        return
+    name = getattr(dataset, "name", "data")
+    for line in report.notes:
+        logger.info(f"{name}: {line}")
+    for finding in report.findings():
+        fix = f"; {finding.issue.fix}" if finding.issue.severity == Severity.ERROR else ""
+        level = logging.WARNING if finding.issue.severity else logging.INFO
+        logger.log(level, f"{name}: {finding.line}{fix}")
 
 
 def _say_same_images(train_set: EvalSource, val_set: EvalSource) -> None:
