@@ -282,6 +282,11 @@ class PackedAnnotations(PackedImages):
             regions=None if self.regions is None else self.regions.select(rows),
         )
 
+    @property
+    def image_of(self) -> IntArray:
+        """(T,) int64, the position of the image of each object."""
+        return np.repeat(np.arange(len(self), dtype=np.int64), np.diff(self.offsets))
+
     def stated(self, index: int) -> list[StatedObject]:
         """The objects of one image as the annotation states them, for writers; a DataError if a text cannot be read."""
         import msgspec
