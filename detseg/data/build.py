@@ -37,7 +37,6 @@ from detseg.data.annotations.classes import (
 )
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
-from detseg.data.checks.masks import check_some_masks
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import inspect_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
@@ -91,8 +90,6 @@ def open_split(
     _check_example(config)
     with _advice_for_val(split):
         whole = _open_objects(*_source(config, split), classes, masks, report)
-    if masks and not whole.report.tolerant:  # a check looks at all of them
-        check_some_masks(whole)
     kept = _part(config, split, whole)
     return _checked(whole if kept is None else whole.subset(kept), config)
 

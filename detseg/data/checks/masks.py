@@ -69,13 +69,13 @@ def check_some_masks(dataset: DetectionDataset) -> None:
     """The two known patterns, in the masks of up to 100 images, evenly spread, of a set that states boxes and areas
     beside them: what is looked at whenever one is opened."""
     packed = dataset.packed
-    if not dataset.name.startswith("coco"):
+    if packed.regions is None or not dataset.name.startswith("coco"):
         return
     images = np.unique(np.linspace(0, len(packed) - 1, _SAMPLE).round().astype(int)).tolist()
-    masks = [measure_masks(packed, image) for image in images]
-    without_exceptions(masks)
-    for image, found in zip(images, masks, strict=True):
-        patterns = {} if found is None else {DataIssue.ROW_MAJOR: found.row_major, DataIssue.FILLED_HOLES: found.holes}
+    measured = {image: found for image in images if (found := measure_masks(packed, image)) is not None}
+    without_exceptions(list(measured.values()))
+    for image, found in measured.items():
+        patterns = {DataIssue.ROW_MAJOR: found.row_major, DataIssue.FILLED_HOLES: found.holes}
         for issue, rows in patterns.items():
             if numbers := tuple(np.flatnonzero(rows).tolist()):
                 dataset.report.add(issue, Example(packed.path(image), image, numbers), len(numbers))

@@ -17,6 +17,7 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.issues import Severity
 from detseg.data.annotations.report import ceiling_line, nothing_to_learn, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
+from detseg.data.checks.masks import check_some_masks
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
@@ -98,6 +99,8 @@ def _first(dataset: EvalSource, number: int) -> EvalSource:
 def _say_issues(dataset: EvalSource) -> None:
     if (report := getattr(dataset, "report", None)) is None:  # it is no reader's of detseg's
         return
+    if isinstance(dataset, DetectionDataset):
+        check_some_masks(dataset)
     name = getattr(dataset, "name", "data")
     for line in report.notes:
         logger.info(f"{name}: {line}")
