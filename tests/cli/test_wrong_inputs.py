@@ -41,7 +41,7 @@ def folder(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TRAIN = f"""\
 tiny.yaml data.root=nowhere
-    nowhere: there is no such folder; set data.root to the folder of the VOC data
+    nowhere: there is no such folder; set data.root to the folder of the data
 tiny.yaml data.root=data/bccd
     data/bccd: there is no such folder; docs/data_formats.md, 'The sets of the examples', says where it comes from; or
     set data.root to where it is
