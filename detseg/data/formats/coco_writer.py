@@ -6,17 +6,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 from PIL import Image
 
 from detseg.atomic_write import write_text
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.images.find import copy_names, new_folder, place_image
 from detseg.ops.masks import encode_mask, run_lengths
 from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
+
+if TYPE_CHECKING:
+    from detseg.data.datasets.detection import DetectionDataset
 
 RESULTS, MASK_RESULTS = "detections.json", "detections_masks.json"
 """Names of the files of results; the second has no boxes."""
@@ -56,6 +57,8 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
     Ids of images (of annotations where there are segmentations; else they count from 1), flags (``iscrowd``; ``ignore``
     of difficult objects, ``truncated``), areas, coordinates and segmentations stay as they are.
     """
+    from detseg.data.images.find import copy_names, new_folder, place_image  # results are written without torch
+
     new_folder(target)
     for split, dataset in splits.items():
         file, placed, ids = CocoFile(dataset.classes), set[str](), _annotation_ids(dataset)

@@ -364,13 +364,10 @@ def _parse(words: Sequence[str], oriented: bool) -> tuple[int, tuple[float, ...]
     numbers = [_number(word) for word in words]
     if len(words) >= 9 and None not in numbers[:8] and None in numbers[8:]:
         raise RotatedError(f"oriented boxes, 'x1 y1 ... x4 y4 class', are not supported; {_CORNERS_HINT}")
-    if numbers[0] is None:
-        raise ValueError(
-            f"expected the number of a class first, its place among the names from 0, got {shown(words[0])}"
-        )
     for word, number in zip(words, numbers, strict=True):
         if number is None:
-            raise ValueError(f"expected numbers, got {shown(word)}")
+            hint = "; a class is its place among the names, from 0" if numbers[0] is None else ""
+            raise ValueError(f"expected numbers, got {shown(word)}{hint}")
     label, *values = (number for number in numbers if number is not None)
     if label != int(label) or label < 0:
         raise ValueError(f"expected the number of a class from 0, got {shown(words[0])}")
