@@ -236,8 +236,8 @@ class _LooseFiles:
 
 def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
     image_suffixes = IMAGE_SUFFIXES | HEIC_SUFFIXES
-    all_images = _Files(root / path for path in find_images(root, _hidden, image_suffixes))
-    all_xmls = _Files(root / path for path in find_images(root, _hidden, {".xml"}))
+    all_images = _Files(root / path for path in find_images(root, suffixes=image_suffixes))
+    all_xmls = _Files(root / path for path in find_images(root, suffixes={".xml"}))
     found, split_images = dict[Path, list[Path]](), set[Path]()
     for part in split.split("+"):
         place = _split_place(root, part.strip(), all_xmls.paths)
@@ -255,10 +255,6 @@ def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
                 report.add(DataIssue.LISTED_TWICE, xml.relative_to(root).as_posix())
             found[xml] = pool.with_stem(xml.stem, xml)
     return _LooseFiles([(images, xml) for xml, images in found.items()], all_images, split_images)
-
-
-def _hidden(path: str) -> bool:
-    return os.path.basename(path).startswith(".")
 
 
 def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:

@@ -15,6 +15,7 @@ from detseg.data.build import open_split
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
+from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
@@ -193,6 +194,20 @@ def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
     _write(tmp_path, "export.json", [{"id": 1, "data": {"image": "x"}, "annotations": []}])
     with pytest.raises(DataError, match="Label Studio's own JSON: export COCO, YOLO or Pascal VOC"):
         recognise(tmp_path)
+
+
+def test_what_lies_above_or_is_hidden_is_of_no_set(tmp_path: Path) -> None:
+    """A link leads to the folder that holds the set; macOS has written a hidden file for each."""
+    _coco(tmp_path, "annotations.json", "a.png")
+    _images(tmp_path, "a.png", "mine/images/a.png", "mine/images/._a.png")
+    for name in ("mine/labels/a.txt", "mine/labels/._a.txt"):
+        _write(tmp_path, name, "0 0.5 0.5 0.5 0.5")
+    _write(tmp_path, "mine/classes.txt", "cell")
+    (tmp_path / "mine/loop").symlink_to(tmp_path)
+    found = recognise(tmp_path / "mine")
+    assert (found.layout.what, found.layout.counts) == (YOLO, {"train": 1})
+    dataset = read_yolo(found.root, found.settings["train_split"])
+    assert (len(dataset), dataset.report.lines()) == (1, [])
 
 
 def test_sets_without_any_object(tmp_path: Path) -> None:
