@@ -281,7 +281,8 @@ def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, re
         entry = root / posixpath.normpath(name)
         if entry in known_xmls:
             return [entry]
-        of_image = xmls.with_stem(entry.stem, entry) if entry in known_images else []
+        is_image = entry in known_images or ("/" not in name and entry.suffix.lower() in IMAGE_SUFFIXES)
+        of_image = xmls.with_stem(entry.stem, entry) if is_image else []
         return of_image or xmls.with_stem(entry.name, entry)
 
     found, missing = list[Path](), list[str]()
@@ -313,8 +314,8 @@ def _listed_files(
         images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
         if not images_folder.is_dir() and (folder / "images").is_dir():
             images_folder = folder / "images"
-        images = _files_by_stem(images_folder, IMAGE_SUFFIXES | HEIC_SUFFIXES)
-        labels = _files_by_stem(labels_folder, suffixes)
+        images = _files_by_name(images_folder, IMAGE_SUFFIXES | HEIC_SUFFIXES)
+        labels = _files_by_name(labels_folder, suffixes)
         stems = _read_list(list_file, images.keys() | labels.keys())
         issue = DataIssue.WRONG_FILE if task == "Main" else DataIssue.NO_MASK
         for place, what, there, suffix, wrong in (
@@ -375,16 +376,19 @@ def _only_folder(root: Path, task: Task) -> Path:
 
 
 def _read_list(path: Path, present: Container[str]) -> list[str]:
-    """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns, ``cell 1``, or
-    like a comment, ``#12``."""
+    """The names in a list, without a suffix of images; a name with a file (``present``) is whole, even if it looks like
+    two columns, ``cell 1``, or like a comment, ``#12``."""
     stems = []
     for number, stem in read_list(path, present.__contains__):
         words = stem.split()
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
-        if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            what = "the name of an image without folder and suffix"
-            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; take these off")
+        plain, suffix = os.path.splitext(stem)
+        if stem not in present and suffix.lower() in IMAGE_SUFFIXES and plain in present:  # a.jpg
+            stem = plain
+        if stem not in present and (inner_path(stem) is None or "\\" in stem or stem.endswith("/")):
+            what = "the name of an image, or its path in the folder of images"
+            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; write it so")
         stems.append(stem)
     return stems
 
@@ -399,12 +403,11 @@ def _only(files: Sequence[Path], report: DataReport) -> Path | None:
     return files[0]
 
 
-def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
+def _files_by_name(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
+    """The files in and below a folder by their paths without suffix."""
     found: dict[str, list[Path]] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in suffixes:
-            found.setdefault(stem, []).append(folder / name)
+    for path in find_images(folder, suffixes=suffixes) if folder.is_dir() else []:
+        found.setdefault(path.with_suffix("").as_posix(), []).append(folder / path)
     return found
 
 
