@@ -126,12 +126,7 @@ def _find_split(root: Path, split: str) -> str:
 def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
     """The JSON files of a folder, at any depth, or of the images of a list."""
     if (root / place).is_dir():
-        there = sorted(
-            Path(folder, name)
-            for folder, _, names in os.walk(root / place)
-            for name in names
-            if name.lower().endswith((".json", ".xml"))
-        )
+        there = [root / place / path for path in find_images(root / place, suffixes={".json", ".xml"})]
         files = [path for path in there if path.suffix.lower() == ".json"]
         if there and not files:
             what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"

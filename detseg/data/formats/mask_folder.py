@@ -192,11 +192,7 @@ def _read_list(path: Path, root: Path) -> list[str]:
 def _files(folder: Path, other: Path) -> list[str]:
     """The image files in a folder, but not in ``other``: relative paths."""
     left_out = os.path.realpath(other)
-
-    def skip(path: str) -> bool:
-        return os.path.basename(path).startswith(".") or os.path.realpath(path) == left_out
-
-    return [file.as_posix() for file in find_images(folder, skip)]
+    return [file.as_posix() for file in find_images(folder, lambda path: os.path.realpath(path) == left_out)]
 
 
 def _by_core(names: Sequence[str], prefix: str, suffix: str) -> dict[str, list[str]]:

@@ -235,8 +235,8 @@ class _LooseFiles:
 
 def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
     image_suffixes = IMAGE_SUFFIXES | HEIC_SUFFIXES
-    all_images = _Files(root / path for path in find_images(root, _hidden, image_suffixes))
-    all_xmls = _Files(root / path for path in find_images(root, _hidden, {".xml"}))
+    all_images = _Files(root / path for path in find_images(root, suffixes=image_suffixes))
+    all_xmls = _Files(root / path for path in find_images(root, suffixes={".xml"}))
     found, split_images = dict[Path, list[Path]](), set[Path]()
     for part in split.split("+"):
         place = _split_place(root, part.strip(), all_xmls.paths)
@@ -254,10 +254,6 @@ def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
                 report.add(DataIssue.LISTED_TWICE, xml.relative_to(root).as_posix())
             found[xml] = pool.with_stem(xml.stem, xml)
     return _LooseFiles([(images, xml) for xml, images in found.items()], all_images, split_images)
-
-
-def _hidden(path: str) -> bool:
-    return os.path.basename(path).startswith(".")
 
 
 def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
@@ -284,7 +280,8 @@ def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, re
         entry = root / posixpath.normpath(name)
         if entry in known_xmls:
             return [entry]
-        of_image = xmls.with_stem(entry.stem, entry) if entry in known_images else []
+        is_image = entry in known_images or ("/" not in name and entry.suffix.lower() in IMAGE_SUFFIXES)
+        of_image = xmls.with_stem(entry.stem, entry) if is_image else []
         return of_image or xmls.with_stem(entry.name, entry)
 
     found, missing = list[Path](), list[str]()
@@ -316,8 +313,8 @@ def _listed_files(
         images_folder, labels_folder = folder / "JPEGImages", folder / labels_name
         if not images_folder.is_dir() and (folder / "images").is_dir():
             images_folder = folder / "images"
-        images = _files_by_stem(images_folder, IMAGE_SUFFIXES | HEIC_SUFFIXES)
-        labels = _files_by_stem(labels_folder, suffixes)
+        images = _files_by_name(images_folder, IMAGE_SUFFIXES | HEIC_SUFFIXES)
+        labels = _files_by_name(labels_folder, suffixes)
         stems = _read_list(list_file, images.keys() | labels.keys())
         issue = DataIssue.WRONG_FILE if task == "Main" else DataIssue.NO_MASK
         for place, what, there, suffix, wrong in (
@@ -378,16 +375,19 @@ def _only_folder(root: Path, task: Task) -> Path:
 
 
 def _read_list(path: Path, present: Container[str]) -> list[str]:
-    """The names in a list; a name with a file (``present``) is whole, even if it looks like two columns, ``cell 1``, or
-    like a comment, ``#12``."""
+    """The names in a list, without a suffix of images; a name with a file (``present``) is whole, even if it looks like
+    two columns, ``cell 1``, or like a comment, ``#12``."""
     stems = []
     for number, stem in read_list(path, present.__contains__):
         words = stem.split()
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
-        if "/" in stem or "\\" in stem or Path(stem).suffix.lower() in IMAGE_SUFFIXES:
-            what = "the name of an image without folder and suffix"
-            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; take these off")
+        plain, suffix = os.path.splitext(stem)
+        if stem not in present and suffix.lower() in IMAGE_SUFFIXES and plain in present:  # a.jpg
+            stem = plain
+        if stem not in present and (inner_path(stem) is None or "\\" in stem or stem.endswith("/")):
+            what = "the name of an image, or its path in the folder of images"
+            raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; write it so")
         stems.append(stem)
     return stems
 
@@ -402,12 +402,11 @@ def _only(files: Sequence[Path], report: DataReport) -> Path | None:
     return files[0]
 
 
-def _files_by_stem(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
+def _files_by_name(folder: Path, suffixes: Set[str]) -> dict[str, list[Path]]:
+    """The files in and below a folder by their paths without suffix."""
     found: dict[str, list[Path]] = {}
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in suffixes:
-            found.setdefault(stem, []).append(folder / name)
+    for path in find_images(folder, suffixes=suffixes) if folder.is_dir() else []:
+        found.setdefault(path.with_suffix("").as_posix(), []).append(folder / path)
     return found
 
 

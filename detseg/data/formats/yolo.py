@@ -335,7 +335,7 @@ def _label_folder(root: Path, folder: str, stems: set[str]) -> tuple[str, set[st
     candidates += [posixpath.join("labels", folder), posixpath.join(folder, "labels")]
     for place in dict.fromkeys(candidates):
         if (root / place).is_dir():
-            there = {_stem(name) for name in os.listdir(root / place) if name.endswith(".txt")}
+            there = {_stem(name) for name in os.listdir(root / place) if name.endswith(".txt") and name[0] != "."}
             if there & stems:
                 return place, there
     return folder, set()

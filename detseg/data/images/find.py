@@ -8,7 +8,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -29,7 +29,18 @@ def find_images(
     folder: Path, skip: Callable[[str], bool] = lambda path: False, suffixes: Set[str] = IMAGE_SUFFIXES
 ) -> list[Path]:
     """Sorted paths, relative to ``folder``, of the files below it with one of the ``suffixes``, which are not opened;
-    without files and folders whose path ``skip`` says. A DataError if a folder cannot be read.
+    without files and folders whose path ``skip`` says. Folders are read as in `walk_folders`."""
+    images: list[Path] = []
+    for inside, _, files in walk_folders(folder, skip):
+        images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in suffixes]
+    return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
+
+
+def walk_folders(
+    folder: Path, skip: Callable[[str], bool] = lambda path: False
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk` from a folder down, without hidden files and folders (macOS makes ``._a.jpg`` and ``__MACOSX``) and
+    folders whose path ``skip`` says. A DataError if a folder cannot be read.
 
     Links to folders are followed, but each folder is read once: at its own place if that lies below ``folder``, else
     through the first link that is met; ``folder`` and those above it through none.
@@ -39,20 +50,19 @@ def find_images(
         raise DataError(f"{error.filename}: cannot read the folder: {one_line(error)}") from None
 
     top, seen = Path(os.path.realpath(folder)), set[Path]()
-    images: list[Path] = []
     for inside, folders, files in os.walk(folder, onerror=cannot_read, followlinks=True):
-        images += [Path(inside, name) for name in files if os.path.splitext(name)[1].lower() in suffixes]
         followed = []
-        for path in sorted(os.path.join(inside, name) for name in folders):
+        for name in sorted(name for name in folders if name[0] != "." and name != "__MACOSX"):
+            path = os.path.join(inside, name)
             if skip(path):
                 continue
             real = Path(os.path.realpath(path))
             leads_back = os.path.islink(path) and (real.is_relative_to(top) or top.is_relative_to(real))
             if real not in seen and not leads_back:
                 seen.add(real)
-                followed.append(os.path.basename(path))
+                followed.append(name)
         folders[:] = followed  # os.walk reads these next
-    return sorted(path.relative_to(folder) for path in images if not skip(str(path)))
+        yield inside, folders, [name for name in files if name[0] != "."]
 
 
 _VALIDATION = ("val", "valid", "validation")

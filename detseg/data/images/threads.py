@@ -22,4 +22,5 @@ def in_threads(work: Callable[[_Item], _Result], items: Sequence[_Item], what: s
         found = pool.map(work, items)
         yield from track(found, what, len(items), console=console, transient=True, disable=not console.is_terminal)
     finally:
-        pool.shutdown(cancel_futures=True)
+        # It does not wait: where an error ends the loop, this may run late, in one of these threads.
+        pool.shutdown(wait=False, cancel_futures=True)

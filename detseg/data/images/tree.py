@@ -7,24 +7,19 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 
+from detseg.data.images.find import walk_folders
 from detseg.data.images.read import IMAGE_SUFFIXES
 
 
 class Tree:
-    """The files of a folder, listed once. Paths are relative to it, with forward slashes; hidden ones are left out."""
+    """The files of a folder, listed once. Paths are relative to it, with forward slashes; see `walk_folders`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files: dict[str, list[str]] = {}
-        seen = set[str]()
-        for inside, folders, files in os.walk(root, followlinks=True):
-            folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
-            if (real := os.path.realpath(inside)) in seen:  # a link that leads back
-                folders.clear()
-                continue
-            seen.add(real)
+        for inside, _, files in walk_folders(root):
             relative = Path(inside).relative_to(root).as_posix()
-            self.files["" if relative == "." else relative] = sorted(name for name in files if name[0] != ".")
+            self.files["" if relative == "." else relative] = sorted(files)
 
     def paths(self, suffixes: Iterable[str], folder: str = "", depth: int = 99) -> Iterator[str]:
         """Files with one of the suffixes, at most ``depth`` folders below a folder."""

@@ -342,7 +342,8 @@ def test_links_between_masks_and_images_are_not_followed(tmp_path: Path) -> None
 
 def test_names_alone_decide(tmp_path: Path) -> None:
     (tmp_path / "folder.PNG").mkdir()
-    for name in ("a.PNG", "notes.txt"):
+    (tmp_path / "__MACOSX").mkdir()
+    for name in ("a.PNG", "notes.txt", "._a.PNG", "__MACOSX/a.PNG"):
         (tmp_path / name).touch()
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")  # an error once it is read, not overlooked
     assert [path.name for path in find_images(tmp_path)] == ["a.PNG", "gone.jpg"]

@@ -15,6 +15,7 @@ from detseg.data.build import open_split
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
+from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
@@ -195,6 +196,20 @@ def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
         recognise(tmp_path)
 
 
+def test_what_lies_above_or_is_hidden_is_of_no_set(tmp_path: Path) -> None:
+    """A link leads to the folder that holds the set; macOS has written a hidden file for each."""
+    _coco(tmp_path, "annotations.json", "a.png")
+    _images(tmp_path, "a.png", "mine/images/a.png", "mine/images/._a.png")
+    for name in ("mine/labels/a.txt", "mine/labels/._a.txt"):
+        _write(tmp_path, name, "0 0.5 0.5 0.5 0.5")
+    _write(tmp_path, "mine/classes.txt", "cell")
+    (tmp_path / "mine/loop").symlink_to(tmp_path)
+    found = recognise(tmp_path / "mine")
+    assert (found.layout.what, found.layout.counts) == (YOLO, {"train": 1})
+    dataset = read_yolo(found.root, found.settings["train_split"])
+    assert (len(dataset), dataset.report.lines()) == (1, [])
+
+
 def test_sets_without_any_object(tmp_path: Path) -> None:
     """YOLO's label files are all empty; a list of VOC has no name but one that looks like a comment."""
     for path in ("yolo/train/images/a.png", "voc/JPEGImages/#1.png"):
@@ -243,7 +258,30 @@ def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path)
         "box_val+tri_val",
     )
     assert found.layout.counts == {"train": 2, "val": 1}
-    assert found.lines[-1].startswith("take the folder and the file type off the names in box_train.txt, box_val.txt")
+
+
+def test_voc_in_sub_folders(tmp_path: Path) -> None:
+    """Loose files whose images lie elsewhere; lists that name paths, with and without suffix; a test list alone."""
+    for split in ("train", "val"):
+        _write(tmp_path, f"loose/annotations/{split}/1.xml", "<annotation></annotation>")
+        _write(tmp_path, f"lists/Annotations/{split}/1.xml", "<annotation></annotation>")
+        _images(tmp_path, f"loose/images/{split}/1.jpg", f"lists/JPEGImages/{split}/1.jpg")
+    _write(tmp_path, "lists/ImageSets/Main/train.txt", "train/1.jpg\n")
+    _write(tmp_path, "lists/ImageSets/Main/val.txt", "val/1\n")
+    for name, splits in {
+        "loose": ("annotations/train", "annotations/val"),
+        "lists": ("train", "val"),
+    }.items():
+        found = recognise(tmp_path / name)
+        assert (found.root, found.layout.counts) == (tmp_path / name, {"train": 1, "val": 1})
+        assert (found.settings["train_split"], found.settings["val_split"]) == splits
+        for split, own in zip(("train", "val"), splits, strict=True):
+            path = read_voc(found.root, own, classes=["cell"]).path(0)
+            assert path.parts[-2:] == (split, "1.jpg")
+    (tmp_path / "lists/ImageSets/Main/train.txt").rename(tmp_path / "lists/ImageSets/Main/test.txt")
+    (tmp_path / "lists/ImageSets/Main/val.txt").unlink()
+    with pytest.raises(DataError, match=r"holds several data sets: lists \(Pascal VOC with lists\), loose \("):
+        recognise(tmp_path)
 
 
 MASKS: dict[str, tuple[dict[str, str], list[str], dict[str, Any], tuple[str, ...]]] = {
@@ -357,6 +395,40 @@ def test_batches_of_coco_are_joined(tmp_path: Path) -> None:
         "other files, not taken: b/again.json, c/annotations.json; lists as data.train_annotations and "
         "data.train_images join those that have other images",
     )
+
+
+@pytest.mark.parametrize(
+    ("files", "folders", "also"),
+    [
+        (["train/a.json", "val/a.json"], {"train": "train/images", "val": "val/images"}, ""),
+        (["train/a.json", "valid/a.json"], {"train": "train/data", "val": "valid/data"}, ""),
+        (["x/trn.json", "x/dev.json"], {"train": "trn", "val": "dev"}, ""),
+        (["train.json", "val.json"], {"train": "images/train", "val": "images/val"}, ""),
+        (["sub/a.json"], {"train": "sub/images", "other": "."}, ""),
+        (["x/y/train2017.json", "x/y/val2017.json"], {"train": "train2017", "val": "val2017"}, ""),
+        (["a.json"], {"train": "data", "other": "blurred"}, "taken from data; blurred holds images of all these names"),
+    ],
+)
+def test_images_of_coco_are_those_near_the_file(
+    files: list[str], folders: dict[str, str], also: str, tmp_path: Path
+) -> None:
+    """Several folders hold images of the same names, that of the training one less."""
+    for folder in folders.values():
+        _images(tmp_path, *(f"{folder}/{k}.png" for k in range(3 if folder == folders["train"] and not also else 4)))
+    for file in files:
+        _coco(tmp_path, file, "0.png", "1.png", "2.png", "3.png")
+    found = recognise(tmp_path)
+    splits = [split for split in folders if split != "other"]
+    assert [found.settings[f"{split}_images"] for split in splits] == [folders[split] for split in splits]
+    assert [also in note for note in found.layout.notes] == ([True] if also else [])
+
+
+@pytest.mark.parametrize("end", ['{"id": NaN}], "categories": [{"id": 1, "name": "a"}]}', '{"id": 1, "image'])
+def test_coco_that_is_no_json_is_said(end: str, tmp_path: Path) -> None:
+    _images(tmp_path, "1.png")
+    _write(tmp_path, "a.json", '{"images": [{"id": 1, "file_name": "1.png"}], "annotations": [' + end)
+    with pytest.raises(DataError, match=r"a\.json: not a readable JSON file: .*(NaN and no|truncated)"):
+        recognise(tmp_path)
 
 
 @pytest.mark.parametrize(

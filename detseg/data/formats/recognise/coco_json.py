@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ from typing import Any
 import msgspec
 
 from detseg.data.annotations.classes import placeholders
-from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of, split_of
+from detseg.data.formats.coco import read_coco
+from detseg.data.formats.recognise.layout import SPLITS, WORDS, Layout, kinds_of, split_of
 from detseg.data.formats.recognise.masks import MASKS
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
@@ -49,24 +51,25 @@ class _CocoFile:
     classes: tuple[str, ...]
     boxes: bool
     outlines: bool
+    also: tuple[str, ...] = ()  # other folders that hold images of these names and are no less near
     other_name: str = ""  # of an image that is there under another name than the stated one
 
 
 def coco_json(tree: Tree) -> Layout | None:
     """COCO JSON; None: there is no file of boxes or outlines."""
-    near = [
-        path
-        for path in tree.paths({".json"}, depth=1)
+    tops = {folder.partition("/")[0] for folders in tree.folders_of_name.values() for folder in folders}
+    found = [
+        file
+        for path in tree.paths({".json"}, depth=2)
         if not path.startswith("splits/")  # of `detseg split`
-        and ('"annotations"' in tree.begin(path) or '"images"' in tree.begin(path))
+        and (path.count("/") < 2 or path.partition("/")[0] not in tops)  # a set in a folder lies there
+        and (file := _coco_file(tree, path)) is not None
     ]
-    found = [file for path in near if (file := _coco_file(tree, path)) is not None]
     if not found:
         return None
     by_split: dict[str | None, list[_CocoFile]] = {}
     for file in found:
-        stem, folder = Path(file.path).stem, file.path.rpartition("/")[0].rpartition("/")[2]
-        by_split.setdefault(split_of(stem) or split_of(folder), []).append(file)
+        by_split.setdefault(_split_of_file(file.path), []).append(file)
     for files in by_split.values():  # instances_train.json before person_keypoints_train.json
         files.sort(key=lambda f: (f.folder is None, "instances" not in f.path, -len(f.images), f.path))
     if "train" not in by_split:
@@ -91,6 +94,13 @@ def coco_json(tree: Tree) -> Layout | None:
         join = "; lists as data.train_annotations and data.train_images join those that have other images"
         notes.append(f"other files, not taken: {listed(others)}{join if more else ''}")
     notes += [f"the images of {file.path} are not there" for file in taken if file.folder is None]
+    for split, files in splits.items():
+        for file in files:
+            if file.also:
+                what = f"{listed([f or '.' for f in file.also])} holds images of all these names, too"
+                notes.append(
+                    f"the images of {file.path} are taken from {file.folder}; {what}: choose by data.{split}_images"
+                )
     train, all_train = splits["train"][0], splits["train"]
     has = kinds_of(any(file.boxes for file in all_train), any(file.outlines for file in all_train))
     counts: dict[str, int | None] = {split: sum(len(file.images) for file in files) for split, files in splits.items()}
@@ -103,11 +113,19 @@ def _are_parts(one: _CocoFile, other: _CocoFile) -> bool:
 
 
 def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
+    """What is in a file; None: it is no file of boxes or outlines. A DataError if it seems to be one and is no JSON."""
+    begin = tree.begin(path)
+    if '"annotations"' not in begin and '"images"' not in begin:
+        return None
     try:
         content = msgspec.json.decode((tree.root / path).read_bytes().removeprefix(b"\xef\xbb\xbf"), type=_Instances)
         entries = [msgspec.json.decode(entry) for entry in content.annotations[:100]]
         no_classes = _no_classes(content)
+    except msgspec.ValidationError:  # JSON of another kind
+        return None
     except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if '"images"' in begin and '"file_name"' in begin:
+            read_coco(tree.root, tree.root / path)  # says what is wrong, and where
         return None
     boxes = any(isinstance(entry, dict) and entry.get("bbox") for entry in entries)
     outlines = any(isinstance(entry, dict) and entry.get("segmentation") for entry in entries)
@@ -116,14 +134,14 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
     stated = [image.file_name for image in content.images]
     names = [name.replace("\\", "/") for name in stated]
     step = max(len(names) // 20, 1)
-    folder, other_name = _image_folder(tree, path, names[::step]), ""
+    (folder, *also), other_name = _image_folders(tree, path, names[::step]) or [None], ""
     if folder is not None and names != stated:
         other_name = next(name for name in stated if "\\" in name)
     if (relaxed := _relaxed_folder(tree, folder, names[::step])) is not None:
-        folder, other_name = relaxed
+        (folder, other_name), also = relaxed, []
     classes = tuple(category.name for category in content.categories if category.id not in no_classes)
     images = frozenset(f"{folder}/{name}" for name in names)
-    return _CocoFile(path, folder, images, classes, boxes or not entries, outlines, other_name)
+    return _CocoFile(path, folder, images, classes, boxes or not entries, outlines, tuple(also), other_name)
 
 
 def _relaxed_folder(tree: Tree, folder: str | None, names: Sequence[str]) -> tuple[str, str] | None:
@@ -161,9 +179,14 @@ def _no_classes(content: _Instances) -> set[Any]:
     return placeholders(parents, used)
 
 
-def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
-    """The folder that most of the names are relative to, of several the one that is named like the split or the nearest
-    to the annotation file. If there is none with a file of the names, one with files of other suffixes."""
+def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
+    """The folder that the names are relative to, and others that would do as well; empty: there is none. If there is
+    none with a file of the names, one with files of other suffixes.
+
+    Names may be the same in several folders (numbers that begin anew in each split), so that of the folders with half
+    of the names those count first that lie beside or below the annotation file, then those whose path has the most
+    words of its path, then those with the most images.
+    """
     hits: Counter[str] = Counter()
     if not any(name.rpartition("/")[2] in tree.folders_of_name for name in names):
         names = [os.path.splitext(name)[0] for name in names]
@@ -172,11 +195,21 @@ def _image_folder(tree: Tree, path: str, names: Sequence[str]) -> str | None:
         for folder in tree.folders_of_name.get(base, ()):
             if not inside or f"/{folder}".endswith(f"/{inside}"):
                 hits[folder.removesuffix(inside).rstrip("/")] += 1
-    split, own = split_of(Path(path).stem), path.rpartition("/")[0]
+    own, words = path.rpartition("/")[0], _words(path)
 
     def rank(folder: str) -> tuple[object, ...]:
-        last = folder.rpartition("/")[2]
-        return -hits[folder], last in MASKS, split is None or split_of(folder) != split, folder != own, folder
+        last, is_near = folder.rpartition("/")[2], f"{folder}/".startswith(f"{own}/")
+        return hits[folder] * 2 < len(names), last in MASKS, not is_near, -len(_words(folder) & words), -hits[folder]
 
-    ranked = sorted(hits, key=rank)
-    return ranked[0] if ranked else None
+    usual = {"images", "data"}
+    ranked = sorted(hits, key=lambda f: (*rank(f), f.rpartition("/")[2] not in usual, f.count("/"), f))
+    return [folder for folder in ranked if rank(folder) == rank(ranked[0])]
+
+
+def _words(path: str) -> set[str]:
+    """Words and numbers of a path; those that mean a split are one."""
+    return {WORDS.get(word, word) for word in re.findall(r"[a-z]+|\d+", path.lower())}
+
+
+def _split_of_file(path: str) -> str | None:
+    return split_of(Path(path).stem) or split_of(path.rpartition("/")[0].rpartition("/")[2])

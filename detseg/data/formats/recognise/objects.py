@@ -47,7 +47,8 @@ def voc_maps(tree: Tree) -> Layout | None:
 def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None:
     places = [place for place in tree.files if place == f"{_SETS}/{task}" or place.endswith(f"/{_SETS}/{task}")]
     bases = {place.removesuffix(f"{_SETS}/{task}").rstrip("/"): place for place in places}
-    bases = {base: place for base, place in bases.items() if tree.files.get(f"{base}/{labels}".lstrip("/"))}
+    known = {base: _names_in(tree, f"{base}/{labels}".lstrip("/"), need) for base in bases}
+    bases = {base: place for base, place in bases.items() if known[base]}
     years = {base: base.rpartition("/")[2].removeprefix("VOC") for base in bases}
     if "" in bases:
         bases = {"": bases[""]}
@@ -55,10 +56,10 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         return None
     lists: dict[str, dict[str, int]] = {}  # split → list with its year → images
     for base, place in bases.items():
-        known = {os.path.splitext(name)[0] for name in tree.files[f"{base}/{labels}".lstrip("/")]}
-        there = {Path(n).stem: num_lines(tree, f"{place}/{n}", known) for n in tree.files[place] if n.endswith(".txt")}
-        for split, names in _lists_of_splits(there).items():
-            for name in names:
+        names = [name for name in tree.files[place] if name.endswith(".txt")]
+        there = {Path(name).stem: num_lines(tree, f"{place}/{name}", known[base]) for name in names}
+        for split, chosen in _lists_of_splits(there).items():
+            for name in chosen:
                 lists.setdefault(split, {})[name if base == "" else f"{years[base]}:{name}"] = there[name]
     if "train" not in lists:
         return None
@@ -70,17 +71,20 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         if "mask_colors" in own.settings and len(splits) == 1 and mask_folders(tree) is not None:
             return None  # colours are read from folders of images and masks
     settings |= {key: value for key, value in own.settings.items() if key != "mask_colors"}
-    first = next(iter(bases.values()))
-    if odd := [name for name in tree.files[first] if _names_files(tree, f"{first}/{name}")]:
-        notes.append(f"take the folder and the file type off the names in {listed(odd)}: a, not a.jpg")
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
     return Layout("voc", what, settings, frozenset({need}), counts, own.names, tuple(notes))
 
 
+def _names_in(tree: Tree, folder: str, need: Need) -> set[str]:
+    """The names of annotations or masks in and below a folder."""
+    paths = tree.paths({".xml"} if need == "boxes" else IMAGE_SUFFIXES, folder)
+    return {os.path.splitext(path)[0][len(folder) + 1 :] for path in paths}
+
+
 def _names_of_masks(tree: Tree, base: str, labels: str) -> tuple[MaskNames, list[str]]:
     masks = f"{base}/{labels}".lstrip("/")
-    names = mask_names(tree, "", f"{masks}/{tree.files[masks][0]}")
+    names = mask_names(tree, "", next(tree.paths(IMAGE_SUFFIXES, masks)))
     if "mask_colors" not in names.settings:
         return names, list(names.notes)
     fix = "for data.name=mask_folder with data.mask_colors, list JPEGImages/NAME.jpg in a text file for each split"
@@ -96,7 +100,7 @@ def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
         if split not in found and (own := [name for name in there if there[name] and name.endswith(f"_{split}")]):
             found[split] = own
     if "train" not in found and (others := [n for n in ("trainval", "default", *there) if there.get(n)]):
-        found = {"train": others[:1]} | found if others[0] not in found else found
+        found = {"train": others[:1]} | {split: names for split, names in found.items() if split != others[0]}
     return found
 
 
@@ -104,12 +108,6 @@ def _num_in_lists(numbers: dict[str, int]) -> int:
     """The images of lists: those of classes (``cat_train``) name the same images."""
     of_classes = [number for name, number in numbers.items() if re.search("_(train|val|test)$", name)]
     return sum(numbers.values()) - sum(of_classes) + max(of_classes, default=0)
-
-
-def _names_files(tree: Tree, path: str) -> bool:
-    """Whether a list names paths or files, not names."""
-    name = (tree.begin(path, 4096).split() or [""])[0]
-    return path.endswith(".txt") and ("/" in name or os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES)
 
 
 def voc_files(tree: Tree) -> Layout | None:
@@ -139,15 +137,17 @@ def _beside_images(
     if not own:
         return None
     sample = [text for folder in own for text in texts[folder] if fits(text)]
-    splits = named_splits(tree, sorted({folder.partition("/")[0] for folder in own}))
+    tops = {folder.partition("/")[0] for folder in own if "/" in folder}
+    if any(tree.num_images(top) for top in tops if split_of(top) is None):
+        return None  # a set lies in that folder
+    parents = {"/".join(folder.split("/")[: n + 1]) for folder in own for n in range(folder.count("/") + 1)}
+    splits = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
     numbers = {
         split: sum(len(of_folder[f]) for f in own if f"{f}/".startswith(f"{folder}/"))
         for split, (folder, _) in splits.items()
     }
     if "train" in splits:
         return {f"{s}_split": folder for s, (folder, _) in splits.items()}, dict(numbers), sample
-    if any("/" in folder for folder in own) and not splits:
-        return None
     return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample
 
 
