@@ -57,8 +57,7 @@ def coco_json(tree: Tree) -> Layout | None:
     near = [
         path
         for path in tree.paths({".json"}, depth=1)
-        if not path.startswith("splits/")  # of `detseg split`
-        and ('"annotations"' in tree.begin(path) or '"images"' in tree.begin(path))
+        if '"annotations"' in tree.begin(path) or '"images"' in tree.begin(path)
     ]
     found = [file for path in near if (file := _coco_file(tree, path)) is not None]
     if not found:
