@@ -19,7 +19,7 @@ import yaml
 
 from detseg.data.datasets.detection import ImageDataset
 from detseg.data.datasets.segmentation import MaskLayers
-from detseg.data.formats.cvat import cvat_files
+from detseg.data.images.tree import own_xml_files
 from detseg.errors import DataError
 from detseg.messages import listed
 
@@ -127,7 +127,7 @@ def _below(root: Path, path: Path) -> str:
 
 def _cvat_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
     """The file without the images of other parts, and everything else as it is."""
-    found = {path: path.read_text(encoding="utf-8-sig") for path in cvat_files(root)}
+    found = {path: path.read_text(encoding="utf-8-sig") for path in own_xml_files(root)}
     texts = [text for text in found.values() if "<annotations>" in text[:4096] and "<image" in text]
     if len(texts) != 1:
         what = f"expected one XML file in it, got {listed([path.name for path in found]) or 'none'}"

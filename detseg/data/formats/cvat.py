@@ -47,7 +47,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
-from detseg.data.images.tree import PART_FILE
+from detseg.data.images.tree import own_xml_files
 from detseg.errors import DataError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
@@ -110,16 +110,11 @@ def _find_file(root: Path, split: str) -> tuple[Path, str | None]:
         for path in (root / name, root / f"{name}.xml", root / name / _FILE):
             if path.suffix.lower() == ".xml" and path.is_file():
                 return path, None
-    found = [root / _FILE] if (root / _FILE).is_file() else cvat_files(root)
+    found = [root / _FILE] if (root / _FILE).is_file() else own_xml_files(root)
     if len(found) != 1:
         what = f"expected {_FILE} or one XML file, got {listed([path.name for path in found]) or 'none'}"
         raise DataError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
     return found[0], None if split == "." else split
-
-
-def cvat_files(root: Path) -> list[Path]:
-    """The XML files in a folder, but for those that ``detseg split`` has written."""
-    return sorted(path for path in root.glob("*.xml") if not PART_FILE.fullmatch(path.name))
 
 
 def _image_elements(file: Path, content: ET.Element, subset: str | None) -> list[ET.Element]:

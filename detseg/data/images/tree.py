@@ -20,6 +20,11 @@ def has_parts(names: Iterable[str]) -> bool:
     return not {"split.yaml", "fold1.yaml"}.isdisjoint(names)
 
 
+def own_xml_files(root: Path) -> list[Path]:
+    """The XML files in a folder, but for those that ``detseg split`` has written."""
+    return sorted(path for path in root.glob("*.xml") if not PART_FILE.fullmatch(path.name))
+
+
 class Tree:
     """The files of a folder, listed once. Paths are relative to it, with forward slashes; hidden ones are left out, and
     what ``detseg split`` has written, which ``parts`` names."""

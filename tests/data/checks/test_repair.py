@@ -188,7 +188,7 @@ def run_length_split(root: Path, transposed: int, upright: int) -> Checked:
         changes = np.flatnonzero(np.diff(pixels, prepend=0, append=0)).tolist()
         counts = np.diff([0, *changes, len(pixels)]).tolist()
         entry |= {"segmentation": {"size": [80, 100], "counts": counts}, "area": 360.0, "id": 7 + 2 * number}
-    (root / "train.json").write_text(json.dumps(content | {"info": {}}))
+    (root / "train.json").write_text(json.dumps(content | {"info": {"year": 2026}}))
     dataset = read_coco(root / "train", root / "train.json", report=DataReport(True))
     return check_splits({"train": dataset}, Expected())
 
