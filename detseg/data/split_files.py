@@ -164,8 +164,8 @@ def _mask_lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
         apart = images == own or not images.is_relative_to(masks)
         if own != masks and (not (ends_alike and apart) or per_class):
             what = f"masks lie in several folders, {listed(sorted(_below(root, own) for _, own in pairs))}"
-            fix = "lay them out as images/NAME/a.jpg and masks/NAME/a.png, or set data.val_fraction"
-            raise DataError(f"{root}: {what}, which lists cannot tell apart; {fix}")
+            fix = "put them into one" if per_class else "lay them out as images/NAME/a.jpg and masks/NAME/a.png"
+            raise DataError(f"{root}: {what}, which lists cannot tell apart; {fix}, or set data.val_fraction")
     settings, files = _lists(root, sources, parts, out)
     return {
         part: {"{}_images": own["{}_split"], "{}_masks": _below(root, masks)} for part, own in settings.items()
