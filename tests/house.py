@@ -86,7 +86,7 @@ ALLOWED_IN_DATA: dict[str, set[str]] = {
     "augment": set(),
     "loading": {"datasets", "augment"},
     "splits": {"annotations", "datasets", "images"},
-    "split_files": {"datasets"},
+    "split_files": {"datasets", "images"},  # which files are of the set
     "build": {"annotations", "datasets", "formats", "shapes", "download", "splits", "split_files"},
     "__init__": set(),
 }

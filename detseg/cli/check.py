@@ -211,7 +211,7 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
     from detseg.data.annotations.issues import DataIssue
     from detseg.data.checks.repair import CHANGES_FILE, repair_maps, repair_splits, report_lines, unrepaired
-    from detseg.data.formats.convert import WRITERS, write_mask_folder
+    from detseg.data.formats.convert import WRITERS, unread_values, write_mask_folder
 
     if checked.of_maps:
         maps, changes = repair_maps(checked.splits)
@@ -225,7 +225,7 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     )
     for line in report_lines(changes):
         print(f"  {line}")
-    for line in lost:
+    for line in [*lost, *unread_values(split.dataset for split in checked.splits)]:
         print(f"  not kept: {printable(line)}")
     for name, finding in checked.findings():
         if finding.issue == DataIssue.UNLISTED:

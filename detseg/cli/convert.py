@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,19 +41,20 @@ def convert(argv: Sequence[str]) -> None:
         if is_folder:  # a configuration names splits that need not be there
             raise DataError(error)
         print(printable(f"{name}: not converted: {error}"))
-    _say_findings(datasets, arguments.skip_bad)
-    from detseg.data.formats.convert import WRITERS, count_written, write_mask_folder
+    _say_findings(datasets, arguments.skip_bad, config.data.on_missing == "skip")
+    from detseg.data.formats.convert import WRITERS, count_written, unread_values, write_mask_folder
 
     write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
-    lost = write(datasets, arguments.out, arguments.images == "link")
+    lost = write(datasets, arguments.out, arguments.images == "link") + unread_values(datasets.values())
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
     written, objects = count_written(datasets, arguments.out, arguments.to)
     numbers = ", ".join(f"{name} {counted(number, 'image')}" for name, number in written.items())
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
-    print(printable(f"next: detseg config new {arguments.out} > {arguments.out.name}.yaml"))
+    out, file = (shlex.quote(text) for text in (str(arguments.out), f"{arguments.out.name}.yaml"))
+    print(printable(f"next: detseg config new {out} > {file}"))
 
 
-def _say_findings(datasets: dict[str, Any], skip_bad: bool) -> None:
+def _say_findings(datasets: dict[str, Any], skip_bad: bool, skip_missing: bool) -> None:
     """Print what readers found and left out; a DataError if something is wrong, unless that may be left out."""
     from detseg.data.annotations.issues import DataIssue, Severity
 
@@ -67,7 +69,8 @@ def _say_findings(datasets: dict[str, Any], skip_bad: bool) -> None:
                 reason = next((example.detail for example in finding.examples if example.detail), finding.issue.fix)
                 tail = f"; {reason}" if severity == Severity.ERROR else ""
                 print(printable(f"{severity.name.lower()}: {dataset.name}: {finding.line}{tail}"))
-            total += finding.count if severity == Severity.ERROR else 0
+            accepted = skip_missing and finding.issue == DataIssue.MISSING_IMAGE
+            total += finding.count if severity == Severity.ERROR and not accepted else 0
     if total and not skip_bad:
         what = f"{counted(total, 'error')} in the annotations, listed above"
         raise DataError(f"{what}; correct them, or leave out what is wrong with --skip-bad")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detseg.cli.tool import experiment_parser, load_data_experiment
 from detseg.config.load import config_to_yaml, plain_to_yaml
+from detseg.config.schema.data import CustomDataConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
 from detseg.messages import aligned, counted, printable
@@ -30,7 +33,7 @@ def split(argv: Sequence[str]) -> None:
     parser.add_argument("--folds", type=_folds, metavar="K", help="K parts, each of which validates once")
     group = "what stays together: near-duplicates, none, or a regular expression whose match in a path names the group"
     parser.add_argument("--group", default="near-duplicates", help=f"{group} (near-duplicates)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed gives other parts (0)")
+    parser.add_argument("--seed", type=_seed, default=0, help="another seed gives other parts (0)")
     parser.add_argument("--out", type=Path, metavar="OUT", help="where to write (splits in the folder of the data)")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.folds and arguments.val:
@@ -41,10 +44,17 @@ def split(argv: Sequence[str]) -> None:
     if arguments.print_config:
         print(config_to_yaml(config), end="")
         return
+    out = _place(config, arguments.out)
     sources = _sources(config, [name for name in splits if name != "test" or arguments.test])
     members = _members(sources)
     parts = _divide(sources, members, fractions, arguments)
-    _write(config, sources, members, parts, list(fractions), arguments)
+    _write(config, sources, members, parts, list(fractions), out)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0, got {text!r}")
+    return int(text)
 
 
 def _fraction(text: str) -> float:
@@ -73,6 +83,19 @@ def _fractions(arguments: argparse.Namespace) -> dict[str, float]:
     if val >= rest:
         raise ConfigError(f"--val, --test: {val:g} and {arguments.test:g} leave nothing to train on; lower them")
     return {"train": rest - val, "val": val, **test}
+
+
+def _place(config: ExperimentConfig, out: Path | None) -> Path:
+    """The folder to write to; an error if the layout is not divided, or files of something else lie there."""
+    from detseg.data.images.tree import has_parts
+    from detseg.data.split_files import DIVIDED
+
+    if config.data.name not in DIVIDED or isinstance(config.data, CustomDataConfig):
+        raise ConfigError(f"data.name: {config.data.name} is not divided into files, but {', '.join(DIVIDED)} are")
+    out = out or config.data.root / "splits"
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not has_parts(os.listdir(out)))):
+        raise ConfigError(f"{out}: holds other files than those of detseg split; choose a new folder with --out")
+    return out
 
 
 def _sources(config: ExperimentConfig, splits: Sequence[str]) -> list[Source]:
@@ -107,6 +130,8 @@ def _divide(
 
     counts = [class_counts(source.dataset) for source in sources]
     paths = [sources[number].dataset.path(index) for number, index in members]
+    if len(paths) < len(fractions):
+        raise DataError(f"{counted(len(paths), 'image')} cannot fill {len(fractions)} parts; ask for fewer")
     groups, kept = image_groups(paths, arguments.group, "--group")
     chosen = np.stack([counts[number][index] for number, index in members])
     parts = stratified_parts(chosen, list(fractions.values()), groups, arguments.seed)
@@ -136,40 +161,40 @@ def _write(
     members: Members,
     parts: IntArray,
     names: Sequence[str],
-    arguments: argparse.Namespace,
+    out: Path,
 ) -> None:
+    """Write the files of all parts and the configurations; a DataError if one exists already."""
     from detseg.atomic_write import write_text
-    from detseg.data.split_files import data_yaml, write_parts
+    from detseg.data.split_files import data_yaml, part_files
 
     settings = config.model_dump(mode="json", exclude_defaults=True)
-    data = settings["data"]
-    root = Path(data["root"])
-    out = arguments.out or root / "splits"
+    data, root = settings["data"], Path(settings["data"]["root"])
     own = {name: [m for m, part in zip(members, parts, strict=True) if part == k] for k, name in enumerate(names)}
     experiments = {"split": {name: name for name in names}}
-    if arguments.folds:
-        folds = [name for name in names if name != "test"]
+    if folds := [name for name in names if name.startswith("fold")]:
         for name in folds:
             own[f"{name}_train"] = [m for other in folds if other != name for m in own[other]]
         own |= {f"{name}_val": own.pop(name) for name in folds}
-        test = {"test": "test"} if arguments.test else {}
+        test = {"test": "test"} if "test" in names else {}
         experiments = {name: {"train": f"{name}_train", "val": f"{name}_val", **test} for name in folds}
-    configs = [out / f"{name}.yaml" for name in experiments]
-    if existing := [str(path) for path in configs if path.exists()]:
-        raise DataError(f"{existing[0]}: exists already; remove it, or choose another place with --out")
     classes = sources[0].dataset.classes.names
-    if data["name"] in ("voc", "labelme") and "classes" not in data and not hasattr(sources[0].dataset, "masks"):
-        data["classes"] = list(classes)  # their classes are those of the training part otherwise, which may lack one
-    of_parts, files = write_parts(data["name"], root, sources, own, out)
-    for path, (name, splits) in zip(configs, experiments.items(), strict=True):
+    of_objects = data["name"] in ("voc", "labelme") and not hasattr(sources[0].dataset, "masks")
+    if "classes" not in data and (of_objects or data.get("mask_per_class")):
+        data["classes"] = list(classes)  # they are those of the training part otherwise, which may lack one
+    of_parts, files = part_files(data["name"], root, sources, own, out)
+    configs = dict[Path, str]()
+    for name, splits in experiments.items():
         chosen: dict[str, Any] = {key: value for key, value in data.items() if key != "val_fraction"}
         for split_name, part in splits.items():
             chosen |= {key.format(split_name): value for key, value in of_parts[part].items()}
-        write_text(path, plain_to_yaml(settings | {"data": chosen}))
+        configs[out / f"{name}.yaml"] = plain_to_yaml(settings | {"data": chosen})
         if data["name"] == "yolo" and config.data.classes is None:
             lists = {split_name: chosen[f"{split_name}_split"] for split_name in splits}
             file = out / ("data.yaml" if name == "split" else f"data_{name}.yaml")
-            write_text(file, data_yaml(root, classes, lists))
-            files.append(file)
+            files[file] = data_yaml(root, classes, lists)
+    if existing := [path for path in [*configs, *files] if path.exists()]:
+        raise DataError(f"{existing[0]}: exists already; remove it, or choose another place with --out")
+    for path, text in (files | configs).items():
+        write_text(path, text)
     print(*(printable(f"written: {path}") for path in [*files, *configs]), sep="\n")
-    print(printable(f"next: detseg train {configs[0]}"))
+    print(printable(f"next: detseg train {shlex.quote(str(next(iter(configs))))}"))

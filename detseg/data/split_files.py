@@ -1,6 +1,7 @@
 """Writes the parts of a divided data set as its format has splits: lists of VOC, lists of images, COCO JSON, CVAT XML.
 
-Images stay where they are. Nothing is replaced: all files are named before the first one is written.
+Images stay where they are. What lies beside files of the set has names that begin with ``splits``, so that it is not
+taken for a part of it, see `PART_FILE`.
 """
 
 from __future__ import annotations
@@ -9,15 +10,16 @@ import html
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from detseg.atomic_write import write_text
 from detseg.data.datasets.detection import ImageDataset
+from detseg.data.datasets.segmentation import MaskLayers
+from detseg.data.images.tree import own_xml_files
 from detseg.errors import DataError
 from detseg.messages import listed
 
@@ -37,41 +39,35 @@ class Source:
     annotations: Path = Path()
 
 
-def write_parts(
-    layout: str, root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path
-) -> tuple[dict[str, dict[str, Any]], list[Path]]:
-    """Write a file, or several, for each part.
+Parts = tuple[dict[str, dict[str, Any]], dict[Path, str]]
+
+
+def part_files(layout: str, root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
+    """The text of a file, or of several, for each part.
 
     Args:
-        layout: ``voc``, ``coco``, ``yolo``, ``labelme``, ``cvat`` or ``mask_folder``.
+        layout: one of ``DIVIDED``.
         root: the folder of the data.
         sources: what was divided.
         parts: the images of each part by its name, such as ``train`` or ``fold1_val``.
-        out: the folder for lists and JSON; its name begins those of VOC's lists and CVAT's files, which lie where
-            their format has them.
+        out: the folder for lists and JSON; its name is in those of VOC's lists and CVAT's files, which lie where their
+            format has them.
 
     Returns:
         The settings of each part, with ``{}_split``, or ``{}_images`` and ``{}_annotations``, for the name of a split;
-        and the files that were written.
+        and the files with their texts.
 
     Raises:
-        DataError: the layout has no lists, a file exists already, or cannot be read or written.
+        DataError: a file of the set cannot be read, or lists cannot tell its parts apart.
     """
-    write = _WRITE.get(layout)
-    if write is None:
-        raise DataError(f"{root}: {layout} has no lists of images; set data.val_fraction, which needs none")
-    settings, files = write(root, sources, parts, out)
-    if existing := [str(path) for path in files if path.exists()]:
-        raise DataError(f"{listed(existing)}: exists already; remove it, or choose another place with --out")
-    for path, text in files.items():
-        write_text(path, text)
-    return settings, list(files)
+    return DIVIDED[layout](root, sources, parts, out)
 
 
-_Written = tuple[dict[str, dict[str, Any]], dict[Path, str]]
+def _prefix(out: Path) -> str:
+    return out.name if f"{out.name}_".startswith("splits_") else f"splits_{out.name}"
 
 
-def _lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
+def _lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
     """Lists of images relative to the root."""
     folder = Path(os.path.relpath(out, root)).as_posix()
     if folder == "." or folder.startswith("../"):
@@ -83,7 +79,7 @@ def _lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], 
     return settings, files
 
 
-def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
+def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
     """Lists of stems in ``ImageSets``, in that of each year; without ``ImageSets``, lists of images."""
     has_masks = hasattr(sources[0].dataset, "masks")
     sets = f"ImageSets/{'Segmentation' if has_masks else 'Main'}"
@@ -95,7 +91,7 @@ def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Member
             stems.setdefault(path.parent.parent, []).append(path.stem)
         if not all((base / sets).is_dir() for base in stems):
             return _lists(root, sources, parts, out)
-        name, names = f"{out.name}_{part}", []
+        name, names = f"{_prefix(out)}_{part}", []
         for base, own in stems.items():
             files[base / sets / f"{name}.txt"] = "".join(f"{stem}\n" for stem in own)
             names.append(name if base == root else f"{base.name.removeprefix('VOC')}:{name}")
@@ -103,13 +99,14 @@ def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Member
     return settings, files
 
 
-def _coco_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
+def _coco_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
     """Files that keep every key of their source, and of it some of the images and their annotations."""
     contents = [json.loads(source.annotations.read_text(encoding="utf-8-sig")) for source in sources]
     settings, files = dict[str, dict[str, Any]](), dict[Path, str]()
     for part, members in parts.items():
         used = sorted({source for source, _ in members})
-        names = {s: f"{part}_{sources[s].annotations.stem}.json" if len(used) > 1 else f"{part}.json" for s in used}
+        one = len(used) == 1
+        names = {s: f"{part}.json" if one else f"{part}_{s + 1}.json" for s in used}
         for number in used:
             ids = {sources[number].dataset.image_id(index) for source, index in members if source == number}
             own = dict(contents[number])
@@ -118,7 +115,6 @@ def _coco_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
             files[out / names[number]] = json.dumps(own, ensure_ascii=False)
         folders = [_below(root, sources[number].images) for number in used]
         paths = [_below(root, out / names[number]) for number in used]
-        one = len(used) == 1
         settings[part] = {"{}_images": folders[0] if one else folders, "{}_annotations": paths[0] if one else paths}
     return settings, files
 
@@ -129,9 +125,9 @@ def _below(root: Path, path: Path) -> str:
     return os.path.abspath(path) if relative.startswith("../") else relative
 
 
-def _cvat_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
+def _cvat_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
     """The file without the images of other parts, and everything else as it is."""
-    found = {path: path.read_text(encoding="utf-8-sig") for path in sorted(root.glob("*.xml"))}
+    found = {path: path.read_text(encoding="utf-8-sig") for path in own_xml_files(root)}
     texts = [text for text in found.values() if "<annotations>" in text[:4096] and "<image" in text]
     if len(texts) != 1:
         what = f"expected one XML file in it, got {listed([path.name for path in found]) or 'none'}"
@@ -143,8 +139,8 @@ def _cvat_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
         def kept(match: re.Match[str], wanted: set[str] = wanted) -> str:
             return match[0] if _cvat_paths(match[0]) & wanted else ""
 
-        files[root / f"{out.name}_{part}.xml"] = _CVAT_IMAGE.sub(kept, texts[0])
-        settings[part] = {"{}_split": f"{out.name}_{part}.xml"}
+        files[root / f"{_prefix(out)}_{part}.xml"] = _CVAT_IMAGE.sub(kept, texts[0])
+        settings[part] = {"{}_split": f"{_prefix(out)}_{part}.xml"}
     return settings, files
 
 
@@ -157,17 +153,26 @@ def _cvat_paths(element: str) -> set[str]:
     return {os.path.normpath(f"{folder}/{name}") for folder in [*folders, "images", "."]}
 
 
-def _mask_lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> _Written:
-    """Lists of images relative to the root, whose masks lie in one folder."""
-    if len(folders := {_below(root, source.annotations) for source in sources}) > 1:
-        what = f"masks lie in several folders, {listed(sorted(folders))}"
-        raise DataError(f"{root}: {what}; put them into one, or set data.val_fraction")
+def _mask_lists(root: Path, sources: Sequence[Source], parts: Mapping[str, Members], out: Path) -> Parts:
+    """Lists of images relative to the root, whose masks lie in one folder, or in folders that are called as those of
+    their images."""
+    pairs = {(source.images.absolute(), source.annotations.absolute()) for source in sources}
+    per_class = isinstance(getattr(sources[0].dataset, "masks", None), MaskLayers)
+    masks = Path(os.path.commonpath([own for _, own in pairs]))
+    for images, own in pairs if len(pairs) > 1 else ():
+        ends_alike = images.as_posix().endswith(f"/{own.relative_to(masks).as_posix()}")
+        apart = images == own or not images.is_relative_to(masks)
+        if own != masks and (not (ends_alike and apart) or per_class):
+            what = f"masks lie in several folders, {listed(sorted(_below(root, own) for _, own in pairs))}"
+            fix = "put them into one" if per_class else "lay them out as images/NAME/a.jpg and masks/NAME/a.png"
+            raise DataError(f"{root}: {what}, which lists cannot tell apart; {fix}, or set data.val_fraction")
     settings, files = _lists(root, sources, parts, out)
-    masks = folders.pop()
-    return {part: {"{}_images": own["{}_split"], "{}_masks": masks} for part, own in settings.items()}, files
+    return {
+        part: {"{}_images": own["{}_split"], "{}_masks": _below(root, masks)} for part, own in settings.items()
+    }, files
 
 
-_WRITE = {
+DIVIDED: dict[str, Callable[[Path, Sequence[Source], Mapping[str, Members], Path], Parts]] = {
     "coco": _coco_parts,
     "cvat": _cvat_parts,
     "voc": _voc_parts,
@@ -175,6 +180,7 @@ _WRITE = {
     "labelme": _lists,
     "mask_folder": _mask_lists,
 }
+"""What makes the files, by layout; others are not divided."""
 
 
 def data_yaml(root: Path, names: Sequence[str], splits: Mapping[str, str]) -> str:

@@ -80,21 +80,25 @@ def _most_lacking(lacking: FloatArray, room: FloatArray, size: int) -> int:
     return int(candidates[np.lexsort((-room[candidates], -lacking[candidates].round(9)))[0]])
 
 
-def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> IntArray:
+def pattern_groups(paths: Sequence[str], pattern: str, where: str) -> tuple[IntArray, int]:
     """(I,) int64: images whose paths match a regular expression alike (in its first group, if it has one) are together;
-    those that do not match are alone. A ConfigError that begins with ``where``: it is none."""
+    those that do not match are alone; and the number of these. A ConfigError that begins with ``where``: it is none, or
+    no path matches."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
         what = f"expected near-duplicates, none or a regular expression, got {pattern!r} ({one_line(error)})"
         raise ConfigError(f"{where}: {what}") from None
     first: dict[str, int] = {}
-    groups = list[int]()
+    groups, alone = list[int](), 0
     for number, path in enumerate(paths):
         match = expression.search(path)
         key = None if match is None else match[1] if expression.groups else match[0]
         groups.append(number if key is None else first.setdefault(key, number))
-    return np.array(groups, dtype=np.int64)
+        alone += key is None
+    if alone == len(paths) > 0:
+        raise ConfigError(f"{where}: '{printable(pattern)}' matches no path of an image, such as {paths[0]}")
+    return np.array(groups, dtype=np.int64), alone
 
 
 NEAR_DUPLICATES, NO_GROUPS = "near-duplicates", "none"
@@ -111,8 +115,9 @@ def image_groups(paths: Sequence[Path], group: str, where: str) -> tuple[IntArra
     if group == NO_GROUPS:
         return np.arange(len(paths), dtype=np.int64), ""
     if group != NEAR_DUPLICATES:
-        groups = pattern_groups([path.as_posix() for path in paths], group, where)
-        return groups, f", {counted(len(np.unique(groups)), 'group')} by '{printable(group)}'"
+        groups, alone = pattern_groups([path.as_posix() for path in paths], group, where)
+        text = f", {counted(len(np.unique(groups)), 'group')} by '{printable(group)}'"
+        return groups, text + (f" ({counted(alone, 'image')} without a match, each alone)" if alone else "")
     groups = _near_duplicates(tuple(paths))
     together = int((np.bincount(groups)[groups] > 1).sum())
     return groups, f", {together} images with near duplicates kept together" if together else ""

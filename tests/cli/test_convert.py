@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +16,15 @@ from detseg.config.schema.data import AutoConfig
 from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_split, resolve_layout
 from detseg.data.datasets.detection import DetectionDataset
-from tests.data.formats.layouts import cvat_content, save_image
+from tests.data.formats.layouts import (
+    CVAT_BOX,
+    annotation_xml,
+    coco_content,
+    cvat_content,
+    labelme_content,
+    object_xml,
+    save_image,
+)
 from tests.shared_data import shared_data
 
 FORMATS = ("voc", "coco", "yolo", "labelme", "cvat")
@@ -84,6 +94,62 @@ def test_what_is_lost_and_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "new").exists()
     argv = ["convert", str(broken), str(tmp_path / "new"), "--to", "voc", "--images", "link", "--skip-bad"]
     assert main(argv) == 0
+
+
+def _cvat(root: Path) -> None:
+    box = CVAT_BOX.replace('occluded="0"', 'occluded="1"').replace("/>", ">{}</box>")
+    values = '<attribute name="color">red</attribute><attribute name="difficult">true</attribute>'
+    (root / "annotations.xml").write_text(cvat_content(box.format(values)))
+
+
+def _labelme(root: Path) -> None:
+    shape = {"label": "cat", "points": [[2, 1], [9, 7]], "shape_type": "rectangle", "description": "old"}
+    shape["flags"] = {"blurred": True, "crowd": True, "cut": False}
+    (root / "a.json").write_text(json.dumps(labelme_content(shape, flags={"night": True, "day": False})))
+
+
+def _voc(root: Path) -> None:
+    more = "<pose>Left</pose><occluded>1</occluded><part><name>ear</name></part><truncated>1</truncated>"
+    content = "<source><database>Unknown</database></source>" + object_xml(("cat", 2, 3, 8, 9), more)
+    (root / "a.xml").write_text(annotation_xml(content, "a.png"))
+
+
+def _coco(root: Path) -> None:
+    content: dict[str, Any] = coco_content(category={"supercategory": "animal"}) | {"info": {}, "licenses": [1]}
+    content["annotations"].append(content["annotations"][0] | {"id": 2, "bbox": [1, 1, 2, 2], "attributes": {"a": 1}})
+    (root / "a.json").write_text(json.dumps(content))
+
+
+UNREAD = {
+    "cvat": (_cvat, "2 (shape: occluded, shape: attribute color)"),
+    "labelme": (_labelme, "3 (file: flag night, shape: description, shape: flag blurred)"),
+    "voc": (_voc, "3 (object: pose, object: occluded, object: part)"),
+    "coco": (_coco, "3 (licenses, annotations: attributes, categories: supercategory)"),
+}
+
+
+@pytest.mark.parametrize(("layout", "to"), [*((name, name) for name in UNREAD), ("coco", "yolo"), ("cvat", "voc")])
+def test_values_that_are_not_read_are_said(
+    layout: str, to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, line = UNREAD[layout]
+    save_image(tmp_path / "a set" / "a.png", (10, 20))
+    write(tmp_path / "a set")
+    assert main(["convert", str(tmp_path / "a set"), str(tmp_path / "a copy"), "--to", to]) == 0
+    out = capsys.readouterr().out
+    assert f"not held by {to}: values that are not read: {line}\n" in out
+    assert out.endswith(f"next: detseg config new '{tmp_path}/a copy' > 'a copy.yaml'\n")
+
+
+def test_images_that_are_missing_are_left_out_as_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = coco_content()
+    content["images"].append(content["images"][0] | {"id": 2, "file_name": "gone.png"})
+    save_image(tmp_path / "set" / "a.png", (10, 20))
+    (tmp_path / "set" / "a.json").write_text(json.dumps(content))
+    argv = ["convert", str(tmp_path / "set"), str(tmp_path / "new"), "--to", "voc"]
+    assert main(argv) == 2
+    assert "or leave them out with data.on_missing=skip" in capsys.readouterr().out
+    assert main([*argv, "data.on_missing=skip"]) == 0
 
 
 def test_what_is_left_out_is_said_though_it_is_no_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detseg.data.splits import part_sizes, pattern_groups, stratified_parts
+from detseg.data.splits import image_groups, part_sizes, pattern_groups, stratified_parts
 from detseg.errors import ConfigError
 
 
@@ -62,8 +64,13 @@ def test_sizes() -> None:
 
 def test_a_pattern_names_groups() -> None:
     paths = ["a/p1_01.jpg", "a/p1_02.jpg", "b/p2_01.jpg", "other.jpg", "else.jpg"]
-    assert pattern_groups(paths, r"(p\d+)_", "x").tolist() == [0, 0, 2, 3, 4]
-    assert pattern_groups(paths, r"^\w/", "x").tolist() == [0, 0, 2, 3, 4]
+    for pattern in (r"(p\d+)_", r"^\w/"):
+        groups, alone = pattern_groups(paths, pattern, "x")
+        assert (groups.tolist(), alone) == ([0, 0, 2, 3, 4], 2)
+    assert (
+        image_groups([Path(path) for path in paths], "p1", "x")[1]
+        == ", 4 groups by 'p1' (3 images without a match, each alone)"
+    )
     with pytest.raises(
         ConfigError, match=r"^--group: expected near-duplicates, none or a regular expression, got '\('"
     ):

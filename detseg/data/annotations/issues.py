@@ -169,8 +169,8 @@ class DataIssue(Enum):
     )
     OTHER_KEYS = (
         _NOTE,
-        "keys of the annotation file that are not read (a converted or repaired copy lacks them)",
-        "nothing, if nobody needs them; else keep the file",
+        "values in annotation files that are not read (a converted or repaired copy lacks them)",
+        "nothing, if nobody needs them; else keep the files",
     )
     AREA_NOT_STATED = (
         _NOTE,

@@ -93,6 +93,11 @@ def flags_of(stated: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(flag for flag in FLAGS if stated.get(flag) or (flag == "difficult" and stated.get("ignore")))
 
 
+def is_unread(name: str) -> bool:
+    """Whether `flags_of` passes over a flag."""
+    return name not in (*FLAGS, "ignore")
+
+
 def join_groups(shapes: Iterable[Shape], hw: tuple[int, int]) -> list[Shape]:
     """The objects of an image: outlines of one name and group become one, at the place of the first."""
     found: dict[Hashable, list[Shape]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -129,6 +129,12 @@ class DataReport:
             reason = message.partition(": ")[2].removeprefix(f"{example.where}: ")
             example = replace(example, detail=reason or message)
         self.add(issue, example, count)
+
+    def unread(self, kind: str, keys: Iterable[str]) -> None:
+        """Count the keys of an entry of a file whose values are passed over; by a tolerant report alone, that of
+        conversions, since others need not know."""
+        for key in keys if self.tolerant else ():
+            self.add(DataIssue.OTHER_KEYS, f"{kind}: {key}")
 
     def forget(self, issue: DataIssue) -> None:
         """Take back what was found of a kind, in a sample, say, to say it of all."""

@@ -108,10 +108,7 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
         dataset = split.dataset
         assert isinstance(dataset, DetectionDataset)
         packed = _repair(split, set(kept), changes).select(kept)
-        report = DataReport(True)
-        for key in dataset.report.examples(DataIssue.OTHER_KEYS, None):  # which the writer lists
-            report.add(DataIssue.OTHER_KEYS, key)
-        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, report, dataset.name)
+        repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
     return repaired, changes
 
 

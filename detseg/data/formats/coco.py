@@ -63,6 +63,7 @@ _Flag = Annotated[float, msgspec.Meta(ge=0, le=1, multiple_of=1)] | bool
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 _NULL = msgspec.Raw(b"null")
 _YES = (b"1", b"1.0", b"true")
+_NO_VALUE = (b"null", b'""', b"[]", b"{}", b'"none"')
 
 
 class _Image(msgspec.Struct, gc=False):
@@ -416,14 +417,18 @@ def _wrong_entry(file: Path, text: memoryview, error: str) -> DataError:
 
 
 def _report_other_keys(data: bytes, report: DataReport) -> None:
-    """What the first entry of each list has, and the file beside them, that is not read."""
+    """What the entries of each list have, and the file beside them, that is not read."""
     lists = _value(memoryview(data.removeprefix(codecs.BOM_UTF8)), dict[str, msgspec.Raw]) or {}
     for key in sorted(set(lists) - set(_File.__struct_fields__)):
-        report.add(DataIssue.OTHER_KEYS, key)
+        if bytes(lists[key]) not in _NO_VALUE:
+            report.add(DataIssue.OTHER_KEYS, key)
     for kind, known in (("images", _Image), ("annotations", _Annotation), ("categories", _Category)):
-        entries = _value(lists[kind], list[msgspec.Raw]) or [_NULL]
-        for key in sorted(set(_value(entries[0], dict[str, msgspec.Raw]) or {}) - set(known.__struct_fields__)):
-            report.add(DataIssue.OTHER_KEYS, f"{kind}: {key}")
+        read, numbers = set(known.__struct_fields__) - {"supercategory"}, Counter[str]()
+        for entry in _value(lists[kind], list[msgspec.Raw]) or ():
+            values = _value(entry, dict[str, msgspec.Raw]) or {}
+            numbers.update(key for key in values.keys() - read if bytes(values[key]) not in _NO_VALUE)
+        for key in sorted(numbers):
+            report.add(DataIssue.OTHER_KEYS, f"{kind}: {key}", numbers[key])
 
 
 def _value(text: msgspec.Raw | memoryview, kind: Any = Any) -> Any:

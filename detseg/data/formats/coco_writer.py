@@ -12,7 +12,6 @@ import numpy.typing as npt
 from PIL import Image
 
 from detseg.atomic_write import write_text
-from detseg.data.annotations.issues import DataIssue
 from detseg.ops.masks import encode_mask, run_lengths
 from detseg.structures import BoolArray, ClassTable, FloatArray, InstanceMasks, IntArray, UInt8Array
 
@@ -84,11 +83,7 @@ def write_coco_set(splits: Mapping[str, DetectionDataset], target: Path, link: b
                 del entry[key]
         write_text(target / "annotations" / f"instances_{split}.json", json.dumps(file.content))
     tables = dict.fromkeys(dataset.classes for dataset in splits.values())
-    keys = dict.fromkeys(
-        key for dataset in splits.values() for key in dataset.report.examples(DataIssue.OTHER_KEYS, None)
-    )
-    lost = [f"keys of the annotation file that are not read: {', '.join(keys)}"] if keys else []
-    return lost + [
+    return [
         f"order of the classes: COCO's is that of their ids; read it with data.classes: {list(table.names)}"
         for table in list(tables)[:1]
         if list(table.source_ids) != sorted(table.source_ids)

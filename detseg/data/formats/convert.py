@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
@@ -15,7 +16,7 @@ from detseg.data.formats.mask_folder import write_mask_folder
 from detseg.data.formats.voc_writer import write_voc_set
 from detseg.data.formats.yolo_writer import write_yolo
 
-__all__ = ["WRITERS", "count_written", "write_mask_folder"]
+__all__ = ["WRITERS", "count_written", "unread_values", "write_mask_folder"]
 
 Write = Callable[[Mapping[str, DetectionDataset], Path, bool], list[str]]
 
@@ -30,6 +31,14 @@ WRITERS: dict[str, Write] = {
 that the format cannot hold, with its number. The splits have one class table, and were read with a tolerant report, so
 that outlines are there. A DataError: there is something in the folder, a file cannot be read or written, or the format
 has no place for a name."""
+
+
+def unread_values(sets: Iterable[DetectionDataset | SegmentationDataset]) -> list[str]:
+    """A line on the values of annotation files that readers pass over, so that no copy has them; none without any."""
+    reports = [dataset.report for dataset in sets]
+    keys = dict.fromkeys(key for report in reports for key in report.examples(DataIssue.OTHER_KEYS, None))
+    number = sum(report.count(DataIssue.OTHER_KEYS) for report in reports)
+    return [f"values that are not read: {number} ({', '.join(keys)})"] if keys else []
 
 
 def count_written(

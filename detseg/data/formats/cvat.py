@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import posixpath
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from detseg.data.annotations.outlines import (
     Shape,
     ellipse_polygon,
     flags_of,
+    is_unread,
     outline_bounds,
     outline_part,
     part_outline,
@@ -45,6 +46,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
+from detseg.data.images.tree import own_xml_files
 from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
@@ -95,6 +97,7 @@ def read_cvat(
             continue
         seen.add(path)
         collector.add_image(path, hw)
+        report.unread("shape", _unread(image.element))
         collector.add_shapes(image.element, partial(_shape, hw=hw), image.where, "<labels>", report)
     packed, table = collector.pack(classes, report, masks, strict=names is None)
     return DetectionDataset(packed, root, table, report, f"cvat {split}")
@@ -106,7 +109,7 @@ def _find_file(root: Path, split: str) -> tuple[Path, str | None]:
         for path in (root / name, root / f"{name}.xml", root / name / _FILE):
             if path.suffix.lower() == ".xml" and path.is_file():
                 return path, None
-    found = [root / _FILE] if (root / _FILE).is_file() else sorted(root.glob("*.xml"))
+    found = [root / _FILE] if (root / _FILE).is_file() else own_xml_files(root)
     if len(found) != 1:
         what = f"expected {_FILE} or one XML file, got {listed([path.name for path in found]) or 'none'}"
         raise DataError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
@@ -162,6 +165,13 @@ def _label_names(file: Path, content: ET.Element) -> list[str] | None:
         return None
     check_class_names(f"{file}: <labels>", names)
     return names
+
+
+def _unread(image: ET.Element) -> Iterator[str]:
+    for shape in (item for item in image if item.tag in _SHAPES):
+        yield from (key for key in ("occluded", "z_order") if shape.get(key, "0") != "0")
+        values = {item.get("name", ""): (item.text or "").strip() for item in shape.iter("attribute")}
+        yield from (f"attribute {key}" for key, text in values.items() if is_unread(key) and text not in ("", "false"))
 
 
 def _shape(element: ET.Element, hw: tuple[int, int]) -> Shape | None:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ from detseg.data.annotations.outlines import (
     Shape,
     ellipse_polygon,
     flags_of,
+    is_unread,
     outline_bounds,
     outline_part,
     part_outline,
@@ -54,6 +55,18 @@ from detseg.structures import BoolArray
 
 _LABELS = "labels.txt"
 _NO_OBJECTS = ("point", "points", "line", "linestrip")
+_OF_FILE = (
+    "version",
+    "flags",
+    "shapes",
+    "imagePath",
+    "imageData",
+    "imageHeight",
+    "imageWidth",
+    "lineColor",
+    "fillColor",
+)
+_OF_SHAPE = ("label", "points", "shape_type", "group_id", "flags", "mask", "difficult", "line_color", "fill_color")
 _VERSION = "5.5.0"  # of LabelMe, whose shapes these are
 
 
@@ -149,10 +162,25 @@ def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
 def _read(root: Path, path: Path, report: DataReport) -> _File | None:
     """A JSON file; None if it is wrong, and the report accepts that."""
     try:
-        return _file_of(root, path, parse_json(path))
+        content = parse_json(path)
+        file = _file_of(root, path, content)
     except DataError as error:
         report.wrong(DataIssue.WRONG_FILE, path.relative_to(root).as_posix(), str(error))
         return None
+    report.unread("file", _unread(content, _OF_FILE))
+    for shape in file.shapes:
+        report.unread("shape", _unread(shape, _OF_SHAPE))
+    return file
+
+
+def _unread(entry: Any, known: Collection[str]) -> Iterator[str]:
+    """The keys of an entry that say something, and are not read; of flags the names."""
+    entry = entry if isinstance(entry, dict) else {}
+    yield from (key for key, value in entry.items() if key not in known and value not in (None, "", [], {}, False))
+    flags = entry.get("flags")
+    yield from (
+        (f"flag {key}" for key, value in flags.items() if value and is_unread(key)) if isinstance(flags, dict) else ()
+    )
 
 
 def _file_of(root: Path, path: Path, content: Any) -> _File:

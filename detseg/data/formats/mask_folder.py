@@ -167,8 +167,10 @@ def _list_files(images: Path, masks: Path, root: Path, names: Affixes, report: D
         if all_images:
             fix = f"data.image_prefix and data.image_suffix say what their names begin and end with: {all_images[0]}"
         raise DataError(f"{images}: {what}; {fix}")
-    num_used = sum(map(len, [*image_files.values(), *mask_files.values()]))
-    if others := len(all_images) + (0 if together else len(all_masks)) - num_used:
+    is_list = images.is_file()
+    looked_at = [*all_images, *(() if together or is_list else all_masks)]  # of those of a list some masks alone count
+    used = [*image_files.values(), *(() if is_list else mask_files.values())]
+    if others := len(looked_at) - sum(map(len, used)):
         report.add(DataIssue.OTHER_NAMES, str(masks), others)
     place = root if images.is_file() else images
     return _Found(place, image_files, mask_files, all_images, all_masks, images.is_file())
@@ -232,9 +234,12 @@ def _pairs(found: _Found, images: Path, masks: Path, names: Affixes, report: Dat
 
 def _mask_key(core: str, found: _Found) -> str | None:
     """The name of an image's mask. Listed images have longer paths than masks: the longest end of it counts."""
+    return next((end for end in _ends(core, found) if end in found.masks), None)
+
+
+def _ends(core: str, found: _Found) -> list[str]:
     parts = core.split("/")
-    ends = ("/".join(parts[k:]) for k in range(len(parts) if found.is_list else 1))
-    return next((end for end in ends if end in found.masks), None)
+    return ["/".join(parts[k:]) for k in range(len(parts) if found.is_list else 1)]
 
 
 def _guess(found: _Found) -> str:
@@ -298,9 +303,13 @@ def _read_layers(
     background, wanted = split_background(classes)
     known = set[str]() if wanted is None else set(_names_of(wanted))
     layers: dict[str, list[tuple[str, str]]] = {core: [] for core in found.images}
+    ends = [(end, core) for core in found.images for end in _ends(core, found)]
+    counts = Counter(end for end, _ in ends)
+    cores = {end: core for end, core in ends if end == core or counts[end] == 1}
     for core, files in found.masks.items():
-        if (place := _layer_of(core, found, known)) is None:
-            report.add(DataIssue.NO_IMAGE, files[0])
+        if (place := _layer_of(core, cores, known)) is None:
+            if not found.is_list:
+                report.add(DataIssue.NO_IMAGE, files[0])
         else:
             layers[place[0]] += [(place[1], file) for file in files]
     names = sorted({name for own in layers.values() for name, _ in own})
@@ -309,8 +318,8 @@ def _read_layers(
         what = "no mask of one class has the name of an image"
         fix = "expected NAME/a.png or a_NAME.png for a.jpg, or task-1-... for 1.jpg"
         raise DataError(f"{masks}: {what} ({example}); {fix}")
-    counts = np.array([sum(name == one for own in layers.values() for one, _ in own) for name in names])
-    table, label_of = choose_labels(names, counts, wanted, str(masks), report, declared=False, strict=False)
+    numbers = np.array([sum(name == one for own in layers.values() for one, _ in own) for name in names])
+    table, label_of = choose_labels(names, numbers, wanted, str(masks), report, declared=False, strict=False)
     labels = dict(zip(names, label_of.tolist(), strict=True))
     kept = [[(labels[name] + 1, file) for name, file in own if labels[name] >= 0] for own in layers.values()]
     image_names = [_single(found.images[core], found.root) for core in layers]
@@ -334,20 +343,20 @@ def _names_of(classes: Classes) -> Sequence[str]:
     return classes.names if isinstance(classes, ClassTable) else []
 
 
-def _layer_of(core: str, found: _Found, known: set[str]) -> tuple[str, str] | None:
-    """The image of a mask of one class, and that class."""
+def _layer_of(core: str, images: Mapping[str, str], known: set[str]) -> tuple[str, str] | None:
+    """The image of a mask of one class, and that class; ``images`` by the names that masks may give them."""
     folder, slash, base = core.rpartition("/")
     if match := LABEL_STUDIO.fullmatch(base):
-        images = [f"{folder}{slash}{match[1]}", f"{folder}{slash}task-{match[1]}", match[1], f"task-{match[1]}"]
-        return next(((image, match[2]) for image in images if image in found.images), None)
+        names = [f"{folder}{slash}{match[1]}", f"{folder}{slash}task-{match[1]}", match[1], f"task-{match[1]}"]
+        return next(((images[name], match[2]) for name in names if name in images), None)
     first, _, rest = core.partition("/")
-    if rest in found.images:
-        return rest, first
+    if rest in images:
+        return images[rest], first
     for place in reversed([k for k, letter in enumerate(core) if letter in "_-. "]):
         image, name = core[:place], core[place + 1 :]
-        if image in found.images and name:
+        if image in images and name:
             counted = _COUNTED.fullmatch(name)
-            return image, counted[1] if counted and name not in known and counted[1] in known else name
+            return images[image], counted[1] if counted and name not in known and counted[1] in known else name
     return None
 
 

@@ -45,6 +45,9 @@ from detseg.messages import did_you_mean, listed, shown
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
+_READ = ("name", "bndbox", "difficult", "truncated")  # of an <object>
+_NO_VALUE = frozenset({"0", "Unknown", "Unspecified"})
+
 # What an image has beside it, its folder, its usual suffix, and all suffixes that are read.
 _LABELS: dict[Task, tuple[str, str, str, Set[str]]] = {
     "Main": ("annotation", "Annotations", ".xml", {".xml"}),
@@ -423,6 +426,8 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
             objects.append((name, corners, _flag(path, item, "difficult"), _flag(path, item, "truncated")))
         except DataError as error:
             report.wrong(DataIssue.WRONG_OBJECT, str(path), str(error))
+        report.unread("object", (part.tag for part in item if part.tag not in _READ and _says_more(part)))
+    report.unread("annotation", (part.tag for part in root if part.tag in ("source", "owner") and _says_more(part)))
     return VocAnnotation(
         filename=_text(root, "filename"),
         hw=stated_size(f"{path}: <size>", _text(root, "size/height"), _text(root, "size/width")),
@@ -431,6 +436,10 @@ def read_voc_xml(path: Path, report: DataReport | None = None) -> VocAnnotation:
         difficult=np.array([item[2] for item in objects], dtype=np.bool_),
         truncated=np.array([item[3] for item in objects], dtype=np.bool_),
     )
+
+
+def _says_more(part: ET.Element) -> bool:
+    return not _NO_VALUE.issuperset("".join(part.itertext()).split())
 
 
 def _text(element: ET.Element, tag: str) -> str:

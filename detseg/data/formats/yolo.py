@@ -318,11 +318,21 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
         if number > 1 and file is not None:
             report.add(DataIssue.SHARED_LABELS, file, number)
     for folder, (place, stems) in labels_in.items():
-        if place != folder:
-            there = {_stem(name) for name in os.listdir(root / folder)} | {_stem(name) for name in NAME_FILES}
-            for stem in sorted(stems - there):
-                report.add(DataIssue.NO_IMAGE, posixpath.join(place, f"{stem}.txt"))
+        files = os.listdir(root / folder)
+        there = {_stem(name) for name in files if place != folder or not name.endswith(".txt")}
+        for stem in sorted(stems - there - {_stem(name) for name in NAME_FILES}):
+            file = posixpath.normpath(posixpath.join(place, f"{stem}.txt"))
+            if place != folder or _has_labels(root / file):  # texts of other kinds may lie beside images
+                report.add(DataIssue.NO_IMAGE, file)
     return found
+
+
+def _has_labels(path: Path) -> bool:
+    try:
+        _parse(read_text(path, "label file").partition("\n")[0].split(), oriented=False)
+    except (DataError, ValueError):
+        return False
+    return True
 
 
 def _stem(path: str) -> str:

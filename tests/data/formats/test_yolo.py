@@ -13,7 +13,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.yolo import read_yolo
 from detseg.data.formats.yolo_writer import write_yolo
 from detseg.errors import ClassTableError, DataError
-from tests.data.formats.layouts import save_image
+from tests.data.formats.layouts import YOLO_LINE, save_image
 from tests.shared_data import shared_data
 
 
@@ -107,6 +107,12 @@ def test_boxes_and_polygons_by_hand(tmp_path: Path) -> None:
 
 def boxes_of(dataset: DetectionDataset) -> list[tuple[float, ...]]:
     return [item.box for item in dataset.packed.stated(0)]
+
+
+def test_label_files_beside_images_without_their_image(tmp_path: Path) -> None:
+    texts = {"a_txt": YOLO_LINE, "gone_txt": YOLO_LINE, "README_txt": "of 2026", "classes_txt": "cat\n"}
+    dataset = read_yolo(write(tmp_path, a_png="", **texts), ".")
+    assert dataset.report.examples(DataIssue.NO_IMAGE) == ["gone.txt"]
 
 
 def test_images_without_objects_and_without_files_are_background(tmp_path: Path) -> None:

@@ -98,7 +98,11 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
     if any(layout.name == "voc" and "maps" in layout.has for layout in layouts):  # its masks lie in a folder, too
         layouts = [layout for layout in layouts if layout.name != "mask_folder"]
     if layouts:
-        return [(root, layouts)]
+        notes = list[str]()
+        if tree.parts:
+            named = listed(tree.parts[:3]) + (", ..." if len(tree.parts) > 3 else "")
+            notes.append(f"of detseg split, not taken: {named}; a configuration that it wrote reads them")
+        return [(root, [replace(layout, notes=(*layout.notes, *notes)) for layout in layouts])]
     below = [name for name in tree.files if name and "/" not in name] if depth else []
     found = [one for name in below for one in _layouts(root / name, depth - 1)]
     first = [layouts[0] for _, layouts in found]

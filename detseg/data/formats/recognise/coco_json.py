@@ -61,8 +61,7 @@ def coco_json(tree: Tree) -> Layout | None:
     found = [
         file
         for path in tree.paths({".json"}, depth=2)
-        if not path.startswith("splits/")  # of `detseg split`
-        and (path.count("/") < 2 or path.partition("/")[0] not in tops)  # a set in a folder lies there
+        if (path.count("/") < 2 or path.partition("/")[0] not in tops)  # a set in a folder lies there
         and (file := _coco_file(tree, path)) is not None
     ]
     if not found:
@@ -134,7 +133,8 @@ def _coco_file(tree: Tree, path: str) -> _CocoFile | None:
     stated = [image.file_name for image in content.images]
     names = [name.replace("\\", "/") for name in stated]
     step = max(len(names) // 20, 1)
-    (folder, *also), other_name = _image_folders(tree, path, names[::step]) or [None], ""
+    folders, other_name = _image_folders(tree, path, names[::step]), ""
+    folder, also = next(iter(folders), None), folders[1:]
     if folder is not None and names != stated:
         other_name = next(name for name in stated if "\\" in name)
     if (relaxed := _relaxed_folder(tree, folder, names[::step])) is not None:
