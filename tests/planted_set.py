@@ -131,9 +131,11 @@ def _before_rotation(split: PlantedSplit) -> None:
 
 
 def _other_size(split: PlantedSplit) -> None:
-    image, _ = split.add_clean()
-    image["width"] += 7
+    image = split.add_image(split.pixels())
+    split.add_object(image, (67, 10, 50, 20), 0)
+    image["width"] -= 6
     split.plant(DataIssue.OTHER_SIZE, image)
+    split.plant(DataIssue.OUTSIDE, image)
 
 
 def _boxes(issue: DataIssue, change: Callable[[list[float]], list[float]]) -> Plant:

@@ -10,6 +10,9 @@ from detseg.structures import BoolArray, FloatArray, IntArray
 # corner should, or the reverse ...
 _INVERTED = 0.25
 _FITTING = 0.95  # ... if at least this fraction of the boxes lies inside its image when it is read so
+_OTHER_WAY = 0.05  # of the inverted boxes that are inverted in another way than most: who swaps corners swaps all alike
+_LARGE = 0.25  # of the boxes that reach over half a side when corners are swapped
+_PIXEL, _OF_SMALL = 1.01, 0.5  # pixels that sides are off in a repetition, and the IoU that suffices then
 _MIX = np.array([0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD6E8FEB86659FD93], dtype=np.uint64)
 _MIX_GROUP, _SHIFT = np.uint64(0xA0761D6478BD642F), np.uint64(29)
 
@@ -26,6 +29,16 @@ def have_size_as_corner(boxes: FloatArray, sizes_hw: IntArray) -> bool:
         return False
     fits = (boxes[:, :2] + boxes[:, 2:] <= sizes_hw[:, ::-1] + 1).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     return bool(fits.mean() >= _FITTING)
+
+
+def are_no_swapped_corners(boxes: FloatArray, sizes_hw: IntArray) -> bool:
+    """Whether boxes that `have_size_as_corner` cannot be swapped corners, which lie inside their images as well: they
+    are inverted in several ways (in x, in y, in both), and with swapped corners many would be large, all of them about
+    centres in the upper left quarter."""
+    ways = (boxes[:, 2:] < boxes[:, :2]) @ np.array([1, 2])
+    others = np.sort(np.bincount(ways, minlength=4)[1:])[:2].sum()
+    large = (np.abs(boxes[:, 2:] - boxes[:, :2]) > sizes_hw[:, ::-1] / 2).any(axis=1)
+    return bool(others >= _OTHER_WAY * (ways > 0).sum() and large.mean() >= _LARGE)
 
 
 def as_two_corners(boxes: FloatArray, centred: bool) -> FloatArray:
@@ -77,8 +90,8 @@ def repeated(boxes: FloatArray, groups: IntArray) -> BoolArray:
 
 
 def nearly_repeated(boxes: FloatArray, groups: IntArray, iou: float) -> BoolArray:
-    """(T,) bool: an object of the same group has nearly the same box, of IoU above ``iou``, and comes before it in the
-    order of left sides; boxes that are the same count, too."""
+    """(T,) bool: an object of the same group has nearly the same box, of IoU above ``iou`` or with no side more than a
+    pixel off and IoU above 0.5, and comes before it in the order of left sides; boxes that are the same count, too."""
     found = np.zeros(len(boxes), dtype=np.bool_)
     widths = boxes[:, 2] - boxes[:, 0]
     order = np.lexsort((boxes[:, 0], groups))
@@ -87,11 +100,13 @@ def nearly_repeated(boxes: FloatArray, groups: IntArray, iou: float) -> BoolArra
     while len(first := first[first + step < len(order)]):
         one, two = order[first], order[first + step]
         # Boxes of such an IoU have left sides no further apart than this; and left sides ascend.
-        near = (groups[one] == groups[two]) & (boxes[two, 0] - boxes[one, 0] <= (1 / iou - 1) * widths[one] / iou)
+        apart = np.maximum((1 / iou - 1) * widths[one] / iou, _PIXEL)
+        near = (groups[one] == groups[two]) & (boxes[two, 0] - boxes[one, 0] <= apart)
         first, one, two = first[near], one[near], two[near]
         sides = np.minimum(boxes[one, 2:], boxes[two, 2:]) - np.maximum(boxes[one, :2], boxes[two, :2])
         common = sides.clip(0).prod(axis=1)
         areas = [(boxes[rows, 2:] - boxes[rows, :2]).prod(axis=1) for rows in (one, two)]
-        found[two[common > iou * (areas[0] + areas[1] - common)]] = True
+        least = np.where((np.abs(boxes[one] - boxes[two]) <= _PIXEL).all(axis=1), min(iou, _OF_SMALL), iou)
+        found[two[common > least * (areas[0] + areas[1] - common)]] = True
         step += 1
     return found

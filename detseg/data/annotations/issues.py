@@ -20,9 +20,17 @@ class DataIssue(Enum):
     """All kinds of issues: severity, what the user reads, and what to do about it."""
 
     # of boxes and masks of objects
-    NO_AREA = _WARNING, "boxes without area (left out of training)", "remove them, or correct their corners"
-    NOTHING_INSIDE = _WARNING, "boxes outside their image (left out of training)", "remove them, or correct them"
-    OUTSIDE = _WARNING, "boxes that extend more than a pixel beyond their image (clipped in training)", "clip them"
+    NO_AREA = _WARNING, "boxes without area (left out of training)", "correct them; detseg check --fix removes them"
+    NOTHING_INSIDE = (
+        _WARNING,
+        "boxes outside their image (left out of training)",
+        "correct them; detseg check --fix removes them",
+    )
+    OUTSIDE = (
+        _WARNING,
+        "boxes that extend more than a pixel beyond their image (clipped in training)",
+        "clip them; detseg check --fix does",
+    )
     NO_PIXEL = _WARNING, "masks without a pixel (left out of training)", "remove these objects, or draw them again"
     ONE_PIXEL = _WARNING, "boxes of one pixel or less", "remove them, if they are slips of the mouse"
     INVERTED = (
@@ -34,6 +42,11 @@ class DataIssue(Enum):
         _ERROR,
         "boxes with xmax < xmin or ymax < ymin: width and height seem to stand where the second corner should",
         "write xmin + width and ymin + height; detseg check --fix does",
+    )
+    SIZE_OR_SWAPPED = (
+        _ERROR,
+        "boxes with xmax < xmin or ymax < ymin: swapped corners, or width and height as second corner; both fit",
+        "see which it is, and swap the corners or write xmin + width and ymin + height; it is not repaired",
     )
     CORNER_AS_SIZE = (
         _ERROR,
@@ -57,7 +70,7 @@ class DataIssue(Enum):
     )
     NEARLY_REPEATED = (
         _WARNING,
-        "boxes nearly the same as another of the same class in the image (IoU above 0.95)",
+        "boxes nearly the same as another of the same class in the image (IoU above 0.95, or within a pixel)",
         "remove one of each pair, unless there are two objects",
     )
     NARROW = _NOTE, "boxes with a side below 2 pixels", "nothing, if the objects are so small"
@@ -117,7 +130,8 @@ class DataIssue(Enum):
     OTHER_SIZE = (
         _ERROR,
         "images of another size than their annotation states",
-        "restore the images that were annotated; if the boxes fit as they are, detseg check --fix corrects the sizes",
+        "restore the images that were annotated, or scale the boxes if they were drawn at the stated size; where boxes "
+        "fit the image and not the stated size, detseg check --fix corrects it",
     )
     UNLISTED = (
         _NOTE,

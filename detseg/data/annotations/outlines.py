@@ -54,6 +54,22 @@ def own_area(box: Sequence[float], segmentation: Any, hw: tuple[int, int]) -> fl
     return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
 
+def clip_polygon(polygon: Sequence[float], hw: tuple[int, int]) -> list[float]:
+    """The part of a polygon ``[x, y, x, y, ...]`` inside an image of height and width ``hw``: Sutherland and Hodgman's
+    algorithm; empty if there is none."""
+    points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+    for axis, sign, limit in ((0, 1, 0), (1, 1, 0), (0, -1, hw[1]), (1, -1, hw[0])):
+        inner, kept = sign * (points[:, axis] - limit), list[Any]()  # at least 0 inside
+        for k, point in enumerate(points):
+            if (inner[k - 1] < 0) != (inner[k] < 0):
+                kept.append(points[k - 1] + (point - points[k - 1]) * (inner[k - 1] / (inner[k - 1] - inner[k])))
+            if inner[k] >= 0:
+                kept.append(point)
+        points = np.array(kept).reshape(-1, 2)
+    flat: list[float] = points.ravel().tolist()
+    return flat if len(points) > 2 else []
+
+
 def signed_area(polygon: Sequence[float]) -> float:
     """The area of a polygon ``[x, y, x, y, ...]``, negative if it turns the other way round."""
     x, y = np.array(polygon[::2]), np.array(polygon[1::2])

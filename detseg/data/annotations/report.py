@@ -7,7 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from detseg.data.annotations.boxes import have_corner_as_size, have_size_as_corner, inverted, relative, repeated
+from detseg.data.annotations.boxes import (
+    are_no_swapped_corners,
+    have_corner_as_size,
+    have_size_as_corner,
+    inverted,
+    relative,
+    repeated,
+)
 from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.model import PackedAnnotations, training_boxes
 from detseg.errors import DataError
@@ -182,7 +189,8 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     sides = boxes[:, 2:] - boxes[:, :2]  # (T, 2)
     trainable = training_boxes(boxes, hw)[1]
     swapped, as_ratio = inverted(boxes), relative(boxes, image_of, len(packed))
-    as_corner = np.full(len(boxes), have_size_as_corner(boxes, hw)) & swapped
+    may_be_size = have_size_as_corner(boxes, hw)
+    as_corner = swapped & (may_be_size and are_no_swapped_corners(boxes, hw))
     as_size = np.full(len(boxes), have_corner_as_size(boxes, hw, packed.centred))
     no_area = np.asarray((sides <= 0).any(axis=1)) & ~swapped
     wrong = swapped | as_ratio | no_area | as_size
@@ -194,8 +202,9 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
         DataIssue.NOTHING_INSIDE: ~wrong & ~trainable,
         DataIssue.OUTSIDE: ~wrong & trainable & outside,
         DataIssue.ONE_PIXEL: one_pixel,
-        DataIssue.INVERTED: swapped & ~as_corner,
+        DataIssue.INVERTED: swapped & (not may_be_size),
         DataIssue.SIZE_AS_CORNER: as_corner,
+        DataIssue.SIZE_OR_SWAPPED: swapped & may_be_size & ~as_corner,
         DataIssue.CORNER_AS_SIZE: as_size & ~swapped & ~as_ratio & ~no_area,
         DataIssue.RELATIVE: as_ratio,
         DataIssue.REPEATED: repeated(boxes, groups) & ~as_ratio,

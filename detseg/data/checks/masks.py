@@ -18,6 +18,7 @@ _WRONG_BOXES = (  # are not compared with masks
     DataIssue.ONE_PIXEL,
     DataIssue.INVERTED,
     DataIssue.SIZE_AS_CORNER,
+    DataIssue.SIZE_OR_SWAPPED,
     DataIssue.CORNER_AS_SIZE,
     DataIssue.RELATIVE,
 )

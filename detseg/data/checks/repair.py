@@ -14,6 +14,7 @@ import numpy as np
 
 from detseg.atomic_write import write_text
 from detseg.data.annotations.boxes import (
+    are_no_swapped_corners,
     as_two_corners,
     have_corner_as_size,
     have_size_as_corner,
@@ -23,6 +24,7 @@ from detseg.data.annotations.boxes import (
 )
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, training_boxes
+from detseg.data.annotations.outlines import clip_polygon
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, cut_holes, transposed
@@ -168,8 +170,15 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     log = _Log(split.name, packed, image_of, kept_images, changes)
     sizes = _sizes(split, packed, log)
     packed = replace(packed, sizes_hw=sizes)
-    boxes = _boxes(packed, image_of, split.dataset.name.startswith("voc"), log)
-    trainable = training_boxes(boxes, sizes[image_of])[1]
+    hw = sizes[image_of]
+    scaled = relative(packed.boxes, image_of, len(packed))
+    undecided = have_size_as_corner(packed.boxes, hw) and not are_no_swapped_corners(packed.boxes, hw)
+    if undecided:
+        boxes, clipped = packed.boxes, np.zeros_like(scaled)
+    else:
+        boxes, clipped = _boxes(packed, scaled, hw, split.dataset.name.startswith("voc"), log)
+    trainable = training_boxes(boxes, hw)[1]
+    trainable |= undecided & inverted(boxes)
     for row in np.flatnonzero(~trainable).tolist():
         what = "box without area removed" if (boxes[row, 2:] <= boxes[row, :2]).any() else "box outside removed"
         log.add(row, what, packed.boxes[row])
@@ -177,9 +186,10 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     twice = repeated(boxes, groups) & trainable
     for row in np.flatnonzero(twice).tolist():
         log.add(row, "repeated box removed", packed.boxes[row])
-    regions = _regions(split, packed, log)
+    regions = _regions(split, packed, scaled & (not undecided), clipped, log)
     before, after = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (packed.boxes, boxes))
-    area = np.where(np.isclose(packed.area, before), after, packed.area)  # an area that is the box's follows it
+    area = np.where(scaled & (packed.area <= 1), packed.area * hw.prod(axis=1), packed.area)
+    area = np.where(np.isclose(packed.area, before), after, area)  # an area that is the box's follows it
     return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(trainable & ~twice)
 
 
@@ -210,23 +220,34 @@ def _numbers(value: Any) -> str:
 
 
 def _sizes(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> IntArray:
-    """The sizes of the images, where the boxes lie inside them."""
-    sizes = packed.sizes_hw.copy()
-    for index, image in enumerate(split.images):
+    """The sizes of the images, where the boxes lie inside them and were not drawn at the stated size: some reach beyond
+    it, in this image or in another of the split with the same ratio of the sizes, or the sizes differ by a pixel."""
+    sizes, fitting, drawn_here = packed.sizes_hw.copy(), list[tuple[int, tuple[float, ...]]](), set[tuple[float, ...]]()
+    for index, (image, masks) in enumerate(zip(split.images, split.masks, strict=True)):
         stated = packed.hw(index)
         if image.error or image.hw == stated or (image.hw == stated[::-1] and image.orientation >= 5):
             continue
-        own = packed.boxes[packed.offsets[index] : packed.offsets[index + 1]]
-        if (own[:, 2:] <= np.array(image.hw[::-1]) + 1).all():
-            sizes[index] = image.hw
-            texts = [f"{hw[1]} x {hw[0]}" for hw in (stated, image.hw)]
+        largest = packed.boxes[packed.offsets[index] : packed.offsets[index + 1], 3:1:-1].max(axis=0, initial=0)
+        has_runs = isinstance(masks, MaskFacts) and bool(masks.runs.any())  # which are of the stated size
+        if (largest <= np.array(image.hw) + 1).all() and not has_runs:
+            ratio = tuple((np.array(image.hw) / stated).round(2).tolist())
+            fitting.append((index, ratio))
+            if (largest > np.array(stated) + 1).any() or np.abs(np.array(image.hw) - stated).max() <= 1:
+                drawn_here.add(ratio)
+    for index, ratio in fitting:
+        if ratio in drawn_here:
+            sizes[index] = split.images[index].hw
+            texts = [f"{hw[1]} x {hw[0]}" for hw in (packed.hw(index), split.images[index].hw)]
             log.add_image(index, _SIZE, texts[0], texts[1])
     return sizes
 
 
-def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Log) -> FloatArray:
-    """Boxes with relative coordinates scaled, corners put right, and clipped where they leave their image."""
-    hw, boxes = packed.sizes_hw[image_of], packed.boxes.copy()
+def _boxes(
+    packed: PackedAnnotations, ratio: BoolArray, hw: IntArray, is_voc: bool, log: _Log
+) -> tuple[FloatArray, BoolArray]:
+    """Boxes with relative coordinates (``ratio``) scaled, corners put right, and clipped where they leave their image,
+    which is the (T,) bool returned beside them."""
+    boxes = packed.boxes.copy()
     first = np.array([1.0, 1.0]) if is_voc else np.zeros(2)  # readers have taken it off the first corner
 
     def change(rows: BoolArray, what: str, low: FloatArray, high: FloatArray) -> None:
@@ -235,7 +256,6 @@ def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Lo
             log.add(row, what, boxes[row], new[row])
         boxes[rows] = new[rows]
 
-    ratio = relative(boxes, image_of, len(packed))
     change(ratio, "relative box scaled", (boxes[:, :2] + first) * hw[:, ::-1], boxes[:, 2:] * hw[:, ::-1])
     others = ~ratio
     if have_size_as_corner(packed.boxes, hw):
@@ -250,19 +270,29 @@ def _boxes(packed: PackedAnnotations, image_of: IntArray, is_voc: bool, log: _Lo
     inside = training_boxes(boxes, hw)[1]
     limit = hw[:, ::-1].astype(np.float64)
     change(beyond & inside, "box clipped", boxes[:, :2].clip(0), np.minimum(boxes[:, 2:], limit))
-    return boxes
+    return boxes, beyond & inside
 
 
-def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segmentations | None:
-    """The segmentations, with transposed run lengths put right and holes cut out; None where there are none."""
+def _regions(
+    split: SplitFacts, packed: PackedAnnotations, scaled: BoolArray, clipped: BoolArray, log: _Log
+) -> Segmentations | None:
+    """The segmentations, with transposed run lengths put right, holes cut out, and polygons scaled and clipped
+    where their boxes are; None where there are none."""
     if packed.regions is None:
         return None
     new: dict[int, bytes] = {}
     for index, masks in enumerate(split.masks):
-        if not isinstance(masks, MaskFacts) or not (masks.row_major | masks.holes).any():
+        hw, begin, end = packed.hw(index), int(packed.offsets[index]), int(packed.offsets[index + 1])
+        as_boxes = scaled[begin:end] | clipped[begin:end]
+        if not isinstance(masks, MaskFacts) or not (masks.row_major | masks.holes | as_boxes).any():
             continue
-        hw, begin = packed.hw(index), int(packed.offsets[index])
         for row, stated in enumerate(packed.stated(index)):
+            if as_boxes[row] and isinstance(stated.segmentation, list):
+                polygons = _polygons_as_boxes(stated.segmentation, hw, bool(scaled[begin + row]))
+                if polygons and polygons != stated.segmentation:
+                    log.add(begin + row, f"outline {'scaled' if scaled[begin + row] else 'clipped'}")
+                    new[begin + row] = json.dumps(polygons).encode()
+                continue
             if masks.row_major[row]:
                 counts = transposed(region_counts(stated.segmentation, hw), hw)
                 log.add(begin + row, "run lengths transposed", masks.bounds[row], mask_bounds((counts,), hw)[0])
@@ -276,6 +306,13 @@ def _regions(split: SplitFacts, packed: PackedAnnotations, log: _Log) -> Segment
         return packed.regions
     texts = [new.get(row, text) for row, text in enumerate(packed.regions.texts(range(len(packed.regions))))]
     return Segmentations.of_texts(packed.regions.file, packed.regions.annotation_ids, texts)
+
+
+def _polygons_as_boxes(polygons: list[list[float]], hw: tuple[int, int], is_scaled: bool) -> list[list[float]]:
+    """Polygons scaled to an image of height and width ``hw``, if they are relative to it, and clipped."""
+    if is_scaled and max(map(max, polygons)) <= 1:
+        polygons = [(np.array(polygon).reshape(-1, 2) * hw[::-1]).ravel().tolist() for polygon in polygons]
+    return [clipped for polygon in polygons if (clipped := clip_polygon(polygon, hw))]
 
 
 def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue, int]]:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.facts import Expected, examine
 from detseg.data.checks.repair import repair_splits
@@ -80,8 +81,9 @@ def test_a_hundredth_of_a_pixel_is_no_difference(tmp_path: Path) -> None:
 
 
 def test_sizes_as_corners_are_one_pattern_of_a_split(tmp_path: Path) -> None:
-    """Stated as x, y, width, height where corners belong: of 4 boxes 2 are inverted, and all fit when read so."""
-    corners = [(60, 50, 20, 10), (40, 30, 30, 20), (5, 5, 20, 20), (8, 9, 40, 60)]
+    """Stated as x, y, width, height where corners belong: of 4 boxes 2 are inverted, one in x alone, and all fit when
+    read so, where as swapped corners 2 would be larger than half a side."""
+    corners = [(80, 50, 15, 10), (40, 10, 30, 20), (5, 5, 20, 20), (8, 9, 40, 60)]
     boxes = [(0, (x, y, w - x, h - y)) for x, y, w, h in corners]  # COCO: second corner minus first
     checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected())
     assert found(checked, DataIssue.SIZE_AS_CORNER).count == 2
@@ -89,6 +91,29 @@ def test_sizes_as_corners_are_one_pattern_of_a_split(tmp_path: Path) -> None:
     fitting = [(0, (10, 10, 20, 20)), (0, (50, 60, -20, -10)), (0, (90, 70, -80, -60))]  # 90 + 10 fits, 70 + 10 too
     inverted = check_splits({"train": coco_split(tmp_path / "b", "train", {"a.png": fitting})}, Expected())
     assert found(inverted, DataIssue.INVERTED).count == 2
+
+
+def test_swapped_corners_that_would_fit_as_sizes_stay_as_they_are(tmp_path: Path) -> None:
+    """Both readings lie inside the image; the right box (5, 5, 25, 25) is never made larger."""
+    boxes = [(0, (45, 40, -20, -20)), (0, (30, 30, -15, -15)), (0, (5, 5, 20, 20))]
+    checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected())
+    assert found(checked, DataIssue.SIZE_OR_SWAPPED).count == 2
+    assert not {"INVERTED", "SIZE_AS_CORNER"} & kinds(checked)
+    copies, changes = repair_splits(checked.splits)
+    packed = copies["train"].packed
+    assert (changes.rows, len(packed)) == ([], 1)
+    assert isinstance(packed, PackedAnnotations)
+    assert packed.boxes.tolist() == [[45, 40, 25, 20], [30, 30, 15, 15], [5, 5, 25, 25]]
+
+
+@pytest.mark.parametrize(
+    ("move", "count"), [((1, 1, 0, 0), 1), ((0, 0, 1, 1), 1), ((0.4, -0.3, 0, 0), 1), ((2, 0, 0, 0), 0)]
+)
+def test_a_small_box_a_pixel_off_is_nearly_repeated(tmp_path: Path, move: Sequence[float], count: int) -> None:
+    boxes: list[Box] = [(0, (10, 20, 12, 12)), (0, np.add((10, 20, 12, 12), move).tolist())]
+    boxes += [(0, (11, 21, 4, 4)), (0, (13, 23, 4, 4))]
+    checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected(), open_images=False)
+    assert checked.reports["train"].count(DataIssue.NEARLY_REPEATED) == count
 
 
 @pytest.mark.parametrize(

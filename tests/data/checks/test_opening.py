@@ -54,5 +54,5 @@ def test_d3_and_d4_are_said_at_opening(tmp_path: Path, caplog: pytest.LogCapture
 def test_d10_width_and_height_as_second_corner(tmp_path: Path) -> None:
     boxes = [("cat", 12.0 + k, 5.0, 5.0, 4.0) for k in range(3)] + [("dog", 2.0, 2.0, 9.0, 5.0)]
     dataset = read_voc(simple_voc(tmp_path, boxes), "train", report=DataReport())
-    assert dataset.report.count(DataIssue.SIZE_AS_CORNER) == 3
+    assert dataset.report.count(DataIssue.SIZE_OR_SWAPPED) == 3
     assert dataset.report.count(DataIssue.NO_AREA) == dataset.report.count(DataIssue.INVERTED) == 0

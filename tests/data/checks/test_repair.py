@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import Expected
 from detseg.data.checks.repair import REPAIRED, Changes, repair_maps, repair_splits, report_lines, unrepaired
@@ -58,7 +59,7 @@ def test_nothing_that_is_repaired_is_found_again(tmp_path: Path) -> None:
         "size corrected": 1,
         "relative box scaled": planted_numbers[DataIssue.RELATIVE],
         "corners swapped": planted_numbers[DataIssue.INVERTED],
-        "box clipped": planted_numbers[DataIssue.OUTSIDE],
+        "box clipped": planted_numbers[DataIssue.OUTSIDE] - 1,  # one is beyond the stated size alone
         "box without area removed": planted_numbers[DataIssue.NO_AREA],
         "box outside removed": planted_numbers[DataIssue.NOTHING_INSIDE],
         "repeated box removed": planted_numbers[DataIssue.REPEATED],
@@ -66,6 +67,50 @@ def test_nothing_that_is_repaired_is_found_again(tmp_path: Path) -> None:
         "holes cut out": 1,
     }
     assert before == {path: path.read_bytes() for path in planted.root.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("stated", "right", "is_corrected"),
+    [((50, 40), 45, False), ((50, 40), 70, True), ((50, 50), 45, False), ((99, 80), 45, True), ((200, 160), 45, False)],
+)
+def test_a_size_is_corrected_where_boxes_show_that_it_is_wrong(
+    tmp_path: Path, stated: tuple[int, int], right: float, is_corrected: bool
+) -> None:
+    """Images of 100 x 80: boxes inside the stated size, too, may have been drawn at that size."""
+    coco_split(tmp_path, "train", {"a.png": [(0, (5, 5, right - 5, 30))], "b.png": [(0, (5, 5, 9, 9))]})
+    content = json.loads((tmp_path / "train.json").read_text())
+    for image in content["images"]:
+        image["width"], image["height"] = stated
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    checked = check_splits({"train": dataset}, Expected())
+    copies, changes = repair_splits(checked.splits)
+    packed = copies["train"].packed
+    assert isinstance(packed, PackedAnnotations)
+    assert packed.boxes[0].tolist() == [5, 5, right, 35]
+    assert packed.sizes_hw.tolist() == [[80, 100] if is_corrected else list(stated[::-1])] * 2
+    left = {issue for _, issue, _ in unrepaired(checked, changes)}
+    assert (DataIssue.OTHER_SIZE in left) != is_corrected
+
+
+@pytest.mark.parametrize(
+    ("box", "polygon", "wanted"),
+    [
+        ((10, 10, 190, 40), [10, 10, 200, 10, 10, 50], [10, 10, 10, 50, 100, 10, 100, 10 + 40 * 10 / 19]),
+        ((0.1, 0.125, 0.4, 0.5), [0.1, 0.125, 0.5, 0.125, 0.1, 0.625], [10, 10, 10, 50, 50, 10]),
+    ],
+)
+def test_outlines_are_clipped_and_scaled_with_their_boxes(
+    tmp_path: Path, box: tuple[float, ...], polygon: list[float], wanted: list[float]
+) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.png": [(0, box)]}, segmentation=[polygon], area=0.1)
+    copies, changes = repair_splits(check_splits({"train": dataset}, Expected()).splits)
+    packed = copies["train"].packed
+    assert isinstance(packed, PackedAnnotations)
+    (stated,) = packed.stated(0)
+    (outline,) = stated.segmentation
+    assert np.ravel(sorted(np.reshape(outline, (-1, 2)).tolist())).tolist() == pytest.approx(wanted)
+    assert [line.split(":")[0].split()[-1] for line in report_lines(changes)] in (["clipped"] * 2, ["scaled"] * 2)
 
 
 def test_what_becomes_of_boxes_and_masks(tmp_path: Path) -> None:
@@ -113,11 +158,11 @@ def test_a_split_is_never_emptied(tmp_path: Path, common: int, left: int) -> Non
 
 def test_sizes_as_corners_and_corners_of_voc(tmp_path: Path) -> None:
     """VOC counts from 1 and includes both corners: 5 to 8 is 4 pixels, whichever corner comes first."""
-    sizes = [("cat", 9.0, 5.0, 6.0, 4.0), ("cat", 12.0, 3.0, 5.0, 5.0), ("dog", 2.0, 2.0, 3.0, 3.0)]
+    sizes = [("cat", 17.0, 8.0, 3.0, 2.0), ("cat", 3.0, 7.0, 5.0, 3.0), ("dog", 2.0, 2.0, 3.0, 3.0)]
     folder = simple_voc(tmp_path / "sizes", sizes)
     again, _ = repaired(check_splits({"train": read_voc(folder, "train", report=DataReport(True))}, Expected()))
     assert again.splits[0].objects is not None
-    assert again.splits[0].objects.boxes.tolist() == [[8, 4, 14, 8], [11, 2, 16, 7], [1, 1, 4, 4]]
+    assert again.splits[0].objects.boxes.tolist() == [[16, 7, 19, 9], [2, 6, 7, 9], [1, 1, 4, 4]]
     several = [("cat", 8.0, 9.0, 5.0, 2.0)] + [("cat", 18.0 - k, 9.0, 20.0 - k, 10.0) for k in range(6)]
     folder = simple_voc(tmp_path / "swapped", several)
     again, _ = repaired(check_splits({"train": read_voc(folder, "train", report=DataReport(True))}, Expected()))
@@ -211,7 +256,7 @@ def test_a_copy_keeps_ids_and_says_what_it_lacks(tmp_path: Path) -> None:
 
 
 def test_what_is_not_repaired_is_counted(tmp_path: Path) -> None:
-    """A box of one of two images of another size lies outside it; a file is in val and in test."""
+    """Boxes of two images of another size do not tell which is right; a file is in val and in test."""
     boxes = {"a.png": [(0, (5, 5, 9, 9))], "b.png": [(0, (50, 5, 40, 9))]}
     sets = {name: coco_split(tmp_path, name, boxes) for name in ("train", "val", "test")}
     for name in boxes:
@@ -219,7 +264,7 @@ def test_what_is_not_repaired_is_counted(tmp_path: Path) -> None:
     shutil.copyfile(tmp_path / "val" / "a.png", tmp_path / "test" / "a.png")
     checked = check_splits(sets, Expected())
     left = unrepaired(checked, repair_splits(checked.splits)[1])
-    assert ("train", DataIssue.OTHER_SIZE, 1) in left
+    assert ("train", DataIssue.OTHER_SIZE, 2) in left
     assert ("test", DataIssue.SAME_ACROSS, 1) in left
 
 
