@@ -88,7 +88,8 @@ def _voc_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Member
         stems: dict[Path, list[str]] = {}
         for source, index in members:
             path = sources[source].dataset.path(index)
-            stems.setdefault(path.parent.parent, []).append(path.stem)
+            base = next((folder for folder in path.parents if (folder / sets).is_dir()), path.parent)
+            stems.setdefault(base, []).append("/".join(path.with_suffix("").relative_to(base).parts[1:]))
         if not all((base / sets).is_dir() for base in stems):
             return _lists(root, sources, parts, out)
         name, names = f"{_prefix(out)}_{part}", []

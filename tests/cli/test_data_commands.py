@@ -46,7 +46,7 @@ def test_a_new_file_for_a_folder_opens_it(
 def test_a_folder_without_validation_split_gets_a_fraction(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = shared_data("formats/cvat_dataset/for_images/export_task")
     text = out_of(capsys, "config", "new", str(folder))
-    assert "# no validation split: a fifth of the training images validates (data.val_fraction)\n" in text
+    assert "# no validation split: a training takes a fifth of the training images (data.val_fraction)\n" in text
     assert "  val_fraction: 0.2\n" in text
 
 

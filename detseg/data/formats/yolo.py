@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,8 +50,8 @@ _CORNERS_HINT = "write 'class x1 y1 ... x4 y4' in fractions of the image's sides
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """What the files in the root say."""
+class YoloFiles:
+    """What ``data.yaml``, or the files in its place, say of a set in YOLO text."""
 
     file: Path  # for messages
     names: Mapping[int, str] | None = None
@@ -88,7 +89,7 @@ def read_yolo(
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a key of data.yaml, a folder or a list, such as 'train'")
-    layout = _read_layout(root)
+    layout = read_yolo_files(root)
     names = layout.names or _given_names(root, classes)
     images = _split_images(root, layout, split, report)
     labels = _find_labels(root, images, report)
@@ -121,9 +122,13 @@ def read_yolo(
     return DetectionDataset(packed, root, table, report, f"yolo {split}")
 
 
-def _read_layout(root: Path) -> _Layout:
+def read_yolo_files(root: Path) -> YoloFiles:
+    """What describes a set: ``data.yaml`` or the only YAML file with names of classes, darknet's ``obj.data``, or names
+    in ``NAME_FILES``. A DataError if it cannot be read, or there are several."""
     found = [root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()]
     found = found[:1] or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
+    if len(found) > 1:
+        found = [path for path in found if re.search("(?m)^names:", read_text(path))] or found
     if len(found) > 1:
         what = f"several files may describe the data: {listed([path.name for path in found])}"
         raise DataError(f"{root}: {what}; name the one to read data.yaml")
@@ -133,11 +138,11 @@ def _read_layout(root: Path) -> _Layout:
         return _from_darknet(root, data[0])
     for name in NAME_FILES:
         if (root / name).is_file():
-            return _Layout(root / name, _read_names(root / name))
-    return _Layout(root)
+            return YoloFiles(root / name, _read_names(root / name))
+    return YoloFiles(root)
 
 
-def _from_yaml(root: Path, path: Path) -> _Layout:
+def _from_yaml(root: Path, path: Path) -> YoloFiles:
     try:
         # Scalars stay text, since a class may be called "no".
         content = yaml.load(read_text(path), Loader=yaml.BaseLoader)  # noqa: S506  # it makes text, lists, mappings alone
@@ -164,7 +169,7 @@ def _from_yaml(root: Path, path: Path) -> _Layout:
         names = _read_names(there[0]) if there else None
     folder = content.get("path")
     base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
-    return _Layout(path, names, splits, base, str(content.get("task", "")))
+    return YoloFiles(path, names, splits, base, str(content.get("task", "")))
 
 
 def _names_of(path: Path, names: Any) -> dict[int, str]:
@@ -182,12 +187,12 @@ def _names_of(path: Path, names: Any) -> dict[int, str]:
     return dict(sorted(found.items()))
 
 
-def _from_darknet(root: Path, path: Path) -> _Layout:
+def _from_darknet(root: Path, path: Path) -> YoloFiles:
     pairs = [line.partition("=") for line in read_text(path).split("\n") if "=" in line and line.strip()[0] != "#"]
     content = {key.strip(): value.strip() for key, _, value in pairs}
     names = _existing(root, _tails(content.get("names", "")))
     splits = {key: [content[key]] for key in ("train", "val", "valid", "test") if content.get(key)}
-    return _Layout(path, None if names is None else _read_names(root / names), splits)
+    return YoloFiles(path, None if names is None else _read_names(root / names), splits)
 
 
 def _read_names(path: Path) -> dict[int, str]:
@@ -218,7 +223,7 @@ def _existing(root: Path, candidates: Sequence[str]) -> str | None:
     return next((path for path in candidates if os.path.exists(root / path)), None)
 
 
-def _split_images(root: Path, layout: _Layout, split: str, report: DataReport) -> list[str]:
+def _split_images(root: Path, layout: YoloFiles, split: str, report: DataReport) -> list[str]:
     for name in split_names(split):
         if name in layout.splits:
             places = [_place(root, layout, name, entry, report) for entry in layout.splits[name]]
@@ -235,7 +240,7 @@ def _split_images(root: Path, layout: _Layout, split: str, report: DataReport) -
     return unique
 
 
-def _place(root: Path, layout: _Layout, name: str, entry: str, report: DataReport) -> str:
+def _place(root: Path, layout: YoloFiles, name: str, entry: str, report: DataReport) -> str:
     """Where a folder, list or image of a split lies below the root."""
     stated = entry if is_absolute(entry) or not layout.folder else f"{layout.folder}/{entry}"
     candidates = _tails(stated)
@@ -257,7 +262,7 @@ def _place(root: Path, layout: _Layout, name: str, entry: str, report: DataRepor
     return place
 
 
-def _place_without_key(root: Path, layout: _Layout, split: str) -> str:
+def _place_without_key(root: Path, layout: YoloFiles, split: str) -> str:
     if split == ".":
         return "images" if (root / "images").is_dir() else "."
     inside = [name for name in split_names(split) if inner_path(name) is not None]

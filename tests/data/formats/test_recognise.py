@@ -11,16 +11,18 @@ import pytest
 from PIL import Image
 
 from detseg.config.load import config_from_dict
-from detseg.data.build import open_split
+from detseg.data.build import Split, open_semantic_split, open_split
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
+from detseg.structures import ClassTable
 from tests.data.formats.layouts import save_image
 from tests.shared_data import shared_data
 
 VOC, COCO, YOLO = "Pascal VOC with lists", "COCO JSON", "YOLO text"
+TWO: tuple[Split, ...] = ("train", "val")
 TV = {"train_split": "train", "val_split": "val"}
 REAL: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "bccd": (VOC, {"train": 205, "val": 87, "test": 72}, {**TV, "test_split": "test"}),
@@ -208,6 +210,114 @@ def test_what_lies_above_or_is_hidden_is_of_no_set(tmp_path: Path) -> None:
     assert (found.layout.what, found.layout.counts) == (YOLO, {"train": 1})
     dataset = read_yolo(found.root, found.settings["train_split"])
     assert (len(dataset), dataset.report.lines()) == (1, [])
+
+
+LISTED: dict[str, tuple[str, dict[str, str]]] = {  # Format → its settings for the list train.txt; files
+    "yolo": (
+        "train_split",
+        {"classes.txt": "cell", "labels/1.txt": "0 0.5 0.5 0.5 0.5", "labels/2.txt": "0 0.5 0.5 0.5 0.5"},
+    ),
+    "labelme": (
+        "train_split",
+        {f"images/{k}.json": json.dumps({"shapes": [], "imagePath": f"{k}.png"}) for k in (1, 2)},
+    ),
+    "voc": ("train_split", {f"annotations/{k}.xml": "<annotation></annotation>" for k in (1, 2)}),
+    "mask_folder": ("train_images", {"classes.txt": "ground\ncell"}),
+}
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_lists_in_the_root_are_splits(name: str, tmp_path: Path) -> None:
+    key, files = LISTED[name]
+    _images(tmp_path, "images/1.png", "images/2.png", *(f"masks/{k}.png" for k in (1, 2) if name == "mask_folder"))
+    for path, text in files.items():
+        _write(tmp_path, path, text)
+    _write(tmp_path, "train.txt", "images/1.png\n")
+    _write(tmp_path, "valid.txt", "images/2.png\n")
+    found = recognise(tmp_path)
+    assert (found.layout.name, found.layout.counts) == (name, {"train": 1, "val": 1})
+    assert (found.settings[key], found.settings[key.replace("train", "val")]) == ("train.txt", "valid.txt")
+    is_semantic = name == "mask_folder"
+    model, table = ("unet", ("ground", "cell")) if is_semantic else ("yolo", ("cell",))
+    data = config_from_dict({"model": {"name": model}, "data": found.settings}, "here", []).data
+    opened = open_semantic_split if is_semantic else open_split
+    assert [opened(data, split, ClassTable(table)).path(0).stem for split in TWO] == ["1", "2"]
+    _write(tmp_path, "train.txt", "7.png\n")
+    (tmp_path / "valid.txt").unlink()
+    found = recognise(tmp_path)
+    assert found.layout.counts == {"train": 2}
+    assert found.layout.notes[0].startswith(
+        "train.txt is not taken as the list of a split: its first line, '7.png', is no"
+    )
+
+
+YOLO_SPLITS: dict[str, tuple[dict[str, str], list[str], dict[str, str]]] = {
+    # Files, folders of images, settings.
+    "CVAT": (
+        {
+            "data.yaml": "names: {0: a}\nTrain: Train.txt\nValidation: Val.txt\n",
+            "Train.txt": "x/1.png",
+            "Val.txt": "y/1.png",
+        },
+        ["x", "y"],
+        {"train_split": "Train", "val_split": "Validation"},
+    ),
+    "folders": (
+        {"classes.txt": "a"},
+        ["train2017/images", "dev/images"],
+        {"train_split": "train2017", "val_split": "dev"},
+    ),
+    "inner folders": ({"classes.txt": "a"}, ["images/training", "images/dev"], {"train_split": "training"}),
+    "two YAML files": (
+        {"args.yaml": "lr: 1\n", "my.yml": "names: [a]\ntrain: [x, y]\nval: y\n"},
+        ["x", "y"],
+        {"train_split": "train", "val_split": "val"},
+    ),
+    "three folders down": (
+        {"a/b/c/data.yaml": "names: [a]\ntrain: x\nval: y\n"},
+        ["a/b/c/x", "a/b/c/y"],
+        {"train_split": "train"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", YOLO_SPLITS)
+def test_splits_of_yolo_are_those_that_the_reader_finds(case: str, tmp_path: Path) -> None:
+    files, folders, settings = YOLO_SPLITS[case]
+    for path, text in files.items():
+        _write(tmp_path, path, text)
+    for folder in folders:
+        _images(tmp_path, f"{folder}/1.png")
+        _write(tmp_path, f"{folder.replace('images', 'labels')}/1.txt", "0 0.5 0.5 0.5 0.5")
+    found = recognise(tmp_path)
+    assert settings.items() <= found.settings.items()
+    for split in TWO:
+        assert len(read_yolo(found.root, found.settings[f"{split}_split"])) == found.layout.counts[split]
+
+
+def test_what_is_wrong_with_data_yaml_is_said(tmp_path: Path) -> None:
+    _images(tmp_path, "images/1.png")
+    _write(tmp_path, "labels/1.txt", "0 0.5 0.5 0.5 0.5")
+    _write(tmp_path, "data.yaml", "names: [a\n")
+    with pytest.raises(DataError, match=r"data\.yaml: not a readable YAML file"):
+        recognise(tmp_path)
+
+
+def test_other_sets_in_folders_are_named(tmp_path: Path) -> None:
+    _images(tmp_path, "a/1.png", "b/images/1.png", "c/1.png", "c/1_mask.png", "d/1.png", "d/1_mask.png")
+    _coco(tmp_path, "a/annotations.json", "1.png")
+    _write(tmp_path, "b/labels/1.txt", "0 0.5 0.5 0.5 0.5")
+    found = recognise(tmp_path, "boxes")
+    assert found.lines[-2].startswith(
+        "other sets in folders, not taken: b (YOLO text), d (folders of images and masks); "
+    )
+    assert found.lines[-1] == "also there, not taken: folders of images and masks"
+
+
+def test_labelme_whose_image_comes_first(tmp_path: Path) -> None:
+    _images(tmp_path, "1.png")
+    _write(tmp_path, "1.json", '{"imageData": "' + "A" * (1 << 20) + '", "imagePath": "1.png", "shapes": []}')
+    assert recognise(tmp_path, "outlines").layout.name == "labelme"
 
 
 def test_sets_without_any_object(tmp_path: Path) -> None:
@@ -469,6 +579,7 @@ def test_names_of_coco_that_are_not_those_of_files(
         ),
         ("labelTxt/a.txt", "1.0 2.0 3.0 4.0 5.0 6.0 7.0 8.0 small-car 0", "labelTxt/a.txt looks like DOTA's oriented"),
         ("labels/a.txt", "0.0 0.5 0.5 0.1 0.1", "labels/a.txt looks like YOLO text: a line begins with the whole"),
+        ("labels/a.txt", "0 0,5 0,5 0,1 0,1", "labels/a.txt has numbers with commas; of text files"),
         ("labels_mine/a.txt", "0 0.5 0.5 0.1 0.1", "the files lie in a folder labels beside the folder images"),
         (
             "masks/b.png",

@@ -10,12 +10,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from detseg.data.formats.recognise.coco_json import coco_json
-from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need
+from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need, split_of
 from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps, yolo_text
 from detseg.data.images.find import data_folder
@@ -25,7 +25,8 @@ from detseg.errors import DataError
 from detseg.messages import counted, listed
 
 _IN_WORDS = {"boxes": "boxes", "outlines": "outlines of objects", "maps": "the class of each pixel"}
-_LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:[\s,]+{NUMBER}){{4,}}")
+_LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:\s+{NUMBER}){{4,}}")
+_COMMAS = re.compile(r"-?\d+(?:[\s,.]+-?\d+){4,},?")
 _DOTA = re.compile(rf"(?:{NUMBER}\s+){{8}}\S+(?:\s+\d)?")
 _MASKS_FIT = "masks named otherwise than their images need mask_suffix, image_suffix or mask_per_class of mask_folder"
 READ = "VOC XML, COCO JSON, YOLO text, LabelMe JSON, CVAT XML and folders of masks"
@@ -39,11 +40,13 @@ class Recognised:
         root: the folder that holds the set: the given one, or one below it.
         layout: how it is read.
         others: other ways in which it could be read.
+        beside: sets in folders of the root that it does not hold, in words.
     """
 
     root: Path
     layout: Layout
-    others: tuple[Layout, ...] = field(default=())
+    others: tuple[Layout, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,7 +62,9 @@ class Recognised:
         classes = [f"classes, {len(one.classes)}: {listed(one.classes)}"] if one.classes else []
         lines = [f"{one.what} in {self.root}: {', '.join(splits)}", *classes, *one.notes]
         if "val" not in one.counts:
-            lines.append("no validation split: a fifth of the training images validates (data.val_fraction)")
+            lines.append("no validation split: a training takes a fifth of the training images (data.val_fraction)")
+        if self.beside:
+            lines.append(f"other sets in folders, not taken: {listed(self.beside)}; name one of these to read it")
         return lines + [f"also there, not taken: {other.what}" for other in self.others]
 
 
@@ -87,7 +92,23 @@ def recognise(root: Path, need: Need | None = None) -> Recognised:
     if need == "maps":  # what is drawn as a map, with names, before what is made of outlines, before what lacks names
         fitting.sort(key=lambda layout: (layout.has == {"maps"} and not layout.classes, layout.has != {"maps"}))
     taken = fitting[0]
-    return Recognised(folder, taken, tuple(layout for layout in layouts if layout is not taken))
+    others = tuple(layout for layout in layouts if layout is not taken)
+    return Recognised(folder, taken, others, _sets_beside(folder, layouts))
+
+
+def _sets_beside(root: Path, layouts: Sequence[Layout]) -> tuple[str, ...]:
+    """The sets in those folders of a root that none of its layouts reads. Of formats that name no folders all of the
+    kind are read, and COCO names its other files itself."""
+    values = [value for layout in layouts for value in layout.settings.values()]
+    texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+    used = {text.partition("/")[0] for text in texts if isinstance(text, str)}
+    of_folders = {"labelme", "mask_folder"} if "." not in used else set[str]()
+    names = {layout.name for layout in layouts} - of_folders
+    tree = Tree(root)
+    tops = [name for name in tree.files if name and "/" not in name and name not in used and split_of(name) is None]
+    found = [one for top in tops if tree.num_images(top) for one in _layouts(root / top, 1)]
+    kinds = [(folder, layout) for folder, own in found for layout in own[:1] if layout.name not in names]
+    return tuple(f"{folder.relative_to(root)} ({layout.what})" for folder, layout in kinds)
 
 
 def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
@@ -103,8 +124,9 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
             named = listed(tree.parts[:3]) + (", ..." if len(tree.parts) > 3 else "")
             notes.append(f"of detseg split, not taken: {named}; a configuration that it wrote reads them")
         return [(root, [replace(layout, notes=(*layout.notes, *notes)) for layout in layouts])]
-    below = [name for name in tree.files if name and "/" not in name] if depth else []
-    found = [one for name in below for one in _layouts(root / name, depth - 1)]
+    below = [name for name in tree.files if name and "/" not in name]
+    below = below if depth or len(below) == 1 else []
+    found = [one for name in below for one in _layouts(root / name, depth - (len(below) > 1))]
     first = [layouts[0] for _, layouts in found]
     if len(first) > 1 and all((one.what, one.settings) == (first[0].what, WHOLE) for one in first):
         counts: dict[str, int | None] = {"train": sum(one.counts["train"] or 0 for one in first)}
@@ -138,6 +160,8 @@ def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[s
     if yolo := next((name for name in lines if _LIKE_YOLO.fullmatch(lines[name].strip())), None):
         where = "in a folder labels beside the folder images, or beside each image, with classes.txt or data.yaml"
         return f"{yolo} looks like YOLO text: a line begins with the whole number of a class, and the files lie {where}"
+    if comma := next((name for name in lines if _COMMAS.fullmatch(lines[name].strip())), None):
+        return f"{comma} has numbers with commas; of text files YOLO's are read: spaces between numbers, points in them"
     if ".tfrecord" in suffixes:
         return "TFRecord is not: export one of these"
     if set(suffixes) <= IMAGE_SUFFIXES:

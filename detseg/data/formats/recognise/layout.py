@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from detseg.data.images.tree import Tree
+from detseg.messages import shown
 
 Need = Literal["boxes", "outlines", "maps"]
 """What a model learns from: boxes, boxes and outlines of objects, or the class of each pixel."""
@@ -67,6 +69,29 @@ def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int
         if split is not None and split not in found:
             found[split] = folder, tree.num_images(folder)
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tuple[str, int]], list[str]]:
+    """The splits that a text file in the root lists (``train.txt``, ``val.txt``): split → file and its lines; and a
+    note of such files whose first line is nothing that a reader finds, as ``fits`` says."""
+    found, notes = dict[str, tuple[str, int]](), list[str]()
+    for name in tree.files[""]:
+        stem, suffix = os.path.splitext(name)
+        split, lines = WORDS.get(stem.lower()), text_lines(tree, name) if suffix == ".txt" else ()
+        if split is None or split in found or not lines:
+            continue
+        if fits(lines[0]):
+            found[split] = name, num_lines(tree, name)
+        else:
+            what = f"its first line, {shown(lines[0])}, is no path of an image below {tree.root}; write such paths"
+            notes.append(f"{name} is not taken as the list of a split: {what}")
+    return {split: found[split] for split in SPLITS if split in found}, notes
+
+
+def is_image(tree: Tree, line: str, stems: Container[str] = ()) -> bool:
+    """Whether a line of a list is the path of an image in the tree, or its name where annotations have these stems."""
+    folder, _, name = line.removeprefix("./").rpartition("/")
+    return name in tree.files.get(folder, ()) or line in stems or os.path.splitext(line)[0] in stems
 
 
 def num_lines(tree: Tree, path: str, known: Container[str] = ()) -> int:

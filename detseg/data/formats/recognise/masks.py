@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
-from detseg.data.formats.recognise.layout import SPLITS, Layout, split_of
+from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, split_of
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
@@ -49,6 +49,13 @@ def mask_folders(tree: Tree) -> Layout | None:
         if split in found:
             settings |= {f"{split}_images": found[split].images or ".", f"{split}_masks": found[split].masks or "."}
             counts[split] = found[split].num
+    lists, notes = listed_splits(tree, lambda line: is_image(tree, line))
+    if len(found) == 1 and "train" in lists:
+        masks = settings["train_masks"]
+        settings, counts = dict[str, Any](), dict[str, int | None]()
+        for split, (name, number) in lists.items():
+            settings |= {f"{split}_images": name, f"{split}_masks": masks}
+            counts[split] = number
     settings |= {key: text for key, text in vars(found["train"].affixes).items() if text}
     what, train = "folders of images and masks", found["train"]
     if train.per_class:
@@ -56,7 +63,8 @@ def mask_folders(tree: Tree) -> Layout | None:
         settings["mask_per_class"] = True
     else:
         own = mask_names(tree, train.images, train.example)
-    return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, own.notes)
+    notes += own.notes
+    return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
 
 
 def _is_near(folder: str) -> bool:

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detseg.data.formats.recognise.layout import (
     NUMBER,
     SPLITS,
@@ -18,17 +16,19 @@ from detseg.data.formats.recognise.layout import (
     WORDS,
     Layout,
     Need,
+    is_image,
     kinds_of,
+    listed_splits,
     named_splits,
     num_lines,
     split_of,
-    text_lines,
 )
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.formats.recognise.masks import mask_folders
-from detseg.data.formats.yolo import NAME_FILES
+from detseg.data.formats.yolo import NAME_FILES, YoloFiles, read_yolo_files
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
+from detseg.errors import DataError
 from detseg.messages import listed
 
 _SETS = "ImageSets"
@@ -119,15 +119,15 @@ def voc_files(tree: Tree) -> Layout | None:
     found = _beside_images(tree, ".xml", is_voc)
     if found is None or any(name.endswith(".txt") for name in tree.files.get(f"{_SETS}/Main", ())):
         return None
-    settings, counts, _ = found
-    return Layout("voc", "Pascal VOC's XML without lists", settings, frozenset({"boxes"}), counts)
+    settings, counts, _, notes = found
+    return Layout("voc", "Pascal VOC's XML without lists", settings, frozenset({"boxes"}), counts, notes=notes)
 
 
 def _beside_images(
     tree: Tree, suffix: str, fits: Callable[[str], bool]
-) -> tuple[dict[str, Any], dict[str, int | None], list[str]] | None:
-    """The splits of a layout with an annotation file for each image, and the beginnings of some files; None: there are
-    no such files in the root, in a folder in it, or in folders of splits."""
+) -> tuple[dict[str, Any], dict[str, int | None], list[str], tuple[str, ...]] | None:
+    """The splits of a layout with an annotation file for each image, the beginnings of some files, and notes; None:
+    there are no such files, or they are those of a set in a folder."""
     paths = list(tree.paths({suffix}))
     of_folder: dict[str, list[str]] = {}
     for path in paths:
@@ -139,16 +139,19 @@ def _beside_images(
     sample = [text for folder in own for text in texts[folder] if fits(text)]
     tops = {folder.partition("/")[0] for folder in own if "/" in folder}
     if any(tree.num_images(top) for top in tops if split_of(top) is None):
-        return None  # a set lies in that folder
+        return None
     parents = {"/".join(folder.split("/")[: n + 1]) for folder in own for n in range(folder.count("/") + 1)}
-    splits = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
-    numbers = {
-        split: sum(len(of_folder[f]) for f in own if f"{f}/".startswith(f"{folder}/"))
-        for split, (folder, _) in splits.items()
+    folders = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
+    splits = {
+        split: (folder, sum(len(of_folder[f]) for f in own if f"{f}/".startswith(f"{folder}/")))
+        for split, (folder, _) in folders.items()
     }
-    if "train" in splits:
-        return {f"{s}_split": folder for s, (folder, _) in splits.items()}, dict(numbers), sample
-    return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample
+    stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths} if suffix == ".xml" else set[str]()
+    lists, notes = listed_splits(tree, lambda line: is_image(tree, line, stems))
+    if "train" in (splits := splits | lists):
+        settings = {f"{split}_split": splits[split][0] for split in SPLITS if split in splits}
+        return settings, {split: splits[split][1] for split in SPLITS if split in splits}, sample, tuple(notes)
+    return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample, tuple(notes)
 
 
 def cvat_xml(tree: Tree) -> Layout | None:
@@ -179,13 +182,17 @@ def cvat_xml(tree: Tree) -> Layout | None:
 
 def labelme_json(tree: Tree) -> Layout | None:
     """LabelMe JSON."""
-    found = _beside_images(tree, ".json", lambda text: '"shapes"' in text and '"imagePath"' in text)
+
+    def is_labelme(text: str) -> bool:  # of files with sorted keys the image comes first, and may be all that is seen
+        return '"imageData"' in text or ('"shapes"' in text and '"imagePath"' in text)
+
+    found = _beside_images(tree, ".json", is_labelme)
     if found is None:
         return None
-    settings, counts, sample = found
-    outlines = any('"polygon"' in text or '"mask"' in text for text in sample)
+    settings, counts, sample, notes = found
+    outlines = any('"polygon"' in text or '"mask"' in text or '"shapes"' not in text for text in sample)
     has = kinds_of(True, outlines)
-    return Layout("labelme", "LabelMe JSON", settings, has, counts)
+    return Layout("labelme", "LabelMe JSON", settings, has, counts, notes=notes)
 
 
 _BOX = re.compile(rf"\d+(?:\s+{NUMBER}){{4,}}")
@@ -200,66 +207,65 @@ def _is_box(line: str, classes: Sequence[str]) -> bool:
 
 def yolo_text(tree: Tree) -> Layout | None:
     """YOLO text."""
-    top = tree.files[""]
-    yamls = [name for name in top if name.endswith((".yaml", ".yml")) and re.search("(?m)^names:", tree.begin(name))]
-    darknet = [name for name in top if name.endswith(".data")]
+    top, notes, layout, wrong = tree.files[""], list[str](), YoloFiles(tree.root), None
+    described = any(name.endswith(".data") or name in NAME_FILES or _names_classes(tree, name) for name in top)
+    if described:
+        try:
+            layout = read_yolo_files(tree.root)
+        except DataError as error:
+            wrong = error
+    classes = tuple((layout.names or {}).values())
     first_lines = {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in _some_texts(tree)}
-    classes, stated = _yolo_yaml(tree, yamls[0]) if yamls else ((), {})
-    names_file = next((name for name in NAME_FILES if name in top), None)
-    if not classes and names_file is not None:
-        classes = text_lines(tree, names_file)
     boxes = {path: line for path, line in first_lines.items() if _is_box(line, classes)}
     near = any(re.match(rf"(({'|'.join(WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
     labels = [line for path, line in first_lines.items() if "labels" in path.split("/")[:-1]]
-    all_empty = bool(yamls and labels) and not any(labels)  # no image has an object
-    if not all_empty and not (boxes and (yamls or darknet or names_file or near)):
+    all_empty = bool(layout.splits and labels) and not any(labels)  # no image has an object
+    if not tree.num_images() or (not all_empty and not (boxes and (described or near))):
         return None
-    if not yamls and darknet:
-        pairs = [line.partition("=") for line in text_lines(tree, darknet[0])]
-        stated = {key.strip(): value.strip() for key, _, value in pairs if key.strip() in WORDS}
+    if wrong is not None:
+        raise wrong
     folders = [
         f for f in tree.files if f.rpartition("/")[2] not in ("labels", "images") and not f.startswith("labels/")
     ]
-    splits = {split: number for split, (_, number) in named_splits(tree, folders).items() if number}
+    named = {
+        split: (folder.removeprefix("images/"), n) for split, (folder, n) in named_splits(tree, folders).items() if n
+    }
     settings, counts, absent = dict[str, Any](), dict[str, int | None](), list[str]()
-    for key, place in stated.items():
-        split = WORDS[key]
-        number = _num_listed(tree, place) or splits.get(split)
+    for key, places in layout.splits.items():
+        split = WORDS.get(key.lower())
+        if split is None or split in counts:
+            continue
+        numbers = [_num_listed(tree, place) for place in places]
+        number = sum(n or 0 for n in numbers) or named.get(split, ("", 0))[1] or None
         if number or split == "train":
-            settings[f"{split}_split"] = split if key != "dev" else key
+            settings[f"{split}_split"] = key
             counts[split] = number
         else:
-            absent.append(f"{key} ({place})")
+            absent.append(f"{key} ({listed(places)})")
     if "train" not in counts:
-        settings, counts = {f"{split}_split": split for split in splits}, dict(splits)
+        lists, more = listed_splits(tree, lambda line: _num_listed(tree, line) is not None)
+        notes += more
+        splits = named | lists
+        settings, counts = {f"{split}_split": name for split, (name, _) in splits.items()}, dict[str, int | None]()
+        counts |= {split: number for split, (_, number) in splits.items()}
     if "train" not in counts:
         settings, counts = {"train_split": "."}, {"train": tree.num_images()}
-    notes = [] if classes else ["no file names the classes: write data.yaml with names: [...], or set data.classes"]
+    if not classes:
+        notes.append("no file names the classes: write data.yaml with names: [...], or set data.classes")
     if absent:
-        notes.append(f"left out, since there are no images of it: {listed(absent)} of {[*yamls, *darknet][0]}")
+        notes.append(f"left out, since there are no images of it: {listed(absent)} of {layout.file.name}")
     has = kinds_of(True, any(len(line.split()) > 6 for line in boxes.values()))
     counts = {split: counts[split] for split in SPLITS if split in counts}
     return Layout("yolo", "YOLO text", settings, has, counts, classes, tuple(notes))
 
 
+def _names_classes(tree: Tree, name: str) -> bool:
+    return name.endswith((".yaml", ".yml")) and re.search("(?m)^names:", tree.begin(name)) is not None
+
+
 def _some_texts(tree: Tree) -> list[str]:
     paths = list(tree.paths({".txt"}))
     return paths[:: max(len(paths) // 200, 1)]
-
-
-def _yolo_yaml(tree: Tree, name: str) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The names of classes, and key and place of each split."""
-    try:
-        content = yaml.load(tree.begin(name), Loader=yaml.BaseLoader)  # noqa: S506  # it makes text of all and nothing else
-    except (yaml.YAMLError, ValueError, RecursionError):
-        return (), {}
-    if not isinstance(content, dict):
-        return (), {}
-    names = content.get("names")
-    found = names.values() if isinstance(names, dict) else names if isinstance(names, list) else ()
-    places = {key: content[key] for key in WORDS if content.get(key)}
-    firsts = {key: place[0] if isinstance(place, list) else place for key, place in places.items()}
-    return tuple(map(str, found)), {key: place for key, place in firsts.items() if isinstance(place, str)}
 
 
 def _num_listed(tree: Tree, place: str) -> int | None:
@@ -272,6 +278,6 @@ def _num_listed(tree: Tree, place: str) -> int | None:
         if path in tree.files:
             return tree.num_images(path)
         folder, _, name = path.rpartition("/")
-        if name.endswith(".txt") and name in tree.files.get(folder, ()):
-            return num_lines(tree, path)
+        if name in tree.files.get(folder, ()):
+            return num_lines(tree, path) if name.endswith(".txt") else 1
     return None
