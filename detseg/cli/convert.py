@@ -35,19 +35,21 @@ def convert(argv: Sequence[str]) -> None:
     if not is_folder and config.data.val_fraction is not None:
         splits = ["train", "val", "test"]
     from detseg.data.build import open_as_stated
+    from detseg.data.datasets.segmentation import without_wrong_maps
 
     datasets, errors = open_as_stated(config, splits, maps, whole=is_folder)
     for name, error in errors.items():
         if is_folder:  # a configuration names splits that need not be there
             raise DataError(error)
         print(printable(f"{name}: not converted: {error}"))
+    datasets = {name: without_wrong_maps(dataset) for name, dataset in datasets.items()} if maps else datasets
     _say_findings(datasets, arguments.skip_bad, config.data.on_missing == "skip")
     from detseg.data.formats.convert import WRITERS, count_written, unread_values, write_mask_folder
 
     write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
     lost = write(datasets, arguments.out, arguments.images == "link") + unread_values(datasets.values())
     print(*(printable(f"not held by {arguments.to}: {line}") for line in lost), sep="\n", end="\n" if lost else "")
-    written, objects = count_written(datasets, arguments.out, arguments.to)
+    written, objects = count_written(datasets, arguments.to)
     numbers = ", ".join(f"{name} {counted(number, 'image')}" for name, number in written.items())
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     out, file = (shlex.quote(text) for text in (str(arguments.out), f"{arguments.out.name}.yaml"))

@@ -63,7 +63,8 @@ def _detection(config: ExperimentConfig, model: schema.DetectorConfig) -> Iterat
         if masks:
             yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
         why = f"belongs to masks, model.name={name} reads none; leave it out"
-        yield from _unused("data", data, ("mask_values", "ignore_index", "mask_threshold"), why)
+        keys = ("mask_values", "ignore_index", "mask_threshold", "mask_colors", "ignore_colors")
+        yield from _unused("data", data, keys, why)
     why = f"belongs to semantic masks, model.name={name} finds objects; leave it out"
     yield from _unused("evaluation", config.evaluation, ("boundary_width",), why)
 
@@ -80,10 +81,9 @@ def _segmentation(config: ExperimentConfig, model: schema.SegmenterConfig) -> It
             yield from _unused(f"model.loss.{term}", section, keys, why)
     if isinstance(data, VocConfig | MaskFolderConfig) and data.mask_threshold is not None:
         why = "data.mask_threshold makes two classes of all values; leave one of them out"
-        keys = ("mask_values", "ignore_index", *(["mask_colors"] if isinstance(data, MaskFolderConfig) else []))
-        yield from _unused("data", data, keys, why)
-    if isinstance(data, MaskFolderConfig):
-        if data.mask_per_class:
+        yield from _unused("data", data, ("mask_values", "ignore_index", "mask_colors"), why)
+    if isinstance(data, VocConfig | MaskFolderConfig):
+        if isinstance(data, MaskFolderConfig) and data.mask_per_class:
             why = "data.mask_per_class says that each mask shows one class; leave one of them out"
             yield from _unused("data", data, ("mask_values", "ignore_index", "mask_colors"), why)
         elif data.mask_colors is not None:

@@ -31,11 +31,11 @@ from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig, ModelC
 from detseg.data.annotations.classes import (
     BACKGROUND,
     Classes,
-    check_classes_file,
     select_classes,
     split_background,
 )
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.mask_names import check_classes_file
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import inspect_images
@@ -149,6 +149,10 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
     settings |= found.settings | own
     if config.classes is not None:
         settings["classes"] = config.classes
+        named = select_classes(config.classes).label_of
+        if not found.layout.classes and len(named) != len(found.settings.get("classes", named)):
+            # What was found belongs to the classes that were named by the values.
+            settings |= {"mask_values": None, "ignore_index": 255, "mask_threshold": None}
     if config.val_fraction is not None or "val_split" in own:
         settings["val_fraction"] = config.val_fraction
     for line in found.lines:
@@ -289,6 +293,8 @@ def _open_maps(
                 skip_bad,
                 threshold=config.mask_threshold,
                 report=report,
+                colors=config.mask_colors,
+                ignore_colors=config.ignore_colors,
             )
         case MaskFolderConfig():
             return read_mask_folder(

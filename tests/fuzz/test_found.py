@@ -16,7 +16,7 @@ from PIL import Image, TiffImagePlugin
 
 from detseg.checkpoint import read_model_checkpoint, read_raw_checkpoint
 from detseg.config.load import load_config
-from detseg.data.annotations.classes import mask_class_table
+from detseg.data.annotations.mask_names import mask_class_table
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.voc import read_voc
 from detseg.data.images.masks import MaskEncoding, describe_unknown_colors, read_mask

@@ -157,9 +157,9 @@ class DataSection(Section):
     classes: tuple[str | dict[str, tuple[str, ...]], ...] | None = None
     """The classes that count, in label order; `{truck: [lorry, van]}` merges several into one. Objects of other classes
     are left out and counted. null: all of the data (COCO, YOLO, CVAT: those that are listed; VOC, LabelMe: sorted names
-    of the training annotations; masks: the lines of `classes.txt` in `root`, with the background). Of masks: if all
-    these names are in `classes.txt`, they choose from it, and pixels of other classes are ignored; else they are the
-    classes in the order of the values."""
+    of the training annotations; masks: those of the file in `root` that names them, such as `classes.txt`, with
+    the background). Of masks the pixels of others are ignored; where no file names any, these are the names in the
+    order of the values."""
     value_range: Annotated[ValueRange, AfterValidator(_rising)] = None
     """How images of more than 8 bits, or of floats, become 8 bits: `[low, high]`, in the images' own units (12 bits:
     `[0, 4095]`), become 0 and 255; `percentiles`: of each image its 0.5 and 99.5 percentiles; null: the upper 8 of 16
@@ -211,6 +211,10 @@ class MaskPictureSection(DataSection):
     mask_threshold: Annotated[int, Field(ge=1, le=255)] | None = None
     """Of two classes: the least value of the second, for masks with soft edges (128 where they go from 0 to 255); no
     value is ignored then. null: values are exact."""
+    mask_colors: tuple[Rgb, ...] | None = None
+    """Red, green, blue of each class in label order, where masks are colour images; null: masks hold values."""
+    ignore_colors: tuple[Rgb, ...] = ()
+    """Colours to ignore in losses and metrics."""
 
 
 class VocConfig(MaskPictureSection):
@@ -321,7 +325,7 @@ class MaskFolderConfig(MaskPictureSection):
 
     name: Literal["mask_folder"]
     root: Path
-    """Folder that the paths below are relative to, and of `classes.txt`."""
+    """Folder that the paths below are relative to, and of the file that names the classes."""
     train_images: Path = Path("train/images")
     """Image folder of the training split, or a text file that lists images, relative to `root`, one a line."""
     train_masks: Path = Path("train/masks")
@@ -347,10 +351,6 @@ class MaskFolderConfig(MaskPictureSection):
     """Whether there is a mask for each class, 0 outside: `NAME/a.png`, `a_NAME.png`, or Label Studio's
     `task-1-annotation-1-by-1-tag-NAME-0.png` for an image `1.jpg` or `task-1.jpg`. Those of one class are united, of
     several classes that with the fewest pixels counts, the rest is background."""
-    mask_colors: tuple[Rgb, ...] | None = None
-    """Red, green, blue of each class in label order, where masks are colour images; null: masks hold values."""
-    ignore_colors: tuple[Rgb, ...] = ()
-    """Colours to ignore in losses and metrics."""
 
 
 class CustomDataConfig(DataSection):

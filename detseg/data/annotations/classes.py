@@ -1,22 +1,19 @@
-"""Class tables: from names, from a table, or from ``classes.txt`` beside masks."""
+"""Class tables: from names, or from a table."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from detseg.data.annotations.files import parse_json, read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.report import DataReport
 from detseg.errors import ClassTableError, DataError, check_row
-from detseg.messages import did_you_mean, listed, one_line, shown
-from detseg.structures import IGNORE_LABEL, MAX_CLASSES, ClassTable, IntArray, is_plain_text
+from detseg.messages import did_you_mean, listed, shown
+from detseg.structures import MAX_CLASSES, ClassTable, IntArray, is_plain_text
 
 
 def check_class_name(where: str, name: str) -> None:
@@ -246,134 +243,3 @@ def add_background(objects: ClassTable, background: str, where: str, classes: Cl
         raise ClassTableError(f"{where}: {what} that a map can tell apart; name those that count in data.classes")
     source_id = 0 if 0 not in objects.source_ids else min(objects.source_ids) - 1
     return ClassTable((background, *objects.names), (source_id, *objects.source_ids))
-
-
-# In the root of a data set of masks: one class a line, in label order; empty lines and lines with # are skipped.
-CLASSES_FILE = "classes.txt"
-META_FILE = "dataset_meta.json"  # of OpenVINO's "common semantic segmentation" layout
-_NUMBERED = re.compile(r"\d+\s*[:;,=\s]\s*\S")
-_FIX = "name the classes in the order of their values, a background included, in data.classes"
-
-
-def mask_class_table(
-    root: Path, classes: ClassTable | Sequence[str] | None, values: tuple[int, ...] | None = None
-) -> ClassTable:
-    """The class table of mask images; the source's id of a class is its value in the masks.
-
-    ``classes`` is a table, which is returned, or names in label order; None: the lines of ``classes.txt`` in ``root``,
-    or the names in ``dataset_meta.json``; a DataError if there is no such file or it is wrong. ``values``: of each
-    class; None: the label itself.
-    """
-    if isinstance(classes, ClassTable):
-        return classes
-    if classes is None:
-        classes = _names_of_set(root)[1]
-    names = class_table(classes).names
-    if values is None or len(set(values)) != len(values) or len(values) != len(names):  # MaskEncoding raises then
-        values = tuple(range(len(names)))
-    return ClassTable(names, values)
-
-
-@dataclass(frozen=True)
-class MaskClasses:
-    """The classes of mask images, and those of the data set.
-
-    Attributes:
-        source: as the masks have them, in the order of their values or colours.
-        table: as the data set has them.
-        labels: (S,) of each source class its label, `IGNORE_LABEL` where it is left out; None: both are the same.
-    """
-
-    source: ClassTable
-    table: ClassTable
-    labels: tuple[int, ...] | None = None
-
-
-def mask_classes(root: Path | None, classes: Classes, values: tuple[int, ...] | None = None) -> MaskClasses:
-    """The classes of mask images, as `mask_class_table` names them, and those that ``classes`` selects and merges.
-
-    If all names that a selection mentions are in ``classes.txt`` in ``root``, the classes of these names count, and the
-    pixels of the others are ignored. Else there are no other names than those of the selection, in the order of the
-    values. A DataError where there are no names, or a single class.
-    """
-    if classes is None or isinstance(classes, ClassTable):
-        table = mask_class_table(root or Path(), classes, values)
-        return MaskClasses(table, table)
-    chosen = selection_of(classes)
-    if len(chosen.names) < 2:
-        what = f"expected 2 to {MAX_CLASSES} classes, got {len(chosen.names)}"
-        raise ClassTableError(f"data.classes: {what}; name the background, too: [background, {chosen.names[0]}]")
-    listed_names = _names_there(root) if root is not None else []
-    names = list(chosen.label_of) if set(chosen.label_of) - set(listed_names) else listed_names
-    source = mask_class_table(root or Path(), names, values)
-    labels = tuple(chosen.label_of.get(name, IGNORE_LABEL) for name in names)
-    first = dict(reversed(list(zip(labels, source.source_ids, strict=True))))
-    table = ClassTable(chosen.names, chosen.source_ids or tuple(first[label] for label in range(len(chosen.names))))
-    return MaskClasses(source, table, None if labels == tuple(range(len(table))) else labels)
-
-
-def _names_there(root: Path) -> Sequence[str]:
-    """The names in a file; none where there is no such file, or one that is not right and that nothing needs."""
-    try:
-        return _names_of_set(root)[1]
-    except DataError:
-        return []
-
-
-def _names_of_set(root: Path) -> tuple[Path, Sequence[str]]:
-    """The file that names the classes of the masks in ``root``, and its names."""
-    path = root / CLASSES_FILE
-    if not path.exists() and (root / META_FILE).exists():
-        return root / META_FILE, read_mask_meta(root)[0]
-    return path, _read_names(path)
-
-
-def read_mask_meta(root: Path) -> tuple[list[str], list[tuple[int, int, int]]]:
-    """The names of the classes in ``dataset_meta.json``, in the order of their values 0, 1, 2, ..., and their colours;
-    no colours if there are none, a DataError if the file is wrong or the values have gaps."""
-    path = root / META_FILE
-    content = parse_json(path)
-    try:
-        names = {int(value): str(name) for value, name in content["label_map"].items()}
-        colors = [tuple(int(part) for part in color) for color in content.get("segmentation_colors", [])]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(f"{path}: cannot read label_map and segmentation_colors: {one_line(error)}; {_FIX}") from None
-    if sorted(names) != list(range(len(names))) or len(names) < 2 or any(len(color) != 3 for color in colors):
-        raise DataError(f"{path}: expected names of the values 0, 1, 2, ... and colours [R, G, B]; {_FIX}")
-    check_class_names(str(path), names.values())
-    return [names[value] for value in sorted(names)], [(red, green, blue) for red, green, blue in colors]
-
-
-def check_classes_file(root: Path, table: ClassTable) -> None:
-    """Raise a ClassTableError if ``classes.txt`` (``dataset_meta.json``) in ``root`` is there and names other
-    classes than the given table: that of the training set or of a checkpoint."""
-    expected = list(table.names)
-    if not any((root / name).exists() for name in (CLASSES_FILE, META_FILE)):
-        return
-    path, found = _names_of_set(root)
-    if list(found) != expected:
-        differing = (k for k, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1])
-        labels = [f" (label {k} is {shown(found[k])}, expected {shown(expected[k])})" for k in differing][:1]
-        raise ClassTableError(
-            f"{path}: {len(found)} classes, {listed(found)}; expected {len(expected)}, {listed(expected)}"
-            f"{''.join(labels)}; values of these masks would be read as other classes; if they do mean the expected "
-            "ones, name these in data.classes"
-        )
-
-
-def _read_names(path: Path) -> list[str]:
-    if not path.exists():
-        raise DataError(f"{path.parent}: masks hold no class names; {_FIX}, or one a line in {path}")
-    names = [line for _, line in read_list(path, lambda line: False, "file of class names")]
-    if not names:
-        raise DataError(f"{path}: it names no classes; write one a line, or {_FIX}")
-    if all(_NUMBERED.match(name) for name in names):
-        raise DataError(
-            f"{path}: expected names only, one a line, got {shown(names[0])}; take the numbers out (values other than "
-            f"0, 1, 2, ... go into data.mask_values), or {_FIX}"
-        )
-    check_class_names(str(path), names)
-    if not 2 <= len(names) <= MAX_CLASSES:
-        fix = f"; name the background, too, on a line before {shown(names[0])}" if len(names) == 1 else ""
-        raise DataError(f"{path}: masks need 2 to {MAX_CLASSES} classes, got {len(names)}{fix}")
-    return names

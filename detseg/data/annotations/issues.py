@@ -347,7 +347,7 @@ class DataIssue(Enum):
     OTHER_PALETTE = (
         _WARNING,
         "masks whose palette has the colours of earlier masks at other values (values are read, not colours)",
-        "if the colours are right, name them in data.mask_colors (with data.name=mask_folder)",
+        "if the colours are right, name them in data.mask_colors",
     )
     ALL_IGNORED = _WARNING, "images of which no pixel counts (the whole mask is ignored)", "remove them, or label them"
     ONE_CLASS = _NOTE, "masks that show one class and ignored pixels, and nothing else", "nothing, if that is meant"

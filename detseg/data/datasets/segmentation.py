@@ -12,10 +12,11 @@ import numpy as np
 
 from detseg.data.annotations.classes import Classes, add_background
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.mask_names import mask_classes
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, no_objects, running_total
-from detseg.data.annotations.report import DataReport
+from detseg.data.annotations.report import DataReport, Example
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset, check_same_size
-from detseg.data.images.masks import MaskEncoding, Rgb, colors_of_labels, read_layer, read_mask
+from detseg.data.images.masks import MaskEncoding, Rgb, colors_of_labels, is_colored, read_layer, read_mask
 from detseg.data.images.read import read_image, read_image_hw
 from detseg.data.images.threads import in_threads
 from detseg.errors import DataError
@@ -68,6 +69,33 @@ class MaskFiles:
     def select(self, indices: Sequence[int]) -> MaskFiles:
         """See ``MaskSource``."""
         return replace(self, files=self.files.select(indices))
+
+
+def mask_files(
+    files: PackedImages,
+    folder: Path,
+    root: Path | None,
+    classes: Classes,
+    values: Sequence[int] | None = None,
+    ignore_index: int | None = 255,
+    colors: Sequence[Rgb] | None = None,
+    ignore_colors: Sequence[Rgb] = (),
+    threshold: int | None = None,
+) -> tuple[MaskFiles, ClassTable]:
+    """The maps of mask images below a folder, and the classes of the data set.
+
+    ``classes`` as `mask_classes` takes them, the others as ``MaskEncoding``. Values or colours that are not given are
+    those of the file in ``root`` that names the classes; its colours count where the first mask has colours.
+    """
+    mask_values, mask_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
+    chosen = mask_classes(root, classes, mask_values)
+    if (there := chosen.there) is not None and values is None and colors is None and threshold is None:
+        if there.colors and is_colored(folder / files.path(0), there.of_palettes):
+            mask_colors = there.colors
+        else:
+            mask_values = there.values
+    encoding = MaskEncoding(chosen.source, mask_values, ignore_index, mask_colors, tuple(ignore_colors), threshold)
+    return MaskFiles(files, folder, encoding, chosen.labels), chosen.table
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,7 +291,9 @@ def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad:
         for index, found in zip(indices, of_each, strict=True):
             if isinstance(found, DataError):
                 bad.append(found)
-                if not (skip_bad or dataset.report.tolerant):
+                if dataset.report.tolerant:
+                    dataset.report.add(DataIssue.WRONG_MASK, _place(dataset, index, found))
+                elif not skip_bad:
                     raise found
                 continue
             counts += found[0]
@@ -282,7 +312,7 @@ def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad:
         report.wrong(DataIssue.NOTHING_TO_LEARN, dataset.name, f"{dataset.masks.where(0)}{more}: {useless}")
     if inspected < len(dataset):
         report.note(f"masks looked at when opened: {inspected} of {len(dataset)}, evenly spread")
-    if bad:
+    if bad and not report.tolerant:
         what = f"masks or images that cannot be read, which the training will skip: {len(bad)} of {inspected}"
         report.note(f"{what}; the first: {one_line(bad[0])}")
     if encoding is not None and stored[left_out].any():
@@ -294,6 +324,22 @@ def inspect_masks(dataset: SegmentationDataset, training: bool = True, skip_bad:
     dataset.pixels = counts[: len(names)]
     for absent in np.flatnonzero(dataset.pixels == 0):
         report.add(DataIssue.ABSENT, names[absent])
+
+
+def without_wrong_maps(dataset: SegmentationDataset) -> SegmentationDataset:
+    """The images whose maps can be read and have their size; the others are in the report, of all, not of a sample."""
+    dataset.report.forget(DataIssue.WRONG_MASK)
+    kept = list[int]()
+    for index, found in enumerate(in_threads(partial(_inspect, dataset), range(len(dataset)), "checking masks")):
+        if isinstance(found, DataError):
+            dataset.report.add(DataIssue.WRONG_MASK, _place(dataset, index, found))
+        else:
+            kept.append(index)
+    return dataset.subset(kept)
+
+
+def _place(dataset: SegmentationDataset, index: int, error: DataError) -> Example:
+    return Example(dataset.packed.path(index), index, detail=str(error))
 
 
 def _percent(counts: IntArray, label: int) -> str:

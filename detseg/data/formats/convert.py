@@ -42,15 +42,13 @@ def unread_values(sets: Iterable[DetectionDataset | SegmentationDataset]) -> lis
 
 
 def count_written(
-    splits: Mapping[str, DetectionDataset | SegmentationDataset], target: Path, layout: str
+    splits: Mapping[str, DetectionDataset | SegmentationDataset], layout: str
 ) -> tuple[dict[str, int], int]:
     """The images of each split, and the objects of all, that a writer has written: YOLO text has no crowd regions, and
-    a folder of masks has no objects, and no images whose mask cannot be read."""
+    a folder of masks has no objects."""
     images, objects = {split: len(dataset) for split, dataset in splits.items()}, 0
-    if layout == "mask_folder":
-        return {split: sum(1 for _ in (target / split / "masks").rglob("*.png")) for split in splits}, 0
     for dataset in splits.values():
-        if isinstance(dataset.packed, PackedAnnotations):
+        if isinstance(dataset.packed, PackedAnnotations) and layout != "mask_folder":
             left_out = int(dataset.packed.crowd.sum()) if layout == "yolo" else 0
             objects += len(dataset.packed.labels) - left_out
     return images, objects

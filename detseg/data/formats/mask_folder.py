@@ -6,6 +6,7 @@ What is not common to both names, a prefix or a suffix, is taken off each. Sub-f
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -19,27 +20,23 @@ import numpy as np
 from PIL import Image
 
 from detseg.data.annotations.classes import (
-    CLASSES_FILE,
-    META_FILE,
     Classes,
     ClassSelection,
     add_background,
     are_of_another_set,
     choose_labels,
-    mask_class_table,
-    mask_classes,
-    read_mask_meta,
     split_background,
 )
 from detseg.data.annotations.files import read_list
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.mask_names import CLASSES_FILE, META_FILE, mask_class_table, names_of_masks
 from detseg.data.annotations.model import PackedAnnotations, PackedImages, pack_images, running_total
 from detseg.data.annotations.report import DataReport
-from detseg.data.datasets.segmentation import MaskFiles, MaskLayers, MaskSource, SegmentationDataset, inspect_masks
+from detseg.data.datasets.segmentation import MaskLayers, MaskSource, SegmentationDataset, inspect_masks, mask_files
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
 from detseg.data.images.find import find_images, inner_path, new_folder, place_image
-from detseg.data.images.masks import MaskEncoding, Rgb
-from detseg.data.images.read import open_image, read_image_hw
+from detseg.data.images.masks import Rgb
+from detseg.data.images.read import read_image_hw
 from detseg.errors import DataError, path_of
 from detseg.messages import listed, shown
 from detseg.structures import ClassTable
@@ -86,9 +83,9 @@ def read_mask_folder(
     Args:
         images, masks: the folders; they may be one folder if names tell masks from images. ``images`` may be a text
             file that lists images, one a line, relative to ``root``.
-        classes: in label order, a background included; None: the lines of ``classes.txt`` in ``root``. A selection of
-            names of that file chooses and merges them, see `mask_classes`. A table is that of another set, which is
-            trained on: masks of one class are reported then, not an error.
+        classes: in label order, a background included; None: those of the file in ``root`` that names them, see
+            `names_of_masks`. A selection chooses and merges those of that file, see `mask_classes`. A table is that of
+            another set, which is trained on: masks of one class are reported then, not an error.
         suffix: what a mask has after the name of its image: ``_mask`` for ``a.jpg`` and ``a_mask.png``.
         values, ignore_index, colors, ignore_colors, threshold: see ``MaskEncoding``.
         skip_bad: see ``inspect_masks``.
@@ -110,25 +107,13 @@ def read_mask_folder(
         image_names, source, table = _read_layers(found, masks, classes, folder, threshold, report)
     else:
         pairs = _pairs(found, images, masks, names, report)
-        if colors is None and values is None and threshold is None and folder is not None:
-            colors = _colors_of_set(folder, masks / pairs[0][1])
-        mask_values, class_colors = None if values is None else tuple(values), None if colors is None else tuple(colors)
-        chosen = mask_classes(folder, classes, mask_values)
-        table, ignored = chosen.table, tuple(ignore_colors)
-        encoding = MaskEncoding(chosen.source, mask_values, ignore_index, class_colors, ignored, threshold)
         image_names, files = [image for image, _ in pairs], pack_images([mask for _, mask in pairs])
-        source = MaskFiles(files, masks, encoding, chosen.labels)
+        source, table = mask_files(
+            files, masks, folder, classes, values, ignore_index, colors, ignore_colors, threshold=threshold
+        )
     dataset = SegmentationDataset(pack_images(image_names), source, found.root, table, report, f"folder {images}")
     inspect_masks(dataset, not are_of_another_set(classes), skip_bad)
     return dataset
-
-
-def _colors_of_set(root: Path, mask: Path) -> Sequence[Rgb] | None:
-    """The colours that ``dataset_meta.json`` lists, if masks are colour images and there is no ``classes.txt``."""
-    if (root / CLASSES_FILE).exists() or not (root / META_FILE).exists():
-        return None
-    with open_image(mask, "mask", header_only=True) as (header, _):
-        return read_mask_meta(root)[1] or None if header.mode == "RGB" else None
 
 
 @dataclass(frozen=True)
@@ -298,8 +283,8 @@ def _read_layers(
     found: _Found, masks: Path, classes: Classes, folder: Path | None, threshold: int | None, report: DataReport
 ) -> tuple[list[str], MaskLayers, ClassTable]:
     """The images, their masks of one class each, and the classes."""
-    if classes is None and folder is not None and (folder / CLASSES_FILE).exists():
-        classes = mask_class_table(folder, None).names
+    if classes is None and folder is not None and (there := names_of_masks(folder)) is not None:
+        classes = there.names
     background, wanted = split_background(classes)
     known = set[str]() if wanted is None else set(_names_of(wanted))
     layers: dict[str, list[tuple[str, str]]] = {core: [] for core in found.images}
@@ -368,22 +353,18 @@ def _single(names: Sequence[str], folder: Path) -> str:
 
 def write_mask_folder(splits: Mapping[str, SegmentationDataset], target: Path, link: bool = False) -> list[str]:
     """Write splits of label maps below a new folder: ``SPLIT/images``, copied or linked, ``SPLIT/masks``, indexed PNG
-    with the labels as values and 255 where pixels are ignored, and ``classes.txt``.
+    with the labels as values and 255 where pixels are ignored, and ``classes.txt``, or ``dataset_meta.json`` for
+    names that it cannot hold.
 
-    Returns a line for each kind of thing that the layout cannot hold. A DataError: there is something in the folder, or
-    an image cannot be copied.
+    Returns a line for each kind of thing that the layout cannot hold. A DataError: there is something in the folder, an
+    image cannot be copied, or a map cannot be read (`without_wrong_maps` leaves these out).
     """
     new_folder(target)
-    renamed, unread, lines = 0, list[str](), list[str]()
+    renamed, lines = 0, list[str]()
     for split, dataset in splits.items():
         taken = set[str]()
         for index in range(len(dataset)):
-            path = dataset.packed.path(index)
-            try:
-                semantic = dataset.semantic(index)
-            except DataError:
-                unread.append(path)
-                continue
+            path, semantic = dataset.packed.path(index), dataset.semantic(index)
             stem, suffix = os.path.splitext(path)
             stem = plain = "/".join(plain_stem(part) for part in stem.split("/"))
             number = 2
@@ -403,8 +384,6 @@ def write_mask_folder(splits: Mapping[str, SegmentationDataset], target: Path, l
     lines += _lost_objects([dataset.packed for dataset in splits.values()])
     if renamed:
         lines.append(f"names of {renamed} images: changed, since masks are found by names without suffix")
-    if unread:
-        lines.append(f"images whose mask cannot be read: {len(unread)} ({listed(unread)}), left out")
     return lines
 
 
@@ -428,10 +407,10 @@ def _write_classes(target: Path, table: ClassTable) -> list[str]:
         right = mask_class_table(target, None).names == table.names
     except DataError:
         right = False
-    if not right:
-        lines.append(
-            f"names of classes: {CLASSES_FILE} cannot hold them; read it with data.classes: {list(table.names)}"
-        )
+    if not right:  # a name begins with #, or all with numbers
+        (target / CLASSES_FILE).unlink()
+        meta = {"label_map": dict(enumerate(table.names))}
+        (target / META_FILE).write_text(json.dumps(meta, ensure_ascii=False), encoding="utf-8")
     if table.source_ids != tuple(range(len(table))):
         lines.append(f"values of the classes, {list(table.source_ids)}: written as 0 to {len(table) - 1}")
     return lines

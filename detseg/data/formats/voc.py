@@ -19,14 +19,14 @@ from typing import Literal
 
 import numpy as np
 
-from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name, mask_classes
+from detseg.data.annotations.classes import Classes, are_of_another_set, check_class_name
 from detseg.data.annotations.collect import AnnotationCollector
 from detseg.data.annotations.files import parse_number, parse_xml, read_list
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import pack_images
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
-from detseg.data.datasets.segmentation import MaskFiles, SegmentationDataset, inspect_masks
+from detseg.data.datasets.segmentation import SegmentationDataset, inspect_masks, mask_files
 from detseg.data.formats.voc_writer import VocAnnotation
 from detseg.data.images.find import (
     HEIC_SUFFIXES,
@@ -38,7 +38,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
-from detseg.data.images.masks import MaskEncoding
+from detseg.data.images.masks import Rgb
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import did_you_mean, listed, shown
@@ -155,12 +155,15 @@ def read_voc_masks(
     skip_bad: bool = False,
     threshold: int | None = None,
     report: DataReport | None = None,
+    *,
+    colors: Sequence[Rgb] | None = None,
+    ignore_colors: Sequence[Rgb] = (),
 ) -> SegmentationDataset:
     """Read one split of a data set in VOC layout for semantic segmentation: lists in ``ImageSets/Segmentation``, masks
     in ``SegmentationClass``.
 
-    Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: the lines of ``classes.txt`` in ``root``. A
-    DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
+    Arguments as in `read_voc` and `read_mask_folder`; ``classes`` None: those of the file in ``root`` that names them.
+    A DataError if a folder, list, image or mask is missing or wrong, or the classes are not named.
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "the name of a list, such as 'train'")
@@ -168,11 +171,10 @@ def read_voc_masks(
     pairs = [(image, mask) for found, mask in files if (image := _only(found, report)) is not None]
     images = pack_images([image.relative_to(root).as_posix() for image, _ in pairs])
     masks = pack_images([mask.relative_to(root).as_posix() for _, mask in pairs])
-    mask_values = None if values is None else tuple(values)
-    chosen = mask_classes(root, classes, mask_values)
-    encoding = MaskEncoding(chosen.source, mask_values, ignore_index, threshold=threshold)
-    source, name = MaskFiles(masks, root, encoding, chosen.labels), " ".join(["voc", *years, split])
-    dataset = SegmentationDataset(images, source, root, chosen.table, report, name)
+    source, table = mask_files(
+        masks, root, root, classes, values, ignore_index, colors, ignore_colors, threshold=threshold
+    )
+    dataset = SegmentationDataset(images, source, root, table, report, " ".join(["voc", *years, split]))
     inspect_masks(dataset, not are_of_another_set(classes), skip_bad)
     return dataset
 

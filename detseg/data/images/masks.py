@@ -1,7 +1,8 @@
 """Label maps from mask images: PNG, TIFF or BMP files with one value or one listed colour per pixel; GIF with colours.
 
-A value is what the file stores: the index of a palette, the grey level, 0 or 1 in an image of 1 bit. (Grey images of 2
-and 4 bits are spread to 0 ... 255, as the PNG standard says.) An EXIF orientation is applied as it is to images.
+A value is what the file stores: the index of a palette, the grey level, 0 or 1 in an image of 1 bit; of a colour image
+whose channels are equal it is one of them. (Grey images of 2 and 4 bits are spread to 0 ... 255, as the PNG standard
+says.) An EXIF orientation is applied as it is to images.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from detseg.structures import IGNORE_LABEL, MAX_CLASSES, BoolArray, ClassTable, 
 
 Rgb = tuple[int, int, int]
 _VALUE_MODES, _COLOR_MODES = {"1", "L", "P"}, {"RGB", "RGBA", "RGBX"}
+_NEARLY_GREY = 32  # greatest difference of the channels of a mask that is compressed with loss
 _MAX_SHOWN = 8  # values or colours of a mask; more unlisted ones, and more than classes, are hardly classes
 _INTERPOLATED = "so many suggest a mask resized with interpolation or saved with loss"
 
@@ -106,6 +108,9 @@ class MaskEncoding:
 _ANY_VALUE = MaskEncoding(ClassTable(tuple(f"{value}" for value in range(IGNORE_LABEL))), None, IGNORE_LABEL)
 """Labels that are the values."""
 
+_SOFT = MaskEncoding(ClassTable(("background", "foreground")), None, None, threshold=128)
+"""Two classes with soft edges."""
+
 
 def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
     """Decode a mask image to (H, W) uint8 labels, ``IGNORE_LABEL`` where none counts; upright. With colours, palette
@@ -117,14 +122,9 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
     path = Path(path)
     with open_image(path, "mask") as (header, stream):
         orientation = pending_orientation(header)
-        message = _wrong_format(header, encoding)
-        if not message:
-            decode(header, stream)
-            message = _wrong_mode(header, encoding)
-        if message:
-            raise DataError(f"{path}: {message}")
+        _decode(path, header, stream, encoding)
         if encoding.colors is None:
-            values = np.asarray(header).astype(np.uint8, copy=False)
+            values = _values(header)
             labels, known = encoding.labels_of_values(values)
             if not known.all():
                 raise DataError(f"{path}: {_describe_unknown_values(values, encoding)}")
@@ -134,6 +134,39 @@ def read_mask(path: Path | str, encoding: MaskEncoding) -> UInt8Array:
             if not known.all():
                 raise DataError(f"{path}: {describe_unknown_colors(colors, known, encoding)}")
         return np.ascontiguousarray(upright(labels, orientation))
+
+
+def read_values(path: Path) -> UInt8Array:
+    """Decode a mask image to (H, W) uint8 values, whatever they mean; errors as of `read_mask`, but for compression
+    with loss."""
+    with open_image(path, "mask") as (header, stream):
+        orientation = pending_orientation(header)
+        _decode(path, header, stream, _SOFT if _lossy(header) else _ANY_VALUE)
+        return np.ascontiguousarray(upright(_values(header), orientation))
+
+
+def _decode(path: Path, header: ImageFile.ImageFile, stream: BinaryIO, encoding: MaskEncoding) -> None:
+    message = _wrong_format(header, encoding)
+    if not message:
+        decode(header, stream)
+        message = _wrong_mode(header, encoding)
+    if message:
+        raise DataError(f"{path}: {message}")
+
+
+def _values(image: Image.Image) -> UInt8Array:
+    """(H, W) uint8 values of a decoded image; of a colour image, whose channels are equal, or nearly, of all three."""
+    grey = image if image.mode in _VALUE_MODES else image.convert("L")
+    return np.asarray(grey).astype(np.uint8, copy=False)
+
+
+def is_colored(path: Path, of_palettes: bool) -> bool:
+    """Whether a mask is a colour image; or, if palettes count, has a palette. False if it cannot be read."""
+    try:
+        with open_image(path, "mask", header_only=True) as (header, _):
+            return header.mode in _COLOR_MODES or (of_palettes and header.mode == "P")
+    except DataError:
+        return False
 
 
 def colors_of_labels(path: Path | str, encoding: MaskEncoding, labels: Sequence[int]) -> dict[Rgb, int]:
@@ -153,22 +186,26 @@ def read_layer(path: Path | str, threshold: int | None) -> BoolArray:
     """Decode a mask image of one class to (H, W) bool, upright: where its value is not 0, or at least ``threshold``. A
     DataError as `read_mask` raises it, or if there are more than two values and no threshold."""
     path = Path(path)
-    values = read_mask(path, _ANY_VALUE)
+    values = read_values(path)
     if threshold is None and len(found := np.flatnonzero(np.bincount(values.ravel(), minlength=256))) > 2:
         what = f"the mask of one class has the values {{{_first(found.tolist())}}}, expected 0 and another"
         raise DataError(f"{path}: {what}; are its edges soft? data.mask_threshold=128 reads it")
     return np.asarray(values >= (threshold or 1))
 
 
-def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
-    name = header.format or ""
+def _lossy(header: ImageFile.ImageFile) -> str:
+    """The format, if it compresses with loss."""
     if (compression := header.info.get("compression")) in {"jpeg", "webp"}:
-        name = f"{name} with {compression} compression"
-    lossy = name in {"JPEG", "MPO", "WEBP"} or name != header.format
+        return f"{header.format} with {compression} compression"
+    return str(header.format) if header.format in {"JPEG", "MPO", "WEBP"} else ""
+
+
+def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
+    lossy, name = _lossy(header), header.format or ""
     if lossy and encoding.threshold is None:
         threshold = "; of two classes, data.mask_threshold=128 reads it" if len(encoding.classes) == 2 else ""
         return (
-            f"the mask is {name}, which changes values at the edges; make it again from its source as "
+            f"the mask is {lossy}, which changes values at the edges; make it again from its source as "
             f"PNG, TIFF or BMP (a converted copy keeps the wrong values){threshold}"
         )
     if not lossy and name not in {"PNG", "TIFF", "BMP"} and (name != "GIF" or encoding.colors is None):
@@ -188,19 +225,19 @@ def _wrong_format(header: ImageFile.ImageFile, encoding: MaskEncoding) -> str:
 def _wrong_mode(image: Image.Image, encoding: MaskEncoding) -> str:
     if image.mode in _VALUE_MODES:
         return ""
+    transparent = int((np.asarray(image)[..., 3] != 255).sum()) if image.mode == "RGBA" else 0
+    if transparent:
+        return f"{transparent} pixels of the mask are transparent; save it without transparency"
     if encoding.colors is not None:
-        if image.mode not in _COLOR_MODES:
-            return f"the mask is {image.mode}, expected RGB or a palette; convert it"
-        transparent = int((np.asarray(image)[..., 3] != 255).sum()) if image.mode == "RGBA" else 0
-        return f"{transparent} pixels of the mask are transparent; save it without transparency" if transparent else ""
+        return "" if image.mode in _COLOR_MODES else f"the mask is {image.mode}, expected RGB or a palette; convert it"
     what = f"the mask is {image.mode}, expected one value per pixel (a palette or grey image)"
     if image.mode not in _COLOR_MODES:
         return f"{what}; convert it, without transparency"
     colors: UInt8Array = np.asarray(image)[..., :3]
-    if (colors[..., :1] == colors).all():
-        return f"{what}; its three channels are equal: save one of them"
+    if int(np.ptp(colors, axis=-1).max(initial=0)) <= (0 if encoding.threshold is None else _NEARLY_GREY):
+        return ""
     found = _first([f"{color} ({count} px)" for color, count in _count_colors(colors.reshape(-1, 3))])
-    fix = "with data.name=mask_folder name the colour of each class in data.mask_colors, else convert the masks"
+    fix = "name the colour of each class in data.mask_colors, or convert the masks"
     return f"{what}; its colours: {found}: {fix}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from detseg.data.annotations.classes import mask_class_table
+from detseg.data.annotations.mask_names import mask_class_table
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
@@ -68,8 +68,9 @@ def encoding(
     ignore_index: int | None = 255,
     colors: tuple[Rgb, ...] | None = None,
     ignore_colors: tuple[Rgb, ...] = (),
+    threshold: int | None = None,
 ) -> MaskEncoding:
-    return MaskEncoding(ClassTable(names or BINARY), values, ignore_index, colors, ignore_colors)
+    return MaskEncoding(ClassTable(names or BINARY), values, ignore_index, colors, ignore_colors, threshold)
 
 
 def save_mask(path: Path, rows: Rows | npt.NDArray[Any], mode: str = "L") -> Path:

@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import TypeAdapter
 
-from detseg.config.schema.data import MaskFolderConfig
+from detseg.config.schema.data import DataConfig, MaskFolderConfig
 from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.mask_names import names_of_masks
 from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_semantic_split
+from detseg.data.datasets.segmentation import without_wrong_maps
 from detseg.data.formats.mask_folder import Affixes, read_mask_folder, write_mask_folder
 from detseg.data.images.find import find_images
 from detseg.errors import DataError
@@ -217,9 +220,9 @@ def test_a_tolerant_report_leaves_out_what_has_no_mask(tmp_path: Path) -> None:
     report = DataReport(True)
     dataset = read_mask_folder(*folders, BINARY, report=report)
     assert (len(dataset), report.count(DataIssue.NO_MASK)) == (2, 1)
-    assert write_mask_folder({"val": dataset}, tmp_path / "copy") == [
-        "images whose mask cannot be read: 1 (c.jpg), left out"
-    ]
+    assert report.count(DataIssue.WRONG_MASK) == 1
+    assert write_mask_folder({"val": without_wrong_maps(dataset)}, tmp_path / "copy") == []
+    assert report.examples(DataIssue.WRONG_MASK) == ["c.jpg"]
     assert len(read_mask_folder(tmp_path / "copy/val/images", tmp_path / "copy/val/masks", BINARY)) == 1
 
 
@@ -241,9 +244,10 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         assert Path(train[index].path).is_symlink()
     np.testing.assert_array_equal(val.semantic(0), dataset.semantic(1))
     named = read_mask_folder(*folders, ("# sky", "road"), values=(0, 7))
-    assert write_mask_folder({"train": named}, tmp_path / "other")[0] == (
-        "names of classes: classes.txt cannot hold them; read it with data.classes: ['# sky', 'road']"
-    )
+    write_mask_folder({"train": named}, tmp_path / "other")
+    found = names_of_masks(tmp_path / "other")
+    assert found is not None
+    assert (found.file.name, found.names) == ("dataset_meta.json", ("# sky", "road"))
 
 
 @pytest.mark.parametrize(
@@ -252,8 +256,7 @@ def test_what_is_written_reads_back_the_same(tmp_path: Path) -> None:
         (["road", {"vehicle": ["bus", "car"]}], [[255, 0, 1, 1, 255]], ("road", "vehicle")),
         (["sky", "road", "car", "bus"], [[0, 1, 2, 3, 255]], ("sky", "road", "car", "bus")),
         (["car", "sky"], [[1, 255, 0, 255, 255]], ("car", "sky")),
-        # Not all of these are in the file: they are the names of the values in order.
-        (["heaven", {"ground": ["road", "x"]}, "bus"], [[0, 1, 1, 2, 255]], ("heaven", "ground", "bus")),
+        ([{"heaven": ["sky"]}, {"bus": ["road"]}], [[0, 1, 255, 255, 255]], ("heaven", "bus")),
     ],
 )
 def test_classes_are_chosen_and_merged(
@@ -267,6 +270,41 @@ def test_classes_are_chosen_and_merged(
     val = open_semantic_split(config, "val", train.classes)
     assert (train.classes.names, val.classes) == (names, train.classes)
     assert train.semantic(0).tolist() == val.semantic(0).tolist() == expected
+
+
+NAMED = {
+    "_classes.csv": ("Pixel Value, Class\n0, sky\n3, car\n5, bus\n", [[0, 3, 5]]),
+    "labelmap.txt": ("# label:color_rgb:parts:actions\nsky:0,0,0::\ncar:3,3,3::\nbus:5,6,7::\n", [[0, 1, 2]]),
+    "class_dict.csv": ("name,r,g,b\nsky,0,0,0\ncar,3,3,3\nbus,5,6,7\n", [[[0] * 3, [3] * 3, [5, 6, 7]]]),
+    "dataset.json": ('{"labels": {"sky": 0, "car": 3, "bus": 5}}', [[0, 3, 5]]),
+    "dataset_meta.json": ('{"label_map": {"0": "sky", "1": "car", "2": "bus"}}', [[0, 1, 2]]),
+}
+"""Files that name classes, and values or colours of masks."""
+
+
+@pytest.mark.parametrize("layout", ["mask_folder", "voc"])
+@pytest.mark.parametrize("file", NAMED)
+def test_classes_are_chosen_by_the_names_in_any_file(file: str, layout: str, tmp_path: Path) -> None:
+    text, codes = NAMED[file]
+    folders = ("JPEGImages", "SegmentationClass") if layout == "voc" else ("train/images", "train/masks")
+    save_image(tmp_path / folders[0] / "a.jpg", (1, 3))
+    (tmp_path / folders[1]).mkdir(parents=True)
+    Image.fromarray(np.array(codes, np.uint8)).save(tmp_path / folders[1] / "a.png")
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("a\n")
+    (tmp_path / ("train" if file == "_classes.csv" else "") / file).parent.mkdir(exist_ok=True)
+    (tmp_path / ("train" if file == "_classes.csv" else "") / file).write_text(text)
+
+    def opened(classes: list[Any] | None) -> tuple[tuple[str, ...], Any]:
+        data = {"name": layout, "root": tmp_path, "classes": classes}
+        found = open_semantic_split(TypeAdapter[DataConfig](DataConfig).validate_python(data), "train")
+        return found.classes.names, found.semantic(0).tolist()
+
+    assert opened(None) == (("sky", "car", "bus"), [[0, 1, 2]])
+    assert opened(["bus", {"x": ["car", "sky"]}]) == (("bus", "x"), [[1, 1, 0]])
+    assert opened(["bus", "sky"]) == (("bus", "sky"), [[1, 255, 0]])
+    with pytest.raises(DataError, match=rf"{file}: the class 'bsu' is not among its classes \(did you mean 'bus'\?\)"):
+        opened(["bsu", "sky"])
 
 
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:

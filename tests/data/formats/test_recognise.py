@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from detseg.config.load import config_from_dict
-from detseg.data.build import Split, open_semantic_split, open_split
+from detseg.config.schema.data import AutoConfig
+from detseg.data.build import Split, open_semantic_split, open_split, resolve_layout
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
@@ -455,7 +456,7 @@ MASKS: dict[str, tuple[dict[str, str], list[str], dict[str, Any], tuple[str, ...
             "ImageSets/Segmentation/default.txt": "1\n2\n",
         },
         ["JPEGImages/1.jpg", "JPEGImages/2.jpg", "SegmentationClass/1.png", "SegmentationClass/2.png"],
-        {"name": "mask_folder", "classes": ["background", "box"], "mask_colors": [[0, 0, 0], [250, 50, 83]]},
+        {"name": "voc", "train_split": "default", "mask_colors": [[0, 0, 0], [250, 50, 83]]},
         ("background", "box"),
     ),
     "class_dict.csv": (
@@ -477,10 +478,105 @@ def test_masks_of_other_tools(case: str, tmp_path: Path) -> None:
         if "mask_colors" in some:
             Image.new("RGB", (8, 8)).save(tmp_path / name)
     found = recognise(tmp_path, "maps")
-    assert found.layout.name == "mask_folder"
+    assert found.layout.name == some.get("name", "mask_folder")
     assert some.items() <= found.settings.items()
     assert found.layout.classes == names
     assert any("no file that is read names the classes" in line for line in found.lines) == (not names)
+
+
+PAIRED: dict[str, tuple[list[str], dict[str, Any], str]] = {
+    # Images and masks, some settings, a line.
+    "one image without a mask": (
+        ["images/1.jpg", "images/2.jpg", "images/3.jpg", "masks/2.png", "masks/3.png"],
+        {"train_masks": "masks"},
+        "train: 1 of 3 images have no mask: 1",
+    ),
+    "one without, in one folder": (
+        ["1.jpg", "2.jpg", "2_mask.png", "3.jpg", "3_mask.png"],
+        {"train_masks": ".", "mask_suffix": "_mask"},
+        "train: 1 of 3 images have no mask: 1",
+    ),
+    "MMSegmentation": (
+        ["img_dir/train/1.jpg", "img_dir/val/2.jpg", "ann_dir/train/1.png", "ann_dir/val/2.png"],
+        {"train_masks": "ann_dir/train", "val_images": "img_dir/val"},
+        "",
+    ),
+    "splits in names": (
+        ["images_train/1.jpg", "images_val/2.jpg", "masks_train/1.png", "masks_val/2.png"],
+        {"train_masks": "masks_train", "val_images": "images_val"},
+        "",
+    ),
+    "Oxford-IIIT Pet": (
+        ["images/1.jpg", "images/2.jpg", "annotations/trimaps/1.png", "annotations/trimaps/2.png"],
+        {"train_images": "images", "train_masks": "annotations/trimaps"},
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", PAIRED)
+def test_which_masks_belong_to_which_images(case: str, tmp_path: Path) -> None:
+    names, some, line = PAIRED[case]
+    _images(tmp_path, *names)
+    found = recognise(tmp_path, "maps")
+    assert some.items() <= found.settings.items()
+    assert "mask_per_class" not in found.settings
+    assert line in ["", *found.lines]
+
+
+SOFT = {"classes": ["background", "foreground"], "mask_threshold": 128}
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 1], {"classes": ["background", "foreground"]}),
+        ([0, 255], {"classes": ["background", "foreground"], "mask_values": [0, 255], "ignore_index": None}),
+        ([0, 1, 255], {"classes": ["background", "foreground"]}),
+        ([1, 2, 3], {"classes": ["class_1", "class_2", "class_3"], "mask_values": [1, 2, 3]}),
+        ([0, 4, 7, 255], {"classes": ["background", "class_4", "class_7"], "mask_values": [0, 4, 7]}),
+        ([*range(40)], {"classes": ["background", *(f"class_{value}" for value in range(1, 40))]}),
+        ([*range(41)], {}),
+        ([0] * 400 + [*range(100)] + [255] * 400, SOFT),
+        ([7], {}),
+    ],
+)
+@pytest.mark.parametrize("kind", ["grey", "RGB", "VOC"])
+def test_values_name_the_classes_where_nothing_does(
+    values: list[int], expected: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    folders = ("JPEGImages", "SegmentationClass") if kind == "VOC" else ("images", "masks")
+    save_image(tmp_path / folders[0] / "a.jpg", (1, len(values)))
+    mask = np.array([values], np.uint8)
+    (tmp_path / folders[1]).mkdir()
+    Image.fromarray(np.dstack([mask] * 3) if kind == "RGB" else mask).save(tmp_path / folders[1] / "a.png")
+    if kind == "VOC":
+        _write(tmp_path, "ImageSets/Segmentation/train.txt", "a\n")
+    found = recognise(tmp_path, "maps")
+    keys = ("classes", "mask_values", "ignore_index", "mask_threshold")
+    assert {key: found.settings[key] for key in keys if key in found.settings} == expected
+    said = [line for line in found.lines if line.endswith("names in data.classes") or "name them in" in line]
+    assert (len(said), found.layout.classes) == (int(bool(expected)), ())
+    if expected:
+        config = config_from_dict({"model": {"name": "unet"}, "data": found.settings}, "here", [])
+        opened = open_semantic_split(config.data.model_copy(update={"val_fraction": None}), "train")
+        ends = [0, len(opened.classes) - 1] if values[-1] != 255 or len(values) == 2 or expected is SOFT else [0, 255]
+        assert [opened.semantic(0)[0, k] for k in (0, -1)] == ends
+        auto = AutoConfig(name="auto", root=tmp_path, classes=("a", "b", "c", "d"))
+        assert getattr(resolve_layout(auto, "maps"), "mask_values", 1) is None, "what is found is that of other classes"
+
+
+def test_masks_of_jpeg(tmp_path: Path) -> None:
+    square = np.zeros((32, 32, 3), np.uint8)
+    square[8:, 8:] = 255
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(square).save(tmp_path / folder / "a.jpg")
+    found = recognise(tmp_path, "maps").settings
+    assert SOFT.items() <= found.items()
+    config = config_from_dict({"model": {"name": "unet"}, "data": found}, "here", [])
+    opened = open_semantic_split(config.data.model_copy(update={"val_fraction": None}), "train")
+    np.testing.assert_array_equal(opened.semantic(0), square[..., 0] // 255)
 
 
 def _coco(root: Path, path: str, *names: str, category: str = "cell") -> None:

@@ -319,5 +319,12 @@ def test_classes_come_from_the_setting_a_table_or_the_file(tmp_path: Path) -> No
     write_voc_masks(tmp_path, {"a": [[0, 1]]})
     (tmp_path / "classes.txt").write_text("\ufeffground \n\n traffic light\n")
     table = ClassTable(("x", "y"), (5, 9))
-    found = [read_voc_masks(tmp_path, "train", classes=classes).classes for classes in (None, ("x", "y"), table)]
+    found = [
+        read_voc_masks(tmp_path, "train", classes=classes).classes
+        for classes in (None, [{"x": ["ground"]}, {"y": ["traffic light"]}], table)
+    ]
     assert found == [ClassTable(("ground", "traffic light"), (0, 1)), ClassTable(("x", "y"), (0, 1)), table]
+    with pytest.raises(
+        DataError, match=r"classes\.txt: the class 'grund' is not among .*did you mean 'ground'\?.*: correct data\.cl"
+    ):
+        read_voc_masks(tmp_path, "train", classes=["grund", "traffic light"])

@@ -115,9 +115,11 @@ def refused(path: Path, message: str, image: Image.Image | None = None, **settin
 
 def test_files_with_more_than_a_value_of_8_bits_per_pixel_or_that_are_no_masks(tmp_path: Path) -> None:
     path, colored = tmp_path / "m.png", Image.fromarray(COLORED)
-    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(3 px\), .*data\.mask_colors, else convert", colored)
+    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(3 px\), .*data\.mask_colors, or convert", colored)
     grey = Image.fromarray(np.array([[[0] * 3, [1] * 3]], dtype=np.uint8))
-    refused(path, r".*its three channels are equal: save one of them", grey)
+    grey.save(path)
+    assert read_mask(path, encoding()).tolist() == [[0, 1]], "its channels are equal"
+    refused(path, r"the mask is RGB, .*\(255, 0, 0\) \(3 px\)", colored, threshold=128)
     refused(path, "the mask is LA, .*, without transparency", grey.convert("LA"))
     transparent = np.dstack([COLORED, np.array([[255, 255, 0], [255, 254, 255]], dtype=np.uint8)])
     refused(path, "2 pixels of the mask are transparent", Image.fromarray(transparent), **BY_COLOR)

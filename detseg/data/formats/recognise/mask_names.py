@@ -1,16 +1,28 @@
-"""Which classes masks have, by the files that exports of masks name them in."""
+"""Which classes masks have: by the files that exports name them in, or by the values that are there."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from detseg.data.annotations.classes import CLASSES_FILE, META_FILE, read_mask_meta
-from detseg.data.formats.recognise.layout import text_lines
-from detseg.data.images.read import open_image
+import numpy as np
+
+from detseg.data.annotations.classes import BACKGROUND
+from detseg.data.annotations.mask_names import CLASSES_FILE, META_FILE, names_of_masks
+from detseg.data.images.masks import is_colored, read_values
+from detseg.data.images.threads import in_threads
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
+from detseg.messages import counted, listed
+from detseg.structures import IntArray
+
+_MOST_MASKS = 20  # that are decoded where no file names the classes
+_MOST_VALUES = 40  # of masks without names; more are hardly classes
+_VOID = 255
+_ENDS = 0.9  # least part of the pixels within a quarter of 0 or 255, for soft edges of two classes
 
 
 @dataclass(frozen=True)
@@ -28,65 +40,72 @@ class MaskNames:
     notes: tuple[str, ...] = ()
 
 
-def mask_names(tree: Tree, images: str, mask: str) -> MaskNames:
-    """The classes of masks, from ``classes.txt``, ``dataset_meta.json``, Roboflow's ``_classes.csv``, CVAT's
-    ``labelmap.txt``, a ``class_dict.csv``, or nnU-Net's ``dataset.json``.
+def mask_names(tree: Tree, masks: Sequence[str]) -> MaskNames:
+    """The classes of masks as `names_of_masks` finds them; where no file names any, by the values of some.
 
     Args:
         tree: the set.
-        images: the folder of its training images.
-        mask: one of its masks, which shows whether they hold values or colours.
+        masks: the paths of those of the training split.
     """
-    if CLASSES_FILE in tree.files[""]:
-        return MaskNames(text_lines(tree, CLASSES_FILE))
-    if META_FILE in tree.files[""]:
-        try:
-            return MaskNames(tuple(read_mask_meta(tree.root)[0]))
-        except DataError as error:
-            return MaskNames(notes=(str(error),))
-    rows = [line.partition(",") for line in text_lines(tree, f"{images}/_classes.csv".lstrip("/"))]
-    pairs = [(int(value), name.strip()) for value, _, name in rows if value.strip().isdecimal() and name.strip()]
-    pairs = pairs or _numbered(tree)
-    if len(pairs) > 1:
-        pairs.sort()
-        values, names = [value for value, _ in pairs], [name for _, name in pairs]
-        found: dict[str, Any] = {"classes": names}
-        return MaskNames(tuple(names), found if values == [*range(len(values))] else found | {"mask_values": values})
-    if colors := _colored(tree):
-        found = {"classes": list(colors)}
-        if _is_colored(tree, mask):
-            found["mask_colors"] = [list(color) for color in colors.values()]
-        return MaskNames(tuple(colors), found)
+    try:
+        there = names_of_masks(tree.root)
+    except DataError as error:
+        return MaskNames(notes=(str(error),))
+    if there is None:
+        return _by_values(tree, masks)
+    settings: dict[str, Any] = {}
+    if there.file.name not in (CLASSES_FILE, META_FILE):
+        settings["classes"] = list(there.names)
+        if there.colors and masks and is_colored(tree.root / masks[0], there.of_palettes):
+            settings["mask_colors"] = [list(color) for color in there.colors]
+        elif there.values is not None:
+            settings["mask_values"] = list(there.values)
+    return MaskNames(there.names, settings)
+
+
+def _by_values(tree: Tree, masks: Sequence[str]) -> MaskNames:
+    """0 is the background, N ``class_N``, or the foreground if it is the only other one."""
+    places = np.unique(np.linspace(0, len(masks) - 1, _MOST_MASKS).round().astype(int)).tolist() if masks else []
+    counts, wrong = np.zeros(256, dtype=np.int64), list[DataError]()
+    for found in in_threads(partial(_count, tree.root), [masks[place] for place in places], "looking at masks"):
+        if isinstance(found, DataError):
+            wrong.append(found)
+        else:
+            counts += found
+    if len(wrong) == len(places):
+        return _unnamed(f" ({wrong[0]})" if wrong else "")
+    values = [int(value) for value in np.flatnonzero(counts)]
+    seen = f"the values of {counted(len(places) - len(wrong), 'mask')}"
+    first = "no file names the classes"
+    lossy = any(mask.lower().endswith((".jpg", ".jpeg")) for mask in masks)
+    if not 2 <= len(values) <= _MOST_VALUES or lossy:
+        ends = counts[:64].sum(), counts[192:].sum()
+        if all(ends) and sum(ends) > _ENDS * counts.sum():
+            settings: dict[str, Any] = {"classes": [BACKGROUND, "foreground"], "mask_threshold": 128}
+            what = f"{seen} are nearly all near 0 or 255: those from 128 on are read as foreground"
+            return MaskNames(settings=settings, notes=(f"{first}, and {what}; name them in data.classes",))
+        return _unnamed("")
+    ignored = _VOID in values and len(values) > 2
+    kept = [value for value in values if value != _VOID or not ignored]
+    others = [value for value in kept if value]
+    names = [BACKGROUND if not v else "foreground" if len(kept) == 2 and others == [v] else f"class_{v}" for v in kept]
+    settings = {"classes": names}
+    if kept != [*range(len(kept))]:
+        settings["mask_values"] = kept
+    if _VOID in kept:
+        settings["ignore_index"] = None
+    tail = f", {_VOID} is ignored" if ignored else ""
+    how = f"so {seen} do: {listed([f'{v} {name}' for v, name in zip(kept, names, strict=True)])}{tail}"
+    return MaskNames(settings=settings, notes=(f"{first}, {how}; give them their names in data.classes",))
+
+
+def _count(root: Path, mask: str) -> IntArray | DataError:
+    try:
+        return np.bincount(read_values(root / mask).ravel(), minlength=256)
+    except DataError as error:
+        return error
+
+
+def _unnamed(why: str) -> MaskNames:
     fix = f"write {CLASSES_FILE}, a name a line in the order of the values, or set data.classes"
-    return MaskNames(notes=(f"no file that is read names the classes of the masks: {fix}",))
-
-
-def _numbered(tree: Tree) -> list[tuple[int, str]]:
-    """nnU-Net's ``labels``, either way round."""
-    try:
-        labels = json.loads(tree.begin("dataset.json", 1 << 24))["labels"]
-        pairs = [(name, value) if isinstance(value, str) else (value, name) for name, value in labels.items()]
-        return [(int(value), str(name)) for value, name in pairs]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return []
-
-
-def _colored(tree: Tree) -> dict[str, tuple[int, ...]]:
-    """Names and their colours of ``labelmap.txt`` (``name:r,g,b:parts:actions``) or ``class_dict.csv``."""
-    found = dict[str, tuple[int, ...]]()
-    for line in text_lines(tree, "labelmap.txt") or text_lines(tree, "class_dict.csv"):
-        if ":" in line:
-            line = line.rpartition(":")[0].rpartition(":")[0].replace(":", ",", 1)
-        name, _, rest = line.partition(",")
-        parts = [part.strip() for part in rest.split(",")]
-        if name and name[0] != "#" and len(parts) == 3 and all(p.isdecimal() and int(p) < 256 for p in parts):
-            found[name.strip()] = tuple(map(int, parts))
-    return found if len(found) > 1 and len(set(found.values())) == len(found) else {}
-
-
-def _is_colored(tree: Tree, mask: str) -> bool:
-    try:
-        with open_image(tree.root / mask, "mask", header_only=True) as (header, _):
-            return header.mode in ("RGB", "RGBA", "P")
-    except DataError:
-        return False
+    return MaskNames(notes=(f"no file that is read names the classes of the masks{why}: {fix}",))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,13 @@ from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, liste
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
+from detseg.messages import listed
 
 _IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit", "imagesTr")
 _OF_TOOLS = ("gtFine", "labelsTr")  # Cityscapes, nnU-Net
-MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "gt", "gts", "segmentations", *_OF_TOOLS)
+MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "ann", "gt", "gts", "segmentations", *_OF_TOOLS)
+_TEMPLATES = 10  # images whose names are looked for in those of the masks
+_WORDS = re.compile("([-_. ])")  # between the words of a folder's name
 _BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
 
 
@@ -24,8 +28,9 @@ class _Pair:
     images: str
     masks: str
     num: int
-    example: str  # a mask
     affixes: Affixes
+    stems: tuple[str, ...] = ()  # of the masks, without folder and suffix
+    lost: tuple[str, ...] = ()  # those of images that have none
     per_class: tuple[str, ...] = ()  # the classes, where there is a mask of each
 
 
@@ -38,18 +43,21 @@ def mask_folders(tree: Tree) -> Layout | None:
         for masks in _mask_candidates(tree, images):
             split = split_of(images.replace("/", " "))
             pair = _pair(tree, images, masks)
-            if pair is not None and split not in found:
+            if pair is not None and (split not in found or len(pair.lost) < len(found[split].lost)):
                 found[split] = pair
     if "train" not in found and None in found:
         found = {"train": found[None]}
     if "train" not in found:
         return None
-    settings, counts = dict[str, Any](), dict[str, int | None]()
+    settings, counts, notes = dict[str, Any](), dict[str, int | None](), list[str]()
     for split in SPLITS:
         if split in found:
             settings |= {f"{split}_images": found[split].images or ".", f"{split}_masks": found[split].masks or "."}
             counts[split] = found[split].num
-    lists, notes = listed_splits(tree, lambda line: is_image(tree, line))
+            if lost := found[split].lost:
+                notes.append(f"{split}: {len(lost)} of {found[split].num} images have no mask: {listed(lost)}")
+    lists, more = listed_splits(tree, lambda line: is_image(tree, line))
+    notes += more
     if len(found) == 1 and "train" in lists:
         masks = settings["train_masks"]
         settings, counts = dict[str, Any](), dict[str, int | None]()
@@ -62,7 +70,8 @@ def mask_folders(tree: Tree) -> Layout | None:
         what, own = "folders of images and a mask for each class", MaskNames(("background", *train.per_class))
         settings["mask_per_class"] = True
     else:
-        own = mask_names(tree, train.images, train.example)
+        paths = {os.path.splitext(path)[0]: path for path in tree.paths(IMAGE_SUFFIXES, train.masks)}
+        own = mask_names(tree, [paths[f"{train.masks}/{mask}".lstrip("/")] for mask in train.stems])
     notes += own.notes
     return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
 
@@ -77,8 +86,10 @@ def _mask_candidates(tree: Tree, images: str) -> list[str]:
     parts = images.split("/") if images else []
     found = []
     for place, part in enumerate(parts):
-        if part in _IMAGES:
-            found += ["/".join([*parts[:place], name, *parts[place + 1 :]]) for name in MASKS]
+        words = _WORDS.split(part)  # images, images_train, img_dir
+        for k in [k for k, word in enumerate(words) if word in _IMAGES]:
+            others = ("".join([*words[:k], name, *words[k + 1 :]]) for name in MASKS)
+            found += ["/".join([*parts[:place], other, *parts[place + 1 :]]) for other in others]
     if images:
         found += [f"{images}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
         found += [f"{images}/{name}" for name in MASKS]
@@ -98,26 +109,44 @@ def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
     if not stems or not other:
         return None
     if images == masks:
-        return _pair_in_one(tree, images, stems)
+        return _pair_in_one(images, stems)
     if not masks:  # Label Studio's
         other = {stem for stem in other if LABEL_STUDIO.fullmatch(stem)}
     if names := _classes_of(stems, other):
-        return _Pair(images, masks, len(stems), "", Affixes(), names)
-    first = min(stems)
+        if len(names) == 1 and f"{masks}/{names[0]}".lstrip("/") in tree.files:  # one folder is no choice of classes
+            return _pair(tree, images, f"{masks}/{names[0]}".lstrip("/"))
+        return _Pair(images, masks, len(stems), Affixes(), per_class=names)
     starts = {"", _common(sorted(stems))} if len(stems) > 1 else {""}
     ends = {"", _common([stem[::-1] for stem in sorted(stems)])[::-1]} if len(stems) > 1 else {""}
-    options = [(start, end) for start in sorted(starts, key=len) for end in sorted(ends, key=len)]
-    for start, end in options:
-        core = first[len(start) : len(first) - len(end)]
-        whole = [mask for mask in sorted(other, key=_rank) if core and core in mask]
-        for before, _, after in (mask.partition(core) for mask in whole):
-            flat = "/" not in before + after and ("/" not in core or not (start or before))
-            if flat and all(f"{before}{stem[len(start) : len(stem) - len(end)]}{after}" in other for stem in stems):
-                example = next(
-                    path for path in tree.paths(IMAGE_SUFFIXES, masks) if os.path.splitext(path)[0].endswith(after)
-                )
-                return _Pair(images, masks, len(stems), example, _trimmed(start, end, before, after))
-    return None
+    best: _Pair | None = None
+    for option in _affixes(sorted(stems), sorted(other, key=_rank), starts, ends):
+        start, end, before, after = option
+        of_image = {stem: f"{before}{stem[len(start) : len(stem) - len(end)]}{after}" for stem in sorted(stems)}
+        lost = tuple(stem for stem, mask in of_image.items() if mask not in other)
+        if len(lost) < (len(stems) if best is None else 2 * len(best.lost)) / 2:
+            there = tuple(mask for mask in of_image.values() if mask in other)
+            best = _Pair(images, masks, len(stems), _trimmed(start, end, before, after), there, lost)
+        if best is not None and not best.lost:
+            break
+    return best
+
+
+def _affixes(
+    stems: Sequence[str], masks: Sequence[str], starts: set[str], ends: set[str]
+) -> Iterator[tuple[str, str, str, str]]:
+    """What images, and then masks, may have before and after the common part of their names: by some images, so that
+    the masks of a few may be missing."""
+    tried, known = set[tuple[str, str, str, str]](), set(masks)
+    some = stems[:: max(len(stems) // _TEMPLATES, 1)]
+    for start, end in [(start, end) for start in sorted(starts, key=len) for end in sorted(ends, key=len)]:
+        cores = [stem[len(start) : len(stem) - len(end)] for stem in some]
+        for core in cores[:_TEMPLATES]:
+            for before, _, after in (mask.partition(core) for mask in masks if core and core in mask):
+                one = start, end, before, after
+                flat = "/" not in before + after and ("/" not in core or not (start or before))
+                if flat and one not in tried and sum(f"{before}{c}{after}" in known for c in cores) * 2 > len(cores):
+                    yield one
+                tried.add(one)
 
 
 def _rank(mask: str) -> tuple[object, ...]:
@@ -125,14 +154,15 @@ def _rank(mask: str) -> tuple[object, ...]:
     return "TrainIds" not in mask, any(word in mask.lower() for word in ("color", "instance")), mask
 
 
-def _pair_in_one(tree: Tree, folder: str, stems: set[str]) -> _Pair | None:
+def _pair_in_one(folder: str, stems: set[str]) -> _Pair | None:
     """Images and masks of one folder."""
     for suffix in _BESIDE:
         masks = {stem for stem in stems if stem.endswith(suffix)}
-        images = stems - masks
-        if images and all(image + suffix in masks for image in images):
-            example = next(p for p in tree.paths(IMAGE_SUFFIXES, folder) if os.path.splitext(p)[0].endswith(suffix))
-            return _Pair(folder, folder, len(images), example, Affixes(mask_suffix=suffix))
+        images = sorted(stems - masks)
+        there = tuple(image + suffix for image in images if image + suffix in masks)
+        if 2 * len(there) > len(images):
+            lost = tuple(image for image in images if image + suffix not in masks)
+            return _Pair(folder, folder, len(images), Affixes(mask_suffix=suffix), there, lost)
     return None
 
 

@@ -24,7 +24,6 @@ from detseg.data.formats.recognise.layout import (
     split_of,
 )
 from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
-from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.yolo import NAME_FILES, YoloFiles, read_yolo_files
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
@@ -65,30 +64,20 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         return None
     splits = {split: lists[split] for split in SPLITS if split in lists}
     settings: dict[str, Any] = {f"{split}_split": "+".join(names) for split, names in splits.items()}
-    own, notes = MaskNames(), list[str]()
+    own = MaskNames()
     if need == "maps":
-        own, notes = _names_of_masks(tree, next(iter(bases), ""), labels)
-        if "mask_colors" in own.settings and len(splits) == 1 and mask_folders(tree) is not None:
-            return None  # colours are read from folders of images and masks
-    settings |= {key: value for key, value in own.settings.items() if key != "mask_colors"}
+        folders = [f"{base}/{labels}".lstrip("/") for base in bases]
+        own = mask_names(tree, [path for folder in folders for path in tree.paths(IMAGE_SUFFIXES, folder)])
+    settings |= own.settings
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
-    return Layout("voc", what, settings, frozenset({need}), counts, own.names, tuple(notes))
+    return Layout("voc", what, settings, frozenset({need}), counts, own.names, own.notes)
 
 
 def _names_in(tree: Tree, folder: str, need: Need) -> set[str]:
     """The names of annotations or masks in and below a folder."""
     paths = tree.paths({".xml"} if need == "boxes" else IMAGE_SUFFIXES, folder)
     return {os.path.splitext(path)[0][len(folder) + 1 :] for path in paths}
-
-
-def _names_of_masks(tree: Tree, base: str, labels: str) -> tuple[MaskNames, list[str]]:
-    masks = f"{base}/{labels}".lstrip("/")
-    names = mask_names(tree, "", next(tree.paths(IMAGE_SUFFIXES, masks)))
-    if "mask_colors" not in names.settings:
-        return names, list(names.notes)
-    fix = "for data.name=mask_folder with data.mask_colors, list JPEGImages/NAME.jpg in a text file for each split"
-    return names, [*names.notes, f"the masks are colour images, which lists of VOC do not read: {fix}"]
 
 
 def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
