@@ -93,7 +93,10 @@ def read_voc(
     for path, hw, (image, xml, annotation) in zip(paths, sizes, found, strict=True):
         if hw is None:
             continue
-        if annotation.filename not in ("", image.name):
+        if annotation.filename.replace("\\", "/").rpartition("/")[2] not in (
+            "",
+            image.name,
+        ):  # sub/a.jpg, as CVAT writes
             report.add(DataIssue.WRONG_FILENAME, xml.name)
         if num_zeros := int((annotation.boxes[:, :2] == -1).any(axis=1).sum()):
             report.add(DataIssue.ZERO_BASED, xml.name, num_zeros)

@@ -89,6 +89,19 @@ def save_image(path: Path, hw: tuple[int, int]) -> Path:
     return path
 
 
+def write_images(root: Path, *names: str) -> None:
+    """Black grey images of 8 x 8 pixels."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / name)
+
+
+def write_file(root: Path, name: str, content: object) -> None:
+    """A text, or a value as JSON."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
 def write_voc_masks(root: Path, masks: Mapping[str, Rows], lists: Mapping[str, str] | None = None) -> Path:
     """A VOC folder for segmentation: palette masks by stem, a black image for each, and the list ``train``."""
     for stem, rows in masks.items():

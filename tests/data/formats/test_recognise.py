@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from detseg.config.load import config_from_dict
 from detseg.config.schema.data import AutoConfig
-from detseg.data.build import Split, open_semantic_split, open_split, resolve_layout
+from detseg.data.build import open_semantic_split, open_split, resolve_layout
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.recognise.layout import Need
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
-from detseg.structures import ClassTable
-from tests.data.formats.layouts import save_image
+from tests.data.formats.layouts import save_image, write_file, write_images
 from tests.shared_data import shared_data
 
 VOC, COCO, YOLO = "Pascal VOC with lists", "COCO JSON", "YOLO text"
-TWO: tuple[Split, ...] = ("train", "val")
 TV = {"train_split": "train", "val_split": "val"}
 REAL: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "bccd": (VOC, {"train": 205, "val": 87, "test": 72}, {**TV, "test_split": "test"}),
@@ -107,21 +103,10 @@ def test_the_model_decides_between_sets_in_one_folder() -> None:
         recognise(shared_data("bccd"), "outlines")
 
 
-def _images(root: Path, *names: str) -> None:
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / name)
-
-
-def _write(root: Path, name: str, content: object) -> None:
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-
-
 def test_labelme_in_many_folders_and_unpacked_twice(tmp_path: Path) -> None:
     for name in ("mine/mine/day 1/a", "mine/mine/day 2/b"):
-        _images(tmp_path, f"{name}.png")
-        _write(tmp_path, f"{name}.json", {"shapes": [{"shape_type": "polygon"}], "imagePath": "x"})
+        write_images(tmp_path, f"{name}.png")
+        write_file(tmp_path, f"{name}.json", {"shapes": [{"shape_type": "polygon"}], "imagePath": "x"})
     found = recognise(tmp_path)
     assert (found.layout.name, found.settings["train_split"], found.layout.counts) == ("labelme", ".", {"train": 2})
     assert found.root == tmp_path / "mine" / "mine"
@@ -130,9 +115,9 @@ def test_labelme_in_many_folders_and_unpacked_twice(tmp_path: Path) -> None:
 
 def test_roboflow_calls_the_validation_split_valid(tmp_path: Path) -> None:
     for split in ("train", "valid", "test"):
-        _images(tmp_path, f"{split}/images/{split}.jpg")
-        _write(tmp_path, f"{split}/labels/{split}.txt", "0 0.5 0.5 0.1 0.1 0.2 0.3\n")
-    _write(
+        write_images(tmp_path, f"{split}/images/{split}.jpg")
+        write_file(tmp_path, f"{split}/labels/{split}.txt", "0 0.5 0.5 0.1 0.1 0.2 0.3\n")
+    write_file(
         tmp_path,
         "data.yaml",
         "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 1\nnames: [no]\n",
@@ -142,10 +127,10 @@ def test_roboflow_calls_the_validation_split_valid(tmp_path: Path) -> None:
     assert found.layout.classes == ("no",)
     assert found.layout.has == {"boxes", "outlines", "maps"}
     for split in ("train", "valid", "test"):  # wrong, and the reader says so, with file and line
-        _write(tmp_path, f"{split}/labels/{split}.txt", "no 0.5 0.5 0.1 0.1\n")
+        write_file(tmp_path, f"{split}/labels/{split}.txt", "no 0.5 0.5 0.1 0.1\n")
     assert recognise(tmp_path).layout.counts == {"train": 1, "val": 1, "test": 1}
     for split in ("train", "valid", "test"):
-        _write(tmp_path, f"{split}/labels/{split}.txt", "0 0.5 0.5 0.1 0.1 0.2 0.3\n")
+        write_file(tmp_path, f"{split}/labels/{split}.txt", "0 0.5 0.5 0.1 0.1 0.2 0.3\n")
     (tmp_path / "data.yaml").unlink()
     found = recognise(tmp_path)
     assert found.layout.counts == {"train": 1, "val": 1, "test": 1}
@@ -153,17 +138,17 @@ def test_roboflow_calls_the_validation_split_valid(tmp_path: Path) -> None:
 
 
 def test_images_of_another_suffix_than_the_names_of_coco(tmp_path: Path) -> None:
-    _images(tmp_path, "pictures/day 1/a.png", "masks/b.png")
+    write_images(tmp_path, "pictures/day 1/a.png", "masks/b.png")
     content = {"images": [{"file_name": "day 1/a.jpg"}], "annotations": [], "categories": [{"name": "no"}]}
-    _write(tmp_path, "instances.json", content)
+    write_file(tmp_path, "instances.json", content)
     assert recognise(tmp_path).settings["train_images"] == "pictures"
 
 
 def test_years_of_voc(tmp_path: Path) -> None:
     for year, lists in {"2007": ("trainval", "test"), "2012": ("train", "val")}.items():
         for name in lists:
-            _write(tmp_path, f"VOCdevkit/VOC{year}/ImageSets/Main/{name}.txt", "a\n")
-        _write(tmp_path, f"VOCdevkit/VOC{year}/Annotations/a.xml", "<annotation></annotation>")
+            write_file(tmp_path, f"VOCdevkit/VOC{year}/ImageSets/Main/{name}.txt", "a\n")
+        write_file(tmp_path, f"VOCdevkit/VOC{year}/Annotations/a.xml", "<annotation></annotation>")
     found = recognise(tmp_path)
     assert found.settings == {
         "name": "voc",
@@ -177,13 +162,15 @@ def test_years_of_voc(tmp_path: Path) -> None:
 def test_masks_with_marks_on_both_sides(tmp_path: Path) -> None:
     for split in ("train", "val"):
         for city in ("aachen", "bonn"):
-            _images(
+            write_images(
                 tmp_path,
                 f"images/{split}/{city}/{city}_1_leftImg8bit.png",
                 f"images/{split}/{city}/{city}_2_leftImg8bit.png",
             )
-            _images(tmp_path, f"masks/{split}/{city}/{city}_1_gt_ids.png", f"masks/{split}/{city}/{city}_2_gt_ids.png")
-    _write(tmp_path, "classes.txt", "ground\ntree\n")
+            write_images(
+                tmp_path, f"masks/{split}/{city}/{city}_1_gt_ids.png", f"masks/{split}/{city}/{city}_2_gt_ids.png"
+            )
+    write_file(tmp_path, "classes.txt", "ground\ntree\n")
     found = recognise(tmp_path)
     assert found.layout.counts == {"train": 4, "val": 4}
     assert found.layout.classes == ("ground", "tree")
@@ -194,7 +181,7 @@ def test_masks_with_marks_on_both_sides(tmp_path: Path) -> None:
 def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder is empty"):
         recognise(tmp_path)
-    _write(tmp_path, "export.json", [{"id": 1, "data": {"image": "x"}, "annotations": []}])
+    write_file(tmp_path, "export.json", [{"id": 1, "data": {"image": "x"}, "annotations": []}])
     with pytest.raises(DataError, match="Label Studio's own JSON: export COCO, YOLO or Pascal VOC"):
         recognise(tmp_path)
 
@@ -202,10 +189,10 @@ def test_an_empty_folder_and_a_foreign_one(tmp_path: Path) -> None:
 def test_what_lies_above_or_is_hidden_is_of_no_set(tmp_path: Path) -> None:
     """A link leads to the folder that holds the set; macOS has written a hidden file for each."""
     _coco(tmp_path, "annotations.json", "a.png")
-    _images(tmp_path, "a.png", "mine/images/a.png", "mine/images/._a.png")
+    write_images(tmp_path, "a.png", "mine/images/a.png", "mine/images/._a.png")
     for name in ("mine/labels/a.txt", "mine/labels/._a.txt"):
-        _write(tmp_path, name, "0 0.5 0.5 0.5 0.5")
-    _write(tmp_path, "mine/classes.txt", "cell")
+        write_file(tmp_path, name, "0 0.5 0.5 0.5 0.5")
+    write_file(tmp_path, "mine/classes.txt", "cell")
     (tmp_path / "mine/loop").symlink_to(tmp_path)
     found = recognise(tmp_path / "mine")
     assert (found.layout.what, found.layout.counts) == (YOLO, {"train": 1})
@@ -213,101 +200,18 @@ def test_what_lies_above_or_is_hidden_is_of_no_set(tmp_path: Path) -> None:
     assert (len(dataset), dataset.report.lines()) == (1, [])
 
 
-LISTED: dict[str, tuple[str, dict[str, str]]] = {  # Format → its settings for the list train.txt; files
-    "yolo": (
-        "train_split",
-        {"classes.txt": "cell", "labels/1.txt": "0 0.5 0.5 0.5 0.5", "labels/2.txt": "0 0.5 0.5 0.5 0.5"},
-    ),
-    "labelme": (
-        "train_split",
-        {f"images/{k}.json": json.dumps({"shapes": [], "imagePath": f"{k}.png"}) for k in (1, 2)},
-    ),
-    "voc": ("train_split", {f"annotations/{k}.xml": "<annotation></annotation>" for k in (1, 2)}),
-    "mask_folder": ("train_images", {"classes.txt": "ground\ncell"}),
-}
-
-
-@pytest.mark.parametrize("name", LISTED)
-def test_lists_in_the_root_are_splits(name: str, tmp_path: Path) -> None:
-    key, files = LISTED[name]
-    _images(tmp_path, "images/1.png", "images/2.png", *(f"masks/{k}.png" for k in (1, 2) if name == "mask_folder"))
-    for path, text in files.items():
-        _write(tmp_path, path, text)
-    _write(tmp_path, "train.txt", "images/1.png\n")
-    _write(tmp_path, "valid.txt", "images/2.png\n")
-    found = recognise(tmp_path)
-    assert (found.layout.name, found.layout.counts) == (name, {"train": 1, "val": 1})
-    assert (found.settings[key], found.settings[key.replace("train", "val")]) == ("train.txt", "valid.txt")
-    is_semantic = name == "mask_folder"
-    model, table = ("unet", ("ground", "cell")) if is_semantic else ("yolo", ("cell",))
-    data = config_from_dict({"model": {"name": model}, "data": found.settings}, "here", []).data
-    opened = open_semantic_split if is_semantic else open_split
-    assert [opened(data, split, ClassTable(table)).path(0).stem for split in TWO] == ["1", "2"]
-    _write(tmp_path, "train.txt", "7.png\n")
-    (tmp_path / "valid.txt").unlink()
-    found = recognise(tmp_path)
-    assert found.layout.counts == {"train": 2}
-    assert found.layout.notes[0].startswith(
-        "train.txt is not taken as the list of a split: its first line, '7.png', is no"
-    )
-
-
-YOLO_SPLITS: dict[str, tuple[dict[str, str], list[str], dict[str, str]]] = {
-    # Files, folders of images, settings.
-    "CVAT": (
-        {
-            "data.yaml": "names: {0: a}\nTrain: Train.txt\nValidation: Val.txt\n",
-            "Train.txt": "x/1.png",
-            "Val.txt": "y/1.png",
-        },
-        ["x", "y"],
-        {"train_split": "Train", "val_split": "Validation"},
-    ),
-    "folders": (
-        {"classes.txt": "a"},
-        ["train2017/images", "dev/images"],
-        {"train_split": "train2017", "val_split": "dev"},
-    ),
-    "inner folders": ({"classes.txt": "a"}, ["images/training", "images/dev"], {"train_split": "training"}),
-    "two YAML files": (
-        {"args.yaml": "lr: 1\n", "my.yml": "names: [a]\ntrain: [x, y]\nval: y\n"},
-        ["x", "y"],
-        {"train_split": "train", "val_split": "val"},
-    ),
-    "three folders down": (
-        {"a/b/c/data.yaml": "names: [a]\ntrain: x\nval: y\n"},
-        ["a/b/c/x", "a/b/c/y"],
-        {"train_split": "train"},
-    ),
-}
-
-
-@pytest.mark.parametrize("case", YOLO_SPLITS)
-def test_splits_of_yolo_are_those_that_the_reader_finds(case: str, tmp_path: Path) -> None:
-    files, folders, settings = YOLO_SPLITS[case]
-    for path, text in files.items():
-        _write(tmp_path, path, text)
-    for folder in folders:
-        _images(tmp_path, f"{folder}/1.png")
-        _write(tmp_path, f"{folder.replace('images', 'labels')}/1.txt", "0 0.5 0.5 0.5 0.5")
-    found = recognise(tmp_path)
-    assert settings.items() <= found.settings.items()
-    for split in TWO:
-        assert len(read_yolo(found.root, found.settings[f"{split}_split"])) == found.layout.counts[split]
-
-
 def test_what_is_wrong_with_data_yaml_is_said(tmp_path: Path) -> None:
-    _images(tmp_path, "images/1.png")
-    _write(tmp_path, "labels/1.txt", "0 0.5 0.5 0.5 0.5")
-    _write(tmp_path, "data.yaml", "names: [a\n")
+    write_images(tmp_path, "images/1.png")
+    write_file(tmp_path, "labels/1.txt", "0 0.5 0.5 0.5 0.5")
+    write_file(tmp_path, "data.yaml", "names: [a\n")
     with pytest.raises(DataError, match=r"data\.yaml: not a readable YAML file"):
         recognise(tmp_path)
 
 
 def test_other_sets_in_folders_are_named(tmp_path: Path) -> None:
-    _images(tmp_path, "a/1.png", "b/images/1.png", "c/1.png", "c/1_mask.png", "d/1.png", "d/1_mask.png")
+    write_images(tmp_path, "a/1.png", "b/images/1.png", "c/1.png", "c/1_mask.png", "d/1.png", "d/1_mask.png")
     _coco(tmp_path, "a/annotations.json", "1.png")
-    _write(tmp_path, "b/labels/1.txt", "0 0.5 0.5 0.5 0.5")
+    write_file(tmp_path, "b/labels/1.txt", "0 0.5 0.5 0.5 0.5")
     found = recognise(tmp_path, "boxes")
     assert found.lines[-2].startswith(
         "other sets in folders, not taken: b (YOLO text), d (folders of images and masks); "
@@ -316,8 +220,8 @@ def test_other_sets_in_folders_are_named(tmp_path: Path) -> None:
 
 
 def test_labelme_whose_image_comes_first(tmp_path: Path) -> None:
-    _images(tmp_path, "1.png")
-    _write(tmp_path, "1.json", '{"imageData": "' + "A" * (1 << 20) + '", "imagePath": "1.png", "shapes": []}')
+    write_images(tmp_path, "1.png")
+    write_file(tmp_path, "1.json", '{"imageData": "' + "A" * (1 << 20) + '", "imagePath": "1.png", "shapes": []}')
     assert recognise(tmp_path, "outlines").layout.name == "labelme"
 
 
@@ -339,11 +243,11 @@ def test_sets_without_any_object(tmp_path: Path) -> None:
 
 
 def test_splits_that_data_yaml_states_and_that_are_not_there_are_left_out(tmp_path: Path) -> None:
-    _images(tmp_path, "train/images/a.jpg")
-    _write(tmp_path, "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
+    write_images(tmp_path, "train/images/a.jpg")
+    write_file(tmp_path, "train/labels/a.txt", "0 0.5 0.5 0.1 0.1\n")
     (tmp_path / "valid/images").mkdir(parents=True)  # empty
     stated = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnames: [cell]\n"
-    _write(tmp_path, "data.yaml", stated)
+    write_file(tmp_path, "data.yaml", stated)
     found = recognise(tmp_path)
     assert found.layout.counts == {"train": 1}
     assert {"val_split", "test_split"}.isdisjoint(found.settings)
@@ -354,15 +258,15 @@ def test_splits_that_data_yaml_states_and_that_are_not_there_are_left_out(tmp_pa
 
 
 def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path) -> None:
-    _write(tmp_path, "Annotations/a.xml", "<annotation></annotation>")
-    _images(tmp_path, "JPEGImages/a.jpg")
+    write_file(tmp_path, "Annotations/a.xml", "<annotation></annotation>")
+    write_images(tmp_path, "JPEGImages/a.jpg")
     (tmp_path / "ImageSets/Main").mkdir(parents=True)
     found = recognise(tmp_path)
     assert (found.root, found.settings["train_split"]) == (tmp_path, ".")
     assert len(read_voc(tmp_path, ".", classes=["cell"])) == 1
     for name in ("box", "tri"):
-        _write(tmp_path, f"ImageSets/Main/{name}_train.txt", "a.jpg 1\nb.jpg 1\n")
-        _write(tmp_path, f"ImageSets/Main/{name}_val.txt", "c.jpg -1\n")
+        write_file(tmp_path, f"ImageSets/Main/{name}_train.txt", "a.jpg 1\nb.jpg 1\n")
+        write_file(tmp_path, f"ImageSets/Main/{name}_val.txt", "c.jpg -1\n")
     found = recognise(tmp_path)
     assert (found.settings["train_split"], found.settings["val_split"]) == (
         "box_train+tri_train",
@@ -374,11 +278,12 @@ def test_lists_of_voc_that_are_empty_or_of_classes_or_name_files(tmp_path: Path)
 def test_voc_in_sub_folders(tmp_path: Path) -> None:
     """Loose files whose images lie elsewhere; lists that name paths, with and without suffix; a test list alone."""
     for split in ("train", "val"):
-        _write(tmp_path, f"loose/annotations/{split}/1.xml", "<annotation></annotation>")
-        _write(tmp_path, f"lists/Annotations/{split}/1.xml", "<annotation></annotation>")
-        _images(tmp_path, f"loose/images/{split}/1.jpg", f"lists/JPEGImages/{split}/1.jpg")
-    _write(tmp_path, "lists/ImageSets/Main/train.txt", "train/1.jpg\n")
-    _write(tmp_path, "lists/ImageSets/Main/val.txt", "val/1\n")
+        write_file(tmp_path, f"loose/annotations/{split}/1.xml", "<annotation></annotation>")
+        named = f"<annotation><filename>{split}/1.jpg</filename></annotation>"
+        write_file(tmp_path, f"lists/Annotations/{split}/1.xml", named)
+        write_images(tmp_path, f"loose/images/{split}/1.jpg", f"lists/JPEGImages/{split}/1.jpg")
+    write_file(tmp_path, "lists/ImageSets/Main/train.txt", "train/1.jpg\n")
+    write_file(tmp_path, "lists/ImageSets/Main/val.txt", "val/1\n")
     for name, splits in {
         "loose": ("annotations/train", "annotations/val"),
         "lists": ("train", "val"),
@@ -387,8 +292,9 @@ def test_voc_in_sub_folders(tmp_path: Path) -> None:
         assert (found.root, found.layout.counts) == (tmp_path / name, {"train": 1, "val": 1})
         assert (found.settings["train_split"], found.settings["val_split"]) == splits
         for split, own in zip(("train", "val"), splits, strict=True):
-            path = read_voc(found.root, own, classes=["cell"]).path(0)
-            assert path.parts[-2:] == (split, "1.jpg")
+            dataset = read_voc(found.root, own, classes=["cell"])
+            assert dataset.path(0).parts[-2:] == (split, "1.jpg")
+            assert not any("<filename>" in line for line in dataset.report.lines())
     (tmp_path / "lists/ImageSets/Main/train.txt").rename(tmp_path / "lists/ImageSets/Main/test.txt")
     (tmp_path / "lists/ImageSets/Main/val.txt").unlink()
     with pytest.raises(DataError, match=r"holds several data sets: lists \(Pascal VOC with lists\), loose \("):
@@ -472,9 +378,9 @@ MASKS: dict[str, tuple[dict[str, str], list[str], dict[str, Any], tuple[str, ...
 def test_masks_of_other_tools(case: str, tmp_path: Path) -> None:
     texts, images, some, names = MASKS[case]
     for name, text in texts.items():
-        _write(tmp_path, name, text)
+        write_file(tmp_path, name, text)
     for name in images:
-        _images(tmp_path, name)
+        write_images(tmp_path, name)
         if "mask_colors" in some:
             Image.new("RGB", (8, 8)).save(tmp_path / name)
     found = recognise(tmp_path, "maps")
@@ -583,15 +489,15 @@ def _coco(root: Path, path: str, *names: str, category: str = "cell") -> None:
     annotation = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 2, 2], "area": 4}
     images = [{"id": number, "file_name": name, "height": 8, "width": 8} for number, name in enumerate(names)]
     categories = [{"id": 1, "name": category}]
-    _write(root, path, {"images": images, "annotations": [annotation], "categories": categories})
+    write_file(root, path, {"images": images, "annotations": [annotation], "categories": categories})
 
 
 def test_batches_of_coco_are_joined(tmp_path: Path) -> None:
     for batch in ("a", "b"):
-        _images(tmp_path, f"{batch}/1.png", f"{batch}/2.png")
+        write_images(tmp_path, f"{batch}/1.png", f"{batch}/2.png")
         _coco(tmp_path, f"{batch}/annotations.json", "1.png", "2.png")
     _coco(tmp_path, "b/again.json", "1.png")  # images that are there already
-    _images(tmp_path, "c/1.png")
+    write_images(tmp_path, "c/1.png")
     _coco(tmp_path, "c/annotations.json", "1.png", category="car")
     found = recognise(tmp_path)
     assert found.layout.counts == {"train": 4}
@@ -620,7 +526,9 @@ def test_images_of_coco_are_those_near_the_file(
 ) -> None:
     """Several folders hold images of the same names, that of the training one less."""
     for folder in folders.values():
-        _images(tmp_path, *(f"{folder}/{k}.png" for k in range(3 if folder == folders["train"] and not also else 4)))
+        write_images(
+            tmp_path, *(f"{folder}/{k}.png" for k in range(3 if folder == folders["train"] and not also else 4))
+        )
     for file in files:
         _coco(tmp_path, file, "0.png", "1.png", "2.png", "3.png")
     found = recognise(tmp_path)
@@ -631,8 +539,8 @@ def test_images_of_coco_are_those_near_the_file(
 
 @pytest.mark.parametrize("end", ['{"id": NaN}], "categories": [{"id": 1, "name": "a"}]}', '{"id": 1, "image'])
 def test_coco_that_is_no_json_is_said(end: str, tmp_path: Path) -> None:
-    _images(tmp_path, "1.png")
-    _write(tmp_path, "a.json", '{"images": [{"id": 1, "file_name": "1.png"}], "annotations": [' + end)
+    write_images(tmp_path, "1.png")
+    write_file(tmp_path, "a.json", '{"images": [{"id": 1, "file_name": "1.png"}], "annotations": [' + end)
     with pytest.raises(DataError, match=r"a\.json: not a readable JSON file: .*(NaN and no|truncated)"):
         recognise(tmp_path)
 
@@ -653,7 +561,7 @@ def test_coco_that_is_no_json_is_said(end: str, tmp_path: Path) -> None:
 def test_names_of_coco_that_are_not_those_of_files(
     files: list[str], names: list[str], folder: str | None, tmp_path: Path
 ) -> None:
-    _images(tmp_path, *files)
+    write_images(tmp_path, *files)
     _coco(tmp_path, "annotations.json", *names)
     found = recognise(tmp_path)
     if folder is None:
@@ -685,7 +593,7 @@ def test_names_of_coco_that_are_not_those_of_files(
     ],
 )
 def test_hints_at_what_is_not_read(name: str, text: str, hint: str, tmp_path: Path) -> None:
-    _images(tmp_path, "photos/a.png")
-    _write(tmp_path, name, text)
+    write_images(tmp_path, "photos/a.png")
+    write_file(tmp_path, name, text)
     with pytest.raises(DataError, match=hint):
         recognise(tmp_path)
