@@ -19,7 +19,7 @@ from detseg.data.formats.voc import read_voc
 from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
 from detseg.structures import ClassTable
-from tests.data.formats.layouts import save_image
+from tests.data.formats.layouts import annotation_xml, object_xml, save_image
 from tests.shared_data import shared_data
 
 VOC, COCO, YOLO = "Pascal VOC with lists", "COCO JSON", "YOLO text"
@@ -522,6 +522,16 @@ def test_which_masks_belong_to_which_images(case: str, tmp_path: Path) -> None:
     assert some.items() <= found.settings.items()
     assert "mask_per_class" not in found.settings
     assert line in ["", *found.lines]
+
+
+def test_boxes_beside_masks_of_one_folder(tmp_path: Path) -> None:
+    """As in Oxford-IIIT Pet: the masks have the names of the images, and <filename> tells which is meant."""
+    _images(tmp_path, "images/1.jpg", "annotations/trimaps/1.png")
+    _write(tmp_path, "annotations/xmls/1.xml", annotation_xml(object_xml(("cat", 1, 1, 4, 4)), "1.jpg", (8, 8)))
+    found = recognise(tmp_path)
+    assert (found.layout.name, found.settings["train_split"]) == ("voc", ".")
+    assert found.lines[-1] == "also there, not taken: folders of images and masks"
+    assert read_voc(tmp_path, ".").path(0) == tmp_path / "images/1.jpg"
 
 
 SOFT = {"classes": ["background", "foreground"], "mask_threshold": 128}
