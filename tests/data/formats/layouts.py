@@ -58,6 +58,19 @@ def simple_voc(folder: Path, boxes: Sequence[Box] = (("cat", 2, 3, 8, 9),), stem
     return write_voc(folder, {"train": f"{stem}\n"}, {stem: annotation_xml(content, f"{stem}.jpg")})
 
 
+def save_images(root: Path, *names: str) -> None:
+    """Black images of 8 x 8 pixels."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / name)
+
+
+def write_file(root: Path, name: str, content: object) -> None:
+    """A text file, or a JSON file of plain values."""
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+
+
 Rows = Sequence[Sequence[int]]
 BINARY = ("background", "thing")
 
@@ -87,19 +100,6 @@ def save_image(path: Path, hw: tuple[int, int]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (hw[1], hw[0])).save(path)
     return path
-
-
-def write_images(root: Path, *names: str) -> None:
-    """Black grey images of 8 x 8 pixels."""
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(np.zeros((8, 8), np.uint8)).save(root / name)
-
-
-def write_file(root: Path, name: str, content: object) -> None:
-    """A text, or a value as JSON."""
-    (root / name).parent.mkdir(parents=True, exist_ok=True)
-    (root / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 def write_voc_masks(root: Path, masks: Mapping[str, Rows], lists: Mapping[str, str] | None = None) -> Path:

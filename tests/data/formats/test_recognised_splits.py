@@ -12,7 +12,7 @@ from detseg.data.build import Split, open_semantic_split, open_split
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.yolo import read_yolo
 from detseg.structures import ClassTable
-from tests.data.formats.layouts import write_file, write_images
+from tests.data.formats.layouts import save_images, write_file
 
 TWO: tuple[Split, ...] = ("train", "val")
 
@@ -33,7 +33,7 @@ LISTED: dict[str, tuple[str, dict[str, str]]] = {  # Format → its settings for
 @pytest.mark.parametrize("name", LISTED)
 def test_lists_in_the_root_are_splits(name: str, tmp_path: Path) -> None:
     key, files = LISTED[name]
-    write_images(tmp_path, "images/1.png", "images/2.png", *(f"masks/{k}.png" for k in (1, 2) if name == "mask_folder"))
+    save_images(tmp_path, "images/1.png", "images/2.png", *(f"masks/{k}.png" for k in (1, 2) if name == "mask_folder"))
     for path, text in files.items():
         write_file(tmp_path, path, text)
     write_file(tmp_path, "train.txt", "images/1.png\n")
@@ -91,7 +91,7 @@ def test_splits_of_yolo_are_those_that_the_reader_finds(case: str, tmp_path: Pat
     for path, text in files.items():
         write_file(tmp_path, path, text)
     for folder in folders:
-        write_images(tmp_path, f"{folder}/1.png")
+        save_images(tmp_path, f"{folder}/1.png")
         write_file(tmp_path, f"{folder.replace('images', 'labels')}/1.txt", "0 0.5 0.5 0.5 0.5")
     found = recognise(tmp_path)
     assert settings.items() <= found.settings.items()

@@ -126,9 +126,9 @@ def _beside_images(
     if not own:
         return None
     sample = [text for folder in own for text in texts[folder] if fits(text)]
-    tops = {folder.partition("/")[0] for folder in own if "/" in folder}
-    if any(tree.num_images(top) for top in tops if split_of(top) is None):
-        return None
+    tops = {folder.partition("/")[0]: of_folder[folder][0] for folder in own if "/" in folder}
+    if any(tree.num_images(top) and _lies_in(tree, top, path) for top, path in tops.items() if split_of(top) is None):
+        return None  # a set lies in that folder
     parents = {"/".join(folder.split("/")[: n + 1]) for folder in own for n in range(folder.count("/") + 1)}
     folders = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
     splits = {
@@ -141,6 +141,13 @@ def _beside_images(
         settings = {f"{split}_split": splits[split][0] for split in SPLITS if split in splits}
         return settings, {split: splits[split][1] for split in SPLITS if split in splits}, sample, tuple(notes)
     return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample, tuple(notes)
+
+
+def _lies_in(tree: Tree, top: str, path: str) -> bool:
+    """Whether the image that an annotation file names lies in a folder, not outside it beside what may be masks."""
+    stated = re.search(r"<filename>\s*([^<]*?)\s*</filename>", tree.begin(path))
+    folders = tree.folders_of_name.get(stated[1], ()) if stated else ()
+    return not folders or any(f"{folder}/".startswith(f"{top}/") for folder in folders)
 
 
 def cvat_xml(tree: Tree) -> Layout | None:
