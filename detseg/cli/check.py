@@ -246,7 +246,7 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     from detseg.data.checks.repair import CHANGES_FILE, repair_maps, repair_splits, report_lines, unrepaired
     from detseg.data.formats.convert import WRITERS, unread_values, write_mask_folder
 
-    copies: dict[str, Any]
+    copies: Any
     copies, changes = (repair_maps if checked.of_maps else repair_splits)(checked.splits)
     if changes.rows:
         write = write_mask_folder if checked.of_maps else WRITERS[_WRITTEN_AS.get(layout, layout)]
