@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
 import warnings
@@ -53,16 +54,7 @@ def check(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--fast", action="store_true", help="look at the annotations only: no image is opened")
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.fix and arguments.fast:
-        raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
-    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
-        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
-    if arguments.examples is not None and arguments.examples < 0:
-        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more")
-    if arguments.examples is not None and not arguments.json:
-        raise ConfigError(f"--examples {arguments.examples}: is for --json FILE, which is not there; add it")
-    _refuse_others("--json", arguments.json, _JSON_BEGIN)
-    _refuse_others("--html", arguments.html, _PAGE_BEGIN)
+    _refuse_arguments(arguments)
     warnings.filterwarnings("ignore", module="PIL")  # of odd images, of which reports say what matters
     require_training_extra("detseg check")
     target = str(arguments.config)
@@ -96,6 +88,19 @@ def check(argv: Sequence[str]) -> int:
     if arguments.fix:
         _fix(checked, config.data.name, arguments.fix)
     return int(checked.severity)
+
+
+def _refuse_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.fix and arguments.fast:
+        raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
+    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
+        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
+    if arguments.examples is not None and arguments.examples < 0:
+        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more")
+    if arguments.examples is not None and not arguments.json:
+        raise ConfigError(f"--examples {arguments.examples}: is for --json FILE, which is not there; add it")
+    _refuse_others("--json", arguments.json, _JSON_BEGIN)
+    _refuse_others("--html", arguments.html, _PAGE_BEGIN)
 
 
 def _refuse_others(option: str, path: Path | None, begin: str) -> None:

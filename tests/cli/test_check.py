@@ -199,6 +199,17 @@ def test_a_wrong_size_and_a_picture_that_fails_leave_the_page_whole(
     assert "(no picture: division by zero)" in page.read_text()
 
 
+def test_masks_are_drawn_where_other_objects_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (10, 10, 20, 20)), (1, (50, 40, 20, 20))]})
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["annotations"][0]["segmentation"] = [[60, 10, 80, 10, 80, 30, 60, 30]]  # not in its box
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    masks = []
+    monkeypatch.setattr("detseg.draw.draw_boxes", lambda *args, **options: masks.append(options.get("masks")))
+    main(["check", str(tmp_path), "--html", str(tmp_path / "page.html")])
+    assert [len(one) for one in masks if one is not None] == [1]
+
+
 @pytest.mark.parametrize("option", ["--json", "--html"])
 def test_only_files_of_its_own_are_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
     coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (1, (30, 1, 20, 20))]})
