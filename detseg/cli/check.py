@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shlex
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_insi
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
-from detseg.errors import ConfigError, DataError, require_training_extra
+from detseg.errors import ConfigError, DataError, MissingSplitError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from detseg.structures import UInt8Array
 
 _MOST_CLASSES, _MOST_PLACES = 20, 3  # in the terminal
+# How files begin that this command has written, and may replace.
+_PAGE_BEGIN = '<!doctype html>\n<html lang="en"><!-- detseg check -->'
+_JSON_BEGIN = '{\n "version": 1,\n "severity": "'
 _WRITTEN_AS = {"shapes": "coco"}  # by --fix; other layouts as what they are
 _LONG = 60  # letters from which on a detail is said once, and each place has a line
 _PICTURE_SIDE = 420  # pixels of the pictures in the page, at most
@@ -49,12 +54,8 @@ def check(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--fast", action="store_true", help="look at the annotations only: no image is opened")
     arguments = parser.parse_intermixed_args(argv)
-    if arguments.fix and arguments.fast:
-        raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
-    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
-        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
-    if arguments.examples is not None and (arguments.examples < 0 or not arguments.json):
-        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more, together with --json FILE")
+    _refuse_arguments(arguments)
+    warnings.filterwarnings("ignore", module="PIL")  # of odd images, of which reports say what matters
     require_training_extra("detseg check")
     target = str(arguments.config)
     config, names = load_data_experiment(arguments)
@@ -71,8 +72,8 @@ def check(argv: Sequence[str]) -> int:
         _refuse_drawn(datasets)
     expected = _expected(config, datasets)
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
-    for split, message in failed.items():
-        _report_failure(checked, split, message)
+    for split, error in failed.items():
+        _report_failure(checked, split, error)
     _print(checked, config, target, has_page=arguments.html is not None)
     if arguments.json:
         from detseg.atomic_write import write_text
@@ -89,6 +90,30 @@ def check(argv: Sequence[str]) -> int:
     return int(checked.severity)
 
 
+def _refuse_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.fix and arguments.fast:
+        raise ConfigError("--fix needs the images, which --fast does not open: leave one of them out")
+    if arguments.fix and arguments.fix.exists() and (not arguments.fix.is_dir() or any(arguments.fix.iterdir())):
+        raise ConfigError(f"--fix {arguments.fix}: there is something already; choose a new or empty folder")
+    if arguments.examples is not None and arguments.examples < 0:
+        raise ConfigError(f"--examples {arguments.examples}: expected 0 or more")
+    if arguments.examples is not None and not arguments.json:
+        raise ConfigError(f"--examples {arguments.examples}: is for --json FILE, which is not there; add it")
+    _refuse_others("--json", arguments.json, _JSON_BEGIN)
+    _refuse_others("--html", arguments.html, _PAGE_BEGIN)
+
+
+def _refuse_others(option: str, path: Path | None, begin: str) -> None:
+    """A ConfigError if there is a file which does not begin as what the option writes."""
+    if path is None or not path.exists():
+        return
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(begin)) == begin.encode():
+                return
+    raise ConfigError(f"{option} {path}: exists, and detseg check has not written it; choose another name")
+
+
 def _refuse_drawn(datasets: dict[str, Any]) -> None:
     from detseg.data.datasets.segmentation import DrawnMasks
 
@@ -98,16 +123,16 @@ def _refuse_drawn(datasets: dict[str, Any]) -> None:
             raise ConfigError(f"--fix repairs {objects}")
 
 
-def _report_failure(checked: Checked, split: str, message: str) -> None:
+def _report_failure(checked: Checked, split: str, error: DataError) -> None:
     from detseg.data.annotations.issues import DataIssue
     from detseg.data.annotations.report import DataReport, Example
     from detseg.data.checks.run import TOGETHER
 
     report: DataReport = checked.reports[TOGETHER]
-    if split == "test":  # there need not be one
-        report.note(f"test: not checked: {message}")
+    if split == "test" and isinstance(error, MissingSplitError):  # there need not be one
+        report.note(f"test: not checked: {error}")
     else:
-        report.add(DataIssue.CANNOT_OPEN, Example(split, detail=message))
+        report.add(DataIssue.CANNOT_OPEN, Example(split, detail=str(error)))
 
 
 def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
@@ -200,11 +225,24 @@ def _print_finding(split: str, finding: Finding) -> None:
 def _next_steps(checked: Checked, target: str, has_page: bool) -> list[str]:
     name = shlex.quote(target)
     steps = [] if has_page else [f"detseg check {name} --html check.html    (pictures of the worst)"]
-    if any("--fix" in finding.issue.fix for _, finding in checked.findings()):
+    if _is_repairable(checked):
         steps.append(f"detseg check {name} --fix REPAIRED    (a repaired copy)")
     if checked.severity < 2:
         steps.append(f"detseg train {name}" if not Path(target).is_dir() else f"detseg config new {name}")
     return steps
+
+
+def _is_repairable(checked: Checked) -> bool:
+    from detseg.data.checks.repair import REPAIRED, repair_maps, repair_splits
+
+    may_be = any(finding.issue in REPAIRED for _, finding in checked.findings())
+    if not may_be or not checked.images_opened:
+        return may_be
+    try:
+        _refuse_drawn({split.name: split.dataset for split in checked.splits})
+        return bool((repair_maps if checked.of_maps else repair_splits)(checked.splits)[1].rows)
+    except (ConfigError, DataError):
+        return False
 
 
 def _fix(checked: Checked, layout: str, out: Path) -> None:
@@ -213,26 +251,26 @@ def _fix(checked: Checked, layout: str, out: Path) -> None:
     from detseg.data.checks.repair import CHANGES_FILE, repair_maps, repair_splits, report_lines, unrepaired
     from detseg.data.formats.convert import WRITERS, unread_values, write_mask_folder
 
-    if checked.of_maps:
-        maps, changes = repair_maps(checked.splits)
-        lost = write_mask_folder(maps, out)
+    copies: Any
+    copies, changes = (repair_maps if checked.of_maps else repair_splits)(checked.splits)
+    if changes.rows:
+        write = write_mask_folder if checked.of_maps else WRITERS[_WRITTEN_AS.get(layout, layout)]
+        lost = write(copies, out, False)
+        changes.write(out / CHANGES_FILE)
+        amount = f"{counted(len(changes.rows), 'change')} in {CHANGES_FILE}"
+        print(f"written: a repaired copy in {printable(str(out))}; {amount}")
+        print(*(f"  {line}" for line in report_lines(changes)), sep="\n")
+        for line in [*lost, *unread_values(split.dataset for split in checked.splits)]:
+            print(f"  not kept: {printable(line)}")
+        for name, finding in checked.findings():
+            if finding.issue == DataIssue.UNLISTED:
+                print(f"  not kept: {name}: {finding.issue.text}: {finding.count}")
     else:
-        objects, changes = repair_splits(checked.splits)
-        lost = WRITERS[_WRITTEN_AS.get(layout, layout)](objects, out, False)
-    changes.write(out / CHANGES_FILE)
-    print(
-        f"written: a repaired copy in {printable(str(out))}; {counted(len(changes.rows), 'change')} in {CHANGES_FILE}"
-    )
-    for line in report_lines(changes):
-        print(f"  {line}")
-    for line in [*lost, *unread_values(split.dataset for split in checked.splits)]:
-        print(f"  not kept: {printable(line)}")
-    for name, finding in checked.findings():
-        if finding.issue == DataIssue.UNLISTED:
-            print(f"  not kept: {name}: {finding.issue.text}: {finding.count}")
+        print("no copy is written: --fix repairs nothing of what was found")
     for name, issue, number in unrepaired(checked, changes):
         print(f"  not repaired: {name}: {issue.text}: {number}")
-    print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
+    if changes.rows:
+        print(f"next:\n  detseg check {printable(shlex.quote(str(out)))}")
 
 
 class _Pictures:
@@ -301,8 +339,9 @@ def _draw_objects(
     inside = np.array(place.rows or range(end - begin), dtype=np.int64)
     boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
     if with_masks and packed.hw(place.image) == image.shape[:2]:
-        masks = packed.image(place.image).masks
-        chosen = None if masks is None else masks.select(inside)
+        drawn = np.zeros(len(packed.labels), dtype=np.bool_)
+        drawn[begin + inside] = True
+        chosen = packed.keep_objects(drawn).image(place.image).masks  # others may have none
         return draw_boxes(image, boxes, labels, names, masks=chosen, named=len(names) > 1)
     top, left, bottom, right = _view(boxes if place.rows else boxes[:0], image.shape[:2])
     part = np.ascontiguousarray(image[top:bottom, left:right])

@@ -40,7 +40,7 @@ def convert(argv: Sequence[str]) -> None:
     datasets, errors = open_as_stated(config, splits, maps, whole=is_folder)
     for name, error in errors.items():
         if is_folder:  # a configuration names splits that need not be there
-            raise DataError(error)
+            raise error
         print(printable(f"{name}: not converted: {error}"))
     datasets = {name: without_wrong_maps(dataset) for name, dataset in datasets.items()} if maps else datasets
     _say_findings(datasets, arguments.skip_bad, config.data.on_missing == "skip")

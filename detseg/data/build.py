@@ -162,7 +162,7 @@ def resolve_layout(config: DataConfig, need: Need) -> DataConfig:
 
 def open_as_stated(
     config: ExperimentConfig, splits: Sequence[str], maps: bool | None = None, whole: bool = True
-) -> tuple[dict[str, Any], dict[str, str]]:
+) -> tuple[dict[str, Any], dict[str, DataError]]:
     """The splits of resolved settings as their annotations state them: their reports count what is wrong, and every
     outline is kept.
 
@@ -178,7 +178,7 @@ def open_as_stated(
     Raises:
         DataError: the first cannot be opened.
     """
-    found, errors = dict[str, Any](), dict[str, str]()
+    found, errors = dict[str, Any](), dict[str, DataError]()
     data = _whole(config.data) if whole else config.data
     for name in splits:
         first = next(iter(found.values()), None)
@@ -187,7 +187,7 @@ def open_as_stated(
         except DataError as error:
             if not found:
                 raise
-            errors[name] = str(error)
+            errors[name] = error
     return found, errors
 
 

@@ -34,6 +34,7 @@ from detseg.structures import SCORE_THRESHOLD, ClassTable, DetectorOutput, UInt8
 
 logger = logging.getLogger("detseg")
 
+_MOST = (0.1, 99.9)  # percentiles: a few pixels may be anything
 _LOW_LEVELS = 32
 """Levels of 256: what uses less of its range may be nearly black."""
 
@@ -172,7 +173,7 @@ class ImagePredictor(ABC, Generic[Result]):
         return array
 
     def _warn_of_low_range(self, image: str | Path | Image.Image, array: UInt8Array) -> None:
-        if not array.size or np.ptp(array[::8, ::8]) >= _LOW_LEVELS or np.ptp(array) >= _LOW_LEVELS:
+        if not array.size or np.ptp(np.percentile(array[::8, ::8], _MOST)) >= _LOW_LEVELS:
             return
         if isinstance(image, Image.Image):
             extent = extent_of(np.asarray(image)) if image.mode == "F" or image.mode.startswith("I") else None

@@ -199,6 +199,50 @@ def test_a_wrong_size_and_a_picture_that_fails_leave_the_page_whole(
     assert "(no picture: division by zero)" in page.read_text()
 
 
+def test_masks_are_drawn_where_other_objects_have_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (10, 10, 20, 20)), (1, (50, 40, 20, 20))]})
+    content = json.loads((tmp_path / "train.json").read_text())
+    content["annotations"][0]["segmentation"] = [[60, 10, 80, 10, 80, 30, 60, 30]]  # not in its box
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    masks = []
+    monkeypatch.setattr("detseg.draw.draw_boxes", lambda *args, **options: masks.append(options.get("masks")))
+    main(["check", str(tmp_path), "--html", str(tmp_path / "page.html")])
+    assert [len(one) for one in masks if one is not None] == [1]
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_only_files_of_its_own_are_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str) -> None:
+    coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (1, (30, 1, 20, 20))]})
+    file, own = tmp_path / "train.json", tmp_path / "own"
+    before = file.read_bytes()
+    assert main(["check", str(tmp_path), "--fast", option, str(file)]) == 2
+    assert f"{option} {file}: exists, and detseg check has not written it" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    for _ in range(2):
+        assert main(["check", str(tmp_path), "--fast", option, str(own)]) == 1
+
+
+def test_where_nothing_is_repaired_no_copy_is_offered_or_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("train", "val"):
+        coco_split(tmp_path, split, {"a.png": [(0, (1, 1, 20, 20)), (1, (30, 1, 20, 20))]})
+    shutil.copy(tmp_path / "train" / "a.png", tmp_path / "val" / "a.png")
+    assert main(["check", str(tmp_path), "--fix", str(tmp_path.with_name("copy"))]) == 2
+    out = capsys.readouterr().out
+    assert "error: val: images that are in two splits" in out
+    assert "--fix REPAIRED" not in out
+    assert "no copy is written: --fix repairs nothing of what was found\n  not repaired: val: images that" in out
+    assert not tmp_path.with_name("copy").exists()
+
+
+def test_a_test_list_with_a_missing_file_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = voc_config(tmp_path, CLEAN | {"test0": CLEAN["val0"]}, 160)
+    (tmp_path / "Annotations" / "test0.xml").unlink()
+    assert main(["check", config, "--fast"]) == 2
+    assert "error: splits that cannot be opened: 1\n    test (" in capsys.readouterr().out
+
+
 def test_a_class_that_only_val_has_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20)), (1, (30, 1, 20, 20))]})
     coco_split(tmp_path, "val", {"b.png": [(0, (1, 1, 20, 20)), (2, (30, 1, 20, 20))]}, ("cat", "dog", "emu"))
@@ -207,7 +251,7 @@ def test_a_class_that_only_val_has_is_named(tmp_path: Path, capsys: pytest.Captu
     assert "warning: val: objects of categories that the training set does not list (left out): 1\n    emu" in out
     assert "data.classes leaves out" not in out
     assert main(["check", str(tmp_path), "--fast", "--examples", "3"]) == 2
-    assert "--examples 3: expected 0 or more, together with --json FILE" in capsys.readouterr().err
+    assert "--examples 3: is for --json FILE, which is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ class DataIssue(Enum):
     UNREADABLE = (
         _ERROR,
         "images that cannot be read, or are cut short",
-        "replace them; detseg check --fix leaves them out",
+        "replace or convert them; detseg check --fix leaves them out",
     )
     ODD_MODE = (
         _NOTE,
@@ -110,6 +110,11 @@ class DataIssue(Enum):
         _WARNING,
         "images with transparent pixels, whose transparency is dropped",
         "put them on the background that they are meant for",
+    )
+    PARTLY_READ = (
+        _WARNING,
+        "images of which a part is not read (further pages or frames, a fourth channel, pixels without a number)",
+        "make images of the other pages, and fill such pixels, if they matter",
     )
     FLOATS = (
         _ERROR,
@@ -132,6 +137,11 @@ class DataIssue(Enum):
         "images of another size than their annotation states",
         "restore the images that were annotated, or scale the boxes if they were drawn at the stated size; where boxes "
         "fit the image and not the stated size, detseg check --fix corrects it",
+    )
+    MASK_SIZE = (
+        _ERROR,
+        "label maps of another size than their image",
+        "make them again in the size of the image; detseg check --fix leaves both out",
     )
     UNLISTED = (
         _NOTE,

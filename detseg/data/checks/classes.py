@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -19,7 +20,8 @@ _LONG = 5  # letters of a name from which on one letter may be a slip: `cat` and
 
 
 def check_names(splits: Sequence[SplitFacts], report: DataReport) -> None:
-    """Names that differ by case, white space, a plural s, or one letter of five or more."""
+    """Names that differ by case, white space, a plural s, their form in Unicode, or one letter of five or more, which
+    is not the first."""
     names = dict.fromkeys(name for split in splits for name in split.dataset.classes.names)
     for split in splits:
         for issue in (DataIssue.UNKNOWN_CLASS, DataIssue.NOT_IN_TABLE, DataIssue.LEFT_OUT):
@@ -30,11 +32,12 @@ def check_names(splits: Sequence[SplitFacts], report: DataReport) -> None:
 
 
 def _is_slip(one: str, other: str) -> bool:
-    one, other = (re.sub(r"[\s_-]+", " ", name.strip()).casefold() for name in (one, other))
+    normal = (unicodedata.normalize("NFKC", name) for name in (one, other))
+    one, other = (re.sub(r"[\s_-]+", " ", name.strip()).casefold() for name in normal)
     shorter, longer = sorted((one, other), key=len)
     if shorter == longer or (len(shorter) > 1 and longer == shorter + "s"):
         return True
-    if len(shorter) < _LONG or len(longer) - len(shorter) > 1:
+    if len(shorter) < _LONG or len(longer) - len(shorter) > 1 or shorter[0] != longer[0]:  # mouse, house
         return False
     start = next((k for k, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
     changed = longer[start] + (shorter[start] if start < len(shorter) else "")

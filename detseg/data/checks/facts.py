@@ -39,6 +39,7 @@ class ImageFacts:
         digest: of the file's bytes; b"" if there is no file.
         mode: as Pillow names it: CMYK, say.
         extent: lowest and highest value of an image of more than 8 bits; None of 8 bits.
+        unread: what of it is not read; "" if all is.
         hw: height and width in pixels, upright.
         orientation: EXIF's, 1 to 8.
         transparent: fraction of the pixels that are not opaque.
@@ -50,6 +51,7 @@ class ImageFacts:
     digest: bytes = b""
     mode: str = ""
     extent: Extent | None = None
+    unread: str = ""
     hw: tuple[int, int] = (0, 0)
     orientation: int = 1
     transparent: float = 0.0
@@ -131,11 +133,18 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             found = ImageFacts(digest=digest, mode=header.mode)
             pending = pending_orientation(header)
             orientation = header.getexif().get(274, 1) if header.format == "TIFF" else pending
+            frames = 1 if header.format == "MPO" else int(getattr(header, "n_frames", 1))  # MPO: previews
+            unread = [f"the first of {frames} pages or frames is read"] if frames > 1 else []
             if header.format in ("JPEG", "MPO"):
                 image = read_image(path)
             elif is_deep(header):  # what Pillow decodes may show it no longer
+                if header.format == "TIFF" and len(header.getbands()) > 3:
+                    unread.append("the first 3 of 4 channels are read")
                 decode(header, stream)
-                found = replace(found, extent=extent_of(deep_values(header, stream)))
+                values = deep_values(header, stream)
+                if part := 1 - float(np.isfinite(values).mean()):
+                    unread.append(f"{100 * part:.2g} % of its pixels are no numbers, or infinite")
+                found = replace(found, extent=extent_of(values))
                 # Floats are an error without a range, which is said of them; what is seen otherwise counts here.
                 without = header.mode == "F" and value_range is None
                 image = read_image(path, "percentiles" if without else value_range)
@@ -149,6 +158,7 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
     rows = np.ascontiguousarray(image[:: max(hw[0] // _ENOUGH_ROWS, 1)])
     mean, std = (tuple((values.ravel() / 255).tolist()) for values in cv2.meanStdDev(rows))
     orientation = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    found = replace(found, unread="; ".join(unread))
     return replace(found, hw=hw, orientation=orientation, mean=mean, std=std, signature=signature(rows))
 
 

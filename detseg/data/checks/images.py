@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.report import DataReport, Example
 from detseg.data.checks.facts import Expected, ImageFacts, SplitFacts
 from detseg.data.datasets.segmentation import SegmentationDataset
@@ -19,12 +19,11 @@ _PLAIN_MODES = {"L", "RGB", "RGBA"}
 _FAR_MEAN, _LEAST_STD = 1.0, 0.03  # standard deviations that the mean may be off, and the least contrast of any images
 
 
-def check_images(split: SplitFacts) -> None:
-    """Images that cannot be read, odd modes and depths, and sizes other than stated."""
+def check_images(split: SplitFacts, setting: str) -> None:
+    """Images that cannot be read, odd modes and depths, and sizes other than stated. ``setting``: of `range_of_all`."""
     packed = split.objects
     if split.images:
         split.report.forget(DataIssue.LOW_RANGE)  # opening the set has looked at a few
-    setting = _range_of_all(split)
     for index, image in enumerate(split.images):
         path = split.dataset.packed.path(index)
         if image.error:
@@ -43,13 +42,15 @@ def check_images(split: SplitFacts) -> None:
             split.report.add(DataIssue.ORIENTED, Example(path, index, detail=f"orientation {image.orientation}"))
 
 
-def _range_of_all(split: SplitFacts) -> str:
+def range_of_all(splits: Sequence[SplitFacts]) -> str:
     """The setting for all images of more than 8 bits together; "" where the one there is does."""
-    extents = [image.extent for image in split.images if image.extent is not None and not image.error]
-    if not extents or split.dataset.value_range == "percentiles":
+    images = [image for split in splits for image in split.images]
+    extents = [image.extent for image in images if image.extent is not None and not image.error]
+    value_range = splits[0].dataset.value_range if splits else None
+    if not extents or value_range == "percentiles":
         return ""
     together = min(low for low, _ in extents), max(high for _, high in extents)
-    low = describe_low_range(together, split.dataset.value_range, several=True) is not None
+    low = describe_low_range(together, value_range, several=True) is not None
     return f"all: data.value_range={propose_range(together)}" if low else ""
 
 
@@ -66,6 +67,8 @@ def _oddities(image: ImageFacts, value_range: ValueRange, setting: str) -> list[
             found.append((DataIssue.SIXTEEN_BITS, 0.0, detail))
     elif image.mode not in _PLAIN_MODES:
         found.append((DataIssue.ODD_MODE, 0.0, image.mode))
+    if image.unread:
+        found.append((DataIssue.PARTLY_READ, 0.0, image.unread))
     if image.transparent:
         part = f"{100 * image.transparent:.2g} % of its pixels"
         found.append((DataIssue.TRANSPARENT, image.transparent, part))
@@ -79,11 +82,13 @@ def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
     for split in splits:
         if isinstance(split.dataset, SegmentationDataset):  # masks may lie beside their images
             used |= {split.dataset.masks.where(index) for index in range(len(split.dataset))}
+    wrong = [one for split in splits for one in split.report.findings() if one.issue.severity == Severity.ERROR]
+    left_out = {os.path.basename(place.where) for one in wrong for place in one.examples}  # of those that are listed
     for folder in folders:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and why_unread(Path(name)) is None
-            if path not in used and is_image and os.path.isfile(path):
+            if path not in used and name not in left_out and is_image and os.path.isfile(path):
                 found.append(path)
     if found:  # paths may lead to one file in several ways
         used = {os.path.realpath(path) for path in used}

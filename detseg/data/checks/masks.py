@@ -99,7 +99,7 @@ def check_labels(split: SplitFacts) -> None:
         elif split.images[image].hw not in (labels.hw, (0, 0)):
             sizes = [f"{hw[1]} x {hw[0]}" for hw in (labels.hw, split.images[image].hw)]
             detail = f"the mask is {sizes[0]}, the image {sizes[1]} pixels"
-            split.report.add(DataIssue.OTHER_SIZE, Example(path, image, detail=detail))
+            split.report.add(DataIssue.MASK_SIZE, Example(path, image, detail=detail))
     if split.objects is not None:
         return
     pixels = split.class_counts

@@ -64,7 +64,7 @@ def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
     parts += _charts(checked)
     write_text(
         path,
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<!doctype html>\n<html lang="en"><!-- detseg check --><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>{_text(title)}: detseg check</title><style>{_STYLE}</style></head>\n<body>\n"

@@ -31,6 +31,7 @@ from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, cut_holes, tran
 from detseg.data.checks.run import Checked
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
+from detseg.errors import DataError
 from detseg.ops.masks import mask_bounds
 from detseg.structures import BoolArray, FloatArray, IntArray
 
@@ -60,6 +61,7 @@ REPAIRED = frozenset(
         DataIssue.BAD_MASK,
         DataIssue.LISTED_TWICE,
         DataIssue.WRONG_MASK,
+        DataIssue.MASK_SIZE,
         DataIssue.NO_MASK,
         DataIssue.NO_IMAGE,
     }
@@ -68,7 +70,7 @@ REPAIRED = frozenset(
 
 CHANGES_FILE = "changes.csv"
 
-_SIZE, _OTHER_SIZE = "size corrected", "mask of another size left out"
+_SIZE = "size corrected"
 _BY_READERS = {
     DataIssue.OTHER_SPELLING: "names of images corrected",
     DataIssue.DUPLICATE_ID: "entries with the id of an earlier one left out",
@@ -104,7 +106,7 @@ class Changes:
 
 def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionDataset], Changes]:
     """The repaired splits of objects, to be written by a format's writer, and the changes. The files of the splits stay
-    as they are."""
+    as they are. A DataError where boxes have two readings that fit: a copy would destroy one of them."""
     changes, repaired = Changes(), dict[str, DetectionDataset]()
     for split, kept in _kept(splits, changes):
         dataset = split.dataset
@@ -156,7 +158,8 @@ def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> 
         elif isinstance(mask, LabelFacts) and mask.error:
             what, before = "unreadable mask left out", mask.error
         elif isinstance(mask, LabelFacts) and mask.hw != image.hw:
-            what, before = _OTHER_SIZE, f"{mask.hw[1]} x {mask.hw[0]}, image {image.hw[1]} x {image.hw[0]}"
+            what = "mask of another size left out"
+            before = f"{mask.hw[1]} x {mask.hw[0]}, image {image.hw[1]} x {image.hw[0]}"
         if what:
             changes.rows.append((split.name, split.dataset.packed.path(index), "", what, before, ""))
         else:
@@ -172,13 +175,11 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     packed = replace(packed, sizes_hw=sizes)
     hw = sizes[image_of]
     scaled = relative(packed.boxes, image_of, len(packed))
-    undecided = have_size_as_corner(packed.boxes, hw) and not are_no_swapped_corners(packed.boxes, hw)
-    if undecided:
-        boxes, clipped = packed.boxes, np.zeros_like(scaled)
-    else:
-        boxes, clipped = _boxes(packed, scaled, hw, split.dataset.name.startswith("voc"), log)
+    if have_size_as_corner(packed.boxes, hw) and not are_no_swapped_corners(packed.boxes, hw):
+        issue = DataIssue.SIZE_OR_SWAPPED
+        raise DataError(f"{split.name}: no copy is written: {issue.text}; {issue.fix}")
+    boxes, clipped = _boxes(packed, scaled, hw, split.dataset.name.startswith("voc"), log)
     trainable = training_boxes(boxes, hw)[1]
-    trainable |= undecided & inverted(boxes)
     for row in np.flatnonzero(~trainable).tolist():
         what = "box without area removed" if (boxes[row, 2:] <= boxes[row, :2]).any() else "box outside removed"
         log.add(row, what, packed.boxes[row])
@@ -186,8 +187,8 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
     twice = repeated(boxes, groups) & trainable
     for row in np.flatnonzero(twice).tolist():
         log.add(row, "repeated box removed", packed.boxes[row])
-    regions = _regions(split, packed, scaled & (not undecided), clipped, log)
-    before, after = ((each[:, 2:] - each[:, :2]).prod(axis=1) for each in (packed.boxes, boxes))
+    regions = _regions(split, packed, scaled, clipped, log)
+    before, after = ((each[:, 2:] - each[:, :2]).clip(0).prod(axis=1) for each in (packed.boxes, boxes))
     area = np.where(scaled & (packed.area <= 1), packed.area * hw.prod(axis=1), packed.area)
     area = np.where(np.isclose(packed.area, before), after, area)  # an area that is the box's follows it
     return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(trainable & ~twice)
@@ -322,7 +323,7 @@ def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue,
     for name, finding in checked.findings():
         number = finding.count
         if finding.issue == DataIssue.OTHER_SIZE:
-            number -= sum(row[0] == name and row[3] in (_SIZE, _OTHER_SIZE) for row in changes.rows)
+            number -= sum(row[0] == name and row[3] == _SIZE for row in changes.rows)
         elif finding.issue == DataIssue.SAME_ACROSS:
             number = _in_earlier_split(checked.splits, changes.kept).get(name, 0)
         elif finding.issue in REPAIRED or not finding.issue.severity:

@@ -13,7 +13,7 @@ from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.classes import check_counts, check_first_class, check_names
 from detseg.data.checks.duplicates import check_duplicates
 from detseg.data.checks.facts import Expected, SplitFacts, examine_splits
-from detseg.data.checks.images import check_images, check_pixels, check_unlisted
+from detseg.data.checks.images import check_images, check_pixels, check_unlisted, range_of_all
 from detseg.data.checks.masks import check_labels, check_masks
 from detseg.data.checks.sizes import SIZE_BOUNDS, check_anchors, check_boxes, check_ceiling, check_sizes
 from detseg.data.datasets.detection import DetectionDataset
@@ -117,10 +117,10 @@ def check_splits(
     splits = [SplitFacts(name, dataset) for name, dataset in datasets.items()]
     if open_images:
         splits = examine_splits(splits)
-    together = DataReport(True)
+    together, setting = DataReport(True), range_of_all(splits)
     numbers = {}
     for split in splits:
-        check_images(split)
+        check_images(split, setting)
         check_masks(split)
         check_labels(split)
         check_boxes(split)

@@ -290,6 +290,8 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
         return from_one if 0 not in found else is_void
     if encoding.ignore_index is None and len(unknown) == 1:
         return f"is {unknown[0]} void? set data.ignore_index={unknown[0]}"
+    if len(found) == num and len(unknown) == 1:
+        return f"is {unknown[0]} a slip? correct this mask; or set data.mask_values={found}, if all masks have it"
     if len(found) == num:
         return f"are these the values of the classes? set data.mask_values={found}"
     return "name every class in data.classes, and in data.mask_values the value of each, if it is not 0, 1, 2, ..."

@@ -48,6 +48,7 @@ OTHER_IMAGE_SUFFIXES = frozenset(
 # The formats that are read, whatever a file's name. Others are not offered to Pillow: their readers may start programs
 # (EPS: Ghostscript). JPEG includes MPO, PPM includes PGM.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", *(["AVIF"] if features.check("avif") else []))
+_TIFF_BEGINS = (b"II*\0", b"MM\0*")
 _HEIF_BRANDS = (b"mif1", b"msf1", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")
 HEIC_INSTALL = 'pip install "detseg[heic]"'
 # libjpeg's warnings (jerror.h) after which pixels are made up. Cameras write extraneous bytes: those are logged.
@@ -187,6 +188,11 @@ def open_image(
             raise DataError(f"{path}: such files {reason}") from None
         if (reason := why_unread(Path(f"image{_suffix_of_content(path)}"))) is not None:
             raise DataError(f"{path}: its content is not what its suffix says: such files {reason}") from None
+        with path.open("rb") as file:
+            if file.read(4) in _TIFF_BEGINS:
+                what = "a TIFF that is damaged, or of a kind that is not read (several channels of floats, 64 bits)"
+                fix = "convert it to 8 or 16 bits, or to one channel of 32-bit floats"
+                raise DataError(f"{path}: {what}; {fix}") from None
         what = f"not an image, or damaged beyond recognition; read are {', '.join(readable_formats())}"
         raise DataError(f"{path}: {what}; replace the file or take it off the list") from None
     except Exception as error:  # what Pillow raises on hostile bytes is not a closed list

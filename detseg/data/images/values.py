@@ -20,11 +20,13 @@ ValueRange: TypeAlias = tuple[float, float] | Literal["percentiles"] | None
 percentiles of each image and what lies between them; or None, the upper 8 of 16 bits. What lies beyond is 0 or 255."""
 
 Extent: TypeAlias = tuple[float, float]
-"""The lowest and the highest value of an image, in its own units."""
+"""The lowest and the highest value of an image, in its own units, but for a few pixels: see `extent_of`."""
 
 _PERCENTILES = (0.5, 99.5)
 _HIGHEST = 65535  # of 16 bits, which None reads
 _LOW_FRACTION = 1 / 8  # of the range that is read: an image that uses less is nearly black, white or grey
+_FEW = (0.1, 99.9)  # percentiles of an image: beyond them are few pixels, ...
+_STRETCHED = 1 / 4  # ... which do not count where less of the range lies between them
 _FLOATS = "its pixels are floats, and their range is not known; set data.value_range, or convert it to 8 bits"
 
 
@@ -42,6 +44,7 @@ def deep_values(image: ImageFile.ImageFile, stream: BinaryIO) -> npt.NDArray[Any
     if image.mode == "F" or image.mode.startswith("I"):
         return np.asarray(image)
     stream.seek(0)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # not of each tag of a TIFF it does not know
     values = cv2.imdecode(np.frombuffer(stream.read(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         raise ValueError("its 16 bits a channel cannot be decoded; save it as 16-bit grey, or leave out value_range")
@@ -68,9 +71,14 @@ def to_bytes(values: npt.NDArray[Any], value_range: ValueRange) -> UInt8Array:
 
 
 def extent_of(values: npt.NDArray[Any]) -> Extent:
-    """The lowest and the highest finite value; (0, 0) if there is none."""
+    """The lowest and the highest finite value; (0, 0) if there is none. Without a thousandth of the pixels at each end
+    where these stretch it to more than four times its range, as dead and saturated pixels do."""
     finite = values[np.isfinite(values)]
-    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = float(finite.min()), float(finite.max())
+    first, last = (float(value) for value in np.percentile(finite, _FEW, method="nearest"))
+    return (first, last) if 0 < last - first < _STRETCHED * (high - low) else (low, high)
 
 
 def describe_low_range(extent: Extent, value_range: ValueRange, several: bool = False) -> str | None:

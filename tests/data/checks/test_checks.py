@@ -9,12 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from detseg.data.annotations.issues import DataIssue
-from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport, Finding
 from detseg.data.checks.facts import Expected, examine
 from detseg.data.checks.repair import repair_splits
@@ -99,11 +99,10 @@ def test_swapped_corners_that_would_fit_as_sizes_stay_as_they_are(tmp_path: Path
     checked = check_splits({"train": coco_split(tmp_path, "train", {"a.png": boxes})}, Expected())
     assert found(checked, DataIssue.SIZE_OR_SWAPPED).count == 2
     assert not {"INVERTED", "SIZE_AS_CORNER"} & kinds(checked)
-    copies, changes = repair_splits(checked.splits)
-    packed = copies["train"].packed
-    assert (changes.rows, len(packed)) == ([], 1)
-    assert isinstance(packed, PackedAnnotations)
-    assert packed.boxes.tolist() == [[45, 40, 25, 20], [30, 30, 15, 15], [5, 5, 25, 25]]
+    with pytest.raises(
+        DataError, match=r"train: no copy is written: .* swapped corners, or width and height as second"
+    ):
+        repair_splits(checked.splits)
 
 
 @pytest.mark.parametrize(
@@ -157,17 +156,18 @@ def test_the_best_recall_of_anchors(tmp_path: Path) -> None:
 
 
 def test_classes_in_splits(tmp_path: Path) -> None:
-    names = ("bicycle", "bicycles", "truck", "Truck ", "lane 1", "lane 2", "dog", "dot")
+    names = ("bicycle", "bicycles", "truck", "Truck ", "lane 1", "lane 2", "dog", "dot", "mouse", "house")
+    names += ("caf\u00e9", "cafe\u0301")  # é as one character, and as two
     train = {f"{k}.png": [(0, (1 + k, 1, 20, 20)), (2, (40, 1, 20, 20))] for k in range(12)}
     train["0.png"].append((1, (1, 40, 20, 20)))
     sets = {"train": coco_split(tmp_path, "train", train, names)}
     sets["val"] = coco_split(tmp_path, "val", {"v.png": [(0, (1, 1, 20, 20)), (3, (40, 1, 20, 20))]}, names)
     checked = check_splits(sets, Expected())
     similar = [place.where for place in found(checked, DataIssue.SIMILAR_NAMES, TOGETHER).examples]
-    assert similar == ["'bicycle' and 'bicycles'", "'truck' and 'Truck '"]
+    assert similar == ["'bicycle' and 'bicycles'", "'truck' and 'Truck '", f"'{names[-2]}' and '{names[-1]}'"]
     assert [place.where for place in found(checked, DataIssue.FEW_OBJECTS, TOGETHER).examples] == ["bicycles"]
     absent = {split: [place.where for place in found(checked, DataIssue.UNSEEN, split).examples] for split in sets}
-    unused = ["lane 1", "lane 2", "dog", "dot"]
+    unused = list(names[4:])
     assert absent == {"train": ["Truck ", *unused], "val": ["bicycles", "truck", *unused]}
 
 
@@ -247,6 +247,37 @@ def test_14_bits(tmp_path: Path, value_range: ValueRange, kind: DataIssue | None
     assert [place.detail for place in places] == ["values 0 to 16300; all: data.value_range=[0, 16383]"] * (
         kind is not None
     )
+
+
+def test_a_hot_pixel_hides_no_12_bits_and_one_range_holds_for_all_splits(tmp_path: Path) -> None:
+    sets = {name: coco_split(tmp_path, name, {"a.png": [(0, (1, 1, 20, 20))]}) for name in ("train", "val")}
+    for name, first, last in (("train", 0, 1500), ("val", 400, 4000)):
+        values = np.linspace(first, last, 8000).astype(np.uint16).reshape(80, 100)
+        values[3, 5] = 65535
+        Image.fromarray(values).save(tmp_path / name / "a.png")
+    checked = check_splits(sets, Expected())
+    details = [place.detail for name in sets for place in found(checked, DataIssue.LOW_RANGE, name).examples]
+    assert details == [f"values {extent}; all: data.value_range=[0, 4095]" for extent in ("1 to 1498", "403 to 3996")]
+
+
+def test_what_is_not_read_of_an_image_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    dataset = coco_split(tmp_path, "train", {f"{k}.tif": [(0, (1, 1, 20, 20))] for k in range(4)})
+    floats = np.linspace(0, 1, 8000, dtype=np.float32).reshape(80, 100)
+    pages = Image.fromarray(np.uint8(255 * floats))
+    pages.save(tmp_path / "train" / "0.tif", save_all=True, append_images=[pages])
+    cv2.imwrite(str(tmp_path / "train" / "1.tif"), np.repeat(np.uint16(60000 * floats)[..., None], 4, axis=2))
+    floats[:8] = np.nan
+    Image.fromarray(floats).save(tmp_path / "train" / "2.tif")
+    cv2.imwrite(str(tmp_path / "train" / "3.tif"), np.zeros((80, 100, 3), np.float32))
+    checked = check_splits({"train": dataset}, Expected())
+    assert [place.detail for place in found(checked, DataIssue.PARTLY_READ).examples] == [
+        "the first of 2 pages or frames is read",
+        "the first 3 of 4 channels are read",
+        "10 % of its pixels are no numbers, or infinite",
+    ]
+    (place,) = found(checked, DataIssue.UNREADABLE).examples
+    assert "of a kind that is not read (several channels of floats, 64 bits); convert it" in place.detail
+    assert "WARN" not in "".join(capfd.readouterr())
 
 
 def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:

@@ -361,7 +361,7 @@ def test_names_of_coco_that_are_not_those_of_files(
         assert "file_names" not in found.settings
         return
     assert (found.settings["train_images"], found.settings["file_names"]) == (folder, "relaxed")
-    assert found.lines[2].startswith("images are not at the names that the annotations give them")
+    assert found.lines[2].startswith("not all images are at the names that the annotations give them")
     config = config_from_dict({"model": {"name": "yolo"}, "data": found.settings}, "here", [])
     assert len(open_split(config.data.model_copy(update={"val_fraction": None}), "train")) == len(names)
 

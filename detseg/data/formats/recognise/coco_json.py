@@ -85,7 +85,7 @@ def coco_json(tree: Tree) -> Layout | None:
         settings |= {f"{split}_annotations": paths if len(files) > 1 else paths[0]}
     if odd := [file for file in taken if file.other_name]:
         settings["file_names"] = "relaxed"
-        what = "images are not at the names that the annotations give them, and are found by data.file_names"
+        what = "not all images are at the names that the annotations give them; data.file_names=relaxed looks further"
         notes.append(f"{what} ({odd[0].other_name} in {odd[0].path})")
     if others := sorted(file.path for files in by_split.values() for file in files if file not in taken):
         known = frozenset[str]().union(*(file.images for file in taken))
