@@ -6,8 +6,9 @@ BIN := $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 RUN := $(BIN)/python
 INSTALLED := $(VENV)/.installed
 
-# Processes that share the tests out, file by file. Each needs up to 5 GB of memory; JOBS=0 runs them in one, for a debugger.
-JOBS ?= 2
+# Processes that share the tests out, file by file: one more than the cores of a small machine, since some tests wait. Each needs up to 5 GB of
+# memory; JOBS=0 runs them in one, for a debugger.
+JOBS ?= 3
 
 # A peer that is measured as a black box has an environment of its own: its licence is not ours.
 PEER := .venv-ultralytics
@@ -16,7 +17,7 @@ PEER := .venv-ultralytics
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
-	@echo "make test       style, types and tests, in two processes: JOBS=4 for more"
+	@echo "make test       style, types and tests, in three processes: JOBS=2 where memory is short"
 	@echo "make test-slow  the long tests: trainings on real data"
 	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
 	@echo "make bench      compare with peers, side by side, and write docs/benchmarks.md (half an hour; nothing else should run)"

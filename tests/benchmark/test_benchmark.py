@@ -96,7 +96,7 @@ def test_real_data_and_weights(
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "set data.root to the folder of the VOC data; or use synthetic images: --synthetic"),
+        ([], "set data.root to the folder of the data; or use synthetic images: --synthetic"),
         (["--synthetic", "data.batch_size=auto"], "data.batch_size: auto is found when a training begins; give a n"),
         (["--stages", "step,validate"], f"--stages: expected some of {', '.join(STAGES)}, got 'validate'"),
         (["--steps", "0"], "--steps: expected at least 1, got 0"),
