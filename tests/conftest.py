@@ -19,6 +19,18 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 
+# Modules that take longest come first: at the end the processes that share modules out would wait for one of them.
+_LONGEST = {
+    *("test_docs_examples", "test_kills", "test_python_api", "test_train_process", "test_torchvision_parity"),
+    *("test_segmenters", "test_detectors", "test_benchmark", "test_many_devices", "test_multi_node", "test_trainer"),
+    *("test_sample_stream", "test_progress", "test_readers", "test_batch_size"),
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in _LONGEST)  # the order is otherwise that of names
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _free_memory() -> Iterator[None]:
     """Returns memory to the system after each module: glibc keeps what freed tensors leave, gigabytes in the end."""
