@@ -415,7 +415,7 @@ def _paths(config: CocoConfig, split: Split) -> tuple[list[Path], list[Path]]:
         "test": (config.test_images, config.test_annotations),
     }[split]
     if images is None or files is None:
-        raise DataError("data.test_images, data.test_annotations: not set, so there is no test split")
+        raise MissingSplitError("data.test_images, data.test_annotations: not set, so there is no test split")
     folders, jsons = ([config.root / one for one in (v if isinstance(v, tuple) else (v,))] for v in (images, files))
     return folders, jsons
 
@@ -428,13 +428,13 @@ def _mask_paths(config: MaskFolderConfig, split: Split) -> tuple[Path, Path]:
         "test": (config.test_images, config.test_masks),
     }[split]
     if images is None or masks is None:
-        raise DataError("data.test_images, data.test_masks: not set, so there is no test split")
+        raise MissingSplitError("data.test_images, data.test_masks: not set, so there is no test split")
     return config.root / images, config.root / masks
 
 
 def _shapes_root(config: ShapesConfig, split: Split) -> Path:
     """The folder of the shapes set, which is written if it is not there."""
     if split == "test":
-        raise DataError("the shapes set has no test split; evaluate its validation images: --split val")
+        raise MissingSplitError("the shapes set has no test split; evaluate its validation images: --split val")
     write_shapes(config.root, config.num_train, config.num_val, config.size, config.max_objects, config.data_seed)
     return config.root

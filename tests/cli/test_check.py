@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from detseg.cli import main
+from detseg.data.shapes import write_shapes
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import Box, annotation_xml, object_xml, write_voc
 from tests.planted_set import write_planted_set
@@ -282,3 +283,25 @@ def test_a_set_of_which_nothing_is_left_has_the_first_reason(
     (tmp_path / "1.json").write_text(json.dumps(content))
     assert main(["check", str(tmp_path)]) == 2
     assert "1 of 1 images are in their JSON files alone (imageData), which is not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["coco", "mask_folder", "voc"])
+def test_a_test_split_need_not_be_there(
+    layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_shapes(tmp_path / "shapes", 4, 2, 48, 3, 0)
+    root, model = ("voc", "unet") if layout == "mask_folder" else (layout, "yolo")
+    data = {"name": layout, "root": f"shapes/{root}"}
+    if layout == "coco":
+        data |= {f"{split}_images": split for split in ("train", "val")}
+        data |= {f"{split}_annotations": f"annotations/instances_{split}.json" for split in ("train", "val")}
+    if layout == "mask_folder":
+        data |= {f"{split}_images": "JPEGImages" for split in ("train", "val")}
+        data |= {"classes": ["background", "circle", "rectangle", "triangle"]}
+        data |= {f"{split}_masks": "SegmentationClass" for split in ("train", "val")}
+    Path("mine.yaml").write_text(json.dumps({"model": {"name": model}, "data": data}))
+    main(["check", "mine.yaml", "--json", "found.json"])
+    kinds = {finding["kind"] for finding in json.loads(Path("found.json").read_text())["findings"]}
+    assert "cannot_open" not in kinds
+    assert "test: not checked: " in capsys.readouterr().out

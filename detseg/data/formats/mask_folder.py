@@ -37,7 +37,7 @@ from detseg.data.formats.voc_writer import plain_stem, voc_palette
 from detseg.data.images.find import find_images, inner_path, new_folder, place_image
 from detseg.data.images.masks import Rgb
 from detseg.data.images.read import read_image_hw
-from detseg.errors import DataError, path_of
+from detseg.errors import DataError, MissingSplitError, path_of
 from detseg.messages import listed, shown
 from detseg.structures import ClassTable
 
@@ -131,7 +131,9 @@ class _Found:
 def _list_files(images: Path, masks: Path, root: Path, names: Affixes, report: DataReport) -> _Found:
     for place, key in ((images, "images"), (masks, "masks")):
         if not place.is_dir() and not (key == "images" and place.is_file()):
-            raise DataError(f"{place}: there is no such folder; set data.root and the {key} folder of the split")
+            raise MissingSplitError(
+                f"{place}: there is no such folder; set data.root and the {key} folder of the split"
+            )
     together = images.resolve() == masks.resolve()
     of_images, of_masks = (names.image_prefix, names.image_suffix), (names.mask_prefix, names.mask_suffix)
     if together and of_images == of_masks:
