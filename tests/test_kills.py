@@ -45,7 +45,7 @@ STEP, VALIDATION, WRITE, RENAME = ("step", "validation", "write", "rename")
         ("yolo", [(WRITE, 1)]),  # the first file ever
         slow("yolo", [(WRITE, 4)]),
         ("yolo", [(RENAME, 3)]),  # last.ckpt is previous.ckpt by now, and the new one not yet last.ckpt
-        ("yolo", [(STEP, 13)]),
+        slow("yolo", [(STEP, 13)]),
         slow("unet", [(STEP, 8)]),
         ("unet", [(VALIDATION, 1)]),
         ("mask_rcnn", [(STEP, 11)]),

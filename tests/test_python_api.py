@@ -264,6 +264,7 @@ print(run.run_dir)
 """
 
 
+@pytest.mark.slow
 def test_a_script_needs_no_guard_without_loader_processes(shapes: Path) -> None:
     done = run_script(SCRIPT.format(before="", workers=0))
     assert done.returncode == 0, done.stderr
