@@ -6,7 +6,6 @@ import json
 import math
 import multiprocessing
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +51,11 @@ def names(report: dict[str, Any]) -> dict[str, set[str]]:
     return {stage: {m["name"] for m in report["measurements"] if m["stage"] == stage} for stage in stages}
 
 
-@pytest.mark.parametrize("write", [write for write, _ in WRITERS.values()])
-def test_synthetic(write: Callable[[Path, Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = write(tmp_path / "tiny.yaml", tmp_path / "nowhere")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "mask_rcnn" else []) for name in WRITERS]
+)
+def test_synthetic(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = WRITERS[name][0](tmp_path / "tiny.yaml", tmp_path / "nowhere")
     report, printed = run(capsys, tmp_path, str(config), "--synthetic", "--workers", "0", "seed=3")
     assert names(report) == EXPECTED
     for m in report["measurements"]:
