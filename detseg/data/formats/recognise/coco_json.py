@@ -183,7 +183,7 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
     """The folder that the names are relative to, and others that would do as well; empty: there is none. If there is
     none with a file of the names, one with files of other suffixes.
 
-    Names may be the same in several folders (numbers that begin anew in each split), so that of the folders with half
+    Names may be the same in several folders (numbers that begin at 0 in each split), so that of the folders with half
     of the names those count first that lie beside or below the annotation file, then those whose path has the most
     words of its path, then those with the most images.
     """
