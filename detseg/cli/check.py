@@ -15,7 +15,7 @@ from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_insi
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.config.schema.model import CustomModelConfig, MaskRcnnConfig
-from detseg.errors import ConfigError, DataError, MissingSplitError, require_training_extra
+from detseg.errors import ConfigError, DataError, DetsegError, MissingSplitError, require_training_extra
 from detseg.messages import counted, printable
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from detseg.data.annotations.model import PackedAnnotations
     from detseg.data.annotations.report import Example, Finding
     from detseg.data.checks.facts import Expected, SplitFacts
+    from detseg.data.checks.repair import Changes
     from detseg.data.checks.run import Checked
     from detseg.structures import UInt8Array
 
@@ -74,7 +75,9 @@ def check(argv: Sequence[str]) -> int:
     checked = check_splits(datasets, expected, open_images=not arguments.fast)
     for split, error in failed.items():
         _report_failure(checked, split, error)
-    _print(checked, config, target, has_page=arguments.html is not None)
+    repaired = _repaired(checked)
+    is_offered = not arguments.fix and isinstance(repaired, tuple) and bool(repaired[1].rows)
+    _print(checked, config, target, _next_steps(checked, target, arguments.html is not None, is_offered))
     if arguments.json:
         from detseg.atomic_write import write_text
 
@@ -86,7 +89,7 @@ def check(argv: Sequence[str]) -> int:
         write_page(arguments.html, checked, target, _Pictures(checked).draw)
         print(f"written: {printable(str(arguments.html))}")
     if arguments.fix:
-        _fix(checked, config.data.name, arguments.fix)
+        _fix(checked, repaired, config.data.name, arguments.fix)
     return int(checked.severity)
 
 
@@ -169,7 +172,7 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
     return Expected(*of_evaluation, anchors, mean, std)
 
 
-def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bool) -> None:
+def _print(checked: Checked, config: ExperimentConfig, target: str, steps: Sequence[str]) -> None:
     from detseg.data.annotations.issues import Severity
     from detseg.data.checks.sizes import SIZE_NAMES
 
@@ -201,7 +204,6 @@ def _print(checked: Checked, config: ExperimentConfig, target: str, has_page: bo
     kinds = [finding.issue.severity for _, finding in checked.findings()]
     amounts = [(kinds.count(Severity.ERROR), "error"), (kinds.count(Severity.WARNING), "warning")]
     found = " and ".join(counted(number, name) for number, name in amounts if number)
-    steps = _next_steps(checked, target, has_page)
     print(f"{found or 'nothing is wrong'}{'; next:' if steps else ''}")
     for line in steps:
         print(f"  {line}")
@@ -222,37 +224,42 @@ def _print_finding(split: str, finding: Finding) -> None:
         print(f"    fix: {finding.issue.fix}")
 
 
-def _next_steps(checked: Checked, target: str, has_page: bool) -> list[str]:
+def _next_steps(checked: Checked, target: str, has_page: bool, is_repairable: bool) -> list[str]:
     name = shlex.quote(target)
-    steps = [] if has_page else [f"detseg check {name} --html check.html    (pictures of the worst)"]
-    if _is_repairable(checked):
+    steps = [] if checked.images_opened else [f"detseg check {name}    (looks at the images, too)"]
+    if not has_page:
+        steps.append(f"detseg check {name} --html check.html    (pictures of the worst)")
+    if is_repairable:
         steps.append(f"detseg check {name} --fix REPAIRED    (a repaired copy)")
     if checked.severity < 2:
         steps.append(f"detseg train {name}" if not Path(target).is_dir() else f"detseg config new {name}")
     return steps
 
 
-def _is_repairable(checked: Checked) -> bool:
-    from detseg.data.checks.repair import REPAIRED, repair_maps, repair_splits
+def _repaired(checked: Checked) -> tuple[dict[str, Any], Changes] | DetsegError:
+    """The repaired splits and the changes, or why there can be none. Nothing is written: --fix is offered only if it
+    would change something."""
+    from detseg.data.checks.repair import REPAIRED, Changes, repair_maps, repair_splits
 
-    may_be = any(finding.issue in REPAIRED for _, finding in checked.findings())
-    if not may_be or not checked.images_opened:
-        return may_be
+    may_be = checked.images_opened and any(finding.issue in REPAIRED for _, finding in checked.findings())
+    if not may_be:
+        return {}, Changes()
     try:
         _refuse_drawn({split.name: split.dataset for split in checked.splits})
-        return bool((repair_maps if checked.of_maps else repair_splits)(checked.splits)[1].rows)
-    except (ConfigError, DataError):
-        return False
+        return repair_maps(checked.splits) if checked.of_maps else repair_splits(checked.splits)
+    except (ConfigError, DataError) as error:
+        return error
 
 
-def _fix(checked: Checked, layout: str, out: Path) -> None:
+def _fix(checked: Checked, repaired: tuple[dict[str, Any], Changes] | DetsegError, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
     from detseg.data.annotations.issues import DataIssue
-    from detseg.data.checks.repair import CHANGES_FILE, repair_maps, repair_splits, report_lines, unrepaired
+    from detseg.data.checks.repair import CHANGES_FILE, report_lines, unrepaired
     from detseg.data.formats.convert import WRITERS, unread_values, write_mask_folder
 
-    copies: Any
-    copies, changes = (repair_maps if checked.of_maps else repair_splits)(checked.splits)
+    if isinstance(repaired, DetsegError):
+        raise repaired
+    copies, changes = repaired
     if changes.rows:
         write = write_mask_folder if checked.of_maps else WRITERS[_WRITTEN_AS.get(layout, layout)]
         lost = write(copies, out, False)
