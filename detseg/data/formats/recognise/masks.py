@@ -10,7 +10,7 @@ from typing import Any
 
 from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
 from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, split_of
-from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
+from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
@@ -67,11 +67,11 @@ def mask_folders(tree: Tree) -> Layout | None:
     settings |= {key: text for key, text in vars(found["train"].affixes).items() if text}
     what, train = "folders of images and masks", found["train"]
     if train.per_class:
-        what, own = "folders of images and a mask for each class", MaskNames(("background", *train.per_class))
+        what, own = "folders of images and a mask for each class", MaskReading(("background", *train.per_class))
         settings["mask_per_class"] = True
     else:
         paths = {os.path.splitext(path)[0]: path for path in tree.paths(IMAGE_SUFFIXES, train.masks)}
-        own = mask_names(tree, [paths[f"{train.masks}/{mask}".lstrip("/")] for mask in train.stems])
+        own = mask_reading(tree, [paths[f"{train.masks}/{mask}".lstrip("/")] for mask in train.stems])
     notes += own.notes
     return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
 

@@ -23,7 +23,7 @@ from detseg.data.formats.recognise.layout import (
     num_lines,
     split_of,
 )
-from detseg.data.formats.recognise.mask_names import MaskNames, mask_names
+from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
 from detseg.data.formats.yolo import NAME_FILES, YoloFiles, read_yolo_files
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
@@ -64,10 +64,10 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         return None
     splits = {split: lists[split] for split in SPLITS if split in lists}
     settings: dict[str, Any] = {f"{split}_split": "+".join(names) for split, names in splits.items()}
-    own = MaskNames()
+    own = MaskReading()
     if need == "maps":
         folders = [f"{base}/{labels}".lstrip("/") for base in bases]
-        own = mask_names(tree, [path for folder in folders for path in tree.paths(IMAGE_SUFFIXES, folder)])
+        own = mask_reading(tree, [path for folder in folders for path in tree.paths(IMAGE_SUFFIXES, folder)])
     settings |= own.settings
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}

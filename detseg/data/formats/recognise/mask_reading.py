@@ -26,7 +26,7 @@ _ENDS = 0.9  # least part of the pixels within a quarter of 0 or 255, for soft e
 
 
 @dataclass(frozen=True)
-class MaskNames:
+class MaskReading:
     """The classes of masks.
 
     Attributes:
@@ -40,7 +40,7 @@ class MaskNames:
     notes: tuple[str, ...] = ()
 
 
-def mask_names(tree: Tree, masks: Sequence[str]) -> MaskNames:
+def mask_reading(tree: Tree, masks: Sequence[str]) -> MaskReading:
     """The classes of masks as `names_of_masks` finds them; where no file names any, by the values of some.
 
     Args:
@@ -50,7 +50,7 @@ def mask_names(tree: Tree, masks: Sequence[str]) -> MaskNames:
     try:
         there = names_of_masks(tree.root)
     except DataError as error:
-        return MaskNames(notes=(str(error),))
+        return MaskReading(notes=(str(error),))
     if there is None:
         return _by_values(tree, masks)
     settings: dict[str, Any] = {}
@@ -60,10 +60,10 @@ def mask_names(tree: Tree, masks: Sequence[str]) -> MaskNames:
             settings["mask_colors"] = [list(color) for color in there.colors]
         elif there.values is not None:
             settings["mask_values"] = list(there.values)
-    return MaskNames(there.names, settings)
+    return MaskReading(there.names, settings)
 
 
-def _by_values(tree: Tree, masks: Sequence[str]) -> MaskNames:
+def _by_values(tree: Tree, masks: Sequence[str]) -> MaskReading:
     """0 is the background, N ``class_N``, or the foreground if it is the only other one."""
     places = np.unique(np.linspace(0, len(masks) - 1, _MOST_MASKS).round().astype(int)).tolist() if masks else []
     counts, wrong = np.zeros(256, dtype=np.int64), list[DataError]()
@@ -83,7 +83,7 @@ def _by_values(tree: Tree, masks: Sequence[str]) -> MaskNames:
         if all(ends) and sum(ends) > _ENDS * counts.sum():
             settings: dict[str, Any] = {"classes": [BACKGROUND, "foreground"], "mask_threshold": 128}
             what = f"{seen} are nearly all near 0 or 255: those from 128 on are read as foreground"
-            return MaskNames(settings=settings, notes=(f"{first}, and {what}; name them in data.classes",))
+            return MaskReading(settings=settings, notes=(f"{first}, and {what}; name them in data.classes",))
         return _unnamed("")
     ignored = _VOID in values and len(values) > 2
     kept = [value for value in values if value != _VOID or not ignored]
@@ -96,7 +96,7 @@ def _by_values(tree: Tree, masks: Sequence[str]) -> MaskNames:
         settings["ignore_index"] = None
     tail = f", {_VOID} is ignored" if ignored else ""
     how = f"so {seen} do: {listed([f'{v} {name}' for v, name in zip(kept, names, strict=True)])}{tail}"
-    return MaskNames(settings=settings, notes=(f"{first}, {how}; give them their names in data.classes",))
+    return MaskReading(settings=settings, notes=(f"{first}, {how}; give them their names in data.classes",))
 
 
 def _count(root: Path, mask: str) -> IntArray | DataError:
@@ -106,6 +106,6 @@ def _count(root: Path, mask: str) -> IntArray | DataError:
         return error
 
 
-def _unnamed(why: str) -> MaskNames:
+def _unnamed(why: str) -> MaskReading:
     fix = f"write {CLASSES_FILE}, a name a line in the order of the values, or set data.classes"
-    return MaskNames(notes=(f"no file that is read names the classes of the masks{why}: {fix}",))
+    return MaskReading(notes=(f"no file that is read names the classes of the masks{why}: {fix}",))
