@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,8 @@ def _refuse_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--examples {arguments.examples}: expected 0 or more")
     if arguments.examples is not None and not arguments.json:
         raise ConfigError(f"--examples {arguments.examples}: is for --json FILE, which is not there; add it")
+    if arguments.json and arguments.html and os.path.abspath(arguments.json) == os.path.abspath(arguments.html):
+        raise ConfigError(f"--json and --html: both are {arguments.json}; choose two names")
     _refuse_others("--json", arguments.json, _JSON_BEGIN)
     _refuse_others("--html", arguments.html, _PAGE_BEGIN)
 
@@ -236,22 +239,22 @@ def _next_steps(checked: Checked, target: str, has_page: bool, is_repairable: bo
     return steps
 
 
-def _repaired(checked: Checked) -> tuple[dict[str, Any], Changes] | DetsegError:
+def _repaired(checked: Checked) -> tuple[Mapping[str, Any], Changes] | DetsegError:
     """The repaired splits and the changes, or why there can be none. Nothing is written: --fix is offered only if it
     would change something."""
-    from detseg.data.checks.repair import REPAIRED, Changes, repair_maps, repair_splits
+    from detseg.data.checks.repair import REPAIRED, Changes, repair
 
     may_be = checked.images_opened and any(finding.issue in REPAIRED for _, finding in checked.findings())
     if not may_be:
         return {}, Changes()
     try:
         _refuse_drawn({split.name: split.dataset for split in checked.splits})
-        return repair_maps(checked.splits) if checked.of_maps else repair_splits(checked.splits)
+        return repair(checked)
     except (ConfigError, DataError) as error:
         return error
 
 
-def _fix(checked: Checked, repaired: tuple[dict[str, Any], Changes] | DetsegError, layout: str, out: Path) -> None:
+def _fix(checked: Checked, repaired: tuple[Mapping[str, Any], Changes] | DetsegError, layout: str, out: Path) -> None:
     """Write a repaired copy and the list of changes, and say what was done and what was not."""
     from detseg.data.annotations.issues import DataIssue
     from detseg.data.checks.repair import CHANGES_FILE, report_lines, unrepaired
@@ -264,7 +267,7 @@ def _fix(checked: Checked, repaired: tuple[dict[str, Any], Changes] | DetsegErro
         write = write_mask_folder if checked.of_maps else WRITERS[_WRITTEN_AS.get(layout, layout)]
         lost = write(copies, out, False)
         changes.write(out / CHANGES_FILE)
-        amount = f"{counted(len(changes.rows), 'change')} in {CHANGES_FILE}"
+        amount = f"{counted(changes.numbers.total(), 'change')} in {CHANGES_FILE}"
         print(f"written: a repaired copy in {printable(str(out))}; {amount}")
         print(*(f"  {line}" for line in report_lines(changes)), sep="\n")
         for line in [*lost, *unread_values(split.dataset for split in checked.splits)]:
@@ -299,9 +302,10 @@ class _Pictures:
         with_masks = issue in (
             *(DataIssue.ROW_MAJOR, DataIssue.FILLED_HOLES, DataIssue.BOX_NOT_OF_MASK, DataIssue.AREA_NOT_OF_MASK),
         )
-        return [data for facts, where in shown for data in self._draw(facts, where, with_masks)]
+        is_relative = issue is DataIssue.RELATIVE
+        return [data for facts, where in shown for data in self._draw(facts, where, with_masks, is_relative)]
 
-    def _draw(self, split: SplitFacts, place: Example, with_masks: bool) -> list[bytes]:
+    def _draw(self, split: SplitFacts, place: Example, with_masks: bool, is_relative: bool) -> list[bytes]:
         import cv2
         import numpy as np
 
@@ -321,7 +325,7 @@ class _Pictures:
                 assert labels is not None
                 picture, legend = draw_semantic(image, labels, names), class_legend(names, np.unique(labels).tolist())
             else:
-                picture = _draw_objects(packed, names, image, place, with_masks)
+                picture = _draw_objects(packed, names, image, place, with_masks, is_relative)
         except DataError:
             picture = image
         scale = _PICTURE_SIDE / max(picture.shape[:2])
@@ -334,9 +338,15 @@ class _Pictures:
 
 
 def _draw_objects(
-    packed: PackedAnnotations, names: Sequence[str], image: UInt8Array, place: Example, with_masks: bool
+    packed: PackedAnnotations,
+    names: Sequence[str],
+    image: UInt8Array,
+    place: Example,
+    with_masks: bool,
+    is_relative: bool,
 ) -> UInt8Array:
-    """The objects of a place, all of an image if it names none; with their masks, or from nearby if they are small."""
+    """The objects of a place, all of an image if it names none; with their masks, or from nearby if they are small;
+    relative boxes where they are meant."""
     import numpy as np
 
     from detseg.draw import draw_boxes
@@ -344,7 +354,8 @@ def _draw_objects(
     assert place.image is not None
     begin, end = packed.offsets[place.image : place.image + 2].tolist()
     inside = np.array(place.rows or range(end - begin), dtype=np.int64)
-    boxes, labels = _drawable(packed.boxes[begin + inside], image.shape[:2]), packed.labels[begin + inside]
+    scale = np.array(image.shape[1::-1] * 2) if is_relative else 1.0
+    boxes, labels = _drawable(packed.boxes[begin + inside] * scale, image.shape[:2]), packed.labels[begin + inside]
     if with_masks and packed.hw(place.image) == image.shape[:2]:
         drawn = np.zeros(len(packed.labels), dtype=np.bool_)
         drawn[begin + inside] = True

@@ -253,6 +253,9 @@ def test_a_class_that_only_val_has_is_named(tmp_path: Path, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert "warning: val: objects of categories that the training set does not list (left out): 1\n    emu" in out
     assert "data.classes leaves out" not in out
+    both = ["--json", str(tmp_path / "one"), "--html", str(tmp_path / "one")]
+    assert main(["check", str(tmp_path), "--fast", *both]) == 2
+    assert "--json and --html: both are" in capsys.readouterr().err
     assert main(["check", str(tmp_path), "--fast", "--examples", "3"]) == 2
     assert "--examples 3: is for --json FILE, which is not there" in capsys.readouterr().err
 

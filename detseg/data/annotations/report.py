@@ -196,7 +196,6 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
     wrong = swapped | as_ratio | no_area | as_size
     outside = np.asarray((boxes[:, :2] < -1).any(axis=1) | (boxes[:, 2:] > hw[:, ::-1] + 1).any(axis=1))
     one_pixel = ~wrong & (sides <= 1).all(axis=1)
-    groups = 2 * (image_of * (packed.labels.max(initial=0) + 1) + packed.labels) + packed.crowd
     return {
         DataIssue.NO_AREA: no_area,
         DataIssue.NOTHING_INSIDE: ~wrong & ~trainable,
@@ -207,10 +206,26 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
         DataIssue.SIZE_OR_SWAPPED: swapped & may_be_size & ~as_corner,
         DataIssue.CORNER_AS_SIZE: as_size & ~swapped & ~as_ratio & ~no_area,
         DataIssue.RELATIVE: as_ratio,
-        DataIssue.REPEATED: repeated(boxes, groups) & ~as_ratio,
+        DataIssue.REPEATED: repeated_objects(packed) & ~as_ratio,
         DataIssue.CROWD: packed.crowd,
         DataIssue.DIFFICULT: packed.difficult,
     }
+
+
+def repeated_objects(packed: PackedAnnotations) -> BoolArray:
+    """(T,) bool: an earlier object of the same image, class and flags has the same box, and the same outline if either
+    has one."""
+    kind = 4 * packed.labels + 2 * packed.crowd + packed.difficult
+    groups = packed.image_of * (kind.max(initial=0) + 1) + kind
+    found = repeated(packed.boxes, groups)
+    if packed.regions is None or not found.any():
+        return found
+    rows = np.flatnonzero(found | repeated(packed.boxes[::-1], groups[::-1])[::-1])  # with the first of each
+    texts = list(packed.regions.texts(rows.tolist()))
+    number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    of_text = groups[rows] * len(number_of) + np.array([number_of[text] for text in texts])
+    found[rows] = repeated(packed.boxes[rows], of_text)
+    return found
 
 
 def report_rows(

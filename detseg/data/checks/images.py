@@ -83,12 +83,13 @@ def check_unlisted(splits: Sequence[SplitFacts], report: DataReport) -> None:
         if isinstance(split.dataset, SegmentationDataset):  # masks may lie beside their images
             used |= {split.dataset.masks.where(index) for index in range(len(split.dataset))}
     wrong = [one for split in splits for one in split.report.findings() if one.issue.severity == Severity.ERROR]
-    left_out = {os.path.basename(place.where) for one in wrong for place in one.examples}  # of those that are listed
+    # Of those that are listed, by the name of the image or of its annotation file.
+    left_out = {os.path.splitext(os.path.basename(place.where))[0] for one in wrong for place in one.examples}
     for folder in folders:
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
             path = os.path.join(folder, name)
             is_image = os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and why_unread(Path(name)) is None
-            if path not in used and name not in left_out and is_image and os.path.isfile(path):
+            if path not in used and os.path.splitext(name)[0] not in left_out and is_image and os.path.isfile(path):
                 found.append(path)
     if found:  # paths may lead to one file in several ways
         used = {os.path.realpath(path) for path in used}

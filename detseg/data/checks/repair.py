@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,11 @@ from detseg.data.annotations.boxes import (
     have_size_as_corner,
     inverted,
     relative,
-    repeated,
 )
-from detseg.data.annotations.issues import DataIssue
+from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.model import PackedAnnotations, Segmentations, region_counts, training_boxes
 from detseg.data.annotations.outlines import clip_polygon
-from detseg.data.annotations.report import DataReport
+from detseg.data.annotations.report import DataReport, repeated_objects
 from detseg.data.checks.facts import SplitFacts
 from detseg.data.checks.mask_facts import LabelFacts, MaskFacts, cut_holes, transposed
 from detseg.data.checks.run import Checked
@@ -64,6 +64,9 @@ REPAIRED = frozenset(
         DataIssue.MASK_SIZE,
         DataIssue.NO_MASK,
         DataIssue.NO_IMAGE,
+        DataIssue.ROTATED,
+        DataIssue.OTHER_SHAPE,
+        DataIssue.NOT_IN_TABLE,
     }
 )
 """The kinds that a repaired copy does not have, but for what `unrepaired` says of it."""
@@ -84,24 +87,73 @@ _BY_READERS = {
     DataIssue.LISTED_TWICE: "repetitions in lists left out",
     DataIssue.NO_MASK: "images without a mask left out",
     DataIssue.NO_IMAGE: "label files and masks without an image left out",
+    DataIssue.ROTATED: "rotated boxes left out",
+    DataIssue.OTHER_SHAPE: "points, lines and the like left out",
+    DataIssue.NOT_IN_TABLE: "objects of categories that train does not list left out",
+    DataIssue.LEFT_OUT: "objects of classes that data.classes leaves out",
 }
-"""What a set that was read with a tolerant report has lost or gained already: a line for each kind, with the number."""
+"""What a set that was read with a tolerant report has lost or gained already."""
+
+_OBJECTS_LOST = frozenset(
+    {
+        DataIssue.UNKNOWN_IMAGE,
+        DataIssue.UNKNOWN_CATEGORY,
+        DataIssue.UNKNOWN_CLASS,
+        DataIssue.WRONG_OBJECT,
+        DataIssue.ROTATED,
+        DataIssue.NOT_IN_TABLE,
+    }
+)
+_FILES_LOST = frozenset({DataIssue.MISSING_IMAGE, DataIssue.WRONG_FILE, DataIssue.NO_MASK})
+_UNREADABLE = "unreadable image left out"
 
 
 @dataclass
 class Changes:
-    """What was changed: split, image, number of the object in it (from 0; "" for the image), what, before, after."""
+    """What was changed: split, place, number of the object in it (from 0; "" for the image), what, before, after.
+
+    A place is an image; of what readers have left out it may be a file or a class and stand for several objects, and
+    the first 10 000 places have a row.
+    """
 
     rows: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
+    numbers: Counter[str] = field(default_factory=Counter)  # of changes, by what they are
     kept: dict[str, list[int]] = field(default_factory=dict)  # positions of the images that are in the copy
+
+    def add(self, split: str, place: str, number: str, what: str, before: str = "", after: str = "") -> None:
+        """Add a change."""
+        self.rows.append((split, place, number, what, before, after))
+        self.numbers[what] += 1
 
     def write(self, path: Path) -> None:
         """Write them as CSV with a header; a DataError if the file cannot be written."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(("split", "image", "object", "what", "before", "after"))
+        writer.writerow(("split", "place", "object", "what", "before", "after"))
         writer.writerows(self.rows)
         write_text(path, text.getvalue())
+
+
+def repair(checked: Checked) -> tuple[Mapping[str, DetectionDataset | SegmentationDataset], Changes]:
+    """The repaired splits, of objects or of label maps, and the changes; see the next two functions. A DataError also
+    where a copy would lack most of the set, and where ids are off by one: all labels in it would be wrong."""
+    for _, finding in checked.findings():
+        if finding.issue is DataIssue.OFF_BY_ONE:
+            raise DataError(f"no copy is written: {finding.issue.text}; {finding.issue.fix}")
+    for split in checked.splits:
+        _refuse_losses(split)
+    return repair_maps(checked.splits) if checked.of_maps else repair_splits(checked.splits)
+
+
+def _refuse_losses(split: SplitFacts) -> None:
+    """A DataError if readers have left out more of a split than is left of it."""
+    objects = 0 if split.objects is None else len(split.objects.labels)
+    for issues, left, noun in ((_OBJECTS_LOST, objects, "objects"), (_FILES_LOST, len(split.dataset), "images")):
+        lost = {issue: number for issue in issues if (number := split.report.count(issue))}
+        if sum(lost.values()) > left:
+            worst = max(lost, key=lambda issue: lost[issue])
+            what = f"it would lack {sum(lost.values())} of {sum(lost.values()) + left} {noun}: {worst.text}"
+            raise DataError(f"{split.name}: no copy is written, as {what}; {worst.fix}")
 
 
 def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionDataset], Changes]:
@@ -112,6 +164,8 @@ def repair_splits(splits: Sequence[SplitFacts]) -> tuple[dict[str, DetectionData
         dataset = split.dataset
         assert isinstance(dataset, DetectionDataset)
         packed = _repair(split, set(kept), changes).select(kept)
+        if not dataset.name.startswith("coco"):  # there ids are places in the order
+            packed = replace(packed, image_ids=np.arange(1, len(packed) + 1))
         repaired[split.name] = DetectionDataset(packed, dataset.root, dataset.classes, DataReport(True), dataset.name)
     return repaired, changes
 
@@ -129,10 +183,15 @@ def _kept(splits: Sequence[SplitFacts], changes: Changes) -> Iterator[tuple[Spli
     """The splits, with the positions of the images that stay; what is lost is among the changes."""
     elsewhere = _in_train_and_elsewhere(splits)
     for split in splits:
-        for issue, what in _BY_READERS.items():
-            if number := split.report.count(issue):
-                places = "; ".join(split.report.examples(issue))
-                changes.rows.append((split.name, "", "", f"{what}: {number}", places, ""))
+        for finding in split.report.findings():
+            if (what := _BY_READERS.get(finding.issue)) is not None:
+                for place in finding.examples:
+                    changes.add(split.name, place.where, "", what, place.detail)
+                changes.numbers[what] += finding.count - len(finding.examples)
+            elif finding.issue is DataIssue.UNREADABLE:  # by readers that look for their sizes
+                for place in finding.examples:
+                    if place.image is None:
+                        changes.add(split.name, place.where, "", _UNREADABLE, place.detail)
         kept = _kept_images(split, elsewhere if split.name == "train" else set(), changes)
         changes.kept[split.name] = kept
         yield split, kept
@@ -152,7 +211,7 @@ def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> 
     for index, (image, mask) in enumerate(zip(split.images, split.masks, strict=True)):
         what, before = "", ""
         if image.error:
-            what, before = "unreadable image left out", image.error
+            what, before = _UNREADABLE, image.error
         elif image.digest in elsewhere:
             what = "image left out of train, which is in another split, too"
         elif isinstance(mask, LabelFacts) and mask.error:
@@ -161,7 +220,7 @@ def _kept_images(split: SplitFacts, elsewhere: set[bytes], changes: Changes) -> 
             what = "mask of another size left out"
             before = f"{mask.hw[1]} x {mask.hw[0]}, image {image.hw[1]} x {image.hw[0]}"
         if what:
-            changes.rows.append((split.name, split.dataset.packed.path(index), "", what, before, ""))
+            changes.add(split.name, split.dataset.packed.path(index), "", what, before)
         else:
             kept.append(index)
     return kept
@@ -179,19 +238,35 @@ def _repair(split: SplitFacts, kept_images: set[int], changes: Changes) -> Packe
         issue = DataIssue.SIZE_OR_SWAPPED
         raise DataError(f"{split.name}: no copy is written: {issue.text}; {issue.fix}")
     boxes, clipped = _boxes(packed, scaled, hw, split.dataset.name.startswith("voc"), log)
+    _take_from_masks(boxes, hw, split, log)
     trainable = training_boxes(boxes, hw)[1]
     for row in np.flatnonzero(~trainable).tolist():
         what = "box without area removed" if (boxes[row, 2:] <= boxes[row, :2]).any() else "box outside removed"
         log.add(row, what, packed.boxes[row])
-    groups = 2 * (image_of * len(split.dataset.classes) + packed.labels) + packed.crowd
-    twice = repeated(boxes, groups) & trainable
+    twice = repeated_objects(replace(packed, boxes=boxes)) & trainable
     for row in np.flatnonzero(twice).tolist():
         log.add(row, "repeated box removed", packed.boxes[row])
     regions = _regions(split, packed, scaled, clipped, log)
     before, after = ((each[:, 2:] - each[:, :2]).clip(0).prod(axis=1) for each in (packed.boxes, boxes))
     area = np.where(scaled & (packed.area <= 1), packed.area * hw.prod(axis=1), packed.area)
     area = np.where(np.isclose(packed.area, before), after, area)  # an area that is the box's follows it
-    return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(trainable & ~twice)
+    kept = trainable & ~twice
+    stated = ~np.isnan(packed.area) & split.dataset.name.startswith("coco")
+    for row in np.flatnonzero(kept & stated & (area != packed.area)).tolist():
+        log.add(row, "area changed with its box", packed.area[row : row + 1], area[row : row + 1])
+    return replace(packed, boxes=boxes, regions=regions, area=area).keep_objects(kept)
+
+
+def _take_from_masks(boxes: FloatArray, hw: IntArray, split: SplitFacts, log: _Log) -> None:
+    """Boxes without area, or outside, become those of their masks, in place, where there are such."""
+    lost = ~training_boxes(boxes, hw)[1]
+    for index in np.unique(split.image_of[lost]).tolist():
+        masks = split.masks[index]
+        begin = int(log.packed.offsets[index])
+        for row in np.flatnonzero(lost[begin : log.packed.offsets[index + 1]]).tolist():
+            if isinstance(masks, MaskFacts) and masks.areas[row] > 0:
+                log.add(begin + row, "box taken from its mask", boxes[begin + row], masks.bounds[row])
+                boxes[begin + row] = masks.bounds[row]
 
 
 @dataclass(frozen=True, eq=False)
@@ -208,12 +283,12 @@ class _Log:
         if image in self.kept_images:
             inside = str(row - int(self.packed.offsets[image]))
             texts = [_numbers(value) for value in (before, after)]
-            self.changes.rows.append((self.split, self.packed.path(image), inside, what, texts[0], texts[1]))
+            self.changes.add(self.split, self.packed.path(image), inside, what, texts[0], texts[1])
 
     def add_image(self, image: int, what: str, before: str, after: str) -> None:
         """A change of an image."""
         if image in self.kept_images:
-            self.changes.rows.append((self.split, self.packed.path(image), "", what, before, after))
+            self.changes.add(self.split, self.packed.path(image), "", what, before, after)
 
 
 def _numbers(value: Any) -> str:
@@ -291,7 +366,8 @@ def _regions(
             if as_boxes[row] and isinstance(stated.segmentation, list):
                 polygons = _polygons_as_boxes(stated.segmentation, hw, bool(scaled[begin + row]))
                 if polygons and polygons != stated.segmentation:
-                    log.add(begin + row, f"outline {'scaled' if scaled[begin + row] else 'clipped'}")
+                    what = f"outline {'scaled' if scaled[begin + row] else 'clipped'}"
+                    log.add(begin + row, what, json.dumps(stated.segmentation), json.dumps(polygons))
                     new[begin + row] = json.dumps(polygons).encode()
                 continue
             if masks.row_major[row]:
@@ -317,8 +393,8 @@ def _polygons_as_boxes(polygons: list[list[float]], hw: tuple[int, int], is_scal
 
 
 def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue, int]]:
-    """Split, kind and number of what is wrong in the copy still: a kind is repaired in all places or in none, but for
-    sizes of images and images in two splits."""
+    """Split, kind and number of the errors that the copy has still; a check of it says what else there is. A kind is
+    repaired in all places or in none, but for sizes of images and images in two splits."""
     left = []
     for name, finding in checked.findings():
         number = finding.count
@@ -326,7 +402,7 @@ def unrepaired(checked: Checked, changes: Changes) -> list[tuple[str, DataIssue,
             number -= sum(row[0] == name and row[3] == _SIZE for row in changes.rows)
         elif finding.issue == DataIssue.SAME_ACROSS:
             number = _in_earlier_split(checked.splits, changes.kept).get(name, 0)
-        elif finding.issue in REPAIRED or not finding.issue.severity:
+        elif finding.issue in REPAIRED or finding.issue.severity < Severity.ERROR:
             continue
         if number:
             left.append((name, finding.issue, number))
@@ -344,8 +420,4 @@ def _in_earlier_split(splits: Sequence[SplitFacts], kept: dict[str, list[int]]) 
 
 def report_lines(changes: Changes) -> list[str]:
     """One line for each kind of change, with its number."""
-    kinds: dict[str, int] = {}
-    for change in changes.rows:
-        what, _, number = change[3].partition(": ")
-        kinds[what] = kinds.get(what, 0) + int(number or 1)
-    return [f"{what}: {number}" for what, number in kinds.items()]
+    return [f"{what}: {number}" for what, number in changes.numbers.items()]

@@ -138,8 +138,8 @@ def check_splits(
 def _numbers(split: SplitFacts, expected: Expected) -> SplitNumbers:
     packed = split.objects
     counts = np.zeros(0, dtype=np.int64) if packed is None else np.diff(packed.offsets)
-    if packed is not None:
-        shapes = packed.sizes_hw
+    if packed is not None and not split.images:
+        shapes = packed.sizes_hw  # as stated
     else:
         shapes = np.array([image.hw for image in split.images if not image.error]).reshape(-1, 2)
     kinds, amounts = np.unique(shapes, axis=0, return_counts=True)

@@ -48,7 +48,6 @@ def check_boxes(split: SplitFacts) -> None:
     once = ~wrong[DataIssue.REPEATED]
     near = np.zeros(len(once), dtype=np.bool_)
     near[once] = nearly_repeated(packed.boxes[once], groups[once], _NEARLY)
-    near[once] &= ~repeated(packed.boxes[once], groups[once])
     report_rows(DataIssue.NEARLY_REPEATED, near & ~known, packed, split.report)
     twice = repeated(packed.boxes, 2 * packed.image_of + packed.crowd) & once
     report_rows(DataIssue.TWO_CLASSES, twice & ~known, packed, split.report)

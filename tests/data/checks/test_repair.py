@@ -14,7 +14,7 @@ from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.model import PackedAnnotations
 from detseg.data.annotations.report import DataReport
 from detseg.data.checks.facts import Expected
-from detseg.data.checks.repair import REPAIRED, Changes, repair_maps, repair_splits, report_lines, unrepaired
+from detseg.data.checks.repair import REPAIRED, Changes, repair, repair_maps, repair_splits, report_lines, unrepaired
 from detseg.data.checks.run import Checked, check_splits
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
@@ -23,6 +23,7 @@ from detseg.data.formats.convert import unread_values
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.data.formats.voc import read_voc
 from detseg.data.formats.yolo import read_yolo
+from detseg.errors import DataError
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import simple_voc
 from tests.planted_set import check_planted_set, write_planted_set
@@ -60,12 +61,13 @@ def test_nothing_that_is_repaired_is_found_again(tmp_path: Path) -> None:
         "relative box scaled": planted_numbers[DataIssue.RELATIVE],
         "corners swapped": planted_numbers[DataIssue.INVERTED],
         "box clipped": planted_numbers[DataIssue.OUTSIDE] - 1,  # one is beyond the stated size alone
-        "box without area removed": planted_numbers[DataIssue.NO_AREA],
-        "box outside removed": planted_numbers[DataIssue.NOTHING_INSIDE],
+        "box taken from its mask": planted_numbers[DataIssue.NO_AREA] + planted_numbers[DataIssue.NOTHING_INSIDE],
         "repeated box removed": planted_numbers[DataIssue.REPEATED],
         "run lengths transposed": planted_numbers[DataIssue.ROW_MAJOR],
         "holes cut out": 1,
+        "area changed with its box": 1,
     }
+    assert counts == changes.numbers
     assert before == {path: path.read_bytes() for path in planted.root.rglob("*") if path.is_file()}
 
 
@@ -110,7 +112,12 @@ def test_outlines_are_clipped_and_scaled_with_their_boxes(
     (stated,) = packed.stated(0)
     (outline,) = stated.segmentation
     assert np.ravel(sorted(np.reshape(outline, (-1, 2)).tolist())).tolist() == pytest.approx(wanted)
-    assert [line.split(":")[0].split()[-1] for line in report_lines(changes)] in (["clipped"] * 2, ["scaled"] * 2)
+    how = "scaled" if box[0] < 1 else "clipped"
+    what = [f"relative box {how}" if box[0] < 1 else f"box {how}", f"outline {how}"]
+    assert [row[3] for row in changes.rows if row[3] != "area changed with its box"] == what
+    before, after = next(row[4:] for row in changes.rows if row[3] == f"outline {how}")
+    assert json.loads(before) == [polygon]
+    assert json.loads(after) == [outline]
 
 
 def test_what_becomes_of_boxes_and_masks(tmp_path: Path) -> None:
@@ -124,11 +131,12 @@ def test_what_becomes_of_boxes_and_masks(tmp_path: Path) -> None:
     assert packed.boxes[-1].tolist() == [25, 40, 75, 60]
     changes.write(tmp_path / "changes.csv")
     lines = (tmp_path / "changes.csv").read_text().splitlines()
-    assert lines[0] == "split,image,object,what,before,after"
+    assert lines[0] == "split,place,object,what,before,after"
     assert "train,a.png,0,box clipped,-9 10 20 30,0 10 20 30" in lines
     assert "train,b.png,0,relative box scaled,0.25 0.5 0.75 0.75,25 40 75 60" in lines
     assert "train,a.png,3,repeated box removed,5 5 15 15," in lines
-    assert len(lines) == 5
+    assert "train,b.png,0,area changed with its box,1,8000" in lines
+    assert len(lines) == 6
 
 
 def test_what_readers_leave_out_is_listed(tmp_path: Path) -> None:
@@ -255,6 +263,62 @@ def test_a_copy_keeps_ids_and_says_what_it_lacks(tmp_path: Path) -> None:
     assert unread_values(split.dataset for split in checked.splits) == ["values that are not read: 1 (info)"]
 
 
+def test_objects_that_differ_in_more_than_their_box_are_no_repetition(tmp_path: Path) -> None:
+    """Of five objects with one box the second has another outline, the third the same, the fourth is a crowd's."""
+    box = (10.0, 10.0, 20.0, 20.0)
+    coco_split(tmp_path, "train", {"a.png": [(0, box)] * 5})
+    content = json.loads((tmp_path / "train.json").read_text())
+    upper, lower = [10, 10, 30, 10, 10, 30], [30, 10, 30, 30, 10, 30]
+    for entry, outline, crowd in zip(
+        content["annotations"], (upper, lower, upper, upper, upper), (0, 0, 0, 1, 0), strict=True
+    ):
+        entry |= {"segmentation": [outline], "iscrowd": crowd, "area": 200.0}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    dataset = read_coco(tmp_path / "train", tmp_path / "train.json", report=DataReport(True))
+    checked = check_splits({"train": dataset}, Expected())
+    assert checked.reports["train"].count(DataIssue.REPEATED) == 2
+    again, changes = repaired(checked)
+    assert [row[2:4] for row in changes.rows] == [("2", "repeated box removed"), ("4", "repeated box removed")]
+    packed = again.splits[0].objects
+    assert packed is not None
+    assert [stated.segmentation for stated in packed.stated(0)] == [[upper], [lower], [upper]]
+
+
+def test_a_copy_that_would_be_worse_is_refused(tmp_path: Path) -> None:
+    """Pixels where fractions belong, so that no line is read; and ids of a list that counts from 1."""
+    for folder, lines, message in (
+        ("pixels", ["0 10 10 5 5", "0 20 20 5 5"], r"train: no copy is written, as it would lack 2 of 2 objects"),
+        ("ids", ["1 0.5 0.5 0.2 0.2", "2 0.3 0.3 0.2 0.2"], r"no copy is written: class ids that seem to count from 1"),
+    ):
+        root = tmp_path / folder
+        for place in ("images", "labels"):
+            (root / "train" / place).mkdir(parents=True)
+        (root / "data.yaml").write_text("names: [cat, dog]\ntrain: train/images\n")
+        Image.new("RGB", (100, 80), (90, 90, 90)).save(root / "train" / "images" / "a.png")
+        (root / "train" / "labels" / "a.txt").write_text("\n".join(lines))
+        checked = check_splits({"train": read_yolo(root, "train", report=DataReport(True))}, Expected())
+        with pytest.raises(DataError, match=message):
+            repair(checked)
+
+
+def test_what_readers_have_left_out_has_a_line_for_each_place(tmp_path: Path) -> None:
+    for place in ("images", "labels"):
+        (tmp_path / "train" / place).mkdir(parents=True)
+    (tmp_path / "data.yaml").write_text("names: [cat, dog]\ntrain: train/images\n")
+    for name in ("a", "b", "c"):
+        Image.new("RGB", (100, 80), (90, 90, 90)).save(tmp_path / "train" / "images" / f"{name}.png")
+        boxes = "".join(f"0 0.5 0.5 0.2 0.{k}\n" for k in range(2, 6))
+        (tmp_path / "train" / "labels" / f"{name}.txt").write_text(f"{boxes}0 {name} 0.5 0.2 0.2\n")
+    (tmp_path / "train" / "images" / "c.png").write_bytes(b"<html>")
+    checked = check_splits({"train": read_yolo(tmp_path, "train", report=DataReport(True))}, Expected())
+    copies, changes = repair(checked)
+    assert len(copies["train"]) == 2
+    assert changes.numbers == {"objects that cannot be read left out": 3, "unreadable image left out": 1}
+    places = {row[1]: row[4] for row in changes.rows}
+    assert places.keys() == {"a.txt:5", "b.txt:5", "c.txt:5", "train/images/c.png"}
+    assert "expected numbers, got 'a'" in places["a.txt:5"]
+
+
 def test_what_is_not_repaired_is_counted(tmp_path: Path) -> None:
     """Boxes of two images of another size do not tell which is right; a file is in val and in test."""
     boxes = {"a.png": [(0, (5, 5, 9, 9))], "b.png": [(0, (50, 5, 40, 9))]}
@@ -288,7 +352,7 @@ def test_label_maps_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
     assert [maps["train"].packed.path(index) for index in range(3)] == ["0.png", "4.png", "5.png"]
     assert len(maps["train"]) == 3
     assert [row[1:4] for row in changes.rows] == [
-        ("", "", "images without a mask left out: 1"),
+        ("6.png", "", "images without a mask left out"),
         ("1.png", "", "unreadable image left out"),
         ("2.png", "", "unreadable mask left out"),
         ("3.png", "", "mask of another size left out"),
