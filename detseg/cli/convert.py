@@ -32,18 +32,21 @@ def convert(argv: Sequence[str]) -> None:
     is_folder, maps = arguments.config.is_dir(), arguments.to == _MAPS
     config, splits = load_data_experiment(arguments, needs=("maps",) if maps else ("boxes",))
     refuse_inside(arguments.out, config)
-    if not is_folder and config.data.val_fraction is not None:
+    chosen = [text.partition("=")[0] for text in arguments.overrides]
+    whole = is_folder and not {"data.fraction", "data.val_fraction"} & set(chosen)
+    if not whole and config.data.val_fraction is not None:
         splits = ["train", "val", "test"]
     from detseg.data.build import open_as_stated
     from detseg.data.datasets.segmentation import without_wrong_maps
 
-    datasets, errors = open_as_stated(config, splits, maps, whole=is_folder)
+    datasets, errors = open_as_stated(config, splits, maps, whole)
     for name, error in errors.items():
         if is_folder:  # a configuration names splits that need not be there
             raise error
         print(printable(f"{name}: not converted: {error}"))
     datasets = {name: without_wrong_maps(dataset) for name, dataset in datasets.items()} if maps else datasets
     _say_findings(datasets, arguments.skip_bad, config.data.on_missing == "skip")
+    datasets = {name: _without_wrong(dataset) for name, dataset in datasets.items()}
     from detseg.data.formats.convert import WRITERS, count_written, unread_values, write_mask_folder
 
     write: Callable[..., list[str]] = write_mask_folder if maps else WRITERS[arguments.to]
@@ -54,6 +57,25 @@ def convert(argv: Sequence[str]) -> None:
     print(printable(f"written: {arguments.out}: {numbers}" + (f", of {counted(objects, 'object')}" if objects else "")))
     out, file = (shlex.quote(text) for text in (str(arguments.out), f"{arguments.out.name}.yaml"))
     print(printable(f"next: detseg config new {out} > {file}"))
+
+
+def _without_wrong(dataset: Any) -> Any:
+    """A set of objects without those whose boxes are wrong, of which a line says how many there are."""
+    import numpy as np
+
+    from detseg.data.annotations.issues import Severity
+    from detseg.data.annotations.report import box_issues
+    from detseg.data.datasets.detection import DetectionDataset
+
+    if not isinstance(dataset, DetectionDataset):
+        return dataset
+    of_errors = [rows for issue, rows in box_issues(dataset.packed).items() if issue.severity == Severity.ERROR]
+    wrong = np.any(of_errors, axis=0)
+    if not wrong.any():
+        return dataset
+    print(printable(f"{dataset.name}: objects left out, as their boxes are wrong: {int(wrong.sum())}"))
+    packed = dataset.packed.keep_objects(~wrong)
+    return DetectionDataset(packed, dataset.root, dataset.classes, dataset.report, dataset.name)
 
 
 def _say_findings(datasets: dict[str, Any], skip_bad: bool, skip_missing: bool) -> None:

@@ -213,8 +213,8 @@ def box_issues(packed: PackedAnnotations) -> dict[DataIssue, BoolArray]:
 
 
 def repeated_objects(packed: PackedAnnotations) -> BoolArray:
-    """(T,) bool: an earlier object of the same image, class and flags has the same box, and the same outline if either
-    has one."""
+    """(T,) bool: an earlier object of the same image, class and flags has the same box, and the same outline, if this
+    one has any."""
     kind = 4 * packed.labels + 2 * packed.crowd + packed.difficult
     groups = packed.image_of * (kind.max(initial=0) + 1) + kind
     found = repeated(packed.boxes, groups)
@@ -224,7 +224,8 @@ def repeated_objects(packed: PackedAnnotations) -> BoolArray:
     texts = list(packed.regions.texts(rows.tolist()))
     number_of = {text: number for number, text in enumerate(dict.fromkeys(texts))}
     of_text = groups[rows] * len(number_of) + np.array([number_of[text] for text in texts])
-    found[rows] = repeated(packed.boxes[rows], of_text)
+    of_box = np.array([not text for text in texts])
+    found[rows] = np.where(of_box, found[rows], repeated(packed.boxes[rows], of_text))
     return found
 
 

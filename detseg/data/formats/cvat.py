@@ -77,18 +77,20 @@ def read_cvat(
     """Read one split; image ids are 1 to I in the order of the file.
 
     ``split`` is a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
-    with or without its suffix; ``.``: all of the only file. The other arguments and errors are those of
-    `detseg.read_yolo`.
+    with or without its suffix; ``.``: all of the files in ``root`` and ``annotations``. The other arguments and errors
+    are those of `detseg.read_yolo`.
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a subset or an XML file, such as 'train'")
-    file, subset = _find_file(root, split)
-    content = parse_xml(file)
-    images = _images(root, file, _image_elements(file, content, subset), report)
+    files, subset = _find_files(root, split)
+    contents = {file: parse_xml(file) for file in files}
+    images = list[_Image]()
+    for file, content in contents.items():
+        images += _images(root, file, _image_elements(file, content, subset), report)
     paths = locate_images(root, [image.path for image in images], report)
     sizes = image_sizes(root, paths, report, [image.hw for image in images])
-    names = _label_names(file, content)
-    collector, seen = AnnotationCollector(file, names), set[str]()
+    names = _label_names(contents)
+    collector, seen = AnnotationCollector(files[0] if len(files) == 1 else root, names), set[str]()
     for path, hw, image in zip(paths, sizes, images, strict=True):
         if path is None or hw is None:
             continue
@@ -103,17 +105,24 @@ def read_cvat(
     return DetectionDataset(packed, root, table, report, f"cvat {split}")
 
 
-def _find_file(root: Path, split: str) -> tuple[Path, str | None]:
-    """The file of a split, and the subset in it; None: all images."""
+def _find_files(root: Path, split: str) -> tuple[list[Path], str | None]:
+    """The files of a split, and the subset in it; None: all images."""
     for name in split_names(split) if inner_path(split) not in (None, ".") else ():
         for path in (root / name, root / f"{name}.xml", root / name / _FILE):
             if path.suffix.lower() == ".xml" and path.is_file():
-                return path, None
+                return [path], None
+    if split == "." and (all_files := [*own_xml_files(root), *own_xml_files(root / "annotations")]):
+        return [path for path in all_files if _is_cvat(path)] or all_files, None
     found = [root / _FILE] if (root / _FILE).is_file() else own_xml_files(root)
     if len(found) != 1:
         what = f"expected {_FILE} or one XML file, got {listed([path.name for path in found]) or 'none'}"
         raise DataError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
-    return found[0], None if split == "." else split
+    return found, split
+
+
+def _is_cvat(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"<annotations>" in file.read(4096)
 
 
 def _image_elements(file: Path, content: ET.Element, subset: str | None) -> list[ET.Element]:
@@ -157,14 +166,17 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
     return found
 
 
-def _label_names(file: Path, content: ET.Element) -> list[str] | None:
-    """The classes that the task or project lists; None if it lists none."""
-    labels = content.findall("meta/*/labels/label") or content.findall("meta/labels/label")
-    names = [label.findtext("name") or "" for label in labels if not (label.findtext("parent") or "").strip()]
-    if not names:
-        return None
-    check_class_names(f"{file}: <labels>", names)
-    return names
+def _label_names(contents: Mapping[Path, ET.Element]) -> list[str] | None:
+    """The classes that the tasks or projects of some files list; None if one of them lists none."""
+    found = dict[str, None]()
+    for file, content in contents.items():
+        labels = content.findall("meta/*/labels/label") or content.findall("meta/labels/label")
+        names = [label.findtext("name") or "" for label in labels if not (label.findtext("parent") or "").strip()]
+        if not names:
+            return None
+        check_class_names(f"{file}: <labels>", names)
+        found |= dict.fromkeys(names)
+    return list(found)
 
 
 def _unread(image: ET.Element) -> Iterator[str]:

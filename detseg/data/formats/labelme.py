@@ -10,7 +10,7 @@ import math
 import os
 import posixpath
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,7 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
+from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
@@ -92,32 +93,34 @@ def read_labelme(
     """Read one split; image ids are 1 to I in the order of the paths of the JSON files.
 
     ``root`` is the folder of the data; ``labels.txt`` in it, if there, gives the order of the classes. ``split`` is a
-    folder below it (``.``: all of it; ``val`` is also found as ``valid`` or ``validation``), or a list of images in a
-    text file, each with its JSON file beside it. The other arguments and errors are those of `detseg.read_yolo`.
+    folder below it (``.``: all of it; several joined by ``+``; ``val`` is also found as ``valid`` or ``validation``),
+    or a list of images in a text file, each with its JSON file beside it, or one of its name elsewhere below ``root``.
+    The other arguments and errors are those of `detseg.read_yolo`.
     """
     root, report = data_folder(root), report or DataReport()
     check_type("split", split, str, "a folder or a list, such as 'train'")
-    place = _find_split(root, split)
-    files = [file for path in _json_files(root, place, report) if (file := _read(root, path, report)) is not None]
+    places = [_find_split(root, part) for part in ([split] if (root / split).exists() else split.split("+"))]
+    paths = [path for place in places for path in _json_files(root, place, report)]
+    files = [file for path in paths if (file := _read(root, path, report)) is not None]
     if not files:
-        raise DataError(f"none of the LabelMe files of {root / place} can be read; the first: {report.first_wrong}")
-    files = _without_embedded(root, files, report)
+        raise DataError(f"none of the LabelMe files of {root / split} can be read; the first: {report.first_wrong}")
+    files = _without_embedded(root, _with_own_images(root, files, report), report)
     images = locate_images(root, [file.image for file in files], report)
-    if (root / place).is_dir():
-        known = set(images)
+    known = set(images)
+    for place in (place for place in places if (root / place).is_dir()):
         for found in find_images(root / place):
             if (path := (Path(place) / found).as_posix()) not in known:
                 report.add(DataIssue.UNLABELLED, path)
     sizes = image_sizes(root, images, report, [file.hw for file in files])
     names = _read_labels(root / _LABELS)
-    collector, seen = AnnotationCollector(root / place, names), set[str]()
+    collector, seen = AnnotationCollector(root / places[0], names), dict[str, Path]()
     for image, hw, file in zip(images, sizes, files, strict=True):
         if image is None or hw is None:
             continue
-        if image in seen:
-            report.add(DataIssue.LISTED_TWICE, image)
+        if seen.setdefault(image, file.path) != file.path:
+            what = f"imagePath: {image} is the image of {seen[image]}, too; correct one of them, or merge the two"
+            report.wrong(DataIssue.WRONG_FILE, file.path.relative_to(root).as_posix(), f"{file.path}: {what}")
             continue
-        seen.add(image)
         if is_absolute(file.stated):
             report.add(DataIssue.OTHER_PLACE, f"{file.stated} is {image}")
         collector.add_image(image, hw, file.path)
@@ -145,18 +148,29 @@ def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
             what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"
             raise DataError(f"{root / place}: {what}; export JSON, or set data.name=voc if this is Pascal VOC")
     else:
-        files = []
+        files, elsewhere = [], dict[str, list[Path]]()
         for number, image in read_list(root / place, lambda line: True):
             if (path := inner_path(image)) is None:
                 what = f"expected the path of an image below {root}, got {shown(image)}"
                 raise DataError(f"{root / place}:{number}: {what}")
-            if (file := (root / path).with_suffix(".json")).is_file():
-                files.append(file)
+            own = [(root / path).with_suffix(".json")]
+            if not own[0].is_file():
+                elsewhere = elsewhere or _by_stem(root)
+                own = elsewhere.get(own[0].stem, [])
+            if len(own) == 1:
+                files.append(own[0])
             else:
                 report.add(DataIssue.UNLABELLED, path)
     if not files:
         raise DataError(f"{root / place}: there is no JSON file of LabelMe; is this the folder of the data?")
     return files
+
+
+def _by_stem(root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in find_images(root, suffixes={".json"}):
+        found.setdefault(path.stem, []).append(root / path)
+    return found
 
 
 def _read(root: Path, path: Path, report: DataReport) -> _File | None:
@@ -205,6 +219,29 @@ def _image_path(root: Path, folder: str, name: str) -> str | None:
     if is_absolute(name):  # of another machine: its base name may be found
         name = name.rpartition("/")[2] if os.path.isfile(root / folder / name.rpartition("/")[2]) else name
     return None if is_absolute(name) else inner_path(posixpath.join(folder, name))
+
+
+def _with_own_images(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:
+    """Files whose image is not there, but one that is called like the file lies beside it, have that one, where the
+    report accepts another spelling: both were renamed."""
+    lost = [file for file in files if not os.path.isfile(root / file.image)]
+    located = locate_images(root, [file.image for file in lost], DataReport(True))
+    lost_paths = {file.path for file, path in zip(lost, located, strict=True) if path is None}
+    found = list[_File]()
+    for file in files:
+        own = _beside(root, file.path) if file.path in lost_paths else []
+        if len(own) == 1:
+            what = f"imagePath: there is no {shown(file.image)}, but {own[0]} has the name of this file"
+            fix = "correct imagePath, or set data.file_names=relaxed to take that"
+            report.wrong(DataIssue.OTHER_SPELLING, own[0], f"{file.path}: {what}; {fix}")
+        found.append(replace(file, image=own[0]) if len(own) == 1 else file)
+    return found
+
+
+def _beside(root: Path, file: Path) -> list[str]:
+    """The images beside a JSON file that have its name, relative to the root."""
+    names = [file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
+    return [path.relative_to(root).as_posix() for path in names if path.is_file()]
 
 
 def _without_embedded(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:

@@ -354,7 +354,7 @@ def _find_lists(root: Path, split: str, years: Sequence[str], task: Task) -> lis
             what = f"expected a list like 'train' or '2007:train+2012:train', got '{part}'"
             raise DataError(f"{root}: split '{split}': {what}")
         for folder_year in [year] if colon else years or [""]:
-            folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task)
+            folder = find_year_folder(root, folder_year, task) if folder_year else _only_folder(root, task, name)
             if folder is None:
                 raise DataError(f"{root}: expected VOC{folder_year}/ImageSets/{task} in it or in its VOCdevkit folder")
             files = [folder / "ImageSets" / task / f"{known}.txt" for known in split_names(name)]
@@ -373,12 +373,16 @@ def find_year_folder(root: Path, year: str, task: Task = "Main") -> Path | None:
     return next((path for path in candidates if os.path.isdir(path / "ImageSets" / task)), None)
 
 
-def _only_folder(root: Path, task: Task) -> Path:
+def _only_folder(root: Path, task: Task, name: str) -> Path:
     if (root / "ImageSets" / task).is_dir():
         return root
     fix = f"set data.root to the folder that holds {_LABELS[task][1]}, ImageSets and JPEGImages"
-    if years := sorted({path.parts[-3][3:] for path in _lists_of_years(root, task)}):
-        fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:train'"
+    of_years = _lists_of_years(root, task)
+    if years := sorted({path.parts[-3][3:] for path in of_years}):
+        fix = f"it holds the years {', '.join(years)}: set data.years, or write the split as '{years[0]}:{name}'"
+        if not any((place / f"{known}.txt").is_file() for place in of_years for known in split_names(name)):
+            what = f"no list '{name}' in ImageSets/{task} of the years that it holds, {', '.join(years)}"
+            raise MissingSplitError(f"{root}: there is {what}; correct the split, or leave it out")
     raise DataError(f"{root}: there is no ImageSets/{task} in it; {fix}")
 
 

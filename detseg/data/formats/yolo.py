@@ -41,7 +41,7 @@ from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, one_line, shown
 
 NAME_FILES = ("classes.txt", "obj.names", "classes.names")
-_LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
+LABEL_FOLDERS = ("labels", "Labels", "annotations", "Annotations")  # in the place of a folder "images"
 _ROUNDING = 1e-4  # how far fractions may lie outside 0 to 1
 _DIGITS = 9  # pixels are rounded to so many: whole ones come back whole
 _ABSENT = ("", "~", "null", "Null", "NULL")
@@ -79,7 +79,7 @@ def read_yolo(
     Args:
         root: the folder of the data.
         split: a key of ``data.yaml`` (``val`` is also found as ``valid`` or ``validation``), a folder (``.``: all of
-            them), or a list of images in a text file.
+            them; several joined by ``+``), or a list of images in a text file.
         classes: see `detseg.read_voc`; without any file of names, their order is that of the class numbers.
         masks: whether to read outlines, too.
         report: gets what is found; None: a new one, for which everything wrong is an error.
@@ -124,11 +124,11 @@ def read_yolo(
 
 def read_yolo_files(root: Path) -> YoloFiles:
     """What describes a set: ``data.yaml`` or the only YAML file with names of classes, darknet's ``obj.data``, or names
-    in ``NAME_FILES``. A DataError if it cannot be read, or there are several."""
+    in ``NAME_FILES``. A DataError if it cannot be read, or there are several with names."""
     found = [root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()]
     found = found[:1] or sorted([*root.glob("*.yaml"), *root.glob("*.yml")])
     if len(found) > 1:
-        found = [path for path in found if re.search("(?m)^names:", read_text(path))] or found
+        found = [path for path in found if re.search("(?m)^names:", read_text(path))]
     if len(found) > 1:
         what = f"several files may describe the data: {listed([path.name for path in found])}"
         raise DataError(f"{root}: {what}; name the one to read data.yaml")
@@ -136,10 +136,23 @@ def read_yolo_files(root: Path) -> YoloFiles:
         return _from_yaml(root, found[0])
     if data := sorted(root.glob("*.data")):
         return _from_darknet(root, data[0])
+    if (file := _name_file(root)) is not None:
+        return YoloFiles(file, _read_names(file))
+    return YoloFiles(root)
+
+
+def _name_file(root: Path) -> Path | None:
+    """The file of the names of classes in the root; or classes.txt in its folders of labels, where labelImg writes it.
+    A DataError if those of several folders differ."""
     for name in NAME_FILES:
         if (root / name).is_file():
-            return YoloFiles(root / name, _read_names(root / name))
-    return YoloFiles(root)
+            return root / name
+    places = [*root.glob("labels"), *root.glob("*/labels"), *root.glob("labels/*")]
+    found = [path for place in sorted(places) if (path := place / NAME_FILES[0]).is_file()]
+    for path in found[1:]:
+        if path.read_bytes() != found[0].read_bytes():
+            raise DataError(f"{path}: expected the classes of {found[0]}; write one list, {root / NAME_FILES[0]}")
+    return found[0] if found else None
 
 
 def _from_yaml(root: Path, path: Path) -> YoloFiles:
@@ -165,8 +178,8 @@ def _from_yaml(root: Path, path: Path) -> YoloFiles:
         if isinstance(key, str) and entries and key not in ("names", "nc", "path", "task"):
             splits[key] = entries
     if names is None:
-        there = [root / name for name in NAME_FILES if (root / name).is_file()]
-        names = _read_names(there[0]) if there else None
+        there = _name_file(root)
+        names = None if there is None else _read_names(there)
     folder = content.get("path")
     base = folder if isinstance(folder, str) and folder not in _ABSENT else ""
     return YoloFiles(path, names, splits, base, str(content.get("task", "")))
@@ -229,7 +242,8 @@ def _split_images(root: Path, layout: YoloFiles, split: str, report: DataReport)
             places = [_place(root, layout, name, entry, report) for entry in layout.splits[name]]
             break
     else:
-        places = [_place_without_key(root, layout, split)]
+        parts = [split] if (root / split).exists() else split.split("+")
+        places = [_place_without_key(root, layout, part) for part in parts]
     images = [image for place in places for image in _images_at(root, place, report)]
     if not images:
         raise DataError(f"{layout.file}: split {shown(split)}: there are no images in {listed(places)}")
@@ -346,7 +360,7 @@ def _stem(path: str) -> str:
 
 def _label_folder(root: Path, folder: str, stems: set[str]) -> tuple[str, set[str]]:
     """The first folder that has a label file of an image, and the names of its files without suffix."""
-    candidates = [*(label_folder(folder, name) for name in _LABEL_FOLDERS), folder]
+    candidates = [*(label_folder(folder, name) for name in LABEL_FOLDERS), folder]
     candidates += [posixpath.join("labels", folder), posixpath.join(folder, "labels")]
     for place in dict.fromkeys(candidates):
         if (root / place).is_dir():

@@ -90,7 +90,7 @@ YAML: list[Case] = [
         all_of(written(data_yaml=f"{TWO}train: images\ntask: obb"), written(labels__a_txt=f"0 {CORNERS}")),
         "a.txt:1: oriented boxes (task: obb) are not supported; without 'task: obb' they are read as polygons",
     ),
-    (all_of(gone("data.yaml"), written(a_yaml="", b_yaml="")), "several files may describe the data: a.yaml, b.yaml"),
+    (all_of(gone("data.yaml"), written(a_yaml=TWO, b_yaml=TWO)), "several files may describe the data: a.yaml, b.yaml"),
     (all_of(gone("data.yaml"), written(classes_txt="cat\ndog\n")), CAT, {"split": "."}),  # Label Studio's layout
     (all_of(gone("data.yaml"), written(classes_txt="cat\n\ndog\n")), "classes.txt:2: expected a class", {"split": "."}),
     *((f"{TWO}train: images", "there is no split '", {"split": x}) for x in ("tset", "../x", "/etc", "C:\\x", "\0")),
@@ -134,11 +134,15 @@ LABELME: list[Case] = [
     ),
     (
         [labelme_content(imagePath=x) for x in ("a\0.png", "\x1b[2J.png", "x" * 5000, "\ud800.png", "b/a.jpg")],
-        "1 of 1 images missing: ",
+        "but a.png has the name of this file; correct imagePath, or set data.file_names=relaxed to take that",
     ),
+    (gone("data/a.png"), "1 of 1 images missing: "),
     (labelme_content(imagePath="A.PNG"), "all of them are found with any case (A.PNG is a.png): set data.file_names"),
     (labelme_content(imagePath="a.jpg"), "all of them are found with another suffix (a.jpg is a.png): set data.file_"),
-    (labelme_content(imagePath="gone.png", imageData="AA=="), "1 of 1 images are in their JSON files alone (imageData"),
+    (
+        all_of(gone("data/a.png"), written(data__a_json=json.dumps(labelme_content(imageData="AA==")))),
+        "1 of 1 images are in their JSON files alone (imageData",
+    ),
     ([labelme_content(imageHeight=x) for x in (-1, 1.5, "x", 10**400, [])], "a.json: height: expected"),
     (labelme_content(imageHeight=10**9, imageWidth=10**9), "pixels are more than the"),
     (labelme_content(imageHeight=20, imageWidth=10), "its annotation says 10 x 20; the sides are swapped"),

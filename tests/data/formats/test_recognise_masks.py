@@ -14,6 +14,7 @@ from detseg.config.schema.data import AutoConfig
 from detseg.data.build import open_semantic_split, resolve_layout
 from detseg.data.formats.recognise import recognise
 from detseg.data.formats.voc import read_voc
+from detseg.errors import DataError
 from tests.data.formats.layouts import annotation_xml, object_xml, save_image, save_images, write_file
 
 
@@ -142,6 +143,17 @@ PAIRED: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {"train_masks": "ann_dir/train", "val_images": "img_dir/val"},
         "",
     ),
+    "capitals": (
+        ["Images/1.jpg", "Images/2.jpg", "Masks/1.png", "Masks/2.png", "Masks_old/1.png"],
+        {"train_images": "Images", "train_masks": "Masks"},
+        "folders with images that belong to no split: Masks_old (1 image)",
+    ),
+    "single words": (["img/1.jpg", "img/2.jpg", "label/1.png", "label/2.png"], {"train_masks": "label"}, ""),
+    "numbers in names": (
+        ["images/f_1.jpg", "images/f_2.jpg", "masks/f_1.png", "masks/f_2.png"],
+        {"train_masks": "masks"},
+        "",
+    ),
     "splits in names": (
         ["images_train/1.jpg", "images_val/2.jpg", "masks_train/1.png", "masks_val/2.png"],
         {"train_masks": "masks_train", "val_images": "images_val"},
@@ -165,6 +177,13 @@ def test_which_masks_belong_to_which_images(case: str, tmp_path: Path) -> None:
     assert line in ["", *found.lines]
 
 
+def test_masks_of_single_objects_are_no_maps(tmp_path: Path) -> None:
+    save_images(tmp_path, *(f"images/{image}.png" for image in "ab"))
+    save_images(tmp_path, *(f"masks/{image}_{number}.png" for image in "ab" for number in (1, 2)))
+    with pytest.raises(DataError, match="no annotations that can be read"):
+        recognise(tmp_path, "maps")
+
+
 def test_boxes_beside_masks_of_one_folder(tmp_path: Path) -> None:
     """As in Oxford-IIIT Pet: the masks have the names of the images, and <filename> tells which is meant."""
     save_images(tmp_path, "images/1.jpg", "annotations/trimaps/1.png")
@@ -175,6 +194,7 @@ def test_boxes_beside_masks_of_one_folder(tmp_path: Path) -> None:
     assert read_voc(tmp_path, ".").path(0) == tmp_path / "images/1.jpg"
 
 
+NO_VOID = {"ignore_index": None}
 SOFT = {"classes": ["background", "foreground"], "mask_threshold": 128}
 
 
@@ -190,6 +210,9 @@ SOFT = {"classes": ["background", "foreground"], "mask_threshold": 128}
         ([*range(41)], {}),
         ([0] * 400 + [*range(100)] + [255] * 400, SOFT),
         ([7], {}),
+        ([0, 128, 255], {"classes": ["background", "class_128", "class_255"], "mask_values": [0, 128, 255]} | NO_VOID),
+        ([0] * 40 + [64, 128, 192] + [255] * 40, SOFT),
+        ([0] * 40 + [*range(0, 255, 10)] + [255] * 400, SOFT),
     ],
 )
 @pytest.mark.parametrize("kind", ["grey", "RGB", "VOC"])
@@ -211,7 +234,8 @@ def test_values_name_the_classes_where_nothing_does(
     if expected:
         config = config_from_dict({"model": {"name": "unet"}, "data": found.settings}, "here", [])
         opened = open_semantic_split(config.data.model_copy(update={"val_fraction": None}), "train")
-        ends = [0, len(opened.classes) - 1] if values[-1] != 255 or len(values) == 2 or expected is SOFT else [0, 255]
+        is_void = values[-1] == 255 and expected is not SOFT and "ignore_index" not in expected
+        ends = [0, 255 if is_void else len(opened.classes) - 1]
         assert [opened.semantic(0)[0, k] for k in (0, -1)] == ends
         auto = AutoConfig(name="auto", root=tmp_path, classes=("a", "b", "c", "d"))
         assert getattr(resolve_layout(auto, "maps"), "mask_values", 1) is None, "what is found is that of other classes"

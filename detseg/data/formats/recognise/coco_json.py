@@ -15,7 +15,7 @@ import msgspec
 
 from detseg.data.annotations.classes import placeholders
 from detseg.data.formats.coco import read_coco
-from detseg.data.formats.recognise.layout import SPLITS, WORDS, Layout, kinds_of, split_of
+from detseg.data.formats.recognise.layout import SPLITS, WORDS, Layout, kinds_of, split_of, split_words
 from detseg.data.formats.recognise.masks import MASKS
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
@@ -66,19 +66,25 @@ def coco_json(tree: Tree) -> Layout | None:
     ]
     if not found:
         return None
+    for path in tree.paths({".json"}, depth=2):
+        if split_of(Path(path).stem) is not None and not _is_json(tree.root / path):
+            read_coco(tree.root, tree.root / path)  # says what is wrong, and where
     by_split: dict[str | None, list[_CocoFile]] = {}
     for file in found:
         by_split.setdefault(_split_of_file(file.path), []).append(file)
     for files in by_split.values():  # instances_train.json before person_keypoints_train.json
-        files.sort(key=lambda f: (f.folder is None, "instances" not in f.path, -len(f.images), f.path))
+        files.sort(key=_rank)
+    notes = list[str]()
     if "train" not in by_split:
         others_first = sorted(by_split, key=lambda split: (split is not None, split != "val"))
         by_split["train"] = by_split.pop(others_first[0])
+        if others_first[0] is not None:
+            notes.append(f"no file is called train: {by_split['train'][0].path} is taken to train on")
     splits = {split: by_split[split][:1] for split in SPLITS if split in by_split}
     for file in by_split["train"][1:]:  # batches, which are no splits
         if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
             splits["train"].append(file)
-    settings, notes, taken = dict[str, Any](), list[str](), [file for files in splits.values() for file in files]
+    settings, taken = dict[str, Any](), [file for files in splits.values() for file in files]
     for split, files in splits.items():
         folders, paths = [file.folder or "." for file in files], [file.path for file in files]
         settings |= {f"{split}_images": folders if len(files) > 1 else folders[0]}
@@ -104,6 +110,21 @@ def coco_json(tree: Tree) -> Layout | None:
     has = kinds_of(any(file.boxes for file in all_train), any(file.outlines for file in all_train))
     counts: dict[str, int | None] = {split: sum(len(file.images) for file in files) for split, files in splits.items()}
     return Layout("coco", "COCO JSON", settings, has, counts, train.classes, tuple(notes))
+
+
+def _rank(file: _CocoFile) -> tuple[object, ...]:
+    """Of several files of a split the first is taken: train.json before train_copy.json."""
+    stem = Path(file.path).stem.lower()
+    is_plain, words = stem in WORDS, len(split_words(stem))  # before train_copy and trainval
+    return file.folder is None, "instances" not in file.path, not is_plain, words, -len(file.images), file.path
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=Any)
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
 
 
 def _are_parts(one: _CocoFile, other: _CocoFile) -> bool:

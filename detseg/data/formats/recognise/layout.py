@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
-from detseg.messages import shown
+from detseg.messages import counted, listed, shown
 
 Need = Literal["boxes", "outlines", "maps"]
 """What a model learns from: boxes, boxes and outlines of objects, or the class of each pixel."""
@@ -19,7 +20,7 @@ NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"  # in a text file, as a regular exp
 WHOLE = {"train_split": "."}  # of layouts whose annotation files may lie in any folder
 WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
@@ -55,16 +56,23 @@ def kinds_of(boxes: bool, outlines: bool) -> frozenset[Need]:
     return frozenset(found)
 
 
+def split_words(name: str) -> set[str]:
+    """Which of ``train``, ``val`` and ``test`` a name contains, as words or as in ``trainset`` and ``trainval``."""
+    words = re.findall("[a-z]+", name.lower().replace("trainval", "train-val"))
+    words += [re.sub("(set|data|images|imgs|list|split)s?$", "", word) for word in words]
+    return {WORDS[word] for word in words if word in WORDS}
+
+
 def split_of(name: str) -> str | None:
-    """``train``, ``val`` or ``test``, whichever a name contains as a word; None: none or several of them."""
-    found = {WORDS[word] for word in re.findall("[a-z]+", name.lower()) if word in WORDS}
-    return found.pop() if len(found) == 1 else None
+    """The split that a name means; None: none or several. What is of train and val is to train on."""
+    found = split_words(name)
+    return "train" if found == {"train", "val"} else found.pop() if len(found) == 1 else None
 
 
 def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int]]:
     """The splits among folders that are named as such: split → folder and its images."""
     found: dict[str, tuple[str, int]] = {}
-    for folder in folders:
+    for folder in sorted(folders, key=lambda folder: len(split_words(folder.rpartition("/")[2]))):  # train, trainval
         split = split_of(folder.rpartition("/")[2])
         if split is not None and split not in found:
             found[split] = folder, tree.num_images(folder)
@@ -72,12 +80,12 @@ def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int
 
 
 def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tuple[str, int]], list[str]]:
-    """The splits that a text file in the root lists (``train.txt``, ``val.txt``): split → file and its lines; and a
-    note of such files whose first line is nothing that a reader finds, as ``fits`` says."""
+    """The splits that a text file in the root or in ``ImageSets`` lists (``train.txt``, ``val.txt``): split → file and
+    its lines; and a note of such files whose first line is nothing that a reader finds, as ``fits`` says."""
     found, notes = dict[str, tuple[str, int]](), list[str]()
-    for name in tree.files[""]:
-        stem, suffix = os.path.splitext(name)
-        split, lines = WORDS.get(stem.lower()), text_lines(tree, name) if suffix == ".txt" else ()
+    for name in [*tree.files[""], *(f"ImageSets/{name}" for name in tree.files.get("ImageSets", ()))]:
+        stem, suffix = os.path.splitext(name.rpartition("/")[2])
+        split, lines = split_of(stem), text_lines(tree, name) if suffix == ".txt" else ()
         if split is None or split in found or not lines:
             continue
         if fits(lines[0]):
@@ -86,6 +94,17 @@ def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tu
             what = f"its first line, {shown(lines[0])}, is no path of an image below {tree.root}; write such paths"
             notes.append(f"{name} is not taken as the list of a split: {what}")
     return {split: found[split] for split in SPLITS if split in found}, notes
+
+
+def not_taken(tree: Tree, taken: Iterable[str]) -> list[str]:
+    """A note of the folders whose images lie in none of those that are taken, and in none below them."""
+    known, counts = [f"{folder}/".removeprefix("./") for folder in taken], dict[str, int]()
+    for path in tree.paths(IMAGE_SUFFIXES):
+        folder = path.rpartition("/")[0]
+        if not any(f"{folder}/".startswith(start) for start in known):
+            counts[folder] = counts.get(folder, 0) + 1
+    found = [f"{folder or '.'} ({counted(number, 'image')})" for folder, number in counts.items()]
+    return [f"folders with images that belong to no split: {listed(found)}"] if found else []
 
 
 def is_image(tree: Tree, line: str, stems: Container[str] = ()) -> bool:

@@ -22,6 +22,7 @@ from detseg.structures import IntArray
 _MOST_MASKS = 20  # that are decoded where no file names the classes
 _MOST_VALUES = 40  # of masks without names; more are hardly classes
 _VOID = 255
+_FIRST_GREY = 64  # from here on values are greys that somebody chose to see them, not numbers of classes
 _ENDS = 0.9  # least part of the pixels within a quarter of 0 or 255, for soft edges of two classes
 
 
@@ -78,14 +79,16 @@ def _by_values(tree: Tree, masks: Sequence[str]) -> MaskReading:
     seen = f"the values of {counted(len(places) - len(wrong), 'mask')}"
     first = "no file names the classes"
     lossy = any(mask.lower().endswith((".jpg", ".jpeg")) for mask in masks)
-    if not 2 <= len(values) <= _MOST_VALUES or lossy:
-        ends = counts[:64].sum(), counts[192:].sum()
-        if all(ends) and sum(ends) > _ENDS * counts.sum():
-            settings: dict[str, Any] = {"classes": [BACKGROUND, "foreground"], "mask_threshold": 128}
-            what = f"{seen} are nearly all near 0 or 255: those from 128 on are read as foreground"
-            return MaskReading(settings=settings, notes=(f"{first}, and {what}; name them in data.classes",))
-        return _unnamed("")
-    ignored = _VOID in values and len(values) > 2
+    ends = counts[:_FIRST_GREY].sum(), counts[-_FIRST_GREY:].sum()
+    between = np.count_nonzero(counts[_FIRST_GREY:-_FIRST_GREY])
+    no_numbers = lossy or not 2 <= len(values) <= _MOST_VALUES
+    if (no_numbers or between > 1) and all(ends) and sum(ends) > _ENDS * counts.sum():
+        settings: dict[str, Any] = {"classes": [BACKGROUND, "foreground"], "mask_threshold": 128}
+        what = f"{seen} are nearly all near 0 or 255: those from 128 on are read as foreground"
+        return MaskReading(settings=settings, notes=(f"{first}, and {what}; name them in data.classes",))
+    if no_numbers:
+        return _unnamed(f" ({masks[0]} is JPEG, which changes values)" if lossy else "")
+    ignored = _VOID in values and len(values) > 2 and values[-2] < _FIRST_GREY
     kept = [value for value in values if value != _VOID or not ignored]
     others = [value for value in kept if value]
     names = [BACKGROUND if not v else "foreground" if len(kept) == 2 and others == [v] else f"class_{v}" for v in kept]

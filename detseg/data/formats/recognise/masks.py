@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
-from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, split_of
+from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, not_taken, split_of
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import listed
 
-_IMAGES = ("images", "image", "imgs", "img", "JPEGImages", "leftImg8bit", "imagesTr")
-_OF_TOOLS = ("gtFine", "labelsTr")  # Cityscapes, nnU-Net
-MASKS = ("masks", "mask", "SegmentationClass", "labels", "annotations", "ann", "gt", "gts", "segmentations", *_OF_TOOLS)
+# Words in names of folders, in small letters.
+_IMAGES = frozenset(
+    {"images", "image", "imgs", "img", "original", "originals", "jpegimages", "leftimg8bit", "imagestr"}
+)
+_OF_TOOLS = ("segmentationclass", "gtfine", "labelstr")  # VOC, Cityscapes, nnU-Net
+_OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
+MASKS = (*_OF_MASKS, *_OF_TOOLS)
 _TEMPLATES = 10  # images whose names are looked for in those of the masks
 _WORDS = re.compile("([-_. ])")  # between the words of a folder's name
 _BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
@@ -38,7 +43,7 @@ def mask_folders(tree: Tree) -> Layout | None:
     """Folders of images and masks; None: no names fit together."""
     found: dict[str | None, _Pair] = {}
     images_in = {path.rpartition("/")[0] for path in tree.paths(IMAGE_SUFFIXES)}
-    images_in |= {folder for folder in tree.files if set(folder.split("/")) & set(_IMAGES)}
+    images_in |= {folder for folder in tree.files if set(folder.lower().split("/")) & _IMAGES}
     for images in [folder for folder in tree.files if folder in images_in and _is_near(folder)]:
         for masks in _mask_candidates(tree, images):
             split = split_of(images.replace("/", " "))
@@ -46,7 +51,9 @@ def mask_folders(tree: Tree) -> Layout | None:
             if pair is not None and (split not in found or len(pair.lost) < len(found[split].lost)):
                 found[split] = pair
     if "train" not in found and None in found:
-        found = {"train": found[None]}
+        rest = found.pop(None)
+        inside = [split for split, pair in found.items() if f"{pair.images}/".startswith(f"{rest.images}/".lstrip("/"))]
+        found = {"train": rest, **{split: pair for split, pair in found.items() if split not in inside}}
     if "train" not in found:
         return None
     settings, counts, notes = dict[str, Any](), dict[str, int | None](), list[str]()
@@ -73,6 +80,7 @@ def mask_folders(tree: Tree) -> Layout | None:
         paths = {os.path.splitext(path)[0]: path for path in tree.paths(IMAGE_SUFFIXES, train.masks)}
         own = mask_reading(tree, [paths[f"{train.masks}/{mask}".lstrip("/")] for mask in train.stems])
     notes += own.notes
+    notes += not_taken(tree, [folder for pair in found.values() for folder in (pair.images, pair.masks)])
     return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
 
 
@@ -83,7 +91,8 @@ def _is_near(folder: str) -> bool:
 
 def _mask_candidates(tree: Tree, images: str) -> list[str]:
     """The folders that masks of the images of a folder may lie in."""
-    parts = images.split("/") if images else []
+    folder_of = {folder.lower(): folder for folder in tree.files}
+    parts = images.lower().split("/") if images else []
     found = []
     for place, part in enumerate(parts):
         words = _WORDS.split(part)  # images, images_train, img_dir
@@ -91,11 +100,11 @@ def _mask_candidates(tree: Tree, images: str) -> list[str]:
             others = ("".join([*words[:k], name, *words[k + 1 :]]) for name in MASKS)
             found += ["/".join([*parts[:place], other, *parts[place + 1 :]]) for other in others]
     if images:
-        found += [f"{images}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
-        found += [f"{images}/{name}" for name in MASKS]
+        found += [f"{images.lower()}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
+        found += [f"{images.lower()}/{name}" for name in MASKS]
     if any(LABEL_STUDIO.match(name) for name in tree.files[""]):
         found.append("")
-    return [*(folder for folder in found if folder in tree.files), images]
+    return [*(folder_of[folder] for folder in found if folder in folder_of), images]
 
 
 def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
@@ -128,7 +137,16 @@ def _pair(tree: Tree, images: str, masks: str) -> _Pair | None:
             best = _Pair(images, masks, len(stems), _trimmed(start, end, before, after), there, lost)
         if best is not None and not best.lost:
             break
-    return best
+    return None if best is None or _are_of_objects(best, other) else best
+
+
+def _are_of_objects(pair: _Pair, masks: set[str]) -> bool:
+    """Whether most images have several masks that differ in the number at the end, of which a suffix takes one."""
+    if not re.search(r"[-_]\d+$", pair.affixes.mask_suffix):
+        return False
+    start_of = {mask: re.sub(r"\d+$", "", mask) for mask in masks}
+    number = Counter(start_of.values())
+    return 2 * sum(number[start_of[mask]] > 1 for mask in pair.stems) > len(pair.stems)
 
 
 def _affixes(

@@ -13,22 +13,23 @@ from detseg.data.formats.recognise.layout import (
     NUMBER,
     SPLITS,
     WHOLE,
-    WORDS,
     Layout,
     Need,
     is_image,
     kinds_of,
     listed_splits,
     named_splits,
+    not_taken,
     num_lines,
     split_of,
 )
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
-from detseg.data.formats.yolo import NAME_FILES, YoloFiles, read_yolo_files
+from detseg.data.formats.yolo import LABEL_FOLDERS, YoloFiles, read_yolo_files
+from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
-from detseg.messages import listed
+from detseg.messages import counted, listed
 
 _SETS = "ImageSets"
 
@@ -69,9 +70,13 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         folders = [f"{base}/{labels}".lstrip("/") for base in bases]
         own = mask_reading(tree, [path for folder in folders for path in tree.paths(IMAGE_SUFFIXES, folder)])
     settings |= own.settings
+    used = {name.rpartition(":")[2] for names in splits.values() for name in names}
+    known_names = {Path(name).stem for place in bases.values() for name in tree.files[place] if name.endswith(".txt")}
+    plain = {name for name in known_names - used if not re.search("(^|_)(train|val|test|trainval)$", name)}
+    notes = [f"lists, not taken: {listed(sorted(plain))}"] if plain else []
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
-    return Layout("voc", what, settings, frozenset({need}), counts, own.names, own.notes)
+    return Layout("voc", what, settings, frozenset({need}), counts, own.names, (*own.notes, *notes))
 
 
 def _names_in(tree: Tree, folder: str, need: Need) -> set[str]:
@@ -88,8 +93,17 @@ def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
     for split in SPLITS:
         if split not in found and (own := [name for name in there if there[name] and name.endswith(f"_{split}")]):
             found[split] = own
-    if "train" not in found and (others := [n for n in ("trainval", "default", *there) if there.get(n)]):
-        found = {"train": others[:1]} | {split: names for split, names in found.items() if split != others[0]}
+    others = [name for name, number in there.items() if number and [name] not in found.values()]
+    for split in ("val", "test", "train"):  # trainset, train_val; where no name says what it is, batches
+        if split not in found and (own := [name for name in others if split_of(name) == split]):
+            found[split] = own[:1]
+    if "train" not in found and others:
+        usual = [name for name in others if name in ("trainval", "default")]
+        found["train"] = usual[:1] or [name for name in others if [name] not in found.values()]
+    if not found.get("train"):
+        found.pop("train", None)
+        if found:
+            found["train"] = found.pop(next(iter(found)))
     return found
 
 
@@ -137,7 +151,20 @@ def _beside_images(
     }
     stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths} if suffix == ".xml" else set[str]()
     lists, notes = listed_splits(tree, lambda line: is_image(tree, line, stems))
-    if "train" in (splits := splits | lists):
+    splits = splits | lists
+    if splits and not lists and "train" not in splits:  # the rest
+        rest = [folder for folder in own if not any(f"{folder}/".startswith(f"{f}/") for f, _ in folders.values())]
+        if rest and "" not in rest:
+            splits["train"] = "+".join(rest), sum(len(of_folder[folder]) for folder in rest)
+        else:
+            notes.append(f"no folder is called train: all are taken to train on, with {listed(list(splits))}")
+    if "train" in splits:
+        taken = [f"{folder}/" for folder, _ in folders.values()]
+        left = [folder for folder in own if not f"{folder}/".startswith(tuple(taken))] if not lists else []
+        left = [folder for folder in left if folder not in splits["train"][0].split("+")]
+        if left:
+            numbers = [f"{folder or '.'} ({len(of_folder[folder])})" for folder in left]
+            notes.append(f"annotation files that belong to no split: {listed(numbers)}")
         settings = {f"{split}_split": splits[split][0] for split in SPLITS if split in splits}
         return settings, {split: splits[split][1] for split in SPLITS if split in splits}, sample, tuple(notes)
     return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample, tuple(notes)
@@ -166,14 +193,23 @@ def cvat_xml(tree: Tree) -> Layout | None:
             subsets[stated[1] if stated and len(files) == 1 else path] += 1
     named = {split: name for name in sorted(subsets) if (split := split_of(name))}
     settings = {f"{split}_split": named[split] for split in SPLITS if split in named}
+    counts: dict[str, int | None] = {split: subsets[named[split]] for split in SPLITS if split in named}
+    others, notes = [name for name in subsets if name not in named.values()], list[str]()
     if "train" not in named:
-        settings["train_split"] = next((name for name in subsets if not split_of(name)), next(iter(subsets)))
-    counts: dict[str, int | None] = {s: subsets[settings[f"{s}_split"]] for s in SPLITS if f"{s}_split" in settings}
+        only = not settings  # no name says which split is which
+        settings["train_split"], counts["train"] = (
+            (".", sum(subsets.values())) if only else (others[0], subsets[others[0]])
+        )
+        others = [] if only else others[1:]
+    if others:
+        numbers = [f"{name or 'no subset'} ({counted(subsets[name], 'image')})" for name in others]
+        notes.append(f"subsets or files that belong to no split: {listed(numbers)}")
+    counts = {split: counts[split] for split in SPLITS if split in counts}
     text = "".join(texts.values())
     outlines = re.search(r"<(polygon|mask|ellipse)\s", text) is not None
     classes = tuple(dict.fromkeys(re.findall(r"<label>\s*<name>([^<]*)</name>", text)))
     has = kinds_of(True, outlines)
-    return Layout("cvat", "CVAT XML for images", settings, has, counts, classes)
+    return Layout("cvat", "CVAT XML for images", settings, has, counts, classes, tuple(notes))
 
 
 def labelme_json(tree: Tree) -> Layout | None:
@@ -203,20 +239,15 @@ def _is_box(line: str, classes: Sequence[str]) -> bool:
 
 def yolo_text(tree: Tree) -> Layout | None:
     """YOLO text."""
-    top, notes, layout, wrong = tree.files[""], list[str](), YoloFiles(tree.root), None
-    described = any(name.endswith(".data") or name in NAME_FILES or _names_classes(tree, name) for name in top)
-    if described:
-        try:
-            layout = read_yolo_files(tree.root)
-        except DataError as error:
-            wrong = error
+    if not tree.num_images():
+        return None
+    layout, wrong = YoloFiles(tree.root), None
+    try:
+        layout = read_yolo_files(tree.root)
+    except DataError as error:
+        wrong = error
     classes = tuple((layout.names or {}).values())
-    first_lines = {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in _some_texts(tree)}
-    boxes = {path: line for path, line in first_lines.items() if _is_box(line, classes)}
-    near = any(re.match(rf"(({'|'.join(WORDS)})/)?labels/[^/]*(/[^/]*)?$", path) for path in boxes)
-    labels = [line for path, line in first_lines.items() if "labels" in path.split("/")[:-1]]
-    all_empty = bool(layout.splits and labels) and not any(labels)  # no image has an object
-    if not tree.num_images() or (not all_empty and not (boxes and (described or near))):
+    if not _has_label_files(tree, layout, classes, wrong is not None):
         return None
     if wrong is not None:
         raise wrong
@@ -226,9 +257,9 @@ def yolo_text(tree: Tree) -> Layout | None:
     named = {
         split: (folder.removeprefix("images/"), n) for split, (folder, n) in named_splits(tree, folders).items() if n
     }
-    settings, counts, absent = dict[str, Any](), dict[str, int | None](), list[str]()
+    settings, counts, notes, absent = dict[str, Any](), dict[str, int | None](), list[str](), list[str]()
     for key, places in layout.splits.items():
-        split = WORDS.get(key.lower())
+        split = split_of(key)
         if split is None or split in counts:
             continue
         numbers = [_num_listed(tree, place) for place in places]
@@ -242,26 +273,93 @@ def yolo_text(tree: Tree) -> Layout | None:
         lists, more = listed_splits(tree, lambda line: _num_listed(tree, line) is not None)
         notes += more
         splits = named | lists
+        if splits and "train" not in splits:
+            notes += _rest_to_train_on(tree, splits)
         settings, counts = {f"{split}_split": name for split, (name, _) in splits.items()}, dict[str, int | None]()
         counts |= {split: number for split, (_, number) in splits.items()}
     if "train" not in counts:
         settings, counts = {"train_split": "."}, {"train": tree.num_images()}
+    else:
+        notes += _left_out(tree, layout, settings, counts)
     if not classes:
         notes.append("no file names the classes: write data.yaml with names: [...], or set data.classes")
     if absent:
         notes.append(f"left out, since there are no images of it: {listed(absent)} of {layout.file.name}")
-    has = kinds_of(True, any(len(line.split()) > 6 for line in boxes.values()))
+    outlines = any(len(line.split()) > 6 for line in _first_lines(tree).values() if _is_box(line, classes))
     counts = {split: counts[split] for split in SPLITS if split in counts}
-    return Layout("yolo", "YOLO text", settings, has, counts, classes, tuple(notes))
+    return Layout("yolo", "YOLO text", settings, kinds_of(True, outlines), counts, classes, tuple(notes))
 
 
-def _names_classes(tree: Tree, name: str) -> bool:
-    return name.endswith((".yaml", ".yml")) and re.search("(?m)^names:", tree.begin(name)) is not None
+def _rest_to_train_on(tree: Tree, splits: dict[str, tuple[str, int]]) -> list[str]:
+    """Add to splits, none of which is called train, the folders of the other images; else a note."""
+    known = tuple(part for folder, _ in splits.values() for part in (f"{folder}/", f"images/{folder}/"))
+    own = {path.rpartition("/")[0] for path in tree.paths(IMAGE_SUFFIXES)}
+    rest = sorted(folder for folder in own if not f"{folder}/".startswith(known))
+    if not rest or "" in rest or any(folder.endswith(".txt") for folder, _ in splits.values()):
+        return [f"nothing is called train: all images are taken to train on, those of {listed(list(splits))}, too"]
+    splits["train"] = "+".join(rest), sum(tree.num_images(folder) for folder in rest)
+    return []
 
 
-def _some_texts(tree: Tree) -> list[str]:
+def _has_label_files(tree: Tree, layout: YoloFiles, classes: Sequence[str], wrong: bool) -> bool:
+    """Whether some text files hold boxes: anywhere if a file describes the set, else in folders ``labels``; or are all
+    empty, where no image of a set has an object."""
+    lines = _first_lines(tree)
+    boxes = [path for path, line in lines.items() if _is_box(line, classes)]
+    described = wrong or layout.names is not None or bool(layout.splits)
+    near = any(_is_near(path) for path in boxes)
+    labels = [line for path, line in lines.items() if "labels" in path.split("/")[:-1]]
+    all_empty = bool(layout.splits and labels) and not any(labels)
+    return all_empty or bool(boxes and (described or near))
+
+
+def _is_near(path: str) -> bool:
+    """Whether a file lies in a folder labels of the root or of a split."""
+    found = re.match(r"([^/]*/)?labels/[^/]*(/[^/]*)?$", path)
+    return found is not None and (found[1] is None or split_of(found[1]) is not None)
+
+
+def _left_out(tree: Tree, layout: YoloFiles, settings: dict[str, Any], counts: dict[str, int | None]) -> list[str]:
+    """Take validation and test splits without a label file out of settings and counts; notes of these, and of the
+    folders of images that no split names."""
+    texts, notes, taken = {os.path.splitext(path)[0] for path in tree.paths({".txt"})}, list[str](), list[str]()
+    for split in list(counts):
+        key = settings[f"{split}_split"]
+        places = [found for place in layout.splits.get(key, [key]) if (found := _folder_of(tree, place)) is not None]
+        taken += places
+        images = [path for place in places for path in tree.paths(IMAGE_SUFFIXES, place)]
+        if images and split != "train" and not any(_label_files(path) & texts for path in images):
+            notes.append(f"{split}: left out, as none of its {counted(len(images), 'image')} has a label file")
+            del counts[split], settings[f"{split}_split"]
+    is_whole = len(taken) >= len(counts)  # else some splits are lists of files
+    return notes + (not_taken(tree, taken) if is_whole else [])
+
+
+def _label_files(image: str) -> set[str]:
+    """Where the label file of an image may lie, without its suffix."""
+    folder, _, name = image.rpartition("/")
+    folders = [
+        folder,
+        *(label_folder(folder, other) for other in LABEL_FOLDERS),
+        f"labels/{folder}",
+        f"{folder}/labels",
+    ]
+    return {f"{place}/{os.path.splitext(name)[0]}".lstrip("/") for place in folders}
+
+
+def _folder_of(tree: Tree, place: str) -> str | None:
+    """The folder that an entry of data.yaml, or the name of a split, means."""
+    parts = [part for part in place.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    ends = ["/".join(parts[first:]) for first in range(len(parts))]
+    found = (path for end in ends for path in (end, f"images/{end}", f"{end}/images") if tree.num_images(path))
+    return next(found, None)
+
+
+def _first_lines(tree: Tree) -> dict[str, str]:
+    """The first lines of some text files."""
     paths = list(tree.paths({".txt"}))
-    return paths[:: max(len(paths) // 200, 1)]
+    some = paths[:: max(len(paths) // 200, 1)]
+    return {path: tree.begin(path, 4096).strip().partition("\n")[0].strip() for path in some}
 
 
 def _num_listed(tree: Tree, place: str) -> int | None:
