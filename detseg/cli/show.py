@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from detseg.cli.tool import experiment_parser, load_data_experiment
+from detseg.cli.tool import experiment_parser, load_data_experiment, refuse_inside
 from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError, require_training_extra
@@ -57,6 +57,7 @@ def show(argv: Sequence[str]) -> None:
     if arguments.print_config:
         print(config_to_yaml(config), end="")
         return
+    refuse_inside(out, config)
     dataset = _opened(config, arguments.split)
     for line in dataset.report.lines():
         print(f"{printable(dataset.name)}: {line}")

@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from detseg.config.load import config_from_dict, load_config
 from detseg.config.schema.data import CustomDataConfig
@@ -59,16 +60,26 @@ def load_experiment(arguments: argparse.Namespace) -> ExperimentConfig:
     path: Path | None = arguments.config
     if path is None:
         raise ConfigError("no configuration file given, such as configs/yolo_shapes.yaml; see --help")
+    if path.is_file() and _is_of_data(path):
+        raise ConfigError(f"{path}: is a file of a data set, no configuration; name its folder, {path.parent}")
     if "=" in str(path) and not path.exists():
         raise ConfigError(f"argument {printable(repr(str(path)))}: expected the configuration file before any override")
     return load_config(path, arguments.overrides)
 
 
+def _is_of_data(path: Path) -> bool:
+    """Whether a file is JSON or an image, or YOLO's data.yaml, which has the names of classes and no model."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return True
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return bool(re.search("(?m)^names:", text)) and not re.search("(?m)^(model|data|run_dir|base):", text)
+
+
 def refuse_inside(out: Path, config: ExperimentConfig) -> None:
-    """A ConfigError if a copy of a data set would lie in the set itself."""
+    """A ConfigError if a copy of a data set, or a picture, would lie in the set itself."""
     root = None if isinstance(config.data, CustomDataConfig) else config.data.root
     if root is not None and out.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"{out}: lies in the data, {root}: choose a folder beside it")
+        raise ConfigError(f"{out}: lies in the data, {root}: choose a place beside it")
 
 
 _MODEL_FOR = {"outlines": "mask_rcnn", "boxes": "yolo", "maps": "unet"}
@@ -88,8 +99,22 @@ def load_data_experiment(
         return config, splits[:2] if config.data.name == "shapes" else splits
     found, need = _recognised(path, needs)
     print(*map(printable, found.lines), sep="\n")
-    settings = {"model": {"name": _MODEL_FOR[need]}, "data": found.settings}
+    settings = {"model": {"name": _MODEL_FOR[need]}, "data": _without_guesses(found, arguments.overrides)}
     return config_from_dict(settings, str(path), arguments.overrides), list(found.layout.counts)
+
+
+def _without_guesses(found: Recognised, overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings of a folder; of masks whose values no file names without what was made of these, where an override
+    says what they are."""
+    given = {text.partition("=")[0] for text in overrides}
+    says = {f"data.{key}" for key in ("mask_threshold", "mask_values", "mask_colors", "classes")}
+    if found.layout.classes or not given & says:
+        return found.settings
+    guesses = ("mask_values", "mask_threshold", "ignore_index")
+    settings = {key: value for key, value in found.settings.items() if key not in guesses}
+    if "data.mask_threshold" in given and "classes" in settings:
+        settings["classes"] = ["background", "foreground"]
+    return settings
 
 
 def _recognised(path: Path, needs: Sequence[Need]) -> tuple[Recognised, Need]:

@@ -36,7 +36,7 @@ from detseg.data.annotations.classes import (
 )
 from detseg.data.annotations.issues import DataIssue
 from detseg.data.annotations.mask_names import check_classes_file
-from detseg.data.annotations.report import DataReport
+from detseg.data.annotations.report import DataReport, report_rows
 from detseg.data.datasets.detection import DetectionDataset, ImageDataset
 from detseg.data.datasets.image_check import inspect_images
 from detseg.data.datasets.segmentation import SegmentationDataset, draw_objects, inspect_masks
@@ -221,7 +221,14 @@ def _open_as_stated(
     report, classes = DataReport(True), None if first is None else first.classes
     if is_semantic(model) if maps is None else maps:
         return open_semantic_split(data, split, classes, report)
-    return open_split(data, split, classes, isinstance(model, MaskRcnnConfig), report)
+    masks = isinstance(model, MaskRcnnConfig)
+    dataset = open_split(data, split, classes, masks, report)
+    if masks:
+        regions = dataset.packed.regions
+        without = np.ones(len(dataset.packed.labels), dtype=np.bool_) if regions is None else regions.lengths == 0
+        if without.sum() > report.count(DataIssue.BAD_MASK):  # which have none any more
+            report_rows(DataIssue.NO_OUTLINE, without, dataset.packed, report)
+    return dataset
 
 
 def _single_files(config: DataConfig, split: Split) -> list[tuple[DataConfig, Path, Path]]:

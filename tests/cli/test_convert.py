@@ -162,6 +162,6 @@ def test_what_is_left_out_is_said_though_it_is_no_error(tmp_path: Path, capsys: 
     assert "points, lines, tags and the like, which are neither boxes nor outlines (left out): 1" in out
     argv = ["convert", str(tmp_path / "cvat"), str(tmp_path / "maps"), "--to", "mask_folder"]
     assert main(argv) == 2
-    assert "objects with a box and no outline, which label maps cannot show (left out): " in capsys.readouterr().out
+    assert "objects with a box and no outline, of which masks cannot be learned: " in capsys.readouterr().out
     assert main([*argv, "--skip-bad"]) == 0
     assert "not held by mask_folder: objects: 1; masks hold the class of each pixel" in capsys.readouterr().out

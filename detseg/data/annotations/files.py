@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -23,7 +24,8 @@ def read_text(path: Path, what: str = "annotation file") -> str:
     except OSError as error:
         raise DataError(f"{path}: cannot read the {what}: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        where = f"byte {error.start} is not UTF-8"
+        is_utf_16 = path.read_bytes()[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        where = "it is UTF-16" if is_utf_16 else f"byte {error.start} is not UTF-8"
         raise DataError(f"{path}: not a readable {what}: {where}; save it as UTF-8") from None
 
 

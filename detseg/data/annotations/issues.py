@@ -20,10 +20,14 @@ class DataIssue(Enum):
     """All kinds of issues: severity, what the user reads, and what to do about it."""
 
     # of boxes and masks of objects
-    NO_AREA = _WARNING, "boxes without area (left out of training)", "correct them; detseg check --fix removes them"
+    NO_AREA = (
+        _WARNING,
+        "boxes without area (left out of training, unless masks are learned)",
+        "correct them; detseg check --fix removes them",
+    )
     NOTHING_INSIDE = (
         _WARNING,
-        "boxes outside their image (left out of training)",
+        "boxes outside their image (left out of training, unless masks are learned)",
         "correct them; detseg check --fix removes them",
     )
     OUTSIDE = (
@@ -35,7 +39,7 @@ class DataIssue(Enum):
     ONE_PIXEL = _WARNING, "boxes of one pixel or less", "remove them, if they are slips of the mouse"
     INVERTED = (
         _ERROR,
-        "boxes whose second corner lies left of or above the first (left out of training)",
+        "boxes whose second corner lies left of or above the first (left out of training, unless masks are learned)",
         "swap the corners; detseg check --fix does",
     )
     SIZE_AS_CORNER = (
@@ -113,8 +117,9 @@ class DataIssue(Enum):
     )
     PARTLY_READ = (
         _WARNING,
-        "images of which a part is not read (further pages or frames, a fourth channel, pixels without a number)",
-        "make images of the other pages, and fill such pixels, if they matter",
+        "images of which a part is not read (further pages or frames, a fourth channel, pixels without a number, "
+        "stray bytes in a JPEG)",
+        "make images of the other pages, fill such pixels, and look whether a JPEG with stray bytes is damaged",
     )
     FLOATS = (
         _ERROR,
@@ -281,8 +286,8 @@ class DataIssue(Enum):
     )
     NO_OUTLINE = (
         _ERROR,
-        "objects with a box and no outline, which label maps cannot show (left out)",
-        "draw their outlines, or train on boxes",
+        "objects with a box and no outline, of which masks cannot be learned",
+        "draw their outlines, or train on boxes (model.name=faster_rcnn or yolo)",
     )
     # of classes
     UNKNOWN_CLASS = (
@@ -313,7 +318,7 @@ class DataIssue(Enum):
     SIMILAR_NAMES = (
         _WARNING,
         "class names that differ by little: a slip?",
-        "correct them, or merge them: data.classes: [{car: [car, Car]}]",
+        "correct them, or merge them in data.classes, as in [{car: [car, Car]}, ...] with these names",
     )
     OFF_BY_ONE = (
         _ERROR,
@@ -333,7 +338,7 @@ class DataIssue(Enum):
     )
     TOO_MANY = (
         _WARNING,
-        "images with more objects than evaluation.max_detections counts",
+        "images with more objects of a class than evaluation.max_detections counts",
         "raise evaluation.max_detections (and model.max_detections)",
     )
     SMALL_IN_INPUT = (
@@ -344,7 +349,8 @@ class DataIssue(Enum):
     ANCHORS = (
         _WARNING,
         "objects that no anchor of the model fits (IoU of the shapes below 0.5)",
-        "fit the anchors to the data: model.head.anchors=null, or set model.rpn.anchor_sizes",
+        "fit the anchors to the data: of a yolo model.head.anchors=null; else model.rpn.anchor_sizes, such as "
+        "[[8], [16], [32], [64], [128]], one list for each level",
     )
     RARE_PIXELS = _NOTE, "classes with less than 0.1 % of the pixels", "weight them: losses with median frequency"
     # of semantic masks

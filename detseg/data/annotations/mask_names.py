@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.data.annotations.classes import (
+    NO_CLASSES,
     Classes,
     are_of_another_set,
     check_class_names,
@@ -52,8 +53,9 @@ class MaskNames:
 
 def names_of_masks(root: Path) -> MaskNames | None:
     """What ``classes.txt`` in ``root`` says, else ``dataset_meta.json``, Roboflow's ``_classes.csv`` (in a folder of
-    ``root``), CVAT's ``labelmap.txt``, ``class_dict.csv`` or nnU-Net's ``dataset.json``; None: there is none with two
-    names or more. A DataError if one of the first two is wrong, or those of Roboflow differ."""
+    ``root``), LabelMe's ``class_names.txt``, CVAT's ``labelmap.txt``, ``class_dict.csv`` or nnU-Net's ``dataset.json``;
+    None: there is none with two names or more. A DataError if one of the first two is wrong, or those of Roboflow
+    differ."""
     if (root / CLASSES_FILE).exists():
         return MaskNames(root / CLASSES_FILE, tuple(_read_names(root / CLASSES_FILE)))
     if (root / META_FILE).exists():
@@ -65,6 +67,10 @@ def names_of_masks(root: Path) -> MaskNames | None:
         raise DataError(f"{other.file}: expected the classes of {tables[0].file}; make both the same")
     if tables:
         return tables[0]
+    if (names := _lines(root / "class_names.txt"))[1:]:  # of labelme2voc: _background_ is 0, __ignore__ before it -1
+        names = names[names[0] == NO_CLASSES[0] :]
+        check_class_names(str(root / "class_names.txt"), names)
+        return MaskNames(root / "class_names.txt", tuple(names))
     of_colors = (_of_colors(root / name) for name in ("labelmap.txt", "class_dict.csv"))
     return next(filter(None, of_colors), None) or _of_pairs(root / "dataset.json", _rows_of_json(root / "dataset.json"))
 

@@ -20,15 +20,17 @@ _LONG = 5  # letters of a name from which on one letter may be a slip: `cat` and
 
 
 def check_names(splits: Sequence[SplitFacts], report: DataReport) -> None:
-    """Names that differ by case, white space, a plural s, their form in Unicode, or one letter of five or more, which
-    is not the first."""
+    """Names that differ by case, white space, a plural s or their form in Unicode; or, of five letters or more, by one
+    that is left out or two that changed places, behind the first."""
     names = dict.fromkeys(name for split in splits for name in split.dataset.classes.names)
     for split in splits:
         for issue in (DataIssue.UNKNOWN_CLASS, DataIssue.NOT_IN_TABLE, DataIssue.LEFT_OUT):
             names |= dict.fromkeys(split.report.examples(issue))
     for one, other in combinations(names, 2):
         if abs(len(one) - len(other)) < 4 and _is_slip(one, other):
-            report.add(DataIssue.SIMILAR_NAMES, f"{shown(one)} and {shown(other)}")
+            same = unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other)
+            names_shown = [ascii(name) if same else shown(name) for name in (one, other)]
+            report.add(DataIssue.SIMILAR_NAMES, " and ".join(names_shown))
 
 
 def _is_slip(one: str, other: str) -> bool:
@@ -40,9 +42,12 @@ def _is_slip(one: str, other: str) -> bool:
     if len(shorter) < _LONG or len(longer) - len(shorter) > 1 or shorter[0] != longer[0]:  # mouse, house
         return False
     start = next((k for k, (a, b) in enumerate(zip(shorter, longer, strict=False)) if a != b), len(shorter))
-    changed = longer[start] + (shorter[start] if start < len(shorter) else "")
-    same_rest = shorter[start:] == longer[start + 1 :] or shorter[start + 1 :] == longer[start + 1 :]
-    return same_rest and not any(letter.isdigit() for letter in changed)  # class 1, class 2
+    if len(shorter) == len(longer):  # two letters changed places
+        end = start + 2
+        same_rest = shorter[start:end] == longer[start:end][::-1] and shorter[end:] == longer[end:]
+    else:
+        same_rest = shorter[start:] == longer[start + 1 :]
+    return same_rest and not longer[start].isdigit()  # class 1, class 12
 
 
 def check_counts(splits: Sequence[SplitFacts], report: DataReport) -> None:

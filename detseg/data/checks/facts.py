@@ -136,7 +136,7 @@ def examine(path: Path | str, value_range: ValueRange = None) -> ImageFacts:
             frames = 1 if header.format == "MPO" else int(getattr(header, "n_frames", 1))  # MPO: previews
             unread = [f"the first of {frames} pages or frames is read"] if frames > 1 else []
             if header.format in ("JPEG", "MPO"):
-                image = read_image(path)
+                image = read_image(path, said=unread)
             elif is_deep(header):  # what Pillow decodes may show it no longer
                 if header.format == "TIFF" and len(header.getbands()) > 3:
                     unread.append("the first 3 of 4 channels are read")

@@ -62,8 +62,9 @@ def check_ceiling(split: SplitFacts, expected: Expected) -> None:
         return
     images, recall = detections_ceiling(packed, expected.max_detections)
     for image in images.tolist():
-        num = int(packed.offsets[image + 1] - packed.offsets[image])
-        detail = f"{num} objects; the split's recall is at most {recall:.3f} with {expected.max_detections}"
+        counts = np.bincount(packed.labels[packed.offsets[image] : packed.offsets[image + 1]])
+        num, name = int(counts.max()), split.dataset.classes.names[int(counts.argmax())]
+        detail = f"{num} of {name}; the split's recall is at most {recall:.3f} with {expected.max_detections}"
         split.report.add(DataIssue.TOO_MANY, Example(packed.path(image), image, (), float(num), detail))
 
 

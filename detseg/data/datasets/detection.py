@@ -71,9 +71,9 @@ class DetectionDataset(ImageDataset):
         check_same_size(f"{path}: the image", hw, "its annotation says", self.packed.hw(index), made="annotation")
         objects = self.packed.image(index)
         boxes, keep = training_boxes(objects.boxes, hw)
-        if objects.masks is not None:
+        if objects.masks is not None:  # whatever boxes are stated
             boxes = objects.masks.boxes.astype(np.float32)
-            keep &= boxes[:, 2] > boxes[:, 0]
+            keep = boxes[:, 2] > boxes[:, 0]
         if image.shape[:2] != hw:
             boxes = boxes / np.float32(divisor)
         return Sample(

@@ -391,7 +391,8 @@ def _read(file: Path) -> tuple[tuple[int, int], bytes, _File]:
         if place := re.search(r"\(byte (\d+)\)", str(error)):
             near = bytes(text[max(int(place[1]) - 40, 0) :][:60]).decode(errors="replace")
             number = "; JSON has no NaN and no Infinity, write a number"
-            hint = f", near {shown(near)}{number if re.search('NaN|Infinity', near) else hint}"
+            near_there = f", near {shown(near)}{number if re.search('NaN|Infinity', near) else ''}"
+            hint = hint or near_there
         raise DataError(f"{file}: not a readable JSON file: {one_line(error)}{hint}") from None
 
 

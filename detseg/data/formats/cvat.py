@@ -95,7 +95,8 @@ def read_cvat(
         if path is None or hw is None:
             continue
         if path in seen:
-            report.add(DataIssue.LISTED_TWICE, path)
+            what = f"there is an earlier element of {path}; merge the two, or remove one"
+            report.wrong(DataIssue.WRONG_FILE, path, f"{image.where}: {what}")
             continue
         seen.add(path)
         collector.add_image(path, hw)

@@ -41,7 +41,7 @@ from detseg.data.images.find import (
 from detseg.data.images.masks import Rgb
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError, MissingSplitError, check_type
-from detseg.messages import did_you_mean, listed, shown
+from detseg.messages import counted, did_you_mean, listed, shown
 
 Task = Literal["Main", "Segmentation"]  # the folder in ImageSets with the lists
 
@@ -330,7 +330,7 @@ def _listed_files(
             (labels_folder, kind, labels, usual_suffix, issue),
         ):
             if names := list(dict.fromkeys(stem + suffix for stem in stems if stem not in there)):
-                text = f"{len(names)} {what}(s) of the list missing: {listed(names)}"
+                text = f"{counted(len(names), what)} of the list missing: {listed(names)}"
                 message = f"{place}: {text}; add the files or take the names off the list"
                 if len(names) == len(set(stems)):
                     raise DataError(message)
@@ -395,8 +395,9 @@ def _read_list(path: Path, present: Container[str]) -> list[str]:
         if stem not in present and len(words) == 2 and words[1] in ("-1", "0", "1"):  # cat_train.txt: 2008_000008 -1
             stem = words[0]
         plain, suffix = os.path.splitext(stem)
-        if stem not in present and suffix.lower() in IMAGE_SUFFIXES and plain in present:  # a.jpg
-            stem = plain
+        if stem not in present and suffix.lower() in IMAGE_SUFFIXES:  # a.jpg, JPEGImages/a.jpg
+            below = plain.removeprefix("JPEGImages/")
+            stem = plain if plain in present else below if below in present else stem
         if stem not in present and (inner_path(stem) is None or "\\" in stem or stem.endswith("/")):
             what = "the name of an image, or its path in the folder of images"
             raise DataError(f"{path}:{number}: expected {what}, got {shown(stem)}; write it so")
@@ -462,6 +463,9 @@ def _name_and_corners(path: Path, item: ET.Element) -> tuple[str, list[float]]:
     if (box := item.find("bndbox")) is None:
         raise DataError(f"{path}: the object {shown(name)} has no <bndbox>; add it or remove the object")
     corners = ("xmin", "ymin", "xmax", "ymax")
+    for element, tag in ((item, "name"), (item, "bndbox"), *((box, tag) for tag in corners)):
+        if len(element.findall(tag)) > 1:
+            raise DataError(f"{path}: the object {shown(name)} has several <{tag}>; write an <object> for each")
     return name, [_number(path, f"{tag} of the object {shown(name)}", _text(box, tag)) for tag in corners]
 
 

@@ -36,6 +36,7 @@ from detseg.data.images.find import (
     is_absolute,
     locate_images,
     split_names,
+    split_words,
 )
 from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, one_line, shown
@@ -94,7 +95,7 @@ def read_yolo(
     images = _split_images(root, layout, split, report)
     labels = _find_labels(root, images, report)
     sizes = image_sizes(root, images, report)
-    lines = [None if file is None else _read_lines(root / file, layout.task == "obb", report) for file in labels]
+    lines = [None if file is None else _read_lines(root, file, layout.task == "obb", report) for file in labels]
     used = {line.label for found in lines for line in found or ()}
     if used and not layout.task and all(len(line.values) == 8 for found in lines for line in found or ()):
         first = next(file for file, found in zip(labels, lines, strict=True) if file and found)
@@ -323,6 +324,8 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
     for image in images:
         stems_in.setdefault(posixpath.dirname(image), set()).add(_stem(image))
     labels_in = {folder: _label_folder(root, folder, stems) for folder, stems in stems_in.items()}
+    elsewhere = _labels_elsewhere(root, stems_in, labels_in, report)
+    labels_in |= elsewhere
     found = list[str | None]()
     for image in images:
         folder, stems = labels_in[posixpath.dirname(image)]
@@ -337,12 +340,41 @@ def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[
         if number > 1 and file is not None:
             report.add(DataIssue.SHARED_LABELS, file, number)
     for folder, (place, stems) in labels_in.items():
+        if folder in elsewhere:  # where labels of other splits may lie, too
+            continue
         files = os.listdir(root / folder)
         there = {_stem(name) for name in files if place != folder or not name.endswith(".txt")}
         for stem in sorted(stems - there - {_stem(name) for name in NAME_FILES}):
             file = posixpath.normpath(posixpath.join(place, f"{stem}.txt"))
             if place != folder or _has_labels(root / file):  # texts of other kinds may lie beside images
                 report.add(DataIssue.NO_IMAGE, file)
+    return found
+
+
+def _labels_elsewhere(
+    root: Path, stems_in: Mapping[str, set[str]], known: Mapping[str, tuple[str, set[str]]], report: DataReport
+) -> dict[str, tuple[str, set[str]]]:
+    """For folders of images without labels in a usual place: the folder with the most label files of their names, which
+    is not that of other images, and of no other split; the report gets a line."""
+    texts: dict[str, set[str]] = {}
+    if all(there for _, there in known.values()):
+        return {}
+    for path in find_images(root, suffixes={".txt"}):
+        texts.setdefault(path.parent.as_posix(), set()).add(path.stem)
+    taken, found = {place for place, there in known.values() if there}, dict[str, tuple[str, set[str]]]()
+    for folder, stems in stems_in.items():
+        if known[folder][1]:
+            continue
+        own = split_words(folder)
+        fits = {
+            place: len(stems & there)
+            for place, there in texts.items()
+            if place not in taken and stems & there and (not own or split_words(place) <= own)
+        }
+        best = [place for place, number in fits.items() if number == max(fits.values())]
+        if len(best) == 1:
+            found[folder] = best[0], texts[best[0]]
+            report.note(f"the label files of {folder} are taken from {best[0]}")
     return found
 
 
@@ -370,12 +402,13 @@ def _label_folder(root: Path, folder: str, stems: set[str]) -> tuple[str, set[st
     return folder, set()
 
 
-def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] | None:
+def _read_lines(root: Path, file: str, oriented: bool, report: DataReport) -> list[_Line] | None:
     """The lines of a label file; None if it cannot be read at all, and the report accepts that."""
+    path = root / file
     try:
         text = read_text(path, "label file")
     except DataError as error:
-        report.wrong(DataIssue.WRONG_FILE, path.name, str(error))
+        report.wrong(DataIssue.WRONG_FILE, file, str(error))
         return None
     lines = []
     for number, line in enumerate(text.split("\n"), start=1):
@@ -384,7 +417,7 @@ def _read_lines(path: Path, oriented: bool, report: DataReport) -> list[_Line] |
                 lines.append(_Line(number, *_parse(words, oriented)))
             except ValueError as error:
                 issue = DataIssue.ROTATED if isinstance(error, RotatedError) else DataIssue.WRONG_OBJECT
-                report.wrong(issue, f"{path.name}:{number}", f"{path}:{number}: {error}")
+                report.wrong(issue, f"{file}:{number}", f"{path}:{number}: {error}")
     return lines
 
 

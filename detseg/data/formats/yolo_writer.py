@@ -104,7 +104,7 @@ def _object_line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> s
             losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
             corners = np.sort(corners.clip(0, 1), axis=0)
             values = np.concatenate([corners.mean(axis=0), corners[1] - corners[0]])
-        return _line(stated.label, values.tolist(), repr)
+        return _line(stated.label, values.tolist(), _fraction)
     if isinstance(outline, dict):
         part, (top, left) = outline_part(outline, hw)
         polygons: Polygons = [(outer_polygon(part) + np.array([left, top])).ravel().tolist()]
@@ -118,7 +118,12 @@ def _object_line(stated: StatedObject, hw: tuple[int, int], losses: Losses) -> s
     if points.min() < 0 or points.max() > 1:
         losses.add("parts of {} outside their images: YOLO's fractions are 0 to 1; they are clipped")
         points = points.clip(0, 1)
-    return _line(stated.label, points.ravel().tolist(), repr)
+    return _line(stated.label, points.ravel().tolist(), _fraction)
+
+
+def _fraction(value: float) -> str:
+    """Without the last digits, in which 0.2125 may become 0.21250000000000002."""
+    return repr(float(f"{value:.15g}"))
 
 
 def _covers(polygon: Sequence[float], part: BoolArray) -> bool:

@@ -66,12 +66,39 @@ def walk_folders(
 
 
 _VALIDATION = ("val", "valid", "validation")
+WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What words in the names of folders and files say of the split that is in them."""
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def split_names(split: str) -> list[str]:
     """How a split may be called: ``val``, ``valid`` and ``validation`` mean the same; the given name comes first."""
     return [split, *(name for name in _VALIDATION if split.lower() in _VALIDATION and name != split)]
+
+
+def split_words(name: str) -> set[str]:
+    """Which of ``train``, ``val`` and ``test`` a name contains, as words or as in ``trainset`` and ``trainval``."""
+    words = re.findall("[a-z]+", name.lower().replace("trainval", "train-val"))
+    words += [re.sub("(set|data|images|imgs|list|split)s?$", "", word) for word in words]
+    return {WORDS[word] for word in words if word in WORDS}
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name means; None: none or several. What is of train and val is to train on."""
+    found = split_words(name)
+    return "train" if found == {"train", "val"} else found.pop() if len(found) == 1 else None
+
+
+def without_split(path: str) -> str:
+    """A path whose words for a split, and numbers, are replaced, so that those of different splits are the same."""
+    return re.sub(
+        r"[a-z]+|\d+", lambda word: "*" if word[0].isdigit() or split_words(word[0]) else word[0], path.lower()
+    )
 
 
 def is_absolute(name: str) -> bool:

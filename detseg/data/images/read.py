@@ -56,22 +56,26 @@ _LOST_PIXELS = ["premature end of data segment", "bad Huffman code", "bad arithm
 _LOST_PIXELS += ["Inconsistent progression sequence"]
 
 
-def read_image(path: Path | str, value_range: ValueRange = None) -> UInt8Array:
+def read_image(path: Path | str, value_range: ValueRange = None, said: list[str] | None = None) -> UInt8Array:
     """Decode an image to (H, W, 3) uint8 RGB, upright: the EXIF orientation is applied.
 
     Grey, palettes and CMYK are converted; transparency is dropped; of 16 bits the upper 8 are kept, or as
     ``value_range`` says, without which floats are an error; of an animation the first frame. A DataError if the file is
     missing, not an image, cut short, damaged as far as the decoders notice, or declares more than ``MAX_PIXELS``.
+    ``said``: see `read_reduced`.
     """
-    return read_reduced(path, 1, value_range)[0]
+    return read_reduced(path, 1, value_range, said)[0]
 
 
-def read_reduced(path: Path | str, divisor: int, value_range: ValueRange = None) -> tuple[UInt8Array, tuple[int, int]]:
+def read_reduced(
+    path: Path | str, divisor: int, value_range: ValueRange = None, said: list[str] | None = None
+) -> tuple[UInt8Array, tuple[int, int]]:
     """Decode an image, a JPEG at a fraction of its size: libjpeg leaves out the highest frequencies of each block.
 
     Returns (⌈H / divisor⌉, ⌈W / divisor⌉, 3) uint8 RGB, upright, and the whole H and W; pixel i shows the pixels
     [i · divisor, (i + 1) · divisor). It is (H, W, 3) where the image is not a JPEG, is one that only Pillow decodes, or
-    is turned and its sides are no multiples of the divisor, which is 1, 2, 4 or 8.
+    is turned and its sides are no multiples of the divisor, which is 1, 2, 4 or 8. ``said`` gets what the decoder says
+    of bytes that may be damage; None: the log does.
     """
     path = Path(path)
     with open_image(path) as (header, stream):
@@ -83,7 +87,7 @@ def read_reduced(path: Path | str, divisor: int, value_range: ValueRange = None)
             if orientation != 1 and (width % divisor or height % divisor):
                 divisor = 1
             stream.seek(0)
-            image = _decode_jpeg(path, stream.read(), (height, width), divisor)
+            image = _decode_jpeg(path, stream.read(), (height, width), divisor, said)
         if image is None or header.mode not in {"L", "RGB"}:  # CMYK: decoded above for the damage that Pillow misses
             scaled = value_range is not None and is_deep(header)  # what Pillow decodes may show it no longer
             decode(header, stream)
@@ -209,7 +213,9 @@ def decode(header: ImageFile.ImageFile, stream: BinaryIO) -> None:
         _check_png(header, stream)
 
 
-def _decode_jpeg(path: Path, data: bytes, hw: tuple[int, int], divisor: int) -> UInt8Array | None:
+def _decode_jpeg(
+    path: Path, data: bytes, hw: tuple[int, int], divisor: int, said: list[str] | None
+) -> UInt8Array | None:
     """See ``read_reduced``; the image as stored, None where simplejpeg cannot decode it."""
     try:  # at the smallest of libjpeg's 16 sizes that is large enough, which is the one asked for
         image = simplejpeg.decode_jpeg(data, min_height=-(-hw[0] // divisor), min_width=-(-hw[1] // divisor))
@@ -219,7 +225,9 @@ def _decode_jpeg(path: Path, data: bytes, hw: tuple[int, int], divisor: int) -> 
                 f"{path}: the image is damaged, a part of its pixels is lost (the decoder says: {error}); replace the "
                 "file or take it off the list; if it looks whole, save it again"
             ) from None
-        if "extraneous bytes" in str(error):
+        if "extraneous bytes" in str(error) and said is not None:
+            said.append(str(error))
+        elif "extraneous bytes" in str(error):
             logging.getLogger("detseg").warning("%s: %s", printable(str(path)), error)
         return None
     return np.asarray(image, dtype=np.uint8)

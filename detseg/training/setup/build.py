@@ -82,6 +82,8 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         if why := nothing_to_learn(train_set.packed, train_set.report):
             raise DataError(f"{train_set.name}: {why}")
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
+        if line is not None and "(100.0%)" in line:
+            raise DataError(f"{train_set.name}: there is no object to train on: {line}")
         if line is not None:
             logger.info(f"{train_set.name}: {line}")
     return train_set, val_set

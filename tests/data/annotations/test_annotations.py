@@ -31,7 +31,10 @@ def test_cases_are_counted_and_places_kept_once() -> None:
     for name in ("b.xml", "a.xml"):
         report.add(DataIssue.NO_AREA, name)
     report.note("a note")
-    assert report.lines() == ["a note", "boxes without area (left out of training): 4 (a.xml, b.xml)"]
+    assert report.lines() == [
+        "a note",
+        "boxes without area (left out of training, unless masks are learned): 4 (a.xml, b.xml)",
+    ]
     report = DataReport()  # only the first five places are named
     for number in range(100):
         report.add(DataIssue.NO_OBJECTS, str(number))

@@ -73,12 +73,12 @@ def test_only_what_a_mask_has_can_be_trained_on(tmp_path: Path) -> None:
     assert truth.masks is not None
     assert truth.masks.areas.tolist() == [6, 0, 12, 12]
     assert truth.boxes.tolist() == [[0, 0, 5, 5], [1, 1, 2, 2], [1, 0, 3, 6], [5, 2, 5, 6]]
-    assert sample.boxes.tolist() == [[1, 1, 4, 3], [1, 0, 3, 6]]
-    assert (sample.labels.tolist(), sample.ignore.tolist()) == ([0, 1], [False, True])
+    assert sample.boxes.tolist() == [[1, 1, 4, 3], [1, 0, 3, 6], [5, 2, 8, 6]]
+    assert (sample.labels.tolist(), sample.ignore.tolist()) == ([0, 1, 1], [False, True, False])
     assert sample.masks is not None
-    assert sample.masks.counts == (truth.masks.counts[0], truth.masks.counts[2])
+    assert sample.masks.counts == (truth.masks.counts[0], *truth.masks.counts[2:])
     assert dataset.report.lines()[:2] == [
-        "boxes without area (left out of training): 1 (x.png)",
+        "boxes without area (left out of training, unless masks are learned): 1 (x.png)",
         "masks without a pixel (left out of training): 1 (x.png)",
     ]
     boxes_only = read_coco(tmp_path / "images", tmp_path / "x.json")

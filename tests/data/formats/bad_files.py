@@ -155,12 +155,12 @@ VOC_FILES: dict[str, Row] = {
     "3/Annotations/2007_000001.xml": (xml, [(10, 20), ("cat", 0, 1, 3, 4)]),
     # A list of one class has a second column, whatever it says: all images of the list are images of the split.
     "1/ImageSets/Main/*train.txt": (voc_list, ["2007_000001.jpg"]),
-    "1/ImageSets/Main/test.txt": (voc_list, "1 annotation(s) of the list missing: 2007_000002.xml"),
-    "2/ImageSets/Main/trainval.txt": (voc_list, "5 image(s) of the list missing: @, a, b"),
+    "1/ImageSets/Main/test.txt": (voc_list, "1 annotation of the list missing: 2007_000002.xml"),
+    "2/ImageSets/Main/trainval.txt": (voc_list, "5 images of the list missing: @, a, b"),
     "2/ImageSets/Main/*_trainval.txt": (voc_list, "lists no images"),
     "3/ImageSets/Main/train.txt": (voc_list, ["2007_000001.jpg"]),  # behind a blank line and a comment
     "1/ImageSets/Segmentation/train.txt": (mask_list, "2007_000001.png: the mask is RGB"),
-    "1/ImageSets/Segmentation/test.txt": (mask_list, "1 mask(s) of the list missing: 2007_000002.png"),
+    "1/ImageSets/Segmentation/test.txt": (mask_list, "1 mask of the list missing: 2007_000002.png"),
     "2/ImageSets/Segmentation/trainval.txt": (mask_list, "lists no images"),
     **dict.fromkeys(["?/ImageSets/Action/*", "?/ImageSets/Layout/*", "2/labelmap.txt"], NOT_OURS),
 }
@@ -305,7 +305,7 @@ VOC_XML: list[Case] = [
         annotation_xml(object_xml(("cat", 1, 1, 2, 2)), size_wh=(10, 20)),
         "a.jpg: the image is 20 x 10 pixels (width x height), but its annotation says 10 x 20; the sides are swapped",
     ),
-    (gone("Annotations/a.xml"), "Annotations: 1 annotation(s) of the list missing: a.xml; add the files"),
+    (gone("Annotations/a.xml"), "Annotations: 1 annotation of the list missing: a.xml; add the files"),
     # Elements of any depth are skipped; a <filename> opens no file.
     (annotation_xml("<part>" * 100_000 + "</part>" * 100_000 + object_xml(BOX)), CAT),
     ([annotation_xml(object_xml(BOX), name) for name in ("../../x.png", "/etc/passwd", "\\\\server\\a")], CAT),
@@ -314,8 +314,8 @@ VOC_XML: list[Case] = [
 VOC_LIST: list[Case] = [
     (NO_NAMES, "train.txt:1: expected the name of an image, or its path in the folder of images, got '"),
     ("a\n# b\n\nb/", "train.txt:4: expected the name of an image, or its path in the folder of images, got 'b/'"),
-    (ABSENT_NAMES, "JPEGImages: 1 image(s) of the list missing"),
-    ("\n".join("defghijklmn"), "11 image(s) of the list missing: d, e, f, g, h, i, j, k, l, m, and 1 more; add"),
+    (ABSENT_NAMES, "JPEGImages: 1 image of the list missing"),
+    ("\n".join("defghijklmn"), "11 images of the list missing: d, e, f, g, h, i, j, k, l, m, and 1 more; add"),
     (["", "\n", "# a\n"], "the split 'train' lists no images; write one name a line into its list"),
     (b"\xff\xfe\xff", "train.txt: not a readable list"),
     *(("a", f"split '{x}': expected a list", {"split": x}) for x in ("", "+train", "2007:", ":train", "../train")),
@@ -332,8 +332,8 @@ VOC_LIST: list[Case] = [
 MASK_LIST: list[Case] = [
     ("../a", "train.txt:1: expected the name of an image, or its path in the folder of images, got '"),
     ("a", "expected VOC2007/ImageSets/Segmentation in it", {"split": "2007:train"}),
-    (gone("SegmentationClass/b.png"), "SegmentationClass: 1 mask(s) of the list missing: b.png; add the"),
-    (gone("JPEGImages/a.jpg"), "JPEGImages: 1 image(s) of the list missing: a; add the files"),
+    (gone("SegmentationClass/b.png"), "SegmentationClass: 1 mask of the list missing: b.png; add the"),
+    (gone("JPEGImages/a.jpg"), "JPEGImages: 1 image of the list missing: a; add the files"),
     (saved("SegmentationClass/a.tif", "SegmentationClass/a.png"), "several files with one name: a.png, a.tif; keep"),
 ]
 

@@ -381,7 +381,7 @@ def test_names_of_coco_that_are_not_those_of_files(
         (
             "masks/b.png",
             "",
-            "there are images without annotations; masks named otherwise than their images need",
+            "there are images without annotations; masks in folders of other names are read by data: ",
         ),
     ],
 )

@@ -60,7 +60,7 @@ def test_lists_with_comments_blank_lines_and_a_second_column(tmp_path: Path) -> 
     assert [dataset.path(i).stem for i in range(len(dataset))] == ["b", "a", "my image", "c 1", "c"]
     assert dataset.report.count(DataIssue.LISTED_TWICE) == 1
     (tmp_path / "Annotations" / "c 0.xml").unlink()  # the image alone makes it a name, too
-    with pytest.raises(DataError, match=r"Annotations: 1 annotation\(s\) of the list missing: c 0\.xml"):
+    with pytest.raises(DataError, match=r"Annotations: 1 annotation of the list missing: c 0\.xml"):
         read_voc(tmp_path, "val")
 
 

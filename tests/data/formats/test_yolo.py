@@ -176,9 +176,15 @@ def test_everything_wrong_is_counted_for_a_tolerant_report(tmp_path: Path) -> No
     dataset = read_yolo(root, ".", report=DataReport(True))
     report = dataset.report
     assert boxes(dataset) == [[[5, 2.5, 15, 7.5]]]
-    assert report.examples(DataIssue.WRONG_OBJECT) == ["a.txt:2", "a.txt:3", "a.txt:4", "a.txt:5", "a.txt:7"]
+    assert report.examples(DataIssue.WRONG_OBJECT) == [
+        "labels/a.txt:2",
+        "labels/a.txt:3",
+        "labels/a.txt:4",
+        "labels/a.txt:5",
+        "labels/a.txt:7",
+    ]
     assert report.examples(DataIssue.UNKNOWN_CLASS) == ["5"]
-    assert report.examples(DataIssue.WRONG_FILE) == ["b.txt"]
+    assert report.examples(DataIssue.WRONG_FILE) == ["labels/b.txt"]
     assert report.examples(DataIssue.UNREADABLE) == ["images/c.png"]
 
 

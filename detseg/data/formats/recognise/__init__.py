@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from detseg.data.formats.mask_folder import LABEL_STUDIO
 from detseg.data.formats.recognise.coco_json import coco_json
-from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need, split_of
+from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need
 from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps, yolo_text
-from detseg.data.images.find import data_folder
+from detseg.data.images.find import data_folder, split_of
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -28,7 +29,13 @@ _IN_WORDS = {"boxes": "boxes", "outlines": "outlines of objects", "maps": "the c
 _LIKE_YOLO = re.compile(rf"\d+(?:\.0*)?(?:\s+{NUMBER}){{4,}}")
 _COMMAS = re.compile(r"-?\d+(?:[\s,.]+-?\d+){4,},?")
 _DOTA = re.compile(rf"(?:{NUMBER}\s+){{8}}\S+(?:\s+\d)?")
-_MASKS_FIT = "masks named otherwise than their images need mask_suffix, image_suffix or mask_per_class of mask_folder"
+_MASKS_FIT = (
+    "masks in folders of other names are read by data: {name: mask_folder, train_images: FOLDER, train_masks: FOLDER}, "
+    "with mask_suffix, image_suffix or mask_per_class where their names differ from those of the images"
+)
+_OF_TASKS = (
+    "Label Studio names masks by task: call the images 1.jpg or task-1.jpg, ..., and data.mask_per_class reads them"
+)
 READ = "VOC XML, COCO JSON, YOLO text, LabelMe JSON, CVAT XML and folders of masks"
 
 
@@ -142,10 +149,12 @@ def _what_there_is(tree: Tree) -> str:
     texts = [tree.begin(path, 4096) for path in list(tree.paths({".xml", ".json"}))[:20]]
     lines = {path: tree.begin(path, 4096).strip().partition("\n")[0] for path in list(tree.paths({".txt"}))[:20]}
     hint = _hint(texts, lines, suffixes)
+    if any(LABEL_STUDIO.fullmatch(os.path.splitext(name)[0]) for names in tree.files.values() for name in names):
+        hint = _OF_TASKS
     return f"no annotations that can be read: there are {there}; read are {READ}" + (f"; {hint}" if hint else "")
 
 
-def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[str]) -> str:
+def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Mapping[str, int]) -> str:
     """What the files are, by the beginnings of XML and JSON and by the first lines of text files."""
     if any("<annotation>" in text and "<polygon>" in text for text in texts):
         return "this looks like the XML of the old LabelMe, which is not read: export it as LabelMe JSON or COCO"
@@ -162,8 +171,12 @@ def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Collection[s
         return f"{yolo} looks like YOLO text: a line begins with the whole number of a class, and the files lie {where}"
     if comma := next((name for name in lines if _COMMAS.fullmatch(lines[name].strip())), None):
         return f"{comma} has numbers with commas; of text files YOLO's are read: spaces between numbers, points in them"
+    if lines and not any(line.strip() for line in lines.values()):
+        return "the text files are empty: no image has an object, or the export has failed"
     if ".tfrecord" in suffixes:
         return "TFRecord is not: export one of these"
     if set(suffixes) <= IMAGE_SUFFIXES:
         return f"there are images without annotations; {_MASKS_FIT}"
-    return _MASKS_FIT if set(suffixes) & IMAGE_SUFFIXES else ""
+    others = sum(suffixes[suffix] for suffix in (".txt", ".json", ".xml", ".csv") if suffix in suffixes)
+    images = sum(suffixes[suffix] for suffix in IMAGE_SUFFIXES if suffix in suffixes)
+    return _MASKS_FIT if images > 2 * others else ""

@@ -14,10 +14,13 @@ from typing import Any
 import msgspec
 
 from detseg.data.annotations.classes import placeholders
+from detseg.data.annotations.files import parse_json
 from detseg.data.formats.coco import read_coco
-from detseg.data.formats.recognise.layout import SPLITS, WORDS, Layout, kinds_of, split_of, split_words
+from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of
 from detseg.data.formats.recognise.masks import MASKS
+from detseg.data.images.find import WORDS, split_of, split_words, without_split
 from detseg.data.images.tree import Tree
+from detseg.errors import DataError
 from detseg.messages import listed
 
 _Id = int | float | str | None
@@ -66,9 +69,7 @@ def coco_json(tree: Tree) -> Layout | None:
     ]
     if not found:
         return None
-    for path in tree.paths({".json"}, depth=2):
-        if split_of(Path(path).stem) is not None and not _is_json(tree.root / path):
-            read_coco(tree.root, tree.root / path)  # says what is wrong, and where
+    _refuse_wrong(tree, [file.path for file in found])
     by_split: dict[str | None, list[_CocoFile]] = {}
     for file in found:
         by_split.setdefault(_split_of_file(file.path), []).append(file)
@@ -119,12 +120,21 @@ def _rank(file: _CocoFile) -> tuple[object, ...]:
     return file.folder is None, "instances" not in file.path, not is_plain, words, -len(file.images), file.path
 
 
-def _is_json(path: Path) -> bool:
-    try:
-        msgspec.json.decode(path.read_bytes().removeprefix(b"\xef\xbb\xbf"), type=Any)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
-    return True
+def _refuse_wrong(tree: Tree, found: Sequence[str]) -> None:
+    """A DataError if a file beside those that are found is called like a split that none of them has, and is no JSON,
+    or seems to be of the same kind: another split would be taken for it."""
+    there = {split_of(Path(path).stem) for path in found}
+    for path in tree.paths({".json"}, depth=2):
+        split = split_of(Path(path).stem)
+        if split is None or split in there or path.rpartition("/")[0] not in {f.rpartition("/")[0] for f in found}:
+            continue
+        alike = any(without_split(path) == without_split(other) for other in found)
+        try:
+            parse_json(tree.root / path)
+        except DataError:
+            alike = True
+        if alike:
+            read_coco(tree.root, tree.root / path)  # says what is wrong, and where
 
 
 def _are_parts(one: _CocoFile, other: _CocoFile) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from detseg.data.images.find import split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import counted, listed, shown
@@ -17,12 +17,8 @@ Need = Literal["boxes", "outlines", "maps"]
 
 SPLITS = ("train", "val", "test")
 NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"  # in a text file, as a regular expression
+_OF_LISTS = ("", "ImageSets", "splits", "lists")
 WHOLE = {"train_split": "."}  # of layouts whose annotation files may lie in any folder
-WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,19 +52,6 @@ def kinds_of(boxes: bool, outlines: bool) -> frozenset[Need]:
     return frozenset(found)
 
 
-def split_words(name: str) -> set[str]:
-    """Which of ``train``, ``val`` and ``test`` a name contains, as words or as in ``trainset`` and ``trainval``."""
-    words = re.findall("[a-z]+", name.lower().replace("trainval", "train-val"))
-    words += [re.sub("(set|data|images|imgs|list|split)s?$", "", word) for word in words]
-    return {WORDS[word] for word in words if word in WORDS}
-
-
-def split_of(name: str) -> str | None:
-    """The split that a name means; None: none or several. What is of train and val is to train on."""
-    found = split_words(name)
-    return "train" if found == {"train", "val"} else found.pop() if len(found) == 1 else None
-
-
 def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int]]:
     """The splits among folders that are named as such: split → folder and its images."""
     found: dict[str, tuple[str, int]] = {}
@@ -80,10 +63,10 @@ def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int
 
 
 def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tuple[str, int]], list[str]]:
-    """The splits that a text file in the root or in ``ImageSets`` lists (``train.txt``, ``val.txt``): split → file and
+    """The splits that text files in the root, or in a usual folder, list (``train.txt``, ``val.txt``): split → file and
     its lines; and a note of such files whose first line is nothing that a reader finds, as ``fits`` says."""
     found, notes = dict[str, tuple[str, int]](), list[str]()
-    for name in [*tree.files[""], *(f"ImageSets/{name}" for name in tree.files.get("ImageSets", ()))]:
+    for name in [path for folder in _OF_LISTS for path in tree.paths({".txt"}, folder, depth=0)]:
         stem, suffix = os.path.splitext(name.rpartition("/")[2])
         split, lines = split_of(stem), text_lines(tree, name) if suffix == ".txt" else ()
         if split is None or split in found or not lines:

@@ -80,7 +80,7 @@ def _by_values(tree: Tree, masks: Sequence[str]) -> MaskReading:
     first = "no file names the classes"
     lossy = any(mask.lower().endswith((".jpg", ".jpeg")) for mask in masks)
     ends = counts[:_FIRST_GREY].sum(), counts[-_FIRST_GREY:].sum()
-    between = np.count_nonzero(counts[_FIRST_GREY:-_FIRST_GREY])
+    between = np.count_nonzero(counts[_FIRST_GREY:_VOID])
     no_numbers = lossy or not 2 <= len(values) <= _MOST_VALUES
     if (no_numbers or between > 1) and all(ends) and sum(ends) > _ENDS * counts.sum():
         settings: dict[str, Any] = {"classes": [BACKGROUND, "foreground"], "mask_threshold": 128}

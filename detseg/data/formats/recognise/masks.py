@@ -10,19 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
-from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, not_taken, split_of
+from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, not_taken
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
+from detseg.data.images.find import split_of, without_split
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
-from detseg.messages import listed
+from detseg.errors import DataError
+from detseg.messages import counted, listed
 
 # Words in names of folders, in small letters.
 _IMAGES = frozenset(
     {"images", "image", "imgs", "img", "original", "originals", "jpegimages", "leftimg8bit", "imagestr"}
 )
-_OF_TOOLS = ("segmentationclass", "gtfine", "labelstr")  # VOC, Cityscapes, nnU-Net
+_OF_TOOLS = ("segmentationclass", "segmentationclasspng", "gtfine", "labelstr")  # VOC, LabelMe, Cityscapes, nnU-Net
 _OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
-MASKS = (*_OF_MASKS, *_OF_TOOLS)
+MASKS = (*_OF_MASKS, "groundtruth", "ground_truth", *_OF_TOOLS)
 _TEMPLATES = 10  # images whose names are looked for in those of the masks
 _WORDS = re.compile("([-_. ])")  # between the words of a folder's name
 _BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
@@ -50,13 +52,16 @@ def mask_folders(tree: Tree) -> Layout | None:
             pair = _pair(tree, images, masks)
             if pair is not None and (split not in found or len(pair.lost) < len(found[split].lost)):
                 found[split] = pair
+    notes = list[str]()
+    for images in sorted(images_in):
+        _add_incomplete(tree, images, found, notes)
     if "train" not in found and None in found:
         rest = found.pop(None)
         inside = [split for split, pair in found.items() if f"{pair.images}/".startswith(f"{rest.images}/".lstrip("/"))]
         found = {"train": rest, **{split: pair for split, pair in found.items() if split not in inside}}
     if "train" not in found:
         return None
-    settings, counts, notes = dict[str, Any](), dict[str, int | None](), list[str]()
+    settings, counts = dict[str, Any](), dict[str, int | None]()
     for split in SPLITS:
         if split in found:
             settings |= {f"{split}_images": found[split].images or ".", f"{split}_masks": found[split].masks or "."}
@@ -77,11 +82,42 @@ def mask_folders(tree: Tree) -> Layout | None:
         what, own = "folders of images and a mask for each class", MaskReading(("background", *train.per_class))
         settings["mask_per_class"] = True
     else:
-        paths = {os.path.splitext(path)[0]: path for path in tree.paths(IMAGE_SUFFIXES, train.masks)}
-        own = mask_reading(tree, [paths[f"{train.masks}/{mask}".lstrip("/")] for mask in train.stems])
+        own = mask_reading(tree, [path for pair in found.values() for path in _mask_paths(tree, pair)])
     notes += own.notes
     notes += not_taken(tree, [folder for pair in found.values() for folder in (pair.images, pair.masks)])
     return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
+
+
+def _mask_paths(tree: Tree, pair: _Pair) -> list[str]:
+    paths = {os.path.splitext(path)[0]: path for path in tree.paths(IMAGE_SUFFIXES, pair.masks)}
+    return [paths[f"{pair.masks}/{mask}".lstrip("/")] for mask in pair.stems]
+
+
+def _add_incomplete(tree: Tree, images: str, found: dict[str | None, _Pair], notes: list[str]) -> None:
+    """Add the pair of a split that lies where another split does, so that its masks belong there, too, though most of
+    them are missing; a note, or for train a DataError, if there is no folder of masks."""
+    split = split_of(images.replace("/", " "))
+    if split is None or split in found or not tree.num_images(images):
+        return
+    for other, pair in found.items():
+        if other is None or without_split(images) != without_split(pair.images):
+            continue
+        alike = [folder for folder in tree.files if without_split(folder) == without_split(pair.masks)]
+        own = [folder for folder in alike if split_of(folder.replace("/", " ")) == split]
+        stems = sorted(os.path.splitext(path)[0][len(images) + 1 :] for path in tree.paths(IMAGE_SUFFIXES, images))
+        if own and images != own[0]:
+            there = {os.path.splitext(path)[0][len(own[0]) + 1 :] for path in tree.paths(IMAGE_SUFFIXES, own[0])}
+            affixes = pair.affixes
+            start, end = affixes.image_prefix, affixes.image_suffix
+            cores = {stem: stem.removeprefix(start).removesuffix(end) for stem in stems}
+            lost = tuple(s for s, c in cores.items() if f"{affixes.mask_prefix}{c}{affixes.mask_suffix}" not in there)
+            found[split] = _Pair(images, own[0], len(stems), affixes, (), lost, pair.per_class)
+            return
+        what = f"{images}: there are {counted(len(stems), 'image')} and no masks"
+        if split == "train":
+            raise DataError(f"{tree.root}/{what}; {pair.images} has some in {pair.masks}: add those of {images}")
+        notes.append(f"{split}: left out; {what}")
+        return
 
 
 def _is_near(folder: str) -> bool:
@@ -173,15 +209,26 @@ def _rank(mask: str) -> tuple[object, ...]:
 
 
 def _pair_in_one(folder: str, stems: set[str]) -> _Pair | None:
-    """Images and masks of one folder."""
+    """Images and masks of one folder: ``1.jpg`` and ``1_mask.png``, or ``1_sat.jpg`` and ``1_mask.png``."""
     for suffix in _BESIDE:
         masks = {stem for stem in stems if stem.endswith(suffix)}
-        images = sorted(stems - masks)
-        there = tuple(image + suffix for image in images if image + suffix in masks)
+        cores = {mask.removesuffix(suffix) for mask in masks}
+        others = sorted(stems - masks)
+        ends = Counter(end for image in others for core, end in ((image, ""), _halves(image)) if core in cores)
+        end = ends.most_common(1)[0][0] if ends else ""
+        images = [image for image in others if image.endswith(end)]
+        pairs = {image: image.removesuffix(end) + suffix for image in images}
+        there = tuple(mask for mask in pairs.values() if mask in masks)
         if 2 * len(there) > len(images):
-            lost = tuple(image for image in images if image + suffix not in masks)
-            return _Pair(folder, folder, len(images), Affixes(mask_suffix=suffix), there, lost)
+            lost = tuple(image for image, mask in pairs.items() if mask not in masks)
+            return _Pair(folder, folder, len(images), Affixes(image_suffix=end, mask_suffix=suffix), there, lost)
     return None
+
+
+def _halves(name: str) -> tuple[str, str]:
+    """A name up to its last ``_``, and the rest: ``1``, ``_sat``."""
+    start, mark, rest = name.rpartition("_")
+    return start, f"{mark}{rest}"
 
 
 def _classes_of(images: set[str], masks: set[str]) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ from detseg.data.formats.recognise.layout import (
     named_splits,
     not_taken,
     num_lines,
-    split_of,
 )
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
 from detseg.data.formats.yolo import LABEL_FOLDERS, YoloFiles, read_yolo_files
 from detseg.data.formats.yolo_writer import label_folder
+from detseg.data.images.find import split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -61,6 +61,11 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
         for split, chosen in _lists_of_splits(there).items():
             for name in chosen:
                 lists.setdefault(split, {})[name if base == "" else f"{years[base]}:{name}"] = there[name]
+    notes = list[str]()
+    if "train" not in lists and lists:
+        split = next(split for split in ("val", "test") if split in lists)
+        lists["train"] = lists.pop(split)
+        notes.append(f"no list is called train: {listed(list(lists['train']))} is taken to train on")
     if "train" not in lists:
         return None
     splits = {split: lists[split] for split in SPLITS if split in lists}
@@ -73,7 +78,7 @@ def _listed_voc(tree: Tree, task: str, labels: str, need: Need) -> Layout | None
     used = {name.rpartition(":")[2] for names in splits.values() for name in names}
     known_names = {Path(name).stem for place in bases.values() for name in tree.files[place] if name.endswith(".txt")}
     plain = {name for name in known_names - used if not re.search("(^|_)(train|val|test|trainval)$", name)}
-    notes = [f"lists, not taken: {listed(sorted(plain))}"] if plain else []
+    notes += [f"lists, not taken: {listed(sorted(plain))}"] if plain else []
     what = "Pascal VOC with lists" if need == "boxes" else "Pascal VOC with masks of classes"
     counts: dict[str, int | None] = {split: _num_in_lists(names) for split, names in splits.items()}
     return Layout("voc", what, settings, frozenset({need}), counts, own.names, (*own.notes, *notes))
@@ -86,25 +91,30 @@ def _names_in(tree: Tree, folder: str, need: Need) -> set[str]:
 
 
 def _lists_of_splits(there: dict[str, int]) -> dict[str, list[str]]:
-    """The lists of each split; where there are those of classes alone (``cat_train``), all of these together."""
-    found = {split: [split] for split in SPLITS if there.get(split)}
-    if "train" in found:
-        return found
+    """The lists of each split: by its name alone, ``train``, ``trainset`` or ``train_val``; else those of classes
+    (``cat_train``), all of these together. Where none is to train on, those that no name says a split of."""
+    plain = [name for name, number in there.items() if number and _is_plain(name)]
+    plain.sort(key=lambda name: (len(split_words(name)), name not in SPLITS))
+    found = dict[str, list[str]]()
+    for name in plain:
+        found.setdefault(split_of(name) or "", [name])
+    found.pop("", None)
+    of_classes = [name for name, number in there.items() if number and name not in plain]
     for split in SPLITS:
-        if split not in found and (own := [name for name in there if there[name] and name.endswith(f"_{split}")]):
+        if split not in found and (own := [name for name in of_classes if name.endswith(f"_{split}")]):
             found[split] = own
-    others = [name for name, number in there.items() if number and [name] not in found.values()]
-    for split in ("val", "test", "train"):  # trainset, train_val; where no name says what it is, batches
-        if split not in found and (own := [name for name in others if split_of(name) == split]):
-            found[split] = own[:1]
-    if "train" not in found and others:
-        usual = [name for name in others if name in ("trainval", "default")]
-        found["train"] = usual[:1] or [name for name in others if [name] not in found.values()]
-    if not found.get("train"):
-        found.pop("train", None)
-        if found:
-            found["train"] = found.pop(next(iter(found)))
+    if "train" not in found:
+        used = [name for names in found.values() for name in names]
+        others = [name for name, number in there.items() if number and name not in used and not _is_plain(name)]
+        if usual := [name for name in others if name == "default"] or others:
+            found["train"] = usual
     return found
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name says a split and nothing else."""
+    words = re.findall("[a-z]+", name.lower())
+    return bool(words) and all(split_words(word) for word in words)
 
 
 def _num_in_lists(numbers: dict[str, int]) -> int:
@@ -156,6 +166,8 @@ def _beside_images(
         rest = [folder for folder in own if not any(f"{folder}/".startswith(f"{f}/") for f, _ in folders.values())]
         if rest and "" not in rest:
             splits["train"] = "+".join(rest), sum(len(of_folder[folder]) for folder in rest)
+        elif not rest:
+            notes.append(_as_train(splits))
         else:
             notes.append(f"no folder is called train: all are taken to train on, with {listed(list(splits))}")
     if "train" in splits:
@@ -269,6 +281,10 @@ def yolo_text(tree: Tree) -> Layout | None:
             counts[split] = number
         else:
             absent.append(f"{key} ({listed(places)})")
+    if "train" not in counts and settings:
+        split = "val" if "val" in counts else "test"
+        settings["train_split"], counts["train"] = settings.pop(f"{split}_split"), counts.pop(split)
+        notes.append(f"{layout.file.name} names no train: {settings['train_split']} is taken to train on")
     if "train" not in counts:
         lists, more = listed_splits(tree, lambda line: _num_listed(tree, line) is not None)
         notes += more
@@ -290,12 +306,21 @@ def yolo_text(tree: Tree) -> Layout | None:
     return Layout("yolo", "YOLO text", settings, kinds_of(True, outlines), counts, classes, tuple(notes))
 
 
+def _as_train(splits: dict[str, tuple[str, int]]) -> str:
+    """Make the validation split, else the test split, the one to train on; the note that says so."""
+    split = "val" if "val" in splits else "test"
+    splits["train"] = splits.pop(split)
+    return f"nothing is called train: {splits['train'][0]} is taken to train on"
+
+
 def _rest_to_train_on(tree: Tree, splits: dict[str, tuple[str, int]]) -> list[str]:
     """Add to splits, none of which is called train, the folders of the other images; else a note."""
     known = tuple(part for folder, _ in splits.values() for part in (f"{folder}/", f"images/{folder}/"))
     own = {path.rpartition("/")[0] for path in tree.paths(IMAGE_SUFFIXES)}
     rest = sorted(folder for folder in own if not f"{folder}/".startswith(known))
-    if not rest or "" in rest or any(folder.endswith(".txt") for folder, _ in splits.values()):
+    if not rest or any(folder.endswith(".txt") for folder, _ in splits.values()):
+        return [_as_train(splits)]
+    if "" in rest:
         return [f"nothing is called train: all images are taken to train on, those of {listed(list(splits))}, too"]
     splits["train"] = "+".join(rest), sum(tree.num_images(folder) for folder in rest)
     return []
@@ -322,29 +347,27 @@ def _is_near(path: str) -> bool:
 def _left_out(tree: Tree, layout: YoloFiles, settings: dict[str, Any], counts: dict[str, int | None]) -> list[str]:
     """Take validation and test splits without a label file out of settings and counts; notes of these, and of the
     folders of images that no split names."""
-    texts, notes, taken = {os.path.splitext(path)[0] for path in tree.paths({".txt"})}, list[str](), list[str]()
+    texts, notes, taken = dict[str, list[str]](), list[str](), list[str]()
+    for path in tree.paths({".txt"}):
+        texts.setdefault(os.path.splitext(path)[0].rpartition("/")[2], []).append(path.rpartition("/")[0])
     for split in list(counts):
         key = settings[f"{split}_split"]
         places = [found for place in layout.splits.get(key, [key]) if (found := _folder_of(tree, place)) is not None]
         taken += places
         images = [path for place in places for path in tree.paths(IMAGE_SUFFIXES, place)]
-        if images and split != "train" and not any(_label_files(path) & texts for path in images):
+        if images and split != "train" and not any(_has_label_file(path, split, texts) for path in images):
             notes.append(f"{split}: left out, as none of its {counted(len(images), 'image')} has a label file")
             del counts[split], settings[f"{split}_split"]
     is_whole = len(taken) >= len(counts)  # else some splits are lists of files
     return notes + (not_taken(tree, taken) if is_whole else [])
 
 
-def _label_files(image: str) -> set[str]:
-    """Where the label file of an image may lie, without its suffix."""
+def _has_label_file(image: str, split: str, texts: Mapping[str, Sequence[str]]) -> bool:
+    """Whether an image of a split has a label file. ``texts``: the folders of text files, by their names."""
     folder, _, name = image.rpartition("/")
-    folders = [
-        folder,
-        *(label_folder(folder, other) for other in LABEL_FOLDERS),
-        f"labels/{folder}",
-        f"{folder}/labels",
-    ]
-    return {f"{place}/{os.path.splitext(name)[0]}".lstrip("/") for place in folders}
+    usual = [folder, *(label_folder(folder, other) for other in LABEL_FOLDERS), f"labels/{folder}", f"{folder}/labels"]
+    there = texts.get(os.path.splitext(name)[0], ())
+    return any(place in usual or split_words(place) <= {split} for place in there)
 
 
 def _folder_of(tree: Tree, place: str) -> str | None:
