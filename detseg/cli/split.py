@@ -93,6 +93,9 @@ def _place(config: ExperimentConfig, out: Path | None) -> Path:
     if config.data.name not in DIVIDED or isinstance(config.data, CustomDataConfig):
         raise ConfigError(f"data.name: {config.data.name} is not divided into files, but {', '.join(DIVIDED)} are")
     out = out or config.data.root / "splits"
+    of_lists = config.data.name in ("yolo", "labelme", "mask_folder")
+    if of_lists and not out.resolve().is_relative_to(config.data.root.resolve()):
+        raise ConfigError(f"--out {out}: lists of {config.data.name} lie in the folder of the data, {config.data.root}")
     if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not has_parts(os.listdir(out)))):
         raise ConfigError(f"{out}: holds other files than those of detseg split; choose a new folder with --out")
     return out

@@ -129,12 +129,13 @@ def _near_duplicates(paths: tuple[Path, ...]) -> IntArray:
 
 
 def class_counts(dataset: ImageDataset) -> IntArray:
-    """(I, C) int64: the objects of each class in each image, of label maps 1 for each class that a map shows. Maps of
-    mask files are decoded, once in a process for one set; one that cannot be read shows nothing."""
+    """(I, C) int64: the objects to train on of each class in each image, of label maps 1 for each class that a map
+    shows. Maps of mask files are decoded, once in a process for one set; one that cannot be read shows nothing."""
     packed = dataset.packed
     counts = np.zeros((len(dataset), len(dataset.classes)), dtype=np.int64)
     if isinstance(packed, PackedAnnotations):
-        np.add.at(counts, (packed.image_of, packed.labels), 1)
+        rows = np.flatnonzero(~packed.crowd & ~packed.difficult)
+        np.add.at(counts, (packed.image_of[rows], packed.labels[rows]), 1)
         return counts
     assert isinstance(dataset, SegmentationDataset)
     key = dataset.root, dataset.packed.path_bytes, dataset.classes.names

@@ -80,7 +80,7 @@ def check_sizes(split: SplitFacts, expected: Expected) -> list[int]:
     if len(small) and small.mean() >= _WORTH_A_LINE:
         side = max(expected.input_hw)
         wanted = math.ceil(_SMALL / max(float(np.quantile(roots, _ACCEPTED)), 1e-3) * side / 32) * 32
-        advice = f"data.image_size={wanted} leaves {100 * _ACCEPTED:.0f} %"
+        advice = f"data.image_size={wanted} leaves at most {100 * _ACCEPTED:.0f} %"
         if wanted > _LARGEST_INPUT:
             advice = f"it would take {wanted} pixels: cut the images into tiles"
         detail = f"{100 * small.mean():.0f} % of {len(small)} at {side} pixels; {advice}"

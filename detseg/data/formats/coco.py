@@ -224,7 +224,7 @@ def _pack(
     table, label_of = choose_labels(source, counts, classes, str(file), report, declared=True, strict=False)
     labels = label_of[content.categories]
     for annotation_id in ids[(labels >= 0) & np.isnan(area)].tolist():
-        report.add(DataIssue.AREA_NOT_STATED, str(annotation_id))
+        report.add(DataIssue.AREA_NOT_STATED, f"annotation {annotation_id}")
     order = np.argsort(content.images, kind="stable")
     order = order[labels[order] >= 0]
     regions = content.regions and content.regions.select(order)

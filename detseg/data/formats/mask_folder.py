@@ -209,7 +209,8 @@ def _pairs(found: _Found, images: Path, masks: Path, names: Affixes, report: Dat
         )
         if len(missing) == len(keys):
             raise DataError(message)
-        report.wrong(DataIssue.NO_MASK, found.images[missing[0]][0], message, len(missing))
+        for core in missing:
+            report.wrong(DataIssue.NO_MASK, found.images[core][0], message)
     twice = [key for key, count in Counter(filter(None, keys.values())).items() if count > 1]
     if twice:
         raise DataError(f"{masks}: {found.masks[twice[0]][0]} fits several images; list them with paths that differ")

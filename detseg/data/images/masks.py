@@ -285,9 +285,10 @@ def _fix_values(found: Sequence[int], unknown: Sequence[int], encoding: MaskEnco
             "every class in data.classes"
         )
     if encoding.values is None and unknown == [num]:
+        names = f"is a class missing, a background, say? name all {num + 1} in data.classes; or "
         from_one = f"do the values count from 1? set data.mask_values=[{_first(range(1, num + 1))}]"
         is_void = f"is {num} void? set data.ignore_index={num}; or is 0 void, and {from_one} data.ignore_index=0"
-        return from_one if 0 not in found else is_void
+        return from_one if 0 not in found else names + is_void
     if encoding.ignore_index is None and len(unknown) == 1:
         return f"is {unknown[0]} void? set data.ignore_index={unknown[0]}"
     if len(found) == num and len(unknown) == 1:

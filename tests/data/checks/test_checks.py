@@ -141,7 +141,7 @@ def test_sizes_after_the_letterbox_and_the_size_that_would_do(tmp_path: Path) ->
     checked = check_splits({"train": dataset}, Expected(input_hw=(50, 50)))
     assert checked.numbers["train"].sizes_in_input == [2, 1, 1, 0, 0]
     (place,) = found(checked, DataIssue.SMALL_IN_INPUT).examples
-    assert place.detail == "50 % of 4 at 50 pixels; data.image_size=96 leaves 5 %"
+    assert place.detail == "50 % of 4 at 50 pixels; data.image_size=96 leaves at most 5 %"
     assert place.rows == (0, 1)
 
 

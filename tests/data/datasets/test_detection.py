@@ -127,7 +127,7 @@ def test_an_area_that_is_not_stated_is_that_of_the_mask(tmp_path: Path) -> None:
     folders = write_coco_masks(tmp_path, [*entries, entry(4, rectangle(0, 0, 8, 6), 1, 1, 2, 2)])
     dataset = read_coco(*folders, masks=True)
     assert dataset.annotations(0).area.tolist() == [6, 7.5, 48]
-    assert dataset.report.examples(DataIssue.AREA_NOT_STATED) == ["1", "3"]
+    assert dataset.report.examples(DataIssue.AREA_NOT_STATED) == ["annotation 1", "annotation 3"]
     assert read_coco(*folders).annotations(0).area.tolist() == [25, 7.5, 1]
     assert read_coco(*folders, classes=["a"], masks=True).report.count(DataIssue.AREA_NOT_STATED) == 0
 

@@ -78,7 +78,8 @@ def test_a_small_file(tmp_path: Path, content: Content) -> None:
     sample = dataset[0]
     assert (sample.boxes.tolist(), sample.labels.tolist(), sample.ignore.tolist()) == ([[0.5, 0, 20, 10]], [0], [True])
     assert dataset.report.lines() == [
-        "annotations whose area is not stated (that of the mask is taken, without masks that of the box): 2 (2, 3)",
+        "annotations whose area is not stated (that of the mask is taken, without masks that of the box): 2 "
+        "(annotation 2, annotation 3)",
         "images without objects (kept, as background): 1 (c.png)",
         "crowd regions (neither right nor wrong to find): 1 (b.png)",
         "classes without any object: 1 (bus)",

@@ -37,7 +37,7 @@ REAL: dict[str, tuple[str, dict[str, int], dict[str, Any]]] = {
     "formats/yolo_dataset/labels": (YOLO, {"train": 1, "val": 1}, TV),
     "formats/yolo_dataset/strict": (YOLO, {"train": 1}, {"train_split": "train"}),
     "formats/yolo_dataset/annotations": (YOLO, {"train": 1}, {"train_split": "."}),
-    "formats/voc_dataset/voc_dataset1": (VOC, {"train": 1, "test": 1}, {"train_split": "train", "test_split": "test"}),
+    "formats/voc_dataset/voc_dataset1": (VOC, {"train": 1}, {"train_split": "train"}),
     "formats/voc_dataset/voc_dataset2": (VOC, {"train": 5}, {"train_split": "trainval", "val_fraction": 0.2}),
     "formats/voc_dataset/voc_dataset3": (VOC, {"train": 1}, {"train_split": "train"}),
     "formats/cvat_dataset/for_images/export_task": ("CVAT XML for images", {"train": 2}, {"train_split": "train.xml"}),

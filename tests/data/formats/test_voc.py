@@ -307,7 +307,10 @@ def test_nuclei_have_their_images_in_another_folder() -> None:
 def test_camvid_of_the_other_edition_says_what_11_is(tmp_path: Path) -> None:
     names = [f"class{k}" for k in range(11)]
     write_voc_masks(tmp_path, {"a": [list(range(12))]})
-    with pytest.raises(DataError, match=r"values \{0, .* 11\} with 11 classes: is 11 void\? set data\.ignore_index=11"):
+    with pytest.raises(
+        DataError,
+        match=r"values \{0, .* 11\} with 11 classes: is a class .* is 11 void\? set data\.ignore_index=11",
+    ):
         read_voc_masks(tmp_path, "train", classes=names)
     dataset = read_voc_masks(tmp_path, "train", classes=names, ignore_index=11)
     assert dataset.semantic(0).tolist() == [[*range(11), 255]]

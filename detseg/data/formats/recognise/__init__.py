@@ -18,7 +18,9 @@ from detseg.data.formats.mask_folder import LABEL_STUDIO
 from detseg.data.formats.recognise.coco_json import coco_json
 from detseg.data.formats.recognise.layout import NUMBER, WHOLE, Layout, Need
 from detseg.data.formats.recognise.masks import mask_folders
-from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps, yolo_text
+from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps
+from detseg.data.formats.recognise.yolo_text import yolo_text
+from detseg.data.formats.yolo import NAME_FILES
 from detseg.data.images.find import data_folder, split_of
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
@@ -171,7 +173,8 @@ def _hint(texts: Sequence[str], lines: Mapping[str, str], suffixes: Mapping[str,
         return f"{yolo} looks like YOLO text: a line begins with the whole number of a class, and the files lie {where}"
     if comma := next((name for name in lines if _COMMAS.fullmatch(lines[name].strip())), None):
         return f"{comma} has numbers with commas; of text files YOLO's are read: spaces between numbers, points in them"
-    if lines and not any(line.strip() for line in lines.values()):
+    labels = [line for name, line in lines.items() if name.rpartition("/")[2] not in NAME_FILES]
+    if labels and not any(line.strip() for line in labels):
         return "the text files are empty: no image has an object, or the export has failed"
     if ".tfrecord" in suffixes:
         return "TFRecord is not: export one of these"

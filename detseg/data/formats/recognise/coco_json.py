@@ -68,6 +68,10 @@ def coco_json(tree: Tree) -> Layout | None:
         and (file := _coco_file(tree, path)) is not None
     ]
     if not found:
+        for path in tree.paths({".json"}, depth=2):
+            begin = tree.begin(path)
+            if '"images"' in begin and '"file_name"' in begin and '"bbox"' in begin and '"categories"' not in begin:
+                read_coco(tree.root, tree.root / path)  # says what is missing
         return None
     _refuse_wrong(tree, [file.path for file in found])
     by_split: dict[str | None, list[_CocoFile]] = {}

@@ -90,6 +90,13 @@ def not_taken(tree: Tree, taken: Iterable[str]) -> list[str]:
     return [f"folders with images that belong to no split: {listed(found)}"] if found else []
 
 
+def other_as_train(splits: dict[str, tuple[str, int]]) -> str:
+    """Make the validation split, else the test split, the one to train on; the note that says so."""
+    split = "val" if "val" in splits else "test"
+    splits["train"] = splits.pop(split)
+    return f"nothing is called train: {splits['train'][0]} is taken to train on"
+
+
 def is_image(tree: Tree, line: str, stems: Container[str] = ()) -> bool:
     """Whether a line of a list is the path of an image in the tree, or its name where annotations have these stems."""
     folder, _, name = line.removeprefix("./").rpartition("/")
