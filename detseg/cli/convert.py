@@ -35,7 +35,7 @@ def convert(argv: Sequence[str]) -> None:
     chosen = [text.partition("=")[0] for text in arguments.overrides]
     whole = is_folder and not {"data.fraction", "data.val_fraction"} & set(chosen)
     if not whole and config.data.val_fraction is not None:
-        splits = ["train", "val", "test"]
+        splits = ["train", "val", *(["test"] if "test" in splits or not is_folder else [])]
     from detseg.data.build import open_as_stated
     from detseg.data.datasets.segmentation import without_wrong_maps
 

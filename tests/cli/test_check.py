@@ -310,3 +310,41 @@ def test_a_test_split_need_not_be_there(
     kinds = {finding["kind"] for finding in json.loads(Path("found.json").read_text())["findings"]}
     assert "cannot_open" not in kinds
     assert "test: not checked: " in capsys.readouterr().out
+
+
+def test_objects_without_outlines_are_an_error_where_masks_are_learned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outline = [[1, 1, 21, 1, 21, 21, 1, 21]]
+    coco_split(tmp_path, "train", {"a.png": [(0, (1, 1, 20, 20))] * 2}, ("cat",), segmentation=outline, area=400.0)
+    content = json.loads((tmp_path / "train.json").read_text())
+    del content["annotations"][1]["segmentation"]
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    assert main(["check", str(tmp_path)]) == 1
+    assert main(["check", str(tmp_path), "model.name=mask_rcnn"]) == 2
+    assert "error: train: objects with a box and no outline, of which masks cannot be learned: 1 in 1 image" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [("data.yaml", "names: [cat]\ntrain: images\n", "is a file of a data set"), ("a.json", "{}", "name its folder, ")],
+)
+def test_a_file_of_a_set_is_no_configuration(
+    name: str, text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text(text)
+    assert main(["check", str(tmp_path / name)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_threshold_counts_before_what_values_seem_to_be(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8), (9, 90, 9)).save(tmp_path / "images" / "a.png")
+    mask = Image.new("L", (8, 8))
+    mask.paste(255, (0, 0, 4, 8))
+    mask.paste(128, (4, 0, 6, 8))
+    mask.save(tmp_path / "masks" / "a.png")
+    assert main(["check", str(tmp_path), "data.mask_threshold=100"]) < 2

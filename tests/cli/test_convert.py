@@ -16,6 +16,7 @@ from detseg.config.schema.data import AutoConfig
 from detseg.data.annotations.report import DataReport
 from detseg.data.build import open_split, resolve_layout
 from detseg.data.datasets.detection import DetectionDataset
+from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import (
     CVAT_BOX,
     annotation_xml,
@@ -165,3 +166,21 @@ def test_what_is_left_out_is_said_though_it_is_no_error(tmp_path: Path, capsys: 
     assert "objects with a box and no outline, of which masks cannot be learned: " in capsys.readouterr().out
     assert main([*argv, "--skip-bad"]) == 0
     assert "not held by mask_folder: objects: 1; masks hold the class of each pixel" in capsys.readouterr().out
+
+
+def test_settings_of_a_folder_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = {f"{k}.png": [(0, (1.0, 1, 20, 20))] for k in range(10)}
+    coco_split(tmp_path / "set", "train", boxes, ("cat",))
+    argv = ["convert", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "yolo", "data.val_fraction=0.3"]
+    assert main([*argv, "data.fraction=0.5"]) == 0
+    assert "train 4 images, val 3 images" in capsys.readouterr().out
+
+
+def test_skip_bad_leaves_wrong_boxes_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    boxes = [(0, (60.0, 50, -20, -10)), *((0, (5.0 + k, 5, 20, 20)) for k in range(9))]
+    coco_split(tmp_path / "set", "train", {"a.png": boxes}, ("cat",))
+    argv = ["convert", str(tmp_path / "set"), str(tmp_path / "out"), "--to", "yolo", "--skip-bad"]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert "objects left out, as their boxes are wrong: 1\n" in out
+    assert len((tmp_path / "out" / "train" / "labels" / "a.txt").read_text().splitlines()) == 9

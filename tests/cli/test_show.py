@@ -36,6 +36,14 @@ def test_raw_samples_of_a_folder(root: Path, tmp_path: Path, capsys: Capture) ->
     assert (sheet == [224, 59, 59]).all(axis=2).sum() > 100  # the colour of the first class
 
 
+def test_a_sheet_replaces_no_image_of_the_data(root: Path, capsys: Capture) -> None:
+    image = next(root.rglob("*.jpg"))
+    before = image.read_bytes()
+    assert run_tool(show, [str(root), "--out", str(image)]) == 2
+    assert f"lies in the data, {root}" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
 def test_augmented_samples_are_those_of_the_training(root: Path, tmp_path: Path, capsys: Capture) -> None:
     augmentation = {"mosaic": 0.5, "affine": {"probability": 0.5}}
     config, out = config_file(root, tmp_path, augmentation=augmentation, batch_size=4), tmp_path / "sheet.jpg"
