@@ -37,7 +37,7 @@ def test_raw_samples_of_a_folder(root: Path, tmp_path: Path, capsys: Capture) ->
 
 
 def test_a_sheet_replaces_no_image_of_the_data(root: Path, capsys: Capture) -> None:
-    image = next(root.rglob("*.jpg"))
+    image = next(root.rglob("*.png"))
     before = image.read_bytes()
     assert run_tool(show, [str(root), "--out", str(image)]) == 2
     assert f"lies in the data, {root}" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from detseg.config.load import config_to_dict
 from detseg.config.schema.data import AugmentationConfig
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.annotations.issues import Severity
-from detseg.data.annotations.report import ceiling_line, nothing_to_learn, small_boxes_line
+from detseg.data.annotations.report import ceiling_line, nothing_to_learn, sizes_in_input, small_boxes_line
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.checks.masks import check_some_masks
 from detseg.data.datasets.bad_samples import BadSampleList
@@ -82,7 +82,8 @@ def open_data(config: ExperimentConfig, given: DataSets | None = None) -> DataSe
         if why := nothing_to_learn(train_set.packed, train_set.report):
             raise DataError(f"{train_set.name}: {why}")
         line = small_boxes_line(train_set.packed, config.data.input_hw, config.data.augmentation.min_box_size)
-        if line is not None and "(100.0%)" in line:
+        sizes, _ = sizes_in_input(train_set.packed, config.data.input_hw)
+        if (sizes < config.data.augmentation.min_box_size).any(axis=1).all():
             raise DataError(f"{train_set.name}: there is no object to train on: {line}")
         if line is not None:
             logger.info(f"{train_set.name}: {line}")

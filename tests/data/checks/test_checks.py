@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,7 @@ from detseg.data.images.read import FORMATS
 from detseg.data.images.values import ValueRange
 from detseg.errors import DataError
 from tests.planted_set import check_planted_set, compare, write_planted_set
+from tests.shared_data import shared_data
 
 Box = tuple[int, Sequence[float]]  # class, xywh
 
@@ -278,6 +280,13 @@ def test_what_is_not_read_of_an_image_is_said(tmp_path: Path, capfd: pytest.Capt
     (place,) = found(checked, DataIssue.UNREADABLE).examples
     assert "of a kind that is not read (several channels of floats, 64 bits); convert it" in place.detail
     assert "WARN" not in "".join(capfd.readouterr())
+
+
+def test_stray_bytes_of_a_jpeg_are_found(tmp_path: Path) -> None:
+    dataset = coco_split(tmp_path, "train", {"a.jpg": [(0, (1, 1, 20, 20))], "b.jpg": [(0, (1, 1, 20, 20))]})
+    shutil.copyfile(shared_data("malformed", "images", "hopper_bad_exif.jpg"), tmp_path / "train" / "a.jpg")
+    (place,) = found(check_splits({"train": dataset}, Expected()), DataIssue.PARTLY_READ).examples
+    assert (place.where, place.detail) == ("a.jpg", "Corrupt JPEG data: 1214 extraneous bytes before marker 0xd0")
 
 
 def test_pixels_far_from_the_normalisation(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from detseg.config.load import load_config
 from detseg.data.shapes import write_shapes
-from detseg.errors import ConfigError
+from detseg.errors import ConfigError, DataError
 from detseg.structures import ClassTable
 from detseg.training.run import train
 from detseg.training.setup.build import build_task
@@ -95,10 +96,13 @@ def test_every_optimizer_and_schedule_runs(
 
 
 def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ("trainer.fast_dev_run=true", "data.augmentation.min_box_size=64")
-    train(tiny_config(tiny_run.config_path, None, *overrides), tiny_run.config_path)
-    # Of 22 objects of at most 35 pixels, 4 are difficult.
-    assert "voc train: 18 of 18 objects (100.0%) have a side below" in capsys.readouterr().out
+    """Of 22 objects of at most 35 pixels, 4 are difficult. Where all are too small, nothing is trained."""
+    overrides = ("trainer.fast_dev_run=true", "data.augmentation.min_box_size=")
+    small, none = (tiny_config(tiny_run.config_path, None, overrides[0], f"{overrides[1]}{size}") for size in (30, 64))
+    train(small, tiny_run.config_path)
+    assert re.search(r"voc train: 1\d of 18 objects \(\d+\.\d%\) have a side below", capsys.readouterr().out)
+    with pytest.raises(DataError, match=r"voc train: there is no object to train on: 18 of 18 objects \(100\.0%\)"):
+        train(none, tiny_run.config_path)
 
 
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
