@@ -166,6 +166,11 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
         {"train": "ImageSets/train.txt", "val": "ImageSets/val.txt"},
         "",
     ),
+    "lists of folders far down": (
+        _loose("0/b", "1/b") | {"train.txt": "0/b/0.png\n", "val.txt": "1/b/1.png\n"},
+        {"train": "train.txt", "val": "val.txt"},
+        "",
+    ),
     "test images without XML": (
         _voc_lists("train") | {"ImageSets/Main/test.txt": "x\n", "JPEGImages/x.png": None},
         {"train": "train"},

@@ -159,40 +159,45 @@ def _beside_images(
     if not own:
         return None
     sample = [text for folder in own for text in texts[folder] if fits(text)]
-    tops = {folder.partition("/")[0]: of_folder[folder][0] for folder in own if "/" in folder}
-    if any(tree.num_images(top) and _lies_in(tree, top, path) for top, path in tops.items() if split_of(top) is None):
-        return None  # a set lies in that folder
-    parents = {"/".join(folder.split("/")[: n + 1]) for folder in own for n in range(folder.count("/") + 1)}
-    folders = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
-    splits = {
-        split: (folder, sum(len(of_folder[f]) for f in own if f"{f}/".startswith(f"{folder}/")))
-        for split, (folder, _) in folders.items()
-    }
     stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths} if suffix == ".xml" else set[str]()
     lists, notes = listed_splits(tree, lambda line: is_image(tree, line, stems))
-    splits = splits | lists
-    if splits and not lists and "train" not in splits:  # the rest
-        rest = [folder for folder in own if not any(f"{folder}/".startswith(f"{f}/") for f, _ in folders.values())]
-        if rest and "" not in rest:
-            splits["train"] = "+".join(rest), sum(len(of_folder[folder]) for folder in rest)
-        elif not rest:
-            notes.append(other_as_train(splits))
-        else:
-            notes.append(f"no folder is called train: all are taken to train on, with {listed(list(splits))}")
-    if "train" in splits:
-        taken = [f"{folder}/" for folder, _ in folders.values()]
-        left = [folder for folder in own if not f"{folder}/".startswith(tuple(taken))] if not lists else []
-        left = [folder for folder in left if folder not in splits["train"][0].split("+")]
-        for folder in tree.files:
-            split = split_of(folder.replace("/", " "))
-            if split is not None and split not in splits and (number := tree.num_images(folder)):
-                notes.append(f"{split}: left out, as {folder} has {counted(number, 'image')} and no annotations")
-        if left:
-            numbers = [f"{folder or '.'} ({len(of_folder[folder])})" for folder in left]
-            notes.append(f"annotation files that belong to no split: {listed(numbers)}")
-        settings = {f"{split}_split": splits[split][0] for split in SPLITS if split in splits}
-        return settings, {split: splits[split][1] for split in SPLITS if split in splits}, sample, tuple(notes)
-    return dict(WHOLE), {"train": sum(len(of_folder[folder]) for folder in own)}, sample, tuple(notes)
+    tops = {folder.partition("/")[0]: of_folder[folder][0] for folder in own if "/" in folder}
+    inner = [top for top, path in tops.items() if tree.num_images(top) and _lies_in(tree, top, path)]
+    if "train" not in lists and any(split_of(top) is None for top in inner):
+        return None  # a set lies in that folder
+    numbers = {folder: len(of_folder[folder]) for folder in own}
+    splits = lists if "train" in lists else _folder_splits(tree, numbers, notes) | lists
+    if "train" not in splits:
+        return dict(WHOLE), {"train": sum(numbers.values())}, sample, tuple(notes)
+    settings = {f"{split}_split": splits[split][0] for split in SPLITS if split in splits}
+    return settings, {split: splits[split][1] for split in SPLITS if split in splits}, sample, tuple(notes)
+
+
+def _folder_splits(tree: Tree, numbers: dict[str, int], notes: list[str]) -> dict[str, tuple[str, int]]:
+    """The splits among folders of annotation files, of which ``numbers`` has how many there are in each: split → folder
+    and number. Where none is called train, all that are of no other split are; ``notes`` gets what is left out."""
+    parents = {"/".join(folder.split("/")[: n + 1]) for folder in numbers for n in range(folder.count("/") + 1)}
+    named = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
+    inside = {split: [f for f in numbers if f"{f}/".startswith(f"{folder}/")] for split, (folder, _) in named.items()}
+    splits = {split: (named[split][0], sum(numbers[f] for f in own)) for split, own in inside.items()}
+    rest = [folder for folder in numbers if not any(folder in own for own in inside.values())]
+    if not splits:
+        return {}
+    if "train" not in splits and rest and "" not in rest:
+        splits["train"], rest = ("+".join(rest), sum(numbers[folder] for folder in rest)), []
+    elif "train" not in splits and not rest:
+        notes.append(other_as_train(splits))
+    elif "train" not in splits:
+        notes.append(f"no folder is called train: all are taken to train on, with {listed(list(splits))}")
+        return {}
+    for folder in tree.files:
+        split = split_of(folder.replace("/", " "))
+        if split is not None and split not in splits and (number := tree.num_images(folder)):
+            notes.append(f"{split}: left out, as {folder} has {counted(number, 'image')} and no annotations")
+    if rest:
+        left = [f"{folder or '.'} ({numbers[folder]})" for folder in rest]
+        notes.append(f"annotation files that belong to no split: {listed(left)}")
+    return splits
 
 
 def _lies_in(tree: Tree, top: str, path: str) -> bool:
