@@ -77,7 +77,7 @@ def read_cvat(
     """Read one split; image ids are 1 to I in the order of the file.
 
     ``split`` is a subset that the file names (``Validation`` and ``val`` mean the same), or an XML file below ``root``,
-    with or without its suffix; ``.``: all of the files in ``root`` and ``annotations``. The other arguments and errors
+    with or without its suffix; ``.``: all of the files in ``root``, else in its folders. The other arguments and errors
     are those of `detseg.read_yolo`.
     """
     root, report = data_folder(root), report or DataReport()
@@ -112,7 +112,8 @@ def _find_files(root: Path, split: str) -> tuple[list[Path], str | None]:
         for path in (root / name, root / f"{name}.xml", root / name / _FILE):
             if path.suffix.lower() == ".xml" and path.is_file():
                 return [path], None
-    if split == "." and (all_files := [*own_xml_files(root), *own_xml_files(root / "annotations")]):
+    in_folders = (own_xml_files(path) for path in sorted(root.iterdir()) if path.is_dir())  # of tasks
+    if split == "." and (all_files := own_xml_files(root) or [path for paths in in_folders for path in paths]):
         return [path for path in all_files if _is_cvat(path)] or all_files, None
     found = [root / _FILE] if (root / _FILE).is_file() else own_xml_files(root)
     if len(found) != 1:
@@ -138,6 +139,8 @@ def _image_elements(file: Path, content: ET.Element, subset: str | None) -> list
     else:
         names = [name.casefold() for name in split_names(subset)]
         wanted = [image for image in images if image.get("subset", "").casefold() in names]
+        if not any(image.get("subset") for image in images):  # train/a.jpg
+            wanted = [image for image in images if image.get("name", "").partition("/")[0].casefold() in names]
     if not wanted:
         subsets = sorted({image.get("subset", "") for image in images} - {""})
         has = f"it has no images of the subset {shown(subset)}" if images and subset else "it lists no images"
@@ -159,7 +162,8 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
             continue
         assert path is not None
         inside = [*([f"images/{subset}"] if subset else []), "images", *([subset] if subset else []), "."]
-        bases = dict.fromkeys((folder, "."))  # beside the file, or in the root
+        # Beside the file, in a folder of its name, or in the root.
+        bases = dict.fromkeys((folder, posixpath.join(folder, file.stem), "."))
         places = [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]
         place = next((place for place in places if os.path.isfile(root / place)), places[0])
         hw = stated_size(where, element.get("height"), element.get("width"))

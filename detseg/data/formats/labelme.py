@@ -40,6 +40,7 @@ from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.copies import Losses, copy_images
 from detseg.data.images.find import (
+    Files,
     data_folder,
     find_images,
     image_sizes,
@@ -49,7 +50,6 @@ from detseg.data.images.find import (
     split_names,
     stated_size,
 )
-from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.errors import DataError, MissingSplitError, check_type
 from detseg.messages import listed, shown
 from detseg.structures import BoolArray
@@ -144,6 +144,10 @@ def _json_files(root: Path, place: str, report: DataReport) -> list[Path]:
     if (root / place).is_dir():
         there = [root / place / path for path in find_images(root / place, suffixes={".json", ".xml"})]
         files = [path for path in there if path.suffix.lower() == ".json"]
+        if not there:  # images/train, and all JSON files in another folder
+            by_stem = _by_stem(root)
+            found = [by_stem.get(path.stem, []) for path in find_images(root / place)]
+            files = [paths[0] for paths in found if len(paths) == 1]
         if there and not files:
             what = f"{len(there)} XML files, but no JSON of LabelMe; its old XML is not supported"
             raise DataError(f"{root / place}: {what}; export JSON, or set data.name=voc if this is Pascal VOC")
@@ -222,26 +226,31 @@ def _image_path(root: Path, folder: str, name: str) -> str | None:
 
 
 def _with_own_images(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:
-    """Files whose image is not there, but one that is called like the file lies beside it, have that one, where the
-    report accepts another spelling: both were renamed."""
+    """Files whose image is not there have another one, where the report accepts another spelling: of its name, in the
+    folder that is most like theirs; or beside them, of their own name, since both were renamed."""
     lost = [file for file in files if not os.path.isfile(root / file.image)]
+    if not lost:
+        return list(files)
+    images = Files(root / path for path in find_images(root))
     located = locate_images(root, [file.image for file in lost], DataReport(True))
-    lost_paths = {file.path for file, path in zip(lost, located, strict=True) if path is None}
+    missing = {file.path for file, path in zip(lost, located, strict=True) if path is None}
     found = list[_File]()
     for file in files:
-        own = _beside(root, file.path) if file.path in lost_paths else []
+        own, how = list[Path](), ""
+        if file.path in missing:
+            own, how = images.named(posixpath.basename(file.image), file.path), "has its name"
+            if not own:
+                own, how = images.with_stem(file.path.stem, file.path), "has the name of this file"
+                own = [image for image in own if image.parent == file.path.parent]
         if len(own) == 1:
-            what = f"imagePath: there is no {shown(file.image)}, but {own[0]} has the name of this file"
+            image = own[0].relative_to(root).as_posix()
+            what = f"imagePath: there is no {shown(file.image)}, but {image} {how}"
             fix = "correct imagePath, or set data.file_names=relaxed to take that"
-            report.wrong(DataIssue.OTHER_SPELLING, own[0], f"{file.path}: {what}; {fix}")
-        found.append(replace(file, image=own[0]) if len(own) == 1 else file)
+            report.wrong(DataIssue.OTHER_SPELLING, image, f"{file.path}: {what}; {fix}")
+            found.append(replace(file, image=image))
+        else:
+            found.append(file)
     return found
-
-
-def _beside(root: Path, file: Path) -> list[str]:
-    """The images beside a JSON file that have its name, relative to the root."""
-    names = [file.with_suffix(suffix) for suffix in sorted(IMAGE_SUFFIXES)]
-    return [path.relative_to(root).as_posix() for path in names if path.is_file()]
 
 
 def _without_embedded(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import posixpath
 import xml.etree.ElementTree as ET
-from collections.abc import Container, Iterable, Sequence, Set
+from collections.abc import Container, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,7 @@ from detseg.data.datasets.segmentation import SegmentationDataset, inspect_masks
 from detseg.data.formats.voc_writer import VocAnnotation
 from detseg.data.images.find import (
     HEIC_SUFFIXES,
+    Files,
     data_folder,
     find_images,
     image_sizes,
@@ -193,47 +194,12 @@ def _lists_of_years(root: Path, task: Task) -> list[Path]:
     return [*root.glob(f"VOC*/ImageSets/{task}"), *root.glob(f"*/VOC*/ImageSets/{task}")]
 
 
-class _Files:
-    """Files below a folder, by name and by stem."""
-
-    def __init__(self, paths: Iterable[Path]) -> None:
-        self.paths = list(paths)
-        self._by_name, self._by_stem = dict[str, list[Path]](), dict[str, list[Path]]()
-        for path in self.paths:
-            self._by_name.setdefault(path.name, []).append(path)
-            self._by_stem.setdefault(path.stem, []).append(path)
-
-    def named(self, name: str, beside: Path) -> list[Path]:
-        """Those with a name, of several folders those in the one that is nearest to ``beside``, see `_nearest`."""
-        return _nearest(self._by_name.get(name, []), beside)
-
-    def with_stem(self, stem: str, beside: Path) -> list[Path]:
-        """Those with a stem, as `named`."""
-        return _nearest(self._by_stem.get(stem, []), beside)
-
-
-def _nearest(paths: list[Path], beside: Path) -> list[Path]:
-    """Of some paths those in the folder of ``beside``; else those whose folders end in the same names as that one, the
-    most of them: ``images/a/1.jpg`` is near ``Annotations/a/1.xml``."""
-
-    def nearness(path: Path) -> int:
-        if path.parent == beside.parent:
-            return len(path.parts)
-        pairs = zip(reversed(path.parent.parts), reversed(beside.parent.parts), strict=False)
-        return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
-
-    if len(paths) < 2:
-        return paths
-    best = max(map(nearness, paths))
-    return [path for path in paths if nearness(path) == best]
-
-
 @dataclass(frozen=True)
 class _LooseFiles:
     """The annotations of a split without ``ImageSets``."""
 
     files: list[tuple[list[Path], Path]]  # the images with the stem of each annotation, and the annotation
-    images: _Files  # all among which the images of annotations are looked for
+    images: Files  # all among which the images of annotations are looked for
     split_images: set[Path]  # those in the split's folders
 
     def images_named(self, filename: str, xml: Path) -> list[Path]:
@@ -243,16 +209,19 @@ class _LooseFiles:
 
 def _loose_files(root: Path, split: str, report: DataReport) -> _LooseFiles:
     image_suffixes = IMAGE_SUFFIXES | HEIC_SUFFIXES
-    all_images = _Files(root / path for path in find_images(root, suffixes=image_suffixes))
-    all_xmls = _Files(root / path for path in find_images(root, suffixes={".xml"}))
+    all_images = Files(root / path for path in find_images(root, suffixes=image_suffixes))
+    all_xmls = Files(root / path for path in find_images(root, suffixes={".xml"}))
     found, split_images = dict[Path, list[Path]](), set[Path]()
     for part in split.split("+"):
         place = _split_place(root, part.strip(), all_xmls.paths)
         if place.is_dir():
             inside = [path for path in all_images.paths if path.is_relative_to(place)]
-            pool = _Files(inside) if inside else all_images
+            pool = Files(inside) if inside else all_images
             split_images.update(inside)
             xmls = [path for path in all_xmls.paths if path.is_relative_to(place)]
+            if not xmls:  # images/train, and all XML files in one folder
+                own = (_only(files, report) for path in inside if (files := all_xmls.with_stem(path.stem, path)))
+                xmls = [xml for xml in own if xml is not None]
             if not xmls:
                 raise DataError(f"{place}: there are no XML files in it; correct data.root or the split")
         else:
@@ -280,7 +249,7 @@ def _split_place(root: Path, part: str, xmls: Sequence[Path]) -> Path:
     raise MissingSplitError(f"{root}: there is no ImageSets/Main in it, and no folder or list '{part}'; {fix}")
 
 
-def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, report: DataReport) -> list[Path]:
+def _listed_annotations(root: Path, path: Path, images: Files, xmls: Files, report: DataReport) -> list[Path]:
     """The annotations of the images, XML files or stems in a text file."""
     known_images, known_xmls = set(images.paths), set(xmls.paths)
 
@@ -290,7 +259,9 @@ def _listed_annotations(root: Path, path: Path, images: _Files, xmls: _Files, re
             return [entry]
         is_image = entry in known_images or ("/" not in name and entry.suffix.lower() in IMAGE_SUFFIXES)
         of_image = xmls.with_stem(entry.stem, entry) if is_image else []
-        return of_image or xmls.with_stem(entry.name, entry)
+        own = of_image or xmls.with_stem(entry.name, entry)
+        first = name.split()[0]
+        return own if own or first == name else candidates(first)  # image and XML file, or a name and numbers
 
     found, missing = list[Path](), list[str]()
     for number, name in read_list(path, lambda name: bool(candidates(name))):

@@ -149,6 +149,7 @@ def _name_file(root: Path) -> Path | None:
         if (root / name).is_file():
             return root / name
     places = [*root.glob("labels"), *root.glob("*/labels"), *root.glob("labels/*")]
+    places += [path for path in root.glob("*") if split_words(path.name)]
     found = [path for place in sorted(places) if (path := place / NAME_FILES[0]).is_file()]
     for path in found[1:]:
         if path.read_bytes() != found[0].read_bytes():
@@ -371,6 +372,10 @@ def _labels_elsewhere(
             for place, there in texts.items()
             if place not in taken and stems & there and (not own or split_words(place) <= own)
         }
+        words = {word for place in fits for word in split_words(place)}
+        if not own and len(words) > 1:
+            what = f"its images lie in one folder, {folder}, and label files in several, {listed(sorted(fits))}"
+            raise DataError(f"{root}: {what}; put the images into folders of the same names, or write lists of splits")
         best = [place for place, number in fits.items() if number == max(fits.values())]
         if len(best) == 1:
             found[folder] = best[0], texts[best[0]]

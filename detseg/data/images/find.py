@@ -8,7 +8,7 @@ import re
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import unquote
@@ -63,6 +63,44 @@ def walk_folders(
                 followed.append(name)
         folders[:] = followed  # os.walk reads these next
         yield inside, folders, [name for name in files if name[0] != "."]
+
+
+class Files:
+    """Files below a folder, by name and by stem."""
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self.paths = list(paths)
+        self._by_name, self._by_stem = dict[str, list[Path]](), dict[str, list[Path]]()
+        for path in self.paths:
+            self._by_name.setdefault(path.name, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def named(self, name: str, beside: Path) -> list[Path]:
+        """Those with a name, of several folders those in the one that is nearest to ``beside``, see `_nearest`."""
+        return _nearest(self._by_name.get(name, []), beside)
+
+    def with_stem(self, stem: str, beside: Path) -> list[Path]:
+        """Those with a stem, as `named`."""
+        return _nearest(self._by_stem.get(stem, []), beside)
+
+
+def _nearest(paths: list[Path], beside: Path) -> list[Path]:
+    """Of some paths those in the folder of ``beside``; else those whose folders end in the same names as that one, the
+    most of them: ``images/a/1.jpg`` is near ``Annotations/a/1.xml``; and of equals those whose folders say the same
+    split: ``train_images`` is near ``train_xml``."""
+
+    def nearness(path: Path) -> int:
+        if path.parent == beside.parent:
+            return len(path.parts)
+        pairs = zip(reversed(path.parent.parts), reversed(beside.parent.parts), strict=False)
+        return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
+
+    if len(paths) < 2:
+        return paths
+    best = max(map(nearness, paths))
+    nearest, words = [path for path in paths if nearness(path) == best], split_words(beside.parent.as_posix())
+    of_split = [path for path in nearest if split_words(path.parent.as_posix()) == words]
+    return of_split or nearest
 
 
 _VALIDATION = ("val", "valid", "validation")

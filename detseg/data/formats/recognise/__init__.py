@@ -21,7 +21,7 @@ from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps
 from detseg.data.formats.recognise.yolo_text import yolo_text
 from detseg.data.formats.yolo import NAME_FILES
-from detseg.data.images.find import data_folder, split_of
+from detseg.data.images.find import data_folder, split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -132,15 +132,23 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
         if tree.parts:
             named = listed(tree.parts[:3]) + (", ..." if len(tree.parts) > 3 else "")
             notes.append(f"of detseg split, not taken: {named}; a configuration that it wrote reads them")
-        return [(root, [replace(layout, notes=(*layout.notes, *notes)) for layout in layouts])]
+        lists = [name for name in tree.files[""] if name.endswith(".txt") and split_of(name)]
+        return [(root, [replace(layout, notes=(*layout.notes, *notes, *_unused(layout, lists))) for layout in layouts])]
     below = [name for name in tree.files if name and "/" not in name]
     below = below if depth or len(below) == 1 else []
     found = [one for name in below for one in _layouts(root / name, depth - (len(below) > 1))]
     first = [layouts[0] for _, layouts in found]
-    if len(first) > 1 and all((one.what, one.settings) == (first[0].what, WHOLE) for one in first):
+    names_split = any(split_words(folder.name) for folder, _ in found)
+    if len(first) > 1 and not names_split and all((o.what, o.settings) == (first[0].what, WHOLE) for o in first):
         counts: dict[str, int | None] = {"train": sum(one.counts["train"] or 0 for one in first)}
         return [(root, [replace(first[0], counts=counts)])]  # one set in many folders
     return found
+
+
+def _unused(layout: Layout, lists: Sequence[str]) -> list[str]:
+    """A note of lists of splits beside a layout that has none."""
+    what = f"{layout.what} has files for splits, so that these lists are not taken"
+    return [f"{what}: {listed(lists)}"] if lists and layout.name in ("coco", "cvat") else []
 
 
 def _what_there_is(tree: Tree) -> str:

@@ -64,7 +64,7 @@ def coco_json(tree: Tree) -> Layout | None:
     found = [
         file
         for path in tree.paths({".json"}, depth=2)
-        if (path.count("/") < 2 or path.partition("/")[0] not in tops)  # a set in a folder lies there
+        if (path.count("/") < 2 or path.partition("/")[0] not in tops or split_of(path.partition("/")[0]))
         and (file := _coco_file(tree, path)) is not None
     ]
     if not found:
@@ -74,21 +74,8 @@ def coco_json(tree: Tree) -> Layout | None:
                 read_coco(tree.root, tree.root / path)  # says what is missing
         return None
     _refuse_wrong(tree, [file.path for file in found])
-    by_split: dict[str | None, list[_CocoFile]] = {}
-    for file in found:
-        by_split.setdefault(_split_of_file(file.path), []).append(file)
-    for files in by_split.values():  # instances_train.json before person_keypoints_train.json
-        files.sort(key=_rank)
     notes = list[str]()
-    if "train" not in by_split:
-        others_first = sorted(by_split, key=lambda split: (split is not None, split != "val"))
-        by_split["train"] = by_split.pop(others_first[0])
-        if others_first[0] is not None:
-            notes.append(f"no file is called train: {by_split['train'][0].path} is taken to train on")
-    splits = {split: by_split[split][:1] for split in SPLITS if split in by_split}
-    for file in by_split["train"][1:]:  # batches, which are no splits
-        if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
-            splits["train"].append(file)
+    splits = _splits(found, notes)
     settings, taken = dict[str, Any](), [file for files in splits.values() for file in files]
     for split, files in splits.items():
         folders, paths = [file.folder or "." for file in files], [file.path for file in files]
@@ -98,9 +85,9 @@ def coco_json(tree: Tree) -> Layout | None:
         settings["file_names"] = "relaxed"
         what = "not all images are at the names that the annotations give them; data.file_names=relaxed looks further"
         notes.append(f"{what} ({odd[0].other_name} in {odd[0].path})")
-    if others := sorted(file.path for files in by_split.values() for file in files if file not in taken):
+    if others := sorted(file.path for file in found if file not in taken):
         known = frozenset[str]().union(*(file.images for file in taken))
-        more = any(file.images.isdisjoint(known) for files in by_split.values() for file in files)
+        more = any(file.images.isdisjoint(known) for file in found)
         join = "; lists as data.train_annotations and data.train_images join those that have other images"
         notes.append(f"other files, not taken: {listed(others)}{join if more else ''}")
     notes += [f"the images of {file.path} are not there" for file in taken if file.folder is None]
@@ -115,6 +102,30 @@ def coco_json(tree: Tree) -> Layout | None:
     has = kinds_of(any(file.boxes for file in all_train), any(file.outlines for file in all_train))
     counts: dict[str, int | None] = {split: sum(len(file.images) for file in files) for split, files in splits.items()}
     return Layout("coco", "COCO JSON", settings, has, counts, train.classes, tuple(notes))
+
+
+def _splits(found: Sequence[_CocoFile], notes: list[str]) -> dict[str, list[_CocoFile]]:
+    """The files of each split, several only of train: batches. ``notes`` gets what may not be meant."""
+    by_split: dict[str | None, list[_CocoFile]] = {}
+    for file in sorted(found, key=_rank):
+        by_split.setdefault(_split_of_file(file.path), []).append(file)
+    if "train" not in by_split:
+        others_first = sorted(by_split, key=lambda split: (split is not None, split != "val"))
+        by_split["train"] = by_split.pop(others_first[0])
+        if others_first[0] is not None:
+            notes.append(f"no file is called train: {by_split['train'][0].path} is taken to train on")
+    train = by_split["train"][0]
+    for files in by_split.values():  # of several folds the same one
+        files.sort(key=lambda file: _generic(file.path) != _generic(train.path))
+    splits = {split: by_split[split][:1] for split in SPLITS if split in by_split}
+    for file in by_split["train"][1:]:  # batches, which are no splits
+        if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
+            splits["train"].append(file)
+    inside = {split for path in train.images for split in split_words(path.rpartition("/")[0])}
+    if len(inside) > 1:
+        what = f"images in folders of {listed(sorted(inside))}"
+        notes.append(f"{train.path} names {what}, all of which are taken to train on: write a file for each split")
+    return splits
 
 
 def _rank(file: _CocoFile) -> tuple[object, ...]:
@@ -247,4 +258,11 @@ def _words(path: str) -> set[str]:
 
 
 def _split_of_file(path: str) -> str | None:
-    return split_of(Path(path).stem) or split_of(path.rpartition("/")[0].rpartition("/")[2])
+    """By its name, else by the nearest of its folders that names one."""
+    found = (split_of(part) for part in [Path(path).stem, *reversed(path.split("/")[:-1])])
+    return next((split for split in found if split is not None), None)
+
+
+def _generic(path: str) -> str:
+    """A path without the words that say which split it is of."""
+    return re.sub("[a-z]+", lambda word: "*" if split_words(word[0]) else word[0], path.lower())

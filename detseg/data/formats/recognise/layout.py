@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,7 +18,6 @@ Need = Literal["boxes", "outlines", "maps"]
 
 SPLITS = ("train", "val", "test")
 NUMBER = r"[-+]?[0-9.]+(?:[eE][-+]?[0-9]+)?"  # in a text file, as a regular expression
-_OF_LISTS = ("", "ImageSets", "splits", "lists")
 WHOLE = {"train_split": "."}  # of layouts whose annotation files may lie in any folder
 
 
@@ -63,13 +63,15 @@ def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int
 
 
 def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tuple[str, int]], list[str]]:
-    """The splits that text files in the root, or in a usual folder, list (``train.txt``, ``val.txt``): split → file and
+    """The splits that text files in the root, or in a folder of it, list (``train.txt``, ``val.txt``): split → file and
     its lines; and a note of such files whose first line is nothing that a reader finds, as ``fits`` says."""
     found, notes = dict[str, tuple[str, int]](), list[str]()
-    for name in [path for folder in _OF_LISTS for path in tree.paths({".txt"}, folder, depth=0)]:
+    for name in [
+        f"{folder}/{file}".lstrip("/") for folder in tree.files if "/" not in folder for file in tree.files[folder]
+    ]:
         stem, suffix = os.path.splitext(name.rpartition("/")[2])
         split, lines = split_of(stem), text_lines(tree, name) if suffix == ".txt" else ()
-        if split is None or split in found or not lines:
+        if split is None or split in found or not lines or re.fullmatch(rf"({NUMBER}\s*)+", lines[0]):
             continue
         if fits(lines[0]):
             found[split] = name, num_lines(tree, name)

@@ -238,7 +238,7 @@ def _classes_of(images: set[str], masks: set[str]) -> tuple[str, ...]:
         fits = {match[1] for match in studio if {match[1], f"task-{match[1]}"} & images}
         return tuple(sorted({match[2] for match in studio})) if fits else ()
     folders = {mask.partition("/")[0] for mask in masks if mask.partition("/")[2] in images}
-    if folders and not masks & images:
+    if folders and not masks & images and not all(split_of(folder) for folder in folders):
         return tuple(sorted(folders))
     marks = dict.fromkeys(images, 0)
     names = set[str]()

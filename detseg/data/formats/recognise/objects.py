@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from detseg.errors import DataError
 from detseg.messages import counted, listed
 
 _SETS = "ImageSets"
+_LOOKED_AT = 20  # files of LabelMe, for where their images are
 
 
 def voc_lists(tree: Tree) -> Layout | None:
@@ -159,8 +160,11 @@ def _beside_images(
     if not own:
         return None
     sample = [text for folder in own for text in texts[folder] if fits(text)]
-    stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths} if suffix == ".xml" else set[str]()
-    lists, notes = listed_splits(tree, lambda line: is_image(tree, line, stems))
+    stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths}
+    in_columns = suffix == ".xml"  # an image and its XML file, a name and numbers
+    lists, notes = listed_splits(
+        tree, lambda line: is_image(tree, line, stems) or (in_columns and is_image(tree, line.split()[0], stems))
+    )
     tops = {folder.partition("/")[0]: of_folder[folder][0] for folder in own if "/" in folder}
     inner = [top for top, path in tops.items() if tree.num_images(top) and _lies_in(tree, top, path)]
     if "train" not in lists and any(split_of(top) is None for top in inner):
@@ -176,8 +180,12 @@ def _beside_images(
 def _folder_splits(tree: Tree, numbers: dict[str, int], notes: list[str]) -> dict[str, tuple[str, int]]:
     """The splits among folders of annotation files, of which ``numbers`` has how many there are in each: split → folder
     and number. Where none is called train, all that are of no other split are; ``notes`` gets what is left out."""
-    parents = {"/".join(folder.split("/")[: n + 1]) for folder in numbers for n in range(folder.count("/") + 1)}
-    named = named_splits(tree, sorted(parents, key=lambda folder: (folder.count("/"), folder)))
+    named = named_splits(tree, _with_parents(numbers))
+    if not named:  # images/train and images/val, and all annotation files in one folder
+        images = {folder: tree.num_images(folder) for folder in _with_parents(tree.files) if tree.num_images(folder)}
+        of_images = named_splits(tree, list(images))
+        if "train" in of_images:
+            return of_images
     inside = {split: [f for f in numbers if f"{f}/".startswith(f"{folder}/")] for split, (folder, _) in named.items()}
     splits = {split: (named[split][0], sum(numbers[f] for f in own)) for split, own in inside.items()}
     rest = [folder for folder in numbers if not any(folder in own for own in inside.values())]
@@ -200,6 +208,12 @@ def _folder_splits(tree: Tree, numbers: dict[str, int], notes: list[str]) -> dic
     return splits
 
 
+def _with_parents(folders: Iterable[str]) -> list[str]:
+    """Folders and those above them, the outer ones first."""
+    found = {"/".join(folder.split("/")[: n + 1]) for folder in folders for n in range(folder.count("/") + 1)}
+    return sorted(found, key=lambda folder: (folder.count("/"), folder))
+
+
 def _lies_in(tree: Tree, top: str, path: str) -> bool:
     """Whether the image that an annotation file names lies in a folder, not outside it beside what may be masks."""
     stated = re.search(r"<filename>\s*([^<]*?)\s*</filename>", tree.begin(path))
@@ -209,7 +223,8 @@ def _lies_in(tree: Tree, top: str, path: str) -> bool:
 
 def cvat_xml(tree: Tree) -> Layout | None:
     """CVAT XML for images."""
-    there = [*tree.paths({".xml"}, depth=0), *tree.paths({".xml"}, "annotations", depth=0)]
+    of_splits = [folder for folder in tree.files if "/" not in folder and split_of(folder)]
+    there = [path for folder in ("", "annotations", *of_splits) for path in tree.paths({".xml"}, folder, depth=0)]
     files = [path for path in there if "<annotations>" in tree.begin(path, 4096)]
     texts = {path: tree.begin(path, 1 << 28) for path in files}
     tags = {path: re.findall(r"<image\s[^>]*>", text) for path, text in texts.items()}
@@ -219,7 +234,7 @@ def cvat_xml(tree: Tree) -> Layout | None:
     subsets: Counter[str] = Counter()
     for path in files:
         for tag in tags[path]:
-            stated = re.search(r'\ssubset="([^"]*)"', tag)
+            stated = re.search(r'\ssubset="([^"]*)"', tag) or re.search(r'\sname="([^"/]*)/', tag)
             subsets[stated[1] if stated and len(files) == 1 else path] += 1
     named = {split: name for name in sorted(subsets) if (split := split_of(name))}
     settings = {f"{split}_split": named[split] for split in SPLITS if split in named}
@@ -253,5 +268,16 @@ def labelme_json(tree: Tree) -> Layout | None:
         return None
     settings, counts, sample, notes = found
     outlines = any('"polygon"' in text or '"mask"' in text or '"shapes"' not in text for text in sample)
-    has = kinds_of(True, outlines)
-    return Layout("labelme", "LabelMe JSON", settings, has, counts, notes=notes)
+    paths = [path for path in list(tree.paths({".json"}))[:_LOOKED_AT] if is_labelme(tree.begin(path, 1 << 20))]
+    if any(not _has_image(tree, path) for path in paths):
+        settings["file_names"] = "relaxed"
+        notes = (*notes, "not all images are where their JSON files say; data.file_names=relaxed looks further")
+    return Layout("labelme", "LabelMe JSON", settings, kinds_of(True, outlines), counts, notes=notes)
+
+
+def _has_image(tree: Tree, path: str) -> bool:
+    """Whether the image that a JSON file names is there, or has no name that is elsewhere."""
+    stated = re.search(r'"imagePath"\s*:\s*"([^"]*)"', tree.begin(path, 1 << 20))
+    name = stated[1].replace("\\\\", "/") if stated else ""
+    there = os.path.isfile(tree.root / os.path.dirname(path) / name)
+    return there or name.rpartition("/")[2] not in tree.folders_of_name

@@ -112,7 +112,7 @@ def _has_label_files(tree: Tree, layout: YoloFiles, classes: Sequence[str], wron
     lines = _first_lines(tree)
     boxes = [path for path, line in lines.items() if _is_box(line, classes)]
     described = wrong or layout.names is not None or bool(layout.splits)
-    near = any(_is_near(path) for path in boxes)
+    near = any(_is_near(path) or _is_beside(tree, path) for path in boxes)
     labels = [line for path, line in lines.items() if "labels" in path.split("/")[:-1]]
     all_empty = bool(layout.splits and labels) and not any(labels)
     return all_empty or bool(boxes and (described or near))
@@ -122,6 +122,13 @@ def _is_near(path: str) -> bool:
     """Whether a file lies in a folder labels of the root or of a split."""
     found = re.match(r"([^/]*/)?labels/[^/]*(/[^/]*)?$", path)
     return found is not None and (found[1] is None or split_of(found[1]) is not None)
+
+
+def _is_beside(tree: Tree, path: str) -> bool:
+    """Whether a file lies in the folder of a split, beside an image of its name."""
+    folder, _, name = path.rpartition("/")
+    top, stem = folder.partition("/")[0], os.path.splitext(name)[0]
+    return split_of(top) is not None and folder in tree.folders_of_name.get(stem, ())
 
 
 def _left_out(tree: Tree, layout: YoloFiles, settings: dict[str, Any], counts: dict[str, int | None]) -> list[str]:
