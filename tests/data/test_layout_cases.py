@@ -115,7 +115,8 @@ def test_d8_backslashes_in_file_names(tmp_path: Path) -> None:
     dataset = open_split(config.model_copy(update={"file_names": "relaxed"}), "train")
     assert [dataset[index].path for index in range(2)] == [str(tmp_path / "images" / name) for name in names]
     assert found_lines(dataset) == [
-        "images that were found under another spelling of their name: 2 (images\\x.jpg is images/x.jpg)"
+        "images that were found under another spelling of their name: 2 (images\\x.jpg is images/x.jpg, "
+        "images\\y 1.jpg is images/y 1.jpg)"
     ]
 
 

@@ -172,7 +172,8 @@ class DataIssue(Enum):
     SAME_ACROSS = (
         _ERROR,
         "images that are in two splits (the same file)",
-        "split again: detseg split; or detseg check --fix takes them out of train, if they are less than half of it",
+        "remove them from one; detseg check --fix takes out of train what is elsewhere, if that is less than half; or "
+        "split again: detseg split",
     )
     SIMILAR_ACROSS = (
         _WARNING,

@@ -37,6 +37,7 @@ class Example:
         badness: the larger, the worse: the worst examples are kept, the first ones of equals.
         detail: what is wrong in this place, in a few words with numbers; may be empty.
         other: split and position of an image to show beside it, a duplicate.
+        count: of cases there.
     """
 
     where: str
@@ -45,6 +46,7 @@ class Example:
     badness: float = 0.0
     detail: str = ""
     other: tuple[str, int] | None = None
+    count: int = 1  # of cases there
 
 
 @dataclass
@@ -108,7 +110,7 @@ class DataReport:
         finding = self._findings.setdefault(issue, Finding(issue))
         finding.count += count
         finding.places += 1
-        example = Example(where) if isinstance(where, str) else where
+        example = replace(Example(where) if isinstance(where, str) else where, count=count)
         if example.where not in finding.known:
             finding.known.add(example.where)
             finding.examples.append(example)

@@ -112,8 +112,8 @@ _UNREADABLE = "unreadable image left out"
 class Changes:
     """What was changed: split, place, number of the object in it (from 0; "" for the image), what, before, after.
 
-    A place is an image; of what readers have left out it may be a file or a class and stand for several objects, and
-    the first 10 000 places have a row.
+    A place is an image; of what readers have left out it may be a file or a class, with the number of objects there,
+    and the first 10 000 places have a row.
     """
 
     rows: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
@@ -186,7 +186,8 @@ def _kept(splits: Sequence[SplitFacts], changes: Changes) -> Iterator[tuple[Spli
         for finding in split.report.findings():
             if (what := _BY_READERS.get(finding.issue)) is not None:
                 for place in finding.examples:
-                    changes.add(split.name, place.where, "", what, place.detail)
+                    number = str(place.count) if place.count > 1 else ""
+                    changes.add(split.name, place.where, number, what, place.detail)
                 changes.numbers[what] += finding.count - len(finding.examples)
             elif finding.issue is DataIssue.UNREADABLE:  # by readers that look for their sizes
                 for place in finding.examples:

@@ -118,7 +118,7 @@ def _find_files(root: Path, split: str) -> tuple[list[Path], str | None]:
     found = [root / _FILE] if (root / _FILE).is_file() else own_xml_files(root)
     if len(found) != 1:
         what = f"expected {_FILE} or one XML file, got {listed([path.name for path in found]) or 'none'}"
-        raise DataError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
+        raise MissingSplitError(f"{root}: {what}; set data.root to its folder, or the splits to the names of files")
     return found, split
 
 
@@ -161,7 +161,13 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
             report.wrong(DataIssue.WRONG_FILE, name, message)
             continue
         assert path is not None
-        inside = [*([f"images/{subset}"] if subset else []), "images", *([subset] if subset else []), "."]
+        inside = [
+            *([f"images/{subset}"] if subset else []),
+            f"images/{file.stem}",
+            "images",
+            *([subset] if subset else []),
+            ".",
+        ]
         # Beside the file, in a folder of its name, or in the root.
         bases = dict.fromkeys((folder, posixpath.join(folder, file.stem), "."))
         places = [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]

@@ -143,16 +143,15 @@ def read_yolo_files(root: Path) -> YoloFiles:
 
 
 def _name_file(root: Path) -> Path | None:
-    """The file of the names of classes in the root; or classes.txt in its folders of labels, where labelImg writes it.
-    A DataError if those of several folders differ."""
-    for name in NAME_FILES:
-        if (root / name).is_file():
-            return root / name
+    """The file of the names of classes in the root; or that in its folders of labels or splits, where labelImg and
+    Roboflow write it. A DataError if those of several folders differ."""
     places = [*root.glob("labels"), *root.glob("*/labels"), *root.glob("labels/*")]
     places += [path for path in root.glob("*") if split_words(path.name)]
-    found = [path for place in sorted(places) if (path := place / NAME_FILES[0]).is_file()]
+    found = [root / name for name in NAME_FILES if (root / name).is_file()][:1]
+    names = (NAME_FILES[0], "_darknet.labels")  # of labelImg, and of Roboflow
+    found += [path for place in sorted(places) for name in names if (path := place / name).is_file()]
     for path in found[1:]:
-        if path.read_bytes() != found[0].read_bytes():
+        if path.read_bytes().strip() and path.read_bytes().split() != found[0].read_bytes().split():
             raise DataError(f"{path}: expected the classes of {found[0]}; write one list, {root / NAME_FILES[0]}")
     return found[0] if found else None
 

@@ -95,6 +95,7 @@ def _nearest(paths: list[Path], beside: Path) -> list[Path]:
         pairs = zip(reversed(path.parent.parts), reversed(beside.parent.parts), strict=False)
         return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
+    paths = [path for path in paths if not is_made(path.parent.name)] or paths
     if len(paths) < 2:
         return paths
     best = max(map(nearness, paths))
@@ -103,15 +104,30 @@ def _nearest(paths: list[Path], beside: Path) -> list[Path]:
     return of_split or nearest
 
 
+IMAGE_FOLDERS = frozenset(
+    {"images", "image", "imgs", "img", "original", "originals", "jpegimages", "leftimg8bit", "imagestr"}
+)
+_OF_TOOLS = ("segmentationclass", "segmentationclasspng", "gtfine", "labelstr")  # VOC, LabelMe, Cityscapes, nnU-Net
+_OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
+MASK_FOLDERS = (*_OF_MASKS, "groundtruth", "ground_truth", *_OF_TOOLS)
+"""Words in the names of folders of images, and of masks, in small letters; the likeliest first."""
+_MADE = {*MASK_FOLDERS, "visualization", "visualizations", "vis", "overlay", "overlays", "preview", "previews"}
+_MADE |= {"thumbnails", "thumbs", "results", "predictions"}
+
 _VALIDATION = ("val", "valid", "validation")
 WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev", "eval"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
+    **dict.fromkeys(("train", "training", "trn"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev", "eval", "vld"), "val"),
+    **dict.fromkeys(("test", "testing", "tst"), "test"),
 }
 """What words in the names of folders and files say of the split that is in them."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_made(folder: str) -> bool:
+    """Whether a folder seems to hold what was made of images: masks, drawings, copies."""
+    return not _MADE.isdisjoint(folder.lower().split("/"))
 
 
 def split_names(split: str) -> list[str]:
@@ -121,7 +137,7 @@ def split_names(split: str) -> list[str]:
 
 def split_words(name: str) -> set[str]:
     """Which of ``train``, ``val`` and ``test`` a name contains, as words or as in ``trainset`` and ``trainval``."""
-    words = re.findall("[a-z]+", name.lower().replace("trainval", "train-val"))
+    words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower().replace("trainval", "train-val"))
     words += [re.sub("(set|data|images|imgs|list|split)s?$", "", word) for word in words]
     return {WORDS[word] for word in words if word in WORDS}
 
@@ -266,8 +282,9 @@ def locate_images(root: Path, names: Sequence[str], report: DataReport) -> list[
             f"{root}: {counted}: {listed(missing)}; {which} of them are found with {spelling} ({example[0]} is "
             f"{example[1]}): set data.file_names=relaxed, or correct the names"
         )
-        place = Example(f"{example[0]} is {example[1]}", detail=f"found with {spelling}")
-        report.wrong(DataIssue.OTHER_SPELLING, place, message, len(found))
+        for name, file in found.items():
+            place = Example(f"{printable(name)} is {printable(file)}", detail=f"found with {spelling}")
+            report.wrong(DataIssue.OTHER_SPELLING, place, message)
     if lost:
         hint = "is this the image folder of the annotations?"
         if len(lost) < len(paths):

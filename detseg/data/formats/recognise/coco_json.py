@@ -17,8 +17,7 @@ from detseg.data.annotations.classes import placeholders
 from detseg.data.annotations.files import parse_json
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of
-from detseg.data.formats.recognise.masks import MASKS
-from detseg.data.images.find import WORDS, split_of, split_words, without_split
+from detseg.data.images.find import IMAGE_FOLDERS, WORDS, is_made, split_of, split_words, without_split
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
 from detseg.messages import listed
@@ -76,6 +75,7 @@ def coco_json(tree: Tree) -> Layout | None:
     _refuse_wrong(tree, [file.path for file in found])
     notes = list[str]()
     splits = _splits(found, notes)
+    notes += _splits_inside(tree, splits["train"][0])
     settings, taken = dict[str, Any](), [file for files in splits.values() for file in files]
     for split, files in splits.items():
         folders, paths = [file.folder or "." for file in files], [file.path for file in files]
@@ -121,11 +121,17 @@ def _splits(found: Sequence[_CocoFile], notes: list[str]) -> dict[str, list[_Coc
     for file in by_split["train"][1:]:  # batches, which are no splits
         if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
             splits["train"].append(file)
-    inside = {split for path in train.images for split in split_words(path.rpartition("/")[0])}
-    if len(inside) > 1:
-        what = f"images in folders of {listed(sorted(inside))}"
-        notes.append(f"{train.path} names {what}, all of which are taken to train on: write a file for each split")
     return splits
+
+
+def _splits_inside(tree: Tree, file: _CocoFile) -> list[str]:
+    """A note where the images of one file lie in folders of several splits."""
+    folders = {path.rpartition("/")[0] for path in file.images}
+    if file.other_name:  # they are not where it says
+        folders |= {folder for folder in tree.files if f"{folder}/".startswith(f"{file.folder}/".lstrip("/"))}
+    inside = sorted({split for folder in folders for split in split_words(folder) if tree.num_images(folder)})
+    what = f"{file.path} names images in folders of {listed(inside)}, all of which are taken"
+    return [f"{what} as one split: write a file for each"] if len(inside) > 1 else []
 
 
 def _rank(file: _CocoFile) -> tuple[object, ...]:
@@ -230,8 +236,9 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
     none with a file of the names, one with files of other suffixes.
 
     Names may be the same in several folders (numbers that begin at 0 in each split), so that of the folders with half
-    of the names those count first that lie beside or below the annotation file, then those whose path has the most
-    words of its path, then those with the most images.
+    of the names those count first that are not called as if they were made of images, that lie beside or below the
+    annotation file, that are called images or so; then those whose path has the most words of its path, and those with
+    the most images.
     """
     hits: Counter[str] = Counter()
     if not any(name.rpartition("/")[2] in tree.folders_of_name for name in names):
@@ -244,8 +251,9 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
     own, words = path.rpartition("/")[0], _words(path)
 
     def rank(folder: str) -> tuple[object, ...]:
-        last, is_near = folder.rpartition("/")[2], f"{folder}/".startswith(f"{own}/")
-        return hits[folder] * 2 < len(names), last in MASKS, not is_near, -len(_words(folder) & words), -hits[folder]
+        few, is_near = hits[folder] * 2 < len(names), f"{folder}/".startswith(f"{own}/")
+        no_name = IMAGE_FOLDERS.isdisjoint(folder.lower().split("/"))
+        return few, is_made(folder), not is_near, no_name, -len(_words(folder) & words), -hits[folder]
 
     usual = {"images", "data"}
     ranked = sorted(hits, key=lambda f: (*rank(f), f.rpartition("/")[2] not in usual, f.count("/"), f))

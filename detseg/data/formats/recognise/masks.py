@@ -12,19 +12,12 @@ from typing import Any
 from detseg.data.formats.mask_folder import LABEL_STUDIO, Affixes
 from detseg.data.formats.recognise.layout import SPLITS, Layout, is_image, listed_splits, not_taken
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
-from detseg.data.images.find import split_of, without_split
+from detseg.data.images.find import IMAGE_FOLDERS, MASK_FOLDERS, split_of, without_split
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
 from detseg.messages import counted, listed
 
-# Words in names of folders, in small letters.
-_IMAGES = frozenset(
-    {"images", "image", "imgs", "img", "original", "originals", "jpegimages", "leftimg8bit", "imagestr"}
-)
-_OF_TOOLS = ("segmentationclass", "segmentationclasspng", "gtfine", "labelstr")  # VOC, LabelMe, Cityscapes, nnU-Net
-_OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
-MASKS = (*_OF_MASKS, "groundtruth", "ground_truth", *_OF_TOOLS)
 _TEMPLATES = 10  # images whose names are looked for in those of the masks
 _WORDS = re.compile("([-_. ])")  # between the words of a folder's name
 _BESIDE = ("_mask", "-mask", "_masks", "_gt", "_seg", "_label", "_labels", "_L")  # of masks in the folder of the images
@@ -45,7 +38,7 @@ def mask_folders(tree: Tree) -> Layout | None:
     """Folders of images and masks; None: no names fit together."""
     found: dict[str | None, _Pair] = {}
     images_in = {path.rpartition("/")[0] for path in tree.paths(IMAGE_SUFFIXES)}
-    images_in |= {folder for folder in tree.files if set(folder.lower().split("/")) & _IMAGES}
+    images_in |= {folder for folder in tree.files if set(folder.lower().split("/")) & IMAGE_FOLDERS}
     for images in [folder for folder in tree.files if folder in images_in and _is_near(folder)]:
         for masks in _mask_candidates(tree, images):
             split = split_of(images.replace("/", " "))
@@ -132,12 +125,12 @@ def _mask_candidates(tree: Tree, images: str) -> list[str]:
     found = []
     for place, part in enumerate(parts):
         words = _WORDS.split(part)  # images, images_train, img_dir
-        for k in [k for k, word in enumerate(words) if word in _IMAGES]:
-            others = ("".join([*words[:k], name, *words[k + 1 :]]) for name in MASKS)
+        for k in [k for k, word in enumerate(words) if word in IMAGE_FOLDERS]:
+            others = ("".join([*words[:k], name, *words[k + 1 :]]) for name in MASK_FOLDERS)
             found += ["/".join([*parts[:place], other, *parts[place + 1 :]]) for other in others]
     if images:
         found += [f"{images.lower()}{mark}" for mark in ("_masks", "_mask", "_labels", "_gt", "annot", "_annot")]
-        found += [f"{images.lower()}/{name}" for name in MASKS]
+        found += [f"{images.lower()}/{name}" for name in MASK_FOLDERS]
     if any(LABEL_STUDIO.match(name) for name in tree.files[""]):
         found.append("")
     return [*(folder_of[folder] for folder in found if folder in folder_of), images]

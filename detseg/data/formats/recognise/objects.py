@@ -143,6 +143,9 @@ def voc_files(tree: Tree) -> Layout | None:
     if found is None or any(name.endswith(".txt") for name in tree.files.get(f"{_SETS}/Main", ())):
         return None
     settings, counts, _, notes = found
+    of_tasks = [f for f in tree.files if f.startswith(f"{_SETS}/") and any(n.endswith(".txt") for n in tree.files[f])]
+    if of_tasks:
+        notes = (*notes, f"lists of other tasks, not taken for boxes: {listed(of_tasks)}")
     return Layout("voc", "Pascal VOC's XML without lists", settings, frozenset({"boxes"}), counts, notes=notes)
 
 
