@@ -27,6 +27,7 @@ def split(argv: Sequence[str]) -> None:
         "split",
         "Divide a data set into parts with the classes in proportion, and write lists of them as its format has "
         "splits; images stay where they are, no file is changed. A test split stays, unless --test is given.",
+        folders=True,
     )
     parser.add_argument("--val", type=_fraction, metavar="X", help="fraction of the images to validate on (0.2)")
     parser.add_argument("--test", type=_fraction, metavar="X", help="fraction to test on (none)")

@@ -130,8 +130,10 @@ def _cvat_parts(root: Path, sources: Sequence[Source], parts: Mapping[str, Membe
     """The file without the images of other parts, and everything else as it is."""
     found = {path: path.read_text(encoding="utf-8-sig") for path in own_xml_files(root)}
     texts = [text for text in found.values() if "<annotations>" in text[:4096] and "<image" in text]
+    divided = {sources[source].dataset.packed.path(index) for own in parts.values() for source, index in own}
+    texts = [text for text in texts if any(_cvat_paths(match[0]) & divided for match in _CVAT_IMAGE.finditer(text))]
     if len(texts) != 1:
-        what = f"expected one XML file in it, got {listed([path.name for path in found]) or 'none'}"
+        what = f"expected one XML file of these images, got {listed([path.name for path in found]) or 'none'}"
         raise DataError(f"{root}: {what}; divide one at a time")
     settings, files = dict[str, dict[str, Any]](), dict[Path, str]()
     for part, members in parts.items():

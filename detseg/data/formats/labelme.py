@@ -221,8 +221,8 @@ def _image_path(root: Path, folder: str, name: str) -> str | None:
     if "\\" in name and not os.path.isfile(root / folder / name):
         name = name.replace("\\", "/")
     if is_absolute(name):  # of another machine: its base name may be found
-        name = name.rpartition("/")[2] if os.path.isfile(root / folder / name.rpartition("/")[2]) else name
-    return None if is_absolute(name) else inner_path(posixpath.join(folder, name))
+        name = name.rpartition("/")[2]
+    return inner_path(posixpath.join(folder, name))
 
 
 def _with_own_images(root: Path, files: Sequence[_File], report: DataReport) -> list[_File]:

@@ -34,7 +34,7 @@ from detseg.data.annotations.model import PackedAnnotations, PackedImages, pack_
 from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.segmentation import MaskLayers, MaskSource, SegmentationDataset, inspect_masks, mask_files
 from detseg.data.formats.voc_writer import plain_stem, voc_palette
-from detseg.data.images.find import find_images, inner_path, new_folder, place_image
+from detseg.data.images.find import find_images, find_listed, inner_path, new_folder, place_image
 from detseg.data.images.masks import Rgb
 from detseg.data.images.read import read_image_hw
 from detseg.errors import DataError, MissingSplitError, path_of
@@ -169,6 +169,7 @@ def _read_list(path: Path, root: Path) -> list[str]:
         if (name := inner_path(line)) is None:
             raise DataError(f"{path}:{number}: expected a path below {root}, got {shown(line)}")
         found.append(name)
+    found = find_listed(root, found)
     if missing := [name for name in found if not (root / name).is_file()]:
         raise DataError(
             f"{path}: {len(missing)} of {len(found)} images missing: {listed(missing)}; paths begin in {root}"

@@ -31,6 +31,7 @@ from detseg.data.formats.yolo_writer import label_folder
 from detseg.data.images.find import (
     data_folder,
     find_images,
+    find_listed,
     image_sizes,
     inner_path,
     is_absolute,
@@ -315,7 +316,7 @@ def _listed_names(root: Path, file: str) -> list[str]:
                 cut = whole[: len(whole) - len(exists[0][1])]
                 cuts[cut] = exists[0][0]
         names.append(whole if cut is None else posixpath.join(cuts[cut], whole[len(cut) :]))
-    return names
+    return find_listed(root, names)
 
 
 def _find_labels(root: Path, images: Sequence[str], report: DataReport) -> list[str | None]:
@@ -375,6 +376,8 @@ def _labels_elsewhere(
         if not own and len(words) > 1:
             what = f"its images lie in one folder, {folder}, and label files in several, {listed(sorted(fits))}"
             raise DataError(f"{root}: {what}; put the images into folders of the same names, or write lists of splits")
+        usual = {place: number for place, number in fits.items() if posixpath.basename(place).lower() == "labels"}
+        fits = usual or fits
         best = [place for place, number in fits.items() if number == max(fits.values())]
         if len(best) == 1:
             found[folder] = best[0], texts[best[0]]

@@ -86,8 +86,10 @@ class Files:
 
 def _nearest(paths: list[Path], beside: Path) -> list[Path]:
     """Of some paths those in the folder of ``beside``; else those whose folders end in the same names as that one, the
-    most of them: ``images/a/1.jpg`` is near ``Annotations/a/1.xml``; and of equals those whose folders say the same
-    split: ``train_images`` is near ``train_xml``."""
+    most of them: ``images/a/1.jpg`` is near ``Annotations/a/1.xml``. Not those in folders of another split; nor, if
+    there are others, those in folders of masks and the like."""
+    paths = [path for path in paths if not _are_of_two_splits(path, beside)]
+    paths = [path for path in paths if not is_made(path.parent.as_posix())] or paths
 
     def nearness(path: Path) -> int:
         if path.parent == beside.parent:
@@ -95,13 +97,32 @@ def _nearest(paths: list[Path], beside: Path) -> list[Path]:
         pairs = zip(reversed(path.parent.parts), reversed(beside.parent.parts), strict=False)
         return next((number for number, (one, other) in enumerate(pairs) if one != other), 0)
 
-    paths = [path for path in paths if not is_made(path.parent.name)] or paths
     if len(paths) < 2:
         return paths
     best = max(map(nearness, paths))
-    nearest, words = [path for path in paths if nearness(path) == best], split_words(beside.parent.as_posix())
-    of_split = [path for path in nearest if split_words(path.parent.as_posix()) == words]
-    return of_split or nearest
+    return [path for path in paths if nearness(path) == best]
+
+
+def _are_of_two_splits(one: Path, other: Path) -> bool:
+    """Whether the folders of two files say different splits: ``images/val`` and ``Annotations/train``."""
+    words, others = (split_words(path.parent.as_posix()) for path in (one, other))
+    return bool(words - others and others - words)
+
+
+def find_listed(root: Path, lines: Sequence[str]) -> list[str]:
+    """The lines of a list as paths of images relative to ``root``: also names without folder or suffix that one image
+    alone has, and lines of columns, of which the first is such a name. Others are returned as they are."""
+    lost = [line for line in lines if not os.path.isfile(root / line)]
+    if not lost:
+        return list(lines)
+    images, found = Files(find_images(root)), dict[str, str]()
+    for line in lost:
+        for name in dict.fromkeys((line, line.split()[0])):
+            path = Path(name)
+            own = images.named(path.name, path) or images.with_stem(path.name, path)
+            if len(own) == 1 and own[0].parts[-len(path.parts) : -1] == path.parts[:-1]:
+                found.setdefault(line, own[0].as_posix())
+    return [found.get(line, line) for line in lines]
 
 
 IMAGE_FOLDERS = frozenset(

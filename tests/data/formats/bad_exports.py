@@ -126,10 +126,7 @@ LABELME: list[Case] = [
     (["[]", "{}", '{"shapes": 1}', '{"images": [], "annotations": []}'], "a.json: expected LabelMe's 'shapes' and"),
     ([labelme_content(imagePath=x) for x in (None, 1, "")], "a.json: imagePath: expected the path of the image, got"),
     (
-        [
-            labelme_content(imagePath=x)
-            for x in ("../secret.png", "..\\secret.png", "x/../../secret.png", "..", "/b.png")
-        ],
+        [labelme_content(imagePath=x) for x in ("../secret.png", "..\\secret.png", "x/../../secret.png", "..")],
         "a.json: imagePath: expected a path inside ",
     ),
     (

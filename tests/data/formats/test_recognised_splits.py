@@ -12,6 +12,7 @@ from detseg.config.load import config_from_dict
 from detseg.data.annotations.report import DataReport
 from detseg.data.build import Split, open_semantic_split, open_split
 from detseg.data.formats.recognise import recognise
+from detseg.data.formats.voc import read_voc
 from detseg.data.formats.yolo import read_yolo
 from detseg.errors import DataError
 from detseg.structures import ClassTable
@@ -146,7 +147,8 @@ def _cvat(**subset_of: str) -> dict[str, Any]:
     return files
 
 
-LINE = "0 0.5 0.5 0.5 0.5"
+LINE, SPLITS = "0 0.5 0.5 0.5 0.5", ("train", "val", "test")
+SHAPE = {"label": "a", "points": [[1, 1], [4, 4]], "shape_type": "rectangle"}
 PARTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     # Files (None: an image), the splits, a line.
     "lists of train_val and test": (_voc_lists("train_val", "test"), {"train": "train_val", "test": "test"}, ""),
@@ -170,6 +172,71 @@ PARTS: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
         _loose("0/b", "1/b") | {"train.txt": "0/b/0.png\n", "val.txt": "1/b/1.png\n"},
         {"train": "train.txt", "val": "val.txt"},
         "",
+    ),
+    "lists of names and numbers": (
+        _loose("a", "b") | {"annotations/trainval.txt": "0 1 1 1\n", "annotations/test.txt": "1 2 1 2\n"},
+        {"train": "annotations/trainval.txt", "test": "annotations/test.txt"},
+        "",
+    ),
+    "XML in one folder": (
+        {f"annotations/{k}.xml": _xml(str(k)) for k in range(3)}
+        | {f"images/{split}/{k}.png": None for k, split in enumerate(("train", "val", "test"))},
+        {"train": "images/train", "val": "images/val", "test": "images/test"},
+        "",
+    ),
+    "names in two splits": (
+        {f"{split}_xml/0.xml": _xml("0") for split in ("train", "val")}
+        | {f"{split}_images/0.png": None for split in ("train", "val")},
+        {"train": "train_xml", "val": "val_xml"},
+        "",
+    ),
+    "trainA": (_loose("trainA", "valA", "testA"), {"train": "trainA", "val": "valA", "test": "testA"}, ""),
+    "LabelMe in one folder": (
+        {f"json/{k}.json": json.dumps({"shapes": [SHAPE], "imagePath": f"{k}.png"}) for k in range(2)}
+        | {f"images/{split}/{k}.png": None for k, split in enumerate(("train", "test"))},
+        {"train": "images/train", "test": "images/test"},
+        "not all images are where their JSON files say; data.file_names=relaxed looks further",
+    ),
+    "YOLO lists of names": (
+        _yolo("images/a", "images/b") | {"train.txt": "0\n", "test.txt": "1.png\n"},
+        {"train": "train.txt", "test": "test.txt"},
+        "",
+    ),
+    "labelImg's YOLO": (
+        {
+            f"{split}/{k}.{end}": LINE if end == "txt" else None
+            for k, split in enumerate(SPLITS)
+            for end in ("txt", "png")
+        }
+        | {f"{split}/classes.txt": "a\n" for split in SPLITS},
+        {split: split for split in SPLITS},
+        "classes, 1: a",
+    ),
+    "COCO folds": (
+        _coco("train_fold0", "train_fold1", "val_fold0", "val_fold1"),
+        {"train": "annotations/train_fold0.json", "val": "annotations/val_fold0.json"},
+        "",
+    ),
+    "COCO below splits": (
+        {f"{split}/{path}": text for split in SPLITS for path, text in _coco("instances_default").items()},
+        {split: f"{split}/annotations/instances_default.json" for split in SPLITS},
+        "",
+    ),
+    "COCO beside masks": (
+        _coco("train", "val") | {f"masks/{split}/{split}.png": None for split in ("train", "val")},
+        {"train": "annotations/train.json", "val": "annotations/val.json"},
+        "",
+    ),
+    "CVAT below splits": (
+        {f"{split}/annotations.xml": _cvat(**{split: ""})[f"{split}.xml"] for split in SPLITS}
+        | {f"{split}/images/{split}.png": None for split in SPLITS},
+        {split: f"{split}/annotations.xml" for split in SPLITS},
+        "",
+    ),
+    "CVAT without train": (
+        _cvat(a="Validation"),
+        {"train": "Validation"},
+        "nothing is called train: Validation is taken to train on",
     ),
     "test images without XML": (
         _voc_lists("train") | {"ImageSets/Main/test.txt": "x\n", "JPEGImages/x.png": None},
@@ -307,3 +374,41 @@ def test_labels_of_another_split_are_not_taken(tmp_path: Path) -> None:
     write_file(tmp_path, "classes.txt", "a\n")
     with pytest.raises(DataError, match="none of 1 images has a label file"):
         read_yolo(tmp_path, "test")
+
+
+def test_a_missing_image_is_not_that_of_another_split(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write_file(tmp_path, f"annotations/{split}/0.xml", _xml("0"))
+    save_images(tmp_path, "images/val/0.png", "images/train/1.png")
+    with pytest.raises(DataError, match="1 of 1 images missing"):
+        read_voc(tmp_path, "annotations/train")
+
+
+def test_labels_in_folders_of_splits_and_images_in_one_cannot_be_told_apart(tmp_path: Path) -> None:
+    save_images(tmp_path, "images/1.png", "images/2.png")
+    for split, name in (("train", "1"), ("test", "2")):
+        write_file(tmp_path, f"labels/{split}/{name}.txt", LINE)
+    write_file(tmp_path, "classes.txt", "a\n")
+    with pytest.raises(
+        DataError, match="its images lie in one folder, images, and label files in several, labels/test"
+    ):
+        read_yolo(tmp_path, ".")
+
+
+def test_splits_are_no_classes_of_masks(tmp_path: Path) -> None:
+    for k, split in enumerate(SPLITS):
+        save_images(tmp_path, f"images/{k}.png", f"masks/{split}/{k}.png")
+    with pytest.raises(DataError, match="no annotations that can be read"):
+        recognise(tmp_path, "maps")
+
+
+def test_lists_of_masks_may_hold_names(tmp_path: Path) -> None:
+    for k in range(2):
+        save_images(tmp_path, f"images/{k}.png", f"masks/{k}.png")
+    for k, split in enumerate(("train", "val")):
+        write_file(tmp_path, f"splits/{split}.txt", f"{k}\n")
+    write_file(tmp_path, "classes.txt", "ground\ncell\n")
+    found = recognise(tmp_path, "maps")
+    assert (found.settings["train_images"], found.layout.counts) == ("splits/train.txt", {"train": 1, "val": 1})
+    data = config_from_dict({"model": {"name": "unet"}, "data": found.settings}, "here", []).data
+    assert open_semantic_split(data, "val", ClassTable(("ground", "cell"))).path(0) == tmp_path / "images/1.png"

@@ -132,7 +132,8 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
         if tree.parts:
             named = listed(tree.parts[:3]) + (", ..." if len(tree.parts) > 3 else "")
             notes.append(f"of detseg split, not taken: {named}; a configuration that it wrote reads them")
-        lists = [name for name in tree.files[""] if name.endswith(".txt") and split_of(name)]
+        texts = [path for path in tree.paths({".txt"}, depth=1) if not path.startswith("labels/")]
+        lists = [path for path in texts if split_of(os.path.splitext(path)[0].rpartition("/")[2])]
         return [(root, [replace(layout, notes=(*layout.notes, *notes, *_unused(layout, lists))) for layout in layouts])]
     below = [name for name in tree.files if name and "/" not in name]
     below = below if depth or len(below) == 1 else []

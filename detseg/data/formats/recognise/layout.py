@@ -71,8 +71,8 @@ def listed_splits(tree: Tree, fits: Callable[[str], bool]) -> tuple[dict[str, tu
     ]:
         stem, suffix = os.path.splitext(name.rpartition("/")[2])
         split, lines = split_of(stem), text_lines(tree, name) if suffix == ".txt" else ()
-        if split is None or split in found or not lines or re.fullmatch(rf"({NUMBER}\s*)+", lines[0]):
-            continue
+        if split is None or split in found or not lines or re.fullmatch(rf"\d+(\s+{NUMBER}){{4,}}", lines[0]):
+            continue  # a label file of YOLO may be called so
         if fits(lines[0]):
             found[split] = name, num_lines(tree, name)
         else:
@@ -100,9 +100,15 @@ def other_as_train(splits: dict[str, tuple[str, int]]) -> str:
 
 
 def is_image(tree: Tree, line: str, stems: Container[str] = ()) -> bool:
-    """Whether a line of a list is the path of an image in the tree, or its name where annotations have these stems."""
-    folder, _, name = line.removeprefix("./").rpartition("/")
-    return name in tree.files.get(folder, ()) or line in stems or os.path.splitext(line)[0] in stems
+    """Whether a line of a list is the path of an image in the tree or its name, or begins with one in a column; or is a
+    name that annotations have."""
+    for text in dict.fromkeys((line, line.split()[0])):
+        folder, _, name = text.removeprefix("./").rpartition("/")
+        if name in tree.files.get(folder, ()) or (not folder and name in tree.folders_of_name):
+            return True
+        if text in stems or os.path.splitext(text)[0] in stems:
+            return True
+    return False
 
 
 def num_lines(tree: Tree, path: str, known: Container[str] = ()) -> int:

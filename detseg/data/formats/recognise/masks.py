@@ -49,9 +49,7 @@ def mask_folders(tree: Tree) -> Layout | None:
     for images in sorted(images_in):
         _add_incomplete(tree, images, found, notes)
     if "train" not in found and None in found:
-        rest = found.pop(None)
-        inside = [split for split, pair in found.items() if f"{pair.images}/".startswith(f"{rest.images}/".lstrip("/"))]
-        found = {"train": rest, **{split: pair for split, pair in found.items() if split not in inside}}
+        found = _rest_to_train_on(found, notes)
     if "train" not in found:
         return None
     settings, counts = dict[str, Any](), dict[str, int | None]()
@@ -79,6 +77,21 @@ def mask_folders(tree: Tree) -> Layout | None:
     notes += own.notes
     notes += not_taken(tree, [folder for pair in found.values() for folder in (pair.images, pair.masks)])
     return Layout("mask_folder", what, settings | own.settings, frozenset({"maps"}), counts, own.names, tuple(notes))
+
+
+def _rest_to_train_on(found: dict[str | None, _Pair], notes: list[str]) -> dict[str | None, _Pair]:
+    """The pairs of splits, none of which is called train: that of no split is, without those inside it. If these are
+    all of it, that to validate on is taken, and a note says so."""
+    rest, others = found[None], {split: pair for split, pair in found.items() if split is not None}
+    start = f"{rest.images}/".lstrip("/")
+    inside = [split for split, pair in others.items() if f"{pair.images}/".startswith(start)]
+    if inside and sum(others[split].num for split in inside) == rest.num:
+        split = "val" if "val" in others else "test"
+        rest = others.pop(split)
+        notes.append(f"nothing is called train: {rest.images} is taken to train on")
+        inside = []
+    kept: dict[str | None, _Pair] = {"train": rest}
+    return kept | {split: pair for split, pair in others.items() if split not in inside}
 
 
 def _mask_paths(tree: Tree, pair: _Pair) -> list[str]:

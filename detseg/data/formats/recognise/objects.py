@@ -164,10 +164,7 @@ def _beside_images(
         return None
     sample = [text for folder in own for text in texts[folder] if fits(text)]
     stems = {os.path.splitext(path)[0].rpartition("/")[2] for path in paths}
-    in_columns = suffix == ".xml"  # an image and its XML file, a name and numbers
-    lists, notes = listed_splits(
-        tree, lambda line: is_image(tree, line, stems) or (in_columns and is_image(tree, line.split()[0], stems))
-    )
+    lists, notes = listed_splits(tree, lambda line: is_image(tree, line, stems))
     tops = {folder.partition("/")[0]: of_folder[folder][0] for folder in own if "/" in folder}
     inner = [top for top, path in tops.items() if tree.num_images(top) and _lies_in(tree, top, path)]
     if "train" not in lists and any(split_of(top) is None for top in inner):
@@ -203,7 +200,8 @@ def _folder_splits(tree: Tree, numbers: dict[str, int], notes: list[str]) -> dic
         return {}
     for folder in tree.files:
         split = split_of(folder.replace("/", " "))
-        if split is not None and split not in splits and (number := tree.num_images(folder)):
+        is_train = "train" in splits and f"{folder}/".startswith(f"{splits['train'][0]}/")
+        if split is not None and split not in splits and not is_train and (number := tree.num_images(folder)):
             notes.append(f"{split}: left out, as {folder} has {counted(number, 'image')} and no annotations")
     if rest:
         left = [f"{folder or '.'} ({numbers[folder]})" for folder in rest]
@@ -245,6 +243,11 @@ def cvat_xml(tree: Tree) -> Layout | None:
     others, notes = [name for name in subsets if name not in named.values()], list[str]()
     if "train" not in named:
         only = not settings  # no name says which split is which
+        if not only and not others:
+            split = "val" if "val" in named else "test"
+            others = [settings.pop(f"{split}_split")]
+            del counts[split]
+            notes.append(f"nothing is called train: {others[0]} is taken to train on")
         settings["train_split"], counts["train"] = (
             (".", sum(subsets.values())) if only else (others[0], subsets[others[0]])
         )

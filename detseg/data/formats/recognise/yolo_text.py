@@ -11,6 +11,7 @@ from detseg.data.formats.recognise.layout import (
     NUMBER,
     SPLITS,
     Layout,
+    is_image,
     kinds_of,
     listed_splits,
     named_splits,
@@ -20,7 +21,7 @@ from detseg.data.formats.recognise.layout import (
 )
 from detseg.data.formats.yolo import LABEL_FOLDERS, YoloFiles, read_yolo_files
 from detseg.data.formats.yolo_writer import label_folder
-from detseg.data.images.find import split_of, split_words
+from detseg.data.images.find import is_made, split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -50,9 +51,7 @@ def yolo_text(tree: Tree) -> Layout | None:
         return None
     if wrong is not None:
         raise wrong
-    folders = [
-        f for f in tree.files if f.rpartition("/")[2] not in ("labels", "images") and not f.startswith("labels/")
-    ]
+    folders = [f for f in tree.files if f.rpartition("/")[2] not in ("labels", "images") and not is_made(f)]
     named = {
         split: (folder.removeprefix("images/"), n) for split, (folder, n) in named_splits(tree, folders).items() if n
     }
@@ -73,7 +72,7 @@ def yolo_text(tree: Tree) -> Layout | None:
         settings["train_split"], counts["train"] = settings.pop(f"{split}_split"), counts.pop(split)
         notes.append(f"{layout.file.name} names no train: {settings['train_split']} is taken to train on")
     if "train" not in counts:
-        lists, more = listed_splits(tree, lambda line: _num_listed(tree, line) is not None)
+        lists, more = listed_splits(tree, lambda line: _num_listed(tree, line) is not None or is_image(tree, line))
         notes += more
         splits = named | lists
         if splits and "train" not in splits:
