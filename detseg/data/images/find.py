@@ -90,6 +90,7 @@ def _nearest(paths: list[Path], beside: Path) -> list[Path]:
     there are others, those in folders of masks and the like."""
     paths = [path for path in paths if not _are_of_two_splits(path, beside)]
     paths = [path for path in paths if not is_made(path.parent.as_posix())] or paths
+    paths = [path for path in paths if is_called_images(path.parent.name)] or paths
 
     def nearness(path: Path) -> int:
         if path.parent == beside.parent:
@@ -125,15 +126,14 @@ def find_listed(root: Path, lines: Sequence[str]) -> list[str]:
     return [found.get(line, line) for line in lines]
 
 
-IMAGE_FOLDERS = frozenset(
-    {"images", "image", "imgs", "img", "original", "originals", "jpegimages", "leftimg8bit", "imagestr"}
-)
+_OF_IMAGES = {"images", "image", "imgs", "img", "original", "originals", "rgb", "photos", "data"}
+IMAGE_FOLDERS = frozenset({*_OF_IMAGES, "jpegimages", "leftimg8bit", "imagestr"})
 _OF_TOOLS = ("segmentationclass", "segmentationclasspng", "gtfine", "labelstr")  # VOC, LabelMe, Cityscapes, nnU-Net
 _OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
 MASK_FOLDERS = (*_OF_MASKS, "groundtruth", "ground_truth", *_OF_TOOLS)
 """Words in the names of folders of images, and of masks, in small letters; the likeliest first."""
 _MADE = {*MASK_FOLDERS, "visualization", "visualizations", "vis", "overlay", "overlays", "preview", "previews"}
-_MADE |= {"thumbnails", "thumbs", "results", "predictions"}
+_MADE |= {"thumbnails", "thumbs", "results", "predictions", "pred", "preds", "depth", "heatmaps", "trimaps"}
 
 _VALIDATION = ("val", "valid", "validation")
 WORDS = {
@@ -144,6 +144,11 @@ WORDS = {
 """What words in the names of folders and files say of the split that is in them."""
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def is_called_images(folder: str) -> bool:
+    """Whether a folder, or one above it, is called images or the like."""
+    return not IMAGE_FOLDERS.isdisjoint(folder.lower().split("/"))
 
 
 def is_made(folder: str) -> bool:

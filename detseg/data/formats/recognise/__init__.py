@@ -21,7 +21,7 @@ from detseg.data.formats.recognise.masks import mask_folders
 from detseg.data.formats.recognise.objects import cvat_xml, labelme_json, voc_files, voc_lists, voc_maps
 from detseg.data.formats.recognise.yolo_text import yolo_text
 from detseg.data.formats.yolo import NAME_FILES
-from detseg.data.images.find import data_folder, split_of, split_words
+from detseg.data.images.find import data_folder, is_called_images, is_made, split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -133,8 +133,13 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
             named = listed(tree.parts[:3]) + (", ..." if len(tree.parts) > 3 else "")
             notes.append(f"of detseg split, not taken: {named}; a configuration that it wrote reads them")
         texts = [path for path in tree.paths({".txt"}, depth=1) if not path.startswith("labels/")]
+        tops = {path.partition("/")[0] for path in tree.paths(IMAGE_SUFFIXES) if "/" in path}
+        tops = {top for top in tops if not is_made(top) and not is_called_images(top)}
+        pooled = [f"read as one set: {listed(sorted(tops))}"] if len(tops) > 1 else []
         lists = [path for path in texts if split_of(os.path.splitext(path)[0].rpartition("/")[2])]
-        return [(root, [replace(layout, notes=(*layout.notes, *notes, *_unused(layout, lists))) for layout in layouts])]
+        return [
+            (root, [_with_notes(layout, [*notes, *_unused(layout, lists)], pooled) for layout in layouts]),
+        ]
     below = [name for name in tree.files if name and "/" not in name]
     below = below if depth or len(below) == 1 else []
     found = [one for name in below for one in _layouts(root / name, depth - (len(below) > 1))]
@@ -144,6 +149,11 @@ def _layouts(root: Path, depth: int = 2) -> list[tuple[Path, list[Layout]]]:
         counts: dict[str, int | None] = {"train": sum(one.counts["train"] or 0 for one in first)}
         return [(root, [replace(first[0], counts=counts)])]  # one set in many folders
     return found
+
+
+def _with_notes(layout: Layout, notes: Sequence[str], of_whole: Sequence[str]) -> Layout:
+    more = [*notes, *(of_whole if layout.settings.get("train_split") == "." else ())]
+    return replace(layout, notes=(*layout.notes, *more))
 
 
 def _unused(layout: Layout, lists: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from detseg.data.annotations.classes import placeholders
 from detseg.data.annotations.files import parse_json
 from detseg.data.formats.coco import read_coco
 from detseg.data.formats.recognise.layout import SPLITS, Layout, kinds_of
-from detseg.data.images.find import IMAGE_FOLDERS, WORDS, is_made, split_of, split_words, without_split
+from detseg.data.images.find import WORDS, is_called_images, is_made, split_of, split_words, without_split
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
 from detseg.messages import listed
@@ -250,14 +250,21 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
                 hits[folder.removesuffix(inside).rstrip("/")] += 1
     own, words = path.rpartition("/")[0], _words(path)
 
+    def is_near(folder: str) -> bool:
+        return f"{folder}/".startswith(f"{own}/")
+
     def rank(folder: str) -> tuple[object, ...]:
-        few, is_near = hits[folder] * 2 < len(names), f"{folder}/".startswith(f"{own}/")
-        no_name = IMAGE_FOLDERS.isdisjoint(folder.lower().split("/"))
-        return few, is_made(folder), not is_near, no_name, -len(_words(folder) & words), -hits[folder]
+        few, is_other = hits[folder] * 2 < len(names), not is_called_images(folder)
+        return few, is_made(folder), not is_near(folder), is_other, -len(_words(folder) & words), -hits[folder]
 
     usual = {"images", "data"}
     ranked = sorted(hits, key=lambda f: (*rank(f), f.rpartition("/")[2] not in usual, f.count("/"), f))
-    return [folder for folder in ranked if rank(folder) == rank(ranked[0])]
+    if not ranked:
+        return []
+    first = ranked[0]
+    of_split = split_words(path) | split_words(first)
+    as_good = [f for f in ranked[1:] if hits[f] == hits[first] and is_near(f) == is_near(first) and not is_made(f)]
+    return [first, *(folder for folder in as_good if split_words(folder) <= of_split)]
 
 
 def _words(path: str) -> set[str]:

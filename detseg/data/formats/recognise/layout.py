@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from detseg.data.images.find import split_of, split_words
+from detseg.data.images.find import is_called_images, split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.messages import counted, listed, shown
@@ -55,7 +55,9 @@ def kinds_of(boxes: bool, outlines: bool) -> frozenset[Need]:
 def named_splits(tree: Tree, folders: Sequence[str]) -> dict[str, tuple[str, int]]:
     """The splits among folders that are named as such: split → folder and its images."""
     found: dict[str, tuple[str, int]] = {}
-    for folder in sorted(folders, key=lambda folder: len(split_words(folder.rpartition("/")[2]))):  # train, trainval
+    # train before trainval, images/train before others
+    order = sorted(folders, key=lambda f: (len(split_words(f.rpartition("/")[2])), not is_called_images(f)))
+    for folder in order:
         split = split_of(folder.rpartition("/")[2])
         if split is not None and split not in found:
             found[split] = folder, tree.num_images(folder)

@@ -23,7 +23,7 @@ from detseg.data.formats.recognise.layout import (
     text_lines,
 )
 from detseg.data.formats.recognise.mask_reading import MaskReading, mask_reading
-from detseg.data.images.find import split_of, split_words
+from detseg.data.images.find import is_made, split_of, split_words
 from detseg.data.images.read import IMAGE_SUFFIXES
 from detseg.data.images.tree import Tree
 from detseg.errors import DataError
@@ -182,8 +182,8 @@ def _folder_splits(tree: Tree, numbers: dict[str, int], notes: list[str]) -> dic
     and number. Where none is called train, all that are of no other split are; ``notes`` gets what is left out."""
     named = named_splits(tree, _with_parents(numbers))
     if not named:  # images/train and images/val, and all annotation files in one folder
-        images = {folder: tree.num_images(folder) for folder in _with_parents(tree.files) if tree.num_images(folder)}
-        of_images = named_splits(tree, list(images))
+        images = [folder for folder in _with_parents(tree.files) if tree.num_images(folder) and not is_made(folder)]
+        of_images = named_splits(tree, images)
         if "train" in of_images:
             return of_images
     inside = {split: [f for f in numbers if f"{f}/".startswith(f"{folder}/")] for split, (folder, _) in named.items()}
