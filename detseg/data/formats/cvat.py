@@ -161,20 +161,20 @@ def _images(root: Path, file: Path, elements: Sequence[ET.Element], report: Data
             report.wrong(DataIssue.WRONG_FILE, name, message)
             continue
         assert path is not None
-        inside = [
-            *([f"images/{subset}"] if subset else []),
-            f"images/{file.stem}",
-            "images",
-            *([subset] if subset else []),
-            ".",
-        ]
-        # Beside the file, in a folder of its name, or in the root.
-        bases = dict.fromkeys((folder, posixpath.join(folder, file.stem), "."))
-        places = [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]
+        places = image_places(folder, file.stem, path, subset)
         place = next((place for place in places if os.path.isfile(root / place)), places[0])
         hw = stated_size(where, element.get("height"), element.get("width"))
         found.append(_Image(element, where, place, hw))
     return found
+
+
+def image_places(folder: str, stem: str, path: str, subset: str) -> list[str]:
+    """Where an image of a file may lie below the root, by the folder and stem of the file, and the path and subset that
+    it states."""
+    of_subset = [f"images/{subset}", subset] if subset else []
+    inside = [*of_subset[:1], f"images/{stem}", "images", *of_subset[1:], "."]
+    bases = dict.fromkeys((folder, posixpath.join(folder, stem), "."))  # beside the file, in a folder of its name, ...
+    return [posixpath.normpath(posixpath.join(base, other, path)) for base in bases for other in inside]
 
 
 def _label_names(contents: Mapping[Path, ET.Element]) -> list[str] | None:

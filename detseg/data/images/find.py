@@ -126,7 +126,7 @@ def find_listed(root: Path, lines: Sequence[str]) -> list[str]:
     return [found.get(line, line) for line in lines]
 
 
-_OF_IMAGES = {"images", "image", "imgs", "img", "original", "originals", "rgb", "photos", "data"}
+_OF_IMAGES = {"images", "image", "imgs", "img", "original", "originals", "rgb", "photos"}
 IMAGE_FOLDERS = frozenset({*_OF_IMAGES, "jpegimages", "leftimg8bit", "imagestr"})
 _OF_TOOLS = ("segmentationclass", "segmentationclasspng", "gtfine", "labelstr")  # VOC, LabelMe, Cityscapes, nnU-Net
 _OF_MASKS = ("masks", "mask", "labels", "label", "annotations", "ann", "gt", "gts", "segmentations", "segmentation")
@@ -134,6 +134,8 @@ MASK_FOLDERS = (*_OF_MASKS, "groundtruth", "ground_truth", *_OF_TOOLS)
 """Words in the names of folders of images, and of masks, in small letters; the likeliest first."""
 _MADE = {*MASK_FOLDERS, "visualization", "visualizations", "vis", "overlay", "overlays", "preview", "previews"}
 _MADE |= {"thumbnails", "thumbs", "results", "predictions", "pred", "preds", "depth", "heatmaps", "trimaps"}
+
+_PARTS = re.compile("[-_./ ]")
 
 _VALIDATION = ("val", "valid", "validation")
 WORDS = {
@@ -147,13 +149,13 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def is_called_images(folder: str) -> bool:
-    """Whether a folder, or one above it, is called images or the like."""
-    return not IMAGE_FOLDERS.isdisjoint(folder.lower().split("/"))
+    """Whether a folder, or one above it, is called images or the like, also as a word of its name."""
+    return not (IMAGE_FOLDERS | {"data"}).isdisjoint(_PARTS.split(folder.lower()))
 
 
 def is_made(folder: str) -> bool:
-    """Whether a folder seems to hold what was made of images: masks, drawings, copies."""
-    return not _MADE.isdisjoint(folder.lower().split("/"))
+    """Whether a folder, or one above it, seems to hold what was made of images: masks, drawings, copies."""
+    return not _MADE.isdisjoint(_PARTS.split(folder.lower()))
 
 
 def split_names(split: str) -> list[str]:

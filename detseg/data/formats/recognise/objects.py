@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from detseg.data.formats.cvat import image_places
 from detseg.data.formats.recognise.layout import (
     SPLITS,
     WHOLE,
@@ -256,11 +257,27 @@ def cvat_xml(tree: Tree) -> Layout | None:
         numbers = [f"{name or 'no subset'} ({counted(subsets[name], 'image')})" for name in others]
         notes.append(f"subsets or files that belong to no split: {listed(numbers)}")
     counts = {split: counts[split] for split in SPLITS if split in counts}
+    if not all(_are_there(tree, path, tags[path][:_LOOKED_AT]) for path in files):
+        settings["file_names"] = "relaxed"
+        notes.append("not all images are where the file says; data.file_names=relaxed looks further")
     text = "".join(texts.values())
     outlines = re.search(r"<(polygon|mask|ellipse)\s", text) is not None
     classes = tuple(dict.fromkeys(re.findall(r"<label>\s*<name>([^<]*)</name>", text)))
     has = kinds_of(True, outlines)
     return Layout("cvat", "CVAT XML for images", settings, has, counts, classes, tuple(notes))
+
+
+def _are_there(tree: Tree, path: str, tags: Sequence[str]) -> bool:
+    """Whether images of a file of CVAT are where they may be, or have names that no image has."""
+    folder, _, file = path.rpartition("/")
+    for tag in tags:
+        name, subset = (re.search(rf'\s{key}="([^"]*)"', tag) for key in ("name", "subset"))
+        stated = name[1].replace("\\", "/") if name else ""
+        places = image_places(folder, os.path.splitext(file)[0], stated, subset[1] if subset else "")
+        is_there = any(os.path.isfile(tree.root / place) for place in places)
+        if not is_there and stated.rpartition("/")[2] in tree.folders_of_name:
+            return False
+    return True
 
 
 def labelme_json(tree: Tree) -> Layout | None:
