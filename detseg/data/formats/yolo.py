@@ -35,6 +35,7 @@ from detseg.data.images.find import (
     image_sizes,
     inner_path,
     is_absolute,
+    is_made,
     locate_images,
     split_names,
     split_words,
@@ -293,7 +294,14 @@ def _place_without_key(root: Path, layout: YoloFiles, split: str) -> str:
 
 def _images_at(root: Path, place: str, report: DataReport) -> list[str]:
     if (root / place).is_dir():
-        return [(Path(place) / image).as_posix() for image in find_images(root / place)]
+        found = find_images(root / place)
+        kept = [image for image in found if not is_made(image.parent.as_posix())] or found
+        if len(kept) < len(found):
+            made = sorted({(Path(place) / image.parent).as_posix() for image in set(found) - set(kept)})
+            report.note(
+                f"images in folders of masks and the like, not taken: {len(found) - len(kept)} ({listed(made)})"
+            )
+        return [(Path(place) / image).as_posix() for image in kept]
     if not place.endswith(".txt"):
         return [place]
     return [path for path in locate_images(root, _listed_names(root, place), report) if path is not None]

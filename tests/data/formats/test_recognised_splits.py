@@ -412,3 +412,12 @@ def test_lists_of_masks_may_hold_names(tmp_path: Path) -> None:
     assert (found.settings["train_images"], found.layout.counts) == ("splits/train.txt", {"train": 1, "val": 1})
     data = config_from_dict({"model": {"name": "unet"}, "data": found.settings}, "here", []).data
     assert open_semantic_split(data, "val", ClassTable(("ground", "cell"))).path(0) == tmp_path / "images/1.png"
+
+
+def test_masks_beside_images_are_no_images(tmp_path: Path) -> None:
+    save_images(tmp_path, "train/img/1.png", "train/gt/1.png")
+    write_file(tmp_path, "labels/train/1.txt", LINE)
+    write_file(tmp_path, "classes.txt", "a\n")
+    found = read_yolo(tmp_path, "train")
+    assert [found.packed.path(index) for index in range(len(found))] == ["train/img/1.png"]
+    assert found.report.notes[0] == "images in folders of masks and the like, not taken: 1 (train/gt)"
