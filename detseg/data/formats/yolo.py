@@ -294,17 +294,23 @@ def _place_without_key(root: Path, layout: YoloFiles, split: str) -> str:
 
 def _images_at(root: Path, place: str, report: DataReport) -> list[str]:
     if (root / place).is_dir():
-        found = find_images(root / place)
-        kept = [image for image in found if not is_made(image.parent.as_posix())] or found
-        if len(kept) < len(found):
-            made = sorted({(Path(place) / image.parent).as_posix() for image in set(found) - set(kept)})
-            report.note(
-                f"images in folders of masks and the like, not taken: {len(found) - len(kept)} ({listed(made)})"
-            )
-        return [(Path(place) / image).as_posix() for image in kept]
+        found = [(Path(place) / image).as_posix() for image in find_images(root / place)]
+        made = [image for image in found if is_made(posixpath.dirname(image)) and not _has_own_labels(root, image)]
+        if made and len(made) < len(found):
+            where = listed(sorted({posixpath.dirname(image) for image in made}))
+            report.note(f"images in folders of masks and the like, not taken: {len(made)} ({where})")
+            found = sorted(set(found) - set(made), key=Path)
+        return found
     if not place.endswith(".txt"):
         return [place]
     return [path for path in locate_images(root, _listed_names(root, place), report) if path is not None]
+
+
+def _has_own_labels(root: Path, image: str) -> bool:
+    """Whether the label file of an image lies beside it, or where its folder is called labels instead of images."""
+    folder, stem = posixpath.dirname(image), _stem(image)
+    places = [folder, *(label_folder(folder, name) for name in LABEL_FOLDERS)]
+    return any((root / place / f"{stem}.txt").is_file() for place in places)
 
 
 def _listed_names(root: Path, file: str) -> list[str]:

@@ -236,9 +236,9 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
     none with a file of the names, one with files of other suffixes.
 
     Names may be the same in several folders (numbers that begin at 0 in each split), so that of the folders with half
-    of the names those count first that are not called as if they were made of images, that lie beside or below the
-    annotation file, that are called images or so; then those whose path has the most words of its path, and those with
-    the most images.
+    of the names those count first that are not called as if they were made of images, and that lie beside or below the
+    annotation file; then those whose path has the most words of its path, or images, and those with the most images.
+    A folder in another one with more of the names is none.
     """
     hits: Counter[str] = Counter()
     if not any(name.rpartition("/")[2] in tree.folders_of_name for name in names):
@@ -254,11 +254,17 @@ def _image_folders(tree: Tree, path: str, names: Sequence[str]) -> list[str]:
         return f"{folder}/".startswith(f"{own}/")
 
     def rank(folder: str) -> tuple[object, ...]:
-        few, is_other = hits[folder] * 2 < len(names), not is_called_images(folder)
-        return few, is_made(folder), not is_near(folder), is_other, -len(_words(folder) & words), -hits[folder]
+        like, splits = len(_words(folder) & words) + is_called_images(folder), split_words(folder)
+        is_other = (bool(splits) and splits.isdisjoint(split_words(path) or splits)) or is_made(folder)
+        return hits[folder] * 2 < len(names), is_other, not is_near(folder), -like, -hits[folder]
 
+    def lies_in_better(folder: str) -> bool:
+        others = (other for other in hits if other != folder and f"{folder}/".startswith(f"{other}/".lstrip("/")))
+        return any(hits[other] > hits[folder] and is_near(other) >= is_near(folder) for other in others)
+
+    candidates = [folder for folder in hits if not lies_in_better(folder)]
     usual = {"images", "data"}
-    ranked = sorted(hits, key=lambda f: (*rank(f), f.rpartition("/")[2] not in usual, f.count("/"), f))
+    ranked = sorted(candidates, key=lambda f: (*rank(f), f.rpartition("/")[2] not in usual, f.count("/"), f))
     if not ranked:
         return []
     first = ranked[0]
