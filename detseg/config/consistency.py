@@ -96,7 +96,7 @@ def _segmentation(config: ExperimentConfig, model: schema.SegmenterConfig) -> It
 def _variant(model: schema.TwoStageConfig) -> Iterator[Contradiction]:
     """What a published variant decides, and what it is needed for."""
     if model.variant == "custom":
-        if model.weights is not None:
+        if model.weights == "coco":
             yield "model.weights", "are those of a published variant; set model.variant, resnet50_fpn for example"
         return
     why = f"is decided by model.variant={model.variant}; leave it out, or take variant custom"

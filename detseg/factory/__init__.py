@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,15 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import CheckpointError, ConfigError, check_row, check_type
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
+from detseg.factory.transfer import take_weights
 from detseg.factory.yolo import build_detector
 from detseg.messages import one_line
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.segmentation import SemanticSegmenter
 from detseg.models.yolo.detector import YoloDetector
 from detseg.structures import ClassTable
+
+logger = logging.getLogger("detseg")
 
 Model = YoloDetector | RCNNDetector | SemanticSegmenter
 
@@ -38,15 +42,33 @@ def build_model(config: schema.ModelConfig, classes: ClassTable, load_pretrained
         ConfigError: no such backbone or variant, or a setting that does not apply to it, to the classes or to another.
         DetsegError: published weights could not be loaded.
     """
+    if isinstance(config, schema.CustomModelConfig):
+        raise ConfigError("model.name: custom is a module that Python gives to detseg.train; name a model instead")
+    if isinstance(config.weights, Path) and (config.backbone.weights is not None or config.backbone.pretrained):
+        raise ConfigError("model.weights: has a backbone, too; leave out model.backbone.weights and pretrained")
+    model: Model
     match config:
         case schema.YoloConfig():
-            return build_detector(config, len(classes), load_pretrained)
+            model = build_detector(config, len(classes), load_pretrained)
         case schema.FasterRcnnConfig() | schema.MaskRcnnConfig():
-            return build_rcnn(config, classes, load_pretrained)
+            model = build_rcnn(config, classes, load_pretrained)
         case schema.FcnConfig() | schema.UNetConfig():
-            return build_segmenter(config, len(classes), load_pretrained)
-        case schema.CustomModelConfig():
-            raise ConfigError("model.name: custom is a module that Python gives to detseg.train; name a model instead")
+            model = build_segmenter(config, len(classes), load_pretrained)
+    if isinstance(config.weights, Path) and load_pretrained:
+        _begin_with(model, classes, config.weights)
+    return model
+
+
+def _begin_with(model: Model, classes: ClassTable, path: Path) -> None:
+    """Take the weights of a checkpoint, and say what became of each tensor."""
+    source, _, checkpoint = load_model(path)
+    assert isinstance(source, Model)
+    try:
+        found = take_weights(model, classes, source, checkpoint.classes)
+    except CheckpointError as error:
+        raise CheckpointError(f"model.weights: {path}: {error}") from None
+    for line in found.lines():
+        logger.info(f"weights: {path}: {line}")
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,7 @@ def build_named_model(
     name: str,
     classes: ClassTable | Sequence[str],
     backbone: str | None = None,
+    weights: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Model:
     """Build a model by the names and settings of the configuration files: ``detseg.build_model``.
@@ -70,6 +93,7 @@ def build_named_model(
         classes: of the data: ``train_set.classes``, or names in label order; of fcn and unet with the background.
         backbone: ``csp_nano``, ``unet``, or any timm model with feature maps, such as ``resnet18``; None: the usual one
             of the model.
+        weights: a checkpoint of detseg's to begin with, also of other classes; None: random.
         settings: other settings of the model by their dotted names below ``model`` (docs/configuration.md), such as
             ``{"backbone.pretrained": True, "head.name": "grid"}``.
 
@@ -78,7 +102,7 @@ def build_named_model(
 
     Raises:
         ConfigError: a setting is wrong; one line for each.
-        DetsegError: published weights could not be loaded.
+        DetsegError: weights could not be loaded.
     """
     if not isinstance(classes, ClassTable):
         check_row("classes", classes, str, "a table or names, such as ['person']")
@@ -92,6 +116,8 @@ def build_named_model(
     given = {f"model.{key}": value for key, value in (settings or {}).items()}
     if backbone is not None:
         given["model.backbone.name"] = backbone
+    if weights is not None:
+        given["model.weights"] = str(weights)
     config = config_from_dict({"model": {"name": name}, "data": {"name": "custom"}}, "build_model", given).model
     model: Any = build_model(config, classes)
     model.built_from = BuiltFrom(config, classes)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeAlias
 
 from detseg.config.schema.model import BackboneConfig, NeckConfig
 from detseg.errors import ConfigError
+from detseg.factory.transfer import take_backbone_weights
 from detseg.models.backbones.csp import CSP_FAMILY, CSPBackbone
 from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.necks import FPN, PAN
 
 if TYPE_CHECKING:
     from detseg.models.backbones.timm import TimmBackbone
+
+logger = logging.getLogger("detseg")
 
 Backbone: TypeAlias = "CSPBackbone | UNetEncoder | TimmBackbone"
 
@@ -39,18 +43,29 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
     ):
         if not applies and getattr(config, setting) not in (None, False):
             raise ConfigError(f"model.backbone.{setting}: does not apply to {config.name!r}, belongs to {owners}")
+    if config.weights is not None and config.pretrained:
+        raise ConfigError("model.backbone.weights: takes the place of the published weights; set pretrained to false")
     try:
-        if is_csp:
-            depth, width = CSP_FAMILY[config.name]
-            return CSPBackbone(config.depth or depth, config.width or width, strides)
-        if is_unet:
-            asked = 5 if strides is None else max(strides, default=1).bit_length()  # 5 in the paper
-            return UNetEncoder(config.width or 1.0, config.levels or asked, strides)
-        from detseg.models.backbones.timm import TimmBackbone  # timm takes half a second to import
-
-        return TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
+        backbone = _build(config, strides, load_pretrained)
     except ValueError as error:
         raise ConfigError(f"model.backbone: {error}; ours are {_CSP_NAMES}, unet") from error
+    if config.weights is not None and load_pretrained:
+        found = take_backbone_weights(backbone, config.weights, config.name)
+        for line in found.lines():
+            logger.info(f"weights of the backbone: {config.weights}: {line}")
+    return backbone
+
+
+def _build(config: BackboneConfig, strides: tuple[int, ...] | None, load_pretrained: bool) -> Backbone:
+    if config.name in CSP_FAMILY:
+        depth, width = CSP_FAMILY[config.name]
+        return CSPBackbone(config.depth or depth, config.width or width, strides)
+    if config.name == "unet":
+        asked = 5 if strides is None else max(strides, default=1).bit_length()  # 5 in the paper
+        return UNetEncoder(config.width or 1.0, config.levels or asked, strides)
+    from detseg.models.backbones.timm import TimmBackbone  # timm takes half a second to import
+
+    return TimmBackbone(config.name, config.pretrained and load_pretrained, strides)
 
 
 def build_neck(

@@ -37,7 +37,7 @@ def build_rcnn(config: TwoStageConfig, classes: ClassTable, load_pretrained: boo
     What a published variant decides is not read from the settings.  Published heads are kept for COCO's classes.
     """
     weights: Any = None if config.variant == "custom" else find_weights(config)
-    if weights is None and config.weights is not None:
+    if weights is None and config.weights == "coco":
         raise ConfigError(
             "model.weights: coco belongs to the published variants, a custom one has none; set model.variant, or "
             "model.weights=null"
@@ -45,7 +45,7 @@ def build_rcnn(config: TwoStageConfig, classes: ClassTable, load_pretrained: boo
     backbone: Any
     neck: AnyNeck
     backbone, neck = _custom_maps(config, load_pretrained) if weights is None else _torchvision_maps(config)
-    outputs = coco_outputs(weights, classes) if config.weights is not None else None
+    outputs = coco_outputs(weights, classes) if config.weights == "coco" else None
     num_outputs = len(classes) + 1 if outputs is None else len(weights.meta["categories"])
     model = RCNNDetector(
         backbone,
@@ -55,7 +55,7 @@ def build_rcnn(config: TwoStageConfig, classes: ClassTable, load_pretrained: boo
         Normalize(backbone.mean, backbone.std),
         outputs,
     )
-    if config.weights is not None and load_pretrained:
+    if config.weights == "coco" and load_pretrained:
         load_torchvision_weights(model, weights, keep_heads=outputs is not None)
     return model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -35,6 +36,9 @@ class BackboneConfig(Section):
     stride needs, the paper's 5 in a U-Net. An error for others."""
     pretrained: bool = False
     """Load the published weights of a timm model (downloads on first use). An error for ours: none are published."""
+    weights: Path | None = None
+    """A local file of weights to begin with: timm's or torchvision's, whole classifiers too, or a checkpoint of a
+    training; every tensor is taken, or named with the reason. Nothing is downloaded. null: `pretrained` decides."""
     freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] = "none"
     """The part that is not trained: its weights and batch-norm statistics stay as they are. A number: that many stages,
     counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
@@ -126,6 +130,9 @@ class YoloConfig(Section):
     """A one-stage detector: backbone, neck, head."""
 
     name: Literal["yolo"] = "yolo"
+    weights: Path | None = None
+    """A checkpoint of detseg's, `.ckpt` or `.safetensors`, to begin with: also of other classes (those of the same name
+    are taken over), another neck or input size. Every tensor is taken, or named with the reason. null: random."""
     backbone: BackboneConfig = BackboneConfig()
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = TaskAlignedHeadConfig()
@@ -225,9 +232,10 @@ class RcnnConfig(Section):
     variant: Variant = "custom"
     """`custom`: backbone, neck and heads are as set here. The others are networks with published weights; what they
     decide (backbone, neck, anchors, widths of the heads) cannot be set beside them."""
-    weights: Literal["coco"] | None = None
-    """`coco`: the published weights of the variant, trained on COCO, downloaded on first use; the layers with a row for
-    each class only where the data has exactly COCO's 80 classes by name, else these are random. null: random."""
+    weights: Literal["coco"] | Path | None = None
+    """A checkpoint of detseg's to begin with, as for yolo. `coco`: the published weights of the variant, trained on
+    COCO, downloaded on first use; the layers with a row for each class only where the data has exactly the 80 classes
+    of COCO by name, else these are random. null: random."""
     backbone: BackboneConfig = BackboneConfig(name="resnet50")
     neck: NeckConfig = NeckConfig(name="fpn")
     strides: tuple[PositiveInt, ...] = (4, 8, 16, 32)
@@ -308,6 +316,8 @@ class SegmentationLossConfig(Section):
 class SegmenterSection(Section):
     """Settings of both models."""
 
+    weights: Path | None = None
+    """A checkpoint to begin with, as of `yolo`; null: random."""
     binary: bool = False
     """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
     loss: SegmentationLossConfig = SegmentationLossConfig()
