@@ -38,6 +38,8 @@ logger = logging.getLogger("detseg")
 
 HOW_TO_RESUME = 'resume with --resume (in Python: resume="last")'
 
+_BEGIN_ANEW = "start a new run from its weights: model.weights=CHECKPOINT"
+
 _OPTIMIZER_STEPS = "epoch_loop.automatic_optimization.optim_progress"
 """Lightning's key of the steps in the state of its loops; ``tests/test_kills.py`` fails where it changes."""
 
@@ -201,7 +203,7 @@ def check_resumable(
     if names != classes.names:
         raise CheckpointError(
             f"the checkpoint's classes are {list(names)}, the data's are {list(classes.names)}; resume with the data "
-            f"that the run began with, or start a new run"
+            f"that the run began with, or {_BEGIN_ANEW}"
         )
     then = entry.get("config", {})
     if then and config:
@@ -214,7 +216,7 @@ def check_resumable(
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
-                f"they were, or start a new run"
+                f"they were, or {_BEGIN_ANEW}"
             )
     reason = why_over(checkpoint, config, max_epochs)
     if reason is not None:

@@ -60,7 +60,7 @@ tiny.yaml --resume=cut.ckpt
     cut.ckpt: {NO_ZIP}
 tiny.yaml --resume=run/checkpoints/best.ckpt 'data.classes=[red, yellow, blue]' trainer.max_epochs=99
     the checkpoint's classes are {list(CLASSES)}, the data's are ['red', 'yellow', 'blue']; resume with the data
-    that the run began with, or start a new run
+    that the run began with, or start a new run from its weights: model.weights=CHECKPOINT
 """
 
 EVALUATE = f"""\

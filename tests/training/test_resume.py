@@ -66,7 +66,7 @@ def test_a_setting_that_may_not_change_is_named_with_both_values(name: str, over
     check_resumable(then, TABLE, settings(name), 5)
     message = refused(settings(name, override), then)
     assert message.startswith(f"the run cannot be resumed with other settings than it began with: {difference}")
-    assert message.endswith("; set them as they were, or start a new run")
+    assert message.endswith("; set them as they were, or start a new run from its weights: model.weights=CHECKPOINT")
     assert " was " not in message.partition(" was ")[2]
 
 
