@@ -202,8 +202,8 @@ def predictions(
     """Each batch of ``dataset`` with what ``model.predict`` returned for it; ``errors`` is told of each batch."""
     predict: Any = fuse(model, device).predict  # of a Detector or a Segmenter
     data = config.data
-    num_workers = min(data.num_workers, 2)
-    loader = eval_loader(dataset, input_hw=data.input_hw, batch_size=data.num_images, num_workers=num_workers)
+    workers: dict[str, Any] = {"num_workers": min(data.num_workers, 2), "timeout": data.loader_timeout}
+    loader = eval_loader(dataset, input_hw=data.input_hw, batch_size=data.num_images, **workers)
     for number, batch in enumerate(track(loader, description="evaluating", transient=True, console=console), 1):
         errors.doing = f"batch {number} of the evaluation, {describe_batch(batch)}"
         batch = batch.to(device)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
-from detseg.data.loading.loader import TrainLoader, eval_loader, train_loader
+from detseg.data.loading.loader import TIMEOUT, TrainLoader, eval_loader, train_loader
 from detseg.structures import Batch
 
 
@@ -24,6 +24,7 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: images of one step and process.
         augmentation: what happens to training images.
         num_workers: loader processes.
+        timeout: seconds to wait for a batch of theirs, beyond which there is a DetsegError.
         max_epochs: epochs of the whole training; the last ones may be plain.
         seed: of every random choice.
         bad_samples: where training samples that cannot be read are listed, which others take the place of; None: such a
@@ -39,13 +40,14 @@ class ImageDataModule(L.LightningDataModule):
         batch_size: int,
         augmentation: AugmentationConfig,
         num_workers: int,
+        timeout: float = TIMEOUT,
         max_epochs: int,
         seed: int,
         bad_samples: BadSampleList | None = None,
     ) -> None:
         super().__init__()
         self.bad_samples = bad_samples
-        options: dict[str, Any] = {"input_hw": input_hw, "batch_size": batch_size}
+        options: dict[str, Any] = {"input_hw": input_hw, "batch_size": batch_size, "timeout": timeout}
         self._train = partial(train_loader, train, augmentation, **options, num_workers=num_workers)
         self._train = partial(self._train, max_epochs=max_epochs, seed=seed, bad_samples=bad_samples)
         self._val = partial(eval_loader, val, **options, num_workers=min(num_workers, 2))

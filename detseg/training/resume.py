@@ -168,7 +168,7 @@ MAY_CHANGE = frozenset(
         # Where the data is; what it is, classes and fingerprints tell.
         *(f"data.{key}" for key in ("root", "years", "download", "classes", "train_split", "val_split", "test_split")),
         *(f"data.{split}_{what}" for split in ("train", "val", "test") for what in ("images", "annotations", "masks")),
-        *(f"data.{key}" for key in ("num_workers", "on_bad_sample", "max_bad_fraction", "on_change")),
+        *(f"data.{key}" for key in ("num_workers", "loader_timeout", "on_bad_sample", "max_bad_fraction", "on_change")),
         "data.batch_size",  # if the images of all processes stay as many
         *(f"trainer.{key}" for key in ("max_epochs", "max_time", "save_every_steps", "validate_every", "num_previews")),
         *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")),

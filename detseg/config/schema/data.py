@@ -141,6 +141,9 @@ class DataSection(Section):
     proportion for sgd, by the square root for the others. On one CUDA GPU only; see docs/training.md."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 2
     """Loader processes; the sample stream does not depend on it."""
+    loader_timeout: Annotated[float, Field(gt=0)] = 300
+    """Seconds that a training or evaluation waits for a batch of these processes, beyond which it ends with an
+    error."""
     on_bad_sample: Literal["error", "skip"] = "error"
     """A training sample that cannot be read or contradicts its annotation: `error` stops with its name; `skip` takes
     another sample instead, always the same, and lists it in the run directory. Unreadable annotation files, missing

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.audit import AugmentationAudit
@@ -163,9 +163,10 @@ def to_item(sample: Sample) -> AugmentItem:
 @dataclass(frozen=True, eq=False)
 class PackedBatch:
     """A batch of B images of H x W pixels with the T targets of all images in a few arrays: torch passes each tensor
-    between processes through a shared memory file of its own, and large batches would run out of open files."""
+    between processes through a shared memory file of its own, and large batches would run out of open files. Arrays go
+    through a pipe."""
 
-    images: Tensor  # (B, 3, H, W) uint8
+    images: Tensor | UInt8Array  # (B, 3, H, W) uint8
     boxes: BoxArray  # (T, 4) float32 xyxy
     labels: IntArray  # (T,) int64
     ignore: BoolArray  # (T,)
@@ -173,15 +174,15 @@ class PackedBatch:
     counts: list[int]  # objects of each image
     indices: list[int]  # this and the next three: as in `Batch`
     letterboxes: list[Letterbox]
-    semantic: Tensor | None
+    semantic: Tensor | UInt8Array | None
     truths: list[UInt8Array]
     skipped: tuple[BadSample, ...]  # the bad samples that others replace
     num_dropped: int  # objects that the user's own augmentation has removed
 
     def pin_memory(self) -> PackedBatch:
         """The same with its images in page-locked memory (called by the loader's pinning thread)."""
-        semantic = None if self.semantic is None else self.semantic.pin_memory()
-        return replace(self, images=self.images.pin_memory(), semantic=semantic)
+        semantic = None if self.semantic is None else torch.as_tensor(self.semantic).pin_memory()
+        return replace(self, images=torch.as_tensor(self.images).pin_memory(), semantic=semantic)
 
     def unpack(self) -> Batch:
         """The batch that tasks consume."""
@@ -189,9 +190,9 @@ class PackedBatch:
         arrays += [] if self.mask_bits is None else [self._dense_masks(self.mask_bits)]
         columns = [torch.split(torch.from_numpy(array), self.counts) for array in arrays]
         targets = [BoxTargets(*of_image) for of_image in zip(*columns, strict=True)]
-        return Batch(
-            self.images, targets, self.indices, self.letterboxes, semantic=self.semantic, semantic_truths=self.truths
-        )
+        images = torch.as_tensor(self.images)
+        semantic = None if self.semantic is None else torch.as_tensor(self.semantic)
+        return Batch(images, targets, self.indices, self.letterboxes, semantic=semantic, semantic_truths=self.truths)
 
     def _dense_masks(self, bits: UInt8Array) -> BoolArray:
         pixels = np.unpackbits(bits).view(np.bool_)
@@ -214,7 +215,7 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
             raise ValueError(f"{name}: expected it in all images of a batch or in none, got {num} of {len(items)}")
     semantic = [torch.from_numpy(item.semantic) for item in items if item.semantic is not None]
     return PackedBatch(
-        images=_stack([item.image for item in items]),
+        images=_for_sending(_stack([item.image for item in items])),
         boxes=np.concatenate([item.boxes for item in items]),
         labels=np.concatenate([item.labels for item in items]),
         ignore=np.concatenate([item.ignore for item in items]),
@@ -222,7 +223,7 @@ def collate(examples: list[Example] | DataError) -> PackedBatch | DataError:
         counts=[len(item.labels) for item in items],
         indices=[example.index for example in examples],
         letterboxes=[example.letterbox for example in examples if example.letterbox is not None],
-        semantic=torch.stack(semantic) if semantic else None,
+        semantic=_for_sending(torch.stack(semantic)) if semantic else None,
         truths=[example.truth for example in examples if example.truth is not None],
         skipped=tuple(sample for example in examples for sample in example.skipped),
         num_dropped=sum(item.num_dropped for item in items),
@@ -237,6 +238,18 @@ def _pack_masks(items: Sequence[AugmentItem]) -> UInt8Array | None:
         for row, (x1, y1, x2, y2) in enumerate(item.boxes.astype(np.int64).tolist()):
             pixels.append(item.masks.mask(row, (slice(y1, y2), slice(x1, x2))).ravel())
     return np.packbits(np.concatenate(pixels))
+
+
+def _for_sending(pixels: Tensor) -> Tensor | UInt8Array:
+    """What a loader process sends: the pixels in shared memory; where that is full, as an array. torch would find out
+    in a thread of its own, which prints a traceback and drops the batch, for which the training then waits."""
+    if get_worker_info() is None:
+        return pixels
+    try:
+        pixels.share_memory_()  # type: ignore[no-untyped-call]  # torch declares no types
+    except RuntimeError:
+        return pixels.numpy()
+    return pixels
 
 
 def _stack(images: list[UInt8Array]) -> Tensor:  # OpenCV puts channels first faster than numpy

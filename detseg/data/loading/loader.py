@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import multiprocessing
 import os
 import re
@@ -11,8 +12,10 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cv2
@@ -28,6 +31,13 @@ from detseg.errors import DataError, DetsegError
 from detseg.messages import one_line
 from detseg.structures import Batch
 
+logger = logging.getLogger("detseg")
+
+TIMEOUT = 300.0
+"""Seconds to wait for a batch, if nothing else is said."""
+
+_AHEAD = 4  # batches that each loader process prepares
+_SHARED = "/dev/shm"  # where torch puts what processes share on Linux
 _EXIT_NO_GUARD = 78  # EX_CONFIG of sysexits.h
 _NO_GUARD = (
     "data.num_workers: the loader's processes run your script again from its beginning; put what it does behind "
@@ -61,7 +71,6 @@ class BatchLoader(DataLoader[Any]):
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         batches: Iterator[PackedBatch | DataError] = super().__iter__()
-        workers = multiprocessing.active_children()  # with other children of this process
         try:
             for packed in batches:
                 if isinstance(packed, DataError):
@@ -75,14 +84,43 @@ class BatchLoader(DataLoader[Any]):
                 self.num_dropped += packed.num_dropped
                 yield packed.unpack()
         except RuntimeError as error:
-            if not any(worker.exitcode for worker in workers):
+            workers = getattr(batches, "_workers", [])
+            if (message := _failure(error, [worker.exitcode for worker in workers])) is None:
                 raise
-            if any(worker.exitcode == _EXIT_NO_GUARD for worker in workers):
-                raise DetsegError(_NO_GUARD) from None
-            raise DetsegError(
-                f"a loader process has died: {one_line(error)}; if it was killed for lack of memory, lower "
-                "data.num_workers or data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
-            ) from error
+            _kill(workers)
+            raise DetsegError(message) from error
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    """End processes, of which one that hangs would outlive this one. torch's handler would raise an error for each."""
+    is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if is_main else None
+    for worker in workers:
+        worker.kill()
+    for worker in workers:
+        worker.join(10)
+    if is_main:
+        signal.signal(signal.SIGCHLD, before)
+
+
+def _failure(error: RuntimeError, exit_codes: Sequence[int | None] = ()) -> str | None:
+    """One line on the end of loader processes, if that is what an error of torch says; None if it is another. torch
+    raises it where the main thread is, in a training step, say, when a process ends."""
+    text = one_line(error)
+    if _EXIT_NO_GUARD in exit_codes:
+        return _NO_GUARD
+    if found := re.match(r"DataLoader timed out after ([0-9.]+) seconds", text):
+        return (
+            f"data.loader_timeout: no batch came from the loader's processes for {float(found[1]):g} s: is there a "
+            "disk or network that does not answer, or an augmentation that never ends? data.num_workers=0 with --debug "
+            "and Ctrl-C shows where; if batches only take long, raise it"
+        )
+    if any(exit_codes) or text.startswith("DataLoader worker (pid"):
+        return (
+            f"a loader process has died: {text}; if it was killed for lack of memory, lower data.num_workers or "
+            "data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
+        )
+    return None
 
 
 class TrainLoader(BatchLoader):
@@ -125,6 +163,7 @@ def train_loader(
     input_hw: tuple[int, int],
     batch_size: int,
     num_workers: int,
+    timeout: float = TIMEOUT,
     seed: int,
     max_epochs: int,
     shuffle: bool = True,
@@ -138,6 +177,7 @@ def train_loader(
     Args:
         source, config, albumentations: as in ``TrainDataset``; the others that are not here: ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
+        timeout: seconds to wait for a batch of theirs, beyond which there is a DetsegError.
         max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
@@ -148,7 +188,9 @@ def train_loader(
     options |= {"multi_scale": config.multi_scale, "no_mosaic_from_epoch": max_epochs - config.no_mosaic_last_epochs}
     batches = EpochBatchSampler(len(source), batch_size, seed, input_hw, **options)
     dataset = TrainDataset(source, config, seed, bad_samples is not None, albumentations)
-    loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers))
+    scale = max(config.multi_scale or (1.0,))
+    pixels = round(scale**2 * input_hw[0] * input_hw[1] * batch_size * world_size)
+    loader = TrainLoader(dataset, batch_sampler=batches, **_loader_options(num_workers, timeout, pixels))
     loader.bad_samples = bad_samples
     return loader
 
@@ -159,6 +201,7 @@ def eval_loader(
     input_hw: tuple[int, int],
     batch_size: int,
     num_workers: int,
+    timeout: float = TIMEOUT,
     rank: int = 0,
     world_size: int = 1,
 ) -> BatchLoader:
@@ -170,7 +213,10 @@ def eval_loader(
     positions = range(len(source))
     batches = [list(positions[start : start + batch_size]) for start in positions[::batch_size]]
     own = batches[rank::world_size]
-    loader = EvalLoader(EvalDataset(source, input_hw), batch_sampler=own, **_loader_options(num_workers))
+    pixels = input_hw[0] * input_hw[1] * batch_size * world_size
+    loader = EvalLoader(
+        EvalDataset(source, input_hw), batch_sampler=own, **_loader_options(num_workers, timeout, pixels)
+    )
     loader.num_empty = -(-len(batches) // world_size) - len(own)
     return loader
 
@@ -179,10 +225,12 @@ def eval_loader(
 _LONGEST_TEMPORARY = 107 - len("/pymp-12345678/listener-12345678")
 
 
-def _loader_options(num_workers: int) -> dict[str, Any]:
+def _loader_options(num_workers: int, timeout: float, pixels: int) -> dict[str, Any]:
+    """``pixels``: of a batch, at most; of those of all processes of the training."""
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers == 0:
         return options
+    _look_at_shared_memory(3 * pixels * (num_workers * _AHEAD + 1))
     if sys.platform == "linux" and len(os.fsencode(folder := tempfile.gettempdir())) > _LONGEST_TEMPORARY:
         raise DataError(
             f"the folder for temporary files, {folder}, has a longer name than the {_LONGEST_TEMPORARY} bytes that "
@@ -193,7 +241,29 @@ def _loader_options(num_workers: int) -> dict[str, Any]:
     spawns = sys.platform != "linux" or multiprocessing.get_start_method(allow_none=True) == "spawn"
     context = None if spawns else "fork"
     options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
-    return options | {"persistent_workers": True, "prefetch_factor": 4}  # batches that each worker prepares ahead
+    return options | {"persistent_workers": True, "prefetch_factor": _AHEAD, "timeout": timeout}
+
+
+def _look_at_shared_memory(wanted: int) -> None:
+    """Say what happens where ``wanted`` bytes are more than there are."""
+    if sys.platform != "linux":
+        return
+    try:
+        state = os.statvfs(_SHARED)
+        free = state.f_bavail * state.f_frsize
+    except OSError:
+        free = 0
+    if free < wanted:
+        _say_once(
+            f"{_SHARED} has {free / 2**20:.0f} MB free, and batches of the loader's processes may take "
+            f"{wanted / 2**20:.0f} MB: those without room go through pipes, which is slower; more room (docker run "
+            "--shm-size=2g) or lower data.num_workers"
+        )
+
+
+@lru_cache(maxsize=1)
+def _say_once(line: str) -> None:
+    logger.warning(line)
 
 
 def _init_worker(worker_id: int) -> None:

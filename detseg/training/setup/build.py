@@ -179,6 +179,7 @@ def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSou
         batch_size=config.data.num_images,
         augmentation=_augmentation(config),
         num_workers=config.data.num_workers,
+        timeout=config.data.loader_timeout,
         max_epochs=config.trainer.max_epochs,
         seed=config.seed,
         bad_samples=BadSampleList(len(train_set), config.data.max_bad_fraction) if skips else None,
