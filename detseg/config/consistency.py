@@ -129,10 +129,13 @@ def _freezing(config: ExperimentConfig, backbone: schema.BackboneConfig) -> Iter
     unfreeze = backbone.unfreeze_epoch
     if unfreeze is not None and backbone.freeze == "none":
         yield "model.backbone.unfreeze_epoch", "nothing is frozen; set model.backbone.freeze, or leave it out"
+    if backbone.unfreeze_every is not None and unfreeze is None:
+        yield "model.backbone.unfreeze_every", "says how it goes on; set model.backbone.unfreeze_epoch, where it begins"
     if unfreeze == 1:
         yield "model.backbone.unfreeze_epoch", "1 is the first epoch, so nothing would be frozen; take 2 or more"
     if unfreeze is not None and unfreeze > config.trainer.max_epochs and not config.trainer.fast_dev_run:
         why = f"comes after the last epoch, trainer.max_epochs={config.trainer.max_epochs}; leave it out or raise it"
         yield "model.backbone.unfreeze_epoch", why
-    if backbone.freeze == "backbone" and unfreeze is None and config.optimizer.backbone_lr_scale != 1:
-        yield "optimizer.backbone_lr_scale", "the whole backbone is always frozen, so it has no rate; leave it out"
+    for key in ("backbone_lr_scale", "layer_decay"):
+        if backbone.freeze == "backbone" and unfreeze is None and getattr(config.optimizer, key) != 1:
+            yield f"optimizer.{key}", "the whole backbone is always frozen, so it has no rate; leave it out"

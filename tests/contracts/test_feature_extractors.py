@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detseg.config.schema.experiment import SgdConfig
+from detseg.errors import ConfigError
 from detseg.models.acceleration import fuse
 from detseg.models.backbones.csp import CSPBackbone
 from detseg.models.backbones.timm import TimmBackbone
@@ -20,6 +21,7 @@ from detseg.models.yolo.detector import CoupledHead, YoloDetector
 from detseg.models.yolo.task_aligned import TaskAlignedAssigner, TaskAlignedScheme
 from detseg.structures import BoxTargets, ClassTable
 from detseg.tasks import Detection
+from detseg.training.optim.freezing import freeze_stages
 from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.task import Task
 from tests.rounding import assert_close_but_for_rounding
@@ -117,7 +119,7 @@ class FeatureExtractorContract:
         """Frozen to stride 2ⁿ: the maps down to it stay what they were, weights and statistics; later ones change."""
         last = next(i for i, stride in enumerate(self.strides) if stride > 1)  # stride 1 has no stage of its own
         backbone = self.fresh()
-        backbone.freeze_stages(self.strides[last].bit_length() - 1)
+        freeze_stages(backbone, self.strides[last].bit_length() - 1)
         task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
         before = maps_in_evaluation(backbone, images)
@@ -128,7 +130,7 @@ class FeatureExtractorContract:
 
     def test_nothing_is_frozen_unless_asked(self) -> None:
         backbone = self.fresh()
-        backbone.freeze_stages(0)
+        freeze_stages(backbone, 0)
         task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         images = torch.rand(2, 3, 64, 96)
         before = maps_in_evaluation(backbone, images)
@@ -136,8 +138,8 @@ class FeatureExtractorContract:
         assert not torch.equal(before[0], maps_in_evaluation(backbone, images)[0])
 
     def test_a_stage_that_is_not_there_is_an_error(self) -> None:
-        with pytest.raises(ValueError, match=r"freeze: .*got 9"):
-            self.fresh().freeze_stages(9)
+        with pytest.raises(ConfigError, match=r"freeze: .*got 9"):
+            freeze_stages(self.fresh(), 9)
 
 
 class TestCSPBackboneNano(FeatureExtractorContract):

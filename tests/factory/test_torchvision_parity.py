@@ -17,6 +17,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from detseg.factory.rcnn import build_rcnn
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.structures import BoxTargets, ClassTable, DetectorOutput
+from detseg.training.optim.freezing import freeze_stages
 from tests.factory.torchvision_models import (
     LIGHT,
     MAKERS,
@@ -143,7 +144,7 @@ def training_targets(with_masks: bool) -> tuple[list[dict[str, Tensor]], list[Bo
 def largest_difference(pair: Pair, num_steps: int) -> float:
     """Train both for some steps on one batch; the largest difference of any loss term at any step."""
     key, theirs, ours = pair[0], *(copy.deepcopy(model).train() for model in pair[1:])
-    ours.backbone.freeze_stages(3 if "mobilenet" in key[1] else 2)  # what torchvision freezes, unless asked
+    freeze_stages(ours.backbone, 3 if "mobilenet" in key[1] else 2)  # what torchvision freezes, unless asked
     images, (their_targets, our_targets) = random_images(1), training_targets(key[0] == "mask_rcnn")
     trained = ([p for p in model.parameters() if p.requires_grad] for model in (theirs, ours))
     optimizers = [torch.optim.SGD(parameters, lr=5e-4, momentum=0.9, weight_decay=1e-4) for parameters in trained]

@@ -34,6 +34,9 @@ class OptimizerSection(Section):
     """Weight decay of the weights; biases and normalisation layers have none."""
     backbone_lr_scale: PositiveFloat = 1.0
     """Multiple of `lr` for the backbone; below 1 where its weights are pretrained."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Layer-wise decay: the rate of a stage of the backbone is this multiple of that of the stage behind it, of the
+    last stage that of the rest of the model (times `backbone_lr_scale`)."""
 
 
 class SgdConfig(OptimizerSection):

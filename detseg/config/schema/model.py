@@ -19,6 +19,8 @@ from detseg.config.schema.section import (
     Section,
 )
 
+Freeze = Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] | Annotated[float, Field(gt=0, lt=1)]
+
 
 class BackboneConfig(Section):
     """The network that turns an image into feature maps."""
@@ -39,13 +41,17 @@ class BackboneConfig(Section):
     weights: Path | None = None
     """A local file of weights to begin with: timm's or torchvision's, whole classifiers too, or a checkpoint of a
     training; every tensor is taken, or named with the reason. Nothing is downloaded. null: `pretrained` decides."""
-    freeze: Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] = "none"
-    """The part that is not trained: its weights and batch-norm statistics stay as they are. A number: that many stages,
-    counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1."""
+    freeze: Freeze = "none"
+    """The part that is not trained: its weights and batch-norm statistics stay as they are. A whole number: that many
+    stages, counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1. A fraction: that
+    part of the layers, counted from the image."""
     freeze_bn: bool = False
     """All its batch normalisation keeps statistics, scale and shift: for pretrained weights and small batches."""
     unfreeze_epoch: PositiveInt | None = None
     """Train the frozen part from this epoch on (the first is 1, which would freeze nothing); null: never."""
+    unfreeze_every: PositiveInt | None = None
+    """Unfreeze gradually: the last frozen stage at `unfreeze_epoch`, and one more each time so many epochs have passed;
+    null: all at once."""
 
 
 class NeckConfig(Section):

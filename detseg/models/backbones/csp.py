@@ -80,11 +80,6 @@ class CSPBackbone(nn.Module):
                 maps.append(x)
         return maps
 
-    def freeze_stages(self, num_stages: int) -> None:
-        """Stop training the first stages: the first is the stem, of stride 2; stage n ends at stride 2ⁿ. ValueError:
-        there are not so many stages."""
-        stages = [self.stem, *self.stages]
-        if not 0 <= num_stages <= len(stages):
-            raise ValueError(f"freeze: expected 0 to {len(stages)} stages, got {num_stages}")
-        for stage in stages[:num_stages]:
-            stage.requires_grad_(False)
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """Those of each stage: the first is the stem, of stride 2; the n-th, from 1, ends at stride 2ⁿ."""
+        return [list(stage.parameters()) for stage in (self.stem, *self.stages)]

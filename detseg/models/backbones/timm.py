@@ -62,17 +62,15 @@ class TimmBackbone(nn.Module):
         """(B, 3, H, W) float → one (B, channels[i], H / strides[i], W / strides[i]) map per stride."""
         return cast(list[Tensor], self.body(images))
 
-    def freeze_stages(self, num_stages: int) -> None:
-        """Stop training all that the map of stride 2ⁿ is computed from, n being ``num_stages``. ValueError: the model
-        has no such map."""
-        if num_stages == 0:
-            return
-        if 2**num_stages not in self._reached:
-            possible = [0, *(stride.bit_length() - 1 for stride in self._reached if stride > 1)]
-            raise ValueError(f"freeze: this model has maps for one of {possible}, got {num_stages}")
-        for name, parameter in self.body.named_parameters():
-            if name in self._reached[2**num_stages]:
-                parameter.requires_grad_(False)
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """Those of each stage: of the n-th, from 1, the map of stride 2ⁿ is computed, and none before it; empty where
+        the model has no such map."""
+        stages, before = list[list[nn.Parameter]](), set[str]()
+        for stride in (2**n for n in range(1, max(self._reached).bit_length())):
+            own = self._reached.get(stride, set()) - before
+            stages.append([parameter for name, parameter in self.body.named_parameters() if name in own])
+            before |= own
+        return stages
 
 
 def _create_features(name: str, pretrained: bool, out_indices: list[int]) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v3_large, resnet50
@@ -53,14 +54,11 @@ class _TorchvisionBackbone(nn.Module):
                 maps.append(x)
         return maps
 
-    def freeze_stages(self, num_stages: int) -> None:
-        """Stop training the first stages; stage n ends at the last map of stride 2ⁿ. ValueError: there are not so many
-        stages."""
-        if not 0 <= num_stages <= len(self._stage_ends):
-            raise ValueError(f"freeze: expected 0 to {len(self._stage_ends)} stages, got {num_stages}")
-        if num_stages:
-            for layer in list(self.body.values())[: self._stage_ends[num_stages - 1]]:
-                layer.requires_grad_(False)
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """Those of each stage; the n-th, from 1, ends at the last map of stride 2ⁿ."""
+        layers = list(self.body.values())
+        parts = [layers[start:end] for start, end in pairwise([0, *self._stage_ends])]
+        return [[parameter for layer in part for parameter in layer.parameters()] for part in parts]
 
 
 class TorchvisionResNet50(_TorchvisionBackbone):

@@ -57,10 +57,7 @@ class UNetEncoder(nn.Module):
                 maps.append(x)
         return maps
 
-    def freeze_stages(self, num_stages: int) -> None:
-        """Stop training the first stages: stage n ends at stride 2ⁿ, so that the first one is the first two levels.
-        ValueError: there are not so many stages."""
-        if not 0 <= num_stages < len(self.levels):
-            raise ValueError(f"freeze: expected 0 to {len(self.levels) - 1} stages, got {num_stages}")
-        if num_stages > 0:
-            self.levels[: num_stages + 1].requires_grad_(False)
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """Those of each stage: the n-th, from 1, ends at stride 2ⁿ, so that the first one is the first two levels."""
+        parts = [self.levels[:2], *self.levels[2:]]
+        return [list(part.parameters()) for part in parts]

@@ -22,6 +22,7 @@ from detseg.config.schema.experiment import (
     StepConfig,
 )
 from detseg.errors import ConfigError
+from detseg.training.optim.freezing import stage_parameters
 
 
 def build_optimizer(config: OptimizerConfig, model: nn.Module, held: Sequence[nn.Parameter] = ()) -> optim.Optimizer:
@@ -29,14 +30,15 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, held: Sequence[nn
     normalisation (not decayed), which have one dimension or none.
 
     Args:
-        config: its kind, weight decay, learning rate, and that of the ``backbone``; where it differs, the backbone's
-            parameters are in two more groups behind the others.
+        config: its kind, weight decay, learning rate, and that of the backbone; where it differs, the backbone's
+            parameters are in two more groups behind the others, with ``layer_decay`` in two for each stage, the last
+            stage first.
         model: its parameters without ``requires_grad`` are left out.
         held: parameters that will train later: they are there from the beginning, so that a checkpoint of any epoch
             fits; without a gradient, an optimiser leaves them as they are.
 
     Raises:
-        ConfigError: another rate for the backbone of a model without one.
+        ConfigError: another rate for the backbone of a model without one, or rates for stages that it has not.
     """
     groups = _parameter_groups(model, config, held)
     match config:
@@ -55,20 +57,33 @@ def _parameter_groups(
 ) -> list[dict[str, object]]:
     later = set(held)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad or parameter in later]
-    slow: set[nn.Parameter] = set()
-    if config.backbone_lr_scale != 1:
-        backbone = getattr(model, "backbone", None)
-        if not isinstance(backbone, nn.Module):
-            raise ConfigError(f"optimizer.backbone_lr_scale: a {type(model).__name__} has no backbone; leave it out")
-        slow = set(backbone.parameters())
+    parts = _parts_of_backbone(model, config)
+    slow = set[nn.Parameter]().union(*(parameters for parameters, _ in parts))
+    rest = {parameter for parameter in trained if parameter not in slow}
     groups: list[dict[str, object]] = []
-    for is_slow, lr in ((False, config.lr), (True, config.lr * config.backbone_lr_scale))[: 2 if slow else 1]:
-        part = [p for p in trained if (p in slow) is is_slow]
+    for parameters, scale in [(rest, 1.0), *parts]:
+        part, lr = [parameter for parameter in trained if parameter in parameters], config.lr * scale
         groups += [
             {"params": [p for p in part if p.ndim > 1], "weight_decay": config.weight_decay, "lr": lr},
             {"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
         ]
     return groups
+
+
+def _parts_of_backbone(model: nn.Module, config: OptimizerConfig) -> list[tuple[set[nn.Parameter], float]]:
+    """The parts of the backbone that have a rate of their own, with its multiple of ``lr``."""
+    scale, decay = config.backbone_lr_scale, config.layer_decay
+    if scale == decay == 1:
+        return []
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, nn.Module):
+        key = "backbone_lr_scale" if scale != 1 else "layer_decay"
+        raise ConfigError(f"optimizer.{key}: a {type(model).__name__} has no backbone; leave it out")
+    if decay == 1:
+        return [(set(backbone.parameters()), scale)]
+    stages = [set(stage) for stage in stage_parameters(backbone, "optimizer.layer_decay") if stage]
+    stages[-1] |= set(backbone.parameters()).difference(*stages)
+    return [(stage, scale * decay**k) for k, stage in enumerate(reversed(stages), start=1)]
 
 
 Schedule = Callable[[int], float]  # optimiser steps done → factor of the base learning rate

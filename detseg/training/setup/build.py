@@ -166,7 +166,9 @@ def describe_model(config: ExperimentConfig, model: nn.Module) -> str:
     network = f"{variant} (a published network)" if backbone is None or variant != "custom" else backbone.name
     name = type(model).__name__ if backbone is None else f"{config.model.name} on {network}"
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    return f"{name}, {num_parameters / 1e6:.2f} M parameters"
+    num_frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
+    frozen = f", {num_frozen / 1e6:.2f} M of them frozen" if num_frozen else ""
+    return f"{name}, {num_parameters / 1e6:.2f} M parameters{frozen}"
 
 
 def build_data(config: ExperimentConfig, train_set: EvalSource, val_set: EvalSource) -> ImageDataModule:

@@ -9,11 +9,12 @@ import timm
 import torch
 from torch import nn
 
-from detseg.errors import DetsegError
+from detseg.errors import ConfigError, DetsegError
 from detseg.models.backbones.csp import CSP_FAMILY, CSPBackbone, scaled_blocks, scaled_channels
 from detseg.models.backbones.timm import TimmBackbone
 from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.layers import CSPLayer, SpatialPyramidPool
+from detseg.training.optim.freezing import freeze_stages
 
 
 @pytest.mark.parametrize(
@@ -78,7 +79,7 @@ def test_csp_stages() -> None:
     expected = [set(), {"stem"}, {"stem", "0"}, {"stem", "0", "1"}, {"stem", "0", "1", "2"}]
     for num_stages, names in enumerate(expected):
         backbone = CSPBackbone(0.33, 0.125)
-        backbone.freeze_stages(num_stages)
+        freeze_stages(backbone, num_stages)
         stem = {"stem"} if not any(p.requires_grad for p in backbone.stem.parameters()) else set()
         assert stem | frozen_children(backbone.stages) == names
 
@@ -96,10 +97,10 @@ def test_timm_stages_end_at_their_strides(name: str, stages: list[set[str]]) -> 
     backbone = TimmBackbone(name)
     for num_stages in range(1, 6):
         if not stages[num_stages - 1]:
-            with pytest.raises(ValueError, match=r"maps for one of \[0, 2, 3, 4, 5\], got 1"):
-                backbone.freeze_stages(num_stages)
+            with pytest.raises(ConfigError, match=r"has \(2, 3, 4, 5\), got 1; or freeze the whole"):
+                freeze_stages(backbone, num_stages)
             continue
-        backbone.freeze_stages(num_stages)
+        freeze_stages(backbone, num_stages)
         assert frozen_children(backbone.body) == set().union(*stages[:num_stages])
 
 
@@ -164,7 +165,7 @@ def test_the_papers_encoder() -> None:
 @pytest.mark.parametrize(("num_stages", "levels"), [(0, 0), (1, 2), (2, 3), (3, 4)])
 def test_stage_one_is_all_that_the_map_of_stride_two_is_made_of(num_stages: int, levels: int) -> None:
     encoder = UNetEncoder(0.125, 4)
-    encoder.freeze_stages(num_stages)
+    freeze_stages(encoder, num_stages)
     frozen = [not any(p.requires_grad for p in level.parameters()) for level in encoder.levels]
     trained = [all(p.requires_grad for p in level.parameters()) for level in encoder.levels]
     assert frozen == [i < levels for i in range(4)]

@@ -13,6 +13,7 @@ from torchvision.models.detection.backbone_utils import mobilenet_backbone, resn
 from detseg.models.backbones.torchvision import TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.structures import ClassTable
 from detseg.tasks import Detection
+from detseg.training.optim.freezing import freeze_stages
 from detseg.training.task import Task
 from tests.contracts.test_feature_extractors import FeatureExtractorContract, detector_on, train_one_step
 
@@ -35,7 +36,7 @@ class TestTorchvisionMobileNetV3Large(FeatureExtractorContract):
     def test_frozen_stages_do_not_move_by_a_bit(self) -> None:
         """Both maps have stride 32: where the stages before it are frozen, what comes out of them stays as it was."""
         backbone = self.fresh()
-        backbone.freeze_stages(4)
+        freeze_stages(backbone, 4)
         task = Task(Detection(), detector_on(backbone), ClassTable(("a", "b")))
         before = {name: value.clone() for name, value in backbone.state_dict().items()}
         train_one_step(task)
@@ -64,5 +65,5 @@ def test_stages_are_theirs(build: Build, make: Any, settings: dict[str, Any], st
         with torch.device("meta"):
             theirs = make(trainable_layers=trainable_layers, **settings)
             backbone = build(True)
-        backbone.freeze_stages(num_stages)
+        freeze_stages(backbone, num_stages)
         assert trained_parameters(backbone) == trained_parameters(theirs)

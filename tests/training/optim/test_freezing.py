@@ -113,21 +113,58 @@ def test_without_freezing_all_moves_and_frozen_normalisation_alone_stays(tmp_pat
 
 
 class Bare(nn.Module):
-    def freeze_stages(self, num_stages: int) -> None:
-        raise ValueError(f"freeze: expected 0 to 0 stages, got {num_stages}")
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        return []
 
 
 @pytest.mark.parametrize(
     ("backbone", "settings", "message"),
     [
-        (Bare(), {"freeze": 2}, r"model\.backbone\.freeze: expected 0 to 0 stages, got 2; or freeze"),
-        (nn.Linear(2, 2), {"freeze": 2}, r"model\.backbone\.freeze: a Linear has no stages to freeze"),
+        (
+            Bare(),
+            {"freeze": 2},
+            r"model\.backbone\.freeze: expected .* a stage that this backbone has \(none\), got 2; or freeze",
+        ),
+        (nn.Linear(2, 2), {"freeze": 2}, r"model\.backbone\.freeze: a Linear has no stages \(stage_parameters\(\)"),
         (nn.GroupNorm(2, 4), {"freeze_bn": True}, r"model\.backbone\.freeze_bn: this backbone has no batch norm"),
     ],
 )
 def test_what_is_not_there_cannot_be_frozen(backbone: nn.Module, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         FrozenParts(backbone, BackboneConfig(**settings))
+
+
+@pytest.mark.parametrize(("name", "fraction", "num_layers"), [("csp_nano", 0.25, 7), ("test_resnet", 0.5, 8)])
+def test_a_fraction_of_the_layers_is_counted_from_the_image(name: str, fraction: float, num_layers: int) -> None:
+    backbone = backbone_of(name)
+    FrozenParts(backbone, BackboneConfig(freeze=fraction))
+    layers = [parameter for parameter in backbone.parameters() if parameter.ndim > 1]
+    assert num_layers == round(fraction * len(layers))
+    assert [parameter.requires_grad for parameter in layers] == [k >= num_layers for k in range(len(layers))]
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert sum(not norm.weight.requires_grad for norm in norms) == num_layers
+
+
+def test_gradual_unfreezing_goes_from_the_last_stage_to_the_image() -> None:
+    backbone = backbone_of("csp_nano")
+    parts = FrozenParts(backbone, BackboneConfig(freeze="backbone", unfreeze_epoch=3, unfreeze_every=2))
+
+    def trained() -> set[str]:
+        found = [name.split(".")[:2] for name, p in backbone.named_parameters() if p.requires_grad]
+        return {stage if kind == "stages" else "stem" for kind, stage in found}
+
+    found = {}
+    for epoch in range(1, 14):
+        held = len(parts.held)
+        assert parts.release(epoch) == (len(parts.held) < held)
+        found[epoch] = trained()
+    assert found[2] == set()
+    assert found[3] == found[4] == {"3"}
+    assert found[5] == {"2", "3"}
+    assert found[9] == found[10] == {"0", "1", "2", "3"}
+    assert found[11] == found[13] == {"0", "1", "2", "3", "stem"}
+    late = FrozenParts(backbone_of("csp_nano"), BackboneConfig(freeze=2, unfreeze_epoch=3, unfreeze_every=2))
+    assert [late.release(epoch) for epoch in (4, 5, 6)] == [True, True, False]  # resumed in the fourth
 
 
 def test_a_run_that_is_resumed_late_is_released_at_once() -> None:

@@ -78,3 +78,17 @@ def test_a_backbone_learns_at_its_own_rate() -> None:
 def test_without_a_backbone_there_is_no_rate_for_it() -> None:
     with pytest.raises(ConfigError, match=r"^optimizer\.backbone_lr_scale: a Linear has no backbone"):
         build_optimizer(AdamWConfig(backbone_lr_scale=0.1), nn.Linear(2, 2))
+
+
+def test_layer_decay_gives_each_stage_a_rate_of_its_own() -> None:
+    model = build_detector(NANO, num_classes=3)
+    config = AdamWConfig(lr=1.0, backbone_lr_scale=0.5, layer_decay=0.1)
+    rates = {}
+    for group in build_optimizer(config, model).param_groups:
+        for name in names_of(model, group):
+            rates[name] = group["lr"]
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    starts = {"backbone.stages.3": 0.05, "backbone.stages.2": 0.005, "backbone.stages.0": 5e-5, "backbone.stem": 5e-6}
+    for start, rate in starts.items():
+        assert {round(value, 12) for name, value in rates.items() if name.startswith(start)} == {rate}
+    assert {value for name, value in rates.items() if not name.startswith("backbone.")} == {1.0}
