@@ -61,12 +61,16 @@ def build_model(config: schema.ModelConfig, classes: ClassTable, load_pretrained
 
 def _begin_with(model: Model, classes: ClassTable, path: Path) -> None:
     """Take the weights of a checkpoint, and say what became of each tensor."""
-    source, _, checkpoint = load_model(path)
-    assert isinstance(source, Model)
+    if path == Path("coco") and not path.exists():
+        what = "coco are published weights of the variants of faster_rcnn and mask_rcnn, of other models there are none"
+        raise ConfigError(f"model.weights: {what}; give a checkpoint, or model.backbone.weights")
     try:
+        source, _, checkpoint = load_model(path)
+        assert isinstance(source, Model)
         found = take_weights(model, classes, source, checkpoint.classes)
     except CheckpointError as error:
-        raise CheckpointError(f"model.weights: {path}: {error}") from None
+        text = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"model.weights: {path}: {text}") from None
     for line in found.lines():
         logger.info(f"weights: {path}: {line}")
 

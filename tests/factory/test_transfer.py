@@ -16,8 +16,9 @@ from torch import nn
 import detseg
 from detseg.checkpoint import ModelCheckpoint, write_weights
 from detseg.config.load import config_from_dict, config_to_dict
+from detseg.config.schema.model import YoloConfig
 from detseg.errors import CheckpointError, ConfigError
-from detseg.factory import BuiltFrom
+from detseg.factory import BuiltFrom, build_model
 from detseg.factory.transfer import read_tensors
 from detseg.structures import ClassTable
 from tests.shared_data import shared_data
@@ -164,3 +165,15 @@ def test_files_that_are_refused(content: Any, message: str, tmp_path: Path) -> N
         torch.save(content, file)
     with pytest.raises(CheckpointError, match=message):
         detseg.build_model("yolo", ["a"], backbone="resnet18", settings={"backbone.weights": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        ("coco", ConfigError, "model.weights: coco are published weights of the variants of faster_rcnn and mask_rcnn"),
+        ("nope.ckpt", CheckpointError, "model.weights: nope.ckpt: no such checkpoint file"),
+    ],
+)
+def test_weights_that_are_not_there(weights: str, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=f"^{message}"):
+        build_model(YoloConfig(weights=Path(weights)), ClassTable(("a", "b")))
