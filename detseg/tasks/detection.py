@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ logger = logging.getLogger("detseg")
 class Detection(TaskKind):
     """Of models that keep the ``Detector`` contract."""
 
-    criterion = "AP"
+    metrics: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP75")
     shown = ("AP50", "AP")
 
     def open_dataset(self, data: DataConfig, split: Split, classes: ClassTable | None = None) -> AnyDataset:
@@ -118,7 +118,7 @@ class Detection(TaskKind):
 class InstanceSegmentation(Detection):
     """Of models that keep the ``Detector`` contract and whose detections have masks; they learn from masks."""
 
-    criterion = "mask_AP"
+    metrics: ClassVar[tuple[str, ...]] = ("mask_AP", "mask_AP50", "mask_AP75", "AP", "AP50", "AP75")
     shown = ("mask_AP50", "mask_AP")
     finds_masks = True
 

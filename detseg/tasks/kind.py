@@ -26,7 +26,7 @@ AnyDataset: TypeAlias = "DetectionDataset | SegmentationDataset"
 class TaskKind(ABC):
     """A kind of task."""
 
-    criterion: ClassVar[str]  # the metric that chooses the best checkpoint; the first of the results' ``headline``
+    metrics: ClassVar[tuple[str, ...]]  # of the results' ``headline``; the first chooses the best checkpoint
     shown: ClassVar[tuple[str, ...]]  # the metrics in the progress bar and in the line of an epoch
     finds_objects: ClassVar[bool] = True  # whether results are detections with scores; else each pixel has a class
     finds_masks: ClassVar[bool] = False  # whether detections have masks

@@ -30,7 +30,7 @@ logger = logging.getLogger("detseg")
 class SemanticSegmentation(TaskKind):
     """Of models that keep the ``Segmenter`` contract."""
 
-    criterion = "mIoU"
+    metrics = ("mIoU", "pixel_accuracy", "boundary_IoU")
     shown = ("pixel_accuracy", "mIoU")
     finds_objects = False
 

@@ -25,7 +25,7 @@ from detseg.tasks import kind_of
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.run import train as train_settings
-from detseg.training.setup.build import DataSets, Own
+from detseg.training.setup.build import DataSets, Own, criterion_of
 
 _WHERE = "detseg.train"
 _METHODS = ("losses", "predict", "losses_and_predictions")
@@ -115,7 +115,7 @@ def train(
     _check_fit(config, data, task)
     own = Own(module, data, callbacks, loggers, stop or StopRequest())
     folder = train_settings(config, name, None if resume is None else str(resume), own)
-    return TrainingRun(folder, kind_of(config.model).criterion)
+    return TrainingRun(folder, criterion_of(config))
 
 
 def _check_options(settings: object, resume: object, stop: object, callbacks: object, loggers: object) -> None:

@@ -173,7 +173,7 @@ MAY_CHANGE = frozenset(
         *(f"trainer.{key}" for key in ("max_epochs", "max_time", "save_every_steps", "validate_every", "num_previews")),
         *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")),
         *(f"trainer.{key}" for key in ("precision", "compile", "gradient_clip_norm", "on_nan", "max_nan_steps")),
-        *(f"trainer.{key}" for key in ("early_stopping_patience", "fast_dev_run")),
+        *(f"trainer.{key}" for key in ("early_stopping_patience", "early_stopping_min_delta", "fast_dev_run")),
     }
 )
 """Settings that a resumed run may change: they count, and the state is restored."""

@@ -54,7 +54,8 @@ class Task(L.LightningModule):
         guard: what looks at every step before it is made; None: one that stops the run where numbers are not finite.
 
     Attributes:
-        criterion, shown: those of the kind.
+        criterion: the metric that chooses the best checkpoint, the first of the kind's; may be set to another of these.
+        shown: the kind's.
         data_guard: what the data is, kept in checkpoints and compared when the run is resumed; None: neither.
     """
 
@@ -73,7 +74,7 @@ class Task(L.LightningModule):
         guard: StepGuard | None = None,
     ) -> None:
         super().__init__()
-        self.kind, self.criterion, self.shown = kind, kind.criterion, kind.shown
+        self.kind, self.criterion, self.shown = kind, kind.metrics[0], kind.shown
         self.frozen = None if freezing is None else FrozenParts(cast(nn.Module, model.backbone), freezing)
         # Channels-last is how convolutions are computed fastest on CPUs and on tensor cores alike.
         self.model: Any = model.to(memory_format=torch.channels_last)

@@ -165,11 +165,13 @@ def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys:
 def test_no_improvement_stops_early(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing passes the threshold, so that every AP is 0 on any machine."""
     epochs = ("trainer.max_epochs=9", "trainer.validate_every=1", "trainer.early_stopping_patience=2")
-    overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", *epochs)
+    overrides = ("model.score_threshold=1", "optimizer.lr=1e-12", "trainer.monitor=AP75", *epochs)
     run_dir = train(config_of(tiny_run, tmp_path / "run", *overrides), tiny_run.config_path)
-    found = [float(row["val/AP"]) for row in rows_of(run_dir)]
-    assert found == [0, 0, 0]  # the best AP, and two that are no better
-    assert "stopped after epoch 3: no better AP than 0.000 in 2 validations" in capsys.readouterr().out
+    found = [float(row["val/AP75"]) for row in rows_of(run_dir)]
+    assert found == [0, 0, 0]  # the best one, and two that are no better
+    told = capsys.readouterr().out
+    assert "stopped after epoch 3: no better AP75 than 0.000 in 2 validations" in told
+    assert "best epoch: 1, AP75 0.000, " in told
 
 
 def test_fitted_anchors_are_kept(tiny_run: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,8 +167,13 @@ class TrainerConfig(Section):
     """The decay rises as decay × (1 - exp(-step / this)), since early weights are poor."""
     validate_every: PositiveInt = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
+    monitor: str | None = None
+    """The metric that chooses the best checkpoint and stops early, the larger the better: a name of the line that each
+    validation prints, `AP50` for example; null: `AP`, `mask_AP` of a mask_rcnn, `mIoU` of a segmentation."""
     early_stopping_patience: PositiveInt | None = None
-    """Stop after this many validations without a better AP (segmentation: mIoU); null: never."""
+    """Stop after this many validations without a better `monitor`; null: never."""
+    early_stopping_min_delta: NonNegativeFloat = 0.0
+    """By how much a value must be better to count."""
     overfit_batches: NonNegativeInt = 0
     """Train and validate on this many first batches of the training set, without augmentation; 0: off."""
     fast_dev_run: bool = False

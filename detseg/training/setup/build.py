@@ -25,7 +25,7 @@ from detseg.data.datasets.fingerprint import fingerprint
 from detseg.data.splits import same_files
 from detseg.errors import ConfigError, DataError
 from detseg.factory import build_model
-from detseg.messages import listed
+from detseg.messages import did_you_mean, listed, shown
 from detseg.models.acceleration import compile_networks
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
@@ -122,6 +122,16 @@ def _say_same_images(train_set: EvalSource, val_set: EvalSource) -> None:
         logger.warning(f"{val_set.name}: {what}; {fix}")
 
 
+def criterion_of(config: ExperimentConfig) -> str:
+    """The metric that chooses the best checkpoint; a ConfigError if ``trainer.monitor`` is none of the kind's."""
+    kind, name = kind_of(config.model), config.trainer.monitor
+    if name is not None and name not in kind.metrics:
+        hint = did_you_mean(name, kind.metrics)
+        what = f"expected one of {', '.join(kind.metrics)}, got {shown(name)}{hint}"
+        raise ConfigError(f"trainer.monitor: {what}")
+    return name or kind.metrics[0]
+
+
 def build_task(
     config: ExperimentConfig, classes: ClassTable, load_pretrained: bool, model: nn.Module | None = None
 ) -> Task:
@@ -137,6 +147,7 @@ def build_task(
         ConfigError: the model cannot be built.
         DetsegError: published weights could not be loaded.
     """
+    criterion = criterion_of(config)  # an error before anything is built
     model = build_model(config.model, classes, load_pretrained) if model is None else model
     if config.trainer.sync_batchnorm:
         # timm's, since torch's, which Lightning calls, drops the activation within timm's normalisation layers.
@@ -154,6 +165,7 @@ def build_task(
         getattr(config.model, "backbone", None),
         StepGuard(config.trainer.on_nan, config.trainer.max_nan_steps),
     )
+    task.criterion = criterion
     if config.trainer.compile:
         compile_networks(model)
     return task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -128,7 +128,8 @@ def _callbacks(
             callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))
     if settings.early_stopping_patience is not None:
         # Not finite is an AP where there are no objects.
-        stopping = EarlyStopping(metric, patience=settings.early_stopping_patience, mode="max", check_finite=False)
+        options: dict[str, Any] = {"patience": settings.early_stopping_patience, "mode": "max", "check_finite": False}
+        stopping = EarlyStopping(metric, min_delta=settings.early_stopping_min_delta, **options)
         callbacks.append(stopping)
     return [*callbacks, *own.callbacks]
 

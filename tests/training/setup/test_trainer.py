@@ -105,6 +105,19 @@ def test_objects_too_small_to_train_on_are_said(tiny_run: TinyRun, capsys: pytes
         train(none, tiny_run.config_path)
 
 
+def test_the_metric_that_is_watched(tiny_run: TinyRun, tmp_path: Path) -> None:
+    names = ("trainer.monitor=AP50", "trainer.early_stopping_patience=2", "trainer.early_stopping_min_delta=0.01")
+    config = tiny_config(tiny_run.config_path, tmp_path, *names)
+    task = build_task(config, ClassTable(CLASSES), load_pretrained=False)
+    assert task.criterion == "AP50"
+    stopper = build_trainer(config, tmp_path, f"val/{task.criterion}").early_stopping_callback
+    assert stopper is not None
+    assert (stopper.monitor, stopper.patience, stopper.min_delta) == ("val/AP50", 2, 0.01)
+    wrong = tiny_config(tiny_run.config_path, tmp_path, "trainer.monitor=AP5")
+    with pytest.raises(ConfigError, match=r"trainer\.monitor: expected one of AP, AP50, AP75, got 'AP5' \(did"):
+        build_task(wrong, ClassTable(CLASSES), load_pretrained=False)
+
+
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
     overrides = ("trainer.gradient_clip_norm=3.0", "trainer.accumulate_grad_batches=2", "trainer.validate_every=4")
     config = tiny_config(tiny_run.config_path, tmp_path, *overrides)
