@@ -176,11 +176,14 @@ def split_of(name: str) -> str | None:
     return "train" if found == {"train", "val"} else found.pop() if len(found) == 1 else None
 
 
-def without_split(path: str) -> str:
-    """A path whose words for a split, and numbers, are replaced, so that those of different splits are the same."""
-    return re.sub(
-        r"[a-z]+|\d+", lambda word: "*" if word[0].isdigit() or split_words(word[0]) else word[0], path.lower()
-    )
+def without_split(path: str, numbers: bool = True) -> str:
+    """A path whose words for a split are replaced, so that those of different splits are the same; ``numbers``: so are
+    all numbers, those of years and folds."""
+
+    def general(word: re.Match[str]) -> str:
+        return "*" if split_words(word[0]) or (numbers and word[0].isdigit()) else word[0]
+
+    return re.sub(r"[a-z]+|\d+", general, path.lower())
 
 
 def is_absolute(name: str) -> bool:

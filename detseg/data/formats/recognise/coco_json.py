@@ -116,7 +116,7 @@ def _splits(found: Sequence[_CocoFile], notes: list[str]) -> dict[str, list[_Coc
             notes.append(f"no file is called train: {by_split['train'][0].path} is taken to train on")
     train = by_split["train"][0]
     for files in by_split.values():  # of several folds the same one
-        files.sort(key=lambda file: _generic(file.path) != _generic(train.path))
+        files.sort(key=lambda file: without_split(file.path, numbers=False) != without_split(train.path, numbers=False))
     splits = {split: by_split[split][:1] for split in SPLITS if split in by_split}
     for file in by_split["train"][1:]:  # batches, which are no splits
         if split_of(file.path) is None and all(_are_parts(file, other) for other in splits["train"]):
@@ -282,8 +282,3 @@ def _split_of_file(path: str) -> str | None:
     """By its name, else by the nearest of its folders that names one."""
     found = (split_of(part) for part in [Path(path).stem, *reversed(path.split("/")[:-1])])
     return next((split for split in found if split is not None), None)
-
-
-def _generic(path: str) -> str:
-    """A path without the words that say which split it is of."""
-    return re.sub("[a-z]+", lambda word: "*" if split_words(word[0]) else word[0], path.lower())
