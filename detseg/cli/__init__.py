@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, check, config, convert, evaluate, export_weights, predict, show, split, train
+from detseg.cli import benchmark, config, evaluate, export_weights, predict, train
+from detseg.cli.data import check, convert, show, split
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
 from detseg.messages import did_you_mean, printable

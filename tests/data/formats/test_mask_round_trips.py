@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from detseg.cli.convert import convert
+from detseg.cli.data.convert import convert
 from detseg.cli.tool import run_tool
 from detseg.config.schema.data import AutoConfig, DataConfig, MaskFolderConfig
 from detseg.data.annotations.report import DataReport

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from detseg.cli.show import show
+from detseg.cli.data.show import show
 from detseg.cli.tool import run_tool
 from tests.tiny import write_colors
 

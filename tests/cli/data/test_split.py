@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from detseg.cli import main
-from detseg.cli.convert import convert
+from detseg.cli.data.convert import convert
 from detseg.cli.tool import run_tool
 from detseg.config.load import load_config
 from detseg.data.build import open_semantic_split, open_split

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from detseg.cli import main
-from detseg.cli.convert import convert
+from detseg.cli.data.convert import convert
 from detseg.cli.tool import run_tool
 from detseg.config.schema.data import AutoConfig
 from detseg.data.annotations.report import DataReport
