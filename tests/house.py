@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/",),
+    **dict.fromkeys(("mlflow", "wandb"), ("detseg/training/tracking/trackers.py",)),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py", "tools/real_sets.py"),
     "msgspec": (
@@ -67,11 +68,12 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "urllib.request": ("detseg/data/download.py",),
     "urllib.error": ("detseg/data/download.py",),
     "http": ("detseg/data/download.py",),
-    # The demo types our own commands; SLURM is asked to requeue.
-    "subprocess": ("tools/demo.py", "detseg/cli/signals.py"),
+    # The demo types our own commands; SLURM is asked to requeue; git says the commit.
+    "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/training/tracking/provenance.py"),
+    "wandb": ("detseg/training/tracking/trackers.py",),  # where the user asks for it
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
-    **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "wandb", "posthog", "segment"), ()),
+    **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "posthog", "segment"), ()),
 }
 """Module that opens connections, starts programs, installs, or reports use → the files that may import it."""
 

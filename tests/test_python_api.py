@@ -67,7 +67,15 @@ def test_page(call: Callable[[Callable[[], object]], None], shapes: Path, capsys
     assert re.search(said, capsys.readouterr().out)
     for name in ("python", "own"):  # as the command leaves it
         found = sorted(path.name for path in Path("runs", name).iterdir())
-        assert found == ["checkpoints", "config.yaml", "metrics.csv", "metrics.json", "pictures", "tensorboard"]
+        assert found == [
+            "checkpoints",
+            "config.yaml",
+            "metrics.csv",
+            "metrics.json",
+            "pictures",
+            "run.json",
+            "tensorboard",
+        ]
     kept = read_raw_checkpoint(Path("runs/own/checkpoints/best.ckpt"))["detseg"]["config"]
     assert kept["model"] == {"name": "custom", "task": "detection"}
 

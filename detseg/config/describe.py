@@ -90,7 +90,7 @@ def in_words(annotation: Any, constraints: Iterable[Any] = ()) -> str:
     if annotation in (int, float):
         return _number_in_words(annotation, list(constraints))
     if get_origin(annotation) is dict:
-        return "a name and the names it merges"
+        return f"a mapping of names, each to {in_words(get_args(annotation)[1])}"
     return {bool: "true or false", str: "text", Path: "a path", NoneType: "null"}[annotation]
 
 

@@ -6,10 +6,10 @@ what is passed in is never changed.
 
 from __future__ import annotations
 
-from detseg.draw.boxes import draw_boxes
+from detseg.draw.boxes import draw_boxes, draw_detection_errors
 from detseg.draw.classes import Color, class_color, class_colors, class_legend
 from detseg.draw.images import can_be_written, contact_sheet, draw_legend, write_image, write_index_png
-from detseg.draw.masks import draw_semantic, paint_instances
+from detseg.draw.masks import draw_semantic, draw_semantic_errors, paint_instances
 
 __all__ = [
     "Color",
@@ -19,8 +19,10 @@ __all__ = [
     "class_legend",
     "contact_sheet",
     "draw_boxes",
+    "draw_detection_errors",
     "draw_legend",
     "draw_semantic",
+    "draw_semantic_errors",
     "paint_instances",
     "write_image",
     "write_index_png",

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from detseg.draw.classes import Color, Strip, class_color, class_colors, told_apart
-from detseg.draw.images import check_image, draw_legend, enlarged
+from detseg.draw.classes import ERROR_COLORS, Color, Strip, class_color, class_colors, told_apart
+from detseg.draw.images import check_image, draw_legend, enlarged, greyed
 from detseg.draw.masks import paint_instances
 from detseg.structures import InstanceMasks, UInt8Array
 
@@ -84,6 +84,54 @@ def draw_boxes(
             written.add(texts[i])
     entries = _legend(texts, colors) if legend and written != set(texts) else []
     return draw_legend(np.array(picture), entries)
+
+
+def draw_detection_errors(
+    image: UInt8Array,
+    right: npt.ArrayLike,
+    false: npt.ArrayLike,
+    missed: npt.ArrayLike,
+    names: Sequence[str] = (),
+    scale: int | None = None,
+) -> UInt8Array:
+    """A grey copy of an image with what a detector did on it: boxes that are right in light grey, false ones in orange
+    and missed objects in blue (``ERROR_COLORS``).
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        right, false, missed: (N, 4) xyxy each, in pixels of ``image``.
+        names: what is written beside the false ones, then beside the missed ones, where there is room; empty: nothing.
+        scale: see ``draw_boxes``.
+
+    Returns:
+        (scale * H, scale * W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: as of ``draw_boxes``.
+    """
+    check_image(image)
+    kinds = {"right": right, "missed": missed, "false": false}  # the last ones lie on top
+    picture = Image.fromarray(enlarged(greyed(image), scale))
+    canvas, enlargement = ImageDraw.Draw(picture), picture.width // max(image.shape[1], 1)
+    line = max(1, round(math.sqrt(picture.height * picture.width) / 250))
+    drawn: list[tuple[Place, Color]] = []
+    for kind, boxes in kinds.items():
+        xyxy, _, _ = _columns(boxes, [0] * len(np.asarray(boxes).reshape(-1, 4)), None)
+        width = line if kind != "right" else max(1, line // 2)
+        color = ERROR_COLORS[kind]
+        places = [_draw_rectangle(canvas, box, color, width) for box in xyxy * enlargement]
+        drawn += [(place, color) for place in places] if kind != "right" else []
+    if names:
+        num_missed = len(np.asarray(missed).reshape(-1, 4))
+        num_false = len(drawn) - num_missed
+        texts = [*names[num_false:], *names[:num_false]]
+        size = (picture.height, picture.width)
+        strips = [Strip.lay_out(text, "", size) for text in texts]
+        at = _places(strips, [place for place, _ in drawn], size)
+        for strip, place, (_, color) in zip(strips, at, drawn, strict=True):
+            if place is not None:
+                strip.draw(canvas, place[0], place[1], color)
+    return np.array(picture)
 
 
 def _legend(texts: Sequence[str], colors: Sequence[Color]) -> list[tuple[str, str, Color]]:

@@ -31,6 +31,9 @@ _PALETTE = bytes.fromhex(
 )
 _BACKGROUND: Color = (0, 0, 0)  # as in the masks of VOC
 
+ERROR_COLORS: dict[str, Color] = {"right": (190, 190, 190), "false": (230, 120, 0), "missed": (0, 120, 230)}
+"""Of what is right, of what is found and not there, and of what is there and not found: apart for the colour-blind."""
+
 # Pillow's own font holds little more than ASCII; beyond it, the first of these that is installed and has every letter.
 _WIDE_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "msyh.ttc")
 

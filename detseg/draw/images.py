@@ -47,6 +47,12 @@ def enlarged(image: UInt8Array, scale: int | None) -> UInt8Array:
     return np.asarray(cv2.resize(image, (width * scale, height * scale), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
+def greyed(image: UInt8Array) -> UInt8Array:
+    """An image without colour, (H, W, 3), so that what is drawn on it stands out."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+
+
 def draw_legend(
     image: UInt8Array, entries: Sequence[tuple[str, str, Color]], letters_hw: tuple[int, int] | None = None
 ) -> UInt8Array:

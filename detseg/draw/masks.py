@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from detseg.draw.classes import Color, class_color, class_colors, told_apart
-from detseg.draw.images import check_image, check_labels, enlarged
+from detseg.draw.classes import ERROR_COLORS, Color, class_color, class_colors, told_apart
+from detseg.draw.images import check_image, check_labels, enlarged, greyed
 from detseg.structures import IGNORE_LABEL, BoolArray, InstanceMasks, UInt8Array
 
 _OPACITY = 0.45  # of the masks of objects; that of label maps is 0.5
@@ -101,6 +101,37 @@ def draw_semantic(image: UInt8Array, labels: UInt8Array, names: Sequence[str], s
         plain |= shown == names.index("background")
     drawn[plain] = picture[plain]
     return drawn
+
+
+def draw_semantic_errors(
+    image: UInt8Array, truth: UInt8Array, found: UInt8Array, scale: int | None = None
+) -> UInt8Array:
+    """A grey copy of an image whose wrong pixels are orange; of two classes those are orange where the second class is
+    found and not there, and blue where it is there and not found (``ERROR_COLORS``). What is ignored stays grey.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        truth, found: (H, W) uint8 labels.
+        scale: see ``draw_boxes``.
+
+    Returns:
+        (scale * H, scale * W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a wrong shape or dtype.
+    """
+    check_image(image)
+    for name, labels in (("truth", truth), ("found", found)):
+        check_labels(labels)
+        _check_size(name, labels.shape, image)
+    wrong = (truth != found) & (truth != IGNORE_LABEL)
+    is_binary = max(int(truth[truth != IGNORE_LABEL].max(initial=0)), int(found.max(initial=0))) <= 1
+    missed = wrong & (truth == 1) & is_binary
+    picture = greyed(image)
+    for where, kind in ((wrong & ~missed, "false"), (missed, "missed")):
+        color = np.array(ERROR_COLORS[kind], dtype=np.uint8)
+        picture[where] = (picture[where] // 4 + color // 4 * 3).astype(np.uint8)
+    return enlarged(picture, scale)
 
 
 def _check_size(what: str, hw: tuple[int, ...], image: UInt8Array) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from detseg.metrics.coco import CocoNumbers, coco_numbers
 from detseg.metrics.detection_result import ClassResult, DetectionResult, diagnosis_inputs
-from detseg.metrics.interface import mean_defined
+from detseg.metrics.interface import class_weights_of, mean_defined
 from detseg.metrics.records import DetectionRecords, FoundObjects, MaskRecords
 from detseg.metrics.voc import BestMatches, average_precisions, best_f1, best_matches, rank_classes
 from detseg.structures import Batch, ClassTable, DetectorOutput, FloatArray, ImageAnnotations
@@ -26,13 +26,19 @@ class DetectionEvaluator:
         max_detections: detections of a class in an image that the COCO numbers count; COCO's rule is 100.
         f1_iou: IoU in (0, 1] from which a detection is right in precision, recall and F1, by VOC's matching rule.
         masks: score the masks of the detections too, by COCO's rules; all other numbers are of boxes.
+        class_weights: by name, 1 for the classes that it leaves out, for a weighted mean of AP; None: there is none.
 
     Raises:
-        ValueError: a number is out of its range.
+        ValueError: a number is out of its range; a ConfigError if a weight is for a class that there is not.
     """
 
     def __init__(
-        self, classes: ClassTable, max_detections: int = 100, f1_iou: float = 0.5, masks: bool = False
+        self,
+        classes: ClassTable,
+        max_detections: int = 100,
+        f1_iou: float = 0.5,
+        masks: bool = False,
+        class_weights: Mapping[str, float] | None = None,
     ) -> None:
         if max_detections < 1:
             raise ValueError(f"max_detections: expected 1 or more, got {max_detections}")
@@ -42,6 +48,7 @@ class DetectionEvaluator:
         self.max_detections = max_detections
         self.f1_iou = f1_iou
         self.masks = masks
+        self.class_weights = class_weights_of(classes.names, class_weights)
         self._records_type: type[DetectionRecords] = MaskRecords if masks else DetectionRecords
         self.reset()
 
@@ -118,6 +125,7 @@ class DetectionEvaluator:
             f1_iou=self.f1_iou,
             evidence=diagnosis_inputs(records, matches, self.max_detections),
             masks=coco_numbers(records, self.classes, self.max_detections, "segm") if self.masks else None,
+            class_weights=self.class_weights,
         )
 
     def _class_results(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from detseg.metrics.coco import CocoNumbers
-from detseg.metrics.interface import format_number, new_table, without_nan
+from detseg.metrics.interface import format_number, mean_defined, new_table, weighted_mean, without_nan
 from detseg.metrics.records import DetectionRecords
 from detseg.metrics.voc import BestMatches, average_precisions, best_matches, rank_classes
 
@@ -109,14 +109,39 @@ class DetectionResult:
     f1_iou: float  # IoU from which a detection is right in precision, recall and F1
     evidence: DiagnosisInputs  # what `explain` goes by
     masks: CocoNumbers | None = None  # COCO's numbers of masks, all others being of boxes; None: only boxes were scored
+    class_weights: tuple[float, ...] | None = None  # in the order of the labels; None: there is no weighted AP
+
+    @property
+    def f1(self) -> float:
+        """The mean over the classes that have objects of their best F1, each at its own threshold."""
+        return mean_defined(row.f1 for row in self.classes)
 
     @property
     def headline(self) -> dict[str, float]:
-        """AP, AP50 and AP75 of COCO, those of masks first; the best checkpoint is picked by the first."""
-        boxes = {name: self.coco[name] for name in _HEADLINE}
-        if self.masks is None:
-            return boxes
-        return {f"mask_{name}": self.masks.summary[name] for name in _HEADLINE} | boxes
+        """AP, AP50 and AP75 of COCO, those of masks first, F1, and the mean AP by ``class_weights``."""
+        numbers = {name: self.coco[name] for name in _HEADLINE}
+        if self.masks is not None:
+            numbers = {f"mask_{name}": self.masks.summary[name] for name in _HEADLINE} | numbers
+        numbers["F1"] = self.f1
+        if self.class_weights is not None:
+            first = next(iter(numbers))
+            numbers[f"weighted_{first}"] = weighted_mean(self.by_class[first], self.class_weights)
+        return numbers
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The headline, COCO's twelve numbers (of masks with ``mask_`` before the name), and VOC's two."""
+        masks = {} if self.masks is None else {f"mask_{name}": x for name, x in self.masks.summary.items()}
+        return self.headline | self.coco | masks | {"VOC07_AP50": self.voc07_ap50, "VOC10_AP50": self.voc10_ap50}
+
+    @property
+    def by_class(self) -> dict[str, tuple[float, ...]]:
+        """AP, AP50 (of masks with ``mask_`` before the name), precision, recall and F1 of each class."""
+        columns = {"AP": "ap", "AP50": "ap50", "precision": "precision", "recall": "recall", "F1": "f1"}
+        found = {name: tuple(getattr(row, key) for row in self.classes) for name, key in columns.items()}
+        if self.masks is not None:
+            found |= {"mask_AP": self.masks.class_ap, "mask_AP50": self.masks.class_ap50}
+        return found
 
     def explain(self) -> list[str]:
         """Say why the AP is zero or looks wrong, one sentence a cause; nothing where nothing is suspicious."""
@@ -193,22 +218,31 @@ class DetectionResult:
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON file; what is not defined is None, and without masks there is no ``masks``."""
-        plain: dict[str, Any] = without_nan(asdict(self))
-        if self.masks is None:
-            del plain["masks"]
+        """Plain data for a JSON file; what is not defined is None; ``masks`` and ``class_weights`` (with the
+        ``weighted_AP`` that they give) are there only where they are scored."""
+        plain: dict[str, Any] = without_nan(asdict(self) | {"f1": self.f1})
+        for name in ("masks", "class_weights"):
+            if getattr(self, name) is None:
+                del plain[name]
+        plain |= without_nan({name: x for name, x in self.headline.items() if name.startswith("weighted_")})
         return plain
 
     def table(self) -> RenderableType:
         """The numbers for the screen, 80 columns wide: ``rich.print(result.table())``."""
         from rich.console import Group
-        from rich.text import Text
 
         summaries = [_summary("COCO" if self.masks is None else "COCO, boxes", self.coco)]
+        if self.masks is not None:
+            summaries.append(_summary("COCO, masks", self.masks.summary))
+        return Group(*summaries, self.class_table(), self._footnote())
+
+    def class_table(self) -> Table:
+        """The numbers of each class, and their means."""
+        from rich.text import Text
+
         names, means = ("VOC07", "VOC10"), [self.voc07_ap50, self.voc10_ap50]
         numbers = [(row.voc07_ap50, row.voc10_ap50) for row in self.classes]
         if self.masks is not None:  # 80 columns have no room for all four
-            summaries.append(_summary("COCO, masks", self.masks.summary))
             names, means = ("mask\nAP", "mask\nAP50"), [self.masks.summary["AP"], self.masks.summary["AP50"]]
             numbers = list(zip(self.masks.class_ap, self.masks.class_ap50, strict=True))
         columns = ("objects", "dets", "AP", "AP50", *names, "prec.", "recall", "F1", "score")
@@ -218,8 +252,9 @@ class DetectionResult:
             rows.add_row(Text(row.name), str(row.num_objects), str(row.num_detections), *map(format_number, values))
         rows.add_section()
         means = [self.coco["AP"], self.coco["AP50"], *means]
-        rows.add_row("all", str(self.num_objects), str(self.num_detections), *map(format_number, means))
-        return Group(*summaries, rows, self._footnote())
+        cells = (*map(format_number, means), "", "", format_number(self.f1))
+        rows.add_row("all", str(self.num_objects), str(self.num_detections), *cells)
+        return rows
 
     def _footnote(self) -> str:
         voc, of_boxes = "VOC07, VOC10: AP at IoU 0.5 by both rules. ", ""

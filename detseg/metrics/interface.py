@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from detseg.errors import ConfigError
+from detseg.messages import did_you_mean, listed, shown
 from detseg.structures import Batch
 
 if TYPE_CHECKING:
@@ -21,7 +23,16 @@ class Result(Protocol):
 
     @property
     def headline(self) -> dict[str, float]:
-        """The numbers to follow, most important first; the best checkpoint and early stopping go by the first."""
+        """The numbers to follow, most important first; the best checkpoint and early stopping go by the first, or by
+        the one that ``trainer.monitor`` names."""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """All numbers of the whole set by name; those of the headline are among them."""
+
+    @property
+    def by_class(self) -> dict[str, tuple[float, ...]]:
+        """Metric → its number for each class, in the order of the labels."""
 
     def explain(self) -> list[str]:
         """What is suspicious about the result, one sentence each."""
@@ -31,6 +42,9 @@ class Result(Protocol):
 
     def table(self) -> RenderableType:
         """The numbers for the screen, 80 columns wide."""
+
+    def class_table(self) -> RenderableType:
+        """Those of each class alone."""
 
 
 class Evaluator(Protocol):
@@ -56,6 +70,27 @@ def mean_defined(values: Iterable[float]) -> float:
     """The mean of the numbers that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.mean(defined)) if defined else math.nan
+
+
+def class_weights_of(names: Sequence[str], weights: Mapping[str, float] | None) -> tuple[float, ...] | None:
+    """The weight of each class, 1 where ``weights`` does not name it; None for None. ConfigError: it names a class that
+    there is not, or no class has any weight."""
+    if weights is None:
+        return None
+    for name in weights:
+        if name not in names:
+            what = f"there is no class {shown(name)}{did_you_mean(name, names)}"
+            raise ConfigError(f"evaluation.class_weights: {what}; the classes are {listed(names)}")
+    found = tuple(float(weights.get(name, 1.0)) for name in names)
+    if not any(found):
+        raise ConfigError("evaluation.class_weights: all are 0; give a class that counts a weight above 0")
+    return found
+
+
+def weighted_mean(values: Iterable[float], weights: Iterable[float]) -> float:
+    """The weighted mean of the numbers that are not NaN; NaN where none of them has a weight."""
+    pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if not math.isnan(value)]
+    return ratio(sum(value * weight for value, weight in pairs), sum(weight for _, weight in pairs))
 
 
 def ratio(part: float, whole: float) -> float:

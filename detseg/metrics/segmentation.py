@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detseg.errors import DetsegError
+from detseg.metrics.interface import class_weights_of
 from detseg.metrics.segmentation_result import SegmentationResult, segmentation_result
 from detseg.ops.letterbox import label_map
 from detseg.structures import IGNORE_LABEL, MAX_CLASSES, Batch, ClassTable, IntArray
@@ -40,18 +41,23 @@ class SegmentationEvaluator:
     Args:
         classes: of the ground truth and the predictions.
         boundary_width: width of the band that boundary IoU compares, as a fraction of the image's diagonal.
+        class_weights: by name, 1 for the classes that it leaves out, for a weighted mean of IoU; None: there is none.
 
     Raises:
-        ValueError: a number is out of its range, or there are no classes or more than 255.
+        ValueError: a number is out of its range, or there are no classes or more than 255; a ConfigError if a weight is
+            for a class that there is not.
     """
 
-    def __init__(self, classes: ClassTable, boundary_width: float = 0.02) -> None:
+    def __init__(
+        self, classes: ClassTable, boundary_width: float = 0.02, class_weights: Mapping[str, float] | None = None
+    ) -> None:
         if not 0 < boundary_width <= 0.5:
             raise ValueError(f"boundary_width: expected a number above 0 and up to 0.5, got {boundary_width}")
         if not 1 <= len(classes) <= MAX_CLASSES:
             raise ValueError(f"classes: expected 1 to {MAX_CLASSES}, got {len(classes)}")
         self.classes = classes
         self.boundary_width = boundary_width
+        self.class_weights = class_weights_of(classes.names, class_weights)
         self.reset()
 
     def reset(self) -> None:
@@ -147,6 +153,7 @@ class SegmentationEvaluator:
             band_overlaps=self._band_overlaps.cpu().numpy(),
             num_images=self._num_images,
             num_ignored=int(counts[IGNORE_LABEL].sum()),
+            class_weights=self.class_weights,
         )
 
 

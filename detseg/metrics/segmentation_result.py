@@ -13,11 +13,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from detseg.metrics.interface import format_number, mean_defined, new_table, ratio, without_nan
+from detseg.metrics.interface import format_number, mean_defined, new_table, ratio, weighted_mean, without_nan
 from detseg.structures import IGNORE_LABEL, IntArray
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
 _COLUMNS = {"IoU": "iou", "Dice": "dice", "prec.": "precision", "recall": "recall", "b.IoU": "boundary_iou"}
 _HARDLY_FOUND = 0.1  # IoU below which a class is not learned
@@ -53,11 +54,28 @@ class SegmentationResult:
     num_images: int
     num_pixels: int  # that count
     num_ignored: int  # that do not, their truth being 255
+    class_weights: tuple[float, ...] | None = None  # in the order of the labels; None: there is no weighted mIoU
 
     @property
     def headline(self) -> dict[str, float]:
-        """mIoU, pixel accuracy and boundary IoU; the best checkpoint is picked by mIoU."""
-        return {"mIoU": self.mean_iou, "pixel_accuracy": self.pixel_accuracy, "boundary_IoU": self.mean_boundary_iou}
+        """mIoU, pixel accuracy, boundary IoU, mean Dice (which is F1), and the mean IoU by ``class_weights``."""
+        numbers = {"mIoU": self.mean_iou, "pixel_accuracy": self.pixel_accuracy, "boundary_IoU": self.mean_boundary_iou}
+        numbers["Dice"] = self.mean_dice
+        if self.class_weights is not None:
+            numbers["weighted_mIoU"] = weighted_mean(self.by_class["IoU"], self.class_weights)
+        return numbers
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The headline, the mean accuracy, and the IoU weighted by the pixels of the classes."""
+        more = {"mean_accuracy": self.mean_accuracy, "frequency_weighted_IoU": self.frequency_weighted_iou}
+        return self.headline | more
+
+    @property
+    def by_class(self) -> dict[str, tuple[float, ...]]:
+        """IoU, Dice, precision, recall and boundary IoU of each class."""
+        names = ("IoU", "Dice", "precision", "recall", "boundary_IoU")
+        return {name: tuple(getattr(row, name.lower()) for row in self.classes) for name in names}
 
     def explain(self) -> list[str]:
         """Say why mIoU is undefined or looks wrong, one sentence a cause; nothing where nothing is suspicious."""
@@ -98,14 +116,18 @@ class SegmentationResult:
         return sentences
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a JSON file; what is not defined is None."""
+        """Plain data for a JSON file; what is not defined is None; ``class_weights`` (with the ``weighted_mIoU`` that
+        they give) are there only where they are scored."""
         plain: dict[str, Any] = without_nan(asdict(self))
+        if self.class_weights is None:
+            del plain["class_weights"]
+            return plain
+        plain |= without_nan({"weighted_mIoU": self.headline["weighted_mIoU"]})
         return plain
 
     def table(self) -> RenderableType:
         """The numbers for the screen, 80 columns wide: ``rich.print(result.table())``."""
         from rich.console import Group
-        from rich.text import Text
 
         summary = new_table("Semantic segmentation")
         for one, value, other, beside in (
@@ -114,23 +136,34 @@ class SegmentationResult:
             ("frequency-weighted IoU", self.frequency_weighted_iou, "mean Dice", self.mean_dice),
         ):
             summary.add_row(one, format_number(value), other, format_number(beside))
-        rows = new_table("By class", ("truth", "pred.", *_COLUMNS))
-        for row in self.classes:
-            nums = (row.num_pixels, row.num_predicted)
-            fractions = (f"{num / self.num_pixels:.1%}" if self.num_pixels else "-" for num in nums)
-            numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
-            rows.add_row(Text(row.name), *fractions, *numbers)
         footnote = (
             f"{self.num_images} images, {self.num_pixels} pixels, {self.num_ignored} more ignored. All numbers are "
             f"over all pixels together, none is a mean over images. Truth, pred.: fractions of the pixels. b.IoU: "
             f"boundary IoU. A class neither in the truth nor predicted enters no mean; one only predicted enters mIoU "
             f"with 0."
         )
-        return Group(summary, rows, footnote)
+        return Group(summary, self.class_table(), footnote)
+
+    def class_table(self) -> Table:
+        """The numbers of each class."""
+        from rich.text import Text
+
+        rows = new_table("By class", ("truth", "pred.", *_COLUMNS))
+        for row in self.classes:
+            nums = (row.num_pixels, row.num_predicted)
+            fractions = (f"{num / self.num_pixels:.1%}" if self.num_pixels else "-" for num in nums)
+            numbers = (format_number(getattr(row, attribute)) for attribute in _COLUMNS.values())
+            rows.add_row(Text(row.name), *fractions, *numbers)
+        return rows
 
 
 def segmentation_result(
-    names: tuple[str, ...], confusion: IntArray, band_overlaps: IntArray, num_images: int, num_ignored: int
+    names: tuple[str, ...],
+    confusion: IntArray,
+    band_overlaps: IntArray,
+    num_images: int,
+    num_ignored: int,
+    class_weights: tuple[float, ...] | None = None,
 ) -> SegmentationResult:
     """Every number from (C, C) ``confusion``, rows truth, columns prediction, and (2, C) ``band_overlaps``, the
     intersections and unions of the bands; ``num_ignored`` pixels are not in ``confusion``."""
@@ -164,4 +197,5 @@ def segmentation_result(
         num_images=num_images,
         num_pixels=num_pixels,
         num_ignored=num_ignored,
+        class_weights=class_weights,
     )

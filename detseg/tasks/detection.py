@@ -13,13 +13,23 @@ from torch import Tensor
 from detseg.config.schema.data import DataConfig
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
-from detseg.draw import draw_boxes
+from detseg.draw import draw_boxes, draw_detection_errors
 from detseg.errors import ConfigError
 from detseg.factory.yolo import head_strides
 from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
+from detseg.ops.boxes import pairwise_iou
 from detseg.ops.letterbox import Letterbox, to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, FloatArray, InstanceMasks, UInt8Array
+from detseg.structures import (
+    SCORE_THRESHOLD,
+    Batch,
+    BoxTargets,
+    ClassTable,
+    DetectorOutput,
+    FloatArray,
+    InstanceMasks,
+    UInt8Array,
+)
 from detseg.tasks.kind import AnyDataset, TaskKind
 
 if TYPE_CHECKING:
@@ -35,7 +45,7 @@ logger = logging.getLogger("detseg")
 class Detection(TaskKind):
     """Of models that keep the ``Detector`` contract."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP75")
+    metrics: ClassVar[tuple[str, ...]] = ("AP", "AP50", "AP75", "F1")
     shown = ("AP50", "AP")
 
     def open_dataset(self, data: DataConfig, split: Split, classes: ClassTable | None = None) -> AnyDataset:
@@ -78,7 +88,9 @@ class Detection(TaskKind):
         """COCO AP of boxes (and of masks, where the kind finds them), and VOC AP of boxes."""
         from detseg.metrics.detection import DetectionEvaluator  # needs the training libraries
 
-        return DetectionEvaluator(classes, settings.max_detections, settings.f1_iou, self.finds_masks)
+        return DetectionEvaluator(
+            classes, settings.max_detections, settings.f1_iou, self.finds_masks, settings.class_weights
+        )
 
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Objects, those to ignore included; see ``TaskKind``."""
@@ -108,6 +120,21 @@ class Detection(TaskKind):
             drawn.append(draw_boxes(image, boxes, shown.labels, classes.names, shown.scores, masks))
         return drawn
 
+    def draw_errors(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """By the better detections and an IoU of 0.5; see ``TaskKind``."""
+        images, names, drawn = batch.images[:limit], classes.names, []
+        rows = zip(to_arrays(images), model.predict(to_float(images)), batch.targets, batch.windows(), strict=False)
+        for image, found, target, window in rows:
+            shown, corner = found[found.scores >= SCORE_THRESHOLD].cpu(), _corner(window)
+            truth = BoxTargets(target.boxes.cpu(), target.labels.cpu(), target.ignore.cpu())
+            is_right, is_false, is_missed = outcomes(shown, truth)
+            scored = zip(shown.labels[is_false].tolist(), shown.scores[is_false].tolist(), strict=True)
+            texts = [f"{names[label]} {score:.2f}" for label, score in scored]
+            texts += [names[label] for label in truth.labels[is_missed].tolist()]
+            boxes = (shown.boxes[is_right], shown.boxes[is_false], truth.boxes[is_missed])
+            drawn.append(draw_detection_errors(_cut(image, window), *(part - corner for part in boxes), texts))
+        return drawn
+
     def predictor(self) -> type[Predictor]:
         """See ``TaskKind``."""
         from detseg.predict.predictor import Predictor  # the package `predict` asks for kinds itself
@@ -118,9 +145,25 @@ class Detection(TaskKind):
 class InstanceSegmentation(Detection):
     """Of models that keep the ``Detector`` contract and whose detections have masks; they learn from masks."""
 
-    metrics: ClassVar[tuple[str, ...]] = ("mask_AP", "mask_AP50", "mask_AP75", "AP", "AP50", "AP75")
+    metrics: ClassVar[tuple[str, ...]] = ("mask_AP", "mask_AP50", "mask_AP75", "AP", "AP50", "AP75", "F1")
     shown = ("mask_AP50", "mask_AP")
     finds_masks = True
+
+
+def outcomes(found: DetectorOutput, truth: BoxTargets, min_iou: float = 0.5) -> tuple[Tensor, Tensor, Tensor]:
+    """Which detections are right, which are false (the others lie on objects to ignore), and which objects are missed:
+    (N,), (N,) and (G,) bool. By COCO's rule: the best score chooses first, of the free objects of its class that it
+    overlaps by ``min_iou`` the one that it overlaps most."""
+    ious = pairwise_iou(found.boxes, truth.boxes) * (found.labels[:, None] == truth.labels)
+    is_right, is_false = torch.zeros(2, len(found.scores), dtype=torch.bool)
+    is_free = ~truth.ignore
+    for number in found.scores.argsort(descending=True, stable=True).tolist():
+        free = ious[number] * is_free
+        if len(free) and free.max() >= min_iou:
+            is_right[number], is_free[free.argmax()] = True, False
+        else:
+            is_false[number] = not bool((ious[number][truth.ignore] >= min_iou).any())
+    return is_right, is_false, is_free
 
 
 def _cut(image: UInt8Array, window: tuple[slice, slice]) -> UInt8Array:

@@ -26,7 +26,7 @@ AnyDataset: TypeAlias = "DetectionDataset | SegmentationDataset"
 class TaskKind(ABC):
     """A kind of task."""
 
-    metrics: ClassVar[tuple[str, ...]]  # of the results' ``headline``; the first chooses the best checkpoint
+    metrics: ClassVar[tuple[str, ...]]  # of the results' ``headline``; the first chooses the best checkpoint by default
     shown: ClassVar[tuple[str, ...]]  # the metrics in the progress bar and in the line of an epoch
     finds_objects: ClassVar[bool] = True  # whether results are detections with scores; else each pixel has a class
     finds_masks: ClassVar[bool] = False  # whether detections have masks
@@ -74,6 +74,11 @@ class TaskKind(ABC):
     @abstractmethod
     def draw_predictions(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """The first ``limit`` images of a batch with what the model finds, as ``draw_targets``."""
+
+    @abstractmethod
+    def draw_errors(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """The first ``limit`` images of a batch, in grey, with what the model finds and is not there, and with what is
+        there and it does not find."""
 
     @abstractmethod
     def predictor(self) -> type[ImagePredictor[Any]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from detseg.config.schema.data import DataConfig
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import FcnConfig, UNetConfig
-from detseg.draw import draw_semantic
+from detseg.draw import draw_semantic, draw_semantic_errors
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import to_arrays, to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
@@ -30,7 +30,7 @@ logger = logging.getLogger("detseg")
 class SemanticSegmentation(TaskKind):
     """Of models that keep the ``Segmenter`` contract."""
 
-    metrics = ("mIoU", "pixel_accuracy", "boundary_IoU")
+    metrics = ("mIoU", "pixel_accuracy", "boundary_IoU", "Dice")
     shown = ("pixel_accuracy", "mIoU")
     finds_objects = False
 
@@ -68,7 +68,7 @@ class SemanticSegmentation(TaskKind):
         """mIoU and what belongs to it."""
         from detseg.metrics.segmentation import SegmentationEvaluator
 
-        return SegmentationEvaluator(classes, settings.boundary_width)
+        return SegmentationEvaluator(classes, settings.boundary_width, settings.class_weights)
 
     def draw_targets(self, batch: Batch, classes: ClassTable, limit: int) -> list[UInt8Array]:
         """Images under the colours of their labels; pixels to ignore stay plain. See ``TaskKind``."""
@@ -79,6 +79,14 @@ class SemanticSegmentation(TaskKind):
         """Images under the colours of what the model finds; see ``TaskKind``."""
         images = batch.images[:limit]
         return _draw(batch, images, model.predict(to_float(images)).argmax(dim=1).to(torch.uint8), classes)
+
+    @torch.no_grad()
+    def draw_errors(self, batch: Batch, model: Any, classes: ClassTable, limit: int) -> list[UInt8Array]:
+        """Wrong pixels; see ``TaskKind``."""
+        images, truth = batch.images[:limit], self.targets(batch)[:limit].cpu().numpy()
+        found = model.predict(to_float(images)).argmax(dim=1).to(torch.uint8).cpu().numpy()
+        rows = zip(to_arrays(images), truth, found, batch.windows()[: len(images)], strict=True)
+        return [draw_semantic_errors(*(np.ascontiguousarray(x[window]) for x in row)) for *row, window in rows]
 
     def predictor(self) -> type[SegmentationPredictor]:
         """See ``TaskKind``."""

@@ -78,6 +78,11 @@ class StepGuard:
         self.num_skipped = 0
         self._norms: deque[float] = deque(maxlen=_KEPT_NORMS)  # of gradients of this process, before clipping
 
+    @property
+    def gradient_norm(self) -> float:
+        """Of the last step that was looked at, before clipping; NaN before the first."""
+        return self._norms[-1] if self._norms else math.nan
+
     def begin_epoch(self, model: nn.Module) -> None:
         """Copy the model's buffers, which every forward pass changes."""
         self._buffers = _Buffers(model.buffers())

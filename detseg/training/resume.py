@@ -163,7 +163,7 @@ class RunState:
 
 MAY_CHANGE = frozenset(
     {
-        "run_dir",
+        *("run_dir", "tracking", "tags"),
         *(f"model.{key}" for key in ("score_threshold", "nms_iou", "max_detections")),
         # Where the data is; what it is, classes and fingerprints tell.
         *(f"data.{key}" for key in ("root", "years", "download", "classes", "train_split", "val_split", "test_split")),
@@ -174,6 +174,7 @@ MAY_CHANGE = frozenset(
         *(f"trainer.{key}" for key in ("accelerator", "devices", "num_nodes", "strategy", "sync_batchnorm")),
         *(f"trainer.{key}" for key in ("precision", "compile", "gradient_clip_norm", "on_nan", "max_nan_steps")),
         *(f"trainer.{key}" for key in ("early_stopping_patience", "early_stopping_min_delta", "fast_dev_run")),
+        *(f"trainer.{key}" for key in ("log_every_n_steps", "diagnostics", "table")),
     }
 )
 """Settings that a resumed run may change: they count, and the state is restored."""
@@ -265,8 +266,10 @@ class DataGuard:
 
 def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
     """The settings below ``path`` that differ and must not; of another kind of section (``name``), that alone."""
+    if path in MAY_CHANGE:
+        return
     if not isinstance(then, Mapping) or not isinstance(now, Mapping):
-        if then != now and path not in MAY_CHANGE:
+        if then != now:
             yield f"{path} was {quoted(then)} and is {quoted(now)}"
         return
     for key in ["name"] if then.get("name") != now.get("name") else {**then, **now}:

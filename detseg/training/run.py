@@ -30,6 +30,7 @@ from detseg.training.setup.build import Own, build_data, build_task, describe_mo
 from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer
 from detseg.training.task import Task
+from detseg.training.tracking.trackers import tracked
 
 logger = logging.getLogger("detseg")
 
@@ -83,7 +84,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     begins = checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run
     claim = claimed(run_dir, again=resume == "auto") if begins else nullcontext()
     try:
-        with claim, training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
+        speaks = first_speaks(trainer.global_rank, trainer.world_size)
+        with claim, training_memory_errors(trainer, config), speaks, tracked(trainer, run_dir):
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:

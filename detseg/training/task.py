@@ -144,7 +144,7 @@ class Task(L.LightningModule):
         detached = {name: value.detach() for name, value in terms.items()}
         self._step_batches.append(StepBatch(batch_index, batch, detached))
         for name, value in detached.items():
-            self.log(f"train/{name}_step", value)
+            self.log(f"train/{name}_step", value, logger=False)  # `StepMonitors` writes it
         return terms["loss"]
 
     def _losses(self, batch: Batch, batch_index: int, eager: bool) -> dict[str, Tensor]:
@@ -202,8 +202,6 @@ class Task(L.LightningModule):
             scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch | None, batch_index: int) -> None:
-        if batch is not None:  # else it was logged before the run was resumed
-            self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         if self.trainer.is_last_batch:
             self._check_weights()  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from detseg.draw import class_color, class_colors, draw_boxes
+from detseg.draw import class_color, class_colors, draw_boxes, draw_detection_errors
 from detseg.draw import classes as lettering
+from detseg.draw.classes import ERROR_COLORS
 from detseg.structures import UInt8Array
 
 GREY = 90
@@ -217,3 +218,17 @@ def test_wrong_input_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         draw_boxes(image, boxes, labels, ["a", "b"], scores)
+
+
+def test_errors_are_drawn_in_their_own_colours_on_grey() -> None:
+    image = np.full((100, 200, 3), (200, 40, 40), np.uint8)
+    boxes = [[10, 20, 40, 60]], [[60, 20, 90, 60]], [[110, 20, 140, 60]]
+    plain = draw_detection_errors(image, *boxes, scale=1)
+    for (x, y, *_), kind in zip((box[0] for box in boxes), ("right", "false", "missed"), strict=True):
+        assert plain[y + 10, x].tolist() == list(ERROR_COLORS[kind])
+    assert np.ptp(plain[0, 0]) == 0  # what is not drawn on has no colour
+    named = draw_detection_errors(image, *boxes, ("dog 0.51", "cat"), scale=1)
+    above = named[:19], plain[:19]
+    assert (above[0] != above[1]).any(axis=(0, 2)).nonzero()[0].min() >= 55  # none above what is right
+    assert (above[0] == ERROR_COLORS["false"]).all(axis=2).any()
+    assert (above[0] == ERROR_COLORS["missed"]).all(axis=2).any()

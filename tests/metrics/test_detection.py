@@ -13,9 +13,11 @@ import torch
 from hypothesis import given, settings
 from rich.console import Console
 
+from detseg.errors import ConfigError
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.detection_result import DetectionResult
 from detseg.metrics.records import DetectionRecords
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.ops.letterbox import Letterbox
 from detseg.predict import Detections
 from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, RoiMasks
@@ -79,12 +81,50 @@ def test_masks_lead_the_headline() -> None:
     """The box is right and the mask half of it: IoU 0.5 by masks, right for AP50 and wrong for AP75."""
     image = found_masks([(LEFT, 0.9, CAT)], [(0, 0, 40, 20)]), true_masks([(LEFT, CAT)])
     with_masks, boxes_only = evaluate(image, masks=True), evaluate(image)
-    assert list(with_masks.headline) == ["mask_AP", "mask_AP50", "mask_AP75", "AP", "AP50", "AP75"]
-    assert list(with_masks.headline.values()) == pytest.approx([0.1, 1, 0, 1, 1, 1])
-    assert list(boxes_only.headline) == ["AP", "AP50", "AP75"]
+    assert list(with_masks.headline) == ["mask_AP", "mask_AP50", "mask_AP75", "AP", "AP50", "AP75", "F1"]
+    assert list(with_masks.headline.values()) == pytest.approx([0.1, 1, 0, 1, 1, 1, 1])
+    assert list(boxes_only.headline) == ["AP", "AP50", "AP75", "F1"]
+    assert with_masks.by_class["mask_AP"] == pytest.approx((0.1, math.nan, math.nan), nan_ok=True)
     plain = with_masks.to_dict()
     assert plain.pop("masks").keys() == {"summary", "class_ap", "class_ap50"}
     assert boxes_only.to_dict() == plain
+
+
+def test_f1_is_the_mean_of_the_best_of_each_class_that_has_objects() -> None:
+    """Cat: right at 0.9, wrong at 0.8, one missed: 2/3 at 0.9. Dog: not found, 0. Owl: no objects."""
+    rows = [(LEFT, 0.9, CAT), (LOW, 0.8, CAT)]
+    result = evaluate((found(rows), truth([(LEFT, CAT), (RIGHT, CAT), (RIGHT, DOG)])))
+    assert result.headline["F1"] == result.to_dict()["f1"] == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_weights_of_classes_give_one_more_metric_and_change_no_other() -> None:
+    """AP: cat 1, dog 0, owl undefined, which enters with no weight."""
+    image = found([(LEFT, 0.9, CAT)]), truth([(LEFT, CAT), (RIGHT, DOG)])
+    weighted = evaluate(image, class_weights={"dog": 3.0, "owl": 100.0})
+    assert weighted.headline["weighted_AP"] == weighted.to_dict()["weighted_AP"] == pytest.approx((1 * 1 + 3 * 0) / 4)
+    plain = evaluate(image)
+    assert {**plain.headline, "weighted_AP": 0.25} == pytest.approx(weighted.headline)
+    assert plain.to_dict().keys() == weighted.to_dict().keys() - {"class_weights", "weighted_AP"}
+    masks = evaluate(
+        (found_masks([(LEFT, 0.9, CAT)], [(0, 0, 40, 20)]), true_masks([(LEFT, CAT)])),
+        masks=True,
+        class_weights={"cat": 2.0},
+    )
+    assert masks.headline["weighted_mask_AP"] == pytest.approx(0.1)
+    assert math.isnan(evaluate(image, class_weights={"cat": 0.0, "dog": 0.0}).headline["weighted_AP"])
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"cta": 2.0}, r"evaluation.class_weights: there is no class 'cta' \(did you mean 'cat'\?\); .* cat, dog, owl"),
+        (dict.fromkeys(CLASSES.names, 0.0), "all are 0"),
+    ],
+)
+def test_weights_that_no_class_has(weights: dict[str, float], message: str) -> None:
+    for evaluator in (DetectionEvaluator, SegmentationEvaluator):
+        with pytest.raises(ConfigError, match=message):
+            evaluator(CLASSES, class_weights=weights)
 
 
 def test_an_image_counts_once_and_the_first_time() -> None:
@@ -243,7 +283,7 @@ def test_file_and_screen() -> None:
     assert ["cat", "1", "1", *["1.000"] * 7, "0.750"] in lines
     assert ["dog", "1", "0", *["0.000"] * 4, "-", "0.000", "0.000", "-"] in lines
     assert ["owl", "0", "0", *["-"] * 8] in lines
-    assert ["all", "2", "1", *["0.500"] * 4] in lines
+    assert ["all", "2", "1", *["0.500"] * 5] in lines
     assert "the best 300 detections" in " ".join(printed(result).split())
 
 
@@ -260,7 +300,7 @@ def test_file_and_screen_with_masks() -> None:
     assert of_masks < lines.index(["AP75", "0.000", "AR_400", "0.050"])
     assert ["class", "objects", "dets", "AP", "AP50", "AP", "AP50", "prec.", "recall", "F1", "score"] in lines
     assert ["cat", "1", "1", "1.000", "1.000", "0.100", *["1.000"] * 4, "0.750"] in lines
-    assert ["all", "2", "1", "0.500", "0.500", "0.050", "0.500"] in lines
+    assert ["all", "2", "1", "0.500", "0.500", "0.050", "0.500", "0.500"] in lines
     assert "VOC's AP of boxes at IoU 0.5: 0.500 (2007), 0.500 (2010)." in " ".join(printed(result).split())
 
 

@@ -94,8 +94,17 @@ def test_a_4_by_4_map_by_hand() -> None:
     assert result.pixel_accuracy == pytest.approx(10 / 14)
     assert result.frequency_weighted_iou == pytest.approx((5 * 4 / 7 + 4 * 1 / 2 + 5 * 3 / 5) / 14)
     assert (result.num_pixels, result.num_ignored, result.num_images) == (14, 2, NUM_IMAGES)
-    assert list(result.headline) == ["mIoU", "pixel_accuracy", "boundary_IoU"]
-    assert tuple(result.headline.values()) == (result.mean_iou, result.pixel_accuracy, 0.5)
+    assert list(result.headline) == ["mIoU", "pixel_accuracy", "boundary_IoU", "Dice"]
+    assert tuple(result.headline.values()) == (result.mean_iou, result.pixel_accuracy, 0.5, result.mean_dice)
+    assert result.by_class["IoU"] == tuple(column(result, "iou"))
+
+
+def test_weights_of_classes_give_one_more_metric() -> None:
+    """IoU: sky 6/8, road 8/10, car undefined."""
+    confusion, bands = np.array([[6, 2, 0], [0, 8, 0], [0, 0, 0]]), np.array([[1, 1, 0], [2, 2, 0]])
+    result = segmentation_result(("sky", "road", "car"), confusion, bands, 1, 0, class_weights=(3.0, 1.0, 9.0))
+    assert result.headline["weighted_mIoU"] == result.to_dict()["weighted_mIoU"]
+    assert result.headline["weighted_mIoU"] == pytest.approx((3 * 6 / 8 + 8 / 10) / 4)
 
 
 def test_a_class_that_does_not_occur_enters_no_mean() -> None:

@@ -17,12 +17,14 @@ from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import UNetConfig
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.draw import class_colors
+from detseg.draw.classes import ERROR_COLORS
 from detseg.errors import ConfigError, DetsegError
 from detseg.factory import build_model
 from detseg.models.interface import LossTerms
 from detseg.ops.letterbox import Letterbox
-from detseg.structures import Batch, BoxTargets, ClassTable
+from detseg.structures import Batch, BoxTargets, ClassTable, DetectorOutput
 from detseg.tasks import Detection, InstanceSegmentation, SemanticSegmentation, TaskKind, kind_of
+from detseg.tasks.detection import outcomes
 from detseg.training.task import Task
 from tests.data.formats.layouts import write_pairs
 from tests.heard import heard
@@ -186,3 +188,42 @@ def test_settings_do_not_follow_from_data_of_the_users_own(model: dict[str, Any]
     with pytest.raises(ConfigError) as caught:
         kind_of(config.model).settings_from_data(config, data)
     assert str(caught.value) == message
+
+
+def test_outcomes_of_detections_by_hand() -> None:
+    """Objects: 0 a, 1 a, 2 b, 3 a to ignore. Detections by their scores: the better one of two on 0 is right; on 1, the
+    label is wrong; on 3, neither; one overlaps nothing. IoU of the second with 0 is 0.8."""
+    objects = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10], [60, 0, 70, 10]])
+    truth = BoxTargets(objects, torch.tensor([0, 0, 1, 0]), torch.tensor([False, False, False, True]))
+    boxes = torch.stack(
+        [objects[0], torch.tensor([0.0, 0, 10, 8]), objects[1], objects[3], torch.tensor([90.0, 0, 99, 9])]
+    )
+    found = DetectorOutput(boxes, torch.tensor([0.5, 0.9, 0.8, 0.7, 0.6]), torch.tensor([0, 0, 1, 0, 0]))
+    is_right, is_false, is_missed = outcomes(found, truth)
+    assert is_right.tolist() == [False, True, False, False, False]
+    assert is_false.tolist() == [True, False, True, False, True]
+    assert is_missed.tolist() == [False, True, True, False]
+    nothing = outcomes(found[:0], truth)[2], outcomes(found, BoxTargets.empty())[1]
+    assert nothing[0].tolist() == [True, True, True, False]
+    assert nothing[1].all()
+
+
+class TooSmall(OneWeight):
+    """Finds the lower half of each image, of class 0."""
+
+    def predict(self, images: Tensor) -> list[DetectorOutput]:
+        box = torch.tensor([[0.0, 5, 8, 8]])
+        return [DetectorOutput(box, torch.tensor([0.5]), torch.zeros(1, dtype=torch.int64)) for _ in images]
+
+
+def test_errors_of_a_validation_are_drawn() -> None:
+    (drawn,) = Detection().draw_errors(batch_of(90), TooSmall(), CLASSES, 4)
+    scale = len(drawn) // 8
+    assert drawn[3 * scale, -1].tolist() == list(ERROR_COLORS["missed"])
+    assert drawn[-1, 4 * scale].tolist() == list(ERROR_COLORS["false"])  # on top of the other
+    batch = semantic_batch()
+    assert batch.semantic is not None
+    batch.semantic[0, 0] = torch.tensor([0, 0, 1, 1, 1, 1, 0, 255])
+    (drawn,) = SemanticSegmentation().draw_errors(batch, LeftIsOne(), TWO, 4)
+    first = drawn[len(drawn) // 8, len(drawn) // 8 :: len(drawn) // 4].astype(int)
+    assert np.rint((first[:, 0] - first[:, 2]) / 171).tolist() == [1, 1, 0, 0, -1, -1, 0, 0]  # orange, blue: missed

@@ -128,6 +128,9 @@ class OneCycleConfig(Section):
 ScheduleConfig = Annotated[CosineConfig | StepConfig | InverseTimeConfig | OneCycleConfig, Field(discriminator="name")]
 
 
+Diagnostic = Literal["gradient_norm", "update_ratio", "dead_activations", "histograms"]
+
+
 class TrainerConfig(Section):
     """How the model is trained: length, devices, precision, averaging."""
 
@@ -178,6 +181,15 @@ class TrainerConfig(Section):
     """Train and validate on this many first batches of the training set, without augmentation; 0: off."""
     fast_dev_run: bool = False
     """One training and one validation batch, nothing written: a check that everything runs."""
+    log_every_n_steps: PositiveInt = 10
+    """Optimiser steps from one entry of `tracking` to the next: losses, learning rates, `diagnostics`; the first step
+    has one as well."""
+    diagnostics: tuple[Diagnostic, ...] = ("gradient_norm", "update_ratio", "dead_activations")
+    """What such an entry says of the network: the norm of the gradient before clipping; the ratio of a step's update
+    to the weights, for each part of the network; the fraction of channels whose activation is nowhere positive; and
+    `histograms` of weights and gradients, once an epoch. An empty list: nothing."""
+    table: bool = False
+    """Print the numbers of each class after each validation."""
     num_previews: NonNegativeInt = 8
     """Training images and validation results that are drawn into the run directory."""
     compile: bool = False
@@ -202,6 +214,10 @@ class EvaluationConfig(Section):
     """IoU from which a detection is correct in precision, recall and F1."""
     boundary_width: Annotated[float, Field(gt=0, le=0.5)] = 0.02
     """Width of the band that boundary IoU compares, as a fraction of the image's diagonal (Cheng et al. 2021)."""
+    class_weights: dict[str, NonNegativeFloat] | None = None
+    """Weights of the classes, by name (1 where none is given), in one more metric: the weighted mean of the classes'
+    AP, `weighted_AP`, for example for `trainer.monitor`; of a mask_rcnn `weighted_mask_AP`, of segmentation
+    `weighted_mIoU`. null: there is none."""
 
 
 class ExperimentConfig(Section):
@@ -217,3 +233,9 @@ class ExperimentConfig(Section):
     schedule: ScheduleConfig = CosineConfig()
     trainer: TrainerConfig = TrainerConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    tracking: tuple[Literal["csv", "tensorboard", "mlflow", "wandb"], ...] = ("csv", "tensorboard")
+    """Where the course of a training is written: `csv` is `metrics.csv`, which every run has, named here or not;
+    `tensorboard` a folder of the run directory; `mlflow` a database beside the run directories, or what
+    MLFLOW_TRACKING_URI names; `wandb` Weights & Biases, without a network where WANDB_MODE is offline."""
+    tags: dict[str, str] | None = None
+    """Tags of the run for `mlflow` and `wandb`: `{dataset: blood}`; null: none."""

@@ -14,12 +14,17 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from detseg.atomic_write import atomic_write
+from detseg.config.load import config_to_dict, config_to_yaml
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.draw import class_legend, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
+from detseg.training.tracking.provenance import describe_start, read_run_file, write_run_file
+from detseg.training.tracking.trackers import trackers_of
 
 logger = logging.getLogger("detseg")
 
+_TITLES = ("truth", "prediction", "errors: orange false, blue missed")
 _MOST_NAMED = 30  # classes of the legend: of more those of the truth are named, at most so many
 
 
@@ -36,21 +41,21 @@ def best_epoch(table: Path, metric: str) -> dict[str, str]:
 
 
 class RunFiles(Callback):
-    """Writes ``config.yaml``, ``metrics.json`` with all numbers of the last validation, and ``metrics.csv``: one row an
-    epoch (from 1) with the optimiser steps done, the rate at the end, the losses of training (means over the epoch's
-    images, of all processes) and, where the epoch was validated, of validation. Each is replaced completely or not at
-    all.
+    """Writes ``config.yaml`` and ``run.json`` (how the run began, each time: ``describe_start``), which trackers get as
+    well; ``metrics.json`` with all numbers of the last validation; and ``metrics.csv``: one row an epoch (from 1)
+    with the optimiser steps done, the rate at the end, the losses of training (means over the epoch's images, of all
+    processes) and, where the epoch was validated, of validation. Each is replaced completely or not at all.
 
     The rows travel in the checkpoint: a resumed run has those of the epochs that it resumes from, whatever became of
     the file. Lightning's own logger would delete them.
 
     Args:
         folder: where to write.
-        settings: of the run, as YAML.
+        config: the settings of the run.
     """
 
-    def __init__(self, folder: Path, settings: str) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, config: ExperimentConfig) -> None:
+        self.folder, self.config = folder, config
         self._rows: list[dict[str, str]] = []
         self._validated = False
 
@@ -69,9 +74,21 @@ class RunFiles(Callback):
         if trainer.is_global_zero:
             # Only now, so that a checkpoint that is refused leaves the settings of its run as they were.
             with atomic_write(self.folder / "config.yaml", "w", encoding="utf-8") as file:
-                file.write(self.settings)
+                file.write(config_to_yaml(self.config))
+            self._begin(trainer, pl_module)
             if self._rows:  # of a resumed run
                 self._write_rows()
+
+    def _begin(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        guard = getattr(pl_module, "data_guard", None)
+        start = describe_start({} if guard is None else guard.fingerprints)
+        record = read_run_file(self.folder)
+        record["starts"].append(start)
+        for tracker in trackers_of(trainer):
+            if (run_id := tracker.begin(config_to_dict(self.config), start)) is not None:
+                record["trackers"][tracker.kind] = run_id
+            logger.info(f"tracking  {tracker.how_to_look}")
+        write_run_file(self.folder, record)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._validated = True
@@ -102,7 +119,8 @@ class RunFiles(Callback):
 
 class SampleImages(Callback):
     """Writes ``train_batch.jpg`` (augmented images with their targets, from the first epoch) and, after every
-    validation, ``val_predictions.jpg`` (images with the truth, and beside each with what the model finds).
+    validation, ``val_predictions.jpg`` (images with the truth, beside each what the model finds, and what of that is
+    false or missing).
 
     Args:
         folder: where to write.
@@ -123,7 +141,10 @@ class SampleImages(Callback):
             return
         self._train += pl_module.kind.draw_targets(batch, pl_module.classes, wanted)
         self._labels |= _labels(batch, wanted)
-        write_image(self.folder / "train_batch.jpg", _sheet(self._train, self._labels, pl_module))
+        sheet = _sheet(self._train, self._labels, pl_module)
+        write_image(self.folder / "train_batch.jpg", sheet)
+        if len(self._train) >= self.num_images or trainer.is_last_batch:
+            _show(trainer, "train_batch", sheet)
 
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: int
@@ -133,12 +154,20 @@ class SampleImages(Callback):
         kind, classes = pl_module.kind, pl_module.classes
         truth = kind.draw_targets(batch, classes, self.num_images)
         found = kind.draw_predictions(batch, pl_module.evaluated_model, classes, self.num_images)
-        pairs = [image for pair in zip(truth, found, strict=True) for image in pair]
+        errors = kind.draw_errors(batch, pl_module.evaluated_model, classes, self.num_images)
+        rows = [image for row in zip(truth, found, errors, strict=True) for image in row]
         file = self.folder / "val_predictions.jpg"
-        write_image(file, _sheet(pairs, _labels(batch, self.num_images), pl_module, ("truth", "prediction") * 2))
+        sheet = _sheet(rows, _labels(batch, self.num_images), pl_module, _TITLES)
+        write_image(file, sheet)
+        _show(trainer, "val_predictions", sheet)
         if not self._has_told:
             logger.info(f"truth beside prediction, drawn after each validation: {file}")
             self._has_told = True
+
+
+def _show(trainer: L.Trainer, name: str, sheet: UInt8Array) -> None:
+    for tracker in trackers_of(trainer):
+        tracker.show(f"pictures/{name}", sheet, trainer.global_step)
 
 
 def _labels(batch: Batch, num: int) -> set[int]:
@@ -151,4 +180,4 @@ def _labels(batch: Batch, num: int) -> set[int]:
 def _sheet(images: list[UInt8Array], labels: set[int], task: Task, titles: tuple[str, ...] = ()) -> UInt8Array:
     names = task.classes.names
     legend = class_legend(names, range(len(names)) if len(names) <= _MOST_NAMED else labels)
-    return contact_sheet(images, 4, titles, legend[:_MOST_NAMED])
+    return contact_sheet(images, len(titles) or 4, titles, legend[:_MOST_NAMED])

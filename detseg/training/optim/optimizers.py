@@ -61,11 +61,12 @@ def _parameter_groups(
     slow = set[nn.Parameter]().union(*(parameters for parameters, _ in parts))
     rest = {parameter for parameter in trained if parameter not in slow}
     groups: list[dict[str, object]] = []
-    for parameters, scale in [(rest, 1.0), *parts]:
+    for number, (parameters, scale) in enumerate([(rest, 1.0), *parts]):
         part, lr = [parameter for parameter in trained if parameter in parameters], config.lr * scale
+        name = f"lr_backbone/{len(parts) - number + 1}" if number else "lr"  # of the rate, for trackers
         groups += [
-            {"params": [p for p in part if p.ndim > 1], "weight_decay": config.weight_decay, "lr": lr},
-            {"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, "lr": lr},
+            {"params": [p for p in part if p.ndim > 1], "weight_decay": config.weight_decay, "lr": lr, "name": name},
+            {"params": [p for p in part if p.ndim <= 1], "weight_decay": 0.0, "lr": lr, "name": name},
         ]
     return groups
 

@@ -124,12 +124,14 @@ def _say_same_images(train_set: EvalSource, val_set: EvalSource) -> None:
 
 def criterion_of(config: ExperimentConfig) -> str:
     """The metric that chooses the best checkpoint; a ConfigError if ``trainer.monitor`` is none of the kind's."""
-    kind, name = kind_of(config.model), config.trainer.monitor
-    if name is not None and name not in kind.metrics:
-        hint = did_you_mean(name, kind.metrics)
-        what = f"expected one of {', '.join(kind.metrics)}, got {shown(name)}{hint}"
+    metrics, name = kind_of(config.model).metrics, config.trainer.monitor
+    weighted = f"weighted_{metrics[0]}"
+    if name == weighted and config.evaluation.class_weights is None:
+        raise ConfigError(f"trainer.monitor: {weighted} needs weights of the classes; set evaluation.class_weights")
+    if name is not None and name not in (known := (*metrics, weighted)):
+        what = f"expected one of {', '.join(known)}, got {shown(name)}{did_you_mean(name, known)}"
         raise ConfigError(f"trainer.monitor: {what}")
-    return name or kind.metrics[0]
+    return name or metrics[0]
 
 
 def build_task(

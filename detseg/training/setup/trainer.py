@@ -11,22 +11,24 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from detseg.checkpoint import FOLDER
-from detseg.config.load import config_to_yaml
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError
 from detseg.messages import one_line
 from detseg.training.callbacks.bad_samples import BadSampleLog
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
+from detseg.training.callbacks.monitors import StepMonitors, ValidationNumbers
 from detseg.training.callbacks.progress import RunProgress, ValidateLastEpoch
 from detseg.training.callbacks.run_files import RunFiles, SampleImages
 from detseg.training.callbacks.stopping import EarlyStopping, StopWhenAsked
 from detseg.training.distributed import slurm_environment
 from detseg.training.setup.build import Own
+from detseg.training.tracking.trackers import build_trackers
+
+logger = logging.getLogger("detseg")
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -68,6 +70,7 @@ def build_trainer(
         raise ConfigError(f"trainer.sync_batchnorm: {why}")
     in_bfloat16, on_cpu = resolve_precision(settings.precision, device_type) == "bfloat16", device_type == "cpu"
     files = AtomicCheckpointIO()
+    trackers = [] if settings.fast_dev_run else build_trackers(config.tracking, run_dir, config.tags or {})
     try:
         trainer = L.Trainer(
             accelerator="cpu" if on_cpu else accelerator,
@@ -82,10 +85,10 @@ def build_trainer(
             check_val_every_n_epoch=settings.validate_every,
             fast_dev_run=settings.fast_dev_run,
             num_sanity_val_steps=0,
-            log_every_n_steps=10,
+            log_every_n_steps=settings.log_every_n_steps,
             use_distributed_sampler=False,  # our batch sampler shares out the samples itself
             callbacks=_callbacks(config, run_dir, metric, files, bad_samples, own),
-            logger=[TensorBoardLogger(run_dir, name="", version="tensorboard"), *own.loggers],
+            logger=[*trackers, *own.loggers],
             # Lightning would save a file of its own, and put the job back itself.
             plugins=[files, *slurm_environment()],
             enable_model_summary=False,
@@ -113,6 +116,10 @@ def _callbacks(
 ) -> list[Callback]:
     """What happens besides training; a ``fast_dev_run`` writes nothing."""
     settings = config.trainer
+    diagnostics = list(settings.diagnostics)
+    if settings.compile and "dead_activations" in diagnostics:
+        diagnostics.remove("dead_activations")
+        logger.info("trainer.diagnostics: without dead_activations, since the network is compiled")
     callbacks: list[Callback] = [RunProgress(), ValidateLastEpoch()]
     if bad_samples is not None:
         file = None if settings.fast_dev_run else run_dir / "bad_samples.csv"
@@ -120,9 +127,11 @@ def _callbacks(
     if not settings.fast_dev_run:
         saver = BestAndLast(run_dir / FOLDER, metric, files, settings.save_every_steps)
         callbacks += [
-            RunFiles(run_dir, config_to_yaml(config)),
+            RunFiles(run_dir, config),
             saver,
             StopWhenAsked(saver, own.stop, settings.max_seconds),
+            StepMonitors(settings.log_every_n_steps, diagnostics),
+            ValidationNumbers(settings.table),
         ]
         if settings.num_previews:
             callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))

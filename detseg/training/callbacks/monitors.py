@@ -1,0 +1,158 @@
+"""What trackers get besides means of losses and the validation's main numbers: of the network every few steps, of each
+class after each validation."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from rich.console import Console
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from detseg.training.task import Task
+from detseg.training.tracking.trackers import trackers_of
+
+logger = logging.getLogger("detseg")
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.SiLU, nn.GELU, nn.ELU, nn.Hardswish, nn.Mish)
+
+
+def parts_of(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """The parameters that train, by the part of the network: its children, and of a backbone its stages."""
+    parts: dict[str, list[nn.Parameter]] = {"other": list(model.parameters(recurse=False))}
+    for name, child in model.named_children():
+        found: Any = getattr(child, "stage_parameters", list)  # a backbone has it
+        stages = found()
+        parts |= {f"{name}.stage{number}": list(stage) for number, stage in enumerate(stages, start=1)}
+        in_stages = {parameter for stage in stages for parameter in stage}
+        parts[name] = [parameter for parameter in child.parameters() if parameter not in in_stages]
+    trained = {name: [p for p in parameters if p.requires_grad] for name, parameters in parts.items()}
+    return {name: parameters for name, parameters in trained.items() if parameters}
+
+
+class StepMonitors(Callback):
+    """Writes losses, learning rates and ``diagnostics`` at the first optimiser step and at every ``every``-th; the
+    other steps cost nothing.
+
+    - ``gradient_norm``: of all gradients together, before clipping.
+    - ``update_ratio``: the norm of what the step changes over that of the weights, for each part of the network.
+    - ``dead_activations``: the fraction of channels behind the activations of each part that are nowhere positive in
+      the batch, so that (with ReLU) no gradient flows through them.
+    - ``histograms``: of the weights and gradients of each part, at the first of these steps of an epoch.
+    """
+
+    def __init__(self, every: int, diagnostics: Sequence[str]) -> None:
+        self.every, self.diagnostics = every, frozenset(diagnostics)
+        self._due: int | None = None  # the step that is written, from 1
+        self._before: dict[str, list[Tensor]] = {}  # weights before the step
+        self._dead: dict[str, list[Tensor]] = {}  # of each activation, which channels are dead
+        self._hooks: list[RemovableHandle] = []
+        self._drawn_in = -1  # the epoch of the last histograms
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        step = trainer.global_step + 1
+        is_due = trainer.is_global_zero and bool(trainer.loggers) and (step == 1 or step % self.every == 0)
+        self._due = step if is_due and batch is not None else None
+        if self._due is not None and "dead_activations" in self.diagnostics and isinstance(pl_module, Task):
+            for name, module in pl_module.model.named_modules():
+                if isinstance(module, _ACTIVATIONS):
+                    channels = self._dead.setdefault(name.partition(".")[0], [])
+                    self._hooks.append(module.register_forward_hook(_DeadChannels(channels)))
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Optimizer) -> None:
+        if self._due is None or not isinstance(pl_module, Task):
+            return
+        parts = parts_of(pl_module.model)
+        if "update_ratio" in self.diagnostics:
+            self._before = {name: [p.detach().clone() for p in weights] for name, weights in parts.items()}
+        if "histograms" in self.diagnostics and self._drawn_in != trainer.current_epoch:
+            self._drawn_in = trainer.current_epoch
+            for name, weights in parts.items():
+                gradients = [p.grad for p in weights if p.grad is not None]
+                for tracker in trackers_of(trainer):
+                    tracker.histogram(f"weights/{name}", _joined(weights), self._due)
+                    if gradients:
+                        tracker.histogram(f"gradients/{name}", _joined(gradients), self._due)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+        if self._due != trainer.global_step or not isinstance(pl_module, Task):
+            return  # not due, or more batches of the step are to come
+        numbers = {name: float(x) for name, x in trainer.callback_metrics.items() if name.endswith("_step")}
+        groups = trainer.optimizers[0].param_groups
+        numbers |= {group.get("name", "lr"): group["lr"] for group in reversed(groups)}
+        if "gradient_norm" in self.diagnostics:
+            numbers["gradient_norm"] = pl_module.guard.gradient_norm
+        for name, weights in parts_of(pl_module.model).items() if self._before else ():
+            before = self._before[name]
+            changes = [after.detach() - weight for after, weight in zip(weights, before, strict=True)]
+            numbers[f"update_ratio/{name}"] = float(get_total_norm(changes) / get_total_norm(before))
+        for name, channels in self._dead.items():
+            if channels:
+                numbers[f"dead_activations/{name}"] = float(torch.cat(channels).float().mean())
+        self._before, self._dead = {}, {}
+        for tracker in trainer.loggers:
+            tracker.log_metrics(numbers, step=trainer.global_step)
+
+
+class _DeadChannels:
+    """A forward hook that collects which channels, (C,) bool, of an output (B, C, ...) are nowhere positive."""
+
+    def __init__(self, collected: list[Tensor]) -> None:
+        self._collected = collected
+
+    def __call__(self, module: nn.Module, inputs: object, output: Tensor) -> None:
+        if output.ndim > 1 and output.numel():
+            self._collected.append(output.detach().amax([dim for dim in range(output.ndim) if dim != 1]) <= 0)
+
+
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+class ValidationNumbers(Callback):
+    """Writes all numbers of each validation, also of each class, and prints the latter where ``table`` asks for it."""
+
+    def __init__(self, table: bool) -> None:
+        self.table = table
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, Task) or pl_module.result is None:
+            return
+        result = pl_module.result
+        numbers = {f"val/{name}": value for name, value in result.numbers.items() if name not in result.headline}
+        keys = class_keys(pl_module.classes.names)
+        for metric, values in result.by_class.items():
+            numbers |= {f"{metric}_by_class/{key}": value for key, value in zip(keys, values, strict=True)}
+        for tracker in trainer.loggers:
+            tracker.log_metrics(numbers, step=trainer.global_step)
+        if self.table:
+            text = io.StringIO()
+            Console(file=text, width=80).print(result.class_table())
+            for line in text.getvalue().splitlines():
+                logger.info(line.rstrip())
+
+
+def class_keys(names: Sequence[str]) -> list[str]:
+    """Class names of letters that every tracker takes, and that stay different."""
+    keys = [re.sub(r"[^a-zA-Z0-9_. -]", "_", name) for name in names]
+    changed = [key != name or keys.count(key) > 1 for key, name in zip(keys, names, strict=True)]
+    return [
+        f"{label}_{key}" if is_changed else key
+        for label, (key, is_changed) in enumerate(zip(keys, changed, strict=True))
+    ]

@@ -1,0 +1,103 @@
+"""How a run began: command, versions, commit, machine and data, for ``run.json`` and the trackers."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import distributions, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from detseg.atomic_write import atomic_write
+
+RUN_FILE = "run.json"
+
+_PACKAGE = Path(__file__).parents[2]
+
+
+def describe_start(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run, or a resumed one, begins with, as plain data; ``data``: the fingerprints of its sets by name."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "folder": str(Path.cwd()),
+        "detseg": version("detseg"),
+        "git": git_state(Path.cwd()),
+        "detseg_git": git_state(_PACKAGE) if _git(_PACKAGE, "ls-files", "--error-unmatch", "__init__.py") else None,
+        "machine": _machine(),
+        "data": dict(data),
+        "packages": {"python": platform.python_version(), **_packages()},
+    }
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """The commit that is checked out in ``folder``, and whether tracked files differ from it; None where there is no
+    commit, or no git."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers; None: it fails, is not there, or takes too long."""
+    # A repository's own settings must not start programs here.
+    command = ["git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, errors="replace")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _packages() -> dict[str, str]:
+    found = {str(package.metadata["Name"]): package.version for package in distributions()}
+    return dict(sorted(found.items(), key=lambda item: item[0].lower()))
+
+
+def _machine() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "name": platform.node(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "gpus": gpus,
+        "cuda": torch.version.cuda if gpus else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:  # not Linux
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def read_run_file(run_dir: Path) -> dict[str, Any]:
+    """What ``run.json`` holds: ``starts``, each of ``describe_start``, the first one first, and ``trackers``, the run's
+    ids in them; both empty where there is none, or it is damaged."""
+    try:
+        content = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))
+        starts, trackers = list(content["starts"]), dict(content["trackers"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"starts": [], "trackers": {}}
+    return {"starts": starts, "trackers": trackers}
+
+
+def write_run_file(run_dir: Path, content: Mapping[str, Any]) -> None:
+    """Replace ``run.json``."""
+    with atomic_write(run_dir / RUN_FILE, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1)

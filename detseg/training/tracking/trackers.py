@@ -1,0 +1,325 @@
+"""Lightning's loggers, with what detseg writes besides numbers: settings, how the run began, pictures, histograms,
+files.
+
+A tracker must not cost a training: where MLflow or Weights & Biases fail after the run has begun, they are switched
+off with a warning. Neither reports its own use to its makers from here.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+
+import lightning as L
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from detseg.checkpoint import BEST, FOLDER
+from detseg.config.load import plain_to_yaml
+from detseg.errors import ConfigError, MissingExtraError
+from detseg.messages import one_line
+from detseg.structures import UInt8Array
+from detseg.training.tracking.provenance import RUN_FILE, read_run_file
+
+logger = logging.getLogger("detseg")
+
+PROJECT = "detseg"  # MLflow's experiment and the project of Weights & Biases, where the environment names no other
+
+_METRICS_AT_ONCE = 500  # MLflow takes 1000
+_TAG_LENGTH = 5000  # characters of a tag that MLflow's databases take
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+
+
+class Tracker:
+    """What a logger of a run does besides ``log_metrics``; nothing where it has no place for it.
+
+    Attributes:
+        kind: as the setting ``tracking`` names it.
+    """
+
+    kind: ClassVar[str]
+
+    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
+        """Open the run, or open it again; returns its id, by which a resumed run finds it.
+
+        Args:
+            settings: as resolved.
+            start: see ``describe_start``.
+
+        Raises:
+            ConfigError: it cannot be opened.
+        """
+        raise NotImplementedError
+
+    def show(self, name: str, image: UInt8Array, step: int) -> None:
+        """Take down a picture, (H, W, 3) uint8 RGB."""
+
+    def histogram(self, name: str, values: Tensor, step: int) -> None:
+        """Take down how values are distributed."""
+
+    def end(self, files: Sequence[Path]) -> None:
+        """The run is over: keep these files with it."""
+
+    @property
+    def how_to_look(self) -> str:
+        """What to type to see it."""
+        return ""
+
+
+def trackers_of(trainer: L.Trainer) -> list[Tracker]:
+    """Those of a trainer's loggers that are ours."""
+    return [tracker for tracker in trainer.loggers if isinstance(tracker, Tracker)]
+
+
+def build_trackers(kinds: Sequence[str], run_dir: Path, tags: Mapping[str, str]) -> list[Logger]:
+    """The loggers that the settings ask for.
+
+    Args:
+        kinds: the setting ``tracking``; ``csv`` is written by ``RunFiles``.
+        run_dir: of the run; where it has begun already, its trackers go on.
+        tags: of the run.
+
+    Raises:
+        MissingExtraError: a package is not installed.
+    """
+    if missing := [kind for kind in kinds if kind in ("mlflow", "wandb") and find_spec(kind) is None]:
+        raise MissingExtraError(f'tracking: {" and ".join(missing)} not installed: pip install "detseg[tracking]"')
+    ids = read_run_file(run_dir)["trackers"]
+    built: list[Logger] = []
+    for kind in dict.fromkeys(kinds):
+        match kind:
+            case "tensorboard":
+                built.append(TensorBoardTracker(run_dir))
+            case "mlflow":
+                built.append(MlflowTracker(run_dir, tags, ids.get(kind)))
+            case "wandb":
+                built.append(WandbTracker(run_dir, tags, ids.get(kind)))
+    return built
+
+
+@contextmanager
+def tracked(trainer: L.Trainer, run_dir: Path) -> Iterator[None]:
+    """At the end of a training its trackers get the best checkpoint and the files of numbers and pictures; whatever
+    happens, they are closed."""
+    files: list[Path] = []
+    try:
+        yield
+        names = (f"{FOLDER}/{BEST}", "config.yaml", RUN_FILE, "metrics.csv", "metrics.json")
+        files = [run_dir / name for name in names] + sorted((run_dir / "pictures").glob("*.jpg"))
+    finally:
+        for tracker in trackers_of(trainer) if trainer.is_global_zero else ():
+            tracker.end([file for file in files if file.is_file()])
+
+
+class TensorBoardTracker(Tracker, TensorBoardLogger):
+    """Event files in ``tensorboard/`` of the run directory."""
+
+    kind = "tensorboard"
+
+    def __init__(self, run_dir: Path) -> None:
+        super().__init__(run_dir, name="", version=self.kind)
+
+    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+        """Opens nothing: Lightning does with the first entry."""
+        for name, plain in (("settings", settings), ("run", start)):
+            text = "\n".join(f"    {line}" for line in plain_to_yaml(dict(plain)).splitlines())  # Markdown's code
+            self.experiment.add_text(name, text)
+
+    def show(self, name: str, image: UInt8Array, step: int) -> None:
+        """See ``Tracker``."""
+        self.experiment.add_image(name, image, step, dataformats="HWC")
+
+    def histogram(self, name: str, values: Tensor, step: int) -> None:
+        """See ``Tracker``."""
+        self.experiment.add_histogram(name, values.float().cpu(), step)
+
+    @property
+    def how_to_look(self) -> str:
+        """See ``Tracker``."""
+        return f"tensorboard --logdir {self.log_dir}"
+
+
+S = TypeVar("S", bound="_Fallible")
+R = ParamSpec("R")
+
+
+class _Fallible(Tracker):
+    """A tracker that may fail: elsewhere, or by want of a network or of room."""
+
+    is_off = False
+
+
+def _or_off(method: Callable[Concatenate[S, R], None]) -> Callable[Concatenate[S, R], None]:
+    """A method that, where it fails, switches its tracker off with a warning, instead of ending the training."""
+
+    @wraps(method)
+    def attempt(self: S, /, *args: R.args, **kwargs: R.kwargs) -> None:
+        if self.is_off:
+            return
+        try:
+            method(self, *args, **kwargs)
+        except Exception as error:  # of a program of others
+            self.is_off = True
+            logger.warning(f"tracking: {self.kind} failed, and gets nothing more of this run: {one_line(error)}")
+
+    return attempt
+
+
+class MlflowTracker(_Fallible, MLFlowLogger):
+    """A run of the experiment ``MLFLOW_EXPERIMENT_NAME`` (``detseg``) at ``MLFLOW_TRACKING_URI``, by default in a
+    database beside the run directories, with its files in ``mlartifacts/`` there."""
+
+    kind = "mlflow"
+
+    def __init__(self, run_dir: Path, tags: Mapping[str, str], run_id: str | None) -> None:
+        self._beside = run_dir.absolute().parent
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._beside / 'mlflow.db'}"
+        own = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._beside / "mlartifacts").as_uri()
+        self._resumes = run_id is not None
+        for name in ("alembic", "mlflow.store.db.utils", "lightning.pytorch.loggers.mlflow"):
+            logging.getLogger(name).setLevel(logging.ERROR)  # each table of a new database, a new experiment
+        with _quiet():
+            super().__init__(
+                os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT,
+                run_name=run_dir.name,
+                tracking_uri=self.uri,
+                tags=dict(tags),
+                artifact_location=own,
+                run_id=run_id,
+            )
+
+    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
+        """See ``Tracker``. Parameters are those of the first start, as MLflow lets none be changed."""
+        git = start.get("git") or {}
+        tags = {"command": start["command"], "detseg": start["detseg"]}
+        tags |= {f"git_{key}": str(value) for key, value in git.items()}
+        try:
+            self._beside.mkdir(parents=True, exist_ok=True)
+            client, run_id = self.experiment, self.run_id
+            if self._resumes:
+                client.update_run(run_id, status="RUNNING")
+            else:
+                self.log_hyperparams(dict(settings))
+            for name, value in tags.items():
+                client.set_tag(run_id, name, value[:_TAG_LENGTH])
+            client.log_dict(run_id, dict(settings), "config.yaml")
+            client.log_dict(run_id, dict(start), "start.json")
+        except Exception as error:  # of a program of others
+            raise ConfigError(f"tracking: mlflow cannot open a run at {self.uri}: {one_line(error)}") from error
+        return run_id
+
+    @_or_off
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """As Lightning's, in parts that MLflow takes."""
+        items = list(metrics.items())
+        for first in range(0, len(items), _METRICS_AT_ONCE):
+            super().log_metrics(dict(items[first : first + _METRICS_AT_ONCE]), step)
+
+    @_or_off
+    def show(self, name: str, image: UInt8Array, step: int) -> None:
+        """See ``Tracker``."""
+        self.experiment.log_image(self.run_id, image, key=name.replace("/", "_"), step=step)
+
+    @_or_off
+    def end(self, files: Sequence[Path]) -> None:
+        """See ``Tracker``."""
+        for file in files:  # none where the run has not begun
+            self.experiment.log_artifact(self.run_id, str(file))
+
+    @_or_off
+    def finalize(self, status: str = "success") -> None:
+        """As Lightning's."""
+        super().finalize(status)
+
+    @property
+    def how_to_look(self) -> str:
+        """See ``Tracker``."""
+        return f"mlflow ui --backend-store-uri {self.uri}"
+
+
+class WandbTracker(_Fallible, WandbLogger):
+    """A run of the project ``WANDB_PROJECT`` (``detseg``); ``WANDB_MODE=offline`` needs neither account nor network."""
+
+    kind = "wandb"
+
+    def __init__(self, run_dir: Path, tags: Mapping[str, str], run_id: str | None) -> None:
+        with _quiet():
+            import wandb
+
+            super().__init__(
+                run_dir.name,
+                run_dir,
+                project=os.environ.get("WANDB_PROJECT") or PROJECT,
+                id=run_id,
+                tags=[f"{name}:{value}" if value else name for name, value in tags.items()],
+                # It would take over standard output, which belongs to the progress bar.
+                settings=wandb.Settings(console="off", silent=True),
+            )
+
+    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
+        """See ``Tracker``."""
+        try:
+            with _quiet():
+                run: Any = self.experiment
+            run.config.update({**settings, "run": dict(start)}, allow_val_change=True)
+        except Exception as error:  # of a program of others
+            hint = "without an account or a network set WANDB_MODE=offline"
+            raise ConfigError(f"tracking: wandb cannot open a run: {one_line(error)}; {hint}") from error
+        return str(run.id)
+
+    @_or_off
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """As Lightning's."""
+        super().log_metrics(metrics, step)
+
+    @_or_off
+    def show(self, name: str, image: UInt8Array, step: int) -> None:
+        """See ``Tracker``."""
+        self.log_image(name, [image], step)
+
+    @_or_off
+    def histogram(self, name: str, values: Tensor, step: int) -> None:
+        """See ``Tracker``."""
+        import wandb
+
+        self.experiment.log({name: wandb.Histogram(values.float().cpu().tolist()), "trainer/global_step": step})
+
+    @_or_off
+    def end(self, files: Sequence[Path]) -> None:
+        """See ``Tracker``. Its process ends, or the next training in this one would write into the same run."""
+        import wandb
+
+        if wandb.run is None:  # it never began
+            return
+        run: Any = self.experiment
+        if files:
+            artifact = wandb.Artifact(f"run-{run.id}", type="model")
+            for file in files:
+                artifact.add_file(str(file))
+            run.log_artifact(artifact)
+        run.finish()
+
+    @property
+    def how_to_look(self) -> str:
+        """See ``Tracker``."""
+        run: Any = self.experiment
+        return f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """MLflow and Weights & Biases read on import, and when a run is opened, whether they may report their use, and
+    write on the screen; what the user has set counts."""
+    missing = {name: value for name, value in _QUIET.items() if name not in os.environ}
+    os.environ.update(missing)
+    try:
+        yield
+    finally:
+        for name in missing:
+            os.environ.pop(name, None)

@@ -1,0 +1,198 @@
+"""Runs in TensorBoard, MLflow and Weights & Biases, read by their own programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from detseg.config.load import load_config
+from detseg.errors import ConfigError, MissingExtraError
+from detseg.training.run import train
+from detseg.training.tracking import trackers
+from detseg.training.tracking.trackers import MlflowTracker, build_trackers
+from tests.heard import heard
+from tests.tiny import CLASSES, TinyRun, rows_of, tiny_config
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+mlflow: Any = pytest.importorskip("mlflow")
+pytest.importorskip("wandb")
+
+
+@pytest.fixture(scope="module")
+def tracked(tiny_run: TinyRun, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run of two epochs, resumed for a third, that all trackers were told of."""
+    folder = tmp_path_factory.mktemp("tracked") / "first"
+    names = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "WANDB_PROJECT")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "offline")
+        for name in names:
+            patch.delenv(name, raising=False)
+        settings = (
+            "tracking=[csv,tensorboard,mlflow,wandb]",
+            "tags.dataset=colors",
+            "trainer.validate_every=1",
+            "trainer.log_every_n_steps=4",
+            "trainer.diagnostics=[gradient_norm,update_ratio,dead_activations,histograms]",
+        )
+        for epochs, resume in (("2", None), ("3", "last")):
+            config = tiny_config(tiny_run.config_path, folder, *settings, f"trainer.max_epochs={epochs}")
+            train(config, tiny_run.config_path, resume=resume)
+        yield folder
+
+
+def test_tensorboard_has_all_numbers_pictures_and_settings(tracked: Path) -> None:
+    events = EventAccumulator(str(tracked / "tensorboard"), {"images": 0, "tensors": 0, "histograms": 0}).Reload()
+    tags = events.Tags()
+    scalars = set(tags["scalars"])
+    assert {"train/loss_step", "train/box_step", "lr", "gradient_norm", "val/AP", "val/F1", "val/AR_10"} <= scalars
+    assert {f"AP_by_class/{name}" for name in CLASSES} <= scalars
+    assert {"update_ratio/backbone.stage2", "update_ratio/head", "dead_activations/backbone"} <= scalars
+    assert [event.step for event in events.Scalars("lr")] == [1, 4, 8, 12, 16, 20, 24]  # 8 steps an epoch
+    assert all(event.value > 0 for event in events.Scalars("lr"))
+    assert set(tags["images"]) == {"pictures/train_batch", "pictures/val_predictions"}
+    assert "weights/head" in tags["histograms"]
+    assert {"settings/text_summary", "run/text_summary"} <= set(tags["tensors"])
+    by_epoch = [float(row["val/AP"]) for row in rows_of(tracked)]
+    assert [event.value for event in events.Scalars("val/AP")] == pytest.approx(by_epoch, rel=1e-6)
+
+
+def test_mlflow_has_parameters_numbers_tags_and_files(tracked: Path) -> None:
+    client = mlflow.MlflowClient(f"sqlite:///{tracked.parent / 'mlflow.db'}")
+    (experiment,) = client.search_experiments(filter_string="name = 'detseg'")
+    (run,) = client.search_runs([experiment.experiment_id])  # the resumed run is the same
+    assert (run.info.run_name, run.info.status) == ("first", "FINISHED")
+    assert run.data.params["optimizer/lr"] == "0.005"
+    assert run.data.tags["dataset"] == "colors"
+    assert "git_commit" in run.data.tags or not Path(".git").exists()
+    history = client.get_metric_history(run.info.run_id, "val/AP")
+    assert [point.value for point in history] == [float(row["val/AP"]) for row in rows_of(tracked)]
+    assert f"AP_by_class/{CLASSES[0]}" in run.data.metrics
+    found = {file.path for file in client.list_artifacts(run.info.run_id)}
+    wanted = {"best.ckpt", "config.yaml", "metrics.csv", "metrics.json", "run.json", "start.json", "images"}
+    assert wanted <= found
+    path = client.download_artifacts(run.info.run_id, "best.ckpt")
+    assert Path(path).read_bytes() == (tracked / "checkpoints" / "best.ckpt").read_bytes()
+    assert not list(tracked.parent.glob("mlruns*"))
+
+
+def test_wandb_offline_has_numbers_and_settings(tracked: Path) -> None:
+    runs = sorted((tracked / "wandb").glob("offline-run-*"))
+    assert len(runs) == 2  # one id: syncing joins them
+    assert len({run.name.rpartition("-")[2] for run in runs}) == 1
+    for run in runs:
+        (record,) = run.glob("run-*.wandb")
+        content = record.read_bytes()
+        assert b"val/AP" in content
+        assert b"AP_by_class/blue" in content
+        assert b"best.ckpt" in content
+
+
+def test_the_run_remembers_both_starts(tracked: Path) -> None:
+    content = json.loads((tracked / "run.json").read_text(encoding="utf-8"))
+    assert len(content["starts"]) == 2
+    assert set(content["trackers"]) == {"mlflow", "wandb"}
+    assert content["starts"][0]["data"]["train"]["images"] == 16
+    assert load_config(tracked / "config.yaml").tracking == ("csv", "tensorboard", "mlflow", "wandb")
+
+
+def test_nothing_reports_its_use(tracked: Path) -> None:
+    """In a process of its own, whatever this one's environment says."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")}
+    code = (
+        "from pathlib import Path; import os, sys; from detseg.training.tracking.trackers import build_trackers;"
+        "build_trackers(['mlflow'], Path(sys.argv[1]), {}); from mlflow.telemetry import get_telemetry_client as client"
+        ";"
+        "print(client(), 'MLFLOW_DISABLE_TELEMETRY' in os.environ)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(tracked)], env=environment, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split() == ["None", "False"]
+
+
+def test_a_tracker_that_fails_costs_a_line_and_not_the_training(tmp_path: Path) -> None:
+    tracker = MlflowTracker(tmp_path / "run", {}, None)
+    tracker.experiment.delete_run(tracker.begin({"seed": 0}, {"command": "x", "detseg": "0"}))
+    with heard() as lines:
+        for step in range(3):
+            tracker.log_metrics({"loss": 1.0}, step)
+        tracker.end([])
+        tracker.finalize("success")
+    assert len(lines) == 1
+    assert "tracking: mlflow failed, and gets nothing more of this run" in lines[0]
+
+
+def test_a_tracker_that_cannot_begin_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    tracker = MlflowTracker(tmp_path / "run", {}, None)
+    with pytest.raises(ConfigError, match=rf"^tracking: mlflow cannot open a run at http://127.0.0.1:{port}: .*$"):
+        tracker.begin({}, {"command": "", "detseg": ""})
+
+
+def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    with pytest.raises(
+        MissingExtraError, match=r'tracking: mlflow and wandb not installed: pip install "detseg\[track'
+    ):
+        build_trackers(("csv", "mlflow", "wandb"), tmp_path, {})
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+def test_the_page_of_mlflow_shows_the_metric(tracked: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tracked.parent / 'mlflow.db'}"
+    run_id = json.loads((tracked / "run.json").read_text(encoding="utf-8"))["trackers"]["mlflow"]
+    run = mlflow.MlflowClient(uri).get_run(run_id)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment) as server:
+        try:
+            for _ in range(240):
+                try:
+                    urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
+                    break
+                except OSError:
+                    time.sleep(0.25)
+            page = f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+            shown = subprocess.run(
+                [
+                    str(CHROMIUM),
+                    *flags,
+                    f"--user-data-dir={tmp_path}",
+                    "--virtual-time-budget=30000",
+                    "--dump-dom",
+                    page,
+                ],
+                capture_output=True,
+                text=True,
+                timeout=120,
+                check=True,
+            ).stdout
+        finally:
+            server.terminate()
+    text = re.sub(r"<[^>]+>", " ", shown)
+    assert "val/AP50" in text
+    assert "optimizer/lr" in text
