@@ -13,25 +13,30 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _WIDTH = 0.15  # of the smoothing: standard deviation in decades of the rate
-_CLEAR = 2.0  # standard deviations of the losses around the curve that a fall must exceed
+_CLEAR, _LEAST = 4.0, 0.01  # a fall counts above so many standard errors of the smoothed loss, and this part of it
 _NEAR_LAST, _NEAR_FIRST = 2.0, 10.0  # factors: so near to the end of the range the curve is not all there
 
 
 def smooth(rates: Floats, losses: Floats) -> Floats:
     """Means of the losses (N,), weighted by a Gaussian over the distance of the rates in decades. A running mean would
     shift the curve towards higher rates."""
+    smoothed: Floats = _weights(rates) @ losses
+    return smoothed
+
+
+def _weights(rates: Floats) -> Floats:
+    """(N, N): in row i those of the losses in the smoothed loss i, with a sum of 1."""
     decades = np.log10(rates)
     weights = np.exp(-((decades[:, None] - decades) ** 2) / (2 * _WIDTH**2))
-    smoothed: Floats = weights @ losses / weights.sum(axis=1)
-    return smoothed
+    return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True, eq=False)
 class LrCurve:
     """The losses of a range test.
 
-    The suggestion is the rate at which the smoothed loss has made half of its fall, which is where it falls most
-    steeply (Smith's choice), but does not move with the noise of single batches as a slope does.
+    The suggestion is the rate at which the smoothed loss is half-way down to its lowest. It is close to the steepest
+    descent, and moves less with the noise of single batches than that or a fraction of the rate of the lowest loss.
 
     Attributes:
         rates: (N,) float64, of the steps, rising: values of ``optimizer.lr``.
@@ -60,8 +65,9 @@ class LrCurve:
         """Why the curve suggests no rate, in one line; None: it does."""
         smoothed, lowest = self.smoothed, int(self.smoothed.argmin())
         noise = 1.48 * float(np.median(np.abs(self.losses - smoothed)))  # the standard deviation, without outliers
-        if not smoothed[0] - smoothed[lowest] > _CLEAR * noise:
-            what = f"from {smoothed[0]:.4g} to {smoothed[lowest]:.4g}, single batches differ by {noise:.2g}"
+        error = noise * float(np.linalg.norm(_weights(self.rates)[0]))
+        if smoothed[0] - smoothed[lowest] <= max(_CLEAR * error, _LEAST * abs(smoothed[0])):
+            what = f"from {smoothed[0]:.3g} to {smoothed[lowest]:.3g}, where steps differ by {noise:.2g}"
             return f"the loss does not fall clearly ({what}): more steps may show a fall; a trained model has none"
         if self.stopped is None and self.rates[lowest] * _NEAR_LAST > self.rates[-1]:
             return f"the loss still falls at the highest rate, {self.rates[-1]:.2g}: raise it"
@@ -75,7 +81,7 @@ class LrCurve:
         if (rate := self.suggestion) is None:
             return f"no suggestion: {self.doubt}"
         fall = f"from {self.smoothed[0]:.3g} to {self.smoothed.min():.3g}"
-        return f"suggested optimizer.lr={rate:g} (now {self.present_lr:g}): the loss is half-way {fall}"
+        return f"suggested optimizer.lr={rate:g} (now {self.present_lr:g}): there the loss is half-way down {fall}"
 
     @property
     def _half(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.status import Status
+from rich.progress import BarColumn, Progress, TextColumn
 from torch import nn
 
 from detseg.config.schema.experiment import ExperimentConfig, StepConfig, TrainerConfig
@@ -97,8 +97,11 @@ def range_test(
     tested = _tested(config)
     trained = build_task(tested, train_set.classes, load_pretrained=True, model=own.model)
     data = build_data(tested, train_set, val_set)
-    with TemporaryDirectory(prefix="detseg-find-lr-") as folder, console.status("finding optimizer.lr") as status:
-        trained.guard = steps = _RisingRate(rates, status)
+    # Without a thread that refreshes it: loaders may fork while it holds the console's lock.
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=None)
+    bar = Progress(*columns, console=console, transient=True, auto_refresh=False, disable=not console.is_terminal)
+    with TemporaryDirectory(prefix="detseg-find-lr-") as folder, bar:
+        trained.guard = steps = _RisingRate(rates, bar)
         trainer = build_bare_trainer(tested, Path(folder))
         batches = _Batches(data.train_dataloader(), config.trainer.max_epochs, steps)
         with training_memory_errors(trainer, tested), interrupts_kept(trainer):
@@ -110,10 +113,11 @@ def range_test(
 
 
 def _rates(min_lr: float, max_lr: float, num_steps: int) -> Floats:
-    if not 0 < min_lr < max_lr < float("inf"):
+    numbers = isinstance(min_lr, float | int) and isinstance(max_lr, float | int)
+    if not numbers or not 0 < min_lr < max_lr < math.inf:
         raise ConfigError(f"the rates to test: expected 0 < min < max, got {shown(min_lr)} and {shown(max_lr)}")
-    if num_steps < _FEWEST_STEPS:
-        raise ConfigError(f"the steps of the test: expected at least {_FEWEST_STEPS}, got {num_steps}")
+    if not isinstance(num_steps, int) or num_steps < _FEWEST_STEPS:
+        raise ConfigError(f"steps of the test: expected a whole number from {_FEWEST_STEPS} on, got {shown(num_steps)}")
     return np.geomspace(min_lr, max_lr, num_steps)
 
 
@@ -134,9 +138,10 @@ def _num_processes(settings: TrainerConfig) -> int:
 class _RisingRate(StepGuard):
     """Notes the loss of each step before it is made, sets its rate, and says when the test is over."""
 
-    def __init__(self, rates: Floats, status: Status) -> None:
+    def __init__(self, rates: Floats, bar: Progress) -> None:
         super().__init__()
-        self.rates, self.status = rates, status
+        self.rates, self.bar = rates, bar
+        self.shown = bar.add_task("finding optimizer.lr", total=len(rates))
         self.losses = list[float]()
         self.stopped: str | None = None  # why, in words, before the last rate
 
@@ -166,8 +171,8 @@ class _RisingRate(StepGuard):
             self.stopped = f"the loss is {loss} at a rate of {rate:.2g}"
             return
         self.losses.append(loss)
-        number = f"step {len(self.losses)} of {len(self.rates)}"
-        self.status.update(f"finding optimizer.lr: {number}, rate {rate:.1e}, loss {loss:.4g}")
+        line = f"finding optimizer.lr: step {len(self.losses)} of {len(self.rates)}, rate {rate:.1e}, loss {loss:.4g}"
+        self.bar.update(self.shown, advance=1, description=line, refresh=True)
         smoothed = smooth(self.rates[: len(self.losses)], np.array(self.losses))
         lowest = float(smoothed.min())
         if smoothed[-1] - lowest > _DIVERGED * abs(lowest):

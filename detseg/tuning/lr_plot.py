@@ -30,7 +30,7 @@ line.suggested { stroke: var(--mark); stroke-width: 2; } line.present { stroke: 
 
 def lr_plot(curve: LrCurve, title: str) -> str:
     """An SVG file: the losses as dots, the smoothed loss as a line, the suggested rate and that of the settings."""
-    first, decades = math.log10(curve.rates[0]), math.log10(curve.rates[-1] / curve.rates[0])
+    first, decades = math.log10(curve.rates[0]), math.log10(curve.rates[-1] / curve.rates[0]) or 1.0
     low, start = float(curve.losses.min()), float(curve.smoothed[0])
     high = start + (_HEADROOM * (start - low) or 1)
 

@@ -39,6 +39,7 @@ _ADVICE = (
     ".*in eval mode at the start of training.*",  # the averaged model and frozen layers
     ".*Experiment logs directory.*",
     ".*sync_dist=True.*",  # every process validates the whole set
+    ".*no `val_dataloader`.*",  # steps that are no run
     ".*LeafSpec.*",  # Lightning against a newer torch
     ".*train_dataloader yielded None.*",  # the batches that a resumed run had before
 )
