@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import gc
 import multiprocessing
 import random
 import re
@@ -25,7 +26,7 @@ from detseg.models.interface import LossTerms
 from detseg.training.seeding import seed_generators
 from tests.cli.mistakes import said
 from tests.test_python_api import Halves
-from tests.tiny import write_colors, write_config, write_segmentation_config
+from tests.tiny import TinyRun, write_colors, write_config, write_segmentation_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -143,8 +144,10 @@ def test_the_model_is_as_before() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_process_is_as_before(fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("here", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     model = at_zero(Breaks()) if fails else Parabola()
     seed_generators(1)
@@ -154,7 +157,8 @@ def test_the_process_is_as_before(fails: bool, tmp_path: Path, monkeypatch: pyte
         find(model, num_steps=20, num_workers=1)
     assert draws() == expected
     assert {number: signal.getsignal(number) for number in handlers} == handlers
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "here").iterdir()) == list((tmp_path / "temporary").glob("detseg*")) == []
+    gc.collect()  # the error is gone, and with it what held the loader
     assert multiprocessing.active_children() == []
 
 
@@ -206,6 +210,6 @@ def test_arguments_of_a_wrong_type_are_one_line(name: str, value: Any) -> None:
         find(Parabola(), **{name: value})
 
 
-def test_the_batch_is_a_number() -> None:
+def test_the_batch_is_a_number(tiny_run: TinyRun) -> None:
     with pytest.raises(detseg.ConfigError, match=r"^data\.batch_size: auto is found when a training begins; give a n"):
-        find(Parabola(), batch_size=None, settings={"data.batch_size": "auto"})
+        detseg.find_lr(tiny_run.config_path, settings={"data.batch_size": "auto"})
