@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, Sample
     from detseg.training.api import TrainingRun, train
     from detseg.training.callbacks.stopping import StopRequest
+    from detseg.tuning.lr_curve import LrCurve
+    from detseg.tuning.lr_finder import find_lr
 
 __version__ = "0.1.0"
 
@@ -36,6 +38,7 @@ __all__ = [
     "DetsegError",
     "ImageAnnotations",
     "InstanceMasks",
+    "LrCurve",
     "MissingExtraError",
     "Predictor",
     "RunStoppedError",
@@ -46,6 +49,7 @@ __all__ = [
     "TrainingRun",
     "build_model",
     "evaluate",
+    "find_lr",
     "load_predictor",
     "read_coco",
     "read_coco_masks",
@@ -58,7 +62,7 @@ __all__ = [
     "train",
 ]
 
-_OF_TRAINING = ("StopRequest", "TrainingRun", "evaluate", "train")
+_OF_TRAINING = ("LrCurve", "StopRequest", "TrainingRun", "evaluate", "find_lr", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -74,6 +78,10 @@ def __getattr__(name: str) -> Any:
             from detseg.training import api as module
         case "StopRequest":
             from detseg.training.callbacks import stopping as module
+        case "find_lr":
+            from detseg.tuning import lr_finder as module
+        case "LrCurve":
+            from detseg.tuning import lr_curve as module
         case "evaluate":
             from detseg import evaluation as module
         case "read_voc" | "read_voc_masks":

@@ -142,7 +142,7 @@ def test_commands_are_accepted(
 ) -> None:
     monkeypatch.chdir(folder)
     for name, *arguments in commands(page.read_text(encoding="utf-8")):
-        only_read = ["--print-config"] if name in ("train", "benchmark") else []  # the others run
+        only_read = ["--print-config"] if name in ("train", "benchmark", "find-lr") else []  # the others run
         code = main([name, *arguments, *only_read])
         assert code == 0 or (name == "check" and "error:" not in capsys.readouterr().err), (name, arguments)
 

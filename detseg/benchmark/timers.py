@@ -23,12 +23,9 @@ from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.structures import Batch
 from detseg.tasks import kind_of
-from detseg.training.callbacks.checkpoints import BestAndLast
-from detseg.training.callbacks.progress import RunProgress
-from detseg.training.callbacks.stopping import StopWhenAsked
 from detseg.training.distributed import Processes
 from detseg.training.optim.optimizers import build_optimizer
-from detseg.training.setup.trainer import build_trainer
+from detseg.training.setup.trainer import build_bare_trainer
 
 STAGES = ("start", "loader", "step", "validation", "predictor")
 
@@ -157,16 +154,11 @@ class _TrainingBatches:
 
 def time_steps(setup: Setup, results: Results, steps: int | None) -> None:
     """Steps in Lightning's loop with training's trainer, whole and fed by the loader; then their parts."""
-    changes = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False, "fast_dev_run": False}
-    changes |= {"max_epochs": 1, "num_previews": 0, "early_stopping_patience": None}
-    config = setup.config.model_copy(update={"trainer": setup.config.trainer.model_copy(update=changes)})
-    trainer: Any = build_trainer(config, setup.folder / "run", f"val/{setup.task.criterion}")
-    trainer.callbacks = [c for c in trainer.callbacks if not isinstance(c, BestAndLast | RunProgress | StopWhenAsked)]
-    batches = _TrainingBatches(setup, steps)
+    trainer, batches = build_bare_trainer(setup.config, setup.folder / "run"), _TrainingBatches(setup, steps)
     trainer.fit(setup.task, train_dataloaders=batches)
     parts = _parts_of_step(setup, steps)
     surplus = float(np.median(batches.whole)) - sum(float(np.median(values)) for values in parts.values())
-    batch_size, num_workers = config.data.num_images, config.data.num_workers
+    batch_size, num_workers = setup.config.data.num_images, setup.config.data.num_workers
     results.add_parts("step", "ms", parts | {OVERHEAD: [max(surplus, 0.0)]})
     results.add("step", "whole step", "ms", batches.whole, f"a batch of {batch_size}, held in memory")
     results.add("step", "training", "images/s", [1000 * batch_size / ms for ms in batches.whole])

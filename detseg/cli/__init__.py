@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, config, evaluate, export_weights, predict, train
+from detseg.cli import benchmark, config, evaluate, export_weights, find_lr, predict, train
 from detseg.cli.data import check, convert, show, split
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
@@ -19,6 +19,7 @@ _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "evaluate": (evaluate.evaluate, "evaluate a checkpoint on a split of its data"),
     "predict": (predict.predict, "predict for images: drawn copies, and detections or masks"),
     "export-weights": (export_weights.export_weights, "write a checkpoint's weights as a safetensors file"),
+    "find-lr": (find_lr.find_lr, "suggest a learning rate for a training, by a range test"),
     "benchmark": (benchmark.benchmark, "time each stage of a training on this machine"),
     "config": (config.config, "write a configuration file, or explain settings"),
 }

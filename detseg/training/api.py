@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -13,22 +13,17 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from detseg.checkpoint import BEST, FOLDER
-from detseg.config.load import config_from_dict, config_to_dict, load_config
-from detseg.config.schema.data import CustomDataConfig, DataSection
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.data.datasets.contract import EvalSource, check_source, check_truth, checked_sample
+from detseg.data.datasets.contract import EvalSource
 from detseg.data.loading.loader import leave_if_starting
-from detseg.errors import ConfigError, check_row, check_type
-from detseg.factory import BuiltFrom
-from detseg.messages import listed
-from detseg.tasks import kind_of
+from detseg.errors import check_row, check_type
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.callbacks.stopping import StopRequest
 from detseg.training.run import train as train_settings
-from detseg.training.setup.build import DataSets, Own, criterion_of
+from detseg.training.setup.arguments import from_arguments
+from detseg.training.setup.build import criterion_of
 
 _WHERE = "detseg.train"
-_METHODS = ("losses", "predict", "losses_and_predictions")
 
 
 @dataclass(frozen=True)
@@ -101,87 +96,15 @@ def train(
     leave_if_starting()
     sizes = {"data.image_size": image_size, "data.batch_size": batch_size, "data.num_workers": num_workers}
     named = {**sizes, "trainer.max_epochs": max_epochs, "run_dir": run_dir}
-    _check_options(settings, resume, stop, callbacks, loggers)
-    given = {**(settings or {}), **{name: value for name, value in named.items() if value is not None}}
-    if (train_set is None) != (val_set is None):
-        raise ConfigError(f"{_WHERE}: got one of train_set and val_set; give both, or neither for those of settings")
-    data = None if train_set is None or val_set is None else _checked_data(train_set, val_set)
-    module = model if isinstance(model, nn.Module) else None
-    if isinstance(model, nn.Module):
-        config = _settings_of(model, data, task, given)
-        name = Path(type(model).__name__ if config.model.name == "custom" else config.model.name)
-    else:
-        config, name = _load(model, data is not None, given)
-    _check_fit(config, data, task)
-    own = Own(module, data, callbacks, loggers, stop or StopRequest())
+    _check_options(resume, stop, callbacks, loggers)
+    config, name, own = from_arguments(_WHERE, model, train_set, val_set, named, settings, task)
+    own = replace(own, callbacks=callbacks, loggers=loggers, stop=stop or StopRequest())
     folder = train_settings(config, name, None if resume is None else str(resume), own)
     return TrainingRun(folder, criterion_of(config))
 
 
-def _check_options(settings: object, resume: object, stop: object, callbacks: object, loggers: object) -> None:
-    check_type(f"{_WHERE}: settings", settings, Mapping | None, 'a mapping, such as {"optimizer.lr": 1e-3}')
+def _check_options(resume: object, stop: object, callbacks: object, loggers: object) -> None:
     check_type(f"{_WHERE}: resume", resume, str | Path | None, '"last", "auto" or a checkpoint file')
     check_type(f"{_WHERE}: stop", stop, StopRequest | None, "a detseg.StopRequest")
     check_row(f"{_WHERE}: callbacks", callbacks, Callback, "a list of lightning.pytorch's Callback")
     check_row(f"{_WHERE}: loggers", loggers, Logger, "a list of lightning.pytorch's Logger")
-
-
-def _check_fit(config: ExperimentConfig, data: DataSets | None, task: str | None) -> None:
-    if task is not None and config.model.name != "custom":
-        raise ConfigError(f"{_WHERE}: task: is for a module of your own, not for a {config.model.name}; leave it out")
-    kind = kind_of(config.model)
-    for what, source in zip(("train_set", "val_set"), data or (), strict=False):
-        check_truth(f"{_WHERE}: {what}", source, kind.finds_objects, kind.finds_masks)
-
-
-def _checked_data(train_set: EvalSource, val_set: EvalSource) -> DataSets:
-    check_source(f"{_WHERE}: train_set", train_set)
-    check_source(f"{_WHERE}: val_set", val_set)
-    if (names := train_set.classes.names) != (others := val_set.classes.names):
-        what = f"val_set has the classes {listed(others)}; train_set has {listed(names)}"
-        raise ConfigError(f"{_WHERE}: {what}; read it with classes=train_set.classes")
-    return train_set, val_set
-
-
-def _settings_of(
-    model: nn.Module, data: DataSets | None, task: str | None, given: Mapping[str, Any]
-) -> ExperimentConfig:
-    kind = type(model).__name__
-    if data is None:
-        raise ConfigError(f"{_WHERE}: a {kind} needs data; give train_set and val_set")
-    if missing := [name for name in _METHODS if not callable(getattr(model, name, None))]:
-        contract = "Detector and Segmenter in detseg/models/interface.py say what a model must have"
-        raise ConfigError(f"{_WHERE}: model: a {kind} has no method {' or '.join(missing)}; {contract}")
-    if of_model := [name for name in given if name.split(".")[0] == "model"]:
-        raise ConfigError(f"setting {of_model[0]}: belongs to the model; give it to detseg.build_model")
-    built, classes = getattr(model, "built_from", None), data[0].classes
-    if not isinstance(built, BuiltFrom):
-        section = {"name": "custom", "task": task or _task_of(data[0])}
-    elif built.classes.names != classes.names:
-        names, others = listed(built.classes.names), listed(classes.names)
-        raise ConfigError(f"{_WHERE}: model: was built for the classes {names}; train_set has {others}")
-    else:
-        section = built.config.model_dump(mode="json")
-    return config_from_dict({"model": section, "data": {"name": "custom"}}, _WHERE, given)
-
-
-def _task_of(dataset: EvalSource) -> str:
-    sample = checked_sample(dataset, 0)
-    return "semantic" if sample.semantic is not None else "detection" if sample.masks is None else "instance"
-
-
-def _load(
-    source: ExperimentConfig | str | Path, has_data: bool, given: Mapping[str, Any]
-) -> tuple[ExperimentConfig, Path]:
-    """The settings of a training, and what its run directory is named after."""
-    if isinstance(source, ExperimentConfig):
-        config, name = config_from_dict(config_to_dict(source), _WHERE, given), Path(source.model.name)
-    else:
-        check_type(
-            f"{_WHERE}: model", source, str | Path, "a module, such as MyModel(), a YAML file or ExperimentConfig"
-        )
-        config, name = load_config(source, given), Path(source)
-    if not has_data:
-        return config, name
-    common = {key: getattr(config.data, key) for key in DataSection.model_fields}
-    return config.model_copy(update={"data": CustomDataConfig(name="custom", **common)}), name

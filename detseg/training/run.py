@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
@@ -28,7 +27,7 @@ from detseg.training.setup.announce import announce_run, conclude_run
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
-from detseg.training.setup.trainer import build_trainer
+from detseg.training.setup.trainer import build_trainer, interrupts_kept
 from detseg.training.task import Task
 from detseg.training.tracking.trackers import tracked
 
@@ -99,23 +98,12 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
 
 
 def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
-    """Train, and wait until the last checkpoint is on the disk.
-
-    Lightning turns a KeyboardInterrupt into ``SystemExit(1)`` and leaves Ctrl-C disabled, which would outlast the run
-    in a notebook, and a termination into ``SystemExit(0)``; here they stay what they were.
-    """
-    on_interrupt = signal.getsignal(signal.SIGINT)
+    """Train, and wait until the last checkpoint is on the disk."""
     files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
     try:
-        trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
-        files.flush()
-    except SystemExit as leaving:
-        if isinstance(leaving.__context__, KeyboardInterrupt):
-            signal.signal(signal.SIGINT, on_interrupt)
-            raise KeyboardInterrupt from None
-        if trainer.received_sigterm:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise
+        with interrupts_kept(trainer):
+            trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
+            files.flush()
     finally:
         files.close()
 

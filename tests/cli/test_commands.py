@@ -30,7 +30,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     text = out_of(capsys)
     assert text == out_of(capsys, "--help")
     assert max(map(len, text.splitlines())) <= 80
-    for command in ("train", "evaluate", "predict", "export-weights", "benchmark", "config"):
+    for command in ("train", "evaluate", "predict", "export-weights", "find-lr", "benchmark", "config"):
         assert f"  {command} " in text
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import logging
+import signal
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +41,7 @@ _ADVICE = (
     ".*in eval mode at the start of training.*",  # the averaged model and frozen layers
     ".*Experiment logs directory.*",
     ".*sync_dist=True.*",  # every process validates the whole set
+    ".*no `val_dataloader`.*",  # steps that are no run
     ".*LeafSpec.*",  # Lightning against a newer torch
     ".*train_dataloader yielded None.*",  # the batches that a resumed run had before
 )
@@ -104,6 +108,42 @@ def build_trainer(
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigError(f"trainer.strategy: expected auto or one of the kinds of ddp, got {settings.strategy}")
     return trainer
+
+
+def build_bare_trainer(config: ExperimentConfig, folder: Path) -> Any:
+    """The Trainer for steps that are no run: one epoch on one device, with no callback.
+
+    Args:
+        config: the settings.
+        folder: where its loggers write; the caller removes it.
+
+    Returns:
+        Lightning's Trainer; it trains as that of ``build_trainer`` does: precision, accumulation, clipping.
+    """
+    changes = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False, "fast_dev_run": False}
+    plain = config.trainer.model_copy(update=changes | {"max_epochs": 1})
+    trainer: Any = build_trainer(config.model_copy(update={"trainer": plain}), folder, metric="")
+    trainer.callbacks = []
+    return trainer
+
+
+@contextmanager
+def interrupts_kept(trainer: L.Trainer) -> Iterator[None]:
+    """A block around ``trainer.fit`` in which Ctrl-C and a termination stay what they were.
+
+    Lightning turns a KeyboardInterrupt into ``SystemExit(1)`` and leaves Ctrl-C disabled, which would outlast the run
+    in a notebook, and a termination into ``SystemExit(0)``.
+    """
+    on_interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, KeyboardInterrupt):
+            signal.signal(signal.SIGINT, on_interrupt)
+            raise KeyboardInterrupt from None
+        if trainer.received_sigterm:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise
 
 
 def _callbacks(
