@@ -111,18 +111,18 @@ def build_trainer(
 
 
 def build_bare_trainer(config: ExperimentConfig, folder: Path) -> Any:
-    """The Trainer for steps that are no run: one epoch on one device, with no callback.
+    """The Trainer for steps that are no run: one epoch on one device, without callbacks and trackers.
 
     Args:
         config: the settings.
-        folder: where its loggers write; the caller removes it.
+        folder: where Lightning may write; the caller removes it.
 
     Returns:
         Lightning's Trainer; it trains as that of ``build_trainer`` does: precision, accumulation, clipping.
     """
     changes = {"devices": 1, "num_nodes": 1, "strategy": "auto", "sync_batchnorm": False, "fast_dev_run": False}
     plain = config.trainer.model_copy(update=changes | {"max_epochs": 1})
-    trainer: Any = build_trainer(config.model_copy(update={"trainer": plain}), folder, metric="")
+    trainer: Any = build_trainer(config.model_copy(update={"trainer": plain, "tracking": ()}), folder, metric="")
     trainer.callbacks = []
     return trainer
 
