@@ -19,6 +19,7 @@ from benchmarks.comparison import ROOT, Row, measured_on, spread, table, write_r
 PAGE = ROOT / "docs" / "benchmarks.md"
 MODULES = {
     "training": ("yolo_step", "bccd_epoch", "unet_step", "rcnn_step"),
+    "monitors": ("monitors",),
     "loader": ("loader",),
     "predictor": ("predictor",),
     "postprocessing": ("postprocessing",),

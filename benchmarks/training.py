@@ -45,7 +45,7 @@ NO_AUGMENTATION = dict.fromkeys(
 def yolo_step(blocks: int = 8, small: bool = False) -> Iterator[Row]:
     """The nano detector beside ultralytics', on one batch in memory: in our default precision, then in float32."""
     side, size, steps = (64, 2, 1) if small else (320, 16, 2)
-    batch = _random_batch(side, size, num_objects=8, num_classes=80)
+    batch = random_batch(side, size, num_objects=8, num_classes=80)
     with tempfile.TemporaryDirectory() as folder, PeerProcess() as peer:
         objects = [(f"{i}", t.boxes.tolist(), t.labels.tolist(), (side, side)) for i, t in enumerate(batch.targets)]
         data = _write_yolo(Path(folder), [f"class{i}" for i in range(80)], objects)
@@ -54,7 +54,7 @@ def yolo_step(blocks: int = 8, small: bool = False) -> Iterator[Row]:
         settings = {"imgsz": side, "batch": size, "workers": 0, "cache": "ram", **data, **NO_AUGMENTATION}
         theirs = peer.ask("train", unit="batch", settings=settings)
         for precision in dict.fromkeys((PRECISION, "float32")):
-            task, first = _task({"name": "yolo"}, 80), precision == PRECISION
+            task, first = task_of({"name": "yolo"}, 80), precision == PRECISION
             training = _training(task, [batch], "batch", precision)
             other = _per_step(lambda units: float(peer.ask("advance", units=units)), steps)
             times = in_turn(_per_step(training.advance, steps), other, blocks)
@@ -64,7 +64,7 @@ def yolo_step(blocks: int = 8, small: bool = False) -> Iterator[Row]:
             name = f"ultralytics {peer.ask('version')} yolov8n.yaml, float32"
             note = f"ours {_size(task.model, side)}, theirs {theirs['millions']:.2f} M, {theirs['gflops']:.2f} GFLOPs"
             yield Row(stage, work, name, *times, "ms", 1.5 if first else None, note)
-    yield _losses_in_step(_task({"name": "yolo"}, 80).model, batch, blocks * steps)
+    yield _losses_in_step(task_of({"name": "yolo"}, 80).model, batch, blocks * steps)
 
 
 def _losses_in_step(model: Any, batch: Batch, steps: int) -> Row:
@@ -121,7 +121,7 @@ def unet_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     semantic = semantic.repeat_interleave(16, dim=1).repeat_interleave(16, dim=2)
     decoder = {"strides": [2, 4, 8, 16, 32], "decoder_channels": widths, "upsampling": "resize"}
     loss = {"cross_entropy": {"weight": 0.0}, "dice": {"weight": 1.0}}
-    task = _task({"name": "unet", "backbone": {"name": "resnet18"}, **decoder, "loss": loss}, 21)
+    task = task_of({"name": "unet", "backbone": {"name": "resnet18"}, **decoder, "loss": loss}, 21)
     theirs = smp.Unet("resnet18", encoder_weights=None, classes=21, decoder_channels=widths[::-1])
     note = f"ours {_size(task.model, side)}, theirs {_size(theirs, side)}"
     batch = Batch(images, [BoxTargets.empty()] * size, list(range(size)), semantic=semantic)
@@ -146,7 +146,7 @@ def unet_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
 def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     """Faster R-CNN beside torchvision's reference loop, with its weights: in our default precision, then float32."""
     side, size, model = 64 if small else 320, 2, {"name": "faster_rcnn", "variant": "resnet50_fpn"}
-    batches = [_random_batch(side, size, num_objects=10, num_classes=3) for _ in range(2)]
+    batches = [random_batch(side, size, num_objects=10, num_classes=3) for _ in range(2)]
     data = []
     for batch in batches:
         targets = [{"boxes": target.boxes, "labels": target.labels + 1} for target in batch.targets]
@@ -155,7 +155,7 @@ def rcnn_step(blocks: int = 6, small: bool = False) -> Iterator[Row]:
     for precision in dict.fromkeys((PRECISION, "float32")):
         first, fixed = precision == PRECISION, {"min_size": side, "max_size": side}  # it resizes nothing
         theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=4, **fixed).train()
-        task = _task(model, 3, {"name": "sgd", **sgd}, ema_decay=0.0)
+        task = task_of(model, 3, {"name": "sgd", **sgd}, ema_decay=0.0)
         state = {name.replace("backbone.fpn.", "neck.fpn."): value for name, value in theirs.state_dict().items()}
         different = itertools.chain(*task.model.load_state_dict(state, strict=False))
         if names := [name for name in different if not name.startswith("normalize")]:
@@ -191,7 +191,7 @@ def _plain_loop(losses_of: Callable[..., Any], optimizer: torch.optim.Optimizer,
     return block
 
 
-def _task(model: dict[str, Any], num_classes: int, optimizer: Any = None, ema_decay: float = 0.999) -> Any:
+def task_of(model: dict[str, Any], num_classes: int, optimizer: Any = None, ema_decay: float = 0.999) -> Any:
     """The task of a training with default settings, on data that is made here."""
     settings = {"model": model, "data": {"name": "voc", "root": "unused"}, "trainer": {"ema_decay": ema_decay}}
     config = config_from_dict(settings | ({"optimizer": optimizer} if optimizer else {}))
@@ -214,7 +214,7 @@ def _training(task: Any, data: Any, unit: str, precision: str) -> PacedTraining:
     return PacedTraining(train)
 
 
-def _random_batch(side: int, size: int, num_objects: int, num_classes: int) -> Batch:
+def random_batch(side: int, size: int, num_objects: int, num_classes: int) -> Batch:
     """Noise with random boxes."""
     images = torch.randint(0, 256, (size, 3, side, side), dtype=torch.uint8)
     corners = torch.rand(size, num_objects, 2) * side * 0.6

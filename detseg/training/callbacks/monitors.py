@@ -56,7 +56,7 @@ class StepMonitors(Callback):
         self._before: dict[str, list[Tensor]] = {}  # weights before the step
         self._dead: dict[str, list[Tensor]] = {}  # of each activation, which channels are dead
         self._hooks: list[RemovableHandle] = []
-        self._drawn_in = -1  # the epoch of the last histograms
+        self.drawn_in = -1  # the epoch of the last histograms
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -76,8 +76,8 @@ class StepMonitors(Callback):
         parts = parts_of(pl_module.model)
         if "update_ratio" in self.diagnostics:
             self._before = {name: [p.detach().clone() for p in weights] for name, weights in parts.items()}
-        if "histograms" in self.diagnostics and self._drawn_in != trainer.current_epoch:
-            self._drawn_in = trainer.current_epoch
+        if "histograms" in self.diagnostics and self.drawn_in != trainer.current_epoch:
+            self.drawn_in = trainer.current_epoch
             for name, weights in parts.items():
                 gradients = [p.grad for p in weights if p.grad is not None]
                 for tracker in trackers_of(trainer):

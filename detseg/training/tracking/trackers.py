@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -249,24 +250,30 @@ class WandbTracker(_Fallible, WandbLogger):
     kind = "wandb"
 
     def __init__(self, run_dir: Path, tags: Mapping[str, str], run_id: str | None) -> None:
+        self._options: dict[str, Any] = {
+            "name": run_dir.name,
+            "dir": str(run_dir),
+            "project": os.environ.get("WANDB_PROJECT") or PROJECT,
+            "id": run_id,
+            "resume": "allow",
+            "tags": [f"{name}:{value}" if value else name for name, value in tags.items()],
+        }
         with _quiet():
-            import wandb
-
-            super().__init__(
-                run_dir.name,
-                run_dir,
-                project=os.environ.get("WANDB_PROJECT") or PROJECT,
-                id=run_id,
-                tags=[f"{name}:{value}" if value else name for name, value in tags.items()],
-                # It would take over standard output, which belongs to the progress bar.
-                settings=wandb.Settings(console="off", silent=True),
-            )
+            super().__init__(name=run_dir.name, save_dir=run_dir, project=self._options["project"])
 
     def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
         """See ``Tracker``."""
         try:
             with _quiet():
-                run: Any = self.experiment
+                import wandb
+
+                # It would take over standard output, which belongs to the progress bar.
+                run = wandb.init(**self._options, settings=wandb.Settings(console="off", silent=True))
+            run.define_metric("trainer/global_step")
+            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Lightning's, that there is a run already
+                run = self.experiment
             run.config.update({**settings, "run": dict(start)}, allow_val_change=True)
         except Exception as error:  # of a program of others
             hint = "without an account or a network set WANDB_MODE=offline"
