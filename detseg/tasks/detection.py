@@ -19,17 +19,8 @@ from detseg.factory.yolo import head_strides
 from detseg.models.yolo.anchor import fit_anchors, mean_best_iou
 from detseg.ops.letterbox import Letterbox, to_arrays, to_float
 from detseg.ops.random_streams import Stream, random_stream
-from detseg.structures import (
-    SCORE_THRESHOLD,
-    Batch,
-    BoxTargets,
-    ClassTable,
-    FloatArray,
-    InstanceMasks,
-    IntArray,
-    UInt8Array,
-)
-from detseg.tasks.kind import AnyDataset, TaskKind
+from detseg.structures import SCORE_THRESHOLD, Batch, BoxTargets, ClassTable, FloatArray, InstanceMasks, UInt8Array
+from detseg.tasks.kind import AnyDataset, TaskKind, logged_weights
 
 if TYPE_CHECKING:
     from detseg.data.build import Split
@@ -149,36 +140,13 @@ def _with_anchors(
 
 
 def _class_weights(train_set: EvalSource) -> tuple[float, ...]:
-    """The weights of the classes by the numbers of their objects, logged."""
-    from detseg.data.datasets.detection import DetectionDataset
-    from detseg.data.splits import class_counts
+    from detseg.data.datasets.detection import DetectionDataset, inverse_sqrt_frequency_weights
 
     if not isinstance(train_set, DetectionDataset):
         name = type(train_set).__name__
         raise ConfigError(f"model.class_weights: cannot be found from a {name}; set numbers, or null")
-    found = inverse_sqrt_weights(class_counts(train_set).sum(axis=0))
-    weights = tuple(float(f"{weight:.4g}") for weight in found)
-    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(train_set.classes.names, weights, strict=True))
-    logger.info(f"class weights by inverse square root of frequency: {shown}")
-    return weights
-
-
-def inverse_sqrt_weights(counts: IntArray) -> FloatArray:
-    """Weights in inverse proportion to the square root of the objects of each class.
-
-    Gupta et al. 2019 ("LVIS") repeat images of rare classes by the same root; by the inverse itself one object of a
-    rare class would outweigh hundreds. The mean over all objects is 1, so that the class loss keeps its size.
-
-    Args:
-        counts: (C,) objects of each class.
-
-    Returns:
-        (C,) weights; 1 for a class without objects.
-    """
-    weights = np.ones(len(counts))
-    occurs = counts > 0
-    weights[occurs] = counts[occurs] ** -0.5 * counts.sum() / np.sqrt(counts[occurs]).sum()
-    return weights
+    found = inverse_sqrt_frequency_weights(train_set)
+    return logged_weights(found, train_set.classes, "inverse square root of frequency")
 
 
 def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:
