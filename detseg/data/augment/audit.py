@@ -22,19 +22,8 @@ ALL = "all steps"
 
 _ORDER: tuple[str, ...] = (
     *("multi_scale", "crop", "letterbox", "mosaic", "mixup", "horizontal_flip", "vertical_flip", "scale_jitter"),
-    *(
-        "affine",
-        "elastic",
-        "copy_paste",
-        "albumentations",
-        "color",
-        "clahe",
-        "blur",
-        "noise",
-        "salt_and_pepper",
-        "jpeg",
-    ),
-    *("cutout", ALL),
+    *("affine", "elastic", "copy_paste", "albumentations"),
+    *("color", "clahe", "blur", "noise", "salt_and_pepper", "jpeg", "cutout", ALL),
 )
 
 

@@ -158,9 +158,8 @@ def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentIt
 def copy_paste(item: AugmentItem, other: AugmentItem, rng: np.random.Generator) -> AugmentItem:
     """Paste a random part of the objects of another image of the same size over an image, where they are.
 
-    Objects to be ignored are not pasted. What is pasted is not blended at its border, which gains nothing (section 4 of
-    the paper). The objects of `item` come first; their masks lose what is covered, and `keep_visible` drops those of
-    which too little is left.
+    Objects to be ignored are not pasted, and borders are not blended, which gains nothing (section 3). The objects of
+    `item` come first; their masks lose what is covered, and `keep_visible` drops those of which too little is left.
     """
     if item.masks is None or other.masks is None:
         raise ValueError("copy_paste needs masks of objects; set data.augmentation.copy_paste to 0")
