@@ -37,6 +37,9 @@ SETTINGS = (
 )
 """Of every run here: 6 to 8 steps an epoch, saves in the middle, a validation in the second and the last epoch."""
 
+DROPOUT = {"yolo": "model.head.dropout", "unet": "model.dropout", "mask_rcnn": "model.roi_heads.dropout"}
+"""Of each model's runs, so that a resumed one must draw as the whole one did."""
+
 PHASES = ("starting", "step", "validation", "between")
 
 _CONTEXT = mp.get_context("forkserver")
@@ -80,7 +83,8 @@ class Run:
     ) -> None:
         self.phase = _CONTEXT.Value("i", 0)
         self.writing = _CONTEXT.Value("i", 0)
-        arguments = (setup.config, run_dir, kill, (*SETTINGS, *settings), environment or {}, self.phase, self.writing)
+        settings = (*SETTINGS, f"{DROPOUT[setup.name]}=0.2", *settings)
+        arguments = (setup.config, run_dir, kill, settings, environment or {}, self.phase, self.writing)
         self.process = _CONTEXT.Process(target=_train, args=arguments)
         self.process.start()
 

@@ -16,10 +16,12 @@ import torch.distributed as dist
 from detseg.config.schema.data import (
     AffineConfig,
     AugmentationConfig,
+    ClaheConfig,
     ColorConfig,
     CutoutConfig,
     ElasticConfig,
     JpegConfig,
+    SaltAndPepperConfig,
 )
 from detseg.data.formats.coco import read_coco
 from detseg.data.loading.examples import TrainDataset
@@ -43,11 +45,14 @@ BOXES = AugmentationConfig(
     noise=0.2,
     jpeg=JpegConfig(probability=0.2),
     cutout=CutoutConfig(probability=0.2),
+    clahe=ClaheConfig(probability=0.2),
+    salt_and_pepper=SaltAndPepperConfig(probability=0.2),
     mosaic=0.5,
     mixup=0.3,
     multi_scale=(0.5, 1.5),
 )
-MASKS = BOXES.model_copy(update={"elastic": ElasticConfig(probability=0.5), "scale_jitter": (0.5, 2.0)})
+FOR_MASKS = {"elastic": ElasticConfig(probability=0.5), "scale_jitter": (0.5, 2.0), "copy_paste": 0.3}
+MASKS = BOXES.model_copy(update=FOR_MASKS)
 
 
 def digests(batch: Batch) -> np.ndarray[Any, np.dtype[np.uint8]]:

@@ -59,6 +59,8 @@ def _detection(config: ExperimentConfig, model: schema.DetectorConfig) -> Iterat
         yield "data.image_size", f"model.name={name} needs multiples of 32, got {list(data.input_hw)}"
     if data.augmentation.elastic.probability and not masks:
         yield "data.augmentation.elastic", "boxes cannot follow an elastic deformation; set its probability to 0"
+    if data.augmentation.copy_paste and not masks:
+        yield "data.augmentation.copy_paste", f"needs masks of objects, model.name={name} reads none; set it to 0"
     if isinstance(data, VocConfig):
         if masks:
             yield "data.name", f"model.name={name} needs the mask of each object, which voc has not; take coco"
@@ -72,6 +74,8 @@ def _detection(config: ExperimentConfig, model: schema.DetectorConfig) -> Iterat
 def _segmentation(config: ExperimentConfig, model: schema.SegmenterConfig) -> Iterator[Contradiction]:
     data, why = config.data, f"is for boxes, model.name={model.name} has none; leave it out"
     yield from _unused("data.augmentation", data.augmentation, ("mixup", "min_visibility", "min_box_size"), why)
+    if data.augmentation.copy_paste:
+        yield "data.augmentation.copy_paste", f"needs masks of objects, model.name={model.name} has none; set it to 0"
     yield from _unused("evaluation", config.evaluation, ("max_detections", "f1_iou"), why)
     terms = {"cross_entropy": ("label_smoothing",), "focal": ("gamma",), "tversky": ("alpha", "beta")}
     for term, keys in terms.items():

@@ -5,21 +5,23 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
-from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor, TwoMLPHead
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
 from detseg.config.schema.model import BoxLossConfig, MaskRcnnConfig, TwoStageConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import Backbone, build_backbone, build_neck
+from detseg.factory.class_weights import class_weights
 from detseg.factory.torchvision_weights import coco_outputs, find_weights, load_torchvision_weights
 from detseg.models.backbones.torchvision import TorchvisionFPN, TorchvisionMobileNetV3Large, TorchvisionResNet50
 from detseg.models.layers import Normalize
 from detseg.models.necks import FPN, PAN
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.rcnn.regions import BoxLoss
-from detseg.models.rcnn.roi_heads import RoIHeads
+from detseg.models.rcnn.roi_heads import RoIHeads, TwoLayerHead
 from detseg.models.rcnn.rpn import RegionProposalNetwork
 from detseg.structures import ClassTable
 
@@ -47,11 +49,15 @@ def build_rcnn(config: TwoStageConfig, classes: ClassTable, load_pretrained: boo
     backbone, neck = _custom_maps(config, load_pretrained) if weights is None else _torchvision_maps(config)
     outputs = coco_outputs(weights, classes) if config.weights == "coco" else None
     num_outputs = len(classes) + 1 if outputs is None else len(weights.meta["categories"])
+    output_weights = class_weights(config, len(classes))
+    if output_weights is not None:
+        labels = list(range(1, num_outputs)) if outputs is None else list(outputs)
+        output_weights = torch.ones(num_outputs).index_copy(0, torch.tensor(labels), output_weights)
     model = RCNNDetector(
         backbone,
         neck,
         _rpn(config, neck),
-        _roi_heads(config, neck, num_outputs),
+        _roi_heads(config, neck, num_outputs, output_weights),
         Normalize(backbone.mean, backbone.std),
         outputs,
     )
@@ -128,13 +134,15 @@ def _rpn(config: TwoStageConfig, neck: AnyNeck) -> RegionProposalNetwork:
         raise ConfigError(f"model.rpn.{error}") from error
 
 
-def _roi_heads(config: TwoStageConfig, neck: AnyNeck, num_outputs: int) -> RoIHeads:
+def _roi_heads(config: TwoStageConfig, neck: AnyNeck, num_outputs: int, output_weights: Tensor | None) -> RoIHeads:
     given, channels, side = config.roi_heads, neck.channels[0], config.roi_heads.pool_size
-    box_head: nn.Module
+    box_head: Any
     if config.variant == "resnet50_fpn_v2":
         box_head = FastRCNNConvFCHead((channels, side, side), [256] * 4, [given.hidden], norm_layer=nn.BatchNorm2d)
+        if given.dropout:
+            box_head.append(nn.Dropout(given.dropout))  # it ends in its one fully connected layer
     else:
-        box_head = TwoMLPHead(channels * side**2, given.hidden)
+        box_head = TwoLayerHead(channels * side**2, given.hidden, given.dropout)
     masks: dict[str, Any] = {}
     if isinstance(config, MaskRcnnConfig):
         mask = config.mask
@@ -154,6 +162,7 @@ def _roi_heads(config: TwoStageConfig, neck: AnyNeck, num_outputs: int) -> RoIHe
         batch_size_per_image=given.batch_size_per_image,
         positive_fraction=given.positive_fraction,
         box_loss=_box_loss(given.box_loss),
+        class_weights=output_weights,
         score_threshold=config.score_threshold,
         nms_iou=config.nms_iou,
         max_detections=config.max_detections,

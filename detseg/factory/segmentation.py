@@ -41,7 +41,8 @@ def _fcn(config: FcnConfig, num_outputs: int, load_pretrained: bool) -> _Parts:
     backbone = build_backbone(config.backbone, strides, load_pretrained)
     neck = None if config.neck is None else build_neck(config.neck, config.backbone, backbone.channels, strides)
     channels = backbone.channels if neck is None else neck.channels
-    head = FCNHead(channels, strides, num_outputs, config.stride, config.upsampling, config.head_channels)
+    options = config.stride, config.upsampling, config.head_channels, config.dropout
+    head = FCNHead(channels, strides, num_outputs, *options)
     auxiliary = AuxiliaryHead(channels[-2], strides[-2], num_outputs, position=-2) if config.auxiliary_weight else None
     return backbone, neck, head, auxiliary
 
@@ -61,6 +62,7 @@ def _unet(config: UNetConfig, num_outputs: int, load_pretrained: bool) -> _Parts
             config.decoder_channels,
             config.output_stride,
             config.upsampling,
+            config.dropout,
         )
     except ValueError as error:
         hint = "set model.strides, model.output_stride or model.decoder_channels, or take another backbone"

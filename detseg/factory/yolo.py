@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from detseg.config.schema.model import AnchorHeadConfig, GridHeadConfig, HeadConfig, TaskAlignedHeadConfig, YoloConfig
 from detseg.errors import ConfigError
 from detseg.factory.backbones import build_backbone, build_neck
+from detseg.factory.class_weights import class_weights
 from detseg.models.layers import Normalize
 from detseg.models.yolo.anchor import AnchorScheme
 from detseg.models.yolo.detector import CoupledHead, DecoupledHead, YoloDetector
@@ -18,9 +21,9 @@ def build_detector(config: YoloConfig, num_classes: int, load_pretrained: bool =
     strides = head_strides(config.head)
     backbone = build_backbone(config.backbone, strides, load_pretrained)
     neck = build_neck(config.neck, config.backbone, backbone.channels, strides)
-    scheme = build_scheme(config.head, num_classes)
+    scheme = build_scheme(config.head, num_classes, class_weights(config, num_classes))
     head_class = CoupledHead if config.head.coupled else DecoupledHead
-    head = head_class(neck.channels, scheme, hidden=max(64, neck.channels[0]))
+    head = head_class(neck.channels, scheme, max(64, neck.channels[0]), config.head.dropout)
     return YoloDetector(
         backbone,
         neck,
@@ -42,8 +45,8 @@ def head_strides(config: HeadConfig) -> tuple[int, ...]:
     return tuple(sorted(config.strides))
 
 
-def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
-    """Priors, assignment, losses and decoding of a head.
+def build_scheme(config: HeadConfig, num_classes: int, weights: Tensor | None = None) -> Scheme:
+    """Priors, assignment, losses and decoding of a head; ``weights``: (C,) of the objects of each class.
 
     Raises:
         ConfigError: an anchor head without anchors, which the kind of task fits to the data before a model is built; or
@@ -59,6 +62,7 @@ def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
                 config.box_weight,
                 config.class_weight,
                 config.dfl_weight,
+                weights,
             )
         case AnchorHeadConfig():
             return AnchorScheme(
@@ -69,10 +73,16 @@ def build_scheme(config: HeadConfig, num_classes: int) -> Scheme:
                 config.box_weight,
                 config.objectness_weight,
                 config.class_weight,
+                weights,
             )
         case GridHeadConfig():
             return GridScheme(
-                num_classes, config.stride, config.boxes_per_cell, config.coordinate_weight, config.no_object_weight
+                num_classes,
+                config.stride,
+                config.boxes_per_cell,
+                config.coordinate_weight,
+                config.no_object_weight,
+                weights,
             )
 
 

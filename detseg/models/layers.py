@@ -44,6 +44,17 @@ class DoubleConv(nn.Sequential):
         )
 
 
+def drop_channels(block: nn.Sequential, fraction: float) -> None:
+    """Let a block drop whole channels of its output at random in training (Tompson et al. 2015, "Efficient Object
+    Localization", section 3.2: cells beside each other are so alike that dropping some of them hides nothing).
+
+    It belongs before the last convolution of a network: in front of a batch normalisation it would change the variance
+    between training and evaluation (Li et al. 2019).  It has no weights, and the names of the others stay.
+    """
+    if fraction:  # else no random number is drawn
+        block.append(nn.Dropout2d(fraction))
+
+
 class Bottleneck(nn.Module):
     """Two 3×3 convolutions, with a shortcut around them where asked (He et al. 2016)."""
 

@@ -2,7 +2,9 @@
 
 Sources: Ronneberger, Fischer, Brox 2015 ("U-Net", section 2); Long, Shelhamer, Darrell 2015 ("FCN", section 4); Lin et
 al. 2017 (focal loss), Milletari et al. 2016 (Dice), Salehi et al. 2017 (Tversky).  Unlike in the papers, convolutions
-are padded, so that outputs are as large as inputs, and batch normalisation follows each (in FCN instead of dropout).
+are padded, so that outputs are as large as inputs, and batch normalisation follows each.  Dropout, in the papers at the
+end of the encoder (U-Net) and after both convolutions of the head (FCN), comes before the last convolution alone, where
+no batch normalisation follows (``drop_channels``).
 
 Letters: B images, C classes or channels, K outputs of a head (C, or 1 of two classes), H and W pixels.
 """
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from detseg.models.interface import FeatureExtractor, LossTerms, SemanticHead
-from detseg.models.layers import ConvNormAct, DoubleConv, Normalize
+from detseg.models.layers import ConvNormAct, DoubleConv, Normalize, drop_channels
 from detseg.ops.processes import num_processes, total_over_processes
 from detseg.structures import IGNORE_LABEL
 
@@ -123,6 +125,7 @@ class UNetDecoder(nn.Module):
         output_stride: stride of the last level; finer than the encoder's finest map, levels without a skip follow.
         upsampling: ``transposed``: 2×2 up-convolutions, as in the paper; ``resize``: bilinear interpolation, then a 3×3
             convolution (Odena et al. 2016).
+        dropout: fraction of the last level's channels that is dropped in training.
 
     Raises:
         ValueError: the strides do not double, end at ``output_stride``, or there are not as many channels as levels.
@@ -136,6 +139,7 @@ class UNetDecoder(nn.Module):
         channels: tuple[int, ...] | None = None,
         output_stride: int = 1,
         upsampling: Literal["transposed", "resize"] = "transposed",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if any(2 * fine != coarse for fine, coarse in pairwise(strides)) or strides[-1] & (strides[-1] - 1):
@@ -155,6 +159,7 @@ class UNetDecoder(nn.Module):
             DecoderLevel(before, skips.get(stride, 0), after, upsampling)
             for before, stride, after in zip(inputs, levels, channels, strict=True)
         )
+        drop_channels(cast(DecoderLevel, self.levels[0]).mix, dropout)
         self.score = nn.Conv2d(channels[0], num_outputs, kernel_size=1)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -206,6 +211,7 @@ class FCNHead(nn.Module):
             ``bilinear``: interpolation.
         hidden: channels of the two convolutions before the scores of the coarsest map, which stand for the paper's fc6
             and fc7; None: a quarter of the map's.
+        dropout: fraction of the channels of the second that is dropped in training.
     """
 
     def __init__(
@@ -216,11 +222,13 @@ class FCNHead(nn.Module):
         stride: int = 8,
         upsampling: Literal["transposed", "bilinear"] = "transposed",
         hidden: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         hidden = hidden or max(1, in_channels[-1] // 4)
         self.stride = stride
         self.body = DoubleConv(in_channels[-1], hidden)
+        drop_channels(self.body, dropout)
         self.score = nn.Conv2d(hidden, num_outputs, kernel_size=1)
         skips = in_channels[strides.index(stride) : -1]
         self.skip_scores = nn.ModuleList(nn.Conv2d(channels, num_outputs, kernel_size=1) for channels in skips)

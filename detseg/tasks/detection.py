@@ -12,7 +12,7 @@ from torch import Tensor
 
 from detseg.config.schema.data import DataConfig
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
-from detseg.config.schema.model import AnchorHeadConfig, YoloConfig
+from detseg.config.schema.model import AnchorHeadConfig, DetectorConfig, YoloConfig
 from detseg.draw import draw_boxes, draw_detection_errors
 from detseg.errors import ConfigError
 from detseg.factory.yolo import head_strides
@@ -30,7 +30,7 @@ from detseg.structures import (
     InstanceMasks,
     UInt8Array,
 )
-from detseg.tasks.kind import AnyDataset, TaskKind
+from detseg.tasks.kind import AnyDataset, TaskKind, logged_weights
 
 if TYPE_CHECKING:
     from detseg.data.build import Split
@@ -55,23 +55,14 @@ class Detection(TaskKind):
         return open_split(data, split, classes, self.finds_masks)
 
     def settings_from_data(self, config: ExperimentConfig, train_set: EvalSource) -> ExperimentConfig:
-        """Fits anchors to the training boxes, where a YOLO's head wants anchors and has none; see ``TaskKind``."""
-        from detseg.data.datasets.detection import DetectionDataset
-
+        """Fits anchors to the training boxes, where a YOLO's head wants anchors and has none, and weighs the classes by
+        the numbers of their objects, where that is asked for; see ``TaskKind``."""
         model = config.model
-        if not isinstance(model, YoloConfig) or not isinstance(model.head, AnchorHeadConfig) or model.head.anchors:
-            return config
-        head = model.head
-        if not isinstance(train_set, DetectionDataset):
-            raise ConfigError(f"model.head.anchors: cannot be fitted to a {type(train_set).__name__}; set them")
-        sizes = _box_sizes(train_set, config.data.input_hw)
-        num_anchors = head.anchors_per_level * len(head_strides(head))
-        anchors = fit_anchors(sizes, num_anchors, config.seed)
-        overlap = mean_best_iou(sizes, anchors)
-        logger.info(f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {overlap:.3f}")
-        rounded = tuple((round(float(width), 1), round(float(height), 1)) for width, height in anchors)
-        fitted = model.model_copy(update={"head": head.model_copy(update={"anchors": rounded})})
-        return config.model_copy(update={"model": fitted})
+        if isinstance(model, YoloConfig) and isinstance(model.head, AnchorHeadConfig) and not model.head.anchors:
+            model = _with_anchors(config, model, model.head, train_set)
+        if isinstance(model, DetectorConfig) and model.class_weights == "inverse_sqrt_frequency":
+            model = model.model_copy(update={"class_weights": _class_weights(train_set)})
+        return config if model is config.model else config.model_copy(update={"model": model})
 
     def targets(self, batch: Batch, seed_and_epoch: tuple[int, int] | None = None) -> list[BoxTargets]:
         """The objects of each image; in training with the seed of what the model draws for it, which follows from where
@@ -173,6 +164,32 @@ def _cut(image: UInt8Array, window: tuple[slice, slice]) -> UInt8Array:
 def _corner(window: tuple[slice, slice]) -> Tensor:
     """(4,) what to take from xyxy of an input for those of its window."""
     return torch.tensor([window[1].start, window[0].start] * 2, dtype=torch.float32)
+
+
+def _with_anchors(
+    config: ExperimentConfig, model: YoloConfig, head: AnchorHeadConfig, train_set: EvalSource
+) -> YoloConfig:
+    from detseg.data.datasets.detection import DetectionDataset
+
+    if not isinstance(train_set, DetectionDataset):
+        raise ConfigError(f"model.head.anchors: cannot be fitted to a {type(train_set).__name__}; set them")
+    sizes = _box_sizes(train_set, config.data.input_hw)
+    num_anchors = head.anchors_per_level * len(head_strides(head))
+    anchors = fit_anchors(sizes, num_anchors, config.seed)
+    overlap = mean_best_iou(sizes, anchors)
+    logger.info(f"anchors: {num_anchors} fitted to {len(sizes)} boxes, mean best IoU {overlap:.3f}")
+    rounded = tuple((round(float(width), 1), round(float(height), 1)) for width, height in anchors)
+    return model.model_copy(update={"head": head.model_copy(update={"anchors": rounded})})
+
+
+def _class_weights(train_set: EvalSource) -> tuple[float, ...]:
+    from detseg.data.datasets.detection import DetectionDataset, inverse_sqrt_frequency_weights
+
+    if not isinstance(train_set, DetectionDataset):
+        name = type(train_set).__name__
+        raise ConfigError(f"model.class_weights: cannot be found from a {name}; set numbers, or null")
+    found = inverse_sqrt_frequency_weights(train_set)
+    return logged_weights(found, train_set.classes, "inverse square root of frequency")
 
 
 def _box_sizes(dataset: DetectionDataset, input_hw: tuple[int, int]) -> FloatArray:

@@ -5,7 +5,9 @@ A kind has no state and imports none of the training libraries before a method n
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from detseg.config.schema.data import DataConfig
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from detseg.data.datasets.segmentation import SegmentationDataset
     from detseg.metrics.interface import Evaluator
     from detseg.predict.predictor import ImagePredictor
+
+logger = logging.getLogger("detseg")
 
 AnyDataset: TypeAlias = "DetectionDataset | SegmentationDataset"
 
@@ -83,3 +87,12 @@ class TaskKind(ABC):
     @abstractmethod
     def predictor(self) -> type[ImagePredictor[Any]]:
         """The class of what predicts for images as they come."""
+
+
+def logged_weights(weights: Sequence[float], classes: ClassTable, how: str) -> tuple[float, ...]:
+    """Weights of classes for the settings, logged with ``how`` they were found."""
+    # Four digits that count: the weight of a class that fills nearly all must not become 0, which switches it off.
+    rounded = tuple(float(f"{weight:.4g}") for weight in weights)
+    shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(classes.names, rounded, strict=True))
+    logger.info(f"class weights by {how}: {shown}")
+    return rounded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,15 +15,13 @@ from detseg.draw import draw_semantic, draw_semantic_errors
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import to_arrays, to_float
 from detseg.structures import Batch, ClassTable, UInt8Array
-from detseg.tasks.kind import AnyDataset, TaskKind
+from detseg.tasks.kind import AnyDataset, TaskKind, logged_weights
 
 if TYPE_CHECKING:
     from detseg.data.build import Split
     from detseg.data.datasets.contract import EvalSource
     from detseg.metrics.segmentation import SegmentationEvaluator
     from detseg.predict.predictor import SegmentationPredictor
-
-logger = logging.getLogger("detseg")
 
 
 class SemanticSegmentation(TaskKind):
@@ -51,10 +48,7 @@ class SemanticSegmentation(TaskKind):
             name = type(train_set).__name__
             raise ConfigError(f"model.loss.class_weights: cannot be found from a {name}; set numbers, or null")
         found = median_frequency_weights(train_set, skip_bad=config.data.on_bad_sample == "skip")
-        # Four digits that count: the weight of a class that fills nearly all must not become 0, which switches it off.
-        weights = tuple(float(f"{weight:.4g}") for weight in found)
-        shown = ", ".join(f"{name} {weight:.3g}" for name, weight in zip(train_set.classes.names, weights, strict=True))
-        logger.info(f"class weights by median frequency: {shown}")
+        weights = logged_weights(found, train_set.classes, "median frequency")
         loss = model.loss.model_copy(update={"class_weights": weights})
         return config.model_copy(update={"model": model.model_copy(update={"loss": loss})})
 

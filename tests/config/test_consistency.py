@@ -29,6 +29,18 @@ GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}
         (YOLO, "data.image_size=[64, 50]", "data.image_size", r"needs multiples of 32, got \[64, 50\]"),
         (YOLO, "data.mask_values=[0, 255]", "data.mask_values", "belongs to masks, model.name=yolo reads none"),
         (YOLO, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
+        (
+            YOLO,
+            "data.augmentation.copy_paste=0.1",
+            "data.augmentation.copy_paste",
+            "needs masks of objects, model.name=yolo",
+        ),
+        (
+            UNET,
+            "data.augmentation.copy_paste=0.1",
+            "data.augmentation.copy_paste",
+            "needs masks of objects",
+        ),
         (YOLO, "evaluation.boundary_width=0.1", "evaluation.boundary_width", "belongs to semantic masks"),
         (UNET, "data.augmentation.mixup=0.1", "data.augmentation.mixup", "is for boxes, model.name=unet has none"),
         (UNET, "evaluation.max_detections=7", "evaluation.max_detections", "is for boxes"),

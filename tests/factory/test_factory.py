@@ -175,6 +175,30 @@ class TestHead:
         assert (scheme.coordinate_weight, scheme.no_object_weight) == (1.5, 2.5)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [{"name": "task_aligned"}, {"name": "anchor", "anchors": ANCHORS * 3, "anchors_per_level": 4}, {"name": "grid"}],
+)
+def test_class_weights_reach_every_head(head: dict[str, Any]) -> None:
+    config = YoloConfig.model_validate({"backbone": NANO, "head": head, "class_weights": [0.5, 2, 1]})
+    scheme: Any = build_detector(config, 3).scheme
+    assert scheme.class_weights.tolist() == [0.5, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((1.0, 2.0), "expected a weight for each of the 3 classes, not all 0, got [1.0, 2.0]"),
+        ((0.0, 0.0, 0.0), "expected a weight for each of the 3 classes, not all 0, got [0.0, 0.0, 0.0]"),
+        ("inverse_sqrt_frequency", "not computed yet; give numbers, or train from a settings file"),
+    ],
+)
+def test_class_weights_are_one_for_each_class(weights: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_detector(YoloConfig(backbone=NANO, class_weights=weights), 3)
+    assert str(caught.value) == f"model.class_weights: {message}"
+
+
 @pytest.mark.parametrize(("coupled", "kind"), [(True, CoupledHead), (False, DecoupledHead)])
 def test_settings_reach_the_detector(coupled: bool, kind: type) -> None:
     head = TaskAlignedHeadConfig(coupled=coupled)

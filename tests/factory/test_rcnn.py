@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from torch import nn
+from torchvision.models.detection import FasterRCNN_MobileNet_V3_Large_320_FPN_Weights as MobileNet_320
 from torchvision.ops import FrozenBatchNorm2d
 
 from detseg.config.schema.model import FasterRcnnConfig, MaskRcnnConfig
@@ -86,6 +87,22 @@ class TestSettingsReachTheModel:
         assert logits.shape == (2, 4, 12, 12)
         assert heads.mask_predictor.conv5_mask.out_channels == 12
 
+    def test_class_weights_go_to_the_outputs_of_their_labels(self) -> None:
+        heads = build(faster(**SMALL, class_weights=[2, 0.5, 3])).roi_heads
+        assert heads.class_weights is not None
+        assert heads.class_weights.tolist() == [1, 2, 0.5, 3]  # the background first
+        assert build(faster(**SMALL)).roi_heads.class_weights is None
+
+    def test_class_weights_go_to_the_outputs_of_published_heads(self) -> None:
+        names = MobileNet_320.COCO_V1.meta["categories"]
+        classes = ClassTable(tuple(sorted(set(names) - {"__background__", "N/A"})))
+        weights = [1.0 + label for label in range(80)]
+        config = faster(variant="mobilenet_v3_large_320_fpn", weights="coco", class_weights=weights)
+        found = build(config, classes).roi_heads.class_weights
+        assert found is not None
+        expected = {name: 1.0 + label for label, name in enumerate(classes.names)}
+        assert found.tolist() == [expected.get(name, 1.0) for name in names]
+
     def test_defaults_are_the_papers(self) -> None:
         """Lin et al. 2017, section 4.1: areas of 32² to 512² on P2 to P6, ratios 1:2, 1:1, 2:1."""
         rpn = build(faster(**SMALL)).rpn
@@ -142,6 +159,7 @@ def test_normalisation_with_published_weights_is_fixed_but_for_v2(variant: str, 
         (anchors(((32,), ()), (8,)), r"model\.rpn\.anchor_sizes: expected one or more.*got \[\(32.0,\), \(\)\]"),
         (anchors(((32,), (64, 128)), (8,)), r"model\.rpn.*as many for each level, got \[\(32.0,\), \(64.0, 128.0\)\]"),
         (faster(**SMALL, rpn={"aspect_ratios": ()}), r"model\.rpn\.aspect_ratios: .*got none"),
+        (faster(**SMALL, class_weights=[1, 2]), r"model\.class_weights: .*each of the 3 classes, not all 0, got \[1"),
         (faster(**SMALL, weights="coco"), r"model\.weights: coco belongs to the published variants"),
         (mask(variant="mobilenet_v3_large_fpn"), r"model\.variant: mask_rcnn is published as resnet50_fpn; got 'mob"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import EvaluationConfig, ExperimentConfig
 from detseg.config.schema.model import UNetConfig
+from detseg.data.formats.coco import read_coco
 from detseg.data.formats.mask_folder import read_mask_folder
 from detseg.draw import class_colors
 from detseg.draw.classes import ERROR_COLORS
@@ -172,9 +175,39 @@ def test_the_weight_of_a_class_that_fills_nearly_all_stays_above_zero(tmp_path: 
     assert "ground 6.25e-06, bolt 1, nut 1" in lines[0]
 
 
+@pytest.mark.parametrize("model", ["yolo", "faster_rcnn"])
+def test_the_weights_of_classes_follow_from_the_numbers_of_their_objects(tmp_path: Path, model: str) -> None:
+    # 9 objects of the first class, 1 of the second, none of the third; the crowd does not count. 1/3 and 1 to one, over
+    # their mean over the objects, (9 / 3 + 1) / 10 = 0.4.
+    annotations: list[dict[str, Any]] = [
+        {"id": k, "image_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0} for k in range(11)
+    ]
+    for annotation, category in zip(annotations, [1] * 9 + [2, 2], strict=True):
+        annotation["category_id"] = category
+    annotations[-1]["iscrowd"] = 1
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 32, "height": 32}],
+        "categories": [{"id": k, "name": name} for k, name in enumerate(("cell", "mite", "none"), start=1)],
+        "annotations": annotations,
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content), encoding="utf-8")
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    dataset = read_coco(tmp_path, tmp_path / "a.json")
+    settings = {"model": {"name": model, "class_weights": "inverse_sqrt_frequency"}, "data": {"name": "custom"}}
+    config = config_from_dict(settings)
+    with heard() as lines:
+        found: Any = kind_of(config.model).settings_from_data(config, dataset).model
+    assert found.class_weights == (0.8333, 2.5, 1.0)
+    assert lines == ["class weights by inverse square root of frequency: cell 0.833, mite 2.5, none 1"]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (
+            {"name": "yolo", "class_weights": "inverse_sqrt_frequency"},
+            "model.class_weights: cannot be found from a list; set numbers, or null",
+        ),
         ({"name": "yolo", "head": {"name": "anchor"}}, "model.head.anchors: cannot be fitted to a list; set them"),
         (
             {"name": "fcn", "loss": {"class_weights": "median_frequency"}},

@@ -145,7 +145,7 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
     """What the model of the settings asks of the data."""
     import numpy as np
 
-    from detseg.config.schema.model import AnchorHeadConfig, FasterRcnnConfig, YoloConfig
+    from detseg.config.schema.model import AnchorHeadConfig, FasterRcnnConfig, SegmentationLossConfig, YoloConfig
     from detseg.data.checks.facts import Expected
     from detseg.factory import build_model
     from detseg.models.layers import Normalize
@@ -155,10 +155,13 @@ def _expected(config: ExperimentConfig, datasets: dict[str, Any]) -> Expected:
     of_evaluation = config.data.input_hw, config.evaluation.max_detections
     if isinstance(model, CustomModelConfig):
         return Expected(*of_evaluation)
+    # Weights of classes, which may have to be counted first, say nothing about what data fits.
+    plain = {"loss": SegmentationLossConfig()} if hasattr(model, "loss") else {"class_weights": None}
+    model = model.model_copy(update=plain)
     if isinstance(model, YoloConfig) and isinstance(model.head, AnchorHeadConfig):
         if (train := datasets.get("train")) is not None:
             with suppress(DataError):  # too few boxes to fit anchors to, which other checks say
-                model = kind_of(model).settings_from_data(config, train).model
+                model = kind_of(model).settings_from_data(config.model_copy(update={"model": model}), train).model
         assert isinstance(model, YoloConfig)
         assert isinstance(model.head, AnchorHeadConfig)
         if model.head.anchors is None:

@@ -27,6 +27,7 @@ def _rising(bounds: ValueRange) -> ValueRange:
     return bounds
 
 
+ClipLimit = Annotated[float, Field(ge=1, le=256)]
 Percent = Annotated[int, Field(ge=1, le=100)]
 Factors = Annotated[tuple[Factor, Factor], AfterValidator(_ordered)]
 
@@ -73,6 +74,21 @@ class CutoutConfig(RandomSection):
     """Longest side of a rectangle, as a fraction of the image's side."""
 
 
+class ClaheConfig(RandomSection):
+    """Random contrast-limited adaptive histogram equalisation of the lightness (Zuiderveld 1994), on 8 × 8 tiles."""
+
+    clip_limit: Annotated[tuple[ClipLimit, ClipLimit], AfterValidator(_ordered)] = (1.0, 4.0)
+    """Range of the clip limit: the largest count in a tile's histogram as a multiple of its mean, and so the most that
+    contrast grows by."""
+
+
+class SaltAndPepperConfig(RandomSection):
+    """Random white and black pixels, about as many of each."""
+
+    amount: Annotated[tuple[Probability, Probability], AfterValidator(_ordered)] = (0.01, 0.06)
+    """Range of the fraction of the pixels."""
+
+
 class JpegConfig(RandomSection):
     """Random JPEG artefacts."""
 
@@ -105,10 +121,12 @@ class AugmentationConfig(Section):
     affine: AffineConfig = AffineConfig()
     elastic: ElasticConfig = ElasticConfig()
     color: ColorConfig = ColorConfig()
+    clahe: ClaheConfig = ClaheConfig()
     blur: Probability = 0.0
     """How often the image is blurred a little."""
     noise: Probability = 0.0
     """How often Gaussian noise is added."""
+    salt_and_pepper: SaltAndPepperConfig = SaltAndPepperConfig()
     jpeg: JpegConfig = JpegConfig()
     cutout: CutoutConfig = CutoutConfig()
     mosaic: Probability = 0.0
@@ -117,8 +135,12 @@ class AugmentationConfig(Section):
     """Zoom of each image of a mosaic, relative to its letterboxed size."""
     mixup: Probability = 0.0
     """How often an image is blended with another one (Zhang et al. 2018); the boxes of both count. For boxes only."""
+    copy_paste: Probability = 0.0
+    """How often objects of another image, each with a probability of one half, are pasted over an image by their masks
+    (Ghiasi et al. 2021); what they cover is lost to the objects underneath. For masks of objects only."""
     no_mosaic_last_epochs: NonNegativeInt = 0
-    """Epochs at the end without mosaic and mixup, so that training ends on real images; a shorter one has none."""
+    """Epochs at the end without mosaic, mixup and copy_paste, so that training ends on real images; a shorter one has
+    none."""
     multi_scale: Factors | None = None
     """Range of the factor by which each training batch's size differs from `image_size` (rounded to 32); null: off."""
     albumentations: Path | None = None

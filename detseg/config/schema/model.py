@@ -19,6 +19,8 @@ from detseg.config.schema.section import (
     Section,
 )
 
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+ClassWeights = Literal["inverse_sqrt_frequency"] | tuple[NonNegativeFloat, ...] | None
 Freeze = Literal["none", "stem", "backbone"] | Annotated[int, Field(ge=1, le=5)] | Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -72,6 +74,8 @@ class TaskAlignedHeadConfig(Section):
     name: Literal["task_aligned"] = "task_aligned"
     coupled: bool = False
     """One branch for boxes and classes (as in the early versions) instead of two."""
+    dropout: Dropout = 0.0
+    """Fraction of the channels before the last convolution that is dropped in training (Tompson et al. 2015)."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
     """The strides of the feature maps that predict."""
     reg_max: Annotated[int, Field(ge=2, le=256)] = 16
@@ -97,6 +101,8 @@ class AnchorHeadConfig(Section):
     name: Literal["anchor"]
     coupled: bool = True
     """One branch for boxes, objectness and classes, as in the papers."""
+    dropout: Dropout = 0.0
+    """Fraction of the channels before the last convolution that is dropped in training (Tompson et al. 2015)."""
     strides: tuple[PositiveInt, ...] = (8, 16, 32)
     """The strides of the feature maps that predict."""
     anchors: tuple[tuple[PositiveFloat, PositiveFloat], ...] | None = None
@@ -119,6 +125,8 @@ class GridHeadConfig(Section):
     name: Literal["grid"]
     coupled: bool = True
     """One branch for boxes, confidence and classes, as in the paper."""
+    dropout: Dropout = 0.0
+    """Fraction of the channels before the last convolution that is dropped in training (Tompson et al. 2015)."""
     stride: PositiveInt = 32
     """The stride of the grid: cells are this many input pixels wide (the paper: 64 at 448 pixels)."""
     boxes_per_cell: Annotated[int, Field(ge=1, le=100)] = 2
@@ -142,6 +150,10 @@ class YoloConfig(Section):
     backbone: BackboneConfig = BackboneConfig()
     neck: NeckConfig = NeckConfig()
     head: HeadConfig = TaskAlignedHeadConfig()
+    class_weights: ClassWeights = None
+    """Weight of the objects of each class in the classification loss, in label order; `inverse_sqrt_frequency`: in
+    inverse proportion to the square root of their number in the training set, written into the run's config; null: all
+    1."""
     score_threshold: Probability = 0.001
     """Detections below this score are dropped before NMS; low, because AP counts the tail of the ranking."""
     nms_iou: Probability = 0.65
@@ -208,6 +220,8 @@ class RoiHeadsConfig(Section):
     """Samples along a side of each cell."""
     hidden: Channels = 1024
     """Width of its two fully connected layers."""
+    dropout: Dropout = 0.0
+    """Fraction of the outputs of each of these layers that is dropped in training (Girshick 2015: 0.5, as VGG has)."""
     positive_iou: Probability = 0.5
     """A proposal that overlaps an object by at least this is positive, else negative."""
     batch_size_per_image: Count = 512
@@ -248,6 +262,9 @@ class RcnnConfig(Section):
     """Strides of the feature maps, each twice the one before; the RPN has one more map, pooled from the last."""
     rpn: RpnConfig = RpnConfig()
     roi_heads: RoiHeadsConfig = RoiHeadsConfig()
+    class_weights: ClassWeights = None
+    """Weight of the objects of each class in the classification loss of the second stage, as for yolo; the background
+    has 1."""
     score_threshold: Probability = 0.05
     """Detections below this score are dropped before NMS."""
     nms_iou: Probability = 0.5
@@ -326,6 +343,9 @@ class SegmenterSection(Section):
     """A checkpoint to begin with, as of `yolo`; null: random."""
     binary: bool = False
     """One logit instead of two; needs exactly two classes, of which the second is the foreground."""
+    dropout: Dropout = 0.0
+    """Fraction of the channels before the last convolution of the head or decoder that is dropped in training (Long et
+    al. 2015: 0.5)."""
     loss: SegmentationLossConfig = SegmentationLossConfig()
 
 

@@ -1,7 +1,7 @@
-"""What albumentations does: blur, noise, JPEG artefacts and cutout; and the user's own pipeline.
+"""What albumentations does: CLAHE, blur, noise, JPEG artefacts and cutout; and the user's own pipeline.
 
 This is the only file that imports it. The user's pipeline runs on the network's input after our geometry and before
-colour, blur, noise, JPEG artefacts and cutout, which a later interpolation would smooth.
+colour, CLAHE, blur, noise, JPEG artefacts and cutout, which a later interpolation would smooth.
 """
 
 from __future__ import annotations
@@ -51,14 +51,16 @@ A: Any = _import_albumentations()
 
 
 def pixel_changes(config: AugmentationConfig) -> SeededPipeline:
-    """The pixel changes that the settings ask for, in order: blur, noise, JPEG artefacts, cutout."""
-    jpeg, cutout = config.jpeg, config.cutout
+    """The pixel changes that the settings ask for, in order: CLAHE, blur, noise, salt and pepper, JPEG, cutout."""
+    clahe, salt_and_pepper, jpeg, cutout = config.clahe, config.salt_and_pepper, config.jpeg, config.cutout
     longest = min(cutout.max_size, 0.999)  # it would take 1.0 for one pixel
     sides = (longest / 4, longest)
     changes = [
+        A.CLAHE(clahe.clip_limit, p=clahe.probability),
         A.GaussianBlur(blur_limit=0, sigma_limit=BLUR_SIGMA, p=config.blur),
         # One value for the three channels: luminance is what sensors disturb most, and it is faster.
         A.GaussNoise(std_range=NOISE_STD, per_channel=False, p=config.noise),
+        A.SaltAndPepper(salt_and_pepper.amount, p=salt_and_pepper.probability),
         A.ImageCompression(compression_type="jpeg", quality_range=jpeg.quality, p=jpeg.probability),
         A.CoarseDropout((1, cutout.max_holes), sides, sides, PAD_VALUE, p=cutout.probability if longest else 0),
     ]

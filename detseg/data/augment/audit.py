@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from detseg.config.schema.data import AugmentationConfig
-from detseg.data.augment.geometry import AugmentItem, BoxArray, Motion, Warp, visible_boxes
+from detseg.data.augment.geometry import AugmentItem, BoxArray, Motion, Warp, visible_boxes, visible_masks
 from detseg.ops.letterbox import Letterbox
 from detseg.structures import BoolArray
 
@@ -22,7 +22,8 @@ ALL = "all steps"
 
 _ORDER: tuple[str, ...] = (
     *("multi_scale", "crop", "letterbox", "mosaic", "mixup", "horizontal_flip", "vertical_flip", "scale_jitter"),
-    *("affine", "elastic", "albumentations", "color", "blur", "noise", "jpeg", "cutout", ALL),
+    *("affine", "elastic", "copy_paste", "albumentations"),
+    *("color", "clahe", "blur", "noise", "salt_and_pepper", "jpeg", "cutout", ALL),
 )
 
 
@@ -136,6 +137,21 @@ class AugmentationAudit:
         row.dropped += int((~(kept & large)).sum())
         row.area_kept += float((_areas(clipped) / np.maximum(_areas(boxes), 1e-9)).sum())
         self._count_small(row, placed)
+
+    def pasted(self, item: AugmentItem, result: AugmentItem) -> None:
+        """Objects of another image, the last ones of ``result``, were pasted over those of ``item``; by their masks."""
+        assert item.masks is not None
+        assert result.masks is not None
+        rule, num = (self._config.min_visibility, self._config.min_box_size), len(item.masks)
+        areas, _, there = visible_masks(item.masks, *rule)
+        areas_left, boxes, kept = visible_masks(result.masks, *rule)
+        row = self.row("copy_paste")
+        row.images += 1
+        row.objects += int(there.sum())
+        row.dropped += int(there.sum()) - int(kept[:num].sum())
+        row.area_kept += float((areas_left[:num] / np.maximum(areas, 1))[there].sum())
+        self._count_small(row, boxes)
+        self.row(ALL).objects += len(result.masks) - num
 
     def finished(self, item: AugmentItem) -> None:
         """The drop rule was applied to a sample."""

@@ -474,6 +474,17 @@ def visible_boxes(
     return rounded.reshape(-1, 4), keep
 
 
+def visible_masks(
+    masks: InstanceLayers, min_visibility: float, min_size: float
+) -> tuple[IntArray, BoxArray, BoolArray]:
+    """Of N masks what is left: (N,) pixels, (N, 4) bounds, and (N,) bool, where an object stays by the rule of
+    `visible_boxes`."""
+    areas, boxes = masks.measure()
+    keep = (areas > 0) & (areas >= min_visibility * masks.full_areas)
+    keep &= (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
+    return areas, boxes, keep
+
+
 def keep_visible(item: AugmentItem, min_visibility: float, min_size: float) -> AugmentItem:
     """Clip the boxes to the image and drop objects by the rule of `visible_boxes`.
 
@@ -482,7 +493,5 @@ def keep_visible(item: AugmentItem, min_visibility: float, min_size: float) -> A
     if item.masks is None:
         boxes, keep = visible_boxes(item.boxes, (0, 0, item.hw[1], item.hw[0]), min_visibility, min_size)
     else:
-        areas, boxes = item.masks.measure()
-        keep = (areas > 0) & (areas >= min_visibility * item.masks.full_areas)
-        keep &= (boxes[:, 2:] - boxes[:, :2] >= min_size).all(axis=1)
+        _, boxes, keep = visible_masks(item.masks, min_visibility, min_size)
     return replace(item, boxes=boxes).select(keep)

@@ -1,4 +1,5 @@
-"""Images made of several: mosaic (Bochkovskiy, Wang, Liao 2020, section 3.4) and mixup (Zhang et al. 2018)."""
+"""Images made of several: mosaic (Bochkovskiy, Wang, Liao 2020, section 3.4), mixup (Zhang et al. 2018) and copy-paste
+(Ghiasi et al. 2021, "Simple Copy-Paste is a Strong Data Augmentation Method for Instance Segmentation", section 3)."""
 
 from __future__ import annotations
 
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 
 CENTER_RANGE = (0.3, 0.7)  # where the four images of a mosaic meet, as fractions of the sides
 MIXUP_CONCENTRATION = 32.0  # both parameters of mixup's Beta distribution: ratios near one half
+PASTED_FRACTION = 0.5  # how often each object of the other image of a copy-paste is pasted
 GROUP_SIZE = 32  # consecutive images of an epoch's order that are combined with each other
 
 
 class MixPartners:
-    """Draws the images that a mosaic or mixup combines with an image, from its group of ``GROUP_SIZE`` consecutive
-    images of the epoch's random order, so that a process decodes each image of a group once. The last group overlaps
-    the one before it. ``seed`` is that of the training, ``num_samples`` the length of the data set."""
+    """Draws the images that a mosaic, mixup or copy-paste combines with an image, from its group of ``GROUP_SIZE``
+    consecutive images of the epoch's random order, so that a process decodes each image of a group once. The last group
+    overlaps the one before it. ``seed`` is that of the training, ``num_samples`` the length of the data set."""
 
     def __init__(self, seed: int, num_samples: int) -> None:
         self._seed, self._num_samples = seed, num_samples
@@ -151,3 +153,23 @@ def mixup(a: AugmentItem, b: AugmentItem, rng: np.random.Generator) -> AugmentIt
     ratio = rng.beta(MIXUP_CONCENTRATION, MIXUP_CONCENTRATION)
     image = np.asarray(cv2.addWeighted(a.image, ratio, b.image, 1 - ratio, 0), dtype=np.uint8)
     return _joined(image, (a, b), [item.masks for item in (a, b) if item.masks is not None])
+
+
+def copy_paste(item: AugmentItem, other: AugmentItem, rng: np.random.Generator) -> AugmentItem:
+    """Paste a random part of the objects of another image of the same size over an image, where they are.
+
+    Objects to be ignored are not pasted, and borders are not blended, which gains nothing (section 3). The objects of
+    `item` come first; their masks lose what is covered, and `keep_visible` drops those of which too little is left.
+    """
+    if item.masks is None or other.masks is None:
+        raise ValueError("copy_paste needs masks of objects; set data.augmentation.copy_paste to 0")
+    pasted = other.select(~other.ignore & (rng.random(len(other.ignore)) < PASTED_FRACTION))
+    assert pasted.masks is not None
+    is_pasted = np.zeros(pasted.masks.max_id + 1, dtype=np.bool_)
+    is_pasted[pasted.masks.ids] = True
+    covered = np.zeros(item.hw, dtype=np.bool_)
+    for ids in pasted.masks.maps:
+        covered |= is_pasted[ids]
+    image = np.where(covered[:, :, None], other.image, item.image)
+    left = tuple(np.where(covered, ids.dtype.type(0), ids) for ids in item.masks.maps)
+    return _joined(image, (item, pasted), (replace(item.masks, maps=left), pasted.masks))

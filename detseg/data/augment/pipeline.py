@@ -1,8 +1,8 @@
 """The random changes of training images.
 
 Order: crop, letterbox, flips, scale jitter, affine map, elastic deformation, the rule that drops objects, the user's
-own pipeline of albumentations, colour, blur, noise, JPEG artefacts, cutout. Scale jitter, elastic deformation, the
-user's pipeline and pixel changes draw random numbers only where they are switched on.
+own pipeline of albumentations, colour, CLAHE, blur, noise, JPEG artefacts, cutout. Scale jitter, elastic deformation,
+the user's pipeline and pixel changes draw random numbers only where they are switched on.
 
 Colour is one linear map, a (3, 4) matrix, instead of four passes. Two things differ from torchvision and
 albumentations: clipping comes last, and hue is a rotation of the colours about the grey axis, not a shift of HSV's
@@ -30,7 +30,14 @@ if TYPE_CHECKING:
     from detseg.data.augment.audit import AugmentationAudit
 
 _GREY = np.array([0.299, 0.587, 0.114])  # weights of red, green and blue in the luminance (ITU-R BT.601)
-PIXEL_STEPS = {"GaussianBlur": "blur", "GaussNoise": "noise", "ImageCompression": "jpeg", "CoarseDropout": "cutout"}
+PIXEL_STEPS = {
+    "CLAHE": "clahe",
+    "GaussianBlur": "blur",
+    "GaussNoise": "noise",
+    "SaltAndPepper": "salt_and_pepper",
+    "ImageCompression": "jpeg",
+    "CoarseDropout": "cutout",
+}
 """What albumentations calls the pixel changes → their settings."""
 ColorMatrix = npt.NDArray[np.float64]  # (3, 4): (red, green, blue, 1) in 0..255 → red, green, blue
 
@@ -47,7 +54,8 @@ class TrainTransform:
         self.audit: AugmentationAudit | None = None
         # albumentations is slow to import, so only what needs it does.
         self._pixels: SeededPipeline | None = None
-        if max(config.blur, config.noise, config.jpeg.probability, config.cutout.probability) > 0:
+        sections = config.clahe, config.salt_and_pepper, config.jpeg, config.cutout
+        if max(config.blur, config.noise, *(section.probability for section in sections)) > 0:
             from detseg.data.augment.albumentations_steps import pixel_changes
 
             self._pixels = pixel_changes(config)

@@ -103,6 +103,20 @@ class DetectionDataset(ImageDataset):
         return part
 
 
+def inverse_sqrt_frequency_weights(dataset: DetectionDataset) -> tuple[float, ...]:
+    """Class weights for losses in inverse proportion to the square root of the objects to train on of each class.
+
+    Gupta et al. 2019 ("LVIS") repeat images of rare classes by the same root; by the inverse itself one object of a
+    rare class would outweigh hundreds. The mean over all objects is 1, so that losses keep their size. A class without
+    objects has 1.
+    """
+    packed = dataset.packed
+    counts = np.bincount(packed.labels[~(packed.crowd | packed.difficult)], minlength=len(dataset.classes))
+    roots = np.sqrt(counts)
+    weights = np.divide(counts.sum() / max(roots.sum(), 1), roots, out=np.ones(len(roots)), where=counts > 0)
+    return tuple(weights.tolist())
+
+
 def check_same_size(what: str, hw: tuple[int, ...], other: str, other_hw: tuple[int, int], made: str) -> None:
     """Raise a DataError if an image and what was ``made`` for it, "annotation" or "mask", differ in (height, width)."""
     if hw == other_hw:

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset, get_worker_info
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.audit import AugmentationAudit
 from detseg.data.augment.geometry import MIN_CROP, AugmentItem, BoxArray, InstanceLayers, Motion, keep_visible, moved
-from detseg.data.augment.mosaic import MixPartners, mixup, mosaic
+from detseg.data.augment.mosaic import MixPartners, copy_paste, mixup, mosaic
 from detseg.data.augment.pipeline import TrainTransform
 from detseg.data.datasets.bad_samples import BadSample, read_or_replace
 from detseg.data.datasets.contract import EvalSource, SampleCache, SampleSource, checked_sample
@@ -89,6 +89,8 @@ class TrainDataset(_Examples):
             item = moved(mixed, motion, hw)
         else:
             item = self._image_or_mosaic(request.index, request, motion, rng, bad)
+        if request.mix and self.config.copy_paste > 0 and rng.random() < self.config.copy_paste:
+            item = self._with_pasted(item, request, rng, bad)
         return Example(self.transform.finished(item, rng), request.index, skipped=tuple(bad))
 
     def _image_or_mosaic(
@@ -96,12 +98,12 @@ class TrainDataset(_Examples):
     ) -> AugmentItem:
         hw, audit = (request.height, request.width), self.transform.audit
         if not request.mix or rng.random() >= self.config.mosaic:
-            item = self.transform.cropped(self._read_item(index, request, bad), rng)
+            item = self.transform.cropped(self._read_part(index, request, bad), rng)
             if audit is not None:
                 audit.moved(item, motion, hw)
             return moved(item, motion, hw)
         indices = [index, *self._partners.draw(3, request.epoch, request.index, rng)]
-        tiles = [self._read_item(i, request, bad) for i in rng.permutation(indices).tolist()]
+        tiles = [self._read_part(i, request, bad) for i in rng.permutation(indices).tolist()]
         scale, visibility = self.config.mosaic_scale, self.config.min_visibility
         if audit is not None:
             for name in ["mosaic", *[name for name, _ in motion.steps if motion.is_upright]]:
@@ -113,9 +115,27 @@ class TrainDataset(_Examples):
             audit.moved(item, motion, hw, letterbox=False)
         return moved(item, motion, hw)
 
+    def _with_pasted(
+        self, item: AugmentItem, request: SampleRequest, rng: np.random.Generator, bad: list[BadSample]
+    ) -> AugmentItem:
+        (partner,) = self._partners.draw(1, request.epoch, request.index, rng)
+        other = moved(self._read_item(partner, request, bad), self.transform.motion(item.hw, rng), item.hw)
+        other = keep_visible(other, self.config.min_visibility, self.config.min_box_size)
+        result = copy_paste(item, other, rng)
+        if self.transform.audit is not None:
+            self.transform.audit.pasted(item, result)
+        return result
+
     def observe(self, audit: AugmentationAudit) -> None:
         """Tell an audit of every step of the samples that this process makes from now on."""
         self.transform.observe(audit)
+
+    def _read_part(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
+        """An image whose objects all become part of the sample."""
+        item = self._read_item(index, request, bad)
+        if self.transform.audit is not None:
+            self.transform.audit.read(item)
+        return item
 
     def _read_item(self, index: int, request: SampleRequest, bad: list[BadSample]) -> AugmentItem:
         if self.skip_bad:
@@ -124,15 +144,12 @@ class TrainDataset(_Examples):
             bad += found
         else:
             sample = self._read(request, index)
-        item = to_item(sample)
-        if self.transform.audit is not None:
-            self.transform.audit.read(item)
-        return item
+        return to_item(sample)
 
     def _read(self, request: SampleRequest, index: int) -> Sample:
         stretch = 1 if self.config.crop == 0 else 1 / MIN_CROP  # the letterbox shows more of a crop
         hw = round(request.height * stretch), round(request.width * stretch)
-        mixes = request.mix and max(self.config.mosaic, self.config.mixup) > 0
+        mixes = request.mix and max(self.config.mosaic, self.config.mixup, self.config.copy_paste) > 0
         return self.recent(index, hw) if mixes else checked_sample(self.source, index, hw)
 
 

@@ -178,7 +178,7 @@ def train_loader(
         source, config, albumentations: as in ``TrainDataset``; the others that are not here: ``EpochBatchSampler``.
         num_workers: loader processes; 0: samples are loaded in this process.
         timeout: seconds to wait for a batch of theirs, beyond which there is a DetsegError.
-        max_epochs: of the training; mosaic and mixup are off in the last ``config.no_mosaic_last_epochs``.
+        max_epochs: of the training; mosaic, mixup and copy-paste are off in the last ``config.no_mosaic_last_epochs``.
         bad_samples: lists samples that cannot be read, which others replace; None: such a sample is an error.
 
     Raises:

@@ -21,7 +21,7 @@ class SampleRequest:
     index: int
     height: int
     width: int
-    mix: bool  # whether mosaic and mixup are allowed
+    mix: bool  # whether mosaic, mixup and copy-paste are allowed
 
 
 @dataclass(eq=False)
@@ -40,7 +40,7 @@ class EpochBatchSampler:
     input_hw: tuple[int, int]  # height and width of the network input, pixels
     _: KW_ONLY
     multi_scale: tuple[float, float] | None = None  # range of a factor on input_hw; multiples of SIZE_STEP result
-    no_mosaic_from_epoch: int | None = None  # the first epoch without mosaic and mixup; None: every epoch has them
+    no_mosaic_from_epoch: int | None = None  # the first epoch without these; None: every epoch has them
     shuffle: bool = True  # false: every epoch has the order of the data set
     rank: int = 0
     world_size: int = 1

@@ -25,6 +25,32 @@ _SMALLEST_SIDE = 1e-2
 _PIXELS_AT_ONCE = 1 << 24  # pixels of masks that are floats at one time: 64 MB, however many objects an image has
 
 
+class TwoLayerHead(nn.Module):
+    """Two fully connected layers with ReLU, and dropout after each, as in the VGG-16 that they come from (Simonyan,
+    Zisserman 2015; Girshick 2015); its weights have the names of torchvision's.
+
+    Args:
+        in_channels: numbers of a region's features.
+        hidden: width of both layers.
+        dropout: fraction of the outputs of each that is dropped in training.
+    """
+
+    def __init__(self, in_channels: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.fc6 = nn.Linear(in_channels, hidden)
+        self.fc7 = nn.Linear(hidden, hidden)
+        self.dropout = dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(R, C, h, w) features → (R, hidden)."""
+        x = x.flatten(start_dim=1)
+        for layer in (self.fc6, self.fc7):
+            x = F.relu(layer(x))
+            if self.dropout:  # else no random number is drawn
+                x = F.dropout(x, self.dropout, self.training)
+        return x
+
+
 class RoIHeads(nn.Module):
     """Predicts for every proposal what it is, where exactly, and which of its pixels belong to it.
 
@@ -36,6 +62,7 @@ class RoIHeads(nn.Module):
         positive_iou: a proposal that overlaps an object by at least this is positive, else negative.
         batch_size_per_image, positive_fraction: see ``RegionSampler``.
         box_loss: the loss of the boxes.
+        class_weights: (O,) float32, how often the ``class`` loss of a region counts by what it is; None: once.
         score_threshold: detections with a lower score are dropped before NMS.
         nms_iou: of two detections of a class that overlap by more than this, the worse one is dropped.
         max_detections: most detections of an image.
@@ -47,6 +74,8 @@ class RoIHeads(nn.Module):
         torchvision_masks: masks are learned and placed as in torchvision's published weights; else exactly.
     """
 
+    class_weights: Tensor | None
+
     def __init__(
         self,
         box_pool: nn.Module,
@@ -57,6 +86,7 @@ class RoIHeads(nn.Module):
         batch_size_per_image: int = 512,
         positive_fraction: float = 0.25,
         box_loss: BoxLoss | None = None,
+        class_weights: Tensor | None = None,
         score_threshold: float = 0.05,
         nms_iou: float = 0.5,
         max_detections: int = 100,
@@ -75,6 +105,7 @@ class RoIHeads(nn.Module):
         self.sampler = RegionSampler(batch_size_per_image, positive_fraction)
         self.coder = BoxCoder(center_scale=10.0, side_scale=5.0)
         self.box_loss = box_loss or BoxLoss()
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.score_threshold = score_threshold
         self.nms_iou = nms_iou
         self.max_detections = max_detections
@@ -116,7 +147,7 @@ class RoIHeads(nn.Module):
             classes = torch.zeros(len(regions), dtype=torch.int64, device=regions.device)
             classes[positive] = outputs
             terms = {
-                "class": F.cross_entropy(logits, classes, reduction="sum") / normaliser,
+                "class": F.cross_entropy(logits, classes, self.class_weights, reduction="sum") / normaliser,
                 "box": self.box_loss(deltas[positive, outputs], regions[positive], boxes, self.coder, normaliser),
             }
         if self.has_masks:

@@ -171,9 +171,12 @@ class AnchorScheme(nn.Module):
         ignore_iou: a prior whose predicted box overlaps an object by more than this, and that is not responsible, is
             not a negative.
         box_weight, objectness_weight, class_weight: weights of the three losses.
+        class_weights: (C,) float32, how often the ``class`` loss of a positive counts by the class of its object; None:
+            once.
     """
 
     anchors: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -184,9 +187,11 @@ class AnchorScheme(nn.Module):
         box_weight: float = 5.0,
         objectness_weight: float = 1.0,
         class_weight: float = 1.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32))  # (L, K, 2)
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.strides = tuple(strides)
         self.num_classes = num_classes
         self.anchors_per_level = self.anchors.shape[1]
@@ -232,7 +237,9 @@ class AnchorScheme(nn.Module):
         objectness[found.image, found.prior] = matched_iou(positive.detach(), found.boxes)
         object_loss = F.binary_cross_entropy_with_logits(outputs[..., 4], objectness, reduction="none")
         one_hot = F.one_hot(found.labels, self.num_classes).to(logits.dtype)
-        class_loss = F.binary_cross_entropy_with_logits(logits[found.image, found.prior], one_hot, reduction="sum")
+        weights = None if self.class_weights is None else self.class_weights[found.labels, None]  # (P, 1)
+        of_positives = logits[found.image, found.prior]  # (P, C)
+        class_loss = F.binary_cross_entropy_with_logits(of_positives, one_hot, weights, reduction="sum")
         positives = shared_normaliser(len(found.labels), self.training, logits)
         normaliser = torch.maximum(positives, shared_normaliser(len(targets), self.training, logits))
         return {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import clip_boxes_to_image
 
 from detseg.models.interface import LossTerms
-from detseg.models.layers import ConvNormAct, Normalize
+from detseg.models.layers import ConvNormAct, Normalize, drop_channels
 from detseg.models.yolo.scheme import PriorIndex, Scheme
 from detseg.ops.nms import classwise_nms
 from detseg.structures import BoxTargets, DetectorOutput
@@ -106,12 +106,13 @@ class DecoupledHead(nn.Module):
         channels: channels of the feature maps, finest first.
         scheme: what the outputs mean, and how they start.
         hidden: channels inside both branches; at least the finest map's.
+        dropout: fraction of them that is dropped in training before the last convolution.
     """
 
-    def __init__(self, channels: tuple[int, ...], scheme: Scheme, hidden: int) -> None:
+    def __init__(self, channels: tuple[int, ...], scheme: Scheme, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.box_branches = nn.ModuleList(_branch(num, hidden, scheme.box_outputs) for num in channels)
-        self.class_branches = nn.ModuleList(_branch(num, hidden, scheme.class_outputs) for num in channels)
+        self.box_branches = nn.ModuleList(_branch(num, hidden, scheme.box_outputs, dropout) for num in channels)
+        self.class_branches = nn.ModuleList(_branch(num, hidden, scheme.class_outputs, dropout) for num in channels)
         for stride, boxes, classes in zip(scheme.strides, self.box_branches, self.class_branches, strict=True):
             bias = scheme.initial_bias(stride)
             _set_bias(boxes, bias[: scheme.box_outputs])
@@ -128,10 +129,10 @@ class DecoupledHead(nn.Module):
 class CoupledHead(nn.Module):
     """One branch for everything at every stride, as in YOLOv1 to v3 (Redmon, Farhadi 2018, section 2.3)."""
 
-    def __init__(self, channels: tuple[int, ...], scheme: Scheme, hidden: int) -> None:
+    def __init__(self, channels: tuple[int, ...], scheme: Scheme, hidden: int, dropout: float = 0.0) -> None:
         super().__init__()
         outputs = scheme.box_outputs + scheme.class_outputs
-        self.branches = nn.ModuleList(_branch(num, hidden, outputs) for num in channels)
+        self.branches = nn.ModuleList(_branch(num, hidden, outputs, dropout) for num in channels)
         for stride, branch in zip(scheme.strides, self.branches, strict=True):
             _set_bias(branch, scheme.initial_bias(stride))
 
@@ -140,10 +141,10 @@ class CoupledHead(nn.Module):
         return [branch(x) for x, branch in zip(features, self.branches, strict=True)]
 
 
-def _branch(in_channels: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        ConvNormAct(in_channels, hidden), ConvNormAct(hidden, hidden), nn.Conv2d(hidden, outputs, kernel_size=1)
-    )
+def _branch(in_channels: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    blocks = ConvNormAct(in_channels, hidden), ConvNormAct(hidden, hidden)
+    drop_channels(blocks[-1], dropout)
+    return nn.Sequential(*blocks, nn.Conv2d(hidden, outputs, kernel_size=1))
 
 
 def _set_bias(branch: nn.Module, bias: Tensor) -> None:

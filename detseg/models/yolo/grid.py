@@ -107,7 +107,11 @@ class GridScheme(nn.Module):
         boxes_per_cell: N.
         coordinate_weight: lambda_coord of eq. 3.
         no_object_weight: lambda_noobj of eq. 3.
+        class_weights: (C,) float32, how often the ``class`` loss of a positive counts by the class of its object; None:
+            once.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -116,8 +120,10 @@ class GridScheme(nn.Module):
         boxes_per_cell: int = 2,
         coordinate_weight: float = 5.0,
         no_object_weight: float = 0.5,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("class_weights", class_weights, persistent=False)
         self.strides: tuple[int, ...] = (stride,)
         self.box_outputs = 5 * boxes_per_cell
         self.class_outputs = num_classes
@@ -166,7 +172,9 @@ class GridScheme(nn.Module):
         penalised[found.image, cell, slot] = False
         no_object = box[..., 4] ** 2 * penalised
         one_hot = F.one_hot(found.labels, self.class_outputs)
-        class_error = (classes[found.image, cell] - one_hot) ** 2
+        class_error = (classes[found.image, cell] - one_hot) ** 2  # (P, C)
+        if self.class_weights is not None:
+            class_error = class_error * self.class_weights[found.labels, None]
         return {
             "centre": self.coordinate_weight * error[:, :2].sum() / num_images,
             "size": self.coordinate_weight * error[:, 2:].sum() / num_images,

@@ -167,9 +167,12 @@ class TaskAlignedScheme(nn.Module):
         assigner: decides which points are positive.
         reg_max: R; the distances 0, 1, ... R - 1 cells.
         box_weight, class_weight, dfl_weight: weights of the three losses.
+        class_weights: (C,) float32, how often the ``class`` loss of a positive counts by the class of its object; None:
+            once.
     """
 
     distances: Tensor
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -180,6 +183,7 @@ class TaskAlignedScheme(nn.Module):
         box_weight: float = 10.0,
         class_weight: float = 1.0,
         dfl_weight: float = 2.0,
+        class_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.strides = strides
@@ -191,6 +195,7 @@ class TaskAlignedScheme(nn.Module):
         self.class_weight = class_weight
         self.dfl_weight = dfl_weight
         self.register_buffer("distances", torch.arange(reg_max, dtype=torch.float32), persistent=False)
+        self.register_buffer("class_weights", class_weights, persistent=False)
 
     def initial_bias(self, stride: int) -> Tensor:
         """Uniform distances; class scores at the fraction of cells that will be positive, so that the many negatives
@@ -231,10 +236,15 @@ class TaskAlignedScheme(nn.Module):
         # Binary cross-entropy is softplus(x) - x · t, and the target t is 0 but for the class of a positive: the sum of
         # the first part over all classes of a prior, less the few second ones, takes half of the time of both in full.
         entropy = F.softplus(class_logits).sum(dim=-1).flatten()  # (B A)
+        place = image * class_logits.shape[1] + prior  # (P,)
         wanted = class_logits[image, prior, label] * weight  # (P,)
-        entropy = entropy.index_add(0, image * class_logits.shape[1] + prior, wanted, alpha=-1)
+        entropy = entropy.index_add(0, place, wanted, alpha=-1)
         # Where all classes are learned perfectly, rounding can leave less than 0.
-        class_loss = (entropy.clamp(min=0) * ~found.ignored.flatten()).sum() / normaliser
+        entropy = entropy.clamp(min=0)
+        if self.class_weights is not None:
+            more = (self.class_weights[label] - 1) * found.positive.flatten()  # (P,)
+            entropy = entropy * torch.ones_like(entropy).index_add(0, place, more)
+        class_loss = (entropy * ~found.ignored.flatten()).sum() / normaliser
         return {
             "box": self.box_weight * box_loss,
             "class": self.class_weight * class_loss,

@@ -57,6 +57,7 @@ def training_advice(config: ExperimentConfig, computes_float32: bool) -> str:
         "the upper end of data.augmentation.multi_scale": augmentation.multi_scale is not None,
         "data.augmentation.mosaic": augmentation.mosaic > 0,
         "data.augmentation.mixup": augmentation.mixup > 0,
+        "data.augmentation.copy_paste": augmentation.copy_paste > 0,
         "model.roi_heads.batch_size_per_image": two_stage,
         "model.rpn.post_nms_top_n_train": two_stage,
         "for main memory data.num_workers": config.data.num_workers > 0,

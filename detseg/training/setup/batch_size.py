@@ -129,8 +129,8 @@ class WorstImage:
     """An image as large and as full as the data and the augmentation can make one."""
 
     hw: tuple[int, int]  # height and width, pixels: the largest of ``multi_scale``, and at least those of validation
-    # Those of the fullest training image, four times where there are mosaics, twice more where there is mixup; of a
-    # two-stage detector at least as many as it samples positives.
+    # Those of the fullest training image, four times where there are mosaics, twice more where there is mixup, and once
+    # more where there is copy-paste; of a two-stage detector at least as many as it samples positives.
     num_objects: int
 
     def __str__(self) -> str:
@@ -148,7 +148,8 @@ class WorstImage:
             return cls((height, width), 0)
         objects = int(np.diff(train_set.packed.offsets).max(initial=0))
         if augmentation.no_mosaic_last_epochs < config.trainer.max_epochs:
-            objects *= (4 if augmentation.mosaic else 1) * (2 if augmentation.mixup else 1)
+            num_images = (4 if augmentation.mosaic else 1) * (2 if augmentation.mixup else 1)
+            objects *= num_images + (augmentation.copy_paste > 0)
         if isinstance(config.model, TwoStageConfig) and objects:
             heads = config.model.roi_heads
             objects = max(objects, int(heads.batch_size_per_image * heads.positive_fraction))

@@ -348,3 +348,21 @@ def test_a_threshold_counts_before_what_values_seem_to_be(tmp_path: Path) -> Non
     mask.paste(128, (4, 0, 6, 8))
     mask.save(tmp_path / "masks" / "a.png")
     assert main(["check", str(tmp_path), "data.mask_threshold=100"]) < 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "model: {name: yolo, head: {name: anchor}, class_weights: inverse_sqrt_frequency}",
+        "model: {name: unet, loss: {class_weights: median_frequency}}",
+    ],
+)
+def test_weights_of_classes_that_a_training_counts_are_not_asked_for(
+    settings: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "a.yaml"
+    config.write_text(
+        f"{settings}\ndata: {{name: shapes, root: {tmp_path / 'a'}, num_train: 4, num_val: 2, image_size: 64}}\n"
+    )
+    assert main(["check", str(config), "--fast"]) < 2
+    assert "class weights" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.augment.audit import ALL, AugmentationAudit
 from detseg.data.loading.loader import TrainLoader, train_loader
-from detseg.structures import ClassTable, Sample
+from detseg.structures import ClassTable, InstanceMasks, Sample
 
 
 class Boxes:
@@ -64,6 +65,8 @@ EVERYTHING = {
     "color": {"probability": 0.5},
     "blur": 0.5,
     "noise": 0.5,
+    "clahe": {"probability": 0.5},
+    "salt_and_pepper": {"probability": 0.5},
     "cutout": {"probability": 0.5},
     "mosaic": 0.4,
     "mixup": 0.3,
@@ -115,9 +118,40 @@ def test_what_the_steps_drop_adds_up_to_what_the_network_lacks(seed_of_boxes: in
     )
     assert audit.row(ALL).objects - audit.row(ALL).dropped == left
     pairs = (("horizontal_flip", 0.5), ("mosaic", 0.4), ("color", 0.5), ("blur", 0.5), ("cutout", 0.5))
+    pairs += (("clahe", 0.5), ("salt_and_pepper", 0.5))
     for name, probability in pairs:
         assert 0.2 < audit.row(name).images / 40 / probability < 1.8
     assert audit.row("multi_scale").images > 20
+
+
+class Rectangles(Boxes):
+    """The same with masks that fill the boxes, which have whole numbers."""
+
+    def __getitem__(self, index: int) -> Sample:
+        masks = np.zeros((len(self.boxes), 64, 64), dtype=np.bool_)
+        for mask, (x1, y1, x2, y2) in zip(masks, self.boxes.astype(int).tolist(), strict=True):
+            mask[y1:y2, x1:x2] = True
+        return replace(super().__getitem__(index), masks=InstanceMasks.from_dense(masks))
+
+
+def test_of_a_copy_paste_what_is_covered_is_dropped_and_what_is_pasted_counts() -> None:
+    # All images have objects in the same places: a pasted one covers the one that was there.
+    audit = audited(Rectangles([[4, 4, 20, 20], [30, 30, 60, 50]], 40), copy_paste=1.0)
+    row, total = audit.row("copy_paste"), audit.row(ALL)
+    assert (row.images, row.objects, total.images) == (40, 80, 40)
+    assert 20 < row.dropped < 60  # about every other one
+    assert math.isclose(row.fraction_kept, 1 - row.dropped / 80)
+    assert (total.objects, total.dropped) == (80 + row.dropped, row.dropped)
+    assert audit.names == ["letterbox", "copy_paste", ALL]
+
+
+def test_copy_paste_is_off_at_the_end_and_draws_nothing_when_off() -> None:
+    source = Rectangles(SPREAD, 12)
+    off, last = (loader_of(source, copy_paste=p, no_mosaic_last_epochs=9, **EVERYTHING)[0] for p in (0.0, 1.0))
+    for one, other in zip(off, last, strict=True):
+        assert one is not None
+        assert other is not None
+        assert torch.equal(one.images, other.images)
 
 
 def test_the_users_own_pipeline_is_told_by_transform_and_by_what_it_dropped(tmp_path: Any) -> None:

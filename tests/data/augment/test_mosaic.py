@@ -21,9 +21,18 @@ from detseg.data.augment.geometry import (
     random_affine_matrix,
     random_zoom_matrix,
 )
-from detseg.data.augment.mosaic import mixup, mosaic
+from detseg.data.augment.mosaic import copy_paste, mixup, mosaic
 from detseg.structures import IGNORE_LABEL
-from tests.data.images.painted import assert_valid, blobs, bounds, colored, ellipses, painted
+from tests.data.images.painted import (
+    assert_bounds_of_masks,
+    assert_valid,
+    blobs,
+    bounds,
+    colored,
+    dense_masks,
+    ellipses,
+    painted,
+)
 
 COLORS = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0)]
 
@@ -101,6 +110,35 @@ def test_mixup_blends_about_half_and_counts_all_boxes() -> None:
     assert 0.04 < np.std(levels) < 0.09
 
 
+@given(st.integers(0, 2**32 - 1))
+def test_what_is_pasted_covers_what_lies_beneath(seed: int) -> None:
+    """Against masks as arrays of bool."""
+    item, other = ellipses((40, 50), seed), ellipses((40, 50), seed + 1, base=3)
+    result = copy_paste(item, other, np.random.default_rng(seed))
+    num, pasted = len(item.labels), result.labels[len(item.labels) :].tolist()
+    assert set(pasted) <= set(other.labels[~other.ignore].tolist())
+    rows = [other.labels.tolist().index(label) for label in pasted]
+    over = dense_masks(other)[rows]
+    covered = over.any(axis=0)
+    np.testing.assert_array_equal(dense_masks(result), np.concatenate([dense_masks(item) & ~covered, over]))
+    np.testing.assert_array_equal(result.image, np.where(covered[:, :, None], other.image, item.image))
+    np.testing.assert_array_equal(result.ignore, [*item.ignore, *[False] * len(rows)])
+    left = keep_visible(result, 0.5, 0)
+    fractions = (dense_masks(item) & ~covered).sum(axis=(1, 2)) / dense_masks(item).sum(axis=(1, 2))
+    kept = [*(fractions >= 0.5), *[True] * len(rows)]
+    assert left.labels.tolist() == result.labels[kept].tolist()
+    np.testing.assert_array_equal(assert_bounds_of_masks(left), dense_masks(result)[kept])
+    assert num + len(rows) == len(result.labels)
+
+
+def test_each_object_that_counts_is_pasted_every_other_time() -> None:
+    item, other = ellipses((40, 50), 0), ellipses((40, 50), 1, base=3)  # the second one of each is to be ignored
+    results = [copy_paste(item, other, np.random.default_rng(seed)) for seed in range(200)]
+    pasted = [tuple(result.labels[3:].tolist()) for result in results]
+    assert set(pasted) == {(), (3,), (5,), (3, 5)}
+    assert all(30 <= pasted.count(subset) <= 70 for subset in set(pasted))
+
+
 @pytest.mark.parametrize("horizontal", [False, True])
 def test_a_moved_mosaic_is_the_mosaic_moved(horizontal: bool) -> None:
     """Rounded ends apart: smooth images differ by little, and objects by less than a pixel."""
@@ -131,3 +169,6 @@ def test_images_that_cannot_be_put_together() -> None:
     for first, message in ((masked, "in all or in none"), (labeled, r"set data\.augmentation\.mixup to 0")):
         with pytest.raises(ValueError, match=message):
             mixup(first, plain, np.random.default_rng(0))
+    for pair in ((masked, plain), (plain, masked), (labeled, labeled)):
+        with pytest.raises(ValueError, match=r"needs masks of objects; set data\.augmentation\.copy_paste to 0"):
+            copy_paste(*pair, np.random.default_rng(0))

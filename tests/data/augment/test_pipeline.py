@@ -11,7 +11,14 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from detseg.config.schema.data import AugmentationConfig, ColorConfig, CutoutConfig, JpegConfig
+from detseg.config.schema.data import (
+    AugmentationConfig,
+    ClaheConfig,
+    ColorConfig,
+    CutoutConfig,
+    JpegConfig,
+    SaltAndPepperConfig,
+)
 from detseg.data.augment.pipeline import TrainTransform, changed_colors, hue_matrix, saturation_matrix, with_contrast
 from detseg.ops.letterbox import PAD_VALUE, Letterbox
 from detseg.structures import UInt8Array
@@ -36,11 +43,14 @@ def test_switched_off_it_is_the_letterbox_of_evaluation() -> None:
         np.testing.assert_array_equal(result.boxes, boxes_to_input(letterbox, item.boxes))
 
 
-KINDS = {"color": ColorConfig(probability=1), "blur": 1, "noise": 1, "cutout": CutoutConfig(probability=1)}
+SECTIONS = {"color": ColorConfig, "clahe": ClaheConfig, "salt_and_pepper": SaltAndPepperConfig, "jpeg": JpegConfig}
+SECTIONS["cutout"] = CutoutConfig
+KINDS = {"blur": 1, "noise": 1, **{name: section(probability=1) for name, section in SECTIONS.items()}}
 
 
-@pytest.mark.parametrize("change", [{k: v} for k, v in KINDS.items()] + [{"jpeg": JpegConfig(probability=1)}], ids=str)
-def test_each_pixel_change_changes_pixels_only(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("name", KINDS)
+def test_each_pixel_change_changes_pixels_only(name: str) -> None:
+    change = {name: KINDS[name]}
     item = replace(ellipses((64, 64), 0), semantic=blobs((64, 64), 0).semantic)
     item.image[...] = rng().integers(30, 220, item.image.shape)
     result = TrainTransform(OFF.model_copy(update=change))(item, (64, 64), rng())
@@ -57,6 +67,29 @@ def test_cutout_leaves_boxes_and_stays_below_its_size() -> None:
         x1, y1, x2, y2 = edges((result.image == PAD_VALUE).all(axis=2))
         assert 5 <= x2 - x1 <= 20
         assert 5 <= y2 - y1 <= 20
+
+
+def test_salt_and_pepper_are_white_and_black_pixels_of_the_amount() -> None:
+    change = TrainTransform(
+        OFF.model_copy(update={"salt_and_pepper": SaltAndPepperConfig(probability=1, amount=(0.1, 0.1))})
+    )
+    grey = replace(painted((50, 80)), image=np.full((50, 80, 3), 90, dtype=np.uint8))
+    image = change(grey, (50, 80), rng()).image
+    white, black = ((image == level).all(axis=2).sum() for level in (255, 0))
+    assert white + black == 0.1 * 50 * 80
+    assert 160 <= white <= 240  # two to three of five
+    assert ((image == 90).all(axis=2)).sum() == 0.9 * 50 * 80
+
+
+@pytest.mark.parametrize("limit", [1.5, 3.0])
+def test_clahe_raises_contrast_by_the_clip_limit_at_most(limit: float) -> None:
+    # A ramp of 40 levels of grey, of which equalisation without a limit would make 256.
+    ramp = np.broadcast_to(np.linspace(100, 140, 64)[None, :, None], (64, 64, 3)).astype(np.uint8)
+    change = TrainTransform(OFF.model_copy(update={"clahe": ClaheConfig(probability=1, clip_limit=(limit, limit))}))
+    image = change(replace(painted((64, 64)), image=ramp), (64, 64), rng()).image
+    growth = image.std() / ramp.std()
+    assert 1.1 < growth < limit * 1.1
+    assert (np.ptp(image, axis=2) <= 3).all()  # of lightness alone: grey stays grey
 
 
 def test_changes_happen_independently_of_each_other() -> None:

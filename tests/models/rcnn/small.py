@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 
@@ -14,7 +14,7 @@ from detseg.models.backbones.torchvision import TorchvisionFPN
 from detseg.models.layers import Normalize
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.rcnn.regions import BoxLoss
-from detseg.models.rcnn.roi_heads import RoIHeads
+from detseg.models.rcnn.roi_heads import RoIHeads, TwoLayerHead
 from detseg.models.rcnn.rpn import RegionProposalNetwork
 
 CHANNELS = 16
@@ -48,7 +48,7 @@ def small_detector(
     levels = ["0", "1", "2"]
     parts: dict[str, Any] = {
         "box_pool": MultiScaleRoIAlign(levels, 4, 2),
-        "box_head": TwoMLPHead(CHANNELS * 16, 32),
+        "box_head": TwoLayerHead(CHANNELS * 16, 32),
         "box_predictor": FastRCNNPredictor(32, num_outputs),
     }
     if masks:

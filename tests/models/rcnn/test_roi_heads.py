@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image, project_masks_on_boxes
 
 from detseg.models.rcnn import roi_heads
-from detseg.models.rcnn.roi_heads import RoIHeads, mask_targets, torchvision_mask_regions
+from detseg.models.rcnn.roi_heads import RoIHeads, TwoLayerHead, mask_targets, torchvision_mask_regions
 from detseg.structures import BoxTargets, RoiMasks
 from tests.models.targets import box_targets
 
@@ -117,6 +117,11 @@ def test_losses_by_hand_with_a_crowd() -> None:
     shift, growth = 10 / 12, 5 * torch.log(torch.tensor(1.2)).item()
     assert terms["box"].item() == pytest.approx((shift - 1 / 18 + growth - 1 / 18) / 4, rel=1e-5)
     assert set(terms) == {"class", "box"}
+    # Of the four regions the first and the last are of output 2, whose weight is 3; what is divided by stays.
+    model.class_weights = torch.tensor([1.0, 2.0, 3.0])
+    weighted = model.losses(FEATURES, proposals, HW, [objects])
+    assert weighted["class"].item() == pytest.approx(-(torch.tensor([3.0, 1, 1, 3]) * p.log()).sum().item() / 4)
+    assert torch.equal(weighted["box"], terms["box"])
 
 
 def test_mask_loss_by_hand() -> None:
@@ -185,3 +190,18 @@ def test_torchvision_mask_regions_by_hand() -> None:
     region = torchvision_mask_regions(torch.tensor([[0.0, 0.0, 28.0, 56.0]]), 28)
     expected = [-1 + 31 / 30, -2 + 61 / 30, 30 - 31 / 30, 59 - 61 / 30]
     assert region[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_both_fully_connected_layers_drop() -> None:
+    head = TwoLayerHead(4, 100, 0.25)
+    with torch.no_grad():
+        head.fc6.weight.fill_(0.25)
+        head.fc7.weight.copy_(torch.eye(100))
+        for layer in (head.fc6, head.fc7):
+            layer.bias.zero_()
+    torch.manual_seed(0)
+    out = head(torch.ones(50, 1, 2, 2))
+    # Each layer leaves 3 of 4 outputs, and these 4/3 times as large.
+    assert out.unique().tolist() == pytest.approx([0, 16 / 9])
+    assert (out != 0).float().mean().item() == pytest.approx(9 / 16, abs=0.03)
+    assert torch.equal(head.eval()(torch.ones(50, 1, 2, 2)), torch.ones(50, 100))

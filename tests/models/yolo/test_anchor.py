@@ -42,6 +42,16 @@ def test_loss_of_one_object() -> None:
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_class_weight_counts_the_class_loss_of_its_objects() -> None:
+    # Two classes at 0.5 for each of two objects: 2 ln 2 each, the first times 4, the second times 0.5; two positives.
+    scheme = AnchorScheme(2, (32,), [[(16.0, 16.0)]], 0.5, 5.0, 2.0, 3.0, torch.tensor([0.5, 4.0]))
+    target = [box_targets([(8, 8, 24, 16, 1), (40, 8, 56, 16, 0)])]
+    found, plain = (s.losses([torch.zeros(1, 7, 1, 2)], target) for s in (scheme, SCHEME))
+    assert found["class"].item() == pytest.approx(3 * (4 + 0.5) * 2 * math.log(2) / 2)
+    assert torch.equal(found["box"], plain["box"])
+    assert torch.equal(found["objectness"], plain["objectness"])
+
+
 def test_target_of_objectness_is_the_iou_at_the_positive_and_zero_elsewhere() -> None:
     # BCE's gradient by the logit is sigmoid - target: 0.5 - 0.5 = 0 at the positive, 0.5 - 0 at the other prior.
     raw = torch.zeros(1, 7, 1, 2).requires_grad_()

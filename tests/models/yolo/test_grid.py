@@ -38,6 +38,15 @@ def test_loss_of_one_object_and_one_empty_image() -> None:
     assert {name: term.item() for name, term in terms.items()} == pytest.approx(expected, abs=1e-6)
 
 
+def test_a_class_weight_counts_the_class_loss_of_its_objects() -> None:
+    # Two objects of two cells, each with a class error of 2 · 0.5² = 0.5: times 4 for class 1, times 0.5 for class 0.
+    targets = [box_targets([(8, 8, 40, 24, 1), (40, 40, 60, 60, 0)])]
+    weighted = GridScheme(2, 32, 2, class_weights=torch.tensor([0.5, 4.0]))
+    found, plain = (scheme.losses([flat_map()], targets) for scheme in (weighted, SCHEME))
+    assert found["class"].item() == pytest.approx((4 + 0.5) * 0.5)
+    assert all(torch.equal(found[name], plain[name]) for name in plain if name != "class")
+
+
 def test_ignored_objects_leave_the_confidence_of_their_cells_alone() -> None:
     # (0, 0, 40, 20) covers the centre (16, 16) of cell 0, not (48, 16): 2 of 8 boxes are not punished.
     terms = SCHEME.losses([flat_map()], [box_targets([(0, 0, 40, 20, 0, True)])])

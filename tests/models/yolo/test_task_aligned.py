@@ -86,6 +86,20 @@ def test_losses_of_a_box_that_fits_by_half() -> None:
     assert found == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_class_weight_counts_the_class_loss_of_positives_alone() -> None:
+    # As in the first test, but the positive's two classes, ¾ of 1 and ½ of 0, count three times; six others once.
+    weights = torch.tensor([1.0, 3.0])
+    scheme = TaskAlignedScheme(2, (8,), TaskAlignedAssigner(10, alpha=1.0, beta=1.0), 2, 7.5, 0.5, 1.5, weights)
+    target = [box_targets([(0.0, 0, 8, 8)], [1])]
+    found = {name: term.item() for name, term in scheme.losses([cell_maps()], target).items()}
+    assert found["class"] == pytest.approx(0.5 * (3 * (-math.log(0.75) + LN2) + 6 * LN2), abs=1e-5)
+    assert {**found, "class": 0} == {**values(cell_maps(), target), "class": 0}
+    assert "class_weights" not in scheme.state_dict()
+    # Of the other class, and of a candidate that another object takes, nothing counts more.
+    both = [box_targets([(0.0, 0, 8, 8), (0.0, 0, 8, 4)], [0, 1])]
+    assert scheme.losses([cell_maps()], both)["class"].item() == pytest.approx(values(cell_maps(), both)["class"])
+
+
 def test_losses_are_divided_by_the_sum_of_the_weights() -> None:
     one = [box_targets([(0.0, 0, 8, 8)], [1])]
     assert values(cell_maps(3), one * 3) == pytest.approx(values(cell_maps(), one), abs=1e-5)

@@ -78,6 +78,7 @@ def test_the_rate(name: str, num_images: int, expected: float) -> None:
         ("yolo", ("data.augmentation.mixup=0.1",), 4),
         ("yolo", ("data.augmentation.mosaic=0.1", "data.augmentation.mixup=0.1"), 16),
         ("yolo", ("data.augmentation.mosaic=0.1", "data.augmentation.no_mosaic_last_epochs=2"), 2),
+        ("mask_rcnn", ("data.augmentation.mosaic=0.1", "data.augmentation.copy_paste=0.1"), 10),
         ("mask_rcnn", (), 8),  # all the positives that it samples: a quarter of 32
     ],
 )
