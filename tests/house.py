@@ -28,7 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "memory": FOUNDATION,
     "models": FOUNDATION,
     "data": FOUNDATION | {"config"},
-    "metrics": {"errors", "ops", "structures"},
+    "metrics": {"errors", "messages", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
     "training": EVERYTHING - {"predict"} | {"tasks"},
     "tasks": EVERYTHING - {"checkpoint", "memory", "training"},

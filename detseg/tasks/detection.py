@@ -122,8 +122,9 @@ class Detection(TaskKind):
             scored = zip(shown.labels[is_false].tolist(), shown.scores[is_false].tolist(), strict=True)
             texts = [f"{names[label]} {score:.2f}" for label, score in scored]
             texts += [names[label] for label in truth.labels[is_missed].tolist()]
-            boxes = (shown.boxes[is_right], shown.boxes[is_false], truth.boxes[is_missed])
-            drawn.append(draw_detection_errors(_cut(image, window), *(part - corner for part in boxes), texts))
+            right, false = shown.boxes[is_right] - corner, shown.boxes[is_false] - corner
+            missed = truth.boxes[is_missed] - corner
+            drawn.append(draw_detection_errors(_cut(image, window), right, false, missed, texts))
         return drawn
 
     def predictor(self) -> type[Predictor]:

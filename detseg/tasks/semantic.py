@@ -79,8 +79,13 @@ class SemanticSegmentation(TaskKind):
         """Wrong pixels; see ``TaskKind``."""
         images, truth = batch.images[:limit], self.targets(batch)[:limit].cpu().numpy()
         found = model.predict(to_float(images)).argmax(dim=1).to(torch.uint8).cpu().numpy()
-        rows = zip(to_arrays(images), truth, found, batch.windows()[: len(images)], strict=True)
-        return [draw_semantic_errors(*(np.ascontiguousarray(x[window]) for x in row)) for *row, window in rows]
+        drawn = []
+        for image, true, predicted, window in zip(
+            to_arrays(images), truth, found, batch.windows()[: len(images)], strict=True
+        ):
+            parts = [np.ascontiguousarray(array[window]) for array in (image, true, predicted)]
+            drawn.append(draw_semantic_errors(parts[0], parts[1], parts[2]))
+        return drawn
 
     def predictor(self) -> type[SegmentationPredictor]:
         """See ``TaskKind``."""
