@@ -36,7 +36,7 @@ _MAX_LINES = 10
 _MISSING = object()
 
 
-def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
+def load_config(path: str | Path, overrides: Settings | Sequence[str | Override] = ()) -> ExperimentConfig:
     """The experiment that a YAML file, or an example by its name (``yolo_shapes``), describes, with overrides.
     ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got."""
     path = Path(path)
@@ -85,7 +85,9 @@ def plain_to_yaml(data: Mapping[str, Any]) -> str:
     return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> ExperimentConfig:
+def _validate(
+    data: dict[str, YamlValue], where: str, settings: Settings | Sequence[str | Override]
+) -> ExperimentConfig:
     """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
     and text as paths."""
     origin = _Origin(where, parse_overrides(settings))

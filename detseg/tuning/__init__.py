@@ -1,0 +1,1 @@
+"""Search for settings: learning rate, hyper-parameters."""
