@@ -41,7 +41,7 @@ def tune(argv: Sequence[str]) -> None:
     require_tuning_extra("detseg tune")
     from detseg.cli.signals import stop_on_signals
     from detseg.training.setup.build import criterion_of
-    from detseg.tuning.goal import goal_of
+    from detseg.tuning.objective import goal_of
     from detseg.tuning.search import tune as run
     from detseg.tuning.study import Plan
 

@@ -10,7 +10,7 @@ from itertools import accumulate
 from detseg.data.checks.page import document
 from detseg.messages import counted, printable
 from detseg.tuning.charts import Axis, Look, Point, bars_chart, points_chart
-from detseg.tuning.goal import Goal
+from detseg.tuning.objective import Goal
 from detseg.tuning.space import Choice, Parameter
 from detseg.tuning.study import Plan
 from detseg.tuning.trials import Trial

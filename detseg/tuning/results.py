@@ -15,7 +15,7 @@ from optuna.study import Study
 from detseg.atomic_write import write_text
 from detseg.config.load import config_to_yaml
 from detseg.messages import counted
-from detseg.tuning.goal import Goal
+from detseg.tuning.objective import Goal
 from detseg.tuning.page import Found, page_of
 from detseg.tuning.space import values_of
 from detseg.tuning.study import Plan

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,9 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DetsegError, RunStoppedError
 from detseg.messages import listed, messages_on_console, one_line
-from detseg.training.callbacks.stopping import StopByValidation, StopRequest
-from detseg.training.run import train
-from detseg.training.setup.build import Own
+from detseg.training.callbacks.stopping import StopRequest
+from detseg.tuning.objective import Goal, train_and_measure
 from detseg.tuning.results import conclusion, metrics_text, trial_dir, write_results
 from detseg.tuning.sampling import grid_size, sampler_of
 from detseg.tuning.space import values_of
@@ -27,6 +27,9 @@ from detseg.tuning.study import Plan, open_study
 from detseg.tuning.trials import ERROR, METRICS, STOPPED, Trial, queue_interrupted, trials_of
 
 logger = logging.getLogger("detseg")
+
+CarryOut = Callable[[ExperimentConfig, Goal, Callable[[int, float], bool], StopRequest], Mapping[str, float]]
+"""As ``train_and_measure``."""
 
 _ENOUGH_FAILURES = 3
 
@@ -39,6 +42,7 @@ def tune(
     seconds: float | None = None,
     stop: StopRequest | None = None,
     beat: int = 10,
+    carry_out: CarryOut = train_and_measure,
 ) -> None:
     """Run trials until all of the plan have ended, in this process or in others.
 
@@ -49,6 +53,7 @@ def tune(
         seconds: after which this process stops; None: never.
         stop: by which another thread may ask it to.
         beat: seconds from one sign of life of a running trial to the next; six without one, and it counts as killed.
+        carry_out: how a trial is carried out.
 
     Raises:
         ConfigError: the settings cannot be searched, or the folder holds another study.
@@ -63,7 +68,7 @@ def tune(
     timer.daemon = True
     try:
         study = open_study(plan, folder, storage, beat, grace)
-        search = _Search(study, plan, folder, stop, grace)
+        search = _Search(study, plan, folder, stop, grace, carry_out)
         if seconds is not None:
             timer.start()
         try:
@@ -97,8 +102,11 @@ class _NoResultError(Exception):
 class _Search:
     """The part of one process in a study."""
 
-    def __init__(self, study: Study, plan: Plan, folder: Path, stop: StopRequest, grace: float) -> None:
+    def __init__(
+        self, study: Study, plan: Plan, folder: Path, stop: StopRequest, grace: float, carry_out: CarryOut
+    ) -> None:
         self.study, self.plan, self.folder, self.stop, self.grace = study, plan, folder, stop, grace
+        self.carry_out = carry_out
         self._defaults = values_of(plan.space, plan.config())
         self._failures: list[str] = []  # of this process, in their order
         self._leaving: BaseException | None = None  # why this process ends
@@ -117,19 +125,21 @@ class _Search:
         waits_until = 0.0
         while True:
             trials = queue_interrupted(self.study, self.plan.num_trials, self.grace)
+            if len(trials) == self.plan.num_trials and all(trial.ended for trial in trials):
+                return
+            reason = "by --time" if time.monotonic() >= deadline else self.stop.reason
+            if reason is not None:
+                raise RunStoppedError(f"stopped {reason}; {self._how_far()}")
             running = [str(trial.number) for trial in trials if trial.state == "running"]
             if len(trials) < self.plan.num_trials or any(trial.state == "interrupted" for trial in trials):
-                if time.monotonic() >= deadline:
-                    raise RunStoppedError(f"stopped by --time; {self._how_far()}")
                 self._run_one()
                 waits_until = 0.0
-            elif not running or 0 < waits_until < time.monotonic():
+            elif not waits_until:
+                waits_until = time.monotonic() + 1.5 * self.grace
+                logger.info(f"waiting for a sign of life of the processes of trials {listed(running)}")
+            elif time.monotonic() > waits_until:
                 return
-            else:
-                if not waits_until:
-                    waits_until = time.monotonic() + 1.5 * self.grace
-                    logger.info(f"waiting for a sign of life of trials of other processes: {listed(running)}")
-                time.sleep(0.5)
+            time.sleep(0.5 if waits_until else 0)
 
     def _run_one(self) -> None:
         self._leaving, self._is_lost = None, False
@@ -170,7 +180,7 @@ class _Search:
             raise TrialPruned
         return [metrics[name] for name in self.plan.goal.objectives]
 
-    def _train(self, attempt: Attempt, number: int) -> tuple[dict[str, float], bool]:
+    def _train(self, attempt: Attempt, number: int) -> tuple[Mapping[str, float], bool]:
         """The metrics, and whether the training was pruned."""
         plan, run_dir, is_pruned = self.plan, trial_dir(self.folder, number), False
         self.study.sampler = sampler_of(plan.sampler, plan.space, plan.config().seed, number, self._defaults)
@@ -188,9 +198,7 @@ class _Search:
 
         trainer = config.trainer.model_copy(update={"devices": 1})
         config = config.model_copy(update={"run_dir": run_dir, "trainer": trainer})
-        watch = StopByValidation(f"val/{plan.goal.criterion}", is_enough)
-        train(config, run_dir / "config.yaml", "auto", Own(callbacks=[watch], stop=self.stop))
-        metrics = plan.goal.measure(run_dir)
+        metrics = self.carry_out(config, plan.goal, is_enough, self.stop)
         if plan.goal.cost is not None and plan.goal.limit is not None:
             attempt.set_constraint(plan.goal.cost, metrics[plan.goal.cost] - plan.goal.limit)
         return metrics, is_pruned

@@ -50,8 +50,8 @@ class Range:
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """The values to check before a search."""
-        return self.low, self.high
+        """The values to check before a search: a first step, too, since settings may have to be multiples."""
+        return self.low, self.high, *([] if self.step is None else [self.low + self.step])
 
     def suggest(self, trial: Trial) -> None:
         """Have Optuna propose a value."""

@@ -21,7 +21,7 @@ from detseg.config.load import config_to_dict, load_config
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.messages import one_line, quoted
-from detseg.tuning.goal import Goal
+from detseg.tuning.objective import Goal
 from detseg.tuning.space import Choice, Space, overrides_of
 
 _PLAN = "detseg"  # the study's attribute that says what it searches

@@ -66,8 +66,8 @@ class Trial:
 
     @property
     def values(self) -> dict[str, Any]:
-        """Its values by the names of the parameters."""
-        return self.attempt.params
+        """Its values by the names of the parameters; empty where it was killed before they were chosen."""
+        return next((attempt.params for attempt in reversed(self.attempts) if attempt.params), {})
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -1,21 +1,25 @@
 """What a search looks for: the best accuracy, alone, with low values of a second metric (Pareto), or within a limit of
-it (an optimising and a satisficing metric; Ng, Machine Learning Yearning, chapter 9)."""
+it (an optimising and a satisficing metric; Ng, Machine Learning Yearning, chapter 9); and how a trial is measured."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from detseg.benchmark import benchmark
 from detseg.checkpoint import BEST, FOLDER
 from detseg.config.load import load_config
+from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DataError
 from detseg.factory import load_model
 from detseg.messages import did_you_mean, quoted
 from detseg.training.callbacks.run_files import best_epoch
+from detseg.training.callbacks.stopping import StopByValidation, StopRequest
+from detseg.training.run import train
+from detseg.training.setup.build import Own
 
 COSTS = ("latency_ms", "parameters")
 """Metrics beside the accuracy: milliseconds for an image on this machine, from the array to the result; parameters."""
@@ -54,16 +58,6 @@ class Goal:
         """Whether the values are within the limit."""
         return self.cost is None or self.limit is None or values[self.cost] <= self.limit
 
-    def measure(self, run_dir: Path) -> dict[str, float]:
-        """The metrics of a finished training's best epoch. DataError: the criterion is not defined."""
-        row = best_epoch(run_dir / "metrics.csv", f"val/{self.criterion}")
-        if not row or math.isnan(value := float(row[f"val/{self.criterion}"])):
-            raise DataError(f"{self.criterion} is not defined: the validation images have nothing to find")
-        values = {self.criterion: value}
-        if self.cost is not None:
-            values[self.cost] = _cost(self.cost, run_dir)
-        return values
-
 
 def goal_of(criterion: str, minimize: str | None, subject_to: str | None) -> Goal:
     """The goal of a command line: ``latency_ms``, or ``latency_ms<20``; ConfigError: there is no such metric."""
@@ -78,6 +72,30 @@ def goal_of(criterion: str, minimize: str | None, subject_to: str | None) -> Goa
             f"--subject-to: expected a limit of {' or '.join(COSTS)}, such as 'latency_ms<20', got {_wrong(name)}"
         )
     return Goal(criterion, parts[1], float(parts[2]))
+
+
+def train_and_measure(
+    config: ExperimentConfig, goal: Goal, is_enough: Callable[[int, float], bool], stop: StopRequest
+) -> dict[str, float]:
+    """Train, or resume what a killed process has left in the run directory; returns the metrics of the best epoch.
+
+    Args:
+        config: of the trial, with its ``run_dir``.
+        goal: the metrics.
+        is_enough: epoch (from 1) and criterion of a validation → whether the training ends there.
+        stop: by which the training is asked to stop.
+
+    Raises:
+        DetsegError: the training failed, or the criterion is not defined.
+        RunStoppedError: it was asked to stop, and has saved itself.
+    """
+    metric = f"val/{goal.criterion}"
+    own = Own(callbacks=[StopByValidation(metric, is_enough)], stop=stop)
+    run_dir = train(config, Path(f"{config.run_dir}/config.yaml"), "auto", own)
+    row = best_epoch(run_dir / "metrics.csv", metric)
+    if not row or math.isnan(value := float(row[metric])):
+        raise DataError(f"{goal.criterion} is not defined: the validation images have nothing to find")
+    return {goal.criterion: value, **({} if goal.cost is None else {goal.cost: _cost(goal.cost, run_dir)})}
 
 
 def _wrong(name: str) -> str:
