@@ -3,6 +3,7 @@ it (an optimising and a satisficing metric; Ng, Machine Learning Yearning, chapt
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -91,7 +92,10 @@ def train_and_measure(
     """
     metric = f"val/{goal.criterion}"
     own = Own(callbacks=[StopByValidation(metric, is_enough)], stop=stop)
-    run_dir = train(config, Path(f"{config.run_dir}/config.yaml"), "auto", own)
+    try:
+        run_dir = train(config, Path(f"{config.run_dir}/config.yaml"), "auto", own)
+    finally:
+        gc.collect()  # of a training that has ended, cycles of references keep the model in memory
     row = best_epoch(run_dir / "metrics.csv", metric)
     if not row or math.isnan(value := float(row[metric])):
         raise DataError(f"{goal.criterion} is not defined: the validation images have nothing to find")

@@ -40,16 +40,16 @@ def page_of(title: str, plan: Plan, found: Found) -> str:
     goal, measured = plan.goal, [trial for trial in found.trials if trial.metrics]
     charts = [_history(goal, found, measured)] if measured else []
     if found.importances:
-        charts.append(
-            bars_chart("Importance (PED-ANOVA: what sets the best quarter apart)", list(found.importances.items()))
-        )
+        charts.append(bars_chart("Importance", list(found.importances.items())))
     if goal.cost is not None and measured:
         charts.append(_trade_off(goal, goal.cost, found, measured))
     charts += [_parameter(goal, parameter, found, measured) for parameter in plan.space if measured]
     parts = [f"<h1>{_text(title)}</h1>", *_summary(plan, found), f'<div class="charts">{"".join(charts)}</div>']
     if measured:
-        legend = "Filled: complete; empty: pruned; red: the best. The mouse over a point shows its trial."
-        parts.append(f'<p class="soft">{legend}</p>')
+        red = "trade-offs that no other trial beats" if goal.has_trade_off else "the best"
+        legend = f"Filled: complete; empty: pruned; red: {red}. The mouse over a point shows its trial."
+        what = "Importance: what the best quarter of the complete trials differs in (PED-ANOVA, Watanabe et al. 2023)."
+        parts.append(f'<p class="soft">{legend}{f" {what}" if found.importances else ""}</p>')
     return document(title, "detseg tune", [*parts, "<h2>Trials</h2>", _table(plan, found)])
 
 
@@ -83,6 +83,8 @@ def _history(goal: Goal, found: Found, measured: Sequence[Trial]) -> str:
     for trial, value in zip(complete, best, strict=True):
         steps += [(trial.number, value if before is None else before), (trial.number, value)]
         before = value
+    if before is not None:
+        steps.append((measured[-1].number, before))
     points = [_point(trial.number, goal, found, trial) for trial in measured]
     axis = Axis.around("trial", [trial.number for trial in measured])
     return points_chart(f"{goal.criterion} by trial, and the best so far", axis, y, points, steps)
@@ -128,10 +130,11 @@ def _table(plan: Plan, found: Found) -> str:
     for trial in found.trials:
         metrics = [f"{trial.metrics[name]:.4g}" if trial.metrics else "" for name in plan.goal.names]
         values = [_short(trial.values.get(name, "")) for name in parameters]
-        note = trial.error or ("best" if trial == found.best else "")
+        note = "best" if trial == found.best else ""
         cells = [str(trial.number), trial.state, *metrics, f"{trial.seconds / 60:.1f}", *values, note]
         rows.append("".join(f"<td>{_text(cell)}</td>" for cell in cells))
-    return f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>'
+    errors = [f"<p>Trial {trial.number} failed: {_text(trial.error)}</p>" for trial in found.trials if trial.error]
+    return f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>{"".join(errors)}'
 
 
 def _short(value: object) -> str:

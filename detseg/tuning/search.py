@@ -144,7 +144,7 @@ class _Search:
     def _run_one(self) -> None:
         self._leaving, self._is_lost = None, False
         try:
-            self.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,), gc_after_trial=True)
+            self.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,))
         except ValueError:  # Optuna's word for a trial that has ended already
             if not self._is_lost:
                 raise

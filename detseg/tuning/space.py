@@ -62,7 +62,8 @@ class Range:
 
     def setting_of(self, value: Any) -> YamlValue:
         """The setting that a value of Optuna's stands for."""
-        return value  # type: ignore[no-any-return]  # a number
+        setting: YamlValue = value
+        return setting
 
     def value_of(self, setting: Any) -> Any:
         """The value that stands for a setting; None: the space does not have it."""

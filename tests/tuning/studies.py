@@ -77,3 +77,12 @@ def failing(config: ExperimentConfig, goal: Goal, is_enough: Any, stop: StopRequ
 def run_process(folder: Path, num_trials: int) -> None:
     """What each of several processes does."""
     tune(plan_of(folder, num_trials), folder / "study", beat=1, carry_out=slow_and_killed_once)
+
+
+def run_killed(folder: Path) -> None:
+    """A process that is killed in its trial."""
+
+    def killed(*_: Any) -> dict[str, float]:
+        os._exit(9)
+
+    tune(plan_of(folder, 1), folder / "study", beat=1, carry_out=killed)

@@ -16,7 +16,7 @@ from detseg.training.callbacks.stopping import StopRequest
 from detseg.tuning.objective import Goal, goal_of
 from detseg.tuning.search import tune
 from tests.heard import heard
-from tests.tuning.studies import failing, formula, plan_of, run_process
+from tests.tuning.studies import failing, formula, plan_of, run_killed, run_process
 
 pytestmark = pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")
 
@@ -35,16 +35,16 @@ def search(folder: Path, num_trials: int = 6, stop: StopRequest | None = None, *
 
 def test_the_best_settings_are_a_configuration_file(tmp_path: Path) -> None:
     with heard() as lines:
-        table = search(tmp_path, 24, prune=False)
-    assert [int(row["trial"]) for row in table] == list(range(24))
+        table = search(tmp_path, 14, prune=False)
+    assert [int(row["trial"]) for row in table] == list(range(14))
     assert {row["state"] for row in table} == {"complete"}
     best = max(table, key=lambda row: float(row["AP"]))
-    assert float(best["AP"]) > 0.9
+    assert float(best["AP"]) > 0.8
     config = load_config(tmp_path / "study" / "best.yaml")
     assert (config.optimizer.lr, config.trainer.max_epochs) == (float(best["optimizer.lr"]), 6)
-    assert config.model.backbone.name == best["model.backbone.name"] == "csp_nano"  # type: ignore[union-attr]  # a yolo
+    assert config.model.backbone.name == best["model.backbone.name"]  # type: ignore[union-attr]  # it is a yolo
     assert lines[-1] == f"next: detseg train {tmp_path / 'study' / 'best.yaml'}"
-    assert "24 trials: 24 complete" in lines
+    assert "14 trials: 14 complete" in lines
 
 
 def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path) -> None:
@@ -55,13 +55,13 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path) -> None:
 
 def test_random_values_follow_from_seed_and_number_alone(tmp_path: Path) -> None:
     tables = []
-    for name, batches, seed in (("a", [5], 0), ("b", [2, 5], 0), ("c", [5], 1)):
+    for name, batches, seed in (("a", [3], 0), ("b", [2, 3], 0), ("c", [3], 1)):
         (folder := tmp_path / name).mkdir()
         for num_trials in batches:  # the second command raises the number
             table = search(folder, num_trials, sampler="random", overrides=(f"seed={seed}",))
         tables.append([row["optimizer.lr"] for row in table])
     assert tables[0] == tables[1] != tables[2]
-    assert len(set(tables[0])) == 5
+    assert len(set(tables[0])) == 3
 
 
 def test_a_grid_ends_when_it_is_complete(tmp_path: Path) -> None:
@@ -74,10 +74,10 @@ def test_a_grid_ends_when_it_is_complete(tmp_path: Path) -> None:
 
 
 def test_trials_worse_than_the_median_are_pruned(tmp_path: Path) -> None:
-    table = search(tmp_path, 20, sampler="random")
+    table = search(tmp_path, 12, sampler="random")
     pruned = [row for row in table if row["state"] == "pruned"]
     complete = [row for row in table if row["state"] == "complete"]
-    assert len(pruned) >= 5
+    assert len(pruned) >= 2
     assert [row["state"] for row in table[:5]] == ["complete"] * 5  # the median is of five at least
     assert max(float(row["AP"]) for row in pruned) < max(float(row["AP"]) for row in complete)
 
@@ -86,9 +86,9 @@ def test_a_failed_trial_does_not_end_the_search(tmp_path: Path) -> None:
     def fails_with_large_rates(config: Any, goal: Any, is_enough: Any, stop: Any) -> dict[str, float]:
         return (failing if config.optimizer.lr > 3e-3 else formula)(config, goal, is_enough, stop)
 
-    table = search(tmp_path, 10, sampler="random", carry_out=fails_with_large_rates)
+    table = search(tmp_path, 6, sampler="random", carry_out=fails_with_large_rates)
     failed = [row for row in table if row["state"] == "failed"]
-    assert 2 <= len(failed) <= 8
+    assert 1 <= len(failed) <= 5
     for row in failed:
         assert float(row["optimizer.lr"]) > 3e-3
         assert row["error"] == f"{tmp_path}/study/trial_{int(row['trial']):04d}: no such data"
@@ -147,7 +147,7 @@ def test_a_request_stops_it_and_says_how_far_it_is(tmp_path: Path) -> None:
 def test_two_processes_share_a_study_and_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["tests.tuning.studies"])
-    processes = [context.Process(target=run_process, args=(tmp_path, 9)) for _ in range(2)]
+    processes = [context.Process(target=run_process, args=(tmp_path, 6)) for _ in range(2)]
     plan_of(tmp_path)
     for process in processes:
         process.start()
@@ -155,18 +155,18 @@ def test_two_processes_share_a_study_and_lose_nothing_when_one_is_killed(tmp_pat
         process.join(120)
     assert sorted(process.exitcode or 0 for process in processes) == [-9, 0]
     table = rows(tmp_path)
-    assert len(table) == 9
+    assert len(table) == 6
     assert all(row["state"] in ("complete", "pruned") for row in table), table
-    assert [row["attempts"] for row in table] == ["1", "1", "2"] + ["1"] * 6
-    assert len({row["optimizer.lr"] for row in table}) == 9
-    assert len(list((tmp_path / "study").glob("trial_*"))) == 9
+    assert [row["attempts"] for row in table] == ["1", "1", "2"] + ["1"] * 3
+    assert len({row["optimizer.lr"] for row in table}) == 6
+    assert len(list((tmp_path / "study").glob("trial_*"))) == 6
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_is_killed_three_times_has_failed(tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
-    plan = plan_of(tmp_path, 1)
     for _ in range(3):
-        process = context.Process(target=_kill_in_trial, args=(plan, tmp_path))
+        process = context.Process(target=run_killed, args=(tmp_path,))
         process.start()
         process.join(60)
     (row,) = search(tmp_path, 1)
@@ -214,7 +214,7 @@ def test_one_database_serves_folders_that_are_not_shared(tmp_path: Path) -> None
 
 
 def test_the_best_within_a_limit(tmp_path: Path) -> None:
-    table = search(tmp_path, 20, goal=goal_of("AP", None, "latency_ms < 1.5"), prune=False)
+    table = search(tmp_path, 10, goal=goal_of("AP", None, "latency_ms < 1.5"), prune=False)
     allowed = [row for row in table if float(row["latency_ms"]) <= 1.5]
     best = load_config(tmp_path / "study" / "best.yaml")
     assert best.optimizer.lr == float(max(allowed, key=lambda row: float(row["AP"]))["optimizer.lr"]) <= 1.5e-3
@@ -223,7 +223,7 @@ def test_the_best_within_a_limit(tmp_path: Path) -> None:
 
 def test_trade_offs_are_those_that_no_other_trial_beats(tmp_path: Path) -> None:
     with heard() as lines:
-        table = search(tmp_path, 15, goal=goal_of("AP", "latency_ms", None))
+        table = search(tmp_path, 10, goal=goal_of("AP", "latency_ms", None))
     assert {row["state"] for row in table} == {"complete"}
     pairs = [(float(row["AP"]), float(row["latency_ms"])) for row in table]
     front = [p for p in pairs if not any(q != p and q[0] >= p[0] and q[1] <= p[1] for q in pairs)]
@@ -266,12 +266,6 @@ def test_settings_that_trials_cannot_have(override: str, line: str, tmp_path: Pa
 def test_wrong_metrics_are_one_line(minimize: str | None, subject_to: str | None, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         goal_of("AP", minimize, subject_to)
-
-
-def _kill_in_trial(plan: Any, folder: Path) -> None:
-    import os
-
-    tune(plan, folder / "study", beat=1, carry_out=lambda *_: os._exit(9))  # type: ignore[arg-type,return-value]  # it returns nothing
 
 
 def test_an_accuracy_that_is_not_defined_prunes_nothing(tmp_path: Path) -> None:
