@@ -11,7 +11,7 @@ from detseg.cli import main
 from detseg.config.load import load_config
 from detseg.errors import ConfigError
 from detseg.tuning.sampling import grid_size, sampler_of
-from detseg.tuning.space import Parameter, overrides_of, read_space, values_of
+from detseg.tuning.space import Parameter, check_space, overrides_of, read_space, values_of
 
 CONFIG = "data: {name: voc, root: data/voc}\n"
 RANGES = "one of uniform, log_uniform, integer, categorical, such as {uniform: [0, 1]}"
@@ -124,3 +124,10 @@ def test_a_grid_has_each_combination_once(tmp_path: Path) -> None:
     assert {(round(p["optimizer.lr"], 9), p["seed"], p["model.nms_iou"]) for p in points} == expected
     with pytest.raises(ConfigError, match=r"space.yaml:1: optimizer.lr: a grid needs single values; give a step"):
         grid_size(write(tmp_path, "optimizer.lr: {uniform: [0.1, 0.3]}\n"))
+
+
+def test_the_space_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
+    space = write(tmp_path, page.partition("```text\n")[2].partition("```")[0])
+    assert len(space) == 5
+    check_space(space, lambda overrides: load_config(tmp_path / "mine.yaml", overrides))
