@@ -75,6 +75,11 @@ def goal_of(criterion: str, minimize: str | None, subject_to: str | None) -> Goa
     return Goal(criterion, parts[1], float(parts[2]))
 
 
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """``AP 0.412, latency_ms 12.3``."""
+    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
+
+
 def train_and_measure(
     config: ExperimentConfig, goal: Goal, is_enough: Callable[[int, float], bool], stop: StopRequest
 ) -> dict[str, float]:

@@ -10,10 +10,10 @@ from itertools import accumulate
 from detseg.data.checks.page import document
 from detseg.messages import counted, printable
 from detseg.tuning.charts import Axis, Look, Point, bars_chart, points_chart
-from detseg.tuning.objective import Goal
+from detseg.tuning.objective import Goal, metrics_text
 from detseg.tuning.space import Choice, Parameter
 from detseg.tuning.study import Plan
-from detseg.tuning.trials import Trial
+from detseg.tuning.trials import Trial, states_text
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,20 @@ def page_of(title: str, plan: Plan, found: Found) -> str:
 
 
 def _summary(plan: Plan, found: Found) -> list[str]:
-    states = [trial.state for trial in found.trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    lines = [f"{counted(len(states), 'trial')} of {plan.num_trials}: {counts}."]
+    lines = [f"{counted(len(found.trials), 'trial')} of {plan.num_trials}: {states_text(found.trials)}."]
     if found.best is None:
         lines.append("No trial is complete" + (" and within the limit." if plan.goal.limit is not None else "."))
     else:
         values = ", ".join(f"{name}={value}" for name, value in found.best.values.items())
-        lines.append(
-            f"Best: {_metrics(found.best)} in trial {found.best.number} ({values}); its settings are in best.yaml."
-        )
+        what = f"Best: {metrics_text(found.best.metrics)} in trial {found.best.number} ({values})"
+        lines.append(f"{what}; its settings are in best.yaml.")
     if found.defaults is not None:
-        lines.append(f"The settings of the file: {_metrics(found.defaults)} in trial {found.defaults.number}.")
+        lines.append(
+            f"The settings of the file: {metrics_text(found.defaults.metrics)} in trial {found.defaults.number}."
+        )
     if plan.goal.limit is not None:
         lines.append(f"Limit: {plan.goal.cost} of at most {plan.goal.limit:g}.")
     return [f"<p>{_text(line)}</p>" for line in lines]
-
-
-def _metrics(trial: Trial) -> str:
-    return ", ".join(f"{name} {value:.4g}" for name, value in trial.metrics.items())
 
 
 def _history(goal: Goal, found: Found, measured: Sequence[Trial]) -> str:
@@ -120,7 +115,9 @@ def _point(x: float, goal: Goal, found: Found, trial: Trial) -> Point:
     is_best = trial == found.best or trial in found.front
     look: Look = "best" if is_best else "normal" if trial.state == "complete" else "pale"
     values = ", ".join(f"{name}={value}" for name, value in trial.values.items())
-    return Point(x, trial.metrics[goal.criterion], f"trial {trial.number}: {_metrics(trial)}; {values}", look)
+    return Point(
+        x, trial.metrics[goal.criterion], f"trial {trial.number}: {metrics_text(trial.metrics)}; {values}", look
+    )
 
 
 def _table(plan: Plan, found: Found) -> str:

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -14,12 +14,12 @@ from optuna.study import Study
 
 from detseg.atomic_write import write_text
 from detseg.config.load import config_to_yaml
-from detseg.messages import counted
-from detseg.tuning.objective import Goal
+from detseg.messages import counted, printable
+from detseg.tuning.objective import Goal, metrics_text
 from detseg.tuning.page import Found, page_of
 from detseg.tuning.space import values_of
 from detseg.tuning.study import Plan
-from detseg.tuning.trials import Trial
+from detseg.tuning.trials import Trial, states_text
 
 _FEWEST_FOR_IMPORTANCE = 8
 _GOOD = 0.25
@@ -53,17 +53,13 @@ def front_of(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
     return front
 
 
-def metrics_text(metrics: Mapping[str, float]) -> str:
-    """``AP 0.412, latency_ms 12.3``."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-
-
 def write_results(folder: Path, plan: Plan, study: Study, trials: Sequence[Trial]) -> None:
     """Write all three files; ``best.yaml`` once a trial is complete."""
     found = found_in(plan, study, trials)
     if found.best is not None:
-        what = f"# {folder.name}: {metrics_text(found.best.metrics)} in {trial_dir(folder, found.best.number).name}\n"
-        _replace(folder / "best.yaml", what + config_to_yaml(plan.config(found.best.values)))
+        what = f"{metrics_text(found.best.metrics)} in {trial_dir(folder, found.best.number).name}"
+        settings = config_to_yaml(plan.config(found.best.values))
+        _replace(folder / "best.yaml", f"# {printable(folder.name)}: {what}\n{settings}")
     _replace(folder / "trials.csv", _table(plan, trials))
     _replace(folder / "study.html", page_of(folder.absolute().name, plan, found))
 
@@ -80,9 +76,7 @@ def found_in(plan: Plan, study: Study, trials: Sequence[Trial]) -> Found:
 
 def conclusion(folder: Path, plan: Plan, trials: Sequence[Trial]) -> list[str]:
     """What a search says at its end."""
-    states = [trial.state for trial in trials]
-    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    lines = [f"{counted(len(trials), 'trial')}: {counts}"]
+    lines = [f"{counted(len(trials), 'trial')}: {states_text(trials)}"]
     best = best_of(trials, plan.goal)
     if best is None:
         limit = "" if plan.goal.limit is None else f" with {plan.goal.cost} of at most {plan.goal.limit:g}"

@@ -19,8 +19,8 @@ from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError, DetsegError, RunStoppedError
 from detseg.messages import listed, messages_on_console, one_line
 from detseg.training.callbacks.stopping import StopRequest
-from detseg.tuning.objective import Goal, train_and_measure
-from detseg.tuning.results import conclusion, metrics_text, trial_dir, write_results
+from detseg.tuning.objective import Goal, metrics_text, train_and_measure
+from detseg.tuning.results import conclusion, trial_dir, write_results
 from detseg.tuning.sampling import grid_size, sampler_of
 from detseg.tuning.space import values_of
 from detseg.tuning.study import Plan, open_study

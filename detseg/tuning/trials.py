@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -89,6 +90,12 @@ def trials_of(study: Study) -> list[Trial]:
             retries[attempt.user_attrs[RETRY_OF]].append(attempt)
     firsts = [attempt for attempt in attempts if RETRY_OF not in attempt.user_attrs]
     return [Trial(number, (first, *retries[first.number])) for number, first in enumerate(firsts)]
+
+
+def states_text(trials: Sequence[Trial]) -> str:
+    """``12 complete, 3 pruned``."""
+    states = [trial.state for trial in trials]
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
 
 
 def queue_interrupted(study: Study, num_trials: int, grace: float) -> list[Trial]:
