@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import config_to_yaml, load_config
+from detseg.config.load import config_from_dict, config_to_yaml, file_of
+from detseg.config.strict_yaml import read_yaml
 from detseg.errors import ConfigError, require_tuning_extra
+from detseg.messages import printable
 from detseg.tuning.space import check_space, read_space
 
 
@@ -36,7 +38,9 @@ def tune(argv: Sequence[str]) -> None:
         if getattr(arguments, name) is None:
             raise ConfigError(f"--{name}: is missing; see detseg tune --help")
     space = read_space(arguments.space)
-    check_space(space, lambda overrides: load_config(arguments.config, [*arguments.overrides, *overrides]))
+    settings = read_yaml(file_of(arguments.config))  # once: a search may take days
+    name = printable(str(arguments.config))
+    check_space(space, lambda overrides: config_from_dict(settings, name, [*arguments.overrides, *overrides]))
 
     require_tuning_extra("detseg tune")
     from detseg.cli.signals import stop_on_signals
@@ -47,7 +51,8 @@ def tune(argv: Sequence[str]) -> None:
 
     goal = goal_of(criterion_of(config), arguments.minimize, arguments.subject_to)
     plan = Plan(
-        arguments.config,
+        name,
+        settings,
         arguments.overrides,
         space,
         goal,

@@ -48,7 +48,7 @@ class Goal:
     @property
     def objectives(self) -> list[str]:
         """The metrics to improve."""
-        return [self.criterion, *([self.cost] if self.cost is not None and self.has_trade_off else [])]
+        return self.names if self.has_trade_off else [self.criterion]
 
     @property
     def names(self) -> list[str]:
@@ -116,4 +116,6 @@ def _cost(name: str, run_dir: Path) -> float:
     if name == "parameters":
         return float(sum(parameter.numel() for parameter in load_model(checkpoint)[0].parameters()))
     results, _ = benchmark(load_config(run_dir / "config.yaml"), ["predictor"], checkpoint=checkpoint)
-    return float(results.median("predictor", "an image") or math.nan)
+    median = results.median("predictor", "an image")
+    assert median is not None
+    return median

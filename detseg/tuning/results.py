@@ -38,7 +38,7 @@ def best_of(trials: Sequence[Trial], goal: Goal) -> Trial | None:
 
 def defaults_of(trials: Sequence[Trial], plan: Plan) -> Trial | None:
     """The complete trial that has the settings of the file; None: there is none."""
-    values = values_of(plan.space, plan.config())
+    values = values_of(plan.space, plan.base)
     return next((trial for trial in trials if trial.state == "complete" and trial.values == values), None)
 
 
@@ -55,23 +55,13 @@ def front_of(trials: Sequence[Trial], goal: Goal) -> list[Trial]:
 
 def write_results(folder: Path, plan: Plan, study: Study, trials: Sequence[Trial]) -> None:
     """Write all three files; ``best.yaml`` once a trial is complete."""
-    found = found_in(plan, study, trials)
+    found = _found(plan, study, trials)
     if found.best is not None:
         what = f"{metrics_text(found.best.metrics)} in {trial_dir(folder, found.best.number).name}"
         settings = config_to_yaml(plan.config(found.best.values))
         _replace(folder / "best.yaml", f"# {printable(folder.name)}: {what}\n{settings}")
     _replace(folder / "trials.csv", _table(plan, trials))
     _replace(folder / "study.html", page_of(folder.absolute().name, plan, found))
-
-
-def found_in(plan: Plan, study: Study, trials: Sequence[Trial]) -> Found:
-    """What the page shows."""
-    importances = {}
-    if sum(trial.state == "complete" for trial in trials) >= _FEWEST_FOR_IMPORTANCE:
-        evaluator = PedAnovaImportanceEvaluator(target_quantile=_GOOD)
-        importances = get_param_importances(study, evaluator=evaluator)
-    front = front_of(trials, plan.goal) if plan.goal.has_trade_off else []
-    return Found(trials, best_of(trials, plan.goal), front, defaults_of(trials, plan), importances)
 
 
 def conclusion(folder: Path, plan: Plan, trials: Sequence[Trial]) -> list[str]:
@@ -96,6 +86,15 @@ def conclusion(folder: Path, plan: Plan, trials: Sequence[Trial]) -> list[str]:
     if best is not None:
         lines.append(f"next: detseg train {shlex.quote(str(folder / 'best.yaml'))}")
     return lines
+
+
+def _found(plan: Plan, study: Study, trials: Sequence[Trial]) -> Found:
+    importances = {}
+    if sum(trial.state == "complete" for trial in trials) >= _FEWEST_FOR_IMPORTANCE:
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=_GOOD)
+        importances = get_param_importances(study, evaluator=evaluator)
+    front = front_of(trials, plan.goal) if plan.goal.has_trade_off else []
+    return Found(trials, best_of(trials, plan.goal), front, defaults_of(trials, plan), importances)
 
 
 def _table(plan: Plan, trials: Sequence[Trial]) -> str:

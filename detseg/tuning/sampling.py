@@ -17,8 +17,6 @@ from optuna.trial import FrozenTrial
 from detseg.errors import ConfigError
 from detseg.tuning.space import Space
 
-SAMPLERS = ("tpe", "random", "grid")
-
 _LARGEST_GRID = 1_000_000
 
 
@@ -50,7 +48,7 @@ def sampler_of(name: str, space: Space, seed: int, number: int, defaults: Mappin
     whichever process they run in.
 
     Args:
-        name: one of ``SAMPLERS``.
+        name: ``tpe``, ``random`` or ``grid``.
         space: the parameters.
         seed: of the search.
         number: of the trial, from 0.

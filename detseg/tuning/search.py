@@ -60,7 +60,7 @@ def tune(
         DetsegError: the first trials failed alike, or the database is gone.
         RunStoppedError: it was asked to stop; the running trial has saved itself.
     """
-    _check_base(plan.config())
+    _check_base(plan.base)
     if plan.sampler == "grid":
         plan = replace(plan, num_trials=min(plan.num_trials, grid_size(plan.space)))
     stop, grace = stop or StopRequest(), 6 * beat
@@ -75,6 +75,7 @@ def tune(
             search.run(math.inf if seconds is None else time.monotonic() + seconds)
         finally:
             timer.cancel()
+            stop.reason = None  # it may be given to another search
             search.write()
     except (StorageInternalError, SQLAlchemyError) as error:
         raise DetsegError(f"the database of the study fails: {one_line(error)}; repeat the command to go on") from error
@@ -107,7 +108,7 @@ class _Search:
     ) -> None:
         self.study, self.plan, self.folder, self.stop, self.grace = study, plan, folder, stop, grace
         self.carry_out = carry_out
-        self._defaults = values_of(plan.space, plan.config())
+        self._defaults = values_of(plan.space, plan.base)
         self._failures: list[str] = []  # of this process, in their order
         self._leaving: BaseException | None = None  # why this process ends
         self._is_lost = False  # another process has taken the trial over
@@ -122,7 +123,7 @@ class _Search:
     def run(self, deadline: float) -> None:
         """Run trials until none is left to begin or to take over; others' last trials are given time for a sign of
         life, so that whoever ends last has seen each process that was killed."""
-        waits_until = 0.0
+        waits_until: float | None = None
         while True:
             trials = queue_interrupted(self.study, self.plan.num_trials, self.grace)
             if len(trials) == self.plan.num_trials and all(trial.ended for trial in trials):
@@ -130,16 +131,17 @@ class _Search:
             reason = "by --time" if time.monotonic() >= deadline else self.stop.reason
             if reason is not None:
                 raise RunStoppedError(f"stopped {reason}; {self._how_far()}")
-            running = [str(trial.number) for trial in trials if trial.state == "running"]
             if len(trials) < self.plan.num_trials or any(trial.state == "interrupted" for trial in trials):
                 self._run_one()
-                waits_until = 0.0
-            elif not waits_until:
+                waits_until = None
+                continue
+            if waits_until is None:
                 waits_until = time.monotonic() + 1.5 * self.grace
+                running = [str(trial.number) for trial in trials if trial.state == "running"]
                 logger.info(f"waiting for a sign of life of the processes of trials {listed(running)}")
             elif time.monotonic() > waits_until:
                 return
-            time.sleep(0.5 if waits_until else 0)
+            time.sleep(0.5)
 
     def _run_one(self) -> None:
         self._leaving, self._is_lost = None, False
@@ -183,7 +185,7 @@ class _Search:
     def _train(self, attempt: Attempt, number: int) -> tuple[Mapping[str, float], bool]:
         """The metrics, and whether the training was pruned."""
         plan, run_dir, is_pruned = self.plan, trial_dir(self.folder, number), False
-        self.study.sampler = sampler_of(plan.sampler, plan.space, plan.config().seed, number, self._defaults)
+        self.study.sampler = sampler_of(plan.sampler, plan.space, plan.base.seed, number, self._defaults)
         for parameter in plan.space:
             parameter.suggest(attempt)
         config = plan.config(attempt.params)

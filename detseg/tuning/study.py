@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from detseg.config.load import config_to_dict, load_config
+from detseg.config.load import config_from_dict, config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
 from detseg.messages import one_line, quoted
@@ -35,15 +36,17 @@ class Plan:
     """What is searched.
 
     Attributes:
-        config_path, overrides: the settings.
+        name: of the configuration file, for errors.
+        settings, overrides: what it says, and what is said after it.
         space: those that vary.
         goal: the metrics.
-        sampler: one of ``SAMPLERS``.
+        sampler: ``tpe``, ``random`` or ``grid``.
         num_trials: of all processes together.
         prune: whether trials end early that validate worse than the median of the others.
     """
 
-    config_path: Path
+    name: str
+    settings: Mapping[str, Any]
     overrides: Sequence[str]
     space: Space
     goal: Goal
@@ -51,25 +54,27 @@ class Plan:
     num_trials: int
     prune: bool
 
-    def config(self, values: Mapping[str, Any] | None = None) -> ExperimentConfig:
-        """The settings with values for those that vary; None: as the file has them."""
-        given = [] if values is None else overrides_of(self.space, values)
-        return load_config(self.config_path, [*self.overrides, *given])
+    @cached_property
+    def base(self) -> ExperimentConfig:
+        """The settings without values for those that vary."""
+        return config_from_dict(self.settings, self.name, self.overrides)
+
+    def config(self, values: Mapping[str, Any]) -> ExperimentConfig:
+        """The settings of a trial."""
+        return config_from_dict(self.settings, self.name, [*self.overrides, *overrides_of(self.space, values)])
 
     @property
     def content(self) -> dict[str, Any]:
         """What all processes of a study must have in common, as plain data."""
         space = {p.name: p.settings if isinstance(p, Choice) else [p.low, p.high, p.step, p.log] for p in self.space}
         goal = {"metrics": self.goal.names, "limit": self.goal.limit, "sampler": self.sampler}
-        content: dict[str, Any] = json.loads(
-            json.dumps({"settings": config_to_dict(self.config()), "space": space} | goal)
-        )
+        content: dict[str, Any] = json.loads(json.dumps({"settings": config_to_dict(self.base), "space": space} | goal))
         return content
 
     @property
     def pruner(self) -> BasePruner:
         """Judges from the second third of the epochs on, once five trials are complete."""
-        return MedianPruner(n_warmup_steps=self.config().trainer.max_epochs // 3) if self.prune else NopPruner()
+        return MedianPruner(n_warmup_steps=self.base.trainer.max_epochs // 3) if self.prune else NopPruner()
 
 
 def open_study(plan: Plan, folder: Path, storage: str | None, beat: int, grace: int) -> Study:

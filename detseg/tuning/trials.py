@@ -77,8 +77,8 @@ class Trial:
 
     @property
     def seconds(self) -> float:
-        """How long its attempts took that have ended."""
-        return sum(attempt.duration.total_seconds() for attempt in self.attempts if attempt.duration is not None)
+        """How long its last attempt took, if it has ended: others' ends are when their being killed was noticed."""
+        return 0.0 if self.attempt.duration is None else self.attempt.duration.total_seconds()
 
 
 def trials_of(study: Study) -> list[Trial]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.strict_yaml import read_yaml
 from detseg.errors import DetsegError, RunStoppedError
 from detseg.training.callbacks.stopping import StopRequest
 from detseg.tuning.objective import Goal
@@ -32,7 +33,7 @@ def plan_of(
     (config := folder / "mine.yaml").write_text(CONFIG, encoding="utf-8")
     (path := folder / "space.yaml").write_text(space, encoding="utf-8")
     settings: dict[str, Any] = {"goal": Goal("AP"), "sampler": "tpe", "prune": True} | changes
-    return Plan(config, overrides, read_space(path), num_trials=num_trials, **settings)
+    return Plan(config.name, read_yaml(config), overrides, read_space(path), num_trials=num_trials, **settings)
 
 
 def accuracy(config: ExperimentConfig) -> float:

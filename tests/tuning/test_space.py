@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from detseg.cli import main
-from detseg.config.load import load_config
+from detseg.config.load import config_from_dict, load_config
+from detseg.config.strict_yaml import read_yaml
 from detseg.errors import ConfigError
 from detseg.tuning.sampling import grid_size, sampler_of
 from detseg.tuning.space import Parameter, check_space, overrides_of, read_space, values_of
@@ -97,7 +98,7 @@ def test_values_become_settings_sections_first(tmp_path: Path) -> None:
     space = write(tmp_path, SPACE)
     values = {"model.backbone.name": "csp_small", "optimizer.lr": 0.003, "optimizer": '{"name": "sgd"}', "seed": 3}
     values |= {"data.image_size": "[320, 416]", "data.augmentation.mosaic": 0.25}
-    config = load_config(tmp_path / "mine.yaml", overrides_of(space, values))
+    config = config_from_dict(read_yaml(tmp_path / "mine.yaml"), "mine.yaml", overrides_of(space, values))
     assert (config.optimizer.name, config.optimizer.lr, config.data.input_hw) == ("sgd", 0.003, (320, 416))
     assert (config.seed, config.data.augmentation.mosaic) == (3, 0.25)
 
@@ -130,4 +131,4 @@ def test_the_space_of_the_documentation(tmp_path: Path) -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "tuning.md").read_text(encoding="utf-8")
     space = write(tmp_path, page.partition("```text\n")[2].partition("```")[0])
     assert len(space) == 5
-    check_space(space, lambda overrides: load_config(tmp_path / "mine.yaml", overrides))
+    check_space(space, lambda overrides: config_from_dict(read_yaml(tmp_path / "mine.yaml"), "", overrides))
