@@ -53,6 +53,15 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path) -> None:
     assert second["optimizer.lr"] != "0.02"
 
 
+def test_a_search_does_not_see_later_changes_of_its_file(tmp_path: Path) -> None:
+    def edits(config: Any, *rest: Any) -> dict[str, float]:
+        (tmp_path / "mine.yaml").write_text("data: {name: coco}\n", encoding="utf-8")
+        assert config.data.name == "voc"
+        return formula(config, *rest)
+
+    assert [row["state"] for row in search(tmp_path, 2, carry_out=edits)] == ["complete"] * 2
+
+
 def test_random_values_follow_from_seed_and_number_alone(tmp_path: Path) -> None:
     tables = []
     for name, batches, seed in (("a", [3], 0), ("b", [2, 3], 0), ("c", [3], 1)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -132,3 +133,12 @@ def test_the_space_of_the_documentation(tmp_path: Path) -> None:
     space = write(tmp_path, page.partition("```text\n")[2].partition("```")[0])
     assert len(space) == 5
     check_space(space, lambda overrides: config_from_dict(read_yaml(tmp_path / "mine.yaml"), "", overrides))
+
+
+def test_a_missing_optuna_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, "seed: {integer: [0, 3]}\n")
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", str(tmp_path / "mine.yaml"), "--space", str(tmp_path / "space.yaml"), "--trials", "3"]) == 2
+    assert capsys.readouterr().err == 'error: detseg tune needs optuna: pip install "detseg[tune]"\n'
