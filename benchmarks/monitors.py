@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from benchmarks.peers.serve import PacedTraining
 from benchmarks.training import PRECISION, random_batch, task_of
 from detseg.training.callbacks.monitors import StepMonitors
 from detseg.training.setup.trainer import quiet_lightning
-from detseg.training.tracking.trackers import Tracker, build_trackers
+from detseg.training.tracking.build import build_trackers
+from detseg.training.tracking.tracker import Tracker
 
 DIAGNOSTICS = ("gradient_norm", "update_ratio", "dead_activations", "histograms")
 
@@ -38,7 +40,7 @@ def monitors(blocks: int = 8, small: bool = False) -> Iterator[Row]:
 
         for chosen in [(), *((name,) for name in DIAGNOSTICS)]:
             name = chosen[0] if chosen else "losses and rates alone"
-            times = in_turn(lambda chosen=chosen: step(1, *chosen), lambda: step(10**9), blocks)  # type: ignore[misc]  # mypy infers no type for the default
+            times = in_turn(partial(step, 1, *chosen), partial(step, 10**9), blocks)
             yield Row(f"a step with {name}", work, "the same step, nothing written", *times, "ms")
         training.end()
     yield from _entries(blocks, 5 if small else 50)
@@ -54,7 +56,7 @@ def _training(batch: Any, watch: StepMonitors, folder: Path) -> PacedTraining:
         around = LambdaCallback(on_train_batch_start=paced.before), LambdaCallback(on_train_batch_end=paced.after)
         trackers = build_trackers(["tensorboard"], folder, {})
         trainer = L.Trainer(callbacks=[around[0], watch, around[1]], logger=trackers, **options)
-        trainer.fit(task_of({"name": "yolo"}, 80), DataLoader([batch], batch_size=None))  # type: ignore[arg-type]  # a list is enough of a data set
+        trainer.fit(task_of({"name": "yolo"}, 80), DataLoader([batch], batch_size=None))
 
     return PacedTraining(train)
 
@@ -76,7 +78,7 @@ def _entries(blocks: int, number: int) -> Iterator[Row]:
                 tracker.log_metrics(numbers, step)
 
         for kind in ("mlflow", "wandb"):
-            ours, theirs = (timed(lambda t=trackers[k]: entries(t), number, 1000) for k in (kind, "tensorboard"))  # type: ignore[misc]  # mypy infers no type for the default
+            ours, theirs = (timed(partial(entries, trackers[name]), number, 1000) for name in (kind, "tensorboard"))
             yield Row(
                 f"an entry in {kind}", "30 numbers", "an entry in TensorBoard", *in_turn(ours, theirs, blocks), "ms"
             )

@@ -63,8 +63,17 @@ def path_of(what: str, value: str | Path) -> Path:
 
 def require_training_extra(what: str) -> None:
     """Raise a MissingExtraError if packages of the extra ``train`` are missing; ``what`` needs them."""
-    if missing := [name for name in _TRAINING if find_spec(name) is None]:
-        raise MissingExtraError(f'{what} needs {", ".join(missing)}: pip install "detseg[train]"')
+    _require(what, _TRAINING, "train")
+
+
+def require_tuning_extra(what: str) -> None:
+    """The same for those of the extra ``tune``, which has those of ``train``."""
+    _require(what, (*_TRAINING, "optuna"), "tune")
+
+
+def _require(what: str, packages: Sequence[str], extra: str) -> None:
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise MissingExtraError(f'{what} needs {", ".join(missing)}: pip install "detseg[{extra}]"')
 
 
 class RunStoppedError(Exception):

@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     # A Predictor decodes images by the reader of the data sets, or its pixels would not be the same.
     "predict": FOUNDATION | {"checkpoint", "config", "data", "draw", "factory", "memory", "models", "tasks"},
     "benchmark": EVERYTHING | {"tasks"},
-    "tuning": EVERYTHING | {"tasks"},
+    "tuning": EVERYTHING | {"benchmark", "tasks"},
     "evaluation": EVERYTHING - {"training"} | {"tasks"},
     "__init__": {"data", "errors", "evaluation", "factory", "predict", "structures", "training", "tuning"},
     # `detseg check` asks the model of a configuration what it expects of the data: anchors, normalisation;
@@ -51,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "lightning": ("detseg/training/",),
-    **dict.fromkeys(("mlflow", "wandb"), ("detseg/training/tracking/trackers.py",)),
+    **dict.fromkeys(("mlflow", "wandb"), ("detseg/training/tracking/services.py",)),
     "albumentations": ("detseg/data/augment/albumentations_steps.py",),
     "pycocotools": ("detseg/metrics/coco.py", "detseg/data/annotations/model.py", "tools/real_sets.py"),
     "msgspec": (
@@ -59,6 +59,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "detseg/data/formats/recognise/",
         "detseg/data/annotations/model.py",
     ),
+    **dict.fromkeys(("optuna", "sqlalchemy"), ("detseg/tuning/",)),
     "simplejpeg": ("detseg/data/images/read.py",),
     **dict.fromkeys(("IPython", "pandas", "supervision"), ("detseg/predict/results.py",)),
 }
@@ -71,7 +72,7 @@ REACHES_OUT: dict[str, tuple[str, ...]] = {
     "http": ("detseg/data/download.py",),
     # The demo types our own commands; SLURM is asked to requeue; git says the commit.
     "subprocess": ("tools/demo.py", "detseg/cli/signals.py", "detseg/training/tracking/provenance.py"),
-    "wandb": ("detseg/training/tracking/trackers.py",),  # where the user asks for it
+    "wandb": ("detseg/training/tracking/services.py",),  # where the user asks for it
     **dict.fromkeys(("socket", "socketserver", "ssl", "ftplib", "smtplib", "xmlrpc", "webbrowser", "telnetlib"), ()),
     **dict.fromkeys(("requests", "httpx", "aiohttp", "urllib3", "gdown", "wget", "boto3"), ()),
     **dict.fromkeys(("pip", "ensurepip", "sentry_sdk", "posthog", "segment"), ()),

@@ -142,7 +142,7 @@ def test_commands_are_accepted(
 ) -> None:
     monkeypatch.chdir(folder)
     for name, *arguments in commands(page.read_text(encoding="utf-8")):
-        only_read = ["--print-config"] if name in ("train", "benchmark", "find-lr") else []  # the others run
+        only_read = ["--print-config"] if name in ("train", "benchmark", "find-lr", "tune") else []  # the others run
         code = main([name, *arguments, *only_read])
         assert code == 0 or (name == "check" and "error:" not in capsys.readouterr().err), (name, arguments)
 
@@ -164,4 +164,4 @@ def test_blocks_are_of_a_language_that_is_tested(page: Path) -> None:
 
 def test_commands_are_found() -> None:
     found = {words[0] for page in PAGES for words in commands(page.read_text(encoding="utf-8"))}
-    assert found >= {"train", "evaluate", "predict", "config", "benchmark", "export-weights"}
+    assert found >= {"train", "tune", "evaluate", "predict", "config", "benchmark", "export-weights"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from detseg.cli import benchmark, config, evaluate, export_weights, find_lr, predict, train
+from detseg.cli import benchmark, config, evaluate, export_weights, find_lr, predict, train, tune
 from detseg.cli.data import check, convert, show, split
 from detseg.cli.tool import run_tool
 from detseg.errors import ConfigError
@@ -12,6 +12,7 @@ from detseg.messages import did_you_mean, printable
 
 _COMMANDS: dict[str, tuple[Callable[[Sequence[str]], int | None], str]] = {
     "train": (train.train, "train what a configuration file describes, or resume a run"),
+    "tune": (tune.tune, "search for better settings with many trainings"),
     "check": (check.check, "say what is wrong with a data set, and write a repaired copy"),
     "convert": (convert.convert, "write a copy of a data set in another format"),
     "show": (show.show, "draw samples of a data set, raw or augmented, on one sheet"),

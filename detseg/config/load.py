@@ -39,10 +39,14 @@ _MISSING = object()
 def load_config(path: str | Path, overrides: Settings = ()) -> ExperimentConfig:
     """The experiment that a YAML file, or an example by its name (``yolo_shapes``), describes, with overrides.
     ConfigError: anything is wrong; one line for each mistake: where, which setting, what was expected and got."""
-    path = Path(path)
-    if not path.exists() and not path.suffix and len(path.parts) == 1:
-        path = _example(path.name)
+    path = file_of(path)
     return _validate(read_yaml(path), printable(str(path)), overrides)
+
+
+def file_of(path: str | Path) -> Path:
+    """The YAML file itself, where an example may be given by its name."""
+    path = Path(path)
+    return _example(path.name) if not path.exists() and not path.suffix and len(path.parts) == 1 else path
 
 
 def _example(name: str) -> Path:
@@ -55,7 +59,9 @@ def _example(name: str) -> Path:
     return examples[name]
 
 
-def config_from_dict(data: Mapping[str, Any], where: str = "checkpoint", overrides: Settings = ()) -> ExperimentConfig:
+def config_from_dict(
+    data: Mapping[str, Any], where: str = "checkpoint", overrides: Settings | Sequence[str | Override] = ()
+) -> ExperimentConfig:
     """The experiment that plain data describes, as ``config_to_dict`` gave it; ``where`` begins its errors.
 
     ConfigError as in ``load_config``, also where ``data`` holds anything but plain data.
@@ -85,7 +91,9 @@ def plain_to_yaml(data: Mapping[str, Any]) -> str:
     return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=120)
 
 
-def _validate(data: dict[str, YamlValue], where: str, settings: Settings) -> ExperimentConfig:
+def _validate(
+    data: dict[str, YamlValue], where: str, settings: Settings | Sequence[str | Override]
+) -> ExperimentConfig:
     """Validates through JSON: pydantic's strict mode of it tells 3, "3", 3.0 and true apart, but takes lists as tuples
     and text as paths."""
     origin = _Origin(where, parse_overrides(settings))

@@ -56,6 +56,12 @@ def read_yaml(path: Path) -> dict[str, YamlValue]:
     return value
 
 
+def key_lines(path: Path) -> dict[str, int]:
+    """The line of each key at the top of a file that ``read_yaml`` has read."""
+    node: Any = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=yaml.SafeLoader)
+    return {key.value: key.start_mark.line + 1 for key, _ in node.value}
+
+
 def parse_value(text: str, where: str) -> YamlValue:
     """The value of an override by the rules of the files; ``where`` begins the ConfigError for no YAML or a comment."""
     value = _parse(text, lambda mark: where)
@@ -74,11 +80,12 @@ class Override:
     where: str  # what an error about it begins with
 
 
-def parse_overrides(settings: Sequence[str] | Mapping[str, Any]) -> tuple[Override, ...]:
-    """Overrides from ``a.b.c=value`` texts, or from Python's ``{"a.b.c": value}``, where a value may be a section.
-    ConfigError: an empty key or value; in a text also no YAML, or a section as value."""
+def parse_overrides(settings: Sequence[str | Override] | Mapping[str, Any]) -> tuple[Override, ...]:
+    """Overrides from ``a.b.c=value`` texts, or from Python's ``{"a.b.c": value}``, where a value may be a section;
+    those of another file come as they are. ConfigError: an empty key or value; in a text also no YAML, or a section as
+    value."""
     if not isinstance(settings, Mapping):
-        return tuple(_parse_override(text) for text in settings)
+        return tuple(_parse_override(text) if isinstance(text, str) else text for text in settings)
     values = ((name, os.fspath(v) if isinstance(v, os.PathLike) else v) for name, v in settings.items())
     return tuple(Override(_path(name, where := f"setting {printable(name)}"), value, where) for name, value in values)
 

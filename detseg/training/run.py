@@ -29,7 +29,7 @@ from detseg.training.setup.build import Own, build_data, build_task, describe_mo
 from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer, interrupts_kept
 from detseg.training.task import Task
-from detseg.training.tracking.trackers import tracked
+from detseg.training.tracking.tracker import tracked
 
 logger = logging.getLogger("detseg")
 
@@ -83,8 +83,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     begins = checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run
     claim = claimed(run_dir, again=resume == "auto") if begins else nullcontext()
     try:
-        speaks = first_speaks(trainer.global_rank, trainer.world_size)
-        with claim, training_memory_errors(trainer, config), speaks, tracked(trainer, run_dir):
+        with claim, training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
             _fit(trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
@@ -101,7 +100,7 @@ def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path
     """Train, and wait until the last checkpoint is on the disk."""
     files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
     try:
-        with interrupts_kept(trainer):
+        with tracked(trainer), interrupts_kept(trainer):
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
             files.flush()
     finally:

@@ -30,7 +30,7 @@ def test_help_names_every_command_and_each_has_help(capsys: pytest.CaptureFixtur
     text = out_of(capsys)
     assert text == out_of(capsys, "--help")
     assert max(map(len, text.splitlines())) <= 80
-    for command in ("train", "evaluate", "predict", "export-weights", "find-lr", "benchmark", "config"):
+    for command in ("train", "tune", "evaluate", "predict", "export-weights", "find-lr", "benchmark", "config"):
         assert f"  {command} " in text
         with pytest.raises(SystemExit, match="0"):
             main([command, "--help"])
@@ -67,6 +67,10 @@ def test_the_module_is_the_command() -> None:
             "argument --score: expected a number from 0 to 1",
         ),
         (["benchmark", SHAPES, "data.root=nowhere", "--checkpoint", "no.ckpt"], "no.ckpt: no such checkpoint file"),
+        (["tune", SHAPES, "--trials", "3"], "--space: is missing; see detseg tune --help"),
+        (["tune", SHAPES, "--space", "no.yaml", "--trials", "0"], "argument --trials: expected a whole number of at"),
+        (["tune", SHAPES, "--space", "no.yaml", "--trials", "3"], "no.yaml: no such configuration file"),
+        (["tune", SHAPES, "--time", "0", "--trials", "3"], "argument --time: expected a number above 0, got '0'"),
         (["config", "explain", "model.heda"], "there is no setting 'model.heda' (did you mean 'model.head'?)"),
         (
             ["config", "new", "extra"],

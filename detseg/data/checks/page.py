@@ -62,14 +62,18 @@ def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
         parts.append(f'<h2 id="{severity.name.lower()}s">{severity.name.capitalize()}s</h2>')
         parts += [_section(name, finding, draw) for name, finding in group]
     parts += _charts(checked)
-    write_text(
-        path,
-        '<!doctype html>\n<html lang="en"><!-- detseg check --><head><meta charset="utf-8">'
+    write_text(path, document(title, "detseg check", parts))
+
+
+def document(title: str, command: str, parts: Sequence[str]) -> str:
+    """A whole page with the style above; ``command``: what made it."""
+    return (
+        f'<!doctype html>\n<html lang="en"><!-- {command} --><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
-        f"<title>{_text(title)}: detseg check</title><style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{_text(title)}: {command}</title><style>{_STYLE}</style></head>\n<body>\n"
         + "\n".join(parts)
-        + "\n</body></html>\n",
+        + "\n</body></html>\n"
     )
 
 

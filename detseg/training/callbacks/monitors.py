@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from detseg.training.task import Task
-from detseg.training.tracking.trackers import trackers_of
+from detseg.training.tracking.tracker import trackers_of
 
 logger = logging.getLogger("detseg")
 

@@ -20,7 +20,7 @@ from detseg.draw import class_legend, contact_sheet, write_image
 from detseg.structures import Batch, UInt8Array
 from detseg.training.task import Task
 from detseg.training.tracking.provenance import describe_start, read_run_file, write_run_file
-from detseg.training.tracking.trackers import trackers_of
+from detseg.training.tracking.tracker import trackers_of
 
 logger = logging.getLogger("detseg")
 

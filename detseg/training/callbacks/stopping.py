@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, cast
 
 import lightning as L
@@ -96,3 +97,19 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict({**state_dict, "patience": self.patience})
+
+
+class StopByValidation(callbacks.Callback):
+    """Gives each validation's metric to a function, and ends the run with the epoch where that says so.
+
+    Args:
+        metric: name of the logged metric, as ``val/AP``.
+        is_enough: epoch (from 1) and value → whether the run ends.
+    """
+
+    def __init__(self, metric: str, is_enough: Callable[[int, float], bool]) -> None:
+        self.metric, self.is_enough = metric, is_enough
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.is_enough(trainer.current_epoch + 1, float(trainer.callback_metrics[self.metric])):
+            trainer.should_stop = True

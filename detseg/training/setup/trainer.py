@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from detseg.checkpoint import FOLDER
-from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.experiment import ExperimentConfig, TrainerConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.errors import ConfigError
 from detseg.messages import one_line
@@ -29,7 +29,7 @@ from detseg.training.callbacks.run_files import RunFiles, SampleImages
 from detseg.training.callbacks.stopping import EarlyStopping, StopWhenAsked
 from detseg.training.distributed import slurm_environment
 from detseg.training.setup.build import Own
-from detseg.training.tracking.trackers import build_trackers
+from detseg.training.tracking.build import build_trackers
 
 logger = logging.getLogger("detseg")
 
@@ -68,10 +68,7 @@ def build_trainer(
     """
     settings, own, accelerator = config.trainer, own or Own(), config.trainer.accelerator
     quiet_lightning()
-    device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
-    if settings.sync_batchnorm and device_type != "cuda":
-        why = f"torch synchronises batch normalisation on GPUs only, this run is on {device_type}; set it to false"
-        raise ConfigError(f"trainer.sync_batchnorm: {why}")
+    device_type = _device_type(settings)
     in_bfloat16, on_cpu = resolve_precision(settings.precision, device_type) == "bfloat16", device_type == "cpu"
     files = AtomicCheckpointIO()
     trackers = [] if settings.fast_dev_run else build_trackers(config.tracking, run_dir, config.tags or {})
@@ -108,6 +105,16 @@ def build_trainer(
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         raise ConfigError(f"trainer.strategy: expected auto or one of the kinds of ddp, got {settings.strategy}")
     return trainer
+
+
+def _device_type(settings: TrainerConfig) -> str:
+    """``cpu``, ``cuda`` or ``mps``; a ConfigError where it cannot do what the settings ask for."""
+    accelerator = settings.accelerator
+    device_type = {"gpu": "cuda", "auto": "cuda" if torch.cuda.is_available() else "cpu"}.get(accelerator, accelerator)
+    if settings.sync_batchnorm and device_type != "cuda":
+        why = f"torch synchronises batch normalisation on GPUs only, this run is on {device_type}; set it to false"
+        raise ConfigError(f"trainer.sync_batchnorm: {why}")
+    return device_type
 
 
 def build_bare_trainer(config: ExperimentConfig, folder: Path) -> Any:

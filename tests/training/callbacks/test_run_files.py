@@ -34,6 +34,6 @@ def test_of_many_classes_those_that_are_there_are_in_the_legend(
     boxes = torch.tensor([[1.0, 1, 6, 6]] * 2)
     targets = [BoxTargets(boxes, torch.tensor([2, min(35, num - 1)]), torch.zeros(2, dtype=torch.bool))]
     task = Task(Detection(), OneWeight(), ClassTable(tuple(map(str, range(num)))))
-    trainer = cast(L.Trainer, SimpleNamespace(is_global_zero=True))
+    trainer = cast(L.Trainer, SimpleNamespace(is_global_zero=True, loggers=[], global_step=0))
     SampleImages(tmp_path, 1).on_train_batch_start(trainer, task, replace(batch_of(90), targets=targets), 0)
     assert legends == [named]

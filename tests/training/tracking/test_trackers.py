@@ -21,8 +21,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from detseg.config.load import load_config
 from detseg.errors import ConfigError, MissingExtraError
 from detseg.training.run import train
-from detseg.training.tracking import trackers
-from detseg.training.tracking.trackers import MlflowTracker, build_trackers
+from detseg.training.tracking import build
+from detseg.training.tracking.build import build_trackers
+from detseg.training.tracking.services import MlflowTracker
 from tests.heard import heard
 from tests.tiny import CLASSES, TinyRun, rows_of, tiny_config
 
@@ -114,7 +115,7 @@ def test_nothing_reports_its_use(tracked: Path) -> None:
     """In a process of its own, whatever this one's environment says."""
     environment = {k: v for k, v in os.environ.items() if k not in ("CI", "DO_NOT_TRACK", "MLFLOW_DISABLE_TELEMETRY")}
     code = (
-        "from pathlib import Path; import os, sys; from detseg.training.tracking.trackers import build_trackers;"
+        "from pathlib import Path; import os, sys; from detseg.training.tracking.build import build_trackers;"
         "build_trackers(['mlflow'], Path(sys.argv[1]), {}); from mlflow.telemetry import get_telemetry_client as client"
         ";"
         "print(client(), 'MLFLOW_DISABLE_TELEMETRY' in os.environ)"
@@ -149,7 +150,7 @@ def test_a_tracker_that_cannot_begin_is_one_line(tmp_path: Path, monkeypatch: py
 
 
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
+    monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(
         MissingExtraError, match=r'tracking: mlflow and wandb not installed: pip install "detseg\[track'
     ):

@@ -1,8 +1,7 @@
-"""Lightning's loggers, with what detseg writes besides numbers: settings, how the run began, pictures, histograms,
-files.
+"""MLflow and Weights & Biases.
 
-A tracker must not cost a training: where MLflow or Weights & Biases fail after the run has begun, they are switched
-off with a warning. Neither reports its own use to its makers from here.
+A tracker must not cost a training: where one of these fails after the run has begun, it is switched off with a warning.
+Neither reports its own use to its makers from here.
 """
 
 from __future__ import annotations
@@ -13,20 +12,16 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-import lightning as L
-from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from torch import Tensor
 
-from detseg.checkpoint import BEST, FOLDER
-from detseg.config.load import plain_to_yaml
-from detseg.errors import ConfigError, MissingExtraError
+from detseg.errors import ConfigError
 from detseg.messages import one_line
 from detseg.structures import UInt8Array
-from detseg.training.tracking.provenance import RUN_FILE, read_run_file
+from detseg.training.tracking.tracker import Tracker
 
 logger = logging.getLogger("detseg")
 
@@ -35,116 +30,6 @@ PROJECT = "detseg"  # MLflow's experiment and the project of Weights & Biases, w
 _METRICS_AT_ONCE = 500  # MLflow takes 1000
 _TAG_LENGTH = 5000  # characters of a tag that MLflow's databases take
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-
-
-class Tracker:
-    """What a logger of a run does besides ``log_metrics``; nothing where it has no place for it.
-
-    Attributes:
-        kind: as the setting ``tracking`` names it.
-    """
-
-    kind: ClassVar[str]
-
-    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
-        """Open the run, or open it again; returns its id, by which a resumed run finds it.
-
-        Args:
-            settings: as resolved.
-            start: see ``describe_start``.
-
-        Raises:
-            ConfigError: it cannot be opened.
-        """
-        raise NotImplementedError
-
-    def show(self, name: str, image: UInt8Array, step: int) -> None:
-        """Take down a picture, (H, W, 3) uint8 RGB."""
-
-    def histogram(self, name: str, values: Tensor, step: int) -> None:
-        """Take down how values are distributed."""
-
-    def end(self, files: Sequence[Path]) -> None:
-        """The run is over: keep these files with it."""
-
-    @property
-    def how_to_look(self) -> str:
-        """What to type to see it."""
-        return ""
-
-
-def trackers_of(trainer: L.Trainer) -> list[Tracker]:
-    """Those of a trainer's loggers that are ours."""
-    return [tracker for tracker in trainer.loggers if isinstance(tracker, Tracker)]
-
-
-def build_trackers(kinds: Sequence[str], run_dir: Path, tags: Mapping[str, str]) -> list[Logger]:
-    """The loggers that the settings ask for.
-
-    Args:
-        kinds: the setting ``tracking``; ``csv`` is written by ``RunFiles``.
-        run_dir: of the run; where it has begun already, its trackers go on.
-        tags: of the run.
-
-    Raises:
-        MissingExtraError: a package is not installed.
-    """
-    if missing := [kind for kind in kinds if kind in ("mlflow", "wandb") and find_spec(kind) is None]:
-        raise MissingExtraError(f'tracking: {" and ".join(missing)} not installed: pip install "detseg[tracking]"')
-    ids = read_run_file(run_dir)["trackers"]
-    built: list[Logger] = []
-    for kind in dict.fromkeys(kinds):
-        match kind:
-            case "tensorboard":
-                built.append(TensorBoardTracker(run_dir))
-            case "mlflow":
-                built.append(MlflowTracker(run_dir, tags, ids.get(kind)))
-            case "wandb":
-                built.append(WandbTracker(run_dir, tags, ids.get(kind)))
-    return built
-
-
-@contextmanager
-def tracked(trainer: L.Trainer, run_dir: Path) -> Iterator[None]:
-    """At the end of a training its trackers get the best checkpoint and the files of numbers and pictures; whatever
-    happens, they are closed."""
-    files: list[Path] = []
-    try:
-        yield
-        names = (f"{FOLDER}/{BEST}", "config.yaml", RUN_FILE, "metrics.csv", "metrics.json")
-        files = [run_dir / name for name in names] + sorted((run_dir / "pictures").glob("*.jpg"))
-    finally:
-        for tracker in trackers_of(trainer) if trainer.is_global_zero else ():
-            tracker.end([file for file in files if file.is_file()])
-
-
-class TensorBoardTracker(Tracker, TensorBoardLogger):
-    """Event files in ``tensorboard/`` of the run directory."""
-
-    kind = "tensorboard"
-
-    def __init__(self, run_dir: Path) -> None:
-        super().__init__(run_dir, name="", version=self.kind)
-
-    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-        """Opens nothing: Lightning does with the first entry."""
-        for name, plain in (("settings", settings), ("run", start)):
-            text = "\n".join(f"    {line}" for line in plain_to_yaml(dict(plain)).splitlines())  # Markdown's code
-            self.experiment.add_text(name, text)
-
-    def show(self, name: str, image: UInt8Array, step: int) -> None:
-        """See ``Tracker``."""
-        self.experiment.add_image(name, image, step, dataformats="HWC")
-
-    def histogram(self, name: str, values: Tensor, step: int) -> None:
-        """See ``Tracker``."""
-        self.experiment.add_histogram(name, values.float().cpu(), step)
-
-    @property
-    def how_to_look(self) -> str:
-        """See ``Tracker``."""
-        return f"tensorboard --logdir {self.log_dir}"
-
 
 S = TypeVar("S", bound="_Fallible")
 R = ParamSpec("R")

@@ -1,0 +1,141 @@
+"""Charts as SVG: points in a plane, and bars. They take their colours from the page that they stand in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Literal
+
+from detseg.messages import printable
+
+Look = Literal["normal", "pale", "best"]
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 400, 260, 52, 12, 10, 44
+_ROW, _NAME, _BAR = 22, 210, 130
+_STYLES: dict[Look, str] = {
+    "pale": "fill: none; stroke: var(--soft)",
+    "normal": "fill: var(--bar); stroke: none",
+    "best": "fill: var(--error); stroke: none",
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """An axis from ``low`` to ``high``; ``words``: what stands at 0, 1, ... in the place of numbers."""
+
+    name: str
+    low: float
+    high: float
+    log: bool = False
+    words: Sequence[str] = ()
+
+    @classmethod
+    def around(cls, name: str, values: Iterable[float], log: bool = False) -> Axis:
+        """An axis on which all values lie."""
+        low, high = (min(values := list(values), default=0.0), max(values, default=1.0))
+        if log:
+            return cls(name, low / 1.2, high * 1.2, log)
+        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        return cls(name, low - margin, high + margin)
+
+    @classmethod
+    def of_words(cls, name: str, words: Sequence[str]) -> Axis:
+        """An axis of choices."""
+        return cls(name, -0.5, len(words) - 0.5, words=words)
+
+    def at(self, value: float) -> float:
+        """Where a value lies, from 0 to 1."""
+        if self.log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Values to mark, with their texts."""
+        if self.words:
+            longest = max(3, 48 // len(self.words))
+            return [
+                (i, word if len(word) <= longest else f"{word[: longest - 1]}…") for i, word in enumerate(self.words)
+            ]
+        if self.log:
+            powers = [
+                10.0**power for power in range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            ]
+            steps = [
+                power * factor for power in powers for factor in ((1,) if self.high > 200 * self.low else (1, 2, 5))
+            ]
+            return [(step, f"{step:.3g}") for step in steps if self.low <= step <= self.high]
+        rough = (self.high - self.low) / 4
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+        first = math.ceil(self.low / step)
+        return [(i * step, f"{i * step:.4g}") for i in range(first, math.floor(self.high / step) + 1)]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point; ``title`` is shown when the mouse is over it."""
+
+    x: float
+    y: float
+    title: str
+    look: Look = "normal"
+
+
+def points_chart(
+    title: str, x: Axis, y: Axis, points: Sequence[Point], line: Sequence[tuple[float, float]] = ()
+) -> str:
+    """Points, and a line through other ones."""
+    w, h = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def place(value_x: float, value_y: float) -> tuple[float, float]:
+        return _LEFT + w * x.at(value_x), _TOP + h * (1 - y.at(value_y))
+
+    parts = ['<g style="stroke: var(--line); fill: none">']
+    parts += [f'<path d="M{_LEFT} {place(x.low, tick)[1]:.1f}h{w}"/>' for tick, _ in y.ticks()]
+    parts += [f'<path d="M{_LEFT} {_TOP}v{h}h{w}"/></g>']
+    for tick, text in y.ticks():
+        parts.append(
+            f'<text x="{_LEFT - 6}" y="{place(x.low, tick)[1] + 4:.1f}" text-anchor="end">{_text(text)}</text>'
+        )
+    for tick, text in x.ticks():
+        parts.append(
+            f'<text x="{place(tick, y.low)[0]:.1f}" y="{_TOP + h + 16}" text-anchor="middle">{_text(text)}</text>'
+        )
+    parts.append(f'<text x="{_LEFT + w / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{_text(x.name)}</text>')
+    if line:
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(*point) for point in line))
+        parts.append(f'<polyline points="{path}" style="fill: none; stroke: var(--error)"/>')
+    order = list(_STYLES)
+    for point in sorted(points, key=lambda point: order.index(point.look)):  # the best one on top
+        a, b = place(point.x, point.y)
+        circle = f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" style="{_STYLES[point.look]}"/>'
+        parts.append(f"<g><title>{_text(point.title)}</title>{circle}</g>")
+    return _figure(title, _WIDTH, _HEIGHT, parts)
+
+
+def bars_chart(title: str, bars: Sequence[tuple[str, float]]) -> str:
+    """A bar for each name, the largest of the whole width, with its fraction."""
+    largest, parts = max((value for _, value in bars), default=0.0) or 1.0, []
+    for row, (name, value) in enumerate(bars):
+        y, width = row * _ROW, _BAR * value / largest
+        short = name if len(name) <= 32 else f"…{name[-31:]}"
+        parts.append(
+            f"<g><title>{_text(name)}: {value:.3g}</title>"
+            f'<text x="{_NAME - 6}" y="{y + 15}" text-anchor="end">{_text(short)}</text>'
+            f'<rect x="{_NAME}" y="{y + 4}" width="{width:.1f}" height="{_ROW - 8}"/>'
+            f'<text x="{_NAME + width + 4:.1f}" y="{y + 15}">{value:.0%}</text></g>'
+        )
+    return _figure(title, _WIDTH, len(bars) * _ROW, parts)
+
+
+def _figure(title: str, width: int, height: int, parts: Sequence[str]) -> str:
+    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
+    return (
+        f'<div><h3>{_text(title)}</h3><svg role="img" aria-label="{_text(title)}" {size}>{"".join(parts)}</svg></div>'
+    )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

@@ -1,0 +1,221 @@
+"""`detseg tune`: trials of settings, by one process or by many that share a study."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
+from optuna.study import Study
+from optuna.trial import Trial as Attempt
+from sqlalchemy.exc import SQLAlchemyError
+
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.errors import ConfigError, DetsegError, RunStoppedError
+from detseg.messages import listed, messages_on_console, one_line
+from detseg.training.callbacks.stopping import StopRequest
+from detseg.tuning.objective import Goal, metrics_text, train_and_measure
+from detseg.tuning.results import conclusion, trial_dir, write_results
+from detseg.tuning.sampling import grid_size, sampler_of
+from detseg.tuning.space import values_of
+from detseg.tuning.study import Plan, open_study
+from detseg.tuning.trials import ERROR, METRICS, STOPPED, Trial, queue_interrupted, trials_of
+
+logger = logging.getLogger("detseg")
+
+CarryOut = Callable[[ExperimentConfig, Goal, Callable[[int, float], bool], StopRequest], Mapping[str, float]]
+"""As ``train_and_measure``."""
+
+_ENOUGH_FAILURES = 3
+
+
+@messages_on_console()
+def tune(
+    plan: Plan,
+    folder: Path,
+    storage: str | None = None,
+    seconds: float | None = None,
+    stop: StopRequest | None = None,
+    beat: int = 10,
+    carry_out: CarryOut = train_and_measure,
+) -> None:
+    """Run trials until all of the plan have ended, in this process or in others.
+
+    Args:
+        plan: what is searched.
+        folder: gets a run directory for each trial, ``best.yaml``, ``trials.csv`` and ``study.html``.
+        storage: URL of the study's database; None: ``study.db`` in the folder.
+        seconds: after which this process stops; None: never.
+        stop: by which another thread may ask it to.
+        beat: seconds from one sign of life of a running trial to the next; six without one, and it counts as killed.
+        carry_out: how a trial is carried out.
+
+    Raises:
+        ConfigError: the settings cannot be searched, or the folder holds another study.
+        DetsegError: the first trials failed alike, or the database is gone.
+        RunStoppedError: it was asked to stop; the running trial has saved itself.
+    """
+    _check_base(plan.base)
+    if plan.sampler == "grid":
+        plan = replace(plan, num_trials=min(plan.num_trials, grid_size(plan.space)))
+    stop, grace = stop or StopRequest(), 6 * beat
+    timer = threading.Timer(seconds or 0, stop.ask, ["by --time"])
+    timer.daemon = True
+    try:
+        study = open_study(plan, folder, storage, beat, grace)
+        search = _Search(study, plan, folder, stop, grace, carry_out)
+        if seconds is not None:
+            timer.start()
+        try:
+            search.run(math.inf if seconds is None else time.monotonic() + seconds)
+        finally:
+            timer.cancel()
+            stop.reason = None  # it may be given to another search
+            search.write()
+    except (StorageInternalError, SQLAlchemyError) as error:
+        raise DetsegError(f"the database of the study fails: {one_line(error)}; repeat the command to go on") from error
+    for line in conclusion(folder, plan, search.trials()):
+        logger.info(line)
+
+
+def _check_base(config: ExperimentConfig) -> None:
+    """Raise a ConfigError if trials cannot have these settings."""
+    trainer = config.trainer
+    if trainer.fast_dev_run:
+        raise ConfigError("trainer.fast_dev_run: leaves nothing to compare; set it to false")
+    if trainer.max_time is not None:
+        raise ConfigError("trainer.max_time: would stop trials halfway; leave it out, --time ends a search")
+    wrong = {"devices": trainer.devices not in ("auto", 1), "num_nodes": trainer.num_nodes != 1}
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        fix = "set it to 1, and start the command once for each GPU with its CUDA_VISIBLE_DEVICES"
+        raise ConfigError(f"trainer.{name}: a trial has one device, got {getattr(trainer, name)}; {fix}")
+
+
+class _NoResultError(Exception):
+    """An attempt ends without a result; what became of it is noted."""
+
+
+class _Search:
+    """The part of one process in a study."""
+
+    def __init__(
+        self, study: Study, plan: Plan, folder: Path, stop: StopRequest, grace: float, carry_out: CarryOut
+    ) -> None:
+        self.study, self.plan, self.folder, self.stop, self.grace = study, plan, folder, stop, grace
+        self.carry_out = carry_out
+        self._defaults = values_of(plan.space, plan.base)
+        self._failures: list[str] = []  # of this process, in their order
+        self._leaving: BaseException | None = None  # why this process ends
+        self._is_lost = False  # another process has taken the trial over
+
+    def trials(self) -> list[Trial]:
+        """Those that are wanted, as far as they have begun."""
+        return trials_of(self.study)[: self.plan.num_trials]
+
+    def write(self) -> None:
+        write_results(self.folder, self.plan, self.study, self.trials())
+
+    def run(self, deadline: float) -> None:
+        """Run trials until none is left to begin or to take over; others' last trials are given time for a sign of
+        life, so that whoever ends last has seen each process that was killed."""
+        waits_until: float | None = None
+        while True:
+            trials = queue_interrupted(self.study, self.plan.num_trials, self.grace)
+            if len(trials) == self.plan.num_trials and all(trial.ended for trial in trials):
+                return
+            reason = "by --time" if time.monotonic() >= deadline else self.stop.reason
+            if reason is not None:
+                raise RunStoppedError(f"stopped {reason}; {self._how_far()}")
+            if len(trials) < self.plan.num_trials or any(trial.state == "interrupted" for trial in trials):
+                self._run_one()
+                waits_until = None
+                continue
+            if waits_until is None:
+                waits_until = time.monotonic() + 1.5 * self.grace
+                running = [str(trial.number) for trial in trials if trial.state == "running"]
+                logger.info(f"waiting for a sign of life of the processes of trials {listed(running)}")
+            elif time.monotonic() > waits_until:
+                return
+            time.sleep(0.5)
+
+    def _run_one(self) -> None:
+        self._leaving, self._is_lost = None, False
+        try:
+            self.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,))
+        except ValueError:  # Optuna's word for a trial that has ended already
+            if not self._is_lost:
+                raise
+            logger.warning("another process has taken this trial over, for want of a sign of life of this one")
+        self.write()
+        if self._leaving is not None:
+            if isinstance(self._leaving, RunStoppedError):
+                when = str(self._leaving).partition(";")[0]
+                raise RunStoppedError(f"{when}; {self._how_far()}") from None
+            raise self._leaving
+        latest = self._failures[-_ENOUGH_FAILURES:]
+        if len(latest) == _ENOUGH_FAILURES and len(set(latest)) == 1 and not any(t.metrics for t in self.trials()):
+            raise DetsegError(f"the first {_ENOUGH_FAILURES} trials failed alike: {latest[0]}")
+
+    def _how_far(self) -> str:
+        ended = sum(trial.ended for trial in self.trials())
+        return f"{ended} of {self.plan.num_trials} trials have ended; the same command goes on"
+
+    def _objective(self, attempt: Attempt) -> list[float]:
+        """Carry out an attempt, and return its metrics."""
+        trial = next(t for t in trials_of(self.study) if attempt.number in (a.number for a in t.attempts))
+        if trial.number >= self.plan.num_trials or trial.attempt.number != attempt.number:
+            attempt.set_user_attr(STOPPED, True)  # other processes were faster
+            raise _NoResultError
+        try:
+            metrics, is_pruned = self._train(attempt, trial.number)
+            attempt.set_user_attr(METRICS, metrics)
+        except BaseException as error:
+            self._note(attempt, trial.number, error)
+            raise _NoResultError from None
+        logger.info(f"trial {trial.number}{' (pruned)' if is_pruned else ''}: {metrics_text(metrics)}")
+        if is_pruned:
+            raise TrialPruned
+        return [metrics[name] for name in self.plan.goal.objectives]
+
+    def _train(self, attempt: Attempt, number: int) -> tuple[Mapping[str, float], bool]:
+        """The metrics, and whether the training was pruned."""
+        plan, run_dir, is_pruned = self.plan, trial_dir(self.folder, number), False
+        self.study.sampler = sampler_of(plan.sampler, plan.space, plan.base.seed, number, self._defaults)
+        for parameter in plan.space:
+            parameter.suggest(attempt)
+        config = plan.config(attempt.params)
+        logger.info(f"trial {number}: {', '.join(f'{name}={value}' for name, value in attempt.params.items())}")
+
+        def is_enough(epoch: int, value: float) -> bool:
+            nonlocal is_pruned
+            if not plan.goal.has_trade_off and not math.isnan(value):  # of several metrics Optuna prunes nothing
+                attempt.report(value, epoch)
+                is_pruned = epoch < config.trainer.max_epochs and attempt.should_prune()
+            return is_pruned
+
+        trainer = config.trainer.model_copy(update={"devices": 1})
+        config = config.model_copy(update={"run_dir": run_dir, "trainer": trainer})
+        metrics = self.carry_out(config, plan.goal, is_enough, self.stop)
+        if plan.goal.cost is not None and plan.goal.limit is not None:
+            attempt.set_constraint(plan.goal.cost, metrics[plan.goal.cost] - plan.goal.limit)
+        return metrics, is_pruned
+
+    def _note(self, attempt: Attempt, number: int, error: BaseException) -> None:
+        """Keep why an attempt has no result: in the study, and for this process where it ends, too."""
+        stops = isinstance(error, RunStoppedError | KeyboardInterrupt | SystemExit)
+        is_bug = not stops and not isinstance(error, DetsegError | UpdateFinishedTrialError)
+        line = f"{type(error).__name__}: {one_line(error)}" if is_bug else "; ".join(str(error).splitlines())
+        try:
+            attempt.set_user_attr(*((STOPPED, True) if stops else (ERROR, line)))
+        except UpdateFinishedTrialError:
+            self._is_lost = True
+        if stops or is_bug:
+            self._leaving = error
+        elif not self._is_lost:
+            logger.warning(f"trial {number} failed: {line}")
+            self._failures.append(line.replace(str(trial_dir(self.folder, number)), "its run directory"))

@@ -1,0 +1,101 @@
+"""The page of a search: it stands alone, has every trial and chart, and fits into a window."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html import escape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detseg.errors import DetsegError
+from detseg.tuning.charts import Axis
+from detseg.tuning.objective import goal_of
+from detseg.tuning.search import tune
+from tests.tuning.studies import formula, plan_of
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+WIDTHS = [380, 1200]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of ten trials, one of which fails, within a limit."""
+    folder = tmp_path_factory.mktemp("tune")
+
+    def one_fails(config: Any, *rest: Any) -> dict[str, float]:
+        if config.run_dir.name == "trial_0003":
+            raise DetsegError("<script>alert(1)</script>")
+        return formula(config, *rest)
+
+    tune(plan_of(folder, 10, goal=goal_of("AP", None, "latency_ms<5")), folder / "study", beat=1, carry_out=one_fails)
+    return folder / "study" / "study.html"
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags, self.links = list[str](), list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href")]
+
+
+def test_the_page_stands_alone_and_has_every_chart_and_trial(page: Path) -> None:
+    text, parsed = page.read_text(encoding="utf-8"), _Tags()
+    parsed.feed(text)
+    assert "script" not in parsed.tags
+    assert "Trial 3 failed: &lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert parsed.links == ["data:,"]
+    titles = re.findall("<h3>(.*?)</h3>", text)
+    assert titles[0] == "AP by trial, and the best so far"
+    assert titles[-3:] == ["AP against latency_ms, and its limit", "AP by optimizer.lr", "AP by model.backbone.name"]
+    assert parsed.tags.count("svg") == len(titles)
+    assert parsed.tags.count("tr") == 11
+    assert parsed.tags.count("circle") == 4 * 9  # each measured trial in each chart but that of importances
+    assert "The settings of the file: AP 0.7614, latency_ms 1 in trial 0." in text
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
+    """Nothing is wider than the window, every chart is drawn, and the console stays empty."""
+    # In frames: a window of Chromium has at least 500 pixels.
+    script = "const of = w => [w.innerWidth, w.document.documentElement.scrollWidth,"
+    script += "[...w.document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width < 200).length];"
+    script += "document.title = JSON.stringify([...document.querySelectorAll('iframe')].map(f => of(f.contentWindow)))"
+    content, copy = escape(page.read_text(encoding="utf-8")), tmp_path / "page.html"
+    frames = "".join(f'<iframe style="border: 0" width="{w}" height="900" srcdoc="{content}"></iframe>' for w in WIDTHS)
+    copy.write_text(f"<!doctype html><title></title>{frames}<script>onload = () => {{ {script} }}</script>")
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
+    command += ["--window-size=1700,900", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--no-first-run", "--disable-background-networking"]
+    ran = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in ran.stderr
+    shown = re.search(r"<title>(.+)</title>", ran.stdout)
+    assert shown is not None
+    for (inner, scroll, narrow), width in zip(json.loads(shown[1]), WIDTHS, strict=True):
+        assert (inner, narrow) == (width, 0)
+        assert scroll <= inner
+
+
+@pytest.mark.parametrize(
+    ("axis", "ticks"),
+    [
+        (Axis("AP", 0, 1), ["0", "0.5", "1"]),
+        (Axis("AP", 0.41, 0.449), ["0.41", "0.42", "0.43", "0.44"]),
+        (Axis("lr", 1e-4, 1e-1, log=True), ["0.0001", "0.001", "0.01", "0.1"]),
+        (Axis("lr", 0.001, 0.03, log=True), ["0.001", "0.002", "0.005", "0.01", "0.02"]),
+        (Axis.of_words("name", ["fpn", "pan"]), ["fpn", "pan"]),
+        (Axis.around("seed", [3, 3]), ["2.9", "3", "3.1"]),
+    ],
+)
+def test_axes_are_marked_at_round_numbers(axis: Axis, ticks: list[str]) -> None:
+    assert [text for _, text in axis.ticks()] == ticks
+    assert all(0 <= axis.at(value) <= 1 for value, _ in axis.ticks())
