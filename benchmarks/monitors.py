@@ -56,7 +56,8 @@ def _training(batch: Any, watch: StepMonitors, folder: Path) -> PacedTraining:
         around = LambdaCallback(on_train_batch_start=paced.before), LambdaCallback(on_train_batch_end=paced.after)
         trackers = build_trackers(["tensorboard"], folder, {})
         trainer = L.Trainer(callbacks=[around[0], watch, around[1]], logger=trackers, **options)
-        trainer.fit(task_of({"name": "yolo"}, 80), DataLoader([batch], batch_size=None))
+        batches: Any = [batch]  # enough of a data set
+        trainer.fit(task_of({"name": "yolo"}, 80), DataLoader(batches, batch_size=None))
 
     return PacedTraining(train)
 

@@ -1,4 +1,4 @@
-"""What a tracker of a run is: one of Lightning's loggers, with what detseg writes besides numbers; and TensorBoard's."""
+"""What a tracker of a run is: one of Lightning's loggers that takes more than numbers; and TensorBoard's."""
 
 from __future__ import annotations
 
