@@ -138,7 +138,7 @@ class ValidationNumbers(Callback):
         numbers = {f"val/{name}": value for name, value in result.numbers.items() if name not in result.headline}
         keys = class_keys(pl_module.classes.names)
         for metric, values in result.by_class.items():
-            numbers |= {f"{metric}_by_class/{key}": value for key, value in zip(keys, values, strict=True)}
+            numbers |= {f"val_by_class/{metric}/{key}": value for key, value in zip(keys, values, strict=True)}
         for tracker in trainer.loggers:
             tracker.log_metrics(numbers, step=trainer.global_step)
         if self.table:

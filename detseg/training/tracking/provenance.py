@@ -27,7 +27,7 @@ def describe_start(data: Mapping[str, Any]) -> dict[str, Any]:
     """What a run, or a resumed one, begins with, as plain data; ``data``: the fingerprints of its sets by name."""
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": _command(),
         "folder": str(Path.cwd()),
         "detseg": version("detseg"),
         "git": git_state(Path.cwd()),
@@ -36,6 +36,12 @@ def describe_start(data: Mapping[str, Any]) -> dict[str, Any]:
         "data": dict(data),
         "packages": {"python": platform.python_version(), **_packages()},
     }
+
+
+def _command() -> str:
+    program = Path(sys.argv[0])
+    as_module = program.name == "__main__.py"
+    return shlex.join([*(["python", "-m", program.parent.name] if as_module else [str(program)]), *sys.argv[1:]])
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -121,8 +121,8 @@ def test_each_class_of_a_validation_is_written_and_shown(caplog: pytest.LogCaptu
     with caplog.at_level(logging.INFO, "detseg"):
         trainer.fit(task_of(OneWeight()), loader_of([batch_of(90)]), loader_of([batch_of(90)]))
     page = notebook.pages[1]
-    assert (page["AP_by_class/a"], page["F1_by_class/a"], page["val/AR_1"]) == pytest.approx((1, 1, 1))
-    assert math.isnan(page["AP_by_class/b"])
+    assert (page["val_by_class/AP/a"], page["val_by_class/F1/a"], page["val/AR_1"]) == pytest.approx((1, 1, 1))
+    assert math.isnan(page["val_by_class/AP/b"])
     rows = [record.getMessage().split() for record in caplog.records]
     assert ["a", "1", "1", *["1.000"] * 7, "0.500"] in rows
     assert ["b", "0", "0", *["-"] * 8] in rows

@@ -54,6 +54,8 @@ def test_the_start_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.chdir(tmp_path)
     start = describe_start({"train": {"images": 3}})
     assert start["command"] == "detseg train 'my config.yaml'"
+    monkeypatch.setattr(sys, "argv", ["/x/detseg/__main__.py", "train"])
+    assert describe_start({})["command"] == "python -m detseg train"
     assert (start["folder"], start["git"]) == (str(tmp_path), None)
     assert start["detseg"] == version("detseg")
     assert start["packages"]["torch"] == version("torch") == torch.__version__.partition("+")[0]

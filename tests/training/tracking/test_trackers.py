@@ -61,7 +61,7 @@ def test_tensorboard_has_all_numbers_pictures_and_settings(tracked: Path) -> Non
     tags = events.Tags()
     scalars = set(tags["scalars"])
     assert {"train/loss_step", "train/box_step", "lr", "gradient_norm", "val/AP", "val/F1", "val/AR_10"} <= scalars
-    assert {f"AP_by_class/{name}" for name in CLASSES} <= scalars
+    assert {f"val_by_class/AP/{name}" for name in CLASSES} <= scalars
     assert {"update_ratio/backbone.stage2", "update_ratio/head", "dead_activations/backbone"} <= scalars
     assert [event.step for event in events.Scalars("lr")] == [1, 4, 8, 12, 16, 20, 24]  # 8 steps an epoch
     assert all(event.value > 0 for event in events.Scalars("lr"))
@@ -82,7 +82,7 @@ def test_mlflow_has_parameters_numbers_tags_and_files(tracked: Path) -> None:
     assert "git_commit" in run.data.tags or not Path(".git").exists()
     history = client.get_metric_history(run.info.run_id, "val/AP")
     assert [point.value for point in history] == [float(row["val/AP"]) for row in rows_of(tracked)]
-    assert f"AP_by_class/{CLASSES[0]}" in run.data.metrics
+    assert f"val_by_class/AP/{CLASSES[0]}" in run.data.metrics
     found = {file.path for file in client.list_artifacts(run.info.run_id)}
     wanted = {"best.ckpt", "config.yaml", "metrics.csv", "metrics.json", "run.json", "start.json", "images"}
     assert wanted <= found
@@ -99,7 +99,7 @@ def test_wandb_offline_has_numbers_and_settings(tracked: Path) -> None:
         (record,) = run.glob("run-*.wandb")
         content = record.read_bytes()
         assert b"val/AP" in content
-        assert b"AP_by_class/blue" in content
+        assert b"val_by_class/AP/blue" in content
         assert b"best.ckpt" in content
 
 
