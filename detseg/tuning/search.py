@@ -114,8 +114,8 @@ class _Search:
         self._is_lost = False  # another process has taken the trial over
 
     def trials(self) -> list[Trial]:
-        """Those that are wanted, as far as they have begun."""
-        return trials_of(self.study)[: self.plan.num_trials]
+        """Those that are wanted, as far as they have begun, and those of an earlier command that wanted more."""
+        return [trial for trial in trials_of(self.study) if trial.number < self.plan.num_trials or trial.ended]
 
     def write(self) -> None:
         write_results(self.folder, self.plan, self.study, self.trials())

@@ -79,7 +79,8 @@ def test_a_grid_ends_when_it_is_complete(tmp_path: Path) -> None:
     )
     table = search(tmp_path, 50, space=space, sampler="grid")
     assert len({(row["optimizer.lr"], row["model.backbone.name"]) for row in table}) == len(table) == 6
-    assert search(tmp_path, 50, space=space, sampler="grid") == table  # nothing is left to do
+    for num_trials in (50, 2):  # nothing is left to do, and nothing is forgotten
+        assert search(tmp_path, num_trials, space=space, sampler="grid") == table
 
 
 def test_trials_worse_than_the_median_are_pruned(tmp_path: Path) -> None:
