@@ -73,9 +73,9 @@ class RunFiles(Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
             # Only now, so that a checkpoint that is refused leaves the settings of its run as they were.
+            self._begin(trainer, pl_module)
             with atomic_write(self.folder / "config.yaml", "w", encoding="utf-8") as file:
                 file.write(config_to_yaml(self.config))
-            self._begin(trainer, pl_module)
             if self._rows:  # of a resumed run
                 self._write_rows()
 
