@@ -173,7 +173,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         r"suggested optimizer\.lr=(\S+) \(now 0\.0\d+\): there the loss is half-way down from ", verdict
     )
     assert suggested
-    assert verdict in Path("found/lr.svg").read_text(encoding="utf-8")
+    assert suggested[0] in Path("found/lr.svg").read_text(encoding="utf-8")
     with Path("found/lr.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) <= 40
     assert command == f"train with it: detseg train tiny.yaml data.batch_size=4 optimizer.lr={suggested[1]}"
