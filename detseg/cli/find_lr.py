@@ -44,7 +44,10 @@ def find_lr(argv: Sequence[str]) -> None:
     curve = range_test(config, **{name: value for name, value in given.items() if value is not None})
     write_text(table, curve.to_csv())
     write_text(plot, lr_plot(curve, f"Learning rates of {arguments.config.name}"))
-    print(f"written: {printable(str(plot))}, {printable(str(table))}", curve.verdict, sep="\n")
+    print(f"written: {printable(str(plot))}, {printable(str(table))}")
+    if curve.stopped is not None:
+        print(f"the test ended early: {curve.stopped}")
+    print(curve.verdict)
     if (rate := curve.suggestion) is not None:
         command = ["detseg", "train", str(arguments.config), *arguments.overrides, f"optimizer.lr={rate:g}"]
         print(f"train with it: {printable(shlex.join(command))}")

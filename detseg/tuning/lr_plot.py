@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Iterator
 from html import escape
+
+import numpy as np
 
 from detseg.messages import printable
 from detseg.tuning.lr_curve import LrCurve
@@ -13,7 +16,8 @@ Scale = Callable[[float], float]  # a rate or a loss → pixels
 
 _WIDTH, _HEIGHT = 760, 440  # of the whole drawing, pixels
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 736, 84, 384  # of the area of the curve
-_HEADROOM = 0.25  # of the fall of the loss, above its beginning: what diverges leaves the drawing
+_MAX_LINE = 100  # characters of a line of text
+_HEADROOM = 0.25  # of the height, above the beginning and nine of ten losses: what diverges leaves the drawing
 
 _STYLE = """
 svg { color-scheme: light dark; --ink: #1c2430; --soft: #5d6877; --paper: #fff; --line: #d8dde3; --curve: #2f6fb3;
@@ -31,8 +35,8 @@ line.suggested { stroke: var(--mark); stroke-width: 2; } line.present { stroke: 
 def lr_plot(curve: LrCurve, title: str) -> str:
     """An SVG file: the losses as dots, the smoothed loss as a line, the suggested rate and that of the settings."""
     first, decades = math.log10(curve.rates[0]), math.log10(curve.rates[-1] / curve.rates[0]) or 1.0
-    low, start = float(curve.losses.min()), float(curve.smoothed[0])
-    high = start + (_HEADROOM * (start - low) or 1)
+    low, most = float(curve.losses.min()), float(max(curve.smoothed[0], np.quantile(curve.losses, 0.9)))
+    high = most + (_HEADROOM * (most - low) or 1)
 
     def x(rate: float) -> float:
         return _LEFT + (math.log10(rate) - first) / decades * (_RIGHT - _LEFT)
@@ -43,13 +47,14 @@ def lr_plot(curve: LrCurve, title: str) -> str:
     points = [(x(rate), y(loss)) for rate, loss in zip(curve.rates, curve.losses, strict=True)]
     dots = "".join(f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.5"/>' for a, b in points if b >= _TOP)
     line = " ".join(f"{x(rate):.1f},{y(loss):.1f}" for rate, loss in zip(curve.rates, curve.smoothed, strict=True))
+    verdict = enumerate(textwrap.wrap(curve.verdict, _MAX_LINE))
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" '
             f'height="{_HEIGHT}" role="img"><title>{_text(title)}</title><style>{_STYLE}</style>',
             f'<clipPath id="area"><path d="M{_LEFT} {_TOP}H{_RIGHT}V{_BOTTOM}H{_LEFT}Z"/></clipPath>',
             f'<text class="title" x="{_LEFT}" y="24">{_text(title)}</text>',
-            f'<text class="soft" x="{_LEFT}" y="44">{_text(curve.verdict)}</text>',
+            *(f'<text class="soft" x="{_LEFT}" y="{44 + 18 * i}">{_text(part)}</text>' for i, part in verdict),
             *_grid(x, y, (curve.rates[0], curve.rates[-1]), (low, high)),
             f'<g class="dots">{dots}</g><polyline clip-path="url(#area)" points="{line}"/>',
             *_marks(x, curve),
