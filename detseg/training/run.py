@@ -23,7 +23,7 @@ from detseg.training.datamodule import ImageDataModule
 from detseg.training.distributed import first_speaks
 from detseg.training.resume import HOW_TO_RESUME, check_resumable, why_over
 from detseg.training.seeding import seed_generators
-from detseg.training.setup.announce import announce_run, conclude_run
+from detseg.training.setup.announce import announce_run, conclude_run, transfer_hint
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
 from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
@@ -46,8 +46,7 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         own: what Python gives to it.
 
     Returns:
-        The run directory: ``config.yaml``, ``checkpoints/``, ``metrics.csv``, ``metrics.json``, ``tensorboard/``,
-        ``pictures/``; ``bad_samples.csv`` where samples were skipped.
+        The run directory; docs/training.md says what is in it.
 
     Raises:
         DetsegError: something in the settings, the data or the checkpoint is wrong.
@@ -79,7 +78,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
         content = read_raw_checkpoint(checkpoint)
         check_resumable(content, task.classes, task.config, trainer.max_epochs, trainer.world_size)
         del content  # as large as the model
-    announce_run(config, trainer, train_set, val_set, describe_model(config, task.model), run_dir)
+    hint = transfer_hint(config, len(train_set)) if checkpoint is None and own.model is None else None
+    announce_run(config, trainer, train_set, val_set, describe_model(config, task.model), run_dir, hint)
     begins = checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run
     claim = claimed(run_dir, again=resume == "auto") if begins else nullcontext()
     try:

@@ -14,21 +14,32 @@ import numpy as np
 import torch
 
 from detseg.checkpoint import BEST, FOLDER
+from detseg.config.schema.data import ShapesConfig
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.schema.model import CustomModelConfig, DetectorConfig, SegmenterConfig
 from detseg.data.datasets.contract import EvalSource
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.messages import counted
+from detseg.models.backbones.csp import CSP_FAMILY
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.task import Task
 
 logger = logging.getLogger("detseg")
 
 _MOST_CLASSES = 20
+_FEW_IMAGES, _ENOUGH_TO_TRAIN = 500, 200  # training images; measured: docs/transfer_learning.md
+_HINT_PAGE = "docs/transfer_learning.md"
 
 
 def announce_run(
-    config: ExperimentConfig, trainer: L.Trainer, train_set: EvalSource, val_set: EvalSource, model: str, run_dir: Path
+    config: ExperimentConfig,
+    trainer: L.Trainer,
+    train_set: EvalSource,
+    val_set: EvalSource,
+    model: str,
+    run_dir: Path,
+    hint: str | None = None,
 ) -> None:
     """Say on what device and data a run trains which ``model``, and where it writes; in lines of 80 columns."""
     device = trainer.strategy.root_device
@@ -44,10 +55,39 @@ def announce_run(
         "classes": _classes(train_set),
         "model": model,
         "training": f"{counted(config.trainer.max_epochs, 'epoch')}, batches of {batch}{processes}",
-    }
+    } | ({"hint": hint} if hint else {})
     for label, text in rows.items():
         logger.info(textwrap.fill(f"{label:<10}{text}", 80, subsequent_indent=" " * 10))
     logger.info(f"run       {'nothing is written' if config.trainer.fast_dev_run else run_dir}")  # not wrapped
+
+
+def transfer_hint(config: ExperimentConfig, num_images: int) -> str | None:
+    """Which other use of pretrained weights the number of training images suggests, as settings that can be given;
+    None: nothing. The synthetic shapes are for trying things out."""
+    model = config.model
+    if isinstance(model, CustomModelConfig) or isinstance(config.data, ShapesConfig) or config.trainer.overfit_batches:
+        return None
+    backbone, images = model.backbone, counted(num_images, "training image")
+    if model.weights is None and backbone.weights is None and not backbone.pretrained:
+        few = num_images < _FEW_IMAGES
+        return f"{images} and a backbone from random weights: {_pretrained(model)} ({_HINT_PAGE})" if few else None
+    if backbone.freeze != "backbone" or backbone.unfreeze_epoch is not None or num_images < _ENOUGH_TO_TRAIN:
+        return None
+    how = "set model.backbone.unfreeze_epoch, or model.backbone.freeze=none"
+    return (
+        f"{images} and a backbone that stays frozen: with so many more is found where it trains; {how} ({_HINT_PAGE})"
+    )
+
+
+def _pretrained(model: DetectorConfig | SegmenterConfig) -> str:
+    """How the model can begin with weights."""
+    own, backbone = "model.weights=CKPT of another training", model.backbone.name
+    if getattr(model, "variant", "custom") != "custom":
+        return f"more is found with model.weights=coco (downloaded), or {own}"
+    if backbone == "unet" or backbone in CSP_FAMILY:
+        instead = "model.backbone.name=resnet18 model.backbone.pretrained=true (downloaded)"
+        return f"no weights are published for {backbone}; more is found with {own}, or with {instead}"
+    return f"more is found with model.backbone.pretrained=true (downloaded), model.backbone.weights=FILE, or {own}"
 
 
 def _classes(train_set: EvalSource) -> str:
