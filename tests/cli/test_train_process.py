@@ -27,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 EPOCH_LINE = r"epoch \d+/\d+  loss [\d.]+ \(val [\d.-]+\)  AP50 [\d.]+  AP [\d.]+  lr [\d.e+-]+  \S+ img/s  left \S+"
 SPOKEN = (
     r"voc (train|val): (images without objects|difficult objects) .*",
-    r"(device|data|classes|model|training|run) {2,8}\S.*",
+    r"(device|data|classes|model|training|hint|run|tracking) {2,8}\S.*",
+    r" {10}\S.*",  # more of a hint
     r"the validation loss .* is left out of the first lines .*",
     r"truth beside prediction, drawn after each validation: .*",
     EPOCH_LINE,

@@ -155,10 +155,10 @@ def test_overfit_images_are_validated(tiny_run: TinyRun, tmp_path: Path, capsys:
     shown, pairs = (cv2.imread(str(run_dir / "pictures" / f"{x}.jpg")) for x in ("train_batch", "val_predictions"))
     assert shown is not None
     assert pairs is not None
-    # 8 times as large, with gaps of 6 pixels, titles above pairs; of a wide image training shows the padding, too.
-    rows = slice(len(pairs) - len(shown) + 106, len(pairs) - len(shown) + 418)
+    # 8 times as large, with gaps of 6 pixels, titles above rows; of a wide image training shows the padding, too.
+    first = len(pairs) - len(shown) - 518 + 106
     images = [shown[106:418, x : x + 512].astype(int) for x in (6, 524)]
-    truths = [pairs[rows, x : x + 512] for x in (6, 6 + 2 * 518)]
+    truths = [pairs[y : y + 312, 6:518] for y in (first, first + 518)]
     assert min(np.abs(np.array(order) - truths).mean() for order in (images, images[::-1])) < 5
 
 

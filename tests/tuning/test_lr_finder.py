@@ -144,10 +144,10 @@ def test_the_model_is_as_before() -> None:
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_process_is_as_before(fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("here", "temporary"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    folder = tempfile.TemporaryDirectory(prefix="lr-")  # loader processes want a short name
+    monkeypatch.setattr(tempfile, "tempdir", folder.name)
     handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     model = at_zero(Breaks()) if fails else Parabola()
     seed_generators(1)
@@ -157,9 +157,10 @@ def test_the_process_is_as_before(fails: bool, tmp_path: Path, monkeypatch: pyte
         find(model, num_steps=20, num_workers=1)
     assert draws() == expected
     assert {number: signal.getsignal(number) for number in handlers} == handlers
-    assert list((tmp_path / "here").iterdir()) == list((tmp_path / "temporary").glob("detseg*")) == []
+    assert list((tmp_path / "here").iterdir()) == list(Path(folder.name).glob("detseg*")) == []
     gc.collect()  # the error is gone, and with it what held the loader
     assert multiprocessing.active_children() == []
+    folder.cleanup()
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

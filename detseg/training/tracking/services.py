@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from torch import Tensor
 
@@ -143,22 +143,28 @@ class WandbTracker(_Fallible, WandbLogger):
             "resume": "allow",
             "tags": [f"{name}:{value}" if value else name for name, value in tags.items()],
         }
+        self._run: Any = None
         with _quiet():
             super().__init__(name=run_dir.name, save_dir=run_dir, project=self._options["project"])
 
-    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
-        """See ``Tracker``."""
-        try:
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The run of Weights & Biases, opened when it is first asked for."""
+        if self._run is None:
             with _quiet():
                 import wandb
 
                 # It would take over standard output, which belongs to the progress bar.
-                run = wandb.init(**self._options, settings=wandb.Settings(console="off", silent=True))
-            run.define_metric("trainer/global_step")
-            run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Lightning's, that there is a run already
-                run = self.experiment
+                self._run = wandb.init(**self._options, settings=wandb.Settings(console="off", silent=True))
+            self._run.define_metric("trainer/global_step")
+            self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._run
+
+    def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
+        """See ``Tracker``."""
+        try:
+            run = self.experiment
             run.config.update({**settings, "run": dict(start)}, allow_val_change=True)
         except Exception as error:  # of a program of others
             hint = "without an account or a network set WANDB_MODE=offline"
@@ -185,11 +191,11 @@ class WandbTracker(_Fallible, WandbLogger):
     @_or_off
     def end(self, files: Sequence[Path]) -> None:
         """See ``Tracker``. Its process ends, or the next training in this one would write into the same run."""
+        run = self._run
+        if run is None:  # it never began
+            return
         import wandb
 
-        if wandb.run is None:  # it never began
-            return
-        run: Any = self.experiment
         if files:
             artifact = wandb.Artifact(f"run-{run.id}", type="model")
             for file in files:
@@ -200,7 +206,7 @@ class WandbTracker(_Fallible, WandbLogger):
     @property
     def how_to_look(self) -> str:
         """See ``Tracker``."""
-        run: Any = self.experiment
+        run = self.experiment
         return f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
 
 

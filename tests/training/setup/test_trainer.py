@@ -114,8 +114,16 @@ def test_the_metric_that_is_watched(tiny_run: TinyRun, tmp_path: Path) -> None:
     assert stopper is not None
     assert (stopper.monitor, stopper.patience, stopper.min_delta) == ("val/AP50", 2, 0.01)
     wrong = tiny_config(tiny_run.config_path, tmp_path, "trainer.monitor=AP5")
-    with pytest.raises(ConfigError, match=r"trainer\.monitor: expected one of AP, AP50, AP75, got 'AP5' \(did"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.monitor: expected one of AP, AP50, AP75, F1, weighted_AP, got 'AP5' \(did"
+    ):
         build_task(wrong, ClassTable(CLASSES), load_pretrained=False)
+    unweighted = tiny_config(tiny_run.config_path, tmp_path, "trainer.monitor=weighted_AP")
+    with pytest.raises(ConfigError, match=r"weighted_AP needs weights of the classes; set evaluation\.class_weights"):
+        build_task(unweighted, ClassTable(CLASSES), load_pretrained=False)
+    weighted = ("trainer.monitor=weighted_AP", f"evaluation.class_weights.{CLASSES[0]}=2.5")
+    config = tiny_config(tiny_run.config_path, tmp_path, *weighted)
+    assert build_task(config, ClassTable(CLASSES), load_pretrained=False).criterion == "weighted_AP"
 
 
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         build_trackers(("csv", "mlflow", "wandb"), tmp_path, {})
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
 def test_the_page_of_mlflow_shows_the_metric(tracked: Path, tmp_path: Path) -> None:
