@@ -28,7 +28,7 @@ from detseg.training.task import Task
 logger = logging.getLogger("detseg")
 
 _MOST_CLASSES = 20
-_FEW_IMAGES, _ENOUGH_TO_TRAIN = 500, 200  # training images; measured: docs/transfer_learning.md
+_FEW_IMAGES, _ENOUGH_TO_TRAIN = 500, 200  # training images
 _HINT_PAGE = "docs/transfer_learning.md"
 
 
