@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 
 from detseg.errors import MissingExtraError
 from detseg.training.tracking.provenance import read_run_file
@@ -18,23 +19,26 @@ def build_trackers(kinds: Sequence[str], run_dir: Path, tags: Mapping[str, str])
     """The loggers that the settings ask for.
 
     Args:
-        kinds: the setting ``tracking``; ``csv`` is written by ``RunFiles``.
+        kinds: the setting ``tracking``; ``csv`` is written by ``RunFiles``. MLflow and Weights & Biases are for the
+            first process alone.
         run_dir: of the run; where it has begun already, its trackers go on.
         tags: of the run.
 
     Raises:
+        ConfigError: MLflow's database cannot be opened.
         MissingExtraError: a package is not installed.
     """
     if missing := [kind for kind in kinds if kind in ("mlflow", "wandb") and find_spec(kind) is None]:
         raise MissingExtraError(f'tracking: {" and ".join(missing)} not installed: pip install "detseg[tracking]"')
+    is_first = int(getattr(rank_zero_only, "rank", 0)) == 0
     ids = read_run_file(run_dir)["trackers"]
     built: list[Logger] = []
     for kind in dict.fromkeys(kinds):
         match kind:
             case "tensorboard":
                 built.append(TensorBoardTracker(run_dir))
-            case "mlflow":
+            case "mlflow" if is_first:
                 built.append(MlflowTracker(run_dir, tags, ids.get(kind)))
-            case "wandb":
+            case "wandb" if is_first:
                 built.append(WandbTracker(run_dir, tags, ids.get(kind)))
     return built

@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from filelock import FileLock
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from torch import Tensor
@@ -28,6 +29,7 @@ logger = logging.getLogger("detseg")
 PROJECT = "detseg"  # MLflow's experiment and the project of Weights & Biases, where the environment names no other
 
 _METRICS_AT_ONCE = 500  # MLflow takes 1000
+_SECONDS_TO_OPEN = 120
 _TAG_LENGTH = 5000  # characters of a tag that MLflow's databases take
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
 
@@ -64,21 +66,27 @@ class MlflowTracker(_Fallible, MLFlowLogger):
     kind = "mlflow"
 
     def __init__(self, run_dir: Path, tags: Mapping[str, str], run_id: str | None) -> None:
-        self._beside = run_dir.absolute().parent
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self._beside / 'mlflow.db'}"
-        own = None if os.environ.get("MLFLOW_TRACKING_URI") else (self._beside / "mlartifacts").as_uri()
+        beside = run_dir.absolute().parent
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{beside / 'mlflow.db'}"
+        own = None if os.environ.get("MLFLOW_TRACKING_URI") else (beside / "mlartifacts").as_uri()
         self._resumes = run_id is not None
         for name in ("alembic", "mlflow.store.db.utils", "lightning.pytorch.loggers.mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)  # each table of a new database, a new experiment
-        with _quiet():
-            super().__init__(
-                os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT,
-                run_name=run_dir.name,
-                tracking_uri=self.uri,
-                tags=dict(tags),
-                artifact_location=own,
-                run_id=run_id,
-            )
+        # Two processes that make the tables of a new database at once destroy it.
+        self._alone = FileLock(beside / ".mlflow.lock", timeout=_SECONDS_TO_OPEN)
+        try:
+            beside.mkdir(parents=True, exist_ok=True)
+            with _quiet(), self._alone:
+                super().__init__(
+                    os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT,
+                    run_name=run_dir.name,
+                    tracking_uri=self.uri,
+                    tags=dict(tags),
+                    artifact_location=own,
+                    run_id=run_id,
+                )
+        except Exception as error:  # of a program of others
+            raise self._cannot_open(error) from error
 
     def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
         """See ``Tracker``. Parameters are those of the first start, as MLflow lets none be changed."""
@@ -86,8 +94,8 @@ class MlflowTracker(_Fallible, MLFlowLogger):
         tags = {"command": start["command"], "detseg": start["detseg"]}
         tags |= {f"git_{key}": str(value) for key, value in git.items()}
         try:
-            self._beside.mkdir(parents=True, exist_ok=True)
-            client, run_id = self.experiment, self.run_id
+            with self._alone:
+                client, run_id = self.experiment, self.run_id
             if self._resumes:
                 client.update_run(run_id, status="RUNNING")
             else:
@@ -97,8 +105,11 @@ class MlflowTracker(_Fallible, MLFlowLogger):
             client.log_dict(run_id, dict(settings), "config.yaml")
             client.log_dict(run_id, dict(start), "start.json")
         except Exception as error:  # of a program of others
-            raise ConfigError(f"tracking: mlflow cannot open a run at {self.uri}: {one_line(error)}") from error
+            raise self._cannot_open(error) from error
         return run_id
+
+    def _cannot_open(self, error: Exception) -> ConfigError:
+        return ConfigError(f"tracking: mlflow cannot open a run at {self.uri}: {one_line(error)}")
 
     @_or_off
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

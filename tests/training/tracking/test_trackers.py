@@ -149,6 +149,21 @@ def test_a_tracker_that_cannot_begin_is_one_line(tmp_path: Path, monkeypatch: py
         tracker.begin({}, {"command": "", "detseg": ""})
 
 
+@pytest.mark.slow
+def test_two_processes_that_begin_at_once_make_one_database(tmp_path: Path) -> None:
+    code = (
+        "from detseg.training.tracking.services import MlflowTracker; from pathlib import Path; import sys, time;"
+        "time.sleep(max(0, float(sys.argv[2]) - time.time()));"
+        "print(MlflowTracker(Path(sys.argv[1]) / sys.argv[3], {}, None).begin({}, {'command': '', 'detseg': ''}))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path), str(time.time() + 8)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    processes = [subprocess.Popen([*command, name], **pipes) for name in ("one", "two")]
+    ids = [process.communicate(timeout=240)[0].strip() for process in processes]
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert {client.get_run(run_id).info.run_name for run_id in ids} == {"one", "two"}
+
+
 def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "find_spec", lambda name: None)
     with pytest.raises(
