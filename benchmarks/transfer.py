@@ -236,7 +236,7 @@ def table_situations(results: dict[str, Result]) -> str:
 
 def table_fine_tuning(results: dict[str, Result]) -> str:
     """Detectors of ours taken to other classes."""
-    rows = [["from", "to", "tensors", "AP, loss on `val` after 5 epochs", "from random weights"]]
+    rows = [["from", "to", "tensors", "AP, loss on `val`, best of 5 epochs", "from random weights"]]
     for before, after, taken, scratch in (
         ("BCCD, 3 classes", "BCCD, 4 classes", "cells_four_classes", "scratch_four_classes"),
         ("BCCD, 3 classes", "coco_mini, 80 classes", "cells_photographs", "scratch_photographs"),

@@ -75,7 +75,7 @@ def transfer_hint(config: ExperimentConfig, num_images: int) -> str | None:
         return None
     how = "set model.backbone.unfreeze_epoch, or model.backbone.freeze=none"
     return (
-        f"{images} and a backbone that stays frozen: with so many more is found where it trains; {how} ({_HINT_PAGE})"
+        f"{images} and a backbone that stays frozen: with so many, training it usually finds more; {how} ({_HINT_PAGE})"
     )
 
 
@@ -83,11 +83,13 @@ def _pretrained(model: DetectorConfig | SegmenterConfig) -> str:
     """How the model can begin with weights."""
     own, backbone = "model.weights=CKPT of another training", model.backbone.name
     if getattr(model, "variant", "custom") != "custom":
-        return f"more is found with model.weights=coco (downloaded), or {own}"
+        return f"usually more is found with model.weights=coco (downloaded), or {own}"
     if backbone == "unet" or backbone in CSP_FAMILY:
         instead = "model.backbone.name=resnet18 model.backbone.pretrained=true (downloaded)"
-        return f"no weights are published for {backbone}; more is found with {own}, or with {instead}"
-    return f"more is found with model.backbone.pretrained=true (downloaded), model.backbone.weights=FILE, or {own}"
+        return f"no weights are published for {backbone}; usually more is found with {own}, or with {instead}"
+    return (
+        f"usually more is found with model.backbone.pretrained=true (downloaded), model.backbone.weights=FILE, or {own}"
+    )
 
 
 def _classes(train_set: EvalSource) -> str:
