@@ -29,11 +29,12 @@ model.backbone.name: {categorical: [csp_nano, csp_small]}
 def plan_of(
     folder: Path, num_trials: int = 6, space: str = SPACE, overrides: tuple[str, ...] = (), **changes: Any
 ) -> Plan:
-    """A plan, whose files are written into a folder."""
-    (config := folder / "mine.yaml").write_text(CONFIG, encoding="utf-8")
-    (path := folder / "space.yaml").write_text(space, encoding="utf-8")
+    """A plan, whose files are written into a folder; each process has its own."""
+    config, path = (folder / f"{name}{os.getpid()}.yaml" for name in ("mine", "space"))
+    config.write_text(CONFIG, encoding="utf-8")
+    path.write_text(space, encoding="utf-8")
     settings: dict[str, Any] = {"goal": Goal("AP"), "sampler": "tpe", "prune": True} | changes
-    return Plan(config.name, read_yaml(config), overrides, read_space(path), num_trials=num_trials, **settings)
+    return Plan("mine.yaml", read_yaml(config), overrides, read_space(path), num_trials=num_trials, **settings)
 
 
 def accuracy(config: ExperimentConfig) -> float:

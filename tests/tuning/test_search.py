@@ -55,7 +55,7 @@ def test_the_first_trial_has_the_settings_of_the_file(tmp_path: Path) -> None:
 
 def test_a_search_does_not_see_later_changes_of_its_file(tmp_path: Path) -> None:
     def edits(config: Any, *rest: Any) -> dict[str, float]:
-        (tmp_path / "mine.yaml").write_text("data: {name: coco}\n", encoding="utf-8")
+        next(tmp_path.glob("mine*.yaml")).write_text("data: {name: coco}\n", encoding="utf-8")
         assert config.data.name == "voc"
         return formula(config, *rest)
 
