@@ -27,7 +27,7 @@ class Tracker:
     kind: ClassVar[str]
 
     def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
-        """Open the run, or open it again; returns its id, by which a resumed run finds it.
+        """Open the run, or open it again; returns its id, by which a resumed run finds it (None: it needs none).
 
         Args:
             settings: as resolved.
@@ -36,7 +36,7 @@ class Tracker:
         Raises:
             ConfigError: it cannot be opened.
         """
-        raise NotImplementedError
+        return None
 
     def show(self, name: str, image: UInt8Array, step: int) -> None:
         """Take down a picture, (H, W, 3) uint8 RGB."""
