@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -35,16 +33,17 @@ def benchmark(argv: Sequence[str]) -> None:
     require_training_extra("detseg benchmark")
     from detseg.benchmark import STAGES
     from detseg.benchmark import benchmark as run
+    from detseg.cli.signals import exit_on_sigterm
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
-    results, diagnosis = run(
-        config,
-        arguments.stages.split(",") if arguments.stages else STAGES,
-        synthetic=arguments.synthetic,
-        workers=arguments.workers or (),
-        steps=arguments.steps,
-        checkpoint=arguments.checkpoint,
-    )
+    with exit_on_sigterm():
+        results, diagnosis = run(
+            config,
+            arguments.stages.split(",") if arguments.stages else STAGES,
+            synthetic=arguments.synthetic,
+            workers=arguments.workers or (),
+            steps=arguments.steps,
+            checkpoint=arguments.checkpoint,
+        )
     print(*results.lines(), f"\nbottleneck: {diagnosis.bottleneck}", f"advice: {diagnosis.advice}", sep="\n")
     if arguments.json is not None:
         text = json.dumps(results.to_dict() | {"diagnosis": vars(diagnosis)}, indent=2)

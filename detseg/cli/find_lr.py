@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,12 +34,13 @@ def find_lr(argv: Sequence[str]) -> None:
 
     require_training_extra("detseg find-lr")
     from detseg.atomic_write import write_text
+    from detseg.cli.signals import exit_on_sigterm
     from detseg.tuning.lr_finder import range_test
     from detseg.tuning.lr_plot import lr_plot
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are removed
     given = {"min_lr": arguments.min, "max_lr": arguments.max, "num_steps": arguments.steps}
-    curve = range_test(config, **{name: value for name, value in given.items() if value is not None})
+    with exit_on_sigterm():
+        curve = range_test(config, **{name: value for name, value in given.items() if value is not None})
     write_text(table, curve.to_csv())
     write_text(plot, lr_plot(curve, f"Learning rates of {arguments.config.name}"))
     print(f"written: {printable(str(plot))}, {printable(str(table))}")

@@ -22,25 +22,35 @@ _REQUEUE = getattr(signal, "SIGUSR1", None)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[StopRequest]:
-    """A request for ``train(stop=…)``, which signals ask while the training makes steps.
+def exit_on_sigterm() -> Iterator[None]:
+    """SIGTERM leaves by way of ``finally`` and ``except``, so that temporary files go, with the exit code of shells.
 
-    Before its first step there is nothing to save: SIGTERM leaves by way of ``finally`` and ``except``, with the exit
-    code that shells expect. RunStoppedError: as ``train`` raises it, with what became of the job; SystemExit: SIGTERM
-    came before the first step.
+    A handler that somebody else has set is left in place.
     """
-    request = _Signals()
     before = signal.getsignal(signal.SIGTERM)
     if before is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        yield request
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[StopRequest]:
+    """A request for ``train(stop=…)``, which signals ask while the training makes steps.
+
+    Before its first step there is nothing to save, and SIGTERM leaves as ``exit_on_sigterm`` says. RunStoppedError: as
+    ``train`` raises it, with what became of the job; SystemExit: SIGTERM came before the first step.
+    """
+    request = _Signals()
+    try:
+        with exit_on_sigterm():
+            yield request
     except RunStoppedError as stopped:
         if request.number is None or request.number != _REQUEUE:
             raise
         raise RunStoppedError(f"{stopped}; {_requeue()}") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 class _Signals(StopRequest):

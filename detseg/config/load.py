@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sysconfig
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -84,6 +84,18 @@ def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
 def config_to_yaml(config: ExperimentConfig) -> str:
     """Every setting as YAML; ``load_config`` reads the same configuration from it."""
     return plain_to_yaml(config_to_dict(config))
+
+
+def differences(then: Any, now: Any, may_differ: Collection[str] = (), path: str = "") -> Iterator[str]:
+    """The settings below ``path`` that differ and must not; of another kind of section (``name``), that alone."""
+    if path in may_differ:
+        return
+    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
+        if then != now:
+            yield f"{path} was {quoted(then)} and is {quoted(now)}"
+        return
+    for key in ["name"] if then.get("name") != now.get("name") else {**then, **now}:
+        yield from differences(then.get(key), now.get(key), may_differ, f"{path}.{key}".lstrip("."))
 
 
 def plain_to_yaml(data: Mapping[str, Any]) -> str:

@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from detseg.checkpoint import ENTRY, epochs_ended
-from detseg.config.load import config_from_dict, config_to_dict
+from detseg.config.load import config_from_dict, config_to_dict, differences
 from detseg.data.datasets.fingerprint import Fingerprint
 from detseg.data.loading.sampling import EpochBatchSampler
 from detseg.errors import CheckpointError, ConfigError
-from detseg.messages import counted, quoted
+from detseg.messages import counted
 from detseg.structures import ClassTable
 from detseg.training.distributed import Processes
 from detseg.training.nan import StepGuard
@@ -208,7 +208,7 @@ def check_resumable(
         )
     then = entry.get("config", {})
     if then and config:
-        changed = list(_changes(_completed(then), config))
+        changed = list(differences(_completed(then), config, MAY_CHANGE))
         size, size_then = (settings.get("data", {}).get("batch_size") for settings in (config, then))
         processes = entry.get("world_size", 1)
         if size is not None and size_then is not None and size * world_size != size_then * processes:
@@ -262,18 +262,6 @@ class DataGuard:
         if self.on_change == "error":
             raise CheckpointError(f"{message}; bring the data back, or resume with what it is now: data.on_change=warn")
         logger.warning(f"{message}; the run resumes with what it is now (data.on_change=warn)")
-
-
-def _changes(then: Any, now: Any, path: str = "") -> Iterator[str]:
-    """The settings below ``path`` that differ and must not; of another kind of section (``name``), that alone."""
-    if path in MAY_CHANGE:
-        return
-    if not isinstance(then, Mapping) or not isinstance(now, Mapping):
-        if then != now:
-            yield f"{path} was {quoted(then)} and is {quoted(now)}"
-        return
-    for key in ["name"] if then.get("name") != now.get("name") else {**then, **now}:
-        yield from _changes(then.get(key), now.get(key), f"{path}.{key}".lstrip("."))
 
 
 def _completed(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,15 +18,15 @@ from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from detseg.config.load import config_from_dict, config_to_dict
+from detseg.config.load import config_from_dict, config_to_dict, differences
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.errors import ConfigError
-from detseg.messages import one_line, quoted
+from detseg.messages import one_line
 from detseg.tuning.objective import Goal
 from detseg.tuning.space import Choice, Space, overrides_of
 
 _PLAN = "detseg"  # the study's attribute that says what it searches
-_MAY_DIFFER = ("run_dir", "data.root", "data.num_workers", "data.loader_timeout", "trainer.accelerator")
+_MAY_DIFFER = frozenset({"run_dir", "data.root", "data.num_workers", "data.loader_timeout", "trainer.accelerator"})
 """Settings that may differ from machine to machine."""
 _OPENING_SECONDS = 5
 
@@ -102,9 +102,11 @@ def open_study(plan: Plan, folder: Path, storage: str | None, beat: int, grace: 
     )
     if _PLAN not in study.user_attrs:
         study.set_user_attr(_PLAN, plan.content)
-    if differences := list(_differences(study.user_attrs[_PLAN], plan.content)):
+    then, now = study.user_attrs[_PLAN], plan.content
+    others = [*differences(then.pop("settings"), now.pop("settings"), _MAY_DIFFER), *differences(then, now)]
+    if others:
         fix = "repeat the command that began it, or begin another study with --study"
-        raise ConfigError(f"{folder}: holds another study: {'; '.join(differences[:3])}; {fix}")
+        raise ConfigError(f"{folder}: holds another study: {'; '.join(others[:3])}; {fix}")
     if not study.get_trials(deepcopy=False) and (left := sorted(folder.glob("trial_*"))):
         raise ConfigError(f"{left[0]}: belongs to a study that the database does not have; begin another with --study")
     return study
@@ -123,16 +125,3 @@ def _database(url: str, beat: int, grace: int) -> RDBStorage:
             if time.monotonic() > last_try or not isinstance(error, DBAPIError):
                 raise ConfigError(f"--storage: the database cannot be opened: {one_line(error)}") from error
             time.sleep(0.3)
-
-
-def _differences(then: Any, now: Any, path: str = "") -> Iterator[str]:
-    """What differs below ``path``; of another kind of section (``name``), that alone."""
-    if path in _MAY_DIFFER:
-        return
-    if not isinstance(then, dict) or not isinstance(now, dict):
-        if then != now:
-            yield f"{path} was {quoted(then)} and is {quoted(now)}"
-        return
-    for key in ["name"] if then.get("name") != now.get("name") else {**then, **now}:
-        inner = key if path in ("", "settings") else f"{path}.{key}"
-        yield from _differences(then.get(key), now.get(key), inner)
