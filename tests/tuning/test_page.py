@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
-from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -17,10 +13,8 @@ from detseg.errors import DetsegError
 from detseg.tuning.charts import Axis
 from detseg.tuning.objective import goal_of
 from detseg.tuning.search import tune
+from tests.browser import measured_in_windows, needs_chromium
 from tests.tuning.studies import formula, plan_of
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTHS = [380, 1200]
 
 
 @pytest.fixture(scope="module")
@@ -63,26 +57,11 @@ def test_the_page_stands_alone_and_has_every_chart_and_trial(page: Path) -> None
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+@needs_chromium
 def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
-    """Nothing is wider than the window, every chart is drawn, and the console stays empty."""
-    # In frames: a window of Chromium has at least 500 pixels.
-    script = "const of = w => [w.innerWidth, w.document.documentElement.scrollWidth,"
-    script += "[...w.document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width < 200).length];"
-    script += "document.title = JSON.stringify([...document.querySelectorAll('iframe')].map(f => of(f.contentWindow)))"
-    content, copy = escape(page.read_text(encoding="utf-8")), tmp_path / "page.html"
-    frames = "".join(f'<iframe style="border: 0" width="{w}" height="900" srcdoc="{content}"></iframe>' for w in WIDTHS)
-    copy.write_text(f"<!doctype html><title></title>{frames}<script>onload = () => {{ {script} }}</script>")
-    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += ["--window-size=1700,900", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
-    command += ["--no-first-run", "--disable-background-networking"]
-    ran = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in ran.stderr
-    shown = re.search(r"<title>(.+)</title>", ran.stdout)
-    assert shown is not None
-    for (inner, scroll, narrow), width in zip(json.loads(shown[1]), WIDTHS, strict=True):
-        assert (inner, narrow) == (width, 0)
-        assert scroll <= inner
+    """Every chart is drawn, the console stays empty, and nothing is wider than the window."""
+    narrow = "[...w.document.querySelectorAll('svg')].filter(s => s.getBoundingClientRect().width < 200).length"
+    assert measured_in_windows(page, [380, 1200], narrow, tmp_path) == [0, 0]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
-import subprocess
-from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,12 +13,11 @@ from PIL import Image
 
 from detseg.cli import main
 from detseg.data.shapes import write_shapes
+from tests.browser import measured_in_windows, needs_chromium
 from tests.data.checks.test_checks import coco_split
 from tests.data.formats.layouts import Box, annotation_xml, object_xml, write_voc
 from tests.planted_set import write_planted_set
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-WIDTHS = [400, 1400]  # pixels of windows that the page is looked at in
 CLEAN: dict[str, list[Box]] = {
     split + str(k): [("cat", 2, 2, 9, 9), ("dog", 11, 2, 18, 9)] for split in ("train", "val") for k in range(12)
 }
@@ -160,29 +156,15 @@ def test_the_page_stands_alone_and_has_a_section_for_each_finding(page: Path) ->
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
+@needs_chromium
 def test_the_page_in_a_browser(page: Path, tmp_path: Path) -> None:
     """It shows what it should without a word on the console, and nothing is wider than the window."""
-    # In frames: a window of Chromium has at least 500 pixels.
-    script = "const of = w => [w.innerWidth, w.document.documentElement.scrollWidth, w.document.images.length,"
-    script += "[...w.document.images].filter(one => !one.naturalWidth).length,"
-    script += "w.document.querySelectorAll('section').length];"
-    script += "document.title = JSON.stringify([...document.querySelectorAll('iframe')].map(f => of(f.contentWindow)))"
-    content, copy = escape(page.read_text()), tmp_path / "page.html"
-    frames = "".join(f'<iframe style="border: 0" width="{w}" height="900" srcdoc="{content}"></iframe>' for w in WIDTHS)
-    copy.write_text(f"<!doctype html><title></title>{frames}<script>onload = () => {{ {script} }}</script>")
-    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"]
-    command += ["--window-size=1500,900", "--hide-scrollbars", f"--user-data-dir={tmp_path / 'profile'}"]
-    ran = subprocess.run([*command, "--dump-dom", copy.as_uri()], capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in ran.stderr
-    shown = re.search(r"<title>(.+)</title>", ran.stdout)
-    assert shown is not None
-    found = json.loads(shown[1])
-    assert [inner for inner, *_ in found] == WIDTHS
-    for inner, scroll, images, broken, sections in found:
-        assert scroll <= inner
-        assert (images >= 40, broken) == (True, 0)
-        assert sections == len(json.loads(page.with_suffix(".json").read_text())["findings"])
+    images = "images: w.document.images.length, sections: w.document.querySelectorAll('section').length"
+    broken = "broken: [...w.document.images].filter(one => !one.naturalWidth).length"
+    findings = json.loads(page.with_suffix(".json").read_text())["findings"]
+    for found in measured_in_windows(page, [400, 1400], f"{{{images}, {broken}}}", tmp_path):
+        assert found["images"] >= 40
+        assert (found["broken"], found["sections"]) == (0, len(findings))
 
 
 def test_a_wrong_size_and_a_picture_that_fails_leave_the_page_whole(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -24,10 +23,9 @@ from detseg.training.run import train
 from detseg.training.tracking import build
 from detseg.training.tracking.build import build_trackers
 from detseg.training.tracking.services import MlflowTracker
+from tests.browser import document_of, needs_chromium
 from tests.heard import heard
 from tests.tiny import CLASSES, TinyRun, rows_of, tiny_config
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 mlflow: Any = pytest.importorskip("mlflow")
@@ -174,7 +172,7 @@ def test_a_missing_package_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium")
+@needs_chromium
 def test_the_page_of_mlflow_shows_the_metric(tracked: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tracked.parent / 'mlflow.db'}"
     run_id = json.loads((tracked / "run.json").read_text(encoding="utf-8"))["trackers"]["mlflow"]
@@ -193,21 +191,7 @@ def test_the_page_of_mlflow_shows_the_metric(tracked: Path, tmp_path: Path) -> N
                 except OSError:
                     time.sleep(0.25)
             page = f"http://127.0.0.1:{port}/#/experiments/{run.info.experiment_id}/runs/{run_id}"
-            flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-            shown = subprocess.run(
-                [
-                    str(CHROMIUM),
-                    *flags,
-                    f"--user-data-dir={tmp_path}",
-                    "--virtual-time-budget=30000",
-                    "--dump-dom",
-                    page,
-                ],
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=True,
-            ).stdout
+            shown = document_of(page, tmp_path, "--virtual-time-budget=30000")
         finally:
             server.terminate()
     text = re.sub(r"<[^>]+>", " ", shown)
