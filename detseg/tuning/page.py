@@ -58,8 +58,7 @@ def _summary(plan: Plan, found: Found) -> list[str]:
     if found.best is None:
         lines.append("No trial is complete" + (" and within the limit." if plan.goal.limit is not None else "."))
     else:
-        values = ", ".join(f"{name}={value}" for name, value in found.best.values.items())
-        what = f"Best: {metrics_text(found.best.metrics)} in trial {found.best.number} ({values})"
+        what = f"Best: {metrics_text(found.best.metrics)} in trial {found.best.number} ({_values(found.best)})"
         lines.append(f"{what}; its settings are in best.yaml.")
     if found.defaults is not None:
         lines.append(
@@ -114,10 +113,8 @@ def _criterion_axis(goal: Goal, measured: Sequence[Trial]) -> Axis:
 def _point(x: float, goal: Goal, found: Found, trial: Trial) -> Point:
     is_best = trial == found.best or trial in found.front
     look: Look = "best" if is_best else "normal" if trial.state == "complete" else "pale"
-    values = ", ".join(f"{name}={value}" for name, value in trial.values.items())
-    return Point(
-        x, trial.metrics[goal.criterion], f"trial {trial.number}: {metrics_text(trial.metrics)}; {values}", look
-    )
+    text = f"trial {trial.number}: {metrics_text(trial.metrics)}; {_values(trial)}"
+    return Point(x, trial.metrics[goal.criterion], text, look)
 
 
 def _table(plan: Plan, found: Found) -> str:
@@ -132,6 +129,10 @@ def _table(plan: Plan, found: Found) -> str:
         rows.append("".join(f"<td>{_text(cell)}</td>" for cell in cells))
     errors = [f"<p>Trial {trial.number} failed: {_text(trial.error)}</p>" for trial in found.trials if trial.error]
     return f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>{"".join(errors)}'
+
+
+def _values(trial: Trial) -> str:
+    return ", ".join(f"{name}={_short(value)}" for name, value in trial.values.items())
 
 
 def _short(value: object) -> str:
