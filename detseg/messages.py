@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import math
+import re
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,6 +91,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def one_line(error: BaseException) -> str:
     """What another library's error says, on one line, for use inside one of our messages."""
     return _folded(str(error), _MAX_ERROR) or type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """Text whose addresses have no passwords: ``postgresql://user:***@host/runs?token=***``."""
+    text = re.sub(r"(://[^\s/:@]*:)[^\s/]+@", r"\1***@", text)
+    return re.sub(r"(?i)([?&][\w-]*(?:passw|pwd|pw|secret|token|key)[\w-]*=)[^\s&'\"]+", r"\1***", text)
 
 
 def _folded(text: str, most: int) -> str:

@@ -205,7 +205,7 @@ class Task(L.LightningModule):
         if self.trainer.is_last_batch:
             self._check_weights()  # before the validation
             for name, mean in self.run_state.train_means.means(self.processes).items():
-                self.log(f"train/{name}_epoch", mean, on_step=False, on_epoch=True, batch_size=1)
+                self.log(f"train/{name}_epoch", mean, logger=False, on_step=False, on_epoch=True, batch_size=1)
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         """Losses of the evaluated model, and its predictions handed to the evaluator."""
@@ -231,9 +231,9 @@ class Task(L.LightningModule):
         self.result, numbers = score_together(self.evaluator, self.processes)  # the result in the first process alone
         for name, value in numbers.items():
             # As float64, which Lightning keeps: the very number that evaluation finds later.
-            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64))
+            self.log(f"val/{name}", torch.tensor(value, dtype=torch.float64), logger=False)  # `EpochNumbers` writes it
         for name, mean in self.val_means.means(self.processes).items():
-            self.log(f"val/{name}", mean)
+            self.log(f"val/{name}", mean, logger=False)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, with a schedule that moves every step."""

@@ -171,8 +171,8 @@ class TrainerConfig(Section):
     validate_every: PositiveInt = 1
     """Epochs from one validation to the next; the last epoch is always validated."""
     monitor: str | None = None
-    """The metric that chooses the best checkpoint and stops early, the larger the better: a name of the line that each
-    validation prints, `AP50` for example; null: `AP`, `mask_AP` of a mask_rcnn, `mIoU` of a segmentation."""
+    """The metric that chooses the best checkpoint and stops early, the larger the better: a number of the
+    validation by its name, such as `AP50` or `F1`; null: `AP`, `mask_AP` of a mask_rcnn, `mIoU` of a segmentation."""
     early_stopping_patience: PositiveInt | None = None
     """Stop after this many validations without a better `monitor`; null: never."""
     early_stopping_min_delta: NonNegativeFloat = 0.0

@@ -39,13 +39,13 @@ class TwoLayerHead(nn.Module):
         super().__init__()
         self.fc6 = nn.Linear(in_channels, hidden)
         self.fc7 = nn.Linear(hidden, hidden)
-        self.dropout = dropout
+        self.relu, self.dropout = nn.ReLU(), dropout
 
     def forward(self, x: Tensor) -> Tensor:
         """(R, C, h, w) features → (R, hidden)."""
         x = x.flatten(start_dim=1)
         for layer in (self.fc6, self.fc7):
-            x = F.relu(layer(x))
+            x = self.relu(layer(x))
             if self.dropout:  # else no random number is drawn
                 x = F.dropout(x, self.dropout, self.training)
         return x

@@ -125,34 +125,40 @@ def _joined(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.detach().flatten() for tensor in tensors])
 
 
-class ValidationNumbers(Callback):
-    """Writes all numbers of each validation, also of each class, and prints the latter where ``table`` asks for it."""
+class EpochNumbers(Callback):
+    """Writes the mean losses of each epoch and all numbers of each validation, also of each class, at the step that
+    they are of; prints those of the classes where ``table`` asks for it. Lightning would write the numbers of a
+    validation one step before the pictures of it."""
 
     def __init__(self, table: bool) -> None:
         self.table = table
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._write(trainer, {n: float(x) for n, x in trainer.callback_metrics.items() if n.endswith("_epoch")})
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, Task) or pl_module.result is None:
             return
         result = pl_module.result
-        numbers = {f"val/{name}": value for name, value in result.numbers.items() if name not in result.headline}
+        numbers = {f"val/{name}": value for name, value in result.numbers.items()}
+        numbers |= {name: float(x) for name, x in trainer.callback_metrics.items() if name.startswith("val/")}
         keys = class_keys(pl_module.classes.names)
         for metric, values in result.by_class.items():
             numbers |= {f"val_by_class/{metric}/{key}": value for key, value in zip(keys, values, strict=True)}
-        for tracker in trainer.loggers:
-            tracker.log_metrics(numbers, step=trainer.global_step)
+        self._write(trainer, numbers)
         if self.table:
             text = io.StringIO()
             Console(file=text, width=80).print(result.class_table())
             for line in text.getvalue().splitlines():
                 logger.info(line.rstrip())
 
+    def _write(self, trainer: L.Trainer, numbers: dict[str, float]) -> None:
+        for tracker in trainer.loggers if trainer.is_global_zero else ():
+            tracker.log_metrics(numbers, step=trainer.global_step)
+
 
 def class_keys(names: Sequence[str]) -> list[str]:
-    """Class names of letters that every tracker takes, and that stay different."""
-    keys = [re.sub(r"[^a-zA-Z0-9_. -]", "_", name) for name in names]
-    changed = [key != name or keys.count(key) > 1 for key, name in zip(keys, names, strict=True)]
-    return [
-        f"{label}_{key}" if is_changed else key
-        for label, (key, is_changed) in enumerate(zip(keys, changed, strict=True))
-    ]
+    """Class names of letters that every tracker takes; where one has to change, all begin with their label."""
+    keys = [re.sub(r"[^\w. -]", "_", name) for name in names]
+    is_path = any(key in (".", "..") for key in keys)
+    return [f"{label}_{key}" for label, key in enumerate(keys)] if keys != list(names) or is_path else keys

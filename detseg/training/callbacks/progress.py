@@ -123,8 +123,9 @@ class RunProgress(Callback):
             if is_settling and not self._has_explained:
                 logger.info(_SETTLING.format(val_loss))
                 self._has_explained = True
+            shown = dict.fromkeys((*pl_module.shown, pl_module.criterion))
             parts[-1] += f" (val {'-' if is_settling else _number(val_loss)})"
-            parts += [f"{name} {metrics.get(f'val/{name}', math.nan):.3f}" for name in pl_module.shown]
+            parts += [f"{name} {metrics.get(f'val/{name}', math.nan):.3f}" for name in shown]
         if self._bar is None:  # it is in the bar
             parts.append(_learning_rate(trainer))
             self._shown = time.monotonic()

@@ -87,7 +87,8 @@ class RunFiles(Callback):
         for tracker in trackers_of(trainer):
             if (run_id := tracker.begin(config_to_dict(self.config), start)) is not None:
                 record["trackers"][tracker.kind] = run_id
-            logger.info(f"tracking  {tracker.how_to_look}")
+            if place := tracker.how_to_look:
+                logger.info(f"tracking  {place}")
         write_run_file(self.folder, record)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

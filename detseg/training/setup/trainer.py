@@ -23,7 +23,7 @@ from detseg.errors import ConfigError
 from detseg.messages import one_line
 from detseg.training.callbacks.bad_samples import BadSampleLog
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO, BestAndLast
-from detseg.training.callbacks.monitors import StepMonitors, ValidationNumbers
+from detseg.training.callbacks.monitors import EpochNumbers, StepMonitors
 from detseg.training.callbacks.progress import RunProgress, ValidateLastEpoch
 from detseg.training.callbacks.run_files import RunFiles, SampleImages
 from detseg.training.callbacks.stopping import EarlyStopping, StopWhenAsked
@@ -178,7 +178,7 @@ def _callbacks(
             saver,
             StopWhenAsked(saver, own.stop, settings.max_seconds),
             StepMonitors(settings.log_every_n_steps, diagnostics),
-            ValidationNumbers(settings.table),
+            EpochNumbers(settings.table),
         ]
         if settings.num_previews:
             callbacks.append(SampleImages(run_dir / "pictures", settings.num_previews))

@@ -26,6 +26,7 @@ def build_trackers(kinds: Sequence[str], run_dir: Path, tags: Mapping[str, str])
 
     Raises:
         ConfigError: MLflow's database cannot be opened.
+        CheckpointError: the run's ``run.json`` is damaged.
         MissingExtraError: a package is not installed.
     """
     if missing := [kind for kind in kinds if kind in ("mlflow", "wandb") and find_spec(kind) is None]:

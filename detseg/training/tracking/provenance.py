@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from detseg.atomic_write import atomic_write
+from detseg.errors import CheckpointError
+from detseg.messages import one_line, without_secrets
 
 RUN_FILE = "run.json"
 
@@ -41,7 +43,8 @@ def describe_start(data: Mapping[str, Any]) -> dict[str, Any]:
 def _command() -> str:
     program = Path(sys.argv[0])
     as_module = program.name == "__main__.py"
-    return shlex.join([*(["python", "-m", program.parent.name] if as_module else [str(program)]), *sys.argv[1:]])
+    words = [*(["python", "-m", program.parent.name] if as_module else [str(program)]), *sys.argv[1:]]
+    return shlex.join(map(without_secrets, words))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -94,13 +97,16 @@ def _processor() -> str:
 
 def read_run_file(run_dir: Path) -> dict[str, Any]:
     """What ``run.json`` holds: ``starts``, each of ``describe_start``, the first one first, and ``trackers``, the run's
-    ids in them; both empty where there is none, or it is damaged."""
+    ids in them; both empty where there is none. CheckpointError: it is damaged."""
+    path = run_dir / RUN_FILE
     try:
-        content = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))
-        starts, trackers = list(content["starts"]), dict(content["trackers"])
-    except (OSError, ValueError, TypeError, KeyError):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {"starts": list(content["starts"]), "trackers": dict(content["trackers"])}
+    except FileNotFoundError:
         return {"starts": [], "trackers": {}}
-    return {"starts": starts, "trackers": trackers}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        fix = "bring it back, or delete it: trackers then get another run"
+        raise CheckpointError(f"{path}: is damaged ({one_line(error)}); {fix}") from error
 
 
 def write_run_file(run_dir: Path, content: Mapping[str, Any]) -> None:

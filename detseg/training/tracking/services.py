@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -20,7 +21,7 @@ from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from torch import Tensor
 
 from detseg.errors import ConfigError
-from detseg.messages import one_line
+from detseg.messages import one_line, without_secrets
 from detseg.structures import UInt8Array
 from detseg.training.tracking.tracker import Tracker
 
@@ -73,29 +74,42 @@ class MlflowTracker(_Fallible, MLFlowLogger):
         for name in ("alembic", "mlflow.store.db.utils", "lightning.pytorch.loggers.mlflow"):
             logging.getLogger(name).setLevel(logging.ERROR)  # each table of a new database, a new experiment
         # Two processes that make the tables of a new database at once destroy it.
-        self._alone = FileLock(beside / ".mlflow.lock", timeout=_SECONDS_TO_OPEN)
-        try:
+        self._alone, self._is_open = FileLock(beside / ".mlflow.lock", timeout=_SECONDS_TO_OPEN), False
+        with self._opening():
             beside.mkdir(parents=True, exist_ok=True)
-            with _quiet(), self._alone:
-                super().__init__(
-                    os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT,
-                    run_name=run_dir.name,
-                    tracking_uri=self.uri,
-                    tags=dict(tags),
-                    artifact_location=own,
-                    run_id=run_id,
-                )
-        except Exception as error:  # of a program of others
-            raise self._cannot_open(error) from error
+            super().__init__(
+                os.environ.get("MLFLOW_EXPERIMENT_NAME") or PROJECT,
+                run_name=run_dir.name,
+                tracking_uri=self.uri,
+                tags=dict(tags),
+                artifact_location=own,
+                run_id=run_id,
+            )
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """MLflow's client; the run is opened when it is first asked for, before ``begin``, by Lightning. ConfigError:
+        it cannot be opened."""
+        if self._is_open:
+            return super().experiment
+        with self._opening():
+            import mlflow
+
+            # Lightning makes its address that of the whole process, and of the next training in it.
+            before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+            client = super().experiment
+            mlflow.set_tracking_uri(before)
+        self._is_open = True
+        return client
 
     def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
         """See ``Tracker``. Parameters are those of the first start, as MLflow lets none be changed."""
         git = start.get("git") or {}
         tags = {"command": start["command"], "detseg": start["detseg"]}
         tags |= {f"git_{key}": str(value) for key, value in git.items()}
-        try:
-            with self._alone:
-                client, run_id = self.experiment, self.run_id
+        client, run_id = self.experiment, self.run_id
+        with self._opening():
             if self._resumes:
                 client.update_run(run_id, status="RUNNING")
             else:
@@ -104,12 +118,17 @@ class MlflowTracker(_Fallible, MLFlowLogger):
                 client.set_tag(run_id, name, value[:_TAG_LENGTH])
             client.log_dict(run_id, dict(settings), "config.yaml")
             client.log_dict(run_id, dict(start), "start.json")
-        except Exception as error:  # of a program of others
-            raise self._cannot_open(error) from error
         return run_id
 
-    def _cannot_open(self, error: Exception) -> ConfigError:
-        return ConfigError(f"tracking: mlflow cannot open a run at {self.uri}: {one_line(error)}")
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            with _quiet(), self._alone:
+                yield
+        except Exception as error:  # of a program of others
+            what = f"a run at {without_secrets(self.uri)}: {without_secrets(one_line(error))}"
+            hint = "set MLFLOW_TRACKING_URI to where it is, or leave mlflow out of tracking"
+            raise ConfigError(f"tracking: mlflow cannot open {what}; {hint}") from error
 
     @_or_off
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -137,7 +156,8 @@ class MlflowTracker(_Fallible, MLFlowLogger):
     @property
     def how_to_look(self) -> str:
         """See ``Tracker``."""
-        return f"mlflow ui --backend-store-uri {self.uri}"
+        uri = without_secrets(self.uri)
+        return uri if uri.startswith("http") else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
 
 class WandbTracker(_Fallible, WandbLogger):
@@ -161,26 +181,32 @@ class WandbTracker(_Fallible, WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The run of Weights & Biases, opened when it is first asked for."""
+        """The run of Weights & Biases, opened when it is first asked for. ConfigError: it cannot be opened."""
         if self._run is None:
-            with _quiet():
+            with self._opening():
                 import wandb
 
                 # It would take over standard output, which belongs to the progress bar.
                 self._run = wandb.init(**self._options, settings=wandb.Settings(console="off", silent=True))
-            self._run.define_metric("trainer/global_step")
-            self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+                self._run.define_metric("trainer/global_step")
+                self._run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._run
 
     def begin(self, settings: Mapping[str, Any], start: Mapping[str, Any]) -> str | None:
         """See ``Tracker``."""
-        try:
-            run = self.experiment
+        run = self.experiment
+        with self._opening():
             run.config.update({**settings, "run": dict(start)}, allow_val_change=True)
+        return str(run.id)
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        try:
+            with _quiet():
+                yield
         except Exception as error:  # of a program of others
             hint = "without an account or a network set WANDB_MODE=offline"
             raise ConfigError(f"tracking: wandb cannot open a run: {one_line(error)}; {hint}") from error
-        return str(run.id)
 
     @_or_off
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -218,7 +244,7 @@ class WandbTracker(_Fallible, WandbLogger):
     def how_to_look(self) -> str:
         """See ``Tracker``."""
         run = self.experiment
-        return f"wandb sync {Path(run.dir).parent}" if run.offline else str(run.url)
+        return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}" if run.offline else str(run.url or "")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ class Tracker:
 
     @property
     def how_to_look(self) -> str:
-        """What to type to see it."""
+        """What to type to see it, or its address; empty: there is nothing to see."""
         return ""
 
 
@@ -97,4 +98,4 @@ class TensorBoardTracker(Tracker, TensorBoardLogger):
     @property
     def how_to_look(self) -> str:
         """See ``Tracker``."""
-        return f"tensorboard --logdir {self.log_dir}"
+        return f"tensorboard --logdir {shlex.quote(self.log_dir)}"

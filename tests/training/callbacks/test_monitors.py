@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from detseg.training.callbacks.monitors import StepMonitors, ValidationNumbers, class_keys, parts_of
+from detseg.training.callbacks.monitors import EpochNumbers, StepMonitors, class_keys, parts_of
 from tests.training.stub import SILENT, OneWeight, batch_of, loader_of, task_of
 
 ALL = ("gradient_norm", "update_ratio", "dead_activations")
@@ -116,7 +116,7 @@ def test_parts_are_children_and_the_stages_of_a_backbone() -> None:
 
 def test_each_class_of_a_validation_is_written_and_shown(caplog: pytest.LogCaptureFixture) -> None:
     notebook, options = Notebook(), SILENT | {"log_every_n_steps": 1}
-    callbacks = [ValidationNumbers(table=True)]
+    callbacks = [EpochNumbers(table=True)]
     trainer = L.Trainer(max_epochs=1, accelerator="cpu", callbacks=callbacks, **options | {"logger": [notebook]})
     with caplog.at_level(logging.INFO, "detseg"):
         trainer.fit(task_of(OneWeight()), loader_of([batch_of(90)]), loader_of([batch_of(90)]))
@@ -132,9 +132,10 @@ def test_each_class_of_a_validation_is_written_and_shown(caplog: pytest.LogCaptu
     ("names", "keys"),
     [
         (("cat", "dog"), ["cat", "dog"]),
-        (("naïve", "na/ve"), ["0_na_ve", "1_na_ve"]),
-        (("a b", "é", "_"), ["a b", "1__", "2__"]),
+        (("a b", "naïve", "猫", "a.b_c-d"), ["a b", "naïve", "猫", "a.b_c-d"]),
+        (("0_a_b", "a/b"), ["0_0_a_b", "1_a_b"]),
+        (("a", ".."), ["0_a", "1_.."]),
     ],
 )
-def test_names_of_classes_stay_different(names: tuple[str, ...], keys: list[str]) -> None:
+def test_where_one_class_name_cannot_stay_all_get_their_label(names: tuple[str, ...], keys: list[str]) -> None:
     assert class_keys(names) == keys

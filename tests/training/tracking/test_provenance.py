@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from detseg.errors import CheckpointError
 from detseg.training.tracking.provenance import describe_start, git_state, read_run_file, write_run_file
 
 
@@ -65,10 +66,19 @@ def test_the_start_of_a_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert json.loads(json.dumps(start)) == start
 
 
-def test_a_damaged_file_is_as_none(tmp_path: Path) -> None:
+def test_a_damaged_file_is_an_error_and_none_is_empty(tmp_path: Path) -> None:
+    assert read_run_file(tmp_path) == {"starts": [], "trackers": {}}
     content = {"starts": [{"command": "a"}], "trackers": {"mlflow": "7"}}
     write_run_file(tmp_path, content)
     assert read_run_file(tmp_path) == content
     for text in ("{", "[]", '{"starts": 3, "trackers": {}}', '{"starts": []}'):
         (tmp_path / "run.json").write_text(text, encoding="utf-8")
-        assert read_run_file(tmp_path) == {"starts": [], "trackers": {}}
+        with pytest.raises(CheckpointError, match=r"run.json: is damaged \(.*\); bring it back, or delete it"):
+            read_run_file(tmp_path)
+
+
+def test_passwords_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["detseg", "tune", "--storage", "postgresql://me:se:cr@et@host/db?sslpassword=top"]
+    )
+    assert describe_start({})["command"] == "detseg tune --storage 'postgresql://me:***@host/db?sslpassword=***'"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from tests.tiny import CLASSES, TinyRun, rows_of, tiny_config
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 mlflow: Any = pytest.importorskip("mlflow")
-pytest.importorskip("wandb")
+wandb: Any = pytest.importorskip("wandb")
 
 
 @pytest.fixture(scope="module")
@@ -136,15 +137,44 @@ def test_a_tracker_that_fails_costs_a_line_and_not_the_training(tmp_path: Path) 
     assert "tracking: mlflow failed, and gets nothing more of this run" in lines[0]
 
 
-def test_a_tracker_that_cannot_begin_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def error_of_training(run: TinyRun, folder: Path, tracker: str) -> str:
+    config = tiny_config(run.config_path, folder, f"tracking=[{tracker}]", "trainer.max_epochs=9")
+    with pytest.raises(ConfigError) as error:
+        train(config, run.config_path, resume="last" if folder.exists() else None)
+    return str(error.value)
+
+
+def test_a_tracker_that_cannot_be_opened_is_one_line(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    tracker = MlflowTracker(tmp_path / "run", {}, None)
-    with pytest.raises(ConfigError, match=rf"^tracking: mlflow cannot open a run at http://127.0.0.1:{port}: .*$"):
-        tracker.begin({}, {"command": "", "detseg": ""})
+    message = error_of_training(tiny_run, tmp_path / "run", "mlflow")
+    assert message.startswith(f"tracking: mlflow cannot open a run at http://me:***@127.0.0.1:{port}: ")
+    assert "secret" not in message
+    assert message.endswith("; set MLFLOW_TRACKING_URI to where it is, or leave mlflow out of tracking")
+
+
+def test_without_an_account_there_is_one_line(
+    tiny_run: TinyRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(*_: Any, **__: Any) -> None:
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", init)  # as it does, where the process has not been offline before
+    hint = "without an account or a network set WANDB_MODE=offline"
+    message = f"tracking: wandb cannot open a run: No API key configured.; {hint}"
+    assert error_of_training(tiny_run, tmp_path / "run", "wandb") == message
+
+
+def test_a_run_that_its_tracker_does_not_know_is_one_line(tracked: Path, tiny_run: TinyRun, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tracked, moved)
+    message = error_of_training(tiny_run, moved, "mlflow")
+    assert message.startswith(f"tracking: mlflow cannot open a run at sqlite:///{tmp_path / 'mlflow.db'}: ")
 
 
 @pytest.mark.slow
