@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from detseg.errors import DataError
+from detseg.errors import ConfigError, DataError
 
 
 @contextmanager
@@ -69,6 +69,18 @@ def write_errors(path: Path) -> Iterator[None]:
         taken = "a file is where a folder must be, or a folder where a file; choose another place"
         hint = taken if is_taken else "is there space, and the right to write?"
         raise DataError(f"{path}: could not be written ({reason}); {hint}") from error
+
+
+def check_writable(folder: Path, setting: str) -> None:
+    """Raise a ConfigError, before hours of work, if a folder, which need not be there, cannot be written into.
+
+    Args:
+        folder: the folder.
+        setting: that chose it.
+    """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise ConfigError(f"{setting}: {folder}: {there} is no folder that you may write into; choose another one")
 
 
 def write_text(path: Path, text: str) -> None:

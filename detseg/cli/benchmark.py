@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from detseg.atomic_write import check_writable, write_text
 from detseg.cli.tool import experiment_parser, load_experiment
 from detseg.config.load import config_to_yaml
 from detseg.errors import ConfigError, require_training_extra
@@ -29,6 +30,8 @@ def benchmark(argv: Sequence[str]) -> None:
         return
     if arguments.json is not None and arguments.json.is_dir():
         raise ConfigError(f"--json: expected the name of a file, {arguments.json} is a folder")
+    if arguments.json is not None:
+        check_writable(arguments.json.parent, "--json")
 
     require_training_extra("detseg benchmark")
     from detseg.benchmark import STAGES
@@ -47,7 +50,7 @@ def benchmark(argv: Sequence[str]) -> None:
     print(*results.lines(), f"\nbottleneck: {diagnosis.bottleneck}", f"advice: {diagnosis.advice}", sep="\n")
     if arguments.json is not None:
         text = json.dumps(results.to_dict() | {"diagnosis": vars(diagnosis)}, indent=2)
-        arguments.json.write_text(text, encoding="utf-8")
+        write_text(arguments.json, text)
 
 
 def _counts(text: str) -> list[int]:

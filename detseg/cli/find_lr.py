@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from detseg.atomic_write import check_writable, write_text
 from detseg.cli.tool import experiment_parser, load_experiment, refuse_inside
 from detseg.config.load import config_to_yaml
 from detseg.errors import ConfigError, require_training_extra
@@ -19,7 +20,7 @@ def find_lr(argv: Sequence[str]) -> None:
     parser.add_argument("--min", type=float, metavar="RATE", help="the first rate (1e-6)")
     parser.add_argument("--max", type=float, metavar="RATE", help="the last rate (1)")
     parser.add_argument("--steps", type=int, metavar="N", help="optimiser steps from the first to the last (100)")
-    out = "the curve (find_lr.svg); beside it is a table of the same name, .csv"
+    out = "the curve (find_lr.svg); beside it is a table, find_lr_losses.csv"
     parser.add_argument("--out", type=Path, default=Path("find_lr.svg"), metavar="FILE.svg", help=out)
     arguments = parser.parse_intermixed_args(argv)
     config = load_experiment(arguments)
@@ -27,13 +28,13 @@ def find_lr(argv: Sequence[str]) -> None:
         print(config_to_yaml(config), end="")
         return
     plot: Path = arguments.out
-    table = plot.with_suffix(".csv")
+    table = plot.with_name(f"{plot.stem}_losses.csv")
     if plot.suffix.lower() != ".svg" or plot.is_dir():
         raise ConfigError(f"--out {plot}: expected the name of an SVG file, such as find_lr.svg")
     refuse_inside(plot, config)
+    check_writable(plot.parent, "--out")
 
     require_training_extra("detseg find-lr")
-    from detseg.atomic_write import write_text
     from detseg.cli.signals import exit_on_sigterm
     from detseg.tuning.lr_finder import range_test
     from detseg.tuning.lr_plot import lr_plot

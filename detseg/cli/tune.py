@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from detseg.cli.tool import experiment_parser, load_experiment
-from detseg.config.load import config_from_dict, config_to_yaml, file_of
+from detseg.config.load import config_to_yaml, file_of
 from detseg.config.strict_yaml import read_yaml
 from detseg.errors import ConfigError, require_tuning_extra
 from detseg.messages import printable
-from detseg.tuning.space import check_space, read_space
+from detseg.tuning.space import read_space
 
 
 def tune(argv: Sequence[str]) -> None:
@@ -40,7 +40,6 @@ def tune(argv: Sequence[str]) -> None:
     space = read_space(arguments.space)
     settings = read_yaml(file_of(arguments.config))  # once: a search may take days
     name = printable(str(arguments.config))
-    check_space(space, lambda overrides: config_from_dict(settings, name, [*arguments.overrides, *overrides]))
 
     require_tuning_extra("detseg tune")
     from detseg.cli.signals import stop_on_signals

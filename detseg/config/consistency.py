@@ -34,6 +34,11 @@ def contradictions(config: ExperimentConfig) -> Iterator[Contradiction]:
         yield from _freezing(config, config.model.backbone)
     if (scale := config.data.augmentation.multi_scale) and (side := max(config.data.input_hw)) * scale[1] > MAX_SIDE:
         yield "data.augmentation.multi_scale", f"makes {side} more than {MAX_SIDE} pixels; lower it"
+    if config.trainer.early_stopping_min_delta and config.trainer.early_stopping_patience is None:
+        yield (
+            "trainer.early_stopping_min_delta",
+            "nothing stops early; set early_stopping_patience as well",
+        )
     if config.data.batch_size == "auto" and isinstance(config.model, schema.CustomModelConfig):
         yield "data.batch_size", "auto needs a model that settings describe; give a number"
     if config.data.batch_size == "auto" and config.trainer.overfit_batches:

@@ -10,6 +10,7 @@ from typing import cast
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
 
+from detseg.atomic_write import check_writable
 from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
@@ -26,7 +27,7 @@ from detseg.training.seeding import seed_generators
 from detseg.training.setup.announce import announce_run, conclude_run, transfer_hint
 from detseg.training.setup.batch_size import gpu_of_run, with_batch_size
 from detseg.training.setup.build import Own, build_data, build_task, describe_model, guard_data, open_data
-from detseg.training.setup.run_directory import check_writable, claimed, new_run, resumed_run, sound_checkpoint
+from detseg.training.setup.run_directory import claimed, new_run, resumed_run, sound_checkpoint
 from detseg.training.setup.trainer import build_trainer, interrupts_kept
 from detseg.training.task import Task
 from detseg.training.tracking.tracker import tracked
@@ -118,5 +119,5 @@ def _run_directory(config: ExperimentConfig, config_path: Path, resume: str | No
         return config.run_dir, None  # nothing is written, or by the first process, which may have begun
     else:
         found = new_run(config.run_dir, config_path), None
-    check_writable(found[0])
+    check_writable(found[0], "run_dir")
     return found

@@ -24,10 +24,16 @@ def smooth(rates: Floats, losses: Floats) -> Floats:
     return smoothed
 
 
-def _weights(rates: Floats) -> Floats:
-    """(N, N): in row i those of the losses in the smoothed loss i, with a sum of 1."""
+def smooth_last(rates: Floats, losses: Floats) -> float:
+    """The last of the smoothed losses, as far as they are known."""
+    return float(_weights(rates, rates[-1:])[0] @ losses)
+
+
+def _weights(rates: Floats, at: Floats | None = None) -> Floats:
+    """(M, N): in row i those of the N losses in the smoothed loss at ``at[i]``, with a sum of 1; None: at all rates."""
     decades = np.log10(rates)
-    weights = np.exp(-((decades[:, None] - decades) ** 2) / (2 * _WIDTH**2))
+    places = decades if at is None else np.log10(at)
+    weights = np.exp(-((places[:, None] - decades) ** 2) / (2 * _WIDTH**2))
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
@@ -65,7 +71,7 @@ class LrCurve:
         """Why the curve suggests no rate, in one line; None: it does."""
         smoothed, lowest = self.smoothed, int(self.smoothed.argmin())
         noise = 1.48 * float(np.median(np.abs(self.losses - smoothed)))  # the standard deviation, without outliers
-        error = noise * float(np.linalg.norm(_weights(self.rates)[0]))
+        error = noise * float(np.linalg.norm(_weights(self.rates, self.rates[:1])))
         if smoothed[0] - smoothed[lowest] <= max(_CLEAR * error, _LEAST * abs(smoothed[0])):
             what = f"from {smoothed[0]:.3g} to {smoothed[lowest]:.3g}, where steps differ by {noise:.2g}"
             return f"the loss does not fall clearly ({what}): more steps may show a fall; a trained model has none"

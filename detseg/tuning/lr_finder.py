@@ -36,9 +36,9 @@ from detseg.training.seeding import random_state, restore_random_state, seed_gen
 from detseg.training.setup.arguments import from_arguments
 from detseg.training.setup.build import Own, build_data, build_task, open_data
 from detseg.training.setup.trainer import build_bare_trainer, interrupts_kept
-from detseg.tuning.lr_curve import Floats, LrCurve, smooth
+from detseg.tuning.lr_curve import Floats, LrCurve, smooth_last
 
-_FEWEST_STEPS = 20
+_FEWEST_STEPS, _MOST_STEPS = 20, 5000  # the curve has a weight for each two of them
 _DIVERGED = 3.0  # times the lowest smoothed loss: where the loss has risen by so much, the test ends
 _ENDLESS = 10**6  # batches of an epoch, as far as Lightning knows: the test ends them
 _CONSTANT = StepConfig(name="step", milestones=(), warmup_epochs=0)
@@ -64,7 +64,7 @@ def find_lr(
     Args:
         model, train_set, val_set, image_size, batch_size, num_workers, settings, task: as ``detseg.train`` takes them.
         min_lr, max_lr: the range of ``optimizer.lr``.
-        num_steps: steps from one to the other, at least 20.
+        num_steps: steps from one to the other, 20 to 5000.
 
     Raises:
         ConfigError: a setting or argument is wrong; one line for each.
@@ -116,8 +116,9 @@ def _rates(min_lr: float, max_lr: float, num_steps: int) -> Floats:
     numbers = isinstance(min_lr, float | int) and isinstance(max_lr, float | int)
     if not numbers or not 0 < min_lr < max_lr < math.inf:
         raise ConfigError(f"the rates to test: expected 0 < min < max, got {shown(min_lr)} and {shown(max_lr)}")
-    if not isinstance(num_steps, int) or num_steps < _FEWEST_STEPS:
-        raise ConfigError(f"steps of the test: expected a whole number from {_FEWEST_STEPS} on, got {shown(num_steps)}")
+    if not isinstance(num_steps, int) or not _FEWEST_STEPS <= num_steps <= _MOST_STEPS:
+        expected = f"a whole number from {_FEWEST_STEPS} to {_MOST_STEPS}"
+        raise ConfigError(f"steps of the test: expected {expected}, got {shown(num_steps)}")
     return np.geomspace(min_lr, max_lr, num_steps)
 
 
@@ -142,7 +143,7 @@ class _RisingRate(StepGuard):
         super().__init__()
         self.rates, self.bar = rates, bar
         self.shown = bar.add_task("finding optimizer.lr", total=len(rates))
-        self.losses = list[float]()
+        self.losses, self.lowest = list[float](), math.inf  # the latter smoothed
         self.stopped: str | None = None  # why, in words, before the last rate
 
     @property
@@ -173,9 +174,9 @@ class _RisingRate(StepGuard):
         self.losses.append(loss)
         line = f"finding optimizer.lr: step {len(self.losses)} of {len(self.rates)}, rate {rate:.1e}, loss {loss:.4g}"
         self.bar.update(self.shown, advance=1, description=line, refresh=True)
-        smoothed = smooth(self.rates[: len(self.losses)], np.array(self.losses))
-        lowest = float(smoothed.min())
-        if smoothed[-1] - lowest > _DIVERGED * abs(lowest):
+        smoothed = smooth_last(self.rates[: len(self.losses)], np.array(self.losses))
+        self.lowest = min(self.lowest, smoothed)
+        if smoothed - self.lowest > _DIVERGED * abs(self.lowest):
             self.stopped = f"the loss diverges at a rate of {rate:.2g}"
 
 

@@ -66,7 +66,7 @@ def goal_of(criterion: str, minimize: str | None, subject_to: str | None) -> Goa
         if minimize is not None and minimize not in COSTS:
             raise ConfigError(f"--minimize: expected {' or '.join(COSTS)}, got {_wrong(minimize)}")
         return Goal(criterion, minimize)
-    parts = re.fullmatch(r"\s*(\w+)\s*<=?\s*([0-9.]+(?:[eE][-+]?[0-9]+)?)\s*", subject_to)
+    parts = re.fullmatch(r"\s*(\w+)\s*<=?\s*((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*", subject_to)
     if parts is None or parts[1] not in COSTS:
         name = parts[1] if parts else subject_to
         raise ConfigError(

@@ -68,10 +68,7 @@ def conclusion(folder: Path, plan: Plan, trials: Sequence[Trial]) -> list[str]:
     """What a search says at its end."""
     lines = [f"{counted(len(trials), 'trial')}: {states_text(trials)}"]
     best = best_of(trials, plan.goal)
-    if best is None:
-        limit = "" if plan.goal.limit is None else f" with {plan.goal.cost} of at most {plan.goal.limit:g}"
-        lines.append(f"no trial is complete{limit}: there is no best.yaml")
-    else:
+    if best is not None:
         lines.append(f"best: {metrics_text(best.metrics)}, {trial_dir(folder, best.number)}")
         lines += [f"  {name}={value}" for name, value in best.values.items()]
     if (defaults := defaults_of(trials, plan)) is not None:

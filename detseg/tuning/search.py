@@ -6,25 +6,30 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from optuna.exceptions import StorageInternalError, TrialPruned, UpdateFinishedTrialError
 from optuna.study import Study
 from optuna.trial import Trial as Attempt
 from sqlalchemy.exc import SQLAlchemyError
 
+from detseg.config.load import config_from_dict
 from detseg.config.schema.experiment import ExperimentConfig
+from detseg.config.strict_yaml import Override
 from detseg.errors import ConfigError, DetsegError, RunStoppedError
+from detseg.factory.backbones import build_backbone
 from detseg.messages import listed, messages_on_console, one_line
 from detseg.training.callbacks.stopping import StopRequest
+from detseg.training.setup.build import criterion_of
 from detseg.tuning.objective import Goal, metrics_text, train_and_measure
-from detseg.tuning.results import conclusion, trial_dir, write_results
+from detseg.tuning.results import best_of, conclusion, trial_dir, write_results
 from detseg.tuning.sampling import grid_size, sampler_of
-from detseg.tuning.space import values_of
+from detseg.tuning.space import check_space, values_of
 from detseg.tuning.study import Plan, open_study
-from detseg.tuning.trials import ERROR, METRICS, STOPPED, Trial, queue_interrupted, trials_of
+from detseg.tuning.trials import ERROR, METRICS, STOPPED, Trial, queue_again, queue_interrupted, trials_of
 
 logger = logging.getLogger("detseg")
 
@@ -61,6 +66,7 @@ def tune(
         RunStoppedError: it was asked to stop; the running trial has saved itself.
     """
     _check_base(plan.base)
+    _check_space(plan)
     if plan.sampler == "grid":
         plan = replace(plan, num_trials=min(plan.num_trials, grid_size(plan.space)))
     stop, grace = stop or StopRequest(), 6 * beat
@@ -76,11 +82,15 @@ def tune(
         finally:
             timer.cancel()
             stop.reason = None  # it may be given to another search
-            search.write()
+            if search.trials():
+                search.write()
     except (StorageInternalError, SQLAlchemyError) as error:
         raise DetsegError(f"the database of the study fails: {one_line(error)}; repeat the command to go on") from error
-    for line in conclusion(folder, plan, search.trials()):
+    for line in conclusion(folder, plan, trials := search.trials()):
         logger.info(line)
+    if best_of(trials, plan.goal) is None:
+        limit = "" if plan.goal.limit is None else f" with {plan.goal.cost} of at most {plan.goal.limit:g}"
+        raise DetsegError(f"no trial is complete{limit}: there is no best.yaml")
 
 
 def _check_base(config: ExperimentConfig) -> None:
@@ -94,6 +104,26 @@ def _check_base(config: ExperimentConfig) -> None:
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         fix = "set it to 1, and start the command once for each GPU with its CUDA_VISIBLE_DEVICES"
         raise ConfigError(f"trainer.{name}: a trial has one device, got {getattr(trainer, name)}; {fix}")
+
+
+def _check_space(plan: Plan) -> None:
+    """Raise a ConfigError if a value is no valid setting, as far as that is known without the data, or makes trials
+    that cannot be compared."""
+    backbones = list[Any]()
+
+    def load(overrides: Sequence[Override]) -> None:
+        config = config_from_dict(plan.settings, plan.name, [*plan.overrides, *overrides])
+        if (name := criterion_of(config)) != plan.goal.criterion:
+            what = f"model.name={config.model.name} is judged by {name}, the settings of the file by"
+            raise ConfigError(f"{what} {plan.goal.criterion}: they cannot be compared; search models of one task")
+        backbone = getattr(config.model, "backbone", None)
+        if backbone is not None and backbone not in backbones:
+            backbones.append(backbone)
+            build_backbone(backbone, None, load_pretrained=False)
+
+    check_space(plan.space, load)
+    if plan.sampler != "grid" and values_of(plan.space, plan.base) is None:
+        logger.info("the settings of the file are not in the space: no trial has them")
 
 
 class _NoResultError(Exception):
@@ -124,6 +154,9 @@ class _Search:
         """Run trials until none is left to begin or to take over; others' last trials are given time for a sign of
         life, so that whoever ends last has seen each process that was killed."""
         waits_until: float | None = None
+        if (failed := self.trials()) and all(trial.state == "failed" for trial in failed):
+            logger.info("all trials have failed so far: they begin again")
+            queue_again(self.study, failed)
         while True:
             trials = queue_interrupted(self.study, self.plan.num_trials, self.grace)
             if len(trials) == self.plan.num_trials and all(trial.ended for trial in trials):
@@ -172,7 +205,7 @@ class _Search:
             attempt.set_user_attr(STOPPED, True)  # other processes were faster
             raise _NoResultError
         try:
-            metrics, is_pruned = self._train(attempt, trial.number)
+            metrics, is_pruned = self._train(attempt, trial)
             attempt.set_user_attr(METRICS, metrics)
         except BaseException as error:
             self._note(attempt, trial.number, error)
@@ -182,18 +215,21 @@ class _Search:
             raise TrialPruned
         return [metrics[name] for name in self.plan.goal.objectives]
 
-    def _train(self, attempt: Attempt, number: int) -> tuple[Mapping[str, float], bool]:
+    def _train(self, attempt: Attempt, trial: Trial) -> tuple[Mapping[str, float], bool]:
         """The metrics, and whether the training was pruned."""
-        plan, run_dir, is_pruned = self.plan, trial_dir(self.folder, number), False
-        self.study.sampler = sampler_of(plan.sampler, plan.space, plan.base.seed, number, self._defaults)
+        plan, run_dir, is_pruned = self.plan, trial_dir(self.folder, trial.number), False
+        earlier = trial.validations
+        self.study.sampler = sampler_of(plan.sampler, plan.space, plan.base.seed, trial.number, self._defaults)
         for parameter in plan.space:
             parameter.suggest(attempt)
         config = plan.config(attempt.params)
-        logger.info(f"trial {number}: {', '.join(f'{name}={value}' for name, value in attempt.params.items())}")
+        logger.info(f"trial {trial.number}: {', '.join(f'{name}={value}' for name, value in attempt.params.items())}")
 
         def is_enough(epoch: int, value: float) -> bool:
             nonlocal is_pruned
             if not plan.goal.has_trade_off and not math.isnan(value):  # of several metrics Optuna prunes nothing
+                for before in [each for each in earlier if each < epoch]:  # of the run that is resumed
+                    attempt.report(earlier.pop(before), before)
                 attempt.report(value, epoch)
                 is_pruned = epoch < config.trainer.max_epochs and attempt.should_prune()
             return is_pruned

@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from optuna.trial import Trial
 
 _KINDS = ("uniform", "log_uniform", "integer", "categorical")
+_SAME = "trials are compared by the same images"
 _NOT_SEARCHED = {
     "run_dir": "each trial has a folder of its own",
     "trainer.monitor": "it names what is searched for",
+    "evaluation": "trials are compared by it",
+    **dict.fromkeys((f"data.{key}" for key in ("name", "root", "classes", "split_seed", "split_group")), _SAME),
+    **dict.fromkeys((f"data.val_{key}" for key in ("fraction", "split", "images", "annotations", "masks")), _SAME),
     "trainer.max_time": "--time ends a search",
     **dict.fromkeys(("trainer.fast_dev_run", "trainer.overfit_batches"), "a trial is a whole training"),
     **dict.fromkeys(("trainer.devices", "trainer.num_nodes", "trainer.strategy"), "a trial has one device"),
@@ -121,6 +125,8 @@ Space = Sequence[Parameter]
 def read_space(path: Path) -> tuple[Parameter, ...]:
     """The parameters of a space file. ConfigError: the file is no YAML, or a parameter is wrong."""
     content = read_yaml(path)
+    if not content:
+        raise ConfigError(f"{printable(str(path))}: names no setting that varies")
     lines = key_lines(path)
     return tuple(_parameter(f"{printable(str(path))}:{lines[name]}", name, value) for name, value in content.items())
 
@@ -162,8 +168,11 @@ def _setting(config: ExperimentConfig, name: str) -> Any:
 
 def _parameter(where: str, name: str, content: YamlValue) -> Parameter:
     begin = f"{where}: {printable(name)}"
-    if name in _NOT_SEARCHED:
-        raise ConfigError(f"{begin}: is not searched, {_NOT_SEARCHED[name]}; remove it")
+    for fixed, why in _NOT_SEARCHED.items():
+        if f"{name}.".startswith(f"{fixed}."):
+            raise ConfigError(f"{begin}: is not searched, {why}; remove it")
+        if fixed.startswith(f"{name}."):
+            raise ConfigError(f"{begin}: has {fixed}, which is not searched, {why}; name its settings one by one")
     kinds = [key for key in _KINDS if isinstance(content, dict) and key in content]
     if not isinstance(content, dict) or len(kinds) != 1:
         expected = f"one of {', '.join(_KINDS)}, such as {{uniform: [0, 1]}}"

@@ -16,6 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
+from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from detseg.config.load import config_from_dict, config_to_dict, differences
@@ -29,6 +30,9 @@ _PLAN = "detseg"  # the study's attribute that says what it searches
 _MAY_DIFFER = frozenset({"run_dir", "data.root", "data.num_workers", "data.loader_timeout", "trainer.accelerator"})
 """Settings that may differ from machine to machine."""
 _OPENING_SECONDS = 5
+
+RESULTS = ("best.yaml", "trials.csv", "study.html")
+"""Files of a study's folder, beside its database and the trials."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +94,11 @@ def open_study(plan: Plan, folder: Path, storage: str | None, beat: int, grace: 
         ConfigError: the database cannot be opened, or the study is another one.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder.mkdir(parents=True, exist_ok=True)
     directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE][: len(plan.goal.objectives)]
-    url = storage or f"sqlite:///{folder.absolute() / 'study.db'}"
+    own = URL.create("sqlite", database=str(folder.absolute() / "study.db")).render_as_string(hide_password=False)
+    folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
-        storage=_database(url, beat, grace),
+        storage=_database(storage or own, beat, grace),
         pruner=plan.pruner,
         study_name=folder.absolute().name,
         directions=directions,
@@ -103,12 +107,13 @@ def open_study(plan: Plan, folder: Path, storage: str | None, beat: int, grace: 
     if _PLAN not in study.user_attrs:
         study.set_user_attr(_PLAN, plan.content)
     then, now = study.user_attrs[_PLAN], plan.content
-    others = [*differences(then.pop("settings"), now.pop("settings"), _MAY_DIFFER), *differences(then, now)]
-    if others:
+    other = [*differences(then.pop("settings"), now.pop("settings"), _MAY_DIFFER), *differences(then, now)]
+    if other:
         fix = "repeat the command that began it, or begin another study with --study"
-        raise ConfigError(f"{folder}: holds another study: {'; '.join(others[:3])}; {fix}")
-    if not study.get_trials(deepcopy=False) and (left := sorted(folder.glob("trial_*"))):
-        raise ConfigError(f"{left[0]}: belongs to a study that the database does not have; begin another with --study")
+        raise ConfigError(f"{folder}: holds another study: {'; '.join(other[:3])}; {fix}")
+    left = [path for pattern in ("trial_*", *RESULTS) for path in sorted(folder.glob(pattern))]
+    if left and not study.get_trials(deepcopy=False):
+        raise ConfigError(f"{left[0]}: is not of this study, which begins; give it another folder with --study")
     return study
 
 

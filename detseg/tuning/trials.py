@@ -37,8 +37,9 @@ class Trial:
 
     @property
     def attempt(self) -> FrozenTrial:
-        """The one that counts: the first that was not interrupted, else the last."""
-        return next((attempt for attempt in self.attempts if not _interrupted(attempt)), self.attempts[-1])
+        """The one that counts: the first that has not failed, else the last that was not interrupted, else the last."""
+        failed = [attempt for attempt in self.attempts if not _interrupted(attempt)] or self.attempts
+        return next((attempt for attempt in self.attempts if attempt.state != TrialState.FAIL), failed[-1])
 
     @property
     def state(self) -> State:
@@ -76,6 +77,11 @@ class Trial:
         return self.attempt.user_attrs.get(METRICS, {})  # type: ignore[no-any-return]  # written by us
 
     @property
+    def validations(self) -> dict[int, float]:
+        """Epoch → criterion, of all attempts together: one that resumes a run does not validate its epochs again."""
+        return dict(sorted(item for attempt in self.attempts for item in attempt.intermediate_values.items()))
+
+    @property
     def seconds(self) -> float:
         """How long its last attempt took, if it has ended: others' ends are when their being killed was noticed."""
         return 0.0 if self.attempt.duration is None else self.attempt.duration.total_seconds()
@@ -110,10 +116,15 @@ def queue_interrupted(study: Study, num_trials: int, grace: float) -> list[Trial
         if not attempt.params and begun is not None and (datetime.now() - begun).total_seconds() > grace:
             with suppress(ValueError):  # another process was faster
                 study.tell(attempt.number, state=TrialState.FAIL)
-    for trial in trials_of(study)[:num_trials]:
-        if trial.state == "interrupted" and trial.attempt.state == TrialState.FAIL:
-            study.enqueue_trial(trial.values, {RETRY_OF: trial.attempts[0].number})
+    trials = trials_of(study)[:num_trials]
+    queue_again(study, [t for t in trials if t.state == "interrupted" and t.attempt.state == TrialState.FAIL])
     return trials_of(study)[:num_trials]
+
+
+def queue_again(study: Study, trials: Sequence[Trial]) -> None:
+    """Queue another attempt at each of some trials, with the same values."""
+    for trial in trials:
+        study.enqueue_trial(trial.values, {RETRY_OF: trial.attempts[0].number})
 
 
 def _interrupted(attempt: FrozenTrial) -> bool:

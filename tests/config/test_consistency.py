@@ -27,6 +27,12 @@ GIOU = FASTER.replace("faster_rcnn", "faster_rcnn, rpn: {box_loss: {name: giou}}
     ("text", "override", "path", "message"),
     [
         (YOLO, "data.image_size=[64, 50]", "data.image_size", r"needs multiples of 32, got \[64, 50\]"),
+        (
+            YOLO,
+            "trainer.early_stopping_min_delta=0.1",
+            "trainer.early_stopping_min_delta",
+            "nothing stops early",
+        ),
         (YOLO, "data.mask_values=[0, 255]", "data.mask_values", "belongs to masks, model.name=yolo reads none"),
         (YOLO, "data.augmentation.elastic.probability=0.1", "data.augmentation.elastic", "boxes cannot follow"),
         (

@@ -169,13 +169,13 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     write_segmentation_config(Path("tiny.yaml"), write_colors(Path("data")))
     assert main(["find-lr", "tiny.yaml", "data.batch_size=4", "--steps", "40", "--out", "found/lr.svg"]) == 0
     *lines, verdict, command = capsys.readouterr().out.splitlines()
-    assert "written: found/lr.svg, found/lr.csv" in lines
+    assert "written: found/lr.svg, found/lr_losses.csv" in lines
     suggested = re.match(
         r"suggested optimizer\.lr=(\S+) \(now 0\.0\d+\): there the loss is half-way down from ", verdict
     )
     assert suggested
     assert suggested[0] in Path("found/lr.svg").read_text(encoding="utf-8")
-    with Path("found/lr.csv").open(newline="", encoding="utf-8") as file:
+    with Path("found/lr_losses.csv").open(newline="", encoding="utf-8") as file:
         assert len(list(csv.DictReader(file))) <= 40
     assert command == f"train with it: detseg train tiny.yaml data.batch_size=4 optimizer.lr={suggested[1]}"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "found", "tiny.yaml"]
@@ -188,8 +188,9 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
         (["--min", "2"], "the rates to test: expected 0 < min < max, got 2.0 and 1.0"),
         (["--max", "inf"], "the rates to test: expected 0 < min < max, got 1e-06 and inf"),
         (["--max", "much"], "argument --max: invalid float value: 'much'; see detseg find-lr --help"),
-        (["--steps", "5"], "steps of the test: expected a whole number from 20 on, got 5"),
+        (["--steps", "5"], "steps of the test: expected a whole number from 20 to 5000, got 5"),
         (["--out", "lr.png"], "--out lr.png: expected the name of an SVG file, such as find_lr.svg"),
+        (["--out", "tiny.yaml/lr.svg"], "--out: tiny.yaml: tiny.yaml is no folder that you may write into; choose"),
         (["--out", "nowhere/lr.svg"], "nowhere/lr.svg: lies in the data, nowhere: choose a place beside it"),
         (["data.root=none"], "none: there is no such folder; set data.root to the folder of the data"),
     ],

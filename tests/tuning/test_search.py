@@ -114,10 +114,48 @@ def test_a_bug_is_raised_and_its_trial_not_repeated(tmp_path: Path) -> None:
     def broken(*_: Any) -> dict[str, float]:
         raise ZeroDivisionError("by zero")
 
+    search(tmp_path, 1)
     with pytest.raises(ZeroDivisionError):
-        search(tmp_path, 2, carry_out=broken)
-    first, second = search(tmp_path, 2)
-    assert (first["state"], first["error"], second["state"]) == ("failed", "ZeroDivisionError: by zero", "complete")
+        search(tmp_path, 3, carry_out=broken)
+    _, second, third = search(tmp_path, 3)
+    assert (second["state"], second["error"], third["state"]) == ("failed", "ZeroDivisionError: by zero", "complete")
+
+
+def test_where_all_trials_have_failed_the_next_command_begins_them_again(tmp_path: Path) -> None:
+    for carry_out in (failing, failing):
+        with pytest.raises(DetsegError, match="the first 3 trials failed alike"):
+            search(tmp_path, 4, carry_out=carry_out)
+    values = [row["optimizer.lr"] for row in rows(tmp_path)]
+    table = search(tmp_path, 4)
+    assert [(row["state"], row["attempts"]) for row in table] == [("complete", n) for n in "3331"]
+    assert [row["optimizer.lr"] for row in table[:3]] == values
+
+
+def test_a_search_without_a_result_is_an_error(tmp_path: Path) -> None:
+    for _ in range(2):  # a search that has ended, too
+        with pytest.raises(DetsegError, match="no trial is complete with latency_ms of at most 1e-06: there is no"):
+            search(tmp_path, 2, goal=goal_of("AP", None, "latency_ms<1e-6"))
+
+
+def test_a_resumed_trial_is_pruned_by_all_of_its_validations(tmp_path: Path) -> None:
+    stops = [6]
+
+    def best_at_first(config: Any, goal: Any, is_enough: Any, stop: Any) -> dict[str, float]:
+        number = int(config.run_dir.name.removeprefix("trial_"))
+        begins_at = 1 if number != 6 or stops else 4
+        for epoch in range(begins_at, 7):
+            value = 0.5 if number != 6 else 0.9 if epoch <= 3 else 0.4
+            if is_enough(epoch, value):
+                break
+            if stops == [number] and epoch == 3:
+                stops.clear()
+                raise RunStoppedError("stopped by SIGTERM after step 9; everything is saved")
+        return {"AP": 0.5 if number != 6 else 0.9}
+
+    with pytest.raises(RunStoppedError):
+        search(tmp_path, 7, carry_out=best_at_first)
+    assert [row["state"] for row in search(tmp_path, 7, carry_out=best_at_first)] == ["complete"] * 7
+    assert "AP 0.9 in trial_0006" in (tmp_path / "study" / "best.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
@@ -201,6 +239,26 @@ def test_another_study_is_one_line(changes: dict[str, Any], line: str, tmp_path:
         search(tmp_path, 1, **changes)
 
 
+def test_files_of_others_are_not_replaced(tmp_path: Path) -> None:
+    (folder := tmp_path / "study").mkdir()
+    (folder / "best.yaml").write_text("mine")
+    with pytest.raises(ConfigError, match=r"best.yaml: is not of this study, which begins; give it another folder"):
+        search(tmp_path, 1)
+    assert (folder / "best.yaml").read_text() == "mine"
+
+
+def test_the_database_lies_in_the_folder_whatever_its_name(tmp_path: Path) -> None:
+    (folder := tmp_path / "a?b #c %41&é").mkdir()
+    search(folder, 1)
+    assert (folder / "study" / "study.db").is_file()
+
+
+def test_settings_outside_the_space_are_told(tmp_path: Path) -> None:
+    with heard() as lines:
+        search(tmp_path, 1, overrides=("optimizer.lr=0.5",))
+    assert lines[0] == "the settings of the file are not in the space: no trial has them"
+
+
 def test_another_machine_may_have_its_data_elsewhere(tmp_path: Path) -> None:
     search(tmp_path, 1)
     assert len(search(tmp_path, 2, overrides=("data.root=/mnt/voc", "data.num_workers=7"))) == 2
@@ -217,7 +275,7 @@ def test_one_database_serves_folders_that_are_not_shared(tmp_path: Path) -> None
         )
     assert [row["state"] for row in rows(tmp_path / "b")] == ["complete"] * 3
     assert len(list((tmp_path / "b" / "study").glob("trial_*"))) == 1
-    with pytest.raises(ConfigError, match="trial_0002: belongs to a study that the database does not have"):
+    with pytest.raises(ConfigError, match="trial_0002: is not of this study, which begins; give it"):
         tune(plan_of(tmp_path, 2), tmp_path / "b" / "study", f"sqlite:///{tmp_path}/new.db", carry_out=formula)
     with pytest.raises(ConfigError, match="--storage: the database cannot be opened: "):
         tune(plan_of(tmp_path, 2), tmp_path / "study", "nosuch://host/db", carry_out=formula)
@@ -271,6 +329,8 @@ def test_settings_that_trials_cannot_have(override: str, line: str, tmp_path: Pa
             "latency_ms>3",
             "--subject-to: expected a limit of latency_ms or parameters, such as 'latency_ms<20', got",
         ),
+        (None, "latency_ms<1.2.3", "--subject-to: expected a limit of "),
+        (None, "latency_ms<.", "--subject-to: expected a limit of "),
     ],
 )
 def test_wrong_metrics_are_one_line(minimize: str | None, subject_to: str | None, line: str) -> None:

@@ -44,6 +44,12 @@ MISTAKES = [
     ("data.batch_size: {categorical: [2]}", "data.batch_size: categorical: expected two or more different values, got"),
     ("data.batch_size: {categorical: [2, 2]}", "data.batch_size: categorical: expected two or more different values"),
     ("run_dir: {categorical: [a, b]}", "run_dir: is not searched, each trial has a folder of its own; remove it"),
+    ("evaluation.f1_iou: {uniform: [0.1, 1]}", "evaluation.f1_iou: is not searched, trials are compared by it; remove"),
+    ("data.val_fraction: {uniform: [0.1, 0.2]}", "data.val_fraction: is not searched, trials are compared by the same"),
+    (
+        "trainer: {categorical: [{max_epochs: 1}, {monitor: F1}]}",
+        "trainer: has trainer.monitor, which is not searched, it names what is searched for; name its settings one by",
+    ),
     # What the schema says, of each end of a range and each choice.
     ("optimizer.lrr: {uniform: [0, 1]}", "optimizer.lrr: unknown key (did you mean 'lr'?)"),
     ("optimizer.lr: {uniform: [-1, 1]}", "optimizer.lr: expected a number above 0, got -1.0"),
@@ -77,6 +83,30 @@ def test_mistakes_are_one_line_with_file_and_line(
     error = capsys.readouterr().err
     assert error.startswith(f"error: space.yaml:3: {line}")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            "model: {categorical: [{name: yolo}, {name: unet}]}",
+            "model.name=unet is judged by mIoU, the settings of the file by AP: they cannot be compared",
+        ),
+        ("model.backbone.name: {categorical: [csp_nano, resnett18]}", "model.backbone: "),
+        ("", "space.yaml: names no setting that varies"),
+    ],
+)
+def test_trials_that_cannot_be_built_or_compared_are_one_line(
+    text: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(CONFIG)
+    Path("space.yaml").write_text(text or "{}")
+    assert main(["tune", "mine.yaml", "--space", "space.yaml", "--trials", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {line}")
+    assert error.count("\n") == 1
+    assert not Path("runs").exists()
 
 
 SPACE = """\

@@ -37,13 +37,6 @@ def claim(run_dir: Path, again: bool = False) -> None:
         raise _taken(run_dir) from None
 
 
-def check_writable(run_dir: Path) -> None:
-    """Raise a ConfigError if ``run_dir``, which need not be there, cannot be written into."""
-    there = next(folder for folder in (run_dir, *run_dir.absolute().parents) if folder.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        raise ConfigError(f"run_dir: {run_dir}: {there} is no folder that you may write into; choose another one")
-
-
 @contextmanager
 def claimed(run_dir: Path, again: bool = False) -> Iterator[None]:
     """``claim`` the folder, and give it back where the block has saved nothing."""

@@ -96,10 +96,9 @@ class MlflowTracker(_Fallible, MLFlowLogger):
         with self._opening():
             import mlflow
 
-            # Lightning makes its address that of the whole process, and of the next training in it.
-            before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+            before = os.environ.get("MLFLOW_TRACKING_URI", "")
             client = super().experiment
-            mlflow.set_tracking_uri(before)
+            mlflow.set_tracking_uri(before)  # Lightning makes its own that of the whole process
         self._is_open = True
         return client
 
