@@ -39,6 +39,10 @@ class CheckpointError(DetsegError, ValueError):
     """A checkpoint is missing, damaged, or made for another model or class table."""
 
 
+class ForeignFileError(CheckpointError):
+    """A file of weights that another program wrote, where a checkpoint of detseg's is expected."""
+
+
 class MissingExtraError(DetsegError, ImportError):
     """A part of detseg needs packages that are not installed."""
 

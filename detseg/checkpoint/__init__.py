@@ -1,8 +1,10 @@
-"""Checkpoints: their content (format) and two kinds of files (ckpt_file, safetensors_file)."""
+"""Checkpoints: their content (format) and two kinds of files (ckpt_file, safetensors_file); weights of other programs
+(foreign_file)."""
 
 from __future__ import annotations
 
 from detseg.checkpoint.ckpt_file import read_model_checkpoint, read_raw_checkpoint, save_atomically
+from detseg.checkpoint.foreign_file import read_tensors
 from detseg.checkpoint.format import (
     BEST,
     ENTRY,
@@ -27,6 +29,7 @@ __all__ = [
     "model_entry",
     "read_model_checkpoint",
     "read_raw_checkpoint",
+    "read_tensors",
     "run_dir_of",
     "save_atomically",
     "write_weights",

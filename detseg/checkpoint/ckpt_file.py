@@ -20,7 +20,7 @@ from detseg.atomic_write import atomic_write
 from detseg.checkpoint.format import ENTRY, FORMAT, WEIGHTS_SUFFIX, ModelCheckpoint, class_table_of, epochs_ended
 from detseg.checkpoint.safetensors_file import read_weights
 from detseg.config.schema.section import rename_settings
-from detseg.errors import CheckpointError
+from detseg.errors import CheckpointError, ForeignFileError
 from detseg.messages import one_line, shown
 
 _MAX_ITEMS = 1_000_000  # our checkpoints have some ten thousand tensors, numbers and names
@@ -68,22 +68,10 @@ def read_raw_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]
         raise CheckpointError(f"{path}: {what}{hint}")
     if path.suffix == WEIGHTS_SUFFIX:
         raise CheckpointError(f"{path}: holds weights alone; a run resumes from a .ckpt file of its run directory")
-    if (damage := _damage(path)) is not None:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: {damage}; take another file of the run directory")
-    try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # what torch raises is not a closed list
-        raise CheckpointError(
-            f"{path}: holds more than tensors and plain data, or is damaged; it was not loaded (a detseg checkpoint "
-            f"is safe to read, this file is none)"
-        ) from error
-    if not _is_bounded(checkpoint, path.stat().st_size):
-        raise CheckpointError(f"{path}: damaged or not a checkpoint: it pretends to hold far more than its file does")
+    checkpoint: dict[str, Any] = read_archive(path, map_location)
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict):
-        raise CheckpointError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
+        raise ForeignFileError(f"{path}: not a detseg checkpoint (it has no {ENTRY!r} entry)")
     found = entry.get("format")
     if type(found) is not int or found != FORMAT:
         raise CheckpointError(f"{path}: checkpoint format {shown(found)}, this version reads format {FORMAT}")
@@ -109,19 +97,48 @@ def read_model_checkpoint(path: Path) -> ModelCheckpoint:
         raise CheckpointError(f"{path}: an entry is missing or malformed ({one_line(error)})") from error
 
 
-def _damage(path: Path) -> str | None:
+def read_archive(path: Path, map_location: Any = "cpu") -> Any:
+    """What ``torch.save`` wrote, read after the CRC-32 of every record was compared. CheckpointError: the file is
+    damaged, or holds more than tensors and plain data."""
+    _check_archive(path)
+    return load_tensors(path, map_location)
+
+
+def load_tensors(path: Path, map_location: Any = "cpu") -> Any:
+    """Tensors and plain data by ``torch.load``, no more of them than fit into the file; its bytes are not verified.
+    CheckpointError: the file holds other things, or pretends to hold more."""
+    try:
+        with path.open("rb") as file:  # not the path: torch goes by its suffix
+            content = torch.load(file, map_location=map_location, weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # what torch raises is not a closed list
+        raise CheckpointError(
+            f"{path}: holds more than tensors and plain data, or is damaged; it was not loaded, since that could run a "
+            f"program; save model.state_dict(), or take another file"
+        ) from error
+    if not _is_bounded(content, path.stat().st_size):
+        raise CheckpointError(f"{path}: damaged or not a checkpoint: it pretends to hold far more than its file does")
+    return content
+
+
+def _check_archive(path: Path) -> None:
+    kind, damage = CheckpointError, None
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
-            if any(r.compress_type != zipfile.ZIP_STORED or r.external_attr & _FOLDER_BIT for r in records):
-                return "it holds compressed records or folders"
             total, size = sum(record.file_size for record in records), path.stat().st_size
-            if total > size:
-                return f"its records say {total} bytes, and the file has {size}"
-            broken = archive.testzip()
+            if any(r.compress_type != zipfile.ZIP_STORED or r.external_attr & _FOLDER_BIT for r in records):
+                damage = "it holds compressed records or folders"
+            elif total > size:
+                damage = f"its records say {total} bytes, and the file has {size}"
+            elif (broken := archive.testzip()) is not None:
+                damage = f"{shown(broken)} does not have its CRC-32"
     except Exception as error:  # what zipfile raises on damaged bytes is not a closed list
-        return one_line(error)
-    return None if broken is None else f"{shown(broken)} does not have its CRC-32"
+        kind, damage = ForeignFileError, one_line(error)
+    if damage is not None:
+        advice = "take another file of the run directory, or copy it again"
+        raise kind(f"{path}: damaged or not a checkpoint: {damage}; {advice}")
 
 
 def _is_bounded(content: Any, num_bytes: int) -> bool:

@@ -18,7 +18,7 @@ from torch import Tensor
 from detseg.atomic_write import atomic_write
 from detseg.checkpoint.format import ModelCheckpoint, class_entry, class_table_of
 from detseg.config.schema.section import rename_settings
-from detseg.errors import CheckpointError
+from detseg.errors import CheckpointError, ForeignFileError
 from detseg.messages import one_line, shown
 
 FORMAT = "detseg-weights-1"
@@ -56,7 +56,7 @@ def read_weights(path: Path) -> ModelCheckpoint:
             f"{path}: damaged, or not a safetensors file ({shown(one_line(error))}); export it again"
         ) from error
     if texts.get("format") != FORMAT:
-        raise CheckpointError(
+        raise ForeignFileError(
             f"{path}: not weights of detseg: its metadata say format {shown(texts.get('format'))}, this version reads "
             f"{FORMAT!r}; `detseg export-weights` makes such a file of a checkpoint"
         )

@@ -14,7 +14,7 @@ from detseg.checkpoint import ModelCheckpoint, read_model_checkpoint
 from detseg.config.load import config_from_dict, without_download
 from detseg.config.schema import model as schema
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.errors import CheckpointError, ConfigError, check_row, check_type
+from detseg.errors import CheckpointError, ConfigError, ForeignFileError, check_row, check_type
 from detseg.factory.rcnn import build_rcnn
 from detseg.factory.segmentation import build_segmenter
 from detseg.factory.transfer import take_weights
@@ -70,6 +70,8 @@ def _begin_with(model: Model, classes: ClassTable, path: Path) -> None:
         found = take_weights(model, classes, source, checkpoint.classes)
     except CheckpointError as error:
         text = str(error).removeprefix(f"{path}: ")
+        if isinstance(error, ForeignFileError):
+            text += "; a file of timm, torchvision or another program goes to model.backbone.weights"
         raise CheckpointError(f"model.weights: {path}: {text}") from None
     for line in found.lines():
         logger.info(f"weights: {path}: {line}")

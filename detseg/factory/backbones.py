@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, TypeAlias
 
 from detseg.config.schema.model import BackboneConfig, NeckConfig
-from detseg.errors import ConfigError
-from detseg.factory.transfer import take_backbone_weights
+from detseg.errors import CheckpointError, ConfigError
+from detseg.factory.backbone_weights import take_backbone_weights
 from detseg.models.backbones.csp import CSP_FAMILY, CSPBackbone
 from detseg.models.backbones.unet import UNetEncoder
 from detseg.models.necks import FPN, PAN
@@ -50,7 +50,10 @@ def build_backbone(config: BackboneConfig, strides: tuple[int, ...] | None, load
     except ValueError as error:
         raise ConfigError(f"model.backbone: {error}; ours are {_CSP_NAMES}, unet") from error
     if config.weights is not None and load_pretrained:
-        found = take_backbone_weights(backbone, config.weights, config.name)
+        try:
+            found = take_backbone_weights(backbone, config.weights, config.name)
+        except CheckpointError as error:
+            raise CheckpointError(f"model.backbone.weights: {error}") from error
         for line in found.lines():
             logger.info(f"weights of the backbone: {config.weights}: {line}")
     return backbone

@@ -1,39 +1,41 @@
 """Weights of an earlier training as a start: every tensor is taken, or named with the reason why not.
 
-Tensors go by their names. Layers with a row for each class go row by row, by the names of the classes, so that a model
-for other classes, or for the same in another order, keeps what it knows of those that both have.
+Tensors go by their names, and those of a level by its stride. Layers with a row for each class go row by row, by the
+names of the classes, so that a model for other classes, or for the same in another order, keeps what it knows of those
+that both have.
 """
 
 from __future__ import annotations
 
-import logging
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import accumulate
+from typing import Any, cast
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from detseg.errors import CheckpointError
-from detseg.messages import counted, listed, one_line
+from detseg.messages import counted, listed
 from detseg.models.rcnn.detector import RCNNDetector
 from detseg.models.segmentation import SemanticSegmenter
 from detseg.models.yolo.detector import CoupledHead, YoloDetector
 from detseg.structures import ClassTable
 
-logger = logging.getLogger("detseg")
-
 AnyModel = YoloDetector | RCNNDetector | SemanticSegmenter
+Row = tuple[str, str, int]  # what it means, for which class ("" for none), and how many rows of both came before
 
+_COUNTER = "num_batches_tracked"
+"""Of normalisation: nothing here reads it, neither torch before 0.4.1 nor frozen layers have it."""
 _SETTINGS = ("normalize.", "scheme.", "criterion.")
 """Buffers that follow from settings, not from training."""
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "state_dict_ema", "model_ema", "module", "net", "backbone")
-"""Keys under which programs keep the tensors of a model in a file, the likeliest first."""
-_LEAST_PART = 0.5  # of a backbone's numbers that must fit: with less the file is that of another network
-_NO_CLASS = -1
+_LEVEL = re.compile(r"(neck|head)\.(?!body\.)((?:fpn\.)?\w+)\.(\d+)\.")
+_CLASS_TO_CLASS = "head.upsamplings."  # of FCN
 _ABSENT, _SHAPE = "not in the file", "of another shape in the file"
-_CLASSES = "rows of classes that the file does not know"
+_NEW_CLASSES, _NEW_ROWS = "rows of new classes", "rows that the file's head does not have"
+_OTHER_CLASSES = "from each class to each, which are others in the file"
 
 
 @dataclass
@@ -42,29 +44,34 @@ class Transfer:
 
     Attributes:
         num_tensors: of the model.
-        taken: names of the model's tensors that are the file's.
-        by_class: of those, layers whose rows went by the names of the classes.
+        taken, in_part: names of the model's tensors that are the file's, as a whole or in some rows.
         left: reason → names of the model's tensors that stay as they were, or do so in part.
         used, unused: names of the file's tensors that something took, and of the others.
+        notes: what else a user should know.
     """
 
     num_tensors: int
     taken: list[str] = field(default_factory=list)
-    by_class: list[str] = field(default_factory=list)
+    in_part: list[str] = field(default_factory=list)
     left: dict[str, list[str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     unused: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """One line for what was taken, and one for each reason why something was not."""
-        lines = [f"{len(self.taken)} of {counted(self.num_tensors, 'tensor')} taken"]
-        if self.by_class:
-            lines[0] += f", of which {len(self.by_class)} row by row, by the names of the classes"
+        """What was taken, and a line for each reason why something was not."""
+        in_part = f", {len(self.in_part)} in part" if self.in_part else ""
+        lines = [f"{len(self.taken)} of {counted(self.num_tensors, 'tensor')} taken{in_part}", *self.notes]
         for reason, names in self.left.items():
-            lines.append(f"at random, {reason}: {_subtrees(names, set(self.taken) - set(names))}")
+            others = {*self.taken, *self.in_part}.difference(names)
+            lines.append(f"at random, {reason}: {_subtrees(names, others)}")
         if self.unused:
             lines.append(f"of the file not used: {_subtrees(self.unused, self.used)}")
         return lines
+
+    def leave(self, name: str, reason: str) -> None:
+        """Note a tensor of the model that stays as it was, or does so in part."""
+        self.left.setdefault(reason, []).append(name)
 
 
 def _subtrees(names: Sequence[str], others: Iterable[str]) -> str:
@@ -89,162 +96,163 @@ def take_weights(model: AnyModel, classes: ClassTable, source: AnyModel, source_
         source_classes: that it finds.
 
     Raises:
-        CheckpointError: less than half of the backbone fits.
+        CheckpointError: the backbone is another.
     """
-    ours, theirs = _learned(model), _learned(source)
-    of_backbone = {name: own.numel() for name, own in ours.items() if name.startswith("backbone.")}
-    fitting = sum(
-        size for name, size in of_backbone.items() if name in theirs and theirs[name].shape == ours[name].shape
-    )
-    if fitting < _LEAST_PART * sum(of_backbone.values()):
-        part = f"{100 * fitting / sum(of_backbone.values()):.0f} % of the backbone's weights fit"
-        raise CheckpointError(f"its backbone is another ({part}); set model.backbone as it is there")
-    rows, their_rows = _class_rows(model, len(classes)), _class_rows(source, len(source_classes))
-    found = Transfer(len(ours))
+    ours, theirs = learned(model.state_dict()), learned(source.state_dict())
+    _check_backbone(model, ours, theirs)
+    rows, their_rows = _rows_of(model, classes.names), _rows_of(source, source_classes.names)
+    strides, their_strides = _level_strides(model), _level_strides(source)
+    found, same_classes = Transfer(len(ours)), classes.names == source_classes.names
     with torch.no_grad():
         for name, own in ours.items():
-            other, layer = theirs.get(name), name.rpartition(".")[0]
+            place = _at_stride(name, strides, their_strides)
+            other, layer, there = theirs.get(place), name.rpartition(".")[0], place.rpartition(".")[0]
+            by_row = layer in rows and there in their_rows
             if other is None:
-                found.left.setdefault(_ABSENT, []).append(name)
-            elif own.shape[1:] != other.shape[1:] or (layer not in rows and own.shape != other.shape):
-                found.left.setdefault(_SHAPE, []).append(name)
-            elif layer in rows and layer in their_rows:
-                keys = _keys(rows[layer], classes)
-                places = {key: place for place, key in enumerate(_keys(their_rows[layer], source_classes))}
-                both = [(row, places[key]) for row, key in enumerate(keys) if key in places]
-                own[[row for row, _ in both]] = other[[place for _, place in both]].to(own.dtype)
-                if len(both) < len(keys):
-                    missing = [n for n in classes.names if n not in source_classes.names]
-                    found.left.setdefault(f"{_CLASSES} ({listed(missing)})", []).append(name)
-                (found.taken if both else []).append(name)
-                if both and (len(both) < len(keys) or classes.names != source_classes.names):
-                    found.by_class.append(name)
+                found.leave(name, _ABSENT)
+            elif own.shape[1:] != other.shape[1:] or (not by_row and own.shape != other.shape):
+                found.leave(name, _SHAPE)
+            elif name.startswith(_CLASS_TO_CLASS) and not same_classes:
+                found.leave(name, _OTHER_CLASSES)
+            elif by_row:
+                places = {row: k for k, row in enumerate(their_rows[there])}
+                both = [(k, places[row]) for k, row in enumerate(rows[layer]) if row in places]
+                own[[k for k, _ in both]] = other[[k for _, k in both]].to(own.dtype)
+                missing = {row for row in rows[layer] if row not in places}
+                new = {row for row in missing if row[1] and row[1] not in source_classes.names}
+                if new:
+                    found.leave(name, _NEW_CLASSES)
+                if missing > new:
+                    found.leave(name, _NEW_ROWS)
+                if both:
+                    (found.in_part if missing else found.taken).append(name)
+                    found.used.add(place)
             else:
                 own.copy_(other)
                 found.taken.append(name)
-    found.used = set(found.taken)
-    found.unused = [name for name in theirs if name not in found.used]
-    return found
-
-
-def _size(tensors: Iterable[Tensor]) -> int:
-    return sum(tensor.numel() for tensor in tensors)
-
-
-def _learned(model: nn.Module) -> dict[str, Tensor]:
-    """Weights and measured statistics, without what follows from settings."""
-    state: dict[str, Tensor] = model.state_dict()
-    return {name: value for name, value in state.items() if not name.startswith(_SETTINGS)}
-
-
-def _keys(labels: Sequence[int], classes: ClassTable) -> list[tuple[str, int]]:
-    """For each row the name of its class ("" for none), and how many rows of it came before."""
-    seen: dict[int, int] = {}
-    keys = []
-    for label in labels:
-        seen[label] = seen.get(label, -1) + 1
-        keys.append(("" if label == _NO_CLASS else classes.names[label], seen[label]))
-    return keys
-
-
-def _class_rows(model: AnyModel, num_classes: int) -> dict[str, list[int]]:
-    """Layers with a row for each class → the label of each row; ``_NO_CLASS`` where it is of none."""
-    labels = list(range(num_classes))
-    if isinstance(model, YoloDetector):
-        scheme, levels = model.scheme, range(len(model.scheme.strides))
-        of_classes = labels * (scheme.class_outputs // num_classes)
-        if isinstance(model.head, CoupledHead):
-            of_boxes = [_NO_CLASS] * scheme.box_outputs
-            return {f"head.branches.{k}.2": of_boxes + of_classes for k in levels}
-        return {f"head.class_branches.{k}.2": of_classes for k in levels}
-    if isinstance(model, RCNNDetector):
-        num_outputs = len(model.state_dict()["roi_heads.box_predictor.cls_score.bias"])
-        label_of = [_NO_CLASS] * num_outputs  # of background, and of COCO's gaps
-        given = model.output_of_label
-        for label, output in enumerate(range(1, num_outputs) if given is None else given.tolist()):
-            label_of[output] = label
-        return {
-            "roi_heads.box_predictor.cls_score": label_of,
-            "roi_heads.box_predictor.bbox_pred": [label for label in label_of for _ in range(4)],
-            "roi_heads.mask_predictor.mask_fcn_logits": label_of,
-        }
-    layers = {name.rpartition(".")[0]: len(value) for name, value in model.state_dict().items() if "score" in name}
-    return {name: labels if rows == num_classes else [1] for name, rows in layers.items()}  # [1]: binary
-
-
-def take_backbone_weights(backbone: nn.Module, path: Path, network: str) -> Transfer:
-    """Load a local file into a backbone: weights of timm or torchvision, of a classifier or of a whole training of any
-    program's. What comes before the names of the backbone's tensors (``model.backbone.``) is found out.
-
-    Args:
-        backbone: gets them.
-        path: a ``.safetensors`` file, a ``.ckpt`` of detseg's, or what ``torch.save`` wrote, of which nothing but
-            tensors and plain data is read.
-        network: its name, for messages.
-
-    Raises:
-        CheckpointError: the file is missing, damaged or holds more than that; or has less than half of the backbone.
-    """
-    theirs = read_tensors(path)
-    body = getattr(backbone, "body", backbone)  # of timm and torchvision
-    ours: dict[str, Tensor] = body.state_dict()
-    plain = {_plain(name): name for name in theirs}
-    prefix = _best_prefix(ours, theirs, plain)
-    found = Transfer(len(ours))
-    with torch.no_grad():
-        for name, own in ours.items():
-            place = plain.get(_plain(prefix + name))
-            if place is None:
-                found.left.setdefault(_ABSENT, []).append(name)
-            elif theirs[place].shape != own.shape:
-                found.left.setdefault(_SHAPE, []).append(name)
-            else:
-                found.taken.append(name)
                 found.used.add(place)
-        if _size(ours[name] for name in found.taken) < _LEAST_PART * _size(ours.values()):
-            what = f"{len(found.taken)} of {len(ours)} tensors of {network} are in it"
-            has = f"it has {listed(list(theirs)[:2])}, expected such as {listed(list(ours)[:2])}"
-            raise CheckpointError(f"{path}: is it of another network? {what}; {has}")
-        for name in found.taken:
-            ours[name].copy_(theirs[plain[_plain(prefix + name)]])
     found.unused = [name for name in theirs if name not in found.used]
+    if not same_classes and any(name.rpartition(".")[0] in rows for name in (*found.taken, *found.in_part)):
+        found.notes = _account_of_classes(classes.names, source_classes.names)
     return found
 
 
-def _plain(name: str) -> str:
+def _account_of_classes(names: Sequence[str], theirs: Sequence[str]) -> list[str]:
+    both, new = [name for name in names if name in theirs], [name for name in names if name not in theirs]
+    left = [name for name in theirs if name not in names]
+    parts = {"in both, taken": both, "new, at random": new, "of the file alone, left": left}
+    lines = ["classes: " + "; ".join(f"{what}: {listed(part)}" for what, part in parts.items() if part)]
+    alike = [f"{name} and {other}" for name in new for other in left if _letters(name) == _letters(other)]
+    if alike:
+        lines.append(f"the same class? {listed(alike)}: names must be equal to the letter, nothing was taken for these")
+    return lines
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name).casefold()
+
+
+def learned(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and measured statistics of a state, without what follows from settings, and without counters."""
+    return {name: value for name, value in state.items() if not name.startswith(_SETTINGS) and _COUNTER not in name}
+
+
+def _check_backbone(model: AnyModel, ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
+    """CheckpointError: a layer that fits follows one that does not, counted from the image: trained layers behind
+    random ones are no start. The last layers may differ: they depend on the strides that are asked for."""
+    names = [name for name in ours if name.startswith("backbone.")]
+    fits = [name in theirs and theirs[name].shape == ours[name].shape for name in names]
+    prefix = "backbone.body." if hasattr(model.backbone, "body") else "backbone."
+    beside = [name.removeprefix(prefix) for name in theirs if name.startswith(prefix) and name not in ours]
+    if all(fits) and (more := members_beyond(model.backbone, beside)):
+        wrong = f"{prefix}{more[0]} is in the file alone"
+    elif not fits[0] or list(accumulate(fits, min)) != fits:
+        name = names[fits.index(False)]
+        wrong = f"{name} is {_SHAPE if name in theirs else _ABSENT}"
+    else:
+        return
+    raise CheckpointError(f"its backbone is another ({wrong}); set model.backbone as it is there")
+
+
+def members_beyond(backbone: nn.Module, names: Iterable[str]) -> list[str]:
+    """Which ``names``, of tensors that the backbone does not have, are those of further members of its sequences, as
+    ``layer1.2`` is where it ends with ``layer1.1``: a network with them is deeper. Further stages are none of these."""
+    stage_of = {parameter: k for k, stage in enumerate(cast(Any, backbone).stage_parameters()) for parameter in stage}
+    members, stages = dict[str, set[str]](), dict[str, set[int]]()
+    for name, parameter in getattr(backbone, "body", backbone).named_parameters():
+        for parent, member in _memberships(name):
+            members.setdefault(parent, set()).add(member)
+            stages.setdefault(parent, set()).add(stage_of.get(parameter, -1))
+    within = {parent for parent in members if len(members[parent]) > 1 and len(stages[parent]) == 1}
+    pairs = ((name, parent, member) for name in names for parent, member in _memberships(name))
+    return list(dict.fromkeys(name for name, parent, k in pairs if parent in within and k not in members[parent]))
+
+
+def _memberships(name: str) -> list[tuple[str, str]]:
+    """``layer1.0.conv1`` → ``layer1``, ``0``: sequences, and which member of each."""
+    parts = plain(name).split(".")
+    return [(".".join(parts[:k]), part) for k, part in enumerate(parts) if part.isdigit()]
+
+
+def plain(name: str) -> str:
     """timm names a stage ``stages.0`` in a classifier and ``stages_0`` among features."""
     return name.replace("_", ".")
 
 
-def _best_prefix(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], plain: Mapping[str, str]) -> str:
-    """What comes before the backbone's names in a file: with it the most tensors fit."""
-    prefixes = {"", *(name[: k + 1] for name in theirs for k in range(len(name)) if name[k] == ".")}
+def _level_strides(model: AnyModel) -> dict[str, Sequence[int]]:
+    """Parts that have modules for each level → the strides of the levels."""
+    strides = dict[str, Sequence[int]]()
+    if model.neck is not None:
+        strides["neck"] = cast(Any, model.neck).strides
+    if isinstance(model, YoloDetector):
+        strides["head"] = model.scheme.strides
+    elif isinstance(model, SemanticSegmenter):
+        strides["head"] = [cast(Any, model.head).stride * 2**k for k in range(8)]
+    return strides
 
-    def num_fitting(prefix: str) -> int:
-        places = ((plain.get(_plain(prefix + name)), own) for name, own in ours.items())
-        return sum(place is not None and theirs[place].shape == own.shape for place, own in places)
 
-    return max(sorted(prefixes), key=num_fitting)
+def _at_stride(name: str, strides: Mapping[str, Sequence[int]], theirs: Mapping[str, Sequence[int]]) -> str:
+    """The name of the same tensor in another model, whose levels may have other strides; "" where it has none of it."""
+    match = _LEVEL.match(name)
+    if match is None or (part := match[1]) not in strides.keys() & theirs.keys():
+        return name
+    stride = strides[part][int(match[3])]
+    level = list(theirs[part]).index(stride) if stride in theirs[part] else None
+    return "" if level is None else f"{part}.{match[2]}.{level}.{name[match.end() :]}"
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file of weights, by name. CheckpointError: it is missing, damaged, or holds other things."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such file of weights")
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt", device="cpu") as file:
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # what safetensors and torch raise on damaged bytes is not a closed list
-        what = "damaged, or no file of tensors alone; nothing else in it is read, since that could run a program"
-        raise CheckpointError(f"{path}: {what} ({one_line(error)}); save a state_dict, or safetensors") from error
-    while isinstance(content, Mapping):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        content = inner[0] if inner else None
-    raise CheckpointError(f"{path}: expected tensors by name, found none; save the state_dict of a model")
+def _rows_of(model: AnyModel, names: Sequence[str]) -> dict[str, list[Row]]:
+    """Layers whose rows are outputs → what each row is; rows of two models that are the same mean the same."""
+    if isinstance(model, YoloDetector):
+        scheme, levels = model.scheme, range(len(model.scheme.strides))
+        kind, num_priors = type(scheme).__name__, scheme.class_outputs // len(names)
+        boxes = _rows(f"{kind}, {scheme.box_outputs} of boxes", [""] * scheme.box_outputs)
+        of_classes = _rows(f"{kind}, {num_priors} of each class", [*names] * num_priors)
+        if isinstance(model.head, CoupledHead):
+            return {f"head.branches.{k}.2": boxes + of_classes for k in levels}
+        return {f"head.box_branches.{k}.2": boxes for k in levels} | {
+            f"head.class_branches.{k}.2": of_classes for k in levels
+        }
+    if isinstance(model, RCNNDetector):
+        num_outputs = len(model.state_dict()["roi_heads.box_predictor.cls_score.bias"])
+        outputs = [""] * num_outputs  # of background, and of COCO's gaps
+        given = model.output_of_label
+        for label, output in enumerate(range(1, num_outputs) if given is None else given.tolist()):
+            outputs[output] = names[label]
+        return {
+            "roi_heads.box_predictor.cls_score": _rows("class", outputs),
+            "roi_heads.box_predictor.bbox_pred": _rows("box", [name for name in outputs for _ in range(4)]),
+            "roi_heads.mask_predictor.mask_fcn_logits": _rows("mask", outputs),
+        }
+    layers = {name.rpartition(".")[0]: len(value) for name, value in model.state_dict().items() if "score" in name}
+    binary = _rows("binary", names[1:])
+    return {name: _rows("class", names) if num == len(names) else binary for name, num in layers.items()}
+
+
+def _rows(meaning: str, names: Iterable[str]) -> list[Row]:
+    seen = Counter[str]()
+    rows = list[Row]()
+    for name in names:
+        rows.append((meaning, name, seen[name]))
+        seen[name] += 1
+    return rows

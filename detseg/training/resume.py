@@ -38,8 +38,6 @@ logger = logging.getLogger("detseg")
 
 HOW_TO_RESUME = 'resume with --resume (in Python: resume="last")'
 
-_BEGIN_ANEW = "start a new run from its weights: model.weights=CHECKPOINT"
-
 _OPTIMIZER_STEPS = "epoch_loop.automatic_optimization.optim_progress"
 """Lightning's key of the steps in the state of its loops; ``tests/test_kills.py`` fails where it changes."""
 
@@ -204,7 +202,7 @@ def check_resumable(
     if names != classes.names:
         raise CheckpointError(
             f"the checkpoint's classes are {list(names)}, the data's are {list(classes.names)}; resume with the data "
-            f"that the run began with, or {_BEGIN_ANEW}"
+            f"that the run began with, or {_how_to_begin_anew(config)}"
         )
     then = entry.get("config", {})
     if then and config:
@@ -217,7 +215,7 @@ def check_resumable(
         if changed:
             raise CheckpointError(
                 f"the run cannot be resumed with other settings than it began with: {'; '.join(changed)}; set them as "
-                f"they were, or {_BEGIN_ANEW}"
+                f"they were, or {_how_to_begin_anew(config)}"
             )
     reason = why_over(checkpoint, config, max_epochs)
     if reason is not None:
@@ -230,13 +228,29 @@ def why_over(checkpoint: Mapping[str, Any], config: Mapping[str, Any], max_epoch
     if max_epochs is not None and done >= max_epochs:
         has = f"the checkpoint has {counted(done, 'epoch')} and trainer.max_epochs is {max_epochs}"
         return f"nothing is left to train: {has}; raise it to resume"
-    then, now = (s.get("trainer", {}).get("early_stopping_patience") for s in (entry.get("config", {}), config))
-    if entry.get("over") and now is not None and (then is None or now <= then):
+    then, now = (settings.get("trainer", {}) for settings in (entry.get("config", {}), config))
+    patience, patience_then = (trainer.get("early_stopping_patience") for trainer in (now, then))
+    delta, delta_then = (trainer.get("early_stopping_min_delta", 0.0) for trainer in (now, then))
+    is_milder = patience is None or (patience_then is not None and patience > patience_then) or delta < delta_then
+    if entry.get("over") and not is_milder:
         return (
             f"nothing is left to train: early stopping ended the run after epoch {done}; raise "
-            f"trainer.early_stopping_patience to resume"
+            f"trainer.early_stopping_patience, or lower trainer.early_stopping_min_delta, to resume"
         )
     return None
+
+
+def _how_to_begin_anew(config: Mapping[str, Any]) -> str:
+    model, data = config.get("model", {}), config.get("data", {})
+    if model.get("name") == "custom":
+        return "start a new run of a module that has loaded its weights (docs/training.md, Checkpoints)"
+    backbone = model.get("backbone", {})
+    others = {"pretrained": "false", "weights": "null"}  # a model begins with one kind of weights
+    unset = "".join(f" model.backbone.{key}={off}" for key, off in others.items() if backbone.get(key))
+    advice = f"start a new run from its weights: model.weights=CHECKPOINT{unset}"
+    if data.get("name") == "custom":
+        advice += ", or detseg.build_model(..., weights=CHECKPOINT) of a model built in Python"
+    return advice
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ NOT_AN_IMAGE = (
     f"not an image, or damaged beyond recognition; read are {', '.join(readable_formats())}; replace the file or "
     "take it off the list"
 )
-NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory"
+NO_ZIP = "damaged or not a checkpoint: File is not a zip file; take another file of the run directory, or copy it again"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import pytest
@@ -70,6 +72,33 @@ def test_a_setting_that_may_not_change_is_named_with_both_values(name: str, over
     assert " was " not in message.partition(" was ")[2]
 
 
+@pytest.mark.parametrize(
+    ("model", "data", "advice"),
+    [
+        (
+            {"name": "yolo", "backbone": {"name": "resnet18", "pretrained": True}},
+            {"name": "voc", "root": "x"},
+            "start a new run from its weights: model.weights=CHECKPOINT model.backbone.pretrained=false",
+        ),
+        (
+            {"name": "yolo", "backbone": {"name": "resnet18", "weights": "a.pth"}},
+            {"name": "custom"},
+            "start a new run from its weights: model.weights=CHECKPOINT model.backbone.weights=null, or "
+            "detseg.build_model(..., weights=CHECKPOINT) of a model built in Python",
+        ),
+        (
+            {"name": "custom", "task": "detection"},
+            {"name": "custom"},
+            "start a new run of a module that has loaded its weights (docs/training.md, Checkpoints)",
+        ),
+    ],
+)
+def test_the_advice_of_a_refusal_can_be_followed(model: dict[str, Any], data: dict[str, Any], advice: str) -> None:
+    then = config_to_dict(config_from_dict({"model": model, "data": data}, "settings"))
+    now = config_to_dict(config_from_dict({"model": model, "data": data}, "settings", {"seed": 1}))
+    assert refused(now, checkpoint(then)).endswith(f"seed was 0 and is 1; set them as they were, or {advice}")
+
+
 def test_a_setting_of_a_later_version_is_refused_unless_it_is_as_before() -> None:
     older, now = settings(), settings("yolo", "model.backbone.freeze=stem")
     del older["model"]["backbone"]["freeze"], older["optimizer"]["backbone_lr_scale"]
@@ -90,6 +119,19 @@ def test_what_may_change_does() -> None:
     )
     check_resumable(checkpoint(), TABLE, now, max_epochs=9)
     check_resumable(checkpoint(), TABLE, {}, max_epochs=None)  # a task made in Python, without settings
+
+
+def test_the_documentation_lists_what_may_change() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    listed = set(
+        re.findall(r"`(\w+)`", page.partition("These settings may change:")[2].partition("Any other setting")[0])
+    )
+    where = re.compile(r"data\.(root|years|classes|\w+_(split|images|annotations|masks))")  # the data lies
+    assert {name.rpartition(".")[2] for name in MAY_CHANGE if not where.fullmatch(name)} == listed - {
+        "data",
+        "trainer",
+        "model",
+    }
 
 
 def _leaves(value: Any, path: tuple[str, ...]) -> list[str]:
@@ -114,12 +156,26 @@ def test_the_images_of_all_processes_stay_as_many() -> None:
 
 
 @pytest.mark.parametrize(
-    ("then", "now", "is_over"), [(3, 3, True), (3, 2, True), (3, 4, False), (3, None, False)], ids=str
+    ("patience", "min_delta", "is_over"),
+    [
+        ("3", 0.01, True),
+        ("2", 0.01, True),
+        ("3", 0.02, True),
+        ("4", 0.01, False),
+        ("null", 0.01, False),
+        ("3", 0, False),
+    ],
 )
-def test_early_stopping_ends_a_run_until_its_patience_is_raised(then: int, now: int | None, is_over: bool) -> None:
-    stopped = checkpoint(settings("yolo", f"trainer.early_stopping_patience={then}"), over=True)
-    today = settings("yolo", f"trainer.early_stopping_patience={'null' if now is None else now}")
-    reason = "nothing is left to train: early stopping ended the run after epoch 2; raise trainer.early_stopping_"
+def test_early_stopping_ends_a_run_until_its_settings_are_milder(
+    patience: str, min_delta: float, is_over: bool
+) -> None:
+    patience_, min_delta_ = "trainer.early_stopping_patience=", "trainer.early_stopping_min_delta="
+    stopped = checkpoint(settings("yolo", f"{patience_}3", f"{min_delta_}0.01"), over=True)
+    today = settings("yolo", f"{patience_}{patience}", f"{min_delta_}{min_delta}")
+    reason = (
+        "nothing is left to train: early stopping ended the run after epoch 2; raise trainer.early_stopping_patience, "
+        "or lower trainer.early_stopping_min_delta, to resume"
+    )
     assert (why_over(stopped, today, 5) or "").startswith(reason) == is_over
     assert "the checkpoint has 5 epochs and trainer.max_epochs is 5; raise it to resume" in refused(
         settings(), checkpoint(epochs=5)

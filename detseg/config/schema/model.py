@@ -42,11 +42,11 @@ class BackboneConfig(Section):
     """Load the published weights of a timm model (downloads on first use). An error for ours: none are published."""
     weights: Path | None = None
     """A local file of weights to begin with: timm's or torchvision's, whole classifiers too, or a checkpoint of a
-    training; every tensor is taken, or named with the reason. Nothing is downloaded. null: `pretrained` decides."""
+    training; all of the backbone must be in it. Nothing is downloaded. null: `pretrained` decides."""
     freeze: Freeze = "none"
     """The part that is not trained: its weights and batch-norm statistics stay as they are. A whole number: that many
     stages, counted from the image; stage n ends at the feature map of stride 2^n, so that `stem` is 1. A fraction: that
-    part of the layers, counted from the image."""
+    part of the layers, counted from the image, at least one and never all."""
     freeze_bn: bool = False
     """All its batch normalisation keeps statistics, scale and shift: for pretrained weights and small batches."""
     unfreeze_epoch: PositiveInt | None = None

@@ -47,16 +47,16 @@ class WeightAverage(nn.Module):
 
 
 class BatchNormWarmup:
-    """Lets batch norm that has seen no batch (``num_batches_tracked`` is 0, mean 0 and variance 1 are made up) take the
-    plain average of its batches until its momentum takes over: a variance of 1 beside true ones of a thousandth would
-    be felt for hundreds of steps.
+    """Lets batch norm that has seen no batch (mean 0 and variance 1 are made up) take the plain average of its batches
+    until its momentum takes over: a variance of 1 beside true ones of a thousandth would be felt for hundreds of steps.
+    ``num_batches_tracked`` does not tell: files of weights that were converted from other frameworks have 0.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._norms = {
             name: (module, float(module.momentum))
             for name, module in model.named_modules()
-            if isinstance(module, NORMALIZATION) and module.momentum and not module.num_batches_tracked
+            if isinstance(module, NORMALIZATION) and module.momentum and _is_new(module)
         }
 
     @property
@@ -78,3 +78,8 @@ class BatchNormWarmup:
             module.momentum = max(momentum, fraction)
         if all(fraction < momentum for _, momentum in self._norms.values()):
             self._norms = {}
+
+
+def _is_new(norm: nn.BatchNorm2d | nn.SyncBatchNorm) -> bool:
+    mean, variance = norm.running_mean, norm.running_var
+    return mean is not None and variance is not None and not mean.any() and bool((variance == 1).all())

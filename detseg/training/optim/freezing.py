@@ -44,6 +44,10 @@ class FrozenParts:
         """The parameters that are frozen now, and train later."""
         return [parameter for _, part in self._waiting for parameter in part]
 
+    def turns_after(self, last_epoch: int) -> list[int]:
+        """The epochs, from 1, in which something would be released, but which do not come."""
+        return [first for first, _ in self._waiting if first > last_epoch]
+
     def release(self, epoch: int) -> bool:
         """Let the parameters train whose epoch, from 1, has come, as ``epoch`` begins; whether there are any."""
         released = [parameter for first, part in self._waiting if first <= epoch for parameter in part]
@@ -83,7 +87,7 @@ def _chosen(backbone: nn.Module, freeze: str | float) -> list[nn.Parameter]:
             return _of_stages(backbone, freeze)
     parameters = list(backbone.parameters())
     layer_of = list(accumulate(int(parameter.ndim > 1) for parameter in parameters))
-    wanted = round(float(freeze) * layer_of[-1])
+    wanted = min(max(1, round(float(freeze) * layer_of[-1])), layer_of[-1] - 1)  # neither none nor all
     return [parameter for parameter, layer in zip(parameters, layer_of, strict=True) if layer <= wanted]
 
 

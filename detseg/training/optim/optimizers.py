@@ -38,7 +38,8 @@ def build_optimizer(config: OptimizerConfig, model: nn.Module, held: Sequence[nn
             fits; without a gradient, an optimiser leaves them as they are.
 
     Raises:
-        ConfigError: another rate for the backbone of a model without one, or rates for stages that it has not.
+        ConfigError: another rate for a backbone that the model does not have, or that is always frozen; or rates for
+            stages that it has not.
     """
     groups = _parameter_groups(model, config, held)
     match config:
@@ -59,6 +60,9 @@ def _parameter_groups(
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad or parameter in later]
     parts = _parts_of_backbone(model, config)
     slow = set[nn.Parameter]().union(*(parameters for parameters, _ in parts))
+    if parts and slow.isdisjoint(trained):
+        why = "the whole backbone is always frozen, so it has no rate; leave it out"
+        raise ConfigError(f"optimizer.{_rate_setting(config)}: {why}")
     rest = {parameter for parameter in trained if parameter not in slow}
     groups: list[dict[str, object]] = []
     for number, (parameters, scale) in enumerate([(rest, 1.0), *parts]):
@@ -78,13 +82,16 @@ def _parts_of_backbone(model: nn.Module, config: OptimizerConfig) -> list[tuple[
         return []
     backbone = getattr(model, "backbone", None)
     if not isinstance(backbone, nn.Module):
-        key = "backbone_lr_scale" if scale != 1 else "layer_decay"
-        raise ConfigError(f"optimizer.{key}: a {type(model).__name__} has no backbone; leave it out")
+        raise ConfigError(f"optimizer.{_rate_setting(config)}: a {type(model).__name__} has no backbone; leave it out")
     if decay == 1:
         return [(set(backbone.parameters()), scale)]
     stages = [set(stage) for stage in stage_parameters(backbone, "optimizer.layer_decay") if stage]
     stages[-1] |= set(backbone.parameters()).difference(*stages)
     return [(stage, scale * decay**k) for k, stage in enumerate(reversed(stages), start=1)]
+
+
+def _rate_setting(config: OptimizerConfig) -> str:
+    return "backbone_lr_scale" if config.backbone_lr_scale != 1 else "layer_decay"
 
 
 Schedule = Callable[[int], float]  # optimiser steps done → factor of the base learning rate

@@ -168,6 +168,10 @@ def build_task(
         StepGuard(config.trainer.on_nan, config.trainer.max_nan_steps),
     )
     task.criterion = criterion
+    epochs = config.trainer.max_epochs
+    if task.frozen and not config.trainer.fast_dev_run and (late := task.frozen.turns_after(epochs)):
+        turns = f"epoch {listed([str(epoch) for epoch in late])}, trainer.max_epochs={epochs}"
+        logger.warning(f"frozen stages whose turn comes after the last epoch never train: {turns}")
     if config.trainer.compile:
         compile_networks(model)
     return task

@@ -78,7 +78,7 @@ class Normed(OneWeight):
     def __init__(self) -> None:
         super().__init__()
         self.norm, self.pretrained = nn.BatchNorm2d(3, momentum=0.25), nn.BatchNorm2d(3, momentum=0.25)
-        self.pretrained.num_batches_tracked += 7
+        self.pretrained.running_var = torch.full((3,), 0.5)  # and a count of 0, as files from other frameworks have
 
     def losses(self, images: torch.Tensor, targets: list[BoxTargets]) -> LossTerms:
         self.norm(images)

@@ -19,6 +19,7 @@ from detseg.factory.backbones import build_backbone
 from detseg.structures import Batch, BoxTargets, ClassTable
 from detseg.tasks import Detection
 from detseg.training.optim.freezing import FrozenParts
+from detseg.training.optim.optimizers import build_optimizer
 from detseg.training.task import Task
 from tests.forked import run_together
 from tests.training.stub import CONSTANT, SILENT, OneWeight, loader_of
@@ -143,6 +144,26 @@ def test_a_fraction_of_the_layers_is_counted_from_the_image(name: str, fraction:
     assert [parameter.requires_grad for parameter in layers] == [k >= num_layers for k in range(len(layers))]
     norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
     assert sum(not norm.weight.requires_grad for norm in norms) == num_layers
+
+
+@pytest.mark.parametrize(("fraction", "num_layers"), [(0.001, 1), (0.999, 14)])
+def test_a_fraction_is_neither_nothing_nor_all(fraction: float, num_layers: int) -> None:
+    backbone = backbone_of("test_resnet")  # of 15 layers
+    FrozenParts(backbone, BackboneConfig(freeze=fraction))
+    layers = [parameter.requires_grad for parameter in backbone.parameters() if parameter.ndim > 1]
+    assert layers == [False] * num_layers + [True] * (15 - num_layers)
+
+
+@pytest.mark.parametrize("key", ["backbone_lr_scale", "layer_decay"])
+def test_what_never_trains_has_no_rate(key: str) -> None:
+    model = OnBackbone(backbone_of("csp_nano"))
+    parts = FrozenParts(model.backbone, BackboneConfig(freeze=5, unfreeze_epoch=2))
+    config = AdamWConfig(**{key: 0.5})
+    build_optimizer(config, model, parts.held)
+    with pytest.raises(
+        ConfigError, match=rf"^optimizer\.{key}: the whole backbone is always frozen, so it has no rate; leave it out"
+    ):
+        build_optimizer(config, model)
 
 
 def test_gradual_unfreezing_goes_from_the_last_stage_to_the_image() -> None:

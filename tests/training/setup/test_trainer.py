@@ -17,6 +17,7 @@ from detseg.structures import ClassTable
 from detseg.training.run import train
 from detseg.training.setup.build import build_task
 from detseg.training.setup.trainer import Precision, build_trainer, resolve_precision
+from tests.heard import heard
 from tests.tiny import CLASSES, TinyRun, tiny_config, write_colors
 
 CONFIGS = Path(__file__).resolve().parents[3] / "configs"
@@ -124,6 +125,18 @@ def test_the_metric_that_is_watched(tiny_run: TinyRun, tmp_path: Path) -> None:
     weighted = ("trainer.monitor=weighted_AP", f"evaluation.class_weights.{CLASSES[0]}=2.5")
     config = tiny_config(tiny_run.config_path, tmp_path, *weighted)
     assert build_task(config, ClassTable(CLASSES), load_pretrained=False).criterion == "weighted_AP"
+
+
+@pytest.mark.parametrize(("max_epochs", "late"), [(3, "epoch 4, 6"), (5, "epoch 6"), (6, None)])
+def test_stages_whose_turn_does_not_come_are_said(
+    max_epochs: int, late: str | None, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    freezing = ("model.backbone.freeze=3", "model.backbone.unfreeze_epoch=2", "model.backbone.unfreeze_every=2")
+    config = tiny_config(tiny_run.config_path, tmp_path, *freezing, f"trainer.max_epochs={max_epochs}")
+    with heard() as lines:
+        build_task(config, ClassTable(CLASSES), load_pretrained=False)
+    text = f"frozen stages whose turn comes after the last epoch never train: {late}, trainer.max_epochs={max_epochs}"
+    assert lines == ([text] if late else [])
 
 
 def test_settings_reach_the_trainer(tiny_run: TinyRun, tmp_path: Path) -> None:
