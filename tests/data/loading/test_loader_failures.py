@@ -11,11 +11,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from detseg.data.loading import loader as loaders
+from detseg.data.loading import processes
 from detseg.data.loading.loader import BatchLoader, eval_loader
 from detseg.errors import DetsegError
 from detseg.structures import Sample
@@ -87,16 +88,16 @@ def test_batches_without_room_in_shared_memory_go_through_pipes(monkeypatch: pyt
 def test_little_shared_memory_is_said_once_before_the_first_batch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"input_hw": (32, 32), "batch_size": 1, "num_workers": 1}
-    loaders._say_once.cache_clear()
+    options: dict[str, Any] = {"input_hw": (320, 320), "batch_size": 1}
+    monkeypatch.setattr(processes, "_has_warned", False)
     with caplog.at_level(logging.WARNING, "detseg"):
-        eval_loader(PaintedSource(1), **options)
+        eval_loader(PaintedSource(1), **options, num_workers=1)
         assert not caplog.messages
-        monkeypatch.setattr(loaders, "_SHARED", str(Path("/nowhere")))
-        for _ in range(2):
-            eval_loader(PaintedSource(1), **options)
+        monkeypatch.setattr(processes, "_SHARED", str(Path("/nowhere")))
+        for num_workers in (1, 2):
+            eval_loader(PaintedSource(1), **options, num_workers=num_workers)
     (line,) = caplog.messages
-    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 0 MB: those without")
+    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 1 MB: those without")
 
 
 _SCRIPT = """
