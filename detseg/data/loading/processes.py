@@ -115,7 +115,8 @@ class LoaderProcesses:
         and the wait ends."""
         while not over.wait(min(1.0, self.timeout / 4)):
             if self._processes and time.monotonic() - _waits.get(self, math.inf) > self.timeout:
-                self._is_late = True
+                # One that has died is the reason itself; after a training of Lightning's torch may notice it later.
+                self._is_late = all(process.is_alive() for process in self._processes)
                 for process in self._processes:
                     process.kill()
                 return
