@@ -57,7 +57,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 class _Signals(StopRequest):
-    """Listens as long as the training makes steps; Lightning's own handlers, which it replaces, do not save."""
+    """Listens as long as the training makes steps; Lightning's own handlers, which it replaces, do not save.
+
+    A step that is made is finished. A batch that is waited for may never come: an alarm looks whether one is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
