@@ -21,7 +21,6 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from typing import TypeVar
 
@@ -97,10 +96,13 @@ class LoaderProcesses:
     def _wait(self, get: Callable[[], T]) -> T:
         _waits[self] = time.monotonic()
         try:
-            return get()
+            try:
+                return get()
+            except (EOFError, ConnectionError):
+                # The connection to a process closes before it is dead, of which torch's handler tells in here.
+                _join(self._processes, 1)
+                raise
         except (RuntimeError, OSError, EOFError) as error:
-            if isinstance(error, EOFError | ConnectionError):  # its socket closes a moment before a process is dead
-                connection.wait([process.sentinel for process in self._processes], 1)
             exit_codes = [process.exitcode for process in self._processes]
             line = self._late_line() if self._is_late else _death(error, exit_codes)
             if line is None:
@@ -135,7 +137,7 @@ _started: weakref.WeakSet[LoaderProcesses] = weakref.WeakSet()
 
 def seconds_waited() -> float:
     """For how long a batch has been waited for; 0: for none."""
-    return time.monotonic() - min(_waits.values(), default=math.inf) if _waits else 0.0
+    return max((time.monotonic() - since for since in list(_waits.values())), default=0.0)
 
 
 def _end_at_exit(processes: LoaderProcesses) -> None:

@@ -60,9 +60,7 @@ class StopWhenAsked(callbacks.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        self._is_between_steps = (
-            stepped  # else gradients are accumulated, or the batch was one of before the run resumed
-        )
+        self._is_between_steps = stepped  # else gradients are accumulated, or a resumed run had the batch before
         if stepped and isinstance(pl_module, Task) and pl_module.processes.any(self._reason() is not None):
             self._stop(trainer)
 
