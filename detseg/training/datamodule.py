@@ -12,6 +12,7 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.loader import TIMEOUT, BatchLoader, TrainLoader, eval_loader, train_loader
+from detseg.data.loading.processes import WaitInterrupted
 from detseg.structures import Batch
 
 
@@ -65,9 +66,9 @@ class ImageDataModule(L.LightningDataModule):
         return self._val_loader
 
     def on_exception(self, exception: BaseException) -> None:
-        """Ends the loaders' processes at once; Lightning would have torch wait for each of them that does not end."""
+        """Where a batch did not come, ends the loaders' processes at once: torch would wait for each for 10 seconds."""
         for loader in (self._train_loader, self._val_loader):
-            if loader is not None:
+            if loader is not None and isinstance(exception, WaitInterrupted):
                 loader.processes.end()
 
     def lines(self) -> list[str]:

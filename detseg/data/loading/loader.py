@@ -40,7 +40,7 @@ class BatchLoader(DataLoader[Any]):
 
     def __init__(self, *args: Any, timeout: float = TIMEOUT, **options: Any) -> None:
         super().__init__(*args, **options)  # without torch's time-out: that of the processes covers more
-        self.processes = LoaderProcesses(self, timeout if self.num_workers else math.inf)
+        self.processes = LoaderProcesses(timeout if self.num_workers else math.inf)
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
         packed: PackedBatch | DataError

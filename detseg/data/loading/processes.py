@@ -2,7 +2,7 @@
 
 torch alone would wait without end for a process that is stopped, or whose native code does not let Python run: a batch
 in shared memory is handed over by its process, which torch's time-out does not cover, and a process that does not act
-on SIGTERM is joined at the end. So a batch that is late ends the processes by SIGKILL, and so does the end of a loader.
+on SIGTERM is joined at the end. So a batch that is late ends the processes by SIGKILL, and so does the program's end.
 """
 
 from __future__ import annotations
@@ -48,19 +48,12 @@ class WaitInterrupted(BaseException):
 
 
 class LoaderProcesses:
-    """The processes of one loader, with which they end; or none.
+    """The processes of one loader, or none; ``timeout``: seconds to wait for a batch, beyond which it is an error."""
 
-    Args:
-        loader: whose they are.
-        timeout: seconds to wait for a batch; more is an error.
-    """
-
-    def __init__(self, loader: object, timeout: float = math.inf) -> None:
+    def __init__(self, timeout: float = math.inf) -> None:
         self.timeout = timeout
-        self._owner = os.getpid()  # forked processes have copies of this object
         self._processes: list[BaseProcess] = []
         self._is_late = False
-        weakref.finalize(loader, self.end).atexit = False  # as late as that multiprocessing would wait before it
 
     def batches(self, begin: Callable[[], Iterator[T]]) -> Iterator[T]:
         """The batches of the iterator of torch's that ``begin`` returns, each within ``timeout``.
@@ -74,23 +67,15 @@ class LoaderProcesses:
             batches = self._wait(begin)
             if not self._processes:
                 self._processes += getattr(batches, "_workers", [])
-                _end_at_exit(self)
+                _end_at_exit(self._processes)
             while (batch := self._wait(lambda: next(batches, None))) is not None:
                 yield batch
         finally:
             over.set()
 
     def end(self) -> None:
-        """End the processes, also those that cannot act on SIGTERM."""
-        if os.getpid() != self._owner:
-            return
-        with _deaths_ignored():
-            for process in self._processes:
-                process.terminate()
-            _join(self._processes, _TO_ANSWER)
-            for process in self._processes:
-                process.kill()
-            _join(self._processes, 10)
+        """End the processes, also those that cannot act on SIGTERM. (Idle ones end with their loader by torch.)"""
+        _end(self._processes)
         self._processes.clear()
 
     def _wait(self, get: Callable[[], T]) -> T:
@@ -132,7 +117,7 @@ class LoaderProcesses:
 
 
 _waits: dict[LoaderProcesses, float] = {}  # of loaders that wait for a batch, since when
-_started: weakref.WeakSet[LoaderProcesses] = weakref.WeakSet()
+_running: weakref.WeakSet[BaseProcess] = weakref.WeakSet()  # those of all loaders
 
 
 def seconds_waited() -> float:
@@ -140,16 +125,26 @@ def seconds_waited() -> float:
     return max((time.monotonic() - since for since in list(_waits.values())), default=0.0)
 
 
-def _end_at_exit(processes: LoaderProcesses) -> None:
-    _started.add(processes)
+def _end_at_exit(processes: Sequence[BaseProcess]) -> None:
+    _running.update(processes)
     # Registered last, it runs first: before torch's and multiprocessing's own functions, which wait without end.
-    atexit.unregister(_end_all)
-    atexit.register(_end_all)
+    atexit.unregister(_end_running)
+    atexit.register(_end_running, os.getpid())
 
 
-def _end_all() -> None:
-    for processes in list(_started):
-        processes.end()
+def _end_running(owner: int) -> None:
+    if os.getpid() == owner:  # not a fork of it
+        _end(list(_running))
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    with _deaths_ignored():
+        for process in processes:
+            process.terminate()
+        _join(processes, _TO_ANSWER)
+        for process in processes:
+            process.kill()
+        _join(processes, 10)
 
 
 def _join(processes: Sequence[BaseProcess], seconds: float) -> None:
