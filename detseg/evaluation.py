@@ -21,7 +21,8 @@ from detseg.data.build import Split, resolve_data
 from detseg.data.datasets.contract import EvalSource, check_source, check_truth
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
-from detseg.data.loading.loader import eval_loader, leave_if_starting
+from detseg.data.loading.loader import eval_loader
+from detseg.data.loading.processes import leave_if_starting, loader_errors
 from detseg.errors import CheckpointError, ClassTableError, ConfigError, DataError, check_type, path_of
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
@@ -137,7 +138,7 @@ def _score(
     entries: list[dict[str, object]] | None = None,  # gets the detections in COCO's form
 ) -> Result:
     evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
-    with MemoryErrors(EVALUATION_ADVICE) as errors:
+    with loader_errors(), MemoryErrors(EVALUATION_ADVICE) as errors:
         for batch, found in predictions(model, dataset, config, device, errors):
             evaluator.update_batch(batch, found)
             if entries is not None:

@@ -17,9 +17,6 @@ _TEXTS = (
     "allocate memory",  # the same, and the operating system
     "alloc_failed",  # cuDNN, cuBLAS
     "insufficient memory",  # OpenCV
-    "insufficient shared memory",  # a loader process whose /dev/shm is full
-    "killed by signal: killed",  # a loader process that the system ended
-    "killed by signal: bus error",
 )
 """What errors without a type of their own say in lower case."""
 

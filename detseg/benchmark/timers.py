@@ -19,6 +19,7 @@ from detseg.benchmark.setup import Setup, open_setup
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import checked_sample
+from detseg.data.loading.processes import loader_errors
 from detseg.errors import ConfigError
 from detseg.ops.letterbox import Letterbox, stack_images, to_float
 from detseg.structures import Batch
@@ -34,6 +35,7 @@ _COMPILED_WARM_UP = 40
 _ENDLESS = 10**6  # batches of an epoch, as far as the schedule knows: the learning rate stays at its beginning
 
 
+@loader_errors()
 def benchmark(
     config: ExperimentConfig,
     stages: Sequence[str] = STAGES,

@@ -15,10 +15,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from detseg.data.loading.processes import WaitInterrupted, seconds_waited
 from detseg.errors import RunStoppedError
 from detseg.training.callbacks.stopping import StopRequest
 
 _REQUEUE = getattr(signal, "SIGUSR1", None)
+
+_PATIENCE = 5.0  # seconds after a signal in which a batch may still come, and a step be finished; docker kills after 10
 
 
 @contextmanager
@@ -54,7 +57,10 @@ def stop_on_signals() -> Iterator[StopRequest]:
 
 
 class _Signals(StopRequest):
-    """Listens as long as the training makes steps; Lightning's own handlers, which it replaces, do not save."""
+    """Listens as long as the training makes steps; Lightning's own handlers, which it replaces, do not save.
+
+    A step that is made is finished. A batch that is waited for may never come: an alarm looks whether one is.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -65,8 +71,12 @@ class _Signals(StopRequest):
         requeue = [_REQUEUE] if _REQUEUE is not None and "SLURM_JOB_ID" in os.environ else []
         wanted = [signal.SIGINT, signal.SIGTERM, *requeue]
         self._before = {number: signal.signal(number, self._on_signal) for number in wanted}
+        if sys.platform != "win32":
+            self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._on_alarm)
 
     def training_ends(self) -> None:
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -76,6 +86,12 @@ class _Signals(StopRequest):
             raise KeyboardInterrupt  # asked again: at once
         self.number = number
         self.ask(f"by {signal.Signals(number).name}")
+        if sys.platform != "win32":
+            signal.setitimer(signal.ITIMER_REAL, _PATIENCE, 1)
+
+    def _on_alarm(self, *_: Any) -> None:
+        if seconds_waited() > _PATIENCE:
+            raise WaitInterrupted
 
 
 def _requeue() -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from detseg.checkpoint import BEST, FOLDER
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.datasets.contract import EvalSource
-from detseg.data.loading.loader import leave_if_starting
+from detseg.data.loading.processes import leave_if_starting
 from detseg.errors import check_row, check_type
 from detseg.training.callbacks.run_files import best_epoch
 from detseg.training.callbacks.stopping import StopRequest

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
-from detseg.data.loading.loader import TIMEOUT, TrainLoader, eval_loader, train_loader
+from detseg.data.loading.loader import TIMEOUT, BatchLoader, TrainLoader, eval_loader, train_loader
+from detseg.data.loading.processes import WaitInterrupted
 from detseg.structures import Batch
 
 
@@ -52,6 +53,7 @@ class ImageDataModule(L.LightningDataModule):
         self._train = partial(self._train, max_epochs=max_epochs, seed=seed, bad_samples=bad_samples)
         self._val = partial(eval_loader, val, **options, num_workers=min(num_workers, 2))
         self._train_loader: TrainLoader | None = None
+        self._val_loader: BatchLoader | None = None
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Augmented batches of this process."""
@@ -60,7 +62,14 @@ class ImageDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Letterboxed batches of this process."""
-        return self._val(**self._process())
+        self._val_loader = self._val(**self._process())
+        return self._val_loader
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Where a batch did not come, ends the loaders' processes at once: torch would wait for each for 10 seconds."""
+        for loader in (self._train_loader, self._val_loader):
+            if loader is not None and isinstance(exception, WaitInterrupted):
+                loader.processes.end()
 
     def lines(self) -> list[str]:
         """What the end of a run says about the training data."""

@@ -15,7 +15,8 @@ from detseg.checkpoint import FOLDER, LAST, read_raw_checkpoint
 from detseg.config.load import config_to_dict
 from detseg.config.schema.experiment import ExperimentConfig
 from detseg.data.build import resolve_data
-from detseg.errors import ConfigError
+from detseg.data.loading.processes import WaitInterrupted, loader_errors
+from detseg.errors import ConfigError, RunStoppedError
 from detseg.messages import console, messages_on_console
 from detseg.tasks import kind_of
 from detseg.training.callbacks.checkpoints import AtomicCheckpointIO
@@ -84,8 +85,8 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     begins = checkpoint is None and trainer.is_global_zero and not config.trainer.fast_dev_run
     claim = claimed(run_dir, again=resume == "auto") if begins else nullcontext()
     try:
-        with claim, training_memory_errors(trainer, config), first_speaks(trainer.global_rank, trainer.world_size):
-            _fit(trainer, task, data, checkpoint)
+        with claim:
+            _fit(config, trainer, task, data, checkpoint)
     except KeyboardInterrupt:
         if (run_dir / FOLDER / LAST).is_file() and not config.trainer.fast_dev_run:
             logger.info(f"stopped; what was saved last is in {run_dir}: {HOW_TO_RESUME}")
@@ -97,13 +98,23 @@ def train(config: ExperimentConfig, config_path: Path, resume: str | None = None
     return run_dir
 
 
-def _fit(trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None) -> None:
+def _fit(
+    config: ExperimentConfig, trainer: L.Trainer, task: Task, data: ImageDataModule, checkpoint: Path | None
+) -> None:
     """Train, and wait until the last checkpoint is on the disk."""
     files = cast(AtomicCheckpointIO, trainer.strategy.checkpoint_io)
     try:
-        with tracked(trainer), interrupts_kept(trainer):
+        with (
+            loader_errors(),
+            training_memory_errors(trainer, config),
+            first_speaks(trainer.global_rank, trainer.world_size),
+            tracked(trainer),
+            interrupts_kept(trainer),
+        ):
             trainer.fit(task, data, ckpt_path=None if checkpoint is None else str(checkpoint))
             files.flush()
+    except WaitInterrupted as interrupted:
+        raise RunStoppedError(str(interrupted)) from None
     finally:
         files.close()
 

@@ -25,7 +25,7 @@ from torch import nn
 from detseg.config.schema.experiment import ExperimentConfig, StepConfig, TrainerConfig
 from detseg.data.build import resolve_data
 from detseg.data.datasets.contract import EvalSource
-from detseg.data.loading.loader import leave_if_starting
+from detseg.data.loading.processes import leave_if_starting, loader_errors
 from detseg.errors import ConfigError, DetsegError
 from detseg.messages import console, messages_on_console, shown
 from detseg.structures import Batch
@@ -104,7 +104,7 @@ def range_test(
         trained.guard = steps = _RisingRate(rates, bar)
         trainer = build_bare_trainer(tested, Path(folder))
         batches = _Batches(data.train_dataloader(), config.trainer.max_epochs, steps)
-        with training_memory_errors(trainer, tested), interrupts_kept(trainer):
+        with loader_errors(), training_memory_errors(trainer, tested), interrupts_kept(trainer):
             trainer.fit(trained, train_dataloaders=batches)
     del trainer, trained, batches, data
     gc.collect()  # ends the loader's processes

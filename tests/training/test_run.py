@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 import cv2
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -19,7 +22,7 @@ from detseg.checkpoint import read_model_checkpoint
 from detseg.cli.signals import stop_on_signals
 from detseg.config.load import load_config
 from detseg.config.schema.experiment import ExperimentConfig
-from detseg.errors import CheckpointError, ConfigError
+from detseg.errors import CheckpointError, ConfigError, DetsegError
 from detseg.predict import load_predictor
 from detseg.structures import Batch
 from detseg.training.datamodule import ImageDataModule
@@ -96,6 +99,26 @@ def test_an_interrupt_says_where_to_resume_and_the_run_ends_as_the_whole_one(
     assert train(config, tiny_run.config_path, resume="last") == parts
     for name in ("metrics.csv", "metrics.json"):
         assert (parts / name).read_bytes() == (whole / name).read_bytes()
+
+
+class _LosesLoaderProcesses(L.Callback):
+    """They are killed in the second step; the training computes for a while."""
+
+    def __init__(self) -> None:
+        self.others = set(multiprocessing.active_children())
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, index: int) -> None:
+        if index == 1:
+            for process in set(multiprocessing.active_children()) - self.others:
+                process.kill()
+            time.sleep(1)
+
+
+def test_a_loader_process_that_dies_in_a_step_is_named(tiny_run: TinyRun, tmp_path: Path) -> None:
+    """torch raises its error where the training is; nobody lacks memory in this step."""
+    config = config_of(tiny_run, tmp_path / "run", "data.num_workers=1")
+    with pytest.raises(DetsegError, match=r"^a loader process has died: DataLoader worker \(pid"):
+        train(config, tiny_run.config_path, own=Own(callbacks=[_LosesLoaderProcesses()]))
 
 
 def test_a_refused_resume_leaves_the_run_as_it_was(tiny_run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import logging
+import math
 import multiprocessing
 import os
-import re
-import select
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
-from multiprocessing.process import BaseProcess
 from typing import Any
 
-import cv2
 import torch
 from torch.utils.data import DataLoader
 
@@ -26,39 +19,15 @@ from detseg.config.schema.data import AugmentationConfig
 from detseg.data.datasets.bad_samples import BadSampleList
 from detseg.data.datasets.contract import EvalSource, SampleSource
 from detseg.data.loading.examples import EvalDataset, PackedBatch, TrainDataset, collate
+from detseg.data.loading.processes import LoaderProcesses, init_worker, look_at_shared_memory
 from detseg.data.loading.sampling import EpochBatchSampler
-from detseg.errors import DataError, DetsegError
-from detseg.messages import one_line
+from detseg.errors import DataError
 from detseg.structures import Batch
-
-logger = logging.getLogger("detseg")
 
 TIMEOUT = 300.0
 """Seconds to wait for a batch, if nothing else is said."""
 
 _AHEAD = 4  # batches that each loader process prepares
-_SHARED = "/dev/shm"  # where torch puts what processes share on Linux
-_EXIT_NO_GUARD = 78  # EX_CONFIG of sysexits.h
-_NO_GUARD = (
-    "data.num_workers: the loader's processes run your script again from its beginning; put what it does behind "
-    '`if __name__ == "__main__":`, or set data.num_workers to 0'
-)
-
-
-def leave_if_starting() -> None:
-    """Raise SystemExit in a spawned loader process that runs its parent's script again before it begins its own work.
-
-    It could start no loader there. The loader that started it reads the exit code and tells of the ``__main__`` guard.
-    """
-    main, again = sys.modules.get("__main__"), sys.modules.get("__mp_main__")
-    # Once a spawned process has started these are one module; in any other process neither is called __mp_main__.
-    if again is not None and again.__name__ == "__mp_main__" and again is not main:
-        pipe = re.search(r"pipe_handle=(\d+)", " ".join(sys.orig_argv))
-        # The parent writes what this process would work on, and would wait for ever for a reader; it closes nothing.
-        while pipe and sys.platform != "win32" and select.select([int(pipe[1])], [], [], 1)[0]:
-            if not os.read(int(pipe[1]), 1 << 20):
-                break
-        raise SystemExit(_EXIT_NO_GUARD)
 
 
 class BatchLoader(DataLoader[Any]):
@@ -69,58 +38,23 @@ class BatchLoader(DataLoader[Any]):
     num_objects: int = 0  # in the batches so far
     num_dropped: int = 0  # objects that the user's own augmentation has removed from them
 
+    def __init__(self, *args: Any, timeout: float = TIMEOUT, **options: Any) -> None:
+        super().__init__(*args, **options)  # without torch's time-out: that of the processes covers more
+        self.processes = LoaderProcesses(timeout if self.num_workers else math.inf)
+
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch declares its own iterator class
-        batches: Iterator[PackedBatch | DataError] = super().__iter__()
-        try:
-            for packed in batches:
-                if isinstance(packed, DataError):
-                    try:
-                        raise packed
-                    finally:
-                        del packed  # its traceback refers to this frame: a cycle would keep the workers alive
-                if self.bad_samples is not None:
-                    self.bad_samples.add(packed.skipped)
-                self.num_objects += len(packed.labels)
-                self.num_dropped += packed.num_dropped
-                yield packed.unpack()
-        except RuntimeError as error:
-            workers = getattr(batches, "_workers", [])
-            if (message := _failure(error, [worker.exitcode for worker in workers])) is None:
-                raise
-            _kill(workers)
-            raise DetsegError(message) from error
-
-
-def _kill(workers: Sequence[BaseProcess]) -> None:
-    """End processes, of which one that hangs would outlive this one. torch's handler would raise an error for each."""
-    is_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGCHLD")
-    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if is_main else None
-    for worker in workers:
-        worker.kill()
-    for worker in workers:
-        worker.join(10)
-    if is_main:
-        signal.signal(signal.SIGCHLD, before)
-
-
-def _failure(error: RuntimeError, exit_codes: Sequence[int | None] = ()) -> str | None:
-    """One line on the end of loader processes, if that is what an error of torch says; None if it is another. torch
-    raises it where the main thread is, in a training step, say, when a process ends."""
-    text = one_line(error)
-    if _EXIT_NO_GUARD in exit_codes:
-        return _NO_GUARD
-    if found := re.match(r"DataLoader timed out after ([0-9.]+) seconds", text):
-        return (
-            f"data.loader_timeout: no batch came from the loader's processes for {float(found[1]):g} s: is there a "
-            "disk or network that does not answer, or an augmentation that never ends? data.num_workers=0 with --debug "
-            "and Ctrl-C shows where; if batches only take long, raise it"
-        )
-    if any(exit_codes) or text.startswith("DataLoader worker (pid"):
-        return (
-            f"a loader process has died: {text}; if it was killed for lack of memory, lower data.num_workers or "
-            "data.batch_size; otherwise --debug and data.num_workers=0 show the cause"
-        )
-    return None
+        packed: PackedBatch | DataError
+        for packed in self.processes.batches(super().__iter__):
+            if isinstance(packed, DataError):
+                try:
+                    raise packed
+                finally:
+                    del packed  # its traceback refers to this frame: a cycle would keep the workers alive
+            if self.bad_samples is not None:
+                self.bad_samples.add(packed.skipped)
+            self.num_objects += len(packed.labels)
+            self.num_dropped += packed.num_dropped
+            yield packed.unpack()
 
 
 class TrainLoader(BatchLoader):
@@ -230,7 +164,7 @@ def _loader_options(num_workers: int, timeout: float, pixels: int) -> dict[str, 
     options: dict[str, Any] = {"collate_fn": collate, "pin_memory": torch.cuda.is_available()}
     if num_workers == 0:
         return options
-    _look_at_shared_memory(3 * pixels * (num_workers * _AHEAD + 1))
+    look_at_shared_memory(3 * pixels * (num_workers * _AHEAD + 1))
     if sys.platform == "linux" and len(os.fsencode(folder := tempfile.gettempdir())) > _LONGEST_TEMPORARY:
         raise DataError(
             f"the folder for temporary files, {folder}, has a longer name than the {_LONGEST_TEMPORARY} bytes that "
@@ -240,45 +174,5 @@ def _loader_options(num_workers: int, timeout: float, pixels: int) -> dict[str, 
     # "spawn" is nobody's default: the user has asked for it.
     spawns = sys.platform != "linux" or multiprocessing.get_start_method(allow_none=True) == "spawn"
     context = None if spawns else "fork"
-    options |= {"num_workers": num_workers, "worker_init_fn": _init_worker, "multiprocessing_context": context}
+    options |= {"num_workers": num_workers, "worker_init_fn": init_worker, "multiprocessing_context": context}
     return options | {"persistent_workers": True, "prefetch_factor": _AHEAD, "timeout": timeout}
-
-
-def _look_at_shared_memory(wanted: int) -> None:
-    """Say what happens where ``wanted`` bytes are more than there are."""
-    if sys.platform != "linux":
-        return
-    try:
-        state = os.statvfs(_SHARED)
-        free = state.f_bavail * state.f_frsize
-    except OSError:
-        free = 0
-    if free < wanted:
-        _say_once(
-            f"{_SHARED} has {free / 2**20:.0f} MB free, and batches of the loader's processes may take "
-            f"{wanted / 2**20:.0f} MB: those without room go through pipes, which is slower; more room (docker run "
-            "--shm-size=2g) or lower data.num_workers"
-        )
-
-
-@lru_cache(maxsize=1)
-def _say_once(line: str) -> None:
-    logger.warning(line)
-
-
-def _init_worker(worker_id: int) -> None:
-    """One thread, since thread pools do not survive a fork, and no signals but those of the training process: Ctrl-C
-    and cluster managers signal all processes of a job, but a training that is asked to stop finishes its step first."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_on_sigterm_of_parent, daemon=True).start()
-
-
-def _exit_on_sigterm_of_parent() -> None:
-    while sys.platform == "linux":  # only here does the system tell who sent a signal
-        if signal.sigwaitinfo({signal.SIGTERM}).si_pid == os.getppid():
-            os._exit(0)

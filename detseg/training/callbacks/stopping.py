@@ -9,6 +9,8 @@ from typing import Any, cast
 import lightning as L
 from lightning.pytorch import callbacks
 
+from detseg.checkpoint import LAST
+from detseg.data.loading.processes import WaitInterrupted
 from detseg.errors import RunStoppedError
 from detseg.training.callbacks.checkpoints import BestAndLast
 from detseg.training.resume import HOW_TO_RESUME
@@ -49,6 +51,7 @@ class StopWhenAsked(callbacks.Callback):
         self.saver, self.request = saver, request
         self._deadline = None if max_time is None else time.monotonic() + max_time
         self._step = 0
+        self._is_between_steps = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Listens from now on; before, there is nothing to lose."""
@@ -57,6 +60,7 @@ class StopWhenAsked(callbacks.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        self._is_between_steps = stepped  # else gradients are accumulated, or a resumed run had the batch before
         if stepped and isinstance(pl_module, Task) and pl_module.processes.any(self._reason() is not None):
             self._stop(trainer)
 
@@ -71,6 +75,8 @@ class StopWhenAsked(callbacks.Callback):
         self._end()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, WaitInterrupted):
+            exception.args = (self._left_waiting(trainer),)
         self._end()
 
     def _end(self) -> None:
@@ -90,6 +96,19 @@ class StopWhenAsked(callbacks.Callback):
             f"stopped {self._reason() or 'by another process'} after step {trainer.global_step}; everything is saved "
             f"in {self.saver.folder.parent}: {HOW_TO_RESUME}"
         )
+
+    def _left_waiting(self, trainer: L.Trainer) -> str:
+        """Save, where this process can alone and no step is half done; the line that says so."""
+        self.request.training_ends()  # a second interruption would leave a file half written
+        run_dir, saved = self.saver.folder.parent, "nothing was saved"
+        if trainer.world_size == 1 and self._is_between_steps:
+            self.saver.save_unless_saved(trainer)
+            self.saver.files.flush()
+            saved = f"everything is saved in {run_dir}: {HOW_TO_RESUME}"
+        elif (self.saver.folder / LAST).is_file():
+            saved = f"what was saved last is in {run_dir}: {HOW_TO_RESUME}"
+        when = f"after step {trainer.global_step}, waiting for a batch that did not come"
+        return f"stopped {self._reason()} {when}; {saved}"
 
 
 class EarlyStopping(callbacks.EarlyStopping):

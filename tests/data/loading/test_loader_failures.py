@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import multiprocessing
 import os
@@ -10,13 +12,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from detseg.data.loading import loader as loaders
+from detseg.data.loading import processes
 from detseg.data.loading.loader import BatchLoader, eval_loader
+from detseg.data.loading.processes import loader_errors
 from detseg.errors import DetsegError
 from detseg.structures import Sample
 from tests.data.images.painted import LabeledSource, PaintedSource
@@ -24,48 +29,125 @@ from tests.data.images.painted import LabeledSource, PaintedSource
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and shared memory are those of Linux")
 
 
-class _Stuck(PaintedSource):
-    """Its third image never comes."""
+class _Failing(PaintedSource):
+    """What happens to a process that reads its fourth image, or the image never comes."""
+
+    def __init__(self, fails: Callable[[], object]) -> None:
+        super().__init__(8)
+        self.fails = fails
 
     def __getitem__(self, index: int) -> Sample:
-        while index == 2:
-            time.sleep(1)
+        if index == 3:
+            self.fails()
         return super().__getitem__(index)
 
 
-class _Killed(PaintedSource):
-    """A process that reads its third image is killed, as for want of memory."""
-
-    def __getitem__(self, index: int) -> Sample:
-        if index == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().__getitem__(index)
+def is_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def error_of(loader: BatchLoader) -> str:
-    try:
-        list(loader)
-    except DetsegError as error:
-        return str(error)
-    raise AssertionError("no error")
+def is_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def faults() -> None:
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def reads_for_ever() -> None:
+    os.read(os.pipe()[0], 1)
+
+
+def holds_python() -> None:
+    """Native code that lets no other thread run, nor a handler of signals."""
+    ctypes.PyDLL(None).sleep(1000)
+
+
+def read_slowly(loader: BatchLoader) -> None:
+    batches = iter(loader)
+    next(batches)
+    time.sleep(0.5)  # the process has come to the fourth image; torch raises in here what it knows of it
+    list(batches)
+
+
+LATE = "data.loader_timeout: no batch came from the loader's processes for 1 s: is there a disk"
+DEAD = "a loader process has died: DataLoader worker (pid"
 
 
 @pytest.mark.parametrize(
-    ("source", "message"),
-    [
-        (_Stuck(8), "data.loader_timeout: no batch came from the loader's processes for 1 s: is there a disk"),
-        (_Killed(8), "a loader process has died: "),
-    ],
+    ("fails", "message"),
+    [(reads_for_ever, LATE), (is_stopped, LATE), (holds_python, LATE), (is_killed, DEAD), (faults, DEAD)],
 )
-def test_a_stall_or_a_killed_process_is_one_line_and_leaves_no_process(source: PaintedSource, message: str) -> None:
+def test_a_process_that_stalls_or_dies_is_one_line_and_none_is_left(fails: Callable[[], object], message: str) -> None:
+    """Also where the batches before are in the queue: a process must hand over their memory."""
     others = set(multiprocessing.active_children())
-    loader = eval_loader(source, input_hw=(32, 32), batch_size=1, num_workers=2, timeout=1)
+    loader = eval_loader(_Failing(fails), input_hw=(32, 32), batch_size=1, num_workers=1, timeout=1)
     began = time.monotonic()
-    assert error_of(loader).startswith(message)
-    assert time.monotonic() - began < 60  # it would be 300 s, or for ever
-    for worker in set(multiprocessing.active_children()) - others:
-        worker.join(10)
-        assert worker.exitcode == -signal.SIGKILL
+    with pytest.raises(DetsegError) as caught, loader_errors():
+        read_slowly(loader)
+    assert str(caught.value).startswith(message)
+    del loader
+    gc.collect()
+    assert not set(multiprocessing.active_children()) - others
+    assert time.monotonic() - began < 30  # it would be 300 s, or for ever
+
+
+_ENDINGS = """
+import multiprocessing, os, signal, sys
+from detseg.data.loading.loader import eval_loader
+from tests.data.loading.test_loader_failures import _Failing, reads_for_ever
+
+if __name__ == "__main__":
+    source = _Failing({"stopped": int, "stuck": reads_for_ever}[sys.argv[1]])
+    loader = eval_loader(source, input_hw=(32, 32), batch_size=1, num_workers=1)
+    batches = iter(loader)
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    if sys.argv[1] == "stopped":
+        os.kill(worker.pid, signal.SIGSTOP)
+    print(worker.pid, flush=True)
+    if sys.argv[2] != "END":
+        list(batches)
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "how"),
+    [("stopped", "END"), ("stuck", "SIGKILL"), pytest.param("stopped", "SIGINT", marks=pytest.mark.slow)],
+)
+def test_a_process_that_ends_leaves_none_behind(state: str, how: str, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_ENDINGS)
+    command, environment = [sys.executable, str(script), state, how], os.environ | {"PYTHONPATH": ":".join(sys.path)}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background ignore it
+    try:
+        main = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert main.stdout is not None
+    worker = int(main.stdout.readline())
+    try:
+        if how != "END":
+            time.sleep(0.5)
+            main.send_signal(signal.Signals[how])
+        assert main.wait(20) == {"END": 0, "SIGINT": -signal.SIGINT, "SIGKILL": -signal.SIGKILL}[how]
+        deadline = time.monotonic() + 20
+        while is_running(worker):
+            assert time.monotonic() < deadline, "the loader process outlives its parent"
+            time.sleep(0.1)
+    finally:
+        main.kill()
+        main.stdout.close()
+        if is_running(worker):
+            os.kill(worker, signal.SIGKILL)
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_batches_without_room_in_shared_memory_go_through_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,16 +169,16 @@ def test_batches_without_room_in_shared_memory_go_through_pipes(monkeypatch: pyt
 def test_little_shared_memory_is_said_once_before_the_first_batch(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    options = {"input_hw": (32, 32), "batch_size": 1, "num_workers": 1}
-    loaders._say_once.cache_clear()
+    options: dict[str, Any] = {"input_hw": (320, 320), "batch_size": 1}
+    monkeypatch.setattr(processes, "_has_warned", False)
     with caplog.at_level(logging.WARNING, "detseg"):
-        eval_loader(PaintedSource(1), **options)
+        eval_loader(PaintedSource(1), **options, num_workers=1)
         assert not caplog.messages
-        monkeypatch.setattr(loaders, "_SHARED", str(Path("/nowhere")))
-        for _ in range(2):
-            eval_loader(PaintedSource(1), **options)
+        monkeypatch.setattr(processes, "_SHARED", str(Path("/nowhere")))
+        for num_workers in (1, 2):
+            eval_loader(PaintedSource(1), **options, num_workers=num_workers)
     (line,) = caplog.messages
-    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 0 MB: those without")
+    assert line.startswith("/nowhere has 0 MB free, and batches of the loader's processes may take 1 MB: those without")
 
 
 _SCRIPT = """
