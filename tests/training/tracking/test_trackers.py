@@ -102,6 +102,24 @@ def test_wandb_offline_has_numbers_and_settings(tracked: Path) -> None:
         assert b"best.ckpt" in content
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("unshare") is None or os.getuid() != 0, reason="a network of its own needs root")
+def test_wandb_offline_needs_no_network(tmp_path: Path) -> None:
+    code = (
+        "from detseg.training.tracking.services import WandbTracker; from pathlib import Path; import sys;"
+        "tracker = WandbTracker(Path(sys.argv[1]), {}, None); tracker.begin({}, {});"
+        "tracker.log_metrics({'val/AP': 0.5}, 1); tracker.end([]); print(tracker.is_off)"
+    )
+    command = ["unshare", "--net", sys.executable, "-c", code, str(tmp_path)]  # without so much as a loopback
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    if "unshare failed" in ran.stderr:
+        pytest.skip("no network of its own is allowed here")
+    assert ran.stdout.split() == ["False"], ran.stderr
+    (record,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    assert b"val/AP" in record.read_bytes()
+
+
 def test_the_run_remembers_both_starts(tracked: Path) -> None:
     content = json.loads((tracked / "run.json").read_text(encoding="utf-8"))
     assert len(content["starts"]) == 2
