@@ -162,7 +162,7 @@ def test_the_images_of_all_processes_stay_as_many() -> None:
         ("2", 0.01, True),
         ("3", 0.02, True),
         ("4", 0.01, False),
-        ("null", 0.01, False),
+        ("null", 0, False),
         ("3", 0, False),
     ],
 )
