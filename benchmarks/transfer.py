@@ -34,6 +34,7 @@ from detseg.data.datasets.segmentation import SegmentationDataset
 from detseg.data.formats.coco_writer import coco_ground_truth
 from detseg.data.formats.voc import read_voc, read_voc_masks
 from detseg.training.callbacks.run_files import best_epoch
+from detseg.training.tracking.provenance import read_run_file
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = "results.jsonl"
@@ -42,7 +43,7 @@ CELLS = ("Platelets", "RBC", "WBC")
 AnySet = DetectionDataset | SegmentationDataset
 Result = dict[str, Any]
 """Of a run: ``minutes``; ``epoch``, the best one; its ``scores`` (split → metric → value, the one it was chosen by
-first); ``weights``, what the log says of them; ``measured_on``."""
+first); ``weights``, what the log says of them; ``measured_on``; of ours also the number of training ``images``."""
 
 
 def main() -> None:
@@ -115,7 +116,8 @@ def train_ours(run: Run, run_dir: Path, small: bool) -> Result:
 
         scores = {split: _score(find, _open(run.data, split, small)) for split in _splits(run.data)}
     row = best_epoch(run_dir / "metrics.csv", f"val/{trained.criterion}")
-    return {"minutes": minutes, "epoch": int(row["epoch"]), "scores": scores, "weights": weights}
+    images = read_run_file(run_dir)["starts"][-1]["data"]["train"]["images"]
+    return {"minutes": minutes, "epoch": int(row["epoch"]), "scores": scores, "weights": weights, "images": images}
 
 
 def train_peer(run: Run, small: bool) -> Result:
@@ -222,15 +224,16 @@ def table_camvid(results: dict[str, Result]) -> str:
 def table_situations(results: dict[str, Result]) -> str:
     """Little or much data, like the photographs of ImageNet or not, by the use of the backbone's weights."""
     rows = [["data", "images", "epochs", *WAYS.values()]]
-    for run, split, what, images in (
-        ("few_unet", "val", "CamVid, mIoU", "37"),
-        ("unet", "val", "CamVid, mIoU", "367"),
-        ("few_yolo", "test", "BCCD, AP", "21"),
-        ("yolo", "test", "BCCD, AP", "205"),
+    for run, split, what in (
+        ("few_unet", "val", "CamVid, mIoU"),
+        ("unet", "val", "CamVid, mIoU"),
+        ("few_yolo", "test", "BCCD, AP"),
+        ("yolo", "test", "BCCD, AP"),
     ):
+        images = results[f"{run}_trained"]["images"]
         numbers = [next(iter(results[f"{run}_{way}"]["scores"][split].values())) for way in WAYS]
         cells = [f"**{value:.3f}**" if value == max(numbers) else f"{value:.3f}" for value in numbers]
-        rows.append([what, images, str(RUNS[f"{run}_trained"].max_epochs), *cells])
+        rows.append([what, str(images), str(RUNS[f"{run}_trained"].max_epochs), *cells])
     return markdown(rows)
 
 

@@ -46,6 +46,7 @@ def test_every_table_has_its_place_and_a_row_for_its_runs() -> None:
         "epoch": 15,
         "scores": {"val": score, "test": score},
         "weights": ["9 of 9"],
+        "images": 21,
     }
     results = {run: result | ({"version": "1.0"} if RUNS[run].maker in PEERS else {}) for run in RUNS}
     assert {run for runs in TABLES.values() for run in runs} == set(RUNS)
