@@ -217,7 +217,9 @@ def test_a_trial_whose_process_is_killed_three_times_has_failed(tmp_path: Path) 
         process = context.Process(target=run_killed, args=(tmp_path,))
         process.start()
         process.join(60)
-    (row,) = search(tmp_path, 1)
+    with pytest.raises(DetsegError, match="no trial is complete"):
+        search(tmp_path, 1)
+    (row,) = rows(tmp_path)
     assert (row["state"], row["error"]) == ("failed", "its process was killed 3 times; memory?")
 
 
