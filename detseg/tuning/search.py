@@ -230,6 +230,7 @@ class _Search:
             if not plan.goal.has_trade_off and not math.isnan(value):  # of several metrics Optuna prunes nothing
                 for before in [each for each in earlier if each < epoch]:  # of the run that is resumed
                     attempt.report(earlier.pop(before), before)
+                earlier.pop(epoch, None)  # validated again
                 attempt.report(value, epoch)
                 is_pruned = epoch < config.trainer.max_epochs and attempt.should_prune()
             return is_pruned

@@ -266,6 +266,23 @@ def test_another_machine_may_have_its_data_elsewhere(tmp_path: Path) -> None:
     assert len(search(tmp_path, 2, overrides=("data.root=/mnt/voc", "data.num_workers=7"))) == 2
 
 
+@pytest.mark.filterwarnings("error:The reported value is ignored")
+def test_a_trial_that_begins_again_reports_each_epoch_once(tmp_path: Path) -> None:
+    is_first = [True]
+
+    def stopped_once(config: Any, goal: Any, is_enough: Any, stop: Any) -> dict[str, float]:
+        for epoch in range(1, 4):
+            is_enough(epoch, 0.1 * epoch)
+        if is_first:
+            is_first.clear()
+            raise RunStoppedError("stopped by SIGTERM after step 3; nothing was saved")
+        return {"AP": 0.3}
+
+    with pytest.raises(RunStoppedError):
+        search(tmp_path, 1, carry_out=stopped_once)
+    assert [row["state"] for row in search(tmp_path, 1, carry_out=stopped_once)] == ["complete"]
+
+
 def test_one_database_serves_folders_that_are_not_shared(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (folder := tmp_path / name).mkdir()
