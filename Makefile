@@ -9,15 +9,17 @@ INSTALLED := $(VENV)/.installed
 # Processes that share the tests out, file by file: one more than the cores of a small machine, since some tests wait. Each needs up to 5 GB of
 # memory; JOBS=0 runs them in one, for a debugger.
 JOBS ?= 3
+PYTEST = $(RUN) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # A peer that is measured as a black box has an environment of its own: its licence is not ours.
 PEER := .venv-ultralytics
 
-.PHONY: help env demo test tests test-slow fuzz bench lint style types format docs site clean
+.PHONY: help env demo test tests test-processes test-slow fuzz bench lint style types format docs site clean
 
 help:
 	@echo "make demo       train, evaluate and predict on the synthetic set; pictures in runs/demo (minutes on a CPU)"
 	@echo "make test       style, types and tests, in three processes: JOBS=2 where memory is short"
+	@echo "make test-processes  trainings in processes of their own, killed, stopped and on many devices; CI runs them, too"
 	@echo "make test-slow  the long tests: trainings on real data"
 	@echo "make fuzz       changed files on every reader, for 10 minutes: make fuzz SECONDS=600 SEED=1"
 	@echo "make bench      compare with peers, side by side, and write docs/benchmarks.md (half an hour; nothing else should run)"
@@ -49,7 +51,12 @@ test: style
 	$(MAKE) -j2 types tests
 
 tests: $(INSTALLED)
-	$(RUN) -m pytest -m "not slow" -n $(JOBS) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) -m "not slow and not processes"
+
+test-processes: export OMP_NUM_THREADS := 1
+test-processes: export PYTHONDONTWRITEBYTECODE :=
+test-processes: $(INSTALLED)
+	$(PYTEST) -m "processes and not slow"
 
 test-slow: $(INSTALLED)
 	$(RUN) -m pytest -m slow

@@ -14,6 +14,7 @@ from detseg.checkpoint import read_raw_checkpoint
 from detseg.errors import EXIT_STOPPED
 from tests.kills import KillPoint, Run, Setup, kill_at_random, result_of
 
+pytestmark = pytest.mark.processes
 Whole = dict[str, tuple[Setup, tuple[str, str]]]
 
 

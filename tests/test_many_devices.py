@@ -23,7 +23,7 @@ from tests.forked import run_together
 from tests.tiny import WRITERS, tiny_config, write_colors, write_ellipses
 from tests.training.stub import SILENT
 
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.processes]
 NUM_STEPS = 5
 PLAIN = (
     *("optimizer.name=sgd", "optimizer.lr=0.001", "trainer.ema_decay=0"),

@@ -279,6 +279,7 @@ def test_a_script_needs_no_guard_without_loader_processes(shapes: Path) -> None:
     assert done.stdout.splitlines()[-1] == str(Path("runs/yolo"))
 
 
+@pytest.mark.processes
 def test_spawned_loader_processes_and_no_guard_are_one_line(shapes: Path) -> None:
     """As on macOS and Windows."""
     done = run_script(SCRIPT.format(before='multiprocessing.set_start_method("spawn", force=True)', workers=1))

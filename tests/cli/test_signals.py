@@ -22,6 +22,7 @@ from tests.tiny import TinyRun, tiny_config
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
+    pytest.mark.processes,
     pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals"),
 ]
 

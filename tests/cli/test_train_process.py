@@ -23,6 +23,7 @@ from detseg.training.resume import HOW_TO_RESUME
 from tests.rounding import rounding_of_losses
 from tests.tiny import TinyRun, tiny_config, write_colors
 
+pytestmark = pytest.mark.processes
 ROOT = Path(__file__).resolve().parents[2]
 EPOCH_LINE = r"epoch \d+/\d+  loss [\d.]+ \(val [\d.-]+\)  AP50 [\d.]+  AP [\d.]+  lr [\d.e+-]+  \S+ img/s  left \S+"
 SPOKEN = (

@@ -20,6 +20,7 @@ from detseg.training.run import train
 from tests.forked import free_port, run_together
 from tests.tiny import TinyRun, rows_of, tiny_config, write_colors, write_config
 
+pytestmark = pytest.mark.processes
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("data.batch_size=1", "trainer.max_epochs=1", "trainer.validate_every=1", "trainer.ema_decay=0")
 

@@ -192,6 +192,7 @@ def test_a_request_stops_it_and_says_how_far_it_is(tmp_path: Path) -> None:
     assert [row["attempts"] for row in search(tmp_path, 4)] == ["1", "2", "1", "1"]
 
 
+@pytest.mark.processes
 def test_two_processes_share_a_study_and_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(["tests.tuning.studies"])
