@@ -171,7 +171,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
     *lines, verdict, command = capsys.readouterr().out.splitlines()
     assert "written: found/lr.svg, found/lr_losses.csv" in lines
     suggested = re.match(
-        r"suggested optimizer\.lr=(\S+) \(now 0\.0\d+\): there the loss is half-way down from ", verdict
+        r"suggested optimizer\.lr=(\S+) \(now 0\.0\d+\): a twentieth of the rate where the loss is lowest, ", verdict
     )
     assert suggested
     assert suggested[0] in Path("found/lr.svg").read_text(encoding="utf-8")
