@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from detseg.data.formats.voc import read_voc, read_voc_masks
     from detseg.data.formats.yolo import read_yolo
     from detseg.errors import CheckpointError, ConfigError, DataError, DetsegError, MissingExtraError, RunStoppedError
-    from detseg.evaluation import evaluate
+    from detseg.evaluation import evaluate, evaluate_results
     from detseg.factory import build_named_model as build_model
     from detseg.predict import Detections, Predictor, SegmentationMap, SegmentationPredictor, load_predictor
     from detseg.structures import BoxTargets, ClassTable, DetectorOutput, ImageAnnotations, InstanceMasks, Sample
@@ -49,6 +49,7 @@ __all__ = [
     "TrainingRun",
     "build_model",
     "evaluate",
+    "evaluate_results",
     "find_lr",
     "load_predictor",
     "read_coco",
@@ -62,7 +63,7 @@ __all__ = [
     "train",
 ]
 
-_OF_TRAINING = ("LrCurve", "StopRequest", "TrainingRun", "evaluate", "find_lr", "train")
+_OF_TRAINING = ("LrCurve", "StopRequest", "TrainingRun", "evaluate", "evaluate_results", "find_lr", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -82,7 +83,7 @@ def __getattr__(name: str) -> Any:
             from detseg.tuning import lr_finder as module
         case "LrCurve":
             from detseg.tuning import lr_curve as module
-        case "evaluate":
+        case "evaluate" | "evaluate_results":
             from detseg import evaluation as module
         case "read_voc" | "read_voc_masks":
             from detseg.data.formats import voc as module

@@ -58,6 +58,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "detseg/data/formats/coco.py",
         "detseg/data/formats/recognise/",
         "detseg/data/annotations/model.py",
+        "detseg/evaluation/results_file.py",
     ),
     **dict.fromkeys(("optuna", "sqlalchemy"), ("detseg/tuning/",)),
     "simplejpeg": ("detseg/data/images/read.py",),

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from detseg.errors import DetsegError
-from detseg.evaluation import EVALUATION_ADVICE, predictions
+from detseg.evaluation.run import EVALUATION_ADVICE, predictions
 from detseg.memory import MemoryErrors, describe_batch, is_out_of_memory
 from detseg.structures import Batch, BoxTargets, DetectorOutput
 from detseg.tasks import kind_of

@@ -30,7 +30,7 @@ from detseg.structures import BoolArray, ClassTable, FloatArray, IntArray
 
 _IOU_THRESHOLDS: FloatArray = np.linspace(0.5, 0.95, 10)
 _IOU_50, _IOU_75 = 0, 5  # positions among them
-_RECALL_LEVELS: FloatArray = np.linspace(0, 1, 101)
+RECALL_LEVELS: FloatArray = np.linspace(0, 1, 101)
 _SIZES = ("all", "small", "medium", "large")
 # (S, 2), least and greatest area of each size, square pixels, both included.
 _AREA_RANGES: FloatArray = np.array([[0, 1e5**2], [0, 32**2], [32**2, 96**2], [96**2, 1e5**2]])
@@ -90,6 +90,31 @@ def coco_tables(
         (T, R, C, S) float64, the best precision at each recall level or beyond, and (T, C, S, L) float64 recall at the
         limits 1, 10 and ``max_detections``, ascending; classes by source id; -1 where there is no object to find.
     """
+    return _tables(coco_matches(records, classes, max_detections, iou_type), max_detections)
+
+
+@dataclass(frozen=True, eq=False)
+class CocoMatches:
+    """Which detections are right at each threshold and for each size, best score first in each class.
+
+    Classes are numbered by source id. Images are numbered by id.
+    """
+
+    classes: IntArray  # (D,) ascending
+    images: IntArray  # (D,)
+    ranks: IntArray  # (D,) place among those of its class in its image, from 0
+    found: BoolArray  # (T, S, D) it found an object that counts
+    missed: BoolArray  # (T, S, D) it found none; else it is ignored
+    num_objects: IntArray  # (C, S) to find
+    object_classes: IntArray  # (G,) of the objects of any size that are to be found
+    object_images: IntArray  # (G,)
+
+
+def coco_matches(
+    records: DetectionRecords, classes: ClassTable, max_detections: int, iou_type: Literal["bbox", "segm"] = "bbox"
+) -> CocoMatches:
+    """Match detections and objects; arguments as for ``coco_numbers``. At least ten detections of a class in an image
+    are there, whatever ``max_detections``."""
     positions = _class_positions(classes)
     ranked = _rank_detections(records, positions, _detection_limits(max_detections)[-1])
     if iou_type == "bbox":
@@ -103,7 +128,17 @@ def coco_tables(
     num_objects = np.array([np.bincount(object_classes[~column], minlength=len(classes)) for column in ignore.T]).T
     found, ignored = _match(ranked, overlaps, crowd, ignore)
     missed = ~(found | ignored | _outside_sizes(overlaps.detection_areas).T)  # of another size it counts if it is right
-    return _tables(ranked, found, missed, num_objects, max_detections)
+    num_images, to_find = max(len(records.image_ids), 1), ~ignore[:, 0]
+    return CocoMatches(
+        classes=ranked.classes,
+        images=ranked.groups % num_images,
+        ranks=ranked.ranks,
+        found=found,
+        missed=missed,
+        num_objects=num_objects,
+        object_classes=object_classes[to_find],
+        object_images=ranked.object_groups[to_find] % num_images,
+    )
 
 
 def _detection_limits(max_detections: int) -> list[int]:
@@ -223,6 +258,20 @@ def _mask_overlaps(records: MaskRecords, ranked: _Ranked) -> _Overlaps:
     return _Overlaps(np.concatenate([np.zeros(0), *areas]), *map(np.concatenate, zip(*parts, strict=True)))
 
 
+def mask_ious(records: MaskRecords, detections: IntArray, objects: IntArray, crowd: bool) -> FloatArray:
+    """(N,) and (M,) positions in the records, at least one each, of one image, → (N, M) IoU of their masks; with
+    ``crowd`` regions the fraction of the detection that is inside."""
+    from pycocotools import mask
+
+    size = records.image_hw[records.image_ids == records.object_image_ids[objects[0]]][0].tolist()
+    found, true = (
+        [{"size": size, "counts": counts} for counts in masks]
+        for masks in (records.detection_masks[detections], records.object_masks[objects])
+    )
+    ious: FloatArray = np.asarray(mask.iou(found, true, [crowd] * len(true)), dtype=np.float64)
+    return ious
+
+
 def _match(ranked: _Ranked, overlaps: _Overlaps, crowd: BoolArray, ignore: BoolArray) -> tuple[BoolArray, BoolArray]:
     """Match detections with objects; (G,) ``crowd`` may be matched any number of times, (G, S) ``ignore`` do not count.
 
@@ -263,18 +312,16 @@ def _match(ranked: _Ranked, overlaps: _Overlaps, crowd: BoolArray, ignore: BoolA
     return matches[0], matches[1]
 
 
-def _tables(
-    ranked: _Ranked, found: BoolArray, missed: BoolArray, num_objects: IntArray, max_detections: int
-) -> tuple[FloatArray, FloatArray]:
-    """The tables of ``coco_tables`` (pycocotools' ``accumulate``); (T, S, D) ``found`` an object, ``missed`` all, or
-    else are ignored; (C, S) ``num_objects`` are to be found."""
+def _tables(matches: CocoMatches, max_detections: int) -> tuple[FloatArray, FloatArray]:
+    """The tables of ``coco_tables`` (pycocotools' ``accumulate``)."""
+    found, missed, num_objects = matches.found, matches.missed, matches.num_objects
     num_thresholds, (num_classes, num_sizes), limits = len(found), num_objects.shape, _detection_limits(max_detections)
-    precision = np.full((num_thresholds, len(_RECALL_LEVELS), num_classes, num_sizes), -1.0)
+    precision = np.full((num_thresholds, len(RECALL_LEVELS), num_classes, num_sizes), -1.0)
     recall = np.full((num_thresholds, num_classes, num_sizes, len(limits)), -1.0)
-    ends = np.searchsorted(ranked.classes, np.arange(num_classes + 1)).tolist()
+    ends = np.searchsorted(matches.classes, np.arange(num_classes + 1)).tolist()
     for k, size in np.argwhere(num_objects).tolist():
         rows, num = slice(ends[k], ends[k + 1]), num_objects[k, size]
-        hits, misses, ranks = found[:, size, rows], missed[:, size, rows], ranked.ranks[rows]
+        hits, misses, ranks = found[:, size, rows], missed[:, size, rows], matches.ranks[rows]
         for place, limit in enumerate(limits):
             recall[:, k, size, place] = np.count_nonzero(hits[:, ranks < limit], axis=1) / num
         within = ranks < max_detections
@@ -283,5 +330,5 @@ def _tables(
         best = np.maximum.accumulate(precisions[:, ::-1], axis=1)[:, ::-1]  # at each place in the ranking or beyond
         best = np.pad(best, ((0, 0), (0, 1)))  # 0 where a level is not reached
         for threshold, recalls in enumerate(num_found / num):
-            precision[threshold, :, k, size] = best[threshold, np.searchsorted(recalls, _RECALL_LEVELS)]
+            precision[threshold, :, k, size] = best[threshold, np.searchsorted(recalls, RECALL_LEVELS)]
     return precision, recall

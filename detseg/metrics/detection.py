@@ -105,9 +105,14 @@ class DetectionEvaluator:
         for image_id, truth, found in zip(batch.image_ids, batch.annotations, originals, strict=True):
             self.update(image_id, found.cpu(), truth)
 
+    @property
+    def records(self) -> DetectionRecords:
+        """Everything collected so far, by image id."""
+        return self._records_type.concatenate(self._parts)
+
     def compute(self) -> DetectionResult:
         """Score everything collected so far; the state stays."""
-        records = self._records_type.concatenate(self._parts)
+        records = self.records
         coco = coco_numbers(records, self.classes, self.max_detections)
         matches = best_matches(records)
         classes = self._class_results(records, matches, coco)

@@ -58,6 +58,7 @@ class SegmentationEvaluator:
         self.classes = classes
         self.boundary_width = boundary_width
         self.class_weights = class_weights_of(classes.names, class_weights)
+        self._keeps_images = False
         self.reset()
 
     def reset(self) -> None:
@@ -66,6 +67,20 @@ class SegmentationEvaluator:
         self._band_overlaps = torch.zeros(2, len(self.classes), dtype=torch.int64)
         self._num_images = 0
         self._seen: set[int] = set()
+        self._images: list[tuple[Tensor, Tensor]] = []
+
+    def keep_images(self) -> None:
+        """From now on keep the counts of each image, too, for ``image_counts``: 4 bytes for each pair of classes."""
+        self._keeps_images = True
+
+    @property
+    def image_counts(self) -> tuple[IntArray, IntArray]:
+        """Of the images that were kept: (I, C, C) confusion and (I, 2, C) overlaps of bands, as ``segmentation_result``
+        has them in sum."""
+        num = len(self.classes)
+        confusions = np.array([confusion.cpu().numpy() for confusion, _ in self._images], dtype=np.int64)
+        bands = np.array([overlaps.cpu().numpy() for _, overlaps in self._images], dtype=np.int64)
+        return confusions.reshape(-1, num, num), bands.reshape(-1, 2, num)
 
     def update_batch(self, batch: Batch, logits: Tensor) -> None:
         """Add the images of an evaluation batch with ``semantic_truths``, except those that were added before.
@@ -119,6 +134,9 @@ class SegmentationEvaluator:
         overlaps = band_overlaps(found.to(torch.uint8), true.to(torch.uint8), len(self.classes), width)
         self._band_overlaps = self._band_overlaps.to(found.device) + overlaps
         self._num_images += 1
+        if self._keeps_images:
+            num = len(self.classes)
+            self._images.append((counts[:num, :num].to(torch.int32), overlaps))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Everything as int64 arrays by name, for another process to ``merge``: ``pair_counts`` (256, 256),

@@ -32,6 +32,7 @@ class BestMatches:
 class Ranking:
     """The detections of a class that count (are not of crowd or difficult objects), best score first."""
 
+    detections: IntArray  # (D,) positions in the records
     scores: FloatArray  # (D,) descending
     true_positives: IntArray  # (D,) among this and all better detections
     num_objects: int  # to find
@@ -83,7 +84,7 @@ def rank_classes(
     ends = np.cumsum(np.bincount(records.detection_labels[counted], minlength=num_classes))
     num_objects = np.bincount(records.object_labels[~records.object_ignore], minlength=num_classes).tolist()
     return [
-        Ranking(records.detection_scores[best_first], np.cumsum(right[best_first], dtype=np.int64), num)
+        Ranking(best_first, records.detection_scores[best_first], np.cumsum(right[best_first], dtype=np.int64), num)
         for best_first, num in zip(np.split(counted, ends)[:-1], num_objects, strict=True)
     ]
 

@@ -15,7 +15,7 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.shapes import render_scene
 from detseg.data.splits import class_counts, same_files
 from detseg.errors import CheckpointError, ClassTableError, DataError
-from detseg.evaluation import open_split_for
+from detseg.evaluation.run import open_split_for
 from detseg.structures import ClassTable
 from detseg.tasks import kind_of
 from tests.data.formats.layouts import BINARY, lines_of, rectangle, write_coco_masks, write_pairs, write_voc_masks

@@ -30,7 +30,7 @@ def records_of(images: list[tuple[Rows, ImageAnnotations]]) -> DetectionRecords:
 
 
 def ranking(scores: list[float], true_positives: list[int], num_objects: int) -> Ranking:
-    return Ranking(np.array(scores), np.array(true_positives, dtype=np.int64), num_objects)
+    return Ranking(np.arange(len(scores)), np.array(scores), np.array(true_positives, dtype=np.int64), num_objects)
 
 
 def half_open(x1: float, y1: float, x2: float, y2: float) -> Box:

@@ -107,7 +107,7 @@ Places = Path | str | Sequence[Path | str]
 
 
 def read_coco(
-    images_dir: Places,
+    images_dir: Places | None,
     annotation_file: Places,
     classes: Classes = None,
     masks: bool = False,
@@ -118,7 +118,8 @@ def read_coco(
 
     Args:
         images_dir: the folder that the file's ``file_name`` entries are relative to; of several files that of all, or
-            one for each.
+            one for each. None: no image is looked for, as where results of another program are scored; the file
+            must state the images' sizes.
         annotation_file: the JSON file, ``instances_*.json``, or several, whose categories are matched by name; with
             masks it must stay as it is while it is used.
         classes: None: all categories, in the order of their ids. Names, or a table (``train.classes``), whose ids are
@@ -188,15 +189,16 @@ class _Content:
 
 
 def _read_all(
-    images_dir: Places, annotation_file: Places, report: DataReport, boxes: bool = True, masks: bool = True
+    images_dir: Places | None, annotation_file: Places, report: DataReport, boxes: bool = True, masks: bool = True
 ) -> tuple[Path, Path, _Content]:
     """The root of the images, the annotation file, of several the first, and what they say."""
-    roots, files = _each("images_dir", images_dir), _each("annotation_file", annotation_file)
+    files, look = _each("annotation_file", annotation_file), images_dir is not None
+    roots = [file.parent for file in files] if images_dir is None else _each("images_dir", images_dir)
     if not files or len(roots) not in (1, len(files)):
         what = f"expected one folder of images, or one for each of {len(files)} annotation files, got {len(roots)}"
         raise DataError(f"{listed([str(root) for root in roots])}: {what}")
     roots = roots if len(roots) > 1 else roots * len(files)
-    found = [_read_content(root, file, report, boxes, masks) for root, file in zip(roots, files, strict=True)]
+    found = [_read_content(root, file, report, boxes, masks, look) for root, file in zip(roots, files, strict=True)]
     if len(files) == 1:
         return roots[0], files[0], found[0]
     root, content = _joined(roots, files, found, report)
@@ -256,7 +258,7 @@ def _pack(
     return packed, table
 
 
-def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks: bool) -> _Content:
+def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks: bool, look: bool) -> _Content:
     version, data, entries = _read(file)
     if report.tolerant:
         _report_other_keys(data, report)
@@ -266,8 +268,8 @@ def _read_content(root: Path, file: Path, report: DataReport, boxes: bool, masks
     category_ids = np.array(list(names), dtype=np.int64)
     positions = _find(file, ids, "image", image_ids, [o.image_id for o in objects], report)
     categories = _find(file, ids, "category", category_ids, [o.category_id for o in objects], report)
-    paths = _paths(root, file, images, report)
-    sizes = _sizes(root, file, images, paths, report)
+    paths = _paths(root, file, images, report) if look else [image.file_name for image in images]
+    sizes = _sizes(root, file, images, paths, report, look)
     there = np.flatnonzero(sizes.min(axis=1) > 0)
     if not len(there):
         reason = why_unread(Path(images[0].file_name))
@@ -512,15 +514,18 @@ def _paths(root: Path, file: Path, images: Sequence[_Image], report: DataReport)
 
 
 def _sizes(
-    root: Path, file: Path, images: Sequence[_Image], paths: Sequence[str | None], report: DataReport
+    root: Path, file: Path, images: Sequence[_Image], paths: Sequence[str | None], report: DataReport, look: bool
 ) -> IntArray:
-    """(I, 2) int64 height and width in pixels; where they are not stated, those of the image; 0 where that is missing
-    or cannot be read."""
+    """(I, 2) int64 height and width in pixels; where they are not stated, those of the image, if there is a ``look`` at
+    it; 0 where that is missing or cannot be read."""
     sizes = np.array([(image.height or 0, image.width or 0) for image in images], dtype=np.float64)
     for row in np.flatnonzero(sizes.clip(1).prod(axis=1) > MAX_PIXELS)[:1].tolist():
         check_num_pixels(f"{file}: image {images[row].id}", *sizes[row].astype(np.int64).tolist())
     sizes[[row for row, path in enumerate(paths) if path is None]] = 0
     rows = np.flatnonzero(sizes.min(axis=1) == 0).tolist()
+    if rows and not look:
+        what = f"expected {_EXPECTED['height']}, since the images are not looked at"
+        raise DataError(f"{file}: image {images[rows[0]].id}: height and width: {what}; state them")
     own = image_sizes(root, [paths[row] for row in rows], report, [None] * len(rows))
     sizes[rows] = np.array([hw or (0, 0) for hw in own]).reshape(-1, 2)
     return sizes.astype(np.int64)

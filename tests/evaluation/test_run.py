@@ -99,6 +99,9 @@ def test_the_report_lies_in_the_run_directory(tiny_run: TinyRun, tmp_path: Path)
     assert report.pop("checkpoint") == "best.ckpt"
     assert report.pop("split") == "val"
     assert report.pop("settings")["data"]["root"].endswith("colors")
+    low, high = report.pop("intervals")["AP"]
+    assert low <= result.coco["AP"] <= high
+    assert report.pop("errors")["missed"]["count"] >= 0
     assert report == json.loads(json.dumps(result.to_dict()))
     shutil.copy(tiny_run.best, tmp_path / "model.ckpt")
     evaluate_checkpoint(tmp_path / "model.ckpt", "val", None, "cpu")

@@ -24,10 +24,12 @@ from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, res
 from detseg.data.loading.loader import eval_loader
 from detseg.data.loading.processes import leave_if_starting, loader_errors
 from detseg.errors import CheckpointError, ClassTableError, ConfigError, DataError, check_type, path_of
+from detseg.evaluation.details import Details
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
 from detseg.messages import console, listed, messages_on_console, rendered
-from detseg.metrics.interface import Result
+from detseg.metrics.interface import Evaluator, Result
+from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.acceleration import fuse
 from detseg.ops.letterbox import to_float
 from detseg.predict import find_device
@@ -79,7 +81,7 @@ def evaluate(
         raise CheckpointError(f"{path}: {what}; read it with classes={names}")
     kind = kind_of(config.model)
     check_truth("dataset", dataset, kind.finds_objects, kind.finds_masks)
-    return _score(trained, dataset, config, contents.classes, target)
+    return _evaluated(trained, dataset, config, contents.classes, target).compute()
 
 
 @messages_on_console()
@@ -115,12 +117,15 @@ def evaluate_checkpoint(
     for line in dataset.report.lines():
         logger.info(f"{dataset.name}: {line}")
     entries: list[dict[str, object]] | None = None if coco_dir is None else []
-    result = _score(model, dataset, config, contents.classes, target, entries)
+    evaluator = _evaluated(model, dataset, config, contents.classes, target, entries, keep_images=True)
+    result = evaluator.compute()
     logger.info(rendered(result.table()))
+    details = Details.of(evaluator, result)
+    logger.info(rendered(details.table()))
     for line in result.explain():
         logger.warning(line)
     try:
-        logger.info(f"written: {_write_report(result, checkpoint, split, config)}")
+        logger.info(f"written: {_write_report(result, details, checkpoint, split, config)}")
     except DataError as error:  # the numbers are there
         logger.warning(str(error))
     if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
@@ -129,15 +134,18 @@ def evaluate_checkpoint(
     return result
 
 
-def _score(
+def _evaluated(
     model: nn.Module,
     dataset: EvalSource,
     config: ExperimentConfig,
     classes: ClassTable,
     device: torch.device,
     entries: list[dict[str, object]] | None = None,  # gets the detections in COCO's form
-) -> Result:
+    keep_images: bool = False,
+) -> Evaluator:
     evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
+    if keep_images and isinstance(evaluator, SegmentationEvaluator):
+        evaluator.keep_images()
     with loader_errors(), MemoryErrors(EVALUATION_ADVICE) as errors:
         for batch, found in predictions(model, dataset, config, device, errors):
             evaluator.update_batch(batch, found)
@@ -146,7 +154,7 @@ def _score(
                     there = detections.cpu()
                     columns = (there.boxes.numpy(), there.labels.numpy(), there.scores.numpy())
                     entries += coco_results(image_id, *columns, there.masks, classes)
-        return evaluator.compute()
+        return evaluator
 
 
 def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str, object]], masks: bool) -> str:
@@ -156,12 +164,18 @@ def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str,
     return ", ".join(files) + (" (without boxes, to score as segm)" if masks else "")
 
 
-def _write_report(result: Result, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
+def _write_report(result: Result, details: Details, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
     settings = config.model_dump(mode="json", include={"data", "evaluation"})
     # Those of another checkpoint of the run must not pass for those of the best.
     suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
     report = run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
-    content = {"checkpoint": checkpoint.name, "split": split, **result.to_dict(), "settings": settings}
+    content = {
+        "checkpoint": checkpoint.name,
+        "split": split,
+        **result.to_dict(),
+        **details.to_dict(),
+        "settings": settings,
+    }
     write_text(report, json.dumps(content, indent=2))
     return report
 

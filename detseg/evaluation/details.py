@@ -1,0 +1,85 @@
+"""What a result alone does not say: how sure its numbers are, and of detections what the errors cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from detseg.metrics.bootstrap import detection_samples, interval, segmentation_samples
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
+from detseg.metrics.interface import Evaluator, Result, format_number, new_table, without_nan
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.structures import FloatArray
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+_MEANING = {
+    ErrorKind.LOCATION: "right class, IoU 0.1 to 0.5",
+    ErrorKind.CLASS: "on an object of another class",
+    ErrorKind.DUPLICATE: "on an object that is found already",
+    ErrorKind.BACKGROUND: "on nothing",
+    ErrorKind.BOTH: "other class, IoU 0.1 to 0.5",
+    ErrorKind.MISSED: "object without any of these",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Details:
+    """Details of a result.
+
+    Attributes:
+        intervals: metric → ends of its 95 % interval: where it would lie on average over sets of as many images.
+        errors: of detections; of masks where these are scored, else of boxes.
+    """
+
+    intervals: dict[str, tuple[float, float]]
+    errors: ErrorKinds | None = None
+
+    @classmethod
+    def of(cls, evaluator: Evaluator, result: Result) -> Details:
+        """Of everything that was collected, of label maps with ``keep_images``, and its result."""
+        if isinstance(evaluator, SegmentationEvaluator):
+            confusions, bands = evaluator.image_counts
+            return cls(_intervals(result, segmentation_samples(confusions, bands)) if len(confusions) else {})
+        if not isinstance(evaluator, DetectionEvaluator) or not len((records := evaluator.records).image_ids):
+            return cls({})
+        samples = detection_samples(records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
+        errors = error_kinds(records, evaluator.classes, iou_type="segm" if evaluator.masks else "bbox")
+        return cls(_intervals(result, samples.numbers), errors)
+
+    def table(self) -> RenderableType:
+        """For the screen, 80 columns wide."""
+        from rich.console import Group
+
+        sure = new_table("95 % intervals, for the choice of the images")
+        for name, (low, high) in self.intervals.items():
+            sure.add_row(name, f"{format_number(low)} to {format_number(high)}")
+        if self.errors is None:
+            return sure
+        costs = new_table("Errors, and what AP50 would gain without them (TIDE)")
+        for kind, gain in self.errors.gains.items():
+            text = "-" if math.isnan(gain) else f"+{gain:.3f}"
+            costs.add_row(kind, str(self.errors.counts[kind]), text, _MEANING[kind])
+        return Group(sure, costs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        plain: dict[str, Any] = {"intervals": self.intervals}
+        if (errors := self.errors) is not None:
+            kinds = {kind.value: {"count": errors.counts[kind], "gain": gain} for kind, gain in errors.gains.items()}
+            gains = {
+                "false_positive_gain": errors.false_positive_gain,
+                "false_negative_gain": errors.false_negative_gain,
+            }
+            plain["errors"] = {"ap50": errors.ap50, **gains, **kinds}
+        found: dict[str, Any] = without_nan(plain)
+        return found
+
+
+def _intervals(result: Result, samples: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
+    ends = {name: interval(result.numbers[name], values) for name, values in samples.items()}
+    return {name: (max(low, 0.0), min(high, 1.0)) for name, (low, high) in ends.items()}
