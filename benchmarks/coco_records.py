@@ -50,11 +50,14 @@ def _entries(image_ids: IntArray, labels: IntArray, boxes: FloatArray, classes: 
     ]
 
 
-def synthetic_records(num_images: int, num_objects: int, num_detections: int, num_classes: int) -> DetectionRecords:
+def synthetic_records(
+    num_images: int, num_objects: int, num_detections: int, num_classes: int, model: int = 0, spread: float = 1.0
+) -> DetectionRecords:
     """Images that show up to three classes each, some of which are much more frequent than others.
 
     Sides are 8 to 400 pixels, 1.2 % of the objects are crowd regions.  35 % of the detections are near an object (off
-    by 2, 6 or 15 % of its sides), closer ones with better scores; scores are in steps of 1/4096, so that many tie.
+    by 2, 6 or 15 % of its sides), closer ones with better scores; scores are in steps of 1/4096, so that many tie. The
+    objects are always the same; another ``model`` finds others by chance; ``spread`` moves its boxes farther off.
     """
     rng = np.random.default_rng(0)
     frequencies = np.arange(1, num_classes + 1) ** -0.8
@@ -67,12 +70,15 @@ def synthetic_records(num_images: int, num_objects: int, num_detections: int, nu
     corners = rng.random((num_objects, 2)) * (_WH - sides)
     boxes = np.concatenate([corners, corners + sides], axis=1)
 
+    ignore, fill = rng.random(num_objects) < 0.012, rng.uniform(0.4, 1, num_objects)
+
+    rng = np.random.default_rng([1, model])
     like, near = rng.integers(0, num_objects, num_detections), rng.random(num_detections) < 0.35
     images = np.where(near, object_images[like], rng.integers(0, num_images, num_detections))
     guessed = rng.choice(num_classes, num_detections, p=frequencies)
     others = np.where(rng.random(num_detections) < 0.5, shown[images, like % 3], guessed)
     labels = np.where(near & (rng.random(num_detections) < 0.85), object_labels[like], others)
-    errors = rng.normal(0, 1, (num_detections, 4)) * rng.choice([0.02, 0.06, 0.15], (num_detections, 1))
+    errors = rng.normal(0, 1, (num_detections, 4)) * rng.choice([0.02, 0.06, 0.15], (num_detections, 1)) * spread
     found = np.where(near[:, None], boxes[like] + errors * np.tile(sides[like], 2), boxes[rng.permutation(like)])
     low = np.minimum(found[:, :2], found[:, 2:]).clip(0, _WH - 2)
     found = np.concatenate([low, np.maximum(np.maximum(found[:, :2], found[:, 2:]).clip(0, _WH), low + 1)], axis=1)
@@ -88,8 +94,8 @@ def synthetic_records(num_images: int, num_objects: int, num_detections: int, nu
         object_image_ids=object_images,
         object_boxes=boxes,
         object_labels=object_labels,
-        object_ignore=rng.random(num_objects) < 0.012,
-        object_areas=sides.prod(axis=1) * rng.uniform(0.4, 1, num_objects),
+        object_ignore=ignore,
+        object_areas=sides.prod(axis=1) * fill,
     )
 
 

@@ -44,7 +44,7 @@ class Details:
         """Of everything that was collected, of label maps with ``keep_images``, and its result."""
         if isinstance(evaluator, SegmentationEvaluator):
             confusions, bands = evaluator.image_counts
-            return cls(_intervals(result, segmentation_samples(confusions, bands)) if len(confusions) else {})
+            return cls(_intervals(result, segmentation_samples(confusions, bands).numbers) if len(confusions) else {})
         if not isinstance(evaluator, DetectionEvaluator) or not len((records := evaluator.records).image_ids):
             return cls({})
         samples = detection_samples(records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)

@@ -81,7 +81,7 @@ def evaluate(
         raise CheckpointError(f"{path}: {what}; read it with classes={names}")
     kind = kind_of(config.model)
     check_truth("dataset", dataset, kind.finds_objects, kind.finds_masks)
-    return _evaluated(trained, dataset, config, contents.classes, target).compute()
+    return evaluated(trained, dataset, config, contents.classes, target).compute()
 
 
 @messages_on_console()
@@ -117,7 +117,7 @@ def evaluate_checkpoint(
     for line in dataset.report.lines():
         logger.info(f"{dataset.name}: {line}")
     entries: list[dict[str, object]] | None = None if coco_dir is None else []
-    evaluator = _evaluated(model, dataset, config, contents.classes, target, entries, keep_images=True)
+    evaluator = evaluated(model, dataset, config, contents.classes, target, entries, keep_images=True)
     result = evaluator.compute()
     logger.info(rendered(result.table()))
     details = Details.of(evaluator, result)
@@ -134,7 +134,7 @@ def evaluate_checkpoint(
     return result
 
 
-def _evaluated(
+def evaluated(
     model: nn.Module,
     dataset: EvalSource,
     config: ExperimentConfig,
@@ -143,6 +143,8 @@ def _evaluated(
     entries: list[dict[str, object]] | None = None,  # gets the detections in COCO's form
     keep_images: bool = False,
 ) -> Evaluator:
+    """The evaluator that has seen the predictions for a data set; of label maps with the counts of each image where
+    ``keep_images``."""
     evaluator = kind_of(config.model).evaluator(classes, config.evaluation)
     if keep_images and isinstance(evaluator, SegmentationEvaluator):
         evaluator.keep_images()

@@ -190,10 +190,8 @@ def detection_samples(
     return Samples(numbers | {"F1": _mean(by_class["F1"])}, by_class)
 
 
-def segmentation_samples(
-    confusions: IntArray, bands: IntArray, num_resamples: int = 1000, seed: int = 0
-) -> dict[str, FloatArray]:
-    """Name → (B,) numbers of label maps on resamples of the images.
+def segmentation_samples(confusions: IntArray, bands: IntArray, num_resamples: int = 1000, seed: int = 0) -> Samples:
+    """mIoU, pixel accuracy, boundary IoU and Dice of label maps on resamples of the images, and IoU by class.
 
     Args:
         confusions: (I, C, C) pixels by true and by predicted class, of each image.
@@ -201,7 +199,8 @@ def segmentation_samples(
         num_resamples: B.
         seed: of the draws.
     """
-    found: dict[str, list[FloatArray]] = {name: [] for name in ("mIoU", "pixel_accuracy", "boundary_IoU", "Dice")}
+    names = ("mIoU", "pixel_accuracy", "boundary_IoU", "Dice", "IoU")
+    found: dict[str, list[FloatArray]] = {name: [] for name in names}
     num_classes = confusions.shape[1]
     pixels, overlaps = (part.reshape(len(part), -1).astype(np.float32) for part in (confusions, bands))
     for weights in resamples(len(confusions), num_resamples, seed):
@@ -209,11 +208,13 @@ def segmentation_samples(
         counts = sums[0].reshape(-1, num_classes, num_classes)  # b C C
         inside, around = np.moveaxis(sums[1].reshape(-1, 2, num_classes), 1, 0)
         right, both = np.diagonal(counts, axis1=1, axis2=2), counts.sum(axis=1) + counts.sum(axis=2)
-        found["mIoU"].append(_mean(_ratio(right, both - right)))
+        found["IoU"].append(_ratio(right, both - right))
+        found["mIoU"].append(_mean(found["IoU"][-1]))
         found["pixel_accuracy"].append(_ratio(right.sum(axis=1), counts.sum(axis=(1, 2))))
         found["boundary_IoU"].append(_mean(_ratio(inside, around)))
         found["Dice"].append(_mean(_ratio(2 * right, both)))
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    samples = {name: np.concatenate(parts) for name, parts in found.items()}
+    return Samples({name: samples[name] for name in names[:-1]}, {"IoU": samples["IoU"]})
 
 
 def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:

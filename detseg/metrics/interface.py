@@ -112,14 +112,16 @@ def without_nan(data: Any) -> Any:
     return None if isinstance(data, float) and math.isnan(data) else data
 
 
-def new_table(title: str, columns: Sequence[str] = (), padding: int | tuple[int, int] = (0, 1)) -> Table:
-    """A table without rows: a class and ``columns`` of numbers; without columns it has no header."""
+def new_table(
+    title: str, columns: Sequence[str] = (), padding: int | tuple[int, int] = (0, 1), of: str = "class"
+) -> Table:
+    """A table without rows: what each is ``of``, and ``columns`` of numbers; without columns it has no header."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD, title=title, title_justify="left", padding=padding, show_header=bool(columns))
     if columns:
-        table.add_column("class", overflow="fold")
+        table.add_column(of, overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     return table

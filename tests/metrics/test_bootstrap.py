@@ -107,7 +107,8 @@ def test_a_resample_of_label_maps_has_the_numbers_of_the_copied_images(seed: int
         for image, number in enumerate(weights.tolist()):
             for _ in range(number):
                 copied.update(found[image], truths[image])
-        expected = copied.compute().numbers
-        assert {name: values[row] for name, values in samples.items()} == pytest.approx(
-            {name: expected[name] for name in samples}, abs=1e-6, nan_ok=True
+        expected = copied.compute()
+        assert {name: values[row] for name, values in samples.numbers.items()} == pytest.approx(
+            {name: expected.numbers[name] for name in samples.numbers}, abs=1e-6, nan_ok=True
         )
+        assert samples.by_class["IoU"][row] == pytest.approx(expected.by_class["IoU"], abs=1e-6, nan_ok=True)

@@ -1,0 +1,322 @@
+"""Whether a model is better than another: both find on the same images, and are scored on the same resamples of them
+(paired bootstrap; Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16)."""
+
+from __future__ import annotations
+
+import logging
+import math
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from detseg.checkpoint import BEST, FOLDER
+from detseg.config.load import config_to_dict
+from detseg.config.schema.experiment import ExperimentConfig
+from detseg.data.build import Split, resolve_data
+from detseg.errors import CheckpointError, ConfigError
+from detseg.evaluation.run import evaluated, evaluation_config, open_split_for
+from detseg.factory import load_model
+from detseg.messages import counted, listed
+from detseg.metrics.bootstrap import Samples, detection_samples, interval, segmentation_samples
+from detseg.metrics.detection import DetectionEvaluator
+from detseg.metrics.detection_result import DetectionResult
+from detseg.metrics.interface import Evaluator, Result, format_number, new_table, without_nan
+from detseg.metrics.segmentation import SegmentationEvaluator
+from detseg.metrics.voc import best_matches, rank_classes
+from detseg.predict import find_device, load_predictor
+from detseg.structures import ClassTable, FloatArray
+from detseg.tasks import AnyDataset, kind_of
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+logger = logging.getLogger("detseg")
+
+_NUM_TIMED, _NUM_CHANGED = 20, 10
+_NOT_OF_THE_MODEL = ("run_dir", "tags", "tracking")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number of both models.
+
+    Attributes:
+        first, second: the number of each.
+        low, high: ends of the 95 % interval of ``second - first``, for the choice of the images.
+        p: two-sided, of no difference: where the interval of that level would end at 0.
+    """
+
+    first: float
+    second: float
+    low: float
+    high: float
+    p: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model against another one.
+
+    Attributes:
+        first, second: run directories or checkpoints.
+        num_images: of the split.
+        numbers: metric → difference, the headline first.
+        metric: that of ``by_class``.
+        by_class: class → difference.
+        changed: images whose errors changed most, with the errors of both: wrong detections above the best threshold of
+            each class, and missed objects; or the fraction of the pixels that are wrong.
+        settings: what differs: name → both values.
+        latency_ms: for an image, of both, measured in turn on this machine.
+    """
+
+    first: str
+    second: str
+    num_images: int
+    numbers: dict[str, Difference]
+    metric: str
+    by_class: dict[str, Difference]
+    changed: list[tuple[str, float, float]]
+    settings: dict[str, tuple[Any, Any]]
+    latency_ms: tuple[float, float]
+
+    @property
+    def verdict(self) -> str:
+        """In one sentence."""
+        name, found = next(iter(self.numbers.items()))
+        by = f"{name} {found.first:.3f} and {found.second:.3f}, {found.second - found.first:+.3f}"
+        sure = f"95 % interval {found.low:+.3f} to {found.high:+.3f}, p = {found.p:.3f}"
+        if not found.is_clear:
+            return f"no clear difference: {by} ({sure}); {self.num_images} images do not tell which is better"
+        return f"{self.second if found.low > 0 else self.first} is better: {by} ({sure})"
+
+    def table(self) -> RenderableType:
+        """For the screen, 80 columns wide."""
+        from rich.console import Group
+
+        columns = ("first", "second", "change", "95 % interval", "p")
+        title = f"first: {self.first}\nsecond: {self.second}"
+        tables = [new_table(title, columns, of="metric"), new_table(f"{self.metric} by class", columns)]
+        for table, rows in zip(tables, (self.numbers, self.by_class), strict=True):
+            for name, row in rows.items():
+                ends = f"{_signed(row.low)} to {_signed(row.high)}"
+                cells = (format_number(row.first), format_number(row.second), _signed(row.second - row.first))
+                table.add_row(f"{name} *" if row.is_clear else name, *cells, ends, format_number(row.p))
+        return Group(*tables, *self.lines())
+
+    def lines(self) -> list[str]:
+        """What stands below the tables."""
+        first, second = self.latency_ms
+        star = "the interval leaves out 0, as that of one in twenty does by chance"
+        lines = [f"{counted(self.num_images, 'image')}. *: {star}."]
+        lines.append(f"An image takes {first:.1f} ms and {second:.1f} ms here.")
+        lines += [f"{name}: {one!r} and {other!r}" for name, (one, other) in self.settings.items()]
+        return lines
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a JSON file."""
+        plain: dict[str, Any] = without_nan(asdict(self) | {"verdict": self.verdict})
+        return plain
+
+
+@dataclass(frozen=True, eq=False)
+class _Scored:
+    run: Path
+    checkpoint: Path
+    config: ExperimentConfig
+    classes: ClassTable
+    dataset: AnyDataset
+    evaluator: Evaluator
+    result: Result
+
+
+def compare(
+    runs: Sequence[Path], split: Split, overrides: Sequence[str] = (), device: str = "auto"
+) -> list[Comparison]:
+    """Compare the first model with each of the others.
+
+    Args:
+        runs: checkpoints, or run directories, whose best one is taken.
+        split: of the data that each was trained on.
+        overrides: of ``data`` and ``evaluation``, for all.
+        device: ``auto``, ``cpu``, ``cuda``, ...
+
+    Raises:
+        DetsegError: a checkpoint or its data is missing or wrong, or they differ in what they find, in their classes,
+            in how they are measured, or in their images or annotations.
+    """
+    if len(runs) < 2:
+        raise ConfigError(f"expected two runs or more to compare, got {len(runs)}")
+    target = find_device(device)
+    first, *others = (_scored(run, split, overrides, str(target)) for run in runs)
+    for other in others:
+        _check_comparable(first, other)
+    samples = [_samples(one) for one in (first, *others)]
+    return [_compared(first, other, samples[0], own, device) for other, own in zip(others, samples[1:], strict=True)]
+
+
+def _scored(run: Path, split: Split, overrides: Sequence[str], device: str) -> _Scored:
+    checkpoint = run / FOLDER / BEST if run.is_dir() else run
+    model, _, contents = load_model(checkpoint)
+    config = resolve_data(evaluation_config(contents.config, str(checkpoint), overrides))
+    dataset = open_split_for(config, split, contents.classes, checkpoint)
+    logger.info(f"{run}: {counted(len(dataset), 'image')} of {dataset.name}")
+    evaluator = evaluated(model, dataset, config, contents.classes, find_device(device), keep_images=True)
+    return _Scored(run, checkpoint, config, contents.classes, dataset, evaluator, evaluator.compute())
+
+
+def _check_comparable(first: _Scored, other: _Scored) -> None:
+    for reason in _obstacles(first, other):
+        raise CheckpointError(f"{first.run} and {other.run} cannot be compared: {reason}")
+
+
+def _obstacles(first: _Scored, other: _Scored) -> Iterator[str]:
+    names = first.config.model.name, other.config.model.name
+    if kind_of(first.config.model).finds_objects != kind_of(other.config.model).finds_objects:
+        yield f"a {names[0]} and a {names[1]} find different things"
+        return
+    if first.classes.names != other.classes.names:
+        yield f"their classes are {listed(first.classes.names)}, and {listed(other.classes.names)}"
+    own, others = first.config.evaluation.model_dump(), other.config.evaluation.model_dump()
+    for name in own:
+        if own[name] != others[name]:
+            yield f"evaluation.{name} is {own[name]!r} and {others[name]!r}; give one value for both"
+    if len(first.dataset) != len(other.dataset):
+        numbers = f"the first has {len(first.dataset)} images, the second {len(other.dataset)}"
+        yield f"{numbers}; name one set with data.root=..."
+        return
+    for index in range(len(first.dataset)):
+        paths = first.dataset.packed.path(index), other.dataset.packed.path(index)
+        if paths[0] != paths[1]:
+            yield f"image {index} is {paths[0]} and {paths[1]}; name one set with data.root=..."
+            return
+    if any(not np.array_equal(one, two) for one, two in zip(_truth(first), _truth(other), strict=True)):
+        yield "the annotations of their images differ; name one set with data.root=..."
+
+
+def _truth(scored: _Scored) -> list[np.ndarray[Any, Any]]:
+    if isinstance(scored.evaluator, SegmentationEvaluator):
+        return [scored.evaluator.image_counts[0].sum(axis=2)]
+    assert isinstance(scored.evaluator, DetectionEvaluator)
+    records = scored.evaluator.records
+    return [records.object_image_ids, records.object_boxes, records.object_labels, records.object_ignore]
+
+
+def _samples(scored: _Scored) -> Samples:
+    evaluator = scored.evaluator
+    if isinstance(evaluator, SegmentationEvaluator):
+        return segmentation_samples(*evaluator.image_counts)
+    assert isinstance(evaluator, DetectionEvaluator)
+    return detection_samples(evaluator.records, evaluator.classes, evaluator.max_detections, evaluator.f1_iou)
+
+
+def _compared(first: _Scored, other: _Scored, samples: Samples, others: Samples, device: str) -> Comparison:
+    numbers = {
+        name: difference(first.result.numbers[name], other.result.numbers[name], values, others.numbers[name])
+        for name, values in samples.numbers.items()
+        if name in others.numbers  # of masks and boxes those of both
+    }
+    metric = next(name for name in samples.by_class if name in others.by_class)
+    rows = zip(
+        first.classes.names,
+        first.result.by_class[metric],
+        other.result.by_class[metric],
+        samples.by_class[metric].T,
+        others.by_class[metric].T,
+        strict=True,
+    )
+    return Comparison(
+        first=str(first.run),
+        second=str(other.run),
+        num_images=len(first.dataset),
+        numbers=numbers,
+        metric=metric,
+        by_class={name: difference(*row) for name, *row in rows},
+        changed=_changed(first, other),
+        settings=dict(_other_settings(config_to_dict(first.config), config_to_dict(other.config))),
+        latency_ms=_latencies(first, other, device),
+    )
+
+
+def difference(first: float, second: float, samples: FloatArray, others: FloatArray) -> Difference:
+    """Of a number of two models and of the same (B,) resamples."""
+    change, differences = second - first, others - samples
+    differences = differences[~np.isnan(differences)]
+    low, high = interval(change, differences)
+    moved, num = differences - differences.mean() + change if len(differences) else differences, 1 + len(differences)
+    tails = [(1 + np.count_nonzero(side)) / num for side in (moved <= 0, moved >= 0)]
+    return Difference(first, second, low, high, min(1.0, 2 * min(tails)) if len(differences) else math.nan)
+
+
+def _changed(first: _Scored, other: _Scored) -> list[tuple[str, float, float]]:
+    errors, others = _errors_by_image(first), _errors_by_image(other)
+    order = np.argsort(-np.abs(errors - others), kind="stable")[:_NUM_CHANGED].tolist()
+    return [(first.dataset.packed.path(k), float(errors[k]), float(others[k])) for k in order if errors[k] != others[k]]
+
+
+def _errors_by_image(scored: _Scored) -> FloatArray:
+    """(I,) in the order of the data set."""
+    evaluator, result = scored.evaluator, scored.result
+    if isinstance(evaluator, SegmentationEvaluator):
+        confusions = evaluator.image_counts[0]
+        right, all_ = np.trace(confusions, axis1=1, axis2=2), confusions.sum(axis=(1, 2))
+        return np.asarray(1 - right / np.maximum(all_, 1), dtype=np.float64)
+    assert isinstance(evaluator, DetectionEvaluator)
+    assert isinstance(result, DetectionResult)
+    records, ids = evaluator.records, [scored.dataset.image_id(k) for k in range(len(scored.dataset))]
+    place = {number: k for k, number in enumerate(ids)}
+    errors = np.zeros(len(ids))
+    np.add.at(errors, [place[k] for k in records.object_image_ids[~records.object_ignore].tolist()], 1)
+    rankings = rank_classes(records, best_matches(records), evaluator.f1_iou, len(evaluator.classes))
+    for row, ranking in zip(result.classes, rankings, strict=True):
+        kept = np.flatnonzero(ranking.scores >= row.threshold)
+        right = np.diff(ranking.true_positives, prepend=0)[kept] > 0
+        images = [place[k] for k in records.detection_image_ids[ranking.detections[kept]].tolist()]
+        np.add.at(errors, images, np.where(right, -1.0, 1.0))
+    return errors
+
+
+def _other_settings(
+    one: Mapping[str, Any], two: Mapping[str, Any], path: str = ""
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    for key in sorted({**one, **two}, key=lambda key: key != "name"):
+        name, values = f"{path}.{key}".lstrip("."), (one.get(key), two.get(key))
+        if name in _NOT_OF_THE_MODEL or values[0] == values[1]:
+            continue
+        if key == "name":
+            yield name, values
+            return  # the rest are settings of another kind
+        mappings = [value for value in values if isinstance(value, Mapping)]
+        if len(mappings) == 2:
+            yield from _other_settings(mappings[0], mappings[1], name)
+        else:
+            yield name, values
+
+
+def _latencies(first: _Scored, other: _Scored, device: str) -> tuple[float, float]:
+    """Medians over the first images, each predicted by both in turn; a first round does not count."""
+    predictors = [load_predictor(one.checkpoint, device) for one in (first, other)]
+    times: list[list[float]] = [[], []]
+    indices = range(min(_NUM_TIMED, len(first.dataset)))
+    images = [first.dataset.path(index) for index in indices]
+    for number, path in enumerate([*images[:2], *images]):
+        for predictor, own in zip(predictors, times, strict=True):
+            begin = time.perf_counter()
+            predictor(path)
+            if number >= 2:
+                own.append((time.perf_counter() - begin) * 1e3)
+    medians = [statistics.median(own) if own else math.nan for own in times]
+    return medians[0], medians[1]
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.3f}"

@@ -1,0 +1,117 @@
+"""Two models on the same images: what is said of equal ones, of different ones, and what cannot be compared."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from detseg.checkpoint import read_raw_checkpoint, save_atomically
+from detseg.cli import main
+from detseg.errors import DetsegError
+from detseg.evaluation.compare import Comparison, compare
+from detseg.evaluation.compare_page import page_of
+from tests.browser import measured_in_windows, needs_chromium
+from tests.tiny import TinyRun, write_colors
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def with_last(tiny_run: TinyRun) -> Comparison:
+    """The best epoch against the last one."""
+    (found,) = compare([tiny_run.run_dir, tiny_run.best.with_name("last.ckpt")], "val", device="cpu")
+    return found
+
+
+def test_a_model_is_as_good_as_itself(tiny_run: TinyRun) -> None:
+    (found,) = compare([tiny_run.run_dir, tiny_run.best], "val", device="cpu")
+    for row in (*found.numbers.values(), *found.by_class.values()):
+        np.testing.assert_equal((row.low, row.high, row.p), (0, 0, 1) if row.first == row.first else (np.nan,) * 3)
+        assert not row.is_clear
+    assert found.verdict.startswith("no clear difference: AP ")
+    assert (found.changed, found.settings) == ([], {})
+    assert min(found.latency_ms) > 0
+
+
+def test_the_numbers_are_those_of_evaluate(tiny_run: TinyRun, with_last: Comparison) -> None:
+    best = tiny_run.evaluate()
+    assert with_last.num_images == best.num_images
+    assert {name: row.first for name, row in with_last.numbers.items()} == {
+        name: best.numbers[name] for name in ("AP", "AP50", "AP75", "F1")
+    }
+    by_class = dict(zip((row.name for row in best.classes), best.by_class["AP"], strict=True))
+    assert {name: row.first for name, row in with_last.by_class.items()} == by_class
+    for row in with_last.numbers.values():
+        assert row.low <= row.second - row.first <= row.high
+        assert 0 < row.p <= 1
+        assert row.is_clear == (row.p < 0.05)
+
+
+def test_the_command_writes_a_page_and_numbers(
+    tiny_segmentation: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, page = str(tiny_segmentation.run_dir), tmp_path / "found.html"
+    last = str(tiny_segmentation.best.with_name("last.ckpt"))
+    assert main(["compare", run, last, "data.batch_size=1", "--device", "cpu", "--out", str(page)]) == 0
+    said = capsys.readouterr().out
+    (found,) = json.loads(page.with_suffix(".json").read_text())
+    assert found["verdict"] in said.replace("\n", " ")
+    assert found["metric"] == "IoU"
+    assert list(found["numbers"]) == ["mIoU", "pixel_accuracy", "boundary_IoU", "Dice"]
+    assert found["numbers"]["mIoU"]["first"] == tiny_segmentation.evaluate().headline["mIoU"]
+    assert run in page.read_text()
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_the_page_in_a_browser(with_last: Comparison, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text(page_of([with_last], "val"))
+    measure = "w.document.querySelectorAll('table').length"
+    assert all(number >= 2 for number in measured_in_windows(page, [400, 1280], measure, tmp_path))
+
+
+def test_what_cannot_be_compared_is_one_line(
+    tiny_run: TinyRun, tiny_segmentation: TinyRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [tiny_run.run_dir, tiny_segmentation.run_dir]
+    with pytest.raises(DetsegError, match="cannot be compared: a yolo and a unet find different things"):
+        compare(runs, "val", device="cpu")
+    with pytest.raises(DetsegError, match="expected two runs or more to compare, got 1"):
+        compare(runs[:1], "val")
+    for arguments, line in (
+        ([str(runs[0]), str(tmp_path / "none.ckpt")], "none.ckpt"),
+        ([str(run) for run in runs] + ["--out", "page.txt"], "--out page.txt: expected the name of an HTML file"),
+        ([str(run) for run in runs] + ["model.name=fcn"], "only data.* and evaluation.* can be changed"),
+    ):
+        assert main(["compare", *arguments]) == 2
+        (error,) = capsys.readouterr().err.splitlines()
+        assert line in error
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "line"),
+    [
+        ("evaluation", "max_detections", 7, r"evaluation\.max_detections is 100 and 7; give one value for both$"),
+        ("data", "root", "fewer", r"the first has \d+ images, the second 3; name one set with data\.root="),
+        ("data", "root", "others", "the annotations of their images differ; name one set with data.root="),
+    ],
+)
+def test_another_protocol_or_set_cannot_be_compared(
+    section: str, key: str, value: object, line: str, tiny_run: TinyRun, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_run.data_root, tmp_path / "others")
+    annotation = next(iter(sorted((tmp_path / "others" / "Annotations").glob("val*.xml"))))
+    annotation.write_text(re.sub(r"<xmax>\d+", "<xmax>3", annotation.read_text()).replace("<xmin>", "<xmin>0"))
+    write_colors(tmp_path / "fewer", {"train": 2, "val": 3})
+    content = read_raw_checkpoint(tiny_run.best)
+    content["detseg"]["config"][section][key] = str(tmp_path / value) if isinstance(value, str) else value
+    other = tmp_path / "other.ckpt"
+    save_atomically(content, other)
+    with pytest.raises(DetsegError, match=line):
+        compare([tiny_run.best, other], "val", device="cpu")
