@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from detseg.atomic_write import write_text
+from detseg.errors import DataError
+from detseg.messages import rendered
 from detseg.metrics.bootstrap import detection_samples, interval, segmentation_samples
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.error_kinds import ErrorKind, ErrorKinds, error_kinds
@@ -16,6 +22,8 @@ from detseg.structures import FloatArray
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+
+logger = logging.getLogger("detseg")
 
 _MEANING = {
     ErrorKind.LOCATION: "right class, IoU 0.1 to 0.5",
@@ -78,6 +86,24 @@ class Details:
             plain["errors"] = {"ap50": errors.ap50, **gains, **kinds}
         found: dict[str, Any] = without_nan(plain)
         return found
+
+
+def report(
+    evaluator: Evaluator, result: Result, file: Path, origin: Mapping[str, Any], settings: Mapping[str, Any]
+) -> None:
+    """Log a result, its details and what they mean, and write them to a JSON file, or log a warning where that fails.
+    ``origin``: what was evaluated; ``settings``: how."""
+    logger.info(rendered(result.table()))
+    details = Details.of(evaluator, result)
+    logger.info(rendered(details.table()))
+    for line in result.explain():
+        logger.warning(line)
+    content = {**origin, **result.to_dict(), **details.to_dict(), "settings": settings}
+    try:
+        write_text(file, json.dumps(content, indent=2))
+        logger.info(f"written: {file}")
+    except DataError as error:
+        logger.warning(str(error))
 
 
 def _intervals(result: Result, samples: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:

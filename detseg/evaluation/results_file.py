@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Mapping, Sequence
@@ -13,16 +12,14 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from detseg.atomic_write import write_text
 from detseg.config.load import Settings, config_from_dict
 from detseg.config.schema.experiment import EvaluationConfig
 from detseg.data.annotations.model import LARGEST, region_counts
-from detseg.data.annotations.report import DataReport
 from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco import read_coco
 from detseg.errors import ConfigError, DataError, check_type, path_of
-from detseg.evaluation.details import Details
-from detseg.messages import listed, messages_on_console, one_line, rendered, shown
+from detseg.evaluation.details import report
+from detseg.messages import listed, messages_on_console, one_line, shown
 from detseg.metrics.detection import DetectionEvaluator
 from detseg.metrics.detection_result import DetectionResult
 from detseg.structures import FloatArray, InstanceMasks, IntArray
@@ -88,18 +85,9 @@ def evaluate_results_file(results: Path, annotations: Path, overrides: Sequence[
     settings = _evaluation_settings(overrides)
     evaluator = _evaluator(_read(results), results, annotations, None, settings)
     result = evaluator.compute()
-    logger.info(rendered(result.table()))
-    details = Details.of(evaluator, result)
-    logger.info(rendered(details.table()))
-    for line in result.explain():
-        logger.warning(line)
-    report = results.with_name(f"{results.stem}_evaluation.json")
-    content = {"results": results.name, "annotations": str(annotations), **result.to_dict(), **details.to_dict()}
-    try:
-        write_text(report, json.dumps(content | {"settings": settings.model_dump(mode="json")}, indent=2))
-        logger.info(f"written: {report}")
-    except DataError as error:  # the numbers are there
-        logger.warning(str(error))
+    file = results.with_name(f"{results.stem}_evaluation.json")
+    origin = {"results": results.name, "annotations": str(annotations)}
+    report(evaluator, result, file, origin, settings.model_dump(mode="json"))
     return result
 
 
@@ -116,9 +104,8 @@ def _evaluator(
     if masks and have < len(entries):
         raise DataError(f"{file}: {len(entries) - have} of {len(entries)} detections have no segmentation to score")
     masks = bool(entries) and have == len(entries) if masks is None else masks
-    report = DataReport()
-    truth = read_coco(None, annotations, masks=masks, report=report)
-    for line in report.lines():
+    truth = read_coco(None, annotations, masks=masks)
+    for line in truth.report.lines():
         logger.info(f"{truth.name}: {line}")
     evaluator = DetectionEvaluator(
         truth.classes, settings.max_detections, settings.f1_iou, masks, settings.class_weights

@@ -23,11 +23,11 @@ from detseg.data.datasets.detection import DetectionDataset
 from detseg.data.formats.coco_writer import coco_ground_truth, coco_results, result_files
 from detseg.data.loading.loader import eval_loader
 from detseg.data.loading.processes import leave_if_starting, loader_errors
-from detseg.errors import CheckpointError, ClassTableError, ConfigError, DataError, check_type, path_of
-from detseg.evaluation.details import Details
+from detseg.errors import CheckpointError, ClassTableError, ConfigError, check_type, path_of
+from detseg.evaluation.details import report
 from detseg.factory import load_model
 from detseg.memory import MemoryErrors, describe_batch
-from detseg.messages import console, listed, messages_on_console, rendered
+from detseg.messages import console, listed, messages_on_console
 from detseg.metrics.interface import Evaluator, Result
 from detseg.metrics.segmentation import SegmentationEvaluator
 from detseg.models.acceleration import fuse
@@ -119,15 +119,9 @@ def evaluate_checkpoint(
     entries: list[dict[str, object]] | None = None if coco_dir is None else []
     evaluator = evaluated(model, dataset, config, contents.classes, target, entries, keep_images=True)
     result = evaluator.compute()
-    logger.info(rendered(result.table()))
-    details = Details.of(evaluator, result)
-    logger.info(rendered(details.table()))
-    for line in result.explain():
-        logger.warning(line)
-    try:
-        logger.info(f"written: {_write_report(result, details, checkpoint, split, config)}")
-    except DataError as error:  # the numbers are there
-        logger.warning(str(error))
+    origin = {"checkpoint": checkpoint.name, "split": split}
+    settings = config.model_dump(mode="json", include={"data", "evaluation"})
+    report(evaluator, result, _report_file(checkpoint, split), origin, settings)
     if coco_dir is not None and entries is not None and isinstance(dataset, DetectionDataset):
         written = _write_coco(coco_dir, dataset, entries, kind.finds_masks)
         logger.info(f"written: {coco_dir}/{written}")
@@ -166,20 +160,10 @@ def _write_coco(folder: Path, dataset: DetectionDataset, entries: list[dict[str,
     return ", ".join(files) + (" (without boxes, to score as segm)" if masks else "")
 
 
-def _write_report(result: Result, details: Details, checkpoint: Path, split: Split, config: ExperimentConfig) -> Path:
-    settings = config.model_dump(mode="json", include={"data", "evaluation"})
+def _report_file(checkpoint: Path, split: Split) -> Path:
     # Those of another checkpoint of the run must not pass for those of the best.
     suffix = "" if checkpoint.name == BEST else f"_{checkpoint.stem}"
-    report = run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
-    content = {
-        "checkpoint": checkpoint.name,
-        "split": split,
-        **result.to_dict(),
-        **details.to_dict(),
-        "settings": settings,
-    }
-    write_text(report, json.dumps(content, indent=2))
-    return report
+    return run_dir_of(checkpoint) / f"evaluation_{split}{suffix}.json"
 
 
 def evaluation_config(trained: Mapping[str, Any], where: str, overrides: Settings) -> ExperimentConfig:

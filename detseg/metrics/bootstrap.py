@@ -1,7 +1,7 @@
 """Bootstrap over images (Efron 1979): how much a number would differ on other images of the same kind.
 
 A resample draws as many images as there are, with repetition. It is a weight for each image, how often it was drawn, so
-that detections are matched once and only counted anew. Two models that are given the same resamples are compared image
+that detections are matched once and only counted again. Two models that are given the same resamples are compared image
 by image.
 
 Letters: B resamples, C classes, D detections of a class, I images, P right ones among them, T IoU thresholds.

@@ -44,7 +44,7 @@ class ErrorKinds:
 
     Attributes:
         ap50: by TIDE's rules, in [0, 1].
-        gains: of each kind, what ``ap50`` would gain if it alone were mended: a class or location corrected, a wrong
+        gains: of each kind, what ``ap50`` would gain if it alone were fixed: a class or location corrected, a wrong
             detection removed, a missed object left out; NaN if nothing is left then.
         false_positive_gain, false_negative_gain: if no detection were wrong, and if no object were missed.
         counts: errors of each kind.
@@ -197,19 +197,19 @@ def _costs(
     never = missed.copy()
     never[objects[wrong[corrected]]] = False
 
-    def ap(there: BoolArray, mended: BoolArray, label: IntArray, to_find: IntArray) -> float:
+    def ap(there: BoolArray, fixed: BoolArray, label: IntArray, to_find: IntArray) -> float:
         """With the wrong detections that are there, some of them right now, by their labels. Of equal scores wrong ones
         come first, as in the authors' package."""
-        rows, is_right = np.append(wrong[there], right), np.append(mended[there], np.ones(len(right), dtype=np.bool_))
+        rows, is_right = np.append(wrong[there], right), np.append(fixed[there], np.ones(len(right), dtype=np.bool_))
         return _mean_ap(np.append(label[there], labels[right]), scores[rows], is_right, to_find)
 
     def without(kind: ErrorKind) -> float:
         of_kind = kind_of_wrong == _KINDS.index(kind)
-        mended = of_kind & corrected
-        label = np.where(mended, records.object_labels[objects[wrong]], labels[wrong])
+        fixed = of_kind & corrected
+        label = np.where(fixed, records.object_labels[objects[wrong]], labels[wrong])
         of_never = np.bincount(records.object_labels[never], minlength=num_classes)
         to_find = num_objects - of_never if kind is ErrorKind.MISSED else num_objects
-        return ap(np.where(of_kind, mended, ~ignored[wrong]), mended, label, to_find)
+        return ap(np.where(of_kind, fixed, ~ignored[wrong]), fixed, label, to_find)
 
     counted = np.flatnonzero((kinds != _NOT_COUNTED) & ~ignored)
     is_right, none = kinds[counted] == _RIGHT, np.zeros(len(wrong), dtype=np.bool_)
