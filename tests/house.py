@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "messages"},
     "memory": FOUNDATION,
     "models": FOUNDATION,
-    "data": FOUNDATION | {"config"},
+    "data": FOUNDATION | {"config", "draw"},  # a check's page
     "metrics": {"errors", "messages", "ops", "structures"},
     # Rank and number of processes are known once Lightning runs, so its data module opens the loaders.
     "training": EVERYTHING - {"predict"} | {"tasks"},

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 
-from detseg.data.checks.page import document
+from detseg.draw.page import html_document, html_table, html_text
 from detseg.evaluation.compare import Comparison, Difference
-from detseg.messages import counted, printable
+from detseg.messages import counted
 from detseg.metrics.interface import format_number
 
 _NAME, _WIDTH, _ROW = 170, 560, 24
@@ -16,10 +15,10 @@ _NAME, _WIDTH, _ROW = 170, 560, 24
 
 def page_of(comparisons: Sequence[Comparison], split: str) -> str:
     """The page; ``split``: of which images."""
-    parts = [f"<h1>{_text(comparisons[0].first)}</h1>"]
+    parts = [f"<h1>{html_text(comparisons[0].first)}</h1>"]
     for found in comparisons:
-        parts += [f"<h2>against {_text(found.second)}</h2>", f"<p>{_text(found.verdict)}.</p>"]
-        parts += [_numbers(found.numbers), f"<h3>{_text(found.metric)} by class</h3>", _forest(found.by_class)]
+        parts += [f"<h2>against {html_text(found.second)}</h2>", f"<p>{html_text(found.verdict)}.</p>"]
+        parts += [_numbers(found.numbers), f"<h3>{html_text(found.metric)} by class</h3>", _forest(found.by_class)]
         parts.append('<p class="soft">left: the first is better; right: the second; red: the interval leaves out 0</p>')
         parts.append(_numbers(found.by_class))
         first, second = found.latency_ms
@@ -27,19 +26,19 @@ def page_of(comparisons: Sequence[Comparison], split: str) -> str:
         if found.changed:
             parts += [
                 "<h3>Images that changed most</h3>",
-                _table(("image", "errors of the first", "of the second"), _changed(found)),
+                html_table(("image", "errors of the first", "of the second"), _changed(found)),
             ]
         if found.settings:
             rows = [(name, str(one), str(other)) for name, (one, other) in found.settings.items()]
-            parts += ["<h3>Settings that differ</h3>", _table(("setting", "first", "second"), rows)]
+            parts += ["<h3>Settings that differ</h3>", html_table(("setting", "first", "second"), rows)]
     images = f"{counted(comparisons[0].num_images, 'image')} of {split}"
     what = (
         f"{images}. Intervals of 95 % are for the choice of the images: 1000 resamples, the same ones for both (paired "
         "bootstrap). p: of no difference. Of many classes, one in twenty leaves out 0 by chance (*). How much another "
         "seed would change is not in it."
     )
-    parts.append(f'<p class="soft">{_text(what)}</p>')
-    return document(comparisons[0].first, "detseg compare", parts)
+    parts.append(f'<p class="soft">{html_text(what)}</p>')
+    return html_document(comparisons[0].first, "detseg compare", parts)
 
 
 def _numbers(differences: dict[str, Difference]) -> str:
@@ -54,17 +53,11 @@ def _numbers(differences: dict[str, Difference]) -> str:
         )
         for name, row in differences.items()
     ]
-    return _table(("", "first", "second", "change", "95 % interval", "p"), rows)
+    return html_table(("", "first", "second", "change", "95 % interval", "p"), rows)
 
 
 def _changed(found: Comparison) -> list[tuple[str, str, str]]:
     return [(name, f"{one:.4g}", f"{other:.4g}") for name, one, other in found.changed]
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["".join(f"<th>{_text(cell)}</th>" for cell in head)]
-    lines += ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
-    return f'<div class="wide"><table>{"".join(f"<tr>{line}</tr>" for line in lines)}</table></div>'
 
 
 def _forest(differences: dict[str, Difference]) -> str:
@@ -82,8 +75,8 @@ def _forest(differences: dict[str, Difference]) -> str:
         color = "var(--error)" if row.is_clear else "var(--bar)"
         short = name if len(name) <= 24 else f"{name[:23]}…"
         parts.append(
-            f"<g><title>{_text(name)}: {_signed(change)} ({_signed(row.low)} to {_signed(row.high)})</title>"
-            f'<text x="{_NAME - 8}" y="{y + 4}" text-anchor="end">{_text(short)}</text>'
+            f"<g><title>{html_text(name)}: {_signed(change)} ({_signed(row.low)} to {_signed(row.high)})</title>"
+            f'<text x="{_NAME - 8}" y="{y + 4}" text-anchor="end">{html_text(short)}</text>'
             f'<path d="M{at(row.low):.1f} {y}H{at(row.high):.1f}" style="stroke: {color}; stroke-width: 2"/>'
             f'<circle cx="{at(change):.1f}" cy="{y}" r="4" style="fill: {color}; stroke: none"/></g>'
         )
@@ -94,7 +87,3 @@ def _forest(differences: dict[str, Difference]) -> str:
 
 def _signed(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:+.3f}"
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import accumulate
 
-from detseg.data.checks.page import document
-from detseg.messages import counted, printable
-from detseg.tuning.charts import Axis, Look, Point, bars_chart, points_chart
+from detseg.draw.charts import Axis, Look, Point, bars_chart, points_chart
+from detseg.draw.page import html_document, html_table, html_text
+from detseg.messages import counted
 from detseg.tuning.objective import Goal, metrics_text
 from detseg.tuning.space import Choice, Parameter
 from detseg.tuning.study import Plan
@@ -44,13 +43,13 @@ def page_of(title: str, plan: Plan, found: Found) -> str:
     if goal.cost is not None and measured:
         charts.append(_trade_off(goal, goal.cost, found, measured))
     charts += [_parameter(goal, parameter, found, measured) for parameter in plan.space if measured]
-    parts = [f"<h1>{_text(title)}</h1>", *_summary(plan, found), f'<div class="charts">{"".join(charts)}</div>']
+    parts = [f"<h1>{html_text(title)}</h1>", *_summary(plan, found), f'<div class="charts">{"".join(charts)}</div>']
     if measured:
         red = "trade-offs that no other trial beats" if goal.has_trade_off else "the best"
         legend = f"Filled: complete; empty: pruned; red: {red}. The mouse over a point shows its trial."
         what = "Importance: what the best quarter of the complete trials differs in (PED-ANOVA, Watanabe et al. 2023)."
         parts.append(f'<p class="soft">{legend}{f" {what}" if found.importances else ""}</p>')
-    return document(title, "detseg tune", [*parts, "<h2>Trials</h2>", _table(plan, found)])
+    return html_document(title, "detseg tune", [*parts, "<h2>Trials</h2>", _table(plan, found)])
 
 
 def _summary(plan: Plan, found: Found) -> list[str]:
@@ -66,7 +65,7 @@ def _summary(plan: Plan, found: Found) -> list[str]:
         )
     if plan.goal.limit is not None:
         lines.append(f"Limit: {plan.goal.cost} of at most {plan.goal.limit:g}.")
-    return [f"<p>{_text(line)}</p>" for line in lines]
+    return [f"<p>{html_text(line)}</p>" for line in lines]
 
 
 def _history(goal: Goal, found: Found, measured: Sequence[Trial]) -> str:
@@ -120,15 +119,14 @@ def _point(x: float, goal: Goal, found: Found, trial: Trial) -> Point:
 def _table(plan: Plan, found: Found) -> str:
     parameters = [parameter.name for parameter in plan.space]
     head = ["trial", "state", *plan.goal.names, "minutes", *parameters, ""]
-    rows = ["".join(f"<th>{_text(name)}</th>" for name in head)]
+    rows = []
     for trial in found.trials:
         metrics = [f"{trial.metrics[name]:.4g}" if trial.metrics else "" for name in plan.goal.names]
         values = [_short(trial.values.get(name, "")) for name in parameters]
         note = "best" if trial == found.best else ""
-        cells = [str(trial.number), trial.state, *metrics, f"{trial.seconds / 60:.1f}", *values, note]
-        rows.append("".join(f"<td>{_text(cell)}</td>" for cell in cells))
-    errors = [f"<p>Trial {trial.number} failed: {_text(trial.error)}</p>" for trial in found.trials if trial.error]
-    return f'<div class="wide"><table>{"".join(f"<tr>{row}</tr>" for row in rows)}</table></div>{"".join(errors)}'
+        rows.append([str(trial.number), trial.state, *metrics, f"{trial.seconds / 60:.1f}", *values, note])
+    errors = [f"<p>Trial {trial.number} failed: {html_text(trial.error)}</p>" for trial in found.trials if trial.error]
+    return html_table(head, rows) + "".join(errors)
 
 
 def _values(trial: Trial) -> str:
@@ -137,7 +135,3 @@ def _values(trial: Trial) -> str:
 
 def _short(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from detseg.draw.charts import Axis
 from detseg.errors import DetsegError
-from detseg.tuning.charts import Axis
 from detseg.tuning.objective import goal_of
 from detseg.tuning.search import tune
 from tests.browser import measured_in_windows, needs_chromium

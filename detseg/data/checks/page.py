@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Sequence
-from html import escape
 from itertools import groupby
 from pathlib import Path
 
@@ -13,7 +11,8 @@ from detseg.data.annotations.issues import DataIssue, Severity
 from detseg.data.annotations.report import Example, Finding
 from detseg.data.checks.run import TOGETHER, Checked
 from detseg.data.checks.sizes import SIZE_NAMES
-from detseg.messages import counted, one_line, printable
+from detseg.draw.page import html_document, html_text, jpeg_address
+from detseg.messages import counted, one_line
 
 Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
 """Split, what is wrong and place → JPEG files: of the image, and of the one to compare it with, if there is one."""
@@ -21,36 +20,6 @@ Draw = Callable[[str, DataIssue, Example], Sequence[bytes]]
 _MOST_PLACES = 5  # of a finding
 _MOST_BARS = 40  # of a chart; the rest is one bar
 _BAR_W, _ROW_H, _NAME_W = 200, 18, 110  # pixels of a chart
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --soft: #5d6877; --paper: #fff; --card: #f4f6f8; --line: #d8dde3;
-  --error: #b3261e; --warning: #8a5a00; --note: #2f5d8a; --bar: #4c7db0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6eaf0; --soft: #9aa6b5; --paper: #14181d; --card: #1e242b;
-  --line: #343d47; --error: #ff8a80; --warning: #ffc46b; --note: #8ec1f5; --bar: #6b9fd6; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 1240px; padding: 16px; background: var(--paper); color: var(--ink);
-  font: 15px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
-h1 { font-size: 24px; margin: 8px 0; } h2 { font-size: 20px; margin: 32px 0 8px; } h3 { font-size: 16px; margin: 0; }
-p { margin: 4px 0; } a { color: inherit; } .soft { color: var(--soft); }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; } .wide { overflow-x: auto; }
-th, td { padding: 2px 12px 2px 0; text-align: right; white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
-th { font-weight: 600; border-bottom: 1px solid var(--line); }
-@media (max-width: 500px) { th, td { white-space: normal; overflow-wrap: normal; padding-right: 8px; } }
-section.finding { background: var(--card); border-left: 4px solid var(--line); border-radius: 4px; padding: 12px;
-  margin: 12px 0; }
-section.error { border-color: var(--error); } section.warning { border-color: var(--warning); }
-section.note { border-color: var(--note); } .error h3 { color: var(--error); } .warning h3 { color: var(--warning); }
-.note h3 { color: var(--note); }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(260px, 100%), 1fr)); gap: 12px;
-  margin-top: 8px; }
-figure { margin: 0; } figure img { width: 100%; max-height: 320px; object-fit: contain; background: var(--line);
-  border-radius: 3px; display: block; }
-figcaption { font-size: 13px; color: var(--soft); } .pair { display: flex; gap: 4px; } .pair img { min-width: 0; }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(350px, 100%), 1fr)); gap: 20px; }
-svg { max-width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
-svg rect { fill: var(--bar); }
-"""
 
 
 def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
@@ -62,23 +31,7 @@ def write_page(path: Path, checked: Checked, title: str, draw: Draw) -> None:
         parts.append(f'<h2 id="{severity.name.lower()}s">{severity.name.capitalize()}s</h2>')
         parts += [_section(name, finding, draw) for name, finding in group]
     parts += _charts(checked)
-    write_text(path, document(title, "detseg check", parts))
-
-
-def document(title: str, command: str, parts: Sequence[str]) -> str:
-    """A whole page with the style above; ``command``: what made it."""
-    return (
-        f'<!doctype html>\n<html lang="en"><!-- {command} --><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,">'
-        f"<title>{_text(title)}: {command}</title><style>{_STYLE}</style></head>\n<body>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
-    )
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
+    write_text(path, html_document(title, "detseg check", parts))
 
 
 def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: str) -> str:
@@ -88,7 +41,7 @@ def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: s
         std = " ".join(f"{value:.2f}" for value in numbers.std) if checked.images_opened else "-"
         objects = "-" if checked.of_maps else str(numbers.objects)
         cells = (name, str(numbers.images), objects, mean, std)
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append("<tr>" + "".join(f"<td>{html_text(cell)}</td>" for cell in cells) + "</tr>")
     found = []
     for severity in reversed(Severity):
         if num := sum(finding.issue.severity == severity for _, finding in findings):
@@ -96,7 +49,7 @@ def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: s
             found.append(f'<a href="#{name}s">{counted(num, "kind")} of {name}s</a>')
     opened = "" if checked.images_opened else "<p>Images were not opened (--fast).</p>"
     return (
-        f"<h1>{_text(title)}</h1><p>{', '.join(found) or 'Nothing was found that is wrong.'}</p>{opened}"
+        f"<h1>{html_text(title)}</h1><p>{', '.join(found) or 'Nothing was found that is wrong.'}</p>{opened}"
         '<div class="wide"><table><tr><th>split</th><th>images</th><th>objects</th><th>mean (R G B)</th>'
         f"<th>deviation (R G B)</th></tr>{''.join(rows)}</table></div>"
     )
@@ -104,19 +57,16 @@ def _summary(checked: Checked, findings: Sequence[tuple[str, Finding]], title: s
 
 def _section(split: str, finding: Finding, draw: Draw) -> str:
     issue, kind = finding.issue, finding.issue.severity.name.lower()
-    where = "" if split == TOGETHER else f"{_text(split)}: "
+    where = "" if split == TOGETHER else f"{html_text(split)}: "
     figures, lines = [], []
     for place in finding.examples[:_MOST_PLACES]:
-        caption = _text(place.where) + (f": {_text(place.detail)}" if place.detail else "")
+        caption = html_text(place.where) + (f": {html_text(place.detail)}" if place.detail else "")
         try:
             pictures = draw(split, issue, place)
         except Exception as error:  # whatever is odd in one place, the page shows the others
-            pictures, caption = [], f"{caption} (no picture: {_text(one_line(error))})"
+            pictures, caption = [], f"{caption} (no picture: {html_text(one_line(error))})"
         if pictures:
-            images = "".join(
-                f'<img alt="{_text(place.where)}" src="data:image/jpeg;base64,{base64.b64encode(data).decode()}">'
-                for data in pictures
-            )
+            images = "".join(f'<img alt="{html_text(place.where)}" src="{jpeg_address(data)}">' for data in pictures)
             figures.append(f'<figure><div class="pair">{images}</div><figcaption>{caption}</figcaption></figure>')
         else:
             lines.append(f'<p class="soft">{caption}</p>')
@@ -124,8 +74,8 @@ def _section(split: str, finding: Finding, draw: Draw) -> str:
         lines.append(f'<p class="soft">and {finding.places - _MOST_PLACES} more; detseg check --json lists them</p>')
     shown = f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
     return (
-        f'<section class="finding {kind}" id="{_text(split)}-{issue.name.lower()}">'
-        f"<h3>{where}{escape(issue.text)}: {finding.amount}</h3><p>To do: {escape(issue.fix)}</p>"
+        f'<section class="finding {kind}" id="{html_text(split)}-{issue.name.lower()}">'
+        f"<h3>{where}{html_text(issue.text)}: {finding.amount}</h3><p>To do: {html_text(issue.fix)}</p>"
         f"{''.join(lines)}{shown}</section>"
     )
 
@@ -140,7 +90,7 @@ def _charts(checked: Checked) -> list[str]:
             charts.append((sizes, list(zip(SIZE_NAMES, numbers.sizes_in_input, strict=True))))
             charts.append(("Images by their number of objects", _ranges(numbers.objects_per_image)))
         charts.append(("Image sizes (width x height)", list(numbers.image_sizes.items())))
-        parts.append(f"<h2>{_text(split)}</h2>")
+        parts.append(f"<h2>{html_text(split)}</h2>")
         if numbers.best_recall_of_anchors is not None:
             parts.append(f"<p>Best recall that the anchors allow: {numbers.best_recall_of_anchors:.3f}</p>")
         parts.append('<div class="charts">' + "".join(_chart(title, bars) for title, bars in charts if bars) + "</div>")
@@ -165,14 +115,14 @@ def _chart(title: str, bars: Sequence[tuple[str, int]]) -> str:
         short = name if len(name) <= 16 else name[:15] + "…"
         middle = y + _ROW_H - 5
         rows.append(
-            f'<g><title>{_text(name)}: {number}</title><text x="{_NAME_W - 6}" y="{middle}" text-anchor="end">'
-            f'{_text(short)}</text><rect x="{_NAME_W}" y="{y + 3}" width="{width:.1f}" height="{_ROW_H - 6}"/>'
+            f'<g><title>{html_text(name)}: {number}</title><text x="{_NAME_W - 6}" y="{middle}" text-anchor="end">'
+            f'{html_text(short)}</text><rect x="{_NAME_W}" y="{y + 3}" width="{width:.1f}" height="{_ROW_H - 6}"/>'
             f'<text x="{min(_NAME_W + width + 4, _NAME_W + _BAR_W + 4):.1f}" y="{middle}">{number}</text></g>'
         )
     chart_w, chart_h = _NAME_W + _BAR_W + 66, len(bars) * _ROW_H
     return (
-        f"<div><h3>{_text(title)}</h3>"
-        f'<svg role="img" aria-label="{_text(title)}" viewBox="0 0 {chart_w} {chart_h}" width="{chart_w}" '
+        f"<div><h3>{html_text(title)}</h3>"
+        f'<svg role="img" aria-label="{html_text(title)}" viewBox="0 0 {chart_w} {chart_h}" width="{chart_w}" '
         f'height="{chart_h}">'
         f"{''.join(rows)}</svg></div>"
     )

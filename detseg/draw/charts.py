@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Literal
 
-from detseg.messages import printable
+from detseg.draw.page import html_text
 
 Look = Literal["normal", "pale", "best"]
 
@@ -97,13 +96,13 @@ def points_chart(
     parts += [f'<path d="M{_LEFT} {_TOP}v{h}h{w}"/></g>']
     for tick, text in y.ticks():
         parts.append(
-            f'<text x="{_LEFT - 6}" y="{place(x.low, tick)[1] + 4:.1f}" text-anchor="end">{_text(text)}</text>'
+            f'<text x="{_LEFT - 6}" y="{place(x.low, tick)[1] + 4:.1f}" text-anchor="end">{html_text(text)}</text>'
         )
     for tick, text in x.ticks():
         parts.append(
-            f'<text x="{place(tick, y.low)[0]:.1f}" y="{_TOP + h + 16}" text-anchor="middle">{_text(text)}</text>'
+            f'<text x="{place(tick, y.low)[0]:.1f}" y="{_TOP + h + 16}" text-anchor="middle">{html_text(text)}</text>'
         )
-    parts.append(f'<text x="{_LEFT + w / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{_text(x.name)}</text>')
+    parts.append(f'<text x="{_LEFT + w / 2}" y="{_HEIGHT - 8}" text-anchor="middle">{html_text(x.name)}</text>')
     if line:
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(*point) for point in line))
         parts.append(f'<polyline points="{path}" style="fill: none; stroke: var(--error)"/>')
@@ -111,7 +110,7 @@ def points_chart(
     for point in sorted(points, key=lambda point: order.index(point.look)):  # the best one on top
         a, b = place(point.x, point.y)
         circle = f'<circle cx="{a:.1f}" cy="{b:.1f}" r="4" style="{_STYLES[point.look]}"/>'
-        parts.append(f"<g><title>{_text(point.title)}</title>{circle}</g>")
+        parts.append(f"<g><title>{html_text(point.title)}</title>{circle}</g>")
     return _figure(title, _WIDTH, _HEIGHT, parts)
 
 
@@ -122,8 +121,8 @@ def bars_chart(title: str, bars: Sequence[tuple[str, float]]) -> str:
         y, width = row * _ROW, _BAR * value / largest
         short = name if len(name) <= 32 else f"…{name[-31:]}"
         parts.append(
-            f"<g><title>{_text(name)}: {value:.3g}</title>"
-            f'<text x="{_NAME - 6}" y="{y + 15}" text-anchor="end">{_text(short)}</text>'
+            f"<g><title>{html_text(name)}: {value:.3g}</title>"
+            f'<text x="{_NAME - 6}" y="{y + 15}" text-anchor="end">{html_text(short)}</text>'
             f'<rect x="{_NAME}" y="{y + 4}" width="{width:.1f}" height="{_ROW - 8}"/>'
             f'<text x="{_NAME + width + 4:.1f}" y="{y + 15}">{value:.0%}</text></g>'
         )
@@ -132,10 +131,5 @@ def bars_chart(title: str, bars: Sequence[tuple[str, float]]) -> str:
 
 def _figure(title: str, width: int, height: int, parts: Sequence[str]) -> str:
     size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    return (
-        f'<div><h3>{_text(title)}</h3><svg role="img" aria-label="{_text(title)}" {size}>{"".join(parts)}</svg></div>'
-    )
-
-
-def _text(text: str) -> str:
-    return escape(printable(text))
+    name = html_text(title)
+    return f'<div><h3>{name}</h3><svg role="img" aria-label="{name}" {size}>{"".join(parts)}</svg></div>'
